@@ -1,0 +1,144 @@
+"""What a caller sets: who logs in, where, how fast, how patiently."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from neo_async.errors import UsageError
+
+PRODUCTION_LOGIN: Final = "https://mis.kotaksecurities.com"
+
+_MOBILE = re.compile(r"\+91[0-9]{10}")
+_MPIN = re.compile(r"[0-9]{6}")
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """What the broker wants to know before it lets anyone trade. Never printed."""
+
+    consumer_key: str
+    """Access token of the API dashboard application."""
+    mobile_number: str
+    """With country code: +91 and ten digits."""
+    ucc: str
+    """Client code."""
+    mpin: str
+    """Six digits, kept as text: leading zeros count."""
+    totp_secret: str = ""
+    """Base32 secret of the authenticator; without it every login needs a code handed in."""
+
+    def __post_init__(self) -> None:
+        if not self.consumer_key:
+            raise UsageError("consumer_key is empty: copy the access token of the API dashboard")
+        if not _MOBILE.fullmatch(self.mobile_number):
+            raise UsageError("mobile_number must be +91 and ten digits")
+        if not self.ucc:
+            raise UsageError("ucc is empty: it is the client code of the trading account")
+        if not _MPIN.fullmatch(self.mpin):
+            raise UsageError("mpin must be six digits")
+
+    def __repr__(self) -> str:
+        return f"Credentials(ucc={self.ucc!r}, ...)"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Credentials:
+        """Read `NEO_CONSUMER_KEY NEO_MOBILE_NUMBER NEO_UCC NEO_MPIN` and `NEO_TOTP_SECRET`.
+
+        Raises UsageError that lists every variable that is missing.
+        """
+        env = os.environ if environ is None else environ
+        required = ("NEO_CONSUMER_KEY", "NEO_MOBILE_NUMBER", "NEO_UCC", "NEO_MPIN")
+        missing = [name for name in required if not env.get(name)]
+        if missing:
+            raise UsageError(f"environment lacks {', '.join(missing)}")
+        return cls(
+            consumer_key=env["NEO_CONSUMER_KEY"],
+            mobile_number=env["NEO_MOBILE_NUMBER"],
+            ucc=env["NEO_UCC"],
+            mpin=env["NEO_MPIN"],
+            totp_secret=env.get("NEO_TOTP_SECRET", ""),
+        )
+
+
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the broker is. Only `login` is ever needed: the rest comes from the login answer,
+    and a value set here wins over that answer."""
+
+    login: str = PRODUCTION_LOGIN
+    base: str = ""
+    feed: str = ""
+    realtime: str = ""
+    ca_file: str = ""
+    """PEM file of the authority to trust instead of the system's, for servers of one's own."""
+
+    def __post_init__(self) -> None:
+        for name, schemes in (
+            ("login", ("https://", "http://")),
+            ("base", ("https://", "http://")),
+            ("feed", ("wss://", "ws://", "https://", "http://")),
+            ("realtime", ("wss://", "ws://", "https://", "http://")),
+        ):
+            url = getattr(self, name)
+            if url and not url.startswith(schemes):
+                raise UsageError(f"{name}={url!r}: must start with {' or '.join(schemes)}")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Endpoints:
+        """Read `NEO_LOGIN_URL`; without it, production."""
+        env = os.environ if environ is None else environ
+        return cls(login=env.get("NEO_LOGIN_URL") or PRODUCTION_LOGIN)
+
+
+class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Starts allowed in any window of one second. The defaults are the published limits."""
+
+    orders: int = 10
+    """Place, modify and cancel together."""
+    total: int = 10
+    """Every request, orders included."""
+
+    def __post_init__(self) -> None:
+        for name in ("orders", "total"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}={getattr(self, name)}: must be at least 1 a second")
+        if self.total < self.orders:
+            raise UsageError(
+                f"total={self.total} is below orders={self.orders}: orders count towards the total"
+            )
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Deadlines in seconds, each from the moment the limiter lets the request go."""
+
+    connect: float = 5.0
+    """One TCP and TLS handshake."""
+    order: float = 10.0
+    """Place, modify, cancel: from leaving the limiter to the last byte of the answer."""
+    read: float = 15.0
+    """Books, positions, quotes and the like."""
+    login: float = 20.0
+    """Each of the two login steps."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name}={getattr(self, name)!r}: a deadline must be above 0 s")
+
+
+class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Size of the order lane's pool of connections."""
+
+    warm: int = 2
+    """Connections opened at login and kept open."""
+    maximum: int = 32
+    """Connections open at most while many orders are in flight at once."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.warm <= self.maximum:
+            raise UsageError(
+                f"warm={self.warm}, maximum={self.maximum}: need 1 <= warm <= maximum"
+            )

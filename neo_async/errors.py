@@ -1,0 +1,194 @@
+"""Everything that can be raised, by blame.
+
+    NeoError
+    ├── UsageError                 you asked for something impossible; nothing was sent
+    │   ├── InvalidOrder           a field of an order breaks a rule
+    │   └── NotLoggedIn            a call before login or after logout
+    ├── BrokerError                the broker answered, and refused
+    │   ├── LoginFailed
+    │   │   ├── WrongTotp          wrong secret, code, UCC, mobile number or access token
+    │   │   ├── WrongMpin
+    │   │   └── ClockSkew          this machine's clock is more than one TOTP step off
+    │   ├── SessionEnded           the login is no longer valid and could not be renewed
+    │   ├── StaticIpRefused        orders are not allowed from this IP address
+    │   ├── RateLimited            too many requests, and no time left to wait
+    │   ├── ServerError            5xx: the broker's own fault
+    │   └── Rejected               an order or request was refused
+    │       ├── InsufficientFunds
+    │       ├── OrderAlreadyFinal  modify or cancel of an order that is done
+    │       └── DuplicateTag       an order with this client tag exists already
+    ├── TransportError             the network failed
+    │   ├── NotSent                no byte was handed to the socket: safe to send again
+    │   └── AnswerLost             bytes were handed over, no complete answer came back
+    ├── OutcomeUnknown             an order request may or may not have taken effect
+    └── ProtocolError              an answer arrived that is not what the protocol promises
+
+Messages name what was wrong, with the value, and what would be right. The same facts are
+attributes, so nobody has to parse a sentence. No message or `repr` holds a secret.
+"""
+
+from __future__ import annotations
+
+BODY_EXCERPT = 300
+"""Characters of a broker's answer that an error keeps for its message."""
+
+
+class NeoError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+# --- you asked for something impossible -------------------------------------------------------
+
+
+class UsageError(NeoError, ValueError):
+    """The call cannot be right, whatever the broker would say. Nothing was sent."""
+
+
+class InvalidOrder(UsageError):
+    """A field of an order breaks a rule."""
+
+    def __init__(self, field: str, value: object, rule: str) -> None:
+        super().__init__(f"{field}={value!r}: {rule}")
+        self.field = field
+        self.value = value
+        self.rule = rule
+
+
+class NotLoggedIn(UsageError):
+    """The call needs a login, and there is none."""
+
+
+# --- the broker answered, and refused ---------------------------------------------------------
+
+
+class BrokerError(NeoError):
+    """The broker refused. `code` is its own code (`stCode`) where it gave one."""
+
+    def __init__(
+        self, text: str, *, code: int | None = None, status: int | None = None, body: str = ""
+    ) -> None:
+        details = []
+        if code is not None:
+            details.append(f"code {code}")
+        if status is not None:
+            details.append(f"HTTP {status}")
+        super().__init__(f"{text} ({', '.join(details)})" if details else text)
+        self.text = text
+        self.code = code
+        self.status = status
+        self.body = body
+        """The start of the raw answer, with credentials cut out."""
+
+
+class LoginFailed(BrokerError):
+    """The broker did not accept the login."""
+
+
+class WrongTotp(LoginFailed):
+    """The first step was refused: TOTP secret or code, UCC, mobile number or access token."""
+
+
+class WrongMpin(LoginFailed):
+    """The second step was refused: the MPIN is wrong."""
+
+
+class ClockSkew(LoginFailed):
+    """This machine's clock is more than one TOTP step away from the broker's."""
+
+    def __init__(self, skew: float, *, code: int | None = None, status: int | None = None) -> None:
+        super().__init__(
+            f"TOTP code refused, and this machine's clock is {abs(skew):.0f} s "
+            f"{'ahead of' if skew > 0 else 'behind'} the broker's (30 s are tolerated): "
+            "synchronise the clock",
+            code=code,
+            status=status,
+        )
+        self.skew = skew
+        """Seconds by which the local clock is ahead of the broker's; negative when behind."""
+
+
+class SessionEnded(BrokerError):
+    """The login is no longer valid, and renewing it did not help."""
+
+
+class StaticIpRefused(BrokerError):
+    """The broker allows orders only from the registered static IP, and from the address that
+    logged in (codes 100008 and 1037)."""
+
+
+class RateLimited(BrokerError):
+    """HTTP 429, and the deadline of the call does not allow to wait for the end of the pause."""
+
+    def __init__(self, text: str, *, retry_after: float | None, body: str = "") -> None:
+        super().__init__(text, code=429, status=429, body=body)
+        self.retry_after = retry_after
+        """Seconds that the broker asked to wait; None when it did not say."""
+
+
+class ServerError(BrokerError):
+    """The broker's side failed (HTTP 5xx, or a code that says so)."""
+
+
+class Rejected(BrokerError):
+    """The request was understood and refused."""
+
+
+class InsufficientFunds(Rejected):
+    """Not enough cash, margin or limits."""
+
+
+class OrderAlreadyFinal(Rejected):
+    """The order is complete, cancelled, rejected or not known; it cannot be changed."""
+
+
+class DuplicateTag(Rejected):
+    """The broker has already seen an order with this client tag today."""
+
+
+# --- the network failed -----------------------------------------------------------------------
+
+
+class TransportError(NeoError):
+    """A connection could not be made, broke, or stayed silent past the deadline."""
+
+
+class NotSent(TransportError):
+    """The request failed before any byte of it was handed to a socket. It cannot have had any
+    effect, and sending it again is safe."""
+
+
+class AnswerLost(TransportError):
+    """The request was handed to a socket, and no complete answer came back."""
+
+
+class OutcomeUnknown(NeoError):
+    """An order request was sent and its effect could not be established.
+
+    It must not be sent again blindly: look for `client_tag` (or the order number) in the order
+    book first. `__cause__` is what happened to the request.
+    """
+
+    def __init__(
+        self, action: str, *, client_tag: str = "", order_number: str = "", reason: str
+    ) -> None:
+        mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
+        super().__init__(
+            f"no usable answer to {action} ({reason}); it may have taken effect: "
+            f"look for {mark} in the order book before sending anything again"
+        )
+        self.action = action
+        self.client_tag = client_tag
+        self.order_number = order_number
+        self.reason = reason
+
+
+class ProtocolError(NeoError):
+    """The answer is not what the protocol promises: not JSON, cut off, or of another shape."""
+
+    def __init__(self, problem: str, *, status: int | None = None, body: str = "") -> None:
+        where = f" (HTTP {status})" if status is not None else ""
+        excerpt = f": {body[:BODY_EXCERPT]!r}" if body else ""
+        super().__init__(f"{problem}{where}{excerpt}")
+        self.problem = problem
+        self.status = status
+        self.body = body

@@ -1,0 +1,183 @@
+"""Nouns of the exchange core. Money is integer paise, quantities are units, times Unix ns."""
+
+from __future__ import annotations
+
+import msgspec
+
+from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """An instrument that trades here."""
+
+    segment: Segment
+    token: str
+    symbol: str
+    """Trading symbol, `ITBEES-EQ`; unique in the segment."""
+    name: str
+    """Without series, `ITBEES`."""
+    series: str = "EQ"
+    description: str = ""
+    isin: str = ""
+    lot_size: int = 1
+    tick: int = 5
+    base_price: int
+    """Previous close: where the reference price starts and the day's change counts from."""
+    lower_band: int
+    upper_band: int
+    """Circuit limits, both allowed prices."""
+    freeze_quantity: int = 0
+    """Largest quantity of one order; 0 sets none."""
+
+
+class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An order as it came through the door, already parsed."""
+
+    segment: Segment
+    symbol: str
+    side: Side
+    quantity: int
+    order_type: OrderType
+    product: Product
+    validity: Validity = Validity.DAY
+    price: int = 0
+    trigger: int = 0
+    disclosed_quantity: int = 0
+    amo: bool = False
+    tag: str = ""
+    source: str = ""
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A modification: every field is the new value (`quantity` the new total)."""
+
+    quantity: int
+    order_type: OrderType
+    validity: Validity
+    price: int
+    trigger: int
+    disclosed_quantity: int
+
+
+class Fill(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution of one order."""
+
+    trade_number: str
+    order_number: str
+    account: str
+    segment: Segment
+    token: str
+    side: Side
+    product: Product
+    quantity: int
+    price: int
+    leg: int
+    """Count within the order, from 1."""
+    time_ns: int
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """A state an order went through: one row of its history."""
+
+    status: OrderStatus
+    time_ns: int
+    quantity: int
+    filled_quantity: int
+    price: int
+    trigger: int
+    average_price: float
+    """Paise; 0 before the first fill."""
+    order_type: OrderType
+    validity: Validity
+    reject_reason: str
+    gui_order_id: str
+    request_id: int
+    exchange_number: str
+
+
+class OrderRecord(msgspec.Struct, kw_only=True):
+    """An order the exchange accepted, as it stands now."""
+
+    number: str
+    """YYMMDD of the trading day and a nine-digit sequence."""
+    account: str
+    listing: Listing
+    side: Side
+    product: Product
+    order_type: OrderType
+    validity: Validity
+    quantity: int
+    price: int
+    trigger: int
+    disclosed_quantity: int
+    amo: bool
+    client_tag: str
+    """As the client sent it; never overwritten."""
+    gui_order_id: str
+    """What the books show: overwritten after a modification, suffixed after a cancel."""
+    source: str
+    status: OrderStatus
+    accepted_ns: int
+    updated_ns: int
+    exchange_number: str = "NA"
+    exchange_ns: int = 0
+    """When the exchange confirmed it; 0 before."""
+    filled_quantity: int = 0
+    filled_value: int = 0
+    """Sum of price x quantity over the fills."""
+    cancelled_quantity: int = 0
+    reject_reason: str = ""
+    request_id: int = 1
+    """One more for every accepted modification."""
+    arrivals: int = 1
+    """How many placement requests with this order's tag arrived, refused repeats included."""
+    parent_number: str = ""
+    fills: list[Fill] = []
+    history: list[Transition] = []
+    """Oldest first."""
+
+    @property
+    def pending_quantity(self) -> int:
+        return self.quantity - self.filled_quantity - self.cancelled_quantity
+
+    @property
+    def average_price(self) -> float:
+        """Paise."""
+        return self.filled_value / self.filled_quantity if self.filled_quantity else 0.0
+
+
+class Holding(msgspec.Struct, kw_only=True):
+    """Delivery stock of an account."""
+
+    listing: Listing
+    quantity: int
+    average_price: float
+    """Paise, four decimals of a rupee kept."""
+    sellable_quantity: int
+
+
+class Position(msgspec.Struct, kw_only=True):
+    """Today's business of an account in one instrument and product."""
+
+    listing: Listing
+    product: Product
+    buy_quantity: int = 0
+    sell_quantity: int = 0
+    buy_value: int = 0
+    sell_value: int = 0
+    carried_buy_quantity: int = 0
+    carried_sell_quantity: int = 0
+    carried_buy_value: int = 0
+    carried_sell_value: int = 0
+    updated_ns: int = 0
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault
+    """The exchange does not take a request. Carries what the broker's answer would say."""
+
+    def __init__(self, code: int, text: str, *, http_status: int = 400, stat: str = "Not_Ok"):
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+        self.http_status = http_status
+        self.stat = stat

@@ -1,0 +1,172 @@
+"""The broker's closed vocabularies, under the field's usual names.
+
+Every member's value is the code that travels on the wire, so `Segment("nse_cm")` and
+`Segment.NSE_CM` are the same thing. There are no aliases such as "NSE": a guessed segment could
+route an order to another market than the caller meant.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class Segment(StrEnum):
+    """Exchange segment."""
+
+    NSE_CM = "nse_cm"
+    """NSE cash."""
+    BSE_CM = "bse_cm"
+    """BSE cash."""
+    NSE_FO = "nse_fo"
+    """NSE equity derivatives."""
+    BSE_FO = "bse_fo"
+    """BSE equity derivatives."""
+    CDE_FO = "cde_fo"
+    """NSE currency derivatives."""
+    MCX_FO = "mcx_fo"
+    """MCX commodity derivatives."""
+
+    @property
+    def is_cash(self) -> bool:
+        return self is Segment.NSE_CM or self is Segment.BSE_CM
+
+
+class Side(StrEnum):
+    BUY = "B"
+    SELL = "S"
+
+    @property
+    def opposite(self) -> Side:
+        return Side.SELL if self is Side.BUY else Side.BUY
+
+
+class OrderType(StrEnum):
+    LIMIT = "L"
+    MARKET = "MKT"
+    """The broker turns it into a limit at the last price plus or minus a protection band, so a
+    market order can rest unfilled."""
+    SL = "SL"
+    """Stop-loss limit: becomes a limit order once the trigger trades."""
+    SL_M = "SL-M"
+    """Stop-loss market. The live broker refuses it for API orders since April 2026."""
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether the order carries a limit price."""
+        return self is OrderType.LIMIT or self is OrderType.SL
+
+    @property
+    def has_trigger(self) -> bool:
+        """Whether the order carries a trigger price."""
+        return self is OrderType.SL or self is OrderType.SL_M
+
+
+class Product(StrEnum):
+    CNC = "CNC"
+    """Cash and carry: delivery, cash segments only."""
+    MIS = "MIS"
+    """Intraday: squared off by the broker at the end of the day."""
+    NRML = "NRML"
+    """Normal: carried forward."""
+    MTF = "MTF"
+    """Margin trading facility, cash segments only."""
+    CO = "CO"
+    """Cover order: an entry with a compulsory stop-loss leg."""
+    BO = "BO"
+    """Bracket order: an entry with a target and a stop-loss leg."""
+
+
+class Validity(StrEnum):
+    DAY = "DAY"
+    IOC = "IOC"
+
+
+class OffsetKind(StrEnum):
+    """How the distances of a bracket order are counted from the entry price."""
+
+    ABSOLUTE = "Absolute"
+    """Rupees."""
+    TICKS = "Ticks"
+
+
+class OrderStatus(StrEnum):
+    """State of an order. The wire's text is free lower-case prose; `parse_status` reads it.
+
+    A text that is not listed becomes `UNKNOWN`, which is never final: whoever holds the row keeps
+    the broker's own words beside it.
+    """
+
+    PUT_RECEIVED = "put order req received"
+    VALIDATION_PENDING = "validation pending"
+    OPEN_PENDING = "open pending"
+    OPEN = "open"
+    TRIGGER_PENDING = "trigger pending"
+    MODIFY_VALIDATION_PENDING = "modify validation pending"
+    MODIFY_PENDING = "modify pending"
+    MODIFIED = "modified"
+    CANCEL_PENDING = "cancel pending"
+    AMO_RECEIVED = "after market order req received"
+    AMO_MODIFY_RECEIVED = "modify after market order req received"
+    COMPLETE = "complete"
+    CANCELLED = "cancelled"
+    AMO_CANCELLED = "cancelled after market order"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_final(self) -> bool:
+        """Nothing can happen to the order any more."""
+        return self in _FINAL
+
+    @property
+    def is_working(self) -> bool:
+        """The order stands at the exchange (or waits there for its trigger)."""
+        return self in _WORKING
+
+
+_FINAL = frozenset(
+    {
+        OrderStatus.COMPLETE,
+        OrderStatus.CANCELLED,
+        OrderStatus.AMO_CANCELLED,
+        OrderStatus.REJECTED,
+    }
+)
+_WORKING = frozenset(
+    {
+        OrderStatus.OPEN,
+        OrderStatus.TRIGGER_PENDING,
+        OrderStatus.MODIFY_VALIDATION_PENDING,
+        OrderStatus.MODIFY_PENDING,
+        OrderStatus.MODIFIED,
+        OrderStatus.CANCEL_PENDING,
+    }
+)
+
+_STATUS_BY_TEXT: dict[str, OrderStatus] = {
+    **{status.value: status for status in OrderStatus if status is not OrderStatus.UNKNOWN},
+    # Spellings seen beside the usual ones.
+    "traded": OrderStatus.COMPLETE,
+    "canceled": OrderStatus.CANCELLED,
+}
+
+
+def parse_status(text: str) -> OrderStatus:
+    """Read the broker's state text; `UNKNOWN` when it is none of the listed ones."""
+    status = _STATUS_BY_TEXT.get(text)
+    if status is None:
+        status = _STATUS_BY_TEXT.get(text.strip().lower(), OrderStatus.UNKNOWN)
+    return status
+
+
+class Level(IntEnum):
+    """Depth of a market-feed subscription; the value is the `level` byte of its packets."""
+
+    LITE = 1
+    """Mini touch line: last price, close, change."""
+    SCRIP = 4
+    """Touch line: the day's picture and the best bid and ask."""
+    DEPTH = 8
+    """Five levels of bids and asks."""
+    FULL_DEPTH = 16
+    """As deep as the exchange gives; documented by nobody but the official SDK."""
