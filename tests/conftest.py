@@ -1,0 +1,30 @@
+"""Runs `async def` tests: one fresh event loop a test, with every leftover task reported."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+"""Specification documents and real data; tests that read it skip where it is absent."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    asyncio.run(_run_and_check_for_leftovers(pyfuncitem.obj(**arguments)))
+    return True
+
+
+async def _run_and_check_for_leftovers(test: object) -> None:
+    await test  # type: ignore[misc]
+    # One turn of the loop, for tasks that were cancelled and not awaited yet.
+    await asyncio.sleep(0)
+    leftovers = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not leftovers, f"the test left tasks running: {leftovers}"
