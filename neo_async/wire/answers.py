@@ -1,0 +1,195 @@
+"""What an answer that is not a success means.
+
+The broker has some sixteen error shapes, answers errors with 200 and successes with odd codes; so
+the body is read before the status. `failure` turns any of them into the one exception that says
+what happened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from neo_async.errors import (
+    BODY_EXCERPT,
+    BrokerError,
+    DuplicateTag,
+    InsufficientFunds,
+    NeoError,
+    OrderAlreadyFinal,
+    ProtocolError,
+    RateLimited,
+    Rejected,
+    ServerError,
+    SessionEnded,
+    StaticIpRefused,
+)
+from neo_async.model.answer import Answer
+
+NO_DATA = 5203
+"""Code of an empty book: an answer, not a failure."""
+
+_SUCCESS_CODES = frozenset({200, 1000})
+
+_BY_CODE: dict[int, type[BrokerError]] = {
+    32: DuplicateTag,
+    1003: SessionEnded,
+    1004: InsufficientFunds,
+    1005: ServerError,
+    1006: OrderAlreadyFinal,
+    1021: OrderAlreadyFinal,
+    1037: StaticIpRefused,
+    5204: DuplicateTag,
+    100008: StaticIpRefused,
+    100010: SessionEnded,
+    100022: SessionEnded,
+}
+
+_SECRETS = re.compile(
+    r'("(?:token|sid|auth|access_token|kId|mpin|totp|searchAPIKey)"\s*:\s*")[^"]*', re.IGNORECASE
+)
+
+
+def failure(answer: Answer) -> NeoError:
+    """Classify an answer that is not a success of its call.
+
+    ProtocolError when it is not an error the broker would word: not JSON, cut off, empty, or JSON
+    of an unexpected shape. ServerError for 5xx whatever the body.
+    """
+    body = _excerpt(answer.body)
+    if answer.status == 429:
+        text = _text(_parse(answer.body) or {}) or "too many requests"
+        return RateLimited(text, retry_after=retry_after(answer.headers), body=body)
+    content = _parse(answer.body)
+    if content is None:
+        if answer.status >= 500:
+            return ServerError(
+                "the broker's server failed without saying why", status=answer.status, body=body
+            )
+        if answer.status in (401, 403):
+            return SessionEnded("not authorised", status=answer.status, body=body)
+        problem = "the answer is not JSON" if answer.body else "the answer is empty"
+        return ProtocolError(problem, status=answer.status, body=body)
+
+    text = _text(content)
+    code = _code(content)
+    if code is None and not text and answer.status < 400:
+        return ProtocolError(
+            "the answer has an unexpected shape", status=answer.status, body=body
+        )
+    return _kind(answer.status, code, text)(
+        text or f"refused with HTTP {answer.status}", code=code, status=answer.status, body=body
+    )
+
+
+def _kind(status: int, code: int | None, text: str) -> type[BrokerError]:
+    if code == 5204 and "already exists" not in text.lower():
+        return Rejected  # the same code also means "Bad Input" on a cancel
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    if status >= 500:
+        return ServerError
+    if status in (401, 403) and not _is_wrong_url(text):
+        return SessionEnded
+    return Rejected
+
+
+def _is_wrong_url(text: str) -> bool:
+    """403 with "Invalid URL" is a base URL of another day, not an ended session."""
+    return "invalid url" in text.lower()
+
+
+def is_empty_book(answer: Answer) -> bool:
+    """Whether the answer says that there is nothing to report."""
+    content = _parse(answer.body)
+    return content is not None and _code(content) == NO_DATA
+
+
+def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
+    """Seconds of `Retry-After`, in either of its forms; None when absent or unreadable.
+
+    `now` (Unix seconds) is what an HTTP date counts from; without it the answer's own `Date`
+    header is, so that this machine's clock does not matter.
+    """
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(value).timestamp()
+        if now is None:
+            now = parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return None
+    return max(0.0, until - now)
+
+
+def _parse(body: bytes) -> dict[str, object] | None:
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return content if isinstance(content, dict) else {}
+
+
+def _text(content: Mapping[str, object]) -> str:
+    """The words of an error, from wherever this shape keeps them."""
+    fault = content.get("fault")
+    first = _first_error(content)
+    data = content.get("data")
+    stat = content.get("stat")
+    candidates = (
+        content.get("errMsg"),
+        content.get("emsg"),
+        content.get("stMsg"),
+        content.get("message"),
+        fault.get("message") if isinstance(fault, dict) else None,
+        first.get("message"),
+        data.get("Message") if isinstance(data, dict) else None,
+        content.get("desc"),
+        stat if isinstance(stat, str) and _is_prose(stat) else None,
+    )
+    return next((text.strip() for text in candidates if isinstance(text, str) and text.strip()), "")
+
+
+def _code(content: Mapping[str, object]) -> int | None:
+    fault = content.get("fault")
+    data = content.get("data")
+    candidates = (
+        content.get("stCode"),
+        content.get("errorCode"),
+        fault.get("code") if isinstance(fault, dict) else None,
+        _first_error(content).get("code"),
+        data.get("Code") if isinstance(data, dict) else None,
+        content.get("code"),
+    )
+    for code in candidates:
+        if isinstance(code, bool):
+            continue
+        if isinstance(code, str) and code.strip().isdigit():
+            code = int(code)  # noqa: PLW2901
+        if isinstance(code, int) and code not in _SUCCESS_CODES:
+            return code
+    return None
+
+
+def _first_error(content: Mapping[str, object]) -> Mapping[str, object]:
+    errors = content.get("error")
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        return errors[0]
+    return {}
+
+
+def _is_prose(stat: str) -> bool:
+    return stat.lower().replace("_", "") not in ("ok", "notok")
+
+
+def _excerpt(body: bytes) -> str:
+    """The start of the body as text, without the credentials an answer may carry."""
+    return _SECRETS.sub(r"\1***", body[:2000].decode("utf-8", "replace"))[:BODY_EXCERPT]

@@ -1,0 +1,56 @@
+"""The two login steps: forms out, answers in. Field names are the wire's own."""
+
+from __future__ import annotations
+
+import msgspec
+
+from neo_async.model.answer import Answer
+from neo_async.wire.answers import failure
+
+
+class LoginForm(msgspec.Struct):
+    """`POST /login/1.0/tradeApiLogin`, a JSON body."""
+
+    mobileNumber: str  # noqa: N815 - the wire's name
+    ucc: str
+    totp: str
+
+
+class ValidateForm(msgspec.Struct):
+    """`POST /login/1.0/tradeApiValidate`, a JSON body."""
+
+    mpin: str
+
+
+class LoginAnswer(msgspec.Struct, kw_only=True):
+    """`data` of both steps. The first gives a view token, the second a trade token and the URLs."""
+
+    token: str
+    sid: str
+    status: str = "success"
+    kType: str = ""  # noqa: N815
+    ucc: str = ""
+    baseUrl: str | None = None  # noqa: N815
+    feedUrl: str | None = None  # noqa: N815
+    rtUrl: str | None = None  # noqa: N815
+    dataCenter: str | None = None  # noqa: N815
+
+
+class _Envelope(msgspec.Struct):
+    data: LoginAnswer
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+
+
+def read_login(answer: Answer) -> LoginAnswer:
+    """Success is 2xx, `data` an object, its status `success`, its token not empty; everything
+    else is a failure, HTTP 200 included."""
+    if 200 <= answer.status < 300:
+        try:
+            data = _envelope.decode(answer.body).data
+        except msgspec.MsgspecError:
+            raise failure(answer) from None
+        if data.status == "success" and data.token and data.sid:
+            return data
+    raise failure(answer)

@@ -1,0 +1,131 @@
+"""Placing, modifying, cancelling and exiting orders: the forms that go out and the short answers
+that come back. Field names are the wire's own; all values are text."""
+
+from __future__ import annotations
+
+import msgspec
+
+from neo_async.model.answer import Answer
+from neo_async.wire.answers import failure
+
+ORDER_SOURCE = "NEOTRADEAPI"
+
+
+class PlaceForm(msgspec.Struct, omit_defaults=True):
+    """`POST /quick/order/rule/ms/place`."""
+
+    am: str
+    """After-market: `YES` or `NO`."""
+    dq: str
+    """Disclosed quantity, `0` shows all."""
+    es: str
+    """Segment."""
+    mp: str
+    """Market protection, always `0`."""
+    pc: str
+    """Product."""
+    pr: str
+    """Limit price, `0` when there is none."""
+    pt: str
+    """Order type."""
+    qt: str
+    """Quantity in units."""
+    rt: str
+    """Validity."""
+    tp: str
+    """Trigger price, `0` when there is none."""
+    ts: str
+    """Trading symbol."""
+    tt: str
+    """`B` or `S`."""
+    pf: str | None = None
+    """Portfolio flag, `N`."""
+    ig: str | None = None
+    """The client tag; comes back as `GuiOrdId`."""
+    os: str | None = None
+    """Order source."""
+    tk: str | None = None
+    """Token (bracket orders)."""
+    sot: str | None = None
+    """Kind of the target's distance: `Absolute` or `Ticks`."""
+    sov: str | None = None
+    """Distance of the target."""
+    slt: str | None = None
+    """Kind of the stop's distance."""
+    slv: str | None = None
+    """Distance of the stop."""
+    tlt: str | None = None
+    """Trailing stop, `Y` or `N`."""
+    tsv: str | None = None
+    """Trailing step."""
+    lat: str | None = None
+    """Last traded price at placement (bracket orders)."""
+
+
+class ModifyForm(msgspec.Struct, omit_defaults=True):
+    """`POST /quick/order/vr/modify`: the official SDK's keys, then those of the documents."""
+
+    no: str
+    """Order number."""
+    pr: str
+    pt: str
+    qt: str
+    """New total quantity."""
+    tp: str = "0"
+    dq: str = "0"
+    mp: str = "0"
+    vd: str | None = None
+    """Validity; one document calls it `rt`."""
+    am: str | None = None
+    os: str | None = None
+    rt: str | None = None
+    tk: str | None = None
+    es: str | None = None
+    pc: str | None = None
+    ts: str | None = None
+    tt: str | None = None
+    dd: str | None = None
+    fq: str | None = None
+    pf: str | None = None
+
+
+class CancelForm(msgspec.Struct, omit_defaults=True):
+    """`POST /quick/order/cancel`, `/quick/order/bo/exit`, `/quick/order/co/exit`."""
+
+    on: str
+    """Order number."""
+    am: str | None = None
+    ts: str | None = None
+    """Trading symbol; needed for an after-market order."""
+
+
+class HistoryForm(msgspec.Struct):
+    """`POST /quick/order/history`."""
+
+    nOrdNo: str  # noqa: N815 - the wire's name
+
+
+class Accepted(msgspec.Struct):
+    """The answer to all of them: the request was taken, which does not mean validated."""
+
+    nOrdNo: str = ""  # noqa: N815 - the wire's name
+    stat: str = ""
+    stCode: int | str | None = None  # noqa: N815 - the wire's name
+
+
+_accepted = msgspec.json.Decoder(Accepted)
+
+
+def read_accepted(answer: Answer) -> str:
+    """The order number of an accepted placement, modification, cancellation or exit.
+
+    Raises the error that the answer stands for when it is anything else.
+    """
+    if answer.status == 200:
+        try:
+            accepted = _accepted.decode(answer.body)
+        except msgspec.MsgspecError:
+            raise failure(answer) from None
+        if accepted.nOrdNo and accepted.stat.lower() == "ok":
+            return accepted.nOrdNo
+    raise failure(answer)
