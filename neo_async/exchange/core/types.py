@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import date
+from typing import TypeAlias
+
 import msgspec
 
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
@@ -28,6 +31,16 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """Circuit limits, both allowed prices."""
     freeze_quantity: int = 0
     """Largest quantity of one order; 0 sets none."""
+    kind: str = ""
+    """`FUTIDX FUTSTK OPTIDX OPTSTK` …; empty in the cash segments."""
+    expiry: date | None = None
+    strike: int = 0
+    option_type: str = ""
+    """`CE`, `PE`, or empty."""
+
+    @property
+    def is_option(self) -> bool:
+        return self.option_type in ("CE", "PE")
 
 
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +144,8 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     """One more for every accepted modification."""
     arrivals: int = 1
     """How many placement requests with this order's tag arrived, refused repeats included."""
+    protection_percent: float = 0.0
+    """Band by which a market order was limited; 0 for every other order."""
     parent_number: str = ""
     fills: list[Fill] = []
     history: list[Transition] = []
@@ -172,7 +187,50 @@ class Position(msgspec.Struct, kw_only=True):
     updated_ns: int = 0
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault
+class Funds(msgspec.Struct, frozen=True, kw_only=True):
+    """Money of an account. Paise."""
+
+    cash: int
+    """What the account was opened with."""
+    margin_used: int
+    """By working orders and by open positions, unpaid deliveries included."""
+    delivery_credit: int
+    """Proceeds of delivery stock sold today, over what was bought of it."""
+    realised: int
+    """Closed part of the margin products' positions."""
+
+    @property
+    def available(self) -> int:
+        return self.cash + self.delivery_credit + self.realised - self.margin_used
+
+
+class OrderChanged(msgspec.Struct, frozen=True):
+    """`transition` is the state reached; `record` is live and may have moved on since."""
+
+    record: OrderRecord
+    transition: Transition
+
+
+class PositionChanged(msgspec.Struct, frozen=True):
+    account: str
+    position: Position
+    """As it stood after the fill."""
+
+
+class Printed(msgspec.Struct, frozen=True):
+    """A trade happened, whoever took part."""
+
+    listing: Listing
+    price: int
+    quantity: int
+    """0 for a price set from outside."""
+    time_ns: int
+
+
+Event: TypeAlias = OrderChanged | PositionChanged | Printed
+
+
+class Refusal(Exception):
     """The exchange does not take a request. Carries what the broker's answer would say."""
 
     def __init__(self, code: int, text: str, *, http_status: int = 400, stat: str = "Not_Ok"):

@@ -1,0 +1,772 @@
+"""The exchange as a state machine: commands and a clock in, orders, fills and events out.
+
+Nothing here reads a clock, draws from a shared generator or waits. The same listings, seed,
+commands and clock values give the same order numbers, trades and times.
+
+Time stands still between calls of `advance`; to keep an order's history in sequence, each
+transition is stamped at least one nanosecond after the one before.
+
+Orders of one account may trade with each other: nothing prevents self-trades.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from neo_async.exchange.core.accounts import DELIVERY, Account, Exposure
+from neo_async.exchange.core.book import Book, Resting
+from neo_async.exchange.core.makers import QUANTUM_NS, MarketMaker
+from neo_async.exchange.core.protection import protected_limit, protection_percent
+from neo_async.exchange.core.types import (
+    Change,
+    Event,
+    Fill,
+    Funds,
+    Holding,
+    Listing,
+    NewOrder,
+    OrderChanged,
+    OrderRecord,
+    Position,
+    PositionChanged,
+    Printed,
+    Refusal,
+    Transition,
+)
+from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+
+CATCH_UP: Final = 40
+"""Turns the makers play at most after a pause; what is older is skipped."""
+
+IDLE: Final = 120
+"""Turns after which a listing that nobody touches, and where no client order works, goes quiet."""
+
+_EVERYTHING: Final = 1 << 62
+_SECOND_NS: Final = 1_000_000_000
+_DAY_SECONDS: Final = 86_400
+_IST_SECONDS: Final = 19_800
+_FIRST_EXCHANGE_NUMBER: Final = 1_100_000_000_000_001
+_FIRST_TRADE_NUMBER: Final = 200_000_001
+
+
+class _Desk:
+    """Everything that belongs to one listing once somebody has touched it."""
+
+    def __init__(self, listing: Listing, maker: MarketMaker | None, turn: int) -> None:
+        self.listing = listing
+        self.book = Book()
+        self.last_price = listing.base_price
+        self.maker = maker
+        self.quotes: list[Resting] = []
+        self.turn = turn
+        """Last turn the maker has played."""
+        self.touched = turn
+        self.working = 0
+        """Client orders that rest here or wait for their trigger."""
+        # Heaps of (trigger, sequence, order), the next to fire first: the sell triggers negated.
+        # A changed or cancelled order leaves its entry behind, told by an outdated sequence.
+        self.buy_stops: list[tuple[int, int, _Working]] = []
+        self.sell_stops: list[tuple[int, int, _Working]] = []
+        self.fired: deque[tuple[int, _Working]] = deque()
+
+
+class _Working:
+    """What the market keeps of an order until it is final."""
+
+    __slots__ = ("account", "blocked_price", "desk", "exposure", "record", "resting", "stop")
+
+    def __init__(
+        self, record: OrderRecord, account: Account, exposure: Exposure, desk: _Desk
+    ) -> None:
+        self.record = record
+        self.account = account
+        self.exposure = exposure
+        self.desk = desk
+        self.blocked_price = 0
+        """Price at which the pending quantity is blocked."""
+        self.resting: Resting | None = None
+        self.stop = 0
+        """Sequence of its entry among the stops; 0 once triggered, or if it is none."""
+
+
+class Market:
+    def __init__(
+        self, listings: Iterable[Listing], *, seed: int, now_ns: int, makers: bool = True
+    ) -> None:
+        self.now_ns = now_ns
+        self.ledger: list[OrderRecord] = []
+        """Every order ever accepted, in order of acceptance."""
+        self._seed = seed
+        self._makers = makers
+        self._by_symbol: dict[tuple[Segment, str], Listing] = {}
+        self._by_token: dict[tuple[Segment, str], Listing] = {}
+        for listing in listings:
+            self._by_symbol[listing.segment, listing.symbol] = listing
+            self._by_token[listing.segment, listing.token] = listing
+        self._accounts: dict[str, Account] = {}
+        self._desks: dict[tuple[Segment, str], _Desk] = {}
+        self._awake: dict[tuple[Segment, str], _Desk] = {}
+        self._turn = now_ns // QUANTUM_NS
+        self._working: dict[str, _Working] = {}
+        self._amo_queue: dict[str, OrderRecord] = {}
+        self._tags: dict[tuple[str, int, str], OrderRecord] = {}
+        self._events: list[Event] = []
+        self._last_stamp = 0
+        self._orders_accepted = 0
+        self._exchange_numbers = _FIRST_EXCHANGE_NUMBER
+        self._trade_numbers = _FIRST_TRADE_NUMBER
+        self._gui_numbers = 0
+        self._stops = 0
+        self._coded_day = -1
+        self._coded_date = ""
+
+    # --- clock --------------------------------------------------------------------------------
+
+    def advance(self, now_ns: int) -> None:
+        """Move the clock; a value before the present one is ignored.
+
+        Makers take a turn at every boundary of QUANTUM_NS on the way, so that many small steps
+        and one large one are the same, up to CATCH_UP turns.
+        """
+        if now_ns <= self.now_ns:
+            return
+        last = now_ns // QUANTUM_NS
+        if self._makers and last > self._turn:
+            for turn in range(max(self._turn + 1, last - CATCH_UP + 1), last + 1):
+                self.now_ns = max(self.now_ns, turn * QUANTUM_NS)
+                self._turn = turn
+                for key, desk in list(self._awake.items()):
+                    if turn - desk.touched > IDLE and not desk.working:
+                        del self._awake[key]
+                    else:
+                        self._play(desk, turn)
+        self._turn = last
+        self.now_ns = now_ns
+
+    # --- accounts and listings ----------------------------------------------------------------
+
+    def open_account(self, account: str, *, cash: int, holdings: Iterable[Holding] = ()) -> None:
+        if account in self._accounts:
+            raise ValueError(f"account {account!r} is open already")
+        self._accounts[account] = Account(account, cash, holdings)
+
+    def listing(self, segment: Segment, symbol: str) -> Listing | None:
+        return self._by_symbol.get((segment, symbol))
+
+    def listing_by_token(self, segment: Segment, token: str) -> Listing | None:
+        return self._by_token.get((segment, token))
+
+    def last_price(self, listing: Listing) -> int:
+        """Price of the last trade; the previous close before the first."""
+        return self._desk(listing).last_price
+
+    def depth(
+        self, listing: Listing, levels: int = 5
+    ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+        """Bids and asks as (price, visible quantity, orders), best first."""
+        book = self._desk(listing).book
+        return book.bids.top(levels), book.asks.top(levels)
+
+    # --- orders -------------------------------------------------------------------------------
+
+    def place(self, account: str, order: NewOrder) -> OrderRecord:
+        """Accept an order. Accepted is not validated: it may come back rejected.
+
+        Raises Refusal for what gets no order number at all.
+        """
+        holder = self._accounts[account]
+        tag_key = (account, self._day(), order.tag)
+        if order.tag and (earlier := self._tags.get(tag_key)):
+            earlier.arrivals += 1
+            raise Refusal(32, "error from core", http_status=200)
+        listing = self._by_symbol.get((order.segment, order.symbol))
+        if listing is None:
+            raise Refusal(1007, f"invalid symbol {order.symbol!r} in {order.segment.value}")
+        _check_product(listing, order.product)
+        _check_terms(listing, order.product, order)
+        record = self._accept(holder, listing, order)
+        if order.tag:
+            self._tags[tag_key] = record
+        if order.amo:
+            self._amo_queue[record.number] = record
+            self._move(record, OrderStatus.AMO_RECEIVED)
+        else:
+            self._enter(record)
+        return record
+
+    def modify(self, account: str, number: str, change: Change) -> OrderRecord:
+        """Change an order that is not final.
+
+        It keeps its place in the queue when nothing but the quantity changes, and that falls.
+        A change that fails validation leaves the order as it was, with the reason in its history.
+        """
+        record = self._changeable(account, number)
+        _check_terms(record.listing, record.product, change)
+        if change.quantity <= record.filled_quantity:
+            raise Refusal(1009, "please provide valid quantity")
+        if number in self._amo_queue:
+            self._take_over(record, msgspec.structs.replace(record, **_terms(change)))
+            self._move(record, OrderStatus.AMO_MODIFY_RECEIVED)
+        else:
+            self._modify_working(self._working[number], change)
+        return record
+
+    def cancel(self, account: str, number: str) -> OrderRecord:
+        """Cancel what is pending; what is filled stays."""
+        record = self._changeable(account, number)
+        if self._amo_queue.pop(number, None):
+            record.cancelled_quantity = record.pending_quantity
+            record.gui_order_id = self._cancelled_gui_id(record)
+            self._move(record, OrderStatus.AMO_CANCELLED)
+            return record
+        working = self._working[number]
+        self._move(record, OrderStatus.CANCEL_PENDING)
+        self._withdraw(working)
+        record.gui_order_id = self._cancelled_gui_id(record)
+        self._drop_remainder(working)
+        return record
+
+    def release_amo(self) -> None:
+        """Send the queued after-market orders to the market, in order of acceptance."""
+        queue, self._amo_queue = self._amo_queue, {}
+        for record in queue.values():
+            self._enter(record)
+
+    def print_price(self, segment: Segment, token: str, price: int) -> None:
+        """Let a trade print at a price from outside.
+
+        Resting client orders that would have traded at it are filled, at their own limits; the
+        reference of the market maker moves there, and stops that it reaches are triggered.
+        """
+        listing = self._by_token.get((segment, token))
+        if listing is None:
+            raise Refusal(1009, "Invalid instrument/code")
+        if price <= 0:
+            raise Refusal(5202, f"price {price}: must be above 0 paise")
+        desk = self._desk(listing)
+        self._pull_quotes(desk)
+        for side in (Side.SELL, Side.BUY):
+            self._settle(desk, None, side, desk.book.execute(side, price, _EVERYTHING))
+        self._print(desk, price, 0)
+        if desk.maker is not None:
+            desk.maker.move_to(price)
+            self._place_quotes(desk)
+        self._run_stops(desk)
+
+    # --- reports ------------------------------------------------------------------------------
+
+    def orders(self, account: str) -> list[OrderRecord]:
+        """Newest first."""
+        return list(reversed(self._accounts[account].orders.values()))
+
+    def order(self, account: str, number: str) -> OrderRecord | None:
+        return self._accounts[account].orders.get(number)
+
+    def fills(self, account: str) -> list[Fill]:
+        """Newest first."""
+        return self._accounts[account].fills[::-1]
+
+    def positions(self, account: str) -> list[Position]:
+        return self._accounts[account].positions()
+
+    def holdings(self, account: str) -> list[Holding]:
+        return self._accounts[account].holdings()
+
+    def funds(self, account: str) -> Funds:
+        return self._accounts[account].funds()
+
+    def order_margin(self, account: str, order: NewOrder) -> int:
+        """Paise by which the order would lower what is available.
+
+        Raises Refusal like `place`, for what it would refuse at once.
+        """
+        listing = self._by_symbol.get((order.segment, order.symbol))
+        if listing is None:
+            raise Refusal(1007, f"invalid symbol {order.symbol!r} in {order.segment.value}")
+        _check_product(listing, order.product)
+        holder = self._accounts[account]
+        price = order.price
+        if not order.order_type.has_limit:
+            start = order.trigger if order.order_type.has_trigger else 0
+            last = start or self._desk(listing).last_price
+            price = protected_limit(listing, order.side, last)
+        exposure = holder.exposure(listing, order.product)
+        return holder.cost(exposure, order.side, order.quantity, price)
+
+    def take_events(self) -> list[Event]:
+        """What happened since the last call, oldest first."""
+        events, self._events = self._events, []
+        return events
+
+    # --- acceptance ---------------------------------------------------------------------------
+
+    def _accept(self, holder: Account, listing: Listing, order: NewOrder) -> OrderRecord:
+        self._orders_accepted += 1
+        now = self._stamp()
+        record = OrderRecord(
+            number=f"{self._date_code()}{self._orders_accepted:09d}",
+            account=holder.name,
+            listing=listing,
+            side=order.side,
+            product=order.product,
+            order_type=order.order_type,
+            validity=order.validity,
+            quantity=order.quantity,
+            price=order.price if order.order_type.has_limit else 0,
+            trigger=order.trigger,
+            disclosed_quantity=order.disclosed_quantity,
+            amo=order.amo,
+            client_tag=order.tag,
+            gui_order_id=order.tag or self._broker_gui_id(holder.name),
+            source=order.source,
+            status=OrderStatus.PUT_RECEIVED,
+            accepted_ns=now,
+            updated_ns=now,
+        )
+        holder.orders[record.number] = record
+        self.ledger.append(record)
+        return record
+
+    def _enter(self, record: OrderRecord) -> None:
+        """Walk an accepted order through validation into the market."""
+        self._move(record, OrderStatus.PUT_RECEIVED)
+        self._move(record, OrderStatus.VALIDATION_PENDING)
+        desk = self._desk(record.listing)
+        holder = self._accounts[record.account]
+        if record.order_type is OrderType.MARKET and desk.last_price > 0:
+            self._protect(record, desk)
+        exposure = holder.exposure(record.listing, record.product)
+        reason = self._objection(record, holder, exposure)
+        if reason:
+            self._move(record, OrderStatus.REJECTED, reason)
+            return
+        working = _Working(record, holder, exposure, desk)
+        working.blocked_price = self._price_to_block(record)
+        self._block(working, record.quantity)
+        self._move(record, OrderStatus.OPEN_PENDING)
+        record.exchange_number = str(self._exchange_numbers)
+        self._exchange_numbers += 1
+        self._working[record.number] = working
+        desk.working += 1
+        self._put_to_work(working)
+        self._run_stops(desk)
+
+    def _protect(self, record: OrderRecord, desk: _Desk) -> None:
+        """Turn a market order into the protected limit that the books then show."""
+        record.protection_percent = protection_percent(record.listing, desk.last_price)
+        record.price = protected_limit(record.listing, record.side, desk.last_price)
+        record.order_type = OrderType.LIMIT
+
+    def _price_to_block(self, record: OrderRecord) -> int:
+        if record.order_type is OrderType.SL_M:
+            return protected_limit(record.listing, record.side, record.trigger)
+        return record.price
+
+    def _objection(
+        self, record: OrderRecord, holder: Account, exposure: Exposure, allowance: int = 0
+    ) -> str:
+        """Why risk management rejects an order; empty when it does not.
+
+        `allowance` is a margin that it may use however little is available.
+        """
+        listing = record.listing
+        entity = f"for entity account-{holder.name} across exchange across segment across product "
+        if record.order_type is OrderType.MARKET:
+            return f"RMS:Rule: Check last traded price of market order, there is none  {entity}"
+        prices = [record.price] if record.order_type.has_limit else []
+        if record.order_type.has_trigger or record.product is Product.CO:
+            prices.append(record.trigger)
+        if any(price % listing.tick for price in prices):
+            return f"RMS:Rule: Check price is a multiple of tick {listing.tick / 100:.2f}  {entity}"
+        if not all(listing.lower_band <= price <= listing.upper_band for price in prices):
+            return f"RMS:Rule: Check circuit limit including square off order exceeds  {entity}"
+        if len(prices) == 2 and _trigger_on_wrong_side(record):
+            return f"RMS:Rule: Check trigger price against limit price  {entity}"
+        if listing.freeze_quantity and record.quantity > listing.freeze_quantity:
+            return f"RMS:Rule: Check freeze quantity {listing.freeze_quantity} exceeds  {entity}"
+        if record.side is Side.SELL and record.product in DELIVERY:
+            sellable = max(0, holder.sellable(listing, record.product))
+            if record.pending_quantity > sellable:
+                return (
+                    f"RMS:Rule: Check holdings, {record.pending_quantity} to sell and {sellable} "
+                    f"free  {entity}"
+                )
+        price = self._price_to_block(record)
+        cost = holder.cost(exposure, record.side, record.pending_quantity, price)
+        if cost > max(holder.available, allowance):
+            return (
+                f"RMS:Margin Exceeds,Cash Available:{holder.available / 100:.2f},Additional margin "
+                f"required:{(cost - holder.available) / 100:.2f} {entity}"
+            )
+        return ""
+
+    # --- at work ------------------------------------------------------------------------------
+
+    def _put_to_work(self, working: _Working) -> None:
+        """Arm a stop, or match an order and let its remainder rest."""
+        record = working.record
+        if record.order_type.has_trigger:
+            self._arm(working)
+        else:
+            self._move(record, OrderStatus.OPEN)
+            self._match(working)
+
+    def _match(self, working: _Working) -> None:
+        record, desk = working.record, working.desk
+        executions = desk.book.execute(record.side, record.price, record.pending_quantity)
+        self._settle(desk, working, record.side, executions)
+        if not record.pending_quantity:
+            return
+        if record.validity is Validity.IOC:
+            self._drop_remainder(working)
+            return
+        working.resting = Resting(
+            record.side,
+            record.price,
+            record.pending_quantity,
+            disclosed=record.disclosed_quantity,
+            record=record,
+        )
+        desk.book.side(record.side).add(working.resting)
+
+    def _settle(
+        self,
+        desk: _Desk,
+        incoming: _Working | None,
+        side: Side,
+        executions: list[tuple[Resting, int]],
+    ) -> None:
+        """Book what an incoming order of a client (or of a maker: None) has traded."""
+        for resting, quantity in executions:
+            if incoming is not None or resting.record is not None:
+                trade_number = str(self._trade_numbers)
+                self._trade_numbers += 1
+                if resting.record is not None:
+                    met = self._working[resting.record.number]
+                    self._fill(met, trade_number, quantity, resting.price)
+                if incoming is not None:
+                    self._fill(incoming, trade_number, quantity, resting.price)
+            self._print(desk, resting.price, quantity)
+
+    def _fill(self, working: _Working, trade_number: str, quantity: int, price: int) -> None:
+        record = working.record
+        fill = Fill(
+            trade_number=trade_number,
+            order_number=record.number,
+            account=record.account,
+            segment=record.listing.segment,
+            token=record.listing.token,
+            side=record.side,
+            product=record.product,
+            quantity=quantity,
+            price=price,
+            leg=len(record.fills) + 1,
+            time_ns=self._stamp(),
+        )
+        record.fills.append(fill)
+        record.filled_quantity += quantity
+        record.filled_value += quantity * price
+        working.account.fill(working.exposure, fill, working.blocked_price)
+        if record.pending_quantity:
+            self._move(record, OrderStatus.OPEN)
+        else:
+            self._move(record, OrderStatus.COMPLETE)
+            self._forget(working)
+        self._events.append(
+            PositionChanged(record.account, msgspec.structs.replace(working.exposure.position))
+        )
+
+    def _print(self, desk: _Desk, price: int, quantity: int) -> None:
+        desk.last_price = price
+        self._events.append(Printed(desk.listing, price, quantity, self.now_ns))
+        for heap, sign in ((desk.buy_stops, 1), (desk.sell_stops, -1)):
+            while heap and heap[0][0] <= price * sign:
+                _, sequence, working = heapq.heappop(heap)
+                desk.fired.append((sequence, working))
+
+    def _arm(self, working: _Working) -> None:
+        """Let a stop wait for its trigger; one that has been reached already fires next."""
+        record, desk = working.record, working.desk
+        self._stops += 1
+        working.stop = self._stops
+        self._move(record, OrderStatus.TRIGGER_PENDING)
+        heap, sign = (desk.buy_stops, 1) if record.side is Side.BUY else (desk.sell_stops, -1)
+        if (desk.last_price - record.trigger) * sign >= 0:
+            desk.fired.append((working.stop, working))
+        else:
+            heapq.heappush(heap, (record.trigger * sign, working.stop, working))
+
+    def _run_stops(self, desk: _Desk) -> None:
+        """Work off the stops that have fired, and those that their own trades fire in turn."""
+        while desk.fired:
+            sequence, working = desk.fired.popleft()
+            if working.stop != sequence:
+                continue
+            working.stop = 0
+            record = working.record
+            if record.order_type is OrderType.SL_M:
+                record.price = protected_limit(record.listing, record.side, desk.last_price)
+                self._block(working, -record.pending_quantity)
+                working.blocked_price = record.price
+                self._block(working, record.pending_quantity)
+            self._move(record, OrderStatus.OPEN)
+            self._match(working)
+
+    def _drop_remainder(self, working: _Working) -> None:
+        """Cancel what is pending of an order that no longer rests anywhere."""
+        record = working.record
+        pending = record.pending_quantity
+        self._block(working, -pending)
+        record.cancelled_quantity = pending
+        self._move(record, OrderStatus.CANCELLED)
+        self._forget(working)
+
+    def _withdraw(self, working: _Working) -> None:
+        """Take an order out of the book, or disarm it."""
+        if working.resting is not None:
+            working.desk.book.side(working.record.side).remove(working.resting)
+            working.resting = None
+        working.stop = 0
+
+    def _forget(self, working: _Working) -> None:
+        del self._working[working.record.number]
+        working.desk.working -= 1
+
+    def _block(self, working: _Working, quantity: int) -> None:
+        """Block funds and stock for that much of an order, or release with a negative quantity."""
+        side = working.record.side
+        working.account.block(working.exposure, side, quantity, working.blocked_price)
+
+    # --- changes ------------------------------------------------------------------------------
+
+    def _changeable(self, account: str, number: str) -> OrderRecord:
+        record = self._accounts[account].orders.get(number)
+        if record is None or record.status.is_final:
+            raise Refusal(
+                1021,
+                "order is completed",
+                http_status=200,
+                stat="please provide valid order number",
+            )
+        return record
+
+    def _modify_working(self, working: _Working, change: Change) -> None:
+        record, holder, exposure = working.record, working.account, working.exposure
+        before = record.status
+        self._move(record, OrderStatus.MODIFY_VALIDATION_PENDING)
+        was_triggered = record.order_type.has_trigger and not working.stop
+        wanted = msgspec.structs.replace(record, **_terms(change))
+        if wanted.order_type is OrderType.MARKET and working.desk.last_price > 0:
+            self._protect(wanted, working.desk)
+        elif was_triggered and wanted.order_type is OrderType.SL_M:
+            wanted.price = record.price
+
+        available = holder.available
+        self._block(working, -record.pending_quantity)
+        reason = self._objection(wanted, holder, exposure, holder.available - available)
+        if reason:
+            self._block(working, record.pending_quantity)
+            self._move(record, before, reason)
+            return
+        self._move(record, OrderStatus.MODIFY_PENDING)
+        keeps_place = working.resting is not None and _only_shrinks(record, wanted)
+        self._take_over(record, wanted)
+        working.blocked_price = self._price_to_block(record)
+        self._block(working, record.pending_quantity)
+        self._move(record, OrderStatus.MODIFIED)
+
+        if keeps_place and working.resting is not None:
+            working.desk.book.side(record.side).shrink(working.resting, record.pending_quantity)
+        else:
+            self._withdraw(working)
+            if record.order_type.has_trigger and not was_triggered:
+                self._arm(working)
+            else:
+                self._match(working)
+        if record.status is OrderStatus.MODIFIED:
+            self._move(record, OrderStatus.OPEN)
+        self._run_stops(working.desk)
+
+    def _take_over(self, record: OrderRecord, wanted: OrderRecord) -> None:
+        record.quantity = wanted.quantity
+        record.order_type = wanted.order_type
+        record.validity = wanted.validity
+        record.price = wanted.price
+        record.trigger = wanted.trigger
+        record.disclosed_quantity = wanted.disclosed_quantity
+        record.protection_percent = wanted.protection_percent
+        record.request_id += 1
+        record.gui_order_id = self._broker_gui_id(record.account)
+
+    # --- makers -------------------------------------------------------------------------------
+
+    def _desk(self, listing: Listing) -> _Desk:
+        """The desk of a listing, opened at the first touch and woken at any other."""
+        key = (listing.segment, listing.token)
+        desk = self._desks.get(key)
+        if desk is None:
+            maker = MarketMaker(listing, self._seed) if self._makers else None
+            desk = self._desks[key] = _Desk(listing, maker, self._turn)
+            self._place_quotes(desk)
+        desk.touched = self._turn
+        if self._makers and key not in self._awake:
+            self._awake[key] = desk
+            for turn in range(max(desk.turn + 1, self._turn - CATCH_UP + 1), self._turn + 1):
+                self._play(desk, turn)
+        return desk
+
+    def _play(self, desk: _Desk, turn: int) -> None:
+        """One turn of a market maker: somebody may trade, the reference walks, new quotes."""
+        desk.turn = turn
+        maker = desk.maker
+        if maker is None:
+            return
+        taker = maker.trade()
+        if taker is not None:
+            side, quantity = taker
+            best = desk.book.side(side.opposite).best()
+            if best is not None:
+                executions = desk.book.execute(side, best.price, quantity)
+                self._settle(desk, None, side, executions)
+        maker.walk()
+        self._pull_quotes(desk)
+        self._place_quotes(desk)
+        self._run_stops(desk)
+
+    def _pull_quotes(self, desk: _Desk) -> None:
+        for quote in desk.quotes:
+            if quote.quantity:
+                desk.book.side(quote.side).remove(quote)
+        desk.quotes.clear()
+
+    def _place_quotes(self, desk: _Desk) -> None:
+        """Quotes trade with the client orders they meet before they rest."""
+        if desk.maker is None:
+            return
+        for side, price, quantity in desk.maker.quotes():
+            executions = desk.book.execute(side, price, quantity)
+            self._settle(desk, None, side, executions)
+            remainder = quantity - sum(traded for _, traded in executions)
+            if remainder:
+                quote = Resting(side, price, remainder)
+                desk.book.side(side).add(quote)
+                desk.quotes.append(quote)
+
+    # --- marks --------------------------------------------------------------------------------
+
+    def _move(self, record: OrderRecord, status: OrderStatus, reject_reason: str = "") -> None:
+        """Bring an order into a state: one row of its history, one event."""
+        now = self._stamp()
+        record.status = status
+        record.reject_reason = reject_reason
+        record.updated_ns = now
+        if status in _CONFIRMED and not record.exchange_ns:
+            record.exchange_ns = now
+        transition = Transition(
+            status=status,
+            time_ns=now,
+            quantity=record.quantity,
+            filled_quantity=record.filled_quantity,
+            price=record.price,
+            trigger=record.trigger,
+            average_price=record.average_price,
+            order_type=record.order_type,
+            validity=record.validity,
+            reject_reason=reject_reason,
+            gui_order_id=record.gui_order_id,
+            request_id=record.request_id,
+            exchange_number=record.exchange_number,
+        )
+        record.history.append(transition)
+        self._events.append(OrderChanged(record, transition))
+
+    def _stamp(self) -> int:
+        self._last_stamp = max(self.now_ns, self._last_stamp + 1)
+        return self._last_stamp
+
+    def _day(self) -> int:
+        """Days since 1970 in IST."""
+        return (self.now_ns // _SECOND_NS + _IST_SECONDS) // _DAY_SECONDS
+
+    def _date_code(self) -> str:
+        day = self._day()
+        if day != self._coded_day:
+            self._coded_day = day
+            moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
+            self._coded_date = moment.strftime("%y%m%d")
+        return self._coded_date
+
+    def _broker_gui_id(self, account: str) -> str:
+        self._gui_numbers += 1
+        return f"{self.now_ns // _SECOND_NS}-{self._gui_numbers:06d}-{account}-ADMINAPI"
+
+    def _cancelled_gui_id(self, record: OrderRecord) -> str:
+        if not record.client_tag:
+            return record.gui_order_id
+        return f"{record.client_tag}-{self.now_ns // _SECOND_NS}"
+
+
+_CONFIRMED: Final = frozenset({OrderStatus.OPEN, OrderStatus.TRIGGER_PENDING})
+
+
+def _check_product(listing: Listing, product: Product) -> None:
+    if product in DELIVERY and not listing.segment.is_cash:
+        raise Refusal(1011, "please provide valid product")
+
+
+def _check_terms(listing: Listing, product: Product, terms: NewOrder | Change) -> None:
+    """Refuse what is malformed, whatever the state of the market and of the account."""
+    if terms.quantity <= 0:
+        raise Refusal(1009, "please provide valid quantity")
+    if terms.quantity % listing.lot_size:
+        raise Refusal(1009, "please provide valid lotwise quantity")
+    if not 0 <= terms.disclosed_quantity <= terms.quantity:
+        raise Refusal(1009, "please provide valid disclosed quantity")
+    cover = product is Product.CO
+    if (
+        terms.price < 0
+        or terms.trigger < 0
+        or (terms.order_type.has_limit and not terms.price)
+        or ((terms.order_type.has_trigger or cover) and not terms.trigger)
+        # A cover order's trigger belongs to its second leg, so the entry cannot be a stop.
+        or (cover and (terms.order_type.has_trigger or terms.validity is not Validity.DAY))
+        or (listing.segment is Segment.MCX_FO and terms.validity is not Validity.DAY)
+    ):
+        raise Refusal(5202, "Error: Invalid Request")
+
+
+def _terms(change: Change) -> dict[str, Any]:
+    """The fields of an order that a change replaces."""
+    return {
+        "quantity": change.quantity,
+        "order_type": change.order_type,
+        "validity": change.validity,
+        "price": change.price if change.order_type.has_limit else 0,
+        "trigger": change.trigger,
+        "disclosed_quantity": change.disclosed_quantity,
+    }
+
+
+def _only_shrinks(record: OrderRecord, wanted: OrderRecord) -> bool:
+    """Whether a change leaves the order its place in the queue."""
+    return (
+        wanted.quantity <= record.quantity
+        and wanted.price == record.price
+        and wanted.order_type is record.order_type
+        and wanted.validity is record.validity
+        and wanted.disclosed_quantity == record.disclosed_quantity
+    )
+
+
+def _trigger_on_wrong_side(record: OrderRecord) -> bool:
+    """A stop's trigger comes before its limit; a cover order's lies behind its entry."""
+    beyond = record.trigger - record.price
+    if record.side is Side.SELL:
+        beyond = -beyond
+    return beyond >= 0 if record.product is Product.CO else beyond > 0
