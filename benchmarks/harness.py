@@ -1,4 +1,4 @@
-"""What the benchmarks share: cores, rounds that alternate, centre and spread, wanted figures, tables.
+"""What the benchmarks share: cores, alternating rounds, centre and spread, wanted figures, tables.
 
 It measures nothing itself and knows no peer.
 """
@@ -79,14 +79,20 @@ class Wanted(msgspec.Struct, frozen=True):
     measured: float
     unit: str
     reached: bool
+    note: str = ""
+    """What bounds the figure, where something other than what is measured does."""
 
 
-def at_most(measure: str, limit: float, measured: float, unit: str = "×") -> Wanted:
-    return Wanted(measure, f"≤ {limit:g} {unit}", measured, unit, measured <= limit)
+def at_most(
+    measure: str, limit: float, measured: float, unit: str = "×", *, note: str = ""
+) -> Wanted:
+    return Wanted(measure, f"≤ {limit:g} {unit}", measured, unit, measured <= limit, note)
 
 
-def at_least(measure: str, limit: float, measured: float, unit: str = "×") -> Wanted:
-    return Wanted(measure, f"≥ {limit:g} {unit}", measured, unit, measured >= limit)
+def at_least(
+    measure: str, limit: float, measured: float, unit: str = "×", *, note: str = ""
+) -> Wanted:
+    return Wanted(measure, f"≥ {limit:g} {unit}", measured, unit, measured >= limit, note)
 
 
 def machine(packages: Iterable[str]) -> dict[str, Any]:
@@ -130,6 +136,11 @@ def print_machine(description: Mapping[str, Any]) -> None:
     )
 
 
+def number(value: float) -> str:
+    """At least three significant figures, with thousands separators: 0.123, 4.56, 12,345."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """First column to the left, figures to the right, as Markdown so that it can be quoted."""
     widths = [max(len(row[column]) for row in [headers, *rows]) for column in range(len(headers))]
@@ -146,11 +157,16 @@ def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_wanted(figures: Sequence[Wanted]) -> None:
+    if not figures:
+        return
     print_table(
         "wanted figures",
         ["measure", "wanted", "measured", "reached"],
         [
-            [f.measure, f.wanted, f"{f.measured:,.3g} {f.unit}", "yes" if f.reached else "NO"]
+            [f.measure, f.wanted, f"{number(f.measured)} {f.unit}", "yes" if f.reached else "NO"]
             for f in figures
         ],
     )
+    for figure in figures:
+        if figure.note:
+            print(f"\n{figure.measure}: {figure.note}")

@@ -1,0 +1,172 @@
+"""The far end of the order benchmark: answers at once what the broker would answer at length.
+
+    python -m benchmarks.server [--core N] [--tls DIR]
+
+It prints one JSON line with its address when it is ready, and serves until its stdin ends. It
+parses just enough HTTP/1.1 to find where a request ends, so that the clients and not the server
+are what is measured. `GET /count` tells how many placements arrived and how much processor time
+the server has used, with which the benchmark checks both its clients and this claim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import ssl
+import sys
+import time
+from pathlib import Path
+from typing import cast
+
+import trustme
+import uvloop
+
+from benchmarks.harness import pin
+
+PLACE = b"POST /quick/order/rule/ms/place"
+FIRST_ORDER = 261121000000001
+"""`YYMMDD` of the trading day and a nine-digit sequence, as the broker numbers orders."""
+
+_HEAD = (
+    "HTTP/1.1 {status}\r\n"
+    "Date: Sat, 21 Nov 2026 04:30:00 GMT\r\n"
+    "Content-Type: application/json; charset=utf-8\r\n"
+    "Content-Length: {length}\r\n"
+    "Connection: keep-alive\r\n"
+    "X-Content-Type-Options: nosniff\r\n"
+    "\r\n"
+)
+_NO_DATA = b'{"stCode":5203,"errMsg":"No Data","desc":"data not found","stat":"Not_Ok"}'
+
+
+def _answer(body: bytes, status: str = "200 OK") -> bytes:
+    return _HEAD.format(status=status, length=len(body)).encode() + body
+
+
+_PLACED = _answer(b'{"nOrdNo":"%d","stat":"Ok","stCode":200}' % FIRST_ORDER)
+_BEFORE_NUMBER, _AFTER_NUMBER = _PLACED.split(b"%d" % FIRST_ORDER)
+
+
+class Server:
+    """What all connections share: where the server is, and what it has counted."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.orders = 0
+        self._numbers = itertools.count(FIRST_ORDER)
+
+    def answer_place(self) -> bytes:
+        self.orders += 1
+        return b"%b%d%b" % (_BEFORE_NUMBER, next(self._numbers), _AFTER_NUMBER)
+
+    def answer_other(self, method: bytes, path: bytes) -> bytes:
+        """Login, the config service, empty books, the counters: never inside a measured round."""
+        if path.startswith(b"/login/1.0/tradeApiLogin"):
+            return _answer(self._login("View"))
+        if path.startswith(b"/login/1.0/tradeApiValidate"):
+            return _answer(self._login("Trade"))
+        if path.startswith(b"/5config/config"):
+            return _answer(b'{"data":{"configs":{}}}')
+        if path.startswith((b"/quick/", b"/portfolio/")):
+            return _answer(_NO_DATA)
+        if path == b"/count":
+            counters = {"orders": self.orders, "cpu_seconds": time.process_time()}
+            return _answer(json.dumps(counters).encode())
+        missing = {"code": "404", "type": "Status report", "message": "Not Found"}
+        return _answer(json.dumps(missing).encode(), "404 Not Found")
+
+    def _login(self, kind: str) -> bytes:
+        websocket = self.url.replace("http", "ws", 1)
+        data = {
+            "token": f"{kind.lower()}-token",
+            "sid": f"{kind.lower()}-sid",
+            "rid": "benchmark",
+            "baseUrl": self.url,
+            "feedUrl": f"{websocket}/apifeed",
+            "rtUrl": f"{websocket}/realtime",
+            "ucc": "ABC12",
+            "dataCenter": "E43",
+            "kType": kind,
+            "status": "success",
+        }
+        return json.dumps({"data": data}).encode()
+
+
+class Connection(asyncio.Protocol):
+    """One client: cuts the stream into requests and answers each."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not of asyncio's class, so an assertion would fail.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        while data:
+            end = _end_of_request(data)
+            if end is None:
+                break
+            if data.startswith(PLACE):
+                self._transport.write(self._server.answer_place())
+            else:
+                method, path, _ = data.split(b" ", 2)
+                self._transport.write(self._server.answer_other(method, path))
+            data = data[end:]
+        self._rest = data
+
+
+def _end_of_request(data: bytes) -> int | None:
+    """Index just past the first request in `data`; None while some of it is still to come."""
+    head_end = data.find(b"\r\n\r\n")
+    if head_end < 0:
+        return None
+    # Header names are case-insensitive, and the clients do differ.
+    head = data[:head_end].lower()
+    field = head.find(b"\r\ncontent-length:")
+    length = int(head[field + 17 :].split(b"\r\n", 1)[0]) if field >= 0 else 0
+    end = head_end + 4 + length
+    return end if end <= len(data) else None
+
+
+def _certificates(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server context of a self-made authority, and the file by which clients trust it."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    ca_file = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    return context, ca_file
+
+
+async def serve(tls_folder: Path | None) -> None:
+    context, ca_file = _certificates(tls_folder) if tls_folder else (None, None)
+    server = Server()
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(
+        lambda: Connection(server), "127.0.0.1", 0, ssl=context, backlog=1024
+    )
+    port = listener.sockets[0].getsockname()[1]
+    server.url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
+    ready = {"event": "ready", "url": server.url, "port": port, "ca_file": str(ca_file or "")}
+    print(json.dumps(ready), flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    listener.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__)
+    parser.add_argument("--core", type=int, help="keep the server on this core")
+    parser.add_argument("--tls", type=Path, metavar="DIR", help="serve TLS; write ca.pem there")
+    arguments = parser.parse_args()
+    pin(arguments.core)
+    uvloop.run(serve(arguments.tls))
+
+
+if __name__ == "__main__":
+    main()
