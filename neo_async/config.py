@@ -139,6 +139,4 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not 1 <= self.warm <= self.maximum:
-            raise UsageError(
-                f"warm={self.warm}, maximum={self.maximum}: need 1 <= warm <= maximum"
-            )
+            raise UsageError(f"warm={self.warm}, maximum={self.maximum}: need 1 <= warm <= maximum")

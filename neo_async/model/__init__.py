@@ -1,0 +1,1 @@
+"""Nouns: enums and structs, no behaviour beyond what their own fields say."""

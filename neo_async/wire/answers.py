@@ -77,9 +77,7 @@ def failure(answer: Answer) -> NeoError:
     text = _text(content)
     code = _code(content)
     if code is None and not text and answer.status < 400:
-        return ProtocolError(
-            "the answer has an unexpected shape", status=answer.status, body=body
-        )
+        return ProtocolError("the answer has an unexpected shape", status=answer.status, body=body)
     return _kind(answer.status, code, text)(
         text or f"refused with HTTP {answer.status}", code=code, status=answer.status, body=body
     )
@@ -173,7 +171,7 @@ def _code(content: Mapping[str, object]) -> int | None:
         if isinstance(code, bool):
             continue
         if isinstance(code, str) and code.strip().isdigit():
-            code = int(code)  # noqa: PLW2901
+            code = int(code)
         if isinstance(code, int) and code not in _SUCCESS_CODES:
             return code
     return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import reprlib
 
+import msgspec
+
 from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.model.portfolio import Holding, Limits, OrderMargin, PositionRow
@@ -15,6 +17,29 @@ _HOLDINGS = RowReader(Holding)
 
 _VERDICTS = {"ok": True, "not_ok": False, "notok": False, "79": True, "78": False}
 """`rmsVldtd`; old servers send the code of the first letter of OK or NOT_OK."""
+
+
+class LimitsForm(msgspec.Struct):
+    """`POST /quick/user/limits`. The official SDK asks for nothing but ALL."""
+
+    seg: str = "ALL"
+    exch: str = "ALL"
+    prod: str = "ALL"
+
+
+class MarginForm(msgspec.Struct):
+    """`POST /quick/user/check-margin`, one order a call."""
+
+    exSeg: str  # noqa: N815 - the wire's names
+    prcTp: str  # noqa: N815
+    prod: str
+    trnsTp: str  # noqa: N815
+    prc: str
+    qty: str
+    tok: str
+    trgPrc: str  # noqa: N815
+    brkName: str = "KOTAK"  # noqa: N815
+    brnchId: str = "ONLINE"  # noqa: N815
 
 
 def read_positions(answer: Answer) -> list[PositionRow]:

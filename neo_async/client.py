@@ -1,0 +1,81 @@
+"""The trading client: composes the services and owns their life cycle."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from neo_async.config import Credentials, Endpoints, PoolLimits, RateLimits, Timeouts
+from neo_async.model.session import Session
+from neo_async.orders import Orders
+from neo_async.portfolio import Portfolio
+from neo_async.session import SessionManager
+from neo_async.tracking import Tracker
+from neo_async.transport.limiter import Limiter
+
+
+class NeoClient:
+    """One account, logged in.
+
+        async with NeoClient(Credentials.from_env()) as neo:
+            order = await neo.orders.place(...)
+
+    Belongs to the event loop in which it logs in, and needs nothing else of it.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        endpoints: Endpoints | None = None,
+        limits: RateLimits | None = None,
+        timeouts: Timeouts | None = None,
+        pool: PoolLimits | None = None,
+        totp: str | None = None,
+    ) -> None:
+        """`totp` is a code for the first login, for accounts whose secret is not at hand."""
+        self._totp = totp
+        self.limiter = Limiter(limits or RateLimits())
+        self._session = SessionManager(
+            credentials,
+            endpoints or Endpoints(),
+            limiter=self.limiter,
+            timeouts=timeouts or Timeouts(),
+            pool=pool or PoolLimits(),
+        )
+        self._tracker = Tracker()
+        self.orders = Orders(self._session, self._tracker)
+        self.portfolio = Portfolio(self._session)
+
+    async def login(self, totp: str | None = None) -> Session:
+        """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
+        return await self._session.login(totp)
+
+    async def logout(self) -> None:
+        """Forget the login and close every connection."""
+        await self._tracker.close()
+        await self._session.logout()
+
+    @property
+    def session(self) -> Session:
+        """Raises NotLoggedIn before login and after logout."""
+        return self._session.current
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.login(self._totp)
+        except BaseException:
+            await self.logout()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.logout()
+
+    def __repr__(self) -> str:
+        return f"<NeoClient {self._session!r}>"

@@ -1,0 +1,372 @@
+"""Who is logged in: the TOTP and MPIN steps, renewal, and every authenticated call.
+
+All services above go through `SessionManager.read` and `SessionManager.order`, so that an ended
+session and a 429 are dealt with in one place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import pyotp
+
+from neo_async.config import Credentials, Endpoints, PoolLimits, Timeouts
+from neo_async.errors import (
+    BrokerError,
+    ClockSkew,
+    LoginFailed,
+    NotLoggedIn,
+    RateLimited,
+    ServerError,
+    SessionEnded,
+    UsageError,
+    WrongMpin,
+    WrongTotp,
+)
+from neo_async.model.answer import Answer
+from neo_async.model.session import Session
+from neo_async.transport.http import HttpClient
+from neo_async.transport.lane import Lane
+from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.tls import trusting
+from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH, Auth, Endpoint
+from neo_async.wire.forms import FORM_CONTENT_TYPE, encode_form
+from neo_async.wire.login import LoginAnswer, LoginForm, ValidateForm, read_login
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FIN_KEY = "neotradeapi"
+TOTP_STEP = 30
+DEFAULT_FEED = "wss://sfeed.kotaksecurities.com/apifeed"
+
+
+class SessionManager:
+    """Logs in, renews once for all when the broker ends the session, and carries the calls."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        endpoints: Endpoints,
+        *,
+        limiter: Limiter,
+        timeouts: Timeouts,
+        pool: PoolLimits,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._credentials = credentials
+        self._endpoints = endpoints
+        self._limiter = limiter
+        self._timeouts = timeouts
+        self._pool = pool
+        self._clock = clock
+        self._tls = trusting(endpoints.ca_file)
+        self._http = HttpClient(connect_timeout=timeouts.connect, tls=self._tls)
+        self._lane: Lane | None = None
+        self._lane_server = ""
+        self._session: Session | None = None
+        self._heads: dict[str, bytes] = {}
+        self._renewal: asyncio.Task[None] | None = None
+        self._last_step = -1
+        self.renewals = 0
+        """Times the session was renewed because the broker had ended it."""
+
+    @property
+    def current(self) -> Session:
+        if self._session is None:
+            raise NotLoggedIn("not logged in: use `async with NeoClient(...)` or await login()")
+        return self._session
+
+    @property
+    def lane(self) -> Lane:
+        if self._lane is None:
+            raise NotLoggedIn("the order lane is not open: log in first")
+        return self._lane
+
+    async def login(self, totp: str | None = None) -> Session:
+        """Log in with a code made from the secret, or with the one handed in, and warm the lane.
+
+        Raises WrongTotp, WrongMpin or ClockSkew, LoginFailed for what else the broker finds wrong,
+        and TransportError when it cannot be reached.
+        """
+        view = await self._first_step(totp)
+        trade = await self._second_step(view)
+        base = (self._endpoints.base or trade.baseUrl or self._endpoints.login).rstrip("/")
+        session = Session(
+            token=trade.token,
+            sid=trade.sid,
+            base_url=base,
+            feed_url=_websocket(self._endpoints.feed or trade.feedUrl or DEFAULT_FEED),
+            realtime_url=_websocket(
+                self._endpoints.realtime or trade.rtUrl or _same_host(base, "/realtime")
+            ),
+            ucc=trade.ucc or self._credentials.ucc,
+            data_center=trade.dataCenter or "",
+        )
+        await self._open_lane(base)
+        self._heads.clear()
+        self._session = session
+        log.info("logged in as %s at %s", session.ucc, session.base_url)
+        return session
+
+    async def logout(self) -> None:
+        """Forget the login and close every connection. The broker has no call for it: its own
+        client only forgets, too."""
+        self._session = None
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.gather(self._renewal, return_exceptions=True)
+        if self._lane is not None:
+            await self._lane.close()
+            self._lane = None
+            self._lane_server = ""
+        await self._http.close()
+
+    async def renew(self, ended: Session) -> None:
+        """Log in again, once for all callers that found the same session ended.
+
+        Raises SessionEnded when there is no TOTP secret to do it with, or whatever `login` raises.
+        """
+        if self._session is not ended:
+            return  # somebody else has renewed it already
+        if self._renewal is None:
+            self._renewal = asyncio.create_task(self._renew(), name="session renewal")
+            self._renewal.add_done_callback(self._renewal_done)
+        # One waiter giving up must not take the renewal from the others.
+        await asyncio.shield(self._renewal)
+
+    async def read(
+        self,
+        endpoint: Endpoint,
+        decode: Callable[[Answer], T],
+        *,
+        form: object = None,
+        suffix: str = "",
+        params: Mapping[str, str] | None = None,
+    ) -> T:
+        """Make a call that changes nothing. `suffix` is appended to the path."""
+        body = b"" if form is None else encode_form(form)
+
+        async def send(session: Session) -> Answer:
+            await self._limiter.acquire(Kind.READ)
+            return await self._http.request(
+                endpoint.method,
+                session.base_url + endpoint.path + suffix,
+                headers=self._headers(endpoint.auth, session),
+                body=body,
+                params=params,
+                timeout=self._timeouts.read,
+            )
+
+        return await self._call(send, decode, self._timeouts.read)
+
+    async def order(
+        self, kind: Kind, endpoint: Endpoint, form: object, decode: Callable[[Answer], T]
+    ) -> T:
+        """Make a call on the order lane. Raises NotSent, AnswerLost, or what `decode` makes of
+        the answer."""
+        body = encode_form(form)
+
+        def send(session: Session) -> Awaitable[Answer]:
+            head = self._heads.get(endpoint.name) or self._new_head(endpoint, session)
+            data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+            return self.lane.request(kind, data, self._timeouts.order)
+
+        return await self._call(send, decode, self._timeouts.order)
+
+    async def _call(
+        self,
+        send: Callable[[Session], Awaitable[Answer]],
+        decode: Callable[[Answer], T],
+        patience: float,
+    ) -> T:
+        """Send and read; after an ended session or a 429 (neither took effect) send once more."""
+        renewed = False
+        while True:
+            session = self.current
+            try:
+                result = decode(await send(session))
+            except SessionEnded:
+                if renewed:
+                    raise
+                renewed = True
+                log.info("the broker has ended the session: logging in again")
+                await self.renew(session)
+            except RateLimited as refusal:
+                patience -= self._limiter.pause(refusal.retry_after)
+                if patience < 0:
+                    raise
+            else:
+                self._limiter.succeeded()
+                return result
+
+    # --- login --------------------------------------------------------------------------------
+
+    async def _first_step(self, totp: str | None) -> LoginAnswer:
+        code = totp if totp is not None else await self._next_code()
+        form = LoginForm(
+            mobileNumber=self._credentials.mobile_number, ucc=self._credentials.ucc, totp=code
+        )
+        answer = await self._login_call(LOGIN_PATH, form, {})
+        try:
+            return read_login(answer)
+        except (ServerError, RateLimited):
+            raise
+        except BrokerError as error:
+            skew = self._skew(answer)
+            if abs(skew) > TOTP_STEP:
+                raise ClockSkew(skew, code=error.code, status=error.status) from error
+            if "TOTP" in error.text.upper() or error.status == 401 or error.code == 401:
+                raise WrongTotp(
+                    f"{error.text.rstrip('.')}: check TOTP secret or code, UCC, mobile number and "
+                    "consumer key",
+                    code=error.code,
+                    status=error.status,
+                    body=error.body,
+                ) from error
+            raise _as(LoginFailed, error) from error
+
+    async def _second_step(self, view: LoginAnswer) -> LoginAnswer:
+        answer = await self._login_call(
+            VALIDATE_PATH,
+            ValidateForm(mpin=self._credentials.mpin),
+            {"sid": view.sid, "Auth": view.token},
+        )
+        try:
+            return read_login(answer)
+        except (ServerError, RateLimited):
+            raise
+        except BrokerError as error:
+            kind = WrongMpin if "MPIN" in error.text.upper() else LoginFailed
+            raise _as(kind, error) from error
+
+    async def _login_call(self, path: str, form: object, extra: Mapping[str, str]) -> Answer:
+        await self._limiter.acquire(Kind.READ)
+        return await self._http.request(
+            "POST",
+            self._endpoints.login.rstrip("/") + path,
+            headers={
+                "Authorization": self._credentials.consumer_key,
+                "neo-fin-key": FIN_KEY,
+                "Content-Type": "application/json",
+                "accept": "application/json",
+                **extra,
+            },
+            body=msgspec.json.encode(form),
+            timeout=self._timeouts.login,
+        )
+
+    async def _next_code(self) -> str:
+        """A TOTP code that was not used before: at most one per step of 30 s."""
+        if not self._credentials.totp_secret:
+            raise UsageError("no TOTP secret in the credentials: hand a code to login(totp=…)")
+        try:
+            totp = pyotp.TOTP(self._credentials.totp_secret)
+            totp.at(0)
+        except (binascii.Error, ValueError):
+            raise UsageError(
+                "totp_secret is not base32 (letters A-Z and digits 2-7): copy it from the page "
+                "that showed the QR code"
+            ) from None
+        step = int(self._clock() // TOTP_STEP)
+        if step <= self._last_step:
+            step = self._last_step + 1
+            wait = step * TOTP_STEP - self._clock()
+            log.info("waiting %.0f s for a TOTP code that was not used yet", wait)
+            await asyncio.sleep(wait)
+        self._last_step = step
+        return totp.at(step * TOTP_STEP)
+
+    def _skew(self, answer: Answer) -> float:
+        """Seconds by which our clock is ahead of the broker's, as its Date header tells it."""
+        try:
+            theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
+        except (KeyError, ValueError):
+            return 0.0
+        return self._clock() - theirs
+
+    async def _renew(self) -> None:
+        if not self._credentials.totp_secret:
+            raise SessionEnded(
+                "the broker has ended the session, and without a TOTP secret it cannot be renewed"
+            )
+        await self.login()
+        self.renewals += 1
+
+    def _renewal_done(self, renewal: asyncio.Task[None]) -> None:
+        self._renewal = None
+        if not renewal.cancelled():
+            renewal.exception()  # every waiter has it; nobody waiting is no reason to complain
+
+    async def _open_lane(self, base: str) -> None:
+        """Warm connections to the server of `base`; those to another server are let go."""
+        parts = urlsplit(base)
+        server = f"{parts.scheme}://{parts.netloc}"
+        if server == self._lane_server:
+            return
+        lane = Lane(
+            server,
+            self._limiter,
+            self._pool,
+            connect_timeout=self._timeouts.connect,
+            tls=self._tls,
+        )
+        await lane.open()
+        former, self._lane, self._lane_server = self._lane, lane, server
+        if former is not None:
+            await former.close()
+
+    # --- headers ------------------------------------------------------------------------------
+
+    def _headers(self, auth: Auth, session: Session) -> dict[str, str]:
+        if auth is Auth.ACCESS:
+            return {
+                "Authorization": self._credentials.consumer_key,
+                "accept": "application/json",
+            }
+        headers = {
+            "accept": "application/json",
+            "Sid": session.sid,
+            "Auth": session.token,
+            "neo-fin-key": FIN_KEY,
+            "Content-Type": FORM_CONTENT_TYPE,
+        }
+        if auth is Auth.ORDER:
+            headers["Authorization"] = self._credentials.consumer_key
+        return headers
+
+    def _new_head(self, endpoint: Endpoint, session: Session) -> bytes:
+        """Everything of an order request up to the value of Content-Length: the same for every
+        order of a session, so written once."""
+        path = urlsplit(session.base_url).path + endpoint.path
+        lines = [f"{endpoint.method} {path} HTTP/1.1", f"Host: {self.lane.host_header}"]
+        lines += [f"{k}: {v}" for k, v in self._headers(endpoint.auth, session).items()]
+        head = ("\r\n".join(lines) + "\r\nContent-Length: ").encode("latin-1")
+        self._heads[endpoint.name] = head
+        return head
+
+
+def _as(kind: type[BrokerError], error: BrokerError) -> BrokerError:
+    return kind(error.text, code=error.code, status=error.status, body=error.body)
+
+
+def _websocket(url: str) -> str:
+    """The broker gives websocket addresses with http schemes, or with none."""
+    if "://" not in url:
+        return f"wss://{url}"
+    scheme, _, rest = url.partition("://")
+    return f"{ {'https': 'wss', 'http': 'ws'}.get(scheme, scheme) }://{rest}"
+
+
+def _same_host(url: str, path: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

@@ -1,0 +1,200 @@
+"""One HTTP/1.1 connection that carries one request at a time.
+
+Its reason to exist is certainty: a request either failed before its bytes were handed to the
+socket (`NotSent`), or it was handed over and got a complete answer, or it was handed over and the
+answer is lost (`AnswerLost`). There is no fourth case, and no pipelining.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+
+import httptools
+
+from neo_async.errors import AnswerLost, NotSent
+from neo_async.model.answer import Answer
+
+MAX_BODY = 8 << 20
+"""Bytes of the largest answer to an order request that is read; the real ones have 60."""
+
+
+class Connection(asyncio.Protocol):
+    """`on_idle` is called whenever it is ready for a request, `on_lost` once, when it is gone."""
+
+    __slots__ = (
+        "_body",
+        "_deadline",
+        "_framed",
+        "_headers",
+        "_loop",
+        "_on_idle",
+        "_on_lost",
+        "_parser",
+        "_size",
+        "_status",
+        "_transport",
+        "_turn",
+        "requests",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_idle: Callable[[Connection], None],
+        on_lost: Callable[[Connection], None],
+    ) -> None:
+        self._loop = loop
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._turn: asyncio.Future[Answer] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._size = 0
+        self._status = 0
+        self._framed = False
+        self.requests = 0
+        """Requests handed to the socket so far."""
+
+    @property
+    def is_usable(self) -> bool:
+        return (
+            self._transport is not None and not self._transport.is_closing() and self._turn is None
+        )
+
+    async def request(self, data: bytes, timeout: float) -> Answer:
+        """Send one whole request and wait for its whole answer, `timeout` seconds at most.
+
+        Raises NotSent when the connection was closing already, AnswerLost in every other failure.
+        Cancelling closes the connection, so that the late answer finds nobody.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._turn is not None:
+            raise NotSent("the connection was closed before the request was handed to it")
+        turn: asyncio.Future[Answer] = self._loop.create_future()
+        self._turn = turn
+        self.requests += 1
+        transport.write(data)
+        self._deadline = self._loop.call_later(timeout, self._expire, timeout)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            self._turn = None
+            transport.abort()
+            raise
+        finally:
+            self._deadline.cancel()
+
+    def close(self) -> None:
+        """Close at once; a request that still waits gets AnswerLost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio's side -----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._turn is None:
+            # An answer nobody asked for (a 408 before the server closes, or the tail of a broken
+            # one) must never be taken for the next request's answer.
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"the answer is not HTTP: {error}")
+
+    def eof_received(self) -> None:
+        # Without Content-Length and chunks, the end of the stream is the end of the answer.
+        if self._turn is not None and self._status and not self._framed:
+            self._complete(keep=False)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._turn is not None:
+            progress = "in the middle of the answer" if self._status else "before any answer"
+            reason = f": {error}" if error else ""
+            self._fail(f"the connection was closed {progress}{reason}")
+        self._on_lost(self)
+
+    # --- the parser's side --------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._turn is None:  # a second answer behind the one that was asked for
+            self.close()
+        self._status = 0
+        self._headers = []
+        self._body = []
+        self._size = 0
+        self._framed = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+        if len(name) in (14, 17) and name.lower() in (b"content-length", b"transfer-encoding"):
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._size > MAX_BODY:
+            self._fail(f"the answer is longer than {MAX_BODY} bytes")
+            return
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        # 1xx are not answers: the real one follows.
+        if self._status >= 200 and self._turn is not None:
+            self._complete(keep=self._parser.should_keep_alive())
+
+    # ------------------------------------------------------------------------------------------
+
+    def _complete(self, *, keep: bool) -> None:
+        turn, self._turn = self._turn, None
+        status, self._status = self._status, 0
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._headers
+        }
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        encoding = headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            try:
+                body = _decompress(body, encoding)
+            except (zlib.error, ValueError) as error:
+                self._turn = turn
+                self._fail(f"the answer cannot be decompressed ({encoding}): {error}")
+                return
+        assert turn is not None
+        if not turn.done():
+            turn.set_result(Answer(status, headers, body))
+        if keep:
+            self._on_idle(self)
+        else:
+            self.close()
+
+    def _fail(self, reason: str) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None and not turn.done():
+            turn.set_exception(AnswerLost(reason))
+        self.close()
+
+    def _expire(self, timeout: float) -> None:
+        self._fail(f"no complete answer within {timeout:g} s")
+
+
+def _decompress(body: bytes, encoding: str) -> bytes:
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise ValueError("unknown content encoding")
+    inflate = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, by its header
+    plain = inflate.decompress(body, MAX_BODY)
+    if not inflate.eof:
+        raise ValueError("cut off, or too long")
+    return plain

@@ -1,0 +1,81 @@
+"""Everything over HTTP that is not an order: login, reports, quotes, files."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+
+import aiohttp
+
+from neo_async.errors import AnswerLost, NotSent
+from neo_async.model.answer import Answer
+
+
+class HttpClient:
+    """One aiohttp session, made when first needed. Errors are those of the order lane."""
+
+    def __init__(self, *, connect_timeout: float, tls: ssl.SSLContext | None = None) -> None:
+        self._connect_timeout = connect_timeout
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        body: bytes = b"",
+        params: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request and read its whole answer, `timeout` seconds at most.
+
+        Redirects are not followed: the headers carry credentials. Raises NotSent or AnswerLost.
+        """
+        if self._session is None:
+            self._session = self._new_session()
+        try:
+            async with self._session.request(
+                method,
+                url,
+                headers=headers,
+                data=body or None,
+                params=params,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=self._connect_timeout),
+            ) as response:
+                content = await response.read()
+                names = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status, names, content)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotSent(f"cannot connect to {_origin(url)}: {error}") from error
+        except TimeoutError as error:
+            raise AnswerLost(
+                f"no complete answer to {method} {_origin(url)} within {timeout:g} s"
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise AnswerLost(
+                f"the answer to {method} {_origin(url)} was lost: {type(error).__name__}: {error}"
+            ) from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+            # Transports of TLS connections close in the turns of the loop that follow.
+            await asyncio.sleep(0)
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(ssl=self._tls or True, limit=0)
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "gzip, deflate"},
+        )
+
+
+def _origin(url: str) -> str:
+    """Host and path, without a query that may hold something private."""
+    return url.partition("?")[0]

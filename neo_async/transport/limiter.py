@@ -1,0 +1,224 @@
+"""How fast requests may start.
+
+A leaky bucket of 10 a second lets 19 requests into its first second, which a server that counts a
+sliding window answers with 429. This limiter never lets more than N starts into any window of one
+second, admits a burst of N when idle, and reaches N a second (less the margin) when kept busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum
+
+from aiolimiter import AsyncLimiter
+
+from neo_async.config import RateLimits
+from neo_async.transport.backoff import backoff
+
+log = logging.getLogger(__name__)
+
+# Starts are counted here, arrivals at the server: a request that travelled faster than one before
+# it comes closer to it by the difference. The margin absorbs that, at a cost of 1.5 % of the rate.
+WINDOW = 1.015
+
+
+class Kind(IntEnum):
+    """What a request is for; the lower value is served first."""
+
+    CANCEL = 0
+    MODIFY = 1
+    PLACE = 2
+    READ = 3
+
+
+class Limiter:
+    """Admits starts in order of kind, then of arrival.
+
+    Two windows: `orders` counts cancels, modifies and places, `total` counts everything. A start is
+    counted at the moment in which `acquire` returns, so nothing may be awaited between that and
+    the writing of the request.
+    """
+
+    def __init__(
+        self,
+        limits: RateLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        window: float = WINDOW,
+    ) -> None:
+        self.limits = limits
+        self._clock = clock
+        self._window = window
+        self._orders: deque[float] = deque(maxlen=limits.orders)
+        self._total: deque[float] = deque(maxlen=limits.total)
+        self._queues: tuple[deque[asyncio.Future[None]], ...] = tuple(deque() for _ in Kind)
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused_until = 0.0
+        self._refusals_in_a_row = 0
+        # Reads fill at most half of the window at once, so that a sudden cancel does not find it
+        # full for a whole second. For that a leaky bucket is just right.
+        burst = max(1.0, limits.total / 2)
+        self._reads = AsyncLimiter(burst, burst / limits.total)
+        self.starts = [0] * len(Kind)
+        """Starts so far, by kind."""
+        self.waits = 0
+        """Orders and reads that had to queue."""
+        self.pauses = 0
+        """Times the server said 429."""
+
+    async def acquire(self, kind: Kind) -> float:
+        """Wait for the right to start one request. Cancelling the wait frees its place.
+
+        Returns the time of the start on the limiter's clock, which `restart` and `give_back` take.
+        """
+        if kind is Kind.READ:
+            await self._reads.acquire()
+        if not self._somebody_before(kind):
+            started = self._start(kind)
+            if started is not None:
+                return started
+        self.waits += 1
+        queue = self._queues[kind]
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        self._wake()
+        try:
+            await turn
+            # The start counts from now, not from when the turn was given: a loop that was held up
+            # in between must not make two starts come closer than they were planned.
+            while (started := self._start(kind)) is None:
+                position = queue.index(turn)
+                turn = asyncio.get_running_loop().create_future()
+                queue[position] = turn
+                self._wake()
+                await turn
+            return started
+        finally:
+            queue.remove(turn)
+            self._wake()
+
+    def restart(self, kind: Kind, started: float) -> float | None:
+        """Move a start to now: something had to be awaited after all before the request went out.
+
+        None when the start is older than the window: its room has been given away meanwhile, and
+        `acquire` must be called again.
+        """
+        now = self._clock()
+        if now - started >= self._window:
+            return None
+        self._forget(kind, started)
+        self._remember(kind, now)
+        return now
+
+    def give_back(self, kind: Kind, started: float) -> None:
+        """Undo a start: nothing was sent."""
+        self._forget(kind, started)
+        self._wake()
+
+    def pause(self, retry_after: float | None) -> float:
+        """Let nothing start for as long as the server asked (or a growing, jittered while when it
+        did not say). Returns that time in seconds."""
+        self.pauses += 1
+        self._refusals_in_a_row += 1
+        if retry_after is None:
+            retry_after = backoff(self._refusals_in_a_row, base=0.5, cap=30.0)
+        now = self._clock()
+        self._paused_until = max(self._paused_until, now + retry_after)
+        log.warning("rate limit hit (429): nothing starts for %.2f s", self._paused_until - now)
+        self._wake()
+        return self._paused_until - now
+
+    def succeeded(self) -> None:
+        """The server took a request: the next 429 is the first in a row again."""
+        self._refusals_in_a_row = 0
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(queue) for queue in self._queues)
+
+    def __repr__(self) -> str:
+        now = self._clock()
+        recent = sum(1 for start in self._total if now - start < self._window)
+        paused = f", paused {self._paused_until - now:.1f} s" if now < self._paused_until else ""
+        return (
+            f"<Limiter {recent}/{self.limits.total} in the window, {self.waiting} waiting{paused}>"
+        )
+
+    def _somebody_before(self, kind: Kind) -> bool:
+        return any(self._queues[before] for before in range(kind + 1))
+
+    def _start(self, kind: Kind) -> float | None:
+        now = self._clock()
+        if self._free_at(kind) > now:
+            return None
+        self._remember(kind, now)
+        return now
+
+    def _remember(self, kind: Kind, started: float) -> None:
+        self._total.append(started)
+        if kind is not Kind.READ:
+            self._orders.append(started)
+        self.starts[kind] += 1
+
+    def _forget(self, kind: Kind, started: float) -> None:
+        # Absent when so many started since that it has left the window's memory.
+        if started in self._total:
+            self._total.remove(started)
+        if kind is not Kind.READ and started in self._orders:
+            self._orders.remove(started)
+        self.starts[kind] -= 1
+
+    def _free_at(self, kind: Kind) -> float:
+        """When the next start of this kind is possible; the past when it is possible now."""
+        at = self._paused_until
+        total, orders = self._total, self._orders
+        if len(total) == total.maxlen:
+            at = max(at, total[0] + self._window)
+        if kind is not Kind.READ and len(orders) == orders.maxlen:
+            at = max(at, orders[0] + self._window)
+        return at
+
+    def _room(self, starts: deque[float], now: float) -> int:
+        """Starts that fit into the window that ends now."""
+        assert starts.maxlen is not None
+        room = starts.maxlen - len(starts)
+        for start in starts:
+            if start + self._window > now:
+                break
+            room += 1
+        return room
+
+    def _wake(self) -> None:
+        """Give as many turns as there is room for, highest kind first; time the rest."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not any(self._queues):
+            return
+        now = self._clock()
+        if now >= self._paused_until:
+            self._give_turns(self._room(self._total, now), self._room(self._orders, now))
+        due = [
+            self._free_at(kind)
+            for kind in Kind
+            if any(not turn.done() for turn in self._queues[kind])
+        ]
+        # Room that is there but promised to a turn not yet taken needs no timer: taking it wakes.
+        if due and (wait := min(due) - now) > 0:
+            self._timer = asyncio.get_running_loop().call_later(wait, self._wake)
+
+    def _give_turns(self, total: int, orders: int) -> None:
+        for kind in Kind:
+            for turn in self._queues[kind]:
+                if total <= 0 or (kind is not Kind.READ and orders <= 0):
+                    break
+                # A turn given before and not taken yet still needs its room.
+                if not turn.done():
+                    turn.set_result(None)
+                total -= 1
+                if kind is not Kind.READ:
+                    orders -= 1

@@ -1,0 +1,48 @@
+"""Every call of the trading API, in one table: method, path, and what proves who is calling."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import msgspec
+
+
+class Auth(Enum):
+    """Which credentials a call carries. The broker's documents and its SDK disagree on some;
+    each entry sends what satisfies both."""
+
+    ACCESS = auto()
+    """`Authorization` only: market data, before login too."""
+    TRADE = auto()
+    """`Sid` and `Auth` of the login: reports and portfolio."""
+    ORDER = auto()
+    """Both of the above."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    name: str
+    """What the call does, for messages."""
+    method: str
+    path: str
+    """Behind the base URL, which may itself have a path."""
+    auth: Auth
+
+
+LOGIN_PATH = "/login/1.0/tradeApiLogin"
+VALIDATE_PATH = "/login/1.0/tradeApiValidate"
+
+PLACE = Endpoint("place", "POST", "/quick/order/rule/ms/place", Auth.ORDER)
+MODIFY = Endpoint("modify", "POST", "/quick/order/vr/modify", Auth.ORDER)
+CANCEL = Endpoint("cancel", "POST", "/quick/order/cancel", Auth.ORDER)
+EXIT_BRACKET = Endpoint("exit bracket", "POST", "/quick/order/bo/exit", Auth.ORDER)
+EXIT_COVER = Endpoint("exit cover", "POST", "/quick/order/co/exit", Auth.ORDER)
+
+ORDER_BOOK = Endpoint("order book", "GET", "/quick/user/orders", Auth.TRADE)
+HISTORY = Endpoint("order history", "POST", "/quick/order/history", Auth.TRADE)
+TRADES = Endpoint("trades", "GET", "/quick/user/trades", Auth.TRADE)
+
+POSITIONS = Endpoint("positions", "GET", "/portfolio/v2/positions", Auth.TRADE)
+POSITIONS_OLDER = Endpoint("positions", "GET", "/quick/user/positions", Auth.TRADE)
+HOLDINGS = Endpoint("holdings", "GET", "/portfolio/v1/holdings", Auth.TRADE)
+LIMITS = Endpoint("limits", "POST", "/quick/user/limits", Auth.TRADE)
+CHECK_MARGIN = Endpoint("check margin", "POST", "/quick/user/check-margin", Auth.TRADE)

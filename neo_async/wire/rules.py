@@ -1,0 +1,264 @@
+"""The broker's rules for orders, checked before anything is sent.
+
+Each rule raises InvalidOrder with the field, its value and the rule. What the rules cannot know
+without the scrip master (tick, lot, freeze quantity, price band) is not here.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from enum import StrEnum
+from typing import TypeVar
+
+from neo_async.errors import InvalidOrder
+from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
+from neo_async.model.orders import Bracket, OrderRequest, Price
+from neo_async.wire.numbers import price_text
+from neo_async.wire.orders import ORDER_SOURCE, CancelForm, ModifyForm, PlaceForm
+from neo_async.wire.portfolio import MarginForm
+
+E = TypeVar("E", bound=StrEnum)
+
+# Upper case, digits, and the few marks that real symbols contain: `M&M-EQ`, `NIFTY26JUN22250CE`.
+_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9&_.\- ]{0,49}")
+
+MAX_QUANTITY = 10**9
+"""Above any freeze quantity there is."""
+
+
+def place_form(request: OrderRequest, client_tag: str) -> PlaceForm:
+    """Check an order and write its form. Raises InvalidOrder."""
+    segment = _member("segment", request.segment, Segment)
+    side = _member("side", request.side, Side)
+    product = _member("product", request.product, Product)
+    order_type = _member("order_type", request.order_type, OrderType)
+    validity = _member("validity", request.validity, Validity)
+    check_symbol(request.symbol)
+    check_quantity("quantity", request.quantity)
+    _check_disclosed(request.disclosed_quantity, request.quantity)
+    _check_product(product, segment)
+    _check_validity(validity, segment, product)
+    price = _price(request.price, order_type)
+    trigger = _trigger(request.trigger, order_type, product)
+    _check_stop(order_type, product, side, price, trigger)
+    form = PlaceForm(
+        am="YES" if request.amo else "NO",
+        dq=str(request.disclosed_quantity),
+        es=segment,
+        mp="0",
+        pc=product,
+        pr=price,
+        pt=order_type,
+        qt=str(request.quantity),
+        rt=validity,
+        tp=trigger,
+        ts=request.symbol,
+        tt=side,
+        pf="N",
+        ig=client_tag,
+        os=ORDER_SOURCE,
+    )
+    if product is Product.BO:
+        _add_bracket(form, request.bracket, order_type)
+    elif request.bracket is not None:
+        raise InvalidOrder("bracket", request.bracket, f"only product BO has one, not {product}")
+    return form
+
+
+def modify_form(
+    *,
+    number: str,
+    side: Side,
+    product: Product,
+    segment: Segment,
+    order_type: OrderType,
+    quantity: int,
+    filled_quantity: int,
+    price: Price | None,
+    trigger: Price | None,
+    validity: Validity,
+    disclosed_quantity: int,
+    amo: bool,
+) -> ModifyForm:
+    """Check the order as it would be after the change, and write the form. Raises InvalidOrder."""
+    order_type = _member("order_type", order_type, OrderType)
+    validity = _member("validity", validity, Validity)
+    check_quantity("quantity", quantity)
+    if quantity <= filled_quantity:
+        raise InvalidOrder(
+            "quantity",
+            quantity,
+            f"is the new total and must be above the {filled_quantity} filled already",
+        )
+    _check_disclosed(disclosed_quantity, quantity)
+    _check_validity(validity, segment, product)
+    price_out = _price(price, order_type)
+    trigger_out = _trigger(trigger, order_type, product)
+    _check_stop(order_type, product, side, price_out, trigger_out)
+    return ModifyForm(
+        no=number,
+        pr=price_out,
+        pt=order_type,
+        qt=str(quantity),
+        tp=trigger_out,
+        dq=str(disclosed_quantity),
+        vd=validity,
+        am="YES" if amo else "NO",
+        os=ORDER_SOURCE,
+    )
+
+
+def cancel_form(*, number: str, symbol: str, amo: bool) -> CancelForm:
+    return CancelForm(on=number, am="YES" if amo else "NO", ts=symbol if amo else None)
+
+
+def margin_form(
+    *,
+    segment: Segment,
+    token: str,
+    side: Side,
+    quantity: int,
+    product: Product,
+    price: Price | None,
+    order_type: OrderType,
+    trigger: Price | None,
+) -> MarginForm:
+    """Check an order that is only asked about, and write the form. Raises InvalidOrder."""
+    segment = _member("segment", segment, Segment)
+    product = _member("product", product, Product)
+    order_type = _member("order_type", order_type, OrderType)
+    if not (isinstance(token, str) and token.isascii() and token.isdigit()):
+        raise InvalidOrder("token", token, "must be the digits of the instrument's exchange token")
+    check_quantity("quantity", quantity)
+    _check_product(product, segment)
+    return MarginForm(
+        exSeg=segment,
+        prcTp=order_type,
+        prod=product,
+        trnsTp=_member("side", side, Side),
+        prc=_price(price, order_type),
+        qty=str(quantity),
+        tok=token,
+        trgPrc=_trigger(trigger, order_type, product),
+    )
+
+
+def check_number(number: str) -> None:
+    if not (isinstance(number, str) and number.isascii() and number.isdigit()):
+        raise InvalidOrder("order", number, "must be an Order or the digits of an order number")
+
+
+def check_symbol(symbol: str) -> None:
+    if not (isinstance(symbol, str) and _SYMBOL.fullmatch(symbol)):
+        raise InvalidOrder(
+            "symbol", symbol, "must be a trading symbol of the scrip master, such as 'ITBEES-EQ'"
+        )
+
+
+def check_quantity(field: str, quantity: int) -> None:
+    if type(quantity) is not int or not 0 < quantity <= MAX_QUANTITY:
+        raise InvalidOrder(field, quantity, f"must be a whole number of units, 1 to {MAX_QUANTITY}")
+
+
+def _check_disclosed(disclosed: int, quantity: int) -> None:
+    if type(disclosed) is not int or not 0 <= disclosed <= quantity:
+        raise InvalidOrder(
+            "disclosed_quantity", disclosed, f"must be 0 (show all) to the quantity, {quantity}"
+        )
+
+
+def _check_product(product: Product, segment: Segment) -> None:
+    if product in (Product.CNC, Product.MTF) and not segment.is_cash:
+        raise InvalidOrder("product", product.value, f"exists in cash segments only, not {segment}")
+
+
+def _check_validity(validity: Validity, segment: Segment, product: Product) -> None:
+    if validity is Validity.IOC:
+        if segment is Segment.MCX_FO:
+            raise InvalidOrder("validity", validity.value, "mcx_fo takes DAY only")
+        if product is Product.CO or product is Product.BO:
+            raise InvalidOrder("validity", validity.value, f"product {product} takes DAY only")
+
+
+def _price(price: Price | None, order_type: OrderType) -> str:
+    if not order_type.has_limit:
+        if price is not None and price_text("price", price) != "0":
+            raise InvalidOrder("price", price, f"order type {order_type} has no limit price")
+        return "0"
+    if price is None:
+        raise InvalidOrder("price", price, f"order type {order_type} needs a limit price")
+    text = price_text("price", price)
+    if text == "0":
+        # The broker has been seen to execute a limit of 0 at a price of its own.
+        raise InvalidOrder("price", price, f"order type {order_type} needs a price above 0")
+    return text
+
+
+def _trigger(trigger: Price | None, order_type: OrderType, product: Product) -> str:
+    needed = order_type.has_trigger or product is Product.CO
+    text = "0" if trigger is None else price_text("trigger", trigger)
+    if needed and text == "0":
+        what = "product CO" if product is Product.CO else f"order type {order_type}"
+        raise InvalidOrder("trigger", trigger, f"{what} needs a trigger price above 0")
+    if not needed and text != "0":
+        raise InvalidOrder("trigger", trigger, f"order type {order_type} has no trigger price")
+    return text
+
+
+def _check_stop(
+    order_type: OrderType, product: Product, side: Side, price: str, trigger: str
+) -> None:
+    """On which side of the limit a trigger may lie."""
+    if product is Product.CO:
+        # The trigger is that of the exit leg: it stops a loss, so it lies behind the entry.
+        if price != "0" and not _is_behind(trigger, price, side):
+            rule = "below" if side is Side.BUY else "above"
+            raise InvalidOrder("trigger", trigger, f"the stop of a CO must lie {rule} {price}")
+    elif order_type is OrderType.SL:
+        if side is Side.BUY and Decimal(trigger) > Decimal(price):
+            raise InvalidOrder(
+                "trigger", trigger, f"a buy SL triggers at or below its price {price}"
+            )
+        if side is Side.SELL and Decimal(trigger) < Decimal(price):
+            raise InvalidOrder(
+                "trigger", trigger, f"a sell SL triggers at or above its price {price}"
+            )
+
+
+def _is_behind(trigger: str, price: str, side: Side) -> bool:
+    if side is Side.BUY:
+        return Decimal(trigger) < Decimal(price)
+    return Decimal(trigger) > Decimal(price)
+
+
+def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType) -> None:
+    if bracket is None:
+        raise InvalidOrder("bracket", bracket, "product BO needs a Bracket(target=…, stop=…)")
+    if not order_type.has_limit:
+        raise InvalidOrder("order_type", order_type.value, "the entry of a BO needs a limit price")
+    kind = _member("bracket.kind", bracket.kind, OffsetKind)
+    target = price_text("bracket.target", bracket.target)
+    stop = price_text("bracket.stop", bracket.stop)
+    trail = price_text("bracket.trail", bracket.trail)
+    for field, given, text in (
+        ("bracket.target", bracket.target, target),
+        ("bracket.stop", bracket.stop, stop),
+    ):
+        if text == "0":
+            raise InvalidOrder(field, given, "is a distance from the entry and must be above 0")
+    form.sot = form.slt = kind
+    form.sov = target
+    form.slv = stop
+    form.tlt = "N" if trail == "0" else "Y"
+    form.tsv = trail
+
+
+def _member(field: str, value: E | str, vocabulary: type[E]) -> E:
+    if type(value) is vocabulary:
+        return value
+    try:
+        return vocabulary(value)
+    except ValueError:
+        codes = ", ".join(member.value for member in vocabulary)
+        raise InvalidOrder(field, value, f"must be one of {codes}") from None

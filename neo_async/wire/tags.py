@@ -1,0 +1,64 @@
+"""The client tag: the mark by which an order is found again, whatever became of its answer.
+
+It goes out as `ig` and comes back as `GuiOrdId`. The broker refuses a tag it has seen that day, so
+every placement carries a new one: `<caller's own tag>_<nonce><counter>`, or without the first part
+where the caller gave none. Length and alphabet are published nowhere; 20 of [A-Za-z0-9_] is what
+we allow ourselves. No dash, since the broker appends `-<seconds>` after a cancel.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+
+from neo_async.errors import InvalidOrder
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_NONCE = 6
+_COUNTER = 4
+OWN_TAG_LENGTH = 20 - _NONCE - _COUNTER - 1
+
+_OWN_TAG = re.compile(rf"[A-Za-z0-9_]{{0,{OWN_TAG_LENGTH}}}")
+
+
+class TagMaker:
+    """Makes tags that no other process of the same account makes on the same day (two processes
+    share a nonce once in 36**6 pairs)."""
+
+    def __init__(self) -> None:
+        self._nonce = "".join(secrets.choice(_ALPHABET) for _ in range(_NONCE))
+        self._counter = _count()
+
+    def make(self, own: str = "") -> str:
+        """A new client tag around the caller's own. Raises InvalidOrder when that is malformed."""
+        if not own:
+            return self._nonce + next(self._counter)
+        if not _OWN_TAG.fullmatch(own):
+            raise InvalidOrder(
+                "tag", own, f"must be at most {OWN_TAG_LENGTH} characters of [A-Za-z0-9_]"
+            )
+        return f"{own}_{self._nonce}{next(self._counter)}"
+
+
+def own_tag(client_tag: str) -> str:
+    """The caller's own part of a client tag."""
+    return client_tag.rpartition("_")[0]
+
+
+def matches(gui_order_id: str, client_tag: str) -> bool:
+    """Whether a row's `GuiOrdId` is this tag, with or without the suffix of a cancel."""
+    return gui_order_id == client_tag or gui_order_id.startswith(client_tag + "-")
+
+
+def _count() -> Iterator[str]:
+    """`0000`, `0001` … `zzzz`, then with five digits and more."""
+    number = 0
+    while True:
+        digits = ""
+        rest = number
+        while rest:
+            rest, digit = divmod(rest, 36)
+            digits = _ALPHABET[digit] + digits
+        yield digits.rjust(_COUNTER, "0")
+        number += 1
