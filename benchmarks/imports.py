@@ -86,7 +86,7 @@ def _run(statement: str, folder: str) -> tuple[float, float]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-c", _PROBE.format(statement=statement)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         cwd=folder,  # the SDK makes its log folder where it is imported

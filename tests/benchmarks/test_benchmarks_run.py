@@ -1,0 +1,133 @@
+"""The benchmarks run at tiny size and yield the keys that their README promises."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = {"socket", "neo_async", "aiohttp_tuned", "aiohttp_default", "httpx", "kotakneoapi"}
+FIGURE = {"median", "low", "high", "rounds"}
+TINY = ("--json", "--rounds", "1")
+TINY_ORDERS = (*TINY, "--seconds", "0.02", "--skip-limiter")
+
+
+def run(module: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=55,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_figure(figure: dict[str, float]) -> None:
+    assert figure.keys() == FIGURE
+    assert 0 < figure["low"] <= figure["median"] <= figure["high"]
+
+
+def assert_measured(peer: dict[str, Any]) -> None:
+    assert peer.keys() == {"figure", "cpu_us", "server_busy", "p99_us"}
+    assert_figure(peer["figure"])
+    assert_figure(peer["cpu_us"])
+
+
+def test_orders_measures_every_peer_one_and_many_in_flight() -> None:
+    result = json.loads(run("orders", *TINY_ORDERS, "--no-tls"))
+
+    assert result["benchmark"] == "orders"
+    assert result["limiter"] is None
+    for measure in ("one_in_flight", "many_in_flight"):
+        assert result[measure].keys() == {"tcp"}
+        assert result[measure]["tcp"].keys() == PEERS
+        for peer in result[measure]["tcp"].values():
+            assert_measured(peer)
+    assert len(result["wanted"]) == 4
+    assert all(
+        figure.keys() == {"measure", "wanted", "measured", "unit", "reached", "note"}
+        for figure in result["wanted"]
+    )
+
+
+def test_orders_measures_over_tls_too() -> None:
+    peers = ("socket", "neo_async", "kotakneoapi")
+    result = json.loads(run("orders", *TINY_ORDERS, "--peers", *peers))
+
+    assert result["one_in_flight"].keys() == result["many_in_flight"].keys() == {"tcp", "tls"}
+    for peer in peers:
+        assert_measured(result["one_in_flight"]["tls"][peer])
+        assert_measured(result["many_in_flight"]["tls"][peer])
+
+
+def test_orders_prints_a_table_for_each_measure_and_transport() -> None:
+    output = run("orders", *TINY_ORDERS[1:], "--no-tls", "--peers", "socket", "aiohttp_tuned")
+
+    assert output.count("| tcp ") == 2
+    assert output.count("| aiohttp_tuned ") == 2
+
+
+def test_imports_measures_time_and_memory_of_every_statement() -> None:
+    result = json.loads(run("imports", *TINY))
+
+    assert result["benchmark"] == "imports"
+    assert result["imports"].keys() == {"interpreter", "neo_async", "neo_client", "kotakneoapi"}
+    for one in result["imports"].values():
+        assert_figure(one["milliseconds"])
+        assert_figure(one["peak_mib"])
+    assert len(result["wanted"]) == 4
+
+
+@pytest.fixture
+def limiter(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.limiter")
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.harness")
+
+
+def test_the_fullest_second_is_found_wherever_it_begins(limiter: ModuleType) -> None:
+    assert limiter.most_in_a_second([0.0, 0.9, 1.0, 1.5, 1.8, 1.95, 3.0]) == 5
+
+
+def test_a_window_does_not_hold_both_its_ends(limiter: ModuleType) -> None:
+    assert limiter.most_in_a_second([0.0, 1.0, 2.0]) == 1
+
+
+def test_the_opening_burst_does_not_flatter_the_sustained_rate(limiter: ModuleType) -> None:
+    bursts_of_ten = [float(second) for second in range(11) for _ in range(10)]
+    evenly = [index / 10 for index in range(110)]
+
+    assert limiter.sustained_rate(bursts_of_ten, burst=10) == pytest.approx(10.0)
+    assert limiter.sustained_rate(evenly, burst=10) == pytest.approx(10.0)
+
+
+def test_rounds_alternate_and_the_warm_up_is_not_counted(harness: ModuleType) -> None:
+    order: list[str] = []
+
+    def measure(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    assert harness.alternate(["a", "b"], measure, rounds=2) == {"a": [3, 5], "b": [4, 6]}
+    assert order == ["a", "b"] * 3
+
+
+def test_the_bounds_of_a_wanted_figure_count_as_reached(harness: ModuleType) -> None:
+    assert harness.at_most("time", 2.5, 2.5).reached
+    assert not harness.at_most("time", 2.5, 2.51).reached
+    assert harness.at_least("pace", 20, 20).reached
+    assert not harness.at_least("pace", 20, 19.9).reached
