@@ -1,0 +1,324 @@
+"""The embedded exchange: the broker's protocols on a socket of this machine.
+
+    async with Exchange(seed=7) as exchange:
+        async with NeoClient(exchange.credentials, endpoints=exchange.endpoints) as neo: ...
+
+What happens to orders is decided in `core/`, what callers see of it in `server/`; this module owns
+the socket, the clock and their life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from aiohttp import web
+
+from neo_async.config import Credentials, Endpoints, RateLimits
+from neo_async.errors import UsageError
+from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.market import Market
+from neo_async.exchange.core.types import Holding, Refusal
+from neo_async.exchange.server.accounts import make_accounts
+from neo_async.exchange.server.admin import Admin, Request
+from neo_async.exchange.server.broker import Broker, Call
+from neo_async.exchange.server.files import Catalogue, catalogue_of_files, catalogue_of_listings
+from neo_async.exchange.server.logins import LoginDesk
+from neo_async.exchange.server.replies import Reply
+from neo_async.exchange.server.requests import read_price
+from neo_async.exchange.server.throttle import Throttle
+from neo_async.exchange.server.venue import Venue
+from neo_async.model.enums import Segment
+
+_BASE_PATH = "/neo"
+"""The base URL has a path, as the broker's may: whoever replaces it instead of appending fails."""
+_ADMIN_PATH = "/admin"
+_TICK = 0.25
+"""Seconds between two moments at which time passes although nobody asks."""
+_CLOSE_TIMEOUT = 1.0
+_IST = timedelta(hours=5, minutes=30)
+
+_STOCK = (
+    (Segment.NSE_CM, "ITBEES-EQ", 45, 3871.62),
+    (Segment.NSE_CM, "TCS-EQ", 100, 201_235.5),
+    (Segment.NSE_CM, "RELIANCE-EQ", 50, 128_315.5),
+)
+"""What the first account holds: segment, symbol, quantity, average price in paise."""
+
+
+class Exchange:
+    """An exchange and broker of one's own, open while the `async with` block runs."""
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        ca_file: str | Path = "",
+        scripmaster: Sequence[Path] = (),
+        limits: RateLimits | None = RateLimits(),  # noqa: B008 - frozen
+        clock: Callable[[], float] = time.time,
+        cash: str = "1000000.00",
+        makers: bool = True,
+    ) -> None:
+        """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
+        trust then (`server.tls.self_signed` makes both). `scripmaster` names the broker's own
+        files, one a segment, to trade instead of the built-in instruments. `limits` of None lets
+        everyone through. `clock` gives Unix seconds, `cash` is each account's, in rupees.
+        """
+        if ca_file and tls is None:
+            raise UsageError(f"ca_file={str(ca_file)!r} without tls: there is nothing to trust")
+        self._seed = seed
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._ca_file = str(ca_file)
+        self._scripmaster = tuple(scripmaster)
+        self._limits = limits
+        self._clock = clock
+        self._cash = _read_cash(cash)
+        self._makers = makers
+        self._accounts = make_accounts(seed)
+        self._date = (0, "")
+        self._parts: _Parts | None = None
+        self._closing = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Exchange:
+        if self._parts is not None:
+            raise UsageError("the exchange is open already")
+        catalogue = await self._load_catalogue()
+        async with contextlib.AsyncExitStack() as stack:
+            # Bound before anything is built: the addresses that callers get name the port.
+            listener = stack.enter_context(_listen(self._host, self._port))
+            self._parts = self._build(catalogue, listener.getsockname()[1])
+            server = web.Server(self._handle, access_log=None)
+            runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_TIMEOUT)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.SockSite(runner, listener, ssl_context=self._tls, backlog=1024).start()
+            ticker = asyncio.create_task(self._let_time_pass(), name="exchange clock")
+            stack.push_async_callback(_stop, ticker)
+            self._closing = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._closing.aclose()
+        finally:
+            self._parts = None
+
+    def __repr__(self) -> str:
+        where = self._parts.root_url if self._parts else "closed"
+        return f"<Exchange {where}, seed {self._seed}>"
+
+    # --- what callers need to know ------------------------------------------------------------
+
+    @property
+    def credentials(self) -> Credentials:
+        """Of the first account, which holds some stock."""
+        return self._accounts[0].credentials
+
+    @property
+    def accounts(self) -> tuple[Credentials, ...]:
+        return tuple(account.credentials for account in self._accounts)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        return Endpoints(login=self.login_url, ca_file=self._ca_file)
+
+    @property
+    def market(self) -> Market:
+        """The market as it stands; another one after a reset."""
+        return self._open.venue.market
+
+    @property
+    def login_url(self) -> str:
+        return self._open.root_url
+
+    @property
+    def base_url(self) -> str:
+        return f"{self._open.root_url}{_BASE_PATH}"
+
+    @property
+    def feed_url(self) -> str:
+        return _feed_url(self._open.root_url)
+
+    @property
+    def realtime_url(self) -> str:
+        return _realtime_url(self._open.root_url)
+
+    @property
+    def admin_url(self) -> str:
+        return f"{self._open.root_url}{_ADMIN_PATH}"
+
+    def ready(self) -> dict[str, object]:
+        """The ready line of `neo-async exchange`. Holds the accounts' made-up secrets."""
+        return {
+            "event": "ready",
+            "login_url": self.login_url,
+            "base_url": self.base_url,
+            "feed_url": self.feed_url,
+            "realtime_url": self.realtime_url,
+            "admin_url": self.admin_url,
+            "accounts": [
+                {name: getattr(credentials, name) for name in credentials.__struct_fields__}
+                for credentials in self.accounts
+            ],
+        }
+
+    def end_sessions(self) -> None:
+        """End every login, as the broker does at midnight."""
+        self._open.desk.end_all()
+
+    @property
+    def _open(self) -> _Parts:
+        if self._parts is None:
+            raise UsageError("the exchange is not open: use it inside its `async with` block")
+        return self._parts
+
+    # --- construction -------------------------------------------------------------------------
+
+    async def _load_catalogue(self) -> Catalogue:
+        if not self._scripmaster:
+            return catalogue_of_listings(DEFAULT_LISTINGS)
+        today = (datetime.fromtimestamp(self._clock(), UTC) + _IST).date()
+        return await asyncio.to_thread(catalogue_of_files, self._scripmaster, today)
+
+    def _build(self, catalogue: Catalogue, port: int) -> _Parts:
+        scheme = "https" if self._tls else "http"
+        root_url = f"{scheme}://{_reachable(self._host)}:{port}"
+        feed_url, realtime_url = _feed_url(root_url), _realtime_url(root_url)
+        venue = Venue(lambda now_ns: self._build_market(catalogue, now_ns), self._clock)
+        desk = LoginDesk(
+            self._accounts,
+            base_url=f"{root_url}{_BASE_PATH}",
+            feed_url=feed_url,
+            realtime_url=realtime_url,
+        )
+        broker = Broker(
+            venue=venue,
+            desk=desk,
+            throttle=Throttle(self._limits),
+            catalogue=catalogue,
+            root_url=root_url,
+            base_path=_BASE_PATH,
+            feed_url=feed_url,
+            realtime_url=realtime_url,
+        )
+        return _Parts(root_url, venue, desk, broker, Admin(venue, _ADMIN_PATH))
+
+    def _build_market(self, catalogue: Catalogue, now_ns: int) -> Market:
+        market = Market(catalogue.listings, seed=self._seed, now_ns=now_ns, makers=self._makers)
+        first, *others = self._accounts
+        market.open_account(first.ucc, cash=self._cash, holdings=_stock(market))
+        for account in others:
+            market.open_account(account.ucc, cash=self._cash)
+        return market
+
+    # --- while it runs ------------------------------------------------------------------------
+
+    async def _let_time_pass(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            self._open.venue.tick()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        parts = self._open
+        call = Call(
+            method=request.method,
+            path=request.path,
+            headers=request.headers,
+            body=await request.read() if request.can_read_body else b"",
+            client_ip=request.remote or "",
+            time=self._clock(),
+        )
+        if parts.admin.takes(call.path):
+            return self._response(parts.admin.answer(call), call.time)
+        parts.admin.requests.append(Request(call.time, call.method, call.path))
+        return self._response(parts.broker.answer(call), call.time)
+
+    def _response(self, reply: Reply, now: float) -> web.Response:
+        headers = {"Content-Type": reply.content_type, "Date": self._http_date(now)}
+        headers.update(reply.headers)
+        return web.Response(body=reply.body, status=reply.status, headers=headers)
+
+    def _http_date(self, now: float) -> str:
+        """From the exchange's clock, so that callers can see how far theirs is off."""
+        second = int(now)
+        if self._date[0] != second:
+            self._date = (second, formatdate(second, usegmt=True))
+        return self._date[1]
+
+
+class _Parts(NamedTuple):
+    """What lives as long as the socket."""
+
+    root_url: str
+    venue: Venue
+    desk: LoginDesk
+    broker: Broker
+    admin: Admin
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=1024)
+
+
+async def _stop(ticker: asyncio.Task[None]) -> None:
+    ticker.cancel()
+    await asyncio.wait([ticker])
+    if not ticker.cancelled():
+        ticker.result()  # it ended by itself: a fault of ours, to be seen
+
+
+def _reachable(host: str) -> str:
+    """The host to put into addresses: every interface is not one that a client can call."""
+    if host in ("", "0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _feed_url(root_url: str) -> str:
+    return f"{root_url}/apifeed"
+
+
+def _realtime_url(root_url: str) -> str:
+    return f"{root_url}/realtime"
+
+
+def _read_cash(text: str) -> int:
+    try:
+        return read_price(text)
+    except Refusal:
+        raise UsageError(f"cash={text!r}: must be rupees as text, such as '1000000.00'") from None
+
+
+def _stock(market: Market) -> list[Holding]:
+    """What of `_STOCK` is listed here."""
+    return [
+        Holding(
+            listing=listing,
+            quantity=quantity,
+            average_price=average_price,
+            sellable_quantity=quantity,
+        )
+        for segment, symbol, quantity, average_price in _STOCK
+        if (listing := market.listing(segment, symbol)) is not None
+    ]

@@ -1,0 +1,56 @@
+"""The customers of the embedded exchange."""
+
+from __future__ import annotations
+
+import random
+import string
+import uuid
+
+import msgspec
+
+from neo_async.config import Credentials
+
+_BASE32 = string.ascii_uppercase + "234567"
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer. The client code (`ucc`) is the name of the account at the market."""
+
+    credentials: Credentials
+    name: str
+    pan: str
+    user_id: str
+    """UUID, the `sub` of the tokens."""
+
+    @property
+    def ucc(self) -> str:
+        return self.credentials.ucc
+
+
+def make_accounts(seed: int, count: int = 2) -> tuple[Account, ...]:
+    """Accounts with made-up credentials, the same ones for the same seed."""
+    rng = random.Random(f"accounts {seed}")
+    return tuple(_make_account(rng, index) for index in range(1, count + 1))
+
+
+def _make_account(rng: random.Random, index: int) -> Account:
+    def letters(count: int, alphabet: str = string.ascii_uppercase) -> str:
+        return "".join(rng.choices(alphabet, k=count))
+
+    credentials = Credentials(
+        consumer_key=str(_uuid(rng)),
+        mobile_number="+919" + letters(9, string.digits),
+        ucc=f"{letters(3)}{letters(1, string.digits)}{index}",
+        mpin=letters(6, string.digits),
+        totp_secret=letters(32, _BASE32),
+    )
+    return Account(
+        credentials=credentials,
+        name=f"TRADER {index}",
+        pan=f"{letters(5)}{letters(4, string.digits)}{letters(1)}",
+        user_id=str(_uuid(rng)),
+    )
+
+
+def _uuid(rng: random.Random) -> uuid.UUID:
+    return uuid.UUID(int=rng.getrandbits(128), version=4)

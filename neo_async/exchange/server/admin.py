@@ -1,0 +1,125 @@
+"""The exchange's own control surface: what it took, what reached it, and the hand on the price.
+
+Not part of the broker's protocol. Errors are `{"error": "what is wrong and what would be right"}`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from neo_async.exchange.core.types import OrderRecord, Refusal
+from neo_async.exchange.server.broker import Call
+from neo_async.exchange.server.replies import Reply, json
+from neo_async.exchange.server.requests import read_price, read_segment
+from neo_async.exchange.server.venue import Venue
+
+REQUESTS_KEPT = 1_000_000
+
+
+class Request(NamedTuple):
+    time: float
+    method: str
+    path: str
+
+
+class _Price(msgspec.Struct):
+    """A trade prints at `price` rupees, a number or text."""
+
+    segment: str
+    token: str
+    price: str | float
+
+
+class Admin:
+    def __init__(self, venue: Venue, path: str) -> None:
+        self._venue = venue
+        self._prefix = f"{path}/"
+        self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
+        """Every request that reached the server, these here excepted; the newest million."""
+        self._routes: dict[str, tuple[str, Callable[[Call], Reply]]] = {
+            "ledger": ("GET", self._ledger),
+            "requests": ("GET", self._requests),
+            "price": ("POST", self._price),
+            "reset": ("POST", self._reset),
+        }
+
+    def takes(self, path: str) -> bool:
+        return path.startswith(self._prefix)
+
+    def answer(self, call: Call) -> Reply:
+        name = call.path.removeprefix(self._prefix)
+        if name not in self._routes:
+            return _error(404, f"no {call.path} here; there are {', '.join(self._routes)}")
+        method, answer = self._routes[name]
+        if call.method != method:
+            return _error(405, f"{call.path} takes {method}, not {call.method}")
+        return answer(call)
+
+    def _ledger(self, _: Call) -> Reply:
+        return json([_entry(order) for order in self._venue.now().ledger])
+
+    def _requests(self, _: Call) -> Reply:
+        return json([request._asdict() for request in self.requests])
+
+    def _price(self, call: Call) -> Reply:
+        try:
+            wanted = msgspec.json.decode(call.body, type=_Price)
+            price = read_price(str(wanted.price))
+            self._venue.now().print_price(read_segment(wanted.segment), wanted.token, price)
+        except msgspec.MsgspecError as error:
+            return _error(400, f'{error}; send {{"segment": ..., "token": ..., "price": rupees}}')
+        except Refusal as refusal:
+            what = f"{wanted.segment}|{wanted.token} at {wanted.price}"
+            return _error(400, f"no trade printed in {what}: {refusal.text}")
+        return json({"segment": wanted.segment, "token": wanted.token, "price": price / 100})
+
+    def _reset(self, _: Call) -> Reply:
+        """A fresh market, with no request on record. Logins stay."""
+        self._venue.reset()
+        self.requests.clear()
+        return json({"reset": True})
+
+
+def _entry(order: OrderRecord) -> dict[str, object]:
+    """Money in rupees, times in Unix ns."""
+    return {
+        "number": order.number,
+        "account": order.account,
+        "client_tag": order.client_tag,
+        "state": order.status.value,
+        "segment": order.listing.segment.value,
+        "token": order.listing.token,
+        "symbol": order.listing.symbol,
+        "side": order.side.value,
+        "product": order.product.value,
+        "order_type": order.order_type.value,
+        "validity": order.validity.value,
+        "price": order.price / 100,
+        "trigger": order.trigger / 100,
+        "quantity": order.quantity,
+        "filled_quantity": order.filled_quantity,
+        "pending_quantity": order.pending_quantity,
+        "cancelled_quantity": order.cancelled_quantity,
+        "reject_reason": order.reject_reason,
+        "modifications": order.request_id - 1,
+        "arrivals": order.arrivals,
+        "accepted_ns": order.accepted_ns,
+        "updated_ns": order.updated_ns,
+        "fills": [
+            {
+                "trade_number": fill.trade_number,
+                "quantity": fill.quantity,
+                "price": fill.price / 100,
+                "time_ns": fill.time_ns,
+            }
+            for fill in order.fills
+        ],
+    }
+
+
+def _error(status: int, text: str) -> Reply:
+    return json({"error": text}, status=status)

@@ -1,0 +1,47 @@
+"""A certificate of one's own, for an exchange that speaks TLS on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from ipaddress import ip_address
+from pathlib import Path
+
+from neo_async.errors import UsageError
+
+
+def self_signed(directory: Path, host: str = "127.0.0.1") -> tuple[ssl.SSLContext, Path]:
+    """Make a key and a certificate for `host` in `directory`, good for 30 days.
+
+    Answers the server's context and the file a client has to trust (`Endpoints.ca_file`). Needs
+    the `openssl` command, and blocks for the moment that it runs; raises UsageError when the
+    command is missing or fails.
+    """
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise UsageError(
+            "TLS without a certificate needs the openssl command, and there is none on the PATH: "
+            "install it, or hand in a context of your own"
+        )
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    command = [openssl, "req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=neo_async exchange"]
+    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-addext", f"subjectAltName={_alternative_name(host)},DNS:localhost"]
+    # Strict verification, the default since Python 3.13, wants an authority to say that it is one.
+    command += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise UsageError(f"openssl made no certificate: {run.stderr.strip()}")
+    key.chmod(0o600)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, certificate
+
+
+def _alternative_name(host: str) -> str:
+    try:
+        return f"IP:{ip_address(host)}"
+    except ValueError:
+        return f"DNS:{host}"
