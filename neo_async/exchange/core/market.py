@@ -185,10 +185,7 @@ class Market:
         if order.tag and (earlier := self._tags.get(tag_key)):
             earlier.arrivals += 1
             raise Refusal(32, "error from core", http_status=200)
-        listing = self._by_symbol.get((order.segment, order.symbol))
-        if listing is None:
-            raise Refusal(1007, f"invalid symbol {order.symbol!r} in {order.segment.value}")
-        _check_product(listing, order.product)
+        listing = self._known(order)
         _check_terms(listing, order.product, order)
         record = self._accept(holder, listing, order)
         if order.tag:
@@ -282,29 +279,39 @@ class Market:
         return self._accounts[account].funds()
 
     def order_margin(self, account: str, order: NewOrder) -> int:
-        """Paise by which the order would lower what is available.
+        """Paise by which the order would lower what is available; 0 if it only closes.
 
-        Raises Refusal like `place`, for what it would refuse at once.
+        Raises Refusal for an order that cannot be reckoned. A stop needs no trigger here.
         """
-        listing = self._by_symbol.get((order.segment, order.symbol))
-        if listing is None:
-            raise Refusal(1007, f"invalid symbol {order.symbol!r} in {order.segment.value}")
-        _check_product(listing, order.product)
+        listing = self._known(order)
+        if order.quantity <= 0:
+            raise Refusal(1009, "please provide valid quantity")
+        if order.price < 0 or (order.order_type.has_limit and not order.price):
+            raise Refusal(5202, "Error: Invalid Request")
         holder = self._accounts[account]
         price = order.price
         if not order.order_type.has_limit:
-            start = order.trigger if order.order_type.has_trigger else 0
-            last = start or self._desk(listing).last_price
-            price = protected_limit(listing, order.side, last)
+            trigger = order.trigger if order.order_type.has_trigger else 0
+            start = trigger or self._desk(listing).last_price
+            price = protected_limit(listing, order.side, start)
         exposure = holder.exposure(listing, order.product)
         return holder.cost(exposure, order.side, order.quantity, price)
 
     def take_events(self) -> list[Event]:
-        """What happened since the last call, oldest first."""
+        """What happened since the last call, oldest first. Kept until somebody takes them."""
         events, self._events = self._events, []
         return events
 
     # --- acceptance ---------------------------------------------------------------------------
+
+    def _known(self, order: NewOrder) -> Listing:
+        """The listing of an order, if its product is one of those traded there."""
+        listing = self._by_symbol.get((order.segment, order.symbol))
+        if listing is None:
+            raise Refusal(1007, f"invalid symbol {order.symbol!r} in {order.segment.value}")
+        if order.product in DELIVERY and not listing.segment.is_cash:
+            raise Refusal(1011, "please provide valid product")
+        return listing
 
     def _accept(self, holder: Account, listing: Listing, order: NewOrder) -> OrderRecord:
         self._orders_accepted += 1
@@ -364,9 +371,8 @@ class Market:
         record.order_type = OrderType.LIMIT
 
     def _price_to_block(self, record: OrderRecord) -> int:
-        if record.order_type is OrderType.SL_M:
-            return protected_limit(record.listing, record.side, record.trigger)
-        return record.price
+        """Its limit; for a stop-loss market order, the limit it would get at its trigger."""
+        return record.price or protected_limit(record.listing, record.side, record.trigger)
 
     def _objection(
         self, record: OrderRecord, holder: Account, exposure: Exposure, allowance: int = 0
@@ -715,11 +721,6 @@ class Market:
 _CONFIRMED: Final = frozenset({OrderStatus.OPEN, OrderStatus.TRIGGER_PENDING})
 
 
-def _check_product(listing: Listing, product: Product) -> None:
-    if product in DELIVERY and not listing.segment.is_cash:
-        raise Refusal(1011, "please provide valid product")
-
-
 def _check_terms(listing: Listing, product: Product, terms: NewOrder | Change) -> None:
     """Refuse what is malformed, whatever the state of the market and of the account."""
     if terms.quantity <= 0:
@@ -750,6 +751,7 @@ def _terms(change: Change) -> dict[str, Any]:
         "price": change.price if change.order_type.has_limit else 0,
         "trigger": change.trigger,
         "disclosed_quantity": change.disclosed_quantity,
+        "protection_percent": 0.0,
     }
 
 
