@@ -70,28 +70,22 @@ class Orders:
         That it returns means that the broker took the order, not that it is valid: margin and
         price bands are checked later, and a refusal then shows as status REJECTED.
         """
-        return await self.submit(
-            OrderRequest(
-                segment,
-                symbol,
-                side,
-                quantity,
-                product,
-                price,
-                order_type,
-                trigger,
-                validity,
-                disclosed_quantity,
-                amo,
-                tag,
-                bracket,
-            )
+        request = OrderRequest(
+            segment,
+            symbol,
+            side,
+            quantity,
+            product,
+            price,
+            order_type,
+            trigger,
+            validity,
+            disclosed_quantity,
+            amo,
+            tag,
+            bracket,
         )
-
-    async def submit(self, request: OrderRequest) -> Order:
-        """Place one order that was written down before."""
-        form = place_form(request, self._tags.make(request.tag))
-        return await self._place(request, form)
+        return await self._place(request, place_form(request, self._tags.make(tag)))
 
     async def place_many(self, requests: Iterable[OrderRequest]) -> list[Order | NeoError]:
         """Place orders at once, as fast as the limiter allows, and return what became of each, in

@@ -169,9 +169,9 @@ class SessionManager:
 
         return await self._call(send, decode, self._timeouts.read)
 
-    async def order(
+    def order(
         self, kind: Kind, endpoint: Endpoint, form: object, decode: Callable[[Answer], T]
-    ) -> T:
+    ) -> Awaitable[T]:
         """Make a call on the order lane. Raises NotSent, AnswerLost, or what `decode` makes of
         the answer."""
         body = encode_form(form)
@@ -181,7 +181,7 @@ class SessionManager:
             data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
             return self.lane.request(kind, data, self._timeouts.order)
 
-        return await self._call(send, decode, self._timeouts.order)
+        return self._call(send, decode, self._timeouts.order)
 
     async def _call(
         self,

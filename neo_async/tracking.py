@@ -37,6 +37,8 @@ class Order:
 
     __slots__ = (
         "_changed",
+        "_history",
+        "_placed_ns",
         "_tracker",
         "amo",
         "average_price",
@@ -44,7 +46,6 @@ class Order:
         "disclosed_quantity",
         "exchange_number",
         "filled_quantity",
-        "history",
         "number",
         "order_type",
         "price",
@@ -107,8 +108,17 @@ class Order:
         self.reject_reason = ""
         self.updated_ns = 0
         """Unix nanoseconds of the newest report; 0 when there was none yet."""
-        self.history = [OrderChange(self.status, 0, 0.0, "", time.time_ns())]
-        """Every state seen, oldest first."""
+        self._placed_ns = time.time_ns()
+        # Most orders of a busy bot are never asked for it, and lists cost the collector.
+        self._history: list[OrderChange] | None = None
+
+    @property
+    def history(self) -> list[OrderChange]:
+        """Every state seen, oldest first; the first is that of our own placing it."""
+        if self._history is None:
+            first = OrderStatus.AMO_RECEIVED if self.amo else OrderStatus.PUT_RECEIVED
+            self._history = [OrderChange(first, 0, 0.0, "", self._placed_ns)]
+        return self._history
 
     @property
     def tag(self) -> str:

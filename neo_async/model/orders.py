@@ -32,7 +32,7 @@ class Bracket(msgspec.Struct, frozen=True, kw_only=True):
     kind: OffsetKind = OffsetKind.ABSOLUTE
 
 
-class OrderRequest(msgspec.Struct, frozen=True):
+class OrderRequest(msgspec.Struct, frozen=True, gc=False):
     """One order as a caller wishes it. Quantities are units (not lots), prices rupees."""
 
     segment: Segment
@@ -61,6 +61,7 @@ class OrderRow(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
+    gc=False,
     rename={
         "number": "nOrdNo",
         "exchange_number": "exOrdId",
@@ -139,6 +140,7 @@ class HistoryRow(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
+    gc=False,
     rename={
         "number": "nOrdNo",
         "exchange_number": "exchOrdId",
@@ -199,6 +201,7 @@ class Trade(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
+    gc=False,
     rename={
         "order_number": "nOrdNo",
         "exchange_number": "exOrdId",

@@ -56,6 +56,7 @@ class Limiter:
         self._orders: deque[float] = deque(maxlen=limits.orders)
         self._total: deque[float] = deque(maxlen=limits.total)
         self._queues: tuple[deque[asyncio.Future[None]], ...] = tuple(deque() for _ in Kind)
+        self._queued = 0
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until = 0.0
         self._refusals_in_a_row = 0
@@ -77,7 +78,7 @@ class Limiter:
         """
         if kind is Kind.READ:
             await self._reads.acquire()
-        if not self._somebody_before(kind):
+        if not self._queued or not self._somebody_before(kind):
             started = self._start(kind)
             if started is not None:
                 return started
@@ -85,6 +86,7 @@ class Limiter:
         queue = self._queues[kind]
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(turn)
+        self._queued += 1
         self._wake()
         try:
             await turn
@@ -99,6 +101,7 @@ class Limiter:
             return started
         finally:
             queue.remove(turn)
+            self._queued -= 1
             self._wake()
 
     def restart(self, kind: Kind, started: float) -> float | None:
@@ -138,7 +141,7 @@ class Limiter:
 
     @property
     def waiting(self) -> int:
-        return sum(len(queue) for queue in self._queues)
+        return self._queued
 
     def __repr__(self) -> str:
         now = self._clock()
@@ -197,7 +200,7 @@ class Limiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not any(self._queues):
+        if not self._queued:
             return
         now = self._clock()
         if now >= self._paused_until:

@@ -11,7 +11,7 @@ from neo_async.wire.answers import failure
 ORDER_SOURCE = "NEOTRADEAPI"
 
 
-class PlaceForm(msgspec.Struct, omit_defaults=True):
+class PlaceForm(msgspec.Struct, omit_defaults=True, gc=False):
     """`POST /quick/order/rule/ms/place`."""
 
     am: str
@@ -62,7 +62,7 @@ class PlaceForm(msgspec.Struct, omit_defaults=True):
     """Last traded price at placement (bracket orders)."""
 
 
-class ModifyForm(msgspec.Struct, omit_defaults=True):
+class ModifyForm(msgspec.Struct, omit_defaults=True, gc=False):
     """`POST /quick/order/vr/modify`: the official SDK's keys, then those of the documents."""
 
     no: str
@@ -89,7 +89,7 @@ class ModifyForm(msgspec.Struct, omit_defaults=True):
     pf: str | None = None
 
 
-class CancelForm(msgspec.Struct, omit_defaults=True):
+class CancelForm(msgspec.Struct, omit_defaults=True, gc=False):
     """`POST /quick/order/cancel`, `/quick/order/bo/exit`, `/quick/order/co/exit`."""
 
     on: str
