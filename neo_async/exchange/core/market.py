@@ -249,7 +249,7 @@ class Market:
         desk = self._desk(listing)
         self._pull_quotes(desk)
         for side in (Side.SELL, Side.BUY):
-            self._settle(desk, None, side, desk.book.execute(side, price, _EVERYTHING))
+            self._settle(desk, None, desk.book.execute(side, price, _EVERYTHING))
         self._print(desk, price, 0)
         if desk.maker is not None:
             desk.maker.move_to(price)
@@ -349,13 +349,11 @@ class Market:
         if record.order_type is OrderType.MARKET and desk.last_price > 0:
             self._protect(record, desk)
         exposure = holder.exposure(record.listing, record.product)
-        reason = self._objection(record, holder, exposure)
+        working = _Working(record, holder, exposure, desk)
+        reason = self._objection(record, working) or self._reserve(record, working)
         if reason:
             self._move(record, OrderStatus.REJECTED, reason)
             return
-        working = _Working(record, holder, exposure, desk)
-        working.blocked_price = self._price_to_block(record)
-        self._block(working, record.quantity)
         self._move(record, OrderStatus.OPEN_PENDING)
         record.exchange_number = str(self._exchange_numbers)
         self._exchange_numbers += 1
@@ -374,15 +372,10 @@ class Market:
         """Its limit; for a stop-loss market order, the limit it would get at its trigger."""
         return record.price or protected_limit(record.listing, record.side, record.trigger)
 
-    def _objection(
-        self, record: OrderRecord, holder: Account, exposure: Exposure, allowance: int = 0
-    ) -> str:
-        """Why risk management rejects an order; empty when it does not.
-
-        `allowance` is a margin that it may use however little is available.
-        """
+    def _objection(self, record: OrderRecord, working: _Working) -> str:
+        """Why risk management rejects an order, money aside; empty when it does not."""
         listing = record.listing
-        entity = f"for entity account-{holder.name} across exchange across segment across product "
+        entity = _entity(record)
         if record.order_type is OrderType.MARKET:
             return f"RMS:Rule: Check last traded price of market order, there is none  {entity}"
         prices = [record.price] if record.order_type.has_limit else []
@@ -397,20 +390,31 @@ class Market:
         if listing.freeze_quantity and record.quantity > listing.freeze_quantity:
             return f"RMS:Rule: Check freeze quantity {listing.freeze_quantity} exceeds  {entity}"
         if record.side is Side.SELL and record.product in DELIVERY:
-            sellable = max(0, holder.sellable(listing, record.product))
+            sellable = max(0, working.account.sellable(listing, record.product))
             if record.pending_quantity > sellable:
                 return (
                     f"RMS:Rule: Check holdings, {record.pending_quantity} to sell and {sellable} "
                     f"free  {entity}"
                 )
-        price = self._price_to_block(record)
-        cost = holder.cost(exposure, record.side, record.pending_quantity, price)
-        if cost > max(holder.available, allowance):
-            return (
-                f"RMS:Margin Exceeds,Cash Available:{holder.available / 100:.2f},Additional margin "
-                f"required:{(cost - holder.available) / 100:.2f} {entity}"
-            )
         return ""
+
+    def _reserve(self, record: OrderRecord, working: _Working, allowance: int = 0) -> str:
+        """Block funds and stock for an order; the reason, and nothing blocked, if they fall short.
+
+        `allowance` is a margin that it may use however little is available.
+        """
+        holder = working.account
+        available = holder.available
+        working.blocked_price = self._price_to_block(record)
+        self._block(working, record.pending_quantity)
+        cost = available - holder.available
+        if cost <= max(available, allowance):
+            return ""
+        self._block(working, -record.pending_quantity)
+        return (
+            f"RMS:Margin Exceeds,Cash Available:{available / 100:.2f},Additional margin "
+            f"required:{(cost - available) / 100:.2f} {_entity(record)}"
+        )
 
     # --- at work ------------------------------------------------------------------------------
 
@@ -426,7 +430,7 @@ class Market:
     def _match(self, working: _Working) -> None:
         record, desk = working.record, working.desk
         executions = desk.book.execute(record.side, record.price, record.pending_quantity)
-        self._settle(desk, working, record.side, executions)
+        self._settle(desk, working, executions)
         if not record.pending_quantity:
             return
         if record.validity is Validity.IOC:
@@ -442,11 +446,7 @@ class Market:
         desk.book.side(record.side).add(working.resting)
 
     def _settle(
-        self,
-        desk: _Desk,
-        incoming: _Working | None,
-        side: Side,
-        executions: list[tuple[Resting, int]],
+        self, desk: _Desk, incoming: _Working | None, executions: list[tuple[Resting, int]]
     ) -> None:
         """Book what an incoming order of a client (or of a maker: None) has traded."""
         for resting, quantity in executions:
@@ -563,7 +563,7 @@ class Market:
         return record
 
     def _modify_working(self, working: _Working, change: Change) -> None:
-        record, holder, exposure = working.record, working.account, working.exposure
+        record, holder = working.record, working.account
         before = record.status
         self._move(record, OrderStatus.MODIFY_VALIDATION_PENDING)
         was_triggered = record.order_type.has_trigger and not working.stop
@@ -573,18 +573,18 @@ class Market:
         elif was_triggered and wanted.order_type is OrderType.SL_M:
             wanted.price = record.price
 
-        available = holder.available
+        available, blocked_price = holder.available, working.blocked_price
         self._block(working, -record.pending_quantity)
-        reason = self._objection(wanted, holder, exposure, holder.available - available)
+        released = holder.available - available
+        reason = self._objection(wanted, working) or self._reserve(wanted, working, released)
         if reason:
+            working.blocked_price = blocked_price
             self._block(working, record.pending_quantity)
             self._move(record, before, reason)
             return
         self._move(record, OrderStatus.MODIFY_PENDING)
         keeps_place = working.resting is not None and _only_shrinks(record, wanted)
         self._take_over(record, wanted)
-        working.blocked_price = self._price_to_block(record)
-        self._block(working, record.pending_quantity)
         self._move(record, OrderStatus.MODIFIED)
 
         if keeps_place and working.resting is not None:
@@ -639,7 +639,7 @@ class Market:
             best = desk.book.side(side.opposite).best()
             if best is not None:
                 executions = desk.book.execute(side, best.price, quantity)
-                self._settle(desk, None, side, executions)
+                self._settle(desk, None, executions)
         maker.walk()
         self._pull_quotes(desk)
         self._place_quotes(desk)
@@ -657,7 +657,7 @@ class Market:
             return
         for side, price, quantity in desk.maker.quotes():
             executions = desk.book.execute(side, price, quantity)
-            self._settle(desk, None, side, executions)
+            self._settle(desk, None, executions)
             remainder = quantity - sum(traded for _, traded in executions)
             if remainder:
                 quote = Resting(side, price, remainder)
@@ -719,6 +719,11 @@ class Market:
 
 
 _CONFIRMED: Final = frozenset({OrderStatus.OPEN, OrderStatus.TRIGGER_PENDING})
+
+
+def _entity(record: OrderRecord) -> str:
+    """How the broker's rejections end, trailing blank included."""
+    return f"for entity account-{record.account} across exchange across segment across product "
 
 
 def _check_terms(listing: Listing, product: Product, terms: NewOrder | Change) -> None:

@@ -72,7 +72,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     disclosed_quantity: int
 
 
-class Fill(msgspec.Struct, frozen=True, kw_only=True):
+class Fill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One execution of one order."""
 
     trade_number: str
@@ -89,7 +89,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     time_ns: int
 
 
-class Transition(msgspec.Struct, frozen=True, kw_only=True):
+class Transition(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A state an order went through: one row of its history."""
 
     status: OrderStatus
@@ -204,20 +204,20 @@ class Funds(msgspec.Struct, frozen=True, kw_only=True):
         return self.cash + self.delivery_credit + self.realised - self.margin_used
 
 
-class OrderChanged(msgspec.Struct, frozen=True):
+class OrderChanged(msgspec.Struct, frozen=True, gc=False):
     """`transition` is the state reached; `record` is live and may have moved on since."""
 
     record: OrderRecord
     transition: Transition
 
 
-class PositionChanged(msgspec.Struct, frozen=True):
+class PositionChanged(msgspec.Struct, frozen=True, gc=False):
     account: str
     position: Position
     """As it stood after the fill."""
 
 
-class Printed(msgspec.Struct, frozen=True):
+class Printed(msgspec.Struct, frozen=True, gc=False):
     """A trade happened, whoever took part."""
 
     listing: Listing
