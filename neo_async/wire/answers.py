@@ -131,7 +131,7 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
 def _parse(body: bytes) -> dict[str, object] | None:
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return content if isinstance(content, dict) else {}
 

@@ -108,9 +108,15 @@ def test_what_is_no_success_is_never_an_empty_book(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>502</html>", b'{"stat":"Ok","data":[{"no":"7"', b'{"data":[{"no":"\xff"}]}'],
+    [
+        b"",
+        b"<html>502</html>",
+        b'{"stat":"Ok","data":[{"no":"7"',
+        b'{"data":[{"no":"\xff"}]}',
+        b'{"data":' + b"[" * 100_000,
+    ],
 )
-def test_bytes_that_are_no_json_are_a_protocol_error(body: bytes) -> None:
+def test_bytes_that_cannot_be_parsed_are_a_protocol_error(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         READER.read(Answer(200, {}, body))
 
