@@ -48,7 +48,7 @@ class MarketMaker:
         self._reference = max(self._lower + 1, min(self._upper - 1, ticks))
 
     def walk(self) -> None:
-        moved = self._reference + self._random.randint(-self._step, self._step)
+        moved = self._reference - self._step + self._upto(2 * self._step + 1)
         self._reference = max(self._lower + 1, min(self._upper - 1, moved))
 
     def quotes(self) -> list[tuple[Side, int, int]]:
@@ -64,7 +64,7 @@ class MarketMaker:
                 (Side.BUY, self._reference - depth),
                 (Side.SELL, self._reference + depth),
             ):
-                quantity = self._unit * self._random.randint(1, 8) * depth
+                quantity = self._unit * (1 + self._upto(8)) * depth
                 if self._lower <= ticks <= self._upper:
                     quotes.append((side, ticks * self._tick, quantity))
         return quotes
@@ -74,4 +74,8 @@ class MarketMaker:
         if self._random.random() >= _TRADE_CHANCE:
             return None
         side = Side.BUY if self._random.random() < 0.5 else Side.SELL
-        return side, self._unit * self._random.randint(1, 4)
+        return side, self._unit * (1 + self._upto(4))
+
+    def _upto(self, bound: int) -> int:
+        """0 … bound − 1. Several times faster than randrange, and as even as a market needs."""
+        return int(self._random.random() * bound)
