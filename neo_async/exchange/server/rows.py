@@ -23,7 +23,7 @@ from neo_async.exchange.core.types import (
 Row = dict[str, object]
 
 _IST: Final = timedelta(hours=5, minutes=30)
-_MONTHS: Final = [
+_MONTHS: Final = (
     "Jan",
     "Feb",
     "Mar",
@@ -36,7 +36,7 @@ _MONTHS: Final = [
     "Oct",
     "Nov",
     "Dec",
-]
+)
 _NS: Final = 1_000_000_000
 
 _BRANCH: Final = "08081"
@@ -422,87 +422,36 @@ def _kotak_token(token: str) -> int:
 # --- money ----------------------------------------------------------------------------------------
 
 
-_ZERO_LIMITS: Final[Row] = dict.fromkeys(
-    [
-        "Collateral",
-        "RmsCollateral",
-        "AdhocMargin",
-        "NotionalCash",
-        "CdsSpreadBenefit",
-        "AmountUtilizedPrsnt",
-        "UnrealizedMtomPrsnt",
-        "RealizedMtomPrsnt",
-        "ExposureMarginPrsnt",
-        "SpanMarginPrsnt",
-        "NfospreadBenefit",
-        "PremiumPrsnt",
-        "MarginVarPrsnt",
-        "MarginScripBasketPrsnt",
-        "MtomWarningPrcntPrsnt",
-        "MarginWarningPrcntPrsnt",
-        "MtomSquareOffWarningPrcntPrsnt",
-        "RmsPayInAmt",
-        "RmsPayOutAmt",
-        "SpecialMarginPrsnt",
-        "DaneLimit",
-        "DeliveryMarginPresent",
-        "CncSellcrdPresent",
-        "CollateralValueMult",
-        "AdhocLimitMult",
-        "RmsCollateralMult",
-        "NationalCashMult",
-        "ComSpanMrgnNrmlPrsnt",
-        "ComSpanMrgnMisPrsnt",
-        "ComExpsrMrgnNrmlPrsnt",
-        "ComExpsrMrgnMisPrsnt",
-        "AddMrgnNrmlPrsnt",
-        "AddMrgnMisPrsnt",
-        "AddPreExpMrgnNrmlPrsnt",
-        "AddPreExpMrgnMisPrsnt",
-        "SplMrgnNrmlPrsnt",
-        "SplMrgnMisPrsnt",
-        "TenderMrgnNrmlPrsnt",
-        "TenderMrgnMisPrsnt",
-        "DeliveryMrgnNrmlPrsnt",
-        "DeliveryMrgnMisPrsnt",
-        "CurExpMrgnNrmlPrsnt",
-        "CurExpMrgnMisPrsnt",
-        "CurPremiumNrmlPrsnt",
-        "CurPremiumMisPrsnt",
-        "CurSpanMrgnNrmlPrsnt",
-        "CurSpanMrgnMisPrsnt",
-        "FoPremiumNrmlPrsnt",
-        "FoPremiumMisPrsnt",
-        "FoExpMrgnNrmlPrsnt",
-        "FoExpMrgnMisPrsnt",
-        "FoSpanrgnNrmlPrsnt",
-        "FoSpanrgnMisPrsnt",
-        "MrgnScrpBsktNrmlPrsnt",
-        "MrgnScrpBsktMisPrsnt",
-        "MrgnScrpBsktCncPrsnt",
-        "MrgnVarNrmlPrsnt",
-        "MrgnVarMisPrsnt",
-        "AmtUntilizedPrsnt",
-        "CncMrgnVarPrsnt",
-        "MarginUsedPrsnt",
-        "CashUnRlsMtomPrsnt",
-        "FoUnRlsMtomPrsnt",
-        "ComUnRlsMtomPrsnt",
-        "CurUnRlsMtomPrsnt",
-        "CashRlsMtomPrsnt",
-        "FoRlsMtomPrsnt",
-        "ComRlsMtomPrsnt",
-        "CurRlsMtomPrsnt",
-        "BrokeragePrsnt",
-        "SlbmLimit",
-        "RmsMutualFundAmt",
-        "AuxRmsCollateral",
-        "AuxNotionalCash",
-        "AuxAdhocMargin",
-        "RmsIpoAmt",
-    ],
-    "0.00",
-)
+_ZERO_NAMES: Final = """
+    Collateral RmsCollateral AdhocMargin NotionalCash CdsSpreadBenefit AmountUtilizedPrsnt
+    UnrealizedMtomPrsnt ExposureMarginPrsnt SpanMarginPrsnt NfospreadBenefit PremiumPrsnt
+    MarginVarPrsnt MarginScripBasketPrsnt MtomWarningPrcntPrsnt MtomSquareOffWarningPrcntPrsnt
+    RmsPayInAmt RmsPayOutAmt SpecialMarginPrsnt DaneLimit DeliveryMarginPresent
+    ComSpanMrgnNrmlPrsnt ComSpanMrgnMisPrsnt ComExpsrMrgnNrmlPrsnt ComExpsrMrgnMisPrsnt
+    AddMrgnNrmlPrsnt AddMrgnMisPrsnt AddPreExpMrgnNrmlPrsnt AddPreExpMrgnMisPrsnt
+    SplMrgnNrmlPrsnt SplMrgnMisPrsnt TenderMrgnNrmlPrsnt TenderMrgnMisPrsnt
+    DeliveryMrgnNrmlPrsnt DeliveryMrgnMisPrsnt CurExpMrgnNrmlPrsnt CurExpMrgnMisPrsnt
+    CurPremiumNrmlPrsnt CurPremiumMisPrsnt CurSpanMrgnNrmlPrsnt CurSpanMrgnMisPrsnt
+    FoPremiumNrmlPrsnt FoPremiumMisPrsnt FoExpMrgnNrmlPrsnt FoExpMrgnMisPrsnt
+    FoSpanrgnNrmlPrsnt FoSpanrgnMisPrsnt MrgnScrpBsktNrmlPrsnt MrgnScrpBsktMisPrsnt
+    MrgnScrpBsktCncPrsnt MrgnVarNrmlPrsnt MrgnVarMisPrsnt AmtUntilizedPrsnt CncMrgnVarPrsnt
+    CashUnRlsMtomPrsnt FoUnRlsMtomPrsnt ComUnRlsMtomPrsnt CurUnRlsMtomPrsnt CashRlsMtomPrsnt
+    FoRlsMtomPrsnt ComRlsMtomPrsnt CurRlsMtomPrsnt BrokeragePrsnt SlbmLimit RmsMutualFundAmt
+    AuxRmsCollateral AuxNotionalCash AuxAdhocMargin RmsIpoAmt
+"""
+_ONE_NAMES: Final = "CollateralValueMult AdhocLimitMult RmsCollateralMult NationalCashMult"
+
+_LIMITS_CONSTANTS: Final[Row] = {
+    **dict.fromkeys(_ZERO_NAMES.split(), "0"),
+    **dict.fromkeys(_ONE_NAMES.split(), "1"),
+    "Category": "CLIENT_SPECIAL",
+    "BoardLotLimit": "5000",
+    "SlbmVarElm": "",
+    "SlbmMtom": "",
+    "LendingFee": "",
+    "stCode": 200,
+    "stat": "Ok",
+}
 
 
 def limits_row(account: str, funds: Funds, time_ns: int) -> Row:
@@ -510,24 +459,16 @@ def limits_row(account: str, funds: Funds, time_ns: int) -> Row:
     used = rupees(funds.margin_used)
     share = 100 * funds.margin_used / funds.cash if funds.cash else 0.0
     return {
-        **_ZERO_LIMITS,
-        "Category": "CLIENT_SPECIAL",
+        **_LIMITS_CONSTANTS,
         "EntityId": f"account-{account}",
-        "BoardLotLimit": "5000000",
         "CollateralValue": rupees(funds.cash),
         "RealizedMtomPrsnt": rupees(funds.realised),
-        "MarginWarningPrcntPrsnt": f"{share:.2f}",
+        "MarginWarningPrcntPrsnt": f"{share:.6f}",
         "MarginUsed": used,
         "MarginUsedPrsnt": used,
-        "AmountUtilizedPrsnt": used,
         "CncSellcrdPresent": rupees(funds.delivery_credit),
         "Net": rupees(funds.available),
-        "SlbmVarElm": "",
-        "SlbmMtom": "",
-        "LendingFee": "",
         "TimeStamp": str(time_ns // 1_000_000),
-        "stCode": 200,
-        "stat": "Ok",
     }
 
 
