@@ -96,12 +96,17 @@ def at_least(
 
 
 def machine(packages: Iterable[str]) -> dict[str, Any]:
-    """What the figures were measured on: processor, cores, system, Python, package versions."""
+    """What the figures were measured on: processor, cores, system, Python, package versions.
+
+    `load` is how many processes wanted to run in the last minute: above 0.5 before the start,
+    somebody else was at work.
+    """
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "packages": {name: _version(name) for name in packages},
     }
 
@@ -132,7 +137,7 @@ def print_machine(description: Mapping[str, Any]) -> None:
     packages = ", ".join(f"{name} {found}" for name, found in description["packages"].items())
     print(
         f"{description['processor']}, {description['cores']} cores, {description['system']}, "
-        f"{description['python']}\n{packages}"
+        f"{description['python']}, load {description['load']}\n{packages}"
     )
 
 

@@ -35,7 +35,7 @@ from benchmarks.harness import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("neo-async", "kotakneoapi")
+PACKAGES = ("kotakneoapi",)
 STATEMENTS = {
     "interpreter": "pass",
     "neo_async": "import neo_async",
@@ -115,10 +115,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--rounds", type=int, default=9, help="counted rounds a statement")
     arguments = parser.parse_args()
+    description = machine(PACKAGES)
     pin(cores()[1])  # its children inherit it
     imports = measure_imports(arguments.rounds)
     wanted = wanted_of_imports(imports)
-    description = machine(PACKAGES)
     if arguments.json:
         print_json(
             {

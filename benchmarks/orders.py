@@ -40,7 +40,7 @@ from benchmarks.harness import (
 from benchmarks.peers import IN_FLIGHT, PEERS, Address, Lap
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("neo-async", "uvloop", "httptools", "msgspec", "aiohttp", "httpx", "kotakneoapi")
+PACKAGES = ("uvloop", "httptools", "msgspec", "aiohttp", "httpx", "kotakneoapi")
 SERVER_SATURATED = 0.95
 """Share of its core from which on the server, not the peer, may be what the figure shows."""
 
@@ -293,6 +293,7 @@ def main() -> None:
         "--one-core", action="store_true", help="server and peer share a core: no core to wake"
     )
     arguments = parser.parse_args()
+    description = machine(PACKAGES)
     on = Cores(*cores())
     if arguments.one_core:
         on = Cores(on.client, on.client)
@@ -320,7 +321,6 @@ def main() -> None:
         "server_core": on.server,
         "client_core": on.client,
     }
-    description = machine(PACKAGES)
     if arguments.json:
         print_json(
             {
