@@ -10,12 +10,15 @@ from neo_async.exchange.core.listings import DEFAULT_LISTINGS
 from neo_async.exchange.core.makers import MarketMaker
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Event, Printed
-from neo_async.model.enums import OrderStatus, Side
+from neo_async.model.enums import OrderStatus, OrderType, Side
 
 NARROW = msgspec.structs.replace(SHARE, lower_band=199_90, upper_band=200_10)
 
 
-@given(st.integers(), st.sampled_from([SHARE, NARROW, *DEFAULT_LISTINGS]), st.integers(1, 150))
+listings = st.just(NARROW) | st.sampled_from(DEFAULT_LISTINGS)
+
+
+@given(st.integers(), listings, st.integers(20, 150))
 @settings(max_examples=50)
 def test_quotes_stay_two_sided_uncrossed_and_inside_the_bands(seed, listing, turns):
     maker = MarketMaker(listing, seed)
@@ -100,6 +103,33 @@ def test_a_long_pause_costs_no_more_than_the_bounded_catch_up():
     market.last_price(SHARE)
     market.advance(START + 365 * 86_400 * SECOND)
     assert len(prints(market.take_events())) < 200
+
+
+def test_each_turn_replaces_the_quotes_of_the_one_before():
+    market = live_market()
+    market.last_price(SHARE)
+    market.advance(START + 10 * SECOND)
+    for side in market.depth(SHARE, 100):
+        assert [orders for _, _, orders in side] == [1] * 5
+
+
+def test_stops_are_triggered_by_what_prints_as_time_passes():
+    market = live_market()
+    stop = market.place("ann", buy(5, 202_00, trigger=200_10, order_type=OrderType.SL))
+    market.advance(START + 5 * SECOND)
+    for second in range(6, 60):
+        market.advance(START + second * SECOND)
+    assert stop.status is OrderStatus.COMPLETE
+
+
+def test_a_listing_with_a_working_order_stays_awake():
+    market = live_market()
+    market.place("ann", buy(10, 185_00))
+    for second in range(1, 120):
+        market.advance(START + second * SECOND)
+    market.take_events()
+    market.advance(START + 130 * SECOND)
+    assert prints(market.take_events())
 
 
 def test_an_untouched_listing_goes_quiet_and_wakes_again():

@@ -84,6 +84,27 @@ def test_a_modification_beyond_the_funds_fails_and_a_smaller_one_passes():
     assert (record.quantity, record.reject_reason) == (9, "")
 
 
+def test_a_failed_modification_blocks_what_was_blocked_before():
+    market = quiet_market(cash=2_000_00)
+    record = market.place("ann", buy(10, 200_00, **CNC))
+    market.modify("ann", record.number, change(record, quantity=20, price=199_00))
+    assert market.funds("ann").margin_used == 2_000_00
+    market.cancel("ann", record.number)
+    assert market.funds("ann").available == 2_000_00
+
+
+def test_an_overdrawn_account_may_still_close_and_shrink():
+    market = quiet_market(cash=3_015_00 + 360_00)
+    working = market.place("ann", sell(100, 201_00, **derivative(FUTURE)))
+    market.place("bob", buy(10, 220_00))
+    market.place("ann", sell(10, 180_00))
+    assert market.funds("ann").available == -80_00
+
+    assert market.place("ann", buy(10, 200_00)).status is OrderStatus.OPEN
+    market.modify("ann", working.number, change(working, quantity=50))
+    assert working.quantity == 50
+
+
 def test_a_better_price_gives_back_the_difference():
     market = quiet_market(stock=10)
     market.place("bob", sell(10, 199_00, **CNC))
