@@ -8,6 +8,7 @@ spoil the file.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -60,7 +61,6 @@ _READ: Final = (
 )
 """Columns that are read, in the order in which `_read_row` takes them."""
 
-_ABSENT: Final = frozenset({"", "-1", "0", "NA", "-"})
 _NO_FREEZE: Final = 99_999_999
 """What the file writes for instruments without a largest quantity."""
 
@@ -113,15 +113,17 @@ def parse_scripmaster(text: str | bytes, today: date) -> ScripMaster:
     for number, line in enumerate(lines, 2):
         if not line.strip():
             continue
-        row = _split(line)
+        row = [line]
         try:
+            row = _split(line)
             if len(row) != len(names):
                 raise ValueError(f"{len(row)} columns, where the header has {len(names)}")
             instrument = _read_row(tuple(map(str.strip, pick(row))), today)
             if instrument.token in tokens:
                 raise ValueError("the token is that of an earlier row")
-        except ValueError as error:
-            bad_rows.append(BadRow(number, row[0].strip(), str(error)))
+        except (ValueError, OverflowError, OSError, csv.Error) as error:
+            token = row[0].partition(",")[0].strip()
+            bad_rows.append(BadRow(number, token, str(error)))
         else:
             tokens.add(instrument.token)
             instruments.append(instrument)
@@ -162,7 +164,8 @@ def _read_row(fields: tuple[str, ...], today: date) -> Instrument:
         raise ValueError("no trading symbol")
     segment = Segment(segment_code)
     is_option = option_type in ("CE", "PE")
-    if is_option and strike in _ABSENT:
+    strike_price = _hundredth(strike) if is_option else None
+    if strike_price is not None and strike_price <= 0:
         raise ValueError("an option without a strike")
     expiry = _expiry(segment, expiry_number, expiry_number_again, today)
     if expiry is None and kind.startswith(("FUT", "OPT")):
@@ -180,10 +183,10 @@ def _read_row(fields: tuple[str, ...], today: date) -> Instrument:
         isin=isin,
         lot_size=_count(lot) or 1,
         tick_size=tick_size if tick_size > 0 else 0.0,
-        precision=int(precision) if precision else 2,
+        precision=_whole(precision) if precision else 2,
         multiplier=_count(multiplier) or 1,
         expiry=expiry,
-        strike=_hundredth(strike) if is_option else None,
+        strike=strike_price,
         option_type=option_type if is_option else "",
         freeze_quantity=_freeze(freeze),
         lower_band=lower_band,
@@ -191,11 +194,20 @@ def _read_row(fields: tuple[str, ...], today: date) -> Instrument:
     )
 
 
+def _whole(text: str) -> int:
+    """A whole number, which some versions of the file write as `65.0`."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise ValueError(f"{text[:20]!r} is not a whole number") from None
+        return int(number)
+
+
 def _count(text: str) -> int | None:
-    """A whole number; None for -1, 0 and nothing."""
-    if text in _ABSENT:
-        return None
-    number = int(text)
+    """A number of something; None for nothing, 0 and -1."""
+    number = _whole(text) if text else 0
     return number if number > 0 else None
 
 
@@ -205,10 +217,16 @@ def _freeze(text: str) -> int | None:
 
 
 def _hundredth(text: str) -> float:
-    """Paise to rupees, without the rounding error of a division by a hundred of a fraction."""
+    """Paise to rupees. Read as a decimal, as dividing by a hundred would round twice."""
     if not text:
         return 0.0
-    return float(text) / 100 if "e" in text.lower() else float(f"{text}e-2")
+    return _finite(float(text) / 100 if "e" in text.lower() else float(f"{text}e-2"))
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no amount")
+    return number
 
 
 def _band(text: str, lower: str, upper: str) -> tuple[float | None, float | None]:
@@ -220,7 +238,7 @@ def _band(text: str, lower: str, upper: str) -> tuple[float | None, float | None
     low, dash, high = text.partition("-")
     if dash and low and high:
         try:
-            return float(low), float(high)
+            return _finite(float(low)), _finite(float(high))
         except ValueError:
             pass
     low_price, high_price = _hundredth(lower), _hundredth(upper)
@@ -230,11 +248,11 @@ def _band(text: str, lower: str, upper: str) -> tuple[float | None, float | None
 
 
 def _expiry(segment: Segment, text: str, text_again: str, today: date) -> date | None:
-    if text in _ABSENT:
-        text = text_again
-    if text in _ABSENT or segment.is_cash:
+    if segment.is_cash:
         return None
-    number = int(float(text))
+    number = _count(text) or _count(text_again)
+    if number is None:
+        return None
     since_1980 = (datetime.fromtimestamp(number + _SINCE_1980, UTC) + _IST).date()
     # Written as the last second of the day in UTC, which is the next day already in India.
     since_1970 = datetime.fromtimestamp(number, UTC).date()
@@ -244,7 +262,7 @@ def _expiry(segment: Segment, text: str, text_again: str, today: date) -> date |
     for expiry in (expected, other):
         if today - _PAST <= expiry <= today + _FUTURE:
             return expiry
-    raise ValueError(f"expiry {text} is {expected} or {other}, neither of them near {today}")
+    raise ValueError(f"expiry {number} is {expected} or {other}, neither of them near {today}")
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -275,7 +293,6 @@ _CONSTANTS: Final = {
     "pReAdminDate": "0",
     "pExpulsionDate": "0",
     "pLocalUpdateTime": "0",
-    "pSettlementType": "T+1",
     "pCurrectionTime": str(_SINCE_1980),
     "iPermittedToTrade": "0",
     "iBoardLotQty": "1",
@@ -317,6 +334,7 @@ def _row(instrument: Instrument) -> dict[str, str]:
         "lPrecision": str(instrument.precision),
         "dStrikePrice": "-1" if instrument.strike is None else _hundredfold(instrument.strike),
         "pExchange": "" if is_index else exchange,
+        "pSettlementType": "" if is_index else "T+1",
         "lExpiryDate": "-1",
         "iMaxOrderSize": str(instrument.freeze_quantity or 0),
         "lFreezeQty": str(instrument.freeze_quantity or _NO_FREEZE),

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from conftest import SHARED
+from door import Caller, trading, visiting
+
+from neo_async.errors import UsageError
+from neo_async.exchange import Exchange
+from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.model.enums import Segment
+from neo_async.model.instruments import Instrument
+from neo_async.wire.scripmaster import parse_scripmaster, write_scripmaster
+
+REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"
+FILE_PATHS = "/script-details/1.0/masterscrip/file-paths"
+
+
+async def addresses(caller: Caller, root: str, path: str = FILE_PATHS) -> list[str]:
+    headers = {"Authorization": caller.credentials.consumer_key}
+    answered = (await caller.request("GET", f"{root}{path}", headers=headers)).json()
+    files: list[str] = answered["data"]["filesPaths"]
+    assert all(file.startswith(answered["data"]["baseFolder"]) for file in files)
+    return files
+
+
+async def test_the_list_needs_an_access_token_and_no_login() -> None:
+    async with visiting() as caller:
+        url = f"{caller.exchange.base_url}{FILE_PATHS}"
+        assert (await caller.request("GET", url)).status == 401
+        expected = await addresses(caller, caller.exchange.base_url)
+        # Before the login answer there is no base URL, and clients fall back on the login host.
+        assert await addresses(caller, caller.exchange.login_url) == expected
+        for older in ("/Files/1.0/masterscrip/v2", "/apim/files/2.0/masterscrip/v1"):
+            path = f"{older}/file-paths"
+            assert await addresses(caller, caller.exchange.base_url, path) == expected
+
+
+async def test_an_address_names_its_day_and_one_segment_only() -> None:
+    async with visiting() as caller:
+        files = await addresses(caller, caller.exchange.base_url)
+        assert all("/2026-11-23/" in file for file in files)
+        named = [[segment for segment in Segment if segment in file] for file in files]
+        assert all(len(segments) == 1 for segments in named)
+        assert {segments[0] for segments in named} == {row.segment for row in DEFAULT_LISTINGS}
+
+
+async def test_the_files_list_what_trades() -> None:
+    async with visiting() as caller:
+        listed: set[tuple[str, str, str]] = set()
+        for url in await addresses(caller, caller.exchange.base_url):
+            answered = await caller.request("GET", url)
+            assert answered.headers["Content-Type"] == "text/csv"
+            read = parse_scripmaster(answered.body, date(2026, 11, 23))
+            assert read.bad_rows == ()
+            listed |= {(row.segment, row.token, row.symbol) for row in read.instruments}
+        assert listed == {(row.segment, row.token, row.symbol) for row in DEFAULT_LISTINGS}
+
+
+async def test_a_file_that_is_not_there_is_not_found() -> None:
+    async with visiting() as caller:
+        folder = f"{caller.exchange.login_url}/scripmaster/v1/prod/2026-11-23"
+        assert (await caller.request("GET", f"{folder}/nse_xx.csv")).status == 404
+
+
+SHARE = Instrument(
+    segment=Segment.BSE_CM,
+    token="500001",
+    symbol="ACME",
+    name="ACME",
+    lot_size=5,
+    tick_size=0.05,
+    lower_band=90.0,
+    upper_band=110.15,
+    freeze_quantity=1000,
+)
+INDEX = Instrument(segment=Segment.BSE_CM, token="1", symbol="SENSEX", name="SENSEX", tick_size=0.0)
+
+
+async def test_a_file_of_the_brokers_decides_what_trades(tmp_path: Path) -> None:
+    path = tmp_path / "broker.csv"
+    path.write_bytes(write_scripmaster([SHARE, INDEX]))
+    async with trading(scripmaster=[path]) as caller:
+        market = caller.exchange.market
+        listing = market.listing(Segment.BSE_CM, "ACME")
+        assert listing is not None
+        assert market.listing(Segment.BSE_CM, "SENSEX") is None
+        assert market.listing(Segment.NSE_CM, "ITBEES-EQ") is None
+        assert (listing.lot_size, listing.tick, listing.freeze_quantity) == (5, 5, 1000)
+        assert (listing.lower_band, listing.base_price, listing.upper_band) == (9000, 10005, 11015)
+        await caller.placed(es="bse_cm", ts="ACME", pr="95.00")
+        assert (await caller.book())[0]["ordSt"] == "open"
+        (url,) = await addresses(caller, caller.exchange.base_url)
+        assert url.endswith("/bse_cm-v1.csv")
+        assert (await caller.request("GET", url)).body == path.read_bytes()
+
+
+async def test_a_file_without_anything_to_trade_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "indices.csv"
+    path.write_bytes(write_scripmaster([INDEX]))
+    with pytest.raises(UsageError, match="no row that could trade"):
+        async with Exchange(scripmaster=[path]):
+            pass
+
+
+@pytest.mark.skipif(not REAL_FILE.exists(), reason="the broker's file is not here")
+async def test_the_brokers_real_file_trades_and_is_served_as_it_is() -> None:
+    async with trading(scripmaster=[REAL_FILE]) as caller:
+        assert caller.exchange.market.listing_by_token(Segment.NSE_CM, "26000") is None
+        listing = caller.exchange.market.listing(Segment.NSE_CM, "PAGEIND-EQ")
+        assert listing is not None
+        assert (listing.lower_band, listing.upper_band) == (3_392_995, 4_146_985)
+        await caller.placed(ts="M&MFIN-N1", pr="1000.00", qt="1")
+        (row,) = await caller.book()
+        assert row["trdSym"] == "M&MFIN-N1"
+        holdings = (await caller.get("/portfolio/v1/holdings")).json()["data"]
+        assert holdings[0]["exchangeIdentifier"] == "19084"
+        (url,) = await addresses(caller, caller.exchange.base_url)
+        assert (await caller.request("GET", url)).body == REAL_FILE.read_bytes()

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import csv
+from datetime import date, timedelta
+
+import pytest
+from conftest import SHARED
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neo_async.errors import ProtocolError
+from neo_async.model.enums import Segment
+from neo_async.model.instruments import Instrument
+from neo_async.wire.scripmaster import HEADER, parse_scripmaster, write_scripmaster
+
+REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"
+real_file = pytest.mark.skipif(not REAL_FILE.exists(), reason="the broker's file is not here")
+
+TODAY = date(2026, 6, 1)
+COLUMNS = [name.strip(" ;") for name in HEADER.split(",")]
+
+SHARE = Instrument(
+    segment=Segment.NSE_CM,
+    token="19084",
+    symbol="ITBEES-EQ",
+    name="ITBEES",
+    series="EQ",
+    description="NIP IND ETF IT",
+    isin="INF204KB15V2",
+    tick_size=0.01,
+    freeze_quantity=3312133,
+    lower_band=24.15,
+    upper_band=36.22,
+)
+OPTION = Instrument(
+    segment=Segment.NSE_FO,
+    token="71472",
+    symbol="NIFTY26JUN22250CE",
+    name="NIFTY",
+    series="XX",
+    kind="OPTIDX",
+    lot_size=65,
+    expiry=date(2026, 6, 30),
+    strike=22250.0,
+    option_type="CE",
+)
+
+
+def file_with(*rows: dict[str, str], of: Instrument = SHARE) -> str:
+    """A file of rows like one instrument's, with some columns changed."""
+    lines = write_scripmaster([of]).decode().splitlines()
+    template = dict(zip(COLUMNS, lines[1].split(","), strict=True))
+    changed = [
+        ",".join((template | {"pSymbol": str(n)} | row).values()) for n, row in enumerate(rows)
+    ]
+    return "\n".join([lines[0], *changed])
+
+
+def read_one(of: Instrument = SHARE, **columns: str) -> Instrument:
+    read = parse_scripmaster(file_with(columns, of=of), TODAY)
+    assert read.bad_rows == ()
+    (instrument,) = read.instruments
+    return instrument
+
+
+def reason(of: Instrument = SHARE, **columns: str) -> str:
+    read = parse_scripmaster(file_with(columns, of=of), TODAY)
+    assert read.instruments == ()
+    (bad,) = read.bad_rows
+    assert bad.line == 2
+    return bad.reason
+
+
+# --- the real file ------------------------------------------------------------------------------
+
+
+@real_file
+def test_the_header_is_the_brokers_blanks_included() -> None:
+    with REAL_FILE.open() as file:
+        assert file.readline() == f"{HEADER}\n"
+    assert len(COLUMNS) == 78
+
+
+@real_file
+def test_every_row_of_the_real_file_is_read() -> None:
+    read = parse_scripmaster(REAL_FILE.read_bytes(), date(2023, 4, 14))
+    assert len(read.instruments) == 7532
+    assert read.bad_rows == ()
+    by_symbol = {row.symbol: row for row in read.instruments}
+    assert by_symbol["ITBEES-EQ"] == SHARE
+    assert by_symbol["NHIT-BL"].freeze_quantity is None
+    assert by_symbol["M&MFIN-N1"].name == "M&MFIN"
+    # Above 9,999.99 rupees the columns in paise are rounded to six digits; the text is not.
+    page = by_symbol["PAGEIND-EQ"]
+    assert (page.lower_band, page.upper_band) == (33929.95, 41469.85)
+
+
+@real_file
+def test_indices_have_no_tick_and_no_band() -> None:
+    read = parse_scripmaster(REAL_FILE.read_bytes(), date(2023, 4, 14))
+    indices = [row for row in read.instruments if row.tick_size == 0]
+    assert {row.token for row in indices} == {"26000", "26009", "26037", "26074"}
+    assert all(row.lower_band is None and row.upper_band is None for row in indices)
+    assert all(row.lot_size >= 1 for row in indices)
+
+
+@real_file
+def test_the_real_file_survives_being_written_and_read_again() -> None:
+    read = parse_scripmaster(REAL_FILE.read_bytes(), date(2023, 4, 14))
+    assert parse_scripmaster(write_scripmaster(read.instruments), date(2023, 4, 14)) == read
+
+
+@real_file
+def test_what_is_written_has_the_real_files_values() -> None:
+    today = date(2023, 4, 14)
+    real = REAL_FILE.read_text()
+    written = write_scripmaster(parse_scripmaster(real, today).instruments).decode()
+    same = (
+        *("pSymbol", "pGroup", "pExchSeg", "pInstType", "pSymbolName", "pTrdSymbol", "pOptionType"),
+        *("pISIN", "pDesc", "dTickSize", "lExpiryDate", "pExpiryDate", "lPrecision"),
+        *("dStrikePrice", "pExchange", "iBoardLotQty", "pSettlementType"),
+    )
+    for theirs, ours in zip(
+        csv.reader(real.splitlines()), csv.reader(written.splitlines()), strict=True
+    ):
+        a, b = dict(zip(COLUMNS, theirs, strict=True)), dict(zip(COLUMNS, ours, strict=True))
+        assert {name: a[name] for name in same} == {name: b[name] for name in same}
+
+
+# --- scales ---------------------------------------------------------------------------------------
+
+
+def test_money_is_paise_and_strikes_are_hundredfold() -> None:
+    assert read_one(dTickSize="5").tick_size == 0.05
+    assert read_one(dTickSize="0.25").tick_size == 0.0025
+    assert read_one(of=OPTION, dStrikePrice="2010000.0").strike == 20100.0
+
+
+@pytest.mark.parametrize(
+    ("text", "lower", "upper", "band"),
+    [
+        ("16.65-20.35", "1665", "2035", (16.65, 20.35)),
+        ("33929.95-41469.85", "3.393e+06", "4.14698e+06", (33929.95, 41469.85)),
+        ("", "1665", "2035", (16.65, 20.35)),
+        ("high-low", "1665", "2035", (16.65, 20.35)),
+        ("", "1.0221e+06", "1.0231e+06", (10221.0, 10231.0)),
+        ("", "0", "0", (None, None)),
+        ("", "-1", "-1", (None, None)),
+        ("", "", "", (None, None)),
+    ],
+)
+def test_a_band_is_the_text_or_else_the_columns(
+    text: str, lower: str, upper: str, band: tuple[float | None, float | None]
+) -> None:
+    read = read_one(pCreditRating=text, dLowPriceRange=lower, dHighPriceRange=upper)
+    assert (read.lower_band, read.upper_band) == band
+
+
+@pytest.mark.parametrize(
+    ("segment", "number", "expiry"),
+    [
+        # Seconds since 1980 in India.
+        ("nse_fo", "1467297000", date(2026, 6, 30)),
+        ("nse_fo", "1456410600", date(2026, 2, 24)),
+        # Plain Unix seconds at the end of a UTC day, which is the next day in India.
+        ("mcx_fo", "1778803199", date(2026, 5, 14)),
+        ("bse_fo", "1782777599", date(2026, 6, 29)),
+        # The other segment's scale, as nothing else is near today.
+        ("nse_fo", "1782777599", date(2026, 6, 29)),
+        ("bse_fo", "1467297000", date(2026, 6, 30)),
+    ],
+)
+def test_an_expiry_counts_from_its_segments_epoch(segment: str, number: str, expiry: date) -> None:
+    today = expiry - timedelta(days=3)
+    text = file_with({"pExchSeg": segment, "lExpiryDate": number}, of=OPTION)
+    assert parse_scripmaster(text, today).instruments[0].expiry == expiry
+    again = {"pExchSeg": segment, "lExpiryDate": "-1", "pExpiryDate": number}
+    assert parse_scripmaster(file_with(again, of=OPTION), today).instruments[0].expiry == expiry
+
+
+def test_minus_one_means_none() -> None:
+    read = read_one(lLotSize="-1", lMultiplier="-1", lExpiryDate="-1", dStrikePrice="-1")
+    assert (read.lot_size, read.multiplier, read.expiry, read.strike) == (1, 1, None, None)
+    assert read_one(lFreezeQty="99999999").freeze_quantity is None
+    assert read_one(lFreezeQty="0").freeze_quantity is None
+
+
+def test_a_future_has_no_strike_and_no_option_type() -> None:
+    read = read_one(of=OPTION, pInstType="FUTIDX", pOptionType="XX", dStrikePrice="-1")
+    assert (read.strike, read.option_type) == (None, "")
+
+
+def test_stray_blanks_are_dropped() -> None:
+    assert read_one(pSymbolName="ITBEES   ", pTrdSymbol=" ITBEES-EQ").name == "ITBEES"
+
+
+# --- rows and files that are not as they should be ------------------------------------------------
+
+
+def test_a_bad_row_is_named_and_spoils_no_other() -> None:
+    text = file_with({}, {"dTickSize": "five"}, {}, {"pSymbol": "77", "pTrdSymbol": ""}, {})
+    read = parse_scripmaster(text, TODAY)
+    assert [row.token for row in read.instruments] == ["0", "2", "4"]
+    assert [(bad.line, bad.token) for bad in read.bad_rows] == [(3, "1"), (5, "77")]
+
+
+def test_the_reason_says_what_is_wrong() -> None:
+    assert reason(pSymbol="") == "no token"
+    assert reason(pTrdSymbol="") == "no trading symbol"
+    assert "'nse_xx'" in reason(pExchSeg="nse_xx")
+    assert "'many'" in reason(lLotSize="many")
+    assert reason(of=OPTION, lExpiryDate="-1", pExpiryDate="") == "a derivative without an expiry"
+    assert reason(of=OPTION, dStrikePrice="-1") == "an option without a strike"
+    assert reason(of=OPTION, lExpiryDate="86400") == (
+        "expiry 86400 is 1980-01-02 or 1970-01-02, neither of them near 2026-06-01"
+    )
+    assert "79 columns" in reason(pDesc="ACME, INC")
+
+
+def test_a_token_is_good_once() -> None:
+    read = parse_scripmaster(file_with({"pSymbol": "1"}, {"pSymbol": "1"}), TODAY)
+    assert len(read.instruments) == 1
+    assert [bad.reason for bad in read.bad_rows] == ["the token is that of an earlier row"]
+
+
+def test_quotes_are_understood_and_a_stray_one_spoils_its_own_row_only() -> None:
+    quoted = parse_scripmaster(file_with({"pDesc": '"ACME, INC"'}), TODAY)
+    assert quoted.instruments[0].description == "ACME, INC"
+    stray = parse_scripmaster(file_with({"pDesc": '"ACME'}, {}), TODAY)
+    assert [row.token for row in stray.instruments] == ["1"]
+    assert [bad.token for bad in stray.bad_rows] == ["0"]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "1e400", "9" * 5000])
+def test_a_number_out_of_this_world_spoils_its_row_only(number: str) -> None:
+    for column in ("dTickSize", "lLotSize", "lPrecision", "lFreezeQty", "lMultiplier"):
+        assert reason(**{column: number})
+    assert reason(of=OPTION, lExpiryDate=number)
+    assert reason(of=OPTION, dStrikePrice=number)
+    assert reason(pCreditRating="", dLowPriceRange="1", dHighPriceRange=number)
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    read = read_one(of=OPTION, lLotSize="65.0", lExpiryDate="1467297000.0", lFreezeQty="1755.0")
+    assert (read.lot_size, read.expiry, read.freeze_quantity) == (65, date(2026, 6, 30), 1755)
+    assert reason(lLotSize="65.5") == "'65.5' is not a whole number"
+
+
+def test_byte_order_mark_and_windows_line_ends_do_no_harm() -> None:
+    content = b"\xef\xbb\xbf" + write_scripmaster([SHARE]).replace(b"\n", b"\r\n") + b"\r\n"
+    read = parse_scripmaster(content, TODAY)
+    assert (read.instruments, read.bad_rows) == ((SHARE,), ())
+
+
+@pytest.mark.parametrize("content", ["", "<html></html>", HEADER.replace("pTrdSymbol", "symbol")])
+def test_a_file_that_is_none_is_a_protocol_error(content: str) -> None:
+    with pytest.raises(ProtocolError, match=r"header lacks .*pTrdSymbol"):
+        parse_scripmaster(content, TODAY)
+
+
+# --- both ways ------------------------------------------------------------------------------------
+
+words = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789&-", min_size=1, max_size=12)
+cents = st.integers(1, 10_000_000).map(lambda paise: paise / 100)
+
+
+@st.composite
+def instruments(draw: st.DrawFn) -> Instrument:
+    segment = draw(st.sampled_from(Segment))
+    option_type, kind, strike, expiry = "", "", None, None
+    if not segment.is_cash:
+        kind = draw(st.sampled_from(["FUTIDX", "FUTSTK", "OPTIDX", "OPTSTK"]))
+        expiry = TODAY + timedelta(days=draw(st.integers(-7, 8 * 365)))
+        if kind.startswith("OPT"):
+            option_type = draw(st.sampled_from(["CE", "PE"]))
+            strike = draw(cents)
+    bands = draw(st.none() | st.tuples(cents, cents))
+    return Instrument(
+        segment=segment,
+        token=draw(st.integers(1, 10**6).map(str)),
+        symbol=draw(words),
+        name=draw(words),
+        series=draw(st.sampled_from(["", "EQ", "BE", "XX"])),
+        kind=kind,
+        description=draw(words),
+        isin=draw(words),
+        lot_size=draw(st.integers(1, 10**6)),
+        tick_size=draw(st.sampled_from([0.0, 0.01, 0.05, 0.1, 0.0025, 1.0])),
+        precision=draw(st.sampled_from([2, 4])),
+        multiplier=draw(st.integers(1, 1000)),
+        expiry=expiry,
+        strike=strike,
+        option_type=option_type,
+        freeze_quantity=draw(st.none() | st.integers(1, 10**7)),
+        lower_band=bands and min(bands),
+        upper_band=bands and max(bands),
+    )
+
+
+@given(st.lists(instruments(), unique_by=lambda row: row.token, max_size=5))
+def test_what_is_written_is_read_back(rows: list[Instrument]) -> None:
+    read = parse_scripmaster(write_scripmaster(rows), TODAY)
+    assert (list(read.instruments), read.bad_rows) == (rows, ())
+
+
+@given(st.text(max_size=200), st.integers(0, 80))
+def test_no_row_is_ever_fatal(noise: str, commas: int) -> None:
+    read = parse_scripmaster(f"{HEADER}\n{noise}{',' * commas}", TODAY)
+    assert read.instruments == ()
