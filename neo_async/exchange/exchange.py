@@ -101,6 +101,7 @@ class Exchange:
         async with contextlib.AsyncExitStack() as stack:
             # Bound before anything is built: the addresses that callers get name the port.
             listener = stack.enter_context(_listen(self._host, self._port))
+            stack.callback(self._forget)
             self._parts = self._build(catalogue, listener.getsockname()[1])
             server = web.Server(self._handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_TIMEOUT)
@@ -118,10 +119,7 @@ class Exchange:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            await self._closing.aclose()
-        finally:
-            self._parts = None
+        await self._closing.aclose()
 
     def __repr__(self) -> str:
         where = self._parts.root_url if self._parts else "closed"
@@ -230,6 +228,9 @@ class Exchange:
         for account in others:
             market.open_account(account.ucc, cash=self._cash)
         return market
+
+    def _forget(self) -> None:
+        self._parts = None
 
     # --- while it runs ------------------------------------------------------------------------
 
