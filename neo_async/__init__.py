@@ -11,54 +11,121 @@ async with NeoClient(Credentials.from_env()) as neo:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from neo_async.client import NeoClient
-from neo_async.config import Credentials, Endpoints, PoolLimits, RateLimits, Timeouts
-from neo_async.errors import (
-    AnswerLost,
-    BrokerError,
-    ClockSkew,
-    DuplicateTag,
-    InsufficientFunds,
-    InvalidOrder,
-    LoginFailed,
-    NeoError,
-    NotLoggedIn,
-    NotSent,
-    OrderAlreadyFinal,
-    OutcomeUnknown,
-    ProtocolError,
-    RateLimited,
-    Rejected,
-    ServerError,
-    SessionEnded,
-    StaticIpRefused,
-    TransportError,
-    UsageError,
-    WrongMpin,
-    WrongTotp,
-)
-from neo_async.model.enums import (
-    Level,
-    OffsetKind,
-    OrderStatus,
-    OrderType,
-    Product,
-    Segment,
-    Side,
-    Validity,
-)
-from neo_async.model.instruments import Instrument
-from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Trade
-from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position
-from neo_async.tracking import Order, OrderChange
+if TYPE_CHECKING:
+    from neo_async.client import NeoClient
+    from neo_async.config import Credentials, Endpoints, PoolLimits, RateLimits, Timeouts
+    from neo_async.errors import (
+        AnswerLost,
+        BrokerError,
+        ClockSkew,
+        DuplicateTag,
+        InsufficientFunds,
+        InvalidOrder,
+        LoginFailed,
+        NeoError,
+        NotLoggedIn,
+        NotSent,
+        OrderAlreadyFinal,
+        OutcomeUnknown,
+        ProtocolError,
+        RateLimited,
+        Rejected,
+        ServerError,
+        SessionEnded,
+        StaticIpRefused,
+        TransportError,
+        UsageError,
+        WrongMpin,
+        WrongTotp,
+    )
+    from neo_async.model.enums import (
+        Level,
+        OffsetKind,
+        OrderStatus,
+        OrderType,
+        Product,
+        Segment,
+        Side,
+        Validity,
+    )
+    from neo_async.model.instruments import Instrument
+    from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Trade
+    from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position
+    from neo_async.tracking import Order, OrderChange
 
 __version__ = "0.1.0"
 
 T = TypeVar("T")
+
+
+_HOMES = {
+    "NeoClient": "neo_async.client",
+    "Credentials": "neo_async.config",
+    "Endpoints": "neo_async.config",
+    "PoolLimits": "neo_async.config",
+    "RateLimits": "neo_async.config",
+    "Timeouts": "neo_async.config",
+    "AnswerLost": "neo_async.errors",
+    "BrokerError": "neo_async.errors",
+    "ClockSkew": "neo_async.errors",
+    "DuplicateTag": "neo_async.errors",
+    "InsufficientFunds": "neo_async.errors",
+    "InvalidOrder": "neo_async.errors",
+    "LoginFailed": "neo_async.errors",
+    "NeoError": "neo_async.errors",
+    "NotLoggedIn": "neo_async.errors",
+    "NotSent": "neo_async.errors",
+    "OrderAlreadyFinal": "neo_async.errors",
+    "OutcomeUnknown": "neo_async.errors",
+    "ProtocolError": "neo_async.errors",
+    "RateLimited": "neo_async.errors",
+    "Rejected": "neo_async.errors",
+    "ServerError": "neo_async.errors",
+    "SessionEnded": "neo_async.errors",
+    "StaticIpRefused": "neo_async.errors",
+    "TransportError": "neo_async.errors",
+    "UsageError": "neo_async.errors",
+    "WrongMpin": "neo_async.errors",
+    "WrongTotp": "neo_async.errors",
+    "Level": "neo_async.model.enums",
+    "OffsetKind": "neo_async.model.enums",
+    "OrderStatus": "neo_async.model.enums",
+    "OrderType": "neo_async.model.enums",
+    "Product": "neo_async.model.enums",
+    "Segment": "neo_async.model.enums",
+    "Side": "neo_async.model.enums",
+    "Validity": "neo_async.model.enums",
+    "Instrument": "neo_async.model.instruments",
+    "Bracket": "neo_async.model.orders",
+    "HistoryRow": "neo_async.model.orders",
+    "OrderRequest": "neo_async.model.orders",
+    "OrderRow": "neo_async.model.orders",
+    "Trade": "neo_async.model.orders",
+    "Holding": "neo_async.model.portfolio",
+    "Limits": "neo_async.model.portfolio",
+    "OrderMargin": "neo_async.model.portfolio",
+    "Position": "neo_async.model.portfolio",
+    "Order": "neo_async.tracking",
+    "OrderChange": "neo_async.tracking",
+}
+"""Where each public name lives. It is imported when first asked for: `import neo_async` alone costs
+neither aiohttp's start-up time nor its memory."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'neo_async' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -66,6 +133,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     try:
         import uvloop
     except ImportError:  # Windows
+        import asyncio
+
         return asyncio.run(main)
     return uvloop.run(main)
 

@@ -7,6 +7,7 @@ session and a 429 are dealt with in one place.
 from __future__ import annotations
 
 import asyncio
+import base64
 import binascii
 import logging
 import time
@@ -76,7 +77,7 @@ class SessionManager:
         self._session: Session | None = None
         self._heads: dict[str, bytes] = {}
         self._renewal: asyncio.Task[None] | None = None
-        self._last_step = -1
+        self._used_code = ""
         self.renewals = 0
         """Times the session was renewed because the broker had ended it."""
 
@@ -212,7 +213,10 @@ class SessionManager:
     # --- login --------------------------------------------------------------------------------
 
     async def _first_step(self, totp: str | None) -> LoginAnswer:
-        code = totp if totp is not None else await self._next_code()
+        code = await self._next_code() if totp is None else totp
+        if code == self._used_code:
+            raise UsageError("this TOTP code was used already: wait for the next one")
+        self._used_code = code
         form = LoginForm(
             mobileNumber=self._credentials.mobile_number, ucc=self._credentials.ucc, totp=code
         )
@@ -269,22 +273,14 @@ class SessionManager:
         """A TOTP code that was not used before: at most one per step of 30 s."""
         if not self._credentials.totp_secret:
             raise UsageError("no TOTP secret in the credentials: hand a code to login(totp=…)")
-        try:
-            totp = pyotp.TOTP(self._credentials.totp_secret)
-            totp.at(0)
-        except (binascii.Error, ValueError):
-            raise UsageError(
-                "totp_secret is not base32 (letters A-Z and digits 2-7): copy it from the page "
-                "that showed the QR code"
-            ) from None
-        step = int(self._clock() // TOTP_STEP)
-        if step <= self._last_step:
-            step = self._last_step + 1
-            wait = step * TOTP_STEP - self._clock()
+        totp = _authenticator(self._credentials.totp_secret)
+        code = totp.at(int(self._clock()))
+        while code == self._used_code:
+            wait = TOTP_STEP - self._clock() % TOTP_STEP
             log.info("waiting %.0f s for a TOTP code that was not used yet", wait)
             await asyncio.sleep(wait)
-        self._last_step = step
-        return totp.at(step * TOTP_STEP)
+            code = totp.at(int(self._clock()))
+        return code
 
     def _skew(self, answer: Answer) -> float:
         """Seconds by which our clock is ahead of the broker's, as its Date header tells it."""
@@ -353,6 +349,21 @@ class SessionManager:
         head = ("\r\n".join(lines) + "\r\nContent-Length: ").encode("latin-1")
         self._heads[endpoint.name] = head
         return head
+
+
+def _authenticator(secret: str) -> pyotp.TOTP:
+    """Raises UsageError when the secret is none."""
+    try:
+        text = "".join(secret.split()).replace("-", "").rstrip("=").upper()
+        key = base64.b32decode(text + "=" * (-len(text) % 8))
+    except binascii.Error:
+        raise UsageError(
+            "totp_secret is not base32 (letters A-Z and digits 2-7): copy it from the page that "
+            "showed the QR code"
+        ) from None
+    # pyotp insists on 112 bits, while authenticator secrets of 80 are common and not the user's
+    # choice. HMAC fills short keys up with zeros itself, so these change no code.
+    return pyotp.TOTP(base64.b32encode(key.ljust(20, b"\0")).decode())
 
 
 def _as(kind: type[BrokerError], error: BrokerError) -> BrokerError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 import httptools
@@ -21,12 +21,40 @@ MAX_BODY = 8 << 20
 """Bytes of the largest answer to an order request that is read; the real ones have 60."""
 
 
+class RawHeaders(Mapping[str, str]):
+    """Headers as they came, made readable when somebody reads them: of an order's answer nobody
+    does, unless something is wrong."""
+
+    __slots__ = ("_raw", "_text")
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+        self._text: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> str:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def _read(self) -> dict[str, str]:
+        if self._text is None:
+            self._text = {
+                name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._raw
+            }
+        return self._text
+
+
 class Connection(asyncio.Protocol):
     """`on_idle` is called whenever it is ready for a request, `on_lost` once, when it is gone."""
 
     __slots__ = (
         "_body",
         "_deadline",
+        "_encoding",
         "_framed",
         "_headers",
         "_loop",
@@ -59,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._status = 0
         self._framed = False
+        self._encoding = ""
         self.requests = 0
         """Requests handed to the socket so far."""
 
@@ -135,11 +164,15 @@ class Connection(asyncio.Protocol):
         self._body = []
         self._size = 0
         self._framed = False
+        self._encoding = ""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
-        if len(name) in (14, 17) and name.lower() in (b"content-length", b"transfer-encoding"):
+        length = len(name)
+        if length in (14, 17) and name.lower() in (b"content-length", b"transfer-encoding"):
             self._framed = True
+        elif length == 16 and name.lower() == b"content-encoding":
+            self._encoding = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
@@ -161,21 +194,17 @@ class Connection(asyncio.Protocol):
     def _complete(self, *, keep: bool) -> None:
         turn, self._turn = self._turn, None
         status, self._status = self._status, 0
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._headers
-        }
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        encoding = headers.get("content-encoding", "identity")
-        if encoding != "identity":
+        if self._encoding:
             try:
-                body = _decompress(body, encoding)
+                body = _decompress(body, self._encoding)
             except (zlib.error, ValueError) as error:
                 self._turn = turn
-                self._fail(f"the answer cannot be decompressed ({encoding}): {error}")
+                self._fail(f"the answer cannot be decompressed ({self._encoding}): {error}")
                 return
         assert turn is not None
         if not turn.done():
-            turn.set_result(Answer(status, headers, body))
+            turn.set_result(Answer(status, RawHeaders(self._headers), body))
         if keep:
             self._on_idle(self)
         else:
@@ -192,6 +221,8 @@ class Connection(asyncio.Protocol):
 
 
 def _decompress(body: bytes, encoding: str) -> bytes:
+    if encoding == "identity":
+        return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise ValueError("unknown content encoding")
     inflate = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, by its header

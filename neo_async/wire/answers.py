@@ -86,6 +86,8 @@ def failure(answer: Answer) -> NeoError:
 def _kind(status: int, code: int | None, text: str) -> type[BrokerError]:
     if code == 5204 and "already exists" not in text.lower():
         return Rejected  # the same code also means "Bad Input" on a cancel
+    if code == 1006 and "exchange" in text.lower():
+        return Rejected  # the same code also means an invalid exchange on a placement
     if code in _BY_CODE:
         return _BY_CODE[code]
     if status >= 500:
