@@ -1,0 +1,152 @@
+"""What the market feed delivers. Prices are rupees, times Unix seconds, quantities units."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from neo_async.model.enums import Level
+
+
+class LiteTick(msgspec.Struct, frozen=True, gc=False):
+    """Mini touch line: `Level.LITE`."""
+
+    level: ClassVar[int] = Level.LITE
+
+    instrument: str
+    """`nse_cm|11536`: segment and exchange token, as subscribed."""
+    symbol: str
+    """Trading symbol; empty until the server has named it."""
+    last_price: float
+    last_trade_time: int
+    last_quantity: int
+    close: float
+    """Previous close."""
+    change: float
+    """Since the previous close."""
+    change_percent: float
+    lot_size: int
+    precision: int
+    """Decimals of a price."""
+    multiplier: int
+    received_ns: int
+    """Unix nanoseconds at which the frame arrived here."""
+
+
+class DepthRow(msgspec.Struct, frozen=True, gc=False):
+    """One price level of a book."""
+
+    quantity: int
+    price: float
+    orders: int
+
+
+class ScripTick(msgspec.Struct, frozen=True):
+    """The day's picture with the best bid and ask (`Level.SCRIP`), five of each (`Level.DEPTH`) or
+    more (`Level.FULL_DEPTH`)."""
+
+    instrument: str
+    symbol: str
+    level: int
+    last_price: float
+    last_trade_time: int
+    """0 when it has not traded."""
+    last_update_time: int
+    last_quantity: int
+    open: float
+    high: float
+    low: float
+    close: float
+    """Previous close."""
+    average_price: float
+    volume: int
+    """Of the day; tells what a conflated feed left out."""
+    value: float
+    """Traded value of the day."""
+    total_buy_quantity: int
+    total_sell_quantity: int
+    open_interest: int
+    change: float
+    change_percent: float
+    upper_circuit: float
+    lower_circuit: float
+    year_high: float
+    year_low: float
+    lot_size: int
+    precision: int
+    multiplier: int
+    is_auction: bool
+    bids: tuple[DepthRow, ...]
+    """Best first."""
+    asks: tuple[DepthRow, ...]
+    received_ns: int
+
+
+class IndexTick(msgspec.Struct, frozen=True, gc=False):
+    instrument: str
+    """As subscribed: `nse_cm|Nifty 50` or `nse_cm|26000`."""
+    symbol: str
+    name: str
+    """`Nifty 50`."""
+    token: int
+    last_price: float
+    """Value of the index."""
+    last_trade_time: int
+    open: float
+    high: float
+    low: float
+    close: float
+    change: float
+    change_percent: float
+    year_high: float
+    year_low: float
+    precision: int
+    multiplier: float
+    received_ns: int
+
+
+class MarketState(IntEnum):
+    """`status_code` of a market status message."""
+
+    OPEN = 1
+    CLOSED = 2
+    PREOPEN_ENDING = 3
+    PREOPEN_ENDED = 4
+    AUCTION_CHANGED = 5
+    CLOSING_STARTED = 6
+    CLOSING_ENDED = 7
+    CLOSED_FOR_AUCTION = 8
+    PRICE_BAND_REVISED = 9
+    AUCTION_STARTED = 10
+    MARKET_ORDERS_RESTRICTED = 11
+    AUCTION_ENDED = 12
+
+
+class MarketStatus(msgspec.Struct, frozen=True, gc=False):
+    segment: str
+    code: int
+    """A `MarketState`, or a number that is not documented."""
+    text: str
+    received_ns: int
+
+    @property
+    def instrument(self) -> str:
+        """The segment: what this message is about."""
+        return self.segment
+
+
+class AuctionTick(msgspec.Struct, frozen=True, gc=False):
+    """Reference price and imbalance of the closing call auction."""
+
+    instrument: str
+    symbol: str
+    reference_price: float
+    imbalance_quantity: int
+    """Positive when more is bid than offered."""
+    imbalance_at_market: int
+    received_ns: int
+
+
+Tick: TypeAlias = LiteTick | ScripTick | IndexTick | MarketStatus | AuctionTick

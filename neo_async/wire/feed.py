@@ -1,0 +1,677 @@
+"""The market feed's `native_batch` protocol, both ways: text frames of the control plane and binary
+packets of the data plane.
+
+A binary message holds packets end to end, little-endian and packed, each of which begins with its
+own length. A cut tail or a nonsense length ends the message without an error, as the broker's own
+client has it. Prices are integers over the divider of their exchange, which the authentication
+answer gives.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from neo_async.errors import ProtocolError
+from neo_async.model.enums import Level
+from neo_async.model.ticks import (
+    AuctionTick,
+    DepthRow,
+    IndexTick,
+    LiteTick,
+    MarketState,
+    MarketStatus,
+    ScripTick,
+    Tick,
+)
+
+EXCHANGE_IDS: Final[Mapping[str, int]] = {
+    "none": 0,
+    "nse_cm": 1,
+    "nse_fo": 2,
+    "cde_fo": 3,
+    "nse_com": 4,
+    "bse_cm": 5,
+    "bse_fo": 6,
+    "bse_cd": 7,
+    "bse_co": 8,
+    "mcx_fo": 9,
+    "ncd_co": 10,
+}
+DIVIDERS: Final[Mapping[str, int]] = {
+    "nse_cm": 100,
+    "nse_fo": 100,
+    "cde_fo": 10_000_000,
+    "nse_com": 10_000,
+    "bse_cm": 100,
+    "bse_fo": 100,
+    "bse_cd": 10_000_000,
+    "bse_co": 10_000,
+    "mcx_fo": 100,
+    "ncd_co": 1,
+}
+"""Usual dividers; those of the authentication answer win."""
+
+DEFAULT_DIVIDER = 100
+
+AUTH_OK = 1117
+AUTH_CONNECTED = 1119
+"""The same body as 1117, seen as the only answer in production."""
+AUTH_FAILED = 1120
+ACKNOWLEDGED = 1109
+
+MARKET_OPENED = 6511
+MARKET_CLOSED = 6521
+INDEX = 7207
+PICTURE = 7208
+STATUS = 105
+AUCTION = 104
+
+# length u16, code u16, exchange i8, level u8, auction flag u8, sequence u8, bitmask length u8
+HEADER = struct.Struct("<HHbBBBB")
+# token u32, last trade time i64, last price u32, last quantity i64, close u32, change % i32,
+# change i32, lot u32, precision u8, multiplier u32
+LITE = struct.Struct("<HHbBBBB IqIqIiiIBI")
+# token, total buy, total sell, volume, last trade time, last update time, open, close, high, low,
+# last price, last quantity, average, indicative close, bids, asks, trading status, change %,
+# open interest, value f64, change, circuits, year's range, lot, precision, multiplier
+SCRIP = struct.Struct("<HHbBBBB IqqqqqIIIIIqIIIIhiIdiIIIIIBI")
+ROW = struct.Struct("<qii")
+# token, open, close, high, low, value, time u64, year's range, change %, market cap f64,
+# precision u8, multiplier, name
+INDEX_PACKET = struct.Struct("<HHbBBBB IiiiiiQiiidBi21s")
+STATUS_PACKET = struct.Struct("<HHbBBBB H5s")
+AUCTION_PACKET = struct.Struct("<HHbBBBB IIqq")
+
+_LENGTH = struct.Struct("<H")
+_PICTURE_LEVELS = frozenset({2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH})
+
+
+class Stream(Enum):
+    """A kind of subscription; the value is the tail of its event names."""
+
+    LITE = "ScripsLite"
+    SCRIP = "Scrips"
+    DEPTH = "Depth"
+    FULL_DEPTH = "FullDepth"
+    INDEX = "Indices"
+    EXCHANGE = "Exchange"
+    """Market status of every segment; takes no instruments."""
+
+
+STREAM_OF_LEVEL: Final[Mapping[Level, Stream]] = {
+    Level.LITE: Stream.LITE,
+    Level.SCRIP: Stream.SCRIP,
+    Level.DEPTH: Stream.DEPTH,
+    Level.FULL_DEPTH: Stream.FULL_DEPTH,
+}
+
+
+# --- control plane ----------------------------------------------------------------------------
+
+
+class AuthFrame(msgspec.Struct, kw_only=True):
+    """First frame of a connection. Field names are the wire's own."""
+
+    user: str
+    """Client code."""
+    auth: str
+    """The sid of the login (not its token)."""
+    conn_req_time: int
+    """Unix milliseconds."""
+    sdk_date: str
+    """The same moment, ISO 8601 in UTC."""
+    format: str = "native_batch"
+    source: str = "NEOTRADEAPI"
+    platform: str = "Web"
+    version: str = "1.2.3"
+    sdk_version: float = 2
+    sessionValidation: bool = False  # noqa: N815
+
+
+class _Exchange(msgspec.Struct):
+    divider: int = DEFAULT_DIVIDER
+    value: int | None = None
+
+
+class _AckEntry(msgspec.Struct):
+    trading_symbols: str = ""
+    cas_status: int = 0
+
+
+class Control(msgspec.Struct):
+    """Any text frame of the server."""
+
+    message_code: int = 0
+    message: str = ""
+    error_code: int = 0
+    description: str = ""
+    format: str = "native_batch"
+    exchanges: dict[str, _Exchange] = {}
+    trading_symbols: dict[str, str] = {}
+    data: dict[str, _AckEntry] | None = None
+
+    @property
+    def symbols(self) -> dict[str, str]:
+        """Trading symbols by the text that was subscribed, from whichever map has them."""
+        found = {key: entry.trading_symbols for key, entry in (self.data or {}).items()}
+        return {**found, **self.trading_symbols}
+
+    @property
+    def text(self) -> str:
+        return self.message or self.description or f"message code {self.message_code}"
+
+
+_control = msgspec.json.Decoder(Control, strict=False)
+_json = msgspec.json.Encoder()
+
+
+def auth_frame(user: str, sid: str, *, now_ms: int, now_iso: str) -> str:
+    return _json.encode(
+        AuthFrame(user=user, auth=sid, conn_req_time=now_ms, sdk_date=now_iso)
+    ).decode()
+
+
+def subscription_frame(action: str, stream: Stream, instruments: Iterable[str] = ()) -> str:
+    """`action` is `subscribe`, `unsubscribe` or `snapshot`. One frame may carry any number."""
+    frame: dict[str, object] = {"event": f"{action}{stream.value}"}
+    if stream is not Stream.EXCHANGE:
+        frame["inputtoken"] = ",".join(instruments)
+        if action != "unsubscribe":
+            frame["ack_symbol"] = True
+    return _json.encode(frame).decode()
+
+
+def read_control(text: str | bytes) -> Control:
+    """Raises ProtocolError when the frame is not a JSON object of known shape."""
+    try:
+        return _control.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        body = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        raise ProtocolError(f"feed control frame: {error}", body=body) from error
+
+
+# --- data plane -------------------------------------------------------------------------------
+
+
+class _Listed(msgspec.Struct, gc=False):
+    """What a packet's exchange and token stand for."""
+
+    instrument: str
+    symbol: str
+    divider: int
+
+
+class FeedDecoder:
+    """Decodes the messages of one connection; knows its dividers and the names it was told."""
+
+    def __init__(self) -> None:
+        self._segments = {number: name for name, number in EXCHANGE_IDS.items()}
+        self._dividers = {EXCHANGE_IDS[name]: divider for name, divider in DIVIDERS.items()}
+        self._symbols: dict[str, str] = {}
+        self._listed: dict[tuple[int, int], _Listed] = {}
+        self.stray_bytes = 0
+        """Bytes at the end of messages that were no whole packet."""
+
+    def set_exchanges(self, control: Control) -> None:
+        """Take dividers (and numbers, where given) from an authentication answer."""
+        for name, exchange in control.exchanges.items():
+            number = EXCHANGE_IDS.get(name) if exchange.value is None else exchange.value
+            if number is not None:
+                self._segments[number] = name
+                self._dividers[number] = exchange.divider or DEFAULT_DIVIDER
+        self._listed.clear()
+
+    def set_symbols(self, symbols: Mapping[str, str]) -> None:
+        """Take trading symbols by subscribed text, from an acknowledgement or a subscription (then
+        with an empty symbol)."""
+        for instrument, symbol in symbols.items():
+            if symbol or instrument not in self._symbols:
+                self._symbols[instrument] = symbol
+        self._listed.clear()
+
+    def decode(self, message: bytes, received_ns: int) -> list[Tick]:
+        """Every tick of one binary message, in its order."""
+        ticks: list[Tick] = []
+        end = len(message)
+        at = 0
+        # A frame of nothing but mini touch lines is the commonest of busy feeds.
+        if end >= LITE.size and end % LITE.size == 0 and self._all_lite(message):
+            self._decode_lite(message, received_ns, ticks)
+            return ticks
+        view = memoryview(message)
+        while at + HEADER.size <= end:
+            size, code, exchange, level, auction, _, _ = HEADER.unpack_from(message, at)
+            if size < HEADER.size or at + size > end:
+                break
+            tick = self._packet(view, at, size, code, exchange, level, auction, received_ns)
+            if tick is not None:
+                ticks.append(tick)
+            at += size
+        self.stray_bytes += end - at
+        return ticks
+
+    def _all_lite(self, message: bytes) -> bool:
+        """Whether every packet is a mini touch line, by the bytes that those have in common."""
+        step = LITE.size
+        return (
+            message[0::step] == b"\x36" * (len(message) // step)
+            and not any(message[1::step])
+            and message[5::step] == b"\x01" * (len(message) // step)
+            and message[2::step] == b"\x28" * (len(message) // step)
+            and message[3::step] == b"\x1c" * (len(message) // step)
+        )
+
+    def _decode_lite(
+        self, message: bytes | memoryview, received_ns: int, ticks: list[Tick]
+    ) -> None:
+        listed_by_key = self._listed
+        append = ticks.append
+        for (
+            _,
+            _,
+            exchange,
+            _,
+            _,
+            _,
+            _,
+            token,
+            last_trade_time,
+            last_price,
+            last_quantity,
+            close,
+            change_percent,
+            change,
+            lot_size,
+            precision,
+            multiplier,
+        ) in LITE.iter_unpack(message):
+            listed = listed_by_key.get((exchange, token)) or self._list(exchange, token)
+            divider = listed.divider
+            append(
+                LiteTick(
+                    listed.instrument,
+                    listed.symbol,
+                    last_price / divider,
+                    last_trade_time,
+                    last_quantity,
+                    close / divider,
+                    change / divider,
+                    change_percent / 100,
+                    lot_size,
+                    precision,
+                    multiplier,
+                    received_ns,
+                )
+            )
+
+    def _packet(
+        self,
+        message: memoryview,
+        at: int,
+        size: int,
+        code: int,
+        exchange: int,
+        level: int,
+        auction: int,
+        received_ns: int,
+    ) -> Tick | None:
+        """One packet, or None when it is of no known kind, too short for its kind, or empty."""
+        if code in (MARKET_OPENED, MARKET_CLOSED):
+            state = MarketState.OPEN if code == MARKET_OPENED else MarketState.CLOSED
+            return MarketStatus(self._segment(exchange), state, "", received_ns)
+        if code == INDEX:
+            return self._index(message, at, size, received_ns)
+        if code == STATUS:
+            return self._status(message, at, size, received_ns)
+        if code == AUCTION:
+            return self._auction(message, at, size, received_ns)
+        if level == Level.LITE:
+            if size < LITE.size:
+                return None
+            one: list[Tick] = []
+            self._decode_lite(message[at : at + LITE.size], received_ns, one)
+            return one[0]
+        if level in _PICTURE_LEVELS:
+            return self._scrip(message, at, size, auction, received_ns)
+        return None
+
+    def _scrip(
+        self, message: memoryview, at: int, size: int, auction: int, received_ns: int
+    ) -> ScripTick | None:
+        if size < SCRIP.size:
+            return None
+        (
+            _,
+            _,
+            exchange,
+            level,
+            _,
+            _,
+            _,
+            token,
+            total_buy,
+            total_sell,
+            volume,
+            last_trade_time,
+            last_update_time,
+            open_,
+            close,
+            high,
+            low,
+            last_price,
+            last_quantity,
+            average,
+            _,
+            bid_count,
+            ask_count,
+            _,
+            change_percent,
+            open_interest,
+            value,
+            change,
+            upper_circuit,
+            lower_circuit,
+            year_high,
+            year_low,
+            lot_size,
+            precision,
+            multiplier,
+        ) = SCRIP.unpack_from(message, at)
+        listed = self._listed.get((exchange, token)) or self._list(exchange, token)
+        divider = listed.divider
+        if level == Level.SCRIP:  # one and one, whatever the counts say
+            bid_count = ask_count = 1
+        rows_end = at + SCRIP.size + (size - SCRIP.size) // ROW.size * ROW.size
+        rows = [
+            DepthRow(quantity, price / divider, orders)
+            for quantity, price, orders in ROW.iter_unpack(message[at + SCRIP.size : rows_end])
+        ]
+        return ScripTick(
+            listed.instrument,
+            listed.symbol,
+            level,
+            last_price / divider,
+            last_trade_time,
+            max(last_update_time, 0),  # negative means never
+            last_quantity,
+            open_ / divider,
+            high / divider,
+            low / divider,
+            close / divider,
+            average / divider,
+            volume,
+            value / divider,
+            total_buy,
+            total_sell,
+            open_interest,
+            change / divider,
+            change_percent / 100,
+            upper_circuit / divider,
+            lower_circuit / divider,
+            year_high / divider,
+            year_low / divider,
+            lot_size,
+            precision,
+            multiplier,
+            auction > 0,
+            tuple(rows[:bid_count]),
+            tuple(rows[bid_count : bid_count + ask_count]),
+            received_ns,
+        )
+
+    def _index(self, message: memoryview, at: int, size: int, received_ns: int) -> IndexTick | None:
+        if size < INDEX_PACKET.size:
+            return None
+        (
+            _,
+            _,
+            exchange,
+            _,
+            _,
+            _,
+            _,
+            token,
+            open_,
+            close,
+            high,
+            low,
+            value,
+            last_trade_time,
+            year_high,
+            year_low,
+            change_percent,
+            _,
+            precision,
+            multiplier,
+            raw_name,
+        ) = INDEX_PACKET.unpack_from(message, at)
+        name = _text(raw_name)
+        listed = self._listed.get((exchange, token)) or self._list(exchange, token, name)
+        divider = listed.divider
+        return IndexTick(
+            listed.instrument,
+            listed.symbol,
+            name,
+            token,
+            value / divider,
+            last_trade_time,
+            open_ / divider,
+            high / divider,
+            low / divider,
+            close / divider,
+            (value - close) / divider,
+            change_percent / 100,
+            year_high / divider,
+            year_low / divider,
+            precision,
+            multiplier / divider,
+            received_ns,
+        )
+
+    def _status(
+        self, message: memoryview, at: int, size: int, received_ns: int
+    ) -> MarketStatus | None:
+        if size < STATUS_PACKET.size:
+            return None
+        *header, code, text = STATUS_PACKET.unpack_from(message, at)
+        return MarketStatus(self._segment(header[2]), code, _text(text), received_ns)
+
+    def _auction(
+        self, message: memoryview, at: int, size: int, received_ns: int
+    ) -> AuctionTick | None:
+        if size < AUCTION_PACKET.size:
+            return None
+        *header, token, price, quantity, at_market = AUCTION_PACKET.unpack_from(message, at)
+        if not (price or quantity or at_market):  # sent all day, says nothing outside the auction
+            return None
+        exchange = header[2]
+        listed = self._listed.get((exchange, token)) or self._list(exchange, token)
+        return AuctionTick(
+            listed.instrument,
+            listed.symbol,
+            price / listed.divider,
+            quantity,
+            at_market,
+            received_ns,
+        )
+
+    def _segment(self, exchange: int) -> str:
+        return self._segments.get(exchange, str(exchange))
+
+    def _list(self, exchange: int, token: int, name: str = "") -> _Listed:
+        """Look up what a packet stands for, once until names or dividers change.
+
+        An index may be subscribed by number or by name, while its packets carry both.
+        """
+        segment = self._segment(exchange)
+        instrument = f"{segment}|{token}"
+        if name and instrument not in self._symbols:
+            by_name = f"{segment}|{name}"
+            if by_name in self._symbols:
+                instrument = by_name
+        divider = self._dividers.get(exchange) or DEFAULT_DIVIDER
+        listed = _Listed(instrument, self._symbols.get(instrument, ""), divider)
+        self._listed[exchange, token] = listed
+        return listed
+
+
+def _text(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
+
+
+# --- the exchange's side ----------------------------------------------------------------------
+
+
+class FeedEncoder:
+    """Writes packets as the broker does; the inverse of FeedDecoder."""
+
+    def __init__(self, dividers: Mapping[str, int] = DIVIDERS) -> None:
+        self._dividers = dividers
+        self._sequence = 0
+
+    def lite(self, tick: LiteTick) -> bytes:
+        exchange, token, divider = self._address(tick.instrument)
+        return LITE.pack(
+            LITE.size,
+            PICTURE,
+            exchange,
+            Level.LITE,
+            0,
+            self._next(),
+            0,
+            token,
+            tick.last_trade_time,
+            round(tick.last_price * divider),
+            tick.last_quantity,
+            round(tick.close * divider),
+            round(tick.change_percent * 100),
+            round(tick.change * divider),
+            tick.lot_size,
+            tick.precision,
+            tick.multiplier,
+        )
+
+    def scrip(self, tick: ScripTick) -> bytes:
+        exchange, token, divider = self._address(tick.instrument)
+        rows = [*tick.bids, *tick.asks]
+        size = SCRIP.size + len(rows) * ROW.size
+        fixed = SCRIP.pack(
+            size,
+            PICTURE,
+            exchange,
+            tick.level,
+            int(tick.is_auction),
+            self._next(),
+            0,
+            token,
+            tick.total_buy_quantity,
+            tick.total_sell_quantity,
+            tick.volume,
+            tick.last_trade_time,
+            tick.last_update_time,
+            round(tick.open * divider),
+            round(tick.close * divider),
+            round(tick.high * divider),
+            round(tick.low * divider),
+            round(tick.last_price * divider),
+            tick.last_quantity,
+            round(tick.average_price * divider),
+            0,
+            len(tick.bids),
+            len(tick.asks),
+            0,
+            round(tick.change_percent * 100),
+            tick.open_interest,
+            tick.value * divider,
+            round(tick.change * divider),
+            round(tick.upper_circuit * divider),
+            round(tick.lower_circuit * divider),
+            round(tick.year_high * divider),
+            round(tick.year_low * divider),
+            tick.lot_size,
+            tick.precision,
+            tick.multiplier,
+        )
+        return fixed + b"".join(
+            ROW.pack(row.quantity, round(row.price * divider), row.orders) for row in rows
+        )
+
+    def index(self, segment: str, tick: IndexTick) -> bytes:
+        divider = self._dividers.get(segment, DEFAULT_DIVIDER)
+        return INDEX_PACKET.pack(
+            INDEX_PACKET.size,
+            INDEX,
+            EXCHANGE_IDS[segment],
+            Level.LITE,
+            0,
+            self._next(),
+            0,
+            tick.token,
+            round(tick.open * divider),
+            round(tick.close * divider),
+            round(tick.high * divider),
+            round(tick.low * divider),
+            round(tick.last_price * divider),
+            tick.last_trade_time,
+            round(tick.year_high * divider),
+            round(tick.year_low * divider),
+            round(tick.change_percent * 100),
+            0.0,
+            tick.precision,
+            round(tick.multiplier * divider),
+            tick.name.encode()[:21],
+        )
+
+    def status(self, status: MarketStatus) -> bytes:
+        return STATUS_PACKET.pack(
+            STATUS_PACKET.size,
+            STATUS,
+            EXCHANGE_IDS[status.segment],
+            0,
+            0,
+            self._next(),
+            0,
+            status.code,
+            status.text.encode()[:5],
+        )
+
+    def auction(self, tick: AuctionTick, level: Level = Level.SCRIP) -> bytes:
+        exchange, token, divider = self._address(tick.instrument)
+        return AUCTION_PACKET.pack(
+            AUCTION_PACKET.size,
+            AUCTION,
+            exchange,
+            level,
+            0,
+            self._next(),
+            0,
+            token,
+            round(tick.reference_price * divider),
+            tick.imbalance_quantity,
+            tick.imbalance_at_market,
+        )
+
+    def _address(self, instrument: str) -> tuple[int, int, int]:
+        segment, _, token = instrument.partition("|")
+        return EXCHANGE_IDS[segment], int(token), self._dividers.get(segment, DEFAULT_DIVIDER)
+
+    def _next(self) -> int:
+        self._sequence = (self._sequence + 1) & 0xFF
+        return self._sequence
+
+
+def batches(packets: Sequence[bytes], limit: int = 512 * 1024) -> Iterator[bytes]:
+    """Join packets into as few messages as `limit` bytes each allow."""
+    message = bytearray()
+    for packet in packets:
+        if message and len(message) + len(packet) > limit:
+            yield bytes(message)
+            message.clear()
+        message += packet
+    if message:
+        yield bytes(message)
