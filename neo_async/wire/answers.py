@@ -34,6 +34,9 @@ NO_DATA = 5203
 
 _SUCCESS_CODES = frozenset({200, 1000})
 
+_GATEWAY_FAILURES = frozenset({408, 424})
+"""Timeout and failed dependency: the broker's own trouble, and nothing is said of the request."""
+
 _BY_CODE: dict[int, type[BrokerError]] = {
     32: DuplicateTag,
     1003: SessionEnded,
@@ -90,7 +93,7 @@ def _kind(status: int, code: int | None, text: str) -> type[BrokerError]:
         return Rejected  # the same code also means an invalid exchange on a placement
     if code in _BY_CODE:
         return _BY_CODE[code]
-    if status >= 500:
+    if status >= 500 or status in _GATEWAY_FAILURES:
         return ServerError
     if status in (401, 403) and not _is_wrong_url(text):
         return SessionEnded
