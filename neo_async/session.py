@@ -25,9 +25,11 @@ from neo_async.errors import (
     ClockSkew,
     LoginFailed,
     NotLoggedIn,
+    ProtocolError,
     RateLimited,
     ServerError,
     SessionEnded,
+    TransportError,
     UsageError,
     WrongMpin,
     WrongTotp,
@@ -124,6 +126,16 @@ class SessionManager:
         client only forgets, too."""
         self._session = None
         if self._renewal is not None:
+    async def resume(self, session: Session) -> None:
+        """Take up a login that `login` returned earlier, maybe in another process, and warm the
+        lane. Whether the broker has ended it meanwhile, the first call tells and puts right.
+
+        Raises TransportError when its server cannot be reached.
+        """
+        await self._open_lane(session.base_url)
+        self._heads.clear()
+        self._session = session
+
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
         if self._lane is not None:
@@ -135,16 +147,31 @@ class SessionManager:
     async def renew(self, ended: Session) -> None:
         """Log in again, once for all callers that found the same session ended.
 
-        Raises SessionEnded when there is no TOTP secret to do it with, or whatever `login` raises.
+        Raises LoginFailed when the broker refuses the login, and SessionEnded when it cannot be
+        made: without a TOTP secret, or because network or broker failed.
         """
         if self._session is not ended:
             return  # somebody else has renewed it already
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._renew(), name="session renewal")
             self._renewal.add_done_callback(self._renewal_done)
-        # One waiter giving up must not take the renewal from the others.
-        await asyncio.shield(self._renewal)
+        renewal = self._renewal
+        try:
+            # One waiter giving up must not take the renewal from the others.
+            await asyncio.shield(renewal)
+        except asyncio.CancelledError:
+            waiter = asyncio.current_task()
+            if renewal.cancelled() and waiter is not None and not waiter.cancelling():
+                raise NotLoggedIn("logged out while the session was being renewed") from None
+            raise
+        except (TransportError, ServerError, RateLimited, ProtocolError) as error:
+            # What became of the login must not be taken for what became of the call: that was
+            # refused, and had no effect.
+            raise SessionEnded(
+                f"the broker has ended the session, and logging in again failed: {error}"
+            ) from error
 
+            log.info("the broker has ended the session: logging in again")
     async def read(
         self,
         endpoint: Endpoint,
@@ -200,7 +227,6 @@ class SessionManager:
                 if renewed:
                     raise
                 renewed = True
-                log.info("the broker has ended the session: logging in again")
                 await self.renew(session)
             except RateLimited as refusal:
                 patience -= self._limiter.pause(refusal.retry_after)
