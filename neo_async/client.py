@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -32,8 +34,12 @@ class NeoClient:
         timeouts: Timeouts | None = None,
         pool: PoolLimits | None = None,
         totp: str | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`totp` is a code for the first login, for accounts whose secret is not at hand."""
+        """`totp` is a code for the first login, for accounts whose secret is not at hand. `clock`
+        gives the Unix seconds from which codes are made; only an exchange whose clock is not this
+        machine's needs another one.
+        """
         self._totp = totp
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
@@ -42,6 +48,7 @@ class NeoClient:
             limiter=self.limiter,
             timeouts=timeouts or Timeouts(),
             pool=pool or PoolLimits(),
+            clock=clock,
         )
         self._tracker = Tracker()
         self.orders = Orders(self._session, self._tracker)
@@ -78,4 +85,4 @@ class NeoClient:
         await self.logout()
 
     def __repr__(self) -> str:
-        return f"<NeoClient {self._session!r}>"
+        return f"<NeoClient {self._session!r}, {self.limiter!r}>"

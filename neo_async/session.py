@@ -90,6 +90,11 @@ class SessionManager:
         return self._session
 
     @property
+    def is_open(self) -> bool:
+        """Whether somebody is logged in."""
+        return self._session is not None
+
+    @property
     def lane(self) -> Lane:
         if self._lane is None:
             raise NotLoggedIn("the order lane is not open: log in first")
@@ -121,11 +126,6 @@ class SessionManager:
         log.info("logged in as %s at %s", session.ucc, session.base_url)
         return session
 
-    async def logout(self) -> None:
-        """Forget the login and close every connection. The broker has no call for it: its own
-        client only forgets, too."""
-        self._session = None
-        if self._renewal is not None:
     async def resume(self, session: Session) -> None:
         """Take up a login that `login` returned earlier, maybe in another process, and warm the
         lane. Whether the broker has ended it meanwhile, the first call tells and puts right.
@@ -136,6 +136,11 @@ class SessionManager:
         self._heads.clear()
         self._session = session
 
+    async def logout(self) -> None:
+        """Forget the login and close every connection. The broker has no call for it: its own
+        client only forgets, too."""
+        self._session = None
+        if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
         if self._lane is not None:
@@ -153,6 +158,7 @@ class SessionManager:
         if self._session is not ended:
             return  # somebody else has renewed it already
         if self._renewal is None:
+            log.info("the broker has ended the session: logging in again")
             self._renewal = asyncio.create_task(self._renew(), name="session renewal")
             self._renewal.add_done_callback(self._renewal_done)
         renewal = self._renewal
@@ -171,7 +177,6 @@ class SessionManager:
                 f"the broker has ended the session, and logging in again failed: {error}"
             ) from error
 
-            log.info("the broker has ended the session: logging in again")
     async def read(
         self,
         endpoint: Endpoint,
@@ -235,6 +240,12 @@ class SessionManager:
             else:
                 self._limiter.succeeded()
                 return result
+
+    def __repr__(self) -> str:
+        if self._session is None:
+            return "<SessionManager not logged in>"
+        who = f"{self._session.ucc} at {self._session.base_url}"
+        return f"<SessionManager {who}, {self._lane!r}, {self.renewals} renewals>"
 
     # --- login --------------------------------------------------------------------------------
 
