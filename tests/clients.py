@@ -1,0 +1,52 @@
+"""An exchange and clients on one clock, with no limits in the way unless a test sets them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+from far_ends import LOGIN, VALIDATE
+from virtual_time import now
+
+from neo_async import NeoClient, RateLimits
+from neo_async.exchange import Exchange
+
+WIDE = RateLimits(orders=10_000, total=10_000)
+
+PLACE = "/neo/quick/order/rule/ms/place"
+MODIFY = "/neo/quick/order/vr/modify"
+CANCEL = "/neo/quick/order/cancel"
+BOOK = "/neo/quick/user/orders"
+
+
+def exchange_of(**settings: Any) -> Exchange:
+    """Without makers, nothing trades but what the test places."""
+    return Exchange(**{"seed": 7, "clock": now, "limits": None, "makers": False} | settings)
+
+
+def client_of(exchange: Exchange, **settings: Any) -> NeoClient:
+    credentials = settings.pop("credentials", exchange.credentials)
+    defaults = {"endpoints": exchange.endpoints, "limits": WIDE, "clock": now}
+    return NeoClient(credentials, **defaults | settings)
+
+
+async def admin(exchange: Exchange, name: str, **content: Any) -> Any:
+    """GET of the control surface, or POST where there is something to say."""
+    async with aiohttp.ClientSession() as http:
+        method = "POST" if content else "GET"
+        url = f"{exchange.admin_url}/{name}"
+        async with http.request(method, url, json=content or None) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
+
+async def paths(exchange: Exchange) -> list[str]:
+    """Of every request that reached the server."""
+    return [request["path"] for request in await admin(exchange, "requests")]
+
+
+async def logins(exchange: Exchange) -> int:
+    """Complete ones; asserts that no step was repeated."""
+    seen = await paths(exchange)
+    assert seen.count(LOGIN) == seen.count(VALIDATE)
+    return seen.count(LOGIN)

@@ -1,0 +1,161 @@
+"""Far ends that misbehave in ways the embedded exchange does not.
+
+A `Scripted` broker logs anyone in and answers other paths with what the test hands it. A `Meddler`
+stands between client and exchange and spoils answers after the exchange has acted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from neo_async.config import Credentials, Endpoints
+from neo_async.exchange import Exchange
+
+LOGIN = "/login/1.0/tradeApiLogin"
+VALIDATE = "/login/1.0/tradeApiValidate"
+BASE = "/a/path"
+
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.c2VjcmV0.dG9rZW4"
+SID = "5f1d7a44-1111-4222-8333-944455566677"
+
+CREDENTIALS = Credentials(
+    consumer_key="2c1f0f2e-aaaa-4bbb-8ccc-0123456789ab",
+    mobile_number="+919876543210",
+    ucc="ABC12",
+    mpin="070809",
+    totp_secret="JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP",
+)
+
+
+class Reply(NamedTuple):
+    body: bytes | str | dict[str, Any]
+    status: int = 200
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
+
+
+class Cut(NamedTuple):
+    """Close the connection instead of answering; `body` goes out before, promised to be longer."""
+
+    body: bytes = b""
+
+
+class Scripted:
+    """Answers by path; a list is used up one by one and its last entry stays."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        """Path, headers by lower-case name, and body."""
+        self.answers: dict[str, list[Reply | Cut]] = {
+            LOGIN: [Reply({"data": {"token": TOKEN, "sid": SID, "status": "success"}})],
+        }
+
+    def script(self, path: str, *answers: Reply | Cut) -> None:
+        """Path as it comes in; `/quick/…` and `/portfolio/…` are those below the base URL."""
+        self.answers[path] = list(answers)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        return Endpoints(login=self.url)
+
+    def paths(self) -> list[str]:
+        return [path for path, _, _ in self.requests]
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path.removeprefix(BASE)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.requests.append((path, headers, await request.read()))
+        script = self.answers.get(path, [Reply("<h1>not here</h1>", 404, "text/html")])
+        answer = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(answer, Cut):
+            return await _cut(request, answer)
+        return web.Response(
+            body=_bytes(answer.body),
+            status=answer.status,
+            headers={"Content-Type": answer.content_type, **answer.headers},
+        )
+
+
+@contextlib.asynccontextmanager
+async def scripted_broker() -> AsyncIterator[Scripted]:
+    broker = Scripted()
+    async with _serving(broker.handle) as url:
+        broker.url = url
+        broker.script(
+            VALIDATE,
+            Reply(
+                {"data": {"token": TOKEN, "sid": SID, "status": "success", "baseUrl": url + BASE}}
+            ),
+        )
+        yield broker
+
+
+Spoil = Callable[[str, int, bytes], Reply | Cut | None]
+"""Path, status and body of the exchange's answer to what goes out instead; None leaves it."""
+
+
+@contextlib.asynccontextmanager
+async def meddler(exchange: Exchange, spoil: Spoil) -> AsyncIterator[Endpoints]:
+    """Endpoints that lead to the exchange, but whose answers pass through `spoil`."""
+    async with aiohttp.ClientSession() as upstream:
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            body = await request.read()
+            async with upstream.request(
+                request.method,
+                exchange.login_url + request.path,
+                headers=request.headers,
+                data=body,
+            ) as answer:
+                content = await answer.read()
+                instead = spoil(request.path, answer.status, content)
+            if isinstance(instead, Cut):
+                return await _cut(request, instead)
+            if instead is None:
+                instead = Reply(content, answer.status)
+            return web.Response(
+                body=_bytes(instead.body),
+                status=instead.status,
+                headers={"Content-Type": instead.content_type, **instead.headers},
+            )
+
+        async with _serving(handle) as url:
+            yield Endpoints(login=url, base=f"{url}/neo")
+
+
+async def _cut(request: web.BaseRequest, cut: Cut) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": str(len(cut.body) + 100)})
+    if cut.body:
+        await response.prepare(request)
+        await response.write(cut.body)
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    handle: Callable[[web.BaseRequest], Any],
+) -> AsyncIterator[str]:
+    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+def _bytes(body: bytes | str | dict[str, Any]) -> bytes:
+    if isinstance(body, dict):
+        return msgspec.json.encode(body)
+    return body.encode() if isinstance(body, str) else body

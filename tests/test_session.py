@@ -1,0 +1,641 @@
+"""Logging in, staying logged in, and what callers see when either fails."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pyotp
+import pytest
+from clients import BOOK, client_of, exchange_of, logins, paths
+from far_ends import (
+    BASE,
+    CREDENTIALS,
+    LOGIN,
+    SID,
+    TOKEN,
+    VALIDATE,
+    Cut,
+    Reply,
+    meddler,
+    scripted_broker,
+)
+from virtual_time import START, in_virtual_time, now
+
+from neo_async import (
+    ClockSkew,
+    Endpoints,
+    LoginFailed,
+    NeoClient,
+    NeoError,
+    NotLoggedIn,
+    NotSent,
+    Product,
+    ProtocolError,
+    Segment,
+    ServerError,
+    SessionEnded,
+    Side,
+    UsageError,
+    WrongMpin,
+    WrongTotp,
+)
+from neo_async.exchange.server.tls import self_signed
+
+BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
+CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
+
+EMPTY_BOOK = Reply({"stCode": 5203, "errMsg": "No Data", "desc": "data not found"})
+ENDED = Reply({"stat": "Not_Ok", "emsg": "Invalid session", "stCode": 1003}, 403)
+
+
+def replaced(credentials: Any, **changes: str) -> Any:
+    return msgspec.structs.replace(credentials, **changes)
+
+
+# --- logging in -------------------------------------------------------------------------------
+
+
+async def test_login_takes_the_addresses_from_the_answer() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        assert neo.session.base_url == exchange.base_url == f"{exchange.login_url}/neo"
+        assert neo.session.feed_url == exchange.feed_url.replace("http", "ws")
+        assert neo.session.realtime_url == exchange.realtime_url.replace("http", "ws")
+        assert neo.session.ucc == exchange.credentials.ucc
+        assert neo.session.data_center == "E43"
+        assert await paths(exchange) == [LOGIN, VALIDATE]
+
+
+async def test_a_code_can_be_handed_in() -> None:
+    async with exchange_of() as exchange:
+        secret = exchange.credentials.totp_secret
+        unarmed = replaced(exchange.credentials, totp_secret="")
+        code = pyotp.TOTP(secret).at(now())
+        async with client_of(exchange, credentials=unarmed, totp=code) as neo:
+            assert neo.session.ucc == unarmed.ucc
+
+
+async def test_without_secret_and_code_login_asks_for_one() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange, credentials=replaced(exchange.credentials, totp_secret=""))
+        with pytest.raises(UsageError, match="hand a code to login"):
+            await neo.login()
+        assert await paths(exchange) == []
+
+
+async def test_a_secret_that_is_not_base32_is_named_before_anything_is_sent() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange, credentials=replaced(exchange.credentials, totp_secret="1l0O!"))
+        with pytest.raises(UsageError, match="base32") as caught:
+            await neo.login()
+        assert "1l0O!" not in str(caught.value)
+        assert await paths(exchange) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"totp_secret": "A" * 32},
+        {"ucc": "OTHER"},
+        {"mobile_number": "+910000000000"},
+        {"consumer_key": "someone-elses"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+async def test_what_the_first_step_refuses_is_a_wrong_totp(wrong: dict[str, str]) -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange, credentials=replaced(exchange.credentials, **wrong))
+        with pytest.raises(WrongTotp, match="check TOTP secret or code") as caught:
+            async with neo:
+                raise AssertionError("logged in")
+        assert (caught.value.status, caught.value.code) == (401, 401)
+        assert await paths(exchange) == [LOGIN]
+
+
+async def test_a_wrong_mpin_is_told_apart() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange, credentials=replaced(exchange.credentials, mpin="000000"))
+        with pytest.raises(WrongMpin, match="Invalid MPIN"):
+            async with neo:
+                raise AssertionError("logged in")
+        assert await paths(exchange) == [LOGIN, VALIDATE]
+
+
+@pytest.mark.parametrize("skew", [-3600.0, -95.0, 95.0, 300.0])
+async def test_a_clock_that_is_off_is_told_with_its_seconds(skew: float) -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange, clock=lambda: now() + skew)
+        with pytest.raises(ClockSkew, match="ahead of" if skew > 0 else "behind") as caught:
+            async with neo:
+                raise AssertionError("logged in")
+        assert caught.value.skew == pytest.approx(skew, abs=1.5)  # the Date header has seconds
+
+
+@in_virtual_time
+async def test_a_step_either_way_is_tolerated() -> None:
+    async with exchange_of() as exchange:
+        for skew in (-29.0, 29.0):
+            async with client_of(exchange, clock=lambda skew=skew: now() + skew) as neo:
+                assert neo.session.ucc == exchange.credentials.ucc
+
+
+@in_virtual_time
+async def test_a_code_is_never_used_twice() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        assert now() == START
+        await neo.login()
+        assert now() == START + 30
+        await asyncio.gather(neo.login(), neo.login())
+        assert now() == START + 90
+        assert await logins(exchange) == 4
+
+
+@in_virtual_time
+async def test_a_code_that_was_handed_in_is_not_made_again() -> None:
+    async with exchange_of() as exchange:
+        code = pyotp.TOTP(exchange.credentials.totp_secret).at(now())
+        async with client_of(exchange, totp=code) as neo:
+            exchange.end_sessions()
+            assert await neo.orders.book() == []
+            assert now() == START + 30
+
+
+FAILURES: list[tuple[str, Reply | Cut, type[NeoError], str]] = [
+    (
+        LOGIN,
+        Reply({"stCode": 429, "errMsg": "Invalid UCC", "status": "failure"}),
+        LoginFailed,
+        "Invalid UCC",
+    ),
+    (
+        LOGIN,
+        Reply({"status": "error", "message": "Invalid credentials or TOTP.", "errorCode": "401"}),
+        WrongTotp,
+        "code 401, HTTP 200",
+    ),
+    (
+        LOGIN,
+        Reply({"data": {"Code": 401, "Message": "Session service refused"}}),
+        WrongTotp,
+        "Session service refused",
+    ),
+    (
+        LOGIN,
+        Reply({"error": [{"code": "400", "message": "Missing required field 'Ucc'"}]}, 400),
+        LoginFailed,
+        "Missing required field 'Ucc'",
+    ),
+    (LOGIN, Reply({"message": "dependency down"}, 424), ServerError, "dependency down"),
+    (LOGIN, Reply("<h1>Bad gateway</h1>", 502, "text/html"), ServerError, "HTTP 502"),
+    (LOGIN, Reply("<h1>Maintenance</h1>", 200, "text/html"), ProtocolError, "not JSON"),
+    (LOGIN, Reply(b""), ProtocolError, "empty"),
+    (LOGIN, Reply('{"data":{"token":"ey'), ProtocolError, "not JSON"),
+    (LOGIN, Reply({"data": {"token": "", "sid": SID}}), ProtocolError, "unexpected shape"),
+    (
+        VALIDATE,
+        Reply({"stCode": 401, "errMsg": "Invalid MPIN", "status": "failure"}),
+        WrongMpin,
+        "Invalid MPIN",
+    ),
+    (
+        VALIDATE,
+        Reply({"data": {"token": TOKEN, "sid": SID, "status": "blocked"}}),
+        ProtocolError,
+        "unexpected shape",
+    ),
+    (
+        VALIDATE,
+        Reply({"stCode": 100021, "errMsg": "invalid  access type", "stat": "Not_Ok"}),
+        LoginFailed,
+        "access type",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "reply", "kind", "words"), FAILURES)
+async def test_every_shape_of_a_refused_login_has_its_error(
+    path: str, reply: Reply, kind: type[NeoError], words: str
+) -> None:
+    async with scripted_broker() as broker:
+        broker.script(path, reply)
+        neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints)
+        with pytest.raises(NeoError, match=re.escape(words)) as caught:
+            async with neo:
+                raise AssertionError("logged in")
+        assert type(caught.value) is kind
+        assert TOKEN not in str(caught.value)
+        assert SID not in str(caught.value)
+        assert "not logged in" in repr(neo)
+
+
+async def test_an_unreachable_broker_is_not_sent() -> None:
+    async with exchange_of() as exchange:
+        endpoints = exchange.endpoints
+    with pytest.raises(NotSent, match="cannot connect"):
+        await NeoClient(CREDENTIALS, endpoints=endpoints).login()
+
+
+async def test_a_login_that_was_cut_off_can_be_tried_again() -> None:
+    async with scripted_broker() as broker:
+        good = broker.answers[LOGIN][0]
+        broker.script(LOGIN, Cut(), good)
+        neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints)
+        with pytest.raises(NeoError, match="lost"):
+            await neo.login("123456")
+        await neo.login("654321")
+        assert neo.session.ucc == CREDENTIALS.ucc
+        await neo.logout()
+
+
+# --- addresses --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_the_path_of_the_base_url_is_kept(slash: str) -> None:
+    async with scripted_broker() as broker:
+        data = {"token": TOKEN, "sid": SID, "baseUrl": broker.url + BASE + slash}
+        broker.script(VALIDATE, Reply({"data": data}))
+        broker.script("/quick/user/orders", EMPTY_BOOK)
+        broker.script("/quick/order/cancel", Reply({"nOrdNo": "7", "stat": "Ok", "stCode": 200}))
+        broker.script("/quick/user/orders/7", EMPTY_BOOK)
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            assert neo.session.base_url == broker.url + BASE
+            assert await neo.orders.book() == []
+        assert broker.paths()[2:] == ["/quick/user/orders"]
+
+
+async def test_what_the_login_does_not_say_is_derived() -> None:
+    async with scripted_broker() as broker:
+        data = {"token": TOKEN, "sid": SID, "baseUrl": None, "feedUrl": "sfeed.example.com/apifeed"}
+        broker.script(VALIDATE, Reply({"data": data}))
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            assert neo.session.base_url == broker.url
+            assert neo.session.feed_url == "wss://sfeed.example.com/apifeed"
+            assert neo.session.realtime_url == broker.url.replace("http", "ws") + "/realtime"
+
+
+async def test_addresses_of_the_caller_win() -> None:
+    async with scripted_broker() as broker:
+        endpoints = Endpoints(
+            login=broker.url + "/",
+            base=broker.url + BASE,
+            feed="https://feed.example.com/x",
+            realtime="ws://realtime.example.com",
+        )
+        data = {"token": TOKEN, "sid": SID, "baseUrl": "http://127.0.0.1:1", "feedUrl": "wss://no"}
+        broker.script(VALIDATE, Reply({"data": data}))
+        async with NeoClient(CREDENTIALS, endpoints=endpoints, totp="123456") as neo:
+            assert neo.session.base_url == broker.url + BASE
+            assert neo.session.feed_url == "wss://feed.example.com/x"
+            assert neo.session.realtime_url == "ws://realtime.example.com"
+
+
+async def test_what_proves_the_caller_goes_where_the_documents_want_it() -> None:
+    async with scripted_broker() as broker:
+        broker.script("/quick/user/orders", EMPTY_BOOK)
+        broker.script(
+            "/quick/order/rule/ms/place", Reply({"nOrdNo": "7", "stat": "Ok", "stCode": 200})
+        )
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            await neo.orders.book()
+            await neo.orders.place(*BUY, **CNC)
+        login, validate, book, place = broker.requests
+        assert login[1]["authorization"] == CREDENTIALS.consumer_key
+        assert "sid" not in login[1]
+        assert msgspec.json.decode(login[2]) == {
+            "mobileNumber": CREDENTIALS.mobile_number,
+            "ucc": CREDENTIALS.ucc,
+            "totp": "123456",
+        }
+        assert (validate[1]["sid"], validate[1]["auth"]) == (SID, TOKEN)
+        assert msgspec.json.decode(validate[2]) == {"mpin": CREDENTIALS.mpin}
+        for _, headers, _ in (login, validate, book, place):
+            assert headers["neo-fin-key"] == "neotradeapi"
+        for _, headers, _ in (book, place):
+            assert (headers["sid"], headers["auth"]) == (SID, TOKEN)
+            assert headers["content-type"] == "application/x-www-form-urlencoded"
+        assert "authorization" not in book[1]
+        assert place[1]["authorization"] == CREDENTIALS.consumer_key
+
+
+# --- TLS --------------------------------------------------------------------------------------
+
+
+async def test_over_tls_the_ca_file_is_what_is_trusted(tmp_path: Path) -> None:
+    tls, ca_file = self_signed(tmp_path)
+    async with exchange_of(tls=tls, ca_file=ca_file) as exchange:
+        async with client_of(exchange) as neo:
+            assert neo.session.base_url.startswith("https://")
+            assert neo.session.feed_url.startswith("wss://")
+            order = await neo.orders.place(*BUY, **CNC)
+            assert [row.number for row in await neo.orders.book()] == [order.number]
+            await neo.orders.cancel(order)
+            assert (await neo.orders.book())[0].status_text == "cancelled"
+        distrustful = client_of(exchange, endpoints=Endpoints(login=exchange.login_url))
+        with pytest.raises(NotSent, match="certificate"):
+            async with distrustful:
+                raise AssertionError("logged in")
+
+
+async def test_a_ca_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.pem")
+    with pytest.raises(UsageError, match=re.escape(missing)):
+        NeoClient(CREDENTIALS, endpoints=Endpoints(ca_file=missing))
+    (tmp_path / "words.pem").write_text("not a certificate")
+    with pytest.raises(UsageError, match="PEM"):
+        NeoClient(CREDENTIALS, endpoints=Endpoints(ca_file=str(tmp_path / "words.pem")))
+
+
+# --- staying logged in ------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_an_ended_session_is_renewed_once_for_everybody_and_nothing_is_doubled() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        first = neo.session
+        exchange.end_sessions()
+
+        orders, books, limits = await asyncio.gather(
+            asyncio.gather(*(neo.orders.place(*BUY, **CNC) for _ in range(25))),
+            asyncio.gather(*(neo.orders.book() for _ in range(15))),
+            asyncio.gather(*(neo.portfolio.limits() for _ in range(10))),
+        )
+
+        assert (len(books), len(limits)) == (15, 10)
+        assert await logins(exchange) == 2
+        assert neo.session is not first
+        assert neo.session.token != first.token
+        ledger = list(exchange.market.ledger)
+        assert sorted(order.number for order in orders) == [order.number for order in ledger]
+        assert len({order.client_tag for order in ledger}) == 25
+        assert {order.arrivals for order in ledger} == {1}
+
+
+@in_virtual_time
+async def test_a_session_is_renewed_as_often_as_it_ends() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        for _ in range(3):
+            exchange.end_sessions()
+            assert await neo.portfolio.positions() == []
+        assert await logins(exchange) == 4
+
+
+@in_virtual_time
+async def test_midnight_ends_the_session_and_the_next_call_goes_on() -> None:
+    hours = 10  # at START
+
+    def clock() -> float:
+        return now() + (hours - 10) * 3600
+
+    async with exchange_of(clock=clock) as exchange, client_of(exchange, clock=clock) as neo:
+        hours = 24
+        order = await neo.orders.place(*BUY, **CNC)
+        assert order.number.startswith("261124")
+        assert await logins(exchange) == 2
+
+
+async def test_a_session_that_ends_again_at_once_is_not_renewed_for_ever() -> None:
+    async with scripted_broker() as broker:
+        broker.script("/quick/user/orders", ENDED)
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            with pytest.raises(SessionEnded, match="Invalid session"):
+                await neo.orders.book()
+        assert broker.paths().count("/quick/user/orders") == 2
+        assert broker.paths().count(LOGIN) == 2
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        ENDED,
+        Reply({"stCode": 100010, "errMsg": "invalid session token", "stat": "Not_Ok"}),
+        Reply(
+            {
+                "stCode": 100022,
+                "errMsg": "invalid session token",
+                "stat": "error in neo-login-check-api",
+            }
+        ),
+        Reply({"message": "Forbidden"}, 403),
+        Reply("", 401),
+    ],
+)
+async def test_every_way_to_say_that_the_session_ended_renews_it(ended: Reply) -> None:
+    async with scripted_broker() as broker:
+        broker.script("/quick/user/orders", ended, EMPTY_BOOK)
+        accepted = Reply({"nOrdNo": "7", "stat": "Ok", "stCode": 200})
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            assert await neo.orders.book() == []
+        broker.script("/quick/order/rule/ms/place", ended, accepted)
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            assert (await neo.orders.place(*BUY, **CNC)).number == "7"
+        assert broker.paths().count(LOGIN) == 4
+
+
+async def test_a_static_ip_refusal_is_no_ended_session() -> None:
+    async with scripted_broker() as broker:
+        refusal = {"stCode": 100008, "errMsg": "unauthorized", "stat": "Not_Ok"}
+        broker.script("/quick/order/rule/ms/place", Reply(refusal, 403))
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            with pytest.raises(NeoError, match="unauthorized") as caught:
+                await neo.orders.place(*BUY, **CNC)
+        assert type(caught.value).__name__ == "StaticIpRefused"
+        assert broker.paths().count(LOGIN) == 1
+
+
+async def test_without_a_secret_an_ended_session_stays_ended() -> None:
+    async with exchange_of() as exchange:
+        unarmed = replaced(exchange.credentials, totp_secret="")
+        totp = pyotp.TOTP(exchange.credentials.totp_secret)
+        async with client_of(exchange, credentials=unarmed, totp=totp.at(now())) as neo:
+            exchange.end_sessions()
+            with pytest.raises(SessionEnded, match="without a TOTP secret"):
+                await neo.orders.book()
+            with pytest.raises(SessionEnded, match="without a TOTP secret"):
+                await neo.orders.place(*BUY, **CNC)
+            await neo.login(totp.at(now() + 30))
+            assert await neo.orders.book() == []
+
+
+@in_virtual_time
+@pytest.mark.parametrize("failure", [Reply("busy", 503), Cut()])
+async def test_when_a_renewal_fails_every_waiter_hears_it_and_the_next_call_tries_again(
+    failure: Reply | Cut,
+) -> None:
+    broken = False
+
+    def spoil(path: str, status: int, body: bytes) -> Reply | Cut | None:
+        return failure if broken and path == LOGIN else None
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints) as neo,
+    ):
+        exchange.end_sessions()
+        broken = True
+        results = await asyncio.gather(
+            *(neo.orders.place(*BUY, **CNC) for _ in range(5)),
+            *(neo.orders.book() for _ in range(5)),
+            return_exceptions=True,
+        )
+        # Not OutcomeUnknown, nor "not sent": the orders were refused, whatever became of the login.
+        assert [type(result) for result in results] == [SessionEnded] * 10
+        assert all("logging in again failed" in str(result) for result in results)
+        assert (await paths(exchange)).count(LOGIN) == 2
+        assert exchange.market.ledger == []
+
+        broken = False
+        order = await neo.orders.place(*BUY, **CNC)
+        assert [row.number for row in await neo.orders.book()] == [order.number]
+
+
+@in_virtual_time
+async def test_a_wrong_mpin_at_renewal_is_told_as_such() -> None:
+    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+        refused = {"status": "error", "message": "Invalid MPIN.", "errorCode": "401"}
+        return Reply(refused, 401) if changed and path == VALIDATE else None
+
+    changed = False
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints) as neo,
+    ):
+        exchange.end_sessions()
+        changed = True
+        with pytest.raises(WrongMpin):
+            await neo.orders.place(*BUY, **CNC)
+
+
+@in_virtual_time
+async def test_a_waiter_that_gives_up_does_not_take_the_renewal_with_it() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        exchange.end_sessions()
+        impatient = asyncio.create_task(neo.orders.book())
+        patient = asyncio.create_task(neo.orders.book())
+        await asyncio.sleep(10)  # both wait for the next code
+        impatient.cancel()
+        assert await patient == []
+        assert impatient.cancelled()
+        assert await logins(exchange) == 2
+
+
+@in_virtual_time
+async def test_logging_out_tells_those_who_wait_for_a_renewal() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        exchange.end_sessions()
+        waiting = [asyncio.create_task(neo.orders.book()) for _ in range(3)]
+        await asyncio.sleep(10)
+        await neo.logout()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [NotLoggedIn] * 3
+
+
+# --- life cycle -------------------------------------------------------------------------------
+
+
+async def test_before_login_and_after_logout_calls_say_so() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange)
+        for _ in range(2):
+            with pytest.raises(NotLoggedIn, match="not logged in"):
+                await neo.orders.book()
+            with pytest.raises(NotLoggedIn):
+                await neo.orders.place(*BUY, **CNC)
+            with pytest.raises(NotLoggedIn):
+                _ = neo.session
+            if not await paths(exchange):
+                await neo.login()
+                await neo.logout()
+        assert await paths(exchange) == [LOGIN, VALIDATE]
+
+
+@in_virtual_time
+async def test_after_logout_one_can_log_in_again() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange)
+        for _ in range(3):
+            async with neo:
+                await neo.orders.place(*BUY, **CNC)
+        assert len(exchange.market.ledger) == 3
+        await neo.logout()  # once more does no harm
+
+
+async def test_leaving_the_block_by_an_error_logs_out() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange)
+        with pytest.raises(ZeroDivisionError):
+            async with neo:
+                _ = 1 // 0
+        with pytest.raises(NotLoggedIn):
+            _ = neo.session
+
+
+@in_virtual_time
+async def test_giving_up_during_login_leaves_nothing_open() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange)
+        await neo.login()
+        again = asyncio.create_task(neo.__aenter__())
+        await asyncio.sleep(10)  # waits for the next code
+        again.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await again
+        assert "not logged in" in repr(neo)
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert not {name for name in names if "lane" in name or "renewal" in name}
+
+
+async def test_two_clients_in_one_process_trade_with_each_other() -> None:
+    async with exchange_of() as exchange:
+        first, second = exchange.accounts
+        async with (
+            client_of(exchange, credentials=first) as seller,
+            client_of(exchange, credentials=second) as buyer,
+        ):
+            offer, bid = await asyncio.gather(
+                seller.orders.place(
+                    Segment.NSE_CM, "ITBEES-EQ", Side.SELL, 10, price="39.40", product=Product.CNC
+                ),
+                buyer.orders.place(
+                    Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, price="39.40", product=Product.CNC
+                ),
+            )
+            for neo, order in ((seller, offer), (buyer, bid)):
+                assert [row.number for row in await neo.orders.book()] == [order.number]
+                assert [trade.price for trade in await neo.orders.trades()] == [39.4]
+                assert order.filled_quantity == 10
+            assert seller.session.token != buyer.session.token
+
+
+async def test_a_login_elsewhere_leaves_this_one_alone() -> None:
+    """The broker allows two at once; a third ends the oldest."""
+    async with exchange_of(clock=lambda: START) as exchange:
+        codes = [
+            pyotp.TOTP(exchange.credentials.totp_secret).at(START + 30 * n) for n in (-1, 0, 1)
+        ]
+        here, there, third = (client_of(exchange, totp=code) for code in codes)
+        async with here, there:
+            assert await here.orders.book() == await there.orders.book() == []
+            async with third:
+                assert await there.orders.book() == []
+                async with aiohttp.ClientSession() as http:
+                    headers = {"Sid": here.session.sid, "Auth": here.session.token}
+                    async with http.get(exchange.login_url + BOOK, headers=headers) as answer:
+                        assert (answer.status, (await answer.json())["stCode"]) == (403, 1003)
+
+
+@in_virtual_time
+async def test_a_client_shows_who_it_is_and_how_its_lane_does() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange)
+        assert "not logged in" in repr(neo)
+        async with neo:
+            assert f"{exchange.credentials.ucc} at {exchange.base_url}" in repr(neo)
+            assert "2 idle, 0 busy" in repr(neo)
+            assert "2/10000 in the window" in repr(neo)
