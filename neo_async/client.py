@@ -13,7 +13,7 @@ from neo_async.orders import Orders
 from neo_async.portfolio import Portfolio
 from neo_async.session import SessionManager
 from neo_async.tracking import Tracker
-from neo_async.transport.limiter import Limiter
+from neo_async.transport.limiter import Kind, Limiter
 
 
 class NeoClient:
@@ -56,7 +56,16 @@ class NeoClient:
 
     async def login(self, totp: str | None = None) -> Session:
         """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
-        return await self._session.login(totp)
+        try:
+            return await self._session.login(totp)
+        except BaseException:
+            if not self._session.is_open:
+                await self._session.logout()
+            raise
+
+    async def resume(self, session: Session) -> None:
+        """Take up an earlier login instead of making one; see SessionManager.resume."""
+        await self._session.resume(session)
 
     async def logout(self) -> None:
         """Forget the login and close every connection."""
@@ -67,6 +76,12 @@ class NeoClient:
     def session(self) -> Session:
         """Raises NotLoggedIn before login and after logout."""
         return self._session.current
+
+    @property
+    def round_trips(self) -> Sequence[tuple[Kind, float]]:
+        """Of the last order requests that were answered, oldest first: what each was, and the
+        seconds from its hand-over to the socket to its answer."""
+        return self._session.lane.round_trips
 
     async def __aenter__(self) -> Self:
         try:

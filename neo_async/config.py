@@ -88,9 +88,13 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Endpoints:
-        """Read `NEO_LOGIN_URL`; without it, production."""
+        """Read `NEO_LOGIN_URL` and `NEO_CA_FILE`; without them, production and the system's
+        authorities."""
         env = os.environ if environ is None else environ
-        return cls(login=env.get("NEO_LOGIN_URL") or PRODUCTION_LOGIN)
+        return cls(
+            login=env.get("NEO_LOGIN_URL") or PRODUCTION_LOGIN,
+            ca_file=env.get("NEO_CA_FILE", ""),
+        )
 
 
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections import deque
 from typing import cast
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ from neo_async.transport.connection import Connection
 from neo_async.transport.limiter import Kind, Limiter
 
 log = logging.getLogger(__name__)
+
+ROUND_TRIPS_KEPT = 1000
 
 
 class Lane:
@@ -60,6 +63,8 @@ class Lane:
         self._reopenings = AsyncLimiter(pool.maximum, 1.0)
         self.opened = 0
         """Connections opened so far."""
+        self.round_trips: deque[tuple[Kind, float]] = deque(maxlen=ROUND_TRIPS_KEPT)
+        """Seconds from the hand-over to the socket to the answer, oldest first."""
 
     async def open(self) -> None:
         """Open the warm connections. Raises NotSent when not even one can be made."""
@@ -97,7 +102,10 @@ class Lane:
         connection = self._take_idle()
         if connection is None:
             connection = await self._wait_for_connection(kind, started)
-        return await connection.request(data, timeout)
+        sent = time.perf_counter()
+        answer = await connection.request(data, timeout)
+        self.round_trips.append((kind, time.perf_counter() - sent))
+        return answer
 
     def __repr__(self) -> str:
         busy = len(self._open) - len(self._idle)

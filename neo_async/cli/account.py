@@ -1,0 +1,255 @@
+"""What the account has: logging in and out, and the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+import neo_async
+from neo_async.cli import output
+from neo_async.cli.connection import Account, Fresh
+from neo_async.cli.output import AsJson, Column, amount_cell, limit_price, money, profit, units
+from neo_async.client import NeoClient
+from neo_async.model.orders import OrderRow
+from neo_async.model.portfolio import Limits
+
+T = TypeVar("T")
+
+_NUMBER = True
+
+
+def login(
+    totp: Annotated[
+        str | None,
+        typer.Option(
+            "--totp", metavar="CODE", help="Code of the authenticator, without NEO_TOTP_SECRET."
+        ),
+    ] = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Log in and keep the login for the commands that follow, until midnight IST."""
+    account = Account()
+
+    async def log_in() -> tuple[str, str, Limits]:
+        async with account.connect(fresh=fresh, totp=totp) as neo:
+            # A stored login may have been ended by the broker: only a call can tell, and renews it.
+            limits = await neo.portfolio.limits()
+            return neo.session.ucc, neo.session.base_url, limits
+
+    ucc, base_url, limits = neo_async.run(log_in())
+    if as_json:
+        output.print_json({"ucc": ucc, "base_url": base_url, "available": limits.available})
+        return
+    typer.echo(f"logged in as {ucc} at {base_url}; available {money(limits.available)}")
+
+
+def logout() -> None:
+    """Forget the stored login. The broker itself has no call for it."""
+    account = Account()
+    account.file.forget()
+    typer.echo(f"no login is stored any more for {account}")
+
+
+def orders(fresh: Fresh = False, as_json: AsJson = False) -> None:
+    """Today's orders, newest first."""
+    rows = _read(fresh, lambda neo: neo.orders.book())
+    if as_json:
+        output.print_json([order_fields(row) for row in rows])
+    elif not rows:
+        typer.echo("no orders today")
+    else:
+        print_orders(rows)
+
+
+def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
+    """Today's fills."""
+    rows = _read(fresh, lambda neo: neo.orders.trades())
+    if as_json:
+        output.print_json(rows)
+    elif not rows:
+        typer.echo("no trades today")
+    else:
+        columns = (
+            Column("Order"),
+            Column("Trade"),
+            Column("Time"),
+            Column("Symbol"),
+            Column("Side"),
+            Column("Quantity", _NUMBER),
+            Column("Price", _NUMBER),
+            Column("Product"),
+        )
+        output.print_table(
+            columns,
+            (
+                (
+                    row.order_number,
+                    row.trade_number,
+                    row.time_text,
+                    row.symbol,
+                    side_name(row.side),
+                    f"{row.quantity:,}",
+                    money(row.price),
+                    row.product,
+                )
+                for row in rows
+            ),
+        )
+
+
+def positions(fresh: Fresh = False, as_json: AsJson = False) -> None:
+    """Positions with realised, unrealised and the day's mark-to-market P&L."""
+    rows = _read(fresh, lambda neo: neo.portfolio.positions())
+    if as_json:
+        output.print_json(rows)
+    elif not rows:
+        typer.echo("no positions")
+    else:
+        columns = (
+            Column("Symbol"),
+            Column("Product"),
+            Column("Net", _NUMBER),
+            Column("Average", _NUMBER),
+            Column("Last", _NUMBER),
+            Column("Realised", _NUMBER),
+            Column("Unrealised", _NUMBER),
+            Column("P&L", _NUMBER),
+            Column("MTM", _NUMBER),
+        )
+        output.print_table(
+            columns,
+            (
+                (
+                    row.symbol,
+                    row.product,
+                    f"{row.net_quantity:,}",
+                    money(row.average_price),
+                    money(row.last_price),
+                    profit(row.realised),
+                    profit(row.unrealised),
+                    profit(row.pnl),
+                    profit(row.mtm_pnl),
+                )
+                for row in rows
+            ),
+        )
+        output.print_notes(
+            f"{row.symbol}: {row.unknown_reason}" for row in rows if row.unknown_reason
+        )
+
+
+def holdings(fresh: Fresh = False, as_json: AsJson = False) -> None:
+    """Delivery stock."""
+    rows = _read(fresh, lambda neo: neo.portfolio.holdings())
+    if as_json:
+        output.print_json(rows)
+    elif not rows:
+        typer.echo("no holdings")
+    else:
+        columns = (
+            Column("Symbol"),
+            Column("Quantity", _NUMBER),
+            Column("Sellable", _NUMBER),
+            Column("Average", _NUMBER),
+            Column("Close", _NUMBER),
+            Column("Value", _NUMBER),
+            Column("Unrealised", _NUMBER),
+        )
+        output.print_table(
+            columns,
+            (
+                (
+                    row.symbol,
+                    f"{row.quantity:,}",
+                    units(row.sellable_quantity),
+                    money(row.average_price),
+                    money(row.closing_price),
+                    money(row.market_value),
+                    profit(row.unrealised),
+                )
+                for row in rows
+            ),
+        )
+        if any(None in (row.average_price, row.closing_price, row.market_value) for row in rows):
+            output.print_notes(["unknown: the broker's answer left it out"])
+
+
+def limits(fresh: Fresh = False, as_json: AsJson = False) -> None:
+    """Funds and margins of the account."""
+    row = _read(fresh, lambda neo: neo.portfolio.limits())
+    if as_json:
+        output.print_json(row)
+        return
+    amounts = (
+        ("Available", row.available),
+        ("Margin used", row.margin_used),
+        ("Cash and collateral", row.collateral_value),
+        ("Realised MTM", row.realised_mtm),
+        ("Unrealised MTM", row.unrealised_mtm),
+        ("SPAN margin", row.span_margin),
+        ("Exposure margin", row.exposure_margin),
+        ("Premium", row.premium),
+    )
+    output.print_table(
+        (Column("Funds"), Column("Rupees", _NUMBER)),
+        ((name, amount_cell(amount)) for name, amount in amounts),
+    )
+    if any(amount is None for _, amount in amounts):
+        output.print_notes(["unknown: the broker's answer left it out"])
+
+
+def print_orders(rows: list[OrderRow]) -> None:
+    columns = (
+        Column("Order"),
+        Column("Time"),
+        Column("Symbol"),
+        Column("Side"),
+        Column("Filled", _NUMBER),
+        Column("Price", _NUMBER),
+        Column("Trigger", _NUMBER),
+        Column("Average", _NUMBER),
+        Column("Type"),
+        Column("State"),
+    )
+    output.print_table(
+        columns,
+        (
+            (
+                row.number,
+                row.time_text.rpartition(" ")[2],
+                row.symbol,
+                side_name(row.side),
+                f"{row.filled_quantity:,}/{row.quantity:,}",
+                limit_price(row.price),
+                limit_price(row.trigger),
+                limit_price(row.average_price),
+                f"{row.order_type} {row.product} {row.validity}",
+                output.status(row.status_text),
+            )
+            for row in rows
+        ),
+    )
+    output.print_notes(f"{row.number}: {row.reject_reason}" for row in rows if row.reject_reason)
+
+
+def order_fields(row: OrderRow) -> dict[str, object]:
+    """A row for machines: with the status as one of the known ones beside the broker's words."""
+    fields: dict[str, object] = output.plain(row)
+    return fields | {"status": row.status.value, "reject_reason": row.reject_reason}
+
+
+def side_name(code: str) -> str:
+    return {"B": "buy", "S": "sell"}.get(code, code)
+
+
+def _read(fresh: bool, call: Callable[[NeoClient], Awaitable[T]]) -> T:
+    account = Account()
+
+    async def read() -> T:
+        async with account.connect(fresh=fresh) as neo:
+            return await call(neo)
+
+    return neo_async.run(read())

@@ -1,0 +1,67 @@
+"""The commands under their names, and what an error looks like."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import neo_async
+from neo_async.cli import account, demo, exchange, trade
+from neo_async.errors import NeoError, UsageError
+
+
+class _Commands(TyperGroup):
+    """Errors that this package raises on purpose are one line on stderr, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NeoError as error:
+            typer.echo(f"neo-async: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Account commands read NEO_CONSUMER_KEY, NEO_MOBILE_NUMBER, NEO_UCC, NEO_MPIN and "
+        "NEO_TOTP_SECRET; NEO_LOGIN_URL and NEO_CA_FILE lead them to another server, such as "
+        "`neo-async exchange`. Exit codes: 0 done, 1 the broker or the network said no, "
+        "2 the command cannot be right."
+    ),
+)
+
+
+@app.callback()
+def neo_async_command(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Trade on Kotak Neo from the shell, or try it out on an exchange of your own."""
+    if version:
+        typer.echo(neo_async.__version__)
+        raise typer.Exit
+
+
+_TRY = "Try it out"
+_ACCOUNT = "Account"
+_ORDERS = "Orders"
+
+app.command(rich_help_panel=_TRY)(demo.demo)
+app.command(rich_help_panel=_TRY)(exchange.exchange)
+app.command(rich_help_panel=_ACCOUNT)(account.login)
+app.command(rich_help_panel=_ACCOUNT)(account.logout)
+app.command(rich_help_panel=_ACCOUNT)(account.orders)
+app.command(rich_help_panel=_ACCOUNT)(account.trades)
+app.command(rich_help_panel=_ACCOUNT)(account.positions)
+app.command(rich_help_panel=_ACCOUNT)(account.holdings)
+app.command(rich_help_panel=_ACCOUNT)(account.limits)
+app.command(rich_help_panel=_ORDERS)(trade.place)
+app.command(rich_help_panel=_ORDERS)(trade.modify)
+app.command(rich_help_panel=_ORDERS)(trade.cancel)
+app.command(rich_help_panel=_ORDERS)(trade.margin)

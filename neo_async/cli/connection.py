@@ -1,0 +1,86 @@
+"""A client for the length of one command, with the login of the command before."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, TypeAlias
+
+import typer
+
+from neo_async.cli.stored_login import LoginFile, StoredLogin, cache_directory
+from neo_async.client import NeoClient
+from neo_async.config import Credentials, Endpoints, PoolLimits
+from neo_async.errors import TransportError, UsageError
+
+Fresh: TypeAlias = Annotated[
+    bool, typer.Option("--fresh", help="Log in anew instead of using the stored login.")
+]
+
+_POOL = PoolLimits(warm=1, maximum=1)
+"""A command sends one order at most."""
+
+
+class Account:
+    """Who the environment says that the user is, and the login kept for that."""
+
+    def __init__(self) -> None:
+        self.credentials = Credentials.from_env()
+        self.endpoints = Endpoints.from_env()
+        self.file = LoginFile(cache_directory(), self.credentials, self.endpoints)
+
+    def __str__(self) -> str:
+        return f"account {self.credentials.ucc} at {self.endpoints.login}"
+
+    @contextlib.asynccontextmanager
+    async def connect(
+        self, *, fresh: bool = False, totp: str | None = None
+    ) -> AsyncIterator[NeoClient]:
+        """A logged-in client. A login that is made here, or renewed in the block, is kept."""
+        neo = NeoClient(self.credentials, endpoints=self.endpoints, pool=_POOL)
+        stored = self.file.load()
+        try:
+            if fresh or totp is not None or not await _resume(neo, stored):
+                await self._login(neo, stored, totp)
+            session = neo.session
+            try:
+                yield neo
+            finally:
+                if neo.session is not session:
+                    self._keep(neo)
+        finally:
+            await neo.logout()
+
+    async def _login(self, neo: NeoClient, stored: StoredLogin | None, totp: str | None) -> None:
+        if totp is None:
+            if not self.credentials.totp_secret:
+                raise UsageError(
+                    "no login is stored, and NEO_TOTP_SECRET is not set to make one: "
+                    "neo-async login --totp CODE"
+                )
+            wait = stored.seconds_to_next_code(time.time()) if stored else 0.0
+            if wait:
+                note = f"the present TOTP code is used up: waiting {wait:.0f} s for the next"
+                typer.echo(note, err=True)
+                await asyncio.sleep(wait)
+        await neo.login(totp)
+        self._keep(neo)
+
+    def _keep(self, neo: NeoClient) -> None:
+        try:
+            self.file.save(StoredLogin(session=neo.session, made_at=time.time()))
+        except OSError as error:
+            # The command itself can do without; the next one will have to log in.
+            typer.echo(f"the login could not be stored in {self.file.path}: {error}", err=True)
+
+
+async def _resume(neo: NeoClient, stored: StoredLogin | None) -> bool:
+    if stored is None or stored.session is None or not stored.is_good(time.time()):
+        return False
+    try:
+        await neo.resume(stored.session)
+    except TransportError:
+        return False  # that server is gone; logging in tells where to go today
+    return True

@@ -1,0 +1,112 @@
+"""`neo-async demo`: the whole order path on a live screen, in ten seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import neo_async
+from neo_async.cli import output
+from neo_async.cli.exchange import ScripMaster
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from neo_async.cli.demo.play import Play
+    from neo_async.cli.demo.report import Report
+
+_LONGEST = 19.0
+_FRAME = 0.1
+_SVG_WIDTH, _SVG_HEIGHT = 100, 40
+
+
+def demo(
+    seed: Annotated[int, typer.Option(help="The same seed gives the same market.")] = 7,
+    scripmaster: ScripMaster = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Draw the final screen into a file."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")
+    ] = False,
+) -> None:
+    """Watch orders trade, without an account.
+
+    Starts the embedded exchange, logs in over real sockets, sends a burst of orders through the
+    rate limiter, changes and cancels some, and lets some fill. Everything is then checked against
+    the exchange's own records: exit code 1 when anything does not agree.
+    """
+    play, report = neo_async.run(_demo(seed, scripmaster or [], as_json=as_json))
+    if svg is not None:
+        _draw(svg, play, report)
+    if as_json:
+        output.print_json(report)
+    for problem in report.problems:
+        typer.echo(f"neo-async demo: {problem}", err=True)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+async def _demo(seed: int, scripmaster: list[Path], *, as_json: bool) -> tuple[Play, Report]:
+    from rich.console import Console
+    from rich.live import Live
+
+    from neo_async.cli.demo.play import Play
+    from neo_async.cli.demo.report import summary
+    from neo_async.cli.demo.screen import board, final_board
+    from neo_async.exchange import Exchange
+
+    console = Console(highlight=False)
+    live = console.is_terminal and not as_json
+    async with asyncio.timeout(_LONGEST), Exchange(seed=seed, scripmaster=scripmaster) as exchange:
+        play = Play(exchange, seed=seed, scripmaster=scripmaster, pause=0.5 if live else 0.0)
+        if as_json:
+            return play, await play.run()
+        if not live:
+            play.tell = _print_event
+            report = await play.run()
+        else:
+            with Live(console=console, auto_refresh=False, transient=True) as screen:
+                painter = asyncio.create_task(_paint(play, screen, board), name="demo screen")
+                try:
+                    report = await play.run()
+                finally:
+                    painter.cancel()
+                    await asyncio.gather(painter, return_exceptions=True)
+    console.print(final_board(play, console.width))
+    console.print(summary(report))
+    return play, report
+
+
+async def _paint(play: Play, screen: Live, board: Callable[[Play, int, int], Any]) -> None:
+    """Draw ten times a second, at moments in which no request is on its way: drawing takes
+    milliseconds, which would be counted as the exchange's."""
+    while True:
+        if play.in_flight > 0:
+            await asyncio.sleep(0.002)
+            continue
+        size = screen.console.size
+        screen.update(board(play, size.width, size.height), refresh=True)
+        await asyncio.sleep(_FRAME)
+
+
+def _print_event(elapsed: float, text: str) -> None:
+    typer.echo(f"{elapsed:6.2f} s  {text}")
+
+
+def _draw(file: Path, play: Play, report: Report) -> None:
+    """The last board and the summary, as a picture."""
+    from rich.console import Console, Group
+
+    from neo_async.cli.demo.report import summary
+    from neo_async.cli.demo.screen import board
+
+    console = Console(record=True, width=_SVG_WIDTH, file=io.StringIO(), force_terminal=True)
+    console.print(Group(board(play, _SVG_WIDTH, _SVG_HEIGHT), "", summary(report)))
+    file.write_text(console.export_svg(title="neo-async demo"), encoding="utf-8")

@@ -1,0 +1,162 @@
+"""What the demo will trade: instruments and orders, the same ones for the same seed and file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from neo_async.errors import UsageError
+from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.market import Market
+from neo_async.exchange.core.types import Listing
+from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
+from neo_async.model.orders import OrderRequest
+from neo_async.wire.scripmaster import parse_scripmaster
+
+INSTRUMENTS = 8
+
+_ORDER_VALUE = 20_000_00
+"""Paise: about what one order is worth."""
+_LIQUID = 40
+"""Instruments, by the value of their largest allowed order, among which the seed chooses."""
+
+CROSSING = 0.5
+"""Percent beyond the last price: such a limit trades at once."""
+NEAR = -0.8
+"""Percent on the passive side of the last price: such a limit waits."""
+FAR = -2.5
+
+
+def choose_listings(market: Market, scripmaster: Iterable[Path], seed: int) -> list[Listing]:
+    """Liquid-looking shares. Blocks while it reads the files; raises UsageError without any."""
+    candidates = [listing for listing in _listings(market, scripmaster) if _is_typical(listing)]
+    if len(candidates) < INSTRUMENTS:
+        raise UsageError(
+            f"the demo trades {INSTRUMENTS} shares of series EQ between 50 and 5,000 rupees, and "
+            f"there are {len(candidates)}: give it the file nse_cm.csv"
+        )
+    # The largest allowed order follows the turnover of an instrument.
+    candidates.sort(key=lambda listing: -listing.freeze_quantity * listing.base_price)
+    return random.Random(seed).sample(candidates[:_LIQUID], INSTRUMENTS)
+
+
+def limit(market: Market, listing: Listing, side: Side, percent: float) -> str:
+    """A price that far beyond the last one for this side (short of it when negative), in rupees,
+    on a tick and inside the circuit limits."""
+    last = market.last_price(listing)
+    sign = 1 if side is Side.BUY else -1
+    paise = round(last * (1 + sign * percent / 100) / listing.tick) * listing.tick
+    return rupees(min(max(paise, listing.lower_band), listing.upper_band))
+
+
+def rupees(paise: int) -> str:
+    return f"{paise // 100}.{paise % 100:02d}"
+
+
+def order(
+    market: Market,
+    listing: Listing,
+    side: Side,
+    percent: float,
+    *,
+    product: Product = Product.MIS,
+    tag: str = "",
+) -> OrderRequest:
+    return OrderRequest(
+        listing.segment,
+        listing.symbol,
+        side,
+        max(1, _ORDER_VALUE // market.last_price(listing)),
+        product,
+        limit(market, listing, side, percent),
+        tag=tag,
+    )
+
+
+def burst(market: Market, listings: list[Listing]) -> list[OrderRequest]:
+    """Three orders an instrument: one that trades at once, one near the market, one far from it."""
+    requests = []
+    for position, listing in enumerate(listings):
+        # Deliveries are bought, and every fourth instrument is sold short for the day.
+        side = Side.SELL if position % 4 == 3 else Side.BUY
+        product = Product.CNC if position % 4 == 0 else Product.MIS
+        requests += [
+            order(market, listing, side, CROSSING, product=product, tag="cross"),
+            order(market, listing, side, NEAR, tag="near"),
+            order(market, listing, side, FAR, tag="far"),
+        ]
+    return requests
+
+
+def immediate_or_cancel(market: Market, listing: Listing) -> OrderRequest:
+    """For more than the best price has to offer."""
+    _, asks = market.depth(listing, 1)
+    price, offered, _ = asks[0]
+    extra = max(1, _ORDER_VALUE // price)
+    return OrderRequest(
+        listing.segment,
+        listing.symbol,
+        Side.BUY,
+        offered + extra,
+        Product.MIS,
+        rupees(price),
+        validity=Validity.IOC,
+        tag="ioc",
+    )
+
+
+def stop_loss(market: Market, listing: Listing) -> OrderRequest:
+    """Buys once the price has risen by half a percent."""
+    return OrderRequest(
+        listing.segment,
+        listing.symbol,
+        Side.BUY,
+        max(1, _ORDER_VALUE // market.last_price(listing)),
+        Product.MIS,
+        limit(market, listing, Side.BUY, 1.0),
+        OrderType.SL,
+        limit(market, listing, Side.BUY, 0.5),
+        tag="stop",
+    )
+
+
+def oversell(market: Market, listing: Listing, sellable: int) -> OrderRequest:
+    """Delivery of more than the account holds."""
+    return OrderRequest(
+        listing.segment,
+        listing.symbol,
+        Side.SELL,
+        sellable + 50,
+        Product.CNC,
+        limit(market, listing, Side.SELL, 0.0),
+        tag="oversell",
+    )
+
+
+MALFORMED = OrderRequest(
+    Segment.NSE_FO, "NIFTY26DECFUT", Side.BUY, 65, Product.CNC, "24485.20", tag="bad"
+)
+"""There is no delivery in derivatives: no byte of this leaves the process."""
+
+
+def _is_typical(listing: Listing) -> bool:
+    """Cheap and dear shares make poor examples: a tick is a percent, or an order is one share."""
+    price = listing.base_price
+    return listing.series == "EQ" and listing.lot_size == 1 and 50_00 <= price < 5000_00
+
+
+def _listings(market: Market, scripmaster: Iterable[Path]) -> list[Listing]:
+    files = list(scripmaster)
+    if not files:
+        return [listing for listing in DEFAULT_LISTINGS if listing.segment is Segment.NSE_CM]
+    # The date only tells expired contracts from others, and shares do not expire.
+    today = datetime.now(UTC).date()
+    listings = []
+    for path in files:
+        for row in parse_scripmaster(path.read_bytes(), today).instruments:
+            listing = market.listing(row.segment, row.symbol)
+            if listing is not None:
+                listings.append(listing)
+    return listings

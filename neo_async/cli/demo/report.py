@@ -1,0 +1,332 @@
+"""What the demo came to, and whether the client's story is the exchange's."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from neo_async.model.enums import OrderStatus, parse_status
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from neo_async.cli.demo.play import Line, Play
+
+N = TypeVar("N", int, float)
+
+
+class LedgerEntry(msgspec.Struct, frozen=True):
+    """An order as the exchange's own ledger has it."""
+
+    number: str
+    client_tag: str
+    state: str
+    quantity: int
+    filled_quantity: int
+    arrivals: int
+
+
+class ServerRequest(msgspec.Struct, frozen=True):
+    time: float
+    path: str
+
+    @property
+    def is_order(self) -> bool:
+        return self.path.endswith(("/order/rule/ms/place", "/order/vr/modify", "/order/cancel"))
+
+
+class Records(msgspec.Struct, frozen=True):
+    """What the exchange wrote down."""
+
+    ledger: list[LedgerEntry]
+    requests: list[ServerRequest]
+
+    @classmethod
+    def read(cls, ledger: bytes, requests: bytes) -> Records:
+        return cls(
+            msgspec.json.decode(ledger, type=list[LedgerEntry]),
+            msgspec.json.decode(requests, type=list[ServerRequest]),
+        )
+
+
+class OrderCounts(msgspec.Struct, frozen=True, kw_only=True):
+    placed: int
+    modified: int
+    filled: int
+    """Completely."""
+    cancelled: int
+    rejected: int
+    working: int
+    stopped_before_sending: int
+
+
+class Fills(msgspec.Struct, frozen=True, kw_only=True):
+    count: int
+    units: int
+    value: float
+
+
+class ProfitAndLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """Over all positions; None where one of them cannot be known."""
+
+    total: float | None
+    realised: float | None
+    unrealised: float | None
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds from handing a placement to the socket to its acknowledgement."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """The most requests in any window of one second, as the exchange saw them arrive."""
+
+    limit_orders: int
+    limit_total: int
+    busiest_second_orders: int
+    busiest_second_total: int
+    refused: int
+    """Answers 429."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    seed: int
+    instruments: list[str]
+    orders: OrderCounts
+    rejections: dict[str, str]
+    """Order number to reason."""
+    stopped: str
+    """What the order was told that never left."""
+    fills: Fills
+    pnl: ProfitAndLoss
+    latency_ms: Latency
+    pace: Pace
+    checks: list[str]
+    """What was found to hold."""
+    problems: list[str]
+    """What was not; empty when all is well."""
+    seconds: float
+
+
+def make_report(play: Play, records: Records) -> Report:
+    statuses = [line.order.status for line in play.lines if line.order]
+    pace = Pace(
+        limit_orders=play.limits.orders,
+        limit_total=play.limits.total,
+        busiest_second_orders=busiest(
+            request.time for request in records.requests if request.is_order
+        ),
+        busiest_second_total=busiest(request.time for request in records.requests),
+        refused=play.neo.limiter.pauses,
+    )
+    checks, problems = _compare(play, records, pace)
+    positions = play.positions
+    return Report(
+        seed=play.seed,
+        instruments=list(dict.fromkeys(line.request.symbol for line in play.lines if line.order)),
+        orders=OrderCounts(
+            placed=len(statuses),
+            modified=play.modified,
+            filled=statuses.count(OrderStatus.COMPLETE),
+            cancelled=statuses.count(OrderStatus.CANCELLED),
+            rejected=statuses.count(OrderStatus.REJECTED),
+            working=sum(status.is_working for status in statuses),
+            stopped_before_sending=sum(line.order is None for line in play.lines),
+        ),
+        rejections={
+            line.order.number: line.order.reject_reason.strip()
+            for line in play.lines
+            if line.order and line.order.status is OrderStatus.REJECTED
+        },
+        stopped=play.refusal,
+        fills=Fills(
+            count=len(play.trades),
+            units=sum(trade.quantity for trade in play.trades),
+            value=round(sum(trade.quantity * trade.price for trade in play.trades), 2),
+        ),
+        pnl=ProfitAndLoss(
+            total=_sum(position.pnl for position in positions),
+            realised=_sum(position.realised for position in positions),
+            unrealised=_sum(position.unrealised for position in positions),
+        ),
+        latency_ms=latency(play.acknowledgements),
+        pace=pace,
+        checks=checks,
+        problems=[*play.problems, *problems],
+        seconds=round(play.elapsed, 2),
+    )
+
+
+def busiest(times: Iterable[float], window: float = 1.0) -> int:
+    """The most of these moments (in order of time) within any window that long."""
+    recent: deque[float] = deque()
+    most = 0
+    for time in times:
+        recent.append(time)
+        while recent[0] <= time - window:
+            recent.popleft()
+        most = max(most, len(recent))
+    return most
+
+
+def percentile(ordered: Sequence[N], percent: int) -> N:
+    """The smallest value that so many percent of the values do not exceed (nearest rank)."""
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+
+
+def latency(seconds: Iterable[float]) -> Latency:
+    values = sorted(round(value * 1000, 3) for value in seconds) or [0.0]
+    return Latency(
+        count=len(values),
+        p50=percentile(values, 50),
+        p90=percentile(values, 90),
+        p99=percentile(values, 99),
+        max=values[-1],
+    )
+
+
+def summary(report: Report) -> Table:
+    """Two columns that wrap in themselves, whatever the width."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from neo_async.cli.output import money, profit
+
+    orders, pace, delay = report.orders, report.pace, report.latency_ms
+    rows = [
+        (
+            "orders",
+            f"{orders.placed} placed · {orders.modified} modified · {orders.filled} filled · "
+            f"{orders.cancelled} cancelled · {orders.rejected} rejected · {orders.working} working",
+        ),
+        *(("rejected", _first_part(reason)) for reason in report.rejections.values()),
+        ("never sent", report.stopped),
+        (
+            "fills",
+            f"{report.fills.count}: {report.fills.units:,} units for {money(report.fills.value)}",
+        ),
+        (
+            "P&L",
+            f"{profit(report.pnl.total).text} (realised {profit(report.pnl.realised).text}, "
+            f"unrealised {profit(report.pnl.unrealised).text})",
+        ),
+        (
+            "latency",
+            f"p50 {delay.p50:.2f} ms · p90 {delay.p90:.2f} · p99 {delay.p99:.2f} · "
+            f"max {delay.max:.2f} ({delay.count} placements acknowledged)",
+        ),
+        (
+            "pace",
+            f"at most {pace.busiest_second_orders} orders and {pace.busiest_second_total} requests "
+            f"in any second, as the exchange counted; {pace.refused or 'none'} refused with 429",
+        ),
+        ("checked", "; ".join(report.checks)),
+    ]
+    if report.problems:
+        rows.append(("PROBLEMS", "; ".join(report.problems)))
+    rows.append(("took", f"{report.seconds:.1f} s"))
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, text in rows:
+        style = {"PROBLEMS": "red", "checked": "green"}.get(name, "")
+        table.add_row(name, Text(text, style=style))
+    return table
+
+
+def _compare(play: Play, records: Records, pace: Pace) -> tuple[list[str], list[str]]:
+    """What holds, and what does not."""
+    orders = {line.order.number: line for line in play.lines if line.order}
+    ledger = {entry.number: entry for entry in records.ledger}
+    differing = [
+        f"order {number}: {_client_side(orders.get(number))} here, "
+        f"{_exchange_side(ledger.get(number))} at the exchange"
+        for number in sorted(orders.keys() | ledger.keys())
+        if _client_side(orders.get(number)) != _exchange_side(ledger.get(number))
+    ]
+    stray = [
+        f"order {number} is {line.order.status_text!r}, neither final nor working"
+        for number, line in orders.items()
+        if line.order and not (line.order.is_final or line.order.status.is_working)
+    ]
+    repeated = [
+        f"order {entry.number} arrived {entry.arrivals} times"
+        for entry in records.ledger
+        if entry.arrivals != 1
+    ]
+    filled = sum(trade.quantity for trade in play.trades)
+    filled_there = sum(entry.filled_quantity for entry in records.ledger)
+    outcomes = (
+        ("every order is final or working", stray),
+        (f"client and exchange agree on all {len(ledger)} orders", differing),
+        ("each arrived once", repeated),
+        (
+            "every fill is in the trade book",
+            [f"{filled} units in the trade book, {filled_there} filled at the exchange"]
+            if filled != filled_there
+            else [],
+        ),
+        ("one was rejected and one never sent, as they should", _expected(play)),
+        ("the pace was kept", _too_fast(pace)),
+    )
+    holds = [claim for claim, failures in outcomes if not failures]
+    return holds, [failure for _, failures in outcomes for failure in failures]
+
+
+def _client_side(line: Line | None) -> tuple[str, int] | None:
+    if line is None or line.order is None:
+        return None
+    return line.order.status.value, line.order.filled_quantity
+
+
+def _exchange_side(entry: LedgerEntry | None) -> tuple[str, int] | None:
+    return None if entry is None else (parse_status(entry.state).value, entry.filled_quantity)
+
+
+def _expected(play: Play) -> list[str]:
+    problems = []
+    by_tag = {line.request.tag: line for line in play.lines}
+    for tag, status in (
+        ("oversell", OrderStatus.REJECTED),
+        ("stop", OrderStatus.COMPLETE),
+    ):
+        order = by_tag[tag].order
+        if order is None or order.status is not status:
+            problems.append(f"the order tagged {tag!r} should be {status.value}: {order!r}")
+    if by_tag["bad"].order is not None or not play.refusal:
+        problems.append("the malformed order was not stopped")
+    return problems
+
+
+def _too_fast(pace: Pace) -> list[str]:
+    problems = []
+    if pace.busiest_second_orders > pace.limit_orders:
+        problems.append(f"{pace.busiest_second_orders} orders arrived in one second")
+    if pace.busiest_second_total > pace.limit_total:
+        problems.append(f"{pace.busiest_second_total} requests arrived in one second")
+    if pace.refused:
+        problems.append(f"the exchange refused {pace.refused} requests with 429")
+    return problems
+
+
+def _sum(amounts: Iterable[float | None]) -> float | None:
+    total = 0.0
+    for amount in amounts:
+        if amount is None:
+            return None
+        total += amount
+    return round(total, 2)
+
+
+def _first_part(reason: str) -> str:
+    """Without the broker's tail, `for entity account-… across exchange …`."""
+    return reason.partition(" for entity ")[0].strip()

@@ -1,0 +1,139 @@
+"""The embedded exchange as a server of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+import neo_async
+from neo_async.config import Credentials, RateLimits
+from neo_async.errors import UsageError
+
+ScripMaster = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--scripmaster",
+        metavar="CSV",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="The broker's own instrument file, to trade instead of the built-in instruments; "
+        "once for each segment.",
+    ),
+]
+
+
+def exchange(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same market.")] = 0,
+    scripmaster: ScripMaster = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Serve https, with a certificate made for it.")
+    ] = False,
+    orders_per_second: Annotated[
+        int, typer.Option(metavar="N", help="Orders allowed in any second.")
+    ] = 10,
+    total_per_second: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Requests of every kind; by default 10, or as orders."),
+    ] = None,
+    env: Annotated[
+        bool,
+        typer.Option(
+            "--env", help="Print, on stderr, the exports with which another shell trades here."
+        ),
+    ] = False,
+) -> None:
+    """Run the exchange until it is interrupted.
+
+    The first line on stdout is one JSON object: the addresses, and the accounts with their made-up
+    secrets.
+    """
+    limits = RateLimits(
+        orders=orders_per_second, total=total_per_second or max(10, orders_per_second)
+    )
+    with tempfile.TemporaryDirectory(prefix="neo-async-") as directory:
+        neo_async.run(
+            _serve(
+                host=host,
+                port=port,
+                seed=seed,
+                scripmaster=scripmaster or [],
+                limits=limits,
+                tls_directory=Path(directory) if tls else None,
+                env=env,
+            )
+        )
+
+
+async def _serve(
+    *,
+    host: str,
+    port: int,
+    seed: int,
+    scripmaster: list[Path],
+    limits: RateLimits,
+    tls_directory: Path | None,
+    env: bool,
+) -> None:
+    from neo_async.exchange import Exchange
+    from neo_async.exchange.server.tls import self_signed
+
+    context, ca_file = self_signed(tls_directory, host) if tls_directory else (None, "")
+    opening = Exchange(
+        seed=seed,
+        host=host,
+        port=port,
+        tls=context,
+        ca_file=ca_file,
+        scripmaster=scripmaster,
+        limits=limits,
+    )
+    interrupted = _on_interruption()
+    try:
+        running = await opening.__aenter__()
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+    try:
+        ready = running.ready() | ({"ca_file": str(ca_file)} if ca_file else {})
+        typer.echo(msgspec.json.encode(ready))
+        if env:
+            for line in _exports(running.credentials, running.login_url, str(ca_file)):
+                typer.echo(line, err=True)
+        await interrupted.wait()
+    finally:
+        await opening.__aexit__(None, None, None)
+
+
+def _on_interruption() -> asyncio.Event:
+    """Set by SIGINT or SIGTERM."""
+    interrupted = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, interrupted.set)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupted.set))
+    return interrupted
+
+
+def _exports(credentials: Credentials, login_url: str, ca_file: str) -> list[str]:
+    variables = {
+        "NEO_LOGIN_URL": login_url,
+        "NEO_CONSUMER_KEY": credentials.consumer_key,
+        "NEO_MOBILE_NUMBER": credentials.mobile_number,
+        "NEO_UCC": credentials.ucc,
+        "NEO_MPIN": credentials.mpin,
+        "NEO_TOTP_SECRET": credentials.totp_secret,
+    }
+    if ca_file:
+        variables["NEO_CA_FILE"] = ca_file
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]

@@ -1,0 +1,95 @@
+"""A login kept between two commands.
+
+A TOTP code works once in 30 s, so a shell that logged in for every command could run two of them a
+minute. The file holds the session's secrets: its owner alone can read it, and it is good until
+midnight in India, as the session is. Logging out leaves nothing in it but the time of the login,
+which tells when the next code may be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from neo_async.config import Credentials, Endpoints
+from neo_async.model.session import Session
+
+_IST = 19_800
+_DAY = 86_400
+_TOTP_STEP = 30
+
+
+class StoredLogin(msgspec.Struct, frozen=True, kw_only=True):
+    session: Session | None
+    """None after logging out."""
+    made_at: float
+    """Unix seconds of the login: a TOTP code of that step has been used."""
+
+    def is_good(self, now: float) -> bool:
+        return self.session is not None and _day(self.made_at) == _day(now)
+
+    def seconds_to_next_code(self, now: float) -> float:
+        """0 when the present TOTP code has not been used."""
+        step = int(self.made_at // _TOTP_STEP)
+        return 0.0 if step != int(now // _TOTP_STEP) else (step + 1) * _TOTP_STEP - now
+
+
+class LoginFile:
+    """The stored login of one account at one server."""
+
+    def __init__(self, directory: Path, credentials: Credentials, endpoints: Endpoints) -> None:
+        key = "\n".join((credentials.ucc, credentials.consumer_key, endpoints.login))
+        name = hashlib.sha256(key.encode()).hexdigest()[:20]
+        self.path = directory / f"login-{name}.json"
+
+    def load(self) -> StoredLogin | None:
+        """None when there is none, or none to be trusted: unreadable, or readable by others."""
+        try:
+            with self.path.open("rb") as file:
+                state = os.fstat(file.fileno())
+                if os.name == "posix" and (
+                    stat.S_IMODE(state.st_mode) & 0o077 or state.st_uid != os.getuid()
+                ):
+                    return None
+                return msgspec.json.decode(file.read(), type=StoredLogin)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def save(self, login: StoredLogin) -> None:
+        """Replace the file at once, or not at all. Raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Made with mode 0600, under a name of its own: nobody sees half a login.
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".login-")
+        try:
+            with open(handle, "wb") as file:
+                file.write(msgspec.json.encode(login))
+            os.replace(temporary, self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def forget(self) -> None:
+        """Take the session out of the file."""
+        login = self.load()
+        if login is not None:
+            self.save(StoredLogin(session=None, made_at=login.made_at))
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/neo_async`, by default `~/.cache/neo_async`."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "neo_async"
+
+
+def _day(time: float) -> int:
+    """Days since 1970 in India."""
+    return int(time + _IST) // _DAY

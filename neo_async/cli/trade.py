@@ -1,0 +1,309 @@
+"""Orders from the shell: each says what it will send to whom, and asks before it does."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+import msgspec
+import typer
+
+import neo_async
+from neo_async.cli import output
+from neo_async.cli.account import order_fields, print_orders, side_name
+from neo_async.cli.connection import Account, Fresh
+from neo_async.cli.output import AsJson, Cell, Column, money
+from neo_async.client import NeoClient
+from neo_async.errors import NeoError, Rejected, UsageError
+from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+from neo_async.model.orders import Bracket, OrderRequest, OrderRow
+from neo_async.model.portfolio import OrderMargin
+from neo_async.tracking import Order
+from neo_async.wire.rules import place_form
+
+
+class _SideName(StrEnum):
+    BUY = "buy"
+    SELL = "sell"
+
+    @property
+    def side(self) -> Side:
+        return Side[self.name]
+
+
+_Segment: TypeAlias = Annotated[Segment, typer.Argument(case_sensitive=False)]
+_Side: TypeAlias = Annotated[_SideName, typer.Argument(case_sensitive=False)]
+_Quantity: TypeAlias = Annotated[int, typer.Argument(help="Units, not lots.")]
+_Number: TypeAlias = Annotated[str, typer.Argument(metavar="ORDER", help="Order number.")]
+_Product: TypeAlias = Annotated[Product, typer.Option(case_sensitive=False)]
+_Price: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="RUPEES", help="Limit price; for types L and SL.")
+]
+_Trigger: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="RUPEES", help="Trigger price; for types SL and SL-M, and product CO."),
+]
+_Type: TypeAlias = Annotated[OrderType, typer.Option("--type", case_sensitive=False)]
+_NewType: TypeAlias = Annotated[OrderType | None, typer.Option("--type", case_sensitive=False)]
+_Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+_Wait: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="SECONDS", help="Longest to wait for what becomes of it; 0 does not."
+    ),
+]
+
+_SETTLED = (
+    OrderStatus.OPEN,
+    OrderStatus.TRIGGER_PENDING,
+    OrderStatus.AMO_RECEIVED,
+    OrderStatus.AMO_MODIFY_RECEIVED,
+)
+"""With the final states, those in which an order stays until something happens to it."""
+
+
+def place(
+    segment: _Segment,
+    symbol: Annotated[str, typer.Argument(help="Trading symbol, such as ITBEES-EQ.")],
+    side: _Side,
+    quantity: _Quantity,
+    product: _Product,
+    price: _Price = None,
+    order_type: _Type = OrderType.LIMIT,
+    trigger: _Trigger = None,
+    validity: Annotated[Validity, typer.Option(case_sensitive=False)] = Validity.DAY,
+    disclosed: Annotated[int, typer.Option(help="Units shown to the market; 0 shows all.")] = 0,
+    amo: Annotated[bool, typer.Option("--amo", help="After-market order.")] = False,
+    tag: Annotated[str, typer.Option(help="Your own mark, up to 9 letters and digits.")] = "",
+    target: Annotated[
+        str | None, typer.Option(metavar="RUPEES", help="Product BO: distance of the target.")
+    ] = None,
+    stop: Annotated[
+        str | None, typer.Option(metavar="RUPEES", help="Product BO: distance of the stop.")
+    ] = None,
+    trail: Annotated[
+        str, typer.Option(metavar="RUPEES", help="Product BO: step by which the stop follows.")
+    ] = "0",
+    wait: _Wait = 3.0,
+    yes: _Yes = False,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Place an order, and show what became of it.
+
+    neo-async place nse_cm ITBEES-EQ buy 10 --product CNC --price 39.35
+    """
+    bracket = None
+    if target is not None and stop is not None:
+        bracket = Bracket(target=target, stop=stop, trail=trail)
+    elif target is not None or stop is not None:
+        raise UsageError("a bracket needs both --target and --stop")
+    request = OrderRequest(
+        segment,
+        symbol,
+        side.side,
+        quantity,
+        product,
+        price,
+        order_type,
+        trigger,
+        validity,
+        disclosed,
+        amo,
+        tag,
+        bracket,
+    )
+    place_form(request, tag)  # refused before anybody is asked
+    account = Account()
+    _confirm(f"place {_describe(request)}", account, yes=yes)
+
+    async def send() -> OrderRow:
+        async with account.connect(fresh=fresh) as neo:
+            order = await neo.orders.place(**msgspec.structs.asdict(request))
+            return await _outcome(neo, order, wait, *_SETTLED)
+
+    _report(neo_async.run(send()), as_json=as_json)
+
+
+def modify(
+    number: _Number,
+    price: _Price = None,
+    quantity: Annotated[int | None, typer.Option(help="The new total, in units.")] = None,
+    trigger: _Trigger = None,
+    order_type: _NewType = None,
+    validity: Annotated[Validity | None, typer.Option(case_sensitive=False)] = None,
+    disclosed: Annotated[int | None, typer.Option(help="Units shown to the market.")] = None,
+    wait: _Wait = 3.0,
+    yes: _Yes = False,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given of an order, and leave the rest as it is."""
+    changes = {
+        "price": price,
+        "quantity": quantity,
+        "trigger": trigger,
+        "order_type": order_type,
+        "validity": validity,
+        "disclosed_quantity": disclosed,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if not changes:
+        raise UsageError("nothing to change: give --price, --quantity or another option")
+    account = Account()
+    if not yes:
+        row = neo_async.run(_find(account, number, fresh))
+        wanted = ", ".join(f"{name} {value}" for name, value in changes.items())
+        _confirm(f"modify {_describe_row(row)}: {wanted}", account, yes=yes)
+
+    async def send() -> OrderRow:
+        async with account.connect(fresh=fresh and yes) as neo:
+            order = await neo.orders.modify(number, **changes)  # type: ignore[arg-type]
+            return await _outcome(neo, order, wait, *_SETTLED)
+
+    _report(neo_async.run(send()), as_json=as_json)
+
+
+def cancel(
+    number: _Number,
+    wait: _Wait = 3.0,
+    yes: _Yes = False,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel an order."""
+    account = Account()
+    if not yes:
+        row = neo_async.run(_find(account, number, fresh))
+        _confirm(f"cancel {_describe_row(row)}", account, yes=yes)
+
+    async def send() -> OrderRow:
+        async with account.connect(fresh=fresh and yes) as neo:
+            return await _outcome(neo, await neo.orders.cancel(number), wait)
+
+    _report(neo_async.run(send()), as_json=as_json)
+
+
+def margin(
+    segment: _Segment,
+    token: Annotated[str, typer.Argument(help="Exchange token of the instrument, such as 11536.")],
+    side: _Side,
+    quantity: _Quantity,
+    product: _Product,
+    price: _Price = None,
+    order_type: _Type = OrderType.LIMIT,
+    trigger: _Trigger = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """What an order would need, and whether the account has it. Places nothing."""
+    account = Account()
+
+    async def ask() -> OrderMargin:
+        async with account.connect(fresh=fresh) as neo:
+            return await neo.portfolio.margin(
+                segment,
+                token,
+                side.side,
+                quantity,
+                product=product,
+                price=price,
+                order_type=order_type,
+                trigger=trigger,
+            )
+
+    row = neo_async.run(ask())
+    if as_json:
+        output.print_json(row)
+        return
+    output.print_table(
+        (Column("Margin"), Column("Rupees", is_number=True)),
+        (
+            ("Order", money(row.order)),
+            ("Used already", money(row.used)),
+            ("Required", money(row.required)),
+            ("Available", money(row.available)),
+            ("Short by", Cell(money(row.shortfall), "" if row.sufficient else "red")),
+        ),
+    )
+
+
+# --- before sending -------------------------------------------------------------------------------
+
+
+def _confirm(what: str, account: Account, *, yes: bool) -> None:
+    """Say what will be sent to whom and ask. Leaves the command when the answer is no."""
+    if yes:
+        return
+    typer.echo(f"{what}\nfor {account}", err=True)
+    if not sys.stdin.isatty():
+        raise UsageError("nothing was sent: stdin is no terminal to ask at; --yes sends unasked")
+    if not typer.confirm("Send it?", err=True):
+        typer.echo("nothing was sent", err=True)
+        raise typer.Exit(1)
+
+
+def _describe(request: OrderRequest) -> str:
+    words = [
+        f"{side_name(request.side)} {request.quantity:,} {request.symbol} ({request.segment})",
+        f"type {request.order_type}",
+    ]
+    for name, value in (("price", request.price), ("trigger", request.trigger)):
+        if value is not None:
+            words.append(f"{name} {value}")
+    words.append(f"{request.product} {request.validity}")
+    if request.disclosed_quantity:
+        words.append(f"{request.disclosed_quantity:,} disclosed")
+    if request.amo:
+        words.append("after market")
+    if request.bracket is not None:
+        words.append(f"target {request.bracket.target} and stop {request.bracket.stop} away")
+    return ", ".join(words)
+
+
+def _describe_row(row: OrderRow) -> str:
+    price = f" at {money(row.price)}" if row.price else ""
+    return (
+        f"order {row.number}: {side_name(row.side)} {row.quantity:,} {row.symbol} ({row.segment})"
+        f"{price}, {row.product} {row.validity}, {row.status_text}, {row.filled_quantity:,} filled"
+    )
+
+
+async def _find(account: Account, number: str, fresh: bool) -> OrderRow:
+    async with account.connect(fresh=fresh) as neo:
+        return await _row(neo, number)
+
+
+# --- after sending --------------------------------------------------------------------------------
+
+
+async def _outcome(neo: NeoClient, order: Order, wait: float, *settled: OrderStatus) -> OrderRow:
+    """The order's row once it is final or in one of these states, or when the wait is over."""
+    try:
+        if wait:
+            await order.wait(*settled, timeout=wait)
+    except TimeoutError:
+        typer.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)
+    try:
+        return await _row(neo, order.number)
+    except NeoError as error:
+        # What was asked for is done; whoever reads "failed" might do it again.
+        typer.echo(f"sent, but the order book could not be read: {error}", err=True)
+        raise typer.Exit(0) from None
+
+
+async def _row(neo: NeoClient, number: str) -> OrderRow:
+    for row in await neo.orders.book():
+        if row.number == number:
+            return row
+    raise Rejected(f"there is no order {number} in today's order book")
+
+
+def _report(row: OrderRow, *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(order_fields(row))
+    else:
+        print_orders([row])
+    if row.reject_reason:  # of the order, or of the change
+        raise typer.Exit(1)
