@@ -21,13 +21,14 @@ BOOK = "/neo/quick/user/orders"
 
 def exchange_of(**settings: Any) -> Exchange:
     """Without makers, nothing trades but what the test places."""
-    return Exchange(**{"seed": 7, "clock": now, "limits": None, "makers": False} | settings)
+    defaults: dict[str, Any] = {"seed": 7, "clock": now, "limits": None, "makers": False}
+    return Exchange(**{**defaults, **settings})
 
 
 def client_of(exchange: Exchange, **settings: Any) -> NeoClient:
     credentials = settings.pop("credentials", exchange.credentials)
-    defaults = {"endpoints": exchange.endpoints, "limits": WIDE, "clock": now}
-    return NeoClient(credentials, **defaults | settings)
+    defaults: dict[str, Any] = {"endpoints": exchange.endpoints, "limits": WIDE, "clock": now}
+    return NeoClient(credentials, **{**defaults, **settings})
 
 
 async def admin(exchange: Exchange, name: str, **content: Any) -> Any:
