@@ -7,7 +7,9 @@ fields, numbers are allowed where text is expected, and what still does not fit 
 
 from __future__ import annotations
 
+import math
 import reprlib
+from decimal import Decimal
 from enum import Enum
 from typing import Any, Generic, TypeVar, get_args
 
@@ -24,7 +26,8 @@ _ABSENT = frozenset({"", "NA", "--", "-", "- ", "XX", "null"})
 
 _ABSENT_FOLDED = frozenset(text.strip().lower() for text in _ABSENT)
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What decoding raises when the bytes are no JSON at all."""
 
 
 class _Envelope(msgspec.Struct, Generic[Row]):
@@ -43,9 +46,11 @@ class _Kind(Enum):
 
 
 class _Field(msgspec.Struct, frozen=True):
+    name: str
     wire: str
     type: Any
     kind: _Kind
+    optional: bool
 
 
 class RowReader(Generic[Row]):
@@ -54,9 +59,14 @@ class RowReader(Generic[Row]):
     def __init__(self, row: type[Row], *, optional: frozenset[str] = frozenset()) -> None:
         """`optional` names wire fields that count as missing when they cannot be read."""
         self._row = row
-        self._optional = optional
         self._fields = [
-            _Field(field.encode_name, field.type, _kind_of(field.type))
+            _Field(
+                field.name,
+                field.encode_name,
+                field.type,
+                _kind_of(field.type),
+                field.encode_name in optional,
+            )
             for field in msgspec.structs.fields(row)
         ]
         self._numbers = [
@@ -74,7 +84,7 @@ class RowReader(Generic[Row]):
             envelope = self._decoder.decode(answer.body)
         except msgspec.ValidationError:
             return self._read_slowly(answer)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise failure(answer) from error
         if not 200 <= answer.status < 300 or not _is_success(envelope.stat, envelope.code):
             raise failure(answer)
@@ -100,12 +110,29 @@ class RowReader(Generic[Row]):
         except msgspec.ValidationError:
             return self._read_odd_row(row, number, status)
 
-    def _read_odd_row(self, row: dict[str, object], number: int, status: int) -> Row:
+    def read_partial(self, row: dict[str, object]) -> tuple[Row, frozenset[str]]:
+        """A row that came by itself, and the names of the fields for which it has no value.
+
+        Raises ProtocolError when a field that is not optional is missing or cannot be read.
+        """
+        values = self._values(row)
+        missing = frozenset(field.name for field in self._fields if field.wire not in values)
+        try:
+            return msgspec.convert(values, self._row, strict=False), missing
+        except msgspec.ValidationError as error:
+            raise ProtocolError(self._explain(values) or str(error)) from error
+
+    def _values(self, row: dict[str, object]) -> dict[str, object]:
+        """What the row has, by wire name, in a form that its fields' kinds can take."""
         values: dict[str, object] = {}
         for field in self._fields:
             value = _tidy(row.get(field.wire), field.kind)
-            if value is not None and (field.wire not in self._optional or _fits(value, field)):
+            if value is not None and (not field.optional or _fits(value, field)):
                 values[field.wire] = value
+        return values
+
+    def _read_odd_row(self, row: dict[str, object], number: int, status: int) -> Row:
+        values = self._values(row)
         try:
             return msgspec.convert(values, self._row, strict=False)
         except msgspec.ValidationError as error:
@@ -171,7 +198,7 @@ def _parse(answer: Answer) -> Any:
         raise failure(answer)
     try:
         return msgspec.json.decode(answer.body)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise failure(answer) from error
 
 
@@ -192,7 +219,7 @@ def _kind_of(type_: Any) -> _Kind:
         return _Kind.TEXT
     if types == {int}:
         return _Kind.INTEGER
-    return _Kind.NUMBER if types == {float} else _Kind.OTHER
+    return _Kind.NUMBER if types in ({float}, {Decimal}) else _Kind.OTHER
 
 
 def _tidy(value: object, kind: _Kind) -> object:
@@ -209,7 +236,9 @@ def _tidy(value: object, kind: _Kind) -> object:
 
 def _fits(value: object, field: _Field) -> bool:
     try:
-        msgspec.convert(value, field.type, strict=False)
+        converted = msgspec.convert(value, field.type, strict=False)
     except msgspec.ValidationError:
         return False
-    return True
+    if isinstance(converted, Decimal):
+        return converted.is_finite()
+    return not isinstance(converted, float) or math.isfinite(converted)

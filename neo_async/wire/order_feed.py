@@ -1,0 +1,133 @@
+"""The order and position feed (`/realtime`), both ways: text frames to and from structs.
+
+The client opens with a handshake that looks like JSON without quotes, and sends a heartbeat of the
+same kind. The server answers in JSON and then sends everything that happens in the account.
+"""
+
+from __future__ import annotations
+
+import reprlib
+
+import msgspec
+
+from neo_async.errors import ProtocolError
+from neo_async.model.updates import OrderUpdate, PositionUpdate
+from neo_async.wire.rows import UNREADABLE, RowReader
+
+HEARTBEAT = "{type:hb}"
+
+_NUMBER = "nOrdNo"
+
+
+def _names(struct: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(struct))
+
+
+# What cannot be read counts as not sent: the rest of the message is worth having.
+_ORDERS = RowReader(OrderUpdate, optional=_names(OrderUpdate) - {_NUMBER})
+_POSITIONS = RowReader(PositionUpdate, optional=_names(PositionUpdate))
+
+_ORDER_TYPES = {"LMT": "L"}
+"""Spellings that only this feed uses."""
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """The server has accepted the handshake."""
+
+    text: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The server has refused the handshake, and said why."""
+
+    text: str
+
+
+def handshake_text(token: str, sid: str, *, as_json: bool) -> str:
+    """The first message on a new connection. Most servers want the form without quotes; some drop
+    the connection on it and take JSON."""
+    fields = {"type": "cn", "Authorization": token, "Sid": sid, "src": "WEB"}
+    if as_json:
+        return msgspec.json.encode(fields).decode()
+    return "{" + ",".join(f"{name}:{value}" for name, value in fields.items()) + "}"
+
+
+def read_handshake(text: str) -> tuple[str, str]:
+    """Token and sid out of either form of the handshake, with its keys in any order.
+
+    Raises ProtocolError when the message is something else; the error does not quote it.
+    """
+    fields = _client_fields(text)
+    token, sid = fields.get("authorization", ""), fields.get("sid", "")
+    if fields.get("type") != "cn" or not token or not sid:
+        raise ProtocolError("the first message is no handshake with type cn, Authorization and Sid")
+    return token, sid
+
+
+def is_heartbeat(text: str) -> bool:
+    """Whether a client's message is a heartbeat, in either form."""
+    return _client_fields(text).get("type") == "hb"
+
+
+def read_message(
+    text: str | bytes,
+) -> Connected | Refused | OrderUpdate | PositionUpdate | None:
+    """One message of the server; None for what only keeps the line busy or is not known.
+
+    Raises ProtocolError when it is not JSON, or has neither the order's number nor any content.
+    """
+    if text in (HEARTBEAT, HEARTBEAT.encode()):
+        return None  # some servers send it back as it came
+    try:
+        message = msgspec.json.decode(text)
+    except UNREADABLE as error:
+        raise ProtocolError(f"an order feed message is not JSON: {reprlib.repr(text)}") from error
+    if not isinstance(message, dict):
+        return None
+    kind = str(message.get("type")).strip().lower()
+    if kind == "order":
+        return _order(_data(message))
+    if kind == "position":
+        return _position(_data(message))
+    return _control(kind, message)
+
+
+def _data(message: dict[str, object]) -> dict[str, object]:
+    data = message.get("data")
+    if not isinstance(data, dict):
+        raise ProtocolError(f"a message of the order feed lacks data: {reprlib.repr(message)}")
+    return data
+
+
+def _order(data: dict[str, object]) -> OrderUpdate:
+    if not data.get(_NUMBER):
+        raise ProtocolError(f"an order message lacks {_NUMBER}: {reprlib.repr(data)}")
+    order_type = data.get("prcTp")
+    if isinstance(order_type, str):
+        data["prcTp"] = _ORDER_TYPES.get(order_type, order_type)
+    update, missing = _ORDERS.read_partial(data)
+    return msgspec.structs.replace(update, missing=missing - {"missing"})
+
+
+def _position(data: dict[str, object]) -> PositionUpdate:
+    return _POSITIONS.read_partial(data)[0]
+
+
+def _control(kind: str, message: dict[str, object]) -> Connected | Refused | None:
+    answer = str(message.get("ak")).strip().lower()
+    text = str(message.get("msg") or "")
+    if answer == "nk" and kind != "hb":
+        return Refused(text)
+    return Connected(text) if answer == "ok" and kind == "cn" else None
+
+
+def _client_fields(text: str) -> dict[str, str]:
+    """Of a client's message, JSON or not, by lower-case name; empty when it is neither."""
+    try:
+        content = msgspec.json.decode(text)
+    except UNREADABLE:
+        parts = text.strip().removeprefix("{").removesuffix("}").split(",")
+        content = dict(part.split(":", 1) for part in parts if ":" in part)
+    if not isinstance(content, dict):
+        return {}
+    return {name.strip().lower(): str(value).strip() for name, value in content.items()}
