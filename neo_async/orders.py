@@ -235,7 +235,13 @@ class Orders:
             ) from error
 
     async def _find(self, client_tag: str, refusal: DuplicateTag) -> Order:
-        row = find_by_tag(await self.book(), client_tag)
+        try:
+            row = find_by_tag(await self.book(), client_tag)
+        except NeoError as error:
+            # It may say that nothing was sent: true of the look into the book, not of the order.
+            raise OutcomeUnknown(
+                "place", client_tag=client_tag, reason=f"{refusal}, and no order book: {error}"
+            ) from error
         if row is None:
             raise OutcomeUnknown(
                 "place", client_tag=client_tag, reason=f"{refusal}, but the order book lacks it"
