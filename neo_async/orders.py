@@ -37,6 +37,9 @@ from neo_async.wire.reports import read_history, read_order_book, read_trades
 from neo_async.wire.rules import cancel_form, check_number, check_symbol, modify_form, place_form
 from neo_async.wire.tags import TagMaker
 
+_WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
+_WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
+
 
 class Orders:
     """Every call checks its arguments first (InvalidOrder, nothing is sent), and ends in exactly
@@ -119,9 +122,9 @@ class Orders:
         """
         order = await self._resolve(order)
         new_type = order.order_type if order_type is None else order_type
-        if price is None and OrderType(new_type).has_limit:
+        if price is None and new_type in _WITH_LIMIT:
             price = order.price
-        if trigger is None and (OrderType(new_type).has_trigger or order.product is Product.CO):
+        if trigger is None and (new_type in _WITH_TRIGGER or order.product is Product.CO):
             trigger = order.trigger
         new_validity = order.validity if validity is None else validity
         form = modify_form(
@@ -262,7 +265,7 @@ class Orders:
         return self._tracker.adopt(rows[0])
 
 
-def _cancel_endpoint(product: Product) -> Endpoint:
+def _cancel_endpoint(product: str) -> Endpoint:
     if product is Product.CO:
         return EXIT_COVER
     return EXIT_BRACKET if product is Product.BO else CANCEL

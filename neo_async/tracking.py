@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +17,8 @@ from neo_async.model.orders import OrderRow, Price
 from neo_async.wire.tags import matches, own_tag
 
 log = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=StrEnum)
 
 
 class OrderChange(msgspec.Struct, frozen=True, gc=False):
@@ -68,15 +72,15 @@ class Order:
         *,
         number: str,
         client_tag: str,
-        segment: Segment,
+        segment: Segment | str,
         symbol: str,
-        side: Side,
+        side: Side | str,
         quantity: int,
-        product: Product,
-        order_type: OrderType,
+        product: Product | str,
+        order_type: OrderType | str,
         price: Price | None,
         trigger: Price | None,
-        validity: Validity,
+        validity: Validity | str,
         disclosed_quantity: int,
         amo: bool,
     ) -> None:
@@ -86,6 +90,8 @@ class Order:
         self.client_tag = client_tag
         """The mark that this order carries at the broker."""
         self.segment = segment
+        """Like side, product, type and validity a member of its enum, or text where another
+        application placed the order with a code that is none of ours."""
         self.symbol = symbol
         self.side = side
         self.quantity = quantity
@@ -187,8 +193,9 @@ class Order:
 
     def __repr__(self) -> str:
         limit = "" if self.price is None else f" @ {self.price}"
+        side = self.side.name if isinstance(self.side, Side) else self.side
         return (
-            f"<Order {self.number} {self.side.name} {self.quantity} {self.symbol}{limit} "
+            f"<Order {self.number} {side} {self.quantity} {self.symbol}{limit} "
             f"{self.order_type} {self.product}: {self.status_text}, "
             f"{self.filled_quantity} filled>"
         )
@@ -198,10 +205,9 @@ class Order:
         broker turns market orders into limits."""
         if row.quantity:
             self.quantity = row.quantity
-        try:
-            self.order_type = OrderType(row.order_type)
-        except ValueError:
+        if not row.order_type:
             return
+        self.order_type = _known(OrderType, row.order_type)
         self.price = row.price or None
         self.trigger = row.trigger or None
         self.disclosed_quantity = row.disclosed_quantity
@@ -231,25 +237,22 @@ class Tracker:
         return self._orders.get(number)
 
     def adopt(self, row: OrderRow, *, client_tag: str = "") -> Order:
-        """The order of a row of the book: the one known already, or a new one made from the row.
-
-        Raises ValueError when the row holds a code that is none of ours.
-        """
+        """The order of a row of the book: the one known already, or a new one made from the row."""
         order = self._orders.get(row.number)
         if order is None:
             order = Order(
                 self,
                 number=row.number,
                 client_tag=client_tag or row.gui_order_id,
-                segment=Segment(row.segment),
+                segment=_known(Segment, row.segment),
                 symbol=row.symbol,
-                side=Side(row.side),
+                side=_known(Side, row.side),
                 quantity=row.quantity,
-                product=Product(row.product),
-                order_type=OrderType(row.order_type),
+                product=_known(Product, row.product),
+                order_type=_known(OrderType, row.order_type),
                 price=row.price or None,
                 trigger=row.trigger or None,
-                validity=Validity(row.validity),
+                validity=_known(Validity, row.validity),
                 disclosed_quantity=row.disclosed_quantity,
                 amo=row.generated_type == "AMO",
             )
@@ -293,6 +296,13 @@ class Tracker:
                     return
         finally:
             self._poll = None
+
+
+def _known(vocabulary: type[E], code: str) -> E | str:
+    try:
+        return vocabulary(code)
+    except ValueError:
+        return code
 
 
 def find_by_tag(rows: list[OrderRow], client_tag: str) -> OrderRow | None:

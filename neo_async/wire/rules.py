@@ -69,21 +69,21 @@ def place_form(request: OrderRequest, client_tag: str) -> PlaceForm:
 def modify_form(
     *,
     number: str,
-    side: Side,
-    product: Product,
-    segment: Segment,
-    order_type: OrderType,
+    side: str,
+    product: str,
+    segment: str,
+    order_type: str,
     quantity: int,
     filled_quantity: int,
     price: Price | None,
     trigger: Price | None,
-    validity: Validity,
+    validity: str,
     disclosed_quantity: int,
     amo: bool,
 ) -> ModifyForm:
     """Check the order as it would be after the change, and write the form. Raises InvalidOrder."""
-    order_type = _member("order_type", order_type, OrderType)
-    validity = _member("validity", validity, Validity)
+    new_type = _member("order_type", order_type, OrderType)
+    new_validity = _member("validity", validity, Validity)
     check_quantity("quantity", quantity)
     if quantity <= filled_quantity:
         raise InvalidOrder(
@@ -92,18 +92,18 @@ def modify_form(
             f"is the new total and must be above the {filled_quantity} filled already",
         )
     _check_disclosed(disclosed_quantity, quantity)
-    _check_validity(validity, segment, product)
-    price_out = _price(price, order_type)
-    trigger_out = _trigger(trigger, order_type, product)
-    _check_stop(order_type, product, side, price_out, trigger_out)
+    _check_validity(new_validity, segment, product)
+    price_out = _price(price, new_type)
+    trigger_out = _trigger(trigger, new_type, product)
+    _check_stop(new_type, product, side, price_out, trigger_out)
     return ModifyForm(
         no=number,
         pr=price_out,
-        pt=order_type,
+        pt=new_type,
         qt=str(quantity),
         tp=trigger_out,
         dq=str(disclosed_quantity),
-        vd=validity,
+        vd=new_validity,
         am="YES" if amo else "NO",
         os=ORDER_SOURCE,
     )
@@ -173,7 +173,7 @@ def _check_product(product: Product, segment: Segment) -> None:
         raise InvalidOrder("product", product.value, f"exists in cash segments only, not {segment}")
 
 
-def _check_validity(validity: Validity, segment: Segment, product: Product) -> None:
+def _check_validity(validity: Validity, segment: str, product: str) -> None:
     if validity is Validity.IOC:
         if segment is Segment.MCX_FO:
             raise InvalidOrder("validity", validity.value, "mcx_fo takes DAY only")
@@ -195,7 +195,7 @@ def _price(price: Price | None, order_type: OrderType) -> str:
     return text
 
 
-def _trigger(trigger: Price | None, order_type: OrderType, product: Product) -> str:
+def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> str:
     needed = order_type.has_trigger or product is Product.CO
     text = "0" if trigger is None else price_text("trigger", trigger)
     if needed and text == "0":
@@ -206,9 +206,7 @@ def _trigger(trigger: Price | None, order_type: OrderType, product: Product) -> 
     return text
 
 
-def _check_stop(
-    order_type: OrderType, product: Product, side: Side, price: str, trigger: str
-) -> None:
+def _check_stop(order_type: OrderType, product: str, side: str, price: str, trigger: str) -> None:
     """On which side of the limit a trigger may lie."""
     if product is Product.CO:
         # The trigger is that of the exit leg: it stops a loss, so it lies behind the entry.
@@ -226,7 +224,7 @@ def _check_stop(
             )
 
 
-def _is_behind(trigger: str, price: str, side: Side) -> bool:
+def _is_behind(trigger: str, price: str, side: str) -> bool:
     if side is Side.BUY:
         return Decimal(trigger) < Decimal(price)
     return Decimal(trigger) > Decimal(price)
