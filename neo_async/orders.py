@@ -134,7 +134,9 @@ class Orders:
             segment=order.segment,
             order_type=new_type,
             quantity=order.quantity if quantity is None else quantity,
-            filled_quantity=order.filled_quantity,
+            # A quantity that the caller did not give is not the caller's mistake: when all of it is
+            # filled, the broker says that it is too late.
+            filled_quantity=0 if quantity is None else order.filled_quantity,
             price=price,
             trigger=trigger,
             validity=new_validity,
