@@ -6,6 +6,7 @@ stands between client and exchange and spoils answers after the exchange has act
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
@@ -46,6 +47,16 @@ class Cut(NamedTuple):
     body: bytes = b""
 
 
+class Late(NamedTuple):
+    """Answer only after so many seconds."""
+
+    seconds: float
+    reply: Reply
+
+
+Answer = Reply | Cut | Late
+
+
 class Scripted:
     """Answers by path; a list is used up one by one and its last entry stays."""
 
@@ -53,11 +64,11 @@ class Scripted:
         self.url = ""
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         """Path, headers by lower-case name, and body."""
-        self.answers: dict[str, list[Reply | Cut]] = {
+        self.answers: dict[str, list[Answer]] = {
             LOGIN: [Reply({"data": {"token": TOKEN, "sid": SID, "status": "success"}})],
         }
 
-    def script(self, path: str, *answers: Reply | Cut) -> None:
+    def script(self, path: str, *answers: Answer) -> None:
         """Path as it comes in; `/quick/…` and `/portfolio/…` are those below the base URL."""
         self.answers[path] = list(answers)
 
@@ -74,13 +85,7 @@ class Scripted:
         self.requests.append((path, headers, await request.read()))
         script = self.answers.get(path, [Reply("<h1>not here</h1>", 404, "text/html")])
         answer = script.pop(0) if len(script) > 1 else script[0]
-        if isinstance(answer, Cut):
-            return await _cut(request, answer)
-        return web.Response(
-            body=_bytes(answer.body),
-            status=answer.status,
-            headers={"Content-Type": answer.content_type, **answer.headers},
-        )
+        return await _respond(request, answer)
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +102,7 @@ async def scripted_broker() -> AsyncIterator[Scripted]:
         yield broker
 
 
-Spoil = Callable[[str, int, bytes], Reply | Cut | None]
+Spoil = Callable[[str, int, bytes], Answer | None]
 """Path, status and body of the exchange's answer to what goes out instead; None leaves it."""
 
 
@@ -116,18 +121,23 @@ async def meddler(exchange: Exchange, spoil: Spoil) -> AsyncIterator[Endpoints]:
             ) as answer:
                 content = await answer.read()
                 instead = spoil(request.path, answer.status, content)
-            if isinstance(instead, Cut):
-                return await _cut(request, instead)
-            if instead is None:
-                instead = Reply(content, answer.status)
-            return web.Response(
-                body=_bytes(instead.body),
-                status=instead.status,
-                headers={"Content-Type": instead.content_type, **instead.headers},
-            )
+            return await _respond(request, instead or Reply(content, answer.status))
 
         async with _serving(handle) as url:
             yield Endpoints(login=url, base=f"{url}/neo")
+
+
+async def _respond(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    if isinstance(answer, Late):
+        await asyncio.sleep(answer.seconds)
+        answer = answer.reply
+    if isinstance(answer, Cut):
+        return await _cut(request, answer)
+    return web.Response(
+        body=_bytes(answer.body),
+        status=answer.status,
+        headers={"Content-Type": answer.content_type, **answer.headers},
+    )
 
 
 async def _cut(request: web.BaseRequest, cut: Cut) -> web.StreamResponse:
