@@ -79,7 +79,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]])
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(
             column.heading,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
 from neo_async.errors import UsageError
@@ -13,14 +14,13 @@ from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Listing
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import OrderRequest
-from neo_async.wire.scripmaster import parse_scripmaster
 
 INSTRUMENTS = 8
 
 _ORDER_VALUE = 20_000_00
 """Paise: about what one order is worth."""
-_LIQUID = 40
-"""Instruments, by the value of their largest allowed order, among which the seed chooses."""
+_LARGEST = 40
+"""Companies among which the seed chooses."""
 
 CROSSING = 0.5
 """Percent beyond the last price: such a limit trades at once."""
@@ -30,16 +30,15 @@ FAR = -2.5
 
 
 def choose_listings(market: Market, scripmaster: Iterable[Path], seed: int) -> list[Listing]:
-    """Liquid-looking shares. Blocks while it reads the files; raises UsageError without any."""
-    candidates = [listing for listing in _listings(market, scripmaster) if _is_typical(listing)]
-    if len(candidates) < INSTRUMENTS:
+    """Shares of large companies. Blocks while it reads the files; raises UsageError without any."""
+    listed = [listing for file in scripmaster for listing in _by_size(market, file)]
+    typical = [listing for listing in listed or DEFAULT_LISTINGS if _is_typical(listing)]
+    if len(typical) < INSTRUMENTS:
         raise UsageError(
             f"the demo trades {INSTRUMENTS} shares of series EQ between 50 and 5,000 rupees, and "
-            f"there are {len(candidates)}: give it the file nse_cm.csv"
+            f"there are {len(typical)}: give it the file nse_cm.csv"
         )
-    # The largest allowed order follows the turnover of an instrument.
-    candidates.sort(key=lambda listing: -listing.freeze_quantity * listing.base_price)
-    return random.Random(seed).sample(candidates[:_LIQUID], INSTRUMENTS)
+    return random.Random(seed).sample(typical[:_LARGEST], INSTRUMENTS)
 
 
 def limit(market: Market, listing: Listing, side: Side, percent: float) -> str:
@@ -79,12 +78,14 @@ def burst(market: Market, listings: list[Listing]) -> list[OrderRequest]:
     """Three orders an instrument: one that trades at once, one near the market, one far from it."""
     requests = []
     for position, listing in enumerate(listings):
-        # Deliveries are bought, and every fourth instrument is sold short for the day.
+        # Deliveries are bought, every fourth instrument is sold short for the day, and some of
+        # what is bought is to be sold again with a profit.
         side = Side.SELL if position % 4 == 3 else Side.BUY
         product = Product.CNC if position % 4 == 0 else Product.MIS
+        near_side = Side.SELL if position % 4 == 1 else side
         requests += [
             order(market, listing, side, CROSSING, product=product, tag="cross"),
-            order(market, listing, side, NEAR, tag="near"),
+            order(market, listing, near_side, NEAR, tag="near"),
             order(market, listing, side, FAR, tag="far"),
         ]
     return requests
@@ -147,16 +148,25 @@ def _is_typical(listing: Listing) -> bool:
     return listing.series == "EQ" and listing.lot_size == 1 and 50_00 <= price < 5000_00
 
 
-def _listings(market: Market, scripmaster: Iterable[Path]) -> list[Listing]:
-    files = list(scripmaster)
-    if not files:
-        return [listing for listing in DEFAULT_LISTINGS if listing.segment is Segment.NSE_CM]
-    # The date only tells expired contracts from others, and shares do not expire.
-    today = datetime.now(UTC).date()
-    listings = []
-    for path in files:
-        for row in parse_scripmaster(path.read_bytes(), today).instruments:
-            listing = market.listing(row.segment, row.symbol)
-            if listing is not None:
-                listings.append(listing)
-    return listings
+def _by_size(market: Market, scripmaster: Path) -> list[Listing]:
+    """Shares of a file by market value, the largest company first: nothing else in it hints at how
+    much an instrument is traded."""
+    sizes: list[tuple[float, Listing]] = []
+    with scripmaster.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.reader(file)
+        column = {name.strip(): index for index, name in enumerate(next(rows, []))}
+        wanted = [column.get(name) for name in ("pExchSeg", "pTrdSymbol", "dIssueCapital")]
+        if None in wanted:
+            return []
+        pick = itemgetter(*wanted)
+        for row in rows:
+            try:
+                segment, symbol, shares = pick(row)
+                size = float(shares)
+            except (IndexError, ValueError):
+                continue  # a cut row, or one without capital
+            listing = market.listing(segment, symbol)
+            if listing is not None and listing.segment.is_cash and size > 0:
+                sizes.append((size * listing.base_price, listing))
+    sizes.sort(key=lambda pair: pair[0], reverse=True)
+    return [listing for _, listing in sizes]

@@ -33,7 +33,7 @@ _BOOK_EVERY = 0.35
 _PATIENCE = 6.0
 """Seconds in which an order has to reach the state that the demo brought it to."""
 
-SHORT = {
+_SHORT = {
     OrderStatus.PUT_RECEIVED: "accepted",
     OrderStatus.VALIDATION_PENDING: "validating",
     OrderStatus.OPEN_PENDING: "pending",
@@ -54,6 +54,11 @@ class Line:
         self.changed_at = time.perf_counter()
         self._last: tuple[OrderStatus, int] | None = None
 
+    @property
+    def state(self) -> str:
+        """What it is now."""
+        return self.trail[-1] if self.order is None else _short(self.order.status)
+
     def note(self, text: str) -> None:
         self.trail.append(text)
         self.changed_at = time.perf_counter()
@@ -67,8 +72,10 @@ class Line:
             return
         self._last = seen
         self.changed_at = time.perf_counter()
-        text = SHORT.get(seen[0], seen[0].value)
-        if self.trail[-1] != text:
+        text = _short(seen[0])
+        if self.trail == ["queued"]:
+            self.trail = [text]
+        elif self.trail[-1] != text:
             self.trail.append(text)
 
     @property
@@ -82,6 +89,7 @@ class Play:
     ) -> None:
         """`pause` seconds lie between the acts, for people to see what the last one did."""
         self.exchange = exchange
+        self.address = exchange.login_url
         self.seed = seed
         self.limits = RateLimits()
         self.neo = NeoClient(exchange.credentials, endpoints=exchange.endpoints, limits=self.limits)
@@ -143,7 +151,7 @@ class Play:
         listings = await asyncio.to_thread(
             plan.choose_listings, market, self._scripmaster, self.seed
         )
-        self._say(f"the exchange is open at {self.exchange.login_url}, seed {self.seed}")
+        self._say(f"the exchange is open at {self.address}, seed {self.seed}")
         async with contextlib.AsyncExitStack() as stack:
             begun = time.perf_counter()
             await stack.enter_async_context(self.neo)
@@ -409,6 +417,10 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def _short(status: OrderStatus) -> str:
+    return _SHORT.get(status, status.value)
 
 
 def _paise(price: object) -> int:

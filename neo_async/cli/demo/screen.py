@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -19,8 +20,12 @@ _WIDE = 112
 """Columns from which orders and the rest stand side by side."""
 _NARROW = 70
 """Columns below which tables lose what can be done without."""
-_SIDE_BY_SIDE = 52
+_RIGHT = 48
 """Columns that the right half takes on a wide screen."""
+_TITLE, _FRAME, _HEADING = 1, 2, 1
+"""Rows that the title, the frame of a panel and the heading of a table take."""
+_WITH_LAST = 48
+"""Columns from which positions show the last price."""
 _RECENT = 0.8
 """Seconds for which a change is shown in bold."""
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -41,76 +46,87 @@ _STYLES = {
 
 def board(play: Play, width: int, height: int) -> RenderableType:
     """Everything at once, in no more than this many rows."""
-    room = height - 2  # the title, and the line below that a terminal keeps for the cursor
+    rows = height - 1  # a terminal keeps the last line for the cursor
     if width >= _WIDE:
-        grid = Table.grid(expand=True)
-        grid.add_column(width=width - _SIDE_BY_SIDE)
-        grid.add_column(width=_SIDE_BY_SIDE)
-        meters = [_pace(play), _latency(play)]
-        right = Group(_positions(play, max(2, room - 19), narrow=True), *meters)
-        events = 4
-        left = Group(_orders(play, room - events - 5, narrow=False), _events(play, events))
-        grid.add_row(left, right)
-        return Group(_title(play), grid)
-    narrow = width < _NARROW
-    if narrow:
-        body: list[RenderableType] = [_orders(play, max(3, room - 15), narrow=True)]
-        return Group(_title(play), *body, _pace(play), _latency(play, bars=False), _events(play, 1))
-    grid = Table.grid(expand=True)
-    grid.add_column(ratio=1)
-    grid.add_column(ratio=1)
-    grid.add_row(_positions(play, 5, narrow=True), Group(_pace(play), _latency(play, bars=False)))
-    return Group(
-        _title(play), _orders(play, max(3, room - 15), narrow=False), grid, _events(play, 1)
-    )
+        left = Group(
+            _orders(play, rows - _TITLE - _FRAME - _HEADING - 5, width - _RIGHT),
+            _events(play, 5),
+        )
+        right = Group(
+            _positions(play, rows - _TITLE - _FRAME - _HEADING - 4 - 9, _RIGHT),
+            _pace(play),
+            _latency(play, _histogram),
+        )
+        return Group(_title(play), _beside(left, right, width - _RIGHT, _RIGHT))
+    lower = 9
+    orders = _orders(play, max(3, rows - _TITLE - _FRAME - _HEADING - lower - 1), width)
+    meters = Group(_pace(play), _latency(play, _columns))
+    if width < _NARROW:
+        return Group(_title(play), orders, meters, _events(play, 1))
+    half = width // 2
+    positions = _positions(play, lower - _FRAME - _HEADING, width - half)
+    below = _beside(positions, meters, width - half, half)
+    return Group(_title(play), orders, below, _events(play, 1))
 
 
 def final_board(play: Play, width: int) -> RenderableType:
     """All orders and positions, however long that gets."""
-    narrow = width < _NARROW
     return Group(
-        _orders(play, len(play.lines), narrow=narrow, title="Orders"),
-        _positions(play, len(play.positions), narrow=narrow),
-        _latency(play),
+        _orders(play, len(play.lines), width),
+        _positions(play, len(play.positions), width),
+        _latency(play, _histogram),
     )
+
+
+def _beside(
+    left: RenderableType, right: RenderableType, left_width: int, right_width: int
+) -> RenderableType:
+    grid = Table.grid()
+    grid.add_column(width=left_width)
+    grid.add_column(width=right_width)
+    grid.add_row(left, right)
+    return grid
 
 
 def _title(play: Play) -> RenderableType:
     title = Table.grid(expand=True)
-    title.add_column(no_wrap=True, overflow="ellipsis")
-    title.add_column(justify="right", no_wrap=True)
+    title.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    title.add_column(justify="right", no_wrap=True, min_width=8)
     name = Text(" neo-async demo", style="bold")
-    name.append(f"  exchange {play.exchange.login_url}, seed {play.seed}", style="bright_black")
+    name.append(f"  {play.address}, seed {play.seed}", style="bright_black")
     title.add_row(name, f"{play.elapsed:4.1f} s ")
     return title
 
 
-def _orders(play: Play, rows: int, *, narrow: bool, title: str = "") -> Panel:
-    table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False, show_header=True)
+def _orders(play: Play, rows: int, width: int) -> Panel:
+    lines = _most_recent(play.lines, rows)
+    filled = [f"{line.filled:,}/{line.request.quantity:,}" for line in lines]
+    with_price = width >= _NARROW
+    table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False)
     table.add_column("symbol", no_wrap=True, overflow="ellipsis", min_width=8)
     table.add_column("side", no_wrap=True)
-    if not narrow:
+    if with_price:
         table.add_column("price", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True, ratio=1, overflow="ellipsis")
     table.add_column("filled", justify="right", no_wrap=True)
+    symbols = max((len(line.request.symbol) for line in lines), default=8)
+    fixed = symbols + 4 + 9 * with_price + max(map(len, filled), default=6)
+    room = width - 4 - fixed - 2 * (4 if with_price else 3)
     now = time.perf_counter()
-    for line in _most_recent(play.lines, rows):
-        request = line.request
-        is_new = now - line.changed_at < _RECENT
-        cells: list[RenderableType] = [
-            request.symbol,
-            Text(
-                "buy" if request.side is Side.BUY else "sell",
-                style="blue" if request.side is Side.BUY else "magenta",
-            ),
-            _trail(line, 1 if narrow else 3),
-            f"{line.filled:,}/{request.quantity:,}",
-        ]
-        if not narrow:
-            price = line.order.price if line.order and line.order.price else request.price
+    for line, done in zip(lines, filled, strict=True):
+        cells: list[RenderableType] = [line.request.symbol, _side(line), _trail(line, room), done]
+        if with_price:
+            price = line.order.price if line.order and line.order.price else line.request.price
             cells.insert(2, money(float(str(price))))
-        table.add_row(*cells, style="bold" if is_new and not title else "")
-    return _panel(table, title or _tally(play))
+        table.add_row(*cells, style="bold" if now - line.changed_at < _RECENT else "")
+    for _ in range(rows - len(lines)):
+        table.add_row("")
+    return _panel(table, _tally(play))
+
+
+def _side(line: Line) -> Text:
+    buys = line.request.side is Side.BUY
+    return Text("buy" if buys else "sell", style="blue" if buys else "magenta")
 
 
 def _most_recent(lines: list[Line], count: int) -> list[Line]:
@@ -122,7 +138,7 @@ def _most_recent(lines: list[Line], count: int) -> list[Line]:
 
 
 def _tally(play: Play) -> str:
-    states = [line.trail[-1] for line in play.lines]
+    states = [line.state for line in play.lines]
     parts = [f"Orders {len(play.lines)}"]
     parts += [
         f"{name} {states.count(name)}"
@@ -132,42 +148,49 @@ def _tally(play: Play) -> str:
     return " · ".join(parts)
 
 
-def _trail(line: Line, length: int) -> Text:
+def _trail(line: Line, room: int) -> Text:
+    """The states of an order as far as there is room: the last ones."""
     text = Text()
-    for state in line.trail[-length:]:
+    for state in reversed(line.trail):
+        if text and text.cell_len + len(state) + 3 > room:
+            break
+        step = Text(state, style=_STYLES.get(state, ""))
         if text:
-            text.append(" → ", style="bright_black")
-        text.append(state, style=_STYLES.get(state, ""))
+            step.append(" → ", style="bright_black")
+        text = step.append_text(text)
     return text
 
 
-def _positions(play: Play, rows: int, *, narrow: bool) -> Panel:
+def _positions(play: Play, rows: int, width: int) -> Panel:
+    """With as many columns as fit."""
+    with_last, with_average = width >= _WITH_LAST, width >= _NARROW
     table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False)
     table.add_column("symbol", no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column("net", justify="right", no_wrap=True)
-    if not narrow:
+    if with_average:
         table.add_column("average", justify="right", no_wrap=True)
-    table.add_column("last", justify="right", no_wrap=True)
+    if with_last:
+        table.add_column("last", justify="right", no_wrap=True)
     table.add_column("P&L", justify="right", no_wrap=True)
     ordered = sorted(play.positions, key=lambda position: -abs(position.pnl or 0.0))
     for position in ordered[:rows]:
+        symbol = Text(position.symbol)
+        symbol.append(f" {position.product}", style="bright_black")
         pnl = profit(position.pnl)
-        cells: list[RenderableType] = [
-            position.symbol,
-            f"{position.net_quantity:,}",
-            money(position.last_price),
-            Text(pnl.text, style=pnl.style),
-        ]
-        if not narrow:
-            cells.insert(2, money(position.average_price))
+        cells: list[RenderableType] = [symbol, f"{position.net_quantity:,}"]
+        if with_average:
+            cells.append(money(position.average_price))
+        if with_last:
+            cells.append(money(position.last_price))
+        cells.append(Text(pnl.text, style=pnl.style))
         table.add_row(*cells)
     for _ in range(rows - len(ordered)):
         table.add_row("")
+    title = Text(f"Positions {len(play.positions)}" if play.positions else "Positions")
     known = [position.pnl for position in play.positions if position.pnl is not None]
-    title = Text("Positions")
     if known:
-        title.append(f" {len(play.positions)} · P&L ")
-        title.append(f"{sum(known):+,.2f}", style=profit_style(sum(known)))
+        title.append(" · P&L ")
+        title.append(profit(sum(known)).text, style=profit_style(sum(known)))
     return _panel(table, title)
 
 
@@ -183,17 +206,15 @@ def _pace(play: Play) -> Panel:
     return _panel(Group(gauge, waiting), f"Limiter: {play.limits.total} a second")
 
 
-def _latency(play: Play, *, bars: bool = True) -> Panel:
+def _latency(play: Play, distribution: Callable[[list[float]], RenderableType]) -> Panel:
     values = play.acknowledgements
-    if not values:
-        body: RenderableType = Text("nothing placed yet", style="bright_black")
-    else:
-        row = latency(values)
-        figures = Text(
-            f"p50 {row.p50:.1f}  p90 {row.p90:.1f}  p99 {row.p99:.1f}  max {row.max:.1f} ms"
-        )
-        body = Group(figures, _histogram(values)) if bars else Group(figures, _sparkline(values))
-    return _panel(body, "Placement acknowledged")
+    row = latency(values)
+    figures = Text(
+        f"p50 {row.p50:.1f} p90 {row.p90:.1f} p99 {row.p99:.1f} max {row.max:.1f} ms",
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+    return _panel(Group(figures, distribution(values)), "Placements acknowledged within")
 
 
 _BOUNDS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -208,9 +229,10 @@ def _classes(seconds: list[float]) -> list[tuple[str, int]]:
     return list(zip(labels, counts, strict=True))
 
 
-def _histogram(seconds: list[float]) -> Table:
+def _histogram(seconds: list[float]) -> RenderableType:
+    """Bars that lie, one a row."""
     classes = _classes(seconds)
-    most = max(count for _, count in classes)
+    most = max(1, *(count for _, count in classes))
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", min_width=7)
     table.add_column()
@@ -221,14 +243,13 @@ def _histogram(seconds: list[float]) -> Table:
     return table
 
 
-def _sparkline(seconds: list[float]) -> Text:
+def _columns(seconds: list[float]) -> RenderableType:
+    """Bars that stand, in one row, with their labels in another."""
     classes = _classes(seconds)
-    most = max(count for _, count in classes)
-    text = Text()
-    for label, count in classes:
-        text.append(f"{label} ", style="bright_black")
-        text.append(_BARS[-(-count * 8 // most)] + " ", style="cyan")
-    return text
+    most = max(1, *(count for _, count in classes))
+    bars = " ".join(_BARS[-(-count * 8 // most)] * 4 for _, count in classes)
+    labels = " ".join(f"{label:^4}" for label, _ in classes) + " ms"
+    return Group(Text(bars, style="cyan", no_wrap=True), Text(labels, style="bright_black"))
 
 
 def _panel(content: RenderableType, title: str | Text) -> Panel:
