@@ -42,8 +42,10 @@ async def admin(exchange: Exchange, name: str, **content: Any) -> Any:
 
 
 async def paths(exchange: Exchange) -> list[str]:
-    """Of every request that reached the server."""
-    return [request["path"] for request in await admin(exchange, "requests")]
+    """Of every call that reached the server; streams are none."""
+    requests = await admin(exchange, "requests")
+    streams = ("/apifeed", "/realtime")
+    return [request["path"] for request in requests if request["path"] not in streams]
 
 
 async def logins(exchange: Exchange) -> int:

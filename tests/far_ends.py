@@ -63,7 +63,7 @@ class Scripted:
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        """Path, headers by lower-case name, and body."""
+        """Path, headers by lower-case name, and body; websockets, which it has not, are left out."""
         self.answers: dict[str, list[Answer]] = {
             LOGIN: [Reply({"data": {"token": TOKEN, "sid": SID, "status": "success"}})],
         }
@@ -82,7 +82,8 @@ class Scripted:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path.removeprefix(BASE)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.requests.append((path, headers, await request.read()))
+        if "upgrade" not in headers:
+            self.requests.append((path, headers, await request.read()))
         script = self.answers.get(path, [Reply("<h1>not here</h1>", 404, "text/html")])
         answer = script.pop(0) if len(script) > 1 else script[0]
         return await _respond(request, answer)
