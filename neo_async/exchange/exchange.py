@@ -31,6 +31,8 @@ from neo_async.exchange.core.types import Holding, Refusal
 from neo_async.exchange.server.accounts import make_accounts
 from neo_async.exchange.server.admin import Admin, Request
 from neo_async.exchange.server.broker import Broker, Call
+from neo_async.exchange.server.feed_settings import FeedSettings
+from neo_async.exchange.server.feeds import MARKET_PATH, ORDER_PATH, FeedName, Feeds
 from neo_async.exchange.server.files import Catalogue, catalogue_of_files, catalogue_of_listings
 from neo_async.exchange.server.logins import LoginDesk
 from neo_async.exchange.server.replies import Reply
@@ -71,11 +73,13 @@ class Exchange:
         clock: Callable[[], float] = time.time,
         cash: str = "1000000.00",
         makers: bool = True,
+        feeds: FeedSettings = FeedSettings(),  # noqa: B008 - frozen
     ) -> None:
         """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
         trust then (`server.tls.self_signed` makes both). `scripmaster` names the broker's own
         files, one a segment, to trade instead of the built-in instruments. `limits` of None lets
-        everyone through. `clock` gives Unix seconds, `cash` is each account's, in rupees.
+        everyone through. `clock` gives Unix seconds, `cash` is each account's, in rupees. `feeds`
+        chooses between the ways in which the broker's feeds have been seen to behave.
         """
         if ca_file and tls is None:
             raise UsageError(f"ca_file={str(ca_file)!r} without tls: there is nothing to trust")
@@ -89,6 +93,7 @@ class Exchange:
         self._clock = clock
         self._cash = _read_cash(cash)
         self._makers = makers
+        self._feed_settings = feeds
         self._accounts = make_accounts(seed)
         self._date = (0, "")
         self._parts: _Parts | None = None
@@ -108,8 +113,11 @@ class Exchange:
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await web.SockSite(runner, listener, ssl_context=self._tls, backlog=1024).start()
+            stack.push_async_callback(self._parts.feeds.close)
             ticker = asyncio.create_task(self._let_time_pass(), name="exchange clock")
             stack.push_async_callback(_stop, ticker)
+            teller = asyncio.create_task(self._parts.feeds.market.run(), name="market feed")
+            stack.push_async_callback(_stop, teller)
             self._closing = stack.pop_all()
         return self
 
@@ -155,11 +163,11 @@ class Exchange:
 
     @property
     def feed_url(self) -> str:
-        return _feed_url(self._open.root_url)
+        return f"{self._open.root_url}{MARKET_PATH}"
 
     @property
     def realtime_url(self) -> str:
-        return _realtime_url(self._open.root_url)
+        return f"{self._open.root_url}{ORDER_PATH}"
 
     @property
     def admin_url(self) -> str:
@@ -184,6 +192,50 @@ class Exchange:
         """End every login, as the broker does at midnight."""
         self._open.desk.end_all()
 
+    def tick(self) -> None:
+        """Let time pass, and the feeds tell what that led to; happens by itself four times a
+        second."""
+        parts = self._open
+        parts.desk.end_expired(self._clock())
+        parts.venue.now()
+        parts.feeds.tick()
+
+    # --- the feeds, for tests and for people who want to see what a bad day is like -------------
+
+    @property
+    def feeds(self) -> Feeds:
+        return self._open.feeds
+
+    def stall_feeds(self, seconds: float | None = None) -> None:
+        """Fall silent on both feeds, sockets open; None: until `resume_feeds`.
+
+        Order updates wait meanwhile; of prices, only the newest.
+        """
+        self._open.feeds.stall(seconds)
+
+    def resume_feeds(self) -> None:
+        self._open.feeds.resume()
+
+    def drop_connections(self, feed: FeedName | None = None) -> None:
+        """Break every feed connection without a word, or those of one feed."""
+        self._open.feeds.drop(feed)
+
+    def send_garbage(self, feed: FeedName | None = None) -> None:
+        """Send everyone on the feeds, or on one, what is neither packet nor frame."""
+        self._open.feeds.send_garbage(feed)
+
+    def truncate_batches(self, count: int = 1) -> None:
+        """Cut each of the market feed's next binary messages somewhere."""
+        self._open.feeds.market.truncate(count)
+
+    def disturb_updates(self, *, repeat: float = 0.0, late: float = 0.0, lose: float = 0.0) -> None:
+        """From now on, let order and position updates come twice, late or never.
+
+        Chances per update, from 0 to 1, drawn by the exchange's seed. A late one comes with the
+        next tick, behind newer ones. Without arguments, all is well again.
+        """
+        self._open.feeds.orders.disturb(repeat=repeat, late=late, lose=lose)
+
     @property
     def _open(self) -> _Parts:
         if self._parts is None:
@@ -201,7 +253,7 @@ class Exchange:
     def _build(self, catalogue: Catalogue, port: int) -> _Parts:
         scheme = "https" if self._tls else "http"
         root_url = f"{scheme}://{_reachable(self._host)}:{port}"
-        feed_url, realtime_url = _feed_url(root_url), _realtime_url(root_url)
+        feed_url, realtime_url = f"{root_url}{MARKET_PATH}", f"{root_url}{ORDER_PATH}"
         venue = Venue(lambda now_ns: self._build_market(catalogue, now_ns), self._clock)
         desk = LoginDesk(
             self._accounts,
@@ -219,7 +271,8 @@ class Exchange:
             feed_url=feed_url,
             realtime_url=realtime_url,
         )
-        return _Parts(root_url, venue, desk, broker, Admin(venue, _ADMIN_PATH))
+        feeds = Feeds(venue, desk, self._feed_settings, self._seed)
+        return _Parts(root_url, venue, desk, broker, Admin(venue, _ADMIN_PATH), feeds)
 
     def _build_market(self, catalogue: Catalogue, now_ns: int) -> Market:
         market = Market(catalogue.listings, seed=self._seed, now_ns=now_ns, makers=self._makers)
@@ -237,10 +290,13 @@ class Exchange:
     async def _let_time_pass(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
-            self._open.venue.tick()
+            self.tick()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         parts = self._open
+        if parts.feeds.takes(request.path):
+            parts.admin.requests.append(Request(self._clock(), request.method, request.path))
+            return await parts.feeds.serve(request)
         call = Call(
             method=request.method,
             path=request.path,
@@ -250,9 +306,12 @@ class Exchange:
             time=self._clock(),
         )
         if parts.admin.takes(call.path):
-            return self._response(parts.admin.answer(call), call.time)
-        parts.admin.requests.append(Request(call.time, call.method, call.path))
-        return self._response(parts.broker.answer(call), call.time)
+            reply = parts.admin.answer(call)
+        else:
+            parts.admin.requests.append(Request(call.time, call.method, call.path))
+            reply = parts.broker.answer(call)
+        parts.feeds.notice_soon()
+        return self._response(reply, call.time)
 
     def _response(self, reply: Reply, now: float) -> web.Response:
         headers = {"Content-Type": reply.content_type, "Date": self._http_date(now)}
@@ -275,6 +334,7 @@ class _Parts(NamedTuple):
     desk: LoginDesk
     broker: Broker
     admin: Admin
+    feeds: Feeds
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -294,14 +354,6 @@ def _reachable(host: str) -> str:
     if host in ("", "0.0.0.0", "::"):
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
-
-
-def _feed_url(root_url: str) -> str:
-    return f"{root_url}/apifeed"
-
-
-def _realtime_url(root_url: str) -> str:
-    return f"{root_url}/realtime"
 
 
 def _read_cash(text: str) -> int:

@@ -64,6 +64,10 @@ class BookSide:
         levels = [self._levels[rank * self._sign] for rank in reversed(self._ranks[-count:])]
         return [(level.price, level.visible, len(level.queue)) for level in levels]
 
+    def visible_quantity(self) -> int:
+        """Over all levels."""
+        return sum(level.visible for level in self._levels.values())
+
     def entries(self) -> list[Resting]:
         """In order of priority."""
         return [

@@ -21,6 +21,7 @@ import msgspec
 
 from neo_async.exchange.core.accounts import DELIVERY, Account, Exposure
 from neo_async.exchange.core.book import Book, Resting
+from neo_async.exchange.core.day import Day, Picture, new_day
 from neo_async.exchange.core.makers import QUANTUM_NS, MarketMaker
 from neo_async.exchange.core.protection import protected_limit, protection_percent
 from neo_async.exchange.core.types import (
@@ -58,10 +59,10 @@ _FIRST_TRADE_NUMBER: Final = 200_000_001
 class _Desk:
     """Everything that belongs to one listing once somebody has touched it."""
 
-    def __init__(self, listing: Listing, maker: MarketMaker | None, turn: int) -> None:
+    def __init__(self, listing: Listing, day: Day, maker: MarketMaker | None, turn: int) -> None:
         self.listing = listing
         self.book = Book()
-        self.last_price = listing.base_price
+        self.day = day
         self.maker = maker
         self.quotes: list[Resting] = []
         self.turn = turn
@@ -69,6 +70,8 @@ class _Desk:
         self.touched = turn
         self.working = 0
         """Client orders that rest here or wait for their trigger."""
+        self.watchers = 0
+        self.changed_ns = 0
         # Heaps of (trigger, sequence, order), the next to fire first: the sell triggers negated.
         # A changed or cancelled order leaves its entry behind, told by an outdated sequence.
         self.buy_stops: list[tuple[int, int, _Working]] = []
@@ -109,9 +112,12 @@ class Market:
         for listing in listings:
             self._by_symbol[listing.segment, listing.symbol] = listing
             self._by_token[listing.segment, listing.token] = listing
+        self.segments = tuple(dict.fromkeys(segment for segment, _ in self._by_token))
+        """In which something is listed."""
         self._accounts: dict[str, Account] = {}
         self._desks: dict[tuple[Segment, str], _Desk] = {}
         self._awake: dict[tuple[Segment, str], _Desk] = {}
+        self._changed: dict[_Desk, None] = {}
         self._turn = now_ns // QUANTUM_NS
         self._working: dict[str, _Working] = {}
         self._amo_queue: dict[str, OrderRecord] = {}
@@ -142,7 +148,7 @@ class Market:
                 self.now_ns = max(self.now_ns, turn * QUANTUM_NS)
                 self._turn = turn
                 for key, desk in list(self._awake.items()):
-                    if turn - desk.touched > IDLE and not desk.working:
+                    if turn - desk.touched > IDLE and not (desk.working or desk.watchers):
                         del self._awake[key]
                     else:
                         self._play(desk, turn)
@@ -164,7 +170,7 @@ class Market:
 
     def last_price(self, listing: Listing) -> int:
         """Price of the last trade; the previous close before the first."""
-        return self._desk(listing).last_price
+        return self._desk(listing).day.last_price
 
     def depth(
         self, listing: Listing, levels: int = 5
@@ -172,6 +178,46 @@ class Market:
         """Bids and asks as (price, visible quantity, orders), best first."""
         book = self._desk(listing).book
         return book.bids.top(levels), book.asks.top(levels)
+
+    def day(self, listing: Listing) -> Day:
+        """The day's figures, live: not to be written to."""
+        return self._desk(listing).day
+
+    def picture(self, listing: Listing, levels: int = 5) -> Picture:
+        desk = self._desk(listing)
+        bids, asks = desk.book.bids, desk.book.asks
+        return Picture(
+            listing,
+            desk.day,
+            desk.changed_ns,
+            bids.top(levels),
+            asks.top(levels),
+            bids.visible_quantity(),
+            asks.visible_quantity(),
+        )
+
+    # --- watching -----------------------------------------------------------------------------
+
+    def watch(self, listing: Listing) -> None:
+        """Keep a listing awake and tell of its changes, until as many calls of `unwatch`."""
+        self._desk(listing).watchers += 1
+
+    def unwatch(self, listing: Listing) -> None:
+        desk = self._desk(listing)
+        desk.watchers -= 1
+        if not desk.watchers:
+            self._changed.pop(desk, None)
+
+    def take_changes(self) -> list[Listing]:
+        """Watched listings that a trade or their book has changed since the last call."""
+        if not self._changed:
+            return []
+        changed, self._changed = self._changed, {}
+        return [desk.listing for desk in changed]
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self._changed)
 
     # --- orders -------------------------------------------------------------------------------
 
@@ -227,6 +273,7 @@ class Market:
         self._withdraw(working)
         record.gui_order_id = self._cancelled_gui_id(record)
         self._drop_remainder(working)
+        self._mark(working.desk)
         return record
 
     def release_amo(self) -> None:
@@ -255,6 +302,7 @@ class Market:
             desk.maker.move_to(price)
             self._place_quotes(desk)
         self._run_stops(desk)
+        self._mark(desk)
 
     # --- reports ------------------------------------------------------------------------------
 
@@ -292,7 +340,7 @@ class Market:
         price = order.price
         if not order.order_type.has_limit:
             trigger = order.trigger if order.order_type.has_trigger else 0
-            start = trigger or self._desk(listing).last_price
+            start = trigger or self._desk(listing).day.last_price
             price = protected_limit(listing, order.side, start)
         exposure = holder.exposure(listing, order.product)
         return holder.cost(exposure, order.side, order.quantity, price)
@@ -346,7 +394,7 @@ class Market:
         self._move(record, OrderStatus.VALIDATION_PENDING)
         desk = self._desk(record.listing)
         holder = self._accounts[record.account]
-        if record.order_type is OrderType.MARKET and desk.last_price > 0:
+        if record.order_type is OrderType.MARKET and desk.day.last_price > 0:
             self._protect(record, desk)
         exposure = holder.exposure(record.listing, record.product)
         working = _Working(record, holder, exposure, desk)
@@ -361,11 +409,12 @@ class Market:
         desk.working += 1
         self._put_to_work(working)
         self._run_stops(desk)
+        self._mark(desk)
 
     def _protect(self, record: OrderRecord, desk: _Desk) -> None:
         """Turn a market order into the protected limit that the books then show."""
-        record.protection_percent = protection_percent(record.listing, desk.last_price)
-        record.price = protected_limit(record.listing, record.side, desk.last_price)
+        record.protection_percent = protection_percent(record.listing, desk.day.last_price)
+        record.price = protected_limit(record.listing, record.side, desk.day.last_price)
         record.order_type = OrderType.LIMIT
 
     def _price_to_block(self, record: OrderRecord) -> int:
@@ -489,7 +538,7 @@ class Market:
         )
 
     def _print(self, desk: _Desk, price: int, quantity: int) -> None:
-        desk.last_price = price
+        desk.day.trade(price, quantity, self.now_ns)
         self._events.append(Printed(desk.listing, price, quantity, self.now_ns))
         for heap, sign in ((desk.buy_stops, 1), (desk.sell_stops, -1)):
             while heap and heap[0][0] <= price * sign:
@@ -503,7 +552,7 @@ class Market:
         working.stop = self._stops
         self._move(record, OrderStatus.TRIGGER_PENDING)
         heap, sign = (desk.buy_stops, 1) if record.side is Side.BUY else (desk.sell_stops, -1)
-        if (desk.last_price - record.trigger) * sign >= 0:
+        if (desk.day.last_price - record.trigger) * sign >= 0:
             desk.fired.append((working.stop, working))
         else:
             heapq.heappush(heap, (record.trigger * sign, working.stop, working))
@@ -517,7 +566,7 @@ class Market:
             working.stop = 0
             record = working.record
             if record.order_type is OrderType.SL_M:
-                record.price = protected_limit(record.listing, record.side, desk.last_price)
+                record.price = protected_limit(record.listing, record.side, desk.day.last_price)
                 self._block(working, -record.pending_quantity)
                 working.blocked_price = record.price
                 self._block(working, record.pending_quantity)
@@ -568,7 +617,7 @@ class Market:
         self._move(record, OrderStatus.MODIFY_VALIDATION_PENDING)
         was_triggered = record.order_type.has_trigger and not working.stop
         wanted = msgspec.structs.replace(record, **_terms(change))
-        if wanted.order_type is OrderType.MARKET and working.desk.last_price > 0:
+        if wanted.order_type is OrderType.MARKET and working.desk.day.last_price > 0:
             self._protect(wanted, working.desk)
         elif was_triggered and wanted.order_type is OrderType.SL_M:
             wanted.price = record.price
@@ -598,6 +647,7 @@ class Market:
         if record.status is OrderStatus.MODIFIED:
             self._move(record, OrderStatus.OPEN)
         self._run_stops(working.desk)
+        self._mark(working.desk)
 
     def _take_over(self, record: OrderRecord, wanted: OrderRecord) -> None:
         record.quantity = wanted.quantity
@@ -618,8 +668,10 @@ class Market:
         desk = self._desks.get(key)
         if desk is None:
             maker = MarketMaker(listing, self._seed) if self._makers else None
-            desk = self._desks[key] = _Desk(listing, maker, self._turn)
+            desk = _Desk(listing, new_day(listing, self._seed), maker, self._turn)
+            self._desks[key] = desk
             self._place_quotes(desk)
+            self._mark(desk)
         desk.touched = self._turn
         if self._makers and key not in self._awake:
             self._awake[key] = desk
@@ -644,6 +696,7 @@ class Market:
         self._pull_quotes(desk)
         self._place_quotes(desk)
         self._run_stops(desk)
+        self._mark(desk)
 
     def _pull_quotes(self, desk: _Desk) -> None:
         for quote in desk.quotes:
@@ -665,6 +718,12 @@ class Market:
                 desk.quotes.append(quote)
 
     # --- marks --------------------------------------------------------------------------------
+
+    def _mark(self, desk: _Desk) -> None:
+        """Note that the desk's picture is another one now."""
+        desk.changed_ns = self.now_ns
+        if desk.watchers:
+            self._changed[desk] = None
 
     def _move(self, record: OrderRecord, status: OrderStatus, reject_reason: str = "") -> None:
         """Bring an order into a state: one row of its history, one event."""

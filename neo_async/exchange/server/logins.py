@@ -9,7 +9,7 @@ import base64
 import hmac
 import secrets
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import pyotp
@@ -64,6 +64,8 @@ class LoginDesk:
         self._logins: dict[str, Login] = {}
         self._used_steps: dict[str, set[int]] = {ucc.ucc: set() for ucc in self._accounts.values()}
         self._signing_key = secrets.token_bytes(32)
+        self.on_end: Callable[[Login], None] = lambda _: None
+        """Told of every login that is over."""
 
     def account_of(self, authorization: str) -> Account | None:
         """The account of an access token, which may come with or without `Bearer `."""
@@ -111,19 +113,32 @@ class LoginDesk:
             raise Refusal(100021, "invalid  access type", http_status=401)
         return login.account
 
+    def trade_login(self, sid: str, now: float) -> Login | None:
+        """The trade login of a sid, if there is one and it holds."""
+        login = self._logins.get(sid)
+        return login if login is not None and login.is_trade and now < login.ends_at else None
+
     def end(self, sid: str) -> None:
-        self._logins.pop(sid, None)
+        login = self._logins.pop(sid, None)
+        if login is not None:
+            self.on_end(login)
 
     def end_all(self) -> None:
-        """What midnight does: every login is over, and nobody is told."""
-        self._logins.clear()
+        """End every login at once."""
+        for sid in list(self._logins):
+            self.end(sid)
+
+    def end_expired(self, now: float) -> None:
+        """What midnight does."""
+        for sid in [sid for sid, login in self._logins.items() if now >= login.ends_at]:
+            self.end(sid)
 
     def _find(self, sid: str, token: str, now: float) -> Login | None:
         login = self._logins.get(sid)
         if login is None or login.token != token:
             return None
         if now >= login.ends_at:
-            del self._logins[sid]
+            self.end(sid)
             return None
         return login
 
@@ -151,7 +166,7 @@ class LoginDesk:
             is_trade=is_trade,
             ends_at=ends_at,
         )
-        self._logins = {sid: old for sid, old in self._logins.items() if now < old.ends_at}
+        self.end_expired(now)
         self._logins[login.sid] = login
         return {
             "token": login.token,

@@ -19,6 +19,7 @@ from neo_async.exchange.core.types import (
     Position,
     Transition,
 )
+from neo_async.model.enums import OrderStatus
 
 Row = dict[str, object]
 
@@ -203,6 +204,64 @@ def order_row(order: OrderRecord) -> Row:
     }
 
 
+def order_update(order: OrderRecord, state: Transition) -> Row:
+    """`data` of the order feed's message about a state that an order has reached."""
+    listing = order.listing
+    second = state.time_ns // _NS
+    at_exchange = state.exchange_number != "NA"
+    pending = 0 if state.status in _CANCELLED else state.quantity - state.filled_quantity
+    return {
+        "nOrdNo": order.number,
+        "exOrdId": state.exchange_number,
+        "ordSt": state.status.value,
+        "rejRsn": state.reject_reason or _NONE,
+        "GuiOrdId": state.gui_order_id,
+        "qty": state.quantity,
+        "fldQty": state.filled_quantity,
+        "unFldSz": pending,
+        "dscQty": order.disclosed_quantity,
+        "avgPrc": _average(state.average_price),
+        "prc": rupees(state.price),
+        "trgPrc": rupees(state.trigger),
+        "stkPrc": rupees(listing.strike),
+        "trnsTp": order.side.value,
+        "prcTp": state.order_type.value,
+        "prod": order.product.value,
+        "vldt": state.validity.value,
+        "exSeg": listing.segment.value,
+        "sym": listing.name,
+        "trdSym": listing.symbol,
+        "tok": listing.token,
+        "series": _series(listing),
+        "optTp": _option_type(listing, "- "),
+        "it": _kind(listing),
+        "expDt": _expiry(listing.expiry),
+        "ordDtTm": _date_time(order.accepted_ns),
+        "exCfmTm": _date_time(order.exchange_ns) if at_exchange else _NONE,
+        "hsUpTm": _sortable(state.time_ns),
+        "updRecvTm": state.time_ns,
+        "boeSec": second,
+        "uSec": str(second),
+        "brdLtQty": str(listing.lot_size),
+        "lotSz": str(listing.lot_size),
+        "multiplier": "1",
+        "precision": "2",
+        "mktPro": f"{order.protection_percent:g}",
+        "actId": order.account,
+        "usrId": order.account,
+        "ordSrc": _order_source(order.source),
+        "ordGenTp": "AMO" if order.amo else "NA",
+        "ordValDt": "NA",
+        "symOrdId": order.parent_number or "NA",
+        "reqId": str(state.request_id),
+        "mfdBy": "NA",
+        "strategyCode": "NA",
+    }
+
+
+_CANCELLED: Final = (OrderStatus.CANCELLED, OrderStatus.AMO_CANCELLED)
+
+
 _HISTORY_CONSTANTS: Final[Row] = {
     **_ALGO,
     "rptTp": "NA",
@@ -345,6 +404,31 @@ def position_row(account: str, position: Position) -> Row:
         "dscQty": "",
         "upldPrc": "0.00",
         "updRecvTm": position.updated_ns,
+    }
+
+
+def position_update(account: str, position: Position) -> Row:
+    """`data` of the order feed's message about a position; text throughout.
+
+    Trading symbol and token are not among the broker's keys: they say which instrument it is.
+    """
+    listing = position.listing
+    return {
+        "actId": account,
+        "sym": listing.name,
+        "exSeg": listing.segment.value,
+        "prod": position.product.value,
+        "flBuyQty": str(position.buy_quantity),
+        "flSellQty": str(position.sell_quantity),
+        "buyAmt": rupees(position.buy_value),
+        "sellAmt": rupees(position.sell_value),
+        "posFlg": "true",
+        "sqrFlg": "true",
+        "lotSz": str(listing.lot_size),
+        "multiplier": "1",
+        "hsUpTm": _sortable(position.updated_ns),
+        "trdSym": listing.symbol,
+        "tok": listing.token,
     }
 
 

@@ -11,7 +11,7 @@ class Venue:
     def __init__(self, build: Callable[[int], Market], clock: Callable[[], float]) -> None:
         """`build` makes the market that opens at a time in Unix ns; `clock` gives Unix seconds."""
         self._build = build
-        self._clock = clock
+        self.clock = clock
         self.market = build(self._clock_ns())
 
     def now(self) -> Market:
@@ -19,13 +19,9 @@ class Venue:
         self.market.advance(self._clock_ns())
         return self.market
 
-    def tick(self) -> None:
-        """Let time pass although nobody asks. What happened is told to no one yet."""
-        self.now().take_events()
-
     def reset(self) -> None:
         """Start over with the same seed, accounts and instruments."""
         self.market = self._build(self._clock_ns())
 
     def _clock_ns(self) -> int:
-        return int(self._clock() * 1e9)
+        return int(self.clock() * 1e9)

@@ -1,0 +1,84 @@
+"""What a listing did today: the figures of its touch line that no book holds.
+
+Reckoned trade by trade. Open, high and low are 0 before the first trade.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import msgspec
+
+from neo_async.exchange.core.types import Listing
+
+_YEAR_SPREAD: Final = (10, 45)
+"""Percent by which the year's high and low lie beyond the previous close."""
+_OPEN_LOTS: Final = (2_000, 40_000)
+"""Contracts that derivatives are opened with; they stay so, as positions are not netted here."""
+
+
+class Day(msgspec.Struct):
+    """Prices in paise, times in Unix ns."""
+
+    last_price: int
+    """The previous close before the first trade."""
+    year_high: int
+    year_low: int
+    open_interest: int
+    """0 in the cash segments."""
+    open: int = 0
+    high: int = 0
+    low: int = 0
+    volume: int = 0
+    value: int = 0
+    """Sum of price x quantity."""
+    last_quantity: int = 0
+    last_trade_ns: int = 0
+
+    def trade(self, price: int, quantity: int, now_ns: int) -> None:
+        """Take in a trade; one of quantity 0 moves the price and nothing else."""
+        self.last_price = price
+        self.last_trade_ns = now_ns
+        if not self.open:
+            self.open = self.high = self.low = price
+        elif price > self.high:
+            self.high = price
+        elif price < self.low:
+            self.low = price
+        if price > self.year_high:
+            self.year_high = price
+        if price < self.year_low:
+            self.year_low = price
+        if quantity:
+            self.last_quantity = quantity
+            self.volume += quantity
+            self.value += quantity * price
+
+
+def new_day(listing: Listing, seed: int) -> Day:
+    # A generator of its own, so that opening a day leaves the makers' draws alone.
+    rng = random.Random(f"{seed}|day|{listing.segment.value}|{listing.token}")
+    close, tick = listing.base_price, listing.tick
+    above, below = (rng.uniform(*_YEAR_SPREAD) / 100 for _ in range(2))
+    return Day(
+        last_price=close,
+        year_high=round(close * (1 + above)) // tick * tick,
+        year_low=max(tick, round(close * (1 - below)) // tick * tick) if close else 0,
+        open_interest=0 if listing.segment.is_cash else rng.randint(*_OPEN_LOTS) * listing.lot_size,
+    )
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """A listing as the feed and the quotes show it. Prices in paise, times in Unix ns."""
+
+    listing: Listing
+    day: Day
+    """Live: the same object as the market's."""
+    changed_ns: int
+    """When a trade or the book last changed it."""
+    bids: list[tuple[int, int, int]]
+    """(price, visible quantity, orders), best first."""
+    asks: list[tuple[int, int, int]]
+    total_buy_quantity: int
+    total_sell_quantity: int

@@ -1,0 +1,237 @@
+"""The order and position feed: everything that happens to an account's orders, as it happens.
+
+Whoever connects is told where every order of the day and every position stand, and from then on of
+each state that an order reaches and each change of a position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from aiohttp import web
+
+from neo_async.exchange.core.types import (
+    Event,
+    OrderChanged,
+    OrderRecord,
+    Position,
+    PositionChanged,
+    Refusal,
+    Transition,
+)
+from neo_async.exchange.server.feed_settings import FeedSettings
+from neo_async.exchange.server.lines import POLICY, Gate, Line
+from neo_async.exchange.server.logins import Login, LoginDesk
+from neo_async.exchange.server.rows import order_update, position_update
+from neo_async.exchange.server.venue import Venue
+from neo_async.model.enums import OrderStatus
+
+BACKLOG = 10_000
+"""Updates kept for a client that does not read; one more ends its connection."""
+
+CONNECTED = '{"ak":"ok","type":"cn","task":"cn","msg":"connected"}'
+REFUSED = '{"ak":"nk","type":"cn","task":"cn","msg":"Authentication Failed"}'
+ALIVE = '{"ak":"ok","type":"hb"}'
+
+_encode = msgspec.json.Encoder().encode
+
+
+class OrderLine(Line):
+    def __init__(
+        self, websocket: web.WebSocketResponse, transport: asyncio.Transport, gate: Gate
+    ) -> None:
+        super().__init__(websocket, transport, gate)
+        self._orders: list[tuple[OrderRecord, Transition]] = []
+        self._positions: list[Position] = []
+
+    def show(self, orders: list[tuple[OrderRecord, Transition]], positions: list[Position]) -> None:
+        """Where things stand, to be told before anything that happens from now on."""
+        self._orders, self._positions = orders, positions
+        self._stir()
+
+    def push(self, message: str | bytes) -> None:
+        if len(self._queue) >= BACKLOG:
+            # An update that is left out could not be told from one that never was; a connection
+            # that ends makes the client ask for the order book.
+            self.cut()
+            return
+        super().push(message)
+
+    def _pending(self) -> Iterator[str | bytes]:
+        orders, self._orders = self._orders, []
+        for record, state in orders:
+            yield _order_frame(record, state)
+        positions, self._positions = self._positions, []
+        assert self.login is not None or not positions
+        for position in positions:
+            yield _position_frame(self.login.account.ucc if self.login else "", position)
+        yield from super()._pending()
+
+
+class OrderFeed:
+    def __init__(
+        self, venue: Venue, desk: LoginDesk, settings: FeedSettings, gate: Gate, seed: int
+    ) -> None:
+        self._venue = venue
+        self._desk = desk
+        self._settings = settings
+        self._gate = gate
+        self._random = random.Random(f"{seed}|order feed")
+        self._by_account: dict[str, dict[OrderLine, None]] = {}
+        self._repeat = self._late = self._lose = 0.0
+        self._held: list[tuple[str, str]] = []
+        self.lines: dict[OrderLine, None] = {}
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def tell(self, events: Iterable[Event]) -> None:
+        """Pass on what has happened to those whom it concerns."""
+        if not self._by_account:
+            return
+        for event in events:
+            if isinstance(event, OrderChanged):
+                if event.record.account in self._by_account:
+                    for frame in self._order_frames(event.record, event.transition):
+                        self._send(event.record.account, frame)
+            elif isinstance(event, PositionChanged) and event.account in self._by_account:
+                self._send(event.account, _position_frame(event.account, event.position))
+
+    def release_late(self) -> None:
+        """Send what was held back, newest first."""
+        held, self._held = self._held, []
+        for account, frame in reversed(held):
+            self._push(account, frame)
+
+    def _order_frames(self, record: OrderRecord, state: Transition) -> Iterator[str]:
+        if self._settings.zero_averages and _is_fill(record, state):
+            # The fill itself was stamped between this state and the one before, so that a
+            # nanosecond less is later than whatever was told last.
+            yield _order_frame(
+                record,
+                msgspec.structs.replace(state, average_price=0.0, time_ns=state.time_ns - 1),
+            )
+        yield _order_frame(record, state)
+
+    def _send(self, account: str, frame: str) -> None:
+        """Push, unless a fault is in the way."""
+        if self._lose and self._random.random() < self._lose:
+            return
+        if self._late and self._random.random() < self._late:
+            self._held.append((account, frame))
+        else:
+            self._push(account, frame)
+        if self._repeat and self._random.random() < self._repeat:
+            self._push(account, frame)
+
+    def _push(self, account: str, frame: str) -> None:
+        for line in self._by_account.get(account, ()):
+            line.push(frame)
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def disturb(self, *, repeat: float = 0.0, late: float = 0.0, lose: float = 0.0) -> None:
+        """Chances, per update, that it comes twice, late and out of order, or never."""
+        self._repeat, self._late, self._lose = repeat, late, lose
+
+    def send_garbage(self) -> None:
+        """Text that is no JSON, and JSON that is no update, to everyone."""
+        for lines in self._by_account.values():
+            for line in lines:
+                line.push('{"type":"order","data":{"nOrdNo":' + self._random.randbytes(6).hex())
+                line.push(_encode(["order", self._random.randrange(1 << 30)]).decode())
+                line.push(self._random.randbytes(self._random.randint(1, 60)))
+
+    # --- the subscribers' side ------------------------------------------------------------------
+
+    async def serve(self, websocket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+        line = OrderLine(websocket, transport, self._gate)
+        self.lines[line] = None
+        code = 1000
+        writer: asyncio.Task[None] | None = None
+        try:
+            if await self._authenticate(line):
+                writer = asyncio.create_task(line.write(), name="order feed writer")
+                while (text := await line.hear()) is not None:
+                    if self._settings.answers_heartbeat and _kind(text) == "hb":
+                        line.push(ALIVE)
+            else:
+                code = POLICY
+        finally:
+            del self.lines[line]
+            if line.login is not None:
+                ucc = line.login.account.ucc
+                lines = self._by_account.get(ucc, {})
+                lines.pop(line, None)
+                if not lines:
+                    self._by_account.pop(ucc, None)
+            await line.end(writer, code)
+
+    async def _authenticate(self, line: OrderLine) -> bool:
+        text = await line.hear_first()
+        login = self._login_of(text or "")
+        if login is None:
+            await line.say(REFUSED)
+            return False
+        await line.say(CONNECTED)
+        ucc = login.account.ucc
+        # Taken now, so that nothing older than what `show` tells comes after it.
+        market = self._venue.now()
+        self.tell(market.take_events())
+        line.login = login
+        line.show(
+            [(order, order.history[-1]) for order in reversed(market.orders(ucc))],
+            market.positions(ucc),
+        )
+        self._by_account.setdefault(ucc, {})[line] = None
+        return True
+
+    def _login_of(self, text: str) -> Login | None:
+        fields = read_handshake(text)
+        if fields.get("type") != "cn":
+            return None
+        sid, now = fields.get("sid", ""), self._venue.clock()
+        try:
+            self._desk.authorise(sid, fields.get("authorization", ""), now)
+        except Refusal:
+            return None
+        return self._desk.trade_login(sid, now)
+
+
+def read_handshake(text: str) -> dict[str, str]:
+    """The fields of a connection request, names in lower case; empty when it is none.
+
+    Written as JSON, or as the broker has it: `{type:cn,Authorization:…,Sid:…,src:WEB}`.
+    """
+    try:
+        content = msgspec.json.decode(text, type=dict[str, object])
+        return {name.lower(): str(value) for name, value in content.items()}
+    except msgspec.MsgspecError:
+        pass
+    inner = text.strip()
+    if not (inner.startswith("{") and inner.endswith("}")):
+        return {}
+    pairs = (part.partition(":") for part in inner[1:-1].split(","))
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _kind(text: str) -> str:
+    return read_handshake(text).get("type", "")
+
+
+def _is_fill(record: OrderRecord, state: Transition) -> bool:
+    """Whether a fill led to this state."""
+    if not state.filled_quantity or state.status not in (OrderStatus.OPEN, OrderStatus.COMPLETE):
+        return False
+    before = record.history[record.history.index(state) - 1]
+    return state.filled_quantity > before.filled_quantity
+
+
+def _order_frame(record: OrderRecord, state: Transition) -> str:
+    return _encode({"type": "order", "data": order_update(record, state)}).decode()
+
+
+def _position_frame(account: str, position: Position) -> str:
+    return _encode({"type": "position", "data": position_update(account, position)}).decode()
