@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from neo_async.config import Credentials, Endpoints, PoolLimits, RateLimits, Timeouts
+from neo_async.config import (
+    Credentials,
+    Endpoints,
+    FeedTimings,
+    PoolLimits,
+    RateLimits,
+    Timeouts,
+)
+from neo_async.delivery import DEFAULT_BOUND, Policy
+from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.model.enums import Level
 from neo_async.model.session import Session
+from neo_async.model.ticks import Tick
+from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.orders import Orders
 from neo_async.portfolio import Portfolio
 from neo_async.session import SessionManager
@@ -33,12 +45,15 @@ class NeoClient:
         limits: RateLimits | None = None,
         timeouts: Timeouts | None = None,
         pool: PoolLimits | None = None,
+        feed_timings: FeedTimings | None = None,
+        live_orders: bool = True,
         totp: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`totp` is a code for the first login, for accounts whose secret is not at hand. `clock`
-        gives the Unix seconds from which codes are made; only an exchange whose clock is not this
-        machine's needs another one.
+        """`live_orders` keeps the order feed connected from login to logout: it moves the orders
+        placed here. `totp` is a code for the first login, for accounts whose secret is not at
+        hand. `clock` gives the Unix seconds from which codes are made; only an exchange whose clock
+        is not this machine's needs another one.
         """
         self._totp = totp
         self.limiter = Limiter(limits or RateLimits())
@@ -50,6 +65,10 @@ class NeoClient:
             pool=pool or PoolLimits(),
             clock=clock,
         )
+        self._feed_timings = feed_timings or FeedTimings()
+        self.order_feed = OrderFeed(self._session, self._feed_timings)
+        """The live stream of the account's orders and positions: its state and events."""
+        self._live_orders = live_orders
         self._tracker = Tracker()
         self.orders = Orders(self._session, self._tracker)
         self.portfolio = Portfolio(self._session)
@@ -57,18 +76,53 @@ class NeoClient:
     async def login(self, totp: str | None = None) -> Session:
         """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
         try:
-            return await self._session.login(totp)
+            session = await self._session.login(totp)
         except BaseException:
             if not self._session.is_open:
                 await self._session.logout()
             raise
+        if self._live_orders:
+            self.order_feed.start()
+        return session
 
     async def resume(self, session: Session) -> None:
         """Take up an earlier login instead of making one; see SessionManager.resume."""
         await self._session.resume(session)
+        if self._live_orders:
+            self.order_feed.start()
+
+    def market_feed(
+        self,
+        *,
+        policy: Policy = Policy.CONFLATE,
+        bound: int = DEFAULT_BOUND,
+        on_tick: Callable[[Tick], None] | None = None,
+        market_open: Callable[[], bool] | None = None,
+    ) -> MarketFeed:
+        """A connection of its own to the market feed; see MarketFeed."""
+        return MarketFeed(
+            self._session,
+            self._feed_timings,
+            policy=policy,
+            bound=bound,
+            on_tick=on_tick,
+            market_open=market_open,
+        )
+
+    def column_feed(
+        self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
+    ) -> ColumnFeed:
+        """The market feed as arrays; see ColumnFeed. Needs numpy."""
+        return ColumnFeed(self._session, self._feed_timings, level=level, market_open=market_open)
+
+    def order_updates(self) -> AsyncIterator[OrderUpdate | PositionUpdate]:
+        """Every order and position update of the account from now on."""
+        self.order_feed.start()
+        return self.order_feed.updates()
 
     async def logout(self) -> None:
         """Forget the login and close every connection."""
+        await self.order_feed.close()
         await self._tracker.close()
         await self._session.logout()
 

@@ -128,9 +128,31 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Each of the two login steps."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name}={getattr(self, name)!r}: a deadline must be above 0 s")
+        _check_positive(self)
+
+
+class FeedTimings(msgspec.Struct, frozen=True, kw_only=True):
+    """Patience of the live streams, in seconds."""
+
+    connect: float = 10.0
+    """TCP, TLS and the websocket's opening."""
+    handshake: float = 10.0
+    """Until the server has accepted who we are."""
+    ping: float = 20.0
+    """Between two pings of ours."""
+    pong: float = 10.0
+    """Beyond a ping, without any sign of life: the connection is lost."""
+    heartbeat: float = 30.0
+    """Between two text heartbeats of the order feed."""
+    silence: float = 30.0
+    """Without data in an open market: the feed has stalled and is connected anew."""
+    stable: float = 1.0
+    """A connection that lived that long is tried again at once when it is lost."""
+    longest_wait: float = 30.0
+    """Between two tries, at most."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
 
 
 class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,3 +166,9 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 1 <= self.warm <= self.maximum:
             raise UsageError(f"warm={self.warm}, maximum={self.maximum}: need 1 <= warm <= maximum")
+
+
+def _check_positive(times: msgspec.Struct) -> None:
+    for name in times.__struct_fields__:
+        if not getattr(times, name) > 0:
+            raise UsageError(f"{name}={getattr(times, name)!r}: must be above 0 s")

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import logging
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -148,6 +149,11 @@ class SessionManager:
             self._lane = None
             self._lane_server = ""
         await self._http.close()
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """Whom to trust; None for the system's authorities."""
+        return self._tls
 
     async def renew(self, ended: Session) -> None:
         """Log in again, once for all callers that found the same session ended.

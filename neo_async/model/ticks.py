@@ -1,4 +1,8 @@
-"""What the market feed delivers. Prices are rupees, times Unix seconds, quantities units."""
+"""What the market feed delivers. Prices are rupees, times Unix seconds, quantities units.
+
+Every kind has an `instrument` and a `level`: two ticks that agree in both are states of the same
+thing, of which the newer one counts. Kinds that are not subscribed at a level have one below 1.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +89,8 @@ class ScripTick(msgspec.Struct, frozen=True):
 
 
 class IndexTick(msgspec.Struct, frozen=True, gc=False):
+    level: ClassVar[int] = 0
+
     instrument: str
     """As subscribed: `nse_cm|Nifty 50` or `nse_cm|26000`."""
     symbol: str
@@ -125,6 +131,8 @@ class MarketState(IntEnum):
 
 
 class MarketStatus(msgspec.Struct, frozen=True, gc=False):
+    level: ClassVar[int] = -1
+
     segment: str
     code: int
     """A `MarketState`, or a number that is not documented."""
@@ -139,6 +147,8 @@ class MarketStatus(msgspec.Struct, frozen=True, gc=False):
 
 class AuctionTick(msgspec.Struct, frozen=True, gc=False):
     """Reference price and imbalance of the closing call auction."""
+
+    level: ClassVar[int] = -2
 
     instrument: str
     symbol: str

@@ -226,6 +226,11 @@ class FeedDecoder:
                 self._dividers[number] = exchange.divider or DEFAULT_DIVIDER
         self._listed.clear()
 
+    @property
+    def dividers(self) -> Mapping[int, int]:
+        """By the number of the exchange."""
+        return self._dividers
+
     def set_symbols(self, symbols: Mapping[str, str]) -> None:
         """Take trading symbols by subscribed text, from an acknowledgement or a subscription (then
         with an empty symbol)."""

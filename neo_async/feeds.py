@@ -1,0 +1,608 @@
+"""The two live streams: market data, and the account's orders and positions.
+
+Both stay connected by themselves. Consumers simply go on; what happened shows in `state`,
+`reconnects`, `last_gap` and the events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from types import TracebackType
+from typing import Self
+
+from neo_async.config import FeedTimings
+from neo_async.delivery import DEFAULT_BOUND, Policy, delivery
+from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
+from neo_async.model.enums import Level
+from neo_async.model.session import Session
+from neo_async.model.ticks import MarketState, MarketStatus, Tick
+from neo_async.model.updates import OrderUpdate, PositionUpdate
+from neo_async.session import SessionManager
+from neo_async.transport.websocket import FeedEvent, FeedState, ReconnectingSocket, Socket
+from neo_async.wire.columns import ColumnDecoder, Columns
+from neo_async.wire.feed import (
+    ACKNOWLEDGED,
+    AUTH_CONNECTED,
+    AUTH_FAILED,
+    AUTH_OK,
+    STREAM_OF_LEVEL,
+    FeedDecoder,
+    Stream,
+    auth_frame,
+    read_control,
+    subscription_frame,
+)
+from neo_async.wire.order_feed import (
+    HEARTBEAT,
+    Connected,
+    Refused,
+    handshake_text,
+    read_message,
+)
+
+log = logging.getLogger(__name__)
+
+BUDGET = 3000
+"""Subscriptions one connection may hold, an instrument at two levels counting twice: whether the
+broker counts it once is not documented, and this side is safe."""
+
+CONNECTED_GRACE = 2.0
+"""Seconds after which 1119 as the only answer counts as success; production was seen to do that."""
+
+IST = timezone(timedelta(hours=5, minutes=30), "IST")
+
+_INSTRUMENT = re.compile(r"[a-z]+_[a-z]+\|[^|,]+")
+
+
+class _Feed:
+    """What both streams have in common."""
+
+    _connection: ReconnectingSocket
+    _manager: SessionManager
+    _session: Session | None = None
+    """The login that the present connection was opened with."""
+
+    @property
+    def state(self) -> FeedState:
+        return self._connection.state
+
+    @property
+    def is_live(self) -> bool:
+        return self._connection.is_live
+
+    @property
+    def reconnects(self) -> int:
+        """Times it was live again after a loss."""
+        return self._connection.reconnects
+
+    @property
+    def stalls(self) -> int:
+        """Times that silence in an open market was taken for a loss."""
+        return self._connection.stalls
+
+    @property
+    def last_gap(self) -> float | None:
+        """Seconds from the last loss until it was live again; None before the first."""
+        return self._connection.last_gap
+
+    @property
+    def last_message_at(self) -> float:
+        """`time.monotonic()` of the last message; 0 before the first."""
+        return self._connection.last_message_at
+
+    def on_event(self, listener: Callable[[FeedEvent], None]) -> None:
+        """Call `listener` at every change of state."""
+        self._connection.on_event(listener)
+
+    def on_live(self, listener: Callable[[], None]) -> None:
+        """Call `listener` each time the feed is live, the first time too."""
+
+        def at_event(event: FeedEvent) -> None:
+            if event.state is FeedState.LIVE:
+                listener()
+
+        self._connection.on_event(at_event)
+
+    async def until_live(self) -> None:
+        """Wait until the server has accepted us."""
+        await self._connection.until_live()
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def _renew(self) -> None:
+        """Renew the login that the server refused, unless somebody has done so meanwhile."""
+        if self._session is not None:
+            await self._manager.renew(self._session)
+
+    async def __aenter__(self) -> Self:
+        self._connection.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.state}, {self.reconnects} reconnects>"
+
+
+class _SubscribedFeed(_Feed):
+    """A connection to the market feed with its subscriptions; what becomes of the packets is the
+    subclass's business."""
+
+    def __init__(
+        self,
+        session: SessionManager,
+        timings: FeedTimings,
+        market_open: Callable[[], bool] | None,
+    ) -> None:
+        self._manager = session
+        self._decoder = FeedDecoder()
+        self._market_open = market_open or self._is_market_open
+        self._closed_segments: set[str] = set()
+        # Wishes and facts: what should be subscribed, and what this connection was told.
+        self._wished: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
+        self._told: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
+        self._telling = asyncio.Lock()
+        self._recorders: list[Callable[[bytes | str], None]] = []
+        self.symbols: dict[str, str] = {}
+        """Trading symbols by instrument, as the server acknowledged them."""
+        self.refusals: list[str] = []
+        """What the server said of subscriptions it did not take, newest last."""
+        self._connection = ReconnectingSocket(
+            "market feed",
+            address=lambda: session.current.feed_url,
+            handshake=self._authenticate,
+            handle=self._handle,
+            renew=self._renew,
+            expects_data=self._expects_data,
+            timings=timings,
+            tls=session.tls,
+        )
+
+    # --- subscriptions ------------------------------------------------------------------------
+
+    async def subscribe(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
+        """Subscribe instruments such as `nse_cm|11536`; one may be subscribed at several levels.
+
+        Survives reconnects. Calls made at the same time share a frame. Raises UsageError, and
+        subscribes nothing, when an instrument is malformed or the budget would be exceeded.
+        """
+        await self._wish(_stream(level), instruments)
+
+    async def unsubscribe(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
+        await self._unwish(_stream(level), instruments)
+
+    async def subscribe_indices(self, instruments: Iterable[str]) -> None:
+        """Subscribe indices by name (`nse_cm|Nifty 50`, exact) or number (`nse_cm|26000`)."""
+        await self._wish(Stream.INDEX, instruments)
+
+    async def unsubscribe_indices(self, instruments: Iterable[str]) -> None:
+        await self._unwish(Stream.INDEX, instruments)
+
+    async def subscribe_status(self) -> None:
+        """Subscribe the market status of every segment."""
+        await self._wish(Stream.EXCHANGE, [""])
+
+    async def unsubscribe_status(self) -> None:
+        await self._unwish(Stream.EXCHANGE, [""])
+
+    async def snapshot(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
+        """Ask for one tick of each instrument, without subscribing it.
+
+        Raises TransportError when the feed is not live: a snapshot is of now or of no use.
+        """
+        stream = _stream(level)
+        if stream is Stream.FULL_DEPTH:
+            raise UsageError("level=FULL_DEPTH: the protocol has no snapshot of it")
+        await self._snapshot(stream, instruments)
+
+    async def snapshot_indices(self, instruments: Iterable[str]) -> None:
+        await self._snapshot(Stream.INDEX, instruments)
+
+    @property
+    def subscriptions(self) -> int:
+        """How much of the budget of 3,000 is used."""
+        return sum(
+            len(names) for stream, names in self._wished.items() if stream is not Stream.EXCHANGE
+        )
+
+    # ------------------------------------------------------------------------------------------
+
+    async def _authenticate(self, socket: Socket) -> None:
+        session = self._session = self._manager.current
+        now = datetime.now(UTC)
+        await socket.send(
+            auth_frame(
+                session.ucc,
+                session.sid,
+                now_ms=int(now.timestamp() * 1000),
+                now_iso=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            )
+        )
+        await self._until_accepted(socket)
+        for told in self._told.values():
+            told.clear()
+        async with self._telling:
+            await self._tell(socket.send)
+
+    async def _until_accepted(self, socket: Socket) -> None:
+        grace: float | None = None
+        while True:
+            try:
+                async with asyncio.timeout(grace):
+                    message = await socket.receive()
+            except TimeoutError:
+                return  # 1119 and nothing after it
+            if isinstance(message, bytes):
+                continue
+            control = read_control(message)
+            if control.message_code == AUTH_FAILED:
+                raise SessionEnded(control.text, code=control.message_code)
+            if control.format != "native_batch":
+                raise ProtocolError(f"the feed offers format {control.format!r}, not native_batch")
+            if control.message_code in (AUTH_OK, AUTH_CONNECTED):
+                self._decoder.set_exchanges(control)
+                if control.message_code == AUTH_OK:
+                    return
+                grace = CONNECTED_GRACE
+
+    def _handle(self, message: bytes | str) -> Awaitable[None] | None:
+        for record in self._recorders:
+            record(message)
+        if isinstance(message, str):
+            self._handle_control(message)
+            return None
+        return self._take(message)
+
+    def _take(self, message: bytes) -> Awaitable[None] | None:
+        raise NotImplementedError
+
+    def _handle_control(self, text: str) -> None:
+        try:
+            control = read_control(text)
+        except ProtocolError as error:
+            log.warning("market feed: %s", error)
+            return
+        if control.message_code == AUTH_FAILED:
+            raise SessionEnded(control.text, code=control.message_code)
+        if control.message_code != ACKNOWLEDGED:
+            return
+        if control.error_code:
+            log.warning("market feed: subscription refused: %s", control.text)
+            self.refusals.append(control.text)
+        self.symbols.update(control.symbols)
+        self._decoder.set_symbols(control.symbols)
+
+    def _note_status(self, status: MarketStatus) -> None:
+        if status.code in (MarketState.CLOSED, MarketState.CLOSING_ENDED):
+            self._closed_segments.add(status.segment)
+        else:
+            self._closed_segments.discard(status.segment)
+
+    def _expects_data(self) -> bool:
+        return self.subscriptions > 0 and self._market_open()
+
+    def _is_market_open(self) -> bool:
+        """Whether any subscribed segment trades at this time of the week, as far as is known."""
+        now = datetime.now(IST)
+        if now.weekday() >= 5:
+            return False
+        minute = now.hour * 60 + now.minute
+        segments = {name.partition("|")[0] for names in self._wished.values() for name in names}
+        return any(
+            start <= minute < end
+            for segment in segments - self._closed_segments
+            for start, end in [_HOURS.get(segment, _EQUITY_HOURS)]
+        )
+
+    # --- wishes and facts ---------------------------------------------------------------------
+
+    async def _wish(self, stream: Stream, instruments: Iterable[str]) -> None:
+        names = _checked(stream, instruments)
+        new = [name for name in names if name not in self._wished[stream]]
+        if stream is not Stream.EXCHANGE and self.subscriptions + len(new) > BUDGET:
+            raise UsageError(
+                f"{len(new)} more subscriptions on {self.subscriptions}: the broker allows "
+                f"{BUDGET} on a connection; unsubscribe some or open a second feed"
+            )
+        self._wished[stream].update(dict.fromkeys(new))
+        self._decoder.set_symbols(dict.fromkeys(new, ""))
+        await self._tell_if_live()
+
+    async def _unwish(self, stream: Stream, instruments: Iterable[str]) -> None:
+        for name in _checked(stream, instruments):
+            self._wished[stream].pop(name, None)
+        await self._tell_if_live()
+
+    async def _snapshot(self, stream: Stream, instruments: Iterable[str]) -> None:
+        names = _checked(stream, instruments)
+        self._decoder.set_symbols(dict.fromkeys(names, ""))
+        if not await self._connection.send(subscription_frame("snapshot", stream, names)):
+            raise TransportError("the market feed is not connected: await feed.until_live() first")
+
+    async def _tell_if_live(self) -> None:
+        # One turn of the loop, so that calls made together go out together.
+        await asyncio.sleep(0)
+        async with self._telling:
+            if self._connection.is_live:
+                await self._tell(self._connection.send)
+
+    async def _tell(self, send: Callable[[str], Awaitable[object]]) -> None:
+        """Send what the server was not told yet: a frame a stream, whatever the number."""
+        for stream, wished in self._wished.items():
+            told = self._told[stream]
+            for action, names in (
+                ("unsubscribe", [name for name in told if name not in wished]),
+                ("subscribe", [name for name in wished if name not in told]),
+            ):
+                if names:
+                    await send(subscription_frame(action, stream, names))
+            self._told[stream] = dict(wished)
+
+
+class MarketFeed(_SubscribedFeed):
+    """Ticks of the instruments subscribed.
+
+        async with neo.market_feed() as feed:
+            await feed.subscribe(["nse_cm|11536"], level=Level.DEPTH)
+            async for tick in feed: ...
+
+    One consumer iterates; `on_tick` takes a callback instead, which is called for every tick in
+    the moment of its arrival and must not block.
+    """
+
+    def __init__(
+        self,
+        session: SessionManager,
+        timings: FeedTimings,
+        *,
+        policy: Policy = Policy.CONFLATE,
+        bound: int = DEFAULT_BOUND,
+        on_tick: Callable[[Tick], None] | None = None,
+        market_open: Callable[[], bool] | None = None,
+    ) -> None:
+        """`bound` is the number of ticks at which BLOCK and DROP_OLDEST set in. `market_open` says
+        whether silence is suspicious; by default the clock in IST and the status messages do."""
+        super().__init__(session, timings, market_open)
+        self._delivery = delivery(Policy(policy), bound)
+        self._on_tick = on_tick
+        self._latest: dict[tuple[str, int], Tick] = {}
+        self.ticks = 0
+        """Ticks decoded so far."""
+
+    async def __aiter__(self) -> AsyncIterator[Tick]:
+        while ticks := await self._delivery.take():
+            for tick in ticks:
+                yield tick
+
+    async def batches(self) -> AsyncIterator[list[Tick]]:
+        """The ticks in the lists in which they become available: one step a burst."""
+        while ticks := await self._delivery.take():
+            yield ticks
+
+    def latest(self, instrument: str, *, level: Level | None = None) -> Tick | None:
+        """The newest tick of an instrument, at one level or at any."""
+        if level is not None:
+            return self._latest.get((instrument, level))
+        found = [
+            tick for key in _LEVELS if (tick := self._latest.get((instrument, key))) is not None
+        ]
+        return max(found, key=lambda tick: tick.received_ns, default=None)
+
+    @property
+    def lost(self) -> int:
+        """Ticks that the policy conflated or dropped because the consumer was slower."""
+        return self._delivery.lost
+
+    @property
+    def pending(self) -> int:
+        """Ticks that wait for the consumer."""
+        return self._delivery.pending
+
+    async def close(self) -> None:
+        """Disconnect; iteration ends when what is pending has been taken."""
+        await super().close()
+        self._delivery.close()
+
+    def _take(self, message: bytes) -> Awaitable[None] | None:
+        ticks = self._decoder.decode(message, time.time_ns())
+        if not ticks:
+            return None
+        self.ticks += len(ticks)
+        latest = self._latest
+        for tick in ticks:
+            latest[tick.instrument, tick.level] = tick
+            if tick.__class__ is MarketStatus:
+                self._note_status(tick)
+        if self._on_tick is not None:
+            self._call_back(ticks)
+            return None
+        return self._delivery.put(ticks)
+
+    def _call_back(self, ticks: list[Tick]) -> None:
+        assert self._on_tick is not None
+        for tick in ticks:
+            try:
+                self._on_tick(tick)
+            except Exception:
+                log.exception("the callback of the market feed failed on %r", tick)
+
+
+class ColumnFeed(_SubscribedFeed):
+    """Packets of one level as columns of numpy arrays, all that have come since the last step.
+
+        async with neo.column_feed(level=Level.LITE) as feed:
+            await feed.subscribe(instruments, level=Level.LITE)
+            async for columns in feed:
+                columns["token"], columns["last_price"]
+
+    A consumer that is slow gets larger arrays. Beyond `bound` bytes the oldest messages are
+    dropped, and counted in `lost`.
+    """
+
+    def __init__(
+        self,
+        session: SessionManager,
+        timings: FeedTimings,
+        *,
+        level: Level = Level.LITE,
+        bound: int = 64 << 20,
+        market_open: Callable[[], bool] | None = None,
+    ) -> None:
+        super().__init__(session, timings, market_open)
+        self._columns = ColumnDecoder(Level(level))
+        self._messages: deque[bytes] = deque()
+        self._bytes = 0
+        self._bound = bound
+        self._arrived = asyncio.Event()
+        self.lost = 0
+        """Messages dropped because the consumer was slower."""
+
+    async def __aiter__(self) -> AsyncIterator[Columns]:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            messages, self._messages = self._messages, deque()
+            self._bytes = 0
+            if not messages:
+                return
+            columns = self._columns.decode(messages, self._decoder.dividers)
+            if len(columns):
+                yield columns
+
+    async def close(self) -> None:
+        """Disconnect; iteration ends when what is pending has been taken."""
+        await super().close()
+        self._arrived.set()
+
+    def _take(self, message: bytes) -> None:
+        self._messages.append(message)
+        self._bytes += len(message)
+        while self._bytes > self._bound:
+            self._bytes -= len(self._messages.popleft())
+            self.lost += 1
+        self._arrived.set()
+
+
+class OrderFeed(_Feed):
+    """Orders and positions of the account, also those made in the broker's app.
+
+    async for update in neo.order_updates(): ...
+    """
+
+    def __init__(self, session: SessionManager, timings: FeedTimings) -> None:
+        self._manager = session
+        self._as_json = False
+        self._listeners: list[Callable[[OrderUpdate | PositionUpdate], None]] = []
+        self._connection = ReconnectingSocket(
+            "order feed",
+            address=lambda: session.current.realtime_url,
+            handshake=self._introduce,
+            handle=self._handle,
+            renew=self._renew,
+            expects_data=lambda: False,  # a quiet account is no sign of anything
+            timings=timings,
+            tls=session.tls,
+            heartbeat_text=HEARTBEAT,
+        )
+
+    def start(self) -> None:
+        """Connect and stay connected; `async with` does it."""
+        self._connection.start()
+
+    def listen(self, listener: Callable[[OrderUpdate | PositionUpdate], None]) -> None:
+        """Call `listener` with every update, in the moment of its arrival."""
+        self._listeners.append(listener)
+
+    def ignore(self, listener: Callable[[OrderUpdate | PositionUpdate], None]) -> None:
+        """Call `listener` no longer."""
+        self._listeners.remove(listener)
+
+    async def updates(self) -> AsyncIterator[OrderUpdate | PositionUpdate]:
+        """Every update from now on. Nothing is conflated: the consumer must keep up."""
+        queue: asyncio.Queue[OrderUpdate | PositionUpdate] = asyncio.Queue()
+        self.listen(queue.put_nowait)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self.ignore(queue.put_nowait)
+
+    async def _introduce(self, socket: Socket) -> None:
+        """Say who we are in one of the two forms; the next try uses the other unless this one was
+        understood. Servers were seen that drop the raw form, and such that drop JSON."""
+        session = self._session = self._manager.current
+        as_json, self._as_json = self._as_json, not self._as_json
+        await socket.send(handshake_text(session.token, session.sid, as_json=as_json))
+        while True:
+            message = read_message(await socket.receive())
+            if isinstance(message, Refused):
+                self._as_json = as_json
+                raise SessionEnded(f"the order feed refused the login: {message.text}")
+            if message is not None:
+                break
+        self._as_json = as_json
+        if not isinstance(message, Connected):
+            self._tell_listeners(message)
+
+    def _handle(self, text: bytes | str) -> None:
+        try:
+            message = read_message(text)
+        except ProtocolError as error:
+            log.warning("order feed: %s", error)
+            return
+        if isinstance(message, Refused):
+            raise SessionEnded(f"the order feed ended the login: {message.text}")
+        if message is not None and not isinstance(message, Connected):
+            self._tell_listeners(message)
+
+    def _tell_listeners(self, update: OrderUpdate | PositionUpdate) -> None:
+        for listener in [*self._listeners]:
+            try:
+                listener(update)
+            except Exception:
+                log.exception("a listener of the order feed failed on %r", update)
+
+
+_EQUITY_HOURS = (9 * 60 + 15, 15 * 60 + 30)
+_HOURS: Mapping[str, tuple[int, int]] = {
+    "mcx_fo": (9 * 60, 23 * 60 + 30),
+    "cde_fo": (9 * 60, 17 * 60),
+}
+"""Minutes of the day in IST between which a segment trades."""
+
+_LEVELS = (Level.LITE, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH, 0, -1, -2)
+
+
+def _stream(level: Level) -> Stream:
+    try:
+        return STREAM_OF_LEVEL[Level(level)]
+    except ValueError:
+        codes = ", ".join(f"{member.value} ({member.name})" for member in Level)
+        raise UsageError(f"level={level!r}: must be one of {codes}") from None
+
+
+def _checked(stream: Stream, instruments: Iterable[str]) -> list[str]:
+    """The names without repeats."""
+    if isinstance(instruments, str):
+        raise UsageError(f"instruments={instruments!r}: must be a list of such texts, not one text")
+    names = list(dict.fromkeys(instruments))
+    if stream is not Stream.EXCHANGE:
+        for name in names:
+            if not (isinstance(name, str) and _INSTRUMENT.fullmatch(name)):
+                raise UsageError(
+                    f"instrument {name!r}: must be segment|token, such as 'nse_cm|11536'"
+                )
+    return names

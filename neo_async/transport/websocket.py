@@ -1,0 +1,312 @@
+"""A websocket that stays open: it reconnects by itself, for ever, and says what happened.
+
+Bytes and text in and out; what they mean is the business of the handshake and the handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+import aiohttp
+import msgspec
+
+from neo_async.config import FeedTimings
+from neo_async.errors import NeoError, SessionEnded, TransportError
+from neo_async.transport.backoff import backoff
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE = 16 << 20
+"""Bytes of the largest message taken; the broker keeps them below one MiB."""
+
+CLOSE_WAIT = 0.2
+"""Seconds granted to a server to answer our closing."""
+
+
+class FeedState(StrEnum):
+    CONNECTING = "connecting"
+    """Opening a socket, or proving who we are on it."""
+    LIVE = "live"
+    WAITING = "waiting"
+    """Between two tries."""
+    CLOSED = "closed"
+
+
+class FeedEvent(msgspec.Struct, frozen=True):
+    """A change of state, and why."""
+
+    state: FeedState
+    reason: str
+    at: float
+    """Unix seconds."""
+
+
+class Socket:
+    """One open connection. Every failure is a TransportError."""
+
+    def __init__(self, websocket: aiohttp.ClientWebSocketResponse) -> None:
+        self._websocket = websocket
+        self.last_sign = time.monotonic()
+        """When the server was last heard, pongs included."""
+
+    async def send(self, text: str) -> None:
+        try:
+            await self._websocket.send_str(text)
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise TransportError(f"the websocket cannot send: {error}") from error
+
+    async def ping(self) -> None:
+        try:
+            await self._websocket.ping()
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise TransportError(f"the websocket cannot send: {error}") from error
+
+    async def receive(self) -> bytes | str:
+        """The next message."""
+        while True:
+            message = await self._websocket.receive()
+            self.last_sign = time.monotonic()
+            kind = message.type
+            if kind is aiohttp.WSMsgType.BINARY or kind is aiohttp.WSMsgType.TEXT:
+                content: bytes | str = message.data
+                return content
+            if kind is aiohttp.WSMsgType.PING:
+                await self._websocket.pong(message.data)
+            elif kind is aiohttp.WSMsgType.ERROR:
+                raise TransportError(f"the connection broke: {message.data!r}")
+            elif kind is not aiohttp.WSMsgType.PONG:
+                code = self._websocket.close_code
+                raise TransportError(f"the server closed the connection (code {code})")
+
+
+class ReconnectingSocket:
+    """Keeps one websocket open from `start` to `close`.
+
+    `handshake` proves who we are and sets up what should flow, on every new connection. `handle`
+    takes every message; what it returns is awaited before the next is read, which is how a
+    consumer holds the server up. SessionEnded from either leads to `renew` and another try; any
+    other error to another try after a growing, jittered while (the first at once).
+
+    A server that gives no sign of life for `ping + pong` seconds is lost. So is one that keeps
+    answering pings but sends nothing for `silence` seconds while `expects_data()`; that limit
+    doubles with every reconnect that brought no data either, since the market may just be quiet.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        address: Callable[[], str],
+        handshake: Callable[[Socket], Awaitable[None]],
+        handle: Callable[[bytes | str], Awaitable[None] | None],
+        renew: Callable[[], Awaitable[None]],
+        expects_data: Callable[[], bool],
+        timings: FeedTimings,
+        tls: ssl.SSLContext | None = None,
+        heartbeat_text: str = "",
+    ) -> None:
+        self._name = name
+        self._address = address
+        self._handshake = handshake
+        self._handle = handle
+        self._renew = renew
+        self._expects_data = expects_data
+        self._timings = timings
+        self._tls = tls
+        self._heartbeat_text = heartbeat_text
+        self._listeners: list[Callable[[FeedEvent], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._socket: Socket | None = None
+        self._live = asyncio.Event()
+        self._live_since: float | None = None
+        self._lost_at: float | None = None
+        self._data_on_this_connection = False
+        self._fruitless = 0
+        self._holding = False
+        self.state = FeedState.CLOSED
+        self.last_message_at = 0.0
+        """`time.monotonic()` of the last message; 0 before the first."""
+        self.reconnects = 0
+        """Times it was live again after a loss."""
+        self.last_gap: float | None = None
+        """Seconds from the last loss until it was live again; None before the first."""
+        self.stalls = 0
+        """Times that silence was taken for a loss."""
+
+    def on_event(self, listener: Callable[[FeedEvent], None]) -> None:
+        """Call `listener` at every change of state."""
+        self._listeners.append(listener)
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._stay_connected(), name=self._name)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+            self._enter(FeedState.CLOSED, "closed by the caller")
+
+    async def until_live(self) -> None:
+        """Wait for the next moment in which it is live; at once if it is."""
+        await self._live.wait()
+
+    @property
+    def is_live(self) -> bool:
+        return self.state is FeedState.LIVE
+
+    async def send(self, text: str) -> bool:
+        """Send on the live connection. False when there is none or it broke: then the handshake
+        of the next one has to say it."""
+        if self._socket is None:
+            return False
+        try:
+            await self._socket.send(text)
+        except TransportError:
+            return False
+        return True
+
+    # ------------------------------------------------------------------------------------------
+
+    async def _stay_connected(self) -> None:
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._tls or True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        ) as http:
+            failures = 0
+            while True:
+                ended = False
+                try:
+                    await self._serve_one_connection(http)
+                except SessionEnded as error:
+                    reason, ended = str(error), True
+                except (NeoError, aiohttp.ClientError, OSError) as error:
+                    reason = str(error) or type(error).__name__
+                except Exception as error:
+                    # Ours or a listener's mistake; a feed that ends for it would be a worse one.
+                    log.exception("%s failed unexpectedly", self._name)
+                    reason = repr(error)
+                failures = 1 if self._was_stable() else failures + 1
+                self._mark_lost()
+                # The first try is at once: most losses are one connection's, not the server's.
+                delay = 0.0
+                if failures > 1:
+                    delay = backoff(failures - 1, base=0.5, cap=self._timings.longest_wait)
+                log.info("%s lost: %s; next try in %.1f s", self._name, reason, delay)
+                self._enter(FeedState.WAITING, reason)
+                if ended:
+                    await self._renew_session()
+                await asyncio.sleep(delay)
+
+    async def _serve_one_connection(self, http: aiohttp.ClientSession) -> None:
+        """Connect, and hand over messages until it fails, with the reason as an exception."""
+        self._enter(FeedState.CONNECTING, "")
+        self._data_on_this_connection = False
+        timings = self._timings
+        async with asyncio.timeout(timings.connect):
+            websocket = await http.ws_connect(
+                self._address(),
+                autoping=False,
+                max_msg_size=MAX_MESSAGE,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WAIT),
+            )
+        try:
+            socket = Socket(websocket)
+            async with asyncio.timeout(timings.handshake):
+                await self._handshake(socket)
+            self._mark_live(socket)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pump(socket), name=f"{self._name}: reader")
+                tasks.create_task(self._watch(socket), name=f"{self._name}: watchdog")
+        except ExceptionGroup as group:
+            raise _first(group) from None
+        finally:
+            self._socket = None
+            self._live.clear()
+            await websocket.close()
+
+    async def _pump(self, socket: Socket) -> None:
+        while True:
+            message = await socket.receive()
+            self.last_message_at = socket.last_sign
+            self._data_on_this_connection = True
+            handled = self._handle(message)
+            if handled is not None:
+                self._holding = True
+                try:
+                    await handled
+                finally:
+                    self._holding = False
+                    socket.last_sign = self.last_message_at = time.monotonic()
+
+    async def _watch(self, socket: Socket) -> None:
+        """Send heartbeats, on a clock of their own; raise when the other side seems gone."""
+        timings = self._timings
+        started = next_ping = next_heartbeat = time.monotonic()
+        tick = min(timings.ping, timings.silence, timings.heartbeat) / 4
+        while True:
+            await asyncio.sleep(tick)
+            now = time.monotonic()
+            if now >= next_ping:
+                next_ping = now + timings.ping
+                await socket.ping()
+            if self._heartbeat_text and now >= next_heartbeat:
+                next_heartbeat = now + timings.heartbeat
+                await socket.send(self._heartbeat_text)
+            if self._holding:
+                continue  # nothing is read while the consumer holds the server up
+            if now - socket.last_sign > timings.ping + timings.pong:
+                raise TransportError(f"no sign of life for {now - socket.last_sign:.1f} s")
+            quiet = now - max(started, self.last_message_at)
+            if quiet > timings.silence * 2**self._fruitless and self._expects_data():
+                self.stalls += 1
+                raise TransportError(f"nothing received for {quiet:.1f} s in an open market")
+
+    async def _renew_session(self) -> None:
+        try:
+            await self._renew()
+        except NeoError as error:
+            log.warning("%s: the session could not be renewed: %s", self._name, error)
+
+    def _mark_live(self, socket: Socket) -> None:
+        now = time.monotonic()
+        self._socket = socket
+        self._live_since = now
+        if self._lost_at is not None:
+            self.reconnects += 1
+            self.last_gap = now - self._lost_at
+            self._lost_at = None
+        self._live.set()
+        self._enter(FeedState.LIVE, "")
+
+    def _mark_lost(self) -> None:
+        if self._live_since is not None:
+            self._lost_at = time.monotonic()
+            self._live_since = None
+            limit_is_above_a_quarter_hour = self._timings.silence * 2**self._fruitless > 900
+            if self._data_on_this_connection:
+                self._fruitless = 0
+            elif not limit_is_above_a_quarter_hour:
+                self._fruitless += 1
+
+    def _was_stable(self) -> bool:
+        since = self._live_since
+        return since is not None and time.monotonic() - since >= self._timings.stable
+
+    def _enter(self, state: FeedState, reason: str) -> None:
+        self.state = state
+        event = FeedEvent(state, reason, time.time())
+        for listener in self._listeners:
+            listener(event)
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """SessionEnded if it is among them, else the first."""
+    ended = group.subgroup(SessionEnded)
+    return (ended or group).exceptions[0]

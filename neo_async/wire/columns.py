@@ -1,0 +1,199 @@
+"""Market-feed messages as columns, for those who work with arrays. Needs numpy, which nothing else
+here does.
+
+The packets of a level are all of one size, so a burst is one structured array over the bytes as
+they came; a column costs what its arithmetic costs, when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from neo_async.errors import UsageError
+from neo_async.model.enums import Level
+from neo_async.wire.feed import DEFAULT_DIVIDER, HEADER, LITE, PICTURE, ROW, SCRIP
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_HEADER_FIELDS: Final = [
+    ("length", "<u2"),
+    ("code", "<u2"),
+    ("exchange", "i1"),
+    ("level", "u1"),
+    ("auction", "u1"),
+    ("sequence", "u1"),
+    ("bitmask", "u1"),
+    ("token", "<u4"),
+]
+_LITE_FIELDS: Final = [
+    ("last_trade_time", "<i8"),
+    ("last_price", "<u4"),
+    ("last_quantity", "<i8"),
+    ("close", "<u4"),
+    ("change_percent", "<i4"),
+    ("change", "<i4"),
+    ("lot_size", "<u4"),
+    ("precision", "u1"),
+    ("multiplier", "<u4"),
+]
+_SCRIP_FIELDS: Final = [
+    ("total_buy_quantity", "<i8"),
+    ("total_sell_quantity", "<i8"),
+    ("volume", "<i8"),
+    ("last_trade_time", "<i8"),
+    ("last_update_time", "<i8"),
+    ("open", "<u4"),
+    ("close", "<u4"),
+    ("high", "<u4"),
+    ("low", "<u4"),
+    ("last_price", "<u4"),
+    ("last_quantity", "<i8"),
+    ("average_price", "<u4"),
+    ("indicative_close", "<u4"),
+    ("bid_count", "<u4"),
+    ("ask_count", "<u4"),
+    ("trading_status", "<i2"),
+    ("change_percent", "<i4"),
+    ("open_interest", "<u4"),
+    ("value", "<f8"),
+    ("change", "<i4"),
+    ("upper_circuit", "<u4"),
+    ("lower_circuit", "<u4"),
+    ("year_high", "<u4"),
+    ("year_low", "<u4"),
+    ("lot_size", "<u4"),
+    ("precision", "u1"),
+    ("multiplier", "<u4"),
+]
+_ROW_FIELDS: Final = [("quantity", "<i8"), ("price", "<i4"), ("orders", "<i4")]
+
+_PRICES: Final = frozenset(
+    {
+        "average_price",
+        "change",
+        "close",
+        "high",
+        "indicative_close",
+        "last_price",
+        "low",
+        "lower_circuit",
+        "open",
+        "upper_circuit",
+        "value",
+        "year_high",
+        "year_low",
+    }
+)
+_ROWS: Final[Mapping[Level, int]] = {Level.SCRIP: 1, Level.DEPTH: 5}
+"""Rows of a side, by level. Full depth has no fixed number."""
+
+
+class Columns:
+    """Ticks of one level in the order of their arrival.
+
+    `columns["last_price"]` is a float64 array in rupees; quantities and times are integers as
+    they came. `bid_price`, `bid_quantity`, `bid_orders` and the same for asks have a row a tick
+    and a column a price level, best first. `packets` is the bytes themselves, structured.
+    """
+
+    def __init__(self, packets: NDArray[Any], dividers: NDArray[np.float64]) -> None:
+        self.packets = packets
+        self._dividers = dividers
+
+    def __len__(self) -> int:
+        return len(self.packets)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        side, _, field = name.partition("_")
+        if side in ("bid", "ask") and field in ("price", "quantity", "orders"):
+            return self._side(side, field)
+        if name not in (self.packets.dtype.names or ()):
+            raise UsageError(f"column {name!r}: must be one of {', '.join(self.names)}")
+        column = self.packets[name]
+        if name in _PRICES:
+            return column / self._divider()
+        return column / 100 if name == "change_percent" else column
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        plain = tuple(name for name in self.packets.dtype.names or () if name != "rows")
+        if "rows" not in (self.packets.dtype.names or ()):
+            return plain
+        fields = ("price", "quantity", "orders")
+        return plain + tuple(f"{side}_{field}" for side in ("bid", "ask") for field in fields)
+
+    def _side(self, side: str, field: str) -> NDArray[Any]:
+        if "rows" not in (self.packets.dtype.names or ()):
+            raise UsageError(f"column '{side}_{field}': this level has no bids and asks")
+        rows = self.packets["rows"][field]
+        half = rows.shape[1] // 2
+        chosen = rows[:, :half] if side == "bid" else rows[:, half:]
+        return chosen / self._divider()[:, None] if field == "price" else chosen
+
+    def _divider(self) -> NDArray[np.float64]:
+        # exchange is a signed byte; as an index it must not be.
+        divider: NDArray[np.float64] = self._dividers[self.packets["exchange"].view("u1")]
+        return divider
+
+
+class ColumnDecoder:
+    """Turns messages into the columns of one level, and passes over packets of other kinds."""
+
+    def __init__(self, level: Level) -> None:
+        """Raises UsageError when numpy is not installed, or the level has no fixed layout."""
+        try:
+            import numpy
+        except ImportError:
+            raise UsageError("columns need numpy: pip install numpy") from None
+        self._numpy = numpy
+        self._level = level
+        fields: list[Any] = [*_HEADER_FIELDS]
+        if level is Level.LITE:
+            fields += _LITE_FIELDS
+        elif level in _ROWS:
+            rows = 2 * _ROWS[level]
+            fields += [*_SCRIP_FIELDS, ("rows", _ROW_FIELDS, (rows,))]
+        else:
+            raise UsageError(f"level={level.name}: columns exist for LITE, SCRIP and DEPTH")
+        self._dtype = numpy.dtype(fields)
+        self._size = self._dtype.itemsize
+        assert self._size in (LITE.size, SCRIP.size + 2 * _ROWS.get(level, 0) * ROW.size)
+        self._start = self._size.to_bytes(2, "little") + PICTURE.to_bytes(2, "little")
+
+    def decode(self, messages: Sequence[bytes], dividers: Mapping[int, int]) -> Columns:
+        table = self._numpy.full(256, float(DEFAULT_DIVIDER))
+        for exchange, divider in dividers.items():
+            table[exchange & 0xFF] = divider
+        data = b"".join(messages)
+        packets = None
+        if len(data) % self._size == 0:
+            packets = self._numpy.frombuffer(data, self._dtype)
+            if not self._are_ours(packets):
+                packets = None
+        if packets is None:
+            picked = b"".join(self._pick(message) for message in messages)
+            packets = self._numpy.frombuffer(picked, self._dtype)
+        return Columns(packets, table)
+
+    def _are_ours(self, packets: NDArray[Any]) -> bool:
+        return bool(
+            (packets["length"] == self._size).all()
+            and (packets["code"] == PICTURE).all()
+            and (packets["level"] == self._level).all()
+        )
+
+    def _pick(self, message: bytes) -> bytes:
+        """The packets of our level out of a mixed message."""
+        found = []
+        at, end = 0, len(message)
+        while at + HEADER.size <= end:
+            size = int.from_bytes(message[at : at + 2], "little")
+            if size < HEADER.size or at + size > end:
+                break
+            if message.startswith(self._start, at) and message[at + 5] == self._level:
+                found.append(message[at : at + size])
+            at += size
+        return b"".join(found)
