@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -404,7 +405,10 @@ class Play:
             requests = await http.request("GET", f"{url}/requests", headers={}, timeout=5.0)
         finally:
             await http.close()
-        return Records.read(ledger.body, requests.body)
+        streams = {
+            urlsplit(url).path for url in (self.exchange.feed_url, self.exchange.realtime_url)
+        }
+        return Records.read(ledger.body, requests.body, streams=streams)
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -43,12 +43,15 @@ class Records(msgspec.Struct, frozen=True):
 
     ledger: list[LedgerEntry]
     requests: list[ServerRequest]
+    """Without the openings of streams, which no limit counts."""
 
     @classmethod
-    def read(cls, ledger: bytes, requests: bytes) -> Records:
+    def read(cls, ledger: bytes, requests: bytes, *, streams: Collection[str]) -> Records:
+        """`streams` are the paths at which streams open."""
+        arrived = msgspec.json.decode(requests, type=list[ServerRequest])
         return cls(
             msgspec.json.decode(ledger, type=list[LedgerEntry]),
-            msgspec.json.decode(requests, type=list[ServerRequest]),
+            [request for request in arrived if request.path not in streams],
         )
 
 
