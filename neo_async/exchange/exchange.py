@@ -40,6 +40,7 @@ from neo_async.exchange.server.requests import read_price
 from neo_async.exchange.server.throttle import Throttle
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import Segment
+from neo_async.model.ticks import MarketState
 
 _BASE_PATH = "/neo"
 """The base URL has a path, as the broker's may: whoever replaces it instead of appending fails."""
@@ -205,6 +206,32 @@ class Exchange:
     @property
     def feeds(self) -> Feeds:
         return self._open.feeds
+
+    @property
+    def subscribed(self) -> set[str]:
+        """Instruments that somebody takes from the market feed: `{"nse_cm|11536"}`. Indices by
+        their number."""
+        return self._open.feeds.market.subscribed
+
+    def set_market_status(self, state: MarketState, segment: Segment | None = None) -> None:
+        """Announce a state of a market, or of all. In word only: orders go on being matched."""
+        self._open.feeds.market.set_status(state, segment)
+
+    def send_auction(
+        self,
+        instrument: str,
+        *,
+        reference_price: float,
+        imbalance_quantity: int = 0,
+        imbalance_at_market: int = 0,
+    ) -> None:
+        """Announce where the closing call auction of an instrument stands. Price in rupees."""
+        self._open.feeds.market.send_auction(
+            instrument,
+            reference_price=reference_price,
+            imbalance_quantity=imbalance_quantity,
+            imbalance_at_market=imbalance_at_market,
+        )
 
     def stall_feeds(self, seconds: float | None = None) -> None:
         """Fall silent on both feeds, sockets open; None: until `resume_feeds`.

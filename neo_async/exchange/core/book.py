@@ -132,6 +132,14 @@ class Book:
     def side(self, side: Side) -> BookSide:
         return self.bids if side is Side.BUY else self.asks
 
+    def would_trade(self, side: Side, price: int) -> bool:
+        """Whether somebody rests against that side at this price or a better one."""
+        if side is Side.BUY:
+            best = self.asks.best()
+            return best is not None and best.price <= price
+        best = self.bids.best()
+        return best is not None and best.price >= price
+
     def execute(self, side: Side, limit: int, quantity: int) -> list[tuple[Resting, int]]:
         """Trade an incoming order with what rests against it, best price first, oldest first.
 

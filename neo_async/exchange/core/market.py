@@ -708,13 +708,16 @@ class Market:
         """Quotes trade with the client orders they meet before they rest."""
         if desk.maker is None:
             return
+        book = desk.book
         for side, price, quantity in desk.maker.quotes():
-            executions = desk.book.execute(side, price, quantity)
-            self._settle(desk, None, executions)
-            remainder = quantity - sum(traded for _, traded in executions)
-            if remainder:
-                quote = Resting(side, price, remainder)
-                desk.book.side(side).add(quote)
+            # Asked first, because hardly ever does a quote meet anyone.
+            if book.would_trade(side, price):
+                executions = book.execute(side, price, quantity)
+                self._settle(desk, None, executions)
+                quantity -= sum(traded for _, traded in executions)
+            if quantity:
+                quote = Resting(side, price, quantity)
+                book.side(side).add(quote)
                 desk.quotes.append(quote)
 
     # --- marks --------------------------------------------------------------------------------

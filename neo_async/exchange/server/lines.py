@@ -35,20 +35,23 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
 
     def shut(self, seconds: float | None) -> None:
-        self.open()
+        self._stop_timer()
         self._open.clear()
         if seconds is not None:
             self._timer = asyncio.get_running_loop().call_later(seconds, self.open)
 
     def open(self) -> None:
+        self._stop_timer()
         self._open.set()
+
+    async def passed(self) -> None:
+        while not self._open.is_set():
+            await self._open.wait()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    async def passed(self) -> None:
-        if not self._open.is_set():
-            await self._open.wait()
 
 
 class Line:
@@ -132,6 +135,8 @@ class Line:
     async def end(self, writer: asyncio.Task[None] | None, code: int = 1000) -> None:
         """Tidy up after the last word."""
         if writer is not None:
+            # Cancelled in the middle of a goodbye, it would not let the client have its say.
+            await asyncio.wait([writer], timeout=0 if self._goodbye is None else CLOSE_TIMEOUT)
             writer.cancel()
             await asyncio.wait([writer])
         try:

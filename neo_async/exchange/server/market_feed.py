@@ -133,8 +133,9 @@ class MarketLine(Line):
 
     def offer(self, key: object, packet: bytes) -> None:
         """Send a packet in the next message, in place of an older one with the same key."""
+        if not self._packets:
+            self._stir()
         self._packets[key] = packet
-        self._stir()
 
     def withdraw(self, key: object) -> None:
         self._packets.pop(key, None)
@@ -208,6 +209,10 @@ class MarketFeed:
         for topic in indices:
             if topic.index is not None:
                 self._tell(topic, self._index_packet(self._board.picture(topic.index)))
+
+    @property
+    def subscribed(self) -> set[str]:
+        return {key for _, key in self._topics}
 
     def publish(self, message: bytes) -> None:
         """Send a ready-made binary message to everyone who has authenticated."""
