@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neo_async.errors import BrokerError
+from neo_async.errors import BrokerError, ProtocolError
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.orders import Price
 from neo_async.model.portfolio import (
@@ -76,7 +76,7 @@ class Portfolio:
         """From the newer path, which knows last prices, or from the older where that is missing."""
         try:
             return await self._session.read(POSITIONS, read_positions)
-        except BrokerError as error:
+        except (BrokerError, ProtocolError) as error:  # the latter where a page says it
             if error.status not in (404, 405):
                 raise
         return await self._session.read(POSITIONS_OLDER, read_positions)
