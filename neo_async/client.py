@@ -70,6 +70,7 @@ class NeoClient:
         """The live stream of the account's orders and positions: its state and events."""
         self._live_orders = live_orders
         self._tracker = Tracker()
+        self._tracker.follow(self.order_feed)
         self.orders = Orders(self._session, self._tracker)
         self.portfolio = Portfolio(self._session)
 

@@ -220,8 +220,7 @@ class Orders:
             disclosed_quantity=request.disclosed_quantity,
             amo=request.amo,
         )
-        self._tracker.add(order)
-        return order
+        return self._tracker.add(order)
 
     async def _send(
         self,
