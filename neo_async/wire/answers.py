@@ -51,8 +51,15 @@ _BY_CODE: dict[int, type[BrokerError]] = {
     100022: SessionEnded,
 }
 
-_SECRETS = re.compile(
-    r'("(?:token|sid|auth|access_token|kId|mpin|totp|searchAPIKey)"\s*:\s*")[^"]*', re.IGNORECASE
+_SECRET_FIELDS = re.compile(
+    r'(\\?"(?:token|sid|auth|access_token|kId|mpin|totp|mobileNumber|searchAPIKey)\\?"\s*:\s*\\?")'
+    r'[^"\\]*',
+    re.IGNORECASE,
+)
+_SECRET_VALUES = re.compile(
+    r"eyJ[\w-]{8,}(?:\.[\w-]*)*"  # tokens are JWTs,
+    r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",  # sids and access tokens UUIDs
+    re.IGNORECASE,
 )
 
 
@@ -158,7 +165,8 @@ def _text(content: Mapping[str, object]) -> str:
         content.get("desc"),
         stat if isinstance(stat, str) and _is_prose(stat) else None,
     )
-    return next((text.strip() for text in candidates if isinstance(text, str) and text.strip()), "")
+    words = (text.strip() for text in candidates if isinstance(text, str))
+    return _without_secrets(next(filter(None, words), ""))
 
 
 def _code(content: Mapping[str, object]) -> int | None:
@@ -195,4 +203,8 @@ def _is_prose(stat: str) -> bool:
 
 def _excerpt(body: bytes) -> str:
     """The start of the body as text, without the credentials an answer may carry."""
-    return _SECRETS.sub(r"\1***", body[:2000].decode("utf-8", "replace"))[:BODY_EXCERPT]
+    return _without_secrets(body[:2000].decode("utf-8", "replace"))[:BODY_EXCERPT]
+
+
+def _without_secrets(text: str) -> str:
+    return _SECRET_VALUES.sub("***", _SECRET_FIELDS.sub(r"\1***", text))
