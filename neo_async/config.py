@@ -44,6 +44,10 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Credentials(ucc={self.ucc!r}, ...)"
 
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        # Structs show rich every field, in tracebacks with locals for instance.
+        return [("ucc", self.ucc)]
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Credentials:
         """Read `NEO_CONSUMER_KEY NEO_MOBILE_NUMBER NEO_UCC NEO_MPIN` and `NEO_TOTP_SECRET`.

@@ -19,3 +19,6 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Session(ucc={self.ucc!r}, base_url={self.base_url!r}, ...)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("ucc", self.ucc), ("base_url", self.base_url)]

@@ -8,7 +8,17 @@ from neo_async.model.answer import Answer
 from neo_async.wire.answers import failure
 
 
-class LoginForm(msgspec.Struct):
+class _Unprinted(msgspec.Struct):
+    """Holds secrets, and shows none of its fields."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return []
+
+
+class LoginForm(_Unprinted):
     """`POST /login/1.0/tradeApiLogin`, a JSON body."""
 
     mobileNumber: str  # noqa: N815 - the wire's name
@@ -16,13 +26,13 @@ class LoginForm(msgspec.Struct):
     totp: str
 
 
-class ValidateForm(msgspec.Struct):
+class ValidateForm(_Unprinted):
     """`POST /login/1.0/tradeApiValidate`, a JSON body."""
 
     mpin: str
 
 
-class LoginAnswer(msgspec.Struct, kw_only=True):
+class LoginAnswer(_Unprinted, kw_only=True):
     """`data` of both steps. The first gives a view token, the second a trade token and the URLs."""
 
     token: str
