@@ -76,6 +76,8 @@ class NeoClient:
 
     async def login(self, totp: str | None = None) -> Session:
         """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
+        if totp is None:
+            totp, self._totp = self._totp, None
         try:
             session = await self._session.login(totp)
         except BaseException:
@@ -140,7 +142,7 @@ class NeoClient:
 
     async def __aenter__(self) -> Self:
         try:
-            await self.login(self._totp)
+            await self.login()
         except BaseException:
             await self.logout()
             raise

@@ -79,6 +79,17 @@ async def test_a_code_can_be_handed_in() -> None:
             assert neo.session.ucc == unarmed.ucc
 
 
+async def test_a_code_of_the_constructor_is_for_the_first_login_only() -> None:
+    async with exchange_of(clock=lambda: START) as exchange:
+        secret = exchange.credentials.totp_secret
+        unarmed = replaced(exchange.credentials, totp_secret="")
+        neo = client_of(exchange, credentials=unarmed, totp=pyotp.TOTP(secret).at(START))
+        await neo.login()
+        await neo.logout()
+        with pytest.raises(UsageError, match="hand a code to login"):
+            await neo.login()
+
+
 async def test_without_secret_and_code_login_asks_for_one() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange, credentials=replaced(exchange.credentials, totp_secret=""))
