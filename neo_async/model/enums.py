@@ -32,6 +32,8 @@ class Segment(StrEnum):
 
 
 class Side(StrEnum):
+    """Whether an order buys or sells."""
+
     BUY = "B"
     SELL = "S"
 
@@ -41,6 +43,8 @@ class Side(StrEnum):
 
 
 class OrderType(StrEnum):
+    """What price an order takes, and whether it waits for a trigger."""
+
     LIMIT = "L"
     MARKET = "MKT"
     """The broker turns it into a limit at the last price plus or minus a protection band, so a
@@ -62,6 +66,8 @@ class OrderType(StrEnum):
 
 
 class Product(StrEnum):
+    """What becomes of what was bought, and what has to be paid for it."""
+
     CNC = "CNC"
     """Cash and carry: delivery, cash segments only."""
     MIS = "MIS"
@@ -77,8 +83,12 @@ class Product(StrEnum):
 
 
 class Validity(StrEnum):
+    """How long an order may rest."""
+
     DAY = "DAY"
+    """Until the close."""
     IOC = "IOC"
+    """Immediate or cancel: not at all."""
 
 
 class OffsetKind(StrEnum):
