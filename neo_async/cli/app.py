@@ -38,14 +38,22 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def neo_async_command(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
-    """Trade on Kotak Neo from the shell, or try it out on an exchange of your own."""
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(neo_async.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def neo_async_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Trade on Kotak Neo from the shell, or try it out on an exchange of your own."""
 
 
 _TRY = "Try it out"

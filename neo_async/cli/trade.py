@@ -237,11 +237,15 @@ def _confirm(what: str, account: Account, *, yes: bool) -> None:
     if yes:
         return
     typer.echo(f"{what}\nfor {account}", err=True)
-    if not sys.stdin.isatty():
+    if not _can_ask():
         raise UsageError("nothing was sent: stdin is no terminal to ask at; --yes sends unasked")
     if not typer.confirm("Send it?", err=True):
         typer.echo("nothing was sent", err=True)
         raise typer.Exit(1)
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
 
 
 def _describe(request: OrderRequest) -> str:

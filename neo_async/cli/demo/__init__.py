@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 19.0
 _FRAME = 0.1
+_PIPE_WIDTH = 80
 _SVG_WIDTH, _SVG_HEIGHT = 100, 43
 
 
@@ -97,7 +99,8 @@ async def _paint(play: Play, screen: Live, board: Callable[[Play, int, int], Any
 
 
 def _print_event(elapsed: float, text: str) -> None:
-    typer.echo(f"{elapsed:6.2f} s  {text}")
+    line = f"{elapsed:6.2f} s  {text}"
+    typer.echo(textwrap.fill(line, _PIPE_WIDTH, subsequent_indent=" " * 10))
 
 
 def _draw(file: Path, play: Play, report: Report) -> None:

@@ -180,7 +180,7 @@ class Play:
         market = self.exchange.market
         lines = self._add(plan.burst(market, listings))
         self._say(
-            f"{len(lines)} limit orders in {len(listings)} shares, all at once; the limiter lets "
+            f"{len(lines)} orders in {len(listings)} shares at once; the limiter lets "
             f"{self.limits.orders} a second go"
         )
         pending = {asyncio.ensure_future(self._place(line)) for line in lines}

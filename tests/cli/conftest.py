@@ -1,0 +1,85 @@
+"""An exchange in a thread of its own, for commands that bring their own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from neo_async.cli.app import app
+from neo_async.exchange import Exchange
+
+Invoke = Callable[..., "Outcome"]
+
+
+class Outcome:
+    def __init__(self, exit_code: int, stdout: str, everything: str) -> None:
+        self.exit_code = exit_code
+        self.stdout = stdout
+        self.everything = everything
+        """stdout and stderr."""
+
+
+@contextlib.contextmanager
+def exchange_in_a_thread(exchange: Exchange) -> Iterator[Exchange]:
+    opened = threading.Event()
+    close: list[Callable[[], object]] = []
+
+    async def serve() -> None:
+        closing = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        close.append(lambda: loop.call_soon_threadsafe(closing.set))
+        async with exchange:
+            opened.set()
+            await closing.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert opened.wait(5), "the exchange did not open"
+        yield exchange
+    finally:
+        close[0]()
+        thread.join()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "neo_async"
+
+
+@pytest.fixture
+def exchange(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
+    """An open exchange, and the environment that leads commands to its first account."""
+    with exchange_in_a_thread(Exchange(seed=5, makers=False)) as opened:
+        credentials = opened.credentials
+        for name, value in {
+            "NEO_LOGIN_URL": opened.login_url,
+            "NEO_CA_FILE": "",
+            "NEO_CONSUMER_KEY": credentials.consumer_key,
+            "NEO_MOBILE_NUMBER": credentials.mobile_number,
+            "NEO_UCC": credentials.ucc,
+            "NEO_MPIN": credentials.mpin,
+            "NEO_TOTP_SECRET": credentials.totp_secret,
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield opened
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """Run a command in this process. What it raises apart from exits is a failure of the test."""
+
+    def run(*arguments: str, typed: str = "") -> Outcome:
+        result = CliRunner().invoke(app, arguments, input=typed)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.output)
+
+    return run

@@ -1,0 +1,280 @@
+"""neo-async demo: what it shows, what it counts, and that it notices when something is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from neo_async.cli import demo
+from neo_async.cli.demo import plan
+from neo_async.cli.demo.play import Line, Play
+from neo_async.cli.demo.report import (
+    LedgerEntry,
+    Records,
+    Report,
+    ServerRequest,
+    busiest,
+    make_report,
+    percentile,
+    summary,
+)
+from neo_async.cli.demo.screen import board, final_board
+from neo_async.exchange import Exchange
+from tests.conftest import SHARED
+
+from .conftest import Invoke
+
+COMMAND = (sys.executable, "-m", "neo_async", "demo")
+NSE_CM = SHARED / "data" / "scripmaster" / "nse_cm.csv"
+
+
+class Runs:
+    """One run for machines and one into a pipe, side by side: each takes some seconds."""
+
+    def __init__(self) -> None:
+        environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+        begun = time.monotonic()
+        processes = [
+            subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                env=environment,
+            )
+            for arguments in (["--json", "--seed", "3"], ["--seed", "3"])
+        ]
+        (self.json, self.json_errors), (self.piped, self.piped_errors) = (
+            process.communicate(timeout=50) for process in processes
+        )
+        self.exit_codes = [process.returncode for process in processes]
+        self.seconds = time.monotonic() - begun
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs:
+    return Runs()
+
+
+def test_it_ends_by_itself_and_well(runs: Runs) -> None:
+    assert (runs.exit_codes, runs.json_errors, runs.piped_errors) == ([0, 0], "", "")
+    assert runs.seconds < 20
+
+
+def test_json_is_one_object_whose_numbers_add_up(runs: Runs) -> None:
+    assert runs.json.count("\n") == 1
+    report = json.loads(runs.json)
+    orders = report["orders"]
+    final = orders["filled"] + orders["cancelled"] + orders["rejected"]
+    assert orders["placed"] == 27 == final + orders["working"]
+    assert (orders["modified"], orders["rejected"], orders["stopped_before_sending"]) == (5, 1, 1)
+    assert orders["filled"] >= 15
+    assert orders["cancelled"] == 7
+    assert report["fills"]["count"] >= orders["filled"]
+    assert report["pnl"]["total"] == pytest.approx(
+        report["pnl"]["realised"] + report["pnl"]["unrealised"], abs=0.02
+    )
+    latency = report["latency_ms"]
+    assert latency["count"] >= orders["placed"]
+    assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
+    pace = report["pace"]
+    assert pace["limit_orders"] == pace["limit_total"] == 10
+    # A machine under load can hold a request up until it arrives too close to the next ones.
+    assert 9 <= pace["busiest_second_orders"] <= 10 + pace["refused"]
+    assert pace["busiest_second_total"] <= 10 + pace["refused"]
+    assert report["problems"] == []
+    assert len(report["checks"]) == 6
+    (reason,) = report["rejections"].values()
+    assert "Check holdings" in reason
+    assert "cash segments only" in report["stopped"]
+
+
+def test_a_pipe_gets_plain_lines_that_fit(runs: Runs) -> None:
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", runs.piped)
+    assert max(map(len, runs.piped.splitlines())) <= 80
+    for words in (
+        "logged in as",
+        "24 accepted",
+        "the stop is complete",
+        "IOC for",
+        "rejected: RMS",
+    ):
+        assert words in runs.piped
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_an_interruption_at_a_terminal_restores_it_and_exits_with_130() -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"queued" not in shown:  # the burst is on the screen
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        while chunk := _read(ours):
+            shown += chunk
+        process.wait(10)
+    os.close(ours)
+    assert process.returncode == 130
+    assert b"Traceback" not in shown
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l")  # the cursor is back
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux says so when the other side is closed
+        return b""
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+async def test_the_same_seed_trades_the_same_orders() -> None:
+    async with Exchange(seed=1) as exchange:
+        first, again = (plan.choose_listings(exchange.market, [], 1) for _ in range(2))
+        other = plan.choose_listings(exchange.market, [], 2)
+        assert first == again != other
+        assert plan.burst(exchange.market, first) == plan.burst(exchange.market, again)
+
+
+@pytest.mark.skipif(not NSE_CM.exists(), reason="needs the broker's file")
+async def test_the_broker_s_file_yields_large_companies() -> None:
+    async with Exchange(scripmaster=[NSE_CM]) as exchange:
+        chosen = {
+            listing.name
+            for seed in range(20)
+            for listing in plan.choose_listings(exchange.market, [NSE_CM], seed)
+        }
+    assert {"RELIANCE", "TCS", "HDFCBANK", "INFY", "SBIN"} <= chosen
+    assert len(chosen) <= 40
+
+
+async def test_a_file_without_enough_shares_is_a_usage_error(tmp_path: Path) -> None:
+    file = tmp_path / "empty.csv"
+    file.write_text("pSymbol,pExchSeg,pTrdSymbol,dIssueCapital \n1,nse_cm,A-EQ\n")
+    async with Exchange() as exchange:
+        market = exchange.market
+        # Nothing of the file is listed, so the built-in shares are traded instead.
+        assert plan.choose_listings(market, [file], 0) == plan.choose_listings(market, [], 0)
+
+
+# --- the screen -----------------------------------------------------------------------------------
+
+
+async def _play(exchange: Exchange) -> Play:
+    """A play with its orders on the board, none of them sent."""
+    play = Play(exchange, seed=1, scripmaster=[], pause=0.0)
+    listings = plan.choose_listings(exchange.market, [], 1)
+    play.lines = [Line(request) for request in plan.burst(exchange.market, listings)]
+    play.events = [(0.1 * number, f"event {number} of a demo " * 5) for number in range(9)]
+    return play
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(80, 24), (120, 40), (112, 30), (200, 60), (79, 30), (60, 22), (40, 24)]
+)
+async def test_the_board_fits_its_terminal(width: int, height: int) -> None:
+    async with Exchange(seed=1) as exchange:
+        lines = _drawn(board(await _play(exchange), width, height), width)
+    assert len(lines) < height
+    assert max(map(len, lines)) <= width
+
+
+async def test_the_final_board_shows_every_order() -> None:
+    async with Exchange(seed=1) as exchange:
+        play = await _play(exchange)
+        text = "\n".join(_drawn(final_board(play, 80), 80))
+    assert text.count("queued") == 24 + 1  # the rows, and the title
+
+
+def _drawn(renderable: Any, width: int) -> list[str]:
+    file = io.StringIO()
+    Console(file=file, width=width, height=10_000, highlight=False).print(renderable)
+    return file.getvalue().splitlines()
+
+
+# --- the verdict ----------------------------------------------------------------------------------
+
+
+def test_the_busiest_second_is_found_wherever_it_begins() -> None:
+    assert busiest([]) == 0
+    assert busiest([0.0, 0.9, 1.0, 1.1]) == 3
+    assert busiest([0.0, 1.0]) == 1  # a window of one second holds one of them
+    assert busiest([0.0, 0.999]) == 2
+
+
+def test_percentiles_are_of_the_nearest_rank() -> None:
+    values = list(range(1, 101))
+    assert [percentile(values, percent) for percent in (50, 90, 99, 100)] == [50, 90, 99, 100]
+    assert percentile([7], 99) == 7
+
+
+async def test_an_order_that_only_the_exchange_knows_is_a_problem() -> None:
+    stray = LedgerEntry("26112100000001", "tag", "open", 5, 0, 1)
+    report = await _report(Records([stray], []))
+    assert "order 26112100000001: None here, ('open', 0) at the exchange" in report.problems
+
+
+async def test_an_order_that_arrived_twice_is_a_problem() -> None:
+    report = await _report(Records([LedgerEntry("1", "tag", "complete", 5, 5, 2)], []))
+    assert "order 1 arrived 2 times" in report.problems
+    assert "0 units in the trade book, 5 filled at the exchange" in report.problems
+
+
+async def test_too_many_requests_in_a_second_are_a_problem() -> None:
+    place = "/neo/quick/order/rule/ms/place"
+    report = await _report(Records([], [ServerRequest(n / 100, place) for n in range(11)]))
+    assert report.pace.busiest_second_orders == 11
+    assert "11 orders arrived in one second, and 0 of all were refused" in report.problems
+    assert "11 requests arrived in one second, and 0 of all were refused" in report.problems
+
+
+async def test_a_problem_ends_the_command_with_1(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = await _report(Records([], []))
+    assert report.problems
+
+    def run(coroutine: Any) -> tuple[None, Report]:
+        coroutine.close()
+        return None, report
+
+    monkeypatch.setattr(demo.neo_async, "run", run)
+    outcome = invoke("demo", "--json")
+    assert outcome.exit_code == 1
+    assert json.loads(outcome.stdout.splitlines()[0])["problems"] == report.problems
+    assert f"neo-async demo: {report.problems[0]}" in outcome.everything
+    assert "PROBLEMS" in "\n".join(_drawn(summary(report), 80))
+
+
+async def _report(records: Records) -> Report:
+    """What a play comes to of which nothing was sent, against these records."""
+    async with Exchange(seed=1) as exchange:
+        play = await _play(exchange)
+        market = exchange.market
+        listing = plan.choose_listings(market, [], 1)[0]
+        for request in (
+            plan.MALFORMED,
+            plan.oversell(market, listing, 0),
+            plan.stop_loss(market, listing),
+        ):
+            play.lines.append(Line(request))
+        return make_report(play, records)

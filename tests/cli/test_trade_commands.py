@@ -1,0 +1,131 @@
+"""place, modify, cancel and margin: what is asked, what is sent, what is reported."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from neo_async.cli import trade
+from neo_async.exchange import Exchange
+
+from .conftest import Invoke
+
+PLACE = ("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", "--price", "2100")
+
+
+@pytest.fixture
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trade, "_can_ask", lambda: True)
+
+
+def place(invoke: Invoke) -> str:
+    """An order that waits in the market, by number."""
+    return str(json.loads(invoke(*PLACE, "--yes", "--json").stdout)["number"])
+
+
+def test_placing_shows_what_became_of_the_order(exchange: Exchange, invoke: Invoke) -> None:
+    outcome = invoke(*PLACE, "--yes")
+    assert outcome.exit_code == 0
+    (order,) = exchange.market.ledger
+    assert order.number in outcome.stdout
+    assert "open" in outcome.stdout
+    assert (order.quantity, order.price) == (5, 2100_00)
+
+
+def test_a_rejected_order_shows_why_and_exits_with_1(exchange: Exchange, invoke: Invoke) -> None:
+    outcome = invoke(
+        "place", "nse_cm", "TCS-EQ", "sell", "500", "--product", "CNC", "--price", "2100", "--yes"
+    )
+    assert outcome.exit_code == 1
+    assert "Check holdings, 500 to sell and 100 free" in outcome.stdout
+
+
+def test_nothing_is_sent_where_nobody_can_be_asked(exchange: Exchange, invoke: Invoke) -> None:
+    outcome = invoke(*PLACE)
+    assert outcome.exit_code == 2
+    assert "--yes" in outcome.everything
+    assert exchange.market.ledger == []
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_the_question_says_what_goes_to_whom(exchange: Exchange, invoke: Invoke) -> None:
+    outcome = invoke(*PLACE, typed="n\n")
+    assert outcome.exit_code == 1
+    assert "place buy 5 TCS-EQ (nse_cm), type L, price 2100, MIS DAY" in outcome.everything
+    assert f"account {exchange.credentials.ucc} at {exchange.login_url}" in outcome.everything
+    assert "nothing was sent" in outcome.everything
+    assert exchange.market.ledger == []
+
+    assert invoke(*PLACE, typed="y\n").exit_code == 0
+    assert len(exchange.market.ledger) == 1
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_a_malformed_order_is_refused_before_anybody_is_asked(
+    exchange: Exchange, invoke: Invoke
+) -> None:
+    outcome = invoke("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", typed="y\n")
+    assert outcome.exit_code == 2
+    assert outcome.everything == "neo-async: price=None: order type L needs a limit price\n"
+
+
+def test_modify_changes_what_is_given(exchange: Exchange, invoke: Invoke) -> None:
+    number = place(invoke)
+    outcome = invoke("modify", number, "--price", "2090.5", "--quantity", "7", "--yes")
+    assert outcome.exit_code == 0
+    (order,) = exchange.market.ledger
+    assert (order.quantity, order.price) == (7, 2090_50)
+    assert "2,090.50" in outcome.stdout
+
+
+def test_a_change_that_the_broker_refuses_exits_with_1(exchange: Exchange, invoke: Invoke) -> None:
+    outcome = invoke("modify", place(invoke), "--price", "9000", "--yes")
+    assert outcome.exit_code == 1
+    assert "circuit limit" in outcome.stdout
+    assert exchange.market.ledger[0].price == 2100_00
+
+
+def test_modify_without_a_change_is_a_usage_error(exchange: Exchange, invoke: Invoke) -> None:
+    outcome = invoke("modify", "261121000000001", "--yes")
+    assert outcome.exit_code == 2
+    assert "nothing to change" in outcome.everything
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_cancel_asks_with_the_order_as_it_stands(exchange: Exchange, invoke: Invoke) -> None:
+    number = place(invoke)
+    outcome = invoke("cancel", number, typed="y\n")
+    assert outcome.exit_code == 0
+    assert (
+        f"cancel order {number}: buy 5 TCS-EQ (nse_cm) at 2,100.00, MIS DAY, open, 0 filled"
+        in outcome.everything
+    )
+    assert exchange.market.ledger[0].status.value == "cancelled"
+
+    late = invoke("cancel", number, "--yes")
+    assert late.exit_code == 1
+    assert late.everything == "neo-async: order is completed (code 1021, HTTP 200)\n"
+
+
+def test_an_order_number_that_is_not_known_is_an_error(exchange: Exchange, invoke: Invoke) -> None:
+    outcome = invoke("cancel", "999", "--yes")
+    assert outcome.exit_code == 1
+    assert "there is no order 999" in outcome.everything
+    outcome = invoke("cancel", "abc", "--yes")
+    assert outcome.exit_code == 2
+
+
+def test_an_unknown_segment_is_a_usage_error(exchange: Exchange, invoke: Invoke) -> None:
+    outcome = invoke("place", "NSE", "TCS-EQ", "buy", "5", "--product", "MIS")
+    assert outcome.exit_code == 2
+    assert "nse_cm" in outcome.everything
+
+
+def test_margin_places_nothing(exchange: Exchange, invoke: Invoke) -> None:
+    arguments = ("margin", "nse_cm", "11536", "buy", "10", "--product", "CNC", "--price", "2100")
+    answer = json.loads(invoke(*arguments, "--json").stdout)
+    assert answer["sufficient"]
+    assert answer["order"] == 21_000.0
+    assert "21,000.00" in invoke(*arguments).stdout
+    assert exchange.market.ledger == []
