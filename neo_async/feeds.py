@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from neo_async.model.enums import Level
 from neo_async.model.session import Session
 from neo_async.model.ticks import MarketState, MarketStatus, Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
+from neo_async.recorder import Recording
 from neo_async.session import SessionManager
 from neo_async.transport.websocket import FeedEvent, FeedState, ReconnectingSocket, Socket
 from neo_async.wire.columns import ColumnDecoder, Columns
@@ -34,6 +36,7 @@ from neo_async.wire.feed import (
     STREAM_OF_LEVEL,
     FeedDecoder,
     Stream,
+    acknowledgement_frame,
     auth_frame,
     read_control,
     subscription_frame,
@@ -93,7 +96,7 @@ class _Feed:
 
     @property
     def last_message_at(self) -> float:
-        """`time.monotonic()` of the last message; 0 before the first."""
+        """Time of the loop at the last message; 0 before the first."""
         return self._connection.last_message_at
 
     def on_event(self, listener: Callable[[FeedEvent], None]) -> None:
@@ -155,7 +158,9 @@ class _SubscribedFeed(_Feed):
         self._wished: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
         self._told: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
         self._telling = asyncio.Lock()
-        self._recorders: list[Callable[[bytes | str], None]] = []
+        self._recordings: list[Recording] = []
+        self._greeting = ""
+        """The server's answer to the last login here; it has the dividers."""
         self.symbols: dict[str, str] = {}
         """Trading symbols by instrument, as the server acknowledged them."""
         self.refusals: list[str] = []
@@ -170,6 +175,7 @@ class _SubscribedFeed(_Feed):
             timings=timings,
             tls=session.tls,
         )
+        self._connection.on_event(self._mark_gap)
 
     # --- subscriptions ------------------------------------------------------------------------
 
@@ -218,6 +224,56 @@ class _SubscribedFeed(_Feed):
             len(names) for stream, names in self._wished.items() if stream is not Stream.EXCHANGE
         )
 
+    # --- recordings ---------------------------------------------------------------------------
+
+    def record(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Recording:
+        """Write to a file what the server sends from now on, with the times of arrival.
+
+            async with feed.record("2026-11-23.feed"): ...
+
+        Ends with `close` of the recording or of the feed. `neo_async.wire.recording` reads the
+        file, and the exchange plays it back. Nothing that we send is in it, nor the login.
+
+        Raises UsageError when the file exists already or cannot be made.
+        """
+        recording = Recording(
+            path,
+            overwrite=overwrite,
+            greeting=self._recorded_greeting,
+            on_end=self._recordings.remove,
+        )
+        self._recordings.append(recording)
+        return recording
+
+    async def close(self) -> None:
+        await super().close()
+        for recording in [*self._recordings]:
+            await recording.close()
+
+    def _recorded_greeting(self) -> list[str]:
+        """What a recording must begin with, so that the packets behind it can be read."""
+        if not self._greeting:
+            return []
+        return [self._greeting, acknowledgement_frame(self.symbols)]
+
+    def _mark_gap(self, event: FeedEvent) -> None:
+        if event.state is FeedState.WAITING:
+            for recording in self._recordings:
+                recording.mark_gap()
+
+    def _record(self, message: bytes | str) -> None:
+        if isinstance(message, str):
+            message = self._without_secrets(message)
+        for recording in self._recordings:
+            recording.add(message)
+
+    def _without_secrets(self, text: str) -> str:
+        """The server has no reason to say them, and files outlive a login."""
+        if self._session is not None:
+            for secret in (self._session.sid, self._session.token):
+                text = text.replace(secret, "...") if secret else text
+        return text
+
     # ------------------------------------------------------------------------------------------
 
     async def _authenticate(self, socket: Socket) -> None:
@@ -231,20 +287,24 @@ class _SubscribedFeed(_Feed):
                 now_iso=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             )
         )
-        await self._until_accepted(socket)
+        self._greeting = self._without_secrets(await self._until_accepted(socket))
+        for recording in self._recordings:
+            recording.greet()
         for told in self._told.values():
             told.clear()
         async with self._telling:
             await self._tell(socket.send)
 
-    async def _until_accepted(self, socket: Socket) -> None:
+    async def _until_accepted(self, socket: Socket) -> str:
+        """The answer that says so."""
         grace: float | None = None
+        answer = ""
         while True:
             try:
                 async with asyncio.timeout(grace):
                     message = await socket.receive()
             except TimeoutError:
-                return  # 1119 and nothing after it
+                return answer  # 1119 and nothing after it
             if isinstance(message, bytes):
                 continue
             control = read_control(message)
@@ -254,13 +314,14 @@ class _SubscribedFeed(_Feed):
                 raise ProtocolError(f"the feed offers format {control.format!r}, not native_batch")
             if control.message_code in (AUTH_OK, AUTH_CONNECTED):
                 self._decoder.set_exchanges(control)
+                answer = message
                 if control.message_code == AUTH_OK:
-                    return
+                    return answer
                 grace = CONNECTED_GRACE
 
     def _handle(self, message: bytes | str) -> Awaitable[None] | None:
-        for record in self._recorders:
-            record(message)
+        if self._recordings:
+            self._record(message)
         if isinstance(message, str):
             self._handle_control(message)
             return None

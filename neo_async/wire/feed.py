@@ -186,6 +186,13 @@ def subscription_frame(action: str, stream: Stream, instruments: Iterable[str] =
     return _json.encode(frame).decode()
 
 
+def acknowledgement_frame(symbols: Mapping[str, str]) -> str:
+    """Trading symbols by subscribed text, as a server acknowledges them."""
+    return _json.encode(
+        {"message_code": ACKNOWLEDGED, "message": "Subscribed", "trading_symbols": symbols}
+    ).decode()
+
+
 def read_control(text: str | bytes) -> Control:
     """Raises ProtocolError when the frame is not a JSON object of known shape."""
     try:

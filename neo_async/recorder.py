@@ -1,0 +1,222 @@
+"""Writes what a feed receives to a file, without holding the loop or the feed up.
+
+The loop only appends bytes to a block. Packing and writing happen in a thread of the recording's
+own, a block at a time; the format is that of wire/recording.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from neo_async.errors import UsageError
+from neo_async.wire.recording import BLOCK_BYTES, FILE_HEADER, BlockBuilder, encode_block
+
+log = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 1.0
+"""Seconds after which a block is written although it is not full."""
+BACKLOG = 16 << 20
+"""Unpacked bytes that may wait for the disk; beyond them, frames are dropped until half of it is
+written."""
+
+
+class Recording:
+    """A file that is being written: made by `feed.record(path)`, ended by `close`.
+
+    A process that is killed loses what came in the last second. When the disk fails, the recording
+    ends there and `error` says why; the feed goes on.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool,
+        greeting: Callable[[], Iterable[str]],
+        on_end: Callable[[Recording], None],
+    ) -> None:
+        """`greeting` gives what has to be known to read the frames that come next; `on_end` is
+        called when the recording takes no more."""
+        self.path = Path(path)
+        self.frames = 0
+        """Messages taken so far, the server's answers to new connections included."""
+        self.bytes = 0
+        """Their size."""
+        self.dropped = 0
+        """Messages left out because the disk was too slow."""
+        self.error: OSError | None = None
+        """What ended the recording."""
+        self._greeting = greeting
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._block = BlockBuilder()
+        self._timer: asyncio.TimerHandle | None = None
+        self._after_gap = True
+        self._choked = False
+        self._open = True
+        # Each is written by one side only: the loop's and the thread's.
+        self._handed = 0
+        self._done = 0
+        self._stored = len(FILE_HEADER)
+        self._file = _create(self.path, overwrite)
+        self._writer = ThreadPoolExecutor(1, "feed recording")
+        self._finished: Future[None] | None = None
+        self.greet()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still takes frames."""
+        return self._open
+
+    @property
+    def bytes_stored(self) -> int:
+        """Size of the file."""
+        return self._stored
+
+    def add(self, content: bytes | str) -> None:
+        """Take a message that has just arrived."""
+        if self._choked and not self._breathes():
+            self.dropped += 1
+            return
+        self._after_gap = False
+        self._append(content)
+        self.frames += 1
+        self.bytes += len(content)
+
+    def greet(self) -> None:
+        """Note what a connection begins with."""
+        for text in self._greeting():
+            self.add(text)
+
+    def mark_gap(self) -> None:
+        """Note that frames are missing from here on until the next one."""
+        if not self._after_gap and not self._choked:
+            self._after_gap = True
+            self._append(None)
+
+    async def close(self) -> None:
+        """Write what is pending, and wait until it is in the file. Never raises for the disk."""
+        if self._finished is None:
+            self._end()
+            self._hand_over()
+            self._finished = self._writer.submit(self._finish)
+            self._writer.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(self._finished))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        state = f"ended by {self.error!r}" if self.error else "open" if self._open else "closed"
+        return (
+            f"<Recording {self.path}, {state}: {self.frames} frames, {self.bytes} bytes "
+            f"in {self.bytes_stored}, {self.dropped} dropped>"
+        )
+
+    # --- on the loop --------------------------------------------------------------------------
+
+    def _append(self, content: bytes | str | None) -> None:
+        block = self._block
+        block.add(time.time_ns(), content)
+        if block.size >= BLOCK_BYTES:
+            self._hand_over()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(BLOCK_SECONDS, self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._block.size:
+            return
+        first_ns, records = self._block.take()
+        self._handed += len(records)
+        self._choked = self._handed - self._done > BACKLOG
+        self._writer.submit(self._write, first_ns, records)
+
+    def _breathes(self) -> bool:
+        """Whether the disk has caught up; if so, the frames go on behind a gap."""
+        if self._handed - self._done > BACKLOG // 2:
+            return False
+        log.warning("recording %s: the disk was slow, %d frames lost", self.path, self.dropped)
+        self._choked = False
+        self.mark_gap()
+        self.greet()
+        return True
+
+    def _end(self) -> None:
+        """Take no more."""
+        if self._open:
+            self._open = False
+            self._on_end(self)
+
+    def _fail(self) -> None:
+        log.error("recording %s ends, the feed goes on: %s", self.path, self.error)
+        self._end()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- in the thread ------------------------------------------------------------------------
+
+    def _write(self, first_ns: int, records: bytearray) -> None:
+        if self.error is None:
+            with self._noting_errors():
+                rest = memoryview(encode_block(first_ns, records))
+                while rest:
+                    count = self._file.write(rest)
+                    self._stored += count
+                    rest = rest[count:]
+        self._done += len(records)
+
+    def _finish(self) -> None:
+        with self._noting_errors():
+            try:
+                if self.error is None:
+                    os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
+
+    @contextlib.contextmanager
+    def _noting_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self.error is None:
+                self.error = error
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(self._fail)
+
+
+def _create(path: Path, overwrite: bool) -> FileIO:
+    try:
+        file = FileIO(path, "w" if overwrite else "x")
+        try:
+            file.write(FILE_HEADER)
+        except OSError:
+            file.close()
+            raise
+    except FileExistsError:
+        raise UsageError(
+            f"{path} exists already: record to another file, or with overwrite=True"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"cannot record to {path}: {error.strerror}") from error
+    return file

@@ -1,0 +1,209 @@
+"""The file in which a feed is recorded: what the server sent, and when it arrived. Both ways.
+
+    header   "NEOFEED\\n", version u16
+    block    stored size u32, unpacked size u32, Unix ns of its first record i64, crc u32,
+             then so many bytes of zlib
+    record   inside a block: ns since the record before i64, content size and kind u32, content
+
+Little-endian. Each block stands alone and the checksum covers all of it, so whatever became of a
+file, it reads up to the last block that is whole. Only what the server sent is in it; connections
+that begin, or were begun, show as the server's answer with the dividers and an acknowledgement
+with the names known so far.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from neo_async.errors import UsageError
+
+BLOCK_BYTES: Final = 48 << 10
+"""Unpacked bytes after which a block is full."""
+MAX_BLOCK: Final = 48 << 20
+"""Bytes that no block exceeds: a full one whose last frame is as large as frames may be."""
+
+_MAGIC: Final = b"NEOFEED\n"
+_VERSION: Final = 1
+_FILE: Final = struct.Struct("<8sH")
+_BLOCK: Final = struct.Struct("<IIqI")
+_COVERED: Final = struct.Struct("<IIq")
+"""What of the block's header the checksum covers, before the content."""
+_RECORD: Final = struct.Struct("<qI")
+
+_BINARY: Final = 0
+_TEXT: Final = 1
+_GAP: Final = 2
+
+_COMPRESSION: Final = 1
+"""Ticks shrink hardly further at higher levels, which cost several times as much."""
+
+FILE_HEADER: Final = _FILE.pack(_MAGIC, _VERSION)
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    received_ns: int
+    """Unix nanoseconds; a clock that was set back shows."""
+    content: bytes | str | None
+    """A binary or text message; None where frames are missing, since the connection was lost or
+    the disk too slow."""
+
+
+class BlockBuilder:
+    """Collects frames for a block. Adding one copies its bytes and does nothing else."""
+
+    def __init__(self) -> None:
+        self._records = bytearray()
+        self._first_ns = 0
+        self._last_ns = 0
+
+    @property
+    def size(self) -> int:
+        """Unpacked bytes so far."""
+        return len(self._records)
+
+    def add(self, received_ns: int, content: bytes | str | None) -> None:
+        records = self._records
+        if not records:
+            self._first_ns = self._last_ns = received_ns
+        kind = _BINARY
+        if content.__class__ is not bytes:
+            kind = _GAP if content is None else _TEXT
+            content = content.encode() if isinstance(content, str) else content or b""
+        records += _RECORD.pack(received_ns - self._last_ns, len(content) << 2 | kind)
+        records += content
+        self._last_ns = received_ns
+
+    def take(self) -> tuple[int, bytearray]:
+        """The block's start and its records, for `encode_block`; begins another one."""
+        records, self._records = self._records, bytearray()
+        return self._first_ns, records
+
+
+def encode_block(first_ns: int, records: bytes | bytearray) -> bytes:
+    """What `BlockBuilder.take` gave, as it stands in a file."""
+    stored = zlib.compress(records, _COMPRESSION)
+    covered = _COVERED.pack(len(stored), len(records), first_ns)
+    return covered + struct.pack("<I", zlib.crc32(stored, zlib.crc32(covered))) + stored
+
+
+class RecordingReader:
+    """The frames of a recording, oldest first, with one block in memory at a time.
+
+    Iterating begins at the start, every time. It ends where the file does, or before the first
+    block that is cut off or broken: then `damage` says what and where.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.damage = ""
+        """Why the last iteration ended before the end of the file; empty if it did not."""
+        with _opened(self.path) as file:
+            header = file.read(_FILE.size)
+        if header != FILE_HEADER[: len(header)]:
+            if header.startswith(_MAGIC):
+                raise UsageError(
+                    f"{self.path} is a recording of version {_FILE.unpack(header)[1]}: "
+                    f"this release reads version {_VERSION}"
+                )
+            raise UsageError(
+                f"{self.path} is no recording of a market feed: it begins with {header!r}"
+            )
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.damage = ""
+        with _opened(self.path) as file:
+            if len(file.read(_FILE.size)) < _FILE.size:
+                self.damage = "the file is cut off in its header"
+                return
+            while True:
+                start = file.tell()
+                try:
+                    frames = _read_block(file)
+                except _Broken as broken:
+                    self.damage = f"the block at byte {start} {broken}"
+                    return
+                if frames is None:
+                    return
+                yield from frames
+
+    def __repr__(self) -> str:
+        return f"<RecordingReader {self.path}{f', {self.damage}' if self.damage else ''}>"
+
+
+def read_recording(path: str | os.PathLike[str]) -> RecordingReader:
+    """Read a recording; iterate over the result.
+
+    Raises UsageError when there is no such file, or when it is no recording of a known version.
+    """
+    return RecordingReader(path)
+
+
+class _Broken(Exception):
+    """A block is not as it was written."""
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UsageError(f"cannot read the recording {path}: {error.strerror}") from error
+
+
+def _read_block(file: BinaryIO) -> list[Frame] | None:
+    """None at the end of the file."""
+    header = file.read(_BLOCK.size)
+    if not header:
+        return None
+    if len(header) < _BLOCK.size:
+        raise _Broken("is cut off in its header")
+    stored_size, size, first_ns, crc = _BLOCK.unpack(header)
+    if max(stored_size, size) > MAX_BLOCK:
+        raise _Broken(f"says it has {max(stored_size, size)} bytes; none has over {MAX_BLOCK}")
+    stored = file.read(stored_size)
+    if len(stored) < stored_size:
+        raise _Broken(f"is cut off after {len(stored)} of {stored_size} bytes")
+    if zlib.crc32(stored, zlib.crc32(header[: _COVERED.size])) != crc:
+        raise _Broken("does not match its checksum")
+    unpacker = zlib.decompressobj()
+    try:
+        records = unpacker.decompress(stored, size + 1)
+    except zlib.error as error:
+        raise _Broken(f"does not unpack: {error}") from None
+    if len(records) != size:
+        raise _Broken(f"does not unpack to the {size} bytes it promises")
+    return list(_records(records, first_ns))
+
+
+def _records(records: bytes, now_ns: int) -> Iterator[Frame]:
+    at = 0
+    while at < len(records):
+        if at + _RECORD.size > len(records):
+            raise _Broken("ends in the midst of a record")
+        delta, size_and_kind = _RECORD.unpack_from(records, at)
+        at += _RECORD.size
+        size, kind = size_and_kind >> 2, size_and_kind & 3
+        if at + size > len(records):
+            raise _Broken("ends in the midst of a record")
+        now_ns += delta
+        yield Frame(now_ns, _content(kind, records[at : at + size]))
+        at += size
+
+
+def _content(kind: int, content: bytes) -> bytes | str | None:
+    if kind == _BINARY:
+        return content
+    if kind == _GAP:
+        return None
+    if kind != _TEXT:
+        raise _Broken(f"has a record of unknown kind {kind}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise _Broken("has a text that is not UTF-8") from None
