@@ -82,6 +82,7 @@ _OLD_STATUS_CODES: Final = {
 }
 
 _encode = msgspec.json.Encoder().encode
+_pause = asyncio.sleep
 
 
 class _Auth(msgspec.Struct):
@@ -189,26 +190,29 @@ class MarketFeed:
             await self._wake.wait()
             self._wake.clear()
             await self.flush()
-            await asyncio.sleep(self._settings.interval)
+            await _pause(self._settings.interval)
 
     async def flush(self) -> None:
         """Give every subscriber the packets of what has changed since the last flush."""
         self._follow_market()
-        indices: dict[_Topic, None] = {}
+        news: dict[_Topic, bytes] = {}
+        indices: dict[_Topic, Index] = {}
         for count, listing in enumerate(self._market.take_changes(), 1):
             topics = self._by_listing.get((listing.segment, listing.token), {})
             shown = [topic for topic in topics if topic.index is None]
-            indices.update({topic: None for topic in topics if topic.index is not None})
+            indices.update({topic: topic.index for topic in topics if topic.index is not None})
             if shown:
                 full = any(topic.stream is Stream.FULL_DEPTH for topic in shown)
                 picture = self._market.picture(listing, _FULL_ROWS if full else _DEPTH_ROWS)
                 for topic in shown:
-                    self._tell(topic, self._listing_packet(topic, picture))
+                    news[topic] = self._listing_packet(topic, picture)
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
-        for topic in indices:
-            if topic.index is not None:
-                self._tell(topic, self._index_packet(self._board.picture(topic.index)))
+        for topic, index in indices.items():
+            news[topic] = self._index_packet(self._board.picture(index))
+        # All at once, so that they share a message.
+        for topic, packet in news.items():
+            self._tell(topic, packet)
 
     @property
     def subscribed(self) -> set[str]:
@@ -346,16 +350,18 @@ class MarketFeed:
                 f"a connection may have {BUDGET}",
             )
         await line.say(_acknowledgement(action, wanted))
+        topics = []
         for count, (stream_of, what, _) in enumerate(wanted.values(), 1):
             if action == "subscribe":
                 topic = self._attach(line, stream_of, what)
-                topic.packet = topic.packet or self._packet(topic)
-                line.offer(topic, topic.packet)
             else:
                 topic = _Topic(_key(what), stream_of, what)
-                line.offer((stream_of, topic.key, "snapshot"), self._packet(topic))
+            topic.packet = topic.packet or self._packet(topic)
+            topics.append(topic)
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
+        for topic in topics:
+            line.offer(topic, topic.packet)
         return None
 
     def _answer_status(self, line: MarketLine, action: str) -> None:
