@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from neo_async.cli import demo
+import neo_async
 from neo_async.cli.demo import plan
 from neo_async.cli.demo.play import Line, Play
 from neo_async.cli.demo.report import (
@@ -257,7 +257,7 @@ async def test_a_problem_ends_the_command_with_1(
         coroutine.close()
         return None, report
 
-    monkeypatch.setattr(demo.neo_async, "run", run)
+    monkeypatch.setattr(neo_async, "run", run)
     outcome = invoke("demo", "--json")
     assert outcome.exit_code == 1
     assert json.loads(outcome.stdout.splitlines()[0])["problems"] == report.problems

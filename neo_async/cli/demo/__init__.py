@@ -67,7 +67,7 @@ async def _demo(seed: int, scripmaster: list[Path], *, as_json: bool) -> tuple[P
     console = Console(highlight=False)
     live = console.is_terminal and not as_json
     async with asyncio.timeout(_LONGEST), Exchange(seed=seed, scripmaster=scripmaster) as exchange:
-        play = Play(exchange, seed=seed, scripmaster=scripmaster, pause=0.5 if live else 0.0)
+        play = Play(exchange, seed=seed, scripmaster=scripmaster, pause=1.0 if live else 0.0)
         if as_json:
             return play, await play.run()
         if not live:
