@@ -232,6 +232,10 @@ class SessionManager:
         renewed = False
         while True:
             session = self.current
+            if self._renewal is not None:
+                # Sent now it would be refused, and take the room that the login waits for.
+                await self.renew(session)
+                session = self.current
             try:
                 result = decode(await send(session))
             except SessionEnded:

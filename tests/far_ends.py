@@ -63,7 +63,7 @@ class Scripted:
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        """Path, headers by lower-case name, and body; websockets, which it has not, are left out."""
+        """Path, headers by lower-case name, and body. It has no websockets, and leaves them out."""
         self.answers: dict[str, list[Answer]] = {
             LOGIN: [Reply({"data": {"token": TOKEN, "sid": SID, "status": "success"}})],
         }

@@ -34,17 +34,24 @@ from neo_async import (
     NeoError,
     NotLoggedIn,
     NotSent,
+    PoolLimits,
     Product,
     ProtocolError,
+    RateLimits,
     Segment,
     ServerError,
     SessionEnded,
     Side,
+    Timeouts,
     UsageError,
     WrongMpin,
     WrongTotp,
 )
 from neo_async.exchange.server.tls import self_signed
+from neo_async.orders import Orders
+from neo_async.session import SessionManager
+from neo_async.tracking import Tracker
+from neo_async.transport.limiter import Limiter
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -384,6 +391,36 @@ async def test_an_ended_session_is_renewed_once_for_everybody_and_nothing_is_dou
         assert sorted(order.number for order in orders) == [order.number for order in ledger]
         assert len({order.client_tag for order in ledger}) == 25
         assert {order.arrivals for order in ledger} == {1}
+
+
+@in_virtual_time
+async def test_a_flood_of_orders_does_not_starve_the_renewal() -> None:
+    """The login is a read to the limiter, and orders go before reads."""
+    async with exchange_of() as exchange:
+        loop = asyncio.get_running_loop()
+        session = SessionManager(
+            exchange.credentials,
+            exchange.endpoints,
+            limiter=Limiter(RateLimits(), clock=loop.time),
+            timeouts=Timeouts(),
+            pool=PoolLimits(),
+            clock=now,
+        )
+        await session.login()
+        await asyncio.sleep(35)  # the next code is there
+        exchange.end_sessions()
+        orders, placing = Orders(session, Tracker()), []
+        placing += [asyncio.create_task(orders.place(*BUY, **CNC)) for _ in range(20)]
+        for _ in range(60):  # 12 a second, for 5 s
+            placing.append(asyncio.create_task(orders.place(*BUY, **CNC)))
+            await asyncio.sleep(1 / 12)
+        assert session.renewals == 1
+
+        placed = await asyncio.gather(*placing)
+        assert len({order.number for order in placed}) == len(exchange.market.ledger) == 80
+        # At 10 a second; those in the first queue were sent in vain.
+        assert now() - START < 35 + 11.5
+        await session.logout()
 
 
 @in_virtual_time
