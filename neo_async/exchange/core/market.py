@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -100,13 +100,22 @@ class _Working:
 
 class Market:
     def __init__(
-        self, listings: Iterable[Listing], *, seed: int, now_ns: int, makers: bool = True
+        self,
+        listings: Iterable[Listing],
+        *,
+        seed: int,
+        now_ns: int,
+        makers: bool = True,
+        unmade: Collection[tuple[Segment, str]] = (),
     ) -> None:
+        """`unmade` are listings without a maker, by segment and token: prices and quotes come from
+        outside there."""
         self.now_ns = now_ns
         self.ledger: list[OrderRecord] = []
         """Every order ever accepted, in order of acceptance."""
         self._seed = seed
         self._makers = makers
+        self._unmade = frozenset(unmade)
         self._by_symbol: dict[tuple[Segment, str], Listing] = {}
         self._by_token: dict[tuple[Segment, str], Listing] = {}
         for listing in listings:
@@ -300,7 +309,18 @@ class Market:
         self._print(desk, price, 0)
         if desk.maker is not None:
             desk.maker.move_to(price)
-            self._place_quotes(desk)
+            self._place_quotes(desk, desk.maker.quotes())
+        self._run_stops(desk)
+        self._mark(desk)
+
+    def set_quotes(
+        self, segment: Segment, token: str, quotes: Iterable[tuple[Side, int, int]]
+    ) -> None:
+        """Let (side, price, quantity) stand in the book of a listing without a maker, in place of
+        what stood there by the call before."""
+        desk = self._desk(self._by_token[segment, token])
+        self._pull_quotes(desk)
+        self._place_quotes(desk, quotes)
         self._run_stops(desk)
         self._mark(desk)
 
@@ -667,13 +687,15 @@ class Market:
         key = (listing.segment, listing.token)
         desk = self._desks.get(key)
         if desk is None:
-            maker = MarketMaker(listing, self._seed) if self._makers else None
+            is_made = self._makers and key not in self._unmade
+            maker = MarketMaker(listing, self._seed) if is_made else None
             desk = _Desk(listing, new_day(listing, self._seed), maker, self._turn)
             self._desks[key] = desk
-            self._place_quotes(desk)
+            if maker is not None:
+                self._place_quotes(desk, maker.quotes())
             self._mark(desk)
         desk.touched = self._turn
-        if self._makers and key not in self._awake:
+        if desk.maker is not None and key not in self._awake:
             self._awake[key] = desk
             for turn in range(max(desk.turn + 1, self._turn - CATCH_UP + 1), self._turn + 1):
                 self._play(desk, turn)
@@ -694,7 +716,7 @@ class Market:
                 self._settle(desk, None, executions)
         maker.walk()
         self._pull_quotes(desk)
-        self._place_quotes(desk)
+        self._place_quotes(desk, maker.quotes())
         self._run_stops(desk)
         self._mark(desk)
 
@@ -704,12 +726,10 @@ class Market:
                 desk.book.side(quote.side).remove(quote)
         desk.quotes.clear()
 
-    def _place_quotes(self, desk: _Desk) -> None:
+    def _place_quotes(self, desk: _Desk, quotes: Iterable[tuple[Side, int, int]]) -> None:
         """Quotes trade with the client orders they meet before they rest."""
-        if desk.maker is None:
-            return
         book = desk.book
-        for side, price, quantity in desk.maker.quotes():
+        for side, price, quantity in quotes:
             # Asked first, because hardly ever does a quote meet anyone.
             if book.would_trade(side, price):
                 executions = book.execute(side, price, quantity)
