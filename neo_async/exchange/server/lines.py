@@ -132,13 +132,12 @@ class Line:
         """Break the connection without a word."""
         self._transport.abort()
 
-    async def end(self, writer: asyncio.Task[None] | None, code: int = 1000) -> None:
+    async def end(self, writer: asyncio.Task[None], code: int = 1000) -> None:
         """Tidy up after the last word."""
-        if writer is not None:
-            # Cancelled in the middle of a goodbye, it would not let the client have its say.
-            await asyncio.wait([writer], timeout=0 if self._goodbye is None else CLOSE_TIMEOUT)
-            writer.cancel()
-            await asyncio.wait([writer])
+        # Cancelled in the middle of a goodbye, it would not let the client have its say.
+        await asyncio.wait([writer], timeout=0 if self._goodbye is None else CLOSE_TIMEOUT)
+        writer.cancel()
+        await asyncio.wait([writer])
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._websocket.close(code=code)

@@ -150,10 +150,9 @@ class OrderFeed:
         line = OrderLine(websocket, transport, self._gate)
         self.lines[line] = None
         code = 1000
-        writer: asyncio.Task[None] | None = None
+        writer = asyncio.create_task(line.write(), name="order feed writer")
         try:
             if await self._authenticate(line):
-                writer = asyncio.create_task(line.write(), name="order feed writer")
                 while (text := await line.hear()) is not None:
                     if self._settings.answers_heartbeat and _kind(text) == "hb":
                         line.push(ALIVE)
