@@ -47,7 +47,7 @@ class DepthRow(msgspec.Struct, frozen=True, gc=False):
     orders: int
 
 
-class ScripTick(msgspec.Struct, frozen=True):
+class ScripTick(msgspec.Struct, frozen=True, gc=False):
     """The day's picture with the best bid and ask (`Level.SCRIP`), five of each (`Level.DEPTH`) or
     more (`Level.FULL_DEPTH`)."""
 
