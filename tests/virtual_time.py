@@ -23,11 +23,16 @@ _GRACE = 0.001
 _PATIENCE = 5.0
 """Real seconds to wait for something from outside when no timer is left."""
 
+_BUSY_TURNS = 100
+"""Turns of the loop that take a microsecond. What is left of a wait by rounding may be too little
+to move the clock, and whoever waits for it would wait for ever."""
+
 
 class _Selector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._busy_turns = 0
 
     def select(self, timeout: float | None = None) -> Any:
         if timeout is None:
@@ -35,6 +40,9 @@ class _Selector(selectors.DefaultSelector):
             assert ready, "nothing is scheduled and nothing arrives: a wake-up was lost"
             return ready
         if timeout <= 0:
+            self._busy_turns += 1
+            if self._busy_turns % _BUSY_TURNS == 0:
+                self.now += 1e-6
             return super().select(timeout)
         has_sockets = len(self.get_map()) > 1  # the first is the loop's own
         ready = super().select(_GRACE if has_sockets else 0)

@@ -87,18 +87,21 @@ class Limiter:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(turn)
         self._queued += 1
-        self._wake()
         try:
-            await turn
-            # The start counts from now, not from when the turn was given: a loop that was held up
-            # in between must not make two starts come closer than they were planned.
-            while (started := self._start(kind)) is None:
+            while True:
+                self._wake()
+                if turn.done():
+                    # Those before it got theirs in this same moment, and have yet to wake up.
+                    await asyncio.sleep(0)
+                await turn
+                # The start counts from now, not from when the turn was given: a loop that was held
+                # up in between must not make two starts come closer than they were planned.
+                started = self._start(kind)
+                if started is not None:
+                    return started
                 position = queue.index(turn)
                 turn = asyncio.get_running_loop().create_future()
                 queue[position] = turn
-                self._wake()
-                await turn
-            return started
         finally:
             queue.remove(turn)
             self._queued -= 1
@@ -107,11 +110,12 @@ class Limiter:
     def restart(self, kind: Kind, started: float) -> float | None:
         """Move a start to now: something had to be awaited after all before the request went out.
 
-        None when the start is older than the window: its room has been given away meanwhile, and
-        `acquire` must be called again.
+        None when that cannot be: a pause has begun meanwhile, or the start is older than the window
+        and its room given away. `acquire` must be called again then.
         """
         now = self._clock()
-        if now - started >= self._window:
+        # Written as in _free_at: the difference, rounded, may disagree with it.
+        if now < self._paused_until or started + self._window <= now:
             return None
         self._forget(kind, started)
         self._remember(kind, now)
@@ -126,10 +130,11 @@ class Limiter:
         """Let nothing start for as long as the server asked (or a growing, jittered while when it
         did not say). Returns that time in seconds."""
         self.pauses += 1
-        self._refusals_in_a_row += 1
-        if retry_after is None:
-            retry_after = backoff(self._refusals_in_a_row, base=0.5, cap=30.0)
         now = self._clock()
+        if now >= self._paused_until:  # else it is one more answer to the same burst
+            self._refusals_in_a_row += 1
+        if not retry_after:  # a server that says 0 would be asked again at once, for ever
+            retry_after = backoff(self._refusals_in_a_row, base=0.5, cap=30.0)
         self._paused_until = max(self._paused_until, now + retry_after)
         log.warning("rate limit hit (429): nothing starts for %.2f s", self._paused_until - now)
         self._wake()

@@ -1,0 +1,488 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neo_async.config import RateLimits
+from neo_async.transport.limiter import WINDOW, Kind, Limiter
+from tests.virtual_time import VirtualTimeLoop, in_virtual_time
+
+ORDERS = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE)
+
+
+def new_limiter(orders: int = 10, total: int = 10) -> Limiter:
+    loop = asyncio.get_running_loop()
+    return Limiter(RateLimits(orders=orders, total=total), clock=loop.time)
+
+
+def in_time(test: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(test)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def turns_of_the_loop() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def fill(limiter: Limiter, kind: Kind = Kind.PLACE) -> None:
+    """Take all the room there is."""
+    for _ in range(limiter.limits.orders):
+        await limiter.acquire(kind)
+
+
+def most_in_a_second(starts: list[float]) -> int:
+    """The largest number of starts in any window [t, t + 1)."""
+    starts = sorted(starts)
+    return max(
+        (sum(1 for other in starts if start <= other < start + 1.0) for start in starts),
+        default=0,
+    )
+
+
+# --- any traffic ------------------------------------------------------------------------------
+
+
+class Arrival:
+    """Somebody who wants to send, and what becomes of it."""
+
+    def __init__(
+        self, at: float, kind: Kind, patience: float | None, handshake: float, fails: bool
+    ) -> None:
+        self.at = at
+        self.kind = kind
+        self.patience = patience
+        """Seconds until it is cancelled, if ever."""
+        self.handshake = handshake
+        """Seconds between the start and the moment in which a connection is there; 0: at once."""
+        self.fails = fails
+        """Whether the connection fails, so that nothing is sent."""
+        self.is_waiting = False
+        self.sent_at: float | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Arrival({self.at}, {self.kind.name}, {self.patience}, {self.handshake}, {self.fails})"
+        )
+
+
+class Traffic:
+    """Runs arrivals and pauses against a limiter, and watches every start."""
+
+    def __init__(self, arrivals: list[Arrival], pauses: list[tuple[float, float]]) -> None:
+        self.arrivals = arrivals
+        self.pauses = pauses
+        self.paused_until = 0.0
+
+    async def run(self, limits: RateLimits) -> None:
+        self.limiter = Limiter(limits, clock=asyncio.get_running_loop().time)
+        tasks = [asyncio.create_task(self._live(arrival)) for arrival in self.arrivals]
+        tasks += [asyncio.create_task(self._pause(at, length)) for at, length in self.pauses]
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, TimeoutError):
+                raise result
+
+    async def _live(self, arrival: Arrival) -> None:
+        await asyncio.sleep(arrival.at)
+        async with asyncio.timeout(arrival.patience):
+            await self._send(arrival)
+
+    async def _send(self, arrival: Arrival) -> None:
+        limiter, kind = self.limiter, arrival.kind
+        started = await self._acquire(arrival)
+        if arrival.handshake or arrival.fails:
+            try:
+                await asyncio.sleep(arrival.handshake)
+            except asyncio.CancelledError:
+                limiter.give_back(kind, started)
+                raise
+            if arrival.fails:
+                limiter.give_back(kind, started)
+                return
+            if limiter.restart(kind, started) is None:
+                limiter.give_back(kind, started)
+                await self._acquire(arrival)
+        arrival.sent_at = now()
+        assert now() >= self.paused_until, "sent during a pause"
+
+    async def _acquire(self, arrival: Arrival) -> float:
+        arrival.at = now()  # whoever has to come again joins the end of the queue
+        arrival.is_waiting = True
+        try:
+            started = await self.limiter.acquire(arrival.kind)
+        finally:
+            arrival.is_waiting = False
+        assert started == now(), "the start is the moment of the return"
+        assert now() >= self.paused_until, "started during a pause"
+        self._assert_nobody_was_passed(arrival)
+        return started
+
+    def _assert_nobody_was_passed(self, arrival: Arrival) -> None:
+        if arrival.kind is Kind.READ:
+            return  # orders may have a window of their own that is full
+        for other in self.arrivals:
+            if other.is_waiting and other.at < now():
+                assert (other.kind, other.at) >= (arrival.kind, arrival.at), f"{other} was passed"
+
+    async def _pause(self, at: float, length: float) -> None:
+        await asyncio.sleep(at)
+        pause = self.limiter.pause(length)
+        self.paused_until = now() + pause
+
+
+instants = st.integers(0, 30).map(lambda tenths: tenths / 10) | st.floats(0, 3, allow_nan=False)
+arrivals = st.builds(
+    Arrival,
+    at=instants,
+    kind=st.sampled_from(list(Kind)),
+    patience=st.none() | st.floats(0, 2),
+    handshake=st.just(0.0) | st.floats(0, 1.5),
+    fails=st.integers(0, 9).map(lambda dice: dice == 0),
+)
+limits = st.tuples(st.integers(1, 6), st.integers(0, 6)).map(
+    lambda pair: RateLimits(orders=pair[0], total=pair[0] + pair[1])
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(arrivals, max_size=50),
+    st.lists(st.tuples(instants, st.floats(0.01, 1.0)), max_size=2),
+    limits,
+)
+def test_no_window_holds_more_than_allowed_whatever_arrives(crowd, pauses, allowed):
+    traffic = Traffic(crowd, pauses)
+    in_time(traffic.run(allowed))  # that it ends tells that no wake-up was lost
+    sent = [arrival for arrival in crowd if arrival.sent_at is not None]
+    orders = [arrival.sent_at for arrival in sent if arrival.kind is not Kind.READ]
+    assert most_in_a_second(orders) <= allowed.orders
+    assert most_in_a_second([arrival.sent_at for arrival in sent]) <= allowed.total
+    assert all(
+        arrival.sent_at is not None
+        for arrival in crowd
+        if arrival.patience is None and not arrival.fails
+    )
+    assert traffic.limiter.waiting == 0
+    assert sum(traffic.limiter.starts) == len(sent)
+
+
+# --- the rate ---------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_burst_of_the_limit_starts_at_once_when_idle():
+    limiter = new_limiter(orders=10, total=25)
+    for _ in range(10):
+        await limiter.acquire(Kind.PLACE)
+    assert now() == 0.0
+    assert limiter.waits == 0
+    await limiter.acquire(Kind.PLACE)
+    assert now() == pytest.approx(WINDOW)
+
+
+@pytest.mark.parametrize(("orders", "total"), [(10, 10), (10, 25), (1, 1), (3, 200)])
+def test_the_rate_is_reached_when_kept_busy(orders, total):
+    starts: list[float] = []
+
+    async def caller(limiter):
+        while now() < 12.0:
+            await limiter.acquire(Kind.PLACE)
+            starts.append(now())
+
+    async def busy():
+        limiter = new_limiter(orders, total)
+        await asyncio.gather(*(caller(limiter) for _ in range(orders + 2)))
+
+    in_time(busy())
+    # Away from the first burst, too.
+    for begin in (0.0, 2.0):
+        assert sum(1 for start in starts if begin <= start < begin + 10.0) >= 0.98 * orders * 10
+    assert most_in_a_second(starts) <= orders
+
+
+@in_virtual_time
+async def test_orders_leave_the_rest_of_the_total_to_reads():
+    limiter = new_limiter(orders=2, total=4)
+    await fill(limiter)
+    order = asyncio.create_task(limiter.acquire(Kind.PLACE))
+    await turns_of_the_loop()
+    await limiter.acquire(Kind.READ)
+    await limiter.acquire(Kind.READ)
+    assert now() == 0.0
+    assert not order.done()
+    await order
+    assert now() == pytest.approx(WINDOW)
+
+
+async def test_a_loop_that_was_held_up_does_not_bring_starts_closer():
+    # The timer fires late, on a clock that nobody can move: a turn given is not yet a start.
+    limiter = Limiter(RateLimits(orders=1, total=1), window=0.02)
+    starts = [await limiter.acquire(Kind.PLACE)]
+
+    async def caller():
+        starts.append(await limiter.acquire(Kind.PLACE))
+
+    callers = asyncio.gather(caller(), caller(), caller())
+    await asyncio.sleep(0)
+    time.sleep(0.05)  # noqa: ASYNC251 - holding up the loop is the point
+    await callers
+    assert all(later - earlier >= 0.02 for earlier, later in itertools.pairwise(starts))
+
+
+# --- who is served ----------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_cancels_overtake_modifies_overtake_places_overtake_reads():
+    limiter = new_limiter(orders=1, total=1)
+    await limiter.acquire(Kind.PLACE)
+    served: list[tuple[Kind, int]] = []
+
+    async def caller(kind, number):
+        await limiter.acquire(kind)
+        served.append((kind, number))
+
+    callers = [
+        asyncio.create_task(caller(kind, number)) for number in range(2) for kind in reversed(Kind)
+    ]
+    await asyncio.gather(*callers)
+    assert served[-1][0] is Kind.READ
+    assert served[:6] == [(kind, number) for kind in ORDERS for number in range(2)]
+
+
+@in_virtual_time
+async def test_a_cancel_takes_the_room_of_a_place_that_has_not_started_yet():
+    limiter = new_limiter(orders=1, total=1)
+    started = await limiter.acquire(Kind.PLACE)
+    place = asyncio.create_task(limiter.acquire(Kind.PLACE))
+    await turns_of_the_loop()
+    limiter.give_back(Kind.PLACE, started)  # the waiting place has the turn now
+    await limiter.acquire(Kind.CANCEL)
+    assert now() == 0.0
+    assert await place == pytest.approx(WINDOW)
+
+
+@in_virtual_time
+async def test_who_comes_just_as_turns_are_given_does_not_pass_those_who_got_one():
+    limiter = new_limiter(orders=2, total=2)
+    await fill(limiter)
+    served = []
+
+    async def caller(name):
+        await limiter.acquire(Kind.PLACE)
+        served.append(name)
+
+    async def late_caller():
+        await asyncio.sleep(WINDOW)
+        await caller("late")
+
+    late = asyncio.create_task(late_caller())
+    await turns_of_the_loop()  # its timer comes before that of the limiter
+    await asyncio.gather(caller("early"), late)
+    assert served == ["early", "late"]
+    assert now() == pytest.approx(WINDOW)
+
+
+@in_virtual_time
+async def test_a_cancelled_waiter_frees_its_place():
+    limiter = new_limiter(orders=1, total=1)
+    await limiter.acquire(Kind.PLACE)
+    first, second = (asyncio.create_task(limiter.acquire(Kind.PLACE)) for _ in range(2))
+    await turns_of_the_loop()
+    assert limiter.waiting == 2
+    first.cancel()
+    assert await second == pytest.approx(WINDOW)
+    assert limiter.waiting == 0
+
+
+@in_virtual_time
+async def test_a_waiter_cancelled_just_as_its_turn_comes_hands_it_on():
+    limiter = new_limiter(orders=1, total=1)
+    started = await limiter.acquire(Kind.PLACE)
+    first, second = (asyncio.create_task(limiter.acquire(Kind.PLACE)) for _ in range(2))
+    await turns_of_the_loop()
+    limiter.give_back(Kind.PLACE, started)
+    first.cancel()
+    await second
+    assert now() == 0.0
+    assert first.cancelled()
+
+
+@pytest.mark.parametrize("tenths", range(30))
+def test_a_cancel_waits_half_a_window_at_most_behind_any_flood_of_reads(tenths):
+    async def flooded():
+        limiter = new_limiter()
+        flood = [asyncio.create_task(limiter.acquire(Kind.READ)) for _ in range(50)]
+        await asyncio.sleep(tenths / 10)
+        assert await limiter.acquire(Kind.CANCEL) - tenths / 10 <= 0.52
+        await asyncio.gather(*flood)
+
+    in_time(flooded())
+
+
+@in_virtual_time
+async def test_reads_start_smoothly():
+    limiter = new_limiter()
+    starts = []
+    for _ in range(40):
+        await limiter.acquire(Kind.READ)
+        starts.append(now())
+    assert starts[:5] == [0.0] * 5
+    assert starts[5] == pytest.approx(0.1)
+    assert most_in_a_second(starts) <= 10
+    assert starts[-1] <= 4.0
+
+
+# --- undoing and moving a start ---------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_start_given_back_is_free_again():
+    limiter = new_limiter(orders=1, total=1)
+    started = await limiter.acquire(Kind.PLACE)
+    waiter = asyncio.create_task(limiter.acquire(Kind.PLACE))
+    await turns_of_the_loop()
+    limiter.give_back(Kind.PLACE, started)
+    assert await waiter == 0.0
+    assert limiter.starts == [0, 0, 1, 0]
+
+
+@in_virtual_time
+async def test_a_start_that_is_moved_holds_its_room_from_then_on():
+    limiter = new_limiter(orders=1, total=1)
+    started = await limiter.acquire(Kind.PLACE)
+    await asyncio.sleep(0.7)
+    assert limiter.restart(Kind.PLACE, started) == 0.7
+    assert await limiter.acquire(Kind.PLACE) == pytest.approx(0.7 + WINDOW)
+
+
+@in_virtual_time
+async def test_a_start_older_than_the_window_cannot_be_moved():
+    limiter = new_limiter(orders=1, total=1)
+    started = await limiter.acquire(Kind.PLACE)
+    await asyncio.sleep(1.2)
+    assert limiter.restart(Kind.PLACE, started) is None
+
+
+async def test_a_start_cannot_be_moved_once_its_room_is_free_however_times_are_rounded():
+    moment = first = 0.2 + WINDOW
+    limiter = Limiter(RateLimits(orders=1, total=1), clock=lambda: moment)
+    assert await limiter.acquire(Kind.PLACE) == first
+    moment += WINDOW
+    assert moment - first < WINDOW  # by rounding
+    assert await limiter.acquire(Kind.PLACE) == moment
+    assert limiter.restart(Kind.PLACE, first) is None
+
+
+@in_virtual_time
+async def test_a_start_cannot_be_moved_into_a_pause():
+    limiter = new_limiter()
+    started = await limiter.acquire(Kind.PLACE)
+    limiter.pause(0.5)
+    await asyncio.sleep(0.2)
+    assert limiter.restart(Kind.PLACE, started) is None
+
+
+# --- pauses -----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_nothing_starts_during_a_pause():
+    limiter = new_limiter()
+    waiting = asyncio.create_task(limiter.acquire(Kind.CANCEL))
+    await waiting
+    assert limiter.pause(2.0) == 2.0
+    assert await limiter.acquire(Kind.CANCEL) == pytest.approx(2.0)
+
+
+@in_virtual_time
+async def test_a_shorter_pause_does_not_end_a_longer_one():
+    limiter = new_limiter()
+    limiter.pause(2.0)
+    assert limiter.pause(0.5) == 2.0
+    assert await limiter.acquire(Kind.PLACE) == pytest.approx(2.0)
+
+
+@in_virtual_time
+async def test_a_pause_catches_those_that_wait_already():
+    limiter = new_limiter(orders=1, total=1)
+    await limiter.acquire(Kind.PLACE)
+    waiter = asyncio.create_task(limiter.acquire(Kind.PLACE))
+    await asyncio.sleep(0.5)
+    limiter.pause(3.0)
+    assert await waiter == pytest.approx(3.5)
+
+
+@pytest.fixture
+def longest_draw(monkeypatch):
+    """Takes the chance out of the backoff: it always draws the longest wait."""
+    monkeypatch.setattr("neo_async.transport.backoff.random.uniform", lambda _low, high: high)
+    monkeypatch.setattr(
+        "neo_async.transport.backoff.backoff.__kwdefaults__",
+        {"uniform": lambda _low, high: high},
+    )
+
+
+@pytest.mark.usefixtures("longest_draw")
+@in_virtual_time
+async def test_pauses_without_a_length_grow_until_something_succeeds():
+    limiter = new_limiter()
+    lengths = []
+    for _ in range(3):
+        lengths.append(limiter.pause(None))
+        await asyncio.sleep(lengths[-1])
+    assert lengths == [0.5, 1.0, 2.0]
+    limiter.succeeded()
+    assert limiter.pause(None) == 0.5
+
+
+@pytest.mark.usefixtures("longest_draw")
+@in_virtual_time
+async def test_the_refusals_of_one_burst_count_as_one():
+    limiter = new_limiter()
+    assert [limiter.pause(None) for _ in range(10)] == [0.5] * 10
+
+
+@pytest.mark.usefixtures("longest_draw")
+@in_virtual_time
+async def test_a_server_that_asks_for_no_pause_at_all_gets_one():
+    limiter = new_limiter()
+    assert limiter.pause(0.0) == 0.5
+
+
+# --- what it tells ----------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_counters_and_repr_tell_the_state():
+    limiter = new_limiter(orders=2, total=3)
+    assert repr(limiter) == "<Limiter 0/3 in the window, 0 waiting>"
+    await limiter.acquire(Kind.CANCEL)
+    await limiter.acquire(Kind.PLACE)
+    waiter = asyncio.create_task(limiter.acquire(Kind.PLACE))
+    await turns_of_the_loop()
+    assert repr(limiter) == "<Limiter 2/3 in the window, 1 waiting>"
+    limiter.pause(4.0)
+    assert repr(limiter) == "<Limiter 2/3 in the window, 1 waiting, paused 4.0 s>"
+    assert (limiter.starts, limiter.waits, limiter.pauses) == ([1, 0, 1, 0], 1, 1)
+    await waiter
+    assert limiter.starts == [1, 0, 2, 0]
+
+
+@in_virtual_time
+async def test_a_free_limiter_costs_no_turn_of_the_loop():
+    limiter = new_limiter()
+    passed = limiter.acquire(Kind.PLACE)
+    with pytest.raises(StopIteration):
+        passed.send(None)
