@@ -41,7 +41,10 @@ class Feeds:
         if self._closing or not websocket.can_prepare(request) or request.transport is None:
             return web.Response(status=426, text="a websocket is expected here")
         transport = request.transport
-        await websocket.prepare(request)
+        try:
+            await websocket.prepare(request)
+        except ConnectionResetError:
+            return web.Response()  # the client left while its stream was being opened
         feed = self.market if request.path == MARKET_PATH else self.orders
         await feed.serve(websocket, transport)
         return websocket
