@@ -14,13 +14,14 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import web
 
 from neo_async.config import Credentials, Endpoints, RateLimits
@@ -35,6 +36,8 @@ from neo_async.exchange.server.feed_settings import FeedSettings
 from neo_async.exchange.server.feeds import MARKET_PATH, ORDER_PATH, FeedName, Feeds
 from neo_async.exchange.server.files import Catalogue, catalogue_of_files, catalogue_of_listings
 from neo_async.exchange.server.logins import LoginDesk
+from neo_async.exchange.server.recorded import NOTHING, Recorded, relisted, survey
+from neo_async.exchange.server.replay import Replay, checked_speed
 from neo_async.exchange.server.replies import Reply
 from neo_async.exchange.server.requests import read_price
 from neo_async.exchange.server.throttle import Throttle
@@ -75,12 +78,19 @@ class Exchange:
         cash: str = "1000000.00",
         makers: bool = True,
         feeds: FeedSettings = FeedSettings(),  # noqa: B008 - frozen
+        replay: Path | None = None,
+        speed: float = 1.0,
     ) -> None:
         """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
         trust then (`server.tls.self_signed` makes both). `scripmaster` names the broker's own
         files, one a segment, to trade instead of the built-in instruments. `limits` of None lets
         everyone through. `clock` gives Unix seconds, `cash` is each account's, in rupees. `feeds`
         chooses between the ways in which the broker's feeds have been seen to behave.
+
+        `replay` is a recording of a market feed. It is played from the first subscription on, at
+        `speed` times its own pace (0: as fast as subscribers read), to those who subscribe what is
+        in it at the level it was recorded at. The prices of its instruments are then the
+        recording's, and orders meet the recorded quotes; other instruments trade as ever.
         """
         if ca_file and tls is None:
             raise UsageError(f"ca_file={str(ca_file)!r} without tls: there is nothing to trust")
@@ -95,6 +105,8 @@ class Exchange:
         self._cash = _read_cash(cash)
         self._makers = makers
         self._feed_settings = feeds
+        self._replay_path = replay
+        self._speed = checked_speed(speed)
         self._accounts = make_accounts(seed)
         self._date = (0, "")
         self._parts: _Parts | None = None
@@ -103,12 +115,15 @@ class Exchange:
     async def __aenter__(self) -> Exchange:
         if self._parts is not None:
             raise UsageError("the exchange is open already")
-        catalogue = await self._load_catalogue()
+        recorded = NOTHING
+        if self._replay_path is not None:
+            recorded = await asyncio.to_thread(survey, self._replay_path)
+        catalogue = await self._load_catalogue(recorded)
         async with contextlib.AsyncExitStack() as stack:
             # Bound before anything is built: the addresses that callers get name the port.
             listener = stack.enter_context(_listen(self._host, self._port))
             stack.callback(self._forget)
-            self._parts = self._build(catalogue, listener.getsockname()[1])
+            self._parts = self._build(catalogue, recorded, listener.getsockname()[1])
             server = web.Server(self._handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_TIMEOUT)
             await runner.setup()
@@ -119,6 +134,9 @@ class Exchange:
             stack.push_async_callback(_stop, ticker)
             teller = asyncio.create_task(self._parts.feeds.market.run(), name="market feed")
             stack.push_async_callback(_stop, teller)
+            if self._parts.replay is not None:
+                player = asyncio.create_task(self._parts.replay.run(), name="replay")
+                stack.push_async_callback(_stop, player)
             self._closing = stack.pop_all()
         return self
 
@@ -264,6 +282,11 @@ class Exchange:
         self._open.feeds.orders.disturb(repeat=repeat, late=late, lose=lose)
 
     @property
+    def replay(self) -> Replay | None:
+        """The recording that is played: what is in it, how far it is, and whether it has ended."""
+        return self._open.replay
+
+    @property
     def _open(self) -> _Parts:
         if self._parts is None:
             raise UsageError("the exchange is not open: use it inside its `async with` block")
@@ -271,17 +294,20 @@ class Exchange:
 
     # --- construction -------------------------------------------------------------------------
 
-    async def _load_catalogue(self) -> Catalogue:
+    async def _load_catalogue(self, recorded: Recorded) -> Catalogue:
         if not self._scripmaster:
-            return catalogue_of_listings(DEFAULT_LISTINGS)
+            return catalogue_of_listings(relisted(DEFAULT_LISTINGS, recorded))
         today = (datetime.fromtimestamp(self._clock(), UTC) + _IST).date()
-        return await asyncio.to_thread(catalogue_of_files, self._scripmaster, today)
+        catalogue = await asyncio.to_thread(catalogue_of_files, self._scripmaster, today)
+        listings = relisted(catalogue.listings, recorded)
+        return msgspec.structs.replace(catalogue, listings=listings)
 
-    def _build(self, catalogue: Catalogue, port: int) -> _Parts:
+    def _build(self, catalogue: Catalogue, recorded: Recorded, port: int) -> _Parts:
         scheme = "https" if self._tls else "http"
         root_url = f"{scheme}://{_reachable(self._host)}:{port}"
         feed_url, realtime_url = f"{root_url}{MARKET_PATH}", f"{root_url}{ORDER_PATH}"
-        venue = Venue(lambda now_ns: self._build_market(catalogue, now_ns), self._clock)
+        replayed = recorded.listed(catalogue.listings)
+        venue = Venue(lambda now_ns: self._build_market(catalogue, replayed, now_ns), self._clock)
         desk = LoginDesk(
             self._accounts,
             base_url=f"{root_url}{_BASE_PATH}",
@@ -298,11 +324,24 @@ class Exchange:
             feed_url=feed_url,
             realtime_url=realtime_url,
         )
-        feeds = Feeds(venue, desk, self._feed_settings, self._seed)
-        return _Parts(root_url, venue, desk, broker, Admin(venue, _ADMIN_PATH), feeds)
+        feeds = Feeds(venue, desk, self._feed_settings, self._seed, recorded)
+        replay = None
+        if self._replay_path is not None:
+            replay = Replay(
+                self._replay_path, recorded, venue, feeds.market, feeds.notice_soon, self._speed
+            )
+        return _Parts(root_url, venue, desk, broker, Admin(venue, _ADMIN_PATH), feeds, replay)
 
-    def _build_market(self, catalogue: Catalogue, now_ns: int) -> Market:
-        market = Market(catalogue.listings, seed=self._seed, now_ns=now_ns, makers=self._makers)
+    def _build_market(
+        self, catalogue: Catalogue, replayed: Collection[tuple[Segment, str]], now_ns: int
+    ) -> Market:
+        market = Market(
+            catalogue.listings,
+            seed=self._seed,
+            now_ns=now_ns,
+            makers=self._makers,
+            unmade=replayed,
+        )
         first, *others = self._accounts
         market.open_account(first.ucc, cash=self._cash, holdings=_stock(market))
         for account in others:
@@ -362,6 +401,7 @@ class _Parts(NamedTuple):
     broker: Broker
     admin: Admin
     feeds: Feeds
+    replay: Replay | None
 
 
 def _listen(host: str, port: int) -> socket.socket:

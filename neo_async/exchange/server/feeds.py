@@ -13,6 +13,7 @@ from neo_async.exchange.server.lines import CLOSE_TIMEOUT, GOING_AWAY, POLICY, G
 from neo_async.exchange.server.logins import Login, LoginDesk
 from neo_async.exchange.server.market_feed import MarketFeed
 from neo_async.exchange.server.order_feed import OrderFeed
+from neo_async.exchange.server.recorded import NOTHING, Recorded
 from neo_async.exchange.server.venue import Venue
 
 MARKET_PATH: Final = "/apifeed"
@@ -22,12 +23,19 @@ FeedName = Literal["market", "orders"]
 
 
 class Feeds:
-    def __init__(self, venue: Venue, desk: LoginDesk, settings: FeedSettings, seed: int) -> None:
+    def __init__(
+        self,
+        venue: Venue,
+        desk: LoginDesk,
+        settings: FeedSettings,
+        seed: int,
+        recorded: Recorded = NOTHING,
+    ) -> None:
         self._venue = venue
         self._gate = Gate()
         self._closing = False
         self._noticing = False
-        self.market = MarketFeed(venue, desk, settings, self._gate, seed)
+        self.market = MarketFeed(venue, desk, settings, self._gate, seed, recorded)
         self.orders = OrderFeed(venue, desk, settings, self._gate, seed)
         desk.on_end = self._end
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -22,6 +23,7 @@ from neo_async.exchange.core.types import Listing
 from neo_async.exchange.server.feed_settings import AuthAnswer, FeedSettings
 from neo_async.exchange.server.lines import POLICY, Gate, Line
 from neo_async.exchange.server.logins import Login, LoginDesk
+from neo_async.exchange.server.recorded import NOTHING, Recorded, RecordedInstrument
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import Level, Segment
 from neo_async.model.ticks import (
@@ -35,17 +37,21 @@ from neo_async.model.ticks import (
 )
 from neo_async.wire.feed import (
     ACKNOWLEDGED,
+    AUCTION,
     AUTH_CONNECTED,
     AUTH_FAILED,
     AUTH_OK,
-    DIVIDERS,
     EXCHANGE_IDS,
     HEADER,
+    INDEX,
     MARKET_CLOSED,
     MARKET_OPENED,
+    PICTURE,
+    STATUS,
     FeedEncoder,
     Stream,
     batches,
+    split,
 )
 
 BUDGET: Final = 3000
@@ -59,6 +65,7 @@ _FULL_ROWS: Final = 20
 _DEPTH_ROWS: Final = 5
 _SLICE: Final = 50
 """Instruments handled before others get their turn on the loop."""
+_TOKEN_END: Final = HEADER.size + 4
 _NS: Final = 1_000_000_000
 _OVER_BUDGET: Final = 1
 _NOT_UNDERSTOOD: Final = 2
@@ -69,6 +76,14 @@ _LEVELS: Final = {
     Stream.DEPTH: Level.DEPTH,
     Stream.FULL_DEPTH: Level.FULL_DEPTH,
 }
+_RECORDED_STREAMS: Final = {
+    Level.LITE: Stream.LITE,
+    2: Stream.SCRIP,
+    Level.SCRIP: Stream.SCRIP,
+    Level.DEPTH: Stream.DEPTH,
+    Level.FULL_DEPTH: Stream.FULL_DEPTH,
+}
+_STATUS_CODES: Final = frozenset({STATUS, MARKET_OPENED, MARKET_CLOSED})
 _EVENTS: Final = {
     f"{action}{stream.value}": (action, stream)
     for action in ("subscribe", "unsubscribe", "snapshot")
@@ -100,12 +115,15 @@ class _Request(msgspec.Struct):
     inputtoken: str = ""
 
 
+_Subject = Listing | Index | RecordedInstrument
+
+
 class _Topic:
     """One kind of packet of one instrument."""
 
     __slots__ = ("index", "key", "lines", "listing", "packet", "stream")
 
-    def __init__(self, key: str, stream: Stream, what: Listing | Index) -> None:
+    def __init__(self, key: str, stream: Stream, what: _Subject) -> None:
         self.key = key
         """`nse_cm|11536`, with the number also where it was asked for by name."""
         self.stream = stream
@@ -114,6 +132,11 @@ class _Topic:
         self.lines: dict[MarketLine, None] = {}
         self.packet = b""
         """The newest one; empty before the first."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether its packets come from a recording, not from the market."""
+        return self.listing is None and self.index is None
 
 
 class MarketLine(Line):
@@ -159,14 +182,25 @@ class MarketLine(Line):
 
 class MarketFeed:
     def __init__(
-        self, venue: Venue, desk: LoginDesk, settings: FeedSettings, gate: Gate, seed: int
+        self,
+        venue: Venue,
+        desk: LoginDesk,
+        settings: FeedSettings,
+        gate: Gate,
+        seed: int,
+        recorded: Recorded = NOTHING,
     ) -> None:
+        """What is `recorded` comes from `play` alone, at the levels it was recorded at."""
         self._venue = venue
         self._desk = desk
         self._settings = settings
         self._gate = gate
         self._random = random.Random(f"{seed}|market feed")
-        self._encoder = FeedEncoder()
+        self._recorded = recorded
+        self._newest: dict[tuple[Stream, str], bytes] = {}
+        """What `play` has sent last."""
+        self.subscribed_once = asyncio.Event()
+        """Set with the first subscription."""
         self._market: Market = venue.market
         self._board = IndexBoard(self._market)
         self._topics: dict[tuple[Stream, str], _Topic] = {}
@@ -176,6 +210,43 @@ class MarketFeed:
         self._wake = asyncio.Event()
         self._cuts = 0
         self.lines: dict[MarketLine, None] = {}
+        self.set_exchanges(recorded.exchanges)
+
+    # --- a recording ----------------------------------------------------------------------------
+
+    def play(self, message: bytes) -> None:
+        """Send each packet of a recorded message to those who have subscribed it."""
+        shares: defaultdict[MarketLine, bytearray] = defaultdict(bytearray)
+        for packet in split(message):
+            for line in self._takers(packet):
+                shares[line] += packet
+        for line, share in shares.items():
+            line.push(bytes(share))
+
+    def set_exchanges(self, exchanges: Mapping[str, tuple[int, int]]) -> None:
+        """Numbers and dividers, as they are told to whoever connects; clients connect anew."""
+        self._exchanges = exchanges
+        self._segments = {number: name for name, (number, _) in exchanges.items()}
+        self._encoder = FeedEncoder({name: divider for name, (_, divider) in exchanges.items()})
+        for line in self._listeners():
+            line.cut()
+
+    def _takers(self, packet: bytes) -> Iterable[MarketLine]:
+        """Who has subscribed what a recorded packet tells of."""
+        _, code, exchange, level, *_ = HEADER.unpack_from(packet)
+        if code in _STATUS_CODES:
+            return self._status_lines
+        stream = Stream.INDEX if code == INDEX else _RECORDED_STREAMS.get(level)
+        if stream is None or code not in (INDEX, PICTURE, AUCTION) or len(packet) < _TOKEN_END:
+            return ()
+        token = int.from_bytes(packet[HEADER.size : _TOKEN_END], "little")
+        key = (stream, f"{self._segments.get(exchange, exchange)}|{token}")
+        topic = self._topics.get(key)
+        if code != AUCTION:
+            self._newest[key] = packet
+            if topic is not None:
+                topic.packet = packet
+        return topic.lines if topic is not None else ()
 
     # --- the market's side ----------------------------------------------------------------------
 
@@ -263,8 +334,9 @@ class MarketFeed:
         self._market = self._venue.market
         self._board = IndexBoard(self._market)
         for topic in self._topics.values():
-            self._watch(topic)
-            self._tell(topic, self._packet(topic))
+            if not topic.is_recorded:
+                self._watch(topic)
+                self._tell(topic, self._packet(topic))
 
     def _tell(self, topic: _Topic, packet: bytes) -> None:
         topic.packet = packet
@@ -305,7 +377,7 @@ class MarketFeed:
             AuthAnswer.CONNECTED: (AUTH_CONNECTED,),
         }[self._settings.auth_answer]
         for code in codes:
-            await line.say(_auth_answer(code))
+            await line.say(_auth_answer(code, self._exchanges))
         return True
 
     def _login_of(self, text: str) -> Login | str:
@@ -361,7 +433,12 @@ class MarketFeed:
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
         for topic in topics:
-            line.offer(topic, topic.packet)
+            if not topic.is_recorded:
+                line.offer(topic, topic.packet)
+            elif topic.packet:  # in line with those that are played
+                line.push(topic.packet)
+        if action == "subscribe":
+            self.subscribed_once.set()
         return None
 
     def _answer_status(self, line: MarketLine, action: str) -> None:
@@ -385,13 +462,19 @@ class MarketFeed:
             ).decode()
         )
 
-    def _find(self, stream: Stream, tokens: str) -> dict[str, tuple[Stream, Listing | Index, str]]:
+    def _find(self, stream: Stream, tokens: str) -> dict[str, tuple[Stream, _Subject, str]]:
         """What the asked-for texts stand for here, and its symbol; unknown ones are left out.
 
         An index comes as index packets however it was asked for.
         """
-        found: dict[str, tuple[Stream, Listing | Index, str]] = {}
+        found: dict[str, tuple[Stream, _Subject, str]] = {}
         for text in map(str.strip, tokens.split(",")):
+            recorded = self._recorded.find(text)
+            if recorded is not None:
+                if recorded.is_index or stream is not Stream.INDEX:
+                    kind = Stream.INDEX if recorded.is_index else stream
+                    found[text] = (kind, recorded, recorded.symbol)
+                continue
             segment, _, token = text.partition("|")
             listing = None
             if stream is not Stream.INDEX and segment in self._market.segments:
@@ -402,7 +485,7 @@ class MarketFeed:
                 found[text] = (Stream.INDEX, index, index.symbol)
         return found
 
-    def _attach(self, line: MarketLine, stream: Stream, what: Listing | Index) -> _Topic:
+    def _attach(self, line: MarketLine, stream: Stream, what: _Subject) -> _Topic:
         key = (stream, _key(what))
         topic = self._topics.get(key)
         if topic is None:
@@ -465,7 +548,8 @@ class MarketFeed:
     def _packet(self, topic: _Topic) -> bytes:
         if topic.index is not None:
             return self._index_packet(self._board.picture(topic.index))
-        assert topic.listing is not None
+        if topic.listing is None:
+            return self._newest.get((topic.stream, topic.key), b"")
         rows = _FULL_ROWS if topic.stream is Stream.FULL_DEPTH else _DEPTH_ROWS
         return self._listing_packet(topic, self._market.picture(topic.listing, rows))
 
@@ -511,27 +595,26 @@ class MarketFeed:
         return packet
 
 
-def _key(what: Listing | Index) -> str:
-    return f"{what.segment.value}|{what.token}"
+def _key(what: _Subject) -> str:
+    return f"{what.segment}|{what.token}"
 
 
-def _auth_answer(code: int) -> str:
-    exchanges = {
-        name: {"value": EXCHANGE_IDS[name], "divider": divider}
-        for name, divider in DIVIDERS.items()
-    }
+def _auth_answer(code: int, exchanges: Mapping[str, tuple[int, int]]) -> str:
     return _encode(
         {
             "message_code": code,
             "id": "SFD_EMBEDDED_1",
             "format": "native_batch",
             "version": 1,
-            "exchanges": exchanges,
+            "exchanges": {
+                name: {"value": number, "divider": divider}
+                for name, (number, divider) in exchanges.items()
+            },
         }
     ).decode()
 
 
-def _acknowledgement(action: str, wanted: dict[str, tuple[Stream, Listing | Index, str]]) -> str:
+def _acknowledgement(action: str, wanted: dict[str, tuple[Stream, _Subject, str]]) -> str:
     """With the map that the official SDK reads and the one that is documented."""
     return _encode(
         {
@@ -548,7 +631,7 @@ def _acknowledgement(action: str, wanted: dict[str, tuple[Stream, Listing | Inde
     ).decode()
 
 
-def _has_auction(what: Listing | Index) -> bool:
+def _has_auction(what: _Subject) -> bool:
     """Whether it takes part in the closing auction: shares and funds at the NSE do."""
     return isinstance(what, Listing) and what.segment is Segment.NSE_CM
 
