@@ -73,6 +73,8 @@ class NeoClient:
         self._tracker.follow(self.order_feed)
         self.orders = Orders(self._session, self._tracker)
         self.portfolio = Portfolio(self._session)
+        self.portfolio.live.follow(self.order_feed)
+        self._tracker.on_repair(self.portfolio.live.refresh)
 
     async def login(self, totp: str | None = None) -> Session:
         """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
@@ -127,6 +129,7 @@ class NeoClient:
         """Forget the login and close every connection."""
         await self.order_feed.close()
         await self._tracker.close()
+        await self.portfolio.live.close()
         await self._session.logout()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from neo_async.errors import BrokerError, ProtocolError
+from neo_async.live import LivePositions, Report
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.orders import Price
 from neo_async.model.portfolio import (
@@ -28,14 +29,13 @@ from neo_async.wire.rules import margin_form
 class Portfolio:
     def __init__(self, session: SessionManager) -> None:
         self._session = session
+        self.live = LivePositions(self._report)
+        """The positions, kept current from `await live.start()` on."""
 
     async def positions(self) -> list[Position]:
         """Open and closed positions of the day and those carried, valued as the broker documents
         it. An amount that cannot be known is None, and `unknown_reason` says why."""
-        rows = await self._position_rows()
-        holdings = {}
-        if any(row.needs_holding for row in rows):
-            holdings = {holding.token: holding for holding in await self.holdings()}
+        rows, holdings = await self._report()
         return [value_position(row, holdings.get(row.token), row.last_price) for row in rows]
 
     async def holdings(self) -> list[Holding]:
@@ -71,6 +71,13 @@ class Portfolio:
             trigger=trigger,
         )
         return await self._session.read(CHECK_MARGIN, read_margin, form=form)
+
+    async def _report(self) -> Report:
+        rows = await self._position_rows()
+        holdings = {}
+        if any(row.needs_holding for row in rows):
+            holdings = {holding.token: holding for holding in await self.holdings()}
+        return rows, holdings
 
     async def _position_rows(self) -> list[PositionRow]:
         """From the newer path, which knows last prices, or from the older where that is missing."""

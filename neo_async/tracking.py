@@ -71,6 +71,8 @@ class OrderSource(Protocol):
     @property
     def is_live(self) -> bool: ...
 
+    def start(self) -> None: ...
+
     def listen(self, listener: Callable[[OrderRow | PositionUpdate], None], /) -> None: ...
 
     def on_event(self, listener: Callable[[FeedEvent], None], /) -> None: ...
@@ -98,6 +100,7 @@ class Order:
         "_changed",
         "_history",
         "_is_priced",
+        "_is_timed",
         "_placed_ns",
         "_tracker",
         "amo",
@@ -168,6 +171,7 @@ class Order:
         self.average_price = 0.0
         """Rupees, of what is filled; 0 until the broker has said it."""
         self._is_priced = False
+        self._is_timed = True
         self.reject_reason = ""
         self.updated_ns = 0
         """Unix nanoseconds of the newest report; 0 when there was none yet."""
@@ -286,10 +290,12 @@ class Order:
             return
         if not row.status_text:
             return
-        is_newer = row.updated_ns > self.updated_ns
+        # Of two reports with times the newer is right; without them, an order only goes forwards.
+        is_newer = row.updated_ns > self.updated_ns and self._is_timed
         is_ahead = not is_late and _stage(status) >= _stage(self.status)
         if not (status.is_final or is_newer or is_ahead):
             return
+        self._is_timed = row.updated_ns > 0
         if status is OrderStatus.UNKNOWN and row.status_text != self.status_text:
             log.warning("order %s is in an unknown state: %r", self.number, row.status_text)
         self.status = status
@@ -298,7 +304,9 @@ class Order:
 
     def _take_fills(self, row: OrderRow, missing: frozenset[str], *, is_late: bool) -> None:
         filled = row.filled_quantity
-        if "filled_quantity" in missing and not is_late:
+        if "filled_quantity" in missing:
+            if is_late or self._is_priced:
+                return
             filled = self.filled_quantity
         is_more = filled > self.filled_quantity
         if is_more:
@@ -357,6 +365,7 @@ class Tracker:
         self._refresh: Callable[[], Awaitable[object]] | None = None
         self._waiting = 0
         self._dismissals = 0
+        self._repair_listeners: list[Callable[[], None]] = []
         self._upkeep = Upkeep("order book", self._read, self._due_in)
 
     @property
@@ -372,6 +381,10 @@ class Tracker:
         self._feed = feed
         feed.listen(self._hear)
         feed.on_event(self._feed_changed)
+
+    def on_repair(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when the book has told of a fill that the feed had not."""
+        self._repair_listeners.append(listener)
 
     def add(self, order: Order) -> Order:
         """Know an order from now on. Returns the one to use: the feed may have been faster than
@@ -419,15 +432,22 @@ class Tracker:
 
     def apply(self, rows: list[OrderRow]) -> None:
         """Move every known order to what the book says of it."""
+        has_new_fills = False
         for row in rows:
             order = self._orders.get(row.number)
             if order is not None:
+                filled = order.filled_quantity
                 order.apply(row)
+                has_new_fills |= order.filled_quantity > filled
             elif row.number in self._strangers:
                 order = self.adopt(row)
+                has_new_fills |= order.filled_quantity > 0
             if order is not None:
                 self._sort_in(order, is_confirmed=row.status.is_final)
         self._forget_strangers()
+        if has_new_fills:
+            for listener in self._repair_listeners:
+                listener()
 
     async def until_changed(self, order: Order) -> None:
         """Wait for a change of the order, reading the book meanwhile if there is no feed.

@@ -1,4 +1,4 @@
-"""The order and position feed (`/realtime`), both ways: text frames to and from structs.
+"""The order and position feed (`/realtime`): what the client says, and what it is told.
 
 The client opens with a handshake that looks like JSON without quotes, and sends a heartbeat of the
 same kind. The server answers in JSON and then sends everything that happens in the account.
@@ -52,23 +52,6 @@ def handshake_text(token: str, sid: str, *, as_json: bool) -> str:
     return "{" + ",".join(f"{name}:{value}" for name, value in fields.items()) + "}"
 
 
-def read_handshake(text: str) -> tuple[str, str]:
-    """Token and sid out of either form of the handshake, with its keys in any order.
-
-    Raises ProtocolError when the message is something else; the error does not quote it.
-    """
-    fields = _client_fields(text)
-    token, sid = fields.get("authorization", ""), fields.get("sid", "")
-    if fields.get("type") != "cn" or not token or not sid:
-        raise ProtocolError("the first message is no handshake with type cn, Authorization and Sid")
-    return token, sid
-
-
-def is_heartbeat(text: str) -> bool:
-    """Whether a client's message is a heartbeat, in either form."""
-    return _client_fields(text).get("type") == "hb"
-
-
 def read_message(
     text: str | bytes,
 ) -> Connected | Refused | OrderUpdate | PositionUpdate | None:
@@ -119,15 +102,3 @@ def _control(kind: str, message: dict[str, object]) -> Connected | Refused | Non
     if answer == "nk" and kind != "hb":
         return Refused(text)
     return Connected(text) if answer == "ok" and kind == "cn" else None
-
-
-def _client_fields(text: str) -> dict[str, str]:
-    """Of a client's message, JSON or not, by lower-case name; empty when it is neither."""
-    try:
-        content = msgspec.json.decode(text)
-    except UNREADABLE:
-        parts = text.strip().removeprefix("{").removesuffix("}").split(",")
-        content = dict(part.split(":", 1) for part in parts if ":" in part)
-    if not isinstance(content, dict):
-        return {}
-    return {name.strip().lower(): str(value).strip() for name, value in content.items()}

@@ -16,8 +16,6 @@ from neo_async.wire.order_feed import (
     Connected,
     Refused,
     handshake_text,
-    is_heartbeat,
-    read_handshake,
     read_message,
 )
 
@@ -60,35 +58,6 @@ def test_the_other_form_of_the_handshake_is_json() -> None:
         "Sid": "12-34",
         "src": "WEB",
     }
-
-
-@given(
-    token=st.text("abcXYZ019._-:", min_size=1),
-    sid=st.text("abc019-", min_size=1),
-    as_json=st.booleans(),
-)
-def test_a_handshake_is_read_back_in_both_forms(token: str, sid: str, as_json: bool) -> None:
-    assert read_handshake(handshake_text(token, sid, as_json=as_json)) == (token, sid)
-
-
-def test_a_handshake_is_read_in_any_order_of_its_keys() -> None:
-    assert read_handshake("{Sid:s, src:MOB, type:cn, Authorization:t}") == ("t", "s")
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "{}", "[]", "{type:hb}", "{type:cn,Authorization:t}", "{Authorization:secret,Sid:s}"],
-)
-def test_what_is_no_handshake_is_refused_without_quoting_it(text: str) -> None:
-    with pytest.raises(ProtocolError) as caught:
-        read_handshake(text)
-    assert "secret" not in str(caught.value)
-
-
-def test_a_heartbeat_is_known_in_both_forms() -> None:
-    assert is_heartbeat(HEARTBEAT)
-    assert is_heartbeat('{"type":"hb"}')
-    assert not is_heartbeat(handshake_text("t", "s", as_json=False))
 
 
 # --- control messages -------------------------------------------------------------------------
