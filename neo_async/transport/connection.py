@@ -53,7 +53,6 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body",
-        "_deadline",
         "_encoding",
         "_framed",
         "_headers",
@@ -81,7 +80,6 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._turn: asyncio.Future[Answer] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._size = 0
@@ -110,15 +108,18 @@ class Connection(asyncio.Protocol):
         self._turn = turn
         self.requests += 1
         transport.write(data)
-        self._deadline = self._loop.call_later(timeout, self._expire, timeout)
+        # Between the answer and the moment in which this task wakes up, the connection may be in
+        # somebody else's hands; so neither the deadline nor a cancellation may strike another turn.
+        deadline = self._loop.call_later(timeout, self._expire, turn, timeout)
         try:
             return await turn
         except asyncio.CancelledError:
-            self._turn = None
-            transport.abort()
+            if self._turn is turn:
+                self._turn = None
+                transport.abort()
             raise
         finally:
-            self._deadline.cancel()
+            deadline.cancel()
 
     def close(self) -> None:
         """Close at once; a request that still waits gets AnswerLost."""
@@ -139,6 +140,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail("the answer switches to another protocol")
         except httptools.HttpParserError as error:
             self._fail(f"the answer is not HTTP: {error}")
 
@@ -172,7 +175,7 @@ class Connection(asyncio.Protocol):
         if length in (14, 17) and name.lower() in (b"content-length", b"transfer-encoding"):
             self._framed = True
         elif length == 16 and name.lower() == b"content-encoding":
-            self._encoding = value.decode("latin-1")
+            self._encoding = value.decode("latin-1").lower()
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
@@ -185,8 +188,9 @@ class Connection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        # 1xx are not answers: the real one follows.
-        if self._status >= 200 and self._turn is not None:
+        if self._status < 200:
+            self._status = 0  # 1xx are not answers: the real one follows
+        elif self._turn is not None:
             self._complete(keep=self._parser.should_keep_alive())
 
     # ------------------------------------------------------------------------------------------
@@ -216,8 +220,9 @@ class Connection(asyncio.Protocol):
             turn.set_exception(AnswerLost(reason))
         self.close()
 
-    def _expire(self, timeout: float) -> None:
-        self._fail(f"no complete answer within {timeout:g} s")
+    def _expire(self, turn: asyncio.Future[Answer], timeout: float) -> None:
+        if self._turn is turn:
+            self._fail(f"no complete answer within {timeout:g} s")
 
 
 def _decompress(body: bytes, encoding: str) -> bytes:
