@@ -79,9 +79,9 @@ class Conflating(Delivery):
         return len(self._fresh) + len(self._newest)
 
     def put(self, ticks: list[Tick]) -> None:
-        if self._wanted is not None and not self._fresh:
-            # The consumer waits: there is nothing to conflate with.
-            self._fresh = ticks
+        if self._wanted is not None:
+            # The consumer waits, or was woken and has not had its turn: it is not slow.
+            self._fresh += ticks
             self._notify()
             return
         newest = self._newest

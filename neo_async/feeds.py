@@ -11,8 +11,8 @@ import logging
 import os
 import re
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,7 @@ from neo_async.delivery import DEFAULT_BOUND, Policy, delivery
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.model.enums import Level
 from neo_async.model.session import Session
-from neo_async.model.ticks import MarketState, MarketStatus, Tick
+from neo_async.model.ticks import LiteTick, MarketState, MarketStatus, Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.recorder import Recording
 from neo_async.session import SessionManager
@@ -54,6 +54,10 @@ log = logging.getLogger(__name__)
 BUDGET = 3000
 """Subscriptions one connection may hold, an instrument at two levels counting twice: whether the
 broker counts it once is not documented, and this side is safe."""
+
+BURST = 256
+"""Ticks after which everything else in the loop has a turn, however many more have arrived: less
+than a millisecond of work, whatever their level."""
 
 CONNECTED_GRACE = 2.0
 """Seconds after which 1119 as the only answer counts as success; production was seen to do that."""
@@ -413,6 +417,13 @@ class _SubscribedFeed(_Feed):
             self._told[stream] = dict(wished)
 
 
+class _OneTurn:
+    """Lets the loop turn once where it is awaited."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
 class MarketFeed(_SubscribedFeed):
     """Ticks of the instruments subscribed.
 
@@ -439,7 +450,9 @@ class MarketFeed(_SubscribedFeed):
         super().__init__(session, timings, market_open)
         self._delivery = delivery(Policy(policy), bound)
         self._on_tick = on_tick
-        self._latest: dict[tuple[str, int], Tick] = {}
+        # By level, then instrument: a pair as the key costs more to make than this whole look-up.
+        self._latest: defaultdict[int, dict[str, Tick]] = defaultdict(dict)
+        self._since_turn = 0
         self.ticks = 0
         """Ticks decoded so far."""
 
@@ -456,10 +469,8 @@ class MarketFeed(_SubscribedFeed):
     def latest(self, instrument: str, *, level: Level | None = None) -> Tick | None:
         """The newest tick of an instrument, at one level or at any."""
         if level is not None:
-            return self._latest.get((instrument, level))
-        found = [
-            tick for key in _LEVELS if (tick := self._latest.get((instrument, key))) is not None
-        ]
+            return self._latest[level].get(instrument)
+        found = [tick for key in _LEVELS if (tick := self._latest[key].get(instrument)) is not None]
         return max(found, key=lambda tick: tick.received_ns, default=None)
 
     @property
@@ -483,14 +494,25 @@ class MarketFeed(_SubscribedFeed):
             return None
         self.ticks += len(ticks)
         latest = self._latest
+        lite = latest[Level.LITE]
         for tick in ticks:
-            latest[tick.instrument, tick.level] = tick
+            if tick.__class__ is LiteTick:  # the commonest kind, the shortest way
+                lite[tick.instrument] = tick
+                continue
+            latest[tick.level][tick.instrument] = tick
             if tick.__class__ is MarketStatus:
                 self._note_status(tick)
+        held: Awaitable[None] | None = None
         if self._on_tick is not None:
             self._call_back(ticks)
-            return None
-        return self._delivery.put(ticks)
+        else:
+            held = self._delivery.put(ticks)
+        self._since_turn += len(ticks)
+        if held is None and self._since_turn >= BURST:
+            held = _OneTurn()
+        if held is not None:
+            self._since_turn = 0
+        return held
 
     def _call_back(self, ticks: list[Tick]) -> None:
         assert self._on_tick is not None
