@@ -6,23 +6,27 @@ Bytes and text in and out; what they mean is the business of the handshake and t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import StrEnum
 
 import aiohttp
 import msgspec
 
 from neo_async.config import FeedTimings
-from neo_async.errors import NeoError, SessionEnded, TransportError
+from neo_async.errors import NeoError, SessionEnded, TransportError, UsageError
 from neo_async.transport.backoff import backoff
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 16 << 20
 """Bytes of the largest message taken; the broker keeps them below one MiB."""
+
+LONGEST_PATIENCE = 900.0
+"""Seconds of silence beyond which the limit is no longer doubled."""
 
 CLOSE_WAIT = 0.2
 """Seconds granted to a server to answer our closing."""
@@ -49,39 +53,46 @@ class FeedEvent(msgspec.Struct, frozen=True):
 class Socket:
     """One open connection. Every failure is a TransportError."""
 
-    def __init__(self, websocket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, websocket: aiohttp.ClientWebSocketResponse, patience: float) -> None:
+        """`patience` is the number of seconds to wait for a server that does not read."""
         self._websocket = websocket
-        self.last_sign = time.monotonic()
+        self._patience = patience
+        self.last_sign = _now()
         """When the server was last heard, pongs included."""
 
     async def send(self, text: str) -> None:
-        try:
+        async with self._sending():
             await self._websocket.send_str(text)
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            raise TransportError(f"the websocket cannot send: {error}") from error
 
     async def ping(self) -> None:
-        try:
+        async with self._sending():
             await self._websocket.ping()
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            raise TransportError(f"the websocket cannot send: {error}") from error
 
     async def receive(self) -> bytes | str:
         """The next message."""
         while True:
             message = await self._websocket.receive()
-            self.last_sign = time.monotonic()
+            self.last_sign = _now()
             kind = message.type
             if kind is aiohttp.WSMsgType.BINARY or kind is aiohttp.WSMsgType.TEXT:
                 content: bytes | str = message.data
                 return content
             if kind is aiohttp.WSMsgType.PING:
-                await self._websocket.pong(message.data)
+                async with self._sending():
+                    await self._websocket.pong(message.data)
             elif kind is aiohttp.WSMsgType.ERROR:
                 raise TransportError(f"the connection broke: {message.data!r}")
             elif kind is not aiohttp.WSMsgType.PONG:
                 code = self._websocket.close_code
                 raise TransportError(f"the server closed the connection (code {code})")
+
+    @contextlib.asynccontextmanager
+    async def _sending(self) -> AsyncIterator[None]:
+        try:
+            async with _deadline(self._patience, "room to send"):
+                yield
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise TransportError(f"the websocket cannot send: {error}") from error
 
 
 class ReconnectingSocket:
@@ -94,7 +105,8 @@ class ReconnectingSocket:
 
     A server that gives no sign of life for `ping + pong` seconds is lost. So is one that keeps
     answering pings but sends nothing for `silence` seconds while `expects_data()`; that limit
-    doubles with every reconnect that brought no data either, since the market may just be quiet.
+    doubles with every reconnect after which nothing flowed either, since the market may just be
+    quiet.
     """
 
     def __init__(
@@ -122,15 +134,16 @@ class ReconnectingSocket:
         self._listeners: list[Callable[[FeedEvent], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._socket: Socket | None = None
-        self._live = asyncio.Event()
+        self._turned = asyncio.Event()
+        """Set while it is live, and once it is closed."""
         self._live_since: float | None = None
         self._lost_at: float | None = None
-        self._data_on_this_connection = False
         self._fruitless = 0
+        """Connections in a row that stalled before their data flowed."""
         self._holding = False
         self.state = FeedState.CLOSED
         self.last_message_at = 0.0
-        """`time.monotonic()` of the last message; 0 before the first."""
+        """Time of the loop at the last message; 0 before the first."""
         self.reconnects = 0
         """Times it was live again after a loss."""
         self.last_gap: float | None = None
@@ -144,18 +157,30 @@ class ReconnectingSocket:
 
     def start(self) -> None:
         if self._task is None:
+            self._turned.clear()
             self._task = asyncio.create_task(self._stay_connected(), name=self._name)
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._live_since = self._lost_at = None
+            self._fruitless = 0
             self._enter(FeedState.CLOSED, "closed by the caller")
+            self._turned.set()
 
     async def until_live(self) -> None:
-        """Wait for the next moment in which it is live; at once if it is."""
-        await self._live.wait()
+        """Wait for the next moment in which it is live; at once if it is.
+
+        Raises UsageError when it was not started, and TransportError when it is closed meanwhile.
+        """
+        if self._task is None:
+            raise UsageError(f"the {self._name} is not started: it will never be live")
+        while not self.is_live:
+            await self._turned.wait()
+            if self.state is FeedState.CLOSED:
+                raise TransportError(f"the {self._name} was closed before it was live")
 
     @property
     def is_live(self) -> bool:
@@ -207,9 +232,8 @@ class ReconnectingSocket:
     async def _serve_one_connection(self, http: aiohttp.ClientSession) -> None:
         """Connect, and hand over messages until it fails, with the reason as an exception."""
         self._enter(FeedState.CONNECTING, "")
-        self._data_on_this_connection = False
         timings = self._timings
-        async with asyncio.timeout(timings.connect):
+        async with _deadline(timings.connect, "connection"):
             websocket = await http.ws_connect(
                 self._address(),
                 autoping=False,
@@ -217,8 +241,8 @@ class ReconnectingSocket:
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WAIT),
             )
         try:
-            socket = Socket(websocket)
-            async with asyncio.timeout(timings.handshake):
+            socket = Socket(websocket, timings.pong)
+            async with _deadline(timings.handshake, "answer to the handshake"):
                 await self._handshake(socket)
             self._mark_live(socket)
             async with asyncio.TaskGroup() as tasks:
@@ -228,14 +252,13 @@ class ReconnectingSocket:
             raise _first(group) from None
         finally:
             self._socket = None
-            self._live.clear()
+            self._turned.clear()
             await websocket.close()
 
     async def _pump(self, socket: Socket) -> None:
         while True:
             message = await socket.receive()
             self.last_message_at = socket.last_sign
-            self._data_on_this_connection = True
             handled = self._handle(message)
             if handled is not None:
                 self._holding = True
@@ -243,16 +266,16 @@ class ReconnectingSocket:
                     await handled
                 finally:
                     self._holding = False
-                    socket.last_sign = self.last_message_at = time.monotonic()
+                    socket.last_sign = self.last_message_at = _now()
 
     async def _watch(self, socket: Socket) -> None:
         """Send heartbeats, on a clock of their own; raise when the other side seems gone."""
         timings = self._timings
-        started = next_ping = next_heartbeat = time.monotonic()
+        started = next_ping = next_heartbeat = _now()
         tick = min(timings.ping, timings.silence, timings.heartbeat) / 4
         while True:
             await asyncio.sleep(tick)
-            now = time.monotonic()
+            now = _now()
             if now >= next_ping:
                 next_ping = now + timings.ping
                 await socket.ping()
@@ -264,8 +287,15 @@ class ReconnectingSocket:
             if now - socket.last_sign > timings.ping + timings.pong:
                 raise TransportError(f"no sign of life for {now - socket.last_sign:.1f} s")
             quiet = now - max(started, self.last_message_at)
-            if quiet > timings.silence * 2**self._fruitless and self._expects_data():
+            # What comes at once are snapshots of what was subscribed: they come from a feed in
+            # which nothing flows, too.
+            if self.last_message_at - started > timings.stable:
+                self._fruitless = 0
+            patience = timings.silence * 2**self._fruitless
+            if quiet > patience and self._expects_data():
                 self.stalls += 1
+                if patience <= LONGEST_PATIENCE:
+                    self._fruitless += 1
                 raise TransportError(f"nothing received for {quiet:.1f} s in an open market")
 
     async def _renew_session(self) -> None:
@@ -273,37 +303,50 @@ class ReconnectingSocket:
             await self._renew()
         except NeoError as error:
             log.warning("%s: the session could not be renewed: %s", self._name, error)
+        except Exception:
+            log.exception("%s: renewing the session failed unexpectedly", self._name)
 
     def _mark_live(self, socket: Socket) -> None:
-        now = time.monotonic()
+        now = _now()
         self._socket = socket
         self._live_since = now
         if self._lost_at is not None:
             self.reconnects += 1
             self.last_gap = now - self._lost_at
             self._lost_at = None
-        self._live.set()
+        self._turned.set()
         self._enter(FeedState.LIVE, "")
 
     def _mark_lost(self) -> None:
         if self._live_since is not None:
-            self._lost_at = time.monotonic()
+            self._lost_at = _now()
             self._live_since = None
-            limit_is_above_a_quarter_hour = self._timings.silence * 2**self._fruitless > 900
-            if self._data_on_this_connection:
-                self._fruitless = 0
-            elif not limit_is_above_a_quarter_hour:
-                self._fruitless += 1
 
     def _was_stable(self) -> bool:
         since = self._live_since
-        return since is not None and time.monotonic() - since >= self._timings.stable
+        return since is not None and _now() - since >= self._timings.stable
 
     def _enter(self, state: FeedState, reason: str) -> None:
         self.state = state
         event = FeedEvent(state, reason, time.time())
-        for listener in self._listeners:
-            listener(event)
+        for listener in [*self._listeners]:
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener of the %s failed on %r", self._name, event)
+
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise TransportError(f"no {what} within {seconds:g} s") from error
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:
