@@ -95,7 +95,7 @@ class Worker:
 
     def ask(self, **command: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.write(msgspec.json.encode(command).decode() + "\n")
         self._process.stdin.flush()
         return self._answer()
 
@@ -118,7 +118,7 @@ class Worker:
         self._process.stdout.close()
 
 
-def _on_core(core: int | None) -> list[str]:
+def on_core(core: int | None) -> list[str]:
     return [] if core is None else ["--core", str(core)]
 
 
@@ -128,7 +128,7 @@ def _on_core(core: int | None) -> list[str]:
 @contextmanager
 def _server(folder: str, *, on: Cores, tls: bool) -> Iterator[Address]:
     secure = ["--tls", folder] if tls else []
-    with Worker("benchmarks.server", *_on_core(on.server), *secure, folder=folder) as server:
+    with Worker("benchmarks.server", *on_core(on.server), *secure, folder=folder) as server:
         yield Address(server.ready["url"], server.ready["ca_file"])
 
 
@@ -144,7 +144,7 @@ def measure_orders(
                 Worker(
                     "benchmarks.peers",
                     name,
-                    *_on_core(on.client),
+                    *on_core(on.client),
                     f"--url={address.url}",
                     f"--ca-file={address.ca_file}",
                     folder=folder,
@@ -349,7 +349,7 @@ def main() -> None:
 def _measure_limiter(core: int | None) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
-        Worker("benchmarks.limiter", *_on_core(core), folder=folder) as worker,
+        Worker("benchmarks.limiter", *on_core(core), folder=folder) as worker,
     ):
         return worker.ready
 

@@ -45,6 +45,10 @@ def _answer(body: bytes, status: str = "200 OK") -> bytes:
     return _HEAD.format(status=status, length=len(body)).encode() + body
 
 
+def json_answer(content: object) -> bytes:
+    return _answer(json.dumps(content).encode())
+
+
 _PLACED = _answer(b'{"nOrdNo":"%d","stat":"Ok","stCode":200}' % FIRST_ORDER)
 _BEFORE_NUMBER, _AFTER_NUMBER = _PLACED.split(b"%d" % FIRST_ORDER)
 
@@ -72,8 +76,7 @@ class Server:
         if path.startswith((b"/quick/", b"/portfolio/")):
             return _answer(_NO_DATA)
         if path == b"/count":
-            counters = {"orders": self.orders, "cpu_seconds": time.process_time()}
-            return _answer(json.dumps(counters).encode())
+            return json_answer({"orders": self.orders, "cpu_seconds": time.process_time()})
         missing = {"code": "404", "type": "Status report", "message": "Not Found"}
         return _answer(json.dumps(missing).encode(), "404 Not Found")
 
