@@ -69,7 +69,7 @@ class NeoClient:
         self.order_feed = OrderFeed(self._session, self._feed_timings)
         """The live stream of the account's orders and positions: its state and events."""
         self._live_orders = live_orders
-        self._tracker = Tracker()
+        self._tracker = Tracker(quiet=self._feed_timings.quiet)
         self._tracker.follow(self.order_feed)
         self.orders = Orders(self._session, self._tracker)
         self.portfolio = Portfolio(self._session)

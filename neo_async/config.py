@@ -150,6 +150,8 @@ class FeedTimings(msgspec.Struct, frozen=True, kw_only=True):
     """Between two text heartbeats of the order feed."""
     silence: float = 30.0
     """Without data in an open market: the feed has stalled and is connected anew."""
+    quiet: float = 15.0
+    """Without order updates while orders are open: the order book is read, once a while of it."""
     stable: float = 1.0
     """A connection that lived that long is tried again at once when it is lost."""
     longest_wait: float = 30.0

@@ -118,6 +118,7 @@ class LivePositions:
             and self._feed is not None
             and self._feed.is_live
             and not self._reading.locked()
+            and not self._upkeep.is_asked
             and not self._is_behind
             and not self._unlisted
             and not self._lacks_fills()
@@ -280,7 +281,9 @@ class LivePositions:
             self.refresh()
 
     def _key_of(self, update: PositionUpdate) -> PositionKey | None:
-        """None when the message does not say which position it is about."""
+        """None when the message does not say which position has changed, or not how."""
+        if None in _amounts(update):
+            return None
         if update.symbol:
             return (update.segment, update.symbol, update.product)
         fitting = [
@@ -330,7 +333,9 @@ class LivePositions:
         self._take_prices(rows)
         self._valued.clear()
         self._take_what_came_meanwhile()
-        self._tell([key for key, now in self.positions.items() if now != before.get(key)])
+        self._tell(
+            [key for key, now in self.positions.items() if not _is_same(before.get(key), now)]
+        )
 
     def _take_rows(self, rows: list[PositionRow]) -> None:
         before, self._rows = self._rows, {}
@@ -353,9 +358,7 @@ class LivePositions:
 
     def _take_what_came_meanwhile(self) -> None:
         """It may be in the report already, or not yet."""
-        self._traded = {
-            key: (row.buy_quantity, row.sell_quantity) for key, row in self._rows.items()
-        }
+        self._traded = {key: _traded(row) for key, row in self._rows.items()}
         for fill in self._fills_meanwhile:
             self._expect(*fill)
         updates = [*self._unlisted.values(), *self._updates_meanwhile]
@@ -414,10 +417,8 @@ def _day(report: PositionRow | PositionUpdate) -> str:
 def _continues(update: PositionUpdate, row: PositionRow) -> bool:
     """Whether the update is later than the row on the same day, or is simply late. Otherwise only
     the report can tell how things stand."""
-    if update.buy_quantity is None or update.sell_quantity is None:
-        return False
-    if update.buy_value is None or update.sell_value is None:
-        return False
+    assert update.buy_quantity is not None
+    assert update.sell_quantity is not None
     if _day(update) != _day(row) and _day(update) and _day(row):
         return _is_of_an_earlier_day(update, row)
     if update.carried_buy_quantity not in (None, row.carried_buy_quantity):
@@ -461,9 +462,23 @@ def _is_ahead(known: PositionRow, reported: PositionRow) -> bool:
         _day(known) == _day(reported) != ""
         and known.buy_quantity >= reported.buy_quantity
         and known.sell_quantity >= reported.sell_quantity
-        and (known.buy_quantity, known.sell_quantity)
-        != (reported.buy_quantity, reported.sell_quantity)
+        and _traded(known) != _traded(reported)
     )
+
+
+def _amounts(update: PositionUpdate) -> tuple[object, ...]:
+    return update.buy_quantity, update.sell_quantity, update.buy_value, update.sell_value
+
+
+def _is_same(before: Position | None, now: Position) -> bool:
+    """Whether nothing has changed but times and what only the report's row tells."""
+    if before is None or _traded(before.row) != _traded(now.row):
+        return False
+    return msgspec.structs.replace(now, row=before.row) == before
+
+
+def _traded(row: PositionRow) -> tuple[int, int]:
+    return row.buy_quantity, row.sell_quantity
 
 
 def _sum(amounts: Iterable[float | None]) -> float | None:

@@ -42,6 +42,11 @@ class Upkeep:
         self.read_at = -math.inf
         """Time of the loop at which the last read ended; before the first, long ago."""
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a read was asked for and has not begun."""
+        return self._asked
+
     def ask(self) -> None:
         """Read, beginning no earlier than now."""
         self._asked = True

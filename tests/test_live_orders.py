@@ -331,6 +331,18 @@ async def test_messages_without_a_time_move_an_order_forwards_only() -> None:
         assert order.status is OrderStatus.OPEN
 
 
+@in_virtual_time
+async def test_nothing_leads_out_of_a_final_state() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.say("cancelled", 3, fldQty=2, avgPrc="39.00")
+        for status in ("open", "complete", "rejected"):
+            desk.say(status, 9, fldQty=2, avgPrc="39.00")
+            desk.feed.say("order", {"nOrdNo": "1", "ordSt": status})
+        assert order.status is OrderStatus.CANCELLED
+
+
 # --- changes and waiting ----------------------------------------------------------------------
 
 
