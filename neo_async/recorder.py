@@ -85,6 +85,8 @@ class Recording:
 
     def add(self, content: bytes | str) -> None:
         """Take a message that has just arrived."""
+        if not self._open:
+            return
         if self._choked and not self._breathes():
             self.dropped += 1
             return
@@ -100,17 +102,14 @@ class Recording:
 
     def mark_gap(self) -> None:
         """Note that frames are missing from here on until the next one."""
-        if not self._after_gap and not self._choked:
+        if self._open and not (self._after_gap or self._choked):
             self._after_gap = True
             self._append(None)
 
     async def close(self) -> None:
         """Write what is pending, and wait until it is in the file. Never raises for the disk."""
         if self._finished is None:
-            self._end()
-            self._hand_over()
-            self._finished = self._writer.submit(self._finish)
-            self._writer.shutdown(wait=False)
+            self._finished = self._end()
         await asyncio.shield(asyncio.wrap_future(self._finished))
 
     async def __aenter__(self) -> Self:
@@ -162,17 +161,19 @@ class Recording:
         self.greet()
         return True
 
-    def _end(self) -> None:
-        """Take no more."""
-        if self._open:
-            self._open = False
-            self._on_end(self)
+    def _end(self) -> Future[None]:
+        """Take no more; the result comes when the file is closed."""
+        self._open = False
+        self._on_end(self)
+        self._hand_over()
+        finished = self._writer.submit(self._finish)
+        self._writer.shutdown(wait=False)
+        return finished
 
     def _fail(self) -> None:
         log.error("recording %s ends, the feed goes on: %s", self.path, self.error)
-        self._end()
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._finished is None:
+            self._finished = self._end()
 
     # --- in the thread ------------------------------------------------------------------------
 
