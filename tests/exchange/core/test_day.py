@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from trading import FUTURE, LISTINGS, SECOND, SHARE, START, UNTRADED_OPTION, buy, quiet_market, sell
+
+from neo_async.exchange.core.day import new_day
+from neo_async.exchange.core.indices import INDICES, IndexBoard
+from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.makers import QUANTUM_NS
+from neo_async.exchange.core.market import IDLE, Market
+from neo_async.model.enums import Segment
+
+trades = st.lists(
+    st.tuples(st.integers(3600, 4400).map(lambda ticks: 5 * ticks), st.integers(1, 100)), min_size=1
+)
+
+
+def default_market(*, makers: bool = False) -> Market:
+    return Market(DEFAULT_LISTINGS, seed=1, now_ns=START, makers=makers)
+
+
+# --- figures of the day ---------------------------------------------------------------------------
+
+
+@given(trades)
+def test_a_day_sums_up_its_trades(prices_and_quantities: list[tuple[int, int]]) -> None:
+    market = quiet_market()
+    for second, (price, quantity) in enumerate(prices_and_quantities, 1):
+        market.advance(START + second * SECOND)
+        market.place("ann", sell(quantity, price))
+        market.place("bob", buy(quantity, price))
+    day = market.day(SHARE)
+    prices = [price for price, _ in prices_and_quantities]
+    assert (day.open, day.last_price) == (prices[0], prices[-1])
+    assert (day.high, day.low) == (max(prices), min(prices))
+    assert day.volume == sum(quantity for _, quantity in prices_and_quantities)
+    assert day.value == sum(price * quantity for price, quantity in prices_and_quantities)
+    assert day.last_quantity == prices_and_quantities[-1][1]
+    assert day.last_trade_ns == START + len(prices) * SECOND
+    assert day.year_low <= day.low <= day.high <= day.year_high
+
+
+def test_before_the_first_trade_there_is_only_the_close() -> None:
+    day = quiet_market().day(SHARE)
+    assert day.last_price == SHARE.base_price
+    assert (day.open, day.high, day.low, day.volume, day.last_trade_ns) == (0, 0, 0, 0, 0)
+
+
+def test_a_price_from_outside_moves_the_price_and_no_volume() -> None:
+    market = quiet_market()
+    market.print_price(Segment.NSE_CM, SHARE.token, 210_00)
+    day = market.day(SHARE)
+    assert (day.last_price, day.high, day.volume, day.last_quantity) == (210_00, 210_00, 0, 0)
+    assert day.last_trade_ns == START
+
+
+def test_year_and_open_interest_depend_on_seed_and_listing_only() -> None:
+    assert new_day(FUTURE, 1) == new_day(FUTURE, 1) != new_day(FUTURE, 2)
+    assert new_day(FUTURE, 1).open_interest % FUTURE.lot_size == 0
+    assert new_day(SHARE, 1).open_interest == 0
+    untraded = new_day(UNTRADED_OPTION, 1)
+    assert (untraded.last_price, untraded.year_low) == (0, 0)
+
+
+def test_a_picture_counts_all_that_rests_beyond_the_levels_it_shows() -> None:
+    market = quiet_market()
+    for step in range(8):
+        market.place("ann", buy(10, 190_00 - 5 * step))
+    market.place("ann", sell(7, 210_00))
+    picture = market.picture(SHARE, 5)
+    assert len(picture.bids) == 5
+    assert (picture.total_buy_quantity, picture.total_sell_quantity) == (80, 7)
+
+
+# --- watching -------------------------------------------------------------------------------------
+
+
+def test_every_command_that_touches_a_book_is_a_change_to_whoever_watches() -> None:
+    market = quiet_market()
+    market.watch(SHARE)
+    assert not market.has_changes
+    for command in (
+        lambda: market.place("ann", buy(10, 190_00)),
+        lambda: market.place("bob", sell(4, 190_00)),
+        lambda: market.cancel("ann", market.ledger[0].number),
+        lambda: market.print_price(Segment.NSE_CM, SHARE.token, 205_00),
+    ):
+        market.advance(market.now_ns + SECOND)
+        command()
+        assert market.take_changes() == [SHARE]
+        assert market.take_changes() == []
+        assert market.picture(SHARE).changed_ns == market.now_ns
+
+
+def test_what_nobody_watches_is_no_news() -> None:
+    market = quiet_market()
+    market.watch(SHARE)
+    market.watch(SHARE)
+    market.place("ann", buy(10, 190_00))
+    market.unwatch(SHARE)
+    assert market.has_changes
+    market.unwatch(SHARE)
+    assert not market.has_changes
+    market.place("ann", buy(10, 190_00))
+    market.place("ann", buy(50, 190_00, segment=Segment.NSE_FO, symbol=FUTURE.symbol))
+    assert not market.has_changes
+
+
+def test_a_watched_listing_never_goes_quiet() -> None:
+    market = Market(LISTINGS, seed=1, now_ns=START)
+    market.watch(SHARE)
+    market.last_price(FUTURE)
+    for _ in range(2 * IDLE):
+        market.advance(market.now_ns + QUANTUM_NS)
+        assert market.take_changes() == [SHARE]
+    before = market.picture(SHARE).day.volume
+    market.unwatch(SHARE)
+    for _ in range(2 * IDLE):
+        market.advance(market.now_ns + QUANTUM_NS)
+    assert not market.has_changes
+    assert not market._awake
+    assert before > 0
+
+
+def test_watching_does_not_change_what_happens() -> None:
+    def played(watch: bool) -> list[object]:
+        market = Market(LISTINGS, seed=5, now_ns=START)
+        market.open_account("ann", cash=10_000_000_00)
+        market.place("ann", buy(100, 190_00))
+        if watch:
+            market.watch(SHARE)
+        for _ in range(IDLE // 2):
+            market.advance(market.now_ns + QUANTUM_NS)
+        return [*market.depth(SHARE), market.day(SHARE)]
+
+    assert played(watch=True) == played(watch=False)
+
+
+# --- indices --------------------------------------------------------------------------------------
+
+
+def test_an_index_is_its_members_moves_by_weight() -> None:
+    market = default_market()
+    board = IndexBoard(market)
+    nifty = board.find("nse_cm", "nifty 50")
+    assert nifty is not None
+    weights = dict(nifty.weights)
+    for listing in board.members(nifty):
+        market.print_price(listing.segment, listing.token, listing.base_price * 101 // 100)
+    picture = board.picture(nifty)
+    assert abs(picture.value / nifty.close - 1.01) < 1e-4
+    assert len(weights) == len(board.members(nifty))
+
+
+def test_an_index_opens_where_its_members_did() -> None:
+    market = default_market()
+    board = IndexBoard(market)
+    sensex = board.find("bse_cm", "SENSEX")
+    assert sensex is not None
+    tcs = market.listing(Segment.BSE_CM, "TCS")
+    assert tcs is not None
+    market.print_price(Segment.BSE_CM, tcs.token, tcs.base_price * 104 // 100)
+    market.print_price(Segment.BSE_CM, tcs.token, tcs.base_price)
+    picture = board.picture(sensex)
+    assert picture.value == sensex.close
+    assert picture.open == picture.high > sensex.close
+    assert picture.low == sensex.close
+
+
+def test_members_that_are_not_listed_are_left_out_and_without_any_there_is_no_index() -> None:
+    some = [listing for listing in DEFAULT_LISTINGS if listing.symbol in ("TCS-EQ", "SBIN-EQ")]
+    board = IndexBoard(Market(some, seed=1, now_ns=START, makers=False))
+    nifty = board.find("nse_cm", "26000")
+    assert nifty is not None
+    assert {listing.symbol for listing in board.members(nifty)} == {"TCS-EQ", "SBIN-EQ"}
+    assert board.picture(nifty).value == nifty.close
+    assert board.find("bse_cm", "SENSEX") is None
+    assert board.find("nse_cm", "Nifty 500") is None
+
+
+def test_every_member_of_an_index_is_listed_by_default() -> None:
+    market = default_market()
+    for index in INDICES:
+        assert all(market.listing(index.segment, symbol) for symbol, _ in index.weights)
