@@ -17,6 +17,7 @@ from neo_async.config import (
 )
 from neo_async.delivery import DEFAULT_BOUND, Policy
 from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.market import Market
 from neo_async.model.enums import Level
 from neo_async.model.session import Session
 from neo_async.model.ticks import Tick
@@ -72,7 +73,8 @@ class NeoClient:
         self._tracker = Tracker(quiet=self._feed_timings.quiet)
         self._tracker.follow(self.order_feed)
         self.orders = Orders(self._session, self._tracker)
-        self.portfolio = Portfolio(self._session)
+        self.market = Market(self._session, clock=clock)
+        self.portfolio = Portfolio(self._session, self.market)
         self.portfolio.live.follow(self.order_feed)
         self._tracker.on_repair(self.portfolio.live.refresh)
 

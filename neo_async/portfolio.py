@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from neo_async.errors import BrokerError, ProtocolError
+import logging
+
+from neo_async.errors import BrokerError, NeoError, ProtocolError
 from neo_async.live import LivePositions, Report
+from neo_async.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
+from neo_async.model.market import QuoteFilter
 from neo_async.model.orders import Price
 from neo_async.model.portfolio import (
     Holding,
@@ -25,18 +29,30 @@ from neo_async.wire.portfolio import (
 )
 from neo_async.wire.rules import margin_form
 
+log = logging.getLogger(__name__)
+
 
 class Portfolio:
-    def __init__(self, session: SessionManager) -> None:
+    def __init__(self, session: SessionManager, market: Market) -> None:
         self._session = session
+        self._market = market
         self.live = LivePositions(self._report)
         """The positions, kept current from `await live.start()` on."""
 
-    async def positions(self) -> list[Position]:
+    async def positions(self, *, quotes: bool = True) -> list[Position]:
         """Open and closed positions of the day and those carried, valued as the broker documents
-        it. An amount that cannot be known is None, and `unknown_reason` says why."""
+        it. An amount that cannot be known is None, and `unknown_reason` says why.
+
+        Last prices that the report lacks, as it does now and then, are taken from `quotes`.
+        """
         rows, holdings = await self._report()
-        return [value_position(row, holdings.get(row.token), row.last_price) for row in rows]
+        prices = await self._quoted_prices(rows) if quotes else {}
+        return [
+            value_position(
+                row, holdings.get(row.token), row.last_price or prices.get(row.instrument)
+            )
+            for row in rows
+        ]
 
     async def holdings(self) -> list[Holding]:
         """Delivery stock."""
@@ -71,6 +87,19 @@ class Portfolio:
             trigger=trigger,
         )
         return await self._session.read(CHECK_MARGIN, read_margin, form=form)
+
+    async def _quoted_prices(self, rows: list[PositionRow]) -> dict[str, float | None]:
+        """By instrument, of the rows without a last price."""
+        lacking = [row.instrument for row in rows if not row.last_price and row.has_instrument]
+        if not lacking:
+            return {}
+        try:
+            quotes = await self._market.quotes(lacking, filter=QuoteFilter.LAST_PRICE)
+        except NeoError as error:
+            # What the account holds is known all the same.
+            log.warning("no quotes for %d positions without a last price: %s", len(lacking), error)
+            return {}
+        return {name: quote.last_price for name, quote in quotes.items()}
 
     async def _report(self) -> Report:
         rows = await self._position_rows()

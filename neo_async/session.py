@@ -206,7 +206,9 @@ class SessionManager:
                 timeout=self._timeouts.read,
             )
 
-        return await self._call(send, decode, self._timeouts.read)
+        # What carries no login is not refused for want of one, and a new one would not help it.
+        renews = endpoint.auth is not Auth.ACCESS
+        return await self._call(send, decode, self._timeouts.read, renews=renews)
 
     def order(
         self, kind: Kind, endpoint: Endpoint, form: object, decode: Callable[[Answer], T]
@@ -227,9 +229,11 @@ class SessionManager:
         send: Callable[[Session], Awaitable[Answer]],
         decode: Callable[[Answer], T],
         patience: float,
+        *,
+        renews: bool = True,
     ) -> T:
         """Send and read; after an ended session or a 429 (neither took effect) send once more."""
-        renewed = False
+        renewed = not renews
         while True:
             session = self.current
             if self._renewal is not None:

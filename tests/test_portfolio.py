@@ -27,6 +27,7 @@ PAYLOADS = Path(__file__).parent / "payloads"
 NEWER = "/portfolio/v2/positions"
 OLDER = "/quick/user/positions"
 HOLDINGS = "/portfolio/v1/holdings"
+LAST_PRICE = "/script-details/1.0/quotes/neosymbol/nse_cm|19084/ltp"
 
 
 def documented(name: str) -> dict[str, Any]:
@@ -240,10 +241,37 @@ async def test_the_instrument_token_of_a_holding_joins_nothing() -> None:
 async def test_a_last_price_that_is_none_makes_the_profit_unknown(price: str) -> None:
     row = {**CARRIED, "cfBuyQty": "0", "cfBuyAmt": "0", "flBuyQty": "20", "ltp": price}
     position, asked = await positions_from(row, Reply({"data": []}))
-    assert asked == [NEWER]
+    assert asked == [NEWER, LAST_PRICE]  # and the quote is refused
     assert (position.net_quantity, position.average_price) == (10, 10.0)
     assert (position.last_price, position.pnl, position.mtm_pnl) == (None, None, None)
     assert position.unknown_reason == "P&L: there is no last price"
+
+
+@pytest.mark.parametrize("ltp", ["41.2500", "0.0000", "", None])
+async def test_last_prices_that_the_report_lacks_are_quoted_in_one_call(ltp: str | None) -> None:
+    fresh = {**CARRIED, "cfBuyQty": "0", "cfBuyAmt": "0", "flBuyQty": "20", "ltp": "0.00"}
+    priced = {**fresh, "trdSym": "TCS-EQ", "tok": "11536", "ltp": "2100"}
+    other = {**fresh, "trdSym": "SBIN-EQ", "tok": "3045"}
+    tokenless = {**fresh, "trdSym": "ITC-EQ", "tok": "NA"}
+    path = LAST_PRICE.replace("19084", "19084,nse_cm|3045")
+    quotes = [{"exchange": "nse_cm", "exchange_token": "19084", "ltp": ltp}]
+    async with scripted_broker() as broker:
+        broker.script(NEWER, Reply({"stat": "ok", "data": [fresh, priced, other, tokenless]}))
+        broker.script(path, Reply(json.dumps(quotes)))
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            quoted, own, unknown, nameless = await neo.portfolio.positions()
+            assert broker.paths()[2:] == [NEWER, path]
+            assert own.last_price == 2100.0
+            for without in (unknown, nameless):
+                assert (without.last_price, without.pnl) == (None, None)
+            if ltp == "41.2500":
+                assert (quoted.last_price, quoted.mtm_pnl) == (41.25, 401.0 - 200.0 + 10 * 41.25)
+                assert quoted.unknown_reason == ""
+            else:
+                assert (quoted.last_price, quoted.pnl) == (None, None)
+
+            await neo.portfolio.positions(quotes=False)
+            assert broker.paths()[4:] == [NEWER]
 
 
 # --- holdings, funds, margins -----------------------------------------------------------------

@@ -14,6 +14,10 @@ from datetime import UTC, date, datetime
 
 import msgspec
 
+from neo_async.model.enums import Segment
+
+_SEGMENTS = frozenset(Segment)
+
 
 class PositionRow(
     msgspec.Struct,
@@ -106,6 +110,16 @@ class PositionRow(
     """Only on the v2 path, and 0 there now and then."""
     quantity: int | None = None
     """Net, on the older path only; `Position.net_quantity` is there always."""
+
+    @property
+    def instrument(self) -> str:
+        """`nse_cm|11536`, as feeds and quotes know it."""
+        return f"{self.segment.lower()}|{self.token}"
+
+    @property
+    def has_instrument(self) -> bool:
+        """False when the row lacks a token, as those of the older path may."""
+        return self.segment.lower() in _SEGMENTS and self.token.isdecimal()
 
     @property
     def is_derivative(self) -> bool:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Mapping
 
 import aiohttp
+from yarl import URL
 
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
@@ -30,7 +31,8 @@ class HttpClient:
         body: bytes = b"",
         params: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send one request and read its whole answer, `timeout` seconds at most.
+        """Send one request and read its whole answer, `timeout` seconds at most. The path of `url`
+        goes out as it is: the broker wants characters in it that others would encode.
 
         Redirects are not followed: the headers carry credentials. Raises NotSent or AnswerLost.
         """
@@ -39,7 +41,7 @@ class HttpClient:
         try:
             async with self._session.request(
                 method,
-                url,
+                URL(url, encoded=True),
                 headers=headers,
                 data=body or None,
                 params=params,

@@ -46,3 +46,8 @@ POSITIONS_OLDER = Endpoint("positions", "GET", "/quick/user/positions", Auth.TRA
 HOLDINGS = Endpoint("holdings", "GET", "/portfolio/v1/holdings", Auth.TRADE)
 LIMITS = Endpoint("limits", "POST", "/quick/user/limits", Auth.TRADE)
 CHECK_MARGIN = Endpoint("check margin", "POST", "/quick/user/check-margin", Auth.TRADE)
+
+QUOTES = Endpoint("quotes", "GET", "/script-details/1.0/quotes/neosymbol", Auth.ACCESS)
+EXPIRIES = Endpoint("expiries", "GET", "/market-data/1.0/watchlist/expiries", Auth.ACCESS)
+CHAIN = Endpoint("chain", "GET", "/market-data/1.0/watchlist/option-chain", Auth.ACCESS)
+CANDLES = Endpoint("candles", "GET", "/market-data/1.0/historical/details", Auth.ACCESS)

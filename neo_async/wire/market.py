@@ -1,0 +1,604 @@
+"""Market data over REST: what is asked, in which portions, and what the answers say.
+
+Quotes come with every number in a string, chains with some, candles with none. A figure that is
+missing or cannot be read is None: it is one of many, and the others are no less right for it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from itertools import pairwise
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote as percent_encoded
+
+import msgspec
+
+from neo_async.errors import ProtocolError, Rejected, UsageError
+from neo_async.model.answer import Answer
+from neo_async.model.enums import Segment
+from neo_async.model.indices import exact_index_name
+from neo_async.model.market import (
+    IST,
+    Candles,
+    ChainRow,
+    FutureQuote,
+    FuturesChain,
+    Interval,
+    OptionChain,
+    OptionQuote,
+    Quote,
+    QuoteFilter,
+)
+from neo_async.model.ticks import DepthRow
+from neo_async.wire.answers import failure, is_empty_book
+from neo_async.wire.rows import UNREADABLE, read_object
+
+Window: TypeAlias = tuple[date, date]
+"""First and last day of one request."""
+
+CandleValues: TypeAlias = tuple[datetime, float, float, float, float, int | None, int | None]
+"""Start in IST, open, high, low, close, volume, open interest."""
+
+UNKNOWN_INSTRUMENT: Final = 1009
+"""Code of an answer to instruments of which the broker knows none."""
+
+QUOTES_PER_CALL: Final = 50
+CHAIN_STEP: Final = 10
+"""`count` of a chain is a multiple of this."""
+
+_DAYS: Final[Mapping[Interval, int]] = {
+    Interval.MINUTE: 30,
+    Interval.MINUTES_3: 30,
+    Interval.MINUTES_5: 30,
+    Interval.MINUTES_10: 60,
+    Interval.MINUTES_15: 60,
+    Interval.MINUTES_30: 90,
+    Interval.HOUR: 90,
+    Interval.DAY: 180,
+    Interval.WEEK: 180,
+}
+"""Longest span of one request. Whether the broker counts both ends is not documented; we do."""
+
+_SEGMENTS: Final = frozenset(Segment)
+_WITH_CHAINS: Final = (Segment.NSE_FO, Segment.BSE_FO, Segment.MCX_FO)
+_WITH_CANDLES: Final = (Segment.NSE_CM, Segment.NSE_FO, Segment.BSE_CM, Segment.BSE_FO)
+
+_TOKEN: Final = re.compile(r"[^|,/\x00-\x1f\x7f]*[^|,/\s\x00-\x1f\x7f]")
+_UNDERLYING: Final = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?")
+
+
+# --- what is asked ----------------------------------------------------------------------------
+
+
+def wire_instrument(instrument: object) -> str:
+    """An instrument as the broker wants it: indices by their exact name.
+
+    Raises UsageError when it is not `segment|token` of a known segment.
+    """
+    segment, _, token = instrument.partition("|") if isinstance(instrument, str) else ("", "", "")
+    if segment not in _SEGMENTS or not _TOKEN.fullmatch(token):
+        raise UsageError(
+            f"instrument {instrument!r}: must be segment|token, such as 'nse_cm|1333', or "
+            "segment|index, such as 'nse_cm|Nifty 50'"
+        )
+    return f"{segment}|{exact_index_name(segment, token) or token}"
+
+
+def quotes_path(instruments: Iterable[str], filter: QuoteFilter) -> str:  # noqa: A002
+    """What follows the endpoint's path. `|` and `,` stay as they are: the broker splits there."""
+    listed = ",".join(percent_encoded(name, safe="|") for name in instruments)
+    return f"/{listed}/{filter.value}"
+
+
+def batches(instruments: Sequence[str]) -> list[list[str]]:
+    """As few as the broker allows."""
+    starts = range(0, len(instruments), QUOTES_PER_CALL)
+    return [list(instruments[start : start + QUOTES_PER_CALL]) for start in starts]
+
+
+def expiries_query(segment: Segment | str, underlying: str, kind: str | None) -> dict[str, str]:
+    """Raises UsageError when a field breaks a rule."""
+    query = _underlying_query(segment, underlying)
+    if kind is not None:
+        if kind not in ("option", "fut"):
+            raise UsageError(f"kind={kind!r}: must be 'option' or 'fut'")
+        query["instrument_type"] = kind
+    return query
+
+
+def options_query(
+    segment: Segment | str, underlying: str, expiry: date | None, count: int
+) -> dict[str, str]:
+    """Raises UsageError when a field breaks a rule."""
+    if type(count) is not int or count <= 0 or count % CHAIN_STEP:
+        raise UsageError(f"count={count!r}: must be a multiple of {CHAIN_STEP} above 0")
+    query = _underlying_query(segment, underlying) | {"instrument_type": "option"}
+    return query | _expiry_query(expiry) | {"count": str(count)}
+
+
+def futures_query(segment: Segment | str, underlying: str, expiry: date | None) -> dict[str, str]:
+    """Raises UsageError when a field breaks a rule."""
+    query = _underlying_query(segment, underlying) | {"instrument_type": "fut"}
+    return query | _expiry_query(expiry)
+
+
+def _underlying_query(segment: Segment | str, underlying: str) -> dict[str, str]:
+    if segment not in _WITH_CHAINS:
+        codes = ", ".join(_WITH_CHAINS)
+        raise UsageError(f"segment={str(segment)!r}: must be one of {codes}")
+    if not isinstance(underlying, str) or not _UNDERLYING.fullmatch(underlying):
+        raise UsageError(f"underlying={underlying!r}: must be a name such as 'NIFTY'")
+    return {"exchange": str(segment), "underlying": underlying}
+
+
+def _expiry_query(expiry: date | None) -> dict[str, str]:
+    if expiry is None:
+        return {}
+    return {"expiry": _day("expiry", expiry).isoformat()}
+
+
+def candles_query(instrument: str, interval: Interval, window: Window) -> dict[str, str]:
+    first, last = window
+    return {
+        "neosymbol": instrument,
+        "fromdate": first.isoformat(),
+        "todate": last.isoformat(),
+        "interval": interval.value,
+    }
+
+
+def candle_instrument(instrument: object) -> str:
+    """Raises UsageError when there are no candles of such an instrument."""
+    name = wire_instrument(instrument)
+    if name.partition("|")[0] not in _WITH_CANDLES:
+        codes = ", ".join(_WITH_CANDLES)
+        raise UsageError(f"instrument {instrument!r}: the broker has candles of {codes} only")
+    return name
+
+
+def candle_windows(start: date, end: date, interval: Interval) -> list[Window]:
+    """Cut a range, both ends included, into spans that the broker allows.
+
+    Weeks are cut between Sunday and Monday only: each half of a week cut elsewhere would come
+    back as a week of its own. Raises UsageError when the range ends before it starts.
+    """
+    if _day("end", end) < _day("start", start):
+        raise UsageError(f"end={end}: must not be before start={start}")
+    windows = []
+    span = timedelta(days=_DAYS[interval] - 1)
+    first = start
+    while end - first > span:
+        last = first + span
+        if interval is Interval.WEEK:
+            last -= timedelta(days=(last.weekday() + 1) % 7)
+        windows.append((first, last))
+        first = last + timedelta(days=1)
+    windows.append((first, end))
+    return windows
+
+
+def _day(field: str, value: date) -> date:
+    if isinstance(value, datetime) or not isinstance(value, date):
+        raise UsageError(f"{field}={value!r}: must be a datetime.date, which counts in IST")
+    return value
+
+
+# --- quotes -----------------------------------------------------------------------------------
+
+
+def read_quotes(answer: Answer) -> list[Quote]:
+    """`GET /script-details/1.0/quotes/neosymbol/…`: every row that names an instrument."""
+    content = _parse(answer)
+    if isinstance(content, dict) and "data" in content:
+        read_object(answer)  # raises when it says that it is no success
+        content = content["data"]
+    if not isinstance(content, list):
+        if is_empty_book(answer):
+            return []
+        raise failure(answer)
+    return [_quote(row) for row in content if isinstance(row, dict)]
+
+
+def match_quotes(asked: Sequence[str], quotes: Sequence[Quote]) -> dict[str, Quote]:
+    """Quotes by the instrument that was asked; what was not asked is dropped.
+
+    Rows come in any order, and not all of them as they were asked: an index may be called in
+    another case or by its number, and the segment may be left out.
+    """
+    found = {_folded(quote.instrument): quote for quote in reversed(quotes)}
+    tokens = Counter(_token(name) for name in asked)
+    matched = {}
+    for name in asked:
+        quote = found.get(_folded(name))
+        if quote is None and tokens[_token(name)] == 1:
+            quote = found.get(f"|{_token(name)}")
+        if quote is not None:
+            matched[name] = msgspec.structs.replace(quote, instrument=name)
+    return matched
+
+
+def _folded(instrument: str) -> str:
+    segment, _, token = instrument.casefold().partition("|")
+    return f"{segment}|{exact_index_name(segment, token) or token}".casefold()
+
+
+def _token(instrument: str) -> str:
+    return _folded(instrument).partition("|")[2]
+
+
+def _quote(row: Mapping[str, object]) -> Quote:
+    ohlc = _object(row.get("ohlc"))
+    depth = _object(row.get("depth"))
+    return Quote(
+        instrument=f"{_text(row.get('exchange'))}|{_text(row.get('exchange_token'))}",
+        symbol=_text(row.get("display_symbol")),
+        last_update_time=_time(row.get("lstup_time")),
+        last_price=_number(row.get("ltp")),
+        last_quantity=_whole(row.get("last_traded_quantity")),
+        open=_number(ohlc.get("open")),
+        high=_number(ohlc.get("high")),
+        low=_number(ohlc.get("low")),
+        close=_number(ohlc.get("close")),
+        change=_number(row.get("change")),
+        change_percent=_number(row.get("per_change")),
+        average_price=_number(row.get("avg_cost")),
+        volume=_whole(row.get("last_volume")),
+        total_buy_quantity=_whole(row.get("total_buy")),
+        total_sell_quantity=_whole(row.get("total_sell")),
+        open_interest=_whole(row.get("open_int")),
+        lower_circuit=_number(row.get("low_price_range")),
+        upper_circuit=_number(row.get("high_price_range")),
+        year_high=_number(row.get("year_high")),
+        year_low=_number(row.get("year_low")),
+        bids=_depth(depth.get("buy")),
+        asks=_depth(depth.get("sell")),
+    )
+
+
+def _depth(rows: object) -> tuple[DepthRow, ...]:
+    """Levels without quantity are how the broker fills up to five."""
+    if not isinstance(rows, list):
+        return ()
+    levels = []
+    for row in map(_object, rows):
+        price, quantity = _number(row.get("price")), _whole(row.get("quantity"))
+        if price is not None and quantity:
+            levels.append(DepthRow(quantity, price, _whole(row.get("orders")) or 0))
+    return tuple(levels)
+
+
+# --- expiries and chains ----------------------------------------------------------------------
+
+
+def read_expiries(answer: Answer) -> list[date]:
+    """`GET /market-data/1.0/watchlist/expiries`, ascending.
+
+    Raises ProtocolError that names what is no date.
+    """
+    listed = read_object(answer).get("expiries")
+    if not isinstance(listed, list):
+        raise failure(answer)
+    days = set()
+    for text in listed:
+        day = _date(text)
+        if day is None:
+            raise ProtocolError(
+                f"expiry {reprlib.repr(text)} is not a date such as 2026-06-25",
+                status=answer.status,
+            )
+        days.add(day)
+    return sorted(days)
+
+
+def read_options(
+    answer: Answer, *, segment: str, underlying: str, expiry: date | None
+) -> OptionChain:
+    """`GET /market-data/1.0/watchlist/option-chain` of options.
+
+    Raises ProtocolError that names an option without instrument or strike.
+    """
+    content, common = _chain(answer, ("call", "put"))
+    sides: dict[str, dict[float, OptionQuote]] = {"call": {}, "put": {}}
+    for side, options in sides.items():
+        for number, row in enumerate(_rows(content.get(side), answer), start=1):
+            identity = _object(row.get("instrument") or row.get("inst"))
+            strike = _number(identity.get("strikePrice"))
+            instrument = _text(identity.get("neoSymbol"))
+            if strike is None or not instrument:
+                raise ProtocolError(
+                    f"{side} {number} has no instrument and strike: {reprlib.repr(identity)}",
+                    status=answer.status,
+                )
+            option = OptionQuote(
+                instrument=instrument,
+                symbol=_text(identity.get("symbol")),
+                moneyness=_text(identity.get("moneyness")),
+                **_figures(row),
+            )
+            options.setdefault(strike, option)
+    calls, puts = sides.values()
+    return OptionChain(
+        segment=_text(common.get("exSeg")) or segment,
+        underlying=_text(common.get("unlSymbol")) or underlying,
+        expiry=_date(common.get("expiryDt")) or expiry,
+        lot_size=_whole(common.get("mktLot")),
+        multiplier=_number(common.get("multiplier")),
+        rows=[
+            ChainRow(strike, calls.get(strike), puts.get(strike))
+            for strike in sorted(calls.keys() | puts.keys())
+        ],
+    )
+
+
+def read_futures(answer: Answer, *, segment: str, underlying: str) -> FuturesChain:
+    """`GET /market-data/1.0/watchlist/option-chain` of futures.
+
+    Raises ProtocolError that names a contract without instrument.
+    """
+    content, common = _chain(answer, ("fut",))
+    futures = []
+    for number, row in enumerate(_rows(content.get("fut"), answer), start=1):
+        identity = _object(row.get("inst") or row.get("instrument"))
+        instrument = _text(identity.get("neoSymbol"))
+        if not instrument:
+            raise ProtocolError(
+                f"future {number} has no instrument: {reprlib.repr(identity)}",
+                status=answer.status,
+            )
+        futures.append(
+            FutureQuote(
+                instrument=instrument,
+                symbol=_text(identity.get("symbol")),
+                expiry=_date(identity.get("expiryDt")),
+                **_figures(row),
+            )
+        )
+    return FuturesChain(
+        segment=_text(common.get("exSeg")) or segment,
+        underlying=_text(common.get("unlSymbol")) or underlying,
+        lot_size=_whole(common.get("mktLot")),
+        multiplier=_number(common.get("multiplier")),
+        rows=sorted(futures, key=lambda future: future.expiry or date.max),
+    )
+
+
+def _chain(
+    answer: Answer, parts: tuple[str, ...]
+) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    content = read_object(answer)
+    if "common_data" not in content and not any(part in content for part in parts):
+        raise failure(answer)
+    return content, _object(content.get("common_data"))
+
+
+def _rows(rows: object, answer: Answer) -> Iterator[Mapping[str, object]]:
+    if rows is None:
+        return
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ProtocolError("the chain is not a list of objects", status=answer.status)
+    yield from rows
+
+
+def _figures(row: Mapping[str, object]) -> dict[str, Any]:
+    """Prices and open interest of a contract. Options have whole names, futures short ones."""
+    quote = _object(row.get("quote"))
+    interest = _object(row.get("openInterest") or row.get("oi"))
+    return {
+        "last_price": _number(quote.get("ltp")),
+        "open": _number(quote.get("open", quote.get("o"))),
+        "high": _number(quote.get("high", quote.get("h"))),
+        "low": _number(quote.get("low", quote.get("l"))),
+        "previous_close": _number(quote.get("prevClose", quote.get("pc"))),
+        "close": _number(quote.get("close", quote.get("c"))),
+        "volume": _whole(quote.get("volume", quote.get("vol"))),
+        "open_interest": _whole(interest.get("current", interest.get("cur"))),
+        "previous_open_interest": _whole(interest.get("previous", interest.get("prev"))),
+        "open_interest_change": _whole(interest.get("change", interest.get("chg"))),
+        "open_interest_change_percent": _number(interest.get("changePct", interest.get("chgPct"))),
+    }
+
+
+# --- candles ----------------------------------------------------------------------------------
+
+
+class _CandleData(msgspec.Struct):
+    candles: list[msgspec.Raw] | None
+
+
+class _CandleAnswer(msgspec.Struct):
+    data: _CandleData
+    status: str = "success"
+
+
+class _CandleRow(msgspec.Struct, array_like=True, gc=False):
+    time: str
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: int | None = None
+    open_interest: int | None = None
+
+
+_CANDLE_ANSWER = msgspec.json.Decoder(_CandleAnswer, strict=False)
+_NO_DATA = re.compile("no data|data not found", re.IGNORECASE)
+_CANDLE_ROWS = msgspec.json.Decoder(list[_CandleRow], strict=False)
+
+
+def read_candle_rows(answer: Answer) -> list[msgspec.Raw]:
+    """`GET /market-data/1.0/historical/details`: the rows, not decoded yet, for they are many."""
+    if 200 <= answer.status < 300:
+        try:
+            content = _CANDLE_ANSWER.decode(answer.body)
+        except UNREADABLE:
+            pass
+        else:
+            if content.status.strip().lower() in ("success", "ok"):
+                return content.data.candles or []
+    error = failure(answer)
+    # How a window without a candle is answered is not documented; books say it in these words.
+    if isinstance(error, Rejected) and _NO_DATA.search(error.text):
+        return []
+    raise error
+
+
+def read_candles(rows: Sequence[msgspec.Raw]) -> list[CandleValues]:
+    """Decode rows. Raises ProtocolError that names the one that is no candle."""
+    try:
+        candles = _CANDLE_ROWS.decode(b"[" + b",".join(rows) + b"]")
+    except UNREADABLE:
+        candles = [_candle_row(row) for row in rows]
+    decoded = []
+    for candle, row in zip(candles, rows, strict=True):
+        prices = (candle.open, candle.high, candle.low, candle.close)
+        try:
+            start = datetime.fromisoformat(candle.time)
+            start = start.astimezone(IST) if start.tzinfo else start.replace(tzinfo=IST)
+        except (ValueError, OverflowError) as error:
+            raise _no_candle(row) from error
+        if not math.isfinite(sum(prices)):
+            raise _no_candle(row)
+        decoded.append((start, *prices, candle.volume, candle.open_interest))
+    return decoded
+
+
+def _candle_row(raw: msgspec.Raw) -> _CandleRow:
+    """A row of which some figure is not as documented."""
+    try:
+        row = msgspec.json.decode(raw)
+    except UNREADABLE as error:
+        raise _no_candle(raw) from error
+    if not isinstance(row, list) or len(row) < 5 or not isinstance(row[0], str):
+        raise _no_candle(raw)
+    open_, high, low, close = map(_number, row[1:5])
+    if open_ is None or high is None or low is None or close is None:
+        raise _no_candle(raw)
+    volume, interest, *_ = (*map(_whole, row[5:7]), None, None)
+    return _CandleRow(row[0], open_, high, low, close, volume, interest)
+
+
+def _no_candle(row: msgspec.Raw) -> ProtocolError:
+    text = bytes(row).decode("utf-8", "replace")
+    return ProtocolError(
+        f"{reprlib.repr(text)} is no candle: must be time, open, high, low, close, volume, "
+        "open interest"
+    )
+
+
+class CandleJoiner:
+    """Puts the candles of windows together: ascending, and no time twice."""
+
+    def __init__(self, instrument: str, interval: Interval) -> None:
+        self.candles = Candles(
+            instrument=instrument,
+            interval=interval,
+            time=[],
+            open=[],
+            high=[],
+            low=[],
+            close=[],
+            volume=[],
+            open_interest=[],
+        )
+        self._is_weekly = interval is Interval.WEEK
+
+    def add(self, rows: list[CandleValues], window: Window) -> None:
+        """Take what the answer for a window held; windows come in order.
+
+        What lies outside of the window belongs to another one. Only a week may be dated before
+        its window's first day: then its time tells whether it is there already.
+        """
+        times = [row[0] for row in rows]
+        if any(this >= following for this, following in pairwise(times)):
+            rows = sorted({row[0]: row for row in reversed(rows)}.values())
+            times = [row[0] for row in rows]
+        if self._is_weekly:
+            before = self.candles.time
+            start = bisect_right(times, before[-1]) if before else 0
+            end = len(times)
+        else:
+            first, last = window
+            start = bisect_left(times, datetime.combine(first, time.min, IST))
+            end = bisect_right(times, datetime.combine(last, time.max, IST))
+        values = zip(*rows[start:end], strict=True)
+        for column, new in zip(self.candles.columns.values(), values, strict=False):
+            column.extend(new)
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def _parse(answer: Answer) -> object:
+    if not 200 <= answer.status < 300:
+        raise failure(answer)
+    try:
+        return msgspec.json.decode(answer.body)
+    except UNREADABLE as error:
+        raise failure(answer) from error
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, str):
+        value = value.strip()
+    try:
+        number = msgspec.convert(value, float, strict=False)
+    except (msgspec.ValidationError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _whole(value: object) -> int | None:
+    """Quantities come as `550`, now and then as `550.0`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        value = value.strip()
+    try:
+        return msgspec.convert(value, int, strict=False)
+    except (msgspec.ValidationError, OverflowError):
+        number = _number(value)
+        return int(number) if number is not None and number.is_integer() else None
+
+
+_MONTHS: Final = (
+    *("JAN", "FEB", "MAR", "APR", "MAY", "JUN"),
+    *("JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
+)
+
+_LATEST: Final = 253_402_300_799
+"""Last second of the year 9999; nothing later is a time."""
+
+
+def _time(value: object) -> int | None:
+    seconds = _whole(value)
+    return seconds if seconds is not None and 0 < seconds < _LATEST else None
+
+
+def _date(value: object) -> date | None:
+    """`2026-06-23`, or `31-JUL-2026` as futures have it."""
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    try:
+        day, month, year = text.split("-")
+        if month.isalpha():
+            return date(int(year), _MONTHS.index(month.upper()) + 1, int(day))
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
