@@ -402,6 +402,30 @@ async def test_messages_that_name_an_instrument_less_clearly_still_end_in_the_tr
 
 
 @in_virtual_time
+async def test_a_name_that_two_series_share_names_neither() -> None:
+    broker = Broker()
+    for symbol in ("ITBEES-EQ", "ITBEES-BE"):
+        broker.trade(symbol, "CNC", "B", 10)
+    async with started(broker) as live:
+        _, (kind, message) = broker.trade("ITBEES-BE", "CNC", "B", 5)
+        broker.feed.say(kind, {k: v for k, v in message.items() if k not in ("trdSym", "tok")})
+        await live.wait(lambda live: live.is_current, timeout=5)
+        agrees(live, broker.truth())
+
+
+@in_virtual_time
+async def test_a_first_trade_while_the_report_is_on_its_way_is_not_forgotten() -> None:
+    broker = Broker(latency=0.5)
+    async with started(broker) as live:
+        live.refresh()
+        await asyncio.sleep(PATIENCE + 0.1)
+        _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 5)  # the report left before
+        broker.feed.say(kind, message)
+        await live.wait(lambda live: live.is_current, timeout=30)
+        agrees(live, broker.truth())
+
+
+@in_virtual_time
 async def test_many_unclear_messages_share_readings() -> None:
     broker = Broker(latency=0.1)
     broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
