@@ -15,8 +15,6 @@ from collections import deque
 from typing import cast
 from urllib.parse import urlsplit
 
-from aiolimiter import AsyncLimiter
-
 from neo_async.config import PoolLimits
 from neo_async.errors import NotSent, UsageError
 from neo_async.model.answer import Answer
@@ -27,6 +25,12 @@ from neo_async.transport.limiter import Kind, Limiter
 log = logging.getLogger(__name__)
 
 ROUND_TRIPS_KEPT = 1000
+
+SHORT_LIFE = 1.0
+"""Seconds; a connection lost sooner, and without a request, was not wanted by the server."""
+
+TRIES = 3
+"""Connections that one request waits for, when each is lost before it can be used."""
 
 
 class Lane:
@@ -47,20 +51,20 @@ class Lane:
         secure = parts.scheme == "https"
         self._host = parts.hostname
         self._port = parts.port or (443 if secure else 80)
+        self._server = f"{self._host}:{self._port}"
         self._tls = (tls or ssl.create_default_context()) if secure else None
         self.host_header = parts.netloc.rpartition("@")[2]
         self._limiter = limiter
         self._pool = pool
         self._connect_timeout = connect_timeout
         self._idle: list[Connection] = []
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, float] = {}  # when each was opened, on the loop's clock
         self._connecting: set[asyncio.Task[None]] = set()
         self._waiters: tuple[deque[asyncio.Future[Connection]], ...] = tuple(deque() for _ in Kind)
         self._keeper: asyncio.Task[None] | None = None
         self._closing = False
         self._changed = asyncio.Event()
-        # A server that accepts and closes at once must not be hammered.
-        self._reopenings = AsyncLimiter(pool.maximum, 1.0)
+        self._short_lives = 0
         self.opened = 0
         """Connections opened so far."""
         self.round_trips: deque[tuple[Kind, float]] = deque(maxlen=ROUND_TRIPS_KEPT)
@@ -68,16 +72,22 @@ class Lane:
 
     async def open(self) -> None:
         """Open the warm connections. Raises NotSent when not even one can be made."""
-        results = await asyncio.gather(
-            *(self._connect() for _ in range(self._pool.warm)), return_exceptions=True
-        )
+        tasks = [self._start_connecting() for _ in range(self._pool.warm)]
+        try:
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        except asyncio.CancelledError:
+            await self.close()
+            raise
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures and not self._open:
             raise failures[0]
         self._keeper = asyncio.create_task(self._keep_warm(), name="order lane: keep warm")
 
     async def close(self) -> None:
-        """Let requests in flight end (their deadlines bound that), then close everything."""
+        """Let requests in flight end (their deadlines bound that), then close everything.
+
+        Cancelling it closes at once.
+        """
         self._closing = True
         tasks = [*self._connecting]
         if self._keeper is not None:
@@ -89,9 +99,13 @@ class Lane:
             waiter.set_exception(NotSent("the order lane was closed"))
         for connection in self._idle:
             connection.close()
-        while self._open:
-            self._changed.clear()
-            await self._changed.wait()
+        try:
+            while self._open:
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            for connection in self._open:
+                connection.close()
 
     async def request(self, kind: Kind, data: bytes, timeout: float) -> Answer:
         """Send one whole HTTP request as soon as the limiter and a connection allow.
@@ -111,7 +125,7 @@ class Lane:
         busy = len(self._open) - len(self._idle)
         waiting = sum(len(queue) for queue in self._waiters)
         return (
-            f"<Lane {self._host}:{self._port} {len(self._idle)} idle, {busy} busy, "
+            f"<Lane {self._server} {len(self._idle)} idle, {busy} busy, "
             f"{len(self._connecting)} connecting, {waiting} waiting>"
         )
 
@@ -128,6 +142,7 @@ class Lane:
         The start is moved to the moment in which the connection is there: time spent on a
         handshake would let two requests arrive closer together than the limit allows.
         """
+        tries = 0
         while True:
             if self._closing:
                 self._limiter.give_back(kind, started)
@@ -151,30 +166,41 @@ class Lane:
                 started = await self._limiter.acquire(kind)
                 if (idle := self._take_idle()) is not None:
                     return idle
-            elif restarted is not None:
-                started = restarted
+            else:
+                tries += 1
+                if tries == TRIES:
+                    self._limiter.give_back(kind, started if restarted is None else restarted)
+                    raise NotSent(f"{self._server} closes connections as soon as they are open")
+                if restarted is not None:
+                    started = restarted
 
     def _grow(self) -> None:
         """Open as many connections as somebody waits for, up to the limit."""
         waiting = sum(1 for queue in self._waiters for waiter in queue if not waiter.done())
         size = len(self._open) + len(self._connecting)
         for _ in range(min(waiting - len(self._connecting), self._pool.maximum - size)):
-            task = asyncio.create_task(self._connect_for_waiter(), name="order lane: connect")
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            self._start_connecting()
 
-    async def _connect_for_waiter(self) -> None:
-        try:
-            await self._connect()
-        except NotSent as error:
-            waiter = self._next_waiter()
-            if waiter is not None:
-                waiter.set_exception(error)
+    def _start_connecting(self) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._connect(), name="order lane: connect")
+        self._connecting.add(task)
+        task.add_done_callback(self._done_connecting)
+        return task
+
+    def _done_connecting(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        self._changed.set()
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and (waiter := self._next_waiter()) is not None:
+            waiter.set_exception(error)
+        if not self._closing:
+            self._grow()  # somebody may have come who still counted on this one
 
     async def _connect(self) -> None:
         """Open one connection; it announces itself as idle."""
         loop = asyncio.get_running_loop()
-        server = f"{self._host}:{self._port}"
         try:
             async with asyncio.timeout(self._connect_timeout):
                 transport, connection = await loop.create_connection(
@@ -185,32 +211,40 @@ class Lane:
                 )
         except TimeoutError as error:
             raise NotSent(
-                f"no connection to {server} within {self._connect_timeout:g} s"
+                f"no connection to {self._server} within {self._connect_timeout:g} s"
             ) from error
         except OSError as error:  # ssl.SSLError is one
-            raise NotSent(f"cannot connect to {server}: {error}") from error
+            raise NotSent(f"cannot connect to {self._server}: {error}") from error
+        if transport.is_closing():
+            raise NotSent(f"{self._server} closed the connection as soon as it was open")
         _keep_alive(transport.get_extra_info("socket"))
         self.opened += 1
-        self._open.add(connection)
+        self._open[connection] = loop.time()
         self._now_idle(connection)
 
     async def _keep_warm(self) -> None:
-        """Replace the connections that the server closes, for ever."""
-        failures = 0
+        """Replace the connections that the server closes, for ever; but do not hammer a server
+        that refuses them, or accepts them and closes them at once."""
+        failures, reason = 0, ""
         while True:
-            if len(self._open) + len(self._connecting) >= self._pool.warm:
+            if self._is_warm():
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            await self._reopenings.acquire()
-            try:
-                await self._connect()
-                failures = 0
-            except NotSent as error:
-                failures += 1
-                delay = backoff(failures, base=0.1, cap=10.0)
-                log.warning("order lane: %s; next try in %.1f s", error, delay)
+            if failures or self._short_lives:
+                delay = backoff(failures + self._short_lives, base=0.1, cap=10.0)
+                reason = reason or f"{self._server} closes connections as soon as they are open"
+                log.warning("order lane: %s; next try in %.1f s", reason, delay)
                 await asyncio.sleep(delay)
+                if self._is_warm():
+                    continue
+            task = self._start_connecting()
+            await asyncio.wait([task])
+            error = task.exception()
+            failures, reason = (0, "") if error is None else (failures + 1, str(error))
+
+    def _is_warm(self) -> bool:
+        return len(self._open) + len(self._connecting) >= self._pool.warm
 
     def _now_idle(self, connection: Connection) -> None:
         if self._closing:
@@ -223,7 +257,11 @@ class Lane:
             self._idle.append(connection)
 
     def _now_lost(self, connection: Connection) -> None:
-        self._open.discard(connection)
+        opened = self._open.pop(connection, None)
+        if opened is not None:
+            now = asyncio.get_running_loop().time()
+            is_short = not connection.requests and now - opened < SHORT_LIFE
+            self._short_lives = self._short_lives + 1 if is_short else 0
         if connection in self._idle:
             self._idle.remove(connection)
         self._changed.set()

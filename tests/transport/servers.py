@@ -7,7 +7,6 @@ import contextlib
 import socket
 import ssl
 import struct
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -45,7 +44,7 @@ class Peer:
         except (asyncio.IncompleteReadError, OSError) as error:
             raise EOFError from error
         self.requests += 1
-        self.server.arrivals.append((time.monotonic(), body))
+        self.server.arrivals.append((asyncio.get_running_loop().time(), body))
         return body
 
     def send(self, data: bytes) -> None:
@@ -74,7 +73,7 @@ class Server:
         """Every connection ever accepted."""
         self.open: set[Peer] = set()
         self.arrivals: list[tuple[float, bytes]] = []
-        """When (on the monotonic clock) which request body arrived."""
+        """When (on the loop's clock) which request body arrived."""
 
     @property
     def most_recent(self) -> Peer:

@@ -6,67 +6,27 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from neo_async.config import PoolLimits, RateLimits
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
 from neo_async.transport.connection import MAX_BODY, Connection
 from neo_async.transport.lane import Lane
-from neo_async.transport.limiter import Kind, Limiter
+from tests.transport.lanes import assert_usable, lane_to, send
 from tests.transport.servers import (
-    AUTHORITY,
     Peer,
-    Script,
-    Server,
     answering,
     echo,
     never,
     reply,
     request,
-    serving,
-    trust,
     until,
 )
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
 BODY = b'{"nOrdNo":"250720000007242","stat":"Ok","stCode":200}'
-UNLIMITED = RateLimits(orders=10_000, total=10_000)
-
-
-@asynccontextmanager
-async def lane_to(
-    script: Script, *, tls: bool = False, warm: int = 1, maximum: int = 4
-) -> AsyncIterator[tuple[Lane, Server]]:
-    """A warm lane to a server with this script, and the server."""
-    authority = AUTHORITY if tls else None
-    async with serving(script, tls=authority) as server:
-        lane = Lane(
-            server.url,
-            Limiter(UNLIMITED),
-            PoolLimits(warm=warm, maximum=maximum),
-            connect_timeout=2.0,
-            tls=trust(AUTHORITY) if tls else None,
-        )
-        await lane.open()
-        try:
-            yield lane, server
-        finally:
-            async with asyncio.timeout(5):
-                await lane.close()
-
-
-async def send(lane: Lane, body: bytes = b"x", *, within: float = 5.0):
-    return await lane.request(Kind.PLACE, request(body), within)
-
-
-async def assert_usable(lane: Lane) -> None:
-    answer = await send(lane, b"still alive")
-    assert (answer.status, answer.body) == (200, b"still alive")
 
 
 # --- answers that are fine, whatever they look like -------------------------------------------

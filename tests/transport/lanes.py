@@ -1,0 +1,53 @@
+"""Warm lanes for tests, each with a server of its own at the far end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from neo_async.config import PoolLimits, RateLimits
+from neo_async.model.answer import Answer
+from neo_async.transport.lane import Lane
+from neo_async.transport.limiter import Kind, Limiter
+from tests.transport.servers import AUTHORITY, Script, Server, request, serving, trust
+
+UNLIMITED = RateLimits(orders=10_000, total=10_000)
+
+
+@asynccontextmanager
+async def lane_to(
+    script: Script,
+    *,
+    tls: bool = False,
+    warm: int = 1,
+    maximum: int = 4,
+    limiter: Limiter | None = None,
+) -> AsyncIterator[tuple[Lane, Server]]:
+    """A warm lane to a server with this script, and the server."""
+    authority = AUTHORITY if tls else None
+    async with serving(script, tls=authority) as server:
+        lane = Lane(
+            server.url,
+            limiter or Limiter(UNLIMITED),
+            PoolLimits(warm=warm, maximum=maximum),
+            connect_timeout=2.0,
+            tls=trust(AUTHORITY) if tls else None,
+        )
+        await lane.open()
+        try:
+            yield lane, server
+        finally:
+            async with asyncio.timeout(5):
+                await lane.close()
+
+
+async def send(
+    lane: Lane, body: bytes = b"x", *, within: float = 5.0, kind: Kind = Kind.PLACE
+) -> Answer:
+    return await lane.request(kind, request(body), within)
+
+
+async def assert_usable(lane: Lane) -> None:
+    answer = await send(lane, b"still alive")
+    assert (answer.status, answer.body) == (200, b"still alive")

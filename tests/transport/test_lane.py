@@ -1,0 +1,511 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import warnings
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neo_async.config import PoolLimits, RateLimits
+from neo_async.errors import AnswerLost, NotSent, UsageError
+from neo_async.transport.lane import Lane
+from neo_async.transport.limiter import Kind, Limiter
+from tests.transport.lanes import UNLIMITED, assert_usable, lane_to, send
+from tests.transport.servers import (
+    AUTHORITY,
+    Peer,
+    echo,
+    never,
+    reply,
+    request,
+    serving,
+    trust,
+    until,
+)
+from tests.virtual_time import in_virtual_time
+
+both_loops = pytest.mark.usefixtures("loop_factory")
+
+
+def new_lane(url: str, *, warm: int = 1, maximum: int = 4, **options) -> Lane:
+    options = {"connect_timeout": 1.0} | options
+    return Lane(url, Limiter(UNLIMITED), PoolLimits(warm=warm, maximum=maximum), **options)
+
+
+async def closed_port() -> int:
+    """A port on which nobody listens."""
+    async with serving(echo) as server:
+        return int(server.url.rpartition(":")[2])
+
+
+class Held:
+    """A script that answers a request when told to, and not before."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Event] = []
+
+    async def __call__(self, peer: Peer) -> None:
+        while True:
+            body = await peer.take()
+            go = asyncio.Event()
+            self.waiting.append(go)
+            await go.wait()
+            peer.send(reply(body))
+
+    async def answer_all(self) -> None:
+        """Until nobody has asked for a while."""
+        while self.waiting:
+            for go in self.waiting:
+                go.set()
+            self.waiting.clear()
+            await asyncio.sleep(0.005)
+
+
+# --- opening ----------------------------------------------------------------------------------
+
+
+@both_loops
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_the_warm_connections_are_there_before_the_first_request(tls):
+    async with lane_to(echo, tls=tls, warm=3) as (lane, server):
+        await until(lambda: len(server.open) == 3)
+        assert lane.opened == 3
+        await assert_usable(lane)
+        assert lane.opened == 3
+
+
+@both_loops
+async def test_nobody_listening_is_not_sent():
+    port = await closed_port()
+    with pytest.raises(NotSent, match=f"cannot connect to 127.0.0.1:{port}"):
+        await new_lane(f"http://127.0.0.1:{port}", warm=2).open()
+
+
+@both_loops
+async def test_a_certificate_of_an_unknown_authority_is_not_sent():
+    async with serving(echo, tls=AUTHORITY) as server:
+        with pytest.raises(NotSent, match="certificate verify failed"):
+            await new_lane(server.url).open()
+
+
+@both_loops
+async def test_a_server_that_never_shakes_hands_is_not_sent_in_time():
+    async with serving(never) as server:
+        lane = new_lane(
+            server.url.replace("http:", "https:"), connect_timeout=0.05, tls=trust(AUTHORITY)
+        )
+        with pytest.raises(NotSent, match=r"no connection to 127.0.0.1:\d+ within 0\.05 s"):
+            await lane.open()
+
+
+@both_loops
+async def test_one_warm_connection_is_enough_to_open():
+    async with serving(echo) as server:
+        lane = new_lane(server.url, warm=2)
+        connect, attempts = lane._connect, []
+
+        async def fail_once() -> None:
+            attempts.append(1)
+            if len(attempts) == 1:
+                raise NotSent("no")
+            await connect()
+
+        lane._connect = fail_once
+        await lane.open()
+        await assert_usable(lane)
+        await until(lambda: len(lane._idle) == 2)
+        await lane.close()
+
+
+@both_loops
+async def test_giving_up_opening_leaves_no_connection():
+    async with serving(echo) as server:
+        lane = new_lane(server.url, warm=2, connect_timeout=30)
+        connect, attempts = lane._connect, []
+
+        async def slow_after_the_first() -> None:
+            attempts.append(1)
+            if len(attempts) > 1:
+                await asyncio.sleep(30)
+            await connect()
+
+        lane._connect = slow_after_the_first
+        opening = asyncio.create_task(lane.open())
+        await until(lambda: server.open)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        await until(lambda: not server.open)
+        assert opening.cancelled()
+
+
+def test_an_address_without_a_host_is_refused():
+    with pytest.raises(UsageError, match="has no host"):
+        new_lane("localhost:8080")
+
+
+# --- connections that go ----------------------------------------------------------------------
+
+
+@both_loops
+async def test_connections_that_the_server_closes_are_opened_again():
+    async with lane_to(echo, warm=2) as (lane, server):
+        for _ in range(3):
+            await assert_usable(lane)
+        for peer in list(server.open):
+            peer.close()
+        await until(lambda: len(server.peers) == 4 and len(server.open) == 2, seconds=8)
+        await assert_usable(lane)
+
+
+@both_loops
+async def test_a_warm_lane_is_restored_after_the_server_was_away():
+    async with lane_to(echo, warm=2) as (lane, server):
+        refused = asyncio.Event()
+        connect = lane._connect
+
+        async def refuse() -> None:
+            refused.set()
+            raise NotSent("away")
+
+        lane._connect = refuse
+        for peer in list(server.open):
+            peer.close()
+        await until(lambda: not lane._open)
+        # A request that fails meanwhile has no part in restoring the rest.
+        with pytest.raises(NotSent, match="away"):
+            await send(lane)
+        await refused.wait()
+        lane._connect = connect
+        await until(lambda: len(lane._idle) == 2, seconds=8)
+
+
+@both_loops
+async def test_a_request_while_nobody_listens_is_not_sent_and_gives_its_start_back():
+    limiter = Limiter(RateLimits(orders=1, total=1))
+    async with serving(echo) as server:
+        lane = Lane(server.url, limiter, PoolLimits(warm=1, maximum=1), connect_timeout=1.0)
+        await lane.open()
+    await until(lambda: not lane._open)
+    for _ in range(3):  # at once: nothing was sent
+        with pytest.raises(NotSent):
+            await send(lane)
+    assert limiter.starts == [0, 0, 0, 0]
+    await lane.close()
+
+
+@both_loops
+async def test_a_server_that_accepts_and_closes_at_once_is_not_hammered():
+    async def close_at_once(peer: Peer) -> None:
+        peer.close()
+
+    async with serving(close_at_once) as server:
+        lane = new_lane(server.url, warm=2, maximum=16)
+        try:
+            await lane.open()
+        except NotSent:
+            return
+        await asyncio.sleep(0.5)
+        assert len(server.peers) <= 12
+        for _ in range(5):
+            with pytest.raises((NotSent, AnswerLost)):
+                await send(lane)
+        assert len(server.peers) <= 12 + 5 * 3
+        await lane.close()
+
+
+@both_loops
+async def test_a_request_does_not_wait_for_ever_for_a_connection_that_lives():
+    async with lane_to(echo) as (lane, _):
+        connect = lane._connect
+
+        async def stillborn() -> None:
+            await connect()
+            for connection in lane._open:
+                connection.close()
+
+        lane._connect = stillborn
+        next(iter(lane._open)).close()
+        async with asyncio.timeout(5):
+            with pytest.raises(NotSent, match="as soon as they are open"):
+                await send(lane)
+
+
+# --- the pool ---------------------------------------------------------------------------------
+
+
+@both_loops
+async def test_the_connection_used_last_is_used_next():
+    async with lane_to(echo, warm=3) as (lane, server):
+        for _ in range(10):
+            await assert_usable(lane)
+        assert sorted(peer.requests for peer in server.peers) == [0, 0, 10]
+
+
+@both_loops
+async def test_the_pool_grows_by_those_who_wait_and_not_beyond_its_limit():
+    held = Held()
+    async with lane_to(held, warm=1, maximum=3) as (lane, server):
+        requests = []
+        for waiting, connections in ((1, 1), (2, 2), (3, 3), (5, 3)):
+            while len(requests) < waiting:
+                requests.append(asyncio.create_task(send(lane)))
+            await until(lambda n=connections: len(held.waiting) == n)
+            await asyncio.sleep(0.01)
+            assert len(server.open) == len(server.peers) == connections
+        assert repr(lane).endswith("0 idle, 3 busy, 0 connecting, 2 waiting>")
+        await held.answer_all()
+        await asyncio.gather(*requests)
+        assert repr(lane).endswith("3 idle, 0 busy, 0 connecting, 0 waiting>")
+
+
+class Load:
+    """Callers that come, wait, give up and are answered, against a lane."""
+
+    def __init__(self, callers: list[tuple[float, float, float | None]]) -> None:
+        self.callers = callers
+
+    async def run(self, maximum: int) -> None:
+        async def slow(peer: Peer) -> None:
+            while True:
+                body = await peer.take()
+                await asyncio.sleep(float(body.partition(b" ")[2]))
+                peer.send(reply(body))
+
+        async with lane_to(slow, warm=1, maximum=maximum) as (lane, _):
+            connect, most = lane._connect, 0
+
+            async def watched_connect() -> None:
+                nonlocal most
+                most = max(most, len(lane._open) + len(lane._connecting))
+                await asyncio.sleep(0.01)
+                await connect()
+
+            lane._connect = watched_connect
+
+            async def caller(number: int, at: float, takes: float, patience: float | None) -> None:
+                await asyncio.sleep(at)
+                body = b"%d %f" % (number, takes)
+                async with asyncio.timeout(patience):
+                    assert (await send(lane, body, within=60)).body == body
+
+            results = await asyncio.gather(
+                *(caller(number, *times) for number, times in enumerate(self.callers)),
+                return_exceptions=True,
+            )
+            for (_, _, patience), result in zip(self.callers, results, strict=True):
+                assert result is None or (isinstance(result, TimeoutError) and patience is not None)
+            assert most <= maximum
+            await until(lambda: not lane._connecting)
+            assert len(lane._idle) == len(lane._open) <= maximum
+            assert not any(not waiter.done() for queue in lane._waiters for waiter in queue), (
+                "a waiter was left behind"
+            )
+
+
+moments = st.integers(0, 20).map(lambda hundredths: hundredths / 100)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(moments, moments, st.none() | moments), min_size=1, max_size=25),
+    st.integers(1, 5),
+)
+def test_the_pool_keeps_its_limit_and_serves_everybody_under_any_load(callers, maximum):
+    in_virtual_time(Load(callers).run)(maximum)
+
+
+@both_loops
+async def test_kinds_are_served_in_order_when_connections_are_scarce():
+    held = Held()
+    async with lane_to(held, maximum=1) as (lane, server):
+        first = asyncio.create_task(send(lane, b"first"))
+        await until(lambda: held.waiting)
+        kinds = [Kind.PLACE, Kind.CANCEL, Kind.MODIFY, Kind.PLACE, Kind.CANCEL]
+        tasks = [
+            asyncio.create_task(send(lane, kind.name.encode() + b"%d" % number, kind=kind))
+            for number, kind in enumerate(kinds)
+        ]
+        await asyncio.sleep(0)
+        await held.answer_all()
+        await asyncio.gather(first, *tasks)
+        assert [body for _, body in server.arrivals] == [
+            b"first",
+            b"CANCEL1",
+            b"CANCEL4",
+            b"MODIFY2",
+            b"PLACE0",
+            b"PLACE3",
+        ]
+
+
+@both_loops
+async def test_a_cancelled_waiter_takes_no_connection_with_it():
+    held = Held()
+    async with lane_to(held, maximum=1) as (lane, _):
+        first, second, third = (asyncio.create_task(send(lane)) for _ in range(3))
+        await until(lambda: held.waiting)
+        second.cancel()
+        await held.answer_all()
+        await asyncio.gather(first, third)
+        assert len(lane._idle) == len(lane._open) == 1
+
+
+@both_loops
+async def test_a_waiter_cancelled_just_as_it_gets_a_connection_hands_it_on():
+    async with lane_to(never, maximum=1) as (lane, _):
+        first = asyncio.create_task(send(lane))
+        connection = next(iter(lane._open))
+        await until(lambda: connection.requests == 1)
+        second, third = (asyncio.create_task(send(lane)) for _ in range(2))
+        await asyncio.sleep(0)
+        connection.data_received(reply(b""))  # the second has the connection, and sleeps
+        second.cancel()
+        await until(lambda: connection.requests == 2)
+        connection.data_received(reply(b"to the third"))
+        assert (await third).body == b"to the third"
+        await first
+        assert second.cancelled()
+
+
+@both_loops
+async def test_whoever_comes_while_a_connection_is_being_counted_gets_one_of_his_own():
+    """The connection is open, its task not yet done: it must not count for the next one too."""
+    async with lane_to(never, maximum=3) as (lane, server):
+        tasks = [asyncio.create_task(send(lane))]
+        await until(lambda: len(server.arrivals) == 1)
+        connect = lane._connect
+
+        async def connect_and_one_more() -> None:
+            lane._connect = connect
+            await connect()
+            tasks.append(asyncio.create_task(send(lane)))
+            await asyncio.sleep(0)
+
+        lane._connect = connect_and_one_more
+        tasks.append(asyncio.create_task(send(lane)))
+        await until(lambda: len(server.arrivals) == 3)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# --- closing ----------------------------------------------------------------------------------
+
+
+@both_loops
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_closing_lets_requests_in_flight_end(tls):
+    held = Held()
+    async with lane_to(held, tls=tls) as (lane, server):
+        task = asyncio.create_task(send(lane, b"on its way"))
+        await until(lambda: held.waiting)
+        closing = asyncio.create_task(lane.close())
+        await asyncio.sleep(0.01)
+        assert not closing.done()
+        with pytest.raises(NotSent, match="the order lane was closed"):
+            await send(lane)
+        await held.answer_all()
+        assert (await task).body == b"on its way"
+        await closing
+        await until(lambda: not server.open)
+
+
+@both_loops
+async def test_closing_turns_away_those_who_wait_for_a_connection():
+    held = Held()
+    async with lane_to(held, maximum=1) as (lane, _):
+        first = asyncio.create_task(send(lane))
+        await until(lambda: held.waiting)
+        second = asyncio.create_task(send(lane))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(lane.close())
+        with pytest.raises(NotSent, match="the order lane was closed"):
+            await second
+        await held.answer_all()
+        await asyncio.gather(first, closing)
+
+
+@both_loops
+async def test_closing_waits_no_longer_than_the_deadlines_and_can_be_cut_short():
+    async with lane_to(never) as (lane, server):
+        task = asyncio.create_task(send(lane))
+        await until(lambda: server.arrivals)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await lane.close()
+        with pytest.raises(AnswerLost):
+            await task
+        await until(lambda: not server.open)
+
+
+@both_loops
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_nothing_is_left_after_closing(tls):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        async with lane_to(echo, tls=tls, warm=2) as (lane, server):
+            await asyncio.gather(*(send(lane) for _ in range(8)))
+            await lane.close()
+            await until(lambda: not server.open)
+            assert not lane._idle
+            assert repr(lane).endswith("0 idle, 0 busy, 0 connecting, 0 waiting>")
+        del lane
+        gc.collect()
+
+
+# --- lane and limiter -------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_slow_handshake_does_not_bring_arrivals_closer():
+    limiter = Limiter(RateLimits(orders=10, total=10), clock=asyncio.get_running_loop().time)
+    async with lane_to(echo, warm=1, maximum=20, limiter=limiter) as (lane, server):
+        connect, handshakes = lane._connect, 0
+
+        async def slow_connect() -> None:
+            nonlocal handshakes
+            handshakes += 1
+            await asyncio.sleep((0.9, 0.2, 1.3, 0.0, 0.6)[handshakes % 5])
+            await connect()
+
+        lane._connect = slow_connect
+        await asyncio.gather(*(send(lane, b"%d" % number) for number in range(45)))
+        assert handshakes >= 5
+        times = sorted(at for at, _ in server.arrivals)
+        assert len(times) == 45
+        assert all(
+            later - earlier >= 1.0 for earlier, later in zip(times, times[10:], strict=False)
+        )
+
+
+async def test_a_server_never_sees_more_than_the_limit_in_a_second():
+    """Real time, real TLS handshakes: what the server counts is what matters."""
+    async with serving(echo, tls=AUTHORITY) as server:
+        lane = Lane(
+            server.url,
+            Limiter(RateLimits(orders=10, total=10)),
+            PoolLimits(warm=1, maximum=16),
+            connect_timeout=2.0,
+            tls=trust(AUTHORITY),
+        )
+        await lane.open()
+        begin = time.monotonic()
+        await asyncio.gather(*(send(lane) for _ in range(22)))
+        assert time.monotonic() - begin < 2.5
+        await lane.close()
+        times = sorted(at for at, _ in server.arrivals)
+        assert all(
+            later - earlier >= 1.0 for earlier, later in zip(times, times[10:], strict=False)
+        )
+
+
+@both_loops
+async def test_round_trips_are_noted_by_kind():
+    async with lane_to(echo) as (lane, _):
+        await lane.request(Kind.CANCEL, request(), 1.0)
+        ((kind, seconds),) = lane.round_trips
+        assert kind is Kind.CANCEL
+        assert 0 < seconds < 1
