@@ -76,6 +76,45 @@ def test_orders_prints_a_table_for_each_measure_and_transport() -> None:
     assert output.count("| aiohttp_tuned ") == 2
 
 
+FEED_PEERS = {
+    "bare_loop",
+    "neo_async",
+    "neo_async_block",
+    "neo_async_batches",
+    "neo_async_callback",
+    "kotakneoapi",
+}
+
+
+def test_feed_measures_every_peer_at_every_level_and_all_else_about_streams() -> None:
+    result = json.loads(
+        run("feed", *TINY, "--seconds", "0.02", "--minutes", "0.02", "--drops", "1")
+    )
+
+    assert result["benchmark"] == "feed"
+    assert result["lite"].keys() == FEED_PEERS | {"bare_structs"}
+    assert result["depth"].keys() == FEED_PEERS
+    assert result["columns"].keys() == {"columns"}
+    for level in ("lite", "depth", "columns"):
+        for peer in result[level].values():
+            assert peer.keys() == {"figure", "cpu_us", "lost", "server_busy"}
+            assert_figure(peer["figure"])
+    assert result["lite"]["neo_async_block"]["lost"] == 0
+    assert result["latency"]["with ticks"][0]["ticks_a_second"] > 0
+    assert result["memory"]["decoded"] > result["memory"]["received"] > 0
+    assert result["memory"]["most_pending"] <= 3001 + 256 + 50
+    assert result["reconnect"]["subscribed"] == [3000]
+    assert result["reconnect"]["subscribe_frames"] == [1]
+
+
+def test_feed_leaves_out_what_was_not_asked_for() -> None:
+    result = json.loads(run("feed", *TINY, "--seconds", "0.01", "--only", "columns"))
+
+    assert result["lite"] == result["depth"] == result["latency"] == {}
+    assert result["memory"] is result["reconnect"] is None
+    assert [figure["unit"] for figure in result["wanted"]] == ["ticks/s"]
+
+
 def test_imports_measures_time_and_memory_of_every_statement() -> None:
     result = json.loads(run("imports", *TINY))
 
