@@ -7,7 +7,7 @@ import shlex
 import signal
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -15,6 +15,12 @@ import typer
 import neo_async
 from neo_async.config import Credentials, RateLimits
 from neo_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from neo_async.exchange.server.replay import Replay
+
+_SHOWN = 20
+"""Recorded instruments that are listed by name."""
 
 ScripMaster = Annotated[
     list[Path] | None,
@@ -38,6 +44,22 @@ def exchange(
     tls: Annotated[
         bool, typer.Option("--tls", help="Serve https, with a certificate made for it.")
     ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            "--replay",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="Play a recording of the market feed as the market, from the first subscription "
+            "on.",
+        ),
+    ] = None,
+    speed: Annotated[
+        float,
+        typer.Option(metavar="X", min=0, help="Of the replay, 1 being its own; 0 does not wait."),
+    ] = 1.0,
     orders_per_second: Annotated[
         int, typer.Option(metavar="N", help="Orders allowed in any second.")
     ] = 10,
@@ -68,6 +90,8 @@ def exchange(
                 seed=seed,
                 scripmaster=scripmaster or [],
                 limits=limits,
+                replay=replay,
+                speed=speed,
                 tls_directory=Path(directory) if tls else None,
                 env=env,
             )
@@ -81,6 +105,8 @@ async def _serve(
     seed: int,
     scripmaster: list[Path],
     limits: RateLimits,
+    replay: Path | None,
+    speed: float,
     tls_directory: Path | None,
     env: bool,
 ) -> None:
@@ -96,6 +122,8 @@ async def _serve(
         ca_file=ca_file,
         scripmaster=scripmaster,
         limits=limits,
+        replay=replay,
+        speed=speed,
     )
     interrupted = _on_interruption()
     try:
@@ -108,9 +136,27 @@ async def _serve(
         if env:
             for line in _exports(running.credentials, running.login_url, str(ca_file)):
                 typer.echo(line, err=True)
+        if running.replay is not None:
+            await _tell_of_replay(running.replay, interrupted)
         await interrupted.wait()
     finally:
         await opening.__aexit__(None, None, None)
+
+
+async def _tell_of_replay(replay: Replay, interrupted: asyncio.Event) -> None:
+    """Say, on stderr, what can be subscribed, and when the recording has ended."""
+    instruments = replay.instruments
+    for instrument, symbol in list(instruments.items())[:_SHOWN]:
+        typer.echo(f"recorded: {instrument} {symbol}".rstrip(), err=True)
+    if len(instruments) > _SHOWN:
+        typer.echo(f"recorded: {len(instruments) - _SHOWN} more", err=True)
+    waits = [asyncio.create_task(event.wait()) for event in (replay.ended, interrupted)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    if replay.ended.is_set():
+        damage = f"; the file is damaged behind that: {replay.damage}" if replay.damage else ""
+        typer.echo(f"the replay has ended after {replay.frames} frames{damage}", err=True)
 
 
 def _on_interruption() -> asyncio.Event:
