@@ -93,7 +93,8 @@ AUCTION_PACKET = struct.Struct("<HHbBBBB IIqq")
 
 _LENGTH = struct.Struct("<H")
 _DEPTH_SIZE = SCRIP.size + 2 * _FIVE_ROWS.size
-_PICTURE_LEVELS = frozenset({2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH})
+_SCRIP = int(Level.SCRIP)
+_PICTURE_LEVELS = frozenset({2, _SCRIP, int(Level.DEPTH), int(Level.FULL_DEPTH)})
 
 
 class Stream(Enum):
@@ -335,6 +336,8 @@ class FeedDecoder:
         received_ns: int,
     ) -> Tick | None:
         """One packet, or None when it is of no known kind, too short for its kind, or empty."""
+        if code == PICTURE and level in _PICTURE_LEVELS:
+            return self._scrip(message, at, size, auction, received_ns)
         if code in (MARKET_OPENED, MARKET_CLOSED):
             state = MarketState.OPEN if code == MARKET_OPENED else MarketState.CLOSED
             return MarketStatus(self._segment(exchange), state, "", received_ns)
@@ -398,7 +401,7 @@ class FeedDecoder:
         ) = SCRIP.unpack_from(message, at)
         listed = self._listed[exchange].get(token) or self._list(exchange, token)
         divider = listed.divider
-        if level == Level.SCRIP:  # one and one, whatever the counts say
+        if level == _SCRIP:  # one and one, whatever the counts say
             bid_count = ask_count = 1
         bids: tuple[DepthRow, ...]
         asks: tuple[DepthRow, ...]
@@ -420,7 +423,7 @@ class FeedDecoder:
             level,
             last_price / divider,
             last_trade_time,
-            max(last_update_time, 0),  # negative means never
+            last_update_time if last_update_time > 0 else 0,  # negative means never
             last_quantity,
             open_ / divider,
             high / divider,
