@@ -7,6 +7,7 @@ what happened.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -48,8 +49,11 @@ _BY_CODE: dict[int, type[BrokerError]] = {
     5204: DuplicateTag,
     100008: StaticIpRefused,
     100010: SessionEnded,
+    100021: Rejected,  # a token of the wrong kind: another login would bring the same
     100022: SessionEnded,
 }
+
+_CODE = re.compile(r"\s*[0-9]{1,9}\s*")
 
 _SECRET_FIELDS = re.compile(
     r'(\\?"(?:token|sid|auth|access_token|kId|mpin|totp|mobileNumber|searchAPIKey)\\?"\s*:\s*\\?")'
@@ -70,10 +74,10 @@ def failure(answer: Answer) -> NeoError:
     of an unexpected shape. ServerError for 5xx whatever the body.
     """
     body = _excerpt(answer.body)
-    if answer.status == 429:
-        text = _text(_parse(answer.body) or {}) or "too many requests"
-        return RateLimited(text, retry_after=retry_after(answer.headers), body=body)
     content = _parse(answer.body)
+    if answer.status == 429 or (content and _is_throttle(content)):
+        text = _text(content or {}) or "too many requests"
+        return RateLimited(text, retry_after=retry_after(answer.headers), body=body)
     if content is None:
         if answer.status >= 500:
             return ServerError(
@@ -100,11 +104,16 @@ def _kind(status: int, code: int | None, text: str) -> type[BrokerError]:
         return Rejected  # the same code also means an invalid exchange on a placement
     if code in _BY_CODE:
         return _BY_CODE[code]
-    if status >= 500 or status in _GATEWAY_FAILURES:
+    if status >= 500 or status in _GATEWAY_FAILURES or (code is not None and 500 <= code < 600):
         return ServerError
     if status in (401, 403) and not _is_wrong_url(text):
         return SessionEnded
     return Rejected
+
+
+def _is_throttle(content: Mapping[str, object]) -> bool:
+    """Code 429 in the body; logins use it for an invalid UCC, too."""
+    return _code(content) == 429 and "too many" in _text(content).lower()
 
 
 def _is_wrong_url(text: str) -> bool:
@@ -128,14 +137,16 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
         pass
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     try:
         until = parsedate_to_datetime(value).timestamp()
         if now is None:
             now = parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None
     return max(0.0, until - now)
 
@@ -183,7 +194,7 @@ def _code(content: Mapping[str, object]) -> int | None:
     for code in candidates:
         if isinstance(code, bool):
             continue
-        if isinstance(code, str) and code.strip().isdigit():
+        if isinstance(code, str) and _CODE.fullmatch(code):
             code = int(code)
         if isinstance(code, int) and code not in _SUCCESS_CODES:
             return code
