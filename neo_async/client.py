@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 from neo_async.config import (
     Credentials,
@@ -70,6 +71,8 @@ class NeoClient:
         self.order_feed = OrderFeed(self._session, self._feed_timings)
         """The live stream of the account's orders and positions: its state and events."""
         self._live_orders = live_orders
+        # Weak: one that is open is held by its own task.
+        self._market_feeds: WeakSet[MarketFeed | ColumnFeed] = WeakSet()
         self._tracker = Tracker(quiet=self._feed_timings.quiet)
         self._tracker.follow(self.order_feed)
         self.orders = Orders(self._session, self._tracker)
@@ -107,7 +110,7 @@ class NeoClient:
         market_open: Callable[[], bool] | None = None,
     ) -> MarketFeed:
         """A connection of its own to the market feed; see MarketFeed."""
-        return MarketFeed(
+        feed = MarketFeed(
             self._session,
             self._feed_timings,
             policy=policy,
@@ -115,12 +118,16 @@ class NeoClient:
             on_tick=on_tick,
             market_open=market_open,
         )
+        self._market_feeds.add(feed)
+        return feed
 
     def column_feed(
         self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
         """The market feed as arrays; see ColumnFeed. Needs numpy."""
-        return ColumnFeed(self._session, self._feed_timings, level=level, market_open=market_open)
+        feed = ColumnFeed(self._session, self._feed_timings, level=level, market_open=market_open)
+        self._market_feeds.add(feed)
+        return feed
 
     def order_updates(self) -> AsyncIterator[OrderUpdate | PositionUpdate]:
         """Every order and position update of the account from now on."""
@@ -130,6 +137,8 @@ class NeoClient:
     async def logout(self) -> None:
         """Forget the login and close every connection."""
         await self.order_feed.close()
+        for feed in [*self._market_feeds]:
+            await feed.close()
         await self._tracker.close()
         await self.portfolio.live.close()
         await self._session.logout()
