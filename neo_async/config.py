@@ -142,6 +142,11 @@ class FeedTimings(msgspec.Struct, frozen=True, kw_only=True):
     """TCP, TLS and the websocket's opening."""
     handshake: float = 10.0
     """Until the server has accepted who we are."""
+    connected_grace: float = 2.0
+    """The market feed's code 1119 as the only answer counts as success after this: production was
+    seen to do that."""
+    between_logins: float = 300.0
+    """Between two logins for the sake of a stream that accepts none of them, at least."""
     ping: float = 20.0
     """Between two pings of ours."""
     pong: float = 10.0

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 from neo_async.errors import UsageError
 from neo_async.model.ticks import Tick
@@ -21,33 +22,32 @@ class Policy(StrEnum):
     """The newest of each instrument and level is kept: never more than is subscribed."""
     BLOCK = "block"
     """Nothing is lost: the server is held up until there is room. A server that is held up for long
-    may close the connection."""
+    may close the connection; the first message of the next one is lost then, and counted."""
     DROP_OLDEST = "drop_oldest"
     """The oldest are given up."""
 
 
-class Delivery(ABC):
-    """Takes ticks from the feed (`put`) and hands them to one consumer (`take`)."""
+T = TypeVar("T")
+
+
+class Mailbox(ABC, Generic[T]):
+    """Where one consumer finds what has come since it last looked."""
 
     def __init__(self) -> None:
         self._wanted: asyncio.Future[None] | None = None
         self._closed = False
         self.lost = 0
-        """Ticks conflated or dropped so far."""
+        """How many were conflated or dropped so far."""
 
     @property
     @abstractmethod
     def pending(self) -> int:
-        """Ticks that wait for the consumer."""
+        """How many wait for the consumer."""
 
     @abstractmethod
-    def put(self, ticks: list[Tick]) -> Awaitable[None] | None:
-        """Take over ticks; an awaitable when the feed must not go on before there is room."""
+    def _drain(self) -> list[T]: ...
 
-    @abstractmethod
-    def _drain(self) -> list[Tick]: ...
-
-    async def take(self) -> list[Tick]:
+    async def take(self) -> list[T]:
         """All that is pending, at least one; empty when the feed was closed and all is taken."""
         while not self.pending and not self._closed:
             if self._wanted is not None:
@@ -66,6 +66,14 @@ class Delivery(ABC):
     def _notify(self) -> None:
         if self._wanted is not None and not self._wanted.done():
             self._wanted.set_result(None)
+
+
+class Delivery(Mailbox[Tick]):
+    """Takes ticks from the feed."""
+
+    @abstractmethod
+    def put(self, ticks: list[Tick]) -> Awaitable[None] | None:
+        """Take over ticks; an awaitable when the feed must not go on before there is room."""
 
 
 class Conflating(Delivery):
@@ -105,13 +113,18 @@ class Blocking(Delivery):
         super().__init__()
         self._ticks: list[Tick] = []
         self._bound = bound
-        self._room: asyncio.Event = asyncio.Event()
+        self._room = asyncio.Event()
 
     @property
     def pending(self) -> int:
         return len(self._ticks)
 
     def put(self, ticks: list[Tick]) -> Awaitable[None] | None:
+        if len(self._ticks) >= self._bound:
+            # Nobody has waited for room: the connection that was held up is lost, and this is
+            # another one. However many follow, what is kept does not grow.
+            self.lost += len(ticks)
+            return self._until_room()
         self._ticks += ticks
         self._notify()
         if len(self._ticks) < self._bound:
@@ -147,6 +160,34 @@ class Dropping(Delivery):
         ticks = list(self._ticks)
         self._ticks.clear()
         return ticks
+
+
+class Messages(Mailbox[bytes]):
+    """Takes messages as they are; beyond `bound` bytes the oldest are given up."""
+
+    def __init__(self, bound: int) -> None:
+        super().__init__()
+        self._messages: deque[bytes] = deque()
+        self._bytes = 0
+        self._bound = bound
+
+    @property
+    def pending(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: bytes) -> None:
+        self._messages.append(message)
+        self._bytes += len(message)
+        while self._bytes > self._bound and len(self._messages) > 1:
+            self._bytes -= len(self._messages.popleft())
+            self.lost += 1
+        self._notify()
+
+    def _drain(self) -> list[bytes]:
+        messages = list(self._messages)
+        self._messages.clear()
+        self._bytes = 0
+        return messages
 
 
 def delivery(policy: Policy, bound: int) -> Delivery:

@@ -7,18 +7,29 @@ Both stay connected by themselves. Consumers simply go on; what happened shows i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from datetime import UTC, datetime, timedelta, timezone
+from operator import length_hint
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 from neo_async.config import FeedTimings
-from neo_async.delivery import DEFAULT_BOUND, Policy, delivery
+from neo_async.delivery import DEFAULT_BOUND, Messages, Policy, delivery
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.model.enums import Level
 from neo_async.model.session import Session
@@ -59,9 +70,6 @@ BURST = 256
 """Ticks after which everything else in the loop has a turn, however many more have arrived: less
 than a millisecond of work, whatever their level."""
 
-CONNECTED_GRACE = 2.0
-"""Seconds after which 1119 as the only answer counts as success; production was seen to do that."""
-
 IST = timezone(timedelta(hours=5, minutes=30), "IST")
 
 _INSTRUMENT = re.compile(r"[a-z]+_[a-z]+\|[^|,]+")
@@ -72,8 +80,11 @@ class _Feed:
 
     _connection: ReconnectingSocket
     _manager: SessionManager
+    _timings: FeedTimings
     _session: Session | None = None
     """The login that the present connection was opened with."""
+    _renewed_at: float | None = None
+    """Time of the loop at which a login was made for this stream; None once one was accepted."""
 
     @property
     def state(self) -> FeedState:
@@ -124,9 +135,23 @@ class _Feed:
         await self._connection.close()
 
     async def _renew(self) -> None:
-        """Renew the login that the server refused, unless somebody has done so meanwhile."""
-        if self._session is not None:
+        """Renew the login that the server refused, unless somebody has done so meanwhile.
+
+        A server that refuses new logins, too, is not for want of another one.
+        """
+        if self._session is None:
+            return
+        now = asyncio.get_running_loop().time()
+        wait = self._timings.between_logins
+        if self._renewed_at is not None and now < self._renewed_at + wait:
+            log.warning("a new login was refused as well: no other one within %.0f s", wait)
+            return
+        self._renewed_at = now
+        try:
             await self._manager.renew(self._session)
+        except SessionEnded:
+            self._renewed_at = None  # it was not made: the broker could not be reached
+            raise
 
     async def __aenter__(self) -> Self:
         self._connection.start()
@@ -155,6 +180,7 @@ class _SubscribedFeed(_Feed):
         market_open: Callable[[], bool] | None,
     ) -> None:
         self._manager = session
+        self._timings = timings
         self._decoder = FeedDecoder()
         self._market_open = market_open or self._is_market_open
         self._closed_segments: set[str] = set()
@@ -167,7 +193,7 @@ class _SubscribedFeed(_Feed):
         """The server's answer to the last login here; it has the dividers."""
         self.symbols: dict[str, str] = {}
         """Trading symbols by instrument, as the server acknowledged them."""
-        self.refusals: list[str] = []
+        self.refusals: deque[str] = deque(maxlen=100)
         """What the server said of subscriptions it did not take, newest last."""
         self._connection = ReconnectingSocket(
             "market feed",
@@ -292,36 +318,38 @@ class _SubscribedFeed(_Feed):
             )
         )
         self._greeting = self._without_secrets(await self._until_accepted(socket))
+        self._renewed_at = None
         for recording in self._recordings:
             recording.greet()
-        for told in self._told.values():
-            told.clear()
         async with self._telling:
+            for told in self._told.values():
+                told.clear()
             await self._tell(socket.send)
 
     async def _until_accepted(self, socket: Socket) -> str:
         """The answer that says so."""
-        grace: float | None = None
         answer = ""
-        while True:
-            try:
-                async with asyncio.timeout(grace):
+        with contextlib.suppress(TimeoutError):  # 1119 and not 1117 after it
+            async with asyncio.timeout(None) as grace:
+                while True:
                     message = await socket.receive()
-            except TimeoutError:
-                return answer  # 1119 and nothing after it
-            if isinstance(message, bytes):
-                continue
-            control = read_control(message)
-            if control.message_code == AUTH_FAILED:
-                raise SessionEnded(control.text, code=control.message_code)
-            if control.format != "native_batch":
-                raise ProtocolError(f"the feed offers format {control.format!r}, not native_batch")
-            if control.message_code in (AUTH_OK, AUTH_CONNECTED):
-                self._decoder.set_exchanges(control)
-                answer = message
-                if control.message_code == AUTH_OK:
-                    return answer
-                grace = CONNECTED_GRACE
+                    if isinstance(message, bytes):
+                        continue
+                    control = read_control(message)
+                    if control.message_code == AUTH_FAILED:
+                        raise SessionEnded(control.text, code=control.message_code)
+                    if control.format != "native_batch":
+                        raise ProtocolError(
+                            f"the feed offers format {control.format!r}, not native_batch"
+                        )
+                    if control.message_code in (AUTH_OK, AUTH_CONNECTED):
+                        self._decoder.set_exchanges(control)
+                        answer = message
+                        if control.message_code == AUTH_OK:
+                            break
+                        now = asyncio.get_running_loop().time()
+                        grace.reschedule(now + self._timings.connected_grace)
+        return answer
 
     def _handle(self, message: bytes | str) -> Awaitable[None] | None:
         if self._recordings:
@@ -342,6 +370,8 @@ class _SubscribedFeed(_Feed):
             return
         if control.message_code == AUTH_FAILED:
             raise SessionEnded(control.text, code=control.message_code)
+        if control.message_code == AUTH_OK:  # after 1119, and after we had gone on without it
+            self._decoder.set_exchanges(control)
         if control.message_code != ACKNOWLEDGED:
             return
         if control.error_code:
@@ -365,7 +395,12 @@ class _SubscribedFeed(_Feed):
         if now.weekday() >= 5:
             return False
         minute = now.hour * 60 + now.minute
-        segments = {name.partition("|")[0] for names in self._wished.values() for name in names}
+        segments = {
+            name.partition("|")[0]
+            for stream, names in self._wished.items()
+            for name in names
+            if stream is not Stream.EXCHANGE
+        }
         return any(
             start <= minute < end
             for segment in segments - self._closed_segments
@@ -393,6 +428,8 @@ class _SubscribedFeed(_Feed):
 
     async def _snapshot(self, stream: Stream, instruments: Iterable[str]) -> None:
         names = _checked(stream, instruments)
+        if not names:
+            return
         self._decoder.set_symbols(dict.fromkeys(names, ""))
         if not await self._connection.send(subscription_frame("snapshot", stream, names)):
             raise TransportError("the market feed is not connected: await feed.until_live() first")
@@ -408,13 +445,14 @@ class _SubscribedFeed(_Feed):
         """Send what the server was not told yet: a frame a stream, whatever the number."""
         for stream, wished in self._wished.items():
             told = self._told[stream]
-            for action, names in (
-                ("unsubscribe", [name for name in told if name not in wished]),
-                ("subscribe", [name for name in wished if name not in told]),
-            ):
-                if names:
-                    await send(subscription_frame(action, stream, names))
-            self._told[stream] = dict(wished)
+            # What is wished while a frame has to wait for room is not in it.
+            if gone := [name for name in told if name not in wished]:
+                for name in gone:
+                    del told[name]
+                await send(subscription_frame("unsubscribe", stream, gone))
+            if new := [name for name in wished if name not in told]:
+                told.update(dict.fromkeys(new))
+                await send(subscription_frame("subscribe", stream, new))
 
 
 class _OneTurn:
@@ -453,16 +491,24 @@ class MarketFeed(_SubscribedFeed):
         # By level, then instrument: a pair as the key costs more to make than this whole look-up.
         self._latest: defaultdict[int, dict[str, Tick]] = defaultdict(dict)
         self._since_turn = 0
+        self._in_hand: Iterator[Tick] = iter(())
+        """Taken of the delivery; a consumer that breaks off and comes back goes on here."""
         self.ticks = 0
         """Ticks decoded so far."""
 
     async def __aiter__(self) -> AsyncIterator[Tick]:
-        while ticks := await self._delivery.take():
-            for tick in ticks:
+        while True:
+            for tick in self._in_hand:
                 yield tick
+            ticks = await self._delivery.take()
+            if not ticks:
+                return
+            self._in_hand = iter(ticks)
 
     async def batches(self) -> AsyncIterator[list[Tick]]:
         """The ticks in the lists in which they become available: one step a burst."""
+        if ticks := list(self._in_hand):
+            yield ticks
         while ticks := await self._delivery.take():
             yield ticks
 
@@ -481,7 +527,7 @@ class MarketFeed(_SubscribedFeed):
     @property
     def pending(self) -> int:
         """Ticks that wait for the consumer."""
-        return self._delivery.pending
+        return length_hint(self._in_hand) + self._delivery.pending
 
     async def close(self) -> None:
         """Disconnect; iteration ends when what is pending has been taken."""
@@ -545,22 +591,12 @@ class ColumnFeed(_SubscribedFeed):
         market_open: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(session, timings, market_open)
+        _stream(level)
         self._columns = ColumnDecoder(Level(level))
-        self._messages: deque[bytes] = deque()
-        self._bytes = 0
-        self._bound = bound
-        self._arrived = asyncio.Event()
-        self.lost = 0
-        """Messages dropped because the consumer was slower."""
+        self._messages = Messages(bound)
 
     async def __aiter__(self) -> AsyncIterator[Columns]:
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            messages, self._messages = self._messages, deque()
-            self._bytes = 0
-            if not messages:
-                return
+        while messages := await self._messages.take():
             columns = self._columns.decode(messages, self._decoder.dividers)
             if len(columns):
                 yield columns
@@ -568,15 +604,15 @@ class ColumnFeed(_SubscribedFeed):
     async def close(self) -> None:
         """Disconnect; iteration ends when what is pending has been taken."""
         await super().close()
-        self._arrived.set()
+        self._messages.close()
+
+    @property
+    def lost(self) -> int:
+        """Messages dropped because the consumer was slower."""
+        return self._messages.lost
 
     def _take(self, message: bytes) -> None:
-        self._messages.append(message)
-        self._bytes += len(message)
-        while self._bytes > self._bound:
-            self._bytes -= len(self._messages.popleft())
-            self.lost += 1
-        self._arrived.set()
+        self._messages.put(message)
 
 
 class OrderFeed(_Feed):
@@ -587,8 +623,11 @@ class OrderFeed(_Feed):
 
     def __init__(self, session: SessionManager, timings: FeedTimings) -> None:
         self._manager = session
+        self._timings = timings
         self._as_json = False
         self._listeners: list[Callable[[OrderUpdate | PositionUpdate], None]] = []
+        # Weak: an iterator that nobody holds any more collects nothing.
+        self._iterators: WeakSet[_Updates] = WeakSet()
         self._connection = ReconnectingSocket(
             "order feed",
             address=lambda: session.current.realtime_url,
@@ -613,15 +652,19 @@ class OrderFeed(_Feed):
         """Call `listener` no longer."""
         self._listeners.remove(listener)
 
-    async def updates(self) -> AsyncIterator[OrderUpdate | PositionUpdate]:
-        """Every update from now on. Nothing is conflated: the consumer must keep up."""
-        queue: asyncio.Queue[OrderUpdate | PositionUpdate] = asyncio.Queue()
-        self.listen(queue.put_nowait)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self.ignore(queue.put_nowait)
+    def updates(self) -> AsyncIterator[OrderUpdate | PositionUpdate]:
+        """Every update from now on, until the feed is closed. Nothing is conflated: the consumer
+        must keep up."""
+        iterator = _Updates()
+        self._iterators.add(iterator)
+        return iterator
+
+    async def close(self) -> None:
+        """Disconnect; iteration ends when what has come has been taken."""
+        await super().close()
+        for iterator in self._iterators:
+            iterator.put(None)
+        self._iterators.clear()
 
     async def _introduce(self, socket: Socket) -> None:
         """Say who we are in one of the two forms; the next try uses the other unless this one was
@@ -637,6 +680,7 @@ class OrderFeed(_Feed):
             if message is not None:
                 break
         self._as_json = as_json
+        self._renewed_at = None
         if not isinstance(message, Connected):
             self._tell_listeners(message)
 
@@ -652,11 +696,31 @@ class OrderFeed(_Feed):
             self._tell_listeners(message)
 
     def _tell_listeners(self, update: OrderUpdate | PositionUpdate) -> None:
+        for iterator in self._iterators:
+            iterator.put(update)
         for listener in [*self._listeners]:
             try:
                 listener(update)
             except Exception:
                 log.exception("a listener of the order feed failed on %r", update)
+
+
+class _Updates(AsyncIterator[OrderUpdate | PositionUpdate]):
+    """One consumer's own queue."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[OrderUpdate | PositionUpdate | None] = asyncio.Queue()
+
+    def put(self, update: OrderUpdate | PositionUpdate | None) -> None:
+        """None ends the iteration."""
+        self._queue.put_nowait(update)
+
+    async def __anext__(self) -> OrderUpdate | PositionUpdate:
+        update = await self._queue.get()
+        if update is None:
+            self.put(None)
+            raise StopAsyncIteration
+        return update
 
 
 _EQUITY_HOURS = (9 * 60 + 15, 15 * 60 + 30)
@@ -666,7 +730,8 @@ _HOURS: Mapping[str, tuple[int, int]] = {
 }
 """Minutes of the day in IST between which a segment trades."""
 
-_LEVELS = (Level.LITE, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH, 0, -1, -2)
+_LEVELS = (Level.LITE, 2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH, 0, -1, -2)
+"""Of all ticks; 2 cannot be subscribed, but is sent."""
 
 
 def _stream(level: Level) -> Stream:

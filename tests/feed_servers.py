@@ -11,7 +11,10 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import aiohttp
+import msgspec
 from aiohttp import web
+
+from neo_async.model.session import Session
 
 
 class Gone(Exception):
@@ -200,3 +203,37 @@ def backoffs(*delays: float) -> tuple[list[int], Callable[..., float]]:
         return next(left, 0.0)
 
     return attempts, backoff
+
+
+class Login:
+    """Stands for the session manager where a test is about a feed."""
+
+    def __init__(self, server: FeedServer) -> None:
+        self.current = Session(
+            token="the-token",
+            sid="sid-0",
+            base_url="http://127.0.0.1",
+            feed_url=server.url,
+            realtime_url=server.url,
+            ucc="ABC12",
+            data_center="E43",
+        )
+        self.tls: ssl.SSLContext | None = None
+        self.renewals = 0
+        """Times somebody wanted a new login in place of the present one."""
+        self.error: Exception | None = None
+        self.next_url = server.url
+
+    async def renew(self, ended: Session) -> None:
+        if self.current is not ended:
+            return
+        self.renewals += 1
+        if self.error is not None:
+            raise self.error
+        self.current = msgspec.structs.replace(
+            ended,
+            sid=f"sid-{self.renewals}",
+            token=f"token-{self.renewals}",
+            feed_url=self.next_url,
+            realtime_url=self.next_url,
+        )
