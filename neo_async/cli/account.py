@@ -246,10 +246,4 @@ def side_name(code: str) -> str:
 
 
 def _read(fresh: bool, call: Callable[[NeoClient], Awaitable[T]]) -> T:
-    account = Account()
-
-    async def read() -> T:
-        async with account.connect(fresh=fresh) as neo:
-            return await call(neo)
-
-    return neo_async.run(read())
+    return Account().read(call, fresh=fresh)

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import neo_async
-from neo_async.cli import account, demo, exchange, trade
+from neo_async.cli import account, demo, exchange, market, trade
 from neo_async.errors import NeoError, UsageError
 
 
@@ -60,6 +60,7 @@ def neo_async_command(
 _TRY = "Try it out"
 _ACCOUNT = "Account"
 _ORDERS = "Orders"
+_MARKET = "Market"
 
 app.command(rich_help_panel=_TRY)(demo.demo)
 app.command(rich_help_panel=_TRY)(exchange.exchange)
@@ -74,3 +75,6 @@ app.command(rich_help_panel=_ORDERS)(trade.place)
 app.command(rich_help_panel=_ORDERS)(trade.modify)
 app.command(rich_help_panel=_ORDERS)(trade.cancel)
 app.command(rich_help_panel=_ORDERS)(trade.margin)
+app.command(rich_help_panel=_MARKET)(market.quote)
+app.command(rich_help_panel=_MARKET)(market.chain)
+app.command(rich_help_panel=_MARKET)(market.candles)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
-from typing import Annotated, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
+import neo_async
 from neo_async.cli.stored_login import LoginFile, StoredLogin, cache_directory
 from neo_async.client import NeoClient
 from neo_async.config import Credentials, Endpoints, PoolLimits
 from neo_async.errors import TransportError, UsageError
+
+T = TypeVar("T")
 
 Fresh: TypeAlias = Annotated[
     bool, typer.Option("--fresh", help="Log in anew instead of using the stored login.")
@@ -52,6 +55,15 @@ class Account:
                     self._keep(neo)
         finally:
             await neo.logout()
+
+    def read(self, call: Callable[[NeoClient], Awaitable[T]], *, fresh: bool = False) -> T:
+        """Make one call on a loop of its own."""
+
+        async def read() -> T:
+            async with self.connect(fresh=fresh) as neo:
+                return await call(neo)
+
+        return neo_async.run(read())
 
     async def _login(self, neo: NeoClient, stored: StoredLogin | None, totp: str | None) -> None:
         if totp is None:

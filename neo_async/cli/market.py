@@ -1,0 +1,293 @@
+"""Quotes, chains and candles from the shell."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date, datetime
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from neo_async.cli import output
+from neo_async.cli.connection import Account, Fresh
+from neo_async.cli.output import AsJson, Cell, Column, money, units
+from neo_async.errors import UsageError
+from neo_async.market import Progress
+from neo_async.model.enums import Segment
+from neo_async.model.market import (
+    Candles,
+    FuturesChain,
+    Interval,
+    OptionChain,
+    OptionQuote,
+    Quote,
+    QuoteFilter,
+    Quotes,
+)
+
+_NUMBER = True
+
+_DATES = ["%Y-%m-%d"]
+
+_Instrument: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="INSTRUMENT", help="Segment and token or index: nse_cm:1333, 'nse_cm:Nifty 50'."
+    ),
+]
+_Instruments: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INSTRUMENT...",
+        help="Segment and token or index: nse_cm:1333, 'nse_cm:Nifty 50'.",
+    ),
+]
+_Expiry: TypeAlias = Annotated[
+    datetime | None,
+    typer.Option(formats=_DATES, metavar="YYYY-MM-DD", help="The nearest unless given."),
+]
+
+
+def quote(
+    instruments: _Instruments,
+    filter: Annotated[  # noqa: A002 - the broker's word for it
+        QuoteFilter, typer.Option(case_sensitive=False, help="Figures to ask for.")
+    ] = QuoteFilter.ALL,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Last prices and the day's figures, of any number of instruments.
+
+    neo-async quote nse_cm:1333 'nse_cm:Nifty 50'
+    """
+    names = [_instrument(text) for text in instruments]
+    quotes = Account().read(lambda neo: neo.market.quotes(names, filter=filter), fresh=fresh)
+    if as_json:
+        listed = [output.plain(quote) for quote in quotes.values()]
+        output.print_json({"quotes": listed, "missing": dict(quotes.missing)})
+    else:
+        _print_quotes(quotes)
+    if quotes.missing and not quotes:
+        raise typer.Exit(1)
+
+
+def chain(
+    segment: Annotated[Segment, typer.Argument(case_sensitive=False)],
+    underlying: Annotated[str, typer.Argument(help="Such as NIFTY.")],
+    expiry: _Expiry = None,
+    count: Annotated[int, typer.Option(help="Calls, and as many puts; a multiple of 10.")] = 40,
+    futures: Annotated[bool, typer.Option("--futures", help="Futures instead of options.")] = False,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Calls and puts of one expiry by strike, or all futures.
+
+    neo-async chain nse_fo NIFTY --expiry 2026-11-24
+    """
+    day = expiry.date() if expiry else None
+    table: OptionChain | FuturesChain
+    if futures:
+        table = Account().read(
+            lambda neo: neo.market.futures_chain(segment, underlying, day), fresh=fresh
+        )
+    else:
+        table = Account().read(
+            lambda neo: neo.market.option_chain(segment, underlying, day, count), fresh=fresh
+        )
+    if as_json:
+        output.print_json(table)
+    elif not table.rows:
+        typer.echo(f"the broker lists none for {underlying}")
+    elif isinstance(table, OptionChain):
+        _print_options(table)
+    else:
+        _print_futures(table)
+
+
+def candles(
+    instrument: _Instrument,
+    interval: Annotated[Interval, typer.Argument(case_sensitive=False)],
+    start: Annotated[
+        datetime, typer.Option("--from", formats=_DATES, metavar="YYYY-MM-DD", help="First day.")
+    ],
+    end: Annotated[
+        datetime | None,
+        typer.Option(
+            "--to", formats=_DATES, metavar="YYYY-MM-DD", help="Last day; today unless given."
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Candles of an instrument, however long the range.
+
+    neo-async candles nse_cm:1333 5min --from 2025-11-01 --csv > hdfcbank.csv
+    """
+    if as_csv and as_json:
+        raise UsageError("--csv and --json exclude each other")
+    name = _instrument(instrument)
+    last = end.date() if end else None
+    with _progress_bar() as progress:
+        history = Account().read(
+            lambda neo: neo.market.candles(
+                name, interval, start=start.date(), end=last, progress=progress
+            ),
+            fresh=fresh,
+        )
+    if as_json:
+        output.print_json(list(history))
+    elif as_csv:
+        _print_csv(history)
+    elif not history:
+        typer.echo("no candles in this range")
+    else:
+        _print_candles(history)
+
+
+def _instrument(text: str) -> str:
+    """The colon is for people: `|` means something to the shell."""
+    return text if "|" in text else text.replace(":", "|", 1)
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+_QUOTE_COLUMNS: tuple[tuple[str, Callable[[Quote], Any], Callable[[Any], str | Cell]], ...] = (
+    ("Last", lambda quote: quote.last_price, money),
+    ("Change", lambda quote: quote.change, output.profit),
+    ("%", lambda quote: quote.change_percent, output.profit),
+    ("Open", lambda quote: quote.open, money),
+    ("High", lambda quote: quote.high, money),
+    ("Low", lambda quote: quote.low, money),
+    ("Close", lambda quote: quote.close, money),
+    ("Bid", lambda quote: quote.bids[0].price if quote.bids else None, money),
+    ("Ask", lambda quote: quote.asks[0].price if quote.asks else None, money),
+    ("Volume", lambda quote: quote.volume, units),
+    ("OI", lambda quote: quote.open_interest or None, units),
+    ("Circuit low", lambda quote: quote.lower_circuit, money),
+    ("high", lambda quote: quote.upper_circuit, money),
+    ("Year low", lambda quote: quote.year_low, money),
+    ("high", lambda quote: quote.year_high, money),
+)
+
+
+def _print_quotes(quotes: Quotes) -> None:
+    """With the columns that some quote has something for."""
+    shown = [
+        column
+        for column in _QUOTE_COLUMNS
+        if any(column[1](quote) is not None for quote in quotes.values())
+    ]
+    if quotes:
+        headings = (Column("Instrument"), Column("Symbol"), Column("Time"))
+        output.print_table(
+            (*headings, *(Column(heading, _NUMBER) for heading, _, _ in shown)),
+            (
+                (
+                    name,
+                    quote.symbol,
+                    f"{quote.updated:%H:%M:%S}" if quote.updated else "",
+                    *(_cell(value(quote), form) for _, value, form in shown),
+                )
+                for name, quote in quotes.items()
+            ),
+        )
+    output.print_notes(f"{name}: {reason}" for name, reason in quotes.missing.items())
+
+
+def _cell(value: Any, form: Callable[[Any], str | Cell]) -> str | Cell:
+    return "" if value is None else form(value)
+
+
+def _print_options(table: OptionChain) -> None:
+    typer.echo(f"{table.underlying} {table.expiry or ''}, lots of {units(table.lot_size)}")
+    headings = ("OI", "Volume", "Change", "Call", "Strike", "Put", "Change", "Volume", "OI")
+    output.print_table(
+        [Column(heading, _NUMBER) for heading in headings],
+        (
+            (
+                *reversed(_option_cells(row.call)),
+                Cell(f"{row.strike:,.10g}", "bold reverse" if row.is_at_the_money else "bold"),
+                *_option_cells(row.put),
+            )
+            for row in table
+        ),
+    )
+
+
+def _option_cells(option: OptionQuote | None) -> tuple[str | Cell, ...]:
+    if option is None:
+        return "", "", "", ""
+    change = None
+    if option.last_price is not None and option.previous_close is not None:
+        change = option.last_price - option.previous_close
+    return (
+        _cell(option.last_price, money),
+        _cell(change, output.profit),
+        _cell(option.volume, units),
+        _cell(option.open_interest, units),
+    )
+
+
+def _print_futures(table: FuturesChain) -> None:
+    typer.echo(f"{table.underlying}, lots of {units(table.lot_size)}")
+    headings = ("Last", "Open", "High", "Low", "Previous close", "Volume", "OI", "Change of OI")
+    output.print_table(
+        (Column("Symbol"), Column("Expiry"), *(Column(name, _NUMBER) for name in headings)),
+        (
+            (
+                row.symbol,
+                str(row.expiry or ""),
+                *(
+                    _cell(price, money)
+                    for price in (row.last_price, row.open, row.high, row.low, row.previous_close)
+                ),
+                _cell(row.volume, units),
+                _cell(row.open_interest, units),
+                _cell(row.open_interest_change, units),
+            )
+            for row in table
+        ),
+    )
+
+
+def _print_candles(history: Candles) -> None:
+    prices = (Column(name, _NUMBER) for name in ("Open", "High", "Low", "Close"))
+    form = "%Y-%m-%d" if history.interval in (Interval.DAY, Interval.WEEK) else "%Y-%m-%d %H:%M"
+    output.print_table(
+        (Column("Time"), *prices, Column("Volume", _NUMBER)),
+        (
+            (
+                candle.time.strftime(form),
+                *map(money, (candle.open, candle.high, candle.low, candle.close)),
+                _cell(candle.volume, units),
+            )
+            for candle in history
+        ),
+    )
+
+
+def _print_csv(history: Candles) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(history.columns)
+    times: list[date | str] = [time.isoformat() for time in history.time]
+    writer.writerows(zip(times, *list(history.columns.values())[1:], strict=True))
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """On stderr, where a person looks at it, and only when there is something to wait for."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("candles", total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total > 1)
+
+        yield show
