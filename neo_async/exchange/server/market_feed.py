@@ -554,9 +554,15 @@ class MarketFeed:
         return self._listing_packet(topic, self._market.picture(topic.listing, rows))
 
     def _listing_packet(self, topic: _Topic, picture: Picture) -> bytes:
-        if topic.stream is Stream.LITE:
-            return self._encoder.lite(_lite_tick(topic.key, picture.listing, picture.day))
-        return self._encoder.scrip(_scrip_tick(topic.key, _LEVELS[topic.stream], picture))
+        """Empty when a price is more than the wire has room for, which keeps that listing silent
+        and the others going: four bytes and a divider of ten million end at 429 rupees.
+        """
+        try:
+            if topic.stream is Stream.LITE:
+                return self._encoder.lite(_lite_tick(topic.key, picture.listing, picture.day))
+            return self._encoder.scrip(_scrip_tick(topic.key, _LEVELS[topic.stream], picture))
+        except struct.error:
+            return b""
 
     def _index_packet(self, picture: IndexPicture) -> bytes:
         index = picture.index

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+from pathlib import Path
 
+import aiohttp
 import pytest
-from door import START, trading
+import trustme
+from door import START, Caller, Clock, trading
 
-from neo_async.exchange import FeedSettings
+from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.core.listings import DEFAULT_LISTINGS
 from neo_async.exchange.server.market_feed import BUDGET
 from neo_async.model.enums import Level, Segment, Side
@@ -21,7 +25,7 @@ from neo_async.model.ticks import (
 )
 from neo_async.wire.feed import EXCHANGE_IDS, Stream
 
-from .listening import ITBEES, RELIANCE, TCS, market_reader, put, trade
+from .listening import ITBEES, RELIANCE, TCS, market_reader, order_reader, put, trade
 
 NIFTY, BANK, SENSEX = "nse_cm|Nifty 50", "nse_cm|Nifty Bank", "bse_cm|SENSEX"
 AT_ONCE = FeedSettings(interval=0)
@@ -413,6 +417,37 @@ async def test_changes_wait_for_the_interval_after_a_flush(
         await reader.settle()
         go_on.set()
         assert (await reader.tick(LiteTick)).last_price == 39.30
+
+
+async def test_a_price_that_the_wire_has_no_room_for_keeps_only_its_own_listing_silent() -> None:
+    async with trading(feeds=AT_ONCE) as caller:
+        caller.exchange.feeds.market.set_exchanges({"nse_cm": (1, 10_000_000)})
+        async with market_reader(caller) as reader:
+            (first,) = await reader.subscribe(Stream.LITE, TCS, ITBEES)  # 2117.00 and 39.40
+            assert first.instrument == ITBEES
+            trade(caller.exchange, 1, 2120_00, symbol="TCS-EQ")
+            trade(caller.exchange, 1, 39_50)
+            assert (await reader.tick(LiteTick)).last_price == 39.50
+
+
+async def test_both_feeds_run_over_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    trusting = ssl.create_default_context(cafile=str(ca_file))
+    connector = aiohttp.TCPConnector(ssl=trusting)
+    async with (
+        Exchange(tls=context, ca_file=ca_file, clock=Clock(), makers=False) as exchange,
+        aiohttp.ClientSession(connector=connector) as http,
+    ):
+        caller = Caller(exchange, http, Clock())
+        await caller.log_in()
+        async with market_reader(caller) as market, order_reader(caller) as orders:
+            assert len(await market.subscribe(Stream.DEPTH, TCS)) == 1
+            await caller.placed()
+            assert (await orders.states("open"))[-1] == "open"
 
 
 async def test_nobody_watches_once_the_last_reader_has_gone() -> None:
