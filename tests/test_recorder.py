@@ -288,17 +288,17 @@ async def test_closing_twice_and_at_once_is_fine(tmp_path: Path) -> None:
 
 
 _KILLED = """
-import asyncio, sys
+import asyncio, itertools, sys
 from neo_async.recorder import Recording
 
 async def main():
     recording = Recording(sys.argv[1], overwrite=False, greeting=list, on_end=lambda _: None)
-    for number in range(100_000):
+    for number in itertools.count():
         recording.add(number.to_bytes(4, "little") * 50)
         if number % 1000 == 0:
-            await asyncio.sleep(0)
-        if number == 20_000:
-            print("enough", flush=True)
+            await asyncio.sleep(0.001)
+            if recording.bytes_stored > 20_000:
+                print("enough", flush=True)
 
 asyncio.run(main())
 """
