@@ -88,7 +88,7 @@ FEED_PEERS = {
 
 def test_feed_measures_every_peer_at_every_level_and_all_else_about_streams() -> None:
     result = json.loads(
-        run("feed", *TINY, "--seconds", "0.02", "--minutes", "0.02", "--drops", "1")
+        run("feed", *TINY, "--seconds", "0.02", "--minutes", "0.05", "--drops", "1")
     )
 
     assert result["benchmark"] == "feed"
@@ -102,7 +102,8 @@ def test_feed_measures_every_peer_at_every_level_and_all_else_about_streams() ->
     assert result["lite"]["neo_async_block"]["lost"] == 0
     assert result["latency"]["with ticks"][0]["ticks_a_second"] > 0
     assert result["memory"]["decoded"] > result["memory"]["received"] > 0
-    assert result["memory"]["most_pending"] <= 3001 + 256 + 50
+    # What the consumer is at, and the newest of each instrument since.
+    assert result["memory"]["most_pending"] <= 2 * 3001
     assert result["reconnect"]["subscribed"] == [3000]
     assert result["reconnect"]["subscribe_frames"] == [1]
 
