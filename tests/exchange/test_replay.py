@@ -183,6 +183,9 @@ def test_without_waiting_it_goes_as_fast_as_subscribers_read(
             neo.market_feed(on_tick=seen.append) as feed,
         ):
             await feed.subscribe([TCS], level=Level.LITE)
+            await feed.until_live()
+            await asyncio.sleep(0.1)
+            exchange.stall_feeds(5)
             await until_replayed(exchange)
             await asyncio.sleep(0.1)
         assert len(seen) == 500
