@@ -7,7 +7,9 @@ they came; a column costs what its arithmetic costs, when it is asked for.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from neo_async.errors import UsageError
@@ -90,13 +92,18 @@ _PRICES: Final = frozenset(
 _ROWS: Final[Mapping[Level, int]] = {Level.SCRIP: 1, Level.DEPTH: 5}
 """Rows of a side, by level. Full depth has no fixed number."""
 
+_COUNTS: Final = struct.Struct("<II")
+_COUNTS_AT: Final = 89
+"""Where a picture says how many bids and asks follow."""
+
 
 class Columns:
     """Ticks of one level in the order of their arrival.
 
-    `columns["last_price"]` is a float64 array in rupees; quantities and times are integers as
-    they came. `bid_price`, `bid_quantity`, `bid_orders` and the same for asks have a row a tick
-    and a column a price level, best first. `packets` is the bytes themselves, structured.
+    `columns["last_price"]` is a float64 array in rupees; quantities and times are integers.
+    `bid_price`, `bid_quantity`, `bid_orders` and the same for asks have a row a tick and a column
+    a price level, best first, zeros where the book ends. `packets` is the bytes themselves,
+    structured.
     """
 
     def __init__(self, packets: NDArray[Any], dividers: NDArray[np.float64]) -> None:
@@ -110,11 +117,13 @@ class Columns:
         side, _, field = name.partition("_")
         if side in ("bid", "ask") and field in ("price", "quantity", "orders"):
             return self._side(side, field)
-        if name not in (self.packets.dtype.names or ()):
+        if name not in self.names:
             raise UsageError(f"column {name!r}: must be one of {', '.join(self.names)}")
         column = self.packets[name]
         if name in _PRICES:
             return column / self._divider()
+        if name == "last_update_time":
+            return column.clip(0)  # negative means never
         return column / 100 if name == "change_percent" else column
 
     @property
@@ -161,16 +170,17 @@ class ColumnDecoder:
         self._dtype = numpy.dtype(fields)
         self._size = self._dtype.itemsize
         assert self._size in (LITE.size, SCRIP.size + 2 * _ROWS.get(level, 0) * ROW.size)
-        self._start = self._size.to_bytes(2, "little") + PICTURE.to_bytes(2, "little")
+        self._rows = _ROWS.get(level, 0)
+        self._fixed = SCRIP.size if self._rows else LITE.size
 
     def decode(self, messages: Sequence[bytes], dividers: Mapping[int, int]) -> Columns:
         table = self._numpy.full(256, float(DEFAULT_DIVIDER))
         for exchange, divider in dividers.items():
             table[exchange & 0xFF] = divider
-        data = b"".join(messages)
         packets = None
-        if len(data) % self._size == 0:
-            packets = self._numpy.frombuffer(data, self._dtype)
+        # Each by itself: a cut message must not be completed by the one behind it.
+        if all(len(message) % self._size == 0 for message in messages):
+            packets = self._numpy.frombuffer(b"".join(messages), self._dtype)
             if not self._are_ours(packets):
                 packets = None
         if packets is None:
@@ -179,10 +189,17 @@ class ColumnDecoder:
         return Columns(packets, table)
 
     def _are_ours(self, packets: NDArray[Any]) -> bool:
-        return bool(
+        ours = bool(
             (packets["length"] == self._size).all()
             and (packets["code"] == PICTURE).all()
             and (packets["level"] == self._level).all()
+        )
+        if self._level is not Level.DEPTH:
+            return ours
+        return (
+            ours
+            and bool((packets["bid_count"] == self._rows).all())
+            and bool((packets["ask_count"] == self._rows).all())
         )
 
     def _pick(self, message: bytes) -> bytes:
@@ -193,7 +210,24 @@ class ColumnDecoder:
             size = int.from_bytes(message[at : at + 2], "little")
             if size < HEADER.size or at + size > end:
                 break
-            if message.startswith(self._start, at) and message[at + 5] == self._level:
-                found.append(message[at : at + size])
+            code = int.from_bytes(message[at + 2 : at + 4], "little")
+            if code == PICTURE and message[at + 5] == self._level and size >= self._fixed:
+                found.append(self._fitted(message[at : at + size]))
             at += size
         return b"".join(found)
+
+    def _fitted(self, packet: bytes) -> bytes:
+        """With as many rows as the layout has: the packet's first ones, and zeros for the rest."""
+        if not self._rows:
+            return packet[: self._fixed]
+        bids = asks = 1
+        if self._level is not Level.SCRIP:  # there, one and one, whatever the counts say
+            bids, asks = _COUNTS.unpack_from(packet, _COUNTS_AT)
+        whole = (len(packet) - self._fixed) // ROW.size
+        bids = min(bids, whole)
+        asks = min(asks, whole - bids)
+        side = self._rows * ROW.size
+        ends = [self._fixed + count * ROW.size for count in (0, bids, bids + asks)]
+        return packet[: self._fixed] + b"".join(
+            packet[start:end][:side].ljust(side, b"\0") for start, end in pairwise(ends)
+        )
