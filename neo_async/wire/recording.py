@@ -6,9 +6,9 @@
     record   inside a block: ns since the record before i64, content size and kind u32, content
 
 Little-endian. Each block stands alone and the checksum covers all of it, so whatever became of a
-file, it reads up to the last block that is whole. Only what the server sent is in it; connections
-that begin, or were begun, show as the server's answer with the dividers and an acknowledgement
-with the names known so far.
+file, it reads up to the last block that is whole. Only what the server sent is in it. At the start
+and after every gap stand its answer to the login, which has the dividers, and one acknowledgement
+with all names known by then.
 """
 
 from __future__ import annotations
