@@ -71,9 +71,10 @@ class ModifyForm(msgspec.Struct, omit_defaults=True, gc=False):
     pt: str
     qt: str
     """New total quantity."""
-    tp: str = "0"
-    dq: str = "0"
-    mp: str = "0"
+    # Made by a function, so that zeros are not omitted as defaults: they must travel.
+    tp: str = msgspec.field(default_factory=lambda: "0")
+    dq: str = msgspec.field(default_factory=lambda: "0")
+    mp: str = msgspec.field(default_factory=lambda: "0")
     vd: str | None = None
     """Validity; one document calls it `rt`."""
     am: str | None = None

@@ -37,6 +37,9 @@ def place_form(request: OrderRequest, client_tag: str) -> PlaceForm:
     check_symbol(request.symbol)
     check_quantity("quantity", request.quantity)
     _check_disclosed(request.disclosed_quantity, request.quantity)
+    if type(request.amo) is not bool:
+        # The official SDK takes "YES" and "NO" here, and "NO" counts as true.
+        raise InvalidOrder("amo", request.amo, "must be True or False")
     _check_product(product, segment)
     _check_validity(validity, segment, product)
     price = _price(request.price, order_type)
