@@ -58,5 +58,5 @@ def decode_form(body: bytes, type: type[T]) -> T:  # noqa: A002 - reads as it do
         arguments = msgspec.json.decode(values[0], type=dict[str, object])
         present = {name: value for name, value in arguments.items() if value is not None}
         return msgspec.convert(present, type, strict=False)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ProtocolError(f"jData is not as it should be: {error}", body=values[0]) from error

@@ -32,9 +32,9 @@ class TagMaker:
 
     def make(self, own: str = "") -> str:
         """A new client tag around the caller's own. Raises InvalidOrder when that is malformed."""
-        if not own:
+        if own == "":
             return self._nonce + next(self._counter)
-        if not _OWN_TAG.fullmatch(own):
+        if not (isinstance(own, str) and _OWN_TAG.fullmatch(own)):
             raise InvalidOrder(
                 "tag", own, f"must be at most {OWN_TAG_LENGTH} characters of [A-Za-z0-9_]"
             )
