@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+
+from neo_async.config import (
+    PRODUCTION_LOGIN,
+    Credentials,
+    Endpoints,
+    PoolLimits,
+    RateLimits,
+    Timeouts,
+)
+from neo_async.errors import UsageError
+
+USUAL = {
+    "consumer_key": "2c1f0f2e-key",
+    "mobile_number": "+919876543210",
+    "ucc": "ABC12",
+    "mpin": "070809",
+    "totp_secret": "JBSWY3DPEHPK3PXP",
+}
+ENVIRONMENT = {
+    "NEO_CONSUMER_KEY": "2c1f0f2e-key",
+    "NEO_MOBILE_NUMBER": "+919876543210",
+    "NEO_UCC": "ABC12",
+    "NEO_MPIN": "070809",
+    "NEO_TOTP_SECRET": "JBSWY3DPEHPK3PXP",
+}
+
+
+def test_credentials_come_from_the_environment():
+    assert Credentials.from_env(ENVIRONMENT) == Credentials(**USUAL)
+    without = {name: value for name, value in ENVIRONMENT.items() if name != "NEO_TOTP_SECRET"}
+    assert Credentials.from_env(without).totp_secret == ""
+
+
+def test_every_missing_variable_is_named():
+    with pytest.raises(UsageError, match="environment lacks NEO_CONSUMER_KEY, NEO_UCC"):
+        Credentials.from_env({"NEO_MOBILE_NUMBER": "+919876543210", "NEO_MPIN": "1", "NEO_UCC": ""})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("consumer_key", "", "consumer_key is empty"),
+        ("mobile_number", "9876543210", r"mobile_number must be \+91 and ten digits"),
+        ("mobile_number", "+91987654321", "mobile_number must be"),
+        ("mobile_number", "+919876543210\n", "mobile_number must be"),
+        ("ucc", "", "ucc is empty"),
+        ("mpin", "70809", "mpin must be six digits"),
+        ("mpin", "7080900", "mpin must be six digits"),
+        ("mpin", "07080a", "mpin must be six digits"),
+    ],
+)
+def test_credentials_that_cannot_be_right_are_refused_without_being_shown(field, value, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        Credentials(**USUAL | {field: value})
+    assert not value or value.strip() not in str(caught.value)
+
+
+def test_credentials_never_print():
+    credentials = Credentials(**USUAL)
+    for text in (repr(credentials), str(credentials), f"{credentials}"):
+        assert "ABC12" in text
+        for name in ("consumer_key", "mobile_number", "mpin", "totp_secret"):
+            assert USUAL[name] not in text
+
+
+@pytest.mark.parametrize("field", ["login", "base", "feed", "realtime"])
+def test_an_endpoint_needs_a_scheme(field):
+    with pytest.raises(UsageError, match=f"{field}='mis.kotaksecurities.com': must start with"):
+        Endpoints(**{field: "mis.kotaksecurities.com"})
+
+
+def test_the_login_address_defaults_to_production():
+    assert Endpoints().login == Endpoints.from_env({}).login == PRODUCTION_LOGIN
+    assert Endpoints.from_env({"NEO_LOGIN_URL": ""}).login == PRODUCTION_LOGIN
+    assert Endpoints.from_env({"NEO_LOGIN_URL": "http://127.0.0.1:1"}).login == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"orders": 0}, "orders=0: must be at least 1 a second"),
+        ({"total": 0}, "total=0: must be at least 1 a second"),
+        ({"orders": 11}, "total=10 is below orders=11: orders count towards the total"),
+    ],
+)
+def test_rate_limits_that_cannot_be_are_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
+        RateLimits(**fields)
+
+
+def test_the_published_limits_are_the_default():
+    assert RateLimits() == RateLimits(orders=10, total=10)
+    RateLimits(orders=10, total=25)
+
+
+@pytest.mark.parametrize("name", Timeouts.__struct_fields__)
+@pytest.mark.parametrize("value", [0, -1.0, float("nan")])
+def test_a_deadline_is_above_zero(name, value):
+    with pytest.raises(UsageError, match=f"{name}={value!r}: "):
+        Timeouts(**{name: value})
+
+
+@pytest.mark.parametrize(("warm", "maximum"), [(0, 1), (3, 2), (-1, -1)])
+def test_a_pool_holds_at_least_its_warm_connections(warm, maximum):
+    with pytest.raises(UsageError, match=f"warm={warm}, maximum={maximum}: need"):
+        PoolLimits(warm=warm, maximum=maximum)
