@@ -1,0 +1,103 @@
+"""The client for everything that is not an order, against the same hostile answers."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from neo_async.errors import AnswerLost, NotSent
+from neo_async.model.answer import Answer
+from neo_async.transport.http import HttpClient
+from tests.transport.servers import (
+    AUTHORITY,
+    Peer,
+    answering,
+    never,
+    reply,
+    serving,
+    trust,
+    until,
+)
+
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
+
+@asynccontextmanager
+async def client(*, tls: bool = False) -> AsyncIterator[HttpClient]:
+    http = HttpClient(connect_timeout=1.0, tls=trust(AUTHORITY) if tls else None)
+    try:
+        yield http
+    finally:
+        await http.close()
+
+
+async def post(http: HttpClient, url: str, *, within: float = 5.0) -> Answer:
+    return await http.request("POST", url, headers={"Auth": "x"}, body=b"body", timeout=within)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_an_answer_is_read_whole(tls):
+    answer = reply(
+        gzip.compress(b"content"), b"Content-Encoding: gzip", b"X-Name: v", status=b"503 Oops"
+    )
+    authority = AUTHORITY if tls else None
+    async with serving(answering(answer), tls=authority) as server, client(tls=tls) as http:
+        received = await post(http, server.url + "/path")
+        assert (received.status, received.body) == (503, b"content")
+        assert received.headers["x-name"] == "v"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", reply(b"content")[:-3], b"SSH-2.0\r\n", reply(b"none", b"Content-Encoding: gzip")],
+    ids=["nothing", "cut off", "no HTTP", "no gzip"],
+)
+async def test_a_broken_answer_is_lost_and_the_client_goes_on(answer):
+    async with serving(answering(answer)) as server, client() as http:
+        with pytest.raises(AnswerLost, match=f"POST {server.url}/path"):
+            await post(http, server.url + "/path?private=1")
+        assert (await post(http, server.url)).body == b"body"
+
+
+async def test_silence_is_lost_at_the_deadline_and_names_no_private_query():
+    async with serving(never) as server, client() as http:
+        with pytest.raises(AnswerLost, match=r"within 0\.05 s") as caught:
+            await post(http, server.url + "/path?private=1", within=0.05)
+        assert "private" not in str(caught.value)
+
+
+async def test_nobody_listening_is_not_sent():
+    async with serving(never) as server:
+        url = server.url
+    async with client() as http:
+        with pytest.raises(NotSent, match=f"cannot connect to {url}"):
+            await post(http, url)
+
+
+async def test_a_certificate_of_an_unknown_authority_is_not_sent():
+    async with serving(never, tls=AUTHORITY) as server, client() as http:
+        with pytest.raises(NotSent, match="certificate"):
+            await post(http, server.url)
+
+
+async def test_a_redirect_is_an_answer_and_not_followed():
+    async def script(peer: Peer) -> None:
+        await peer.take()
+        elsewhere = b"Location: " + peer.server.url.encode() + b"/elsewhere"
+        peer.send(reply(b"", elsewhere, status=b"302 Found"))
+        await peer.take()
+
+    async with serving(script) as server, client() as http:
+        assert (await post(http, server.url)).status == 302
+        assert len(server.arrivals) == 1
+
+
+async def test_closing_closes_every_connection():
+    async with serving(answering(reply(b"1"), keeps=True)) as server:
+        async with client() as http:
+            await post(http, server.url)
+            assert server.open
+        await until(lambda: not server.open)
