@@ -12,6 +12,9 @@ from yarl import URL
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
 
+_LONGEST = 120
+"""Characters of an address in a message; a path may name fifty instruments."""
+
 
 class HttpClient:
     """One aiohttp session, made when first needed. Errors are those of the order lane."""
@@ -79,5 +82,7 @@ class HttpClient:
 
 
 def _origin(url: str) -> str:
-    """Host and path, without a query that may hold something private."""
-    return url.partition("?")[0]
+    """Host and path, as far as a message can bear them, without a query that may hold something
+    private."""
+    origin = url.partition("?")[0]
+    return origin if len(origin) <= _LONGEST else f"{origin[:_LONGEST]}…"

@@ -684,17 +684,22 @@ def test_candles_become_a_polars_frame(count: int) -> None:
         assert frame["volume"].to_list() == [None, 1, 2]
 
 
-def test_chains_become_frames_whose_types_do_not_depend_on_what_is_missing(
-    documented: Documented,
-) -> None:
+def test_chains_become_frames_of_pandas(documented: Documented) -> None:
+    pytest.importorskip("pandas")
     options = read_options(
         documented("option_chain"), segment="nse_fo", underlying="NIFTY", expiry=None
     )
     futures = read_futures(documented("futures_chain"), segment="nse_fo", underlying="NIFTY")
-    pytest.importorskip("pandas")
     assert options.to_pandas()["call_last_price"].tolist() == [166.75]
     assert str(futures.to_pandas()["expiry"][0].date()) == "2026-07-31"
+
+
+def test_types_of_polars_columns_do_not_depend_on_what_is_missing(documented: Documented) -> None:
     polars = pytest.importorskip("polars")
+    options = read_options(
+        documented("option_chain"), segment="nse_fo", underlying="NIFTY", expiry=None
+    )
+    futures = read_futures(documented("futures_chain"), segment="nse_fo", underlying="NIFTY")
     frame = options.to_polars()
     assert frame.columns == list(options.columns)
     assert frame.schema["put_volume"] == polars.Int64
