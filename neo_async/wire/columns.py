@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from neo_async.errors import UsageError
 from neo_async.model.enums import Level
-from neo_async.wire.feed import DEFAULT_DIVIDER, HEADER, LITE, PICTURE, ROW, SCRIP
+from neo_async.wire.feed import (
+    AUCTION,
+    DEFAULT_DIVIDER,
+    HEADER,
+    INDEX,
+    LITE,
+    MARKET_CLOSED,
+    MARKET_OPENED,
+    PICTURE,
+    ROW,
+    SCRIP,
+    STATUS,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +103,9 @@ _PRICES: Final = frozenset(
 )
 _ROWS: Final[Mapping[Level, int]] = {Level.SCRIP: 1, Level.DEPTH: 5}
 """Rows of a side, by level. Full depth has no fixed number."""
+
+_OTHER_KINDS: Final = frozenset({AUCTION, INDEX, MARKET_CLOSED, MARKET_OPENED, STATUS})
+"""Codes that say what a packet is; of all others the level does."""
 
 _COUNTS: Final = struct.Struct("<II")
 _COUNTS_AT: Final = 89
@@ -211,7 +226,8 @@ class ColumnDecoder:
             if size < HEADER.size or at + size > end:
                 break
             code = int.from_bytes(message[at + 2 : at + 4], "little")
-            if code == PICTURE and message[at + 5] == self._level and size >= self._fixed:
+            is_ours = message[at + 5] == self._level and code not in _OTHER_KINDS
+            if is_ours and size >= self._fixed:
                 found.append(self._fitted(message[at : at + size]))
             at += size
         return b"".join(found)

@@ -130,7 +130,7 @@ SCRIP_NAMES = [*LITE_NAMES, "total_buy_quantity", "total_sell_quantity", "volume
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_columns_hold_what_the_decoder_of_single_packets_reads(
     level: Level, data: st.DataObject
