@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from aiohttp import web
-from far_ends import BASE, VALIDATE, Cut, Reply, Scripted, _respond, _serving
+from far_ends import BASE, SID, TOKEN, VALIDATE, Cut, Reply, Scripted, _respond, _serving
 
 UNKNOWN = Reply({"stat": "Not_Ok", "emsg": "Invalid instrument/code", "stCode": 1009})
 REFUSED = Reply({"code": 400, "message": "malformed request"}, 400)
@@ -28,6 +28,7 @@ SPANS = {"5min": 30, "15min": 60, "60min": 90, "D": 180, "W": 180}
 class DataBroker(Scripted):
     def __init__(self) -> None:
         super().__init__()
+        self._open = contextlib.AsyncExitStack()
         self.raw: list[str] = []
         """Paths of data requests, as they came."""
         self.queries: list[dict[str, str]] = []
@@ -41,6 +42,15 @@ class DataBroker(Scripted):
         self.most_under_way = 0
         self.rng = random.Random(5)
         self.no_business: set[date] = set()
+
+    async def __aenter__(self) -> Self:
+        url = self.url = await self._open.enter_async_context(_serving(self.handle))
+        session = {"token": TOKEN, "sid": SID, "status": "success", "baseUrl": url + BASE}
+        self.script(VALIDATE, Reply({"data": session}))
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._open.aclose()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.removeprefix(BASE)
@@ -121,15 +131,3 @@ def _quote(name: str) -> dict[str, Any]:
         "last_volume": "30043533",
         "ohlc": {"open": "798.5", "high": "804.45", "low": "796.0", "close": "793.2"},
     }
-
-
-@contextlib.asynccontextmanager
-async def data_broker() -> AsyncIterator[DataBroker]:
-    broker = DataBroker()
-    async with _serving(broker.handle) as url:
-        broker.url = url
-        login = broker.answers[next(iter(broker.answers))][0]
-        assert isinstance(login, Reply)
-        assert isinstance(login.body, dict)
-        broker.script(VALIDATE, Reply({"data": {**login.body["data"], "baseUrl": url + BASE}}))
-        yield broker

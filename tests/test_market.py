@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from clients import WIDE
-from data_broker import UPSTREAM, DataBroker, candles_of, data_broker
+from data_broker import UPSTREAM, DataBroker, candles_of
 from far_ends import CREDENTIALS, Cut, Reply
 from virtual_time import in_virtual_time, now
 
@@ -48,7 +48,7 @@ def client(broker: DataBroker, limits: RateLimits = WIDE) -> NeoClient:
 
 @asynccontextmanager
 async def market() -> AsyncIterator[tuple[NeoClient, DataBroker]]:
-    async with data_broker() as broker, client(broker) as neo:
+    async with DataBroker() as broker, client(broker) as neo:
         yield neo, broker
 
 
@@ -187,7 +187,7 @@ async def test_a_refused_access_token_does_not_renew_the_login() -> None:
 
 @in_virtual_time
 async def test_quotes_keep_to_the_rate_limit_and_wait_out_a_429() -> None:
-    async with data_broker() as broker:
+    async with DataBroker() as broker:
         neo = client(broker, RateLimits())
         neo.limiter._clock = asyncio.get_running_loop().time
         throttled = Reply({"stat": "Not_Ok", "stCode": 429}, 429, headers={"Retry-After": "2"})
@@ -287,7 +287,7 @@ async def test_long_ranges_come_in_windows_and_leave_whole(
 @in_virtual_time
 async def test_candles_end_today_unless_told() -> None:
     async with (
-        data_broker() as broker,
+        DataBroker() as broker,
         client(broker) as neo,
     ):
         candles = await neo.market.candles("nse_cm|1", "D", start=date(2026, 11, 20))
@@ -311,7 +311,7 @@ async def test_a_window_that_fails_is_asked_for_again() -> None:
     start, end = date(2026, 1, 1), date(2026, 6, 30)
     failures: list[Any] = [Cut(), Reply("", 502), Cut(b"{")]
     async with (
-        data_broker() as broker,
+        DataBroker() as broker,
         client(broker) as neo,
     ):
         broker.instead = lambda number, path: (
@@ -325,7 +325,7 @@ async def test_a_window_that_fails_is_asked_for_again() -> None:
 @in_virtual_time
 async def test_a_range_of_which_a_window_keeps_failing_fails() -> None:
     async with (
-        data_broker() as broker,
+        DataBroker() as broker,
         client(broker) as neo,
     ):
         broker.instead = lambda number, path: (
