@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Awaitable
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Iterator
 from enum import StrEnum
+from operator import length_hint
 from typing import Generic, TypeVar
 
 from neo_async.errors import UsageError
 from neo_async.model.ticks import Tick
 
 DEFAULT_BOUND = 100_000
+HANDFUL = 64
 
 
 class Policy(StrEnum):
@@ -49,6 +51,10 @@ class Mailbox(ABC, Generic[T]):
 
     async def take(self) -> list[T]:
         """All that is pending, at least one; empty when the feed was closed and all is taken."""
+        await self._until_pending()
+        return self._drain()
+
+    async def _until_pending(self) -> None:
         while not self.pending and not self._closed:
             if self._wanted is not None:
                 raise UsageError("two consumers iterate over one feed: open a second feed")
@@ -57,7 +63,6 @@ class Mailbox(ABC, Generic[T]):
                 await self._wanted
             finally:
                 self._wanted = None
-        return self._drain()
 
     def close(self) -> None:
         self._closed = True
@@ -71,6 +76,21 @@ class Mailbox(ABC, Generic[T]):
 class Delivery(Mailbox[Tick]):
     """Takes ticks from the feed."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_hand: Iterator[Tick] = iter(())
+        """Ticks that the consumer goes through one by one. They may be taken back while it does:
+        then the iterator ends early, and `refill` gives what became of them."""
+
+    async def refill(self) -> bool:
+        """Wait for ticks and put them in hand; False when the feed was closed and all is taken."""
+        await self._until_pending()
+        self.in_hand = iter(self._handful())
+        return length_hint(self.in_hand) > 0
+
+    def _handful(self) -> list[Tick]:
+        return self._drain()
+
     @abstractmethod
     def put(self, ticks: list[Tick]) -> Awaitable[None] | None:
         """Take over ticks; an awaitable when the feed must not go on before there is room."""
@@ -80,11 +100,11 @@ class Conflating(Delivery):
     def __init__(self) -> None:
         super().__init__()
         self._fresh: list[Tick] = []
-        self._newest: dict[tuple[str, int], Tick] = {}
+        self._newest: OrderedDict[tuple[str, int], Tick] = OrderedDict()
 
     @property
     def pending(self) -> int:
-        return len(self._fresh) + len(self._newest)
+        return len(self._fresh) + len(self._newest) + length_hint(self.in_hand)
 
     def put(self, ticks: list[Tick]) -> None:
         if self._wanted is not None:
@@ -93,19 +113,35 @@ class Conflating(Delivery):
             self._notify()
             return
         newest = self._newest
+        self._take_back()
         before = len(newest)
         for tick in ticks:
             newest[tick.instrument, tick.level] = tick
         self.lost += len(ticks) - (len(newest) - before)
         self._notify()
 
+    def _take_back(self) -> None:
+        """A tick in hand that has not been looked at yet is conflated like any other."""
+        newest = self._newest
+        for tick in reversed(list(self.in_hand)):
+            key = tick.instrument, tick.level
+            if key in newest:
+                self.lost += 1
+            else:
+                newest[key] = tick
+            newest.move_to_end(key, last=False)
+
     def _drain(self) -> list[Tick]:
-        ticks = self._fresh
+        ticks = [*self.in_hand, *self._fresh, *self._newest.values()]
         self._fresh = []
-        if self._newest:
-            ticks = [*ticks, *self._newest.values()]
-            self._newest.clear()
+        self._newest.clear()
         return ticks
+
+    def _handful(self) -> list[Tick]:
+        if self._fresh or len(self._newest) <= HANDFUL:
+            return self._drain()
+        # A few at a time, as they may all have to be taken back when the next message comes.
+        return [self._newest.popitem(last=False)[1] for _ in range(HANDFUL)]
 
 
 class Blocking(Delivery):
@@ -117,7 +153,7 @@ class Blocking(Delivery):
 
     @property
     def pending(self) -> int:
-        return len(self._ticks)
+        return len(self._ticks) + length_hint(self.in_hand)
 
     def put(self, ticks: list[Tick]) -> Awaitable[None] | None:
         if len(self._ticks) >= self._bound:
@@ -149,7 +185,7 @@ class Dropping(Delivery):
 
     @property
     def pending(self) -> int:
-        return len(self._ticks)
+        return len(self._ticks) + length_hint(self.in_hand)
 
     def put(self, ticks: list[Tick]) -> None:
         self.lost += max(0, len(self._ticks) + len(ticks) - self._bound)

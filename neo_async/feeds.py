@@ -19,11 +19,9 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
-    Iterator,
     Mapping,
 )
 from datetime import UTC, datetime, timedelta, timezone
-from operator import length_hint
 from types import TracebackType
 from typing import Self
 from weakref import WeakSet
@@ -491,23 +489,20 @@ class MarketFeed(_SubscribedFeed):
         # By level, then instrument: a pair as the key costs more to make than this whole look-up.
         self._latest: defaultdict[int, dict[str, Tick]] = defaultdict(dict)
         self._since_turn = 0
-        self._in_hand: Iterator[Tick] = iter(())
-        """Taken of the delivery; a consumer that breaks off and comes back goes on here."""
         self.ticks = 0
         """Ticks decoded so far."""
 
     async def __aiter__(self) -> AsyncIterator[Tick]:
         while True:
-            for tick in self._in_hand:
+            # A consumer that breaks off and comes back goes on with what is in hand.
+            for tick in self._delivery.in_hand:
                 yield tick
-            ticks = await self._delivery.take()
-            if not ticks:
+            if not await self._delivery.refill():
                 return
-            self._in_hand = iter(ticks)
 
     async def batches(self) -> AsyncIterator[list[Tick]]:
         """The ticks in the lists in which they become available: one step a burst."""
-        if ticks := list(self._in_hand):
+        if ticks := list(self._delivery.in_hand):
             yield ticks
         while ticks := await self._delivery.take():
             yield ticks
@@ -527,7 +522,7 @@ class MarketFeed(_SubscribedFeed):
     @property
     def pending(self) -> int:
         """Ticks that wait for the consumer."""
-        return length_hint(self._in_hand) + self._delivery.pending
+        return self._delivery.pending
 
     async def close(self) -> None:
         """Disconnect; iteration ends when what is pending has been taken."""

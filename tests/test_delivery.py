@@ -232,3 +232,29 @@ def test_messages_are_kept_up_to_their_bound_and_the_newest_always(
         assert await box.take() == []
 
     asyncio.run(check())
+
+
+@given(STEPS)
+def test_a_tick_looked_at_is_the_newest_of_its_kind_in_that_moment(steps: list[Any]) -> None:
+    """A consumer that goes through ticks one by one, with new ones arriving in between."""
+
+    async def consume() -> None:
+        box = Conflating()
+        newest: dict[tuple[str, int], int] = {}
+        put = seen = 0
+        for step in steps:
+            if isinstance(step, list):
+                ticks = [tick(key, put + at) for at, key in enumerate(step, 1)]
+                put += len(ticks)
+                box.put(ticks)
+                newest.update((key_of(each), each.received_ns) for each in ticks)
+            elif box.pending:
+                each = next(box.in_hand, None)
+                if each is None:
+                    await box.refill()
+                    each = next(box.in_hand)
+                seen += 1
+                assert each.received_ns == newest[key_of(each)]
+        assert seen + box.lost + box.pending == put
+
+    asyncio.run(consume())
