@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from neo_async.client import NeoClient
-    from neo_async.config import Credentials, Endpoints, PoolLimits, RateLimits, Timeouts
+    from neo_async.config import (
+        Credentials,
+        Endpoints,
+        FeedTimings,
+        PoolLimits,
+        RateLimits,
+        Timeouts,
+    )
+    from neo_async.delivery import Policy
     from neo_async.errors import (
         AnswerLost,
         BrokerError,
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
         WrongMpin,
         WrongTotp,
     )
+    from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
     from neo_async.model.enums import (
         Level,
         OffsetKind,
@@ -68,7 +77,18 @@ if TYPE_CHECKING:
     )
     from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Trade
     from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position
+    from neo_async.model.ticks import (
+        AuctionTick,
+        DepthRow,
+        IndexTick,
+        LiteTick,
+        MarketState,
+        MarketStatus,
+        ScripTick,
+    )
+    from neo_async.model.updates import OrderUpdate, PositionUpdate
     from neo_async.tracking import Order, OrderChange
+    from neo_async.transport.websocket import FeedEvent, FeedState
 
 __version__ = "0.1.0"
 
@@ -76,9 +96,25 @@ T = TypeVar("T")
 
 
 _HOMES = {
+    "Policy": "neo_async.delivery",
+    "AuctionTick": "neo_async.model.ticks",
+    "DepthRow": "neo_async.model.ticks",
+    "IndexTick": "neo_async.model.ticks",
+    "LiteTick": "neo_async.model.ticks",
+    "MarketState": "neo_async.model.ticks",
+    "MarketStatus": "neo_async.model.ticks",
+    "ScripTick": "neo_async.model.ticks",
+    "OrderUpdate": "neo_async.model.updates",
+    "PositionUpdate": "neo_async.model.updates",
+    "FeedEvent": "neo_async.transport.websocket",
+    "FeedState": "neo_async.transport.websocket",
+    "ColumnFeed": "neo_async.feeds",
+    "MarketFeed": "neo_async.feeds",
+    "OrderFeed": "neo_async.feeds",
     "NeoClient": "neo_async.client",
     "Credentials": "neo_async.config",
     "Endpoints": "neo_async.config",
+    "FeedTimings": "neo_async.config",
     "PoolLimits": "neo_async.config",
     "RateLimits": "neo_async.config",
     "Timeouts": "neo_async.config",
@@ -165,26 +201,37 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 __all__ = [
     "AnswerLost",
+    "AuctionTick",
     "Bracket",
     "BrokerError",
     "Candle",
     "Candles",
     "ChainRow",
     "ClockSkew",
+    "ColumnFeed",
     "Credentials",
+    "DepthRow",
     "DuplicateTag",
     "Endpoints",
+    "FeedEvent",
+    "FeedState",
+    "FeedTimings",
     "FutureQuote",
     "FuturesChain",
     "HistoryRow",
     "Holding",
+    "IndexTick",
     "Instrument",
     "InsufficientFunds",
     "Interval",
     "InvalidOrder",
     "Level",
     "Limits",
+    "LiteTick",
     "LoginFailed",
+    "MarketFeed",
+    "MarketState",
+    "MarketStatus",
     "NeoClient",
     "NeoError",
     "NotLoggedIn",
@@ -195,14 +242,18 @@ __all__ = [
     "Order",
     "OrderAlreadyFinal",
     "OrderChange",
+    "OrderFeed",
     "OrderMargin",
     "OrderRequest",
     "OrderRow",
     "OrderStatus",
     "OrderType",
+    "OrderUpdate",
     "OutcomeUnknown",
+    "Policy",
     "PoolLimits",
     "Position",
+    "PositionUpdate",
     "Product",
     "ProtocolError",
     "Quote",
@@ -211,6 +262,7 @@ __all__ = [
     "RateLimited",
     "RateLimits",
     "Rejected",
+    "ScripTick",
     "Segment",
     "ServerError",
     "SessionEnded",

@@ -89,6 +89,8 @@ class ScripTick(msgspec.Struct, frozen=True, gc=False):
 
 
 class IndexTick(msgspec.Struct, frozen=True, gc=False):
+    """An index: its value, and the range of its day and year."""
+
     level: ClassVar[int] = 0
 
     instrument: str
@@ -131,6 +133,8 @@ class MarketState(IntEnum):
 
 
 class MarketStatus(msgspec.Struct, frozen=True, gc=False):
+    """What a whole segment does: opens, closes, goes into auction."""
+
     level: ClassVar[int] = -1
 
     segment: str

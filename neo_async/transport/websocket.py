@@ -33,6 +33,8 @@ CLOSE_WAIT = 0.2
 
 
 class FeedState(StrEnum):
+    """Where a feed stands between being started and closed."""
+
     CONNECTING = "connecting"
     """Opening a socket, or proving who we are on it."""
     LIVE = "live"
