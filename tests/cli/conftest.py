@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -27,25 +28,32 @@ class Outcome:
 
 @contextlib.contextmanager
 def exchange_in_a_thread(exchange: Exchange) -> Iterator[Exchange]:
-    opened = threading.Event()
-    close: list[Callable[[], object]] = []
+    opened: Future[Callable[[], object]] = Future()
 
     async def serve() -> None:
         closing = asyncio.Event()
         loop = asyncio.get_running_loop()
-        close.append(lambda: loop.call_soon_threadsafe(closing.set))
         async with exchange:
-            opened.set()
+            opened.set_result(lambda: loop.call_soon_threadsafe(closing.set))
             await closing.wait()
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            if opened.done():
+                raise
+            opened.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
+    close = opened.result(timeout=5)
     try:
-        assert opened.wait(5), "the exchange did not open"
         yield exchange
     finally:
-        close[0]()
-        thread.join()
+        close()
+        thread.join(timeout=5)
+    assert not thread.is_alive(), "the exchange did not close"
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_json_is_one_object_whose_numbers_add_up(runs: Runs) -> None:
     assert orders["placed"] == 27 == final + orders["working"]
     assert (orders["modified"], orders["rejected"], orders["stopped_before_sending"]) == (5, 1, 1)
     assert orders["filled"] >= 15
-    assert orders["cancelled"] == 7
+    assert orders["cancelled"] in (6, 7)  # the IOC may find all it wants after all
     assert report["fills"]["count"] >= orders["filled"]
     assert report["pnl"]["total"] == pytest.approx(
         report["pnl"]["realised"] + report["pnl"]["unrealised"], abs=0.02

@@ -44,7 +44,11 @@ def demo(
     rate limiter, changes and cancels some, and lets some fill. Everything is then checked against
     the exchange's own records: exit code 1 when anything does not agree.
     """
-    play, report = neo_async.run(_demo(seed, scripmaster or [], as_json=as_json))
+    try:
+        play, report = neo_async.run(_demo(seed, scripmaster or [], as_json=as_json))
+    except TimeoutError:
+        typer.echo(f"neo-async demo: not at its end after {_LONGEST:.0f} s", err=True)
+        raise typer.Exit(1) from None
     if svg is not None:
         _draw(svg, play, report)
     if as_json:

@@ -207,6 +207,9 @@ class Play:
         await self._reach(stop, OrderStatus.TRIGGER_PENDING)
         self._say(f"a stop waits in {listing.symbol} until {stop.request.trigger} trades")
 
+        # It is made for what the best price offers right now, so it must not wait for its turn.
+        await self._until_free()
+        market.advance(time.time_ns())
         (impatient,) = self._add([plan.immediate_or_cancel(market, listings[4])])
         await self._place(impatient)
         self._print_price(listing, _paise(stop.request.trigger))
@@ -215,7 +218,7 @@ class Play:
         await self._reach(impatient)
         self._say(
             f"IOC for {impatient.request.quantity:,} {impatient.request.symbol}: "
-            f"{impatient.filled:,} filled, the rest cancelled"
+            f"{impatient.filled:,} filled, {_now(impatient)}"
         )
         if greedy.order is not None:
             self._say(f"rejected: {greedy.order.reject_reason.partition('  ')[0]}")
@@ -364,6 +367,13 @@ class Play:
         self.events.append((elapsed, text))
         self.tell(elapsed, text)
 
+    async def _until_free(self) -> None:
+        """Wait until an order would go out at once."""
+        while True:
+            if not self.waiting and self.starts_within(1.1) < self.limits.total:
+                return
+            await asyncio.sleep(PULSE)
+
     async def _rest(self) -> None:
         await asyncio.sleep(self._pause)
 
@@ -405,10 +415,8 @@ class Play:
             requests = await http.request("GET", f"{url}/requests", headers={}, timeout=5.0)
         finally:
             await http.close()
-        streams = {
-            urlsplit(url).path for url in (self.exchange.feed_url, self.exchange.realtime_url)
-        }
-        return Records.read(ledger.body, requests.body, streams=streams)
+        base = urlsplit(self.exchange.base_url).path
+        return Records.read(ledger.body, requests.body, base=base)
 
 
 @contextlib.asynccontextmanager

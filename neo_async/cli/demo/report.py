@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -43,15 +43,15 @@ class Records(msgspec.Struct, frozen=True):
 
     ledger: list[LedgerEntry]
     requests: list[ServerRequest]
-    """Without the openings of streams, which no limit counts."""
+    """Those that the exchange's limit counts."""
 
     @classmethod
-    def read(cls, ledger: bytes, requests: bytes, *, streams: Collection[str]) -> Records:
-        """`streams` are the paths at which streams open."""
+    def read(cls, ledger: bytes, requests: bytes, *, base: str) -> Records:
+        """`base` is the path below which calls are limited: logins and streams are not."""
         arrived = msgspec.json.decode(requests, type=list[ServerRequest])
         return cls(
             msgspec.json.decode(ledger, type=list[LedgerEntry]),
-            [request for request in arrived if request.path not in streams],
+            [request for request in arrived if request.path.startswith(f"{base}/")],
         )
 
 
