@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from itertools import pairwise
+from operator import lt
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote as percent_encoded
 
@@ -515,7 +515,7 @@ class CandleJoiner:
         its window's first day: then its time tells whether it is there already.
         """
         times = [row[0] for row in rows]
-        if any(this >= following for this, following in pairwise(times)):
+        if not all(map(lt, times, times[1:])):
             rows = sorted({row[0]: row for row in reversed(rows)}.values())
             times = [row[0] for row in rows]
         if self._is_weekly:
