@@ -1,0 +1,149 @@
+"""`neo-async watch`: prices, orders, positions and the state of the feeds, as they move."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import neo_async
+from neo_async.cli import output
+from neo_async.cli.connection import Account, Fresh
+from neo_async.errors import UsageError
+from neo_async.model.enums import Level
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from neo_async.cli.watch.state import Watched
+
+_OFTENEST, _RAREST = 0.25, 3600.0
+"""Seconds between two looks."""
+_BETWEEN_LINES = 1.0
+
+
+class _LevelName(StrEnum):
+    LITE = "lite"
+    SCRIP = "scrip"
+    DEPTH = "depth"
+
+    @property
+    def level(self) -> Level:
+        return Level[self.name]
+
+
+def watch(
+    instruments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[INSTRUMENT]...",
+            help="Segment and token or index: nse_cm:1333, 'nse_cm:Nifty 50'. By default those "
+            "of open positions and orders, else a few that trade a lot.",
+        ),
+    ] = None,
+    level: Annotated[
+        _LevelName,
+        typer.Option(
+            case_sensitive=False,
+            help="Price alone, with the best bid and ask, or with five of each.",
+        ),
+    ] = _LevelName.SCRIP,
+    refresh: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help=f"Between two looks: by default {_OFTENEST} on a screen, {_BETWEEN_LINES:g} for "
+            "lines.",
+        ),
+    ] = None,
+    fresh: Fresh = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a look, a line each.")
+    ] = False,
+) -> None:
+    """Watch prices, orders and positions live until Ctrl-C.
+
+    Where stdout is no terminal, prints a line a look instead of a screen.
+
+    neo-async watch nse_cm:1333 'nse_cm:Nifty 50'
+    """
+    from neo_async.cli.watch.state import checked_instruments
+
+    if refresh is not None and not _OFTENEST <= refresh <= _RAREST:
+        raise UsageError(f"--refresh {refresh:g}: must be from {_OFTENEST} to {_RAREST:g} seconds")
+    names = checked_instruments(instruments or [])
+    show = _way_to_show(refresh, as_json=as_json)
+    neo_async.run(_watch(Account(), names, level.level, show, fresh=fresh))
+
+
+async def _watch(
+    account: Account,
+    names: list[str],
+    level: Level,
+    show: Callable[[Watched], Awaitable[None]],
+    *,
+    fresh: bool,
+) -> None:
+    """Ends without an error when it is interrupted: there is no other way to end it."""
+    from neo_async.cli.watch.state import Watched
+
+    this = asyncio.current_task()
+    assert this is not None
+    with contextlib.suppress(NotImplementedError):  # Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    # Ctrl-C cancels this task, too: that is how asyncio treats it.
+    with contextlib.suppress(asyncio.CancelledError):
+        async with (
+            account.connect(fresh=fresh) as neo,
+            Watched(neo, names, level) as watched,
+        ):
+            await show(watched)
+
+
+def _way_to_show(refresh: float | None, *, as_json: bool) -> Callable[[Watched], Awaitable[None]]:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if as_json or not sys.stdout.isatty() or console.is_dumb_terminal:
+        every = refresh or _BETWEEN_LINES
+        return lambda watched: _show_lines(watched, every, as_json=as_json)
+    return lambda watched: _show_screen(watched, console, refresh or _OFTENEST)
+
+
+async def _show_screen(watched: Watched, console: Console, every: float) -> None:
+    from rich.live import Live
+
+    from neo_async.cli.watch.screen import board
+
+    with watched.warnings_noted(), Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            await watched.look()
+            size = console.size
+            live.update(board(watched, size.width, size.height))
+            # A terminal that takes nothing, at the end of a bad line, must not stop the feeds.
+            await asyncio.to_thread(live.refresh)
+            await asyncio.sleep(every)
+
+
+async def _show_lines(watched: Watched, every: float, *, as_json: bool) -> None:
+    from neo_async.cli.watch.lines import plain_line, snapshot
+
+    while True:
+        await asyncio.sleep(every)
+        await watched.look()
+        try:
+            if as_json:
+                await asyncio.to_thread(output.print_json, snapshot(watched))
+            else:
+                await asyncio.to_thread(typer.echo, plain_line(watched))
+        except BrokenPipeError:
+            # Whoever read it has gone. What is left in the buffer has to go somewhere at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return

@@ -1,0 +1,399 @@
+"""The screen of `neo-async watch`: functions from what is known to something that rich can draw.
+
+What they return holds texts and nothing that still changes: it may be drawn in another thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from neo_async.cli import output
+from neo_async.cli.demo.report import latency
+from neo_async.cli.output import money, profit
+from neo_async.cli.watch.lines import order_tally
+from neo_async.cli.watch.state import Seen, Watched, clean
+from neo_async.feeds import IST, MarketFeed, OrderFeed
+from neo_async.model.enums import OrderStatus, Side
+from neo_async.model.portfolio import Position
+from neo_async.model.ticks import ScripTick
+from neo_async.tracking import Order
+from neo_async.transport.websocket import FeedState
+
+_WIDE = 120
+"""Columns from which prices and orders stand beside positions and feeds."""
+_RIGHT = 58
+"""Columns that the right half takes on a wide screen."""
+_FRAMED = 18
+"""Rows from which there is room for frames, and for everything in them."""
+_TITLE, _FRAME, _HEADING = 1, 2, 1
+"""Rows that the title, the frame of a panel and the heading of a table take."""
+_FEEDS = 4
+"""Rows of the feeds and the latency, without a frame."""
+_RECENT = 1.0
+"""Seconds for which a change of price is shown in colour."""
+_STALE = 10.0
+"""Seconds without a tick after which its age is shown in yellow."""
+
+_SHORT = {
+    OrderStatus.PUT_RECEIVED: "received",
+    OrderStatus.VALIDATION_PENDING: "validating",
+    OrderStatus.OPEN_PENDING: "pending",
+    OrderStatus.TRIGGER_PENDING: "waits for trigger",
+    OrderStatus.MODIFY_VALIDATION_PENDING: "modifying",
+    OrderStatus.MODIFY_PENDING: "modifying",
+    OrderStatus.CANCEL_PENDING: "cancelling",
+    OrderStatus.AMO_RECEIVED: "AMO received",
+    OrderStatus.AMO_MODIFY_RECEIVED: "AMO modified",
+    OrderStatus.AMO_CANCELLED: "AMO cancelled",
+}
+_STATE_STYLES = {FeedState.LIVE: "green", FeedState.CONNECTING: "yellow", FeedState.WAITING: "red"}
+
+
+class _Column(NamedTuple):
+    heading: str
+    width: int
+    rank: int
+    """The higher, the sooner it is left out where the screen is narrow."""
+    is_number: bool = True
+
+
+_TICK_COLUMNS = (
+    _Column("symbol", 16, 0, False),
+    _Column("last", 10, 0),
+    _Column("change", 9, 6),
+    _Column("%", 7, 1),
+    _Column("bid", 10, 3),
+    _Column("ask", 10, 3),
+    _Column("volume", 7, 4),
+    _Column("book", 13, 5),
+    _Column("age", 5, 2),
+)
+_ORDER_COLUMNS = (
+    _Column("time", 8, 4, False),
+    _Column("symbol", 14, 0, False),
+    _Column("side", 4, 1, False),
+    _Column("filled", 9, 1),
+    _Column("price", 10, 2),
+    _Column("average", 10, 5),
+    _Column("state", 20, 0, False),
+)
+_POSITION_COLUMNS = (
+    _Column("symbol", 15, 0, False),
+    _Column("product", 7, 3, False),
+    _Column("net", 7, 0),
+    _Column("average", 10, 4),
+    _Column("last", 10, 2),
+    _Column("realised", 12, 5),
+    _Column("P&L", 13, 0),
+)
+_FEED_COLUMNS = (
+    _Column("feed", 7, 0, False),
+    _Column("state", 10, 0, False),
+    _Column("ticks/s", 7, 1),
+    _Column("lost", 6, 2),
+    _Column("reconnects", 10, 1),
+    _Column("last gap", 8, 1),
+)
+
+
+def board(watched: Watched, width: int, height: int) -> RenderableType:
+    """Everything at once, in no more than this many rows."""
+    title = _title(watched)
+    if height < _FRAMED:
+        rows = max(1, height - _TITLE - _HEADING - _FEEDS)
+        return Group(title, _ticks(watched, rows, width), _feeds(watched, width))
+    if width >= _WIDE:
+        return Group(title, _two_columns(watched, width, height - _TITLE))
+    rows = height - _TITLE - _FEEDS - 1 - 3 * (_FRAME + _HEADING)
+    wishes = (len(watched.instruments), len(watched.orders), len(watched.positions))
+    ticks, orders, positions = shares(rows, wishes)
+    return Group(
+        title,
+        _tick_panel(watched, ticks, width),
+        _order_panel(watched, orders, width),
+        _position_panel(watched, positions, width),
+        _feeds(watched, width),
+        _notices(watched, 1),
+    )
+
+
+def _two_columns(watched: Watched, width: int, height: int) -> RenderableType:
+    left, right = width - _RIGHT, _RIGHT
+    rows = height - 2 * (_FRAME + _HEADING)
+    ticks, orders = shares(rows, (len(watched.instruments), len(watched.orders)))
+    below = height - _FRAME - _HEADING - _FRAME - _FEEDS - _FRAME
+    notices, positions = shares(below, (min(8, len(watched.notices)), len(watched.positions)))
+    grid = Table.grid()
+    grid.add_column(width=left)
+    grid.add_column(width=right)
+    grid.add_row(
+        Group(_tick_panel(watched, ticks, left), _order_panel(watched, orders, left)),
+        Group(
+            _position_panel(watched, positions, right),
+            _panel(_feeds(watched, right - 4), "Feeds"),
+            _panel(_notices(watched, notices), "Events"),
+        ),
+    )
+    return grid
+
+
+def shares(rows: int, wishes: Sequence[int]) -> list[int]:
+    """Rows for each: one at least, as many as it wishes while there are enough, and evenly where
+    there are not. What nobody wishes goes to the last."""
+    given = [1] * len(wishes)
+    left = rows - len(wishes)
+    while left > 0:
+        wishing = [one for one, wish in enumerate(wishes) if given[one] < wish]
+        for one in wishing[:left]:
+            given[one] += 1
+            left -= 1
+        if not wishing:
+            given[-1] += left
+            break
+    return given
+
+
+# --- panels ---------------------------------------------------------------------------------------
+
+
+def _title(watched: Watched) -> RenderableType:
+    title = Table.grid(expand=True)
+    title.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    title.add_column(justify="right", no_wrap=True)
+    session = watched.neo.session
+    name = Text(" neo-async watch", style="bold")
+    name.append(f"  {clean(session.ucc)} at {clean(session.base_url)}", style="bright_black")
+    title.add_row(name, f" {datetime.now(IST):%H:%M:%S} IST · Ctrl-C quits ")
+    return title
+
+
+def _tick_panel(watched: Watched, rows: int, width: int) -> Panel:
+    count = len(watched.instruments)
+    return _panel(_ticks(watched, rows, width - 4), f"Prices {count}{_hidden(count, rows)}")
+
+
+def _ticks(watched: Watched, rows: int, room: int) -> Table:
+    # Indices have neither quotes nor volume.
+    of_books = [seen.tick for seen in watched.seen.values() if isinstance(seen.tick, ScripTick)]
+    without = set()
+    if not of_books:
+        without = {"bid", "ask", "volume"}
+    if not any(len(tick.bids) > 1 for tick in of_books):
+        without.add("book")
+    columns = _fitting([one for one in _TICK_COLUMNS if one.heading not in without], room)
+    lines = []
+    for instrument in watched.instruments[:rows]:
+        seen = watched.seen.get(instrument)
+        cells = _tick_cells(seen) if seen else {"last": Text("no tick", style="bright_black")}
+        lines.append({"symbol": Text(watched.label(instrument))} | cells)
+    return _table(columns, lines, rows, wide="symbol")
+
+
+def _tick_cells(seen: Seen) -> dict[str, Text]:
+    tick, age = seen.tick, seen.age
+    moved = ""
+    if seen.moved and time.monotonic() - seen.moved_at < _RECENT:
+        moved = "bold green" if seen.moved > 0 else "bold red"
+    cells = {
+        "last": Text(money(tick.last_price), style=moved),
+        "change": _profit(tick.change),
+        "%": _profit(tick.change_percent),
+        "age": Text(_age(age), style="yellow" if age > _STALE else "bright_black"),
+    }
+    if isinstance(tick, ScripTick):
+        cells["volume"] = Text(compact(tick.volume))
+        for name, side in (("bid", tick.bids), ("ask", tick.asks)):
+            cells[name] = Text(money(side[0].price) if side and side[0].quantity else "-")
+        units = (sum(row.quantity for row in side) for side in (tick.bids, tick.asks))
+        cells["book"] = Text("/".join(map(compact, units)))
+    return cells
+
+
+def _order_panel(watched: Watched, rows: int, width: int) -> Panel:
+    columns = _fitting(_ORDER_COLUMNS, width - 4)
+    room = width - 4 - sum(one.width + 1 for one in columns if one.heading != "state")
+    orders = watched.orders
+    lines = [_order_cells(order, room) for order in orders[:rows]]
+    title = order_tally(watched).capitalize() + _hidden(len(orders), rows)
+    return _panel(_table(columns, lines, rows, wide="state"), title)
+
+
+def _order_cells(order: Order, room: int) -> dict[str, Text]:
+    buys = order.side == Side.BUY
+    changed = datetime.fromtimestamp(order.updated_ns / 1e9, IST) if order.updated_ns else None
+    return {
+        "time": Text(f"{changed:%H:%M:%S}" if changed else ""),
+        "symbol": Text(clean(order.symbol)),
+        "side": Text("buy" if buys else "sell", style="blue" if buys else "magenta"),
+        "filled": Text(f"{order.filled_quantity:,}/{order.quantity:,}"),
+        "price": Text(money(float(order.price)) if order.price else "-"),
+        "average": Text(money(order.average_price) if order.average_price else "-"),
+        "state": _trail(order, room),
+    }
+
+
+def _trail(order: Order, room: int) -> Text:
+    """The states that were seen of an order, as far as there is room: the last ones."""
+    steps: list[tuple[str, str]] = []
+    for change in order.history[1:]:  # the first is assumed
+        name = _SHORT.get(change.status, change.status.value)
+        if change.status is OrderStatus.UNKNOWN:
+            name = clean(order.status_text)
+        if not steps or steps[-1][0] != name:
+            steps.append((name, output.status(change.status.value).style))
+    if order.reject_reason and steps:
+        steps[-1] = (f"{steps[-1][0]}: {clean(order.reject_reason)}", steps[-1][1])
+    text = Text()
+    for name, style in reversed(steps):
+        if text and text.cell_len + len(name) + 3 > room:
+            break
+        step = Text(name, style=style)
+        if text:
+            step.append(" → ", style="bright_black")
+        text = step.append_text(text)
+    return text
+
+
+def _position_panel(watched: Watched, rows: int, width: int) -> Panel:
+    positions = watched.positions
+    columns = _fitting(_POSITION_COLUMNS, width - 4)
+    lines = [_position_cells(position) for position in positions[:rows]]
+    title = Text(f"Positions {len(positions)}{_hidden(len(positions), rows)}")
+    live = watched.neo.portfolio.live
+    if positions:
+        title.append(" · P&L ").append_text(_profit(live.total().pnl))
+    if not live.is_current:
+        title.append(" · not current", style="yellow")
+    return _panel(_table(columns, lines, rows, wide="symbol"), title)
+
+
+def _position_cells(position: Position) -> dict[str, Text]:
+    return {
+        "symbol": Text(clean(position.symbol)),
+        "product": Text(clean(position.product), style="bright_black"),
+        "net": Text(f"{position.net_quantity:,}"),
+        "average": Text(money(position.average_price)),
+        "last": Text(money(position.last_price)),
+        "realised": _profit(position.realised),
+        "P&L": _profit(position.pnl),
+    }
+
+
+def _feeds(watched: Watched, width: int) -> RenderableType:
+    """Three rows of feeds, one of latency."""
+    market = _feed_cells("market", watched.feed) | {
+        "ticks/s": Text(f"{watched.ticks_per_second:,.0f}"),
+        "lost": Text(compact(watched.feed.lost)),
+    }
+    lines = [market, _feed_cells("orders", watched.order_feed)]
+    return Group(_table(_fitting(_FEED_COLUMNS, width), lines, 2), _latency(watched))
+
+
+def _feed_cells(name: str, feed: MarketFeed | OrderFeed) -> dict[str, Text]:
+    return {
+        "feed": Text(name),
+        "state": Text(feed.state, style=_STATE_STYLES.get(feed.state, "")),
+        "reconnects": Text(f"{feed.reconnects:,}", style="yellow" if feed.reconnects else ""),
+        "last gap": Text("-" if feed.last_gap is None else f"{feed.last_gap:,.1f} s"),
+    }
+
+
+def _latency(watched: Watched) -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for name, delays in (("ticks", watched.tick_delays), ("updates", watched.update_delays)):
+        row = latency(delays)
+        figures = f"p50 {row.p50:,.0f} p99 {row.p99:,.0f} ms" if delays else "-"
+        text.append(f"{name} late ", style="bright_black")
+        text.append(f"{figures}  ")
+    return text
+
+
+def _notices(watched: Watched, count: int) -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis")
+    shown = list(watched.notices)[-count:]
+    for position, (at, what) in enumerate(shown):
+        if position:
+            text.append("\n")
+        text.append(f"{datetime.fromtimestamp(at, IST):%H:%M:%S} ", style="bright_black")
+        text.append(what)
+    return text.append("\n" * (count - len(shown)))
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def compact(number: int) -> str:
+    """In six letters: `12,345`, `250k`, `1.235M`."""
+    if number < 100_000:
+        return f"{number:,}"
+    for unit, size in (("B", 10**9), ("M", 10**6)):
+        if number >= size:
+            return f"{number / size:.4g}{unit}"
+    return f"{number / 1000:.0f}k"
+
+
+def _age(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    return f"{seconds / 60:.0f}m" if seconds < 6000 else f"{seconds / 3600:.0f}h"
+
+
+def _profit(amount: float | None) -> Text:
+    cell = profit(amount)
+    return Text(cell.text, style=cell.style)
+
+
+def _hidden(count: int, rows: int) -> str:
+    return f" · {count - rows} more" if count > rows else ""
+
+
+def _fitting(columns: Iterable[_Column], room: int) -> list[_Column]:
+    """Those of the lowest ranks that fit side by side, in their own order."""
+    columns = list(columns)
+    chosen: list[_Column] = []
+    for column in sorted(columns, key=lambda one: one.rank):
+        room -= column.width + 1
+        if room < -1 and column.rank:
+            break
+        chosen.append(column)
+    return [column for column in columns if column in chosen]
+
+
+def _table(
+    columns: Sequence[_Column], lines: list[dict[str, Text]], rows: int, *, wide: str = ""
+) -> Table:
+    """Of fixed widths, so that nothing jumps when a figure gets longer; `wide` takes the rest."""
+    table = Table(
+        box=None, expand=bool(wide), padding=(0, 1), pad_edge=False, collapse_padding=True
+    )
+    for column in columns:
+        is_wide = column.heading == wide
+        table.add_column(
+            column.heading,
+            justify="right" if column.is_number else "left",
+            width=None if is_wide else column.width,
+            min_width=column.width if is_wide else None,
+            ratio=1 if is_wide else None,
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for line in lines:
+        table.add_row(*(line.get(column.heading, "") for column in columns))
+    for _ in range(rows - len(lines)):
+        table.add_row("")
+    return table
+
+
+def _panel(content: RenderableType, title: str | Text) -> Panel:
+    return Panel(content, title=title, title_align="left", box=box.ROUNDED, padding=(0, 1))

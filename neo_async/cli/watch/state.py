@@ -1,0 +1,316 @@
+"""What there is to be seen: gathered from the feeds, whoever shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from neo_async.client import NeoClient
+from neo_async.errors import NeoError, UsageError
+from neo_async.feeds import MarketFeed, OrderFeed
+from neo_async.model.enums import Level, Segment
+from neo_async.model.indices import exact_index_name
+from neo_async.model.orders import OrderRow
+from neo_async.model.portfolio import Position
+from neo_async.model.ticks import IndexTick, LiteTick, ScripTick, Tick
+from neo_async.model.updates import OrderUpdate, PositionUpdate
+from neo_async.tracking import Order, Tracker
+from neo_async.transport.websocket import FeedEvent, FeedState
+
+PriceTick: TypeAlias = LiteTick | ScripTick | IndexTick
+
+USUAL = (
+    "nse_cm|Nifty 50",
+    "nse_cm|2885",
+    "nse_cm|1333",
+    "nse_cm|4963",
+    "nse_cm|1594",
+    "nse_cm|11536",
+    "nse_cm|3045",
+)
+"""Watched when nothing else is: the index, RELIANCE, HDFCBANK, ICICIBANK, INFY, TCS and SBIN."""
+
+_RATE_OVER = 3.0
+"""Seconds over which ticks are counted for the rate."""
+_DELAYS_KEPT = 500
+
+
+class Seen:
+    """An instrument's newest tick."""
+
+    def __init__(self, tick: PriceTick) -> None:
+        self.tick = tick
+        self.moved = 0
+        """1 when the last change of the price was upwards, -1 downwards, 0 before the first."""
+        self.moved_at = 0.0
+
+    def take(self, tick: PriceTick) -> None:
+        if tick.last_price != self.tick.last_price:
+            self.moved = 1 if tick.last_price > self.tick.last_price else -1
+            self.moved_at = time.monotonic()
+        self.tick = tick
+
+    @property
+    def age(self) -> float:
+        """Seconds since it arrived."""
+        return max(0.0, time.time() - self.tick.received_ns / 1e9)
+
+
+class Watched:
+    """What is watched of an account, kept current within the `async with` block."""
+
+    def __init__(self, neo: NeoClient, chosen: Sequence[str], level: Level) -> None:
+        """`chosen` are instruments as the feed names them; none: what the account trades."""
+        self.neo = neo
+        self.feed: MarketFeed = neo.market_feed()
+        self.order_feed: OrderFeed = neo.order_feed
+        self.seen: dict[str, Seen] = {}
+        self.notices: deque[tuple[float, str]] = deque(maxlen=20)
+        """What happened, with Unix seconds, newest last."""
+        self.tick_delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
+        """Seconds from the exchange's stamp, which is in whole seconds, to the arrival here."""
+        self.update_delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
+        """Seconds from the broker's stamp of an order update to the arrival here."""
+        self._chosen = list(chosen)
+        self._shown: dict[str, None] = {}
+        self._subscribed: set[str] = set()
+        self._level = level
+        # One of its own: it knows the orders that were placed elsewhere, before and meanwhile.
+        self._tracker = Tracker()
+        self._tracker.refresh_with(self._read_book)
+        self._instruments: dict[tuple[str, str], str] = {}
+        """Of orders, by segment and symbol."""
+        self._counts: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._consumer: asyncio.Task[None] | None = None
+
+    # --- what there is ------------------------------------------------------------------------
+
+    @property
+    def instruments(self) -> list[str]:
+        """Those to show, in this order; some may not have ticked yet."""
+        return list(self._shown)
+
+    @property
+    def orders(self) -> list[Order]:
+        """Of the day: open ones first, then those that changed last."""
+        return sorted(
+            self._tracker.orders.values(),
+            key=lambda order: (not order.is_final, order.updated_ns, order.number),
+            reverse=True,
+        )
+
+    @property
+    def positions(self) -> list[Position]:
+        """Open ones first, then those with the largest P&L."""
+        return sorted(
+            self.neo.portfolio.live.positions.values(),
+            key=lambda one: (not one.net_quantity, -abs(one.pnl or 0.0), one.symbol),
+        )
+
+    @property
+    def ticks_per_second(self) -> float:
+        (began, first), (ended, last) = self._counts[0], self._counts[-1]
+        return (last - first) / (ended - began) if ended > began else 0.0
+
+    def label(self, instrument: str) -> str:
+        """The name that people know it by, as soon as the server has told it."""
+        seen = self.seen.get(instrument)
+        if seen is None:
+            return clean(self.feed.symbols.get(instrument) or instrument)
+        tick = seen.tick
+        name = tick.name if isinstance(tick, IndexTick) else tick.symbol
+        return clean(name or self.feed.symbols.get(instrument) or instrument)
+
+    # --- how it is kept -----------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._tracker.follow(self.order_feed)
+        self.order_feed.listen(self._hear)
+        self._note_events("order feed", self.order_feed)
+        self._note_events("market feed", self.feed)
+        try:
+            await self._read_book()
+            await self.neo.portfolio.live.start()
+            await self._subscribe(self._wanted())
+            await self.feed.__aenter__()
+        except BaseException:
+            await self._close()
+            raise
+        self._consumer = asyncio.create_task(self._consume(), name="watch")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._close()
+
+    async def look(self) -> None:
+        """Bring up to date what has to be counted or fetched; before everything is shown."""
+        if self._consumer is not None and self._consumer.done():
+            self._consumer.result()
+        now = time.monotonic()
+        self._counts.append((now, self.feed.ticks))
+        while len(self._counts) > 2 and self._counts[0][0] < now - _RATE_OVER:
+            self._counts.popleft()
+        self._note_refusals()
+        try:
+            await self._subscribe(self._wanted())
+        except NeoError as error:
+            self.note(str(error))
+
+    def note(self, text: str) -> None:
+        self.notices.append((time.time(), clean(text)))
+
+    @contextlib.contextmanager
+    def warnings_noted(self) -> Iterator[None]:
+        """Warnings of the log become notices: a line on stderr would tear the screen."""
+        handler = _Notices(self)
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)
+
+    async def _close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.cancel()
+            await asyncio.gather(self._consumer, return_exceptions=True)
+        self.order_feed.ignore(self._hear)
+        await self.feed.close()
+        await self._tracker.close()
+
+    async def _consume(self) -> None:
+        async for ticks in self.feed.batches():
+            for tick in ticks:
+                self._take(tick)
+
+    def _take(self, tick: Tick) -> None:
+        if not isinstance(tick, PriceTick):
+            return
+        self.neo.portfolio.live.on_tick(tick)
+        seen = self.seen.get(tick.instrument)
+        if seen is None:
+            self.seen[tick.instrument] = Seen(tick)
+            return
+        stamp, before = _stamp(tick), _stamp(seen.tick)
+        if stamp > before:  # else it may be a snapshot of what happened long ago
+            self.tick_delays.append(tick.received_ns / 1e9 - stamp)
+        seen.take(tick)
+
+    def _hear(self, update: OrderUpdate | PositionUpdate) -> None:
+        if isinstance(update, OrderUpdate):
+            if update.updated_ns:
+                self.update_delays.append((time.time_ns() - update.updated_ns) / 1e9)
+            self._learn_instruments([update])
+
+    async def _read_book(self) -> None:
+        rows = await self.neo.orders.book()
+        self._learn_instruments(rows)
+        for row in rows:
+            self._tracker.adopt(row)
+
+    def _learn_instruments(self, rows: Iterable[OrderRow]) -> None:
+        for row in rows:
+            if row.segment and row.symbol and row.token.isdecimal():
+                self._instruments[row.segment, row.symbol] = f"{row.segment}|{row.token}"
+
+    def _wanted(self) -> list[str]:
+        """What to subscribe: what is shown, and what positions are valued by."""
+        held = [
+            position.row.instrument
+            for position in self.positions
+            if position.net_quantity and position.row.has_instrument
+        ]
+        if self._chosen:
+            self._shown.update(dict.fromkeys(self._chosen))
+        else:
+            working = [
+                instrument
+                for order in self.orders
+                if not order.is_final
+                and (instrument := self._instruments.get((order.segment, order.symbol)))
+            ]
+            self._shown.update(dict.fromkeys([*held, *working]))
+            if not self._shown:
+                self._shown.update(dict.fromkeys(USUAL))
+        return [*self._shown, *held]
+
+    async def _subscribe(self, names: Iterable[str]) -> None:
+        new = [name for name in dict.fromkeys(names) if name not in self._subscribed]
+        if not new:
+            return
+        self._subscribed.update(new)
+        await self.feed.subscribe_indices(name for name in new if _is_index(name))
+        await self.feed.subscribe([name for name in new if not _is_index(name)], level=self._level)
+
+    def _note_refusals(self) -> None:
+        while self.feed.refusals:
+            self.note(f"not subscribed: {self.feed.refusals.popleft()}")
+
+    def _note_events(self, name: str, feed: MarketFeed | OrderFeed) -> None:
+        def at_event(event: FeedEvent) -> None:
+            if event.state is FeedState.WAITING:
+                self.note(f"{name} lost: {event.reason}")
+            elif event.state is FeedState.LIVE and feed.last_gap is not None:
+                self.note(f"{name} live again after {feed.last_gap:.1f} s")
+
+        feed.on_event(at_event)
+
+
+class _Notices(logging.Handler):
+    def __init__(self, watched: Watched) -> None:
+        super().__init__(logging.WARNING)
+        self._watched = watched
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._watched.note(record.getMessage())
+
+
+def checked_instruments(texts: Iterable[str]) -> list[str]:
+    """As the feed names them. Raises UsageError for what is none."""
+    return list(dict.fromkeys(map(_checked, texts)))
+
+
+def _checked(text: str) -> str:
+    # The colon is for people: `|` means something to the shell.
+    name = text if "|" in text else text.replace(":", "|", 1)
+    segment, _, token = name.partition("|")
+    if segment not in frozenset(Segment) or not token:
+        raise UsageError(
+            f"instrument {text!r}: must be segment and token, nse_cm:11536, or segment and index, "
+            "'nse_cm:Nifty 50'"
+        )
+    index = exact_index_name(segment, token)
+    if index is not None:
+        return f"{segment}|{index}"
+    if not token.isdecimal():
+        raise UsageError(
+            f"instrument {text!r}: {token!r} is neither a token, which is a number, nor a known "
+            f"index of {segment}"
+        )
+    return name
+
+
+def clean(text: str) -> str:
+    """Without what would move the cursor: the words are the broker's."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _is_index(name: str) -> bool:
+    return not name.partition("|")[2].isdecimal()
+
+
+def _stamp(tick: PriceTick) -> int:
+    """Unix seconds at the exchange."""
+    if isinstance(tick, ScripTick):
+        return max(tick.last_update_time, tick.last_trade_time)
+    return tick.last_trade_time
