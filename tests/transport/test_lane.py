@@ -183,6 +183,49 @@ async def test_a_warm_lane_is_restored_after_the_server_was_away():
 
 
 @both_loops
+async def test_the_lane_warms_up_again_after_a_connection_for_a_request_failed():
+    async with lane_to(never, maximum=1) as (lane, _):
+        connect = lane._connect
+
+        async def refuse() -> None:
+            await asyncio.sleep(0.01)
+            lane._connect = connect
+            raise NotSent("away")
+
+        first = asyncio.create_task(send(lane))
+        await until(lambda: not lane._idle)
+        second = asyncio.create_task(send(lane))
+        await asyncio.sleep(0)
+        lane._connect = refuse
+        next(iter(lane._open)).close()  # the connection that replaces it is for the second
+        with pytest.raises(AnswerLost):
+            await first
+        with pytest.raises(NotSent, match="away"):
+            await second
+        await until(lambda: lane._idle)
+
+
+async def test_a_connection_lost_before_it_was_counted_is_never_counted(monkeypatch):
+    async with lane_to(echo) as (lane, _):
+        loop = asyncio.get_running_loop()
+        create_connection = loop.create_connection
+
+        async def lose_at_once(*arguments, **options):
+            transport, connection = await create_connection(*arguments, **options)
+            transport.abort()
+            await asyncio.sleep(0.01)
+            return transport, connection
+
+        monkeypatch.setattr(loop, "create_connection", lose_at_once)
+        next(iter(lane._open)).close()
+        with pytest.raises(NotSent, match="closed the connection as soon as it was open"):
+            await send(lane)
+        assert not lane._open
+        monkeypatch.undo()
+        await assert_usable(lane)
+
+
+@both_loops
 async def test_a_request_while_nobody_listens_is_not_sent_and_gives_its_start_back():
     limiter = Limiter(RateLimits(orders=1, total=1))
     async with serving(echo) as server:
@@ -461,8 +504,15 @@ async def test_nothing_is_left_after_closing(tls):
 
 @in_virtual_time
 async def test_a_slow_handshake_does_not_bring_arrivals_closer():
-    limiter = Limiter(RateLimits(orders=10, total=10), clock=asyncio.get_running_loop().time)
-    async with lane_to(echo, warm=1, maximum=20, limiter=limiter) as (lane, server):
+    async def slow(peer: Peer) -> None:
+        while True:
+            body = await peer.take()
+            await asyncio.sleep(2.5)
+            peer.send(reply(body))
+
+    limits = RateLimits(orders=10, total=10)
+    limiter = Limiter(limits, clock=asyncio.get_running_loop().time)
+    async with lane_to(slow, maximum=40, limiter=limiter) as (lane, server):
         connect, handshakes = lane._connect, 0
 
         async def slow_connect() -> None:
@@ -472,10 +522,10 @@ async def test_a_slow_handshake_does_not_bring_arrivals_closer():
             await connect()
 
         lane._connect = slow_connect
-        await asyncio.gather(*(send(lane, b"%d" % number) for number in range(45)))
-        assert handshakes >= 5
+        await asyncio.gather(*(send(lane, within=60) for _ in range(60)))
+        assert handshakes >= 20
         times = sorted(at for at, _ in server.arrivals)
-        assert len(times) == 45
+        assert len(times) == 60
         assert all(
             later - earlier >= 1.0 for earlier, later in zip(times, times[10:], strict=False)
         )
