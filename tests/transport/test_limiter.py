@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async.config import RateLimits
+from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import WINDOW, Kind, Limiter
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 
@@ -427,11 +428,7 @@ async def test_a_pause_catches_those_that_wait_already():
 @pytest.fixture
 def longest_draw(monkeypatch):
     """Takes the chance out of the backoff: it always draws the longest wait."""
-    monkeypatch.setattr("neo_async.transport.backoff.random.uniform", lambda _low, high: high)
-    monkeypatch.setattr(
-        "neo_async.transport.backoff.backoff.__kwdefaults__",
-        {"uniform": lambda _low, high: high},
-    )
+    monkeypatch.setattr(backoff, "__kwdefaults__", {"uniform": lambda _low, high: high})
 
 
 @pytest.mark.usefixtures("longest_draw")
