@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Final, TypeAlias, TypeVar
@@ -41,6 +41,7 @@ from neo_async.wire.market import (
     candle_instrument,
     candle_windows,
     candles_query,
+    candles_within,
     expiries_query,
     futures_query,
     match_quotes,
@@ -73,7 +74,8 @@ _TRIES: Final = 3
 range."""
 
 _ROWS_AT_ONCE: Final = 1_000
-"""Candles that are decoded before others get their turn of the loop: well below a millisecond."""
+"""Candles that are decoded or joined before others get their turn of the loop: below a
+millisecond."""
 
 _NOT_ANSWERED: Final = "not in the broker's answer: it knows no such instrument"
 
@@ -201,9 +203,10 @@ class Market:
 
         tell()
         joiner = CandleJoiner(name, width)
-        for window, candles in zip(windows, await _in_parallel(fetch, windows), strict=True):
-            joiner.add(candles, window)
-            await asyncio.sleep(0)
+        for candles in await _in_parallel(fetch, windows):
+            for portion in _portions(candles):
+                joiner.add(portion)
+                await asyncio.sleep(0)
         return joiner.candles
 
     async def _ask_quotes(self, batch: list[str], wanted: QuoteFilter, round_: _QuoteRound) -> None:
@@ -254,10 +257,10 @@ class Market:
             await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
             attempt += 1
         candles: list[CandleValues] = []
-        for first in range(0, len(rows), _ROWS_AT_ONCE):
-            candles += read_candles(rows[first : first + _ROWS_AT_ONCE])
+        for portion in _portions(rows):
+            candles += read_candles(portion)
             await asyncio.sleep(0)
-        return candles
+        return candles_within(candles, window, interval)
 
     def _today(self) -> date:
         return datetime.fromtimestamp(self._clock(), IST).date()
@@ -281,6 +284,10 @@ async def _in_parallel(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+def _portions(rows: list[Item]) -> Iterator[list[Item]]:
+    return (rows[first : first + _ROWS_AT_ONCE] for first in range(0, len(rows), _ROWS_AT_ONCE))
 
 
 def _names(instruments: Iterable[str | Instrument]) -> list[str]:

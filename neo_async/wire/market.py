@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from operator import lt
+from operator import itemgetter, lt
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote as percent_encoded
 
@@ -491,8 +491,27 @@ def _no_candle(row: msgspec.Raw) -> ProtocolError:
     )
 
 
+def candles_within(
+    rows: list[CandleValues], window: Window, interval: Interval
+) -> list[CandleValues]:
+    """What the answer for a window says about that window, ascending, no time twice.
+
+    What lies outside belongs to another window; but a week may be dated before the first day.
+    """
+    times = [row[0] for row in rows]
+    if not all(map(lt, times, times[1:])):
+        rows = sorted({row[0]: row for row in reversed(rows)}.values())
+        times = [row[0] for row in rows]
+    if interval is Interval.WEEK:
+        return rows
+    first, last = window
+    start = bisect_left(times, datetime.combine(first, time.min, IST))
+    end = bisect_right(times, datetime.combine(last, time.max, IST))
+    return rows[start:end]
+
+
 class CandleJoiner:
-    """Puts the candles of windows together: ascending, and no time twice."""
+    """Puts ascending candles together, portion after portion."""
 
     def __init__(self, instrument: str, interval: Interval) -> None:
         self.candles = Candles(
@@ -506,29 +525,16 @@ class CandleJoiner:
             volume=[],
             open_interest=[],
         )
-        self._is_weekly = interval is Interval.WEEK
 
-    def add(self, rows: list[CandleValues], window: Window) -> None:
-        """Take what the answer for a window held; windows come in order.
-
-        What lies outside of the window belongs to another one. Only a week may be dated before
-        its window's first day: then its time tells whether it is there already.
-        """
-        times = [row[0] for row in rows]
-        if not all(map(lt, times, times[1:])):
-            rows = sorted({row[0]: row for row in reversed(rows)}.values())
-            times = [row[0] for row in rows]
-        if self._is_weekly:
-            before = self.candles.time
-            start = bisect_right(times, before[-1]) if before else 0
-            end = len(times)
-        else:
-            first, last = window
-            start = bisect_left(times, datetime.combine(first, time.min, IST))
-            end = bisect_right(times, datetime.combine(last, time.max, IST))
-        values = zip(*rows[start:end], strict=True)
-        for column, new in zip(self.candles.columns.values(), values, strict=False):
-            column.extend(new)
+    def add(self, rows: list[CandleValues]) -> None:
+        """Take the next portion. What is not later than what is there already is a repetition."""
+        times = self.candles.time
+        if times:
+            rows = rows[bisect_right(rows, times[-1], key=itemgetter(0)) :]
+        for column, values in zip(
+            self.candles.columns.values(), zip(*rows, strict=True), strict=False
+        ):
+            column.extend(values)
 
 
 # --- values -----------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from neo_async.wire.market import (
     candle_instrument,
     candle_windows,
     candles_query,
+    candles_within,
     expiries_query,
     futures_query,
     match_quotes,
@@ -523,7 +524,7 @@ def test_the_documented_candle(documented: Documented) -> None:
     start = datetime(2026, 8, 20, 9, 15, tzinfo=IST)
     assert rows == [(start, 798.5, 799.2, 797.9, 798.8, 125000, 0)]
     joiner = CandleJoiner("nse_cm|1333", Interval.MINUTES_5)
-    joiner.add(rows, (date(2026, 8, 20), date(2026, 8, 20)))
+    joiner.add(rows)
     candles = joiner.candles
     assert list(candles) == [candles[0]] == [Candle(start, 798.5, 799.2, 797.9, 798.8, 125000, 0)]
     assert repr(candles) == ("<Candles nse_cm|1333 5min: 1, 2026-08-20 09:15 to 2026-08-20 09:15>")
@@ -628,7 +629,7 @@ def test_joining_loses_and_repeats_nothing(hours: set[int], days: int, random: A
         inside = [row for row in everything if start <= row[0].date() <= end]
         answered = inside + random.sample(everything, min(3, len(everything)))
         random.shuffle(answered)
-        joiner.add(answered, (start, end))
+        joiner.add(candles_within(answered, (start, end), Interval.HOUR))
         start = end + timedelta(days=1)
     candles = joiner.candles
     assert candles.time == sorted(row[0] for row in everything)
@@ -641,8 +642,11 @@ def test_a_week_dated_before_its_window_is_kept_and_not_repeated() -> None:
         return (datetime(2026, 8, day, tzinfo=IST), 1.0, 1.0, 1.0, 1.0, volume, None)
 
     joiner = CandleJoiner("nse_cm|1", Interval.WEEK)
-    joiner.add([week(3, 1), week(10, 2)], (date(2026, 8, 5), date(2026, 8, 16)))
-    joiner.add([week(10, 9), week(17, 3)], (date(2026, 8, 17), date(2026, 8, 20)))
+    for rows, window in (
+        ([week(3, 1), week(10, 2)], (date(2026, 8, 5), date(2026, 8, 16))),
+        ([week(10, 9), week(17, 3)], (date(2026, 8, 17), date(2026, 8, 20))),
+    ):
+        joiner.add(candles_within(rows, window, Interval.WEEK))
     assert [time.day for time in joiner.candles.time] == [3, 10, 17]
     assert joiner.candles.volume == [1, 2, 3]
 
@@ -656,7 +660,7 @@ def some_candles(count: int) -> Any:
         (MORNING + timedelta(minutes=n), 1.0 + n, 2.0 + n, 0.5, 1.5, n or None, None)
         for n in range(count)
     ]
-    joiner.add(rows, (MORNING.date(), MORNING.date()))
+    joiner.add(rows)
     return joiner.candles
 
 
