@@ -204,19 +204,20 @@ class Orders:
             # Every placement has a tag of its own, so the order that has it is this one: an
             # earlier try arrived although its answer said otherwise.
             return await self._find(client_tag, error)
+        # The form's codes are members of the enums already: the rules have put them there.
         order = Order(
             self._tracker,
             number=number,
             client_tag=client_tag,
-            segment=Segment(form.es),
+            segment=form.es,
             symbol=form.ts,
-            side=Side(form.tt),
+            side=form.tt,
             quantity=request.quantity,
-            product=Product(form.pc),
-            order_type=OrderType(form.pt),
+            product=form.pc,
+            order_type=form.pt,
             price=request.price,
             trigger=request.trigger,
-            validity=Validity(form.rt),
+            validity=form.rt,
             disclosed_quantity=request.disclosed_quantity,
             amo=request.amo,
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
+from itertools import count, product
 
 from neo_async.errors import InvalidOrder
 
@@ -53,12 +54,6 @@ def matches(gui_order_id: str, client_tag: str) -> bool:
 
 def _count() -> Iterator[str]:
     """`0000`, `0001` … `zzzz`, then with five digits and more."""
-    number = 0
-    while True:
-        digits = ""
-        rest = number
-        while rest:
-            rest, digit = divmod(rest, 36)
-            digits = _ALPHABET[digit] + digits
-        yield digits.rjust(_COUNTER, "0")
-        number += 1
+    for digits in count(_COUNTER):
+        for number in product(_ALPHABET, repeat=digits):
+            yield "".join(number)

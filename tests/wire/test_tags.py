@@ -44,7 +44,7 @@ def test_the_counter_goes_on_beyond_four_digits():
         "0001",
         "0010",
         "zzzz",
-        "10000",
+        "00000",
     )
 
 
