@@ -22,6 +22,7 @@ import msgspec
 from neo_async.exchange.core.accounts import DELIVERY, Account, Exposure
 from neo_async.exchange.core.book import Book, Resting
 from neo_async.exchange.core.day import Day, Picture, new_day
+from neo_async.exchange.core.legs import COVERED, Legs, inside, target_and_trigger
 from neo_async.exchange.core.makers import QUANTUM_NS, MarketMaker
 from neo_async.exchange.core.protection import protected_limit, protection_percent
 from neo_async.exchange.core.types import (
@@ -38,6 +39,7 @@ from neo_async.exchange.core.types import (
     PositionChanged,
     Printed,
     Refusal,
+    Rules,
     Transition,
 )
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
@@ -77,12 +79,23 @@ class _Desk:
         self.buy_stops: list[tuple[int, int, _Working]] = []
         self.sell_stops: list[tuple[int, int, _Working]] = []
         self.fired: deque[tuple[int, _Working]] = deque()
+        self.trailing: dict[str, Legs] = {}
+        """Legs whose stop follows the price, by the number of their entry."""
 
 
 class _Working:
     """What the market keeps of an order until it is final."""
 
-    __slots__ = ("account", "blocked_price", "desk", "exposure", "record", "resting", "stop")
+    __slots__ = (
+        "account",
+        "blocked_price",
+        "blocks",
+        "desk",
+        "exposure",
+        "record",
+        "resting",
+        "stop",
+    )
 
     def __init__(
         self, record: OrderRecord, account: Account, exposure: Exposure, desk: _Desk
@@ -93,6 +106,8 @@ class _Working:
         self.desk = desk
         self.blocked_price = 0
         """Price at which the pending quantity is blocked."""
+        self.blocks = True
+        """False for a stop beside its target: only one of them can trade."""
         self.resting: Resting | None = None
         self.stop = 0
         """Sequence of its entry among the stops; 0 once triggered, or if it is none."""
@@ -107,6 +122,7 @@ class Market:
         now_ns: int,
         makers: bool = True,
         unmade: Collection[tuple[Segment, str]] = (),
+        rules: Rules = Rules(),  # noqa: B008 - frozen
     ) -> None:
         """`unmade` are listings without a maker, by segment and token: prices and quotes come from
         outside there."""
@@ -116,6 +132,7 @@ class Market:
         self._seed = seed
         self._makers = makers
         self._unmade = frozenset(unmade)
+        self._rules = rules
         self._by_symbol: dict[tuple[Segment, str], Listing] = {}
         self._by_token: dict[tuple[Segment, str], Listing] = {}
         for listing in listings:
@@ -130,6 +147,10 @@ class Market:
         self._turn = now_ns // QUANTUM_NS
         self._working: dict[str, _Working] = {}
         self._amo_queue: dict[str, OrderRecord] = {}
+        self._legs: dict[str, Legs] = {}
+        """Exits that are still wanted, by the numbers of their entry and of both legs."""
+        self._unbalanced: dict[str, OrderRecord] = {}
+        """Entries whose legs no longer fit what has been filled, by number."""
         self._tags: dict[tuple[str, int, str], OrderRecord] = {}
         self._events: list[Event] = []
         self._last_stamp = 0
@@ -241,7 +262,8 @@ class Market:
             earlier.arrivals += 1
             raise Refusal(32, "error from core", http_status=200)
         listing = self._known(order)
-        _check_terms(listing, order.product, order)
+        _check_terms(listing, order, is_cover=order.product is Product.CO)
+        _check_bracket(order)
         record = self._accept(holder, listing, order)
         if order.tag:
             self._tags[tag_key] = record
@@ -259,9 +281,18 @@ class Market:
         A change that fails validation leaves the order as it was, with the reason in its history.
         """
         record = self._changeable(account, number)
-        _check_terms(record.listing, record.product, change)
+        is_leg = bool(record.parent_number)
+        is_cover = record.product is Product.CO and not is_leg
+        _check_terms(record.listing, change, is_cover=is_cover)
         if change.quantity <= record.filled_quantity:
             raise Refusal(1009, "please provide valid quantity")
+        if is_leg and change.quantity != record.quantity:
+            raise Refusal(1009, "please provide valid quantity")
+        if record.product in COVERED and (
+            change.validity is not Validity.DAY
+            or (is_leg and change.order_type is not record.order_type)
+        ):
+            raise Refusal(5202, "Error: Invalid Request")
         if number in self._amo_queue:
             self._take_over(record, msgspec.structs.replace(record, **_terms(change)))
             self._move(record, OrderStatus.AMO_MODIFY_RECEIVED)
@@ -270,19 +301,33 @@ class Market:
         return record
 
     def cancel(self, account: str, number: str) -> OrderRecord:
-        """Cancel what is pending; what is filled stays."""
+        """Cancel what is pending; what is filled stays. A leg does not go alone: see `exit`."""
         record = self._changeable(account, number)
+        if record.parent_number:
+            return self.exit(account, number)
         if self._amo_queue.pop(number, None):
             record.cancelled_quantity = record.pending_quantity
             record.gui_order_id = self._cancelled_gui_id(record)
             self._move(record, OrderStatus.AMO_CANCELLED)
             return record
-        working = self._working[number]
-        self._move(record, OrderStatus.CANCEL_PENDING)
-        self._withdraw(working)
-        record.gui_order_id = self._cancelled_gui_id(record)
-        self._drop_remainder(working)
-        self._mark(working.desk)
+        self._cancel_working(self._working[number])
+        return record
+
+    def exit(self, account: str, number: str) -> OrderRecord:
+        """End a cover or bracket order, named by its entry or by a leg.
+
+        The rest of the entry and the target are cancelled, and the stop becomes a limit at the
+        protection band, as a market order would: that may rest, and a second call brings it to
+        the price of that moment. Any other order is cancelled.
+        """
+        legs = self._legs.get(number)
+        record = self._accounts[account].orders.get(number)
+        if legs is None or record is None:
+            return self.cancel(account, number)
+        entry = self._working.get(legs.entry)
+        if entry is not None:
+            self._cancel_working(entry)
+        self._square_off(self._working[legs.stop])
         return record
 
     def release_amo(self) -> None:
@@ -310,7 +355,7 @@ class Market:
         if desk.maker is not None:
             desk.maker.move_to(price)
             self._place_quotes(desk, desk.maker.quotes())
-        self._run_stops(desk)
+        self._follow_up(desk)
         self._mark(desk)
 
     def set_quotes(
@@ -321,7 +366,7 @@ class Market:
         desk = self._desk(self._by_token[segment, token])
         self._pull_quotes(desk)
         self._place_quotes(desk, quotes)
-        self._run_stops(desk)
+        self._follow_up(desk)
         self._mark(desk)
 
     # --- reports ------------------------------------------------------------------------------
@@ -379,13 +424,14 @@ class Market:
             raise Refusal(1007, f"invalid symbol {order.symbol!r} in {order.segment.value}")
         if order.product in DELIVERY and not listing.segment.is_cash:
             raise Refusal(1011, "please provide valid product")
+        if order.product in COVERED and not self._rules.covered_orders:
+            raise Refusal(1017, "BO/CO OrderType not allowed for TRADEAPI")
         return listing
 
     def _accept(self, holder: Account, listing: Listing, order: NewOrder) -> OrderRecord:
-        self._orders_accepted += 1
         now = self._stamp()
         record = OrderRecord(
-            number=f"{self._date_code()}{self._orders_accepted:09d}",
+            number=self._next_number(),
             account=holder.name,
             listing=listing,
             side=order.side,
@@ -403,10 +449,18 @@ class Market:
             status=OrderStatus.PUT_RECEIVED,
             accepted_ns=now,
             updated_ns=now,
+            bracket=order.bracket,
         )
+        self._enlist(holder, record)
+        return record
+
+    def _next_number(self) -> str:
+        self._orders_accepted += 1
+        return f"{self._date_code()}{self._orders_accepted:09d}"
+
+    def _enlist(self, holder: Account, record: OrderRecord) -> None:
         holder.orders[record.number] = record
         self.ledger.append(record)
-        return record
 
     def _enter(self, record: OrderRecord) -> None:
         """Walk an accepted order through validation into the market."""
@@ -414,28 +468,42 @@ class Market:
         self._move(record, OrderStatus.VALIDATION_PENDING)
         desk = self._desk(record.listing)
         holder = self._accounts[record.account]
-        if record.order_type is OrderType.MARKET and desk.day.last_price > 0:
-            self._protect(record, desk)
+        if record.order_type is OrderType.MARKET:
+            self._price_market_order(record, desk)
         exposure = holder.exposure(record.listing, record.product)
         working = _Working(record, holder, exposure, desk)
         reason = self._objection(record, working) or self._reserve(record, working)
         if reason:
             self._move(record, OrderStatus.REJECTED, reason)
             return
+        self._take_on(working)
+        self._put_to_work(working)
+        self._follow_up(desk)
+        self._mark(desk)
+
+    def _take_on(self, working: _Working) -> None:
+        """Let a validated order into the exchange."""
+        record = working.record
         self._move(record, OrderStatus.OPEN_PENDING)
         record.exchange_number = str(self._exchange_numbers)
         self._exchange_numbers += 1
         self._working[record.number] = working
-        desk.working += 1
-        self._put_to_work(working)
-        self._run_stops(desk)
-        self._mark(desk)
+        working.desk.working += 1
 
-    def _protect(self, record: OrderRecord, desk: _Desk) -> None:
-        """Turn a market order into the protected limit that the books then show."""
-        record.protection_percent = protection_percent(record.listing, desk.day.last_price)
-        record.price = protected_limit(record.listing, record.side, desk.day.last_price)
+    def _price_market_order(self, record: OrderRecord, desk: _Desk) -> None:
+        """Turn a market order into the limit that the books then show; without a last price it
+        stays one, and is rejected."""
+        last_price = desk.day.last_price
+        if not last_price:
+            return
         record.order_type = OrderType.LIMIT
+        if self._rules.protected_market_orders:
+            record.protection_percent = protection_percent(record.listing, last_price)
+            record.price = protected_limit(record.listing, record.side, last_price)
+        else:
+            listing = record.listing
+            record.price = listing.upper_band if record.side is Side.BUY else listing.lower_band
+            record.validity = Validity.IOC
 
     def _price_to_block(self, record: OrderRecord) -> int:
         """Its limit; for a stop-loss market order, the limit it would get at its trigger."""
@@ -447,12 +515,18 @@ class Market:
         entity = _entity(record)
         if record.order_type is OrderType.MARKET:
             return f"RMS:Rule: Check last traded price of market order, there is none  {entity}"
+        if record.order_type is OrderType.SL_M and not self._rules.stop_market_orders:
+            return "Market order with Algo Id not allowed"
+        is_entry = record.product in COVERED and not record.parent_number
         prices = [record.price] if record.order_type.has_limit else []
-        if record.order_type.has_trigger or record.product is Product.CO:
+        if record.order_type.has_trigger or (is_entry and record.product is Product.CO):
             prices.append(record.trigger)
-        if any(price % listing.tick for price in prices):
+        exits = []
+        if is_entry and record.bracket is not None:
+            exits = list(target_and_trigger(record, record.price))
+        if any(price % listing.tick for price in prices + exits):
             return f"RMS:Rule: Check price is a multiple of tick {listing.tick / 100:.2f}  {entity}"
-        if not all(listing.lower_band <= price <= listing.upper_band for price in prices):
+        if not all(listing.lower_band <= price <= listing.upper_band for price in prices + exits):
             return f"RMS:Rule: Check circuit limit including square off order exceeds  {entity}"
         if len(prices) == 2 and _trigger_on_wrong_side(record):
             return f"RMS:Rule: Check trigger price against limit price  {entity}"
@@ -505,6 +579,11 @@ class Market:
         if record.validity is Validity.IOC:
             self._drop_remainder(working)
             return
+        self._rest(working)
+
+    def _rest(self, working: _Working) -> None:
+        """Let what is pending of an order stand in the book."""
+        record = working.record
         working.resting = Resting(
             record.side,
             record.price,
@@ -512,7 +591,7 @@ class Market:
             disclosed=record.disclosed_quantity,
             record=record,
         )
-        desk.book.side(record.side).add(working.resting)
+        working.desk.book.side(record.side).add(working.resting)
 
     def _settle(
         self, desk: _Desk, incoming: _Working | None, executions: list[tuple[Resting, int]]
@@ -548,6 +627,9 @@ class Market:
         record.filled_quantity += quantity
         record.filled_value += quantity * price
         working.account.fill(working.exposure, fill, working.blocked_price)
+        if record.product in COVERED:
+            entry = working.account.orders[record.parent_number or record.number]
+            self._unbalanced[entry.number] = entry
         if record.pending_quantity:
             self._move(record, OrderStatus.OPEN)
         else:
@@ -560,6 +642,8 @@ class Market:
     def _print(self, desk: _Desk, price: int, quantity: int) -> None:
         desk.day.trade(price, quantity, self.now_ns)
         self._events.append(Printed(desk.listing, price, quantity, self.now_ns))
+        for legs in desk.trailing.values():
+            self._trail(legs, price)
         for heap, sign in ((desk.buy_stops, 1), (desk.sell_stops, -1)):
             while heap and heap[0][0] <= price * sign:
                 _, sequence, working = heapq.heappop(heap)
@@ -567,24 +651,34 @@ class Market:
 
     def _arm(self, working: _Working) -> None:
         """Let a stop wait for its trigger; one that has been reached already fires next."""
-        record, desk = working.record, working.desk
+        record = working.record
         self._stops += 1
         working.stop = self._stops
         self._move(record, OrderStatus.TRIGGER_PENDING)
+        self._await_trigger(working)
+
+    def _await_trigger(self, working: _Working) -> None:
+        record, desk = working.record, working.desk
         heap, sign = (desk.buy_stops, 1) if record.side is Side.BUY else (desk.sell_stops, -1)
         if (desk.day.last_price - record.trigger) * sign >= 0:
             desk.fired.append((working.stop, working))
         else:
             heapq.heappush(heap, (record.trigger * sign, working.stop, working))
 
-    def _run_stops(self, desk: _Desk) -> None:
-        """Work off the stops that have fired, and those that their own trades fire in turn."""
-        while desk.fired:
+    def _follow_up(self, desk: _Desk) -> None:
+        """Bring legs in line with what has traded and work off the stops that have fired, and
+        those that their own trades fire in turn."""
+        while desk.fired or self._unbalanced:
+            if self._unbalanced:
+                self._balance(self._unbalanced.pop(next(iter(self._unbalanced))), desk)
+                continue
             sequence, working = desk.fired.popleft()
             if working.stop != sequence:
                 continue
             working.stop = 0
             record = working.record
+            if record.parent_number:
+                self._leave_to_stop(working)
             if record.order_type is OrderType.SL_M:
                 record.price = protected_limit(record.listing, record.side, desk.day.last_price)
                 self._block(working, -record.pending_quantity)
@@ -592,6 +686,14 @@ class Market:
                 self._block(working, record.pending_quantity)
             self._move(record, OrderStatus.OPEN)
             self._match(working)
+
+    def _cancel_working(self, working: _Working) -> None:
+        record = working.record
+        self._move(record, OrderStatus.CANCEL_PENDING)
+        self._withdraw(working)
+        record.gui_order_id = self._cancelled_gui_id(record)
+        self._drop_remainder(working)
+        self._mark(working.desk)
 
     def _drop_remainder(self, working: _Working) -> None:
         """Cancel what is pending of an order that no longer rests anywhere."""
@@ -615,6 +717,8 @@ class Market:
 
     def _block(self, working: _Working, quantity: int) -> None:
         """Block funds and stock for that much of an order, or release with a negative quantity."""
+        if not working.blocks:
+            return
         side = working.record.side
         working.account.block(working.exposure, side, quantity, working.blocked_price)
 
@@ -637,8 +741,8 @@ class Market:
         self._move(record, OrderStatus.MODIFY_VALIDATION_PENDING)
         was_triggered = record.order_type.has_trigger and not working.stop
         wanted = msgspec.structs.replace(record, **_terms(change))
-        if wanted.order_type is OrderType.MARKET and working.desk.day.last_price > 0:
-            self._protect(wanted, working.desk)
+        if wanted.order_type is OrderType.MARKET:
+            self._price_market_order(wanted, working.desk)
         elif was_triggered and wanted.order_type is OrderType.SL_M:
             wanted.price = record.price
 
@@ -666,7 +770,7 @@ class Market:
                 self._match(working)
         if record.status is OrderStatus.MODIFIED:
             self._move(record, OrderStatus.OPEN)
-        self._run_stops(working.desk)
+        self._follow_up(working.desk)
         self._mark(working.desk)
 
     def _take_over(self, record: OrderRecord, wanted: OrderRecord) -> None:
@@ -679,6 +783,162 @@ class Market:
         record.protection_percent = wanted.protection_percent
         record.request_id += 1
         record.gui_order_id = self._broker_gui_id(record.account)
+
+    # --- legs of cover and bracket orders -------------------------------------------------------
+
+    def _balance(self, entry: OrderRecord, desk: _Desk) -> None:
+        """Bring the legs of an entry to what they have to close, and end what has no use left."""
+        legs = self._legs.get(entry.number)
+        if legs is None:
+            self._make_legs(entry, desk)
+            return
+        orders = self._accounts[entry.account].orders
+        exits = [orders[number] for number in (legs.target, legs.stop) if number]
+        closed = sum(record.filled_quantity for record in exits)
+        working_entry = self._working.get(entry.number)
+        if closed and working_entry is not None:
+            self._cancel_working(working_entry)
+        for record in exits:
+            working = self._working.get(record.number)
+            if working is not None:
+                self._resize(working, entry.filled_quantity - closed)
+        stop, target = self._working.get(legs.stop), self._working.get(legs.target)
+        if stop is not None and target is None:
+            self._let_block(stop)
+        if stop is None and target is None:
+            for number in (legs.entry, legs.target, legs.stop):
+                self._legs.pop(number, None)
+            desk.trailing.pop(entry.number, None)
+
+    def _make_legs(self, entry: OrderRecord, desk: _Desk) -> None:
+        listing, base = entry.listing, entry.fills[0].price
+        side = entry.side.opposite
+        target_price, trigger = target_and_trigger(entry, base)
+        trigger = inside(listing, trigger)
+        stop = self._new_leg(entry, desk, OrderType.SL, protected_limit(listing, side, trigger))
+        stop.record.trigger = trigger
+        legs = Legs(
+            entry=entry.number,
+            stop=stop.record.number,
+            base=base,
+            first_trigger=trigger,
+            step=entry.bracket.trail_step(listing.tick) if entry.bracket else 0,
+        )
+        self._legs[legs.entry] = self._legs[legs.stop] = legs
+        if legs.step:
+            desk.trailing[entry.number] = legs
+        if entry.product is Product.BO:
+            stop.blocks = False
+            target = self._new_leg(entry, desk, OrderType.LIMIT, inside(listing, target_price))
+            legs.target = target.record.number
+            self._legs[legs.target] = legs
+            self._start_leg(target)
+        self._start_leg(stop)
+
+    def _new_leg(
+        self, entry: OrderRecord, desk: _Desk, order_type: OrderType, price: int
+    ) -> _Working:
+        holder = self._accounts[entry.account]
+        now = self._stamp()
+        record = OrderRecord(
+            number=self._next_number(),
+            account=entry.account,
+            listing=entry.listing,
+            side=entry.side.opposite,
+            product=entry.product,
+            order_type=order_type,
+            validity=Validity.DAY,
+            quantity=entry.filled_quantity,
+            price=price,
+            trigger=0,
+            disclosed_quantity=0,
+            amo=False,
+            client_tag="",
+            gui_order_id=self._broker_gui_id(entry.account),
+            source=entry.source,
+            status=OrderStatus.PUT_RECEIVED,
+            accepted_ns=now,
+            updated_ns=now,
+            arrivals=0,
+            parent_number=entry.number,
+        )
+        self._enlist(holder, record)
+        working = _Working(record, holder, holder.exposure(entry.listing, entry.product), desk)
+        working.blocked_price = price
+        return working
+
+    def _start_leg(self, working: _Working) -> None:
+        record = working.record
+        self._move(record, OrderStatus.PUT_RECEIVED)
+        self._move(record, OrderStatus.VALIDATION_PENDING)
+        self._block(working, record.pending_quantity)
+        self._take_on(working)
+        self._put_to_work(working)
+
+    def _resize(self, working: _Working, pending: int) -> None:
+        """Let a leg close that much from now on; it loses its place in the queue when it grows."""
+        record, book = working.record, working.desk.book.side(working.record.side)
+        if pending == record.pending_quantity:
+            return
+        if not pending:
+            self._cancel_working(working)
+            return
+        self._block(working, pending - record.pending_quantity)
+        grows = pending > record.pending_quantity
+        record.quantity = record.filled_quantity + pending
+        if working.resting is not None and grows:
+            book.remove(working.resting)
+            self._rest(working)
+        elif working.resting is not None:
+            book.shrink(working.resting, pending)
+        self._move(record, record.status)
+
+    def _trail(self, legs: Legs, price: int) -> None:
+        """Let a stop that waits for its trigger follow a favourable price."""
+        working = self._working.get(legs.stop)
+        if working is None or not working.stop:
+            return
+        record = working.record
+        sign = 1 if record.side is Side.SELL else -1
+        trigger = legs.trigger_at(price, sign)
+        if (trigger - record.trigger) * sign <= 0:
+            return
+        record.trigger = inside(record.listing, trigger)
+        record.price = protected_limit(record.listing, record.side, record.trigger)
+        self._arm(working)
+
+    def _leave_to_stop(self, stop: _Working) -> None:
+        """Once the stop works, nothing else of its bracket does."""
+        legs = self._legs[stop.record.number]
+        for number in (legs.entry, legs.target):
+            other = self._working.get(number)
+            if other is not None:
+                self._cancel_working(other)
+        self._let_block(stop)
+
+    def _let_block(self, stop: _Working) -> None:
+        if not stop.blocks:
+            stop.blocks = True
+            self._block(stop, stop.record.pending_quantity)
+
+    def _square_off(self, stop: _Working) -> None:
+        """Turn a stop into what a market order would be at this moment."""
+        record, desk = stop.record, stop.desk
+        self._leave_to_stop(stop)
+        self._withdraw(stop)
+        self._block(stop, -record.pending_quantity)
+        record.order_type = OrderType.LIMIT
+        record.trigger = 0
+        record.protection_percent = protection_percent(record.listing, desk.day.last_price)
+        record.price = stop.blocked_price = protected_limit(
+            record.listing, record.side, desk.day.last_price
+        )
+        self._block(stop, record.pending_quantity)
+        self._move(record, OrderStatus.MODIFIED)
+        self._move(record, OrderStatus.OPEN)
+        self._match(stop)
+        self._follow_up(desk)
+        self._mark(desk)
 
     # --- makers -------------------------------------------------------------------------------
 
@@ -717,7 +977,7 @@ class Market:
         maker.walk()
         self._pull_quotes(desk)
         self._place_quotes(desk, maker.quotes())
-        self._run_stops(desk)
+        self._follow_up(desk)
         self._mark(desk)
 
     def _pull_quotes(self, desk: _Desk) -> None:
@@ -808,7 +1068,7 @@ def _entity(record: OrderRecord) -> str:
     return f"for entity account-{record.account} across exchange across segment across product "
 
 
-def _check_terms(listing: Listing, product: Product, terms: NewOrder | Change) -> None:
+def _check_terms(listing: Listing, terms: NewOrder | Change, *, is_cover: bool) -> None:
     """Refuse what is malformed, whatever the state of the market and of the account."""
     if terms.quantity <= 0:
         raise Refusal(1009, "please provide valid quantity")
@@ -816,16 +1076,33 @@ def _check_terms(listing: Listing, product: Product, terms: NewOrder | Change) -
         raise Refusal(1009, "please provide valid lotwise quantity")
     if not 0 <= terms.disclosed_quantity <= terms.quantity:
         raise Refusal(1009, "please provide valid disclosed quantity")
-    cover = product is Product.CO
     if (
         terms.price < 0
         or terms.trigger < 0
         or (terms.order_type.has_limit and not terms.price)
-        or ((terms.order_type.has_trigger or cover) and not terms.trigger)
+        or ((terms.order_type.has_trigger or is_cover) and not terms.trigger)
         # A cover order's trigger belongs to its second leg, so the entry cannot be a stop.
-        or (cover and (terms.order_type.has_trigger or terms.validity is not Validity.DAY))
+        or (is_cover and (terms.order_type.has_trigger or terms.validity is not Validity.DAY))
         or (listing.segment is Segment.MCX_FO and terms.validity is not Validity.DAY)
     ):
+        raise Refusal(5202, "Error: Invalid Request")
+
+
+def _check_bracket(order: NewOrder) -> None:
+    """Refuse a bracket order whose exits are not told, and exits of any other order."""
+    bracket = order.bracket
+    if order.product is not Product.BO:
+        valid = bracket is None
+    else:
+        valid = (
+            bracket is not None
+            and bracket.target > 0
+            and bracket.stop > 0
+            and bracket.trail >= 0
+            and order.validity is Validity.DAY
+            and order.order_type is not OrderType.SL_M
+        )
+    if not valid:
         raise Refusal(5202, "Error: Invalid Request")
 
 
@@ -858,4 +1135,5 @@ def _trigger_on_wrong_side(record: OrderRecord) -> bool:
     beyond = record.trigger - record.price
     if record.side is Side.SELL:
         beyond = -beyond
-    return beyond >= 0 if record.product is Product.CO else beyond > 0
+    is_cover = record.product is Product.CO and not record.parent_number
+    return beyond >= 0 if is_cover else beyond > 0

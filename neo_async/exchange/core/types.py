@@ -7,7 +7,15 @@ from typing import TypeAlias
 
 import msgspec
 
-from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+from neo_async.model.enums import (
+    OffsetKind,
+    OrderStatus,
+    OrderType,
+    Product,
+    Segment,
+    Side,
+    Validity,
+)
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +51,42 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
         return self.option_type in ("CE", "PE")
 
 
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """Habits of the broker that changed over the years. As they were on the older API."""
+
+    covered_orders: bool = True
+    """Whether CO and BO are taken; the live broker has refused them since April 2026."""
+    protected_market_orders: bool = True
+    """Whether a market order becomes a limit order at the published band; otherwise it trades at
+    any price within the circuit limits, and what finds nobody is cancelled."""
+    stop_market_orders: bool = True
+    """Whether SL-M is taken; the live broker has rejected it since April 2026."""
+
+
+class Bracket(msgspec.Struct, frozen=True, kw_only=True):
+    """Exits of a bracket order: distances from the entry, in paise or in ticks by their kind."""
+
+    target: int
+    stop: int
+    trail: int = 0
+    """Step by which the stop follows a favourable price, of the stop's kind; 0: it does not."""
+    target_kind: OffsetKind = OffsetKind.ABSOLUTE
+    stop_kind: OffsetKind = OffsetKind.ABSOLUTE
+
+    def target_distance(self, tick: int) -> int:
+        """Paise."""
+        return self.target * (tick if self.target_kind is OffsetKind.TICKS else 1)
+
+    def stop_distance(self, tick: int) -> int:
+        return self.stop * (tick if self.stop_kind is OffsetKind.TICKS else 1)
+
+    def trail_step(self, tick: int) -> int:
+        """Whole ticks, in paise; 0 when the stop does not follow."""
+        if self.stop_kind is OffsetKind.TICKS:
+            return self.trail * tick
+        return max(self.trail // tick, 1) * tick if self.trail else 0
+
+
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     """An order as it came through the door, already parsed."""
 
@@ -59,6 +103,8 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     amo: bool = False
     tag: str = ""
     source: str = ""
+    bracket: Bracket | None = None
+    """Only for product BO, and needed there."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +193,8 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     protection_percent: float = 0.0
     """Band by which a market order was limited; 0 for every other order."""
     parent_number: str = ""
+    """Of a leg: the entry whose fills it closes."""
+    bracket: Bracket | None = None
     fills: list[Fill] = []
     history: list[Transition] = []
     """Oldest first."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trading import (
+    BRACKET,
     CASH,
     FUTURE,
     LISTINGS,
@@ -43,7 +44,7 @@ def derivative(listing, product: Product = Product.NRML) -> dict[str, object]:
         (buy(10, 200_00), 400_00),
         (sell(10, 200_00), 400_00),
         (buy(10, 200_00, product=Product.CO, trigger=190_00), 400_00),
-        (buy(10, 200_00, product=Product.BO), 400_00),
+        (buy(10, 200_00, product=Product.BO, bracket=BRACKET), 400_00),
         (buy(50, 200_00, **derivative(FUTURE)), 1_500_00),
         (sell(50, 200_00, **derivative(FUTURE, Product.MIS)), 1_500_00),
         (buy(50, 8_00, **derivative(OPTION)), 400_00),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from trading import (
+    BRACKET,
     FUTURE,
     IOC,
     OPTION,
@@ -46,7 +47,7 @@ def trade_at(market, price: int) -> None:
         (buy(10, 199_00, product=Product.NRML), ["open"]),
         (buy(10, 199_00, product=Product.CNC), ["open"]),
         (buy(10, 199_00, product=Product.MTF), ["open"]),
-        (buy(10, 199_00, product=Product.BO), ["open"]),
+        (buy(10, 199_00, product=Product.BO, bracket=BRACKET), ["open"]),
         (buy(10, 199_00, product=Product.CO, trigger=195_00), ["open"]),
         (buy(10, product=Product.CO, trigger=195_00), ["open", "complete"]),
     ],

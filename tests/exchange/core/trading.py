@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Change, Holding, Listing, NewOrder, OrderRecord
+from neo_async.exchange.core.types import Bracket, Change, Holding, Listing, NewOrder, OrderRecord
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 
 START = 1_795_408_200_000_000_000
@@ -116,3 +116,4 @@ def states(record: OrderRecord) -> list[str]:
 
 
 IOC = Validity.IOC
+BRACKET = Bracket(target=5_00, stop=3_00)
