@@ -36,6 +36,7 @@ from neo_async.exchange.server.feed_settings import FeedSettings
 from neo_async.exchange.server.feeds import MARKET_PATH, ORDER_PATH, FeedName, Feeds
 from neo_async.exchange.server.files import Catalogue, catalogue_of_files, catalogue_of_listings
 from neo_async.exchange.server.logins import LoginDesk
+from neo_async.exchange.server.market_data import MarketData
 from neo_async.exchange.server.recorded import NOTHING, Recorded, relisted, survey
 from neo_async.exchange.server.replay import Replay, checked_speed
 from neo_async.exchange.server.replies import Reply
@@ -319,6 +320,7 @@ class Exchange:
             desk=desk,
             throttle=Throttle(self._limits),
             catalogue=catalogue,
+            market_data=MarketData(venue, catalogue.listings, self._seed),
             root_url=root_url,
             base_path=_BASE_PATH,
             feed_url=feed_url,
@@ -370,6 +372,7 @@ class Exchange:
             body=await request.read() if request.can_read_body else b"",
             client_ip=request.remote or "",
             time=self._clock(),
+            query=request.query,
         )
         if parts.admin.takes(call.path):
             reply = parts.admin.answer(call)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from neo_async.exchange.core.types import NewOrder, Refusal
 from neo_async.exchange.server import replies, rows
 from neo_async.exchange.server.files import FOLDER, Catalogue
 from neo_async.exchange.server.logins import DATA_CENTER, FieldMissing, LoginDesk, LoginRefused
+from neo_async.exchange.server.market_data import MarketData
 from neo_async.exchange.server.replies import Reply
 from neo_async.exchange.server.requests import (
     MarginForm,
@@ -34,6 +35,8 @@ from neo_async.exchange.server.throttle import Throttle, Throttled
 from neo_async.exchange.server.venue import Venue
 from neo_async.wire.orders import CancelForm, HistoryForm, ModifyForm
 
+T = TypeVar("T")
+
 _IST = timedelta(hours=5, minutes=30)
 
 _OLD_PREFIXES = (
@@ -46,6 +49,12 @@ _OLD_PREFIXES = (
 """Older clients put one of these before the paths of today."""
 
 _ONE_ORDER = "/quick/user/orders/"
+_QUOTES = (
+    "/script-details/1.0/quotes/neosymbol/",
+    "/apim/quotes/1.0/quotes/neosymbol/",
+    "/apim/quotes/2.0/quotes/neosymbol/",
+)
+"""What is asked for follows in the path."""
 
 
 class Call(msgspec.Struct):
@@ -59,6 +68,7 @@ class Call(msgspec.Struct):
     client_ip: str
     time: float
     """Unix seconds."""
+    query: Mapping[str, str] = {}
     ucc: str = ""
     """Whose call it is; filled in by the guard at the door."""
 
@@ -83,6 +93,7 @@ class Broker:
         desk: LoginDesk,
         throttle: Throttle,
         catalogue: Catalogue,
+        market_data: MarketData,
         root_url: str,
         base_path: str,
         feed_url: str,
@@ -92,6 +103,7 @@ class Broker:
         self._desk = desk
         self._throttle = throttle
         self._catalogue = catalogue
+        self._market_data = market_data
         self._root_url = root_url
         self._base_path = base_path
         self._config = replies.json(
@@ -132,11 +144,15 @@ class Broker:
 
         # The broker serves these on the login host too: they need no login.
         data = {
-            path: {"GET": _Route(self._file_paths, Guard.APPLICATION)}
-            for path in (
-                "/script-details/1.0/masterscrip/file-paths",
-                "/Files/1.0/masterscrip/v2/file-paths",
-                "/apim/files/2.0/masterscrip/v1/file-paths",
+            path: {"GET": _Route(answer, Guard.APPLICATION)}
+            for path, answer in (
+                ("/script-details/1.0/masterscrip/file-paths", self._file_paths),
+                ("/Files/1.0/masterscrip/v2/file-paths", self._file_paths),
+                ("/apim/files/2.0/masterscrip/v1/file-paths", self._file_paths),
+                *((path, self._quotes) for path in _QUOTES),
+                ("/market-data/1.0/watchlist/expiries", self._expiries),
+                ("/market-data/1.0/watchlist/option-chain", self._chain),
+                ("/market-data/1.0/historical/details", self._candles),
             )
         }
         root = data | {
@@ -192,7 +208,7 @@ class Broker:
 
     def _methods_at(self, path: str) -> dict[str, _Route] | None:
         if not path.startswith(f"{self._base_path}/"):
-            return self._root_routes.get(path)
+            return self._root_routes.get(_quotes_path(path) or path)
         tail = path[len(self._base_path) :]
         methods = self._base_routes.get(tail)
         if methods is not None:
@@ -203,7 +219,7 @@ class Broker:
                 break
         if tail.startswith(_ONE_ORDER):
             tail = _ONE_ORDER
-        return self._base_routes.get(tail)
+        return self._base_routes.get(_quotes_path(tail) or tail)
 
     # --- login --------------------------------------------------------------------------------
 
@@ -329,6 +345,20 @@ class Broker:
         margin = market.order_margin(call.ucc, order)
         return replies.json(rows.margin_row(market.funds(call.ucc), margin))
 
+    # --- market data --------------------------------------------------------------------------
+
+    def _quotes(self, call: Call) -> Reply:
+        return _data_reply(self._market_data.quotes, call.path.partition("/neosymbol/")[2])
+
+    def _expiries(self, call: Call) -> Reply:
+        return _data_reply(self._market_data.expiries, call.query)
+
+    def _chain(self, call: Call) -> Reply:
+        return _data_reply(self._market_data.chain, call.query)
+
+    def _candles(self, call: Call) -> Reply:
+        return self._market_data.candles(call.query)
+
     # --- scrip master -------------------------------------------------------------------------
 
     def _file_paths(self, call: Call) -> Reply:
@@ -341,6 +371,19 @@ class Broker:
         if content is None:
             return replies.gateway_report(404, "Not Found", f"no file at {call.path}")
         return Reply(content, content_type="text/csv")
+
+
+def _quotes_path(path: str) -> str | None:
+    """The path of the quotes that this one asks for, if it does."""
+    return next((quotes for quotes in _QUOTES if path.startswith(quotes)), None)
+
+
+def _data_reply(answer: Callable[[T], Reply], asked: T) -> Reply:
+    """Quotes and chains are refused in a shape of their own."""
+    try:
+        return answer(asked)
+    except Refusal as refusal:
+        return replies.data_refused(refusal)
 
 
 def _book(rows_: list[rows.Row], *, stat: str) -> Reply:

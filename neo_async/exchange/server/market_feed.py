@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from neo_async.exchange.core.day import Day, Picture
-from neo_async.exchange.core.indices import Index, IndexBoard, IndexPicture
+from neo_async.exchange.core.indices import Index, IndexPicture
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Listing
 from neo_async.exchange.server.feed_settings import AuthAnswer, FeedSettings
@@ -202,7 +202,7 @@ class MarketFeed:
         self.subscribed_once = asyncio.Event()
         """Set with the first subscription."""
         self._market: Market = venue.market
-        self._board = IndexBoard(self._market)
+        self._board = venue.board
         self._topics: dict[tuple[Stream, str], _Topic] = {}
         self._by_listing: dict[tuple[Segment, str], dict[_Topic, None]] = {}
         self._statuses = dict.fromkeys(self._market.segments, MarketState.OPEN)
@@ -332,7 +332,7 @@ class MarketFeed:
         if self._market is self._venue.market:
             return
         self._market = self._venue.market
-        self._board = IndexBoard(self._market)
+        self._board = self._venue.board
         for topic in self._topics.values():
             if not topic.is_recorded:
                 self._watch(topic)

@@ -52,6 +52,14 @@ def refused(refusal: Refusal) -> Reply:
     return json(body, status=refusal.http_status)
 
 
+def data_refused(refusal: Refusal) -> Reply:
+    """The shape of quotes, expiries and chains."""
+    return json(
+        {"stat": refusal.stat, "emsg": refusal.text, "stCode": refusal.code},
+        status=refusal.http_status,
+    )
+
+
 def login_refused(status: int, text: str) -> Reply:
     return json({"status": "error", "message": text, "errorCode": str(status)}, status=status)
 
@@ -72,6 +80,11 @@ def gateway_report(status: int, message: str, description: str) -> Reply:
         },
         status=status,
     )
+
+
+def fault(code: int, text: str) -> Reply:
+    """The shape of candles."""
+    return json({"status": "ERROR", "fault": {"code": code, "message": text}}, status=code)
 
 
 def throttled(limit: int) -> Reply:

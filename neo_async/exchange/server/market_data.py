@@ -1,0 +1,153 @@
+"""What is told of the market to whoever asks: quotes, expiries, chains and candles.
+
+Needs the access token of an application and no login. Seeded candles stand for the days before the
+exchange opened; the days since are made of its own trades.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+from typing import Final
+
+from neo_async.exchange.core.indices import Index
+from neo_async.exchange.core.market import Market
+from neo_async.exchange.core.types import Listing
+from neo_async.exchange.server import chains
+from neo_async.exchange.server.candles import (
+    CandlesRefused,
+    Row,
+    candle_rows,
+    merged,
+    read_request,
+)
+from neo_async.exchange.server.chains import Contracts, unknown_instrument
+from neo_async.exchange.server.past import Candle, Past
+from neo_async.exchange.server.quotes import filtered, index_row, quote_row, read_query
+from neo_async.exchange.server.replies import Reply, fault, json
+from neo_async.exchange.server.venue import Venue
+from neo_async.model.enums import Segment
+
+_INDEX_OF: Final = {
+    "NIFTY": (Segment.NSE_CM, "Nifty 50"),
+    "BANKNIFTY": (Segment.NSE_CM, "Nifty Bank"),
+    "SENSEX": (Segment.BSE_CM, "SENSEX"),
+}
+"""Underlyings that are indices."""
+
+
+class MarketData:
+    def __init__(self, venue: Venue, listings: Iterable[Listing], seed: int) -> None:
+        """`listings` as they were when the exchange opened first: their closes end the past."""
+        self._venue = venue
+        self._seed = seed
+        self._opening = {(listing.segment, listing.token): listing for listing in listings}
+        self._contracts: dict[tuple[str, str], list[Listing]] = {}
+        """Segment and underlying to derivatives."""
+        for listing in self._opening.values():
+            if listing.expiry is not None:
+                self._contracts.setdefault((listing.segment, listing.name), []).append(listing)
+        self._pasts: dict[tuple[Segment, str], Past] = {}
+
+    # --- quotes -------------------------------------------------------------------------------
+
+    def quotes(self, tail: str) -> Reply:
+        """Rows of the instruments that are known, in an array at the root."""
+        instruments, kind = read_query(tail)
+        market = self._venue.now()
+        rows = [filtered(row, kind) for name in instruments for row in self._rows(market, name)]
+        if not rows:
+            raise unknown_instrument()
+        return json(rows)
+
+    def _rows(self, market: Market, instrument: str) -> Iterator[dict[str, object]]:
+        """One, or none."""
+        segment, _, token = instrument.partition("|")
+        if segment not in market.segments:
+            return
+        listing = market.listing_by_token(Segment(segment), token)
+        if listing is not None:
+            yield quote_row(market.picture(listing))
+            return
+        index = self._index(segment, token)
+        if index is not None:
+            yield index_row(self._venue.board.picture(index), token, market.now_ns)
+
+    def _index(self, segment: str, text: str) -> Index | None:
+        """Names count exactly as they are written, as with the broker."""
+        index = self._venue.board.find(segment, text)
+        return index if index is not None and text in (index.name, index.token) else None
+
+    # --- expiries and chains ------------------------------------------------------------------
+
+    def expiries(self, query: Mapping[str, str]) -> Reply:
+        return json(chains.expiries_body(self._contracts_of(query), chains.read_kind(query)))
+
+    def chain(self, query: Mapping[str, str]) -> Reply:
+        contracts = self._contracts_of(query)
+        expiry = chains.read_expiry(query)
+        market = self._venue.now()
+        if chains.read_kind(query) == "fut":
+            return json(chains.futures_chain_body(contracts, expiry, market.day))
+        count = chains.read_count(query)
+        spot = self._spot(market, contracts)
+        return json(chains.option_chain_body(contracts, expiry, count, spot, market.day))
+
+    def _contracts_of(self, query: Mapping[str, str]) -> Contracts:
+        """As they are listed today."""
+        segment, underlying = query.get("exchange", ""), query.get("underlying", "")
+        market = self._venue.now()
+        listed = (
+            market.listing_by_token(listing.segment, listing.token)
+            for listing in self._contracts.get((segment, underlying), ())
+        )
+        return Contracts(segment, underlying, [listing for listing in listed if listing])
+
+    def _spot(self, market: Market, contracts: Contracts) -> int:
+        """Price of the underlying; of its nearest future when it is not listed; 0 if unknown."""
+        name = contracts.underlying
+        if name in _INDEX_OF:
+            segment, index_name = _INDEX_OF[name]
+            index = self._venue.board.find(segment.value, index_name)
+            if index is not None:
+                return self._venue.board.picture(index).value
+        share = market.listing(Segment.NSE_CM, f"{name}-EQ") or market.listing(Segment.BSE_CM, name)
+        if share is not None:
+            return market.last_price(share)
+        futures = sorted(contracts.futures, key=lambda future: future.expiry or date.max)
+        return market.last_price(futures[0]) if futures else 0
+
+    # --- candles ------------------------------------------------------------------------------
+
+    def candles(self, query: Mapping[str, str]) -> Reply:
+        try:
+            rows = self._candle_rows(query)
+        except CandlesRefused as refused:
+            return fault(400, refused.text)
+        return json({"status": "success", "interval": query["interval"], "data": {"candles": rows}})
+
+    def _candle_rows(self, query: Mapping[str, str]) -> list[Row]:
+        request = read_request(query)
+        market = self._venue.now()
+        key = (request.segment, request.token)
+        listing = market.listing_by_token(*key)
+        if listing is None:
+            raise CandlesRefused("Invalid neosymbol value")
+        past, opened = self._past(listing), self._venue.opened
+        tape = self._venue.tape()
+
+        def minutes(day: date) -> Iterator[Candle]:
+            return past.minutes(day) if day < opened else tape.minutes(key, day)
+
+        def whole(day: date) -> Candle | None:
+            return past.day(day) if day < opened else merged(tape.minutes(key, day))
+
+        return candle_rows(request, minutes, whole)
+
+    def _past(self, listing: Listing) -> Past:
+        key = (listing.segment, listing.token)
+        past = self._pasts.get(key)
+        if past is None:
+            opening = self._opening.get(key, listing)
+            past = self._pasts[key] = Past(opening, self._seed, self._venue.opened)
+        return past

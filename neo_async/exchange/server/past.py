@@ -1,0 +1,143 @@
+"""A made-up past: candles of the days before the exchange opened.
+
+Every weekday has one session, 09:15 to 15:30. A day is drawn from seed, instrument and date alone,
+so that any range answers the same at any time, and its minutes add up to it: the highest minute is
+the day's high, their volumes are its volume. Prices wander like a random walk that ends at the
+previous close with which the exchange opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Iterator
+from datetime import date, timedelta
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from neo_async.exchange.core.types import Listing
+
+OPENING_MINUTE: Final = 9 * 60 + 15
+MINUTES: Final = 375
+
+_OCTAVES: Final = 9
+"""The walk is a sum of waves of 1, 2, 4 … days, each √2 as high as the one before."""
+_WAVE: Final = 0.006
+_GAP: Final = 0.003
+"""Most that an opening differs from the close before, as a share of it."""
+_REACH: Final = 0.006
+"""Most that a day goes beyond its opening and close."""
+_TURNOVER: Final = (500_000_000_00, 5_000_000_000_00)
+"""Paise a day."""
+
+
+class Candle(NamedTuple):
+    """`minute` counts from midnight in India. Prices in paise."""
+
+    minute: int
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+
+
+class Past:
+    def __init__(self, listing: Listing, seed: int, opened: date) -> None:
+        """`opened` is the first day that is not the past."""
+        self._tick = listing.tick
+        self._lot_size = listing.lot_size
+        self._name = f"{seed}|past|{listing.segment.value}|{listing.token}"
+        self._base_price = listing.base_price
+        self._anchor = self._level(_weekdays(opened) - 1)
+
+    def day(self, day: date) -> Candle | None:
+        """The whole day; None on weekends."""
+        if day.weekday() > 4:
+            return None
+        number = _weekdays(day)
+        before, close = self._close(number - 1), self._close(number)
+        opening = self._price(before * (1 + _GAP * _noise(self._name, "open", number)))
+        higher, lower = (_REACH * abs(_noise(self._name, end, number)) for end in ("high", "low"))
+        turnover = random.Random(f"{self._name}|turnover|{number}").randint(*_TURNOVER)
+        lots = max(1, turnover // (close * self._lot_size))
+        return Candle(
+            OPENING_MINUTE,
+            opening,
+            self._price(max(opening, close) * (1 + higher)),
+            self._price(min(opening, close) * (1 - lower)),
+            close,
+            lots * self._lot_size,
+        )
+
+    def minutes(self, day: date) -> Iterator[Candle]:
+        """The minutes of a day; none on weekends."""
+        whole = self.day(day)
+        if whole is None:
+            return
+        rng = random.Random(f"{self._name}|minutes|{day.isoformat()}")
+        _, opening, high, low, close, volume = whole
+        highest, lowest = rng.randrange(MINUTES), rng.randrange(MINUTES)
+        sold = self._sold(volume, rng)
+        step = (high - low) / 20
+        last, traded = opening, 0
+        for count in range(MINUTES):
+            left = MINUTES - count
+            drawn = last + (close - last) / left + rng.gauss(0, step) * (left - 1) / MINUTES
+            end = close if left == 1 else min(high, max(low, self._price(drawn)))
+            reach = self._tick * rng.randrange(3)
+            yield Candle(
+                OPENING_MINUTE + count,
+                last,
+                high if count == highest else min(high, max(last, end) + reach),
+                low if count == lowest else max(low, min(last, end) - reach),
+                end,
+                sold[count] - traded,
+            )
+            last, traded = end, sold[count]
+
+    def _sold(self, volume: int, rng: random.Random) -> list[int]:
+        """Volume until the end of each minute, in lots: more at both ends of the day."""
+        weights = [
+            (0.4 + (2 * count / MINUTES - 1) ** 2) * rng.random() for count in range(MINUTES)
+        ]
+        lots, total, reached = volume // self._lot_size, sum(weights), 0.0
+        sold = []
+        for weight in weights:
+            reached += weight
+            sold.append(int(lots * reached / total) * self._lot_size)
+        sold[-1] = volume
+        return sold
+
+    def _close(self, number: int) -> int:
+        return self._price(self._base_price * math.exp(self._level(number) - self._anchor))
+
+    def _level(self, number: int) -> float:
+        level = 0.0
+        for octave in range(_OCTAVES):
+            length = 1 << octave
+            whole, part = divmod(number, length)
+            share = part / length
+            start, end = (_noise(self._name, octave, whole + edge) for edge in (0, 1))
+            level += _WAVE * math.sqrt(length) * (start + (end - start) * share)
+        return level
+
+    def _price(self, price: float) -> int:
+        return max(self._tick, round(price / self._tick) * self._tick)
+
+
+@lru_cache(maxsize=65_536)
+def _noise(*name: object) -> float:
+    """Between -1 and 1, from its name."""
+    digest = hashlib.blake2b("|".join(map(str, name)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**63 - 1
+
+
+def _weekdays(day: date) -> int:
+    """Counts Mondays to Fridays; a weekend counts as the Monday behind it."""
+    weeks, weekday = divmod((day - _MONDAY) // timedelta(days=1), 7)
+    return 5 * weeks + min(weekday, 5)
+
+
+_MONDAY: Final = date(2001, 1, 1)
