@@ -51,6 +51,7 @@ class DataBroker(Scripted):
 
     async def __aexit__(self, *error: Any) -> None:
         await self._open.aclose()
+        await asyncio.sleep(0)  # connections close in the turn of the loop that follows
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.removeprefix(BASE)

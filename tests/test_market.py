@@ -12,20 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import WIDE
+from clients import WIDE, client_of, exchange_of
 from data_broker import UPSTREAM, DataBroker, candles_of
 from far_ends import CREDENTIALS, Cut, Reply
 from virtual_time import in_virtual_time, now
 
 from neo_async import (
+    Candle,
+    Candles,
     Instrument,
     NeoClient,
+    Product,
     QuoteFilter,
     RateLimits,
     Rejected,
     Segment,
     ServerError,
     SessionEnded,
+    Side,
     TransportError,
     UsageError,
 )
@@ -411,3 +415,89 @@ async def test_what_is_logged_of_a_retry_names_the_window(
         (record,) = [record for record in caplog.records if record.name == "neo_async.market"]
         assert record.getMessage().startswith("candles from 2026-01-01 to 2026-01-02: ")
         assert CREDENTIALS.consumer_key not in caplog.text
+
+
+# --- against the exchange ---------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_quotes_show_what_traded_and_what_rests() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        exchange.market.print_price(Segment.NSE_CM, "1333", 801_60)
+        await neo.orders.place(
+            Segment.NSE_CM, "HDFCBANK-EQ", Side.BUY, 10, product=Product.MIS, price="799.50"
+        )
+        names = ["nse_cm|1333", "nse_cm|999999", "nse_cm|NIFTY 50", "nse_fo|53001"]
+        quotes = await neo.market.quotes(names)
+        assert list(quotes.missing) == ["nse_cm|999999"]
+        bank = quotes["nse_cm|1333"]
+        assert (bank.symbol, bank.last_price) == ("HDFCBANK-EQ", 801.6)
+        assert bank.change == pytest.approx(bank.last_price - (bank.close or 0))
+        assert [(row.price, row.quantity, row.orders) for row in bank.bids] == [(799.5, 10, 1)]
+        assert (bank.total_buy_quantity, bank.asks) == (10, ())
+        assert bank.updated is not None
+        assert quotes["nse_cm|NIFTY 50"].symbol == "Nifty 50-IN"
+        assert quotes["nse_fo|53001"].open_interest
+
+        for kind in QuoteFilter:
+            (quote,) = (await neo.market.quotes(["nse_cm|1333"], filter=kind)).values()
+            assert quote.symbol == "HDFCBANK-EQ"
+            assert (quote.last_price == 801.6) == (kind in ("all", "ltp", "scrip_details"))
+            assert (quote.year_high is not None) == (kind in ("all", "52W"))
+            assert bool(quote.bids) == (kind in ("all", "depth"))
+        unknown = await neo.market.quotes(["nse_cm|999999"])
+        assert (len(unknown), list(unknown.missing)) == (0, ["nse_cm|999999"])
+
+
+@in_virtual_time
+async def test_chains_and_expiries_of_the_exchange_agree() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        expiries = await neo.market.expiries(Segment.NSE_FO, "NIFTY", kind="option")
+        assert expiries == sorted(set(expiries))
+        chain = await neo.market.option_chain(Segment.NSE_FO, "NIFTY")
+        assert chain.expiry == expiries[0]
+        assert sum(row.is_at_the_money for row in chain) == 1
+        options = [option for row in chain for option in (row.call, row.put) if option is not None]
+        quotes = await neo.market.quotes([option.instrument for option in options])
+        assert not quotes.missing
+        for option in options:
+            quote = quotes[option.instrument]
+            assert (quote.symbol, quote.last_price) == (option.symbol, option.last_price)
+            assert quote.open_interest == option.open_interest
+        futures = await neo.market.futures_chain(Segment.NSE_FO, "NIFTY")
+        (future, *_) = futures
+        assert futures.lot_size == chain.lot_size
+        one = await neo.market.futures_chain(Segment.NSE_FO, "NIFTY", future.expiry)
+        assert [row.instrument for row in one] == [future.instrument]
+        with pytest.raises(Rejected, match="Invalid instrument/code"):
+            await neo.market.expiries(Segment.NSE_FO, "NIFTI")
+
+
+@in_virtual_time
+async def test_candles_of_the_exchange_are_one_history_at_every_interval() -> None:
+    start, end = date(2026, 8, 3), date(2026, 10, 16)
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+
+        async def candles(interval: str) -> Candles:
+            return await neo.market.candles("nse_cm|1333", interval, start=start, end=end)
+
+        minutes, hours, days = await candles("5min"), await candles("60min"), await candles("D")
+        for history in (minutes, hours, days):
+            assert history.time == sorted(set(history.time))
+            assert start <= history.time[0].date() <= history.time[-1].date() <= end
+        assert all(time.weekday() < 5 for time in days.time)
+        by_day: dict[date, list[Candle]] = {}
+        for candle in minutes:
+            by_day.setdefault(candle.time.date(), []).append(candle)
+        assert list(by_day) == [time.date() for time in days.time]
+        for day in days:
+            parts = by_day[day.time.date()]
+            assert (parts[0].open, parts[-1].close) == (day.open, day.close)
+            assert max(part.high for part in parts) == day.high
+            assert min(part.low for part in parts) == day.low
+            assert sum(part.volume or 0 for part in parts) == day.volume
+        weeks = await candles("W")
+        assert len(weeks) == len({time.isocalendar()[:2] for time in days.time})
+        assert sum(week.volume or 0 for week in weeks) == sum(day.volume or 0 for day in days)
+        with pytest.raises(Rejected):
+            await neo.market.candles("nse_cm|999999", "D", start=start, end=end)

@@ -1,10 +1,11 @@
-"""Market data: the official SDK and our client ask the same of the broker."""
+"""Market data: the official SDK and our client ask the same of a far end that knows neither, and
+read the same from the exchange."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ from data_broker import DataBroker
 from far_ends import BASE, CREDENTIALS
 
 from neo_async import NeoClient, RateLimits, Rejected, Segment
+from neo_async.exchange import Exchange
 
 os.environ["NEO_LOG_FILE_ENABLED"] = "false"
 
@@ -111,3 +113,61 @@ def test_expiries_chains_and_candles_are_asked_for_by_the_same_query(
             with pytest.raises(Rejected, match="Invalid instrument/code"):
                 ours(mine())
         assert asked(broker) == expected
+
+
+def test_quotes_of_the_exchange_are_the_same_to_both(
+    exchange: Exchange, sdk: Sdk, neo: NeoClient, ours: Ours
+) -> None:
+    tokens = [("nse_cm", "1333"), ("nse_cm", "Nifty 50"), ("nse_fo", "53001"), ("nse_cm", "0")]
+    rows = sdk.quotes(
+        [{"exchange_segment": segment, "instrument_token": token} for segment, token in tokens]
+    )
+    quotes = ours(neo.market.quotes([f"{segment}|{token}" for segment, token in tokens]))
+    assert list(quotes.missing) == ["nse_cm|0"]
+    assert {(row["exchange"], row["exchange_token"]) for row in rows} == set(tokens[:3])
+    for row in rows:
+        quote = quotes[f"{row['exchange']}|{row['exchange_token']}"]
+        assert quote.symbol == row["display_symbol"]
+        assert quote.last_price == float(row["ltp"])
+        assert quote.close == float(row["ohlc"]["close"])
+        levels = [level for level in row["depth"]["buy"] if level["quantity"] != "0"]
+        assert [level.price for level in quote.bids] == [float(level["price"]) for level in levels]
+    unknown = sdk.quotes([{"exchange_segment": "nse_cm", "instrument_token": "0"}])
+    assert (unknown["stat"], unknown["stCode"]) == ("Not_Ok", 1009)
+
+
+def test_chains_of_the_exchange_are_the_same_to_both(sdk: Sdk, neo: NeoClient, ours: Ours) -> None:
+    listed = sdk.expiries("nse_fo", "NIFTY", "option")["expiries"]
+    expiries = ours(neo.market.expiries(Segment.NSE_FO, "NIFTY", kind="option"))
+    assert [day.isoformat() for day in expiries] == listed
+    theirs = sdk.option_chain("nse_fo", "NIFTY", listed[0], "option", 40)["data"]
+    chain = ours(neo.market.option_chain(Segment.NSE_FO, "NIFTY", expiries[0]))
+    assert str(chain.lot_size) == theirs["common_data"]["mktLot"]
+    for side in ("call", "put"):
+        mine = {option.instrument: option for row in chain if (option := getattr(row, side))}
+        assert len(mine) == len(theirs[side]) > 0
+        for option in theirs[side]:
+            own = mine[option["instrument"]["neoSymbol"]]
+            assert own.last_price == float(option["quote"]["ltp"])
+            assert own.volume == option["quote"]["volume"]
+            assert own.open_interest == option["openInterest"]["current"]
+    futures = sdk.option_chain("nse_fo", "NIFTY", instrument_type="fut")["data"]["fut"]
+    mine = ours(neo.market.futures_chain(Segment.NSE_FO, "NIFTY"))
+    assert [row.instrument for row in mine] == [row["inst"]["neoSymbol"] for row in futures]
+    assert [row.last_price for row in mine] == [float(row["quote"]["ltp"]) for row in futures]
+
+
+def test_candles_of_the_exchange_are_the_same_to_both(sdk: Sdk, neo: NeoClient, ours: Ours) -> None:
+    rows = sdk.historical_data("nse_cm|1333", "15min", "2026-10-01", "2026-10-30")["data"][
+        "candles"
+    ]
+    mine = ours(
+        neo.market.candles("nse_cm|1333", "15min", start=date(2026, 10, 1), end=date(2026, 10, 30))
+    )
+    assert mine.time == [datetime.fromisoformat(row[0]) for row in rows]
+    assert [list(candle)[1:6] for candle in zip(*mine.columns.values(), strict=True)] == [
+        row[1:6] for row in rows
+    ]
+    too_long = sdk.historical_data("nse_cm|1333", "5min", "2026-01-01", "2026-10-30")
+    assert too_long["status"] == "ERROR"
+    assert too_long["fault"]["code"] == 400
