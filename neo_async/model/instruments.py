@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
+from typing import NamedTuple
 
 import msgspec
 
 from neo_async.model.enums import Segment
 
 
-class Instrument(msgspec.Struct, frozen=True, kw_only=True):
+class Instrument(msgspec.Struct, frozen=True, gc=False):
     """One row of the scrip master, typed and scaled. Money is rupees."""
 
     segment: Segment
@@ -19,21 +21,79 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """Trading symbol (`pTrdSymbol`), the one that orders carry."""
     name: str
     """Symbol without series, or the underlying of a derivative."""
-    series: str = ""
-    kind: str = ""
-    """`FUTIDX FUTSTK OPTIDX OPTSTK` …; empty in the cash segments."""
     description: str = ""
     isin: str = ""
-    lot_size: int = 1
-    tick_size: float = 0.05
-    precision: int = 2
-    multiplier: int = 1
-    expiry: date | None = None
-    """Date in IST."""
     strike: float | None = None
-    option_type: str = ""
-    """`CE`, `PE`, or empty."""
     freeze_quantity: int | None = None
     """Largest quantity of one order; None when the exchange sets none."""
     lower_band: float | None = None
     upper_band: float | None = None
+    series: str = ""
+    kind: str = ""
+    """`FUTIDX FUTSTK OPTIDX OPTSTK` …; empty in the cash segments."""
+    lot_size: int = 1
+    tick_size: float = 0.05
+    """0 for indices, which do not trade."""
+    precision: int = 2
+    """Decimals of a price."""
+    multiplier: int = 1
+    expiry: date | None = None
+    """Date in IST."""
+    option_type: str = ""
+    """`CE`, `PE`, or empty."""
+    underlying_token: str = ""
+    """Token of what a derivative derives from."""
+    face_value: float | None = None
+    price_numerator: float = 1.0
+    """With the three below: an amount is quantity × price × multiplier × general × price fraction,
+    as in positions."""
+    price_denominator: float = 1.0
+    general_numerator: float = 1.0
+    general_denominator: float = 1.0
+
+
+class Shared(NamedTuple):
+    """What many instruments have in common: the last fields of Instrument, in their order, and the
+    first."""
+
+    series: str
+    kind: str
+    lot_size: int
+    tick_size: float
+    precision: int
+    multiplier: int
+    expiry: date | None
+    option_type: str
+    underlying_token: str
+    face_value: float | None
+    price_numerator: float
+    price_denominator: float
+    general_numerator: float
+    general_denominator: float
+    segment: Segment
+
+
+class Rows(NamedTuple):
+    """Some rows of a table, column by column."""
+
+    tokens: Sequence[str]
+    symbols: Sequence[str]
+    names: Sequence[str]
+    descriptions: Sequence[str]
+    isins: Sequence[str]
+    shared: Sequence[int]
+    """Places in the table's list of Shared."""
+    strikes: Sequence[float]
+    """NaN for none, here and in the bands."""
+    lower_bands: Sequence[float]
+    upper_bands: Sequence[float]
+    freeze_quantities: Sequence[int]
+    """0 for none."""
+
+
+class StrikeRow(NamedTuple):
+    """The two options of one strike. None where the exchange lists only the other."""
+
+    strike: float
+    call: Instrument | None
+    put: Instrument | None

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from neo_async.errors import ProtocolError
 from neo_async.model.enums import Segment
-from neo_async.model.instruments import Instrument
+from neo_async.model.instrument_table import InstrumentTable
+from neo_async.model.instruments import Instrument, Rows, Shared
 
 HEADER: Final = (
     "pSymbol,pGroup,pExchSeg,pInstType,pSymbolName,pTrdSymbol,pOptionType,pScripRefKey,pISIN,"
@@ -37,32 +38,57 @@ HEADER: Final = (
 )
 """The cash file's 78 columns, blanks included."""
 
-_READ: Final = (
+_OWN: Final = (
     "pSymbol",
-    "pExchSeg",
     "pTrdSymbol",
     "pSymbolName",
-    "pGroup",
-    "pInstType",
     "pDesc",
     "pISIN",
+    "dStrikePrice",
+    "pCreditRating",
+    "dLowPriceRange",
+    "dHighPriceRange",
+    "lFreezeQty",
+)
+"""Columns in which rows differ, in the order in which `ScripMasterReader` takes them."""
+
+_SHARED: Final = (
+    "pExchSeg",
+    "pGroup",
+    "pInstType",
     "lLotSize",
     "dTickSize",
     "lPrecision",
     "lMultiplier",
     "lExpiryDate",
     "pExpiryDate",
-    "dStrikePrice",
     "pOptionType",
-    "lFreezeQty",
-    "pCreditRating",
-    "dLowPriceRange",
-    "dHighPriceRange",
+    "pAssetCode",
+    "pFaceValue",
+    "dPriceNum",
+    "dPriceDen",
+    "dGenNum",
+    "dGenDen",
 )
-"""Columns that are read, in the order in which `_read_row` takes them."""
+"""Columns that many rows have in common, in the order in which `_read_shared` takes them: read once
+for all of them."""
+
+_OPTIONAL: Final = frozenset(
+    {"pAssetCode", "pFaceValue", "dPriceNum", "dPriceDen", "dGenNum", "dGenDen"}
+)
+"""Columns that a file may do without."""
+
+_BAD_ROWS_KEPT: Final = 1_000
+"""More of them say nothing new; all are counted."""
 
 _NO_FREEZE: Final = 99_999_999
 """What the file writes for instruments without a largest quantity."""
+
+_NONE: Final = math.nan
+"""How a table writes that there is no price."""
+
+_EXACT: Final = 2**53
+"""Whole numbers below this are what they seem."""
 
 _SINCE_1980: Final = 315_513_000
 """Unix seconds of 1980-01-01 00:00 in India, which the NSE's files count from."""
@@ -87,111 +113,212 @@ class ScripMaster(msgspec.Struct, frozen=True):
     instruments: tuple[Instrument, ...]
     """In the order of the file. Indices are among them, with a tick size of 0."""
     bad_rows: tuple[BadRow, ...]
+    """The first thousand."""
 
 
 # --- reading ----------------------------------------------------------------------------------
 
 
 def parse_scripmaster(text: str | bytes, today: date) -> ScripMaster:
-    """Read a file. `today`, a date in India, tells which epoch an expiry counts from.
+    """Read a file at once. `today`, a date in India, tells which epoch an expiry counts from.
 
-    Takes under 10 µs a row: whole files belong in a thread. Raises ProtocolError when the header
-    lacks a column that is needed.
+    Takes under 10 µs a row: where something else is waiting, use ScripMasterReader. Raises
+    ProtocolError when the header lacks a column that is needed.
     """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    header, *lines = text.removeprefix("\ufeff").split("\n")
-    names = [name.strip(" ;\r") for name in header.split(",")]
-    missing = [name for name in _READ if name not in names]
-    if missing:
-        raise ProtocolError(f"scrip master header lacks {', '.join(missing)}", body=header)
-    pick = itemgetter(*(names.index(name) for name in _READ))
+    reader = ScripMasterReader(today)
+    reader.feed(text.encode() if isinstance(text, str) else text)
+    reader.finish()
+    return ScripMaster(tuple(reader.table), tuple(reader.bad_rows))
 
-    instruments: list[Instrument] = []
-    bad_rows: list[BadRow] = []
-    tokens: set[str] = set()
-    for number, line in enumerate(lines, 2):
-        if not line.strip():
-            continue
-        row = [line]
-        try:
-            row = _split(line)
-            if len(row) != len(names):
-                raise ValueError(f"{len(row)} columns, where the header has {len(names)}")
-            instrument = _read_row(tuple(map(str.strip, pick(row))), today)
-            if instrument.token in tokens:
-                raise ValueError("the token is that of an earlier row")
-        except (ValueError, OverflowError, OSError, csv.Error) as error:
-            token = row[0].partition(",")[0].strip()
-            bad_rows.append(BadRow(number, token, str(error)))
+
+class ScripMasterReader:
+    """Reads a file as it arrives, piece by piece.
+
+    `segment` is the only one whose rows are taken, None takes those of any.
+    """
+
+    def __init__(self, today: date, segment: Segment | None = None) -> None:
+        self.table = InstrumentTable()
+        self.bad_rows: list[BadRow] = []
+        """The first thousand."""
+        self.bad_row_count = 0
+        self._today = today
+        self._segment = segment
+        self._rest = b""
+        """The line that has begun."""
+        self._line_number = 0
+        self._width = 0
+        self._own: Callable[[Sequence[str]], tuple[str, ...]] = tuple
+        self._shared: Callable[[Sequence[str]], tuple[str, ...]] = tuple
+        self._places: dict[tuple[str, ...], int] = {}
+        """Shared columns as they are written, and their place in the table."""
+        self._is_option: list[bool] = []
+        """By place."""
+
+    def feed(self, piece: bytes) -> None:
+        """Read the lines that end in this piece: under 10 µs each, some 300 bytes long.
+
+        Raises ProtocolError when the header lacks a column that is needed.
+        """
+        lines, newline, rest = piece.rpartition(b"\n")
+        if not newline:
+            self._rest += piece
+            return
+        whole, self._rest = self._rest + lines, rest
+        self._read(whole.decode("utf-8", "replace").split("\n"))
+
+    def finish(self) -> None:
+        """There is no more: read the line that did not end."""
+        rest, self._rest = self._rest, b""
+        if rest or not self._width:
+            self._read([rest.decode("utf-8", "replace")])
+
+    def _read(self, lines: list[str]) -> None:
+        if not self._width:
+            self._read_header(lines.pop(0))
+        # Column by column from the start: a tuple a row would cost as much as all the rest.
+        rows: list[list[Any]] = [[] for _ in Rows._fields]
+        added = [column.append for column in rows]
+        tokens: set[str] = set()
+        width, own, shared_of, places = self._width, self._own, self._shared, self._places
+        for line in lines:
+            self._line_number += 1
+            try:
+                fields = line.split(",") if '"' not in line else _unquoted(line)
+                if len(fields) != width:
+                    if not line.strip():
+                        continue
+                    raise ValueError(f"{len(fields)} columns, where the header has {width}")
+                token, symbol, name, description, isin, strike, band, low, high, freeze = own(
+                    fields
+                )
+                token = token.strip()
+                symbol = symbol.strip()
+                self._check_names(token, symbol, tokens)
+                shared = shared_of(fields)
+                place = places.get(shared)
+                if place is None:
+                    place = places[shared] = self._share(shared)
+                strike_price = _strike(strike) if self._is_option[place] else _NONE
+                lower_band, upper_band = _band(band, low, high)
+                freeze_quantity = _freeze(freeze)
+            except (ValueError, OverflowError, OSError, csv.Error) as error:
+                self._leave_out(line, error)
+                continue
+            tokens.add(token)
+            row = (
+                token,
+                symbol,
+                name.strip(),
+                description.strip(),
+                isin.strip(),
+                place,
+                strike_price,
+                lower_band,
+                upper_band,
+                freeze_quantity,
+            )
+            for append, value in zip(added, row, strict=True):
+                append(value)
+        self.table.add(Rows(*rows))
+
+    def _check_names(self, token: str, symbol: str, tokens: set[str]) -> None:
+        if not token:
+            raise ValueError("no token")
+        if not symbol:
+            raise ValueError("no trading symbol")
+        if token in tokens or self.table.has_token(token):
+            raise ValueError("the token is that of an earlier row")
+
+    def _share(self, fields: tuple[str, ...]) -> int:
+        shared = _read_shared(tuple(map(str.strip, fields)), self._today)
+        if self._segment is not None and shared.segment is not self._segment:
+            raise ValueError(f"a row of {shared.segment} in the file of {self._segment}")
+        self._is_option.append(bool(shared.option_type))
+        return self.table.share(shared)
+
+    def _leave_out(self, line: str, error: Exception) -> None:
+        self.bad_row_count += 1
+        if len(self.bad_rows) < _BAD_ROWS_KEPT:
+            token = line.partition(",")[0].strip()
+            self.bad_rows.append(BadRow(self._line_number, token, str(error)))
+
+    def _read_header(self, header: str) -> None:
+        names = [name.strip(" ;\r") for name in header.removeprefix("\ufeff").split(",")]
+        columns = dict.fromkeys((*_OWN, *_SHARED))
+        missing = [name for name in columns if name not in names and name not in _OPTIONAL]
+        if missing:
+            raise ProtocolError(f"scrip master header lacks {', '.join(missing)}", body=header)
+        self._width = len(names)
+        self._line_number = 1
+        self._own = itemgetter(*(names.index(name) for name in _OWN))
+        present = [name for name in _SHARED if name in names]
+        pick = itemgetter(*(names.index(name) for name in present))
+        if len(present) == len(_SHARED):
+            self._shared = pick
         else:
-            tokens.add(instrument.token)
-            instruments.append(instrument)
-    return ScripMaster(tuple(instruments), tuple(bad_rows))
+            self._shared = lambda fields: tuple(
+                dict(zip(present, pick(fields), strict=True)).get(name, "") for name in _SHARED
+            )
 
 
-def _split(line: str) -> list[str]:
+def _unquoted(line: str) -> list[str]:
     # Line by line, so that a stray quote can spoil no row but its own.
-    return next(csv.reader([line])) if '"' in line else line.split(",")
+    return next(csv.reader([line]))
 
 
-def _read_row(fields: tuple[str, ...], today: date) -> Instrument:
+def _read_shared(fields: tuple[str, ...], today: date) -> Shared:
     (
-        token,
         segment_code,
-        symbol,
-        name,
         series,
         kind,
-        description,
-        isin,
         lot,
         tick,
         precision,
         multiplier,
         expiry_number,
         expiry_number_again,
-        strike,
         option_type,
-        freeze,
-        band,
-        lower,
-        upper,
+        underlying_token,
+        face_value,
+        price_numerator,
+        price_denominator,
+        general_numerator,
+        general_denominator,
     ) = fields
-    if not token:
-        raise ValueError("no token")
-    if not symbol:
-        raise ValueError("no trading symbol")
     segment = Segment(segment_code)
-    is_option = option_type in ("CE", "PE")
-    strike_price = _hundredth(strike) if is_option else None
-    if strike_price is not None and strike_price <= 0:
-        raise ValueError("an option without a strike")
     expiry = _expiry(segment, expiry_number, expiry_number_again, today)
     if expiry is None and kind.startswith(("FUT", "OPT")):
         raise ValueError("a derivative without an expiry")
-    lower_band, upper_band = _band(band, lower, upper)
-    tick_size = _hundredth(tick)
-    return Instrument(
-        segment=segment,
-        token=token,
-        symbol=symbol,
-        name=name,
-        series=series,
-        kind=kind,
-        description=description,
-        isin=isin,
-        lot_size=_count(lot) or 1,
-        tick_size=tick_size if tick_size > 0 else 0.0,
-        precision=_whole(precision) if precision else 2,
-        multiplier=_count(multiplier) or 1,
-        expiry=expiry,
-        strike=strike_price,
-        option_type=option_type if is_option else "",
-        freeze_quantity=_freeze(freeze),
-        lower_band=lower_band,
-        upper_band=upper_band,
+    return Shared(
+        series,
+        kind,
+        _count(lot) or 1,
+        max(_hundredth(tick), 0.0),
+        _whole(precision) if precision else 2,
+        _count(multiplier) or 1,
+        expiry,
+        option_type if option_type in ("CE", "PE") else "",
+        underlying_token,
+        max(_hundredth(face_value), 0.0) or None,
+        _factor(price_numerator),
+        _factor(price_denominator),
+        _factor(general_numerator),
+        _factor(general_denominator),
+        segment,
     )
+
+
+def _strike(text: str) -> float:
+    strike = _hundredth(text)
+    if strike <= 0:
+        raise ValueError("an option without a strike")
+    return strike
+
+
+def _factor(text: str) -> float:
+    number = _finite(float(text)) if text else 0.0
+    return number if number > 0 else 1.0
 
 
 def _whole(text: str) -> int:
@@ -211,16 +338,22 @@ def _count(text: str) -> int | None:
     return number if number > 0 else None
 
 
-def _freeze(text: str) -> int | None:
-    quantity = _count(text)
-    return None if quantity == _NO_FREEZE else quantity
+def _freeze(text: str) -> int:
+    """0 for none."""
+    quantity = _count(text) or 0
+    return 0 if quantity == _NO_FREEZE else quantity
 
 
 def _hundredth(text: str) -> float:
-    """Paise to rupees. Read as a decimal, as dividing by a hundred would round twice."""
+    """Paise to rupees, rounded once: the nearest number to the decimal that is written."""
     if not text:
         return 0.0
-    return _finite(float(text) / 100 if "e" in text.lower() else float(f"{text}e-2"))
+    number = float(text)
+    if number.is_integer() and abs(number) < _EXACT:
+        return number / 100
+    if "e" in text.lower():
+        return _finite(number / 100)
+    return _finite(float(f"{text.strip()}e-2"))
 
 
 def _finite(number: float) -> float:
@@ -229,21 +362,22 @@ def _finite(number: float) -> float:
     return number
 
 
-def _band(text: str, lower: str, upper: str) -> tuple[float | None, float | None]:
-    """The circuit limits in rupees, of `16.65-20.35` or else of the two columns in paise.
+def _band(text: str, lower: str, upper: str) -> tuple[float, float]:
+    """The circuit limits in rupees, of `16.65-20.35` or else of the two columns in paise; NaN for
+    none.
 
     The text is exact; the columns are written with six significant digits, which falls short
     above 9,999.99 rupees.
     """
     low, dash, high = text.partition("-")
-    if dash and low and high:
+    if dash:
         try:
             return _finite(float(low)), _finite(float(high))
         except ValueError:
             pass
     low_price, high_price = _hundredth(lower), _hundredth(upper)
     if high_price <= 0 or low_price < 0:
-        return None, None
+        return _NONE, _NONE
     return low_price, high_price
 
 
@@ -297,12 +431,8 @@ _CONSTANTS: Final = {
     "iPermittedToTrade": "0",
     "iBoardLotQty": "1",
     "dOpenInterest": "0",
-    "dPriceNum": "1",
-    "dGenDen": "1",
-    "dGenNum": "1",
     "dPriceQuatation": "0",
     "dIssuerate": "0",
-    "dPriceDen": "1",
     "dWarningQty": "0",
     "dIssueCapital": "0",
     "dExposureMargin": "0",
@@ -327,6 +457,7 @@ def _row(instrument: Instrument) -> dict[str, str]:
         "pScripRefKey": key,
         "pISIN": instrument.isin,
         "pDesc": instrument.description,
+        "pAssetCode": instrument.underlying_token,
         "dTickSize": "-1" if is_index else _hundredfold(instrument.tick_size),
         "lLotSize": str(instrument.lot_size),
         "iLotSize": str(instrument.lot_size),
@@ -339,7 +470,13 @@ def _row(instrument: Instrument) -> dict[str, str]:
         "iMaxOrderSize": str(instrument.freeze_quantity or 0),
         "lFreezeQty": str(instrument.freeze_quantity or _NO_FREEZE),
         "pSegment": "" if is_index else "CASH" if instrument.segment.is_cash else "FO",
+        "dPriceNum": _plain_decimal(Decimal(repr(instrument.price_numerator))),
+        "dPriceDen": _plain_decimal(Decimal(repr(instrument.price_denominator))),
+        "dGenNum": _plain_decimal(Decimal(repr(instrument.general_numerator))),
+        "dGenDen": _plain_decimal(Decimal(repr(instrument.general_denominator))),
     }
+    if instrument.face_value is not None:
+        row["pFaceValue"] = _hundredfold(instrument.face_value)
     if instrument.expiry is not None:
         row["lExpiryDate"] = row["pExpiryDate"] = _expiry_number(
             instrument.segment, instrument.expiry

@@ -31,6 +31,7 @@ SHARE = Instrument(
     freeze_quantity=3312133,
     lower_band=24.15,
     upper_band=36.22,
+    face_value=10.0,
 )
 OPTION = Instrument(
     segment=Segment.NSE_FO,
