@@ -14,6 +14,7 @@ from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit
 from neo_async.cli.watch.state import Watched, clean
 from neo_async.feeds import IST, MarketFeed, OrderFeed
+from neo_async.model.enums import OrderStatus
 from neo_async.model.ticks import ScripTick
 from neo_async.tracking import Order
 
@@ -37,8 +38,8 @@ def plain_line(watched: Watched) -> str:
 
 def order_tally(watched: Watched) -> str:
     """`orders 3: open 1, complete 2`."""
-    states = Counter(str(order.status) for order in watched.orders)
-    counts = ", ".join(f"{state} {count}" for state, count in states.items())
+    states = Counter(order.status for order in watched.orders)
+    counts = ", ".join(f"{state} {states[state]}" for state in OrderStatus if states[state])
     return f"orders {states.total()}: {counts}" if counts else "orders 0"
 
 

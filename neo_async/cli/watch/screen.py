@@ -31,7 +31,9 @@ from neo_async.transport.websocket import FeedState
 _WIDE = 120
 """Columns from which prices and orders stand beside positions and feeds."""
 _RIGHT = 58
-"""Columns that the right half takes on a wide screen."""
+"""Columns that the right half takes at least on a wide screen."""
+_LONGEST = 24
+"""Letters of a symbol that are shown; `MIDCPNIFTY26DEC12000CE` has 22."""
 _FRAMED = 18
 """Rows from which there is room for frames, and for everything in them."""
 _TITLE, _FRAME, _HEADING = 1, 2, 1
@@ -67,19 +69,19 @@ class _Column(NamedTuple):
 
 
 _TICK_COLUMNS = (
-    _Column("symbol", 16, 0, False),
+    _Column("symbol", 8, 0, False),
     _Column("last", 10, 0),
     _Column("change", 9, 6),
     _Column("%", 7, 1),
     _Column("bid", 10, 3),
     _Column("ask", 10, 3),
-    _Column("volume", 7, 4),
-    _Column("book", 13, 5),
+    _Column("volume", 7, 5),
+    _Column("book", 13, 4),
     _Column("age", 5, 2),
 )
 _ORDER_COLUMNS = (
     _Column("time", 8, 4, False),
-    _Column("symbol", 14, 0, False),
+    _Column("symbol", 8, 0, False),
     _Column("side", 4, 1, False),
     _Column("filled", 9, 1),
     _Column("price", 10, 2),
@@ -87,8 +89,8 @@ _ORDER_COLUMNS = (
     _Column("state", 20, 0, False),
 )
 _POSITION_COLUMNS = (
-    _Column("symbol", 15, 0, False),
-    _Column("product", 7, 3, False),
+    _Column("symbol", 8, 0, False),
+    _Column("prod", 4, 3, False),
     _Column("net", 7, 0),
     _Column("average", 10, 4),
     _Column("last", 10, 2),
@@ -127,7 +129,8 @@ def board(watched: Watched, width: int, height: int) -> RenderableType:
 
 
 def _two_columns(watched: Watched, width: int, height: int) -> RenderableType:
-    left, right = width - _RIGHT, _RIGHT
+    right = max(_RIGHT, width * 3 // 7)
+    left = width - right
     rows = height - 2 * (_FRAME + _HEADING)
     ticks, orders = shares(rows, (len(watched.instruments), len(watched.orders)))
     below = height - _FRAME - _HEADING - _FRAME - _FEEDS - _FRAME
@@ -189,13 +192,13 @@ def _ticks(watched: Watched, rows: int, room: int) -> Table:
         without = {"bid", "ask", "volume"}
     if not any(len(tick.bids) > 1 for tick in of_books):
         without.add("book")
-    columns = _fitting([one for one in _TICK_COLUMNS if one.heading not in without], room)
     lines = []
     for instrument in watched.instruments[:rows]:
         seen = watched.seen.get(instrument)
         cells = _tick_cells(seen) if seen else {"last": Text("no tick", style="bright_black")}
         lines.append({"symbol": Text(watched.label(instrument))} | cells)
-    return _table(columns, lines, rows, wide="symbol")
+    columns = [one for one in _TICK_COLUMNS if one.heading not in without]
+    return _table(_fitting(columns, lines, room), lines, rows, wide="symbol")
 
 
 def _tick_cells(seen: Seen) -> dict[str, Text]:
@@ -219,15 +222,17 @@ def _tick_cells(seen: Seen) -> dict[str, Text]:
 
 
 def _order_panel(watched: Watched, rows: int, width: int) -> Panel:
-    columns = _fitting(_ORDER_COLUMNS, width - 4)
-    room = width - 4 - sum(one.width + 1 for one in columns if one.heading != "state")
     orders = watched.orders
-    lines = [_order_cells(order, room) for order in orders[:rows]]
+    lines = [_order_cells(order) for order in orders[:rows]]
+    columns = _fitting(_ORDER_COLUMNS, lines, width - 4)
+    room = width - 4 - sum(one.width + 1 for one in columns if one.heading != "state")
+    for order, line in zip(orders, lines, strict=False):
+        line["state"] = _trail(order, room)
     title = order_tally(watched).capitalize() + _hidden(len(orders), rows)
     return _panel(_table(columns, lines, rows, wide="state"), title)
 
 
-def _order_cells(order: Order, room: int) -> dict[str, Text]:
+def _order_cells(order: Order) -> dict[str, Text]:
     buys = order.side == Side.BUY
     changed = datetime.fromtimestamp(order.updated_ns / 1e9, IST) if order.updated_ns else None
     return {
@@ -237,7 +242,6 @@ def _order_cells(order: Order, room: int) -> dict[str, Text]:
         "filled": Text(f"{order.filled_quantity:,}/{order.quantity:,}"),
         "price": Text(money(float(order.price)) if order.price else "-"),
         "average": Text(money(order.average_price) if order.average_price else "-"),
-        "state": _trail(order, room),
     }
 
 
@@ -265,8 +269,8 @@ def _trail(order: Order, room: int) -> Text:
 
 def _position_panel(watched: Watched, rows: int, width: int) -> Panel:
     positions = watched.positions
-    columns = _fitting(_POSITION_COLUMNS, width - 4)
     lines = [_position_cells(position) for position in positions[:rows]]
+    columns = _fitting(_POSITION_COLUMNS, lines, width - 4)
     title = Text(f"Positions {len(positions)}{_hidden(len(positions), rows)}")
     live = watched.neo.portfolio.live
     if positions:
@@ -279,7 +283,7 @@ def _position_panel(watched: Watched, rows: int, width: int) -> Panel:
 def _position_cells(position: Position) -> dict[str, Text]:
     return {
         "symbol": Text(clean(position.symbol)),
-        "product": Text(clean(position.product), style="bright_black"),
+        "prod": Text(clean(position.product), style="bright_black"),
         "net": Text(f"{position.net_quantity:,}"),
         "average": Text(money(position.average_price)),
         "last": Text(money(position.last_price)),
@@ -295,7 +299,7 @@ def _feeds(watched: Watched, width: int) -> RenderableType:
         "lost": Text(compact(watched.feed.lost)),
     }
     lines = [market, _feed_cells("orders", watched.order_feed)]
-    return Group(_table(_fitting(_FEED_COLUMNS, width), lines, 2), _latency(watched))
+    return Group(_table(_fitting(_FEED_COLUMNS, lines, width), lines, 2), _latency(watched))
 
 
 def _feed_cells(name: str, feed: MarketFeed | OrderFeed) -> dict[str, Text]:
@@ -308,12 +312,23 @@ def _feed_cells(name: str, feed: MarketFeed | OrderFeed) -> dict[str, Text]:
 
 
 def _latency(watched: Watched) -> Text:
-    text = Text(no_wrap=True, overflow="ellipsis")
-    for name, delays in (("ticks", watched.tick_delays), ("updates", watched.update_delays)):
-        row = latency(delays)
-        figures = f"p50 {row.p50:,.0f} p99 {row.p99:,.0f} ms" if delays else "-"
-        text.append(f"{name} late ", style="bright_black")
-        text.append(f"{figures}  ")
+    text = Text("late  ", style="bright_black", no_wrap=True, overflow="ellipsis")
+    # The exchange stamps ticks in whole seconds: more digits would only seem to say something.
+    ticks, updates = latency(watched.tick_delays), latency(watched.update_delays)
+    for name, figures in (
+        (
+            "ticks",
+            f"p50 {ticks.p50 / 1000:.1f} max {ticks.max / 1000:.1f} s"
+            if watched.tick_delays
+            else "-",
+        ),
+        (
+            "order updates",
+            f"p50 {updates.p50:,.1f} p99 {updates.p99:,.1f} ms" if watched.update_delays else "-",
+        ),
+    ):
+        text.append(f"{name} ", style="bright_black")
+        text.append(f"{figures}  ", style="default")
     return text
 
 
@@ -325,7 +340,7 @@ def _notices(watched: Watched, count: int) -> Text:
             text.append("\n")
         text.append(f"{datetime.fromtimestamp(at, IST):%H:%M:%S} ", style="bright_black")
         text.append(what)
-    return text.append("\n" * (count - len(shown)))
+    return text.append("\n" * (count - max(1, len(shown))))
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -358,16 +373,26 @@ def _hidden(count: int, rows: int) -> str:
     return f" · {count - rows} more" if count > rows else ""
 
 
-def _fitting(columns: Iterable[_Column], room: int) -> list[_Column]:
-    """Those of the lowest ranks that fit side by side, in their own order."""
-    columns = list(columns)
-    chosen: list[_Column] = []
-    for column in sorted(columns, key=lambda one: one.rank):
-        room -= column.width + 1
-        if room < -1 and column.rank:
+def _fitting(columns: Iterable[_Column], lines: list[dict[str, Text]], room: int) -> list[_Column]:
+    """Those of the lowest ranks that fit side by side, in their own order, all of a rank or none.
+    Symbols are not cut:
+    their last letters tell a call from a put."""
+    longest = max((line["symbol"].cell_len for line in lines if "symbol" in line), default=0)
+    columns = [
+        one._replace(width=min(_LONGEST, max(one.width, longest)))
+        if one.heading == "symbol"
+        else one
+        for one in columns
+    ]
+    chosen: set[str] = set()
+    room += 1
+    for rank in sorted({column.rank for column in columns}):
+        together = [column for column in columns if column.rank == rank]
+        room -= sum(column.width + 1 for column in together)
+        if room < 0 and rank:
             break
-        chosen.append(column)
-    return [column for column in columns if column in chosen]
+        chosen.update(column.heading for column in together)
+    return [column for column in columns if column.heading in chosen]
 
 
 def _table(

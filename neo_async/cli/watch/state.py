@@ -86,6 +86,12 @@ class Watched:
         self._tracker.refresh_with(self._read_book)
         self._instruments: dict[tuple[str, str], str] = {}
         """Of orders, by segment and symbol."""
+        now = time.time()
+        self._live_since: dict[MarketFeed | OrderFeed, float] = {
+            self.feed: now,
+            self.order_feed: now,
+        }
+        """Unix seconds. What was stamped before tells what was missed, not how late the feed is."""
         self._counts: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._consumer: asyncio.Task[None] | None = None
 
@@ -201,15 +207,16 @@ class Watched:
         if seen is None:
             self.seen[tick.instrument] = Seen(tick)
             return
-        stamp, before = _stamp(tick), _stamp(seen.tick)
-        if stamp > before:  # else it may be a snapshot of what happened long ago
+        stamp = _stamp(tick)
+        if stamp > max(_stamp(seen.tick), self._live_since[self.feed]):
             self.tick_delays.append(tick.received_ns / 1e9 - stamp)
         seen.take(tick)
 
     def _hear(self, update: OrderUpdate | PositionUpdate) -> None:
         if isinstance(update, OrderUpdate):
-            if update.updated_ns:
-                self.update_delays.append((time.time_ns() - update.updated_ns) / 1e9)
+            stamp = update.updated_ns / 1e9
+            if stamp > self._live_since[self.order_feed]:
+                self.update_delays.append(time.time() - stamp)
             self._learn_instruments([update])
 
     async def _read_book(self) -> None:
@@ -260,8 +267,10 @@ class Watched:
         def at_event(event: FeedEvent) -> None:
             if event.state is FeedState.WAITING:
                 self.note(f"{name} lost: {event.reason}")
-            elif event.state is FeedState.LIVE and feed.last_gap is not None:
-                self.note(f"{name} live again after {feed.last_gap:.1f} s")
+            elif event.state is FeedState.LIVE:
+                self._live_since[feed] = event.at
+                if feed.last_gap is not None:
+                    self.note(f"{name} live again after {feed.last_gap:.1f} s")
 
         feed.on_event(at_event)
 
