@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import (
     AsyncIterator,
@@ -167,7 +168,7 @@ class _Feed:
         return f"<{type(self).__name__} {self.state}, {self.reconnects} reconnects>"
 
 
-class _SubscribedFeed(_Feed):
+class _SubscribedFeed(_Feed, ABC):
     """A connection to the market feed with its subscriptions; what becomes of the packets is the
     subclass's business."""
 
@@ -357,8 +358,9 @@ class _SubscribedFeed(_Feed):
             return None
         return self._take(message)
 
+    @abstractmethod
     def _take(self, message: bytes) -> Awaitable[None] | None:
-        raise NotImplementedError
+        """Take over one binary message; an awaitable when the next one must wait."""
 
     def _handle_control(self, text: str) -> None:
         try:
