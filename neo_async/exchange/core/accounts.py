@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from neo_async.exchange.core.state import AccountState
 from neo_async.exchange.core.types import Fill, Funds, Holding, Listing, OrderRecord, Position
 from neo_async.model.enums import Product, Segment, Side
 
@@ -152,6 +153,11 @@ class Account:
             exposure = self._exposures[key] = Exposure(listing, product)
         return exposure
 
+    def _exposure_as_it_is(self, listing: Listing, product: Product) -> Exposure:
+        """Without opening one: a question leaves no trace."""
+        key = (listing.segment, listing.token, product)
+        return self._exposures.get(key) or Exposure(listing, product)
+
     def positions(self) -> list[Position]:
         """Copies; closed ones stay for the day."""
         return [
@@ -177,7 +183,7 @@ class Account:
 
         For CNC the holding and what was bought today; for MTF only what was bought today.
         """
-        exposure = self.exposure(listing, product)
+        exposure = self._exposure_as_it_is(listing, product)
         own = exposure.position.buy_quantity - exposure.position.sell_quantity
         if product is Product.CNC:
             holding = self._holdings.get((listing.segment, listing.token))
@@ -189,8 +195,11 @@ class Account:
         exposure.add_working(side, quantity, price)
         self._reckon(exposure)
 
-    def cost(self, exposure: Exposure, side: Side, quantity: int, price: int) -> int:
+    def cost(
+        self, listing: Listing, product: Product, side: Side, quantity: int, price: int
+    ) -> int:
         """By how much a working order of this size would lower what is available."""
+        exposure = self._exposure_as_it_is(listing, product)
         before = self.available
         self.block(exposure, side, quantity, price)
         after = self.available
@@ -203,6 +212,28 @@ class Account:
         exposure.position.updated_ns = fill.time_ns
         self._reckon(exposure)
         self.fills.append(fill)
+
+    def snapshot(self) -> AccountState:
+        return AccountState(
+            name=self.name,
+            cash=self.cash,
+            holdings=list(self._holdings.values()),
+            positions=[exposure.position for exposure in self._exposures.values()],
+            orders=list(self.orders),
+        )
+
+    @classmethod
+    def restored(cls, state: AccountState, orders: Iterable[OrderRecord]) -> Account:
+        """As it was, but for what working orders block: the market blocks that again."""
+        account = cls(state.name, state.cash, state.holdings)
+        account.orders = {record.number: record for record in orders}
+        fills = (fill for record in account.orders.values() for fill in record.fills)
+        account.fills = sorted(fills, key=lambda fill: fill.time_ns)
+        for position in state.positions:
+            exposure = account.exposure(position.listing, position.product)
+            exposure.position = position
+            account._reckon(exposure)
+        return account
 
     def _reckon(self, exposure: Exposure) -> None:
         self._margin_used -= exposure.margin_used

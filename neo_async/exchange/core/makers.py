@@ -6,9 +6,12 @@ changes another. It decides; market.py puts its quotes and trades into the book.
 
 from __future__ import annotations
 
+import array
 import random
+import sys
 from typing import Final
 
+from neo_async.exchange.core.state import MakerState
 from neo_async.exchange.core.types import Listing
 from neo_async.model.enums import Side
 
@@ -76,6 +79,26 @@ class MarketMaker:
         side = Side.BUY if self._random.random() < 0.5 else Side.SELL
         return side, self._unit * (1 + self._upto(4))
 
+    def snapshot(self) -> MakerState:
+        _, words, _ = self._random.getstate()
+        return MakerState(self._reference, _words(words).tobytes())
+
+    def restore(self, state: MakerState) -> None:
+        words = _words()
+        words.frombytes(state.generator)
+        if sys.byteorder == "big":
+            words.byteswap()
+        self._random.setstate((3, tuple(words), None))
+        self._reference = state.reference
+
     def _upto(self, bound: int) -> int:
         """0 … bound − 1. Several times faster than randrange, and as even as a market needs."""
         return int(self._random.random() * bound)
+
+
+def _words(values: tuple[int, ...] = ()) -> array.array[int]:
+    """Unsigned numbers of 32 bits, the little end first."""
+    words = array.array("I", values)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words

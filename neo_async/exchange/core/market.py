@@ -1,7 +1,8 @@
 """The exchange as a state machine: commands and a clock in, orders, fills and events out.
 
 Nothing here reads a clock, draws from a shared generator or waits. The same listings, seed,
-commands and clock values give the same order numbers, trades and times.
+commands and clock values give the same order numbers, trades and times (see journal.py, and
+state.py for the shortcut).
 
 Time stands still between calls of `advance`; to keep an order's history in sequence, each
 transition is stamped at least one nanosecond after the one before.
@@ -19,12 +20,19 @@ from typing import Any, Final
 
 import msgspec
 
+from neo_async.exchange.core import journal as commands
 from neo_async.exchange.core.accounts import DELIVERY, Account, Exposure
 from neo_async.exchange.core.book import Book, Resting
 from neo_async.exchange.core.day import Day, Picture, new_day
 from neo_async.exchange.core.legs import COVERED, Legs, inside, target_and_trigger
 from neo_async.exchange.core.makers import QUANTUM_NS, MarketMaker
 from neo_async.exchange.core.protection import protected_limit, protection_percent
+from neo_async.exchange.core.state import (
+    DeskState,
+    RestingState,
+    State,
+    WorkingState,
+)
 from neo_async.exchange.core.types import (
     Change,
     Event,
@@ -49,6 +57,9 @@ CATCH_UP: Final = 40
 
 IDLE: Final = 120
 """Turns after which a listing that nobody touches, and where no client order works, goes quiet."""
+
+_TOUCH: Final = 30
+"""Turns for which one touch is as good as many."""
 
 _EVERYTHING: Final = 1 << 62
 _SECOND_NS: Final = 1_000_000_000
@@ -129,6 +140,8 @@ class Market:
         self.now_ns = now_ns
         self.ledger: list[OrderRecord] = []
         """Every order ever accepted, in order of acceptance."""
+        self.journal: list[commands.Entry] | None = None
+        """Where commands are noted; whoever keeps them elsewhere takes them out. None: nowhere."""
         self._seed = seed
         self._makers = makers
         self._unmade = frozenset(unmade)
@@ -164,17 +177,19 @@ class Market:
 
     # --- clock --------------------------------------------------------------------------------
 
-    def advance(self, now_ns: int) -> None:
+    def advance(self, now_ns: int, *, catch_up: bool = True) -> None:
         """Move the clock; a value before the present one is ignored.
 
         Makers take a turn at every boundary of QUANTUM_NS on the way, so that many small steps
-        and one large one are the same, up to CATCH_UP turns.
+        and one large one are the same, up to CATCH_UP turns; without `catch_up` they take all.
         """
         if now_ns <= self.now_ns:
             return
         last = now_ns // QUANTUM_NS
         if self._makers and last > self._turn:
-            for turn in range(max(self._turn + 1, last - CATCH_UP + 1), last + 1):
+            if catch_up and last - self._turn > CATCH_UP:
+                self.skip_turns(last - CATCH_UP)
+            for turn in range(self._turn + 1, last + 1):
                 self.now_ns = max(self.now_ns, turn * QUANTUM_NS)
                 self._turn = turn
                 for key, desk in list(self._awake.items()):
@@ -185,11 +200,18 @@ class Market:
         self._turn = last
         self.now_ns = now_ns
 
+    def skip_turns(self, turn: int) -> None:
+        """Let the makers pass over all turns up to this one."""
+        self._note(commands.Skip(turn))
+        self._turn = max(self._turn, turn)
+
     # --- accounts and listings ----------------------------------------------------------------
 
     def open_account(self, account: str, *, cash: int, holdings: Iterable[Holding] = ()) -> None:
         if account in self._accounts:
             raise ValueError(f"account {account!r} is open already")
+        holdings = list(holdings)
+        self._note(commands.OpenAccount(account, cash, holdings))
         self._accounts[account] = Account(account, cash, holdings)
 
     def listing(self, segment: Segment, symbol: str) -> Listing | None:
@@ -200,21 +222,21 @@ class Market:
 
     def last_price(self, listing: Listing) -> int:
         """Price of the last trade; the previous close before the first."""
-        return self._desk(listing).day.last_price
+        return self._look(listing).day.last_price
 
     def depth(
         self, listing: Listing, levels: int = 5
     ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
         """Bids and asks as (price, visible quantity, orders), best first."""
-        book = self._desk(listing).book
+        book = self._look(listing).book
         return book.bids.top(levels), book.asks.top(levels)
 
     def day(self, listing: Listing) -> Day:
         """The day's figures, live: not to be written to."""
-        return self._desk(listing).day
+        return self._look(listing).day
 
     def picture(self, listing: Listing, levels: int = 5) -> Picture:
-        desk = self._desk(listing)
+        desk = self._look(listing)
         bids, asks = desk.book.bids, desk.book.asks
         return Picture(
             listing,
@@ -230,9 +252,11 @@ class Market:
 
     def watch(self, listing: Listing) -> None:
         """Keep a listing awake and tell of its changes, until as many calls of `unwatch`."""
+        self._note(commands.Watch(listing.segment, listing.token))
         self._desk(listing).watchers += 1
 
     def unwatch(self, listing: Listing) -> None:
+        self._note(commands.Unwatch(listing.segment, listing.token))
         desk = self._desk(listing)
         desk.watchers -= 1
         if not desk.watchers:
@@ -257,6 +281,8 @@ class Market:
         Raises Refusal for what gets no order number at all.
         """
         holder = self._accounts[account]
+        if self.journal is not None:
+            self._note(commands.Place(account, order))
         tag_key = (account, self._day(), order.tag)
         if order.tag and (earlier := self._tags.get(tag_key)):
             earlier.arrivals += 1
@@ -280,6 +306,7 @@ class Market:
         It keeps its place in the queue when nothing but the quantity changes, and that falls.
         A change that fails validation leaves the order as it was, with the reason in its history.
         """
+        self._note(commands.Modify(account, number, change))
         record = self._changeable(account, number)
         is_leg = bool(record.parent_number)
         is_cover = record.product is Product.CO and not is_leg
@@ -302,9 +329,13 @@ class Market:
 
     def cancel(self, account: str, number: str) -> OrderRecord:
         """Cancel what is pending; what is filled stays. A leg does not go alone: see `exit`."""
+        self._note(commands.Cancel(account, number))
+        return self._cancel(account, number)
+
+    def _cancel(self, account: str, number: str) -> OrderRecord:
         record = self._changeable(account, number)
         if record.parent_number:
-            return self.exit(account, number)
+            return self._exit(account, number)
         if self._amo_queue.pop(number, None):
             record.cancelled_quantity = record.pending_quantity
             record.gui_order_id = self._cancelled_gui_id(record)
@@ -320,10 +351,14 @@ class Market:
         protection band, as a market order would: that may rest, and a second call brings it to
         the price of that moment. Any other order is cancelled.
         """
+        self._note(commands.Exit(account, number))
+        return self._exit(account, number)
+
+    def _exit(self, account: str, number: str) -> OrderRecord:
         legs = self._legs.get(number)
         record = self._accounts[account].orders.get(number)
         if legs is None or record is None:
-            return self.cancel(account, number)
+            return self._cancel(account, number)
         entry = self._working.get(legs.entry)
         if entry is not None:
             self._cancel_working(entry)
@@ -332,6 +367,7 @@ class Market:
 
     def release_amo(self) -> None:
         """Send the queued after-market orders to the market, in order of acceptance."""
+        self._note(commands.ReleaseAmo())
         queue, self._amo_queue = self._amo_queue, {}
         for record in queue.values():
             self._enter(record)
@@ -347,6 +383,7 @@ class Market:
             raise Refusal(1009, "Invalid instrument/code")
         if price <= 0:
             raise Refusal(5202, f"price {price}: must be above 0 paise")
+        self._note(commands.PrintPrice(segment, token, price))
         desk = self._desk(listing)
         self._pull_quotes(desk)
         for side in (Side.SELL, Side.BUY):
@@ -363,6 +400,8 @@ class Market:
     ) -> None:
         """Let (side, price, quantity) stand in the book of a listing without a maker, in place of
         what stood there by the call before."""
+        quotes = list(quotes)
+        self._note(commands.SetQuotes(segment, token, quotes))
         desk = self._desk(self._by_token[segment, token])
         self._pull_quotes(desk)
         self._place_quotes(desk, quotes)
@@ -405,15 +444,142 @@ class Market:
         price = order.price
         if not order.order_type.has_limit:
             trigger = order.trigger if order.order_type.has_trigger else 0
-            start = trigger or self._desk(listing).day.last_price
+            start = trigger or self._look(listing).day.last_price
             price = protected_limit(listing, order.side, start)
-        exposure = holder.exposure(listing, order.product)
-        return holder.cost(exposure, order.side, order.quantity, price)
+        return holder.cost(listing, order.product, order.side, order.quantity, price)
 
     def take_events(self) -> list[Event]:
         """What happened since the last call, oldest first. Kept until somebody takes them."""
         events, self._events = self._events, []
         return events
+
+    # --- memory -------------------------------------------------------------------------------
+
+    def snapshot(self) -> State:
+        """Everything that decides what happens next, and everything that reports show."""
+        return State(
+            now_ns=self.now_ns,
+            seed=self._seed,
+            makers=self._makers,
+            unmade=sorted(self._unmade),
+            rules=self._rules,
+            listings=list(self._by_token.values()),
+            turn=self._turn,
+            last_stamp=self._last_stamp,
+            orders_accepted=self._orders_accepted,
+            exchange_numbers=self._exchange_numbers,
+            trade_numbers=self._trade_numbers,
+            gui_numbers=self._gui_numbers,
+            stops=self._stops,
+            accounts=[account.snapshot() for account in self._accounts.values()],
+            ledger=list(self.ledger),
+            working=[
+                WorkingState(number, working.blocked_price, working.blocks, working.stop)
+                for number, working in self._working.items()
+            ],
+            queued=list(self._amo_queue),
+            legs=[legs for number, legs in self._legs.items() if number == legs.entry],
+            desks=[_desk_state(desk) for desk in self._desks.values()],
+            awake=list(self._awake),
+        )
+
+    @classmethod
+    def restored(cls, state: State) -> Market:
+        """The market of a snapshot. Takes the state's objects over; events are not remembered."""
+        market = cls(
+            state.listings,
+            seed=state.seed,
+            now_ns=state.now_ns,
+            makers=state.makers,
+            unmade=state.unmade,
+            rules=state.rules,
+        )
+        market._turn = state.turn
+        market._last_stamp = state.last_stamp
+        market._orders_accepted = state.orders_accepted
+        market._exchange_numbers = state.exchange_numbers
+        market._trade_numbers = state.trade_numbers
+        market._gui_numbers = state.gui_numbers
+        market._stops = state.stops
+        market.ledger = state.ledger
+        records = {record.number: record for record in state.ledger}
+        market._restore_orders(records)
+        for kept in state.accounts:
+            orders = [records[number] for number in kept.orders]
+            market._accounts[kept.name] = Account.restored(kept, orders)
+        resting: dict[str, Resting] = {}
+        for each in state.desks:
+            market._restore_desk(each, records, resting)
+        for waiting in state.working:
+            market._restore_working(waiting, records[waiting.number], resting)
+        market._amo_queue = {number: records[number] for number in state.queued}
+        for legs in state.legs:
+            market._restore_legs(legs, records[legs.entry])
+        market._awake = {key: market._desks[key] for key in state.awake}
+        return market
+
+    def _restore_orders(self, records: dict[str, OrderRecord]) -> None:
+        """One listing object for all its orders, and the tags of all days."""
+        for record in records.values():
+            key = (record.listing.segment, record.listing.token)
+            listing = self._by_token.get(key)
+            if listing == record.listing:
+                record.listing = listing
+            if record.client_tag:
+                day = _indian_day(record.accepted_ns)
+                self._tags[record.account, day, record.client_tag] = record
+
+    def _restore_desk(
+        self, state: DeskState, records: dict[str, OrderRecord], resting: dict[str, Resting]
+    ) -> None:
+        listing = self._by_token[state.segment, state.token]
+        maker = None
+        if state.maker is not None:
+            maker = MarketMaker(listing, self._seed)
+            maker.restore(state.maker)
+        desk = _Desk(listing, state.day, maker, state.turn)
+        desk.touched = state.touched
+        desk.changed_ns = state.changed_ns
+        desk.watchers = state.watchers
+        for each in state.resting:
+            entry = Resting(each.side, each.price, each.quantity, disclosed=each.disclosed)
+            entry.visible = each.visible
+            if each.number:
+                entry.record = records[each.number]
+                resting[each.number] = entry
+            else:
+                desk.quotes.append(entry)
+            desk.book.side(each.side).add(entry)
+        self._desks[state.segment, state.token] = desk
+
+    def _restore_working(
+        self, state: WorkingState, record: OrderRecord, resting: dict[str, Resting]
+    ) -> None:
+        account = self._accounts[record.account]
+        desk = self._desks[record.listing.segment, record.listing.token]
+        exposure = account.exposure(record.listing, record.product)
+        working = _Working(record, account, exposure, desk)
+        working.blocked_price = state.blocked_price
+        working.blocks = state.blocks
+        working.stop = state.stop
+        working.resting = resting.get(state.number)
+        self._working[state.number] = working
+        desk.working += 1
+        self._block(working, record.pending_quantity)
+        if working.stop:
+            self._await_trigger(working)
+
+    def _restore_legs(self, legs: Legs, entry: OrderRecord) -> None:
+        for number in (legs.entry, legs.stop, legs.target):
+            if number:
+                self._legs[number] = legs
+        if legs.step:
+            listing = entry.listing
+            self._desks[listing.segment, listing.token].trailing[legs.entry] = legs
+
+    def _note(self, command: commands.Command) -> None:
+        if self.journal is not None:
+            self.journal.append(commands.Entry(self.now_ns, command))
 
     # --- acceptance ---------------------------------------------------------------------------
 
@@ -942,6 +1108,21 @@ class Market:
 
     # --- makers -------------------------------------------------------------------------------
 
+    def _look(self, listing: Listing) -> _Desk:
+        """The desk of a listing, for somebody who only asks."""
+        key = (listing.segment, listing.token)
+        desk = self._desks.get(key)
+        if desk is None or self._is_due(desk, key):
+            self._note(commands.Look(listing.segment, listing.token))
+            return self._desk(listing)
+        return desk
+
+    def _is_due(self, desk: _Desk, key: tuple[Segment, str]) -> bool:
+        """Whether a touch would change anything."""
+        return desk.maker is not None and (
+            self._turn - desk.touched >= _TOUCH or key not in self._awake
+        )
+
     def _desk(self, listing: Listing) -> _Desk:
         """The desk of a listing, opened at the first touch and woken at any other."""
         key = (listing.segment, listing.token)
@@ -954,6 +1135,8 @@ class Market:
             if maker is not None:
                 self._place_quotes(desk, maker.quotes())
             self._mark(desk)
+        if not self._is_due(desk, key):
+            return desk
         desk.touched = self._turn
         if desk.maker is not None and key not in self._awake:
             self._awake[key] = desk
@@ -1039,8 +1222,7 @@ class Market:
         return self._last_stamp
 
     def _day(self) -> int:
-        """Days since 1970 in IST."""
-        return (self.now_ns // _SECOND_NS + _IST_SECONDS) // _DAY_SECONDS
+        return _indian_day(self.now_ns)
 
     def _date_code(self) -> str:
         day = self._day()
@@ -1061,6 +1243,36 @@ class Market:
 
 
 _CONFIRMED: Final = frozenset({OrderStatus.OPEN, OrderStatus.TRIGGER_PENDING})
+
+
+def _indian_day(time_ns: int) -> int:
+    """Days since 1970 in IST."""
+    return (time_ns // _SECOND_NS + _IST_SECONDS) // _DAY_SECONDS
+
+
+def _desk_state(desk: _Desk) -> DeskState:
+    book = desk.book
+    return DeskState(
+        desk.listing.segment,
+        desk.listing.token,
+        desk.day,
+        desk.turn,
+        desk.touched,
+        desk.changed_ns,
+        desk.watchers,
+        [
+            RestingState(
+                entry.side,
+                entry.price,
+                entry.quantity,
+                entry.visible,
+                entry.disclosed,
+                entry.record.number if entry.record else "",
+            )
+            for entry in (*book.bids.entries(), *book.asks.entries())
+        ],
+        desk.maker.snapshot() if desk.maker else None,
+    )
 
 
 def _entity(record: OrderRecord) -> str:

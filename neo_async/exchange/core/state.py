@@ -1,0 +1,85 @@
+"""A whole market as plain values, to be kept somewhere and to be built again from.
+
+`Market.snapshot` makes a `State`, `Market.restored` a market from it. Orders, days and listings in
+a state are the market's own objects: encode it before the next command.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from neo_async.exchange.core.day import Day
+from neo_async.exchange.core.legs import Legs
+from neo_async.exchange.core.types import Holding, Listing, OrderRecord, Position, Rules
+from neo_async.model.enums import Segment, Side
+
+
+class MakerState(msgspec.Struct, frozen=True, array_like=True):
+    reference: int
+    """Ticks."""
+    generator: bytes
+    """State of its random numbers: 625 words, 32 bits each, little end first."""
+
+
+class RestingState(msgspec.Struct, frozen=True, array_like=True):
+    side: Side
+    price: int
+    quantity: int
+    visible: int
+    disclosed: int
+    number: str
+    """Of the order; empty for a quote."""
+
+
+class DeskState(msgspec.Struct, frozen=True, array_like=True):
+    segment: Segment
+    token: str
+    day: Day
+    turn: int
+    touched: int
+    changed_ns: int
+    watchers: int
+    resting: list[RestingState]
+    """In order of priority on each side."""
+    maker: MakerState | None
+
+
+class WorkingState(msgspec.Struct, frozen=True, array_like=True):
+    number: str
+    blocked_price: int
+    blocks: bool
+    stop: int
+
+
+class AccountState(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    cash: int
+    holdings: list[Holding]
+    positions: list[Position]
+    """Of every exposure, the empty ones too."""
+    orders: list[str]
+    """Numbers of those in the order book."""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    now_ns: int
+    seed: int
+    makers: bool
+    unmade: list[tuple[Segment, str]]
+    rules: Rules
+    listings: list[Listing]
+    turn: int
+    last_stamp: int
+    orders_accepted: int
+    exchange_numbers: int
+    trade_numbers: int
+    gui_numbers: int
+    stops: int
+    accounts: list[AccountState]
+    ledger: list[OrderRecord]
+    working: list[WorkingState]
+    queued: list[str]
+    """Numbers of the after-market orders that wait for the open."""
+    legs: list[Legs]
+    desks: list[DeskState]
+    awake: list[tuple[Segment, str]]
