@@ -25,6 +25,7 @@ COMMANDS = (
     "modify",
     "cancel",
     "margin",
+    "watch",
 )
 
 

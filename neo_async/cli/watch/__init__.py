@@ -43,7 +43,7 @@ def watch(
     instruments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INSTRUMENT]...",
+            metavar="INSTRUMENT",
             help="Segment and token or index: nse_cm:1333, 'nse_cm:Nifty 50'. By default those "
             "of open positions and orders, else a few that trade a lot.",
         ),
