@@ -16,6 +16,10 @@ from neo_async.model.instruments import Instrument, Rows, Shared
 _NO_ROW: Final = -1
 _NO_EXPIRY: Final = 0
 
+_INDEX_PART: Final = 40_000
+"""Texts in one dict. It grows for the last time at half of that, within a millisecond; to grow to a
+hundred thousand, it would hold the loop for several."""
+
 
 class Wanted(NamedTuple):
     """What a search asks of a row beside its name."""
@@ -52,8 +56,8 @@ class InstrumentTable:
         self._lower_bands = array("d")
         self._upper_bands = array("d")
         self._freeze_quantities = array("q")
-        self._by_token: dict[str, int] = {}
-        self._by_symbol: dict[str, int] = {}
+        self._by_token = _Index()
+        self._by_symbol = _Index()
         self._expiries: dict[str, list[int]] = {}
         """Every name, and its expiries; empty where there is none."""
         self._last: dict[str | tuple[str, int], int] = {}
@@ -85,8 +89,8 @@ class InstrumentTable:
         if count and max(rows.shared) >= len(self.shared):
             raise ValueError("a row shares what is not there")
         places = list(range(len(self._tokens), len(self._tokens) + count))
-        self._by_token.update(zip(rows.tokens, places, strict=True))
-        deque(map(self._by_symbol.setdefault, rows.symbols, places), maxlen=0)
+        self._by_token.add(rows.tokens, places)
+        self._by_symbol.add(rows.symbols, places)
         self._tokens += rows.tokens
         self._symbols += rows.symbols
         self._descriptions.extend(rows.descriptions)
@@ -125,7 +129,7 @@ class InstrumentTable:
         return map(self._build, range(len(self)))
 
     def has_token(self, token: str) -> bool:
-        return token in self._by_token
+        return self._by_token.get(token) is not None
 
     def by_token(self, token: str) -> Instrument | None:
         row = self._by_token.get(token)
@@ -180,7 +184,8 @@ class InstrumentTable:
         """Instruments with a text anywhere in symbol or description."""
         if not self._symbol_lines:
             self._symbol_lines = _lines(self._symbols)
-        rows = {self._by_symbol[symbol] for symbol in _lines_with(self._symbol_lines, text)}
+        symbols = _lines_with(self._symbol_lines, text)
+        rows = {row for row in map(self._by_symbol.get, symbols) if row is not None}
         rows.update(self._descriptions.rows_with(text))
         return self._in_order([row for row in rows if self._is_wanted(row, wanted)])
 
@@ -244,6 +249,25 @@ class InstrumentTable:
             self._upper_bands[start:stop],
             self._freeze_quantities[start:stop],
         )
+
+
+class _Index:
+    """Rows by a text of theirs; of several with one text, the first."""
+
+    def __init__(self) -> None:
+        self._parts: list[dict[str, int]] = [{}]
+
+    def add(self, texts: Sequence[str], rows: Sequence[int]) -> None:
+        if len(self._parts[-1]) + len(texts) > _INDEX_PART:
+            self._parts.append({})
+        deque(map(self._parts[-1].setdefault, texts, rows), maxlen=0)
+
+    def get(self, text: str) -> int | None:
+        for part in self._parts:
+            row = part.get(text)
+            if row is not None:
+                return row
+        return None
 
 
 class _Texts:
