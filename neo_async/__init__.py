@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         Side,
         Validity,
     )
-    from neo_async.model.instruments import Instrument
+    from neo_async.model.instruments import Instrument, StrikeRow
     from neo_async.model.market import (
         Candle,
         Candles,
@@ -149,6 +149,7 @@ _HOMES = {
     "Side": "neo_async.model.enums",
     "Validity": "neo_async.model.enums",
     "Instrument": "neo_async.model.instruments",
+    "StrikeRow": "neo_async.model.instruments",
     "Candle": "neo_async.model.market",
     "Candles": "neo_async.model.market",
     "ChainRow": "neo_async.model.market",
@@ -268,6 +269,7 @@ __all__ = [
     "SessionEnded",
     "Side",
     "StaticIpRefused",
+    "StrikeRow",
     "Timeouts",
     "Trade",
     "TransportError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from weakref import WeakSet
@@ -18,6 +19,7 @@ from neo_async.config import (
 )
 from neo_async.delivery import DEFAULT_BOUND, Policy
 from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.instruments import Instruments
 from neo_async.market import Market
 from neo_async.model.enums import Level
 from neo_async.model.session import Session
@@ -50,12 +52,14 @@ class NeoClient:
         feed_timings: FeedTimings | None = None,
         live_orders: bool = True,
         totp: str | None = None,
+        instruments_directory: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`live_orders` keeps the order feed connected from login to logout: it moves the orders
         placed here. `totp` is a code for the first login, for accounts whose secret is not at
-        hand. `clock` gives the Unix seconds from which codes are made; only an exchange whose clock
-        is not this machine's needs another one.
+        hand. `instruments_directory` is where scrip masters are kept, `$XDG_CACHE_HOME/neo_async`
+        unless given. `clock` gives the Unix seconds from which codes are made and which tell what
+        day it is; only an exchange whose clock is not this machine's needs another one.
         """
         self._totp = totp
         self.limiter = Limiter(limits or RateLimits())
@@ -75,7 +79,13 @@ class NeoClient:
         self._market_feeds: WeakSet[MarketFeed | ColumnFeed] = WeakSet()
         self._tracker = Tracker(quiet=self._feed_timings.quiet)
         self._tracker.follow(self.order_feed)
-        self.orders = Orders(self._session, self._tracker)
+        self.instruments = Instruments(
+            self._session,
+            directory=instruments_directory,
+            server=(endpoints or Endpoints()).login,
+            clock=clock,
+        )
+        self.orders = Orders(self._session, self._tracker, self.instruments)
         self.market = Market(self._session, clock=clock)
         self.portfolio = Portfolio(self._session, self.market)
         self.portfolio.live.follow(self.order_feed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -177,6 +178,12 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 1 <= self.warm <= self.maximum:
             raise UsageError(f"warm={self.warm}, maximum={self.maximum}: need 1 <= warm <= maximum")
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/neo_async`, by default `~/.cache/neo_async`."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "neo_async"
 
 
 def _check_positive(times: msgspec.Struct) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
+
+import msgspec
 
 from neo_async.errors import (
     AnswerLost,
@@ -16,7 +18,9 @@ from neo_async.errors import (
     Rejected,
     ServerError,
 )
+from neo_async.instruments import Instruments
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
+from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
 from neo_async.session import SessionManager
 from neo_async.tracking import Order, Tracker, find_by_tag
@@ -34,7 +38,16 @@ from neo_async.wire.endpoints import (
 )
 from neo_async.wire.orders import HistoryForm, PlaceForm, read_accepted
 from neo_async.wire.reports import read_history, read_order_book, read_trades
-from neo_async.wire.rules import cancel_form, check_number, check_symbol, modify_form, place_form
+from neo_async.wire.rules import (
+    cancel_form,
+    check_against,
+    check_bracket,
+    check_number,
+    check_symbol,
+    modify_form,
+    place_form,
+    slices,
+)
 from neo_async.wire.tags import TagMaker
 
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
@@ -43,13 +56,61 @@ _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
 
 class Orders:
     """Every call checks its arguments first (InvalidOrder, nothing is sent), and ends in exactly
-    one of: it worked; `Rejected` or another BrokerError; `NotSent`; `OutcomeUnknown`."""
+    one of: it worked; `Rejected` or another BrokerError; `NotSent`; `OutcomeUnknown`.
 
-    def __init__(self, session: SessionManager, tracker: Tracker) -> None:
+    Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked
+    against that, too: price and trigger on tick and inside the day's band, quantity in lots and not
+    above the freeze quantity. What is not loaded, or not in it, is left to the broker to judge.
+    """
+
+    def __init__(
+        self, session: SessionManager, tracker: Tracker, instruments: Instruments | None = None
+    ) -> None:
         self._session = session
         self._tracker = tracker
+        self._instruments = instruments
         self._tags = TagMaker()
         tracker.refresh_with(self.book)
+
+    @overload
+    async def place(
+        self,
+        segment: Segment,
+        symbol: str,
+        side: Side,
+        quantity: int,
+        *,
+        product: Product,
+        price: Price | None = ...,
+        order_type: OrderType = ...,
+        trigger: Price | None = ...,
+        validity: Validity = ...,
+        disclosed_quantity: int = ...,
+        amo: bool = ...,
+        tag: str = ...,
+        bracket: Bracket | None = ...,
+        slice: Literal[False] = ...,
+    ) -> Order: ...
+
+    @overload
+    async def place(
+        self,
+        segment: Segment,
+        symbol: str,
+        side: Side,
+        quantity: int,
+        *,
+        product: Product,
+        price: Price | None = ...,
+        order_type: OrderType = ...,
+        trigger: Price | None = ...,
+        validity: Validity = ...,
+        disclosed_quantity: int = ...,
+        amo: bool = ...,
+        tag: str = ...,
+        bracket: Bracket | None = ...,
+        slice: Literal[True],
+    ) -> list[Order | NeoError]: ...
 
     async def place(
         self,
@@ -67,11 +128,16 @@ class Orders:
         amo: bool = False,
         tag: str = "",
         bracket: Bracket | None = None,
-    ) -> Order:
+        slice: bool = False,  # noqa: A002 - what traders call it
+    ) -> Order | list[Order | NeoError]:
         """Place one order; see OrderRequest for the arguments.
 
         That it returns means that the broker took the order, not that it is valid: margin and
         price bands are checked later, and a refusal then shows as status REJECTED.
+
+        With `slice=True` a quantity above the freeze quantity goes out as several orders at once,
+        and what became of each is returned, as by `place_many`; a smaller one as a list of one.
+        This needs the segment's scrip master, and without it raises InvalidOrder.
         """
         request = OrderRequest(
             segment,
@@ -88,7 +154,9 @@ class Orders:
             tag,
             bracket,
         )
-        return await self._place(request, place_form(request, self._tags.make(tag)))
+        if slice:
+            return await self.place_many(self._sliced(request))
+        return await self._place(request, self._form(request))
 
     async def place_many(self, requests: Iterable[OrderRequest]) -> list[Order | NeoError]:
         """Place orders at once, as fast as the limiter allows, and return what became of each, in
@@ -99,7 +167,7 @@ class Orders:
         forms = []
         for position, request in enumerate(requests):
             try:
-                forms.append((request, place_form(request, self._tags.make(request.tag))))
+                forms.append((request, self._form(request)))
             except InvalidOrder as error:
                 field = f"requests[{position}].{error.field}"
                 raise InvalidOrder(field, error.value, error.rule) from error
@@ -122,6 +190,7 @@ class Orders:
         """
         order = await self._resolve(order)
         new_type = order.order_type if order_type is None else order_type
+        price_stays, trigger_stays = price is None, trigger is None
         if price is None and new_type in _WITH_LIMIT:
             price = order.price
         if trigger is None and (new_type in _WITH_TRIGGER or order.product is Product.CO):
@@ -145,6 +214,16 @@ class Orders:
             ),
             amo=order.amo,
         )
+        instrument = self._instrument(order.segment, order.symbol)
+        if instrument is not None:
+            check_against(
+                instrument,
+                # What stays as it is has been good enough for the exchange.
+                quantity=quantity,
+                price="0" if price_stays else form.pr,
+                trigger="0" if trigger_stays else form.tp,
+                is_banded=self._has_bands(order.segment),
+            )
         await self._send(Kind.MODIFY, MODIFY, form, number=order.number)
         order.order_type = OrderType(form.pt)
         order.quantity = int(form.qt)
@@ -195,6 +274,55 @@ class Orders:
     async def trades(self) -> list[Trade]:
         """Today's fills of the account."""
         return await self._session.read(TRADES, read_trades)
+
+    def _form(self, request: OrderRequest) -> PlaceForm:
+        """Check an order by all that is known of it, and write its form. Raises InvalidOrder."""
+        form = place_form(request, self._tags.make(request.tag))
+        instrument = self._instrument(request.segment, request.symbol)
+        if instrument is not None:
+            self._check(request, form, instrument, is_sliced=False)
+        return form
+
+    def _sliced(self, request: OrderRequest) -> list[OrderRequest]:
+        """The order as several that the exchange takes. Raises InvalidOrder."""
+        form = place_form(request, self._tags.make(request.tag))
+        instrument = self._instrument(request.segment, request.symbol)
+        if instrument is None:
+            raise InvalidOrder(
+                "slice",
+                True,
+                f"the freeze quantity of {request.symbol} is not known: await "
+                f"instruments.load({form.es!r}) first",
+            )
+        self._check(request, form, instrument, is_sliced=True)
+        return [
+            msgspec.structs.replace(
+                request,
+                quantity=quantity,
+                disclosed_quantity=min(request.disclosed_quantity, quantity),
+            )
+            for quantity in slices(request.quantity, instrument)
+        ]
+
+    def _check(
+        self, request: OrderRequest, form: PlaceForm, instrument: Instrument, *, is_sliced: bool
+    ) -> None:
+        check_against(
+            instrument,
+            quantity=request.quantity,
+            price=form.pr,
+            trigger=form.tp,
+            is_banded=self._has_bands(request.segment),
+            is_sliced=is_sliced,
+        )
+        if request.bracket is not None:
+            check_bracket(instrument, request.bracket)
+
+    def _instrument(self, segment: str, symbol: str) -> Instrument | None:
+        return None if self._instruments is None else self._instruments.find(segment, symbol)
+
+    def _has_bands(self, segment: str) -> bool:
+        return self._instruments is not None and self._instruments.is_of_today(segment)
 
     async def _place(self, request: OrderRequest, form: PlaceForm) -> Order:
         client_tag = form.ig or ""

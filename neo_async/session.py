@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import logging
 import ssl
 import time
@@ -37,7 +38,7 @@ from neo_async.errors import (
 )
 from neo_async.model.answer import Answer
 from neo_async.model.session import Session
-from neo_async.transport.http import HttpClient
+from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Kind, Limiter
 from neo_async.transport.tls import trusting
@@ -210,6 +211,24 @@ class SessionManager:
         renews = endpoint.auth is not Auth.ACCESS
         return await self._call(send, decode, self._timeouts.read, renews=renews)
 
+    async def read_open(self, endpoint: Endpoint, decode: Callable[[Answer], T]) -> T:
+        """Make a call that needs no login; before one, at the host that logins go to."""
+        if self.is_open:
+            return await self.read(endpoint, decode)
+        await self._limiter.acquire(Kind.READ)
+        root = (self._endpoints.base or self._endpoints.login).rstrip("/")
+        answer = await self._http.request(
+            endpoint.method,
+            root + endpoint.path,
+            headers=self._access_headers(),
+            timeout=self._timeouts.read,
+        )
+        return decode(answer)
+
+    def download(self, url: str) -> contextlib.AbstractAsyncContextManager[Download]:
+        """Get a public file; see HttpClient.download."""
+        return self._http.download(url, timeout=self._timeouts.read)
+
     def order(
         self, kind: Kind, endpoint: Endpoint, form: object, decode: Callable[[Answer], T]
     ) -> Awaitable[T]:
@@ -376,10 +395,7 @@ class SessionManager:
 
     def _headers(self, auth: Auth, session: Session) -> dict[str, str]:
         if auth is Auth.ACCESS:
-            return {
-                "Authorization": self._credentials.consumer_key,
-                "accept": "application/json",
-            }
+            return self._access_headers()
         headers = {
             "accept": "application/json",
             "Sid": session.sid,
@@ -390,6 +406,9 @@ class SessionManager:
         if auth is Auth.ORDER:
             headers["Authorization"] = self._credentials.consumer_key
         return headers
+
+    def _access_headers(self) -> dict[str, str]:
+        return {"Authorization": self._credentials.consumer_key, "accept": "application/json"}
 
     def _new_head(self, endpoint: Endpoint, session: Session) -> bytes:
         """Everything of an order request up to the value of Content-Length: the same for every

@@ -11,9 +11,9 @@ from typing import Annotated, TypeAlias, TypeVar
 import typer
 
 import neo_async
-from neo_async.cli.stored_login import LoginFile, StoredLogin, cache_directory
+from neo_async.cli.stored_login import LoginFile, StoredLogin
 from neo_async.client import NeoClient
-from neo_async.config import Credentials, Endpoints, PoolLimits
+from neo_async.config import Credentials, Endpoints, PoolLimits, cache_directory
 from neo_async.errors import TransportError, UsageError
 
 T = TypeVar("T")

@@ -84,12 +84,6 @@ class LoginFile:
             self.path.unlink(missing_ok=True)
 
 
-def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/neo_async`, by default `~/.cache/neo_async`."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "neo_async"
-
-
 def _day(time: float) -> int:
     """Days since 1970 in India."""
     return int(time + _IST) // _DAY

@@ -139,6 +139,10 @@ class InstrumentTable:
         row = self._by_symbol.get(symbol)
         return None if row is None else self._built.get(row) or self._instrument(row)
 
+    def by_symbol_if(self, symbol: str, wanted: Wanted) -> Instrument | None:
+        row = self._by_symbol.get(symbol)
+        return self._instrument(row) if row is not None and self._is_wanted(row, wanted) else None
+
     def _instrument(self, row: int) -> Instrument:
         instrument = self._built.get(row)
         if instrument is None:
@@ -172,8 +176,13 @@ class InstrumentTable:
             self._name_lines = _lines(self._expiries)
         return list(_lines_from(self._name_lines, text))
 
-    def expiries(self, name: str) -> list[date]:
-        return [date.fromordinal(expiry) for expiry in sorted(self._expiries.get(name, ()))]
+    def expiries(self, name: str, kind: str = "") -> list[date]:
+        """Those of a name's instruments whose kind starts so, ascending."""
+        return [
+            date.fromordinal(expiry)
+            for expiry in sorted(self._expiries.get(name, ()))
+            if any(self._kind(row).startswith(kind) for row in self._rows_like((name, expiry)))
+        ]
 
     def select(self, name: str, wanted: Wanted) -> list[Instrument]:
         """Instruments of a name, by expiry, strike and option type."""
@@ -198,10 +207,16 @@ class InstrumentTable:
             first, last = (day.toordinal() for day in wanted.expiry)
             keys = [(name, expiry) for expiry in expiries if first <= expiry <= last]
         for key in keys:
-            row = self._last.get(key, _NO_ROW)
-            while row != _NO_ROW:
-                yield row
-                row = self._before[row]
+            yield from self._rows_like(key)
+
+    def _rows_like(self, key: str | tuple[str, int]) -> Iterator[int]:
+        row = self._last.get(key, _NO_ROW)
+        while row != _NO_ROW:
+            yield row
+            row = self._before[row]
+
+    def _kind(self, row: int) -> str:
+        return self.shared[self._shared_of[row]].kind
 
     def _is_wanted(self, row: int, wanted: Wanted) -> bool:
         if wanted.strike is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import NamedTuple
 
 import aiohttp
 from yarl import URL
@@ -14,6 +16,16 @@ from neo_async.model.answer import Answer
 
 _LONGEST = 120
 """Characters of an address in a message; a path may name fifty instruments."""
+
+
+class Download(NamedTuple):
+    """An answer on its way."""
+
+    status: int
+    size: int | None
+    """Bytes to come, where the server tells and they are not compressed."""
+    pieces: AsyncIterator[bytes]
+    """As they arrive."""
 
 
 class HttpClient:
@@ -39,10 +51,8 @@ class HttpClient:
 
         Redirects are not followed: the headers carry credentials. Raises NotSent or AnswerLost.
         """
-        if self._session is None:
-            self._session = self._new_session()
-        try:
-            async with self._session.request(
+        with _failures_named(method, url, timeout):
+            async with self._opened().request(
                 method,
                 URL(url, encoded=True),
                 headers=headers,
@@ -54,16 +64,19 @@ class HttpClient:
                 content = await response.read()
                 names = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(response.status, names, content)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotSent(f"cannot connect to {_origin(url)}: {error}") from error
-        except TimeoutError as error:
-            raise AnswerLost(
-                f"no complete answer to {method} {_origin(url)} within {timeout:g} s"
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise AnswerLost(
-                f"the answer to {method} {_origin(url)} was lost: {type(error).__name__}: {error}"
-            ) from error
+
+    @contextlib.asynccontextmanager
+    async def download(self, url: str, *, timeout: float) -> AsyncIterator[Download]:
+        """Get a public file of any size, `timeout` seconds at most between two pieces of it. Sends
+        nothing that tells who asks, and follows redirects. Raises NotSent or AnswerLost."""
+        patience = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._connect_timeout, sock_read=timeout
+        )
+        with _failures_named("GET", url, timeout):
+            async with self._opened().get(url, timeout=patience) as response:
+                is_plain = "Content-Encoding" not in response.headers
+                size = response.content_length if is_plain else None
+                yield Download(response.status, size, response.content.iter_any())
 
     async def close(self) -> None:
         if self._session is not None:
@@ -72,6 +85,11 @@ class HttpClient:
             # Transports of TLS connections close in the turns of the loop that follow.
             await asyncio.sleep(0)
 
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = self._new_session()
+        return self._session
+
     def _new_session(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(ssl=self._tls or True, limit=0)
         return aiohttp.ClientSession(
@@ -79,6 +97,22 @@ class HttpClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "gzip, deflate"},
         )
+
+
+@contextlib.contextmanager
+def _failures_named(method: str, url: str, timeout: float) -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise NotSent(f"cannot connect to {_origin(url)}: {error}") from error
+    except TimeoutError as error:
+        raise AnswerLost(
+            f"no complete answer to {method} {_origin(url)} within {timeout:g} s"
+        ) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise AnswerLost(
+            f"the answer to {method} {_origin(url)} was lost: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _origin(url: str) -> str:

@@ -51,3 +51,7 @@ QUOTES = Endpoint("quotes", "GET", "/script-details/1.0/quotes/neosymbol", Auth.
 EXPIRIES = Endpoint("expiries", "GET", "/market-data/1.0/watchlist/expiries", Auth.ACCESS)
 CHAIN = Endpoint("chain", "GET", "/market-data/1.0/watchlist/option-chain", Auth.ACCESS)
 CANDLES = Endpoint("candles", "GET", "/market-data/1.0/historical/details", Auth.ACCESS)
+
+SCRIP_MASTERS = Endpoint(
+    "scrip master files", "GET", "/script-details/1.0/masterscrip/file-paths", Auth.ACCESS
+)

@@ -45,8 +45,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Where the broker's file was."""
     bad_rows: list[BadRow]
     bad_row_count: int
-    rows: int
-    shared: int
+    rows: int = 0
+    shared: int = 0
 
 
 class _Block(msgspec.Struct, array_like=True):
@@ -69,7 +69,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def write_blocks(header: Header, table: InstrumentTable) -> Iterator[bytes]:
-    """The file, piece by piece. The counts in the header are those of the table."""
+    """The file, piece by piece. The counts in the header are filled in from the table."""
     yield _MAGIC
     yield _framed(msgspec.structs.replace(header, rows=len(table), shared=len(table.shared)))
     for first in range(0, len(table.shared), _SHARED_AT_ONCE):

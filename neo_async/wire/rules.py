@@ -1,18 +1,20 @@
 """The broker's rules for orders, checked before anything is sent.
 
-Each rule raises InvalidOrder with the field, its value and the rule. What the rules cannot know
-without the scrip master (tick, lot, freeze quantity, price band) is not here.
+Each rule raises InvalidOrder with the field, its value and the rule. What only the scrip master
+knows (tick, lot, freeze quantity, price band) is in `check_against` and `slices`.
 """
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeVar
 
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
+from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket, OrderRequest, Price
 from neo_async.wire.numbers import price_text
 from neo_async.wire.orders import ORDER_SOURCE, CancelForm, ModifyForm, PlaceForm
@@ -25,6 +27,12 @@ _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9&_.\- ]{0,49}")
 
 MAX_QUANTITY = 10**9
 """Above any freeze quantity there is."""
+
+_ANY_PRICE = Context(prec=1000)
+"""Reckons exactly with every price that can be written."""
+
+MAX_SLICES = 100
+"""Orders that one call may turn into: ten seconds at the published rate."""
 
 
 def place_form(request: OrderRequest, client_tag: str) -> PlaceForm:
@@ -145,6 +153,95 @@ def margin_form(
         tok=token,
         trgPrc=_trigger(trigger, order_type, product),
     )
+
+
+def check_against(
+    instrument: Instrument,
+    *,
+    quantity: int | None = None,
+    price: str = "0",
+    trigger: str = "0",
+    is_banded: bool = True,
+    is_sliced: bool = False,
+) -> None:
+    """Check what is given against the scrip master: prices on tick and, with `is_banded`, inside
+    the circuit limits; the quantity in lots and, unless `is_sliced`, not above the freeze quantity.
+    A price of `"0"` is none. Raises InvalidOrder."""
+    if quantity is not None:
+        lot, freeze = instrument.lot_size, instrument.freeze_quantity
+        if quantity % lot:
+            raise InvalidOrder(
+                "quantity", quantity, f"{instrument.symbol} trades in lots of {lot} units"
+            )
+        if freeze is not None and quantity > freeze and not is_sliced:
+            raise InvalidOrder(
+                "quantity",
+                quantity,
+                f"is above {instrument.symbol}'s freeze quantity, {freeze}: "
+                "place() with slice=True sends several orders",
+            )
+    for field, text in (("price", price), ("trigger", trigger)):
+        if text == "0":
+            continue
+        _check_tick(field, text, instrument)
+        if is_banded:
+            _check_band(field, text, instrument)
+
+
+def check_bracket(instrument: Instrument, bracket: Bracket) -> None:
+    """Check that distances in rupees are whole ticks. Raises InvalidOrder."""
+    if bracket.kind == OffsetKind.ABSOLUTE:
+        for field in ("target", "stop", "trail"):
+            name = f"bracket.{field}"
+            _check_tick(name, price_text(name, getattr(bracket, field)), instrument)
+
+
+def slices(quantity: int, instrument: Instrument) -> list[int]:
+    """A quantity in pieces that the exchange takes: as few as possible, in whole lots.
+
+    Raises InvalidOrder when there would be too many.
+    """
+    if instrument.freeze_quantity is None:
+        return [quantity]
+    lot = instrument.lot_size
+    largest = max(instrument.freeze_quantity // lot, 1) * lot
+    full, rest = divmod(quantity, largest)
+    if full + bool(rest) > MAX_SLICES:
+        raise InvalidOrder(
+            "quantity",
+            quantity,
+            f"is more than {MAX_SLICES} orders of {largest}, the most that {instrument.symbol} "
+            "takes in one",
+        )
+    return [largest] * full + [rest] * bool(rest)
+
+
+def _check_tick(field: str, text: str, instrument: Instrument) -> None:
+    tick = instrument.tick_size
+    # An index has no tick, and nothing that could be said of its prices.
+    if tick and _ANY_PRICE.remainder(Decimal(text), _exactly(tick)):
+        raise InvalidOrder(
+            field, text, f"{instrument.symbol} has prices in steps of {_exactly(tick)}"
+        )
+
+
+def _check_band(field: str, text: str, instrument: Instrument) -> None:
+    low, high = instrument.lower_band, instrument.upper_band
+    if low is None or high is None:
+        return
+    if not _exactly(low) <= Decimal(text) <= _exactly(high):
+        raise InvalidOrder(
+            field,
+            text,
+            f"is outside the day's band of {instrument.symbol}, {low} to {high}; where the "
+            "exchange has widened it since, instruments.load(…, refresh=True) may know",
+        )
+
+
+@lru_cache(maxsize=4096)
+def _exactly(number: float) -> Decimal:
+    """The decimal that a float prints as."""
+    return Decimal(repr(number))
 
 
 def check_number(number: str) -> None:

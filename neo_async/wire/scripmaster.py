@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
 from neo_async.errors import ProtocolError
+from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
 from neo_async.model.instrument_table import InstrumentTable
 from neo_async.model.instruments import Instrument, Rows, Shared
+from neo_async.wire.answers import failure
 
 HEADER: Final = (
     "pSymbol,pGroup,pExchSeg,pInstType,pSymbolName,pTrdSymbol,pOptionType,pScripRefKey,pISIN,"
@@ -114,6 +118,47 @@ class ScripMaster(msgspec.Struct, frozen=True):
     """In the order of the file. Indices are among them, with a tick size of 0."""
     bad_rows: tuple[BadRow, ...]
     """The first thousand."""
+
+
+# --- which files there are --------------------------------------------------------------------
+
+
+class _FilePaths(msgspec.Struct, frozen=True):
+    filesPaths: list[str]  # noqa: N815 - the broker's name
+
+
+class _FileList(msgspec.Struct, frozen=True):
+    data: _FilePaths
+
+
+_FILE_LIST = msgspec.json.Decoder(_FileList)
+
+
+def read_file_list(answer: Answer) -> list[str]:
+    """Addresses of the day's files. Raises what else the answer means."""
+    try:
+        if answer.status == 200:
+            return _FILE_LIST.decode(answer.body).data.filesPaths
+    except msgspec.MsgspecError:
+        pass
+    raise failure(answer)
+
+
+def choose_file(addresses: Iterable[str], segment: Segment) -> str | None:
+    """The address of a segment's file: names have a version behind the code, or none
+    (`nse_cm-v1.csv`). The newest version, where there are several."""
+    pattern = re.compile(rf"{segment.value}(?:-v([0-9]+))?(?![a-z0-9]).*", re.IGNORECASE)
+    found = []
+    for address in addresses:
+        match = pattern.fullmatch(_file_name(address))
+        if match is not None:
+            found.append((int(match[1] or 0), address))
+    # `max` takes the first of equals.
+    return max(found, key=itemgetter(0))[1] if found else None
+
+
+def _file_name(address: str) -> str:
+    return urlsplit(address).path.rpartition("/")[2]
 
 
 # --- reading ----------------------------------------------------------------------------------
