@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import neo_async
-from neo_async.cli import account, demo, exchange, market, trade, watch
+from neo_async.cli import account, demo, exchange, instruments, market, trade, watch
 from neo_async.errors import NeoError, UsageError
 
 
@@ -79,3 +79,4 @@ app.command(rich_help_panel=_MARKET)(market.quote)
 app.command(rich_help_panel=_MARKET)(market.chain)
 app.command(rich_help_panel=_MARKET)(market.candles)
 app.command(rich_help_panel=_MARKET)(watch.watch)
+app.command(rich_help_panel=_MARKET)(instruments.instruments)

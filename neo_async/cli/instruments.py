@@ -1,0 +1,171 @@
+"""The day's instruments from the shell."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Annotated, TypeVar
+
+import typer
+
+import neo_async
+from neo_async.cli import output
+from neo_async.cli.connection import Account
+from neo_async.cli.output import AsJson, Cell, Column, units
+from neo_async.client import NeoClient
+from neo_async.errors import UsageError
+from neo_async.instruments import Loaded, Progress
+from neo_async.model.enums import Segment
+from neo_async.model.instruments import Instrument
+
+T = TypeVar("T")
+
+_SHOWN = 50
+_BAD_ROWS_SHOWN = 5
+
+
+def instruments(
+    segment: Annotated[Segment, typer.Argument(case_sensitive=False)],
+    search: Annotated[
+        str, typer.Option(help="Name, symbol, or a part of either or of the description.")
+    ] = "",
+    kind: Annotated[str, typer.Option(help="Start of the kind: FUT, OPT, OPTIDX.")] = "",
+    expiry: Annotated[
+        str, typer.Option(metavar="DAY[:DAY]", help="YYYY-MM-DD, or the first and the last.")
+    ] = "",
+    strike: Annotated[
+        str, typer.Option(metavar="LO:HI", help="One strike, or the lowest and the highest.")
+    ] = "",
+    option: Annotated[str, typer.Option(metavar="CE|PE", help="Calls or puts.")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="Rows to show; 0 for all.")] = _SHOWN,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Download the file anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What trades in a segment, from the day's scrip master. Needs no login.
+
+    neo-async instruments nse_fo --search NIFTY --strike 24000:25000 --option CE
+    """
+    days = _range("expiry", expiry, date.fromisoformat, "YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD")
+    prices = _range("strike", strike, float, "a number, or two as LO:HI")
+
+    async def read() -> tuple[Loaded, list[Instrument]]:
+        account = Account()
+        neo = NeoClient(account.credentials, endpoints=account.endpoints)
+        try:
+            with _progress_bar() as progress:
+                (loaded,) = await neo.instruments.load(segment, refresh=refresh, progress=progress)
+            found = neo.instruments.search(
+                search,
+                segment=segment,
+                kind=kind,
+                expiry=days,
+                strike=prices,
+                option=option.upper() or None,
+            )
+            return loaded, found
+        finally:
+            await neo.logout()
+
+    loaded, found = neo_async.run(read())
+    if as_json:
+        output.print_json({"file": loaded, "instruments": found})
+        return
+    shown = found[:limit] if limit else found
+    if shown:
+        _print(shown)
+    _print_notes(loaded, len(found), len(shown))
+
+
+def _range(name: str, text: str, read: Callable[[str], T], rule: str) -> tuple[T, T] | None:
+    if not text:
+        return None
+    low, _, high = text.partition(":")
+    try:
+        return read(low), read(high or low)
+    except ValueError:
+        raise UsageError(f"{name}={text!r}: must be {rule}") from None
+
+
+def _print(rows: list[Instrument]) -> None:
+    is_number = True
+    has_expiry = any(row.expiry for row in rows)
+    columns = [Column("Token", is_number), Column("Symbol"), Column("Name")]
+    columns += (
+        [Column("Kind"), Column("Expiry"), Column("Strike", is_number), Column("Option")]
+        if has_expiry
+        else [Column("Series"), Column("ISIN"), Column("Description")]
+    )
+    headings = ("Lot", "Tick", "Freeze", "Band low", "high")
+    columns += [Column(heading, is_number) for heading in headings]
+    output.print_table(
+        columns,
+        (
+            (
+                row.token,
+                row.symbol,
+                row.name,
+                *(_contract_cells(row) if has_expiry else _share_cells(row)),
+                units(row.lot_size),
+                f"{row.tick_size:.10g}" if row.tick_size else "",
+                units(row.freeze_quantity) if row.freeze_quantity else "",
+                _price(row.lower_band, row.precision),
+                _price(row.upper_band, row.precision),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _contract_cells(row: Instrument) -> tuple[str | Cell, ...]:
+    strike = "" if row.strike is None else f"{row.strike:,.10g}"
+    return row.kind, str(row.expiry or ""), strike, row.option_type
+
+
+def _share_cells(row: Instrument) -> tuple[str | Cell, ...]:
+    return row.series, row.isin, row.description
+
+
+def _price(price: float | None, precision: int) -> str:
+    return "" if price is None else f"{price:,.{precision}f}"
+
+
+def _print_notes(loaded: Loaded, found: int, shown: int) -> None:
+    notes = []
+    if found > shown:
+        notes.append(f"{shown} of {found:,}; --limit 0 shows all")
+    elif not found:
+        notes.append(f"none of {loaded.instruments:,} instruments is like that")
+    if loaded.is_stale:
+        notes.append(f"today's file could not be had: this is that of {loaded.day}")
+    if loaded.bad_row_count:
+        notes.append(f"{loaded.bad_row_count:,} rows of the file could not be read:")
+        notes += [
+            f"  line {row.line}, token {row.token or '?'}: {row.reason}"
+            for row in loaded.bad_rows[:_BAD_ROWS_SHOWN]
+        ]
+    output.print_notes(notes)
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """On stderr, where a person looks at it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("scrip master", total=None, visible=False)
+
+        def show(segment: Segment, done: int, total: int | None) -> None:
+            bar.update(
+                task,
+                description=f"scrip master of {segment}",
+                completed=done,
+                total=total,
+                visible=True,
+            )
+
+        yield show
