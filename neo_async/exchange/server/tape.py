@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from datetime import date as Date  # noqa: N812 - fields and arguments are called date
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, NamedTuple, TypeAlias
 
-from neo_async.exchange.core.types import Printed
+from neo_async.exchange.core.types import Event, Printed
 from neo_async.exchange.server.past import Candle
 from neo_async.model.enums import Segment
 
@@ -18,16 +17,36 @@ _IST: Final = timedelta(hours=5, minutes=30)
 _MINUTE_NS: Final = 60_000_000_000
 _IST_MINUTES: Final = 330
 _DAY_MINUTES: Final = 1_440
-_EPOCH: Final = Date(1970, 1, 1)
+_EPOCH: Final = date(1970, 1, 1)
+
+
+class TapeRow(NamedTuple):
+    """A candle with what it is of, and its minute since 1970 in India."""
+
+    segment: str
+    token: str
+    minute: int
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
 
 
 class Tape:
     def __init__(self) -> None:
         self._minutes: dict[Key, dict[int, Candle]] = {}
-        """Key to minute since 1970 in IST to candle, in order of time."""
+        """Key to minute since 1970 in India to candle."""
+        self._changed: set[tuple[Key, int]] = set()
+        """Key and minute of candles that nobody has taken since."""
 
-    def add(self, trade: Printed) -> Key:
-        """Take in a trade; one of quantity 0 moves the price and nothing else."""
+    def add_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, Printed):
+                self._add(event)
+
+    def _add(self, trade: Printed) -> None:
+        """A trade of quantity 0 moves the price and nothing else."""
         listing, price = trade.listing, trade.price
         key = (listing.segment, listing.token)
         minutes = self._minutes.get(key)
@@ -48,16 +67,35 @@ class Tape:
                 price,
                 volume + trade.quantity,
             )
-        return key
+        self._changed.add((key, minute))
 
-    def minutes(self, key: Key, date: Date) -> Iterator[Candle]:
+    def minutes(self, key: Key, day: date) -> Iterator[Candle]:
         """Those of one day in India."""
-        minutes = self._minutes.get(key, {})
-        start = (date - _EPOCH).days * _DAY_MINUTES
+        minutes = self._minutes.get(key)
         if minutes:
+            start = (day - _EPOCH).days * _DAY_MINUTES
             for minute in range(start, start + _DAY_MINUTES):
                 if minute in minutes:
                     yield minutes[minute]
+
+    # --- to keep it elsewhere -------------------------------------------------------------------
+
+    def load(self, rows: Iterable[TapeRow]) -> None:
+        for row in rows:
+            candle = Candle(row.minute % _DAY_MINUTES, *row[3:])
+            self._minutes.setdefault((Segment(row.segment), row.token), {})[row.minute] = candle
+
+    def changed(self) -> list[TapeRow]:
+        """Candles that have changed since the last `take_changed`."""
+        return [
+            TapeRow(segment.value, token, minute, *self._minutes[segment, token][minute][1:])
+            for (segment, token), minute in self._changed
+        ]
+
+    def take_changed(self) -> list[TapeRow]:
+        rows = self.changed()
+        self._changed.clear()
+        return rows
 
 
 def in_india(time: float) -> datetime:

@@ -6,21 +6,38 @@ feeds.
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Callable
+from datetime import date
 
 from neo_async.exchange.core.indices import IndexBoard
 from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Event, Printed
+from neo_async.exchange.core.types import Event
+from neo_async.exchange.server.memory import Memory, Recalled
 from neo_async.exchange.server.tape import Tape, in_india
 
 
 class Venue:
-    def __init__(self, build: Callable[[int], Market], clock: Callable[[], float]) -> None:
-        """`build` makes the market that opens at a time in Unix ns; `clock` gives Unix seconds."""
+    def __init__(
+        self,
+        build: Callable[[int], Market],
+        clock: Callable[[], float],
+        memory: Memory | None = None,
+        recalled: Recalled | None = None,
+    ) -> None:
+        """`build` makes the market that opens at a time in Unix ns; `clock` gives Unix seconds.
+
+        With a memory, nothing leaves that could still be lost; `recalled` is what came out of it.
+        """
         self._build = build
+        self._memory = memory
         self.clock = clock
         self._events: list[Event] = []
-        self._open()
+        if recalled is None:
+            self._open()
+        else:
+            self._show(recalled.market, recalled.tape, recalled.opened)
 
     def now(self) -> Market:
         """The market, as of this moment."""
@@ -39,23 +56,46 @@ class Venue:
     def take_events(self) -> list[Event]:
         """What happened since the last call, oldest first."""
         self._collect()
+        if self._memory is not None:
+            try:
+                self._memory.flush(something_happened=bool(self._events))
+            except sqlite3.Error:
+                return []  # they come with the next call, if that can keep them
+            self._memory.compact_when_due()
         events, self._events = self._events, []
         return events
 
+    async def durable(self) -> None:
+        """Wait until nothing of what happened so far can be lost. Raises sqlite3.Error when it
+        cannot be kept."""
+        if self._memory is None:
+            return
+        self._collect()
+        flushed = self._memory.flush_soon(something_happened=bool(self._events))
+        if flushed is not None:
+            # Shielded, because others wait for it, too.
+            await asyncio.shield(flushed)
+
     def _open(self) -> None:
-        self.market = self._build(self._clock_ns())
-        self.board = IndexBoard(self.market)
-        self.opened = in_india(self.clock()).date()
+        opened_ns = self._clock_ns()
+        market = self._build(opened_ns)
+        self._show(market, Tape(), in_india(opened_ns / 1e9).date())
+        if self._memory is not None:
+            self._memory.begin(market, self._tape, opened_ns)
+
+    def _show(self, market: Market, tape: Tape, opened: date) -> None:
+        self.market = market
+        self.board = IndexBoard(market)
+        self.opened = opened
         """First day of this market, in India."""
-        self._tape = Tape()
+        self._tape = tape
         self._events = []
 
     def _collect(self) -> None:
         events = self.market.take_events()
-        for event in events:
-            if isinstance(event, Printed):
-                self._tape.add(event)
-        self._events += events
+        if events:
+            self._tape.add_all(events)
+            self._events += events
 
     def _clock_ns(self) -> int:
         return int(self.clock() * 1e9)
