@@ -1,17 +1,26 @@
 from __future__ import annotations
 
 import csv
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
+import msgspec
 import pytest
 from conftest import SHARED
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from neo_async.errors import ProtocolError
+from neo_async.errors import NeoError, ProtocolError
+from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
-from neo_async.wire.scripmaster import HEADER, parse_scripmaster, write_scripmaster
+from neo_async.wire.scripmaster import (
+    HEADER,
+    ScripMasterReader,
+    choose_file,
+    parse_scripmaster,
+    read_file_list,
+    write_scripmaster,
+)
 
 REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"
 real_file = pytest.mark.skipif(not REAL_FILE.exists(), reason="the broker's file is not here")
@@ -308,3 +317,164 @@ def test_what_is_written_is_read_back(rows: list[Instrument]) -> None:
 def test_no_row_is_ever_fatal(noise: str, commas: int) -> None:
     read = parse_scripmaster(f"{HEADER}\n{noise}{',' * commas}", TODAY)
     assert read.instruments == ()
+
+
+# --- piece by piece ---------------------------------------------------------------------------
+
+
+@given(
+    st.lists(instruments(), unique_by=lambda row: row.token, max_size=4),
+    st.lists(st.integers(0, 4000)),
+)
+def test_a_file_is_read_the_same_however_it_is_cut(rows: list[Instrument], cuts: list[int]) -> None:
+    content = write_scripmaster(rows) + b"17,torn row\n"
+    ends = sorted({min(cut, len(content)) for cut in cuts} | {len(content)})
+    reader = ScripMasterReader(TODAY)
+    start = 0
+    for end in ends:
+        reader.feed(content[start:end])
+        start = end
+    reader.finish()
+    assert list(reader.table) == rows
+    assert [(bad.line, bad.token) for bad in reader.bad_rows] == [(len(rows) + 2, "17")]
+
+
+def test_the_last_line_may_lack_its_end() -> None:
+    content = write_scripmaster([SHARE]).rstrip(b"\n")
+    assert parse_scripmaster(content, TODAY).instruments == (SHARE,)
+
+
+def test_rows_of_another_segment_are_bad_rows_of_a_segments_file() -> None:
+    reader = ScripMasterReader(TODAY, Segment.NSE_FO)
+    reader.feed(write_scripmaster([OPTION, SHARE]))
+    reader.finish()
+    assert list(reader.table) == [OPTION]
+    assert [bad.reason for bad in reader.bad_rows] == ["a row of nse_cm in the file of nse_fo"]
+
+
+def test_all_bad_rows_are_counted_and_the_first_thousand_named() -> None:
+    reader = ScripMasterReader(TODAY)
+    reader.feed(f"{HEADER}\n".encode() + b"1,too short\n" * 1500)
+    reader.finish()
+    assert (reader.bad_row_count, len(reader.bad_rows)) == (1500, 1000)
+
+
+def test_a_header_alone_is_a_file_without_instruments() -> None:
+    assert parse_scripmaster(HEADER, TODAY).instruments == ()
+
+
+def test_face_value_underlying_and_fractions_are_read() -> None:
+    read = read_one(
+        of=OPTION,
+        pFaceValue="1000",
+        pAssetCode="26000",
+        dPriceNum="1",
+        dPriceDen="100",
+        dGenNum="5",
+    )
+    assert (read.face_value, read.underlying_token) == (10.0, "26000")
+    fractions = (read.price_numerator, read.price_denominator)
+    assert fractions == (1.0, 100.0)
+    assert (read.general_numerator, read.general_denominator) == (5.0, 1.0)
+    assert read_one(pFaceValue="-1", dPriceNum="-1", dGenDen="0").face_value is None
+
+
+def test_columns_may_stand_elsewhere_and_those_that_are_luxury_may_lack() -> None:
+    luxury = {"pAssetCode", "pFaceValue", "dPriceNum", "dPriceDen", "dGenNum", "dGenDen"}
+    table = list(csv.reader(write_scripmaster([SHARE]).decode().splitlines()))
+    kept = [n for n in reversed(range(len(COLUMNS))) if COLUMNS[n] not in luxury]
+    text = "\n".join(",".join(line[n] for n in kept) for line in table)
+    (read,) = parse_scripmaster(text, TODAY).instruments
+    assert read == msgspec.structs.replace(SHARE, face_value=None)
+
+
+padding = st.sampled_from(["", " ", "   "])
+
+
+@given(st.data())
+def test_blanks_and_decimals_change_nothing(data: st.DataObject) -> None:
+    """Some versions of the files write `65.0`, some fill up with blanks."""
+    number = {
+        name: value + data.draw(st.sampled_from(["", ".0", ".00"]))
+        for name, value in {
+            "lLotSize": "65",
+            "lFreezeQty": "1755",
+            "dStrikePrice": "2225000",
+            "dTickSize": "5",
+            "lExpiryDate": "1467297000",
+            "lPrecision": "2",
+        }.items()
+    }
+    words = {"pTrdSymbol": OPTION.symbol, "pSymbolName": "NIFTY", "pOptionType": "CE"}
+    columns = {
+        name: data.draw(padding) + value + data.draw(padding)
+        for name, value in (number | words).items()
+    }
+    read = read_one(of=OPTION, **columns)
+    assert read == msgspec.structs.replace(OPTION, token="0", freeze_quantity=1755)
+
+
+@given(
+    st.sampled_from([Segment.NSE_FO, Segment.CDE_FO, Segment.BSE_FO, Segment.MCX_FO]),
+    st.dates(date(2024, 1, 1), date(2040, 1, 1)),
+    st.integers(0, 8 * 365),
+    st.integers(0, 86_399),
+    st.booleans(),
+)
+def test_an_expiry_is_its_date_whatever_its_scale_and_time(
+    segment: Segment, today: date, days: int, seconds: int, is_swapped: bool
+) -> None:
+    expiry = today + timedelta(days=days)
+    midnight = int(datetime(expiry.year, expiry.month, expiry.day, tzinfo=UTC).timestamp())
+    since_1980 = (segment in (Segment.NSE_FO, Segment.CDE_FO)) != is_swapped
+    # Midnight in India, of 1980 or of 1970; the second is read as the date in UTC.
+    number = midnight + seconds - (19_800 + 315_513_000 if since_1980 else 0)
+    text = file_with({"pExchSeg": segment, "lExpiryDate": str(number)}, of=OPTION)
+    other = datetime.fromtimestamp(number, UTC).date() + timedelta(days=0 if since_1980 else 3653)
+    assume(not is_swapped or not today - timedelta(10) <= other <= today + timedelta(8 * 366 + 3))
+    assert parse_scripmaster(text, today).instruments[0].expiry == expiry
+
+
+# --- which files there are --------------------------------------------------------------------
+
+FOLDER = "https://lapi.kotaksecurities.com/wso2-scripmaster/v1/prod/2026-07-14"
+FILES = [
+    *(f"{FOLDER}/transformed/{name}.csv" for name in ("cde_fo", "mcx_fo", "nse_fo", "bse_fo")),
+    f"{FOLDER}/transformed/nse_com.csv",
+    f"{FOLDER}/transformed-v1/bse_cm-v1.csv",
+    f"{FOLDER}/transformed-v1/nse_cm-v1.csv",
+]
+
+
+def test_every_segment_has_its_file() -> None:
+    for segment in Segment:
+        address = choose_file(FILES, segment)
+        assert address is not None
+        assert address.rpartition("/")[2].startswith(segment.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["nse_com.csv", "bse_cm.csv"], None),
+        (["nse_com.csv", "nse_cm.csv"], "nse_cm.csv"),
+        (["nse_cm.csv", "nse_cm-v1.csv"], "nse_cm-v1.csv"),
+        (["nse_cm-v2.csv", "nse_cm-v10.csv", "nse_cm-v1.csv"], "nse_cm-v10.csv"),
+        (["NSE_CM.csv?signature=x/y"], "NSE_CM.csv?signature=x/y"),
+        (["nse_cm2.csv", "old_nse_cm.csv"], None),
+        ([], None),
+    ],
+)
+def test_a_file_is_chosen_by_its_name(names: list[str], chosen: str | None) -> None:
+    # The code of the segment elsewhere in the address says nothing.
+    folder = "https://files/nse_cm"
+    address = choose_file([f"{folder}/{name}" for name in names], Segment.NSE_CM)
+    assert address == (chosen and f"{folder}/{chosen}")
+
+
+def test_the_file_list_is_read_and_anything_else_is_an_error() -> None:
+    body = b'{"data":{"filesPaths":["https://f/nse_cm.csv"],"baseFolder":"https://f"}}'
+    assert read_file_list(Answer(200, {}, body)) == ["https://f/nse_cm.csv"]
+    for status, body in ((200, b"[]"), (200, b'{"data":{}}'), (403, b"{}"), (500, b"<html>")):
+        with pytest.raises(NeoError):
+            read_file_list(Answer(status, {}, body))
