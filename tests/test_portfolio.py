@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from clients import client_of, exchange_of, paths
+from contracts import NIFTY_CALL, TCS_FUTURE
 from far_ends import CREDENTIALS, Reply, scripted_broker
 
 from neo_async import (
@@ -122,7 +123,7 @@ async def test_a_future_counts_in_units() -> None:
             product=Product.NRML,
             segment=Segment.NSE_FO,
         )
-        exchange.market.print_price(Segment.NSE_FO, "61304", 2125_00)
+        exchange.market.print_price(Segment.NSE_FO, TCS_FUTURE, 2125_00)
         position = await position_of(neo)
         assert (position.net_quantity, position.average_price, position.pnl) == (
             -450,
@@ -348,13 +349,13 @@ async def test_the_margin_of_an_order_is_what_it_would_block() -> None:
         assert stop.order == 1960.0
         market = await neo.portfolio.margin(
             Segment.NSE_FO,
-            "71472",
+            NIFTY_CALL,
             Side.BUY,
             65,
             product=Product.NRML,
             order_type=OrderType.MARKET,
         )
-        assert market.order == 65 * 170.05  # the premium at 2 % above 166.75, on the tick
+        assert market.order == 65 * 429.80  # the premium at 2 % above 421.40, on the tick
         with pytest.raises(Rejected, match="invalid token '1'"):
             await neo.portfolio.margin(
                 Segment.NSE_CM, "1", Side.BUY, 1, product=Product.CNC, price=39

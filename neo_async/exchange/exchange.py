@@ -26,7 +26,7 @@ from aiohttp import web
 
 from neo_async.config import Credentials, Endpoints, RateLimits
 from neo_async.errors import UsageError
-from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Holding, Refusal
 from neo_async.exchange.server.accounts import make_accounts
@@ -296,9 +296,9 @@ class Exchange:
     # --- construction -------------------------------------------------------------------------
 
     async def _load_catalogue(self, recorded: Recorded) -> Catalogue:
-        if not self._scripmaster:
-            return catalogue_of_listings(relisted(DEFAULT_LISTINGS, recorded))
         today = (datetime.fromtimestamp(self._clock(), UTC) + _IST).date()
+        if not self._scripmaster:
+            return catalogue_of_listings(relisted(default_listings(today), recorded))
         catalogue = await asyncio.to_thread(catalogue_of_files, self._scripmaster, today)
         listings = relisted(catalogue.listings, recorded)
         return msgspec.structs.replace(catalogue, listings=listings)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from contracts import NIFTY_FUTURE
 from data_broker import DataBroker
 from far_ends import BASE, CREDENTIALS
 
@@ -118,7 +119,7 @@ def test_expiries_chains_and_candles_are_asked_for_by_the_same_query(
 def test_quotes_of_the_exchange_are_the_same_to_both(
     exchange: Exchange, sdk: Sdk, neo: NeoClient, ours: Ours
 ) -> None:
-    tokens = [("nse_cm", "1333"), ("nse_cm", "Nifty 50"), ("nse_fo", "53001"), ("nse_cm", "0")]
+    tokens = [("nse_cm", "1333"), ("nse_cm", "Nifty 50"), ("nse_fo", NIFTY_FUTURE), ("nse_cm", "0")]
     rows = sdk.quotes(
         [{"exchange_segment": segment, "instrument_token": token} for segment, token in tokens]
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from contracts import NIFTY_FUTURE, TCS_FUTURE
 
 from neo_async import NeoClient, Product, Segment, Side
 from neo_async.exchange import Exchange
@@ -99,7 +100,7 @@ def test_a_margin_is_asked_for(sdk: Sdk, neo: NeoClient, ours: Callable[..., Any
     )
     assert not mine.sufficient
     assert (mine.order, mine.shortfall) == (float(short["ordMrgn"]), float(short["insufFund"]))
-    market = sdk.margin_required("nse_fo", "0", "MKT", "NRML", "65", "53001", "S")["data"]
+    market = sdk.margin_required("nse_fo", "0", "MKT", "NRML", "65", NIFTY_FUTURE, "S")["data"]
     assert float(market["ordMrgn"]) > 200_000
     unknown = sdk.margin_required("nse_cm", "39.00", "L", "CNC", "100", "1", "B")["data"]
     assert (unknown["stCode"], unknown["stat"]) == (1007, "Not_Ok")
@@ -122,8 +123,8 @@ def test_positions_are_worth_the_same_to_both(
     print_price("nse_cm", "3045", 981.0)
     trade(sdk, "ITBEES-EQ", "S", 20, "39.60", product="CNC")
     print_price("nse_cm", "19084", 39.7)
-    trade(sdk, "TCS26DECFUT", "S", 225, "2130.00", product="NRML", segment="nse_fo")
-    print_price("nse_fo", "61304", 2131.0)
+    trade(sdk, "TCS26DECFUT", "S", 225, "2140.00", product="NRML", segment="nse_fo")
+    print_price("nse_fo", TCS_FUTURE, 2141.0)
     trade(sdk, "WIPRO-EQ", "B", 40, "243.00", product="MIS")
     print_price("nse_cm", "3787", 242.0)
     trade(sdk, "WIPRO-EQ", "S", 40, "246.00", product="MIS")
@@ -149,7 +150,7 @@ def test_positions_are_worth_the_same_to_both(
     assert (bank["prod"], bank["ltp"], "qty" in bank) == ("MIS", "981.00", False)
     assert theirs["SBIN-EQ"]["averagePrice"] == 968.0
     assert theirs["SBIN-EQ"]["positionPnl"] == 73_500 - 145_200 + 75 * 981.0
-    assert theirs["TCS26DECFUT"]["positionPnl"] == 225 * (2130.0 - 2131.0)
+    assert theirs["TCS26DECFUT"]["positionPnl"] == 225 * (2140.0 - 2141.0)
     assert theirs["WIPRO-EQ"]["mtmPnl"] == 120.0
 
     positions = ours(neo.portfolio.positions())
@@ -175,7 +176,7 @@ def test_funds_after_trades_are_the_same_to_both(
     theirs = sdk.limits()
     mine = ours(neo.portfolio.limits())
     # 20 % of what the open MIS shares cost, 15 % of the future.
-    used = 0.20 * 75 * 968.0 + 0.15 * 225 * 2130.0
+    used = 0.20 * 75 * 968.0 + 0.15 * 225 * 2140.0
     realised = 75 * (980.0 - 968.0) + 40 * 3.0
     assert float(theirs["MarginUsed"]) == mine.margin_used == pytest.approx(used)
     assert float(theirs["RealizedMtomPrsnt"]) == mine.realised_mtm == pytest.approx(realised)
@@ -221,22 +222,22 @@ def test_a_share_is_found(sdk: Sdk) -> None:
 @pytest.mark.parametrize(
     ("search", "symbols"),
     [
-        ({"symbol": "nifty", "option_type": "CE"}, {"NIFTY26DEC24500CE"}),
+        ({"symbol": "nifty", "option_type": "CE", "strike_price": "24500"}, {"NIFTY26DEC24500CE"}),
         (
             {"symbol": "nifty", "option_type": "CE,PE", "strike_price": "24500"},
             {"NIFTY26DEC24500CE", "NIFTY26DEC24500PE"},
         ),
-        ({"option_type": "FUT"}, {"NIFTY26DECFUT", "TCS26DECFUT"}),
+        ({"symbol": "nifty", "option_type": "FUT"}, {"NIFTY26DECFUT", "BANKNIFTY26DECFUT"}),
         (
-            {"symbol": "nifty", "expiry": "29DEC2026", "option_type": "PE"},
-            {"NIFTY26DEC24500PE"},
+            {"symbol": "tcs", "option_type": "PE", "strike_price": "2120"},
+            {"TCS26DEC2120PE"},
         ),
     ],
 )
 def test_a_derivative_is_found_by_expiry_strike_and_type(
     sdk: Sdk, search: dict[str, str], symbols: set[str]
 ) -> None:
-    rows = sdk.search_scrip("nse_fo", **search)
+    rows = sdk.search_scrip("nse_fo", expiry="29DEC2026", **search)
     assert {row["pTrdSymbol"] for row in rows} == symbols
     assert {row["pExpiryDate"] for row in rows} == {"29Dec2026"}
 

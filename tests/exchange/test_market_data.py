@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from door import START, Answered, Caller, Clock, trading, visiting
 
-from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.server.past import Candle, Past
 from neo_async.model.enums import Segment
 
@@ -22,7 +22,8 @@ CANDLES = "/market-data/1.0/historical/details"
 TODAY = date(2026, 11, 23)
 """Of the caller's clock, a Monday."""
 
-HDFCBANK = next(listing for listing in DEFAULT_LISTINGS if listing.symbol == "HDFCBANK-EQ")
+LISTED = default_listings(date(2026, 11, 23))
+HDFCBANK = next(listing for listing in LISTED if listing.symbol == "HDFCBANK-EQ")
 
 
 async def data(caller: Caller, path: str, **query: str) -> Answered:
@@ -149,7 +150,7 @@ async def test_an_index_is_asked_for_by_its_exact_name_or_its_number() -> None:
 
 async def test_fifty_instruments_are_the_most() -> None:
     async with visiting() as caller:
-        shares = [f"nse_cm|{x.token}" for x in DEFAULT_LISTINGS if x.segment == "nse_cm"][:50]
+        shares = [f"nse_cm|{x.token}" for x in LISTED if x.segment == "nse_cm"][:50]
         assert len(await quoted(caller, ",".join(shares))) == 50
         refused = await data(caller, f"{QUOTES}/{','.join([*shares, 'nse_cm|1'])}")
         assert refused.status == 400
@@ -474,7 +475,7 @@ async def refused_candles(caller: Caller, text: str, **changes: str) -> None:
 
 def test_every_past_day_of_every_instrument_is_consistent_with_its_minutes() -> None:
     rng = random.Random(3)
-    for listing in DEFAULT_LISTINGS:
+    for listing in LISTED:
         past = Past(listing, seed=1, opened=TODAY)
         for number in rng.sample(range(1, 2000), 5):
             day = TODAY - timedelta(days=number)

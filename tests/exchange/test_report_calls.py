@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contracts import TCS_FUTURE
 from door import Caller, trading
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
@@ -30,7 +31,7 @@ def _kind(value: object) -> str:
 async def bought(caller: Caller, quantity: int = 10, price: str = "39.40", **changes: str) -> str:
     """Buy from whoever prints at the price."""
     number = await caller.placed(qt=str(quantity), pr=price, **changes)
-    token = {"ITBEES-EQ": "19084", "TCS26DECFUT": "61304"}[changes.get("ts", "ITBEES-EQ")]
+    token = {"ITBEES-EQ": "19084", "TCS26DECFUT": TCS_FUTURE}[changes.get("ts", "ITBEES-EQ")]
     segment = changes.get("es", "nse_cm")
     await caller.admin("POST", "price", json={"segment": segment, "token": token, "price": price})
     return number

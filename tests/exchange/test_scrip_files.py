@@ -9,10 +9,12 @@ from door import Caller, trading, visiting
 
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
-from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.listings import default_listings
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import parse_scripmaster, write_scripmaster
+
+LISTED = default_listings(date(2026, 11, 23))
 
 REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"
 FILE_PATHS = "/script-details/1.0/masterscrip/file-paths"
@@ -44,7 +46,7 @@ async def test_an_address_names_its_day_and_one_segment_only() -> None:
         assert all("/2026-11-23/" in file for file in files)
         named = [[segment for segment in Segment if segment in file] for file in files]
         assert all(len(segments) == 1 for segments in named)
-        assert {segments[0] for segments in named} == {row.segment for row in DEFAULT_LISTINGS}
+        assert {segments[0] for segments in named} == {row.segment for row in LISTED}
 
 
 async def test_the_files_list_what_trades() -> None:
@@ -56,7 +58,7 @@ async def test_the_files_list_what_trades() -> None:
             read = parse_scripmaster(answered.body, date(2026, 11, 23))
             assert read.bad_rows == ()
             listed |= {(row.segment, row.token, row.symbol) for row in read.instruments}
-        assert listed == {(row.segment, row.token, row.symbol) for row in DEFAULT_LISTINGS}
+        assert listed == {(row.segment, row.token, row.symbol) for row in LISTED}
 
 
 async def test_a_file_that_is_not_there_is_not_found() -> None:

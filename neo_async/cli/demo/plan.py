@@ -9,7 +9,6 @@ from operator import itemgetter
 from pathlib import Path
 
 from neo_async.errors import UsageError
-from neo_async.exchange.core.listings import DEFAULT_LISTINGS
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Listing
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
@@ -32,7 +31,7 @@ FAR = -2.5
 def choose_listings(market: Market, scripmaster: Iterable[Path], seed: int) -> list[Listing]:
     """Shares of large companies. Blocks while it reads the files; raises UsageError without any."""
     listed = [listing for file in scripmaster for listing in _by_size(market, file)]
-    typical = [listing for listing in listed or DEFAULT_LISTINGS if _is_typical(listing)]
+    typical = [listing for listing in listed or market.listings if _is_typical(listing)]
     if len(typical) < INSTRUMENTS:
         raise UsageError(
             f"the demo trades {INSTRUMENTS} shares of series EQ between 50 and 5,000 rupees, and "

@@ -6,13 +6,15 @@ listed are left out and the others weigh more; an index without a single member 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Listing
 from neo_async.model.enums import Segment
+
+if TYPE_CHECKING:
+    from neo_async.exchange.core.market import Market
 
 
 class Index(msgspec.Struct, frozen=True):

@@ -1,14 +1,24 @@
 """The instruments that trade here when nobody loads a scrip master.
 
 Tokens, ISINs, descriptions and freeze quantities of the NSE shares and funds are those of the
-broker's scrip master; prices are round about late 2026. Tokens of the derivatives are made up.
+broker's scrip master; prices are round about late 2026.
+
+Derivatives depend on the day: those that expire next are listed, by the exchanges' rules of 2026
+(NIFTY options every Tuesday, the other contracts of NSE on the last Tuesday of the month, of BSE on
+the last Thursday, crude oil on the 19th, or on the Friday before a weekend). Holidays move nothing
+here. Their tokens are made up, and say which contract it is: the same ones every day.
 """
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Final
 
+import msgspec
+
+from neo_async.exchange.core.pricing import fair_value
 from neo_async.exchange.core.types import Listing
 from neo_async.model.enums import Segment
 
@@ -124,128 +134,238 @@ def _bse_cash(name: str, token: str, description: str, isin: str, price: int) ->
     )
 
 
-def _derivative(
-    segment: Segment,
-    token: str,
-    symbol: str,
-    name: str,
-    kind: str,
-    expiry: date,
-    *,
-    lot_size: int,
-    tick: int,
-    price: int,
-    freeze_quantity: int,
-    percent: int = 10,
-    strike: int = 0,
-    option_type: str = "",
-) -> Listing:
-    lower, upper = bands(price, percent, tick)
-    return Listing(
-        segment=segment,
-        token=token,
-        symbol=symbol,
-        name=name,
-        series="XX",
-        description=symbol,
-        lot_size=lot_size,
-        tick=tick,
-        base_price=price,
-        lower_band=max(lower, tick),
-        upper_band=upper,
-        freeze_quantity=freeze_quantity,
-        kind=kind,
-        expiry=expiry,
-        strike=strike,
-        option_type=option_type,
+class _Family(msgspec.Struct, frozen=True, kw_only=True):
+    """The derivatives of one underlying."""
+
+    name: str
+    number: int
+    """Sets its tokens apart from other families'."""
+    segment: Segment = Segment.NSE_FO
+    suffix: str
+    """Of its kinds: `IDX STK COM`."""
+    underlying: str = ""
+    """`nse_cm|26000`; empty when it does not trade here."""
+    price: int
+    """Of the underlying, in paise."""
+    lot_size: int
+    lots_frozen: int
+    """Largest order, in lots."""
+    tick: int = 10
+    months: int = 3
+    """Futures listed, the nearest months."""
+    strike_step: int = 0
+    """Rupees; 0: no options."""
+    strikes: int = 0
+    """On each side of the one at the money."""
+    option_months: int = 2
+    weeks: int = 0
+    """Weekly expiries of its options, the nearest ones."""
+
+
+_FAMILIES: Final = (
+    _Family(
+        name="NIFTY",
+        number=1,
+        suffix="IDX",
+        underlying="nse_cm|26000",
+        price=24_412_35,
+        lot_size=65,
+        lots_frozen=27,
+        strike_step=50,
+        strikes=20,
+        weeks=3,
+    ),
+    _Family(
+        name="BANKNIFTY",
+        number=2,
+        suffix="IDX",
+        underlying="nse_cm|26009",
+        price=55_180_70,
+        lot_size=30,
+        lots_frozen=20,
+        strike_step=100,
+        strikes=20,
+    ),
+    _Family(
+        name="SENSEX",
+        number=3,
+        segment=Segment.BSE_FO,
+        suffix="IDX",
+        underlying="bse_cm|1",
+        price=79_802_10,
+        lot_size=20,
+        lots_frozen=50,
+        tick=5,
+        months=2,
+    ),
+    _Family(
+        name="TCS",
+        number=4,
+        suffix="STK",
+        underlying="nse_cm|11536",
+        price=211700,
+        lot_size=225,
+        lots_frozen=50,
+        strike_step=20,
+        strikes=10,
+    ),
+    _Family(
+        name="RELIANCE",
+        number=5,
+        suffix="STK",
+        underlying="nse_cm|2885",
+        price=141250,
+        lot_size=500,
+        lots_frozen=40,
+        strike_step=10,
+        strikes=10,
+    ),
+    _Family(
+        name="HDFCBANK",
+        number=6,
+        suffix="STK",
+        underlying="nse_cm|1333",
+        price=79320,
+        lot_size=1100,
+        lots_frozen=30,
+        strike_step=5,
+        strikes=10,
+    ),
+    _Family(
+        name="CRUDEOIL",
+        number=7,
+        segment=Segment.MCX_FO,
+        suffix="COM",
+        price=5_600_00,
+        lot_size=100,
+        lots_frozen=100,
+        tick=100,
+        months=2,
+    ),
+)
+
+_OPTION_TICK: Final = 5
+_IST: Final = timezone(timedelta(hours=5, minutes=30))
+_TUESDAY, _THURSDAY, _SATURDAY = 1, 3, 5
+_MONTH_CODES: Final = "123456789OND"
+"""Of weekly contracts: `NIFTY26D0124500CE`."""
+
+
+@lru_cache(maxsize=8)
+def default_listings(today: date) -> tuple[Listing, ...]:
+    """What trades on a day: shares and funds, and the derivatives that expire next."""
+    return (
+        *(_nse_cash(*row, tick=1, percent=20) for row in _FUNDS),
+        *(
+            _nse_cash(*row, tick=1 if row[4] < _FINE_TICK_BELOW else 5, percent=10)
+            for row in _SHARES
+        ),
+        _bse_cash("TCS", "532540", "TATA CONSULTANCY SERVICES", "INE467B01029", 2116_50),
+        _bse_cash("RELIANCE", "500325", "RELIANCE INDUSTRIES LTD", "INE002A01018", 1412_20),
+        *(listing for family in _FAMILIES for listing in _contracts(family, today)),
     )
 
 
-_NSE_EXPIRY: Final = date(2026, 12, 29)
-_BSE_EXPIRY: Final = date(2026, 12, 31)
-_CRUDE_EXPIRY: Final = date(2026, 12, 18)
+def _contracts(family: _Family, today: date) -> Iterator[Listing]:
+    for expiry in _monthly(family.segment, today, family.months):
+        yield _contract(family, expiry, today)
+    if not family.strike_step:
+        return
+    weekly = _weekly(today, family.weeks)
+    monthly = _monthly(family.segment, today, family.option_months)
+    middle = round(family.price / 100 / family.strike_step)
+    for expiry in sorted({*weekly, *monthly}):
+        for step in range(middle - family.strikes, middle + family.strikes + 1):
+            for option_type in ("CE", "PE"):
+                yield _contract(family, expiry, today, step * family.strike_step, option_type)
 
-DEFAULT_LISTINGS: Final[tuple[Listing, ...]] = (
-    *(_nse_cash(*row, tick=1, percent=20) for row in _FUNDS),
-    *(_nse_cash(*row, tick=1 if row[4] < _FINE_TICK_BELOW else 5, percent=10) for row in _SHARES),
-    _bse_cash("TCS", "532540", "TATA CONSULTANCY SERVICES", "INE467B01029", 2116_50),
-    _bse_cash("RELIANCE", "500325", "RELIANCE INDUSTRIES LTD", "INE002A01018", 1412_20),
-    _derivative(
-        Segment.NSE_FO,
-        "53001",
-        "NIFTY26DECFUT",
-        "NIFTY",
-        "FUTIDX",
-        _NSE_EXPIRY,
-        lot_size=65,
-        tick=10,
-        price=24_485_20,
-        freeze_quantity=1755,
-    ),
-    _derivative(
-        Segment.NSE_FO,
-        "61304",
-        "TCS26DECFUT",
-        "TCS",
-        "FUTSTK",
-        _NSE_EXPIRY,
-        lot_size=225,
-        tick=10,
-        price=2_121_00,
-        freeze_quantity=11_250,
-    ),
-    _derivative(
-        Segment.NSE_FO,
-        "71472",
-        "NIFTY26DEC24500CE",
-        "NIFTY",
-        "OPTIDX",
-        _NSE_EXPIRY,
-        lot_size=65,
-        tick=5,
-        price=166_75,
-        freeze_quantity=1755,
-        percent=90,
-        strike=24_500_00,
-        option_type="CE",
-    ),
-    _derivative(
-        Segment.NSE_FO,
-        "71473",
-        "NIFTY26DEC24500PE",
-        "NIFTY",
-        "OPTIDX",
-        _NSE_EXPIRY,
-        lot_size=65,
-        tick=5,
-        price=181_30,
-        freeze_quantity=1755,
-        percent=90,
-        strike=24_500_00,
-        option_type="PE",
-    ),
-    _derivative(
-        Segment.BSE_FO,
-        "861201",
-        "SENSEX26DECFUT",
-        "SENSEX",
-        "FUTIDX",
-        _BSE_EXPIRY,
-        lot_size=20,
-        tick=5,
-        price=79_940_00,
-        freeze_quantity=1000,
-    ),
-    _derivative(
-        Segment.MCX_FO,
-        "451201",
-        "CRUDEOIL26DECFUT",
-        "CRUDEOIL",
-        "FUTCOM",
-        _CRUDE_EXPIRY,
-        lot_size=100,
-        tick=100,
-        price=5_612_00,
-        freeze_quantity=10_000,
-    ),
+
+def _contract(
+    family: _Family, expiry: date, today: date, strike: int = 0, option_type: str = ""
+) -> Listing:
+    symbol = f"{family.name}{_expiry_code(family, expiry)}{strike or ''}{option_type or 'FUT'}"
+    tick = _OPTION_TICK if strike else family.tick
+    listing = Listing(
+        segment=family.segment,
+        token=_token(family, expiry, strike, option_type),
+        symbol=symbol,
+        name=family.name,
+        series="XX",
+        description=symbol,
+        lot_size=family.lot_size,
+        tick=tick,
+        base_price=0,
+        lower_band=0,
+        upper_band=0,
+        freeze_quantity=family.lots_frozen * family.lot_size,
+        kind=("OPT" if strike else "FUT") + family.suffix,
+        expiry=expiry,
+        strike=strike * 100,
+        option_type=option_type,
+        underlying=family.underlying,
+    )
+    return priced(listing, family.price, today)
+
+
+def priced(listing: Listing, spot: int, today: date) -> Listing:
+    """A derivative with base price and circuit limits of a day, by its underlying's close.
+
+    Options may move by what they would gain or lose if the underlying hit a circuit limit, and a
+    little more: in practice, not at all limited.
+    """
+    opening = datetime(today.year, today.month, today.day, 9, 15, tzinfo=_IST)
+    tick = listing.tick
+    value = fair_value(listing, spot, int(opening.timestamp()) * 1_000_000_000)
+    price = max(round(value / tick), 2) * tick
+    lower, upper = bands(price, 10, tick)
+    if listing.is_option:
+        lower, upper = tick, (price + spot // 5) // tick * tick
+    return msgspec.structs.replace(
+        listing, base_price=price, lower_band=max(lower, tick), upper_band=upper
+    )
+
+
+def _token(family: _Family, expiry: date, strike: int, option_type: str) -> str:
+    """Day of expiry, family, strike and side packed into a number below 2**31."""
+    days = (expiry - date(2020, 1, 1)).days
+    rung = strike // family.strike_step * 2 + (option_type == "PE") if strike else 0
+    return str((days * 16 + family.number) * 4096 + rung)
+
+
+def _expiry_code(family: _Family, expiry: date) -> str:
+    if expiry in _monthly(family.segment, expiry, 1):
+        return f"{expiry:%y}{_MONTHS[expiry.month - 1]}"
+    return f"{expiry:%y}{_MONTH_CODES[expiry.month - 1]}{expiry.day:02d}"
+
+
+_MONTHS: Final = (
+    *("JAN", "FEB", "MAR", "APR", "MAY", "JUN"),
+    *("JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
 )
+
+
+def _weekly(today: date, count: int) -> list[date]:
+    first = today + timedelta(days=(_TUESDAY - today.weekday()) % 7)
+    return [first + timedelta(weeks=week) for week in range(count)]
+
+
+def _monthly(segment: Segment, today: date, count: int) -> list[date]:
+    """The next monthly expiries, today's included."""
+    expiries: list[date] = []
+    month = today.replace(day=1)
+    while len(expiries) < count:
+        following = (month + timedelta(days=31)).replace(day=1)
+        expiry = _month_end(segment, month, following)
+        if expiry >= today:
+            expiries.append(expiry)
+        month = following
+    return expiries
+
+
+def _month_end(segment: Segment, month: date, following: date) -> date:
+    if segment is Segment.MCX_FO:
+        day = month.replace(day=19)
+        return day - timedelta(days=max(0, day.weekday() - _SATURDAY + 1))
+    weekday = _THURSDAY if segment is Segment.BSE_FO else _TUESDAY
+    last = following - timedelta(days=1)
+    return last - timedelta(days=(last.weekday() - weekday) % 7)

@@ -45,7 +45,7 @@ class MarketMaker:
         """Paise."""
         return self._reference * self._tick
 
-    def move_to(self, price: int) -> None:
+    def move_to(self, price: float) -> None:
         """Set the reference, as near as the bands allow while leaving room on both sides."""
         ticks = round(price / self._tick)
         self._reference = max(self._lower + 1, min(self._upper - 1, ticks))

@@ -26,6 +26,7 @@ from neo_async.exchange.core.book import Book, Resting
 from neo_async.exchange.core.day import Day, Picture, new_day
 from neo_async.exchange.core.legs import COVERED, Legs, inside, target_and_trigger
 from neo_async.exchange.core.makers import QUANTUM_NS, MarketMaker
+from neo_async.exchange.core.pricing import fair_value
 from neo_async.exchange.core.protection import protected_limit, protection_percent
 from neo_async.exchange.core.state import (
     DeskState,
@@ -50,6 +51,7 @@ from neo_async.exchange.core.types import (
     Rules,
     Transition,
 )
+from neo_async.exchange.core.underlyings import Underlying, underlyings
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 
 CATCH_UP: Final = 40
@@ -72,12 +74,23 @@ _FIRST_TRADE_NUMBER: Final = 200_000_001
 class _Desk:
     """Everything that belongs to one listing once somebody has touched it."""
 
-    def __init__(self, listing: Listing, day: Day, maker: MarketMaker | None, turn: int) -> None:
+    def __init__(
+        self,
+        listing: Listing,
+        day: Day,
+        maker: MarketMaker | None,
+        turn: int,
+        underlying: Underlying | None,
+    ) -> None:
         self.listing = listing
         self.book = Book()
         self.day = day
         self.maker = maker
         self.quotes: list[Resting] = []
+        self.underlying = underlying
+        """What the maker's reference follows; None: it walks by itself."""
+        self.basis = 0.0
+        """Paise by which a price from outside lay beside the value, kept since."""
         self.turn = turn
         """Last turn the maker has played."""
         self.touched = turn
@@ -151,6 +164,9 @@ class Market:
         for listing in listings:
             self._by_symbol[listing.segment, listing.symbol] = listing
             self._by_token[listing.segment, listing.token] = listing
+        self._underlyings = underlyings(self._by_token.values())
+        self._spots: dict[str, tuple[int, float]] = {}
+        """Turn and price at which an underlying was last looked at: once a turn."""
         self.segments = tuple(dict.fromkeys(segment for segment, _ in self._by_token))
         """In which something is listed."""
         self._accounts: dict[str, Account] = {}
@@ -202,7 +218,7 @@ class Market:
 
     def skip_turns(self, turn: int) -> None:
         """Let the makers pass over all turns up to this one."""
-        self._note(commands.Skip(turn))
+        self._log(commands.Skip(turn))
         self._turn = max(self._turn, turn)
 
     # --- accounts and listings ----------------------------------------------------------------
@@ -211,8 +227,12 @@ class Market:
         if account in self._accounts:
             raise ValueError(f"account {account!r} is open already")
         holdings = list(holdings)
-        self._note(commands.OpenAccount(account, cash, holdings))
+        self._log(commands.OpenAccount(account, cash, holdings))
         self._accounts[account] = Account(account, cash, holdings)
+
+    @property
+    def listings(self) -> list[Listing]:
+        return list(self._by_token.values())
 
     def listing(self, segment: Segment, symbol: str) -> Listing | None:
         return self._by_symbol.get((segment, symbol))
@@ -252,11 +272,11 @@ class Market:
 
     def watch(self, listing: Listing) -> None:
         """Keep a listing awake and tell of its changes, until as many calls of `unwatch`."""
-        self._note(commands.Watch(listing.segment, listing.token))
+        self._log(commands.Watch(listing.segment, listing.token))
         self._desk(listing).watchers += 1
 
     def unwatch(self, listing: Listing) -> None:
-        self._note(commands.Unwatch(listing.segment, listing.token))
+        self._log(commands.Unwatch(listing.segment, listing.token))
         desk = self._desk(listing)
         desk.watchers -= 1
         if not desk.watchers:
@@ -282,7 +302,7 @@ class Market:
         """
         holder = self._accounts[account]
         if self.journal is not None:
-            self._note(commands.Place(account, order))
+            self._log(commands.Place(account, order))
         tag_key = (account, self._day(), order.tag)
         if order.tag and (earlier := self._tags.get(tag_key)):
             earlier.arrivals += 1
@@ -306,7 +326,7 @@ class Market:
         It keeps its place in the queue when nothing but the quantity changes, and that falls.
         A change that fails validation leaves the order as it was, with the reason in its history.
         """
-        self._note(commands.Modify(account, number, change))
+        self._log(commands.Modify(account, number, change))
         record = self._changeable(account, number)
         is_leg = bool(record.parent_number)
         is_cover = record.product is Product.CO and not is_leg
@@ -329,7 +349,7 @@ class Market:
 
     def cancel(self, account: str, number: str) -> OrderRecord:
         """Cancel what is pending; what is filled stays. A leg does not go alone: see `exit`."""
-        self._note(commands.Cancel(account, number))
+        self._log(commands.Cancel(account, number))
         return self._cancel(account, number)
 
     def _cancel(self, account: str, number: str) -> OrderRecord:
@@ -351,7 +371,7 @@ class Market:
         protection band, as a market order would: that may rest, and a second call brings it to
         the price of that moment. Any other order is cancelled.
         """
-        self._note(commands.Exit(account, number))
+        self._log(commands.Exit(account, number))
         return self._exit(account, number)
 
     def _exit(self, account: str, number: str) -> OrderRecord:
@@ -367,7 +387,7 @@ class Market:
 
     def release_amo(self) -> None:
         """Send the queued after-market orders to the market, in order of acceptance."""
-        self._note(commands.ReleaseAmo())
+        self._log(commands.ReleaseAmo())
         queue, self._amo_queue = self._amo_queue, {}
         for record in queue.values():
             self._enter(record)
@@ -383,7 +403,7 @@ class Market:
             raise Refusal(1009, "Invalid instrument/code")
         if price <= 0:
             raise Refusal(5202, f"price {price}: must be above 0 paise")
-        self._note(commands.PrintPrice(segment, token, price))
+        self._log(commands.PrintPrice(segment, token, price))
         desk = self._desk(listing)
         self._pull_quotes(desk)
         for side in (Side.SELL, Side.BUY):
@@ -391,6 +411,8 @@ class Market:
         self._print(desk, price, 0)
         if desk.maker is not None:
             desk.maker.move_to(price)
+            if desk.underlying is not None:
+                desk.basis = price - self._value(desk)
             self._place_quotes(desk, desk.maker.quotes())
         self._follow_up(desk)
         self._mark(desk)
@@ -401,7 +423,7 @@ class Market:
         """Let (side, price, quantity) stand in the book of a listing without a maker, in place of
         what stood there by the call before."""
         quotes = list(quotes)
-        self._note(commands.SetQuotes(segment, token, quotes))
+        self._log(commands.SetQuotes(segment, token, quotes))
         desk = self._desk(self._by_token[segment, token])
         self._pull_quotes(desk)
         self._place_quotes(desk, quotes)
@@ -481,6 +503,7 @@ class Market:
             legs=[legs for number, legs in self._legs.items() if number == legs.entry],
             desks=[_desk_state(desk) for desk in self._desks.values()],
             awake=list(self._awake),
+            spots=dict(self._spots),
         )
 
     @classmethod
@@ -515,6 +538,7 @@ class Market:
         market._amo_queue = {number: records[number] for number in state.queued}
         for legs in state.legs:
             market._restore_legs(legs, records[legs.entry])
+        market._spots = state.spots
         market._awake = {key: market._desks[key] for key in state.awake}
         return market
 
@@ -537,7 +561,10 @@ class Market:
         if state.maker is not None:
             maker = MarketMaker(listing, self._seed)
             maker.restore(state.maker)
-        desk = _Desk(listing, state.day, maker, state.turn)
+        desk = _Desk(
+            listing, state.day, maker, state.turn, self._underlyings.get(listing.underlying)
+        )
+        desk.basis = state.basis
         desk.touched = state.touched
         desk.changed_ns = state.changed_ns
         desk.watchers = state.watchers
@@ -577,7 +604,7 @@ class Market:
             listing = entry.listing
             self._desks[listing.segment, listing.token].trailing[legs.entry] = legs
 
-    def _note(self, command: commands.Command) -> None:
+    def _log(self, command: commands.Command) -> None:
         if self.journal is not None:
             self.journal.append(commands.Entry(self.now_ns, command))
 
@@ -1113,7 +1140,7 @@ class Market:
         key = (listing.segment, listing.token)
         desk = self._desks.get(key)
         if desk is None or self._is_due(desk, key):
-            self._note(commands.Look(listing.segment, listing.token))
+            self._log(commands.Look(listing.segment, listing.token))
             return self._desk(listing)
         return desk
 
@@ -1130,8 +1157,12 @@ class Market:
         if desk is None:
             is_made = self._makers and key not in self._unmade
             maker = MarketMaker(listing, self._seed) if is_made else None
-            desk = _Desk(listing, new_day(listing, self._seed), maker, self._turn)
+            underlying = self._underlyings.get(listing.underlying)
+            day = new_day(listing, self._seed)
+            desk = _Desk(listing, day, maker, self._turn, underlying)
             self._desks[key] = desk
+            if maker is not None and underlying is not None:
+                maker.move_to(self._value(desk))
             if maker is not None:
                 self._place_quotes(desk, maker.quotes())
             self._mark(desk)
@@ -1157,11 +1188,26 @@ class Market:
             if best is not None:
                 executions = desk.book.execute(side, best.price, quantity)
                 self._settle(desk, None, executions)
-        maker.walk()
+        if desk.underlying is None:
+            maker.walk()
+        else:
+            maker.move_to(self._value(desk) + desk.basis)
         self._pull_quotes(desk)
         self._place_quotes(desk, maker.quotes())
         self._follow_up(desk)
         self._mark(desk)
+
+    def _value(self, desk: _Desk) -> float:
+        """What a derivative is worth by the present price of its underlying, whose makers are kept
+        awake by the question."""
+        listing, underlying = desk.listing, desk.underlying
+        if underlying is None:
+            return desk.day.last_price
+        turn, spot = self._spots.get(listing.underlying, (-1, 0.0))
+        if turn != self._turn:
+            spot = underlying.spot(lambda member: self._desk(member).day.last_price)
+            self._spots[listing.underlying] = self._turn, spot
+        return fair_value(listing, spot, self.now_ns)
 
     def _pull_quotes(self, desk: _Desk) -> None:
         for quote in desk.quotes:
@@ -1272,6 +1318,7 @@ def _desk_state(desk: _Desk) -> DeskState:
             for entry in (*book.bids.entries(), *book.asks.entries())
         ],
         desk.maker.snapshot() if desk.maker else None,
+        desk.basis,
     )
 
 

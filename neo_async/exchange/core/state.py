@@ -42,6 +42,7 @@ class DeskState(msgspec.Struct, frozen=True, array_like=True):
     resting: list[RestingState]
     """In order of priority on each side."""
     maker: MakerState | None
+    basis: float
 
 
 class WorkingState(msgspec.Struct, frozen=True, array_like=True):
@@ -83,3 +84,4 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     legs: list[Legs]
     desks: list[DeskState]
     awake: list[tuple[Segment, str]]
+    spots: dict[str, tuple[int, float]]

@@ -45,6 +45,9 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     strike: int = 0
     option_type: str = ""
     """`CE`, `PE`, or empty."""
+    underlying: str = ""
+    """`nse_cm|26000`, of a derivative whose makers quote around its value: the share or the index
+    that this value follows. Empty: the price walks by itself."""
 
     @property
     def is_option(self) -> bool:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from datetime import date
+
 from hypothesis import given
 from hypothesis import strategies as st
 from trading import FUTURE, LISTINGS, SECOND, SHARE, START, UNTRADED_OPTION, buy, quiet_market, sell
 
 from neo_async.exchange.core.day import new_day
 from neo_async.exchange.core.indices import INDICES, IndexBoard
-from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.makers import QUANTUM_NS
 from neo_async.exchange.core.market import IDLE, Market
 from neo_async.model.enums import Segment
@@ -15,9 +17,11 @@ trades = st.lists(
     st.tuples(st.integers(3600, 4400).map(lambda ticks: 5 * ticks), st.integers(1, 100)), min_size=1
 )
 
+LISTED = default_listings(date(2026, 11, 23))
+
 
 def default_market(*, makers: bool = False) -> Market:
-    return Market(DEFAULT_LISTINGS, seed=1, now_ns=START, makers=makers)
+    return Market(LISTED, seed=1, now_ns=START, makers=makers)
 
 
 # --- figures of the day ---------------------------------------------------------------------------
@@ -169,7 +173,7 @@ def test_an_index_opens_where_its_members_did() -> None:
 
 
 def test_members_that_are_not_listed_are_left_out_and_without_any_there_is_no_index() -> None:
-    some = [listing for listing in DEFAULT_LISTINGS if listing.symbol in ("TCS-EQ", "SBIN-EQ")]
+    some = [listing for listing in LISTED if listing.symbol in ("TCS-EQ", "SBIN-EQ")]
     board = IndexBoard(Market(some, seed=1, now_ns=START, makers=False))
     nifty = board.find("nse_cm", "26000")
     assert nifty is not None

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+from datetime import date
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trading import CASH, LISTINGS, SECOND, SHARE, START, buy, sell
 
-from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.makers import MarketMaker
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Event, Printed
 from neo_async.model.enums import OrderStatus, OrderType, Side
 
+LISTED = default_listings(date(2026, 11, 23))
+
 NARROW = msgspec.structs.replace(SHARE, lower_band=199_90, upper_band=200_10)
 
 
-listings = st.just(NARROW) | st.sampled_from(DEFAULT_LISTINGS)
+listings = st.just(NARROW) | st.sampled_from(LISTED)
 
 
 @given(st.integers(), listings, st.integers(20, 150))

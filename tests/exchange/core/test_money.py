@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import date
 
 import pytest
 from hypothesis import given, settings
@@ -23,11 +24,12 @@ from trading import (
     sell,
 )
 
-from neo_async.exchange.core.listings import DEFAULT_LISTINGS, bands
+from neo_async.exchange.core.listings import bands, default_listings
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Holding, NewOrder, Refusal
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 
+LISTED = default_listings(date(2026, 11, 23))
 CNC = {"product": Product.CNC}
 
 
@@ -333,9 +335,9 @@ def test_the_same_seed_and_commands_give_the_same_market(steps, seed):
 
 
 def test_the_default_listings_are_distinct_and_consistent():
-    assert len({(x.segment, x.token) for x in DEFAULT_LISTINGS}) == len(DEFAULT_LISTINGS) > 50
-    assert len({(x.segment, x.symbol) for x in DEFAULT_LISTINGS}) == len(DEFAULT_LISTINGS)
-    for listing in DEFAULT_LISTINGS:
+    assert len({(x.segment, x.token) for x in LISTED}) == len(LISTED) > 50
+    assert len({(x.segment, x.symbol) for x in LISTED}) == len(LISTED)
+    for listing in LISTED:
         assert listing.lower_band < listing.base_price < listing.upper_band
         prices_on_tick = (listing.base_price, listing.lower_band, listing.upper_band)
         assert all(price % listing.tick == 0 for price in prices_on_tick), listing.symbol
@@ -345,7 +347,7 @@ def test_the_default_listings_are_distinct_and_consistent():
 
 
 def test_well_known_instruments_are_listed():
-    tokens = {x.symbol: x.token for x in DEFAULT_LISTINGS if x.segment is Segment.NSE_CM}
+    tokens = {x.symbol: x.token for x in LISTED if x.segment is Segment.NSE_CM}
     wanted = ("ITBEES-EQ", "TCS-EQ", "RELIANCE-EQ", "HDFCBANK-EQ", "IDEA-EQ")
     assert [tokens[symbol] for symbol in wanted] == ["19084", "11536", "2885", "1333", "14366"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from trading import (
     FUTURE,
@@ -16,11 +18,12 @@ from trading import (
     sell,
 )
 
-from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Refusal
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
 
+LISTED = default_listings(date(2026, 11, 23))
 FUT = {"segment": Segment.NSE_FO, "symbol": FUTURE.symbol, "product": Product.NRML}
 SL = {"order_type": OrderType.SL}
 
@@ -60,7 +63,7 @@ def test_malformed_orders_are_refused_and_leave_no_trace(order, code, text):
 
 
 def test_commodities_know_no_ioc():
-    market = Market(DEFAULT_LISTINGS, seed=1, now_ns=START)
+    market = Market(LISTED, seed=1, now_ns=START)
     market.open_account("ann", cash=0)
     crude = {"segment": Segment.MCX_FO, "symbol": "CRUDEOIL26DECFUT", "product": Product.NRML}
     with pytest.raises(Refusal) as refused:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from datetime import date
 from pathlib import Path
 
 import aiohttp
@@ -11,7 +12,7 @@ import trustme
 from door import START, Caller, Clock, trading
 
 from neo_async.exchange import Exchange, FeedSettings
-from neo_async.exchange.core.listings import DEFAULT_LISTINGS
+from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.server.market_feed import BUDGET
 from neo_async.model.enums import Level, Segment, Side
 from neo_async.model.ticks import (
@@ -26,6 +27,9 @@ from neo_async.model.ticks import (
 from neo_async.wire.feed import EXCHANGE_IDS, Stream
 
 from .listening import ITBEES, RELIANCE, TCS, market_reader, order_reader, put, trade
+
+LISTED = default_listings(date(2026, 11, 23))
+NIFTY_FUTURE = next(listing for listing in LISTED if listing.symbol == "NIFTY26DECFUT")
 
 NIFTY, BANK, SENSEX = "nse_cm|Nifty 50", "nse_cm|Nifty Bank", "bse_cm|SENSEX"
 AT_ONCE = FeedSettings(interval=0)
@@ -143,7 +147,7 @@ async def test_depth_has_five_rows_a_side_and_full_depth_up_to_twenty() -> None:
 
 async def test_derivatives_have_an_open_interest_in_whole_lots() -> None:
     async with trading() as caller, market_reader(caller) as reader:
-        (tick,) = await reader.subscribe(Stream.SCRIP, "nse_fo|53001")
+        (tick,) = await reader.subscribe(Stream.SCRIP, f"nse_fo|{NIFTY_FUTURE.token}")
         assert isinstance(tick, ScripTick)
         assert tick.open_interest > 0
         assert tick.open_interest % tick.lot_size == 0
@@ -295,7 +299,7 @@ async def test_market_status_is_told_at_once_and_when_it_changes() -> None:
         await reader.send({"event": "subscribeExchange"})
         statuses = await reader.ticks()
         assert {status.instrument for status in statuses} == {
-            listing.segment.value for listing in DEFAULT_LISTINGS
+            listing.segment.value for listing in LISTED
         }
         assert all(
             isinstance(status, MarketStatus) and (status.code, status.text) == (1, "OPEN")
@@ -365,7 +369,7 @@ async def test_all_subscribers_share_one_packet() -> None:
 
 async def test_many_changes_come_in_one_message() -> None:
     async with trading(makers=True) as caller, market_reader(caller) as reader:
-        texts = [f"{each.segment.value}|{each.token}" for each in DEFAULT_LISTINGS]
+        texts = [f"{each.segment.value}|{each.token}" for each in LISTED]
         await reader.ask("subscribe", Stream.DEPTH, *texts)
         first: list[str] = []
         while len(first) < len(texts):

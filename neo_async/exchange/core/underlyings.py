@@ -1,0 +1,54 @@
+"""What derivatives are derived from: a share, or an index as a basket of shares.
+
+An index moves as its members do, weighted, from its previous close; members that are not listed
+are left out and the others weigh more. A share is a basket of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from neo_async.exchange.core.indices import INDICES
+from neo_async.exchange.core.types import Listing
+from neo_async.model.enums import Segment
+
+
+class Underlying:
+    def __init__(self, close: int, members: dict[Listing, int]) -> None:
+        self.members = tuple(members)
+        self._close = close
+        self._shares = [
+            (listing, weight / listing.base_price / sum(members.values()))
+            for listing, weight in members.items()
+        ]
+
+    def spot(self, price_of: Callable[[Listing], int]) -> float:
+        """In paise, or hundredths of a point."""
+        return self._close * sum(share * price_of(listing) for listing, share in self._shares)
+
+
+def underlyings(listings: Iterable[Listing]) -> dict[str, Underlying]:
+    """Of the derivatives among the listings, by `nse_cm|26000`; without those that nobody here
+    lets move."""
+    listings = list(listings)
+    wanted = {listing.underlying for listing in listings if listing.underlying}
+    if not wanted:
+        return {}
+    by_symbol = {(listing.segment, listing.symbol): listing for listing in listings}
+    found = {}
+    for listing in listings:
+        name = _name(listing.segment, listing.token)
+        if name in wanted and listing.base_price:
+            found[name] = Underlying(listing.base_price, {listing: 1})
+    for index in INDICES:
+        name = _name(index.segment, index.token)
+        if name in wanted:
+            listed = {by_symbol.get((index.segment, symbol)): w for symbol, w in index.weights}
+            members = {member: w for member, w in listed.items() if member and member.base_price}
+            if members:
+                found[name] = Underlying(index.close, members)
+    return found
+
+
+def _name(segment: Segment, token: str) -> str:
+    return f"{segment.value}|{token}"
