@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -14,6 +15,7 @@ from neo_async.errors import UsageError
 
 PRODUCTION_LOGIN: Final = "https://mis.kotaksecurities.com"
 
+_KEY = re.compile(r"[!-~]+")
 _MOBILE = re.compile(r"\+91[0-9]{10}")
 _MPIN = re.compile(r"[0-9]{6}")
 
@@ -35,6 +37,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.consumer_key:
             raise UsageError("consumer_key is empty: copy the access token of the API dashboard")
+        if not _KEY.fullmatch(self.consumer_key):
+            raise UsageError("consumer_key holds blanks, line ends or letters beyond ASCII")
         if not _MOBILE.fullmatch(self.mobile_number):
             raise UsageError("mobile_number must be +91 and ten digits")
         if not self.ucc:
@@ -90,6 +94,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
             url = getattr(self, name)
             if url and not url.startswith(schemes):
                 raise UsageError(f"{name}={url!r}: must start with {' or '.join(schemes)}")
+            if url and not _is_address(url):
+                raise UsageError(f"{name}={url!r}: holds no host, or one or a port that cannot be")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Endpoints:
@@ -184,6 +190,14 @@ def cache_directory() -> Path:
     """`$XDG_CACHE_HOME/neo_async`, by default `~/.cache/neo_async`."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "neo_async"
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", parts.netloc)
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        return False
 
 
 def _check_positive(times: msgspec.Struct) -> None:

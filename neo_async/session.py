@@ -11,6 +11,7 @@ import base64
 import binascii
 import contextlib
 import logging
+import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -52,6 +53,7 @@ T = TypeVar("T")
 
 FIN_KEY = "neotradeapi"
 TOTP_STEP = 30
+_CODE = re.compile(r"[0-9]{6}")
 DEFAULT_FEED = "wss://sfeed.kotaksecurities.com/apifeed"
 
 
@@ -284,6 +286,8 @@ class SessionManager:
 
     async def _first_step(self, totp: str | None) -> LoginAnswer:
         code = await self._next_code() if totp is None else totp
+        if not _CODE.fullmatch(code):
+            raise UsageError("a TOTP code is six digits")
         if code == self._used_code:
             raise UsageError("this TOTP code was used already: wait for the next one")
         self._used_code = code
@@ -291,6 +295,9 @@ class SessionManager:
             mobileNumber=self._credentials.mobile_number, ucc=self._credentials.ucc, totp=code
         )
         answer = await self._login_call(LOGIN_PATH, form, {})
+        if answer.status == 404:  # whatever its body: this server is no broker
+            where = self._endpoints.login
+            raise LoginFailed(f"{where} knows no {LOGIN_PATH}: check the login URL", status=404)
         try:
             return read_login(answer)
         except (ServerError, RateLimited):
@@ -301,8 +308,8 @@ class SessionManager:
                 raise ClockSkew(skew, code=error.code, status=error.status) from error
             if "TOTP" in error.text.upper() or error.status == 401 or error.code == 401:
                 raise WrongTotp(
-                    f"{error.text.rstrip('.')}: check TOTP secret or code, UCC, mobile number and "
-                    "consumer key",
+                    f"{error.text.rstrip('.')}: check TOTP secret or code (each code works once), "
+                    "UCC, mobile number and consumer key",
                     code=error.code,
                     status=error.status,
                     body=error.body,

@@ -43,6 +43,9 @@ def test_every_missing_variable_is_named():
     ("field", "value", "message"),
     [
         ("consumer_key", "", "consumer_key is empty"),
+        ("consumer_key", "2c1f0f2e-key\n", "consumer_key holds blanks"),
+        ("consumer_key", "2c1f 0f2e", "consumer_key holds blanks"),
+        ("consumer_key", "schlüssel", "consumer_key holds blanks"),
         ("mobile_number", "9876543210", r"mobile_number must be \+91 and ten digits"),
         ("mobile_number", "+91987654321", "mobile_number must be"),
         ("mobile_number", "+919876543210\n", "mobile_number must be"),
@@ -70,6 +73,23 @@ def test_credentials_never_print():
 def test_an_endpoint_needs_a_scheme(field):
     with pytest.raises(UsageError, match=f"{field}='mis.kotaksecurities.com': must start with"):
         Endpoints(**{field: "mis.kotaksecurities.com"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://:80",
+        "http://a b",
+        "http://h:99999",
+        "http://h:0",
+        "http://h:x",
+        "http://[::1",
+    ],
+)
+def test_an_endpoint_is_an_address_that_can_be(url):
+    with pytest.raises(UsageError, match="login=.*: holds no host, or one or a port that cannot"):
+        Endpoints(login=url)
 
 
 def test_the_login_address_defaults_to_production():

@@ -207,6 +207,7 @@ FAILURES: list[tuple[str, Reply | Cut, type[NeoError], str]] = [
         LoginFailed,
         "Missing required field 'Ucc'",
     ),
+    (LOGIN, Reply("<h1>Not Found</h1>", 404, "text/html"), LoginFailed, "check the login URL"),
     (LOGIN, Reply({"message": "dependency down"}, 424), ServerError, "dependency down"),
     (LOGIN, Reply("<h1>Bad gateway</h1>", 502, "text/html"), ServerError, "HTTP 502"),
     (LOGIN, Reply("<h1>Maintenance</h1>", 200, "text/html"), ProtocolError, "not JSON"),
@@ -248,6 +249,14 @@ async def test_every_shape_of_a_refused_login_has_its_error(
         assert TOKEN not in str(caught.value)
         assert SID not in str(caught.value)
         assert "not logged in" in repr(neo)
+
+
+@pytest.mark.parametrize("code", ["12345", "1234567", "12345a", "123 456", ""])
+async def test_a_code_of_another_shape_is_not_sent(code: str) -> None:
+    async with exchange_of() as exchange:
+        with pytest.raises(UsageError, match="six digits"):
+            await client_of(exchange).login(totp=code)
+        assert await paths(exchange) == []
 
 
 async def test_an_unreachable_broker_is_not_sent() -> None:
