@@ -60,6 +60,16 @@ def exchange(
         float,
         typer.Option(metavar="X", min=0, help="Of the replay, 1 being its own; 0 does not wait."),
     ] = 1.0,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="FILE",
+            dir_okay=False,
+            help="Keep accounts, orders, holdings and candles in this file, and go on from it; "
+            "made when it is not there.",
+        ),
+    ] = None,
     orders_per_second: Annotated[
         int, typer.Option(metavar="N", help="Orders allowed in any second.")
     ] = 10,
@@ -92,6 +102,7 @@ def exchange(
                 limits=limits,
                 replay=replay,
                 speed=speed,
+                state=state,
                 tls_directory=Path(directory) if tls else None,
                 env=env,
             )
@@ -107,6 +118,7 @@ async def _serve(
     limits: RateLimits,
     replay: Path | None,
     speed: float,
+    state: Path | None,
     tls_directory: Path | None,
     env: bool,
 ) -> None:
@@ -124,6 +136,7 @@ async def _serve(
         limits=limits,
         replay=replay,
         speed=speed,
+        state=state,
     )
     interrupted = _on_interruption()
     try:

@@ -28,7 +28,7 @@ from neo_async.config import Credentials, Endpoints, RateLimits
 from neo_async.errors import UsageError
 from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Holding, Refusal
+from neo_async.exchange.core.types import Holding, Refusal, Rules
 from neo_async.exchange.server.accounts import make_accounts
 from neo_async.exchange.server.admin import Admin, Request
 from neo_async.exchange.server.broker import Broker, Call
@@ -37,10 +37,12 @@ from neo_async.exchange.server.feeds import MARKET_PATH, ORDER_PATH, FeedName, F
 from neo_async.exchange.server.files import Catalogue, catalogue_of_files, catalogue_of_listings
 from neo_async.exchange.server.logins import LoginDesk
 from neo_async.exchange.server.market_data import MarketData
+from neo_async.exchange.server.memory import Memory, Recalled
 from neo_async.exchange.server.recorded import NOTHING, Recorded, relisted, survey
 from neo_async.exchange.server.replay import Replay, checked_speed
 from neo_async.exchange.server.replies import Reply
 from neo_async.exchange.server.requests import read_price
+from neo_async.exchange.server.store import Beginning, Store
 from neo_async.exchange.server.throttle import Throttle
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import Segment
@@ -81,6 +83,8 @@ class Exchange:
         feeds: FeedSettings = FeedSettings(),  # noqa: B008 - frozen
         replay: Path | None = None,
         speed: float = 1.0,
+        state: Path | None = None,
+        rules: Rules = Rules(),  # noqa: B008 - frozen
     ) -> None:
         """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
         trust then (`server.tls.self_signed` makes both). `scripmaster` names the broker's own
@@ -92,9 +96,18 @@ class Exchange:
         `speed` times its own pace (0: as fast as subscribers read), to those who subscribe what is
         in it at the level it was recorded at. The prices of its instruments are then the
         recording's, and orders meet the recorded quotes; other instruments trade as ever.
+
+        `state` is a file that keeps accounts, orders, positions, holdings and candles: the exchange
+        may be killed at any moment, and goes on where it was when it is opened with that file
+        again. It is made when it is not there. Cash and instruments stay as they were then; seed
+        and makers must. Logins end with the process.
+
+        `rules` chooses between the market's habits of today and those of the older API.
         """
         if ca_file and tls is None:
             raise UsageError(f"ca_file={str(ca_file)!r} without tls: there is nothing to trust")
+        if state is not None and replay is not None:
+            raise UsageError("state with replay: what a recording moves is not kept; use one")
         self._seed = seed
         self._host = host
         self._port = port
@@ -108,6 +121,8 @@ class Exchange:
         self._feed_settings = feeds
         self._replay_path = replay
         self._speed = checked_speed(speed)
+        self._state = state
+        self._rules = rules
         self._accounts = make_accounts(seed)
         self._date = (0, "")
         self._parts: _Parts | None = None
@@ -119,12 +134,17 @@ class Exchange:
         recorded = NOTHING
         if self._replay_path is not None:
             recorded = await asyncio.to_thread(survey, self._replay_path)
-        catalogue = await self._load_catalogue(recorded)
         async with contextlib.AsyncExitStack() as stack:
+            memory, beginning = await self._open_memory(stack)
+            catalogue = await self._load_catalogue(recorded, beginning)
             # Bound before anything is built: the addresses that callers get name the port.
             listener = stack.enter_context(_listen(self._host, self._port))
             stack.callback(self._forget)
-            self._parts = self._build(catalogue, recorded, listener.getsockname()[1])
+            recalled = None
+            if memory is not None and beginning is not None:
+                recalled = await asyncio.to_thread(memory.recall, beginning, self._rules)
+            port = listener.getsockname()[1]
+            self._parts = self._build(catalogue, recorded, memory, recalled, port)
             server = web.Server(self._handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_TIMEOUT)
             await runner.setup()
@@ -295,20 +315,59 @@ class Exchange:
 
     # --- construction -------------------------------------------------------------------------
 
-    async def _load_catalogue(self, recorded: Recorded) -> Catalogue:
+    async def _open_memory(
+        self, stack: contextlib.AsyncExitStack
+    ) -> tuple[Memory | None, Beginning | None]:
+        """The state file, if there is to be one, and what the market in it began with."""
+        if self._state is None:
+            return None, None
+        store = await asyncio.to_thread(Store, self._state)
+        memory = Memory(store)
+        stack.callback(memory.close)
+        beginning = store.beginning()
+        if beginning is not None:
+            for name, wanted in (("seed", self._seed), ("makers", self._makers)):
+                began = getattr(beginning, name)
+                if wanted != began:
+                    raise UsageError(
+                        f"state file {self._state}: was begun with {name}={began}, not {wanted}; "
+                        "go on with that, or name a file that is not there yet"
+                    )
+        return memory, beginning
+
+    async def _load_catalogue(self, recorded: Recorded, beginning: Beginning | None) -> Catalogue:
         today = (datetime.fromtimestamp(self._clock(), UTC) + _IST).date()
         if not self._scripmaster:
+            if beginning is not None:
+                return catalogue_of_listings(beginning.listings)
             return catalogue_of_listings(relisted(default_listings(today), recorded))
         catalogue = await asyncio.to_thread(catalogue_of_files, self._scripmaster, today)
         listings = relisted(catalogue.listings, recorded)
+        if beginning is not None and listings != beginning.listings:
+            raise UsageError(
+                f"state file {self._state}: was begun with other instruments; go on with the same "
+                "scrip master files, or name a file that is not there yet"
+            )
         return msgspec.structs.replace(catalogue, listings=listings)
 
-    def _build(self, catalogue: Catalogue, recorded: Recorded, port: int) -> _Parts:
+    def _build(
+        self,
+        catalogue: Catalogue,
+        recorded: Recorded,
+        memory: Memory | None,
+        recalled: Recalled | None,
+        port: int,
+    ) -> _Parts:
         scheme = "https" if self._tls else "http"
         root_url = f"{scheme}://{_reachable(self._host)}:{port}"
         feed_url, realtime_url = f"{root_url}{MARKET_PATH}", f"{root_url}{ORDER_PATH}"
         replayed = recorded.listed(catalogue.listings)
-        venue = Venue(lambda now_ns: self._build_market(catalogue, replayed, now_ns), self._clock)
+        venue = Venue(
+            lambda now_ns: self._build_market(catalogue, replayed, now_ns),
+            self._clock,
+            memory,
+            recalled,
+        )
         desk = LoginDesk(
             self._accounts,
             base_url=f"{root_url}{_BASE_PATH}",
@@ -343,6 +402,7 @@ class Exchange:
             now_ns=now_ns,
             makers=self._makers,
             unmade=replayed,
+            rules=self._rules,
         )
         first, *others = self._accounts
         market.open_account(first.ucc, cash=self._cash, holdings=_stock(market))
@@ -379,6 +439,7 @@ class Exchange:
         else:
             parts.admin.requests.append(Request(call.time, call.method, call.path))
             reply = parts.broker.answer(call)
+        await parts.venue.durable()
         parts.feeds.notice_soon()
         return self._response(reply, call.time)
 

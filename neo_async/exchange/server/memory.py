@@ -158,6 +158,7 @@ class Memory:
         self._interval = max(_INTERVAL, _SHARE * (self._compacted_at - started))
 
     def close(self) -> None:
-        with suppress(sqlite3.Error):
-            self.flush(something_happened=True)
+        if self._market is not None:
+            with suppress(sqlite3.Error):
+                self.flush(something_happened=True)
         self._store.close()

@@ -178,7 +178,7 @@ class OrderFeed:
         ucc = login.account.ucc
         # Taken now, so that nothing older than what `show` tells comes after it.
         market = self._venue.now()
-        self.tell(market.take_events())
+        self.tell(self._venue.take_events())
         line.login = login
         line.show(
             [(order, order.history[-1]) for order in reversed(market.orders(ucc))],

@@ -33,6 +33,8 @@ _TABLES: Final = (
 )
 T = TypeVar("T")
 
+_PATIENCE: Final = 1.0
+"""Seconds to wait for a process that still has the file open."""
 _PORTION: Final = 1_000
 """Rows read at once."""
 
@@ -54,7 +56,9 @@ class Store:
         """Open or create the file. Raises UsageError when it cannot be ours."""
         self.path = path
         # Opened by a thread, used by the loop's: never by two at a time.
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._database = sqlite3.connect(
+            path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        )
         try:
             # Nobody else may have it open; that spares us the shared memory of WAL, too.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -1,0 +1,416 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from door import START, Caller, Clock, order, trading
+from serving import Process, exchange_process
+
+from neo_async.config import Credentials
+from neo_async.errors import UsageError
+from neo_async.exchange import Exchange
+
+CANDLES = "/market-data/1.0/historical/details"
+TODAY = date(2026, 11, 23)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+async def everything(caller: Caller) -> dict[str, Any]:
+    """Whatever an account can learn of its own business and of the market's past."""
+    told: dict[str, Any] = {"ledger": (await caller.admin("GET", "ledger")).json()}
+    for path in (
+        "/quick/user/orders",
+        "/quick/user/trades",
+        "/quick/user/positions",
+        "/portfolio/v1/holdings",
+    ):
+        told[path] = (await caller.get(path)).json()
+    limits = (await caller.post("/quick/user/limits", {})).json()
+    told["limits"] = limits | {"TimeStamp": ""}
+    for number in [entry["number"] for entry in told["ledger"]][:5]:
+        told[number] = (await caller.post("/quick/order/history", {"nOrdNo": number})).json()
+    for interval in ("1min", "D"):
+        candles = await caller.request(
+            "GET",
+            f"{caller.exchange.base_url}{CANDLES}",
+            params={
+                "neosymbol": "nse_cm|19084",
+                "fromdate": "2026-11-19",
+                "todate": TODAY.isoformat(),
+                "interval": interval,
+            },
+            headers={"Authorization": caller.credentials.consumer_key},
+        )
+        told[interval] = candles.json()["data"]["candles"]
+    return told
+
+
+async def do_some_business(caller: Caller, rng: random.Random, count: int = 40) -> None:
+    """Orders of many kinds, some changed or cancelled, while time passes."""
+    numbers: list[str] = []
+    for _ in range(count):
+        caller.clock.now += rng.random() * 0.7
+        price = f"{39.40 + rng.randrange(-15, 16) / 100:.2f}"
+        match rng.randrange(8):
+            case 0 if numbers:
+                number = rng.choice(numbers)
+                await caller.post("/quick/order/cancel", {"on": number, "am": "NO"})
+            case 1 if numbers:
+                change = {"no": rng.choice(numbers), "pr": price, "pt": "L", "qt": "20"}
+                await caller.post("/quick/order/vr/modify", change)
+            case 2:
+                await caller.placed(pt="MKT", pr="0", tt="S", pc="MIS")
+            case 3:
+                numbers.append(await caller.placed(pt="SL", tp=price, pr="39.90", pc="MIS"))
+            case 4:
+                numbers.append(await caller.placed(am="YES", pr=price))
+            case _:
+                side = rng.choice("BS")
+                quantity = str(rng.randrange(1, 5_000))
+                numbers.append(await caller.placed(pr=price, tt=side, qt=quantity, pc="MIS"))
+
+
+# --- going on -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_an_exchange_goes_on_where_it_was(file: Path, seed: int) -> None:
+    """Whatever had been done, and however often it is closed and opened in between."""
+    rng = random.Random(seed)
+    now = START
+    before: dict[str, Any] = {}
+    for _ in range(3):
+        async with trading(state=file, makers=True, clock=Clock(now)) as caller:
+            if before:
+                assert await everything(caller) == before
+            await do_some_business(caller, rng)
+            before = await everything(caller)
+            now = caller.clock.now
+
+
+async def test_what_happens_next_is_as_if_it_had_never_been_closed(file: Path) -> None:
+    async with trading(makers=True) as caller:
+        rng = random.Random(1)
+        await do_some_business(caller, rng)
+        await do_some_business(caller, rng)
+        expected = await everything(caller)
+    rng = random.Random(1)
+    async with trading(state=file, makers=True) as caller:
+        await do_some_business(caller, rng)
+        now = caller.clock.now
+    async with trading(state=file, makers=True, clock=Clock(now)) as caller:
+        await do_some_business(caller, rng)
+        assert await everything(caller) == expected
+
+
+async def test_a_tag_stays_taken(file: Path) -> None:
+    async with trading(state=file) as caller:
+        await caller.placed(ig="once")
+    async with trading(state=file) as caller:
+        assert (await caller.place(ig="once")).json()["stCode"] == 32
+        (entry,) = (await caller.admin("GET", "ledger")).json()
+        assert entry["arrivals"] == 2
+    async with trading(state=file) as caller:
+        (entry,) = (await caller.admin("GET", "ledger")).json()
+        assert entry["arrivals"] == 2
+
+
+async def test_logins_end_with_the_process(file: Path) -> None:
+    async with trading(state=file) as caller:
+        pair = caller.pair
+    async with trading(state=file) as caller:
+        assert (await caller.get("/quick/user/orders", **pair)).json()["stCode"] == 1003
+
+
+async def test_a_reset_starts_the_file_over(file: Path) -> None:
+    async with trading(state=file) as caller:
+        await caller.placed(ig="before")
+        await caller.admin("POST", "reset")
+        number = await caller.placed(ig="after")
+    async with trading(state=file) as caller:
+        entries = (await caller.admin("GET", "ledger")).json()
+        assert [(entry["number"], entry["client_tag"]) for entry in entries] == [(number, "after")]
+
+
+async def test_yesterdays_trades_are_candles_of_yesterday(file: Path) -> None:
+    price = {"segment": "nse_cm", "token": "19084", "price": "39.5"}
+    async with trading(state=file) as caller:
+        await caller.admin("POST", "price", json=price)
+        await caller.admin("POST", "price", json=price | {"price": "39.7"})
+        before = await everything(caller)
+    # Opened and closed once more, so that they have been moved out of the journal.
+    async with trading(state=file):
+        pass
+    async with trading(state=file, clock=Clock(START + 86_400)) as caller:
+        told = await everything(caller)
+        assert told["1min"] == before["1min"]
+        assert told["D"][-1] == ["2026-11-23T00:00:00+0530", 39.5, 39.7, 39.5, 39.7, 0, 0]
+        assert told["D"][:-1] == before["D"][:-1]
+        assert len(told["D"]) == 3
+
+
+async def test_cash_stays_as_it_was_begun_with(file: Path) -> None:
+    async with trading(state=file, cash="5000.00") as caller:
+        expected = (await caller.post("/quick/user/limits", {})).json()["Net"]
+        assert expected == "5000.00"
+    async with trading(state=file, cash="7000.00") as caller:
+        assert (await caller.post("/quick/user/limits", {})).json()["Net"] == expected
+
+
+# --- files as a dead process leaves them ----------------------------------------------------------
+
+
+def left_behind(file: Path, number: int) -> Path:
+    """A copy as it would be if the process died now."""
+    copy = file.with_name(f"copy{number}.db")
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{file}{suffix}", f"{copy}{suffix}")
+    return copy
+
+
+async def test_at_any_moment_the_file_holds_what_anybody_has_been_told(file: Path) -> None:
+    rng = random.Random(5)
+    told: list[tuple[Path, float, dict[str, Any]]] = []
+    async with trading(state=file, makers=True) as caller:
+        for number in range(12):
+            await do_some_business(caller, rng, 5)
+            told.append((left_behind(file, number), caller.clock.now, await everything(caller)))
+    for copy, now, before in told:
+        async with trading(state=copy, makers=True, clock=Clock(now)) as caller:
+            assert await everything(caller) == before
+
+
+async def test_what_only_time_has_brought_is_kept_too(file: Path) -> None:
+    """Fills by market makers happen without a command, and long pauses skip their turns."""
+    async with trading(state=file, makers=True) as caller:
+        for price in ("39.37", "39.38", "39.39"):
+            await caller.placed(pr=price, qt="5000", pc="MIS")
+        for _ in range(400):
+            caller.clock.now += 0.25
+            ledger = (await caller.admin("GET", "ledger")).json()
+            if all(entry["state"] == "complete" for entry in ledger):
+                break
+        assert ledger[-1]["state"] == "complete"
+        copy = left_behind(file, 0)
+        later = caller.clock.now + 3600
+    async with trading(state=copy, makers=True, clock=Clock(later)) as caller:
+        told = (await caller.admin("GET", "ledger")).json()
+        assert [entry["fills"] for entry in told] == [entry["fills"] for entry in ledger]
+
+
+# --- files that will not do -----------------------------------------------------------------------
+
+
+async def test_a_file_serves_one_exchange_at_a_time(file: Path) -> None:
+    async with trading(state=file):
+        with pytest.raises(UsageError, match="database is locked"):
+            await Exchange(state=file, seed=7).__aenter__()
+    async with trading(state=file):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"seed": 8}, "seed=7, not 8"), ({"seed": 7, "makers": True}, "makers=False, not True")],
+)
+async def test_what_the_market_was_begun_with_must_stay(
+    file: Path, options: dict[str, Any], text: str
+) -> None:
+    async with trading(state=file):
+        pass
+    with pytest.raises(UsageError, match=text):
+        await Exchange(state=file, **options).__aenter__()
+
+
+def test_other_files_are_left_alone(file: Path) -> None:
+    file.write_bytes(b"no database, but something that was worth keeping" * 100)
+    content = file.read_bytes()
+    with pytest.raises(UsageError, match="file is not a database"):
+        asyncio.run(Exchange(state=file).__aenter__())
+    assert file.read_bytes() == content
+
+    file.unlink()
+    with sqlite3.connect(file) as database:
+        database.execute("CREATE TABLE mine (what TEXT)")
+    database.close()
+    content = file.read_bytes()
+    with pytest.raises(UsageError, match="something else"):
+        asyncio.run(Exchange(state=file).__aenter__())
+    assert file.read_bytes() == content
+
+
+async def test_a_file_of_another_version_is_refused(file: Path) -> None:
+    async with trading(state=file):
+        pass
+    with sqlite3.connect(file) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(UsageError, match="another version"):
+        await Exchange(state=file, seed=7, makers=False).__aenter__()
+
+
+def test_a_recording_cannot_be_kept(file: Path) -> None:
+    with pytest.raises(UsageError, match="state with replay"):
+        Exchange(state=file, replay=file)
+
+
+# --- a disk that is full --------------------------------------------------------------------------
+
+
+async def test_an_order_that_cannot_be_kept_is_not_accepted(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller gets a server error: whether it counts is open. It does once the disk has room."""
+    from neo_async.exchange.server.store import Store
+
+    async with trading(state=file) as caller:
+        await caller.placed(ig="one")
+        full = True
+        append = Store.append
+
+        def failing(self: Store, entries: Any) -> None:
+            if full:
+                raise sqlite3.OperationalError("database or disk is full")
+            append(self, entries)
+
+        monkeypatch.setattr(Store, "append", failing)
+        assert (await caller.place(ig="two")).status == 500
+        assert (await caller.get("/quick/user/orders")).status == 500
+        full = False
+        assert [row["GuiOrdId"] for row in await caller.book()] == ["two", "one"]
+        now = caller.clock.now
+    async with trading(state=file, clock=Clock(now)) as caller:
+        assert [row["GuiOrdId"] for row in await caller.book()] == ["two", "one"]
+
+
+# --- a process that is killed ---------------------------------------------------------------------
+
+
+class Witness:
+    """What clients have been told, and have not been told otherwise since."""
+
+    def __init__(self) -> None:
+        self.accepted: dict[str, str] = {}
+        """Number to tag."""
+        self.cancelled: set[str] = set()
+        self.ledger: list[dict[str, Any]] = []
+        """As last read."""
+
+    def check(self, ledger: list[dict[str, Any]]) -> None:
+        after = {entry["number"]: entry for entry in ledger}
+        for number, tag in self.accepted.items():
+            assert after[number]["client_tag"] == tag
+        for number in self.cancelled:
+            assert after[number]["state"] in ("cancelled", "complete", "rejected")
+        # Nothing was accepted in between, only behind.
+        numbers = [entry["number"] for entry in self.ledger]
+        assert [entry["number"] for entry in ledger][: len(numbers)] == numbers
+        for before in self.ledger:
+            check_later(before, after[before["number"]])
+
+
+FINAL = ("complete", "cancelled", "rejected")
+FIXED = ("account", "client_tag", "symbol", "side", "product", "accepted_ns", "validity")
+
+
+def check_later(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Whether an order may have come from one state into the other."""
+    if before["state"] in FINAL:
+        assert after == before | {"arrivals": after["arrivals"]}
+        return
+    assert {name: after[name] for name in FIXED} == {name: before[name] for name in FIXED}
+    assert after["fills"][: len(before["fills"])] == before["fills"]
+    for name in ("filled_quantity", "cancelled_quantity", "modifications", "updated_ns"):
+        assert after[name] >= before[name]
+
+
+class Trader:
+    """Clients that trade with all their might until the exchange is gone."""
+
+    def __init__(self, process: Process, http: aiohttp.ClientSession, witness: Witness) -> None:
+        self.process = process
+        self.http = http
+        self.witness = witness
+        self.pair: dict[str, str] = {}
+
+    async def post(self, path: str, arguments: object) -> dict[str, Any]:
+        return await self.process.post(self.http, self.pair, path, arguments)
+
+    async def trade(self, name: str, rng: random.Random) -> None:
+        mine: list[str] = []
+        for count in range(1_000_000):
+            price = f"{39.40 + rng.randrange(-6, 7) / 100:.2f}"
+            draw = rng.random()
+            if mine and draw < 0.3:
+                number = rng.choice(mine)
+                if draw < 0.15:
+                    body = await self.post("/quick/order/cancel", {"on": number, "am": "NO"})
+                    if body["stat"] == "Ok":
+                        self.witness.cancelled.add(number)
+                else:
+                    change = {"no": number, "pr": price, "pt": "L", "qt": "4000"}
+                    await self.post("/quick/order/vr/modify", change)
+                continue
+            tag = f"{name}_{count}"
+            quantity = str(rng.randrange(1, 4_000))
+            form = order(
+                ig=tag, pr=price, qt=quantity, tt=rng.choice("BS"), pc=rng.choice(["MIS", "NRML"])
+            )
+            body = await self.post("/quick/order/rule/ms/place", form)
+            assert body["stat"] == "Ok", body
+            mine.append(body["nOrdNo"])
+            self.witness.accepted[body["nOrdNo"]] = tag
+
+    async def watch(self) -> None:
+        while True:
+            self.witness.ledger = await self.process.ledger(self.http)
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def _traders(process: Process, witness: Witness) -> AsyncIterator[Trader]:
+    async with aiohttp.ClientSession() as http:
+        trader = Trader(process, http, witness)
+        trader.pair = await process.log_in(http)
+        yield trader
+
+
+async def test_nothing_accepted_is_lost_when_the_process_is_killed(file: Path) -> None:
+    rng = random.Random(11)
+    witness = Witness()
+    credentials: list[Credentials] = []
+    for round_number in range(4):
+        async with exchange_process(file) as process, _traders(process, witness) as trader:
+            credentials.append(process.credentials)
+            witness.check(await process.ledger(trader.http))
+            work = [
+                asyncio.create_task(
+                    trader.trade(f"r{round_number}w{worker}", random.Random(rng.random()))
+                )
+                for worker in range(6)
+            ]
+            work.append(asyncio.create_task(trader.watch()))
+            await asyncio.sleep(rng.uniform(0.05, 0.5))
+            process.kill()
+            for task in work:
+                with suppress(aiohttp.ClientError, ConnectionError):
+                    await task
+    async with exchange_process(file) as process, aiohttp.ClientSession() as http:
+        ledger = await process.ledger(http)
+        witness.check(ledger)
+    assert len(witness.accepted) > 50
+    assert any(entry["fills"] for entry in ledger)
+    assert len(set(credentials)) == 1
