@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,8 @@ from neo_async.errors import NeoError, UsageError
 
 
 class _Commands(TyperGroup):
-    """Errors that this package raises on purpose are one line on stderr, never a traceback."""
+    """Errors that this package raises on purpose, and those of files, are one line on stderr,
+    never a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -21,6 +23,11 @@ class _Commands(TyperGroup):
         except NeoError as error:
             typer.echo(f"neo-async: {error}", err=True)
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # the reader has seen enough: typer leaves without a word
+            typer.echo(f"neo-async: {error}", err=True)
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(

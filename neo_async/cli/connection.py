@@ -14,7 +14,8 @@ import neo_async
 from neo_async.cli.stored_login import LoginFile, StoredLogin
 from neo_async.client import NeoClient
 from neo_async.config import Credentials, Endpoints, PoolLimits, cache_directory
-from neo_async.errors import TransportError, UsageError
+from neo_async.errors import TransportError, UsageError, WrongMpin
+from neo_async.model.session import Session
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Account:
                 yield neo
             finally:
                 if neo.session is not session:
-                    self._keep(neo)
+                    self._keep(neo.session)
         finally:
             await neo.logout()
 
@@ -77,12 +78,16 @@ class Account:
                 note = f"the present TOTP code is used up: waiting {wait:.0f} s for the next"
                 typer.echo(note, err=True)
                 await asyncio.sleep(wait)
-        await neo.login(totp)
-        self._keep(neo)
-
-    def _keep(self, neo: NeoClient) -> None:
         try:
-            self.file.save(StoredLogin(session=neo.session, made_at=time.time()))
+            await neo.login(totp)
+        except WrongMpin:
+            self._keep(None)  # the code was right, and is used up
+            raise
+        self._keep(neo.session)
+
+    def _keep(self, session: Session | None) -> None:
+        try:
+            self.file.save(StoredLogin(session=session, made_at=time.time()))
         except OSError as error:
             # The command itself can do without; the next one will have to log in.
             typer.echo(f"the login could not be stored in {self.file.path}: {error}", err=True)

@@ -27,7 +27,7 @@ _TOTP_STEP = 30
 
 class StoredLogin(msgspec.Struct, frozen=True, kw_only=True):
     session: Session | None
-    """None after logging out."""
+    """None after logging out, or when the MPIN was wrong."""
     made_at: float
     """Unix seconds of the login: a TOTP code of that step has been used."""
 

@@ -56,6 +56,37 @@ def test_logging_out_leaves_no_session_behind(
     assert json.loads(file.read_bytes())["session"] is None
 
 
+def test_a_cache_that_cannot_be_written_is_one_line(
+    exchange: Exchange, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
+    outcome = invoke("login")
+    assert outcome.exit_code == 0
+    assert "the login could not be stored in /dev/null/neo_async" in outcome.everything
+    outcome = invoke("logout")
+    assert outcome.exit_code == 1
+    assert outcome.everything.startswith("neo-async: [Errno 20] Not a directory")
+
+
+def test_a_code_that_a_wrong_mpin_used_up_is_not_tried_again(
+    exchange: Exchange, cache: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEO_MPIN", "000000")
+    assert "Invalid MPIN" in invoke("login").everything
+    waits: list[float] = []
+
+    async def no_wait(seconds: float) -> None:
+        waits.append(seconds)
+        exchange._open.desk._used_steps[exchange.credentials.ucc].clear()  # as if it had passed
+
+    monkeypatch.setenv("NEO_MPIN", exchange.credentials.mpin)
+    monkeypatch.setattr("neo_async.cli.connection.asyncio.sleep", no_wait)
+    outcome = invoke("login")
+    assert outcome.exit_code == 0
+    assert "the present TOTP code is used up" in outcome.everything
+    assert 0 < waits[0] <= 30
+
+
 def test_a_login_without_a_secret_needs_a_code(
     exchange: Exchange, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,11 @@
-"""The command as a whole: help, version, and what it costs those who do not use it."""
+"""The command as a whole: help, version, its surroundings, and what it costs others."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,23 @@ def test_python_m_neo_async_is_the_command() -> None:
         [sys.executable, "-m", "neo_async", "--version"], capture_output=True, text=True, check=True
     )
     assert run.stdout == f"{neo_async.__version__}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "neo_async", "exchange"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert run.returncode == 1
+    assert run.stderr == "neo-async: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_closed_streams_do_no_harm() -> None:
+    command = f"{sys.executable} -m neo_async demo --json <&- >&- 2>&-"
+    assert subprocess.run(command, shell=True, check=False).returncode == 0
