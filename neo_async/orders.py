@@ -292,7 +292,7 @@ class Orders:
                 "slice",
                 True,
                 f"the freeze quantity of {request.symbol} is not known: await "
-                f"instruments.load({form.es!r}) first",
+                f"instruments.load({str(form.es)!r}) first",
             )
         self._check(request, form, instrument, is_sliced=True)
         return [

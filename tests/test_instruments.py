@@ -9,24 +9,35 @@ import os
 import time
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
+from clients import client_of, exchange_of
 from conftest import SHARED
 from far_ends import CREDENTIALS
+from virtual_time import now
 
 from neo_async import (
     Endpoints,
+    InvalidOrder,
     NeoClient,
     NotSent,
+    Order,
+    OrderRequest,
+    OrderType,
+    Product,
     ProtocolError,
     Rejected,
     Segment,
     ServerError,
+    Side,
     UsageError,
 )
+from neo_async.exchange import Exchange
 from neo_async.instruments import Instruments
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import write_scripmaster
@@ -539,3 +550,129 @@ async def test_the_brokers_own_file_loads_and_is_searched(tmp_path: Path) -> Non
                 assert itbees in instruments.search("nip ind etf")
                 assert instruments.by_token(Segment.NSE_CM, "19084") is itbees
         assert len(server.paths) == 2
+
+
+# --- orders ---------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def trading(directory: Path) -> AsyncIterator[tuple[NeoClient, Exchange, Instrument]]:
+    """A client with the exchange's derivatives loaded, and a future to trade."""
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange, instruments_directory=directory) as neo,
+    ):
+        await neo.instruments.load(Segment.NSE_FO)
+        future = neo.instruments.search("NIFTY", kind="FUT")[0]
+        assert future.freeze_quantity is not None
+        yield neo, exchange, future
+
+
+def terms(future: Instrument, **changes: Any) -> dict[str, Any]:
+    """An order of one lot at the lower band: it rests, and needs little margin."""
+    return {
+        "segment": future.segment,
+        "symbol": future.symbol,
+        "side": Side.BUY,
+        "quantity": future.lot_size,
+        "product": Product.NRML,
+        "price": future.lower_band,
+        **changes,
+    }
+
+
+async def test_what_the_file_forbids_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
+    async with trading(tmp_path) as (neo, exchange, future):
+        lower, upper = Decimal(str(future.lower_band)), Decimal(str(future.upper_band))
+        tick = Decimal(str(future.tick_size))
+        wrong: list[tuple[str, dict[str, Any]]] = [
+            ("price", {"price": lower + tick / 2}),
+            ("price", {"price": lower - tick}),
+            ("price", {"price": upper + tick}),
+            ("quantity", {"quantity": future.lot_size - 1}),
+            ("quantity", {"quantity": (future.freeze_quantity or 0) + future.lot_size}),
+            ("trigger", {"order_type": OrderType.SL, "price": upper, "trigger": upper - tick / 2}),
+        ]
+        for field, change in wrong:
+            with pytest.raises(InvalidOrder) as caught:
+                await neo.orders.place(**terms(future, **change))
+            assert caught.value.field == field
+        requests = [OrderRequest(**terms(future)), OrderRequest(**terms(future, quantity=1))]
+        with pytest.raises(InvalidOrder, match=r"requests\[1\].quantity"):
+            await neo.orders.place_many(requests)
+        assert exchange.market.ledger == []
+
+
+async def test_what_the_file_allows_reaches_the_exchange(tmp_path: Path) -> None:
+    async with trading(tmp_path) as (neo, exchange, future):
+        order = await neo.orders.place(**terms(future))
+        tick = Decimal(str(future.tick_size))
+        higher = Decimal(str(future.lower_band)) + tick
+        with pytest.raises(InvalidOrder, match="steps of"):
+            await neo.orders.modify(order, price=higher + tick / 2)
+        with pytest.raises(InvalidOrder, match="lots of"):
+            await neo.orders.modify(order, quantity=future.lot_size + 1)
+        await neo.orders.modify(order, price=higher)
+        assert order.price == higher
+        assert len(exchange.market.ledger) == 1
+
+
+async def test_a_slice_goes_out_as_several_orders(tmp_path: Path) -> None:
+    async with trading(tmp_path) as (neo, exchange, future):
+        assert future.freeze_quantity is not None
+        largest = future.freeze_quantity // future.lot_size * future.lot_size
+        quantity = 2 * largest + future.lot_size
+        wish = terms(future, quantity=quantity, disclosed_quantity=largest, tag="big")
+        orders = await neo.orders.place(**wish, slice=True)
+        assert all(isinstance(order, Order) for order in orders)
+        sent = sorted((record.quantity for record in exchange.market.ledger), reverse=True)
+        assert sent == [largest, largest, future.lot_size]
+        assert len({record.client_tag for record in exchange.market.ledger}) == 3
+        (single,) = await neo.orders.place(**terms(future), slice=True)
+        assert isinstance(single, Order)
+
+
+async def test_a_slice_breaks_no_other_rule(tmp_path: Path) -> None:
+    async with trading(tmp_path) as (neo, exchange, future):
+        for field, change in (("quantity", {"quantity": 99_999_999}), ("price", {"price": "0.01"})):
+            with pytest.raises(InvalidOrder) as caught:
+                await neo.orders.place(**terms(future, **change), slice=True)
+            assert caught.value.field == field
+        with pytest.raises(InvalidOrder, match=r"load\('nse_cm'\) first"):
+            await neo.orders.place(
+                Segment.NSE_CM,
+                "ITBEES-EQ",
+                Side.BUY,
+                10,
+                product=Product.CNC,
+                price="39.00",
+                slice=True,
+            )
+        assert exchange.market.ledger == []
+
+
+async def test_what_is_not_loaded_is_left_to_the_broker(tmp_path: Path) -> None:
+    async with exchange_of() as exchange:
+        async with client_of(exchange, instruments_directory=tmp_path) as neo:
+            await neo.orders.place(
+                Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, product=Product.CNC, price="1.00"
+            )
+        assert len(exchange.market.ledger) == 1
+
+
+async def test_yesterdays_bands_refuse_nothing(tmp_path: Path) -> None:
+    later = 0.0
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange, instruments_directory=tmp_path, clock=lambda: now() + later) as neo,
+    ):
+        await neo.instruments.load(Segment.NSE_FO)
+        future = neo.instruments.search("NIFTY", kind="FUT")[0]
+        above = Decimal(str(future.upper_band)) + Decimal(str(future.tick_size))
+        with pytest.raises(InvalidOrder, match="band"):
+            await neo.orders.place(**terms(future, price=above))
+        later = DAY
+        await neo.orders.place(**terms(future, price=above))
+        with pytest.raises(InvalidOrder, match="lots"):
+            await neo.orders.place(**terms(future, quantity=1))
+        assert len(exchange.market.ledger) == 1

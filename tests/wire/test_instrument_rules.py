@@ -1,0 +1,118 @@
+"""What the scrip master says of orders."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neo_async.errors import InvalidOrder
+from neo_async.model.enums import OffsetKind, Segment
+from neo_async.model.instruments import Instrument
+from neo_async.model.orders import Bracket
+from neo_async.wire.rules import MAX_SLICES, check_against, check_bracket, slices
+
+OPTION = Instrument(
+    segment=Segment.NSE_FO,
+    token="71472",
+    symbol="NIFTY26JUN22250CE",
+    name="NIFTY",
+    lot_size=65,
+    tick_size=0.05,
+    freeze_quantity=1755,
+    lower_band=0.05,
+    upper_band=1022.1,
+)
+
+
+def refusal(instrument: Instrument = OPTION, **given: object) -> InvalidOrder:
+    with pytest.raises(InvalidOrder) as caught:
+        check_against(instrument, **given)  # type: ignore[arg-type]
+    return caught.value
+
+
+def like(**changes: object) -> Instrument:
+    return msgspec.structs.replace(OPTION, **changes)
+
+
+@given(st.integers(1, 10**9), st.sampled_from([0.01, 0.05, 0.1, 0.0025, 1.0, 0.5]))
+def test_any_whole_number_of_ticks_is_a_price_and_nothing_between(ticks: int, tick: float) -> None:
+    instrument = like(tick_size=tick, lower_band=None, upper_band=None)
+    price = ticks * Decimal(repr(tick))
+    check_against(instrument, price=f"{price:f}", trigger=f"{price:f}")
+    between = f"{price + Decimal(repr(tick)) / 4:f}"
+    assert refusal(instrument, price=between).field == "price"
+    assert refusal(instrument, trigger=between).field == "trigger"
+
+
+def test_ticks_are_decimals_not_binary_fractions() -> None:
+    # 0.35 % 0.05 and 1022.1 % 0.05 are not 0 in binary.
+    for price in ("0.35", "1022.1", "1022.10", "39.05"):
+        check_against(OPTION, price=price)
+    error = refusal(price="39.07")
+    assert (error.value, error.rule) == ("39.07", "NIFTY26JUN22250CE has prices in steps of 0.05")
+
+
+def test_a_price_of_any_length_is_reckoned_with() -> None:
+    wide = like(lower_band=None, upper_band=None)
+    check_against(wide, price="1" + "0" * 400)
+    assert refusal(wide, price="1" + "0" * 400 + ".01")
+
+
+def test_the_band_holds_both_its_ends() -> None:
+    for price in ("0.05", "1022.1"):
+        check_against(OPTION, price=price, trigger=price)
+    assert "0.05 to 1022.1" in refusal(price="1022.15").rule
+    assert refusal(trigger="1022.15").field == "trigger"
+    check_against(OPTION, price="1022.15", is_banded=False)
+    check_against(like(upper_band=None), price="1022.15")
+
+
+def test_quantities_are_whole_lots_up_to_the_freeze_quantity() -> None:
+    for quantity in (65, 1755):
+        check_against(OPTION, quantity=quantity)
+    assert "lots of 65" in refusal(quantity=64).rule
+    assert "freeze quantity, 1755" in refusal(quantity=1820).rule
+    check_against(OPTION, quantity=1820, is_sliced=True)
+    assert "lots of 65" in refusal(quantity=1819, is_sliced=True).rule
+    check_against(like(freeze_quantity=None), quantity=65 * 10**6)
+
+
+def test_what_is_not_given_or_not_known_is_not_checked() -> None:
+    check_against(OPTION)
+    check_against(like(tick_size=0.0, lower_band=None), price="39.0701")
+
+
+def test_distances_of_a_bracket_in_rupees_are_whole_ticks() -> None:
+    check_bracket(OPTION, Bracket(target="1.05", stop=0.5, trail=0))
+    for field in ("target", "stop", "trail"):
+        prices = {"target": "1.05", "stop": "1.00", field: "1.02"}
+        with pytest.raises(InvalidOrder) as caught:
+            check_bracket(OPTION, Bracket(**prices))  # type: ignore[arg-type]
+        assert caught.value.field == f"bracket.{field}"
+    check_bracket(OPTION, Bracket(target=7, stop=3, trail=1, kind=OffsetKind.TICKS))
+
+
+@given(st.integers(1, 100), st.integers(1, 10_000), st.integers(1, 100))
+def test_slices_are_as_few_whole_lots_as_the_exchange_takes(
+    lot: int, freeze: int, lots: int
+) -> None:
+    instrument = like(lot_size=lot, freeze_quantity=max(freeze, lot))
+    pieces = slices(lots * lot, instrument)
+    assert sum(pieces) == lots * lot
+    largest = max(freeze, lot) // lot * lot
+    assert all(0 < piece <= largest and piece % lot == 0 for piece in pieces)
+    assert len(pieces) == -(-lots * lot // largest)
+
+
+def test_without_a_freeze_quantity_there_is_one_slice() -> None:
+    assert slices(6500, like(freeze_quantity=None)) == [6500]
+
+
+def test_a_quantity_that_would_be_a_flood_of_orders_is_refused() -> None:
+    assert len(slices(1755 * MAX_SLICES, OPTION)) == MAX_SLICES
+    with pytest.raises(InvalidOrder, match="more than 100 orders of 1755"):
+        slices(1755 * MAX_SLICES + 65, OPTION)
