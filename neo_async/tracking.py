@@ -158,7 +158,8 @@ class Order:
         self.product = product
         self.order_type = order_type
         self.price = price
-        """Limit in rupees; None when the order has none."""
+        """Limit in rupees; None when the order has none. As the caller gave it, until the broker
+        reports it: a float from then on."""
         self.trigger = trigger
         self.validity = validity
         self.disclosed_quantity = disclosed_quantity
@@ -274,7 +275,7 @@ class Order:
             self._changed = None
 
     def __repr__(self) -> str:
-        limit = "" if self.price is None else f" @ {self.price}"
+        limit = "" if self.price is None else f" @ {_rupees(self.price)}"
         side = self.side.name if isinstance(self.side, Side) else self.side
         return (
             f"<Order {self.number} {side} {self.quantity} {self.symbol}{limit} "
@@ -555,6 +556,11 @@ class Tracker:
 
 def _missing(row: OrderRow) -> frozenset[str]:
     return row.missing if isinstance(row, OrderUpdate) else _NOTHING
+
+
+def _rupees(price: Price) -> str:
+    """What a caller gave as given; the broker's with two decimals, or four where it needs them."""
+    return f"{price:.4f}".removesuffix("00") if isinstance(price, float) else str(price)
 
 
 def _known(vocabulary: type[E], code: str) -> E | str:

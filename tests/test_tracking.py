@@ -220,7 +220,7 @@ def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
         "grid",
     )
     assert order.amo
-    assert "77 SELL 10 NIFTY26DECFUT @ 23990.0 SL NRML: trigger pending" in repr(order)
+    assert "77 SELL 10 NIFTY26DECFUT @ 23990.00 SL NRML: trigger pending" in repr(order)
     odd = tracker.adopt(msgspec.structs.replace(stranger, number="78", side="?"))
     assert "78 ? 10" in repr(odd)
 
@@ -321,3 +321,11 @@ async def test_logging_out_tells_those_who_wait_for_an_order() -> None:
         await neo.logout()
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [NotLoggedIn] * 3
+
+
+@pytest.mark.parametrize(
+    ("price", "shown"),
+    [("39.5", "@ 39.5 "), (39.5, "@ 39.50 "), (83.1025, "@ 83.1025 "), (39, "@ 39 ")],
+)
+def test_prices_of_the_broker_are_shown_as_rupees(price: Any, shown: str) -> None:
+    assert shown in repr(order_of(price=price))
