@@ -129,7 +129,7 @@ def test_an_interruption_at_a_terminal_restores_it_and_exits_with_130() -> None:
     ) as process:
         os.close(theirs)
         shown = b""
-        while b"queued" not in shown:  # the burst is on the screen
+        while b"\x1b[?25l" not in shown:  # the live screen has begun
             shown += os.read(ours, 65536)
         process.send_signal(signal.SIGINT)
         while chunk := _read(ours):
