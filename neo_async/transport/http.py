@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -13,6 +12,7 @@ from yarl import URL
 
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
+from neo_async.transport.connector import Connector
 
 _LONGEST = 120
 """Characters of an address in a message; a path may name fifty instruments."""
@@ -82,8 +82,6 @@ class HttpClient:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
-            # Transports of TLS connections close in the turns of the loop that follow.
-            await asyncio.sleep(0)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -91,9 +89,8 @@ class HttpClient:
         return self._session
 
     def _new_session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(ssl=self._tls or True, limit=0)
         return aiohttp.ClientSession(
-            connector=connector,
+            connector=Connector(tls=self._tls, limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "gzip, deflate"},
         )

@@ -19,6 +19,7 @@ import msgspec
 from neo_async.config import FeedTimings
 from neo_async.errors import NeoError, SessionEnded, TransportError, UsageError
 from neo_async.transport.backoff import backoff
+from neo_async.transport.connector import Connector
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class ReconnectingSocket:
 
     async def _stay_connected(self) -> None:
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls or True),
+            connector=Connector(tls=self._tls),
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as http:
             failures = 0

@@ -45,10 +45,7 @@ async def buy_one(ready: dict[str, Any]) -> OrderStatus:
         order = await neo.orders.place(
             Segment.NSE_CM, "TCS-EQ", Side.BUY, 1, price="2200", product=Product.CNC
         )
-        status = await order.wait(timeout=5)
-    # TLS connections say goodbye in turns of the loop that follow.
-    await asyncio.sleep(0.05)
-    return status
+        return await order.wait(timeout=5)
 
 
 @needs_signals

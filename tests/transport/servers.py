@@ -50,9 +50,17 @@ class Peer:
     def send(self, data: bytes) -> None:
         self._writer.write(data)
 
+    def deafen(self) -> None:
+        """Take no more bytes from the network."""
+        self._writer.transport.pause_reading()
+
     def close(self) -> None:
         """An orderly end: what was sent arrives, then the end of the stream."""
         self._writer.close()
+
+    def drop(self) -> None:
+        """An end at once, without TLS's goodbye."""
+        self._writer.transport.abort()
 
     def reset(self) -> None:
         """An end without a word: TCP's RST."""
