@@ -32,6 +32,8 @@ from neo_async.exchange.core.types import Holding, Refusal, Rules
 from neo_async.exchange.server.accounts import make_accounts
 from neo_async.exchange.server.admin import Admin, Request
 from neo_async.exchange.server.broker import Broker, Call
+from neo_async.exchange.server.clock import MovedClock
+from neo_async.exchange.server.door_settings import DoorSettings
 from neo_async.exchange.server.feed_settings import FeedSettings
 from neo_async.exchange.server.feeds import MARKET_PATH, ORDER_PATH, FeedName, Feeds
 from neo_async.exchange.server.files import Catalogue, catalogue_of_files, catalogue_of_listings
@@ -85,6 +87,7 @@ class Exchange:
         speed: float = 1.0,
         state: Path | None = None,
         rules: Rules = Rules(),  # noqa: B008 - frozen
+        door: DoorSettings = DoorSettings(),  # noqa: B008 - frozen
     ) -> None:
         """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
         trust then (`server.tls.self_signed` makes both). `scripmaster` names the broker's own
@@ -102,7 +105,8 @@ class Exchange:
         again. It is made when it is not there. Cash and instruments stay as they were then; seed
         and makers must. Logins end with the process.
 
-        `rules` chooses between the market's habits of today and those of the older API.
+        `rules` chooses between the market's habits of today and those of the older API, `door`
+        between those of logging in and of being let in.
         """
         if ca_file and tls is None:
             raise UsageError(f"ca_file={str(ca_file)!r} without tls: there is nothing to trust")
@@ -115,7 +119,7 @@ class Exchange:
         self._ca_file = str(ca_file)
         self._scripmaster = tuple(scripmaster)
         self._limits = limits
-        self._clock = clock
+        self._clock = MovedClock(clock)
         self._cash = _read_cash(cash)
         self._makers = makers
         self._feed_settings = feeds
@@ -123,6 +127,7 @@ class Exchange:
         self._speed = checked_speed(speed)
         self._state = state
         self._rules = rules
+        self._door_settings = door
         self._accounts = make_accounts(seed)
         self._date = (0, "")
         self._parts: _Parts | None = None
@@ -143,6 +148,8 @@ class Exchange:
             recalled = None
             if memory is not None and beginning is not None:
                 recalled = await asyncio.to_thread(memory.recall, beginning, self._rules)
+                # It may have been moved on, the last time.
+                self._clock.catch_up(recalled.market.now_ns / 1e9)
             port = listener.getsockname()[1]
             self._parts = self._build(catalogue, recorded, memory, recalled, port)
             server = web.Server(self._handle, access_log=None)
@@ -227,6 +234,15 @@ class Exchange:
                 for credentials in self.accounts
             ],
         }
+
+    def advance_clock(self, seconds: float) -> None:
+        """Move the exchange's clock on. Raises UsageError for a step back.
+
+        Callers' clocks stay where they are: one-time codes, rate limits and the `Date` of answers
+        go by those.
+        """
+        self._clock.advance(seconds)
+        self.tick()
 
     def end_sessions(self) -> None:
         """End every login, as the broker does at midnight."""
@@ -378,6 +394,7 @@ class Exchange:
             venue=venue,
             desk=desk,
             throttle=Throttle(self._limits),
+            settings=self._door_settings,
             catalogue=catalogue,
             market_data=MarketData(venue, catalogue.listings, self._seed),
             root_url=root_url,
@@ -391,7 +408,9 @@ class Exchange:
             replay = Replay(
                 self._replay_path, recorded, venue, feeds.market, feeds.notice_soon, self._speed
             )
-        return _Parts(root_url, venue, desk, broker, Admin(venue, _ADMIN_PATH), feeds, replay)
+        return _Parts(
+            root_url, venue, desk, broker, Admin(venue, self._clock, _ADMIN_PATH), feeds, replay
+        )
 
     def _build_market(
         self, catalogue: Catalogue, replayed: Collection[tuple[Segment, str]], now_ns: int
@@ -432,6 +451,7 @@ class Exchange:
             body=await request.read() if request.can_read_body else b"",
             client_ip=request.remote or "",
             time=self._clock(),
+            wall_time=self._clock.unmoved(),
             query=request.query,
         )
         if parts.admin.takes(call.path):
@@ -441,7 +461,7 @@ class Exchange:
             reply = parts.broker.answer(call)
         await parts.venue.durable()
         parts.feeds.notice_soon()
-        return self._response(reply, call.time)
+        return self._response(reply, call.wall_time)
 
     def _response(self, reply: Reply, now: float) -> web.Response:
         headers = {"Content-Type": reply.content_type, "Date": self._http_date(now)}

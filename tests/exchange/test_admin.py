@@ -102,12 +102,68 @@ async def test_a_reset_starts_the_market_over_and_keeps_logins() -> None:
         assert await caller.placed(ig="one") == number
 
 
+# --- the clock ------------------------------------------------------------------------------------
+
+
+async def test_the_clock_moves_on_by_seconds_or_to_a_time() -> None:
+    async with trading() as caller:
+        moved = await caller.admin("POST", "clock", json={"advance": 90.5})
+        assert moved.json() == {"now": START + 90.5, "india": "2026-11-23T10:01:30"}
+        moved = await caller.admin("POST", "clock", json={"now": "2026-11-23T15:29:00"})
+        assert moved.json() == {"now": START + 19_740, "india": "2026-11-23T15:29:00"}
+        moved = await caller.admin("POST", "clock", json={"now": "2026-11-23T10:00:00+00:00"})
+        assert moved.json()["india"] == "2026-11-23T15:30:00"
+        moved = await caller.admin("POST", "clock", json={"now": START + 20_000})
+        assert moved.json()["now"] == START + 20_000
+        caller.clock.now += 5
+        await caller.placed()
+        (row,) = await caller.book()
+        assert row["ordDtTm"] == "23-Nov-2026 15:33:25"
+
+
+async def test_codes_and_the_date_go_by_the_callers_clock() -> None:
+    """Theirs has not been moved."""
+    async with visiting() as caller:
+        await caller.admin("POST", "clock", json={"advance": 3600})
+        answered = await caller.first_step()
+        assert answered.status == 200
+        assert answered.headers["Date"] == "Mon, 23 Nov 2026 04:30:00 GMT"
+
+
+async def test_logins_end_when_the_clock_is_moved_past_midnight() -> None:
+    async with trading() as caller:
+        await caller.admin("POST", "clock", json={"now": "2026-11-23T23:59:59"})
+        assert (await caller.get("/quick/user/orders")).json()["stCode"] == 5203
+        await caller.admin("POST", "clock", json={"now": "2026-11-24T00:00:00"})
+        assert (await caller.get("/quick/user/orders")).json()["stCode"] == 1003
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({}, "either now or advance"),
+        ({"now": START, "advance": 1}, "either now or advance"),
+        ({"now": START - 1}, "must not be before"),
+        ({"now": "2026-11-23T09:59:59"}, "must not be before"),
+        ({"now": "soon"}, "no date and time"),
+        ({"advance": -1}, "not below 0"),
+        ({"advance": "1"}, "Expected"),
+    ],
+)
+async def test_a_clock_that_cannot_be_says_why(wrong: dict[str, object], text: str) -> None:
+    async with visiting() as caller:
+        refused = await caller.admin("POST", "clock", json=wrong)
+        assert refused.status == 400
+        assert text in refused.json()["error"]
+        assert '{"advance": seconds}' in refused.json()["error"]
+
+
 async def test_unknown_names_and_methods_are_answered_with_the_known_ones() -> None:
     async with visiting() as caller:
         missing = await caller.admin("GET", "orders")
         assert missing.status == 404
         assert missing.json()["error"] == (
-            "no /admin/orders here; there are ledger, requests, price, reset"
+            "no /admin/orders here; there are ledger, requests, price, clock, reset"
         )
         refused = await caller.admin("POST", "ledger")
         assert (refused.status, refused.json()["error"]) == (

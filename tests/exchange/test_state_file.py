@@ -170,6 +170,15 @@ async def test_cash_stays_as_it_was_begun_with(file: Path) -> None:
         assert (await caller.post("/quick/user/limits", {})).json()["Net"] == expected
 
 
+async def test_a_clock_that_was_moved_on_goes_on_from_there(file: Path) -> None:
+    async with trading(state=file) as caller:
+        await caller.admin("POST", "clock", json={"advance": 7200})
+        await caller.placed()
+    async with trading(state=file, clock=Clock(START + 60)) as caller:
+        await caller.placed()
+        assert [row["ordDtTm"] for row in await caller.book()] == ["23-Nov-2026 12:00:00"] * 2
+
+
 # --- files as a dead process leaves them ----------------------------------------------------------
 
 

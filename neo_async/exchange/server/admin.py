@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
+from neo_async.errors import UsageError
 from neo_async.exchange.core.types import OrderRecord, Refusal
 from neo_async.exchange.server.broker import Call
+from neo_async.exchange.server.clock import MovedClock
 from neo_async.exchange.server.replies import Reply, json
 from neo_async.exchange.server.requests import read_price, read_segment
+from neo_async.exchange.server.tape import in_india
 from neo_async.exchange.server.venue import Venue
+from neo_async.model.market import IST
 
 REQUESTS_KEPT = 1_000_000
 
@@ -34,9 +39,20 @@ class _Price(msgspec.Struct):
     price: str | float
 
 
+class _Clock(msgspec.Struct):
+    now: str | float | None = None
+    """Unix seconds, or a date and time, in India if it does not say where."""
+    advance: float | None = None
+    """Seconds."""
+
+
+_CLOCK_HINT = 'send {"now": "2026-11-23T09:15:00"} or {"advance": seconds}'
+
+
 class Admin:
-    def __init__(self, venue: Venue, path: str) -> None:
+    def __init__(self, venue: Venue, clock: MovedClock, path: str) -> None:
         self._venue = venue
+        self._moved_clock = clock
         self._prefix = f"{path}/"
         self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
         """Every request that reached the server, these here excepted; the newest million."""
@@ -44,6 +60,7 @@ class Admin:
             "ledger": ("GET", self._ledger),
             "requests": ("GET", self._requests),
             "price": ("POST", self._price),
+            "clock": ("POST", self._clock),
             "reset": ("POST", self._reset),
         }
 
@@ -76,6 +93,24 @@ class Admin:
             what = f"{wanted.segment}|{wanted.token} at {wanted.price}"
             return _error(400, f"no trade printed in {what}: {refusal.text}")
         return json({"segment": wanted.segment, "token": wanted.token, "price": price / 100})
+
+    def _clock(self, call: Call) -> Reply:
+        try:
+            wanted = msgspec.json.decode(call.body, type=_Clock)
+        except msgspec.MsgspecError as error:
+            return _error(400, f"{error}; {_CLOCK_HINT}")
+        if (wanted.now is None) is (wanted.advance is None):
+            return _error(400, f"either now or advance, not both; {_CLOCK_HINT}")
+        try:
+            if wanted.advance is not None:
+                self._moved_clock.advance(wanted.advance)
+            else:
+                self._moved_clock.set(_read_time(wanted.now))
+        except UsageError as error:
+            return _error(400, f"{error}; {_CLOCK_HINT}")
+        self._venue.now()
+        now = self._moved_clock()
+        return json({"now": now, "india": f"{in_india(now):%Y-%m-%dT%H:%M:%S}"})
 
     def _reset(self, _: Call) -> Reply:
         """A fresh market, with no request on record. Logins stay."""
@@ -119,6 +154,16 @@ def _entry(order: OrderRecord) -> dict[str, object]:
             for fill in order.fills
         ],
     }
+
+
+def _read_time(text: str | float | None) -> float:
+    if isinstance(text, float | int):
+        return float(text)
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        raise UsageError(f"now={text!r} is no date and time") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=IST)).timestamp()
 
 
 def _error(status: int, text: str) -> Reply:

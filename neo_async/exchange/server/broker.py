@@ -15,8 +15,15 @@ import msgspec
 
 from neo_async.exchange.core.types import NewOrder, Refusal
 from neo_async.exchange.server import replies, rows
+from neo_async.exchange.server.door_settings import DoorSettings
 from neo_async.exchange.server.files import FOLDER, Catalogue
-from neo_async.exchange.server.logins import DATA_CENTER, FieldMissing, LoginDesk, LoginRefused
+from neo_async.exchange.server.logins import (
+    DATA_CENTER,
+    FieldMissing,
+    Login,
+    LoginDesk,
+    LoginRefused,
+)
 from neo_async.exchange.server.market_data import MarketData
 from neo_async.exchange.server.replies import Reply
 from neo_async.exchange.server.requests import (
@@ -39,6 +46,15 @@ T = TypeVar("T")
 
 _IST = timedelta(hours=5, minutes=30)
 
+_LOGIN_PATHS = (
+    ("/login/1.0/tradeApiLogin", "/login/1.0/tradeApiValidate"),
+    *(
+        (f"{older}/login/v6/totp/login", f"{older}/login/v6/totp/validate")
+        for older in ("/login/1.0", "/apim/login/2.0", "/api/1.0")
+    ),
+)
+"""Both steps: as they are today, and as older clients know them."""
+
 _OLD_PREFIXES = (
     "/Orders/2.0",
     "/apim/orders/2.0",
@@ -47,6 +63,9 @@ _OLD_PREFIXES = (
     "/apim/portfolio/2.0",
 )
 """Older clients put one of these before the paths of today."""
+
+_DUPLICATE = 32
+_OLD_DUPLICATE = "Put Order Response : Client OrderID already exists"
 
 _ONE_ORDER = "/quick/user/orders/"
 _QUOTES = (
@@ -67,7 +86,9 @@ class Call(msgspec.Struct):
     body: bytes
     client_ip: str
     time: float
-    """Unix seconds."""
+    """Unix seconds by the exchange's clock."""
+    wall_time: float
+    """By the clock that callers have, too: the exchange's may have been moved on."""
     query: Mapping[str, str] = {}
     ucc: str = ""
     """Whose call it is; filled in by the guard at the door."""
@@ -92,6 +113,7 @@ class Broker:
         venue: Venue,
         desk: LoginDesk,
         throttle: Throttle,
+        settings: DoorSettings,
         catalogue: Catalogue,
         market_data: MarketData,
         root_url: str,
@@ -102,6 +124,7 @@ class Broker:
         self._venue = venue
         self._desk = desk
         self._throttle = throttle
+        self._settings = settings
         self._catalogue = catalogue
         self._market_data = market_data
         self._root_url = root_url
@@ -117,6 +140,7 @@ class Broker:
                 }
             }
         )
+        self._base_url = replies.json({"data": {"baseURL": f"{root_url}{base_path}"}})
         self._root_routes, self._base_routes = self._make_routes()
 
     def answer(self, call: Call) -> Reply:
@@ -127,6 +151,8 @@ class Broker:
         except Throttled as throttled:
             return replies.throttled(throttled.limit)
         except LoginRefused as refused:
+            if self._settings.login_failures_as_200:
+                return replies.login_failed(refused.status, refused.text)
             return replies.login_refused(refused.status, refused.text)
         except FieldMissing as missing:
             return replies.field_missing(missing.name)
@@ -156,8 +182,12 @@ class Broker:
             )
         }
         root = data | {
-            "/login/1.0/tradeApiLogin": {"POST": _Route(self._login, Guard.OPEN)},
-            "/login/1.0/tradeApiValidate": {"POST": _Route(self._validate, Guard.OPEN)},
+            **{
+                path: {"POST": _Route(answer, Guard.OPEN)}
+                for first, second in _LOGIN_PATHS
+                for path, answer in ((first, self._login), (second, self._validate))
+            },
+            "/algo-user/v5/get-base-url": {"GET": _Route(lambda _: self._base_url, Guard.OPEN)},
             "/login/1.0/get-client-ip": report("GET", self._client_ip),
             "/5config/config": {"GET": _Route(lambda _: self._config, Guard.OPEN)},
         }
@@ -165,8 +195,8 @@ class Broker:
             "/quick/order/rule/ms/place": order(self._place),
             "/quick/order/vr/modify": order(self._modify),
             "/quick/order/cancel": order(self._cancel),
-            "/quick/order/bo/exit": order(self._cancel),
-            "/quick/order/co/exit": order(self._cancel),
+            "/quick/order/bo/exit": order(self._exit),
+            "/quick/order/co/exit": order(self._exit),
             "/quick/order/history": report("POST", self._history),
             "/quick/user/orders": report("GET", self._orders),
             _ONE_ORDER: report("GET", self._one_order),
@@ -191,9 +221,12 @@ class Broker:
             allowed = ", ".join(methods)
             return replies.gateway_report(405, "Method Not Allowed", f"{call.path} takes {allowed}")
         if route.guard is Guard.TRADE_LOGIN:
-            account = self._desk.authorise(
+            login = self._desk.authorise(
                 call.headers.get("Sid", ""), call.headers.get("Auth", ""), call.time
             )
+            if route.is_order:
+                self._check_address(call.client_ip, login)
+            account = login.account
         elif route.guard is Guard.APPLICATION:
             known = self._desk.account_of(call.headers.get("Authorization", ""))
             if known is None:
@@ -202,7 +235,7 @@ class Broker:
         else:
             # Logging in is not metered: until it succeeds, there is no account to charge.
             return route.answer(call)
-        self._throttle.admit(account.ucc, call.time, is_order=route.is_order)
+        self._throttle.admit(account.ucc, call.wall_time, is_order=route.is_order)
         call.ucc = account.ucc
         return route.answer(call)
 
@@ -221,11 +254,23 @@ class Broker:
             tail = _ONE_ORDER
         return self._base_routes.get(_quotes_path(tail) or tail)
 
+    def _check_address(self, address: str, login: Login) -> None:
+        """The rule of static addresses, where it is in force."""
+        allowed = self._settings.static_ips
+        if allowed is None:
+            return
+        if address not in allowed:
+            raise Refusal(100008, "unauthorized", http_status=403)
+        if address != login.client_ip:
+            # The broker's own spelling.
+            raise Refusal(1037, "session ip doesnt match with reqest ip", http_status=403)
+
     # --- login --------------------------------------------------------------------------------
 
     def _login(self, call: Call) -> Reply:
         authorization = call.headers.get("Authorization", "")
-        return replies.json({"data": self._desk.login(authorization, call.body, call.time)})
+        data = self._desk.login(authorization, call.body, call.time, call.wall_time)
+        return replies.json({"data": data})
 
     def _validate(self, call: Call) -> Reply:
         data = self._desk.validate(
@@ -234,6 +279,7 @@ class Broker:
             call.headers.get("Auth", ""),
             call.body,
             call.time,
+            call.client_ip,
         )
         return replies.json({"data": data})
 
@@ -251,7 +297,13 @@ class Broker:
 
     def _place(self, call: Call) -> Reply:
         order = read_place(call.body)
-        return replies.accepted(self._venue.now().place(call.ucc, order).number)
+        try:
+            record = self._venue.now().place(call.ucc, order)
+        except Refusal as refusal:
+            if refusal.code == _DUPLICATE and self._settings.old_duplicate_code:
+                raise Refusal(5204, _OLD_DUPLICATE, http_status=200) from None
+            raise
+        return replies.accepted(record.number)
 
     def _modify(self, call: Call) -> Reply:
         form = read_form(call.body, ModifyForm)
@@ -270,6 +322,10 @@ class Broker:
     def _cancel(self, call: Call) -> Reply:
         number = read_form(call.body, CancelForm).on
         return replies.accepted(self._venue.now().cancel(call.ucc, number).number)
+
+    def _exit(self, call: Call) -> Reply:
+        number = read_form(call.body, CancelForm).on
+        return replies.accepted(self._venue.now().exit(call.ucc, number).number)
 
     # --- reports ------------------------------------------------------------------------------
 

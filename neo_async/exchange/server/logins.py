@@ -51,6 +51,8 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     sid: str
     is_trade: bool
     ends_at: float
+    client_ip: str = ""
+    """Where the second step came from."""
 
 
 class LoginDesk:
@@ -71,21 +73,29 @@ class LoginDesk:
         """The account of an access token, which may come with or without `Bearer `."""
         return self._accounts.get(authorization.removeprefix("Bearer ").strip())
 
-    def login(self, authorization: str, body: bytes, now: float) -> dict[str, object]:
-        """First step: TOTP. Answers `data` with a view token."""
+    def login(
+        self, authorization: str, body: bytes, now: float, wall_time: float
+    ) -> dict[str, object]:
+        """First step: TOTP, by the time that the caller has. Answers `data` with a view token."""
         form = _read_form(body, ("mobileNumber", "ucc", "totp"))
         account = self.account_of(authorization)
         if (
             account is None
             or form["ucc"] != account.ucc
             or form["mobileNumber"] != account.credentials.mobile_number
-            or not self._accept_code(account, form["totp"], now)
+            or not self._accept_code(account, form["totp"], wall_time)
         ):
             raise LoginRefused(401, "Invalid credentials or TOTP.")
         return self._open(account, now, is_trade=False)
 
     def validate(
-        self, authorization: str, sid: str, token: str, body: bytes, now: float
+        self,
+        authorization: str,
+        sid: str,
+        token: str,
+        body: bytes,
+        now: float,
+        client_ip: str = "",
     ) -> dict[str, object]:
         """Second step: MPIN. Answers `data` with a trade token and this server's addresses."""
         form = _read_form(body, ("mpin",))
@@ -99,19 +109,19 @@ class LoginDesk:
         account = pending.account
         if not hmac.compare_digest(form["mpin"].encode(), account.credentials.mpin.encode()):
             raise LoginRefused(401, "Invalid MPIN.")
-        data = self._open(account, now, is_trade=True)
+        data = self._open(account, now, is_trade=True, client_ip=client_ip)
         self._end_surplus(account)
         return data | self._urls
 
-    def authorise(self, sid: str, token: str, now: float) -> Account:
-        """Whose trade login this pair is. Raises Refusal in the broker's words when it is none."""
+    def authorise(self, sid: str, token: str, now: float) -> Login:
+        """The trade login that this pair is. Raises Refusal in the broker's words if it is none."""
         login = self._find(sid, token, now)
         if login is None:
             raise Refusal(1003, "Invalid session", http_status=403)
         if not login.is_trade:
             # Two blanks: the broker's own spelling.
             raise Refusal(100021, "invalid  access type", http_status=401)
-        return login.account
+        return login
 
     def trade_login(self, sid: str, now: float) -> Login | None:
         """The trade login of a sid, if there is one and it holds."""
@@ -157,7 +167,9 @@ class LoginDesk:
             return True
         return False
 
-    def _open(self, account: Account, now: float, *, is_trade: bool) -> dict[str, object]:
+    def _open(
+        self, account: Account, now: float, *, is_trade: bool, client_ip: str = ""
+    ) -> dict[str, object]:
         ends_at = _next_midnight(now)
         login = Login(
             account=account,
@@ -165,6 +177,7 @@ class LoginDesk:
             sid=str(uuid.uuid4()),
             is_trade=is_trade,
             ends_at=ends_at,
+            client_ip=client_ip,
         )
         self.end_expired(now)
         self._logins[login.sid] = login

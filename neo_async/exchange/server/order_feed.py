@@ -193,10 +193,9 @@ class OrderFeed:
             return None
         sid, now = fields.get("sid", ""), self._venue.clock()
         try:
-            self._desk.authorise(sid, fields.get("authorization", ""), now)
+            return self._desk.authorise(sid, fields.get("authorization", ""), now)
         except Refusal:
             return None
-        return self._desk.trade_login(sid, now)
 
 
 def read_handshake(text: str) -> dict[str, str]:

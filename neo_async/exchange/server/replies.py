@@ -64,6 +64,11 @@ def login_refused(status: int, text: str) -> Reply:
     return json({"status": "error", "message": text, "errorCode": str(status)}, status=status)
 
 
+def login_failed(code: int, text: str) -> Reply:
+    """The other shape of the same, with status 200."""
+    return json({"stCode": code, "errMsg": text.removesuffix("."), "status": "failure"})
+
+
 def field_missing(name: str) -> Reply:
     text = f"Missing required field '{name}'"
     return json({"error": [{"code": "400", "message": text}]}, status=400)

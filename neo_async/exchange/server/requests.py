@@ -13,8 +13,8 @@ from typing import TypeVar
 import msgspec
 
 from neo_async.errors import ProtocolError
-from neo_async.exchange.core.types import Change, NewOrder, OrderRecord, Refusal
-from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
+from neo_async.exchange.core.types import Bracket, Change, NewOrder, OrderRecord, Refusal
+from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
 from neo_async.wire.forms import decode_form
 from neo_async.wire.orders import ModifyForm, PlaceForm
 
@@ -48,13 +48,14 @@ def read_form(body: bytes, form: type[T]) -> T:
 
 def read_place(body: bytes) -> NewOrder:
     form = read_form(body, PlaceForm)
+    product = read_product(form.pc)
     return NewOrder(
         segment=read_segment(form.es),
         symbol=form.ts,
         side=read_side(form.tt),
         quantity=read_quantity(form.qt),
         order_type=_member(OrderType, form.pt),
-        product=read_product(form.pc),
+        product=product,
         validity=_member(Validity, form.rt),
         price=read_price(form.pr),
         trigger=read_price(form.tp),
@@ -62,7 +63,33 @@ def read_place(body: bytes) -> NewOrder:
         amo=form.am == "YES",
         tag=form.ig or "",
         source=form.os or "",
+        bracket=_read_bracket(form) if product is Product.BO else None,
     )
+
+
+def _read_bracket(form: PlaceForm) -> Bracket:
+    """Exits of a bracket order. `lat` and `tk` say nothing that the market does not know."""
+    target_kind, stop_kind = _offset_kind(form.sot), _offset_kind(form.slt)
+    if form.tlt not in (None, "Y", "N"):
+        raise _invalid_request()
+    return Bracket(
+        target=_read_distance(form.sov, target_kind),
+        stop=_read_distance(form.slv, stop_kind),
+        trail=_read_distance(form.tsv, stop_kind) if form.tlt == "Y" else 0,
+        target_kind=target_kind,
+        stop_kind=stop_kind,
+    )
+
+
+def _offset_kind(text: str | None) -> OffsetKind:
+    return _member(OffsetKind, (text or "").capitalize())
+
+
+def _read_distance(text: str | None, kind: OffsetKind) -> int:
+    """Paise, or ticks."""
+    if text is None:
+        raise _invalid_request()
+    return read_price(text) if kind is OffsetKind.ABSOLUTE else read_quantity(text)
 
 
 def read_change(form: ModifyForm, order: OrderRecord) -> Change:
