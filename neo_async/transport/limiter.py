@@ -131,12 +131,14 @@ class Limiter:
         did not say). Returns that time in seconds."""
         self.pauses += 1
         now = self._clock()
-        if now >= self._paused_until:  # else it is one more answer to the same burst
+        begins = now >= self._paused_until  # else it is one more answer to the same burst
+        if begins:
             self._refusals_in_a_row += 1
         if not retry_after:  # a server that says 0 would be asked again at once, for ever
             retry_after = backoff(self._refusals_in_a_row, base=0.5, cap=30.0)
         self._paused_until = max(self._paused_until, now + retry_after)
-        log.warning("rate limit hit (429): nothing starts for %.2f s", self._paused_until - now)
+        level = logging.WARNING if begins else logging.DEBUG
+        log.log(level, "rate limit hit (429): nothing starts for %.2f s", self._paused_until - now)
         self._wake()
         return self._paused_until - now
 

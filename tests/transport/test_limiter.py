@@ -451,6 +451,17 @@ async def test_the_refusals_of_one_burst_count_as_one():
     assert [limiter.pause(None) for _ in range(10)] == [0.5] * 10
 
 
+@in_virtual_time
+async def test_the_refusals_of_one_burst_are_told_once(caplog):
+    limiter = new_limiter()
+    for _ in range(10):
+        limiter.pause(1.0)
+    assert caplog.messages == ["rate limit hit (429): nothing starts for 1.00 s"]
+    await asyncio.sleep(1.0)
+    limiter.pause(2.0)
+    assert caplog.messages[1:] == ["rate limit hit (429): nothing starts for 2.00 s"]
+
+
 @pytest.mark.usefixtures("longest_draw")
 @in_virtual_time
 async def test_a_server_that_asks_for_no_pause_at_all_gets_one():
