@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import NamedTuple
@@ -101,7 +103,7 @@ def _failures_named(method: str, url: str, timeout: float) -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise NotSent(f"cannot connect to {_origin(url)}: {error}") from error
+        raise NotSent(f"cannot connect to {_origin(url)}: {connect_problem(error)}") from error
     except TimeoutError as error:
         raise AnswerLost(
             f"no complete answer to {method} {_origin(url)} within {timeout:g} s"
@@ -110,6 +112,19 @@ def _failures_named(method: str, url: str, timeout: float) -> Iterator[None]:
         raise AnswerLost(
             f"the answer to {method} {_origin(url)} was lost: {type(error).__name__}: {error}"
         ) from error
+
+
+def connect_problem(error: Exception) -> str:
+    """Why there is no connection; aiohttp's own words repeat the address around it."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error)
+    cause = error.os_error
+    if cause.errno is None or isinstance(cause, (ssl.SSLError, socket.gaierror)):
+        return cause.strerror or str(cause)
+    # asyncio gives failed connections a text of its own, without the reason.
+    return os.strerror(cause.errno)
 
 
 def _origin(url: str) -> str:

@@ -20,6 +20,7 @@ from neo_async.config import FeedTimings
 from neo_async.errors import NeoError, SessionEnded, TransportError, UsageError
 from neo_async.transport.backoff import backoff
 from neo_async.transport.connector import Connector
+from neo_async.transport.http import connect_problem
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ class ReconnectingSocket:
                 except SessionEnded as error:
                     reason, ended = str(error), True
                 except (NeoError, aiohttp.ClientError, OSError) as error:
-                    reason = str(error) or type(error).__name__
+                    reason = _reason(error)
                 except Exception as error:
                     # Ours or a listener's mistake; a feed that ends for it would be a worse one.
                     log.exception("%s failed unexpectedly", self._name)
@@ -317,6 +318,7 @@ class ReconnectingSocket:
             self.reconnects += 1
             self.last_gap = now - self._lost_at
             self._lost_at = None
+            log.info("%s back after %.1f s", self._name, self.last_gap)
         self._turned.set()
         self._enter(FeedState.LIVE, "")
 
@@ -346,6 +348,12 @@ async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise TransportError(f"no {what} within {seconds:g} s") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {error.host}:{error.port}: {connect_problem(error)}"
+    return str(error) or type(error).__name__
 
 
 def _now() -> float:
