@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from itertools import accumulate, islice
+from operator import sub
 from typing import Any, Final, NamedTuple
 
-from neo_async.model.instruments import Instrument, Rows, Shared
+from neo_async.model.instruments import Instrument, Rows, Shared, Texts
 
 _NO_ROW: Final = -1
 _NO_EXPIRY: Final = 0
@@ -84,8 +85,12 @@ class InstrumentTable:
         what is not there.
         """
         count = len(rows.tokens)
-        if any(len(column) != count for column in rows):
+        descriptions, isins = rows.descriptions, rows.isins
+        columns = (*rows[:3], descriptions.lengths, isins.lengths, *rows[5:])
+        if any(len(column) != count for column in columns):
             raise ValueError("columns of different lengths")
+        if any(sum(texts.lengths) != len(texts.content) for texts in (descriptions, isins)):
+            raise ValueError("texts of other lengths")
         if count and max(rows.shared) >= len(self.shared):
             raise ValueError("a row shares what is not there")
         places = list(range(len(self._tokens), len(self._tokens) + count))
@@ -251,13 +256,12 @@ class InstrumentTable:
 
     def rows(self, start: int, stop: int) -> Rows:
         """Rows as they can be added to another table that shares the same."""
-        numbers = range(start, min(stop, len(self)))
         return Rows(
             self._tokens[start:stop],
             self._symbols[start:stop],
             self._names[start:stop],
-            [self._descriptions[row] for row in numbers],
-            [self._isins[row] for row in numbers],
+            self._descriptions.slice(start, stop),
+            self._isins.slice(start, stop),
             self._shared_of[start:stop],
             self._strikes[start:stop],
             self._lower_bands[start:stop],
@@ -293,11 +297,14 @@ class _Texts:
         self._bytes = bytearray()
         self._ends = array("I", [0])
 
-    def extend(self, texts: Iterable[str]) -> None:
-        pieces = [text.encode() for text in texts]
+    def extend(self, texts: Texts) -> None:
         start = len(self._bytes)
-        self._bytes += b"".join(pieces)
-        self._ends.extend(islice(accumulate(map(len, pieces), initial=start), 1, None))
+        self._bytes += texts.content
+        self._ends.extend(islice(accumulate(texts.lengths, initial=start), 1, None))
+
+    def slice(self, start: int, stop: int) -> Texts:
+        ends = self._ends[start : stop + 1]
+        return Texts(bytes(self._bytes[ends[0] : ends[-1]]), list(map(sub, ends[1:], ends)))
 
     def __getitem__(self, row: int) -> str:
         start, end = self._ends[row], self._ends[row + 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -73,14 +73,28 @@ class Shared(NamedTuple):
     segment: Segment
 
 
+class Texts(NamedTuple):
+    """Many texts in one piece of memory."""
+
+    content: bytes
+    """In UTF-8, one behind the other."""
+    lengths: Sequence[int]
+    """In bytes."""
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Texts:
+        pieces = [text.encode() for text in texts]
+        return cls(b"".join(pieces), [len(piece) for piece in pieces])
+
+
 class Rows(NamedTuple):
     """Some rows of a table, column by column."""
 
     tokens: Sequence[str]
     symbols: Sequence[str]
     names: Sequence[str]
-    descriptions: Sequence[str]
-    isins: Sequence[str]
+    descriptions: Texts
+    isins: Texts
     shared: Sequence[int]
     """Places in the table's list of Shared."""
     strikes: Sequence[float]

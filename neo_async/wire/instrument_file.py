@@ -22,7 +22,7 @@ import msgspec
 
 from neo_async.model.enums import Segment
 from neo_async.model.instrument_table import InstrumentTable
-from neo_async.model.instruments import Rows, Shared
+from neo_async.model.instruments import Rows, Shared, Texts
 from neo_async.wire.scripmaster import BadRow
 
 _VERSION: Final = 1
@@ -53,8 +53,10 @@ class _Block(msgspec.Struct, array_like=True):
     tokens: list[str]
     symbols: list[str]
     names: list[str]
-    descriptions: list[str]
-    isins: list[str]
+    descriptions: bytes
+    description_lengths: bytes
+    isins: bytes
+    isin_lengths: bytes
     shared: bytes
     strikes: bytes
     lower_bands: bytes
@@ -81,8 +83,10 @@ def write_blocks(header: Header, table: InstrumentTable) -> Iterator[bytes]:
                 list(rows.tokens),
                 list(rows.symbols),
                 list(rows.names),
-                list(rows.descriptions),
-                list(rows.isins),
+                rows.descriptions.content,
+                array("I", rows.descriptions.lengths).tobytes(),
+                rows.isins.content,
+                array("I", rows.isins.lengths).tobytes(),
                 array("I", rows.shared).tobytes(),
                 array("d", rows.strikes).tobytes(),
                 array("d", rows.lower_bands).tobytes(),
@@ -137,8 +141,8 @@ def _rows(block: _Block) -> Rows:
         block.tokens,
         block.symbols,
         block.names,
-        block.descriptions,
-        block.isins,
+        Texts(block.descriptions, array("I", block.description_lengths)),
+        Texts(block.isins, array("I", block.isin_lengths)),
         array("I", block.shared),
         array("d", block.strikes),
         array("d", block.lower_bands),

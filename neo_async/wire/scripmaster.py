@@ -23,7 +23,7 @@ from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
 from neo_async.model.instrument_table import InstrumentTable
-from neo_async.model.instruments import Instrument, Rows, Shared
+from neo_async.model.instruments import Instrument, Rows, Shared, Texts
 from neo_async.wire.answers import failure
 
 HEADER: Final = (
@@ -224,7 +224,7 @@ class ScripMasterReader:
         # Column by column from the start: a tuple a row would cost as much as all the rest.
         rows: list[list[Any]] = [[] for _ in Rows._fields]
         added = [column.append for column in rows]
-        tokens: set[str] = set()
+        new_tokens: set[str] = set()
         width, own, shared_of, places = self._width, self._own, self._shared, self._places
         for line in lines:
             self._line_number += 1
@@ -239,7 +239,7 @@ class ScripMasterReader:
                 )
                 token = token.strip()
                 symbol = symbol.strip()
-                self._check_names(token, symbol, tokens)
+                self._check_names(token, symbol, new_tokens)
                 shared = shared_of(fields)
                 place = places.get(shared)
                 if place is None:
@@ -250,7 +250,7 @@ class ScripMasterReader:
             except (ValueError, OverflowError, OSError, csv.Error) as error:
                 self._leave_out(line, error)
                 continue
-            tokens.add(token)
+            new_tokens.add(token)
             row = (
                 token,
                 symbol,
@@ -265,14 +265,17 @@ class ScripMasterReader:
             )
             for append, value in zip(added, row, strict=True):
                 append(value)
-        self.table.add(Rows(*rows))
+        tokens, symbols, names, descriptions, isins, *numbers = rows
+        self.table.add(
+            Rows(tokens, symbols, names, Texts.of(descriptions), Texts.of(isins), *numbers)
+        )
 
-    def _check_names(self, token: str, symbol: str, tokens: set[str]) -> None:
+    def _check_names(self, token: str, symbol: str, new_tokens: set[str]) -> None:
         if not token:
             raise ValueError("no token")
         if not symbol:
             raise ValueError("no trading symbol")
-        if token in tokens or self.table.has_token(token):
+        if token in new_tokens or self.table.has_token(token):
             raise ValueError("the token is that of an earlier row")
 
     def _share(self, fields: tuple[str, ...]) -> int:

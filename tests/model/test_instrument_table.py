@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neo_async.model.instrument_table import InstrumentTable, Wanted
-from neo_async.model.instruments import Instrument, Rows, Shared
+from neo_async.model.instruments import Instrument, Rows, Shared, Texts
 from neo_async.wire.scripmaster import ScripMasterReader, write_scripmaster
 from tests.wire.test_scripmaster import OPTION, SHARE, TODAY, instruments
 
@@ -90,7 +90,20 @@ def test_names_that_come_later_are_found_too() -> None:
     shared = table.share(EQUITY)
 
     def add(name: str) -> None:
-        table.add(Rows([name], [name], [name], [""], [""], [shared], [0.0], [0.0], [0.0], [0]))
+        table.add(
+            Rows(
+                [name],
+                [name],
+                [name],
+                Texts.of([""]),
+                Texts.of([""]),
+                [shared],
+                [0.0],
+                [0.0],
+                [0.0],
+                [0],
+            )
+        )
 
     add("TCS")
     assert table.names_like("INF") == []
@@ -138,8 +151,9 @@ def test_tables_larger_than_a_part_of_the_index_lose_nothing() -> None:
     for first in range(0, count, 1000):
         texts = [str(n) for n in range(first, first + 1000)]
         same, zeros = [""] * 1000, [0.0] * 1000
+        none = Texts.of(same)
         table.add(
-            Rows(texts, texts, same, same, same, [shared] * 1000, zeros, zeros, zeros, [0] * 1000)
+            Rows(texts, texts, same, none, none, [shared] * 1000, zeros, zeros, zeros, [0] * 1000)
         )
     for token in ("0", "39999", "40000", "99999"):
         found = table.by_token(token)
