@@ -81,6 +81,7 @@ class Exchange:
         limits: RateLimits | None = RateLimits(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.time,
         cash: str = "1000000.00",
+        accounts: int = 2,
         makers: bool = True,
         feeds: FeedSettings = FeedSettings(),  # noqa: B008 - frozen
         replay: Path | None = None,
@@ -92,8 +93,9 @@ class Exchange:
         """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
         trust then (`server.tls.self_signed` makes both). `scripmaster` names the broker's own
         files, one a segment, to trade instead of the built-in instruments. `limits` of None lets
-        everyone through. `clock` gives Unix seconds, `cash` is each account's, in rupees. `feeds`
-        chooses between the ways in which the broker's feeds have been seen to behave.
+        everyone through. `clock` gives Unix seconds, `cash` is each account's, in rupees. There
+        are so many `accounts`; the first one holds some stock. `feeds` chooses between the ways in
+        which the broker's feeds have been seen to behave.
 
         `replay` is a recording of a market feed. It is played from the first subscription on, at
         `speed` times its own pace (0: as fast as subscribers read), to those who subscribe what is
@@ -128,7 +130,9 @@ class Exchange:
         self._state = state
         self._rules = rules
         self._door_settings = door
-        self._accounts = make_accounts(seed)
+        if accounts < 1:
+            raise UsageError(f"accounts={accounts}: must be at least 1")
+        self._accounts = make_accounts(seed, accounts)
         self._date = (0, "")
         self._parts: _Parts | None = None
         self._closing = contextlib.AsyncExitStack()
@@ -148,6 +152,7 @@ class Exchange:
             recalled = None
             if memory is not None and beginning is not None:
                 recalled = await asyncio.to_thread(memory.recall, beginning, self._rules)
+                self._open_accounts(recalled.market)
                 # It may have been moved on, the last time.
                 self._clock.catch_up(recalled.market.now_ns / 1e9)
             port = listener.getsockname()[1]
@@ -423,11 +428,15 @@ class Exchange:
             unmade=replayed,
             rules=self._rules,
         )
-        first, *others = self._accounts
-        market.open_account(first.ucc, cash=self._cash, holdings=_stock(market))
-        for account in others:
-            market.open_account(account.ucc, cash=self._cash)
+        self._open_accounts(market)
         return market
+
+    def _open_accounts(self, market: Market) -> None:
+        """Those that the market does not have yet."""
+        for number, account in enumerate(self._accounts):
+            holdings = () if number else _stock(market)
+            with contextlib.suppress(ValueError):
+                market.open_account(account.ucc, cash=self._cash, holdings=holdings)
 
     def _forget(self) -> None:
         self._parts = None

@@ -116,6 +116,19 @@ def test_feed_leaves_out_what_was_not_asked_for() -> None:
     assert [figure["unit"] for figure in result["wanted"]] == ["ticks/s"]
 
 
+def test_exchange_measures_orders_that_rest_and_trade_with_and_without_a_state_file() -> None:
+    result = json.loads(run("exchange", *TINY, "--seconds", "0.05", "--clients", "3"))
+
+    assert result["benchmark"] == "exchange"
+    scenes = ("resting", "trading", "resting, state file", "trading, state file")
+    assert result["orders"].keys() == {*scenes, "trading, feeds open"}
+    for measured in result["orders"].values():
+        for name in ("orders_per_second", "p50_ms", "p99_ms"):
+            assert_figure(measured[name])
+    assert result["orders"]["trading, feeds open"]["messages_per_second"]["low"] > 0
+    assert [figure["unit"] for figure in result["wanted"]] == ["orders/s"] * 4 + ["clients"]
+
+
 def test_imports_measures_time_and_memory_of_every_statement() -> None:
     result = json.loads(run("imports", *TINY))
 

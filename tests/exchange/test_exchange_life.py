@@ -161,3 +161,18 @@ async def _log_in_over_tls(exchange: Exchange) -> None:
         data = await caller.log_in()
         assert all(data[name].startswith("https://") for name in ("baseUrl", "feedUrl", "rtUrl"))
         assert (await caller.place()).json()["stat"] == "Ok"
+
+
+# --- accounts -----------------------------------------------------------------------------------
+
+
+async def test_there_are_as_many_accounts_as_one_wants() -> None:
+    async with Exchange(seed=7, clock=Clock()) as two, Exchange(seed=7, accounts=5) as five:
+        assert five.accounts[:2] == two.accounts
+        assert len({credentials.ucc for credentials in five.accounts}) == 5
+        assert all(five.market.funds(each.ucc).cash for each in five.accounts)
+
+
+def test_an_exchange_without_accounts_is_a_mistake() -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        Exchange(accounts=0)

@@ -170,6 +170,17 @@ async def test_cash_stays_as_it_was_begun_with(file: Path) -> None:
         assert (await caller.post("/quick/user/limits", {})).json()["Net"] == expected
 
 
+async def test_accounts_may_be_added(file: Path) -> None:
+    async with trading(state=file) as caller:
+        number = await caller.placed()
+    async with trading(state=file, accounts=3) as caller:
+        third = caller.exchange.accounts[2]
+        assert caller.exchange.market.funds(third.ucc).cash == 1_000_000_00
+        assert [row["nOrdNo"] for row in await caller.book()] == [number]
+    async with trading(state=file, accounts=3):
+        pass
+
+
 async def test_a_clock_that_was_moved_on_goes_on_from_there(file: Path) -> None:
     async with trading(state=file) as caller:
         await caller.admin("POST", "clock", json={"advance": 7200})
