@@ -14,7 +14,7 @@ positions; these are simple on purpose, and the same for everyone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 import msgspec
@@ -77,15 +77,15 @@ class Exposure:
     def reckon(self) -> None:
         """Bring the three amounts up to date with quantities and values."""
         if self.delivery:
-            paid = self.position.buy_value - self.position.sell_value
+            paid = self.position.bought_value - self.position.sold_value
             self.margin_used = max(paid, 0) + self.working_value[Side.BUY]
             self.delivery_credit = max(-paid, 0)
             return
         position = self.position
-        bought, sold = position.buy_quantity, position.sell_quantity
+        bought, sold = position.bought, position.sold
         closed = min(bought, sold)
-        closed_buys = position.buy_value * closed // bought if bought else 0
-        closed_sells = position.sell_value * closed // sold if sold else 0
+        closed_buys = position.bought_value * closed // bought if bought else 0
+        closed_sells = position.sold_value * closed // sold if sold else 0
         self.realised = closed_sells - closed_buys
         margin = self._opening_margin(Side.BUY, sold - bought)
         margin += self._opening_margin(Side.SELL, bought - sold)
@@ -95,7 +95,7 @@ class Exposure:
                 position.product,
                 Side.BUY,
                 bought - sold,
-                position.buy_value - closed_buys,
+                position.bought_value - closed_buys,
             )
         elif sold > bought:
             margin += _margin(
@@ -103,7 +103,7 @@ class Exposure:
                 position.product,
                 Side.SELL,
                 sold - bought,
-                position.sell_value - closed_sells,
+                position.sold_value - closed_sells,
             )
         self.margin_used = margin
 
@@ -158,12 +158,72 @@ class Account:
         key = (listing.segment, listing.token, product)
         return self._exposures.get(key) or Exposure(listing, product)
 
+    def exposures(self) -> list[Exposure]:
+        return list(self._exposures.values())
+
+    def end_day(self, relisted: Callable[[Listing], Listing]) -> None:
+        """Settle the day at the closing prices, which are the base prices of `relisted`.
+
+        Delivery is paid and becomes holdings. What is still open elsewhere is carried at the close,
+        and what that gained or lost against its cost is paid, in shares as in futures; so what is
+        available stays what it was, but for the margin of another price. No order may be working.
+        """
+        for key, exposure in list(self._exposures.items()):
+            position = exposure.position
+            listing = relisted(position.listing)
+            net = position.bought - position.sold
+            paid = position.bought_value - position.sold_value
+            del self._exposures[key]
+            if position.product is Product.CNC:
+                self.cash -= paid
+                self._deliver(listing, position)
+            else:
+                self.cash += net * listing.base_price - paid
+                if net:
+                    self._carry(listing, position.product, net)
+        self._holdings = {
+            key: msgspec.structs.replace(
+                holding, listing=relisted(holding.listing), sellable_quantity=holding.quantity
+            )
+            for key, holding in self._holdings.items()
+            if holding.quantity
+        }
+        self.orders = {}
+        self.fills = []
+        self._margin_used = self._delivery_credit = self._realised = 0
+        for exposure in self._exposures.values():
+            exposure.margin_used = exposure.delivery_credit = exposure.realised = 0
+            self._reckon(exposure)
+
+    def _deliver(self, listing: Listing, position: Position) -> None:
+        """Merge a day's delivery business: bought stock counts at its average price."""
+        key = (listing.segment, listing.token)
+        held = self._holdings.get(key) or Holding(
+            listing=listing, quantity=0, average_price=0.0, sellable_quantity=0
+        )
+        before = held.quantity + position.buy_quantity
+        cost = held.quantity * held.average_price + position.buy_value
+        quantity = before - position.sell_quantity
+        average = round(cost / before, 2) if before else 0.0
+        self._holdings[key] = msgspec.structs.replace(
+            held, quantity=quantity, average_price=average, sellable_quantity=quantity
+        )
+
+    def _carry(self, listing: Listing, product: Product, net: int) -> None:
+        carried = self.exposure(listing, product).position
+        if net > 0:
+            carried.carried_buy_quantity = net
+            carried.carried_buy_value = net * listing.base_price
+        else:
+            carried.carried_sell_quantity = -net
+            carried.carried_sell_value = -net * listing.base_price
+
     def positions(self) -> list[Position]:
         """Copies; closed ones stay for the day."""
         return [
             msgspec.structs.replace(exposure.position)
             for exposure in self._exposures.values()
-            if exposure.position.buy_quantity or exposure.position.sell_quantity
+            if exposure.position.bought or exposure.position.sold
         ]
 
     def holdings(self) -> list[Holding]:
@@ -184,7 +244,7 @@ class Account:
         For CNC the holding and what was bought today; for MTF only what was bought today.
         """
         exposure = self._exposure_as_it_is(listing, product)
-        own = exposure.position.buy_quantity - exposure.position.sell_quantity
+        own = exposure.position.bought - exposure.position.sold
         if product is Product.CNC:
             holding = self._holdings.get((listing.segment, listing.token))
             own += holding.sellable_quantity if holding else 0

@@ -69,6 +69,16 @@ def new_day(listing: Listing, seed: int) -> Day:
     )
 
 
+def following(day: Day) -> Day:
+    """The day after: nothing has traded yet, and the last price is the previous close."""
+    return Day(
+        last_price=day.last_price,
+        year_high=day.year_high,
+        year_low=day.year_low,
+        open_interest=day.open_interest,
+    )
+
+
 class Picture(msgspec.Struct, frozen=True):
     """A listing as the feed and the quotes show it. Prices in paise, times in Unix ns."""
 

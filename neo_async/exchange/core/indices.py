@@ -114,15 +114,22 @@ class IndexBoard:
         self._market = market
         self._meters: dict[Index, _Meter] = {}
         self._by_text: dict[tuple[str, str], Index] = {}
+        self._set_meters()
+        for index in self._meters:
+            for text in (index.token, index.name):
+                self._by_text[index.segment.value, text.casefold()] = index
+
+    def _set_meters(self) -> None:
+        """For the day that the market is in."""
+        self._day = self._market.days_begun
         for index in INDICES:
-            listed = {market.listing(index.segment, symbol): w for symbol, w in index.weights}
+            listed = {self._market.listing(index.segment, symbol): w for symbol, w in index.weights}
             members = {
                 listing: w for listing, w in listed.items() if listing and listing.base_price
             }
             if members:
-                self._meters[index] = _Meter(index, members)
-                for text in (index.token, index.name):
-                    self._by_text[index.segment.value, text.casefold()] = index
+                close = self._market.previous_close(index)
+                self._meters[index] = _Meter(msgspec.structs.replace(index, close=close), members)
 
     def find(self, segment: str, text: str) -> Index | None:
         """By name, whatever its case, or by number."""
@@ -133,6 +140,8 @@ class IndexBoard:
 
     def picture(self, index: Index) -> IndexPicture:
         """High and low are those of the values read so far, the opening value included."""
+        if self._day != self._market.days_begun:
+            self._set_meters()
         meter = self._meters[index]
         days = [self._market.day(listing) for listing in meter.members]
         value = meter.level([day.last_price for day in days])
@@ -145,12 +154,12 @@ class IndexBoard:
         meter.high = max(meter.high, value, opened)
         meter.low = min(meter.low or value, value, opened)
         return IndexPicture(
-            index=index,
+            index=meter.index,
             value=value,
             open=opened,
             high=meter.high,
             low=meter.low,
-            year_high=max(meter.high, index.close * 112 // 100),
-            year_low=min(meter.low, index.close * 86 // 100),
+            year_high=max(meter.high, meter.index.close * 112 // 100),
+            year_low=min(meter.low, meter.index.close * 86 // 100),
             last_trade_ns=max(day.last_trade_ns for day in days),
         )

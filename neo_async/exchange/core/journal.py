@@ -54,6 +54,10 @@ class ReleaseAmo(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
+class EndDay(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
 class PrintPrice(msgspec.Struct, frozen=True, tag=True):
     segment: Segment
     token: str
@@ -96,6 +100,7 @@ Command: TypeAlias = (
     | Cancel
     | Exit
     | ReleaseAmo
+    | EndDay
     | PrintPrice
     | SetQuotes
     | Look
@@ -126,6 +131,8 @@ def apply(market: Market, command: Command) -> None:
             market.exit(account, number)
         case ReleaseAmo():
             market.release_amo()
+        case EndDay():
+            market.end_day()
         case PrintPrice(segment, token, price):
             market.print_price(segment, token, price)
         case SetQuotes(segment, token, quotes):

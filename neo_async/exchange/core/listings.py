@@ -325,6 +325,26 @@ def priced(listing: Listing, spot: int, today: date) -> Listing:
     )
 
 
+def relisted(listing: Listing, close: int) -> Listing:
+    """As it is listed on the day after a close: its circuit limits lie as far from that, shares'
+    and futures' in percent, options' in rupees."""
+    if not close or not listing.base_price or close == listing.base_price:
+        return listing
+    tick = listing.tick
+    if listing.is_option:
+        lower = listing.lower_band
+        upper = close + listing.upper_band - listing.base_price
+    else:
+        lower = -(-close * listing.lower_band // listing.base_price // tick) * tick
+        upper = close * listing.upper_band // listing.base_price // tick * tick
+    return msgspec.structs.replace(
+        listing,
+        base_price=close,
+        lower_band=max(tick, min(lower, close)),
+        upper_band=max(upper // tick * tick, close),
+    )
+
+
 def _token(family: _Family, expiry: date, strike: int, option_type: str) -> str:
     """Day of expiry, family, strike and side packed into a number below 2**31."""
     days = (expiry - date(2020, 1, 1)).days

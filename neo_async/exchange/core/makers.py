@@ -31,14 +31,19 @@ class MarketMaker:
     def __init__(self, listing: Listing, seed: int) -> None:
         # A string seeds through SHA-512: the same on every machine and in every process.
         self._random = random.Random(f"{seed}|{listing.segment.value}|{listing.token}")
+        self._reference = 0
+        self.relist(listing)
+        self.move_to(listing.base_price)
+
+    def relist(self, listing: Listing) -> None:
+        """Take up the terms of another day; the reference stays, if the new bands allow it."""
         self._tick = listing.tick
         self._lower = max(1, -(-listing.lower_band // self._tick))
         self._upper = listing.upper_band // self._tick
         self._step = max(1, listing.base_price // _STEP_SHARE // self._tick)
         lots = _ORDER_VALUE // (max(listing.base_price, 1) * listing.lot_size)
         self._unit = max(1, lots) * listing.lot_size
-        self._reference = 0
-        self.move_to(listing.base_price)
+        self.move_to(self.reference)
 
     @property
     def reference(self) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -23,11 +23,22 @@ import msgspec
 from neo_async.exchange.core import journal as commands
 from neo_async.exchange.core.accounts import DELIVERY, Account, Exposure
 from neo_async.exchange.core.book import Book, Resting
-from neo_async.exchange.core.day import Day, Picture, new_day
+from neo_async.exchange.core.day import Day, Picture, following, new_day
+from neo_async.exchange.core.indices import Index
 from neo_async.exchange.core.legs import COVERED, Legs, inside, target_and_trigger
+from neo_async.exchange.core.listings import relisted
 from neo_async.exchange.core.makers import QUANTUM_NS, MarketMaker
 from neo_async.exchange.core.pricing import fair_value
 from neo_async.exchange.core.protection import protected_limit, protection_percent
+from neo_async.exchange.core.sessions import (
+    SECOND_NS,
+    Moment,
+    Phase,
+    Turn,
+    indian_day,
+    next_moment,
+    phase,
+)
 from neo_async.exchange.core.state import (
     DeskState,
     RestingState,
@@ -40,6 +51,7 @@ from neo_async.exchange.core.types import (
     Fill,
     Funds,
     Holding,
+    Hours,
     Listing,
     NewOrder,
     OrderChanged,
@@ -64,9 +76,10 @@ _TOUCH: Final = 30
 """Turns for which one touch is as good as many."""
 
 _EVERYTHING: Final = 1 << 62
-_SECOND_NS: Final = 1_000_000_000
-_DAY_SECONDS: Final = 86_400
-_IST_SECONDS: Final = 19_800
+_INTRADAY: Final = (Product.MIS, *COVERED)
+_SQUARED_OFF: Final = "SQUAREOFF"
+"""Source of the orders that close what must not outlive a day."""
+_SETTLED: Final = "SETTLEMENT"
 _FIRST_EXCHANGE_NUMBER: Final = 1_100_000_000_000_001
 _FIRST_TRADE_NUMBER: Final = 200_000_001
 
@@ -164,11 +177,20 @@ class Market:
         for listing in listings:
             self._by_symbol[listing.segment, listing.symbol] = listing
             self._by_token[listing.segment, listing.token] = listing
-        self._underlyings = underlyings(self._by_token.values())
+        self.days_begun = 0
+        """Trading days since the market was made."""
+        self._closes: dict[str, int] = {}
+        self._underlyings = underlyings(self._by_token.values(), self._closes)
         self._spots: dict[str, tuple[int, float]] = {}
         """Turn and price at which an underlying was last looked at: once a turn."""
         self.segments = tuple(dict.fromkeys(segment for segment, _ in self._by_token))
         """In which something is listed."""
+        self._phases = dict.fromkeys(Segment, Phase.OPEN)
+        self._moments: deque[Moment] = deque()
+        """What the clock will bring next."""
+        if rules.hours is Hours.EXCHANGE:
+            self._phases = {segment: phase(segment, now_ns) for segment in Segment}
+            self._moments.extend(next_moment(now_ns))
         self._accounts: dict[str, Account] = {}
         self._desks: dict[tuple[Segment, str], _Desk] = {}
         self._awake: dict[tuple[Segment, str], _Desk] = {}
@@ -201,8 +223,17 @@ class Market:
         """
         if now_ns <= self.now_ns:
             return
+        while self._moments and self._moments[0].time_ns <= now_ns:
+            self._run_to(self._moments[0].time_ns, catch_up)
+            self._turn_over(self._moments.popleft())
+            if not self._moments:
+                self._moments.extend(next_moment(self.now_ns))
+        self._run_to(now_ns, catch_up)
+
+    def _run_to(self, now_ns: int, catch_up: bool) -> None:
         last = now_ns // QUANTUM_NS
-        if self._makers and last > self._turn:
+        is_open = Phase.OPEN in self._phases.values()
+        if self._makers and is_open and last > self._turn:
             if catch_up and last - self._turn > CATCH_UP:
                 self.skip_turns(last - CATCH_UP)
             for turn in range(self._turn + 1, last + 1):
@@ -214,7 +245,7 @@ class Market:
                     else:
                         self._play(desk, turn)
         self._turn = last
-        self.now_ns = now_ns
+        self.now_ns = max(self.now_ns, now_ns)
 
     def skip_turns(self, turn: int) -> None:
         """Let the makers pass over all turns up to this one."""
@@ -308,12 +339,13 @@ class Market:
             earlier.arrivals += 1
             raise Refusal(32, "error from core", http_status=200)
         listing = self._known(order)
+        waits = self._waits(order)
         _check_terms(listing, order, is_cover=order.product is Product.CO)
         _check_bracket(order)
         record = self._accept(holder, listing, order)
         if order.tag:
             self._tags[tag_key] = record
-        if order.amo:
+        if waits:
             self._amo_queue[record.number] = record
             self._move(record, OrderStatus.AMO_RECEIVED)
         else:
@@ -392,6 +424,25 @@ class Market:
         for record in queue.values():
             self._enter(record)
 
+    def end_day(self) -> None:
+        """End the day in all segments at once: square off, close, settle, begin the next.
+
+        Happens by itself where the exchange's hours are kept.
+        """
+        self._log(commands.EndDay())
+        self._square_off_intraday(self.segments)
+        self._close(self.segments)
+        self._begin_day()
+        if self._rules.hours is Hours.ALWAYS:
+            self._open(self.segments)
+
+    def phase(self, segment: Segment) -> Phase:
+        return self._phases[segment]
+
+    def previous_close(self, index: Index) -> int:
+        """Hundredths of a point."""
+        return self._closes.get(f"{index.segment.value}|{index.token}", index.close)
+
     def print_price(self, segment: Segment, token: str, price: int) -> None:
         """Let a trade print at a price from outside.
 
@@ -413,7 +464,7 @@ class Market:
             desk.maker.move_to(price)
             if desk.underlying is not None:
                 desk.basis = price - self._value(desk)
-            self._place_quotes(desk, desk.maker.quotes())
+            self._quote(desk)
         self._follow_up(desk)
         self._mark(desk)
 
@@ -504,6 +555,9 @@ class Market:
             desks=[_desk_state(desk) for desk in self._desks.values()],
             awake=list(self._awake),
             spots=dict(self._spots),
+            closes=dict(self._closes),
+            days_begun=self.days_begun,
+            phases=self._phases if self._rules.hours is Hours.EXCHANGE else {},
         )
 
     @classmethod
@@ -517,6 +571,11 @@ class Market:
             unmade=state.unmade,
             rules=state.rules,
         )
+        market.days_begun = state.days_begun
+        if state.rules.hours is Hours.EXCHANGE:
+            market._phases.update(state.phases)
+        market._closes = state.closes
+        market._underlyings = underlyings(state.listings, state.closes)
         market._turn = state.turn
         market._last_stamp = state.last_stamp
         market._orders_accepted = state.orders_accepted
@@ -550,7 +609,7 @@ class Market:
             if listing == record.listing:
                 record.listing = listing
             if record.client_tag:
-                day = _indian_day(record.accepted_ns)
+                day = indian_day(record.accepted_ns)
                 self._tags[record.account, day, record.client_tag] = record
 
     def _restore_desk(
@@ -619,7 +678,20 @@ class Market:
             raise Refusal(1011, "please provide valid product")
         if order.product in COVERED and not self._rules.covered_orders:
             raise Refusal(1017, "BO/CO OrderType not allowed for TRADEAPI")
+        if listing.expiry is not None and listing.expiry < self._date():
+            raise Refusal(1010, "contract expired")
         return listing
+
+    def _waits(self, order: NewOrder) -> bool:
+        """Whether an order waits for the open. Raises Refusal if its hour has not come."""
+        if self._rules.hours is Hours.ALWAYS:
+            return order.amo
+        phase = self._phases[order.segment]
+        if order.amo and phase is Phase.OPEN:
+            raise Refusal(1008, "after market order not allowed while the market is open")
+        if not order.amo and phase is Phase.CLOSED:
+            raise Refusal(1008, "market closed")
+        return phase is not Phase.OPEN
 
     def _accept(self, holder: Account, listing: Listing, order: NewOrder) -> OrderRecord:
         now = self._stamp()
@@ -1133,6 +1205,172 @@ class Market:
         self._follow_up(desk)
         self._mark(desk)
 
+    # --- the course of the day ------------------------------------------------------------------
+
+    def _turn_over(self, moment: Moment) -> None:
+        """Do what a moment of the timetable brings."""
+        match moment.turn:
+            case Turn.NEW_DAY:
+                self._expire(self.segments)
+                self._begin_day()
+            case Turn.PRE_OPEN:
+                self._phases.update(dict.fromkeys(moment.segments, Phase.PRE_OPEN))
+            case Turn.OPEN:
+                self._open(moment.segments)
+            case Turn.SQUARE_OFF:
+                self._square_off_intraday(moment.segments)
+            case Turn.CLOSE:
+                self._close(moment.segments)
+
+    def _open(self, segments: Collection[Segment]) -> None:
+        """Let trading begin, with what has been waiting for it."""
+        self._phases.update(dict.fromkeys(segments, Phase.OPEN))
+        for desk in self._awake.values():
+            if desk.listing.segment in segments:
+                self._pull_quotes(desk)
+                self._quote(desk)
+                self._mark(desk)
+        queue = self._amo_queue
+        self._amo_queue = {
+            number: record
+            for number, record in queue.items()
+            if record.listing.segment not in segments
+        }
+        for record in queue.values():
+            if record.listing.segment in segments:
+                self._enter(record)
+
+    def _square_off_intraday(self, segments: Collection[Segment]) -> None:
+        """Cancel intraday orders and close intraday positions, at market."""
+        for legs in {id(legs): legs for legs in self._legs.values()}.values():
+            entry = self._record(legs.entry)
+            # The exit of one may have ended another, by trading with it.
+            if entry.listing.segment in segments and entry.number in self._legs:
+                self._exit(entry.account, entry.number)
+        for working in list(self._working.values()):
+            record = working.record
+            if (
+                record.listing.segment in segments
+                and record.product in _INTRADAY
+                and not record.parent_number
+                and record.number in self._working
+            ):
+                self._cancel_working(working)
+        for account, exposure, net in self._open_positions(segments):
+            position = exposure.position
+            if position.product is Product.MIS:
+                order = self._closing_order(position, net, OrderType.MARKET, 0, _SQUARED_OFF)
+                self._enter(self._accept(account, position.listing, order))
+
+    def _close(self, segments: Collection[Segment]) -> None:
+        """End trading: orders expire, and what must not outlive the day is settled at the last
+        price, contracts on their last day at what they are worth."""
+        self._expire(segments)
+        for account, exposure, net in self._open_positions(segments):
+            listing, product = exposure.position.listing, exposure.position.product
+            desk = self._desk(listing)
+            if listing.expiry is not None and listing.expiry <= self._date():
+                self._settle_position(account, exposure, net, max(0, round(self._value(desk))))
+            elif product in _INTRADAY:
+                self._settle_position(account, exposure, net, desk.day.last_price)
+        for desk in self._desks.values():
+            if desk.listing.segment in segments:
+                desk.trailing.clear()
+                self._pull_quotes(desk)
+                self._mark(desk)
+        self._phases.update(dict.fromkeys(segments, Phase.CLOSED))
+
+    def _expire(self, segments: Collection[Segment]) -> None:
+        for working in list(self._working.values()):
+            if working.record.listing.segment in segments:
+                self._withdraw(working)
+                self._drop_remainder(working)
+        self._legs = {
+            number: legs
+            for number, legs in self._legs.items()
+            if self._record(number).listing.segment not in segments
+        }
+
+    def _open_positions(self, segments: Collection[Segment]) -> list[tuple[Account, Exposure, int]]:
+        """With their net quantity."""
+        return [
+            (account, exposure, net)
+            for account in self._accounts.values()
+            for exposure in account.exposures()
+            if exposure.position.listing.segment in segments
+            and (net := exposure.position.bought - exposure.position.sold)
+            and exposure.position.product is not Product.CNC
+        ]
+
+    def _closing_order(
+        self, position: Position, net: int, order_type: OrderType, price: int, source: str
+    ) -> NewOrder:
+        return NewOrder(
+            segment=position.listing.segment,
+            symbol=position.listing.symbol,
+            side=Side.SELL if net > 0 else Side.BUY,
+            quantity=abs(net),
+            order_type=order_type,
+            product=position.product,
+            price=price,
+            source=source,
+        )
+
+    def _settle_position(self, account: Account, exposure: Exposure, net: int, price: int) -> None:
+        """Close a position against nobody."""
+        position = exposure.position
+        order = self._closing_order(position, net, OrderType.LIMIT, price, _SETTLED)
+        record = self._accept(account, position.listing, order)
+        self._move(record, OrderStatus.PUT_RECEIVED)
+        self._move(record, OrderStatus.VALIDATION_PENDING)
+        working = _Working(record, account, exposure, self._desk(position.listing))
+        working.blocked_price = price
+        self._block(working, record.quantity)
+        self._take_on(working)
+        self._move(record, OrderStatus.OPEN)
+        trade_number = str(self._trade_numbers)
+        self._trade_numbers += 1
+        self._fill(working, trade_number, record.quantity, price)
+        self._unbalanced.pop(record.number, None)
+
+    def _begin_day(self) -> None:
+        """Settle the accounts at the closing prices, and start from those."""
+        self.days_begun += 1
+        for name, underlying in self._underlyings.items():
+            self._closes[name] = round(underlying.spot(self._closing_price))
+        relisting = {
+            key: relisted(listing, self._closing_price(listing))
+            for key, listing in self._by_token.items()
+        }
+        for key, listing in relisting.items():
+            self._by_token[key] = listing
+            self._by_symbol[listing.segment, listing.symbol] = listing
+        self._underlyings = underlyings(relisting.values(), self._closes)
+        self._spots.clear()
+        for key, desk in self._desks.items():
+            desk.listing = relisting[key]
+            desk.underlying = self._underlyings.get(desk.listing.underlying)
+            desk.day = following(desk.day)
+            if desk.maker is not None:
+                desk.maker.relist(desk.listing)
+            self._mark(desk)
+        for account in self._accounts.values():
+            account.end_day(lambda listing: relisting[listing.segment, listing.token])
+        for number, record in self._amo_queue.items():
+            record.listing = relisting[record.listing.segment, record.listing.token]
+            self._accounts[record.account].orders[number] = record
+
+    def _closing_price(self, listing: Listing) -> int:
+        desk = self._desks.get((listing.segment, listing.token))
+        return desk.day.last_price if desk is not None else listing.base_price
+
+    def _record(self, number: str) -> OrderRecord:
+        return next(
+            account.orders[number]
+            for account in self._accounts.values()
+            if number in account.orders
+        )
+
     # --- makers -------------------------------------------------------------------------------
 
     def _look(self, listing: Listing) -> _Desk:
@@ -1163,8 +1401,7 @@ class Market:
             self._desks[key] = desk
             if maker is not None and underlying is not None:
                 maker.move_to(self._value(desk))
-            if maker is not None:
-                self._place_quotes(desk, maker.quotes())
+            self._quote(desk)
             self._mark(desk)
         if not self._is_due(desk, key):
             return desk
@@ -1179,7 +1416,7 @@ class Market:
         """One turn of a market maker: somebody may trade, the reference walks, new quotes."""
         desk.turn = turn
         maker = desk.maker
-        if maker is None:
+        if maker is None or self._phases[desk.listing.segment] is not Phase.OPEN:
             return
         taker = maker.trade()
         if taker is not None:
@@ -1193,9 +1430,14 @@ class Market:
         else:
             maker.move_to(self._value(desk) + desk.basis)
         self._pull_quotes(desk)
-        self._place_quotes(desk, maker.quotes())
+        self._quote(desk)
         self._follow_up(desk)
         self._mark(desk)
+
+    def _quote(self, desk: _Desk) -> None:
+        """Let the maker's quotes stand, where there is one and while the market is open."""
+        if desk.maker is not None and self._phases[desk.listing.segment] is Phase.OPEN:
+            self._place_quotes(desk, desk.maker.quotes())
 
     def _value(self, desk: _Desk) -> float:
         """What a derivative is worth by the present price of its underlying, whose makers are kept
@@ -1268,32 +1510,29 @@ class Market:
         return self._last_stamp
 
     def _day(self) -> int:
-        return _indian_day(self.now_ns)
+        return indian_day(self.now_ns)
+
+    def _date(self) -> date:
+        return date(1970, 1, 1) + timedelta(days=self._day())
 
     def _date_code(self) -> str:
         day = self._day()
         if day != self._coded_day:
             self._coded_day = day
-            moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
-            self._coded_date = moment.strftime("%y%m%d")
+            self._coded_date = f"{self._date():%y%m%d}"
         return self._coded_date
 
     def _broker_gui_id(self, account: str) -> str:
         self._gui_numbers += 1
-        return f"{self.now_ns // _SECOND_NS}-{self._gui_numbers:06d}-{account}-ADMINAPI"
+        return f"{self.now_ns // SECOND_NS}-{self._gui_numbers:06d}-{account}-ADMINAPI"
 
     def _cancelled_gui_id(self, record: OrderRecord) -> str:
         if not record.client_tag:
             return record.gui_order_id
-        return f"{record.client_tag}-{self.now_ns // _SECOND_NS}"
+        return f"{record.client_tag}-{self.now_ns // SECOND_NS}"
 
 
 _CONFIRMED: Final = frozenset({OrderStatus.OPEN, OrderStatus.TRIGGER_PENDING})
-
-
-def _indian_day(time_ns: int) -> int:
-    """Days since 1970 in IST."""
-    return (time_ns // _SECOND_NS + _IST_SECONDS) // _DAY_SECONDS
 
 
 def _desk_state(desk: _Desk) -> DeskState:

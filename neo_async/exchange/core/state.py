@@ -10,6 +10,7 @@ import msgspec
 
 from neo_async.exchange.core.day import Day
 from neo_async.exchange.core.legs import Legs
+from neo_async.exchange.core.sessions import Phase
 from neo_async.exchange.core.types import Holding, Listing, OrderRecord, Position, Rules
 from neo_async.model.enums import Segment, Side
 
@@ -85,3 +86,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     desks: list[DeskState]
     awake: list[tuple[Segment, str]]
     spots: dict[str, tuple[int, float]]
+    closes: dict[str, int]
+    """Previous closes of what derivatives follow, once a day has ended."""
+    days_begun: int
+    phases: dict[Segment, Phase]
+    """Empty where trading never pauses."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from enum import StrEnum
 from typing import TypeAlias
 
 import msgspec
@@ -54,6 +55,15 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
         return self.option_type in ("CE", "PE")
 
 
+class Hours(StrEnum):
+    """When orders trade."""
+
+    ALWAYS = "always"
+    """At any time, and no day ends by itself."""
+    EXCHANGE = "exchange"
+    """In the exchanges' sessions; see sessions.py."""
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Habits of the broker that changed over the years. As they were on the older API."""
 
@@ -64,6 +74,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     any price within the circuit limits, and what finds nobody is cancelled."""
     stop_market_orders: bool = True
     """Whether SL-M is taken; the live broker has rejected it since April 2026."""
+    hours: Hours = Hours.ALWAYS
 
 
 class Bracket(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,7 +234,8 @@ class Holding(msgspec.Struct, kw_only=True):
 
 
 class Position(msgspec.Struct, kw_only=True):
-    """Today's business of an account in one instrument and product."""
+    """Business of an account in one instrument and product: today's, and what was carried there
+    from earlier days, at the previous close."""
 
     listing: Listing
     product: Product
@@ -237,12 +249,29 @@ class Position(msgspec.Struct, kw_only=True):
     carried_sell_value: int = 0
     updated_ns: int = 0
 
+    @property
+    def bought(self) -> int:
+        """Units, carried ones included."""
+        return self.carried_buy_quantity + self.buy_quantity
+
+    @property
+    def sold(self) -> int:
+        return self.carried_sell_quantity + self.sell_quantity
+
+    @property
+    def bought_value(self) -> int:
+        return self.carried_buy_value + self.buy_value
+
+    @property
+    def sold_value(self) -> int:
+        return self.carried_sell_value + self.sell_value
+
 
 class Funds(msgspec.Struct, frozen=True, kw_only=True):
     """Money of an account. Paise."""
 
     cash: int
-    """What the account was opened with."""
+    """What the account was opened with, and all that the days since have settled."""
     margin_used: int
     """By working orders and by open positions, unpaid deliveries included."""
     delivery_credit: int

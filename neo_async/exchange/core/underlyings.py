@@ -6,7 +6,7 @@ are left out and the others weigh more. A share is a basket of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from neo_async.exchange.core.indices import INDICES
 from neo_async.exchange.core.types import Listing
@@ -27,9 +27,9 @@ class Underlying:
         return self._close * sum(share * price_of(listing) for listing, share in self._shares)
 
 
-def underlyings(listings: Iterable[Listing]) -> dict[str, Underlying]:
+def underlyings(listings: Iterable[Listing], closes: Mapping[str, int]) -> dict[str, Underlying]:
     """Of the derivatives among the listings, by `nse_cm|26000`; without those that nobody here
-    lets move."""
+    lets move. `closes` are previous closes of indices, where they are not the built-in ones."""
     listings = list(listings)
     wanted = {listing.underlying for listing in listings if listing.underlying}
     if not wanted:
@@ -46,7 +46,7 @@ def underlyings(listings: Iterable[Listing]) -> dict[str, Underlying]:
             listed = {by_symbol.get((index.segment, symbol)): w for symbol, w in index.weights}
             members = {member: w for member, w in listed.items() if member and member.base_price}
             if members:
-                found[name] = Underlying(index.close, members)
+                found[name] = Underlying(closes.get(name, index.close), members)
     return found
 
 
