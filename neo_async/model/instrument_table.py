@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from operator import sub
 from typing import Any, Final, NamedTuple
 
@@ -59,12 +58,13 @@ class InstrumentTable:
         self._freeze_quantities = array("q")
         self._by_token = _Index()
         self._by_symbol = _Index()
-        self._expiries: dict[str, list[int]] = {}
-        """Every name, and its expiries; empty where there is none."""
-        self._last: dict[str | tuple[str, int], int] = {}
-        """The row that was added last with a name and, where it has one, expiry …"""
-        self._before = array("i")
-        """… and of each row the one before it with the same."""
+        self._by_name = _Index()
+        self._next = array("i")
+        """Of each row, the next one with its name …"""
+        self._last = array("i")
+        """… and of the first row with a name, the last one."""
+        self._ladders: dict[str, dict[int, list[int]]] = {}
+        """Rows of the names that were asked for, in order, by expiry."""
         self._built: dict[int, Instrument] = {}
         self._name_lines = ""
         self._symbol_lines = ""
@@ -105,24 +105,21 @@ class InstrumentTable:
         self._lower_bands.extend(rows.lower_bands)
         self._upper_bands.extend(rows.upper_bands)
         self._freeze_quantities.extend(rows.freeze_quantities)
-        self._link(rows.names, rows.shared, places)
+        self._names += rows.names
+        self._link(places, self._by_name.add(rows.names, places))
         self._name_lines = self._symbol_lines = ""
+        self._ladders.clear()
 
-    def _link(self, names: Sequence[str], shared: Sequence[int], rows: Sequence[int]) -> None:
-        last, before, expiry_of, kept = self._last, self._before, self._expiry_of, self._names
-        for name, place, row in zip(names, shared, rows, strict=True):
-            expiry = expiry_of[place]
-            key: str | tuple[str, int] = (name, expiry) if expiry else name
-            earlier = last.get(key, _NO_ROW)
-            if earlier == _NO_ROW:
-                expiries = self._expiries.setdefault(name, [])
-                if expiry:
-                    expiries.append(expiry)
-            else:
-                name = kept[earlier]  # one object for equal names
-            before.append(earlier)
-            kept.append(name)
-            last[key] = row
+    def _link(self, rows: Sequence[int], firsts: Sequence[int]) -> None:
+        """Chain rows to those of the same name; `firsts` are the first of each row's name."""
+        self._next.extend([_NO_ROW] * len(rows))
+        self._last.extend(rows)
+        names, following, last = self._names, self._next, self._last
+        for row, first in zip(rows, firsts, strict=True):
+            if row != first:
+                names[row] = names[first]  # one object for equal names
+                following[last[first]] = row
+                last[first] = row
 
     # --- one instrument -----------------------------------------------------------------------
 
@@ -175,24 +172,32 @@ class InstrumentTable:
 
     def names_like(self, text: str) -> list[str]:
         """The name that the text is, or else those that start with it."""
-        if text in self._expiries:
+        if self._by_name.get(text) is not None:
             return [text]
         if not self._name_lines:
-            self._name_lines = _lines(self._expiries)
+            self._name_lines = _lines(self._by_name)
         return list(_lines_from(self._name_lines, text))
 
     def expiries(self, name: str, kind: str = "") -> list[date]:
         """Those of a name's instruments whose kind starts so, ascending."""
         return [
             date.fromordinal(expiry)
-            for expiry in sorted(self._expiries.get(name, ()))
-            if any(self._kind(row).startswith(kind) for row in self._rows_like((name, expiry)))
+            for expiry, rows in self._ladder(name).items()
+            if expiry != _NO_EXPIRY and any(self._kind(row).startswith(kind) for row in rows)
         ]
 
     def select(self, name: str, wanted: Wanted) -> list[Instrument]:
         """Instruments of a name, by expiry, strike and option type."""
-        rows = [row for row in self._rows_of(name, wanted) if self._is_wanted(row, wanted)]
-        return self._in_order(rows)
+        first, last = _NO_EXPIRY, date.max.toordinal()
+        if wanted.expiry is not None:
+            first, last = (day.toordinal() for day in wanted.expiry)
+        return [
+            self._instrument(row)
+            for expiry, rows in self._ladder(name).items()
+            if first <= expiry <= last
+            for row in rows
+            if self._is_wanted(row, wanted)
+        ]
 
     def mentioning(self, text: str, wanted: Wanted) -> list[Instrument]:
         """Instruments with a text anywhere in symbol or description."""
@@ -201,24 +206,36 @@ class InstrumentTable:
         symbols = _lines_with(self._symbol_lines, text)
         rows = {row for row in map(self._by_symbol.get, symbols) if row is not None}
         rows.update(self._descriptions.rows_with(text))
-        return self._in_order([row for row in rows if self._is_wanted(row, wanted)])
+        found = [row for row in rows if self._is_wanted(row, wanted)]
+        found.sort(key=lambda row: (self._names[row], *self._rung(row)))
+        return [self._instrument(row) for row in found]
 
-    def _rows_of(self, name: str, wanted: Wanted) -> Iterator[int]:
-        expiries = self._expiries.get(name, [])
-        keys: list[str | tuple[str, int]]
-        if wanted.expiry is None:
-            keys = [name, *((name, expiry) for expiry in expiries)]
-        else:
-            first, last = (day.toordinal() for day in wanted.expiry)
-            keys = [(name, expiry) for expiry in expiries if first <= expiry <= last]
-        for key in keys:
-            yield from self._rows_like(key)
+    def _ladder(self, name: str) -> dict[int, list[int]]:
+        """Rows of a name by expiry, both ascending; within an expiry by strike and option type."""
+        ladder = self._ladders.get(name)
+        if ladder is None:
+            ladder = {}
+            for row in sorted(self._rows_of(name), key=self._rung):
+                ladder.setdefault(self._expiry_of[self._shared_of[row]], []).append(row)
+            if ladder:
+                self._ladders[name] = ladder
+        return ladder
 
-    def _rows_like(self, key: str | tuple[str, int]) -> Iterator[int]:
-        row = self._last.get(key, _NO_ROW)
-        while row != _NO_ROW:
-            yield row
-            row = self._before[row]
+    def _rows_of(self, name: str) -> Iterator[int]:
+        for first in self._by_name.all(name):
+            row = first
+            while row != _NO_ROW:
+                yield row
+                row = self._next[row]
+
+    def _rung(self, row: int) -> tuple[int, float, str, int]:
+        place, strike = self._shared_of[row], self._strikes[row]
+        return (
+            self._expiry_of[place],
+            -1.0 if math.isnan(strike) else strike,
+            self.shared[place].option_type,
+            row,
+        )
 
     def _kind(self, row: int) -> str:
         return self.shared[self._shared_of[row]].kind
@@ -236,21 +253,6 @@ class InstrumentTable:
         if wanted.option_type and shared.option_type != wanted.option_type:
             return False
         return shared.kind.startswith(wanted.kind)
-
-    def _in_order(self, rows: Iterable[int]) -> list[Instrument]:
-        def key(row: int) -> tuple[str, int, float, str, int]:
-            place, strike = self._shared_of[row], self._strikes[row]
-            option = self.shared[place].option_type
-            is_option = not math.isnan(strike)
-            return (
-                self._names[row],
-                self._expiry_of[place],
-                strike if is_option else -1.0,
-                option,
-                row,
-            )
-
-        return [self._instrument(row) for row in sorted(rows, key=key)]
 
     # --- a copy -------------------------------------------------------------------------------
 
@@ -271,15 +273,16 @@ class InstrumentTable:
 
 
 class _Index:
-    """Rows by a text of theirs; of several with one text, the first."""
+    """Rows by a text of theirs. Only the first row with a text is kept, of each part."""
 
     def __init__(self) -> None:
         self._parts: list[dict[str, int]] = [{}]
 
-    def add(self, texts: Sequence[str], rows: Sequence[int]) -> None:
+    def add(self, texts: Sequence[str], rows: Sequence[int]) -> list[int]:
+        """The row that is kept for each text: its own, or an earlier one."""
         if len(self._parts[-1]) + len(texts) > _INDEX_PART:
             self._parts.append({})
-        deque(map(self._parts[-1].setdefault, texts, rows), maxlen=0)
+        return list(map(self._parts[-1].setdefault, texts, rows))
 
     def get(self, text: str) -> int | None:
         for part in self._parts:
@@ -287,6 +290,13 @@ class _Index:
             if row is not None:
                 return row
         return None
+
+    def all(self, text: str) -> list[int]:
+        return [part[text] for part in self._parts if text in part]
+
+    def __iter__(self) -> Iterator[str]:
+        """Every text once."""
+        return iter(dict.fromkeys(chain.from_iterable(self._parts)))
 
 
 class _Texts:
