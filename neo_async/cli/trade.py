@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
@@ -120,7 +123,8 @@ def place(
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh) as neo:
-            order = await neo.orders.place(**msgspec.structs.asdict(request))
+            with _interruption_told("the order"):
+                order = await neo.orders.place(**msgspec.structs.asdict(request))
             return await _outcome(neo, order, wait, *_SETTLED)
 
     _report(neo_async.run(send()), as_json=as_json)
@@ -159,7 +163,8 @@ def modify(
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
-            order = await neo.orders.modify(number, **changes)  # type: ignore[arg-type]
+            with _interruption_told("the change"):
+                order = await neo.orders.modify(number, **changes)  # type: ignore[arg-type]
             return await _outcome(neo, order, wait, *_SETTLED)
 
     _report(neo_async.run(send()), as_json=as_json)
@@ -180,7 +185,9 @@ def cancel(
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
-            return await _outcome(neo, await neo.orders.cancel(number), wait)
+            with _interruption_told("the cancellation"):
+                order = await neo.orders.cancel(number)
+            return await _outcome(neo, order, wait)
 
     _report(neo_async.run(send()), as_json=as_json)
 
@@ -239,7 +246,12 @@ def _confirm(what: str, account: Account, *, yes: bool) -> None:
     typer.echo(f"{what}\nfor {account}", err=True)
     if not _can_ask():
         raise UsageError("nothing was sent: stdin is no terminal to ask at; --yes sends unasked")
-    if not typer.confirm("Send it?", err=True):
+    try:
+        is_wanted = typer.confirm("Send it?", err=True)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        typer.echo(err=True)
+        is_wanted = False
+    if not is_wanted:
         typer.echo("nothing was sent", err=True)
         raise typer.Exit(1)
 
@@ -279,6 +291,19 @@ async def _find(account: Account, number: str, fresh: bool) -> OrderRow:
         return await _row(neo, number)
 
 
+@contextlib.contextmanager
+def _interruption_told(what: str) -> Iterator[None]:
+    """Ctrl-C while a request is on its way takes nothing back: say so."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        typer.echo(
+            f"interrupted: {what} may have been sent; neo-async orders shows what became of it",
+            err=True,
+        )
+        raise
+
+
 # --- after sending --------------------------------------------------------------------------------
 
 
@@ -286,7 +311,8 @@ async def _outcome(neo: NeoClient, order: Order, wait: float, *settled: OrderSta
     """The order's row once it is final or in one of these states, or when the wait is over."""
     try:
         if wait:
-            await order.wait(*settled, timeout=wait)
+            with _interruption_told(f"order {order.number} or its change"):
+                await order.wait(*settled, timeout=wait)
     except TimeoutError:
         typer.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)
     try:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
 from neo_async.cli import trade
 from neo_async.exchange import Exchange
+from neo_async.exchange.server.broker import Broker, Call
+from neo_async.exchange.server.replies import Reply
 
 from .conftest import Invoke
 
@@ -46,6 +53,40 @@ def test_nothing_is_sent_where_nobody_can_be_asked(exchange: Exchange, invoke: I
     assert outcome.exit_code == 2
     assert "--yes" in outcome.everything
     assert exchange.market.ledger == []
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_no_answer_sends_nothing(exchange: Exchange, invoke: Invoke) -> None:
+    outcome = invoke(*PLACE, typed="")
+    assert outcome.exit_code == 1
+    assert "\nnothing was sent\n" in outcome.everything
+    assert exchange.market.ledger == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
+def test_an_interruption_says_that_the_order_may_be_on_its_way(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived, may_answer = threading.Event(), threading.Event()
+    answer = Broker.answer
+
+    def answer_late(broker: Broker, call: Call) -> Reply:
+        if call.path.endswith("/place"):
+            arrived.set()
+            may_answer.wait(10)
+        return answer(broker, call)
+
+    monkeypatch.setattr(Broker, "answer", answer_late)
+    command = [sys.executable, "-m", "neo_async", *PLACE, "--yes"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert arrived.wait(10)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=10)
+    may_answer.set()
+    assert process.returncode == 130
+    assert told == (
+        "interrupted: the order may have been sent; neo-async orders shows what became of it\n"
+    )
 
 
 @pytest.mark.usefixtures("at_a_terminal")
