@@ -372,7 +372,13 @@ class SessionManager:
             raise SessionEnded(
                 "the broker has ended the session, and without a TOTP secret it cannot be renewed"
             )
-        await self.login()
+        try:
+            await self.login()
+        except WrongTotp:
+            # The secret has logged in before, so it is the code that is used up: by another process
+            # of the same account, for the same reason. The next login waits for the next code.
+            log.info("the TOTP code was refused, maybe as used: trying the next one")
+            await self.login()
         self.renewals += 1
 
     def _renewal_done(self, renewal: asyncio.Task[None]) -> None:

@@ -552,6 +552,19 @@ async def test_when_a_renewal_fails_every_waiter_hears_it_and_the_next_call_trie
 
 
 @in_virtual_time
+async def test_a_code_that_another_process_has_used_is_not_the_end_of_a_renewal() -> None:
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange) as neo,
+        client_of(exchange, totp=pyotp.TOTP(exchange.credentials.totp_secret).at(int(now()) + 30)),
+    ):
+        await asyncio.sleep(30)
+        exchange.end_sessions()
+        order = await neo.orders.place(*BUY, **CNC)
+        assert [row.number for row in await neo.orders.book()] == [order.number]
+
+
+@in_virtual_time
 async def test_a_wrong_mpin_at_renewal_is_told_as_such() -> None:
     def spoil(path: str, status: int, body: bytes) -> Reply | None:
         refused = {"status": "error", "message": "Invalid MPIN.", "errorCode": "401"}
