@@ -12,7 +12,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,10 +67,7 @@ class Import(msgspec.Struct, frozen=True):
 
 
 def measure_imports(rounds: int) -> dict[str, Import]:
-    with tempfile.TemporaryDirectory() as folder:
-        runs = alternate(
-            list(STATEMENTS), lambda name: _run(STATEMENTS[name], folder), rounds=rounds
-        )
+    runs = alternate(list(STATEMENTS), lambda name: _run(STATEMENTS[name]), rounds=rounds)
     return {
         name: Import(
             summarise(milliseconds for milliseconds, _ in values),
@@ -81,7 +77,7 @@ def measure_imports(rounds: int) -> dict[str, Import]:
     }
 
 
-def _run(statement: str, folder: str) -> tuple[float, float]:
+def _run(statement: str) -> tuple[float, float]:
     """Milliseconds of the statement and MiB at the peak, in a process of its own."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
@@ -89,7 +85,6 @@ def _run(statement: str, folder: str) -> tuple[float, float]:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        cwd=folder,  # the SDK makes its log folder where it is imported
         env={**os.environ, "PYTHONPATH": path},
     )
     milliseconds, peak = done.stdout.split()

@@ -289,7 +289,6 @@ def first_lookups(url: str, cache: Path) -> float:
 
 def measure_against_sdk(url: str, cache: Path, content: bytes, rounds: int) -> dict[str, Figure]:
     instruments, _ = uvloop.run(load(url, cache, Segment.NSE_CM))
-    os.environ["NEO_LOG_FILE_ENABLED"] = "false"
     os.environ["NEO_SCRIP_CACHE_DIR"] = str(cache / "kotakneoapi")
     from neo_api_client import NeoAPI  # type: ignore[attr-defined]
     from neo_api_client.utils import scrip_cache

@@ -88,7 +88,6 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=folder,  # the SDK writes its log file where it is started
             env={**os.environ, "PYTHONPATH": path, **trust},
         )
         self.ready = self._answer()

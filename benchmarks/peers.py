@@ -469,7 +469,7 @@ class SyncHttpx(ThreadedPeer):
 
 
 class KotakNeoApi(ThreadedPeer):
-    """The official SDK, unmodified but for its base URLs, with its defaults, logging included.
+    """The official SDK, unmodified but for its base URLs, with its defaults but for its log file.
 
     Its pool keeps 10 of at most 20 connections; 64 of 64, which its constructor would allow, was
     measured and is no faster.

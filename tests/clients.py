@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import aiohttp
-from far_ends import LOGIN, VALIDATE
-from virtual_time import now
 
 from neo_async import NeoClient, RateLimits
 from neo_async.exchange import Exchange
+from tests.far_ends import LOGIN, VALIDATE
+from tests.virtual_time import now
 
 WIDE = RateLimits(orders=10_000, total=10_000)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from pathlib import Path
 
 import pytest
+
+# The official SDK writes a log into the working folder as soon as it is imported, unless told.
+os.environ["NEO_LOG_FILE_ENABLED"] = "false"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Specification documents and real data; tests that read it skip where it is absent."""

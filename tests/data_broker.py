@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from aiohttp import web
-from far_ends import BASE, SID, TOKEN, VALIDATE, Cut, Reply, Scripted, _respond, _serving
+
+from tests.far_ends import BASE, SID, TOKEN, VALIDATE, Cut, Reply, Scripted, _respond, _serving
 
 UNKNOWN = Reply({"stat": "Not_Ok", "emsg": "Invalid instrument/code", "stCode": 1009})
 REFUSED = Reply({"code": 400, "message": "malformed request"}, 400)

@@ -16,10 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from clients import client_of, exchange_of
-from conftest import SHARED
-from far_ends import CREDENTIALS
-from virtual_time import now
 
 from neo_async import (
     Endpoints,
@@ -41,6 +37,10 @@ from neo_async.exchange import Exchange
 from neo_async.instruments import Instruments
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import write_scripmaster
+from tests.clients import client_of, exchange_of
+from tests.conftest import SHARED
+from tests.far_ends import CREDENTIALS
+from tests.virtual_time import now
 
 REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"
 

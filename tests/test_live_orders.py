@@ -9,10 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from clients import BOOK, client_of, exchange_of, paths
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual_time import in_virtual_time
 
 from neo_async import (
     NotLoggedIn,
@@ -30,6 +28,8 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.tracking import SETTLING, STRANGERS, OrderChange, Tracker
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.wire.order_feed import read_message
+from tests.clients import BOOK, client_of, exchange_of, paths
+from tests.virtual_time import in_virtual_time
 
 QUIET = 15.0
 POLL = 0.5

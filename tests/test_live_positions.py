@@ -10,11 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from clients import client_of, exchange_of, paths
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_live_orders import Feed
-from virtual_time import in_virtual_time
 
 from neo_async import (
     NeoClient,
@@ -33,6 +30,9 @@ from neo_async.model.portfolio import Holding, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, MarketStatus
 from neo_async.transport.websocket import FeedState
 from neo_async.wire.rows import RowReader
+from tests.clients import client_of, exchange_of, paths
+from tests.test_live_orders import Feed
+from tests.virtual_time import in_virtual_time
 
 PATIENCE = 1.0
 TODAY = "2026/11/23"

@@ -12,10 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import WIDE, client_of, exchange_of
-from data_broker import UPSTREAM, DataBroker, candles_of
-from far_ends import CREDENTIALS, Cut, Reply
-from virtual_time import in_virtual_time, now
 
 from neo_async import (
     Candle,
@@ -33,6 +29,10 @@ from neo_async import (
     TransportError,
     UsageError,
 )
+from tests.clients import WIDE, client_of, exchange_of
+from tests.data_broker import UPSTREAM, DataBroker, candles_of
+from tests.far_ends import CREDENTIALS, Cut, Reply
+from tests.virtual_time import in_virtual_time, now
 
 PAYLOADS = Path(__file__).parent / "payloads"
 

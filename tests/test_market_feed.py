@@ -14,9 +14,6 @@ from typing import Any
 
 import pytest
 import uvloop
-from clients import client_of, exchange_of
-from feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
-from virtual_time import in_virtual_time
 
 import neo_async.feeds
 from neo_async import NeoClient, NotLoggedIn
@@ -41,6 +38,9 @@ from neo_async.model.ticks import (
 from neo_async.transport import websocket
 from neo_async.transport.websocket import FeedEvent, FeedState, Socket
 from neo_async.wire.feed import FeedEncoder
+from tests.clients import client_of, exchange_of
+from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
+from tests.virtual_time import in_virtual_time
 
 ENCODE = FeedEncoder()
 

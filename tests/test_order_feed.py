@@ -13,9 +13,6 @@ from typing import Any
 
 import pytest
 import uvloop
-from clients import client_of, exchange_of
-from feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
-from virtual_time import in_virtual_time
 
 from neo_async import NeoClient, Product, Segment, Side
 from neo_async.config import FeedTimings
@@ -26,6 +23,9 @@ from neo_async.model.enums import OrderStatus
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport import websocket
 from neo_async.transport.websocket import FeedState
+from tests.clients import client_of, exchange_of
+from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
+from tests.virtual_time import in_virtual_time
 
 RAW = "{type:cn,Authorization:the-token,Sid:sid-0,src:WEB}"
 JSON = '{"type":"cn","Authorization":"the-token","Sid":"sid-0","src":"WEB"}'

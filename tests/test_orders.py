@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import BOOK, CANCEL, MODIFY, PLACE, admin, client_of, exchange_of, logins, paths
-from far_ends import CREDENTIALS, Cut, Late, Reply, meddler, scripted_broker
-from virtual_time import in_virtual_time, now
 
 from neo_async import (
     Bracket,
@@ -41,6 +38,9 @@ from neo_async.session import SessionManager
 from neo_async.tracking import Tracker, find_by_tag
 from neo_async.transport.limiter import Limiter
 from neo_async.wire.tags import own_tag
+from tests.clients import BOOK, CANCEL, MODIFY, PLACE, admin, client_of, exchange_of, logins, paths
+from tests.far_ends import CREDENTIALS, Cut, Late, Reply, meddler, scripted_broker
+from tests.virtual_time import in_virtual_time, now
 
 ITBEES = (Segment.NSE_CM, "ITBEES-EQ")
 BUY = (*ITBEES, Side.BUY, 10)

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import client_of, exchange_of, paths
-from contracts import NIFTY_CALL, TCS_FUTURE
-from far_ends import CREDENTIALS, Reply, scripted_broker
 
 from neo_async import (
     NeoClient,
@@ -22,6 +19,9 @@ from neo_async import (
     Side,
 )
 from neo_async.exchange import Exchange
+from tests.clients import client_of, exchange_of, paths
+from tests.contracts import NIFTY_CALL, TCS_FUTURE
+from tests.far_ends import CREDENTIALS, Reply, scripted_broker
 
 PAYLOADS = Path(__file__).parent / "payloads"
 

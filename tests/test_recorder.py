@@ -13,8 +13,6 @@ from io import FileIO
 from pathlib import Path
 
 import pytest
-from clients import client_of, exchange_of
-from virtual_time import in_virtual_time
 
 from neo_async import Level, UsageError, recorder
 from neo_async.exchange import Exchange
@@ -24,6 +22,8 @@ from neo_async.model.ticks import LiteTick, Tick
 from neo_async.recorder import Recording
 from neo_async.wire.feed import FeedDecoder, read_control
 from neo_async.wire.recording import Frame, read_recording
+from tests.clients import client_of, exchange_of
+from tests.virtual_time import in_virtual_time
 
 TCS = "nse_cm|11536"
 

@@ -11,20 +11,6 @@ import aiohttp
 import msgspec
 import pyotp
 import pytest
-from clients import BOOK, client_of, exchange_of, logins, paths
-from far_ends import (
-    BASE,
-    CREDENTIALS,
-    LOGIN,
-    SID,
-    TOKEN,
-    VALIDATE,
-    Cut,
-    Reply,
-    meddler,
-    scripted_broker,
-)
-from virtual_time import START, in_virtual_time, now
 
 from neo_async import (
     ClockSkew,
@@ -52,6 +38,20 @@ from neo_async.orders import Orders
 from neo_async.session import SessionManager
 from neo_async.tracking import Tracker
 from neo_async.transport.limiter import Limiter
+from tests.clients import BOOK, client_of, exchange_of, logins, paths
+from tests.far_ends import (
+    BASE,
+    CREDENTIALS,
+    LOGIN,
+    SID,
+    TOKEN,
+    VALIDATE,
+    Cut,
+    Reply,
+    meddler,
+    scripted_broker,
+)
+from tests.virtual_time import START, in_virtual_time, now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}

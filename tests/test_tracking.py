@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from clients import BOOK, client_of, exchange_of, paths
 from hypothesis import given
 from hypothesis import strategies as st
-from virtual_time import in_virtual_time
 
 from neo_async import (
     NotLoggedIn,
@@ -28,6 +26,8 @@ from neo_async import (
     Validity,
 )
 from neo_async.tracking import Tracker
+from tests.clients import BOOK, client_of, exchange_of, paths
+from tests.virtual_time import in_virtual_time
 
 QUANTITY = 10
 

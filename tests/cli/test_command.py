@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import neo_async
-
-from .conftest import Invoke
+from tests.cli.conftest import Invoke
 
 COMMANDS = (
     "demo",

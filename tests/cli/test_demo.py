@@ -31,9 +31,8 @@ from neo_async.cli.demo.report import (
 )
 from neo_async.cli.demo.screen import board, final_board
 from neo_async.exchange import Exchange
+from tests.cli.conftest import Invoke
 from tests.conftest import SHARED
-
-from .conftest import Invoke
 
 COMMAND = (sys.executable, "-m", "neo_async", "demo")
 NSE_CM = SHARED / "data" / "scripmaster" / "nse_cm.csv"

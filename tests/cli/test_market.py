@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from data_broker import UPSTREAM, DataBroker
-from far_ends import CREDENTIALS, Reply
 
 from neo_async.exchange import Exchange
-
-from .conftest import Invoke, exchange_in_a_thread
+from tests.cli.conftest import Invoke, exchange_in_a_thread
+from tests.data_broker import UPSTREAM, DataBroker
+from tests.far_ends import CREDENTIALS, Reply
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
 

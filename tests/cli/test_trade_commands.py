@@ -15,8 +15,7 @@ from neo_async.cli import trade
 from neo_async.exchange import Exchange
 from neo_async.exchange.server.broker import Broker, Call
 from neo_async.exchange.server.replies import Reply
-
-from .conftest import Invoke
+from tests.cli.conftest import Invoke
 
 PLACE = ("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", "--price", "2100")
 

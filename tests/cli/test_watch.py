@@ -32,8 +32,7 @@ from neo_async.cli.watch.screen import board, compact, shares
 from neo_async.cli.watch.state import USUAL, Watched, checked_instruments, clean
 from neo_async.exchange import Exchange
 from neo_async.tracking import Order
-
-from .conftest import Invoke
+from tests.cli.conftest import Invoke
 
 COMMAND = (sys.executable, "-m", "neo_async", "watch")
 TCS, INFY = "nse_cm|11536", "nse_cm|1594"

@@ -1,14 +1,12 @@
 """The official SDK beside our client, both logged in to one account of one exchange.
 
 The SDK is unmodified but for its addresses, and synchronous; so the exchange and our client live
-on a loop in a thread of their own. It writes a log as soon as it is imported and caches into the
-home directory: the first is switched off, the second moved.
+on a loop in a thread of their own. It caches into the home directory: here, elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -19,8 +17,6 @@ import pytest
 
 from neo_async import NeoClient, RateLimits
 from neo_async.exchange import Exchange
-
-os.environ["NEO_LOG_FILE_ENABLED"] = "false"
 
 T = TypeVar("T")
 

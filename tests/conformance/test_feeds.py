@@ -17,9 +17,8 @@ from neo_async.exchange.core.types import NewOrder
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.ticks import MarketState
 from neo_async.wire.feed import FeedDecoder, read_control
-
-from .conftest import NOON
-from .test_feed_decoder import fields, their_fields
+from tests.conformance.conftest import NOON
+from tests.conformance.test_feed_decoder import fields, their_fields
 
 sfeed = pytest.importorskip("neo_api_client.websocket.feed")
 orderfeed = pytest.importorskip("neo_api_client.websocket.orderfeed")

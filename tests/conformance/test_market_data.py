@@ -3,21 +3,18 @@ read the same from the exchange."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from contracts import NIFTY_FUTURE
-from data_broker import DataBroker
-from far_ends import BASE, CREDENTIALS
 
 from neo_async import NeoClient, RateLimits, Rejected, Segment
 from neo_async.exchange import Exchange
-
-os.environ["NEO_LOG_FILE_ENABLED"] = "false"
+from tests.contracts import NIFTY_FUTURE
+from tests.data_broker import DataBroker
+from tests.far_ends import BASE, CREDENTIALS
 
 Sdk = Any
 Ours = Callable[..., Any]

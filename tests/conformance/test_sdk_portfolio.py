@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from contracts import NIFTY_FUTURE, TCS_FUTURE
 
 from neo_async import NeoClient, Product, Segment, Side
 from neo_async.exchange import Exchange
+from tests.contracts import NIFTY_FUTURE, TCS_FUTURE
 
 Sdk = Any
 PrintPrice = Callable[[str, str, float], None]

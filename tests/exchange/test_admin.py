@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from door import START, trading, visiting
+
+from tests.exchange.door import START, trading, visiting
 
 PRICE = {"segment": "nse_cm", "token": "19084", "price": "38.50"}
 

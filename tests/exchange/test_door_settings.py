@@ -6,10 +6,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from door import Caller, trading, visiting
 
 from neo_async.exchange.core.types import Rules
 from neo_async.exchange.server.door_settings import DoorSettings
+from tests.exchange.door import Caller, trading, visiting
 
 BRACKET = {
     "pc": "BO",

@@ -9,12 +9,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 import trustme
-from door import Caller, Clock, trading, visiting
 
 from neo_async.config import Endpoints
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
 from neo_async.exchange.server.tls import self_signed
+from tests.exchange.door import Caller, Clock, trading, visiting
 
 
 async def test_a_closed_exchange_says_so() -> None:

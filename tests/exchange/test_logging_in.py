@@ -5,7 +5,8 @@ import json
 from email.utils import parsedate_to_datetime
 
 import pytest
-from door import START, Caller, trading, visiting
+
+from tests.exchange.door import START, Caller, trading, visiting
 
 VIEW_FIELDS = {
     *("token", "sid", "rid", "hsServerId", "ucc", "kType", "status", "dataCenter"),

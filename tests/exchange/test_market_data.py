@@ -6,11 +6,11 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
-from door import START, Answered, Caller, Clock, trading, visiting
 
 from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.server.past import Candle, Past
 from neo_async.model.enums import Segment
+from tests.exchange.door import START, Answered, Caller, Clock, trading, visiting
 
 UNKNOWN = {"stat": "Not_Ok", "emsg": "Invalid instrument/code", "stCode": 1009}
 

@@ -4,7 +4,8 @@ import json
 from urllib.parse import quote
 
 import pytest
-from door import order, second_account, trading
+
+from tests.exchange.door import order, second_account, trading
 
 PLACE = "/quick/order/rule/ms/place"
 MODIFY = "/quick/order/vr/modify"

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from door import START, second_account, trading
 
 from neo_async.config import RateLimits
 from neo_async.exchange.server.throttle import Throttle, Throttled
+from tests.exchange.door import START, second_account, trading
 
 
 def admitted(throttle: Throttle, now: float, *, is_order: bool = False, account: str = "A") -> bool:

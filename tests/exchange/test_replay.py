@@ -6,8 +6,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from clients import client_of, exchange_of
-from virtual_time import in_virtual_time
 
 from neo_async import Level, OrderStatus, Product, Segment, Side, UsageError
 from neo_async.exchange import Exchange
@@ -20,6 +18,8 @@ from neo_async.wire.recording import (
     encode_block,
     read_recording,
 )
+from tests.clients import client_of, exchange_of
+from tests.virtual_time import in_virtual_time
 
 TCS, NEWCO, FUTURE = "nse_cm|11536", "nse_cm|999001", "nse_fo|999002"
 START = 1_795_000_000_000_000_000

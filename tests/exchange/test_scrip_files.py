@@ -4,8 +4,6 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
-from door import Caller, trading, visiting
 
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
@@ -13,6 +11,8 @@ from neo_async.exchange.core.listings import default_listings
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import parse_scripmaster, write_scripmaster
+from tests.conftest import SHARED
+from tests.exchange.door import Caller, trading, visiting
 
 LISTED = default_listings(date(2026, 11, 23))
 

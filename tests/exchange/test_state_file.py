@@ -12,12 +12,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from door import START, Caller, Clock, order, trading
-from serving import Process, exchange_process
 
 from neo_async.config import Credentials
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
+from tests.exchange.door import START, Caller, Clock, order, trading
+from tests.exchange.serving import Process, exchange_process
 
 CANDLES = "/market-data/1.0/historical/details"
 TODAY = date(2026, 11, 23)

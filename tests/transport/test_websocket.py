@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
-from feed_servers import FeedServer, Peer, backoffs, feed_server, until
-from virtual_time import in_virtual_time
 
 from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.transport import websocket
 from neo_async.transport.websocket import FeedEvent, FeedState, ReconnectingSocket, Socket
+from tests.feed_servers import FeedServer, Peer, backoffs, feed_server, until
+from tests.virtual_time import in_virtual_time
 
 CONNECTING, LIVE, WAITING, CLOSED = FeedState
 

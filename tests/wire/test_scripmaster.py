@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 import pytest
-from conftest import SHARED
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from neo_async.wire.scripmaster import (
     read_file_list,
     write_scripmaster,
 )
+from tests.conftest import SHARED
 
 REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"
 real_file = pytest.mark.skipif(not REAL_FILE.exists(), reason="the broker's file is not here")

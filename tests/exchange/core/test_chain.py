@@ -9,14 +9,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_memory import kept, revived
-from trading import SECOND, START
 
 from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.pricing import RATE, fair_value, option_value, years_left
 from neo_async.exchange.core.types import Listing
 from neo_async.model.enums import Segment
+from tests.exchange.core.test_memory import kept, revived
+from tests.exchange.core.trading import SECOND, START
 
 MONDAY = date(2026, 11, 23)
 LISTED = default_listings(MONDAY)

@@ -4,7 +4,6 @@ from datetime import date
 
 from hypothesis import given
 from hypothesis import strategies as st
-from trading import FUTURE, LISTINGS, SECOND, SHARE, START, UNTRADED_OPTION, buy, quiet_market, sell
 
 from neo_async.exchange.core.day import new_day
 from neo_async.exchange.core.indices import INDICES, IndexBoard
@@ -12,6 +11,17 @@ from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.makers import QUANTUM_NS
 from neo_async.exchange.core.market import IDLE, Market
 from neo_async.model.enums import Segment
+from tests.exchange.core.trading import (
+    FUTURE,
+    LISTINGS,
+    SECOND,
+    SHARE,
+    START,
+    UNTRADED_OPTION,
+    buy,
+    quiet_market,
+    sell,
+)
 
 trades = st.lists(
     st.tuples(st.integers(3600, 4400).map(lambda ticks: 5 * ticks), st.integers(1, 100)), min_size=1

@@ -7,7 +7,11 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trading import (
+
+from neo_async.exchange.core.market import Market
+from neo_async.exchange.core.types import Bracket, OrderRecord, Refusal, Rules
+from neo_async.model.enums import OffsetKind, OrderStatus, OrderType, Product, Side, Validity
+from tests.exchange.core.trading import (
     BRACKET,
     CASH,
     LISTINGS,
@@ -21,10 +25,6 @@ from trading import (
     sell,
     states,
 )
-
-from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Bracket, OrderRecord, Refusal, Rules
-from neo_async.model.enums import OffsetKind, OrderStatus, OrderType, Product, Side, Validity
 
 BO = {"product": Product.BO, "bracket": BRACKET}
 CO = {"product": Product.CO}

@@ -6,13 +6,13 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trading import CASH, LISTINGS, SECOND, SHARE, START, buy, sell
 
 from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.makers import MarketMaker
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Event, Printed
 from neo_async.model.enums import OrderStatus, OrderType, Side
+from tests.exchange.core.trading import CASH, LISTINGS, SECOND, SHARE, START, buy, sell
 
 LISTED = default_listings(date(2026, 11, 23))
 

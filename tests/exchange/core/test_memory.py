@@ -6,8 +6,15 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_legs import play, steps
-from trading import (
+
+from neo_async.exchange.core.journal import Entry, replay
+from neo_async.exchange.core.makers import QUANTUM_NS
+from neo_async.exchange.core.market import CATCH_UP, IDLE, Market
+from neo_async.exchange.core.state import State
+from neo_async.exchange.core.types import Holding, Refusal
+from neo_async.model.enums import OrderType, Product
+from tests.exchange.core.test_legs import play, steps
+from tests.exchange.core.trading import (
     BRACKET,
     CASH,
     FUTURE,
@@ -21,13 +28,6 @@ from trading import (
     quiet_market,
     sell,
 )
-
-from neo_async.exchange.core.journal import Entry, replay
-from neo_async.exchange.core.makers import QUANTUM_NS
-from neo_async.exchange.core.market import CATCH_UP, IDLE, Market
-from neo_async.exchange.core.state import State
-from neo_async.exchange.core.types import Holding, Refusal
-from neo_async.model.enums import OrderType, Product
 
 
 def live_market(*, makers: bool = True) -> Market:

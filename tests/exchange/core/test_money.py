@@ -8,7 +8,12 @@ from datetime import date
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trading import (
+
+from neo_async.exchange.core.listings import bands, default_listings
+from neo_async.exchange.core.market import Market
+from neo_async.exchange.core.types import Holding, NewOrder, Refusal
+from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+from tests.exchange.core.trading import (
     BRACKET,
     CASH,
     FUTURE,
@@ -23,11 +28,6 @@ from trading import (
     quiet_market,
     sell,
 )
-
-from neo_async.exchange.core.listings import bands, default_listings
-from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Holding, NewOrder, Refusal
-from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 
 LISTED = default_listings(date(2026, 11, 23))
 CNC = {"product": Product.CNC}

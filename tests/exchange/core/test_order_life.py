@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from trading import (
+
+from neo_async.exchange.core.types import OrderChanged, PositionChanged, Printed
+from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
+from tests.exchange.core.trading import (
     BRACKET,
     FUTURE,
     IOC,
@@ -17,9 +20,6 @@ from trading import (
     sell,
     states,
 )
-
-from neo_async.exchange.core.types import OrderChanged, PositionChanged, Printed
-from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
 
 ENTRY = ["put order req received", "validation pending", "open pending"]
 SL = {"order_type": OrderType.SL}

@@ -5,7 +5,12 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from trading import (
+
+from neo_async.exchange.core.listings import default_listings
+from neo_async.exchange.core.market import Market
+from neo_async.exchange.core.types import Refusal
+from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
+from tests.exchange.core.trading import (
     FUTURE,
     IOC,
     SECOND,
@@ -17,11 +22,6 @@ from trading import (
     quiet_market,
     sell,
 )
-
-from neo_async.exchange.core.listings import default_listings
-from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Refusal
-from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
 
 LISTED = default_listings(date(2026, 11, 23))
 FUT = {"segment": Segment.NSE_FO, "symbol": FUTURE.symbol, "product": Product.NRML}

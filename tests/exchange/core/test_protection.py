@@ -4,10 +4,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trading import OPTION, SHARE
 
 from neo_async.exchange.core.protection import protected_limit, protection_percent
 from neo_async.model.enums import Side
+from tests.exchange.core.trading import OPTION, SHARE
 
 WIDE = {"lower_band": 1, "upper_band": 100_000_00}
 SHARES = msgspec.structs.replace(SHARE, **WIDE)

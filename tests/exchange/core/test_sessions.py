@@ -9,9 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_legs import play, steps
-from test_memory import kept, revived
-from trading import BRACKET, CASH, FUTURE, OPTION, SHARE, buy, sell, states
 
 from neo_async.exchange.core.indices import INDICES, IndexBoard
 from neo_async.exchange.core.journal import replay
@@ -20,6 +17,9 @@ from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.sessions import Phase, next_moment, phase
 from neo_async.exchange.core.types import Holding, Hours, Refusal, Rules
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
+from tests.exchange.core.test_legs import play, steps
+from tests.exchange.core.test_memory import kept, revived
+from tests.exchange.core.trading import BRACKET, CASH, FUTURE, OPTION, SHARE, buy, sell, states
 
 CNC = {"product": Product.CNC}
 MTF = {"product": Product.MTF}

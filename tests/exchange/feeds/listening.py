@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import aiohttp
-from door import Caller
 
 from neo_async.exchange import Exchange
 from neo_async.exchange.core.types import NewOrder, OrderRecord
@@ -22,6 +21,7 @@ from neo_async.wire.feed import (
     read_control,
     subscription_frame,
 )
+from tests.exchange.door import Caller
 
 T = TypeVar("T")
 

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from door import Caller, trading, visiting
-from virtual_time import in_virtual_time, now
 
 from neo_async.exchange import AuthAnswer, FeedSettings
 from neo_async.wire.feed import DIVIDERS, EXCHANGE_IDS
-
-from .listening import MarketReader, market_reader, unknown_reader
+from tests.exchange.door import Caller, trading, visiting
+from tests.exchange.feeds.listening import MarketReader, market_reader, unknown_reader
+from tests.virtual_time import in_virtual_time, now
 
 Login = dict[str, Any]
 

@@ -8,16 +8,14 @@ from typing import Any
 
 import aiohttp
 import pytest
-from door import Caller, trading
-from virtual_time import in_virtual_time, now
 
 from neo_async.exchange import FeedSettings
 from neo_async.exchange.server.market_feed import BACKLOG
 from neo_async.model.enums import Segment, Side
 from neo_async.model.ticks import LiteTick
 from neo_async.wire.feed import Stream
-
-from .listening import (
+from tests.exchange.door import Caller, trading
+from tests.exchange.feeds.listening import (
     ITBEES,
     TCS,
     MarketReader,
@@ -27,6 +25,7 @@ from .listening import (
     put,
     trade,
 )
+from tests.virtual_time import in_virtual_time, now
 
 AT_ONCE = FeedSettings(interval=0)
 

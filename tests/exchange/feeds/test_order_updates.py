@@ -4,14 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from door import Caller, second_account, trading, visiting
-from virtual_time import in_virtual_time, now
 
 from neo_async.exchange import FeedSettings
 from neo_async.exchange.server.order_feed import read_handshake
 from neo_async.model.enums import Side
-
-from .listening import OrderReader, order_reader, put, raw_handshake
+from tests.exchange.door import Caller, second_account, trading, visiting
+from tests.exchange.feeds.listening import OrderReader, order_reader, put, raw_handshake
+from tests.virtual_time import in_virtual_time, now
 
 KEYS = {
     **dict.fromkeys(("nOrdNo", "exOrdId", "ordSt", "rejRsn", "GuiOrdId"), str),

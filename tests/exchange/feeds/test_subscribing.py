@@ -9,7 +9,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 import trustme
-from door import START, Caller, Clock, trading
 
 from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.core.listings import default_listings
@@ -25,8 +24,16 @@ from neo_async.model.ticks import (
     ScripTick,
 )
 from neo_async.wire.feed import EXCHANGE_IDS, Stream
-
-from .listening import ITBEES, RELIANCE, TCS, market_reader, order_reader, put, trade
+from tests.exchange.door import START, Caller, Clock, trading
+from tests.exchange.feeds.listening import (
+    ITBEES,
+    RELIANCE,
+    TCS,
+    market_reader,
+    order_reader,
+    put,
+    trade,
+)
 
 LISTED = default_listings(date(2026, 11, 23))
 NIFTY_FUTURE = next(listing for listing in LISTED if listing.symbol == "NIFTY26DECFUT")
