@@ -20,6 +20,9 @@ _INDEX_PART: Final = 40_000
 """Texts in one dict. It grows for the last time at half of that, within a millisecond; to grow to a
 hundred thousand, it would hold the loop for several."""
 
+_TUPLE: Final = 1_000
+"""Texts in one tuple."""
+
 
 class Wanted(NamedTuple):
     """What a search asks of a row beside its name."""
@@ -46,9 +49,10 @@ class InstrumentTable:
         """Of each Shared, what an Instrument ends with."""
         self._expiry_of: list[int] = []
         """Of each Shared, as an ordinal."""
-        self._tokens: list[str] = []
-        self._symbols: list[str] = []
-        self._names: list[str] = []
+        self._tokens = _Strings()
+        self._symbols = _Strings()
+        self._names = _Strings()
+        """Of the first row with a name; empty for the others."""
         self._descriptions = _Texts()
         self._isins = _Texts()
         self._shared_of = array("I")
@@ -59,10 +63,12 @@ class InstrumentTable:
         self._by_token = _Index()
         self._by_symbol = _Index()
         self._by_name = _Index()
+        self._first = array("i")
+        """Of each row, the first one with its name …"""
         self._next = array("i")
-        """Of each row, the next one with its name …"""
+        """… and the next one; …"""
         self._last = array("i")
-        """… and of the first row with a name, the last one."""
+        """… of the first row, the last one."""
         self._ladders: dict[str, dict[int, list[int]]] = {}
         """Rows of the names that were asked for, in order, by expiry."""
         self._built: dict[int, Instrument] = {}
@@ -96,8 +102,8 @@ class InstrumentTable:
         places = list(range(len(self._tokens), len(self._tokens) + count))
         self._by_token.add(rows.tokens, places)
         self._by_symbol.add(rows.symbols, places)
-        self._tokens += rows.tokens
-        self._symbols += rows.symbols
+        self._tokens.extend(rows.tokens)
+        self._symbols.extend(rows.symbols)
         self._descriptions.extend(rows.descriptions)
         self._isins.extend(rows.isins)
         self._shared_of.extend(rows.shared)
@@ -105,21 +111,25 @@ class InstrumentTable:
         self._lower_bands.extend(rows.lower_bands)
         self._upper_bands.extend(rows.upper_bands)
         self._freeze_quantities.extend(rows.freeze_quantities)
-        self._names += rows.names
-        self._link(places, self._by_name.add(rows.names, places))
+        self._add_names(rows.names, places)
         self._name_lines = self._symbol_lines = ""
         self._ladders.clear()
 
-    def _link(self, rows: Sequence[int], firsts: Sequence[int]) -> None:
-        """Chain rows to those of the same name; `firsts` are the first of each row's name."""
+    def _add_names(self, names: Sequence[str], rows: Sequence[int]) -> None:
+        firsts = self._by_name.add(names, rows)
+        self._first.extend(firsts)
         self._next.extend([_NO_ROW] * len(rows))
         self._last.extend(rows)
-        names, following, last = self._names, self._next, self._last
-        for row, first in zip(rows, firsts, strict=True):
+        kept, following, last = list(names), self._next, self._last
+        for place, (row, first) in enumerate(zip(rows, firsts, strict=True)):
             if row != first:
-                names[row] = names[first]  # one object for equal names
+                kept[place] = ""
                 following[last[first]] = row
                 last[first] = row
+        self._names.extend(kept)
+
+    def _name(self, row: int) -> str:
+        return self._names[self._first[row]]
 
     # --- one instrument -----------------------------------------------------------------------
 
@@ -158,7 +168,7 @@ class InstrumentTable:
             self.shared[place].segment,
             self._tokens[row],
             self._symbols[row],
-            self._names[row],
+            self._names[self._first[row]],
             self._descriptions[row],
             self._isins[row],
             strike if strike == strike else None,  # NaN alone differs from itself
@@ -207,7 +217,7 @@ class InstrumentTable:
         rows = {row for row in map(self._by_symbol.get, symbols) if row is not None}
         rows.update(self._descriptions.rows_with(text))
         found = [row for row in rows if self._is_wanted(row, wanted)]
-        found.sort(key=lambda row: (self._names[row], *self._rung(row)))
+        found.sort(key=lambda row: (self._name(row), *self._rung(row)))
         return [self._instrument(row) for row in found]
 
     def _ladder(self, name: str) -> dict[int, list[int]]:
@@ -259,9 +269,9 @@ class InstrumentTable:
     def rows(self, start: int, stop: int) -> Rows:
         """Rows as they can be added to another table that shares the same."""
         return Rows(
-            self._tokens[start:stop],
-            self._symbols[start:stop],
-            self._names[start:stop],
+            self._tokens.slice(start, stop),
+            self._symbols.slice(start, stop),
+            [self._names[first] for first in self._first[start:stop]],
             self._descriptions.slice(start, stop),
             self._isins.slice(start, stop),
             self._shared_of[start:stop],
@@ -297,6 +307,37 @@ class _Index:
     def __iter__(self) -> Iterator[str]:
         """Every text once."""
         return iter(dict.fromkeys(chain.from_iterable(self._parts)))
+
+
+class _Strings:
+    """Texts that are asked for often.
+
+    In tuples: the garbage collector lets those go when it has seen that they hold texts only. Lists
+    of a hundred thousand texts would cost each of its full runs, and so the loop, milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._full: list[tuple[str, ...]] = []
+        self._rest: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._full) * _TUPLE + len(self._rest)
+
+    def __getitem__(self, row: int) -> str:
+        place, rest = divmod(row, _TUPLE)
+        return self._full[place][rest] if place < len(self._full) else self._rest[rest]
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(chain.from_iterable(self._full), self._rest)
+
+    def extend(self, texts: Iterable[str]) -> None:
+        self._rest += texts
+        while len(self._rest) >= _TUPLE:
+            self._full.append(tuple(self._rest[:_TUPLE]))
+            del self._rest[:_TUPLE]
+
+    def slice(self, start: int, stop: int) -> list[str]:
+        return [self[row] for row in range(start, min(stop, len(self)))]
 
 
 class _Texts:

@@ -150,10 +150,10 @@ def test_tables_larger_than_a_part_of_the_index_lose_nothing() -> None:
     count = 100_000
     for first in range(0, count, 1000):
         texts = [str(n) for n in range(first, first + 1000)]
-        same, zeros = [""] * 1000, [0.0] * 1000
-        none = Texts.of(same)
+        names = [f"NAME{n % 50_000}" for n in range(first, first + 1000)]
+        none, zeros = Texts.of([""] * 1000), [0.0] * 1000
         table.add(
-            Rows(texts, texts, same, none, none, [shared] * 1000, zeros, zeros, zeros, [0] * 1000)
+            Rows(texts, texts, names, none, none, [shared] * 1000, zeros, zeros, zeros, [0] * 1000)
         )
     for token in ("0", "39999", "40000", "99999"):
         found = table.by_token(token)
@@ -161,3 +161,6 @@ def test_tables_larger_than_a_part_of_the_index_lose_nothing() -> None:
         assert found.token == found.symbol == token
         assert table.by_symbol(token) is found
     assert not table.has_token(str(count))
+    assert [row.token for row in table.select("NAME7", ANY)] == ["7", "50007"]
+    assert table.names_like("NAME49999") == ["NAME49999"]
+    assert len(table.names_like("NAME")) == 50_000
