@@ -36,7 +36,12 @@ from neo_async.exchange.server.clock import MovedClock
 from neo_async.exchange.server.door_settings import DoorSettings
 from neo_async.exchange.server.feed_settings import FeedSettings
 from neo_async.exchange.server.feeds import MARKET_PATH, ORDER_PATH, FeedName, Feeds
-from neo_async.exchange.server.files import Catalogue, catalogue_of_files, catalogue_of_listings
+from neo_async.exchange.server.files import (
+    Catalogue,
+    Shelf,
+    catalogue_of_files,
+    catalogue_of_listings,
+)
 from neo_async.exchange.server.logins import LoginDesk
 from neo_async.exchange.server.market_data import MarketData
 from neo_async.exchange.server.memory import Memory, Recalled
@@ -104,8 +109,8 @@ class Exchange:
 
         `state` is a file that keeps accounts, orders, positions, holdings and candles: the exchange
         may be killed at any moment, and goes on where it was when it is opened with that file
-        again. It is made when it is not there. Cash and instruments stay as they were then; seed
-        and makers must. Logins end with the process.
+        again. It is made when it is not there. Cash stays as it was then; seed and makers must be
+        the same; new instruments are added. Logins end with the process.
 
         `rules` chooses between the market's habits of today and those of the older API, `door`
         between those of logging in and of being let in.
@@ -145,13 +150,15 @@ class Exchange:
             recorded = await asyncio.to_thread(survey, self._replay_path)
         async with contextlib.AsyncExitStack() as stack:
             memory, beginning = await self._open_memory(stack)
-            catalogue = await self._load_catalogue(recorded, beginning)
+            catalogue = await self._load_catalogue(recorded)
             # Bound before anything is built: the addresses that callers get name the port.
             listener = stack.enter_context(_listen(self._host, self._port))
             stack.callback(self._forget)
             recalled = None
             if memory is not None and beginning is not None:
-                recalled = await asyncio.to_thread(memory.recall, beginning, self._rules)
+                recalled = await asyncio.to_thread(
+                    memory.recall, beginning, self._rules, catalogue.listings
+                )
                 self._open_accounts(recalled.market)
                 # It may have been moved on, the last time.
                 self._clock.catch_up(recalled.market.now_ns / 1e9)
@@ -356,19 +363,12 @@ class Exchange:
                     )
         return memory, beginning
 
-    async def _load_catalogue(self, recorded: Recorded, beginning: Beginning | None) -> Catalogue:
+    async def _load_catalogue(self, recorded: Recorded) -> Catalogue:
         today = (datetime.fromtimestamp(self._clock(), UTC) + _IST).date()
         if not self._scripmaster:
-            if beginning is not None:
-                return catalogue_of_listings(beginning.listings)
             return catalogue_of_listings(relisted(default_listings(today), recorded))
         catalogue = await asyncio.to_thread(catalogue_of_files, self._scripmaster, today)
         listings = relisted(catalogue.listings, recorded)
-        if beginning is not None and listings != beginning.listings:
-            raise UsageError(
-                f"state file {self._state}: was begun with other instruments; go on with the same "
-                "scrip master files, or name a file that is not there yet"
-            )
         return msgspec.structs.replace(catalogue, listings=listings)
 
     def _build(
@@ -386,6 +386,7 @@ class Exchange:
         venue = Venue(
             lambda now_ns: self._build_market(catalogue, replayed, now_ns),
             self._clock,
+            catalogue.listings,
             memory,
             recalled,
         )
@@ -400,8 +401,8 @@ class Exchange:
             desk=desk,
             throttle=Throttle(self._limits),
             settings=self._door_settings,
-            catalogue=catalogue,
-            market_data=MarketData(venue, catalogue.listings, self._seed),
+            shelf=Shelf(catalogue, venue, is_fixed=bool(self._scripmaster)),
+            market_data=MarketData(venue, self._seed),
             root_url=root_url,
             base_path=_BASE_PATH,
             feed_url=feed_url,

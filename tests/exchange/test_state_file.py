@@ -16,6 +16,7 @@ import pytest
 from neo_async.config import Credentials
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
+from neo_async.model.enums import Segment
 from tests.exchange.door import START, Caller, Clock, order, trading
 from tests.exchange.serving import Process, exchange_process
 
@@ -168,6 +169,36 @@ async def test_cash_stays_as_it_was_begun_with(file: Path) -> None:
         assert expected == "5000.00"
     async with trading(state=file, cash="7000.00") as caller:
         assert (await caller.post("/quick/user/limits", {})).json()["Net"] == expected
+
+
+async def test_contracts_of_a_later_month_are_listed_when_it_is_opened_then(file: Path) -> None:
+    async with trading(state=file) as caller:
+        before = await futures(caller)
+        await caller.placed(ig="kept")
+    later = START + 45 * 86_400
+    async with trading(state=file, clock=Clock(later)) as caller:
+        after = await futures(caller)
+        assert min(after) > "2027-01-07"
+        assert set(after) - set(before)
+        new = caller.exchange.market.listing(Segment.NSE_FO, "NIFTY27MARFUT")
+        assert new is not None
+        order = {"es": "nse_fo", "ts": new.symbol, "qt": "65", "pc": "NRML"}
+        await caller.placed(**order, pr=f"{new.base_price / 100 * 0.95 // 1:.2f}")
+        first, *_, last = (await caller.admin("GET", "ledger")).json()
+        assert (first["client_tag"], last["symbol"], last["state"]) == ("kept", new.symbol, "open")
+    async with trading(state=file, clock=Clock(later)) as caller:
+        assert await futures(caller) == after
+
+
+async def futures(caller: Caller) -> list[str]:
+    answered = await caller.request(
+        "GET",
+        f"{caller.exchange.base_url}/market-data/1.0/watchlist/expiries",
+        params={"exchange": "nse_fo", "underlying": "NIFTY", "instrument_type": "fut"},
+        headers={"Authorization": caller.credentials.consumer_key},
+    )
+    days: list[str] = answered.json()["expiries"]
+    return days
 
 
 async def test_accounts_may_be_added(file: Path) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from neo_async.exchange.core.types import NewOrder, Refusal
 from neo_async.exchange.server import replies, rows
 from neo_async.exchange.server.door_settings import DoorSettings
-from neo_async.exchange.server.files import FOLDER, Catalogue
+from neo_async.exchange.server.files import FOLDER, Shelf
 from neo_async.exchange.server.logins import (
     DATA_CENTER,
     FieldMissing,
@@ -114,7 +114,7 @@ class Broker:
         desk: LoginDesk,
         throttle: Throttle,
         settings: DoorSettings,
-        catalogue: Catalogue,
+        shelf: Shelf,
         market_data: MarketData,
         root_url: str,
         base_path: str,
@@ -125,7 +125,7 @@ class Broker:
         self._desk = desk
         self._throttle = throttle
         self._settings = settings
-        self._catalogue = catalogue
+        self._shelf = shelf
         self._market_data = market_data
         self._root_url = root_url
         self._base_path = base_path
@@ -418,12 +418,12 @@ class Broker:
     # --- scrip master -------------------------------------------------------------------------
 
     def _file_paths(self, call: Call) -> Reply:
-        addresses = self._catalogue.addresses(self._root_url, _in_india(call.time).date())
+        addresses = self._shelf.catalogue().addresses(self._root_url, _in_india(call.time).date())
         folder = f"{self._root_url}{FOLDER}"
         return replies.json({"data": {"filesPaths": addresses, "baseFolder": folder}})
 
     def _file(self, call: Call) -> Reply:
-        content = self._catalogue.file(call.path)
+        content = self._shelf.catalogue().file(call.path)
         if content is None:
             return replies.gateway_report(404, "Not Found", f"no file at {call.path}")
         return Reply(content, content_type="text/csv")

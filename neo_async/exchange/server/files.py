@@ -10,6 +10,7 @@ import msgspec
 
 from neo_async.errors import UsageError
 from neo_async.exchange.core.types import Listing
+from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import parse_scripmaster, write_scripmaster
@@ -35,6 +36,27 @@ class Catalogue(msgspec.Struct, frozen=True):
     def file(self, path: str) -> bytes | None:
         """The file at a path of `addresses`, whatever the day in it."""
         return self.files.get(PurePosixPath(path).name)
+
+
+class Shelf:
+    """The catalogue of the day: closes and circuit limits of our own files move with the market."""
+
+    def __init__(self, catalogue: Catalogue, venue: Venue, *, is_fixed: bool) -> None:
+        """`is_fixed`: somebody else's files are served as they are."""
+        self._catalogue = catalogue
+        self._venue = venue
+        self._is_fixed = is_fixed
+
+    def catalogue(self) -> Catalogue:
+        if not self._is_fixed:
+            market = self._venue.now()
+            listings = tuple(
+                market.listing_by_token(listing.segment, listing.token) or listing
+                for listing in self._catalogue.listings
+            )
+            if listings != self._catalogue.listings:
+                self._catalogue = catalogue_of_listings(listings)
+        return self._catalogue
 
 
 def catalogue_of_listings(listings: Iterable[Listing]) -> Catalogue:

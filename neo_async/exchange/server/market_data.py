@@ -6,7 +6,7 @@ exchange opened; the days since are made of its own trades.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Final
 
@@ -25,6 +25,7 @@ from neo_async.exchange.server.chains import Contracts, unknown_instrument
 from neo_async.exchange.server.past import Candle, Past
 from neo_async.exchange.server.quotes import filtered, index_row, quote_row, read_query
 from neo_async.exchange.server.replies import Reply, fault, json
+from neo_async.exchange.server.tape import in_india
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import Segment
 
@@ -37,17 +38,28 @@ _INDEX_OF: Final = {
 
 
 class MarketData:
-    def __init__(self, venue: Venue, listings: Iterable[Listing], seed: int) -> None:
-        """`listings` as they were when the exchange opened first: their closes end the past."""
+    def __init__(self, venue: Venue, seed: int) -> None:
         self._venue = venue
         self._seed = seed
+        self._follow_market()
+
+    def _follow_market(self) -> None:
+        """Start over when there is another market, as after a reset."""
+        self._market = self._venue.market
+        listings = self._venue.listings
         self._opening = {(listing.segment, listing.token): listing for listing in listings}
+        """Their closes end the past."""
         self._contracts: dict[tuple[str, str], list[Listing]] = {}
         """Segment and underlying to derivatives."""
         for listing in self._opening.values():
             if listing.expiry is not None:
                 self._contracts.setdefault((listing.segment, listing.name), []).append(listing)
         self._pasts: dict[tuple[Segment, str], Past] = {}
+
+    def _present(self) -> Market:
+        if self._market is not self._venue.market:
+            self._follow_market()
+        return self._venue.now()
 
     # --- quotes -------------------------------------------------------------------------------
 
@@ -94,14 +106,16 @@ class MarketData:
         return json(chains.option_chain_body(contracts, expiry, count, spot, market.day))
 
     def _contracts_of(self, query: Mapping[str, str]) -> Contracts:
-        """As they are listed today."""
+        """As they are listed today, without the expired ones."""
         segment, underlying = query.get("exchange", ""), query.get("underlying", "")
-        market = self._venue.now()
+        market = self._present()
         listed = (
             market.listing_by_token(listing.segment, listing.token)
             for listing in self._contracts.get((segment, underlying), ())
         )
-        return Contracts(segment, underlying, [listing for listing in listed if listing])
+        today = in_india(market.now_ns / 1e9).date()
+        live = [x for x in listed if x is not None and x.expiry is not None and x.expiry >= today]
+        return Contracts(segment, underlying, live)
 
     def _spot(self, market: Market, contracts: Contracts) -> int:
         """Price of the underlying; of its nearest future when it is not listed; 0 if unknown."""
@@ -128,7 +142,7 @@ class MarketData:
 
     def _candle_rows(self, query: Mapping[str, str]) -> list[Row]:
         request = read_request(query)
-        market = self._venue.now()
+        market = self._present()
         key = (request.segment, request.token)
         listing = market.listing_by_token(*key)
         if listing is None:

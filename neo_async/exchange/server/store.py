@@ -43,7 +43,7 @@ _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Beginning(msgspec.Struct, frozen=True, kw_only=True):
-    """What stays as it was when the market opened first."""
+    """What stays as it was when the market opened first, or something was listed first."""
 
     seed: int
     makers: bool
@@ -128,12 +128,16 @@ class Store:
         with self._transaction():
             self._database.executemany("INSERT INTO journal (entry) VALUES (?)", rows)
 
-    def compact(self, state: State, candles: Iterable[TapeRow]) -> None:
+    def compact(
+        self, state: State, candles: Iterable[TapeRow], beginning: Beginning | None = None
+    ) -> None:
         """Keep a market as it stands in place of what led to it. `candles` are those that have
         changed since the last time."""
         with self._transaction():
             self._database.execute("DELETE FROM journal")
             self._replace("state", state)
+            if beginning is not None:
+                self._replace("beginning", beginning)
             self._database.executemany(
                 "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?, ?)", candles
             )

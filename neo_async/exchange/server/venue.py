@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 
 from neo_async.exchange.core.indices import IndexBoard
 from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Event
+from neo_async.exchange.core.types import Event, Listing
 from neo_async.exchange.server.memory import Memory, Recalled
 from neo_async.exchange.server.tape import Tape, in_india
 
@@ -23,21 +23,24 @@ class Venue:
         self,
         build: Callable[[int], Market],
         clock: Callable[[], float],
+        listings: Sequence[Listing],
         memory: Memory | None = None,
         recalled: Recalled | None = None,
     ) -> None:
-        """`build` makes the market that opens at a time in Unix ns; `clock` gives Unix seconds.
+        """`build` makes the market that opens at a time in Unix ns, with these listings; `clock`
+        gives Unix seconds.
 
         With a memory, nothing leaves that could still be lost; `recalled` is what came out of it.
         """
         self._build = build
+        self._listings = listings
         self._memory = memory
         self.clock = clock
         self._events: list[Event] = []
         if recalled is None:
             self._open()
         else:
-            self._show(recalled.market, recalled.tape, recalled.opened)
+            self._show(*recalled)
 
     def now(self) -> Market:
         """The market, as of this moment."""
@@ -79,15 +82,17 @@ class Venue:
     def _open(self) -> None:
         opened_ns = self._clock_ns()
         market = self._build(opened_ns)
-        self._show(market, Tape(), in_india(opened_ns / 1e9).date())
+        self._show(market, Tape(), in_india(opened_ns / 1e9).date(), self._listings)
         if self._memory is not None:
             self._memory.begin(market, self._tape, opened_ns)
 
-    def _show(self, market: Market, tape: Tape, opened: date) -> None:
+    def _show(self, market: Market, tape: Tape, opened: date, listings: Sequence[Listing]) -> None:
         self.market = market
         self.board = IndexBoard(market)
         self.opened = opened
         """First day of this market, in India."""
+        self.listings = listings
+        """As they were when they were listed first; the market's own change with the days."""
         self._tape = tape
         self._events = []
 
