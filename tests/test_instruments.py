@@ -101,7 +101,9 @@ class FileServer:
             "nse_cm-v1.csv": write_scripmaster([TCS]),
             "nse_fo.csv": write_scripmaster([FUTURE, *OPTIONS]),
         }
-        self.status = 200
+        self.status = self.file_status = 200
+        self.moved_to = ""
+        self.is_compressed = False
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
 
@@ -113,17 +115,24 @@ class FileServer:
         if request.path.endswith("/file-paths"):
             paths = [f"{self.url}/2026-11-23/{name}" for name in self.files]
             return web.json_response({"data": {"filesPaths": paths}})
+        if self.file_status != 200:
+            return web.Response(status=self.file_status, text="<Error>NoSuchKey</Error>")
+        if self.moved_to not in ("", request.path):
+            raise web.HTTPFound(self.moved_to)
         content = self.files.get(request.path.rpartition("/")[2])
         if content is None:
             raise web.HTTPNotFound
         if content == b"torn":
-            response = web.StreamResponse(headers={"Content-Length": "100000"})
-            await response.prepare(request)
-            await response.write(self.files["nse_cm-v1.csv"])
+            torn = web.StreamResponse(headers={"Content-Length": "100000"})
+            await torn.prepare(request)
+            await torn.write(self.files["nse_cm-v1.csv"])
             assert request.transport is not None
             request.transport.close()
-            return response
-        return web.Response(body=content, content_type="text/csv")
+            return torn
+        response = web.Response(body=content, content_type="text/csv")
+        if self.is_compressed:
+            response.enable_compression(web.ContentCoding.gzip)
+        return response
 
 
 @contextlib.asynccontextmanager
@@ -241,6 +250,30 @@ async def test_a_file_of_which_no_row_is_good_is_an_error(tmp_path: Path) -> Non
         server.files["nse_cm-v1.csv"] = server.files["nse_fo.csv"]
         with pytest.raises(ProtocolError, match="none of 17 rows"):
             await instruments.load(Segment.NSE_CM)
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, Rejected), (503, ServerError)])
+async def test_a_file_that_is_listed_and_not_there_is_an_error(
+    tmp_path: Path, status: int, error: type[Exception]
+) -> None:
+    async with file_server() as server, instruments_of(server, tmp_path) as instruments:
+        server.file_status = status
+        with pytest.raises(error, match=rf"no scrip master at {server.url}.*HTTP {status}"):
+            await instruments.load(Segment.NSE_CM)
+
+
+async def test_a_file_may_be_compressed_and_elsewhere(tmp_path: Path) -> None:
+    sizes: list[int | None] = []
+    async with file_server() as server, instruments_of(server, tmp_path) as instruments:
+        server.moved_to = "/elsewhere/nse_fo.csv"
+        server.is_compressed = True
+        (loaded,) = await instruments.load(
+            Segment.NSE_FO, progress=lambda _, done, size: sizes.append(size)
+        )
+        assert loaded.instruments == 17
+        assert server.paths[-1] == "/elsewhere/nse_fo.csv"
+        # The size that the server tells is not that of the file.
+        assert set(sizes) == {None}
 
 
 async def test_progress_ends_at_the_size_of_the_file(tmp_path: Path) -> None:
