@@ -1,10 +1,10 @@
 """Money and stock of one account: what is its own, what is blocked, what it may still do.
 
-Delivery (CNC, MTF) pays the full value and gets the proceeds of a sale at once. Every other
-product blocks a share of the value:
+Delivery (CNC) pays the full value and gets the proceeds of a sale at once. Every other product
+blocks a share of the value:
 
-    cash segments   MIS, CO, BO 20 %, NRML 100 %
-    futures         15 %
+    cash segments   MIS, CO, BO 20 %, MTF 50 %, NRML 100 %
+    futures         15 %: 12 in the place of SPAN, 3 for exposure
     options         the premium when buying, 15 % of the strike's value when selling
 
 An order blocks only for what it would add to a position, not for what it would close. Profits and
@@ -24,46 +24,62 @@ from neo_async.exchange.core.types import Fill, Funds, Holding, Listing, OrderRe
 from neo_async.model.enums import Product, Segment, Side
 
 DELIVERY: Final = (Product.CNC, Product.MTF)
+"""Products that sell only what is there."""
 
-_CASH_NRML_PERCENT: Final = 100
-_INTRADAY_PERCENT: Final = 20
+_CASH_PERCENT: Final = {
+    Product.MIS: 20,
+    Product.CO: 20,
+    Product.BO: 20,
+    Product.MTF: 50,
+    Product.NRML: 100,
+    Product.CNC: 100,
+}
 _DERIVATIVE_PERCENT: Final = 15
 
 ExposureKey: TypeAlias = tuple[Segment, str, Product]
 
 
-def _share(value: int, percent: int) -> int:
-    """Rounded up: a margin is never a fraction of a paisa short."""
-    return -(-value * percent // 100)
-
-
-def _margin(listing: Listing, product: Product, side: Side, quantity: int, value: int) -> int:
-    """What opening a position of this quantity and value takes."""
-    if listing.is_option:
-        if side is Side.BUY:
-            return value
-        return _share(listing.strike * quantity, _DERIVATIVE_PERCENT)
-    if not listing.segment.is_cash:
-        return _share(value, _DERIVATIVE_PERCENT)
-    return _share(value, _CASH_NRML_PERCENT if product is Product.NRML else _INTRADAY_PERCENT)
-
-
 class Exposure:
     """A position and the working orders beside it, in one instrument and product."""
 
+    __slots__ = (
+        "_percent",
+        "_strike",
+        "buying_quantity",
+        "buying_value",
+        "delivery_credit",
+        "is_delivery",
+        "margin_used",
+        "position",
+        "realised",
+        "selling_quantity",
+        "selling_value",
+    )
+
     def __init__(self, listing: Listing, product: Product) -> None:
         self.position = Position(listing=listing, product=product)
-        self.delivery = product in DELIVERY
-        self.working_quantity = {Side.BUY: 0, Side.SELL: 0}
-        self.working_value = {Side.BUY: 0, Side.SELL: 0}
+        self.is_delivery = product is Product.CNC
+        is_cash = listing.segment.is_cash
+        self._percent = _CASH_PERCENT[product] if is_cash else _DERIVATIVE_PERCENT
+        self._strike = listing.strike if listing.is_option else 0
+        """0: no option."""
+        self.buying_quantity = 0
+        """Of the working orders to buy."""
+        self.buying_value = 0
+        self.selling_quantity = 0
+        self.selling_value = 0
         self.margin_used = 0
         self.delivery_credit = 0
         self.realised = 0
 
     def add_working(self, side: Side, quantity: int, price: int) -> None:
         """Block for an order, or release with a negative quantity."""
-        self.working_quantity[side] += quantity
-        self.working_value[side] += quantity * price
+        if side is Side.BUY:
+            self.buying_quantity += quantity
+            self.buying_value += quantity * price
+        else:
+            self.selling_quantity += quantity
+            self.selling_value += quantity * price
 
     def add_fill(self, side: Side, quantity: int, price: int) -> None:
         position = self.position
@@ -76,46 +92,46 @@ class Exposure:
 
     def reckon(self) -> None:
         """Bring the three amounts up to date with quantities and values."""
-        if self.delivery:
-            paid = self.position.bought_value - self.position.sold_value
-            self.margin_used = max(paid, 0) + self.working_value[Side.BUY]
-            self.delivery_credit = max(-paid, 0)
-            return
         position = self.position
-        bought, sold = position.bought, position.sold
-        closed = min(bought, sold)
-        closed_buys = position.bought_value * closed // bought if bought else 0
-        closed_sells = position.sold_value * closed // sold if sold else 0
-        self.realised = closed_sells - closed_buys
-        margin = self._opening_margin(Side.BUY, sold - bought)
-        margin += self._opening_margin(Side.SELL, bought - sold)
-        if bought > sold:
-            margin += _margin(
-                position.listing,
-                position.product,
-                Side.BUY,
-                bought - sold,
-                position.bought_value - closed_buys,
-            )
-        elif sold > bought:
-            margin += _margin(
-                position.listing,
-                position.product,
-                Side.SELL,
-                sold - bought,
-                position.sold_value - closed_sells,
-            )
+        bought = position.carried_buy_quantity + position.buy_quantity
+        sold = position.carried_sell_quantity + position.sell_quantity
+        bought_value = position.carried_buy_value + position.buy_value
+        sold_value = position.carried_sell_value + position.sell_value
+        if self.is_delivery:
+            paid = bought_value - sold_value
+            self.margin_used = (paid if paid > 0 else 0) + self.buying_value
+            self.delivery_credit = -paid if paid < 0 else 0
+            return
+        # What is open, and what working orders would open beyond what they close.
+        net = bought - sold
+        buying, selling = self.buying_quantity, self.selling_quantity
+        margin = 0
+        if net > 0:
+            closed_value = bought_value * sold // bought
+            self.realised = sold_value - closed_value
+            margin = self._margin_bought(bought_value - closed_value)
+            selling -= net
+        elif net < 0:
+            closed_value = sold_value * bought // sold
+            self.realised = closed_value - bought_value
+            margin = self._margin_sold(-net, sold_value - closed_value)
+            buying += net
+        else:
+            self.realised = sold_value - bought_value
+        if buying > 0:
+            margin += self._margin_bought(-(-self.buying_value * buying // self.buying_quantity))
+        if selling > 0:
+            value = -(-self.selling_value * selling // self.selling_quantity)
+            margin += self._margin_sold(selling, value)
         self.margin_used = margin
 
-    def _opening_margin(self, side: Side, closable: int) -> int:
-        """Of the working orders of a side, for what exceeds the position they would close."""
-        working = self.working_quantity[side]
-        opening = working - max(closable, 0)
-        if opening <= 0:
-            return 0
-        value = -(-self.working_value[side] * opening // working)
-        listing, product = self.position.listing, self.position.product
-        return _margin(listing, product, side, opening, value)
+    def _margin_bought(self, value: int) -> int:
+        """What it takes to open a position of that value. Rounded up, as below: a margin is never
+        a fraction of a paisa short."""
+        return value if self._strike else -(-value * self._percent // 100)
+
+    def _margin_sold(self, quantity: int, value: int) -> int:
+        return -(-(self._strike * quantity or value) * self._percent // 100)
 
 
 class Account:
@@ -248,7 +264,7 @@ class Account:
         if product is Product.CNC:
             holding = self._holdings.get((listing.segment, listing.token))
             own += holding.sellable_quantity if holding else 0
-        return own - exposure.working_quantity[Side.SELL]
+        return own - exposure.selling_quantity
 
     def block(self, exposure: Exposure, side: Side, quantity: int, price: int) -> None:
         """Block for a working order, or release with a negative quantity."""

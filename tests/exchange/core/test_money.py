@@ -41,7 +41,7 @@ def derivative(listing, product: Product = Product.NRML) -> dict[str, object]:
     ("order", "margin"),
     [
         (buy(10, 200_00, product=Product.CNC), 2_000_00),
-        (buy(10, 200_00, product=Product.MTF), 2_000_00),
+        (buy(10, 200_00, product=Product.MTF), 1_000_00),
         (buy(10, 200_00, product=Product.NRML), 2_000_00),
         (buy(10, 200_00), 400_00),
         (sell(10, 200_00), 400_00),
