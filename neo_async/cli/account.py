@@ -73,8 +73,8 @@ def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
         typer.echo("no trades today")
     else:
         columns = (
-            Column("Order"),
-            Column("Trade"),
+            Column("Order", is_whole=True),
+            Column("Trade", is_whole=True),
             Column("Time"),
             Column("Symbol"),
             Column("Side"),
@@ -203,14 +203,14 @@ def limits(fresh: Fresh = False, as_json: AsJson = False) -> None:
 
 def print_orders(rows: list[OrderRow]) -> None:
     columns = (
-        Column("Order"),
-        Column("Time"),
+        Column("Order", is_whole=True),
+        Column("Time", is_whole=True, is_spare=True),
         Column("Symbol"),
         Column("Side"),
         Column("Filled", _NUMBER),
         Column("Price", _NUMBER),
-        Column("Trigger", _NUMBER),
-        Column("Average", _NUMBER),
+        Column("Trigger", _NUMBER, is_optional=True),
+        Column("Average", _NUMBER, is_optional=True),
         Column("Type"),
         Column("State"),
     )

@@ -11,13 +11,18 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
 
 UNKNOWN = "unknown"
+NOTHING = "-"
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 PIPE_WIDTH = 200
 """Columns where no terminal sets them: a row of a table is then one line, whatever reads it."""
+
+_ANY_WIDTH = 10_000
 
 _STATUS_STYLES = {
     "complete": "green",
@@ -33,6 +38,12 @@ _STATUS_STYLES = {
 class Column(NamedTuple):
     heading: str
     is_number: bool = False
+    is_whole: bool = False
+    """Never broken into lines: what people copy."""
+    is_optional: bool = False
+    """Left out where no row has anything in it."""
+    is_spare: bool = False
+    """Left out where the terminal is too narrow for it."""
 
 
 class Cell(NamedTuple):
@@ -67,7 +78,7 @@ def profit_style(amount: float) -> str:
 
 def limit_price(price: float | None) -> str:
     """A price of 0 is the broker's way of saying that there is none."""
-    return money(price) if price else "-"
+    return money(price) if price else NOTHING
 
 
 def status(text: str) -> Cell:
@@ -75,23 +86,49 @@ def status(text: str) -> Cell:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]]) -> None:
+    """In a terminal that is too narrow, cells break between their words; where that does not help,
+    rows are longer than a line, and can still be copied."""
+    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
+    shown = [
+        number
+        for number, column in enumerate(columns)
+        if not column.is_optional or any(row[number].text != NOTHING for row in cells)
+    ]
+    console = _console()
+    table = _table(columns, cells, shown)
+    if _widths(console, table).maximum > console.width:
+        table = _table(columns, cells, [one for one in shown if not columns[one].is_spare])
+    widths = _widths(console, table)
+    if widths.minimum > console.width:
+        console.width = widths.maximum
+    console.print(table)
+
+
+def _table(columns: Sequence[Column], rows: list[list[Cell]], shown: list[int]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for column in columns:
+    for number in shown:
+        column = columns[number]
         table.add_column(
             column.heading,
             justify="right" if column.is_number else "left",
-            no_wrap=column.is_number,
+            no_wrap=column.is_number or column.is_whole,
             overflow="fold",
         )
     for row in rows:
         # Text, so that square brackets in the broker's words are not taken for markup.
-        cells = (cell if isinstance(cell, Cell) else Cell(cell) for cell in row)
-        table.add_row(*(Text(cell.text, style=cell.style) for cell in cells))
-    _console().print(table)
+        table.add_row(*(Text(row[number].text, style=row[number].style) for number in shown))
+    return table
+
+
+def _widths(console: Console, table: Table) -> Measurement:
+    """At least and at most, whatever the width of the terminal."""
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=_ANY_WIDTH), table)
 
 
 def print_notes(notes: Iterable[str]) -> None:
