@@ -30,6 +30,7 @@ from neo_async import (
     UsageError,
 )
 from tests.clients import WIDE, client_of, exchange_of
+from tests.contracts import NIFTY_FUTURE
 from tests.data_broker import UPSTREAM, DataBroker, candles_of
 from tests.far_ends import CREDENTIALS, Cut, Reply
 from tests.virtual_time import in_virtual_time, now
@@ -427,7 +428,8 @@ async def test_quotes_show_what_traded_and_what_rests() -> None:
         await neo.orders.place(
             Segment.NSE_CM, "HDFCBANK-EQ", Side.BUY, 10, product=Product.MIS, price="799.50"
         )
-        names = ["nse_cm|1333", "nse_cm|999999", "nse_cm|NIFTY 50", "nse_fo|53001"]
+        future = f"nse_fo|{NIFTY_FUTURE}"
+        names = ["nse_cm|1333", "nse_cm|999999", "nse_cm|NIFTY 50", future]
         quotes = await neo.market.quotes(names)
         assert list(quotes.missing) == ["nse_cm|999999"]
         bank = quotes["nse_cm|1333"]
@@ -437,7 +439,7 @@ async def test_quotes_show_what_traded_and_what_rests() -> None:
         assert (bank.total_buy_quantity, bank.asks) == (10, ())
         assert bank.updated is not None
         assert quotes["nse_cm|NIFTY 50"].symbol == "Nifty 50-IN"
-        assert quotes["nse_fo|53001"].open_interest
+        assert quotes[future].open_interest
 
         for kind in QuoteFilter:
             (quote,) = (await neo.market.quotes(["nse_cm|1333"], filter=kind)).values()

@@ -39,7 +39,8 @@ NSE_CM = SHARED / "data" / "scripmaster" / "nse_cm.csv"
 
 
 class Runs:
-    """One run for machines and one into a pipe, side by side: each takes some seconds."""
+    """One run for machines, one into a pipe and one without any stream, side by side: each takes
+    some seconds."""
 
     def __init__(self) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
@@ -56,10 +57,14 @@ class Runs:
             )
             for arguments in (["--json", "--seed", "3"], ["--seed", "3"])
         ]
+        streamless = subprocess.Popen(
+            f"exec {sys.executable} -m neo_async demo --json <&- >&- 2>&-", shell=True
+        )
         (self.json, self.json_errors), (self.piped, self.piped_errors) = (
             process.communicate(timeout=50) for process in processes
         )
         self.exit_codes = [process.returncode for process in processes]
+        self.streamless_exit_code = streamless.wait(timeout=50)
         self.seconds = time.monotonic() - begun
 
 
@@ -75,6 +80,11 @@ def test_it_ends_by_itself_and_well(runs: Runs) -> None:
     assert "neo-async demo" not in errors
     assert "Traceback" not in errors
     assert runs.seconds < 20
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_closed_streams_do_no_harm(runs: Runs) -> None:
+    assert runs.streamless_exit_code == 0
 
 
 def test_json_is_one_object_whose_numbers_add_up(runs: Runs) -> None:
