@@ -776,34 +776,37 @@ class Market:
 
     def _objection(self, record: OrderRecord, working: _Working) -> str:
         """Why risk management rejects an order, money aside; empty when it does not."""
-        listing = record.listing
-        entity = _entity(record)
-        if record.order_type is OrderType.MARKET:
-            return f"RMS:Rule: Check last traded price of market order, there is none  {entity}"
         if record.order_type is OrderType.SL_M and not self._rules.stop_market_orders:
             return "Market order with Algo Id not allowed"
-        is_entry = record.product in COVERED and not record.parent_number
-        prices = [record.price] if record.order_type.has_limit else []
-        if record.order_type.has_trigger or (is_entry and record.product is Product.CO):
+        broken = self._broken_rule(record, working)
+        return f"RMS:Rule: {broken}  {_entity(record)}" if broken else ""
+
+    def _broken_rule(self, record: OrderRecord, working: _Working) -> str:
+        listing, order_type = record.listing, record.order_type
+        if order_type is OrderType.MARKET:
+            return "Check last traded price of market order, there is none"
+        prices = [record.price] if order_type.has_limit else []
+        if order_type.has_trigger:
             prices.append(record.trigger)
-        exits = []
-        if is_entry and record.bracket is not None:
-            exits = list(target_and_trigger(record, record.price))
-        if any(price % listing.tick for price in prices + exits):
-            return f"RMS:Rule: Check price is a multiple of tick {listing.tick / 100:.2f}  {entity}"
-        if not all(listing.lower_band <= price <= listing.upper_band for price in prices + exits):
-            return f"RMS:Rule: Check circuit limit including square off order exceeds  {entity}"
-        if len(prices) == 2 and _trigger_on_wrong_side(record):
-            return f"RMS:Rule: Check trigger price against limit price  {entity}"
+        is_cover = record.product is Product.CO and not record.parent_number
+        if is_cover:
+            prices.append(record.trigger)
+        elif record.bracket is not None:
+            prices += target_and_trigger(record, record.price)
+        tick, lower, upper = listing.tick, listing.lower_band, listing.upper_band
+        for price in prices:
+            if price % tick:
+                return f"Check price is a multiple of tick {tick / 100:.2f}"
+            if not lower <= price <= upper:
+                return "Check circuit limit including square off order exceeds"
+        if (is_cover or order_type is OrderType.SL) and _trigger_on_wrong_side(record):
+            return "Check trigger price against limit price"
         if listing.freeze_quantity and record.quantity > listing.freeze_quantity:
-            return f"RMS:Rule: Check freeze quantity {listing.freeze_quantity} exceeds  {entity}"
+            return f"Check freeze quantity {listing.freeze_quantity} exceeds"
         if record.side is Side.SELL and record.product in DELIVERY:
             sellable = max(0, working.account.sellable(listing, record.product))
             if record.pending_quantity > sellable:
-                return (
-                    f"RMS:Rule: Check holdings, {record.pending_quantity} to sell and {sellable} "
-                    f"free  {entity}"
-                )
+                return f"Check holdings, {record.pending_quantity} to sell and {sellable} free"
         return ""
 
     def _reserve(self, record: OrderRecord, working: _Working, allowance: int = 0) -> str:
@@ -1403,7 +1406,7 @@ class Market:
                 maker.move_to(self._value(desk))
             self._quote(desk)
             self._mark(desk)
-        if not self._is_due(desk, key):
+        if desk.maker is None or not self._is_due(desk, key):
             return desk
         desk.touched = self._turn
         if desk.maker is not None and key not in self._awake:
@@ -1481,26 +1484,30 @@ class Market:
 
     def _move(self, record: OrderRecord, status: OrderStatus, reject_reason: str = "") -> None:
         """Bring an order into a state: one row of its history, one event."""
-        now = self._stamp()
+        now = self._last_stamp + 1
+        if now < self.now_ns:
+            now = self.now_ns
+        self._last_stamp = now
         record.status = status
         record.reject_reason = reject_reason
         record.updated_ns = now
-        if status in _CONFIRMED and not record.exchange_ns:
+        if not record.exchange_ns and status in _CONFIRMED:
             record.exchange_ns = now
+        filled = record.filled_quantity
         transition = Transition(
-            status=status,
-            time_ns=now,
-            quantity=record.quantity,
-            filled_quantity=record.filled_quantity,
-            price=record.price,
-            trigger=record.trigger,
-            average_price=record.average_price,
-            order_type=record.order_type,
-            validity=record.validity,
-            reject_reason=reject_reason,
-            gui_order_id=record.gui_order_id,
-            request_id=record.request_id,
-            exchange_number=record.exchange_number,
+            status,
+            now,
+            record.quantity,
+            filled,
+            record.price,
+            record.trigger,
+            record.filled_value / filled if filled else 0.0,
+            record.order_type,
+            record.validity,
+            reject_reason,
+            record.gui_order_id,
+            record.request_id,
+            record.exchange_number,
         )
         record.history.append(transition)
         self._events.append(OrderChanged(record, transition))

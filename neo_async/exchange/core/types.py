@@ -19,7 +19,7 @@ from neo_async.model.enums import (
 )
 
 
-class Listing(msgspec.Struct, frozen=True, kw_only=True):
+class Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An instrument that trades here."""
 
     segment: Segment
@@ -101,7 +101,7 @@ class Bracket(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.trail // tick, 1) * tick if self.trail else 0
 
 
-class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
+class NewOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An order as it came through the door, already parsed."""
 
     segment: Segment
@@ -121,7 +121,7 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Only for product BO, and needed there."""
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A modification: every field is the new value (`quantity` the new total)."""
 
     quantity: int
@@ -149,7 +149,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     time_ns: int
 
 
-class Transition(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Transition(msgspec.Struct, frozen=True, gc=False):
     """A state an order went through: one row of its history."""
 
     status: OrderStatus
@@ -168,7 +168,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     exchange_number: str
 
 
-class OrderRecord(msgspec.Struct, kw_only=True):
+class OrderRecord(msgspec.Struct, kw_only=True, gc=False):
     """An order the exchange accepted, as it stands now."""
 
     number: str
@@ -233,7 +233,7 @@ class Holding(msgspec.Struct, kw_only=True):
     sellable_quantity: int
 
 
-class Position(msgspec.Struct, kw_only=True):
+class Position(msgspec.Struct, kw_only=True, gc=False):
     """Business of an account in one instrument and product: today's, and what was carried there
     from earlier days, at the previous close."""
 

@@ -302,7 +302,7 @@ def test_cancelling_everything_releases_everything_that_orders_blocked(steps, ma
             market.cancel(record.account, record.number)
     for name in NAMES:
         positions = {position.product: position for position in market.positions(name)}
-        margin_positions = [positions.get(p) for p in (Product.MIS, Product.NRML)]
+        margin_positions = [positions.get(p) for p in (Product.MIS, Product.NRML, Product.MTF)]
         if all(p is None or p.buy_quantity == p.sell_quantity for p in margin_positions):
             moved = sum(p.sell_value - p.buy_value for p in positions.values())
             assert market.funds(name).available == 8_000_00 + moved
