@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         WrongTotp,
     )
     from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
+    from neo_async.live import LivePositions, TotalPnl
     from neo_async.model.enums import (
         Level,
         OffsetKind,
@@ -85,8 +86,10 @@ if TYPE_CHECKING:
         MarketState,
         MarketStatus,
         ScripTick,
+        Tick,
     )
     from neo_async.model.updates import OrderUpdate, PositionUpdate
+    from neo_async.recorder import Recording
     from neo_async.tracking import Order, OrderChange
     from neo_async.transport.websocket import FeedEvent, FeedState
 
@@ -97,6 +100,10 @@ T = TypeVar("T")
 
 _HOMES = {
     "Policy": "neo_async.delivery",
+    "Tick": "neo_async.model.ticks",
+    "Recording": "neo_async.recorder",
+    "TotalPnl": "neo_async.live",
+    "LivePositions": "neo_async.live",
     "AuctionTick": "neo_async.model.ticks",
     "DepthRow": "neo_async.model.ticks",
     "IndexTick": "neo_async.model.ticks",
@@ -229,6 +236,7 @@ __all__ = [
     "Level",
     "Limits",
     "LiteTick",
+    "LivePositions",
     "LoginFailed",
     "MarketFeed",
     "MarketState",
@@ -262,6 +270,7 @@ __all__ = [
     "Quotes",
     "RateLimited",
     "RateLimits",
+    "Recording",
     "Rejected",
     "ScripTick",
     "Segment",
@@ -270,7 +279,9 @@ __all__ = [
     "Side",
     "StaticIpRefused",
     "StrikeRow",
+    "Tick",
     "Timeouts",
+    "TotalPnl",
     "Trade",
     "TransportError",
     "UsageError",

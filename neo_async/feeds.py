@@ -212,7 +212,8 @@ class _SubscribedFeed(_Feed, ABC):
         """Subscribe instruments such as `nse_cm|11536`; one may be subscribed at several levels.
 
         Survives reconnects. Calls made at the same time share a frame. Raises UsageError, and
-        subscribes nothing, when an instrument is malformed or the budget would be exceeded.
+        subscribes nothing, when an instrument is malformed or the budget would be exceeded. What
+        the server does not know is not refused: it gives no ticks, and is not in `symbols`.
         """
         await self._wish(_stream(level), instruments)
 

@@ -165,6 +165,12 @@ class LivePositions:
             while not condition(self):
                 await self._until_changed()
 
+    def __repr__(self) -> str:
+        state = (
+            "current" if self.is_current else "catching up" if self._is_started else "not started"
+        )
+        return f"<LivePositions {len(self._rows)}, {state}>"
+
     # --- what it follows ----------------------------------------------------------------------
 
     def follow(self, feed: OrderSource) -> None:

@@ -305,6 +305,18 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
 
 
 @in_virtual_time
+async def test_the_repr_tells_whether_they_are_current() -> None:
+    broker = Broker()
+    assert repr(broker.live) == "<LivePositions 0, not started>"
+    await broker.live.start()
+    assert repr(broker.live) == "<LivePositions 0, catching up>"
+    broker.feed.go(FeedState.LIVE)
+    await broker.live.wait(lambda live: live.is_current, timeout=5)
+    assert repr(broker.live) == "<LivePositions 0, current>"
+    await broker.live.close()
+
+
+@in_virtual_time
 async def test_the_report_is_read_once_to_begin_with_and_once_a_reconnect() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
