@@ -70,6 +70,15 @@ def exchange(
             "made when it is not there.",
         ),
     ] = None,
+    accounts: Annotated[int, typer.Option(metavar="N", min=1, help="Accounts there are.")] = 2,
+    market_hours: Annotated[
+        bool,
+        typer.Option(
+            "--market-hours",
+            help="Trade in the exchanges' sessions only, and end the day with the last of them; "
+            "otherwise at any hour.",
+        ),
+    ] = False,
     orders_per_second: Annotated[
         int, typer.Option(metavar="N", help="Orders allowed in any second.")
     ] = 10,
@@ -103,6 +112,8 @@ def exchange(
                 replay=replay,
                 speed=speed,
                 state=state,
+                accounts=accounts,
+                market_hours=market_hours,
                 tls_directory=Path(directory) if tls else None,
                 env=env,
             )
@@ -119,10 +130,13 @@ async def _serve(
     replay: Path | None,
     speed: float,
     state: Path | None,
+    accounts: int,
+    market_hours: bool,
     tls_directory: Path | None,
     env: bool,
 ) -> None:
     from neo_async.exchange import Exchange
+    from neo_async.exchange.core.types import Hours, Rules
     from neo_async.exchange.server.tls import self_signed
 
     context, ca_file = self_signed(tls_directory, host) if tls_directory else (None, "")
@@ -137,6 +151,8 @@ async def _serve(
         replay=replay,
         speed=speed,
         state=state,
+        accounts=accounts,
+        rules=Rules(hours=Hours.EXCHANGE if market_hours else Hours.ALWAYS),
     )
     interrupted = _on_interruption()
     try:

@@ -19,6 +19,7 @@ from aiohttp import web
 from neo_async.exchange.core.day import Day, Picture
 from neo_async.exchange.core.indices import Index, IndexPicture
 from neo_async.exchange.core.market import Market
+from neo_async.exchange.core.sessions import Phase
 from neo_async.exchange.core.types import Listing
 from neo_async.exchange.server.feed_settings import AuthAnswer, FeedSettings
 from neo_async.exchange.server.lines import POLICY, Gate, Line
@@ -95,6 +96,12 @@ _OLD_STATUS_CODES: Final = {
     MarketState.OPEN: MARKET_OPENED,
     MarketState.CLOSED: MARKET_CLOSED,
 }
+
+
+def _state(phase: Phase) -> MarketState:
+    """Before the open, a market is closed to prices."""
+    return MarketState.OPEN if phase is Phase.OPEN else MarketState.CLOSED
+
 
 _encode = msgspec.json.Encoder().encode
 _pause = asyncio.sleep
@@ -205,7 +212,8 @@ class MarketFeed:
         self._board = venue.board
         self._topics: dict[tuple[Stream, str], _Topic] = {}
         self._by_listing: dict[tuple[Segment, str], dict[_Topic, None]] = {}
-        self._statuses = dict.fromkeys(self._market.segments, MarketState.OPEN)
+        self._phases = {each: self._market.phase(each) for each in self._market.segments}
+        self._statuses = {each: _state(phase) for each, phase in self._phases.items()}
         self._status_lines: dict[MarketLine, None] = {}
         self._wake = asyncio.Event()
         self._cuts = 0
@@ -252,8 +260,18 @@ class MarketFeed:
 
     def notice(self) -> None:
         """Something may have happened at the market."""
+        self._announce_phases()
         if self._topics and (self._market is not self._venue.market or self._market.has_changes):
             self._wake.set()
+
+    def _announce_phases(self) -> None:
+        """Tell which segments have opened or closed."""
+        for segment, before in self._phases.items():
+            phase = self._venue.market.phase(segment)
+            if phase is not before:
+                self._phases[segment] = phase
+                if _state(phase) is not _state(before):
+                    self.set_status(_state(phase), segment)
 
     async def run(self) -> None:
         """Tell subscribers of changes, for ever: the first at once, then one interval apart."""
