@@ -30,8 +30,8 @@ async def main(symbol: str, quantity: int, price: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit("usage: live.py SYMBOL QUANTITY PRICE")
+    if len(sys.argv) != 4 or not sys.argv[2].isdigit():
+        sys.exit("usage: live.py SYMBOL QUANTITY PRICE, the quantity in units")
     symbol, quantity, price = sys.argv[1:]
     # Asked before anything runs: a question would stop the event loop.
     where = Endpoints.from_env().login
