@@ -515,10 +515,11 @@ class Market:
             raise Refusal(5202, "Error: Invalid Request")
         holder = self._accounts[account]
         price = order.price
-        if not order.order_type.has_limit:
-            trigger = order.trigger if order.order_type.has_trigger else 0
-            start = trigger or self._look(listing).day.last_price
+        if order.order_type is OrderType.SL_M:
+            start = order.trigger or self._look(listing).day.last_price
             price = protected_limit(listing, order.side, start)
+        elif order.order_type is OrderType.MARKET:
+            price = self._market_limit(listing, order.side, self._look(listing).day.last_price)
         return holder.cost(listing, order.product, order.side, order.quantity, price)
 
     def take_events(self) -> list[Event]:
@@ -762,13 +763,16 @@ class Market:
         if not last_price:
             return
         record.order_type = OrderType.LIMIT
+        record.price = self._market_limit(record.listing, record.side, last_price)
         if self._rules.protected_market_orders:
             record.protection_percent = protection_percent(record.listing, last_price)
-            record.price = protected_limit(record.listing, record.side, last_price)
         else:
-            listing = record.listing
-            record.price = listing.upper_band if record.side is Side.BUY else listing.lower_band
             record.validity = Validity.IOC
+
+    def _market_limit(self, listing: Listing, side: Side, last_price: int) -> int:
+        if self._rules.protected_market_orders:
+            return protected_limit(listing, side, last_price)
+        return listing.upper_band if side is Side.BUY else listing.lower_band
 
     def _price_to_block(self, record: OrderRecord) -> int:
         """Its limit; for a stop-loss market order, the limit it would get at its trigger."""

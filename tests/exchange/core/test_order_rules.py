@@ -8,7 +8,7 @@ import pytest
 
 from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Refusal
+from neo_async.exchange.core.types import Refusal, Rules
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
 from tests.exchange.core.trading import (
     FUTURE,
@@ -215,3 +215,32 @@ def test_an_account_opens_once():
     market = quiet_market()
     with pytest.raises(ValueError, match="ann"):
         market.open_account("ann", cash=1)
+
+
+# --- habits of the broker -------------------------------------------------------------------------
+
+
+def market_under(rules: Rules) -> Market:
+    market = Market(LISTINGS, seed=1, now_ns=START, makers=False, rules=rules)
+    for name in ("ann", "bob"):
+        market.open_account(name, cash=RICH)
+    return market
+
+
+def test_a_plain_market_order_trades_at_any_price_and_never_rests():
+    market = market_under(Rules(protected_market_orders=False))
+    market.place("bob", sell(4, 200_00))
+    market.place("bob", sell(4, 215_00))
+    assert market.order_margin("ann", buy(10)) == 10 * 220_00 // 5
+    record = market.place("ann", buy(10))
+    assert [fill.price for fill in record.fills] == [200_00, 215_00]
+    assert (record.status, record.cancelled_quantity) == (OrderStatus.CANCELLED, 2)
+    assert record.protection_percent == 0
+
+
+def test_a_stop_loss_market_order_can_be_rejected_in_the_brokers_words():
+    market = market_under(Rules(stop_market_orders=False))
+    record = market.place("ann", buy(1, trigger=205_00, order_type=OrderType.SL_M))
+    assert record.status is OrderStatus.REJECTED
+    assert record.reject_reason == "Market order with Algo Id not allowed"
+    assert market.place("ann", buy(1, 206_00, trigger=205_00, **SL)).status.is_working
