@@ -62,21 +62,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "neo_async"
 
 
+def set_environment(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lead commands to the first account."""
+    credentials = exchange.credentials
+    for name, value in {
+        "NEO_LOGIN_URL": exchange.login_url,
+        "NEO_CA_FILE": "",
+        "NEO_CONSUMER_KEY": credentials.consumer_key,
+        "NEO_MOBILE_NUMBER": credentials.mobile_number,
+        "NEO_UCC": credentials.ucc,
+        "NEO_MPIN": credentials.mpin,
+        "NEO_TOTP_SECRET": credentials.totp_secret,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture
 def exchange(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
     """An open exchange, and the environment that leads commands to its first account."""
     with exchange_in_a_thread(Exchange(seed=5, makers=False)) as opened:
-        credentials = opened.credentials
-        for name, value in {
-            "NEO_LOGIN_URL": opened.login_url,
-            "NEO_CA_FILE": "",
-            "NEO_CONSUMER_KEY": credentials.consumer_key,
-            "NEO_MOBILE_NUMBER": credentials.mobile_number,
-            "NEO_UCC": credentials.ucc,
-            "NEO_MPIN": credentials.mpin,
-            "NEO_TOTP_SECRET": credentials.totp_secret,
-        }.items():
-            monkeypatch.setenv(name, value)
+        set_environment(opened, monkeypatch)
         yield opened
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from neo_async.cli.demo.report import (
 from neo_async.cli.demo.screen import board, final_board
 from neo_async.exchange import Exchange
 from tests.cli.conftest import Invoke
+from tests.cli.terminal import interrupted
 from tests.conftest import SHARED
 
 COMMAND = (sys.executable, "-m", "neo_async", "demo")
@@ -130,31 +130,11 @@ def test_a_pipe_gets_plain_lines_that_fit(runs: Runs) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_an_interruption_at_a_terminal_restores_it_and_exits_with_130() -> None:
-    import pty
-
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}
-    ) as process:
-        os.close(theirs)
-        shown = b""
-        while b"\x1b[?25l" not in shown:  # the live screen has begun
-            shown += os.read(ours, 65536)
-        process.send_signal(signal.SIGINT)
-        while chunk := _read(ours):
-            shown += chunk
-        process.wait(10)
-    os.close(ours)
-    assert process.returncode == 130
+    # The live screen has begun when the cursor is gone.
+    exit_code, shown = interrupted(COMMAND, at=b"\x1b[?25l")
+    assert exit_code == 130
     assert b"Traceback" not in shown
     assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l")  # the cursor is back
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # Linux says so when the other side is closed
-        return b""
 
 
 # --- the plan -------------------------------------------------------------------------------------

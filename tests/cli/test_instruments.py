@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from neo_async.exchange import Exchange
-from tests.cli.conftest import Invoke, exchange_in_a_thread
+from tests.cli.conftest import Invoke, exchange_in_a_thread, set_environment
 
 
 @pytest.fixture
@@ -93,17 +93,3 @@ def test_no_secret_is_shown(exchange: Exchange, invoke: Invoke) -> None:
     shown = invoke("instruments", "nse_cm", "--search", "TCS")
     for secret in (exchange.credentials.consumer_key, exchange.credentials.mpin):
         assert secret not in shown.everything
-
-
-def set_environment(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
-    credentials = exchange.credentials
-    for name, value in {
-        "NEO_LOGIN_URL": exchange.login_url,
-        "NEO_CA_FILE": "",
-        "NEO_CONSUMER_KEY": credentials.consumer_key,
-        "NEO_MOBILE_NUMBER": credentials.mobile_number,
-        "NEO_UCC": credentials.ucc,
-        "NEO_MPIN": credentials.mpin,
-        "NEO_TOTP_SECRET": credentials.totp_secret,
-    }.items():
-        monkeypatch.setenv(name, value)

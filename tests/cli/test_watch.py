@@ -33,6 +33,7 @@ from neo_async.cli.watch.state import USUAL, Watched, checked_instruments, clean
 from neo_async.exchange import Exchange
 from neo_async.tracking import Order
 from tests.cli.conftest import Invoke
+from tests.cli.terminal import interrupted
 
 COMMAND = (sys.executable, "-m", "neo_async", "watch")
 TCS, INFY = "nse_cm|11536", "nse_cm|1594"
@@ -335,30 +336,9 @@ def test_a_reader_that_goes_ends_it_without_a_word(exchange: Exchange, invoke: I
 
 @needs_signals
 def test_ctrl_c_at_a_terminal_restores_it(exchange: Exchange, invoke: Invoke, cache: Path) -> None:
-    import fcntl
-    import pty
-    import struct
-    import termios
-
     invoke("login")
-    environment = {**os.environ, "TERM": "xterm"}
-    for name in ("COLUMNS", "LINES", "NO_COLOR"):
-        environment.pop(name, None)
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    with subprocess.Popen(
-        COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
-    ) as process:
-        os.close(theirs)
-        shown = b""
-        while b"RELIANCE-EQ" not in shown:
-            shown += os.read(ours, 65536)
-        process.send_signal(signal.SIGINT)
-        while chunk := _read(ours):
-            shown += chunk
-        process.wait(10)
-    os.close(ours)
-    assert process.returncode == 0
+    exit_code, shown = interrupted(COMMAND, at=b"RELIANCE-EQ")
+    assert exit_code == 0
     assert b"Traceback" not in shown
     assert b"24,412.35" in shown
     assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") > -1  # the cursor is back
@@ -368,13 +348,6 @@ def test_ctrl_c_at_a_terminal_restores_it(exchange: Exchange, invoke: Invoke, ca
     own = exchange.credentials
     for secret in (own.consumer_key, own.mpin, own.totp_secret, session["token"], session["sid"]):
         assert secret.encode() not in shown
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # Linux says so when the other side is closed
-        return b""
 
 
 @pytest.mark.parametrize(
