@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from neo_async.config import Credentials
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
+from neo_async.exchange.core.types import Hours, Rules
 from neo_async.model.enums import Segment
-from tests.exchange.door import START, Caller, Clock, order, trading
+from tests.exchange.door import START, Caller, Clock, order, trading, visiting
 from tests.exchange.serving import Process, exchange_process
 
 CANDLES = "/market-data/1.0/historical/details"
@@ -60,28 +62,33 @@ async def everything(caller: Caller) -> dict[str, Any]:
 
 
 async def do_some_business(caller: Caller, rng: random.Random, count: int = 40) -> None:
-    """Orders of many kinds, some changed or cancelled, while time passes."""
+    """Orders of many kinds, some changed or cancelled, some refused, while time passes."""
     numbers: list[str] = []
     for _ in range(count):
         caller.clock.now += rng.random() * 0.7
         price = f"{39.40 + rng.randrange(-15, 16) / 100:.2f}"
+        changes: dict[str, object] = {}
         match rng.randrange(8):
             case 0 if numbers:
                 number = rng.choice(numbers)
                 await caller.post("/quick/order/cancel", {"on": number, "am": "NO"})
+                continue
             case 1 if numbers:
                 change = {"no": rng.choice(numbers), "pr": price, "pt": "L", "qt": "20"}
                 await caller.post("/quick/order/vr/modify", change)
+                continue
             case 2:
-                await caller.placed(pt="MKT", pr="0", tt="S", pc="MIS")
+                changes = {"pt": "MKT", "pr": "0", "tt": "S", "pc": "MIS"}
             case 3:
-                numbers.append(await caller.placed(pt="SL", tp=price, pr="39.90", pc="MIS"))
+                changes = {"pt": "SL", "tp": price, "pr": "39.90", "pc": "MIS"}
             case 4:
-                numbers.append(await caller.placed(am="YES", pr=price))
+                changes = {"am": "YES", "pr": price}
             case _:
-                side = rng.choice("BS")
                 quantity = str(rng.randrange(1, 5_000))
-                numbers.append(await caller.placed(pr=price, tt=side, qt=quantity, pc="MIS"))
+                changes = {"pr": price, "tt": rng.choice("BS"), "qt": quantity, "pc": "MIS"}
+        number = (await caller.place(**changes)).json().get("nOrdNo")
+        if number:
+            numbers.append(number)
 
 
 # --- going on -------------------------------------------------------------------------------------
@@ -242,6 +249,37 @@ async def test_at_any_moment_the_file_holds_what_anybody_has_been_told(file: Pat
     for copy, now, before in told:
         async with trading(state=copy, makers=True, clock=Clock(now)) as caller:
             assert await everything(caller) == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_market_that_keeps_hours_is_the_same_in_every_detail(file: Path, seed: int) -> None:
+    """Over days with their openings, closes and settlements, and at whatever time it dies."""
+    rng = random.Random(seed)
+    kept = Rules(hours=Hours.EXCHANGE)
+    copies: list[tuple[Path, float, Any]] = []
+    async with trading(state=file, makers=True, rules=kept) as caller:
+        for number in range(8):
+            await do_some_business(caller, rng, 10)
+            await caller.admin("GET", "ledger")
+            copies.append((left_behind(file, number), caller.clock.now, details(caller)))
+            caller.clock.now += rng.choice([60, 3600, 6 * 3600, 25 * 3600])
+            if (await caller.get("/quick/user/orders")).status == 403:
+                await caller.log_in_again()
+    for copy, now, before in copies:
+        clock = Clock(now)
+        async with visiting(
+            state=copy, makers=True, rules=kept, clock=clock, seed=7, limits=None
+        ) as caller:
+            after = details(caller)
+            # Opened on a later day, it has new contracts besides.
+            after["listings"] = after["listings"][: len(before["listings"])]
+            assert after == before
+
+
+def details(caller: Caller) -> dict[str, Any]:
+    """All that the market is made of."""
+    told: dict[str, Any] = msgspec.to_builtins(caller.exchange.market.snapshot())
+    return told
 
 
 async def test_what_only_time_has_brought_is_kept_too(file: Path) -> None:
