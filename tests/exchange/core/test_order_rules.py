@@ -13,6 +13,7 @@ from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
 from tests.exchange.core.trading import (
     FUTURE,
     IOC,
+    LISTINGS,
     SECOND,
     SHARE,
     START,
