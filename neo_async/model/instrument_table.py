@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from itertools import accumulate, chain, islice
@@ -205,7 +205,7 @@ class InstrumentTable:
             self._instrument(row)
             for expiry, rows in self._ladder(name).items()
             if first <= expiry <= last
-            for row in rows
+            for row in self._between(rows, wanted.strike)
             if self._is_wanted(row, wanted)
         ]
 
@@ -231,6 +231,19 @@ class InstrumentTable:
                 self._ladders[name] = ladder
         return ladder
 
+    def _between(self, rows: list[int], strikes: tuple[float, float] | None) -> list[int]:
+        """The part of a ladder's rows that strikes leave over."""
+        if strikes is None:
+            return rows
+        low, high = strikes
+        start = bisect_left(rows, low, key=self._strike)
+        return rows[start : bisect_right(rows, high, lo=start, key=self._strike)]
+
+    def _strike(self, row: int) -> float:
+        """-1 for none: futures come before options."""
+        strike = self._strikes[row]
+        return -1.0 if math.isnan(strike) else strike
+
     def _rows_of(self, name: str) -> Iterator[int]:
         for first in self._by_name.all(name):
             row = first
@@ -239,13 +252,8 @@ class InstrumentTable:
                 row = self._next[row]
 
     def _rung(self, row: int) -> tuple[int, float, str, int]:
-        place, strike = self._shared_of[row], self._strikes[row]
-        return (
-            self._expiry_of[place],
-            -1.0 if math.isnan(strike) else strike,
-            self.shared[place].option_type,
-            row,
-        )
+        place = self._shared_of[row]
+        return self._expiry_of[place], self._strike(row), self.shared[place].option_type, row
 
     def _kind(self, row: int) -> str:
         return self.shared[self._shared_of[row]].kind
