@@ -99,3 +99,31 @@ def test_impossible_limits_are_a_usage_error() -> None:
     )
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
+
+
+async def test_a_state_file_keeps_what_was_bought(tmp_path: Path) -> None:
+    state = ("--state", str(tmp_path / "state.db"))
+    with running(*state) as (process, ready):
+        assert await buy_one(ready) is OrderStatus.COMPLETE
+        process.kill()
+    with running(*state) as (_, ready):
+        credentials = Credentials(**ready["accounts"][0])
+        async with NeoClient(credentials, endpoints=Endpoints(login=ready["login_url"])) as neo:
+            (order,) = await neo.orders.book()
+            assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 1)
+
+
+def test_a_state_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "letter.txt"
+    file.write_text("Dear Sir or Madam, " * 100)
+    done = subprocess.run(
+        [*COMMAND, "--state", str(file)], capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert "file is not a database" in done.stderr
+
+
+def test_accounts_are_as_many_as_asked_for() -> None:
+    with running("--accounts", "3", "--market-hours") as (_, ready):
+        assert len({account["ucc"] for account in ready["accounts"]}) == 3

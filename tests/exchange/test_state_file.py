@@ -341,6 +341,11 @@ def test_other_files_are_left_alone(file: Path) -> None:
     assert file.read_bytes() == content
 
 
+def test_a_file_that_cannot_be_made_is_a_mistake(file: Path) -> None:
+    with pytest.raises(UsageError, match="unable to open"):
+        asyncio.run(Exchange(state=file.parent / "nowhere" / "state.db").__aenter__())
+
+
 async def test_a_file_of_another_version_is_refused(file: Path) -> None:
     async with trading(state=file):
         pass

@@ -55,10 +55,13 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open or create the file. Raises UsageError when it cannot be ours."""
         self.path = path
-        # Opened by a thread, used by the loop's: never by two at a time.
-        self._database = sqlite3.connect(
-            path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-        )
+        try:
+            # Opened by a thread, used by the loop's: never by two at a time.
+            self._database = sqlite3.connect(
+                path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise self._unusable(str(error)) from error
         try:
             # Nobody else may have it open; that spares us the shared memory of WAL, too.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
