@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = ("--json", "--rounds", "1", "--rows", "20000", "--file", "absent.csv")
+OPTIONS = ("--json", "--rounds", "1", "--rows", "4000", "--file", "absent.csv")
 FIGURE = {"median", "low", "high", "rounds"}
 
 

@@ -23,6 +23,7 @@ from tests.transport.servers import (
     request,
     until,
 )
+from tests.virtual_time import in_virtual_time
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 
@@ -265,6 +266,7 @@ async def test_cancelling_after_the_answer_leaves_the_next_request_on_that_conne
         assert first.cancelled()
 
 
+@in_virtual_time
 async def test_the_deadline_of_an_answered_request_never_strikes_the_next():
     async with lane_to(never, maximum=1) as (lane, _):
         connection, first = await in_flight(lane, within=0.05)
