@@ -1,6 +1,8 @@
 """An exchange and broker of one's own, to test and paper-trade against."""
 
+from neo_async.exchange.core.types import Hours, Rules
 from neo_async.exchange.exchange import Exchange
+from neo_async.exchange.server.door_settings import DoorSettings
 from neo_async.exchange.server.feed_settings import AuthAnswer, FeedSettings
 
-__all__ = ["AuthAnswer", "Exchange", "FeedSettings"]
+__all__ = ["AuthAnswer", "DoorSettings", "Exchange", "FeedSettings", "Hours", "Rules"]

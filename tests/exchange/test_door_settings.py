@@ -7,8 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from neo_async.exchange.core.types import Rules
-from neo_async.exchange.server.door_settings import DoorSettings
+from neo_async.exchange import DoorSettings, Rules
 from tests.exchange.door import Caller, trading, visiting
 
 BRACKET = {
@@ -166,6 +165,15 @@ async def test_without_the_rule_an_order_may_come_from_anywhere() -> None:
         number = await caller.placed()
         answered = await from_elsewhere(caller, "/quick/order/cancel", {"on": number, "am": "NO"})
         assert answered["stat"] == "Ok"
+
+
+async def test_the_addresses_on_record_may_be_looked_up() -> None:
+    async with trading(door=DoorSettings(static_ips=("127.0.0.1",))) as caller:
+        told = (await caller.get("/registration/subscription")).json()["data"]
+        assert told == {"primaryIp": "127.0.0.1", "secondaryIp": "", "status": "ACTIVE"}
+    async with trading() as caller:
+        told = (await caller.get("/registration/subscription")).json()["data"]
+        assert told == {"primaryIp": "", "secondaryIp": "", "status": "INACTIVE"}
 
 
 # --- logging in -----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neo_async.exchange.core.types import Hours, Rules
+from neo_async.exchange import Hours, Rules
 from neo_async.model.enums import Segment
 from neo_async.model.ticks import MarketState, MarketStatus
 from tests.exchange.door import START, Caller, Clock, trading

@@ -16,8 +16,7 @@ import pytest
 
 from neo_async.config import Credentials
 from neo_async.errors import UsageError
-from neo_async.exchange import Exchange
-from neo_async.exchange.core.types import Hours, Rules
+from neo_async.exchange import Exchange, Hours, Rules
 from neo_async.model.enums import Segment
 from tests.exchange.door import START, Caller, Clock, order, trading, visiting
 from tests.exchange.serving import Process, exchange_process

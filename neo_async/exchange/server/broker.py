@@ -207,6 +207,7 @@ class Broker:
             "/quick/user/limits": report("POST", self._limits),
             "/quick/user/check-margin": report("POST", self._check_margin),
             "/apim/login/2.0/logout": report("POST", self._logout),
+            "/registration/subscription": report("GET", self._registration),
         }
         return root, base
 
@@ -292,6 +293,13 @@ class Broker:
         content = {"data": [{"ip": call.client_ip, "time": time}]}
         # Success is 1000 here, and only here.
         return replies.json({**content, "stCode": 1000, "status": "success"})
+
+    def _registration(self, _: Call) -> Reply:
+        """The static addresses on record. The broker's shape is not published; this one is ours."""
+        primary, secondary = (*(self._settings.static_ips or ()), "", "")[:2]
+        status = "ACTIVE" if primary else "INACTIVE"
+        content = {"primaryIp": primary, "secondaryIp": secondary, "status": status}
+        return replies.json({"data": content, "stCode": 200, "stat": "Ok"})
 
     # --- orders -------------------------------------------------------------------------------
 
