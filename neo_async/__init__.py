@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from neo_async.client import NeoClient
     from neo_async.config import (
         Credentials,
+        Durability,
         Endpoints,
         FeedTimings,
         PoolLimits,
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
         DuplicateTag,
         InsufficientFunds,
         InvalidOrder,
+        JournalFailed,
         LoginFailed,
         NeoError,
+        NotAccepted,
         NotLoggedIn,
         NotSent,
         OrderAlreadyFinal,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
         WrongTotp,
     )
     from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
+    from neo_async.journal import Intent, Outcome
     from neo_async.live import LivePositions, TotalPnl
     from neo_async.model.enums import (
         Level,
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
     )
     from neo_async.model.updates import OrderUpdate, PositionUpdate
     from neo_async.recorder import Recording
+    from neo_async.settlement import Finding, Reconciliation
     from neo_async.tracking import Order, OrderChange
     from neo_async.transport.websocket import FeedEvent, FeedState
 
@@ -120,6 +125,7 @@ _HOMES = {
     "OrderFeed": "neo_async.feeds",
     "NeoClient": "neo_async.client",
     "Credentials": "neo_async.config",
+    "Durability": "neo_async.config",
     "Endpoints": "neo_async.config",
     "FeedTimings": "neo_async.config",
     "PoolLimits": "neo_async.config",
@@ -131,8 +137,10 @@ _HOMES = {
     "DuplicateTag": "neo_async.errors",
     "InsufficientFunds": "neo_async.errors",
     "InvalidOrder": "neo_async.errors",
+    "JournalFailed": "neo_async.errors",
     "LoginFailed": "neo_async.errors",
     "NeoError": "neo_async.errors",
+    "NotAccepted": "neo_async.errors",
     "NotLoggedIn": "neo_async.errors",
     "NotSent": "neo_async.errors",
     "OrderAlreadyFinal": "neo_async.errors",
@@ -147,6 +155,8 @@ _HOMES = {
     "UsageError": "neo_async.errors",
     "WrongMpin": "neo_async.errors",
     "WrongTotp": "neo_async.errors",
+    "Intent": "neo_async.journal",
+    "Outcome": "neo_async.journal",
     "Level": "neo_async.model.enums",
     "OffsetKind": "neo_async.model.enums",
     "OrderStatus": "neo_async.model.enums",
@@ -177,6 +187,8 @@ _HOMES = {
     "Limits": "neo_async.model.portfolio",
     "OrderMargin": "neo_async.model.portfolio",
     "Position": "neo_async.model.portfolio",
+    "Finding": "neo_async.settlement",
+    "Reconciliation": "neo_async.settlement",
     "Order": "neo_async.tracking",
     "OrderChange": "neo_async.tracking",
 }
@@ -220,10 +232,12 @@ __all__ = [
     "Credentials",
     "DepthRow",
     "DuplicateTag",
+    "Durability",
     "Endpoints",
     "FeedEvent",
     "FeedState",
     "FeedTimings",
+    "Finding",
     "FutureQuote",
     "FuturesChain",
     "HistoryRow",
@@ -231,8 +245,10 @@ __all__ = [
     "IndexTick",
     "Instrument",
     "InsufficientFunds",
+    "Intent",
     "Interval",
     "InvalidOrder",
+    "JournalFailed",
     "Level",
     "Limits",
     "LiteTick",
@@ -243,6 +259,7 @@ __all__ = [
     "MarketStatus",
     "NeoClient",
     "NeoError",
+    "NotAccepted",
     "NotLoggedIn",
     "NotSent",
     "OffsetKind",
@@ -258,6 +275,7 @@ __all__ = [
     "OrderStatus",
     "OrderType",
     "OrderUpdate",
+    "Outcome",
     "OutcomeUnknown",
     "Policy",
     "PoolLimits",
@@ -270,6 +288,7 @@ __all__ = [
     "Quotes",
     "RateLimited",
     "RateLimits",
+    "Reconciliation",
     "Recording",
     "Rejected",
     "ScripTick",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from weakref import WeakSet
 
 from neo_async.config import (
     Credentials,
+    Durability,
     Endpoints,
     FeedTimings,
     PoolLimits,
@@ -20,6 +23,7 @@ from neo_async.config import (
 from neo_async.delivery import DEFAULT_BOUND, Policy
 from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
 from neo_async.instruments import Instruments
+from neo_async.journal import Journal
 from neo_async.market import Market
 from neo_async.model.enums import Level
 from neo_async.model.session import Session
@@ -28,6 +32,7 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.orders import Orders
 from neo_async.portfolio import Portfolio
 from neo_async.session import SessionManager
+from neo_async.settlement import Reconciliation
 from neo_async.tracking import Tracker
 from neo_async.transport.limiter import Kind, Limiter
 
@@ -53,12 +58,26 @@ class NeoClient:
         live_orders: bool = True,
         totp: str | None = None,
         instruments_directory: Path | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        durability: Durability = Durability.PROCESS,
+        horizon: float = 30.0,
+        resend_unknown: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`live_orders` keeps the order feed connected from login to logout: it moves the orders
         placed here. `totp` is a code for the first login, for accounts whose secret is not at
         hand. `instruments_directory` is where scrip masters are kept, `$XDG_CACHE_HOME/neo_async`
-        unless given. `clock` gives the Unix seconds from which codes are made and which tell what
+        unless given.
+
+        `journal` is a file that keeps every order request from before it is sent, and what became
+        of it; after a crash, login first finds out what the one before left open, and that takes
+        up to `horizon`. `durability` says what it survives. `horizon` is how many seconds after the
+        loss of an answer an order is still expected to appear in the order book; without a trace
+        by then it was not accepted. `resend_unknown` sends a placement whose answer was lost again
+        under the same tag, and takes the broker's refusal of that as proof that the first one
+        arrived; nobody has documented that it always refuses.
+
+        `clock` gives the Unix seconds from which codes are made and which tell what
         day it is; only an exchange whose clock is not this machine's needs another one.
         """
         self._totp = totp
@@ -85,7 +104,23 @@ class NeoClient:
             server=(endpoints or Endpoints()).login,
             clock=clock,
         )
-        self.orders = Orders(self._session, self._tracker, self.instruments)
+        self._journal: Journal | None = None
+        if journal is not None:
+            self._journal = Journal(
+                journal, ucc=credentials.ucc, durability=durability, clock=clock
+            )
+        self.orders = Orders(
+            self._session,
+            self._tracker,
+            self.instruments,
+            journal=self._journal,
+            horizon=horizon,
+            resend_unknown=resend_unknown,
+            clock=clock,
+        )
+        self.orders.follow(self.order_feed)
+        self.reconciliation = Reconciliation()
+        """What the last login found that the process before had left."""
         self.market = Market(self._session, clock=clock)
         self.portfolio = Portfolio(self._session, self.market)
         self.portfolio.live.follow(self.order_feed)
@@ -95,21 +130,33 @@ class NeoClient:
         """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
         if totp is None:
             totp, self._totp = self._totp, None
-        try:
-            session = await self._session.login(totp)
-        except BaseException:
-            if not self._session.is_open:
-                await self._session.logout()
-            raise
-        if self._live_orders:
-            self.order_feed.start()
-        return session
+        async with self._beginning():
+            return await self._session.login(totp)
 
     async def resume(self, session: Session) -> None:
         """Take up an earlier login instead of making one; see SessionManager.resume."""
-        await self._session.resume(session)
-        if self._live_orders:
-            self.order_feed.start()
+        async with self._beginning():
+            await self._session.resume(session)
+
+    @contextlib.asynccontextmanager
+    async def _beginning(self) -> AsyncIterator[None]:
+        """Around a login: what has to be done before new orders go out. When it cannot be done,
+        the login is given up, unless it only was to replace one."""
+        was_open = self._session.is_open
+        is_new = self._journal is not None and not self._journal.is_open
+        try:
+            with self.orders.held():
+                if self._journal is not None and is_new:
+                    self._journal.open()
+                yield
+                if self._live_orders:
+                    self.order_feed.start()
+                if is_new:
+                    self.reconciliation = await self.orders.reconcile()
+        except BaseException:
+            if not (was_open and self._session.is_open):
+                await self.logout()
+            raise
 
     def market_feed(
         self,
@@ -149,9 +196,12 @@ class NeoClient:
         await self.order_feed.close()
         for feed in [*self._market_feeds]:
             await feed.close()
+        await self.orders.close()
         await self._tracker.close()
         await self.portfolio.live.close()
         await self._session.logout()
+        if self._journal is not None:
+            await self._journal.close()
 
     @property
     def session(self) -> Session:

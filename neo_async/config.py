@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -140,6 +141,15 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_positive(self)
+
+
+class Durability(StrEnum):
+    """What an order in the journal survives."""
+
+    PROCESS = "process"
+    """The end of this process, whatever its cause: the system has it before the order is sent."""
+    POWER = "power"
+    """The end of the machine, too: the disk has it before the order is sent."""
 
 
 class FeedTimings(msgspec.Struct, frozen=True, kw_only=True):

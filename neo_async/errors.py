@@ -21,6 +21,8 @@
     │   ├── NotSent                no byte was handed to the socket: safe to send again
     │   └── AnswerLost             bytes were handed over, no complete answer came back
     ├── OutcomeUnknown             an order request may or may not have taken effect
+    ├── NotAccepted                an order request was sent, and proved to have had no effect
+    ├── JournalFailed              the journal cannot be opened or written; nothing was sent
     └── ProtocolError              an answer arrived that is not what the protocol promises
 
 Messages name what was wrong, with the value, and what would be right. The same facts are
@@ -28,6 +30,9 @@ attributes, so nobody has to parse a sentence. No message or `repr` holds a secr
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
 
 BODY_EXCERPT = 300
 """Characters of a broker's answer that an error keeps for its message."""
@@ -164,12 +169,19 @@ class AnswerLost(TransportError):
 class OutcomeUnknown(NeoError):
     """An order request was sent and its effect could not be established.
 
-    It must not be sent again blindly: look for `client_tag` (or the order number) in the order
-    book first. `__cause__` is what happened to the request.
+    It must not be sent again blindly: `outcome()` tells once it is known, and until then the order
+    book is looked through for `client_tag` (or the order number). `__cause__` is what happened to
+    the request.
     """
 
     def __init__(
-        self, action: str, *, client_tag: str = "", order_number: str = "", reason: str
+        self,
+        action: str,
+        *,
+        client_tag: str = "",
+        order_number: str = "",
+        reason: str,
+        resolution: Awaitable[Any] | None = None,
     ) -> None:
         mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
         super().__init__(
@@ -180,6 +192,40 @@ class OutcomeUnknown(NeoError):
         self.client_tag = client_tag
         self.order_number = order_number
         self.reason = reason
+        self.resolution = resolution
+
+    async def outcome(self) -> Any:
+        """Wait until it is known what became of the request, and return the Order.
+
+        Raises NotAccepted when the request proved to have had no effect, OrderAlreadyFinal when it
+        came too late, and NotLoggedIn when a logout ended the search.
+        """
+        if self.resolution is None:
+            raise self
+        return await self.resolution
+
+
+class NotAccepted(NeoError):
+    """An order request was sent, its answer was lost, and the order book shows that it had no
+    effect: no trace of it in a whole book read when it could no longer arrive. Sending it again is
+    safe."""
+
+    def __init__(
+        self, action: str, *, client_tag: str = "", order_number: str = "", horizon: float
+    ) -> None:
+        mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
+        super().__init__(
+            f"{action} was sent, but had no effect: {horizon:g} s later the order book shows "
+            f"no trace of it at {mark}; sending it again is safe"
+        )
+        self.action = action
+        self.client_tag = client_tag
+        self.order_number = order_number
+        self.horizon = horizon
+
+
+class JournalFailed(NeoError):
+    """The journal cannot be opened or written. Nothing was sent."""
 
 
 class ProtocolError(NeoError):

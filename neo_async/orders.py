@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Literal, overload
 
 import msgspec
 
 from neo_async.errors import (
     AnswerLost,
+    BrokerError,
     DuplicateTag,
     InvalidOrder,
     NeoError,
+    NotSent,
     OutcomeUnknown,
     ProtocolError,
     Rejected,
     ServerError,
+    UsageError,
 )
 from neo_async.instruments import Instruments
+from neo_async.journal import Journal, Outcome
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
 from neo_async.session import SessionManager
-from neo_async.tracking import Order, Tracker, find_by_tag
+from neo_async.settlement import Question, Reconciliation, Settlement, changed_terms
+from neo_async.tracking import Order, OrderSource, Tracker
+from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
 from neo_async.wire.endpoints import (
     CANCEL,
@@ -36,7 +44,13 @@ from neo_async.wire.endpoints import (
     TRADES,
     Endpoint,
 )
-from neo_async.wire.orders import HistoryForm, PlaceForm, read_accepted
+from neo_async.wire.orders import (
+    CancelForm,
+    HistoryForm,
+    ModifyForm,
+    PlaceForm,
+    read_accepted,
+)
 from neo_async.wire.reports import read_history, read_order_book, read_trades
 from neo_async.wire.rules import (
     cancel_form,
@@ -53,10 +67,18 @@ from neo_async.wire.tags import TagMaker
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
 
+_ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
+
 
 class Orders:
     """Every call checks its arguments first (InvalidOrder, nothing is sent), and ends in exactly
     one of: it worked; `Rejected` or another BrokerError; `NotSent`; `OutcomeUnknown`.
+
+    What could not be sent is sent again until the deadline. What was sent, and whose answer was
+    lost, is not: it is looked for in the order feed and the order book, and the call waits for what
+    they tell. Then it worked after all, or raises `NotAccepted`; OutcomeUnknown remains where no
+    book could be read by the end of the horizon. With `settle=False` a call raises OutcomeUnknown
+    at once, whose `outcome()` waits for the same.
 
     Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked
     against that, too: price and trigger on tick and inside the day's band, quantity in lots and not
@@ -64,13 +86,53 @@ class Orders:
     """
 
     def __init__(
-        self, session: SessionManager, tracker: Tracker, instruments: Instruments | None = None
+        self,
+        session: SessionManager,
+        tracker: Tracker,
+        instruments: Instruments | None = None,
+        *,
+        journal: Journal | None = None,
+        horizon: float = 30.0,
+        resend_unknown: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """See NeoClient for the settings."""
         self._session = session
         self._tracker = tracker
         self._instruments = instruments
         self._tags = TagMaker()
+        self._journal = journal
+        self._resends_unknown = resend_unknown
+        self._settlement = Settlement(
+            tracker, self.book, journal=journal, horizon=horizon, clock=clock
+        )
+        self._gate: asyncio.Event | None = None
+        """Holds new orders back until it is set."""
         tracker.refresh_with(self.book)
+
+    def follow(self, feed: OrderSource) -> None:
+        """Let the feed tell of requests whose answers were lost. The tracker must follow it
+        already."""
+        feed.listen(self._settlement.hear)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """New orders wait until this is over."""
+        self._settlement.reopen()
+        gate = self._gate = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._gate = None
+            gate.set()
+
+    async def reconcile(self) -> Reconciliation:
+        """Bring journal and book together after a login; see Reconciliation."""
+        return await self._settlement.reconcile()
+
+    async def close(self) -> None:
+        """Stop finding out what became of requests whose answers were lost."""
+        await self._settlement.close()
 
     @overload
     async def place(
@@ -90,6 +152,7 @@ class Orders:
         tag: str = ...,
         bracket: Bracket | None = ...,
         slice: Literal[False] = ...,
+        settle: bool = ...,
     ) -> Order: ...
 
     @overload
@@ -110,6 +173,7 @@ class Orders:
         tag: str = ...,
         bracket: Bracket | None = ...,
         slice: Literal[True],
+        settle: bool = ...,
     ) -> list[Order | NeoError]: ...
 
     async def place(
@@ -129,6 +193,7 @@ class Orders:
         tag: str = "",
         bracket: Bracket | None = None,
         slice: bool = False,  # noqa: A002 - what traders call it
+        settle: bool = True,
     ) -> Order | list[Order | NeoError]:
         """Place one order; see OrderRequest for the arguments.
 
@@ -155,10 +220,12 @@ class Orders:
             bracket,
         )
         if slice:
-            return await self.place_many(self._sliced(request))
-        return await self._place(request, self._form(request))
+            return await self.place_many(self._sliced(request), settle=settle)
+        return await self._place(request, self._form(request), settle=settle)
 
-    async def place_many(self, requests: Iterable[OrderRequest]) -> list[Order | NeoError]:
+    async def place_many(
+        self, requests: Iterable[OrderRequest], *, settle: bool = True
+    ) -> list[Order | NeoError]:
         """Place orders at once, as fast as the limiter allows, and return what became of each, in
         their order.
 
@@ -171,7 +238,9 @@ class Orders:
             except InvalidOrder as error:
                 field = f"requests[{position}].{error.field}"
                 raise InvalidOrder(field, error.value, error.rule) from error
-        return await _outcomes([self._place(request, form) for request, form in forms])
+        return await _outcomes(
+            [self._place(request, form, settle=settle) for request, form in forms]
+        )
 
     async def modify(
         self,
@@ -183,6 +252,7 @@ class Orders:
         order_type: OrderType | None = None,
         validity: Validity | None = None,
         disclosed_quantity: int | None = None,
+        settle: bool = True,
     ) -> Order:
         """Change what is given and leave the rest as it is. `quantity` is the new total.
 
@@ -224,7 +294,10 @@ class Orders:
                 trigger="0" if trigger_stays else form.tp,
                 is_banded=self._has_bands(order.segment),
             )
-        await self._send(Kind.MODIFY, MODIFY, form, number=order.number)
+        try:
+            await self._send(Kind.MODIFY, MODIFY, form, order=order)
+        except OutcomeUnknown as unknown:
+            return await self._settled(unknown, settle=settle)
         order.order_type = OrderType(form.pt)
         order.quantity = int(form.qt)
         order.price = price
@@ -233,18 +306,25 @@ class Orders:
         order.disclosed_quantity = int(form.dq)
         return order
 
-    async def cancel(self, order: Order | str) -> Order:
+    async def cancel(self, order: Order | str, *, settle: bool = True) -> Order:
         """Ask for cancellation; `order.wait()` tells when it is done, or filled before that.
 
         Takes an Order or an order number. Raises OrderAlreadyFinal when it is too late.
         """
         order = await self._resolve(order)
         form = cancel_form(number=order.number, symbol=order.symbol, amo=order.amo)
-        await self._send(Kind.CANCEL, _cancel_endpoint(order.product), form, number=order.number)
+        try:
+            await self._send(Kind.CANCEL, _cancel_endpoint(order.product), form, order=order)
+        except OutcomeUnknown as unknown:
+            return await self._settled(unknown, settle=settle)
         return order
 
     async def cancel_all(
-        self, *, segment: Segment | None = None, symbol: str | None = None
+        self,
+        *,
+        segment: Segment | None = None,
+        symbol: str | None = None,
+        settle: bool = True,
     ) -> list[Order | NeoError]:
         """Cancel every order that is not final, of one segment or symbol where given; returns what
         became of each request. Cover and bracket orders are exited."""
@@ -257,12 +337,14 @@ class Orders:
             and (segment is None or row.segment == segment)
             and (symbol is None or row.symbol == symbol)
         ]
-        return await _outcomes([self.cancel(order) for order in open_orders])
+        return await _outcomes([self.cancel(order, settle=settle) for order in open_orders])
 
     async def book(self) -> list[OrderRow]:
         """Today's orders of the account, newest first, also those placed elsewhere."""
+        began = asyncio.get_running_loop().time()
         rows = await self._session.read(ORDER_BOOK, read_order_book)
         self._tracker.apply(rows)
+        self._settlement.judge(rows, began)
         return rows
 
     async def history(self, order: Order | str) -> list[HistoryRow]:
@@ -324,19 +406,21 @@ class Orders:
     def _has_bands(self, segment: str) -> bool:
         return self._instruments is not None and self._instruments.is_of_today(segment)
 
-    async def _place(self, request: OrderRequest, form: PlaceForm) -> Order:
-        client_tag = form.ig or ""
+    async def _place(self, request: OrderRequest, form: PlaceForm, *, settle: bool) -> Order:
         try:
-            number = await self._send(Kind.PLACE, PLACE, form, client_tag=client_tag)
-        except DuplicateTag as error:
-            # Every placement has a tag of its own, so the order that has it is this one: an
-            # earlier try arrived although its answer said otherwise.
-            return await self._find(client_tag, error)
+            number = await self._send(Kind.PLACE, PLACE, form, client_tag=form.ig or "")
+        except OutcomeUnknown as unknown:
+            if self._resends_unknown:
+                self._send_again(unknown, request, form)
+            return await self._settled(unknown, settle=settle)
+        return self._placed(request, form, number)
+
+    def _placed(self, request: OrderRequest, form: PlaceForm, number: str) -> Order:
         # The form's codes are members of the enums already: the rules have put them there.
         order = Order(
             self._tracker,
             number=number,
-            client_tag=client_tag,
+            client_tag=form.ig or "",
             segment=form.es,
             symbol=form.ts,
             side=form.tt,
@@ -355,31 +439,102 @@ class Orders:
         self,
         kind: Kind,
         endpoint: Endpoint,
-        form: object,
+        form: PlaceForm | ModifyForm | CancelForm,
         *,
         client_tag: str = "",
-        number: str = "",
+        order: Order | None = None,
     ) -> str:
-        try:
-            return await self._session.order(kind, endpoint, form, read_accepted)
-        except (AnswerLost, ServerError, ProtocolError) as error:
-            raise OutcomeUnknown(
-                endpoint.name, client_tag=client_tag, order_number=number, reason=str(error)
-            ) from error
+        """Note the intent, hand it over, and note the outcome. Returns the order's number.
 
-    async def _find(self, client_tag: str, refusal: DuplicateTag) -> Order:
+        Raises OutcomeUnknown, beginning to find out, when the answer was lost or says nothing.
+        """
+        if self._gate is not None:
+            await self._gate.wait()
+        number = order.number if order is not None else ""
+        journal, intent = self._journal, None
+        if journal is not None:
+            intent = await journal.begin(
+                _ACTIONS[kind], form, client_tag=client_tag, order_number=number
+            )
+        terms = changed_terms(order, form) if order and isinstance(form, ModifyForm) else None
         try:
-            row = find_by_tag(await self.book(), client_tag)
-        except NeoError as error:
-            # It may say that nothing was sent: true of the look into the book, not of the order.
+            accepted = await self._hand_over(kind, endpoint, form)
+        except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
+            # Every placement has a tag of its own, so the order that has it is this one: an
+            # earlier try arrived although its answer said otherwise.
+            self._end(intent, Outcome.UNKNOWN, reason=str(error))
+            question = self._settlement.open(
+                _ACTIONS[kind],
+                client_tag=client_tag,
+                number=number,
+                terms=terms,
+                intent=intent,
+                is_proven=isinstance(error, DuplicateTag),
+            )
             raise OutcomeUnknown(
-                "place", client_tag=client_tag, reason=f"{refusal}, and no order book: {error}"
+                endpoint.name,
+                client_tag=client_tag,
+                order_number=number,
+                reason=str(error),
+                resolution=question,
             ) from error
-        if row is None:
-            raise OutcomeUnknown(
-                "place", client_tag=client_tag, reason=f"{refusal}, but the order book lacks it"
-            ) from refusal
-        return self._tracker.adopt(row, client_tag=client_tag)
+        except BrokerError as error:
+            self._end(intent, Outcome.REJECTED, reason=str(error))
+            raise
+        except (NotSent, UsageError) as error:
+            self._end(intent, Outcome.NOT_SENT, reason=str(error))
+            raise
+        except (asyncio.CancelledError, Exception):
+            # Whoever gave up may have an order nevertheless.
+            self._end(intent, Outcome.UNKNOWN, reason="the caller gave up")
+            self._settlement.open(
+                _ACTIONS[kind], client_tag=client_tag, number=number, terms=terms, intent=intent
+            )
+            raise
+        self._end(intent, Outcome.ACCEPTED, order_number=accepted)
+        return accepted
+
+    async def _hand_over(self, kind: Kind, endpoint: Endpoint, form: object) -> str:
+        """Send; while no byte has left, try again until the deadline of an order."""
+        failures, give_up_at = 0, 0.0
+        while True:
+            try:
+                return await self._session.order(kind, endpoint, form, read_accepted)
+            except NotSent:
+                now = asyncio.get_running_loop().time()
+                failures += 1
+                if failures == 1:
+                    give_up_at = now + self._session.timeouts.order
+                delay = backoff(failures, base=0.1, cap=1.0)
+                if not self._session.is_open or now + delay >= give_up_at:
+                    raise
+                await asyncio.sleep(delay)
+
+    async def _settled(self, unknown: OutcomeUnknown, *, settle: bool) -> Order:
+        """The order of a request whose answer was lost, as soon as it is known to have worked."""
+        question = unknown.resolution
+        assert isinstance(question, Question)
+        patience = self._session.timeouts.read
+        if settle and await self._settlement.wait(question, patience=patience):
+            return await question
+        raise unknown
+
+    def _send_again(self, unknown: OutcomeUnknown, request: OrderRequest, form: PlaceForm) -> None:
+        """Under the same tag: it can become an order only once."""
+        question = unknown.resolution
+        assert isinstance(question, Question)
+
+        async def again() -> Order:
+            number = await self._session.order(Kind.PLACE, PLACE, form, read_accepted)
+            return self._placed(request, form, number)
+
+        self._settlement.resend(question, again)
+
+    def _end(
+        self, intent: int | None, outcome: Outcome, *, order_number: str = "", reason: str = ""
+    ) -> None:
+        if intent is not None and self._journal is not None:
+            self._journal.end(intent, outcome, order_number=order_number, reason=reason)
 
     async def _resolve(self, order: Order | str) -> Order:
         """The order itself, or the one of that number, from the book where it is not known."""

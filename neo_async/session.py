@@ -99,6 +99,10 @@ class SessionManager:
         return self._session is not None
 
     @property
+    def timeouts(self) -> Timeouts:
+        return self._timeouts
+
+    @property
     def lane(self) -> Lane:
         if self._lane is None:
             raise NotLoggedIn("the order lane is not open: log in first")

@@ -13,8 +13,10 @@ from neo_async.errors import (
     DuplicateTag,
     InsufficientFunds,
     InvalidOrder,
+    JournalFailed,
     LoginFailed,
     NeoError,
+    NotAccepted,
     NotLoggedIn,
     NotSent,
     OrderAlreadyFinal,
@@ -78,6 +80,12 @@ SENTENCES = [
         "no usable answer to cancel (no answer); it may have taken effect: look for number "
         "'250720000007242' in the order book before sending anything again",
     ),
+    (
+        NotAccepted("place", client_tag="bot_k3x9a20001", horizon=30.0),
+        "place was sent, but had no effect: 30 s later the order book shows no trace of it at tag "
+        "'bot_k3x9a20001'; sending it again is safe",
+    ),
+    (JournalFailed("the disk is full"), "the disk is full"),
     (ProtocolError("the answer is empty"), "the answer is empty"),
     (
         ProtocolError("the answer is not JSON", status=200, body="<html>"),

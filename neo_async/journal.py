@@ -1,0 +1,403 @@
+"""The journal: every order request before its first byte leaves, and what became of it.
+
+A SQLite file in WAL mode with one table, which anybody may query while it is written:
+
+    intents
+        id             count from 1
+        at_ns          Unix nanoseconds at which it was written, before it was sent
+        ucc            the account
+        action         place, modify or cancel (an exit of a cover or bracket order, too)
+        client_tag     the mark of a placement; empty for the other actions
+        order_number   of the order concerned; of a placement as soon as it is known
+        form           what was to be sent: JSON by the wire's own names (it holds no secret)
+        outcome        NULL while it is under way, or one of Outcome
+        outcome_at_ns  when that was written
+        reason         the broker's words or the failure, where there is something to say
+
+What is left without an outcome by a crash is found out at the next login, before any new order.
+`<file>-lock` beside it is held by the one process that writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import queue
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from neo_async.config import Durability
+from neo_async.errors import JournalFailed
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the table; kept as the file's `user_version`."""
+
+COMMITS_BETWEEN_CHECKPOINTS = 2000
+
+BUSY = 0.25
+"""Seconds for which somebody else's transaction is waited for. The event loop waits along."""
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS intents (
+    id INTEGER PRIMARY KEY,
+    at_ns INTEGER NOT NULL,
+    ucc TEXT NOT NULL,
+    action TEXT NOT NULL,
+    client_tag TEXT NOT NULL,
+    order_number TEXT NOT NULL,
+    form TEXT NOT NULL,
+    outcome TEXT,
+    outcome_at_ns INTEGER,
+    reason TEXT NOT NULL DEFAULT ''
+)
+"""
+_BEGIN = (
+    "INSERT INTO intents (id, at_ns, ucc, action, client_tag, order_number, form) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_END = (
+    "UPDATE intents SET outcome = ?, outcome_at_ns = ?, reason = ?, "
+    "order_number = coalesce(nullif(?, ''), order_number) WHERE id = ?"
+)
+_SELECT = (
+    "SELECT id, at_ns, action, client_tag, order_number, form, outcome, reason FROM intents "
+    "WHERE ucc = ? AND (at_ns >= ? OR outcome IS NULL OR outcome = 'unknown') ORDER BY id"
+)
+
+_form = msgspec.json.Encoder()
+
+_Write = tuple[str, tuple[object, ...], asyncio.Future[None] | None]
+
+
+class Outcome(StrEnum):
+    """What became of an order request."""
+
+    ACCEPTED = "accepted"
+    """The broker took it; so it has an order number."""
+    REJECTED = "rejected"
+    """The broker refused it."""
+    NOT_SENT = "not sent"
+    """No byte of it left."""
+    UNKNOWN = "unknown"
+    """Being found out."""
+    NOT_ACCEPTED = "not accepted"
+    """It was sent, and proved to have had no effect."""
+    LAPSED = "lapsed"
+    """Nobody will know: it is of an earlier day, and the order book is only of today."""
+
+    @property
+    def is_final(self) -> bool:
+        return self is not Outcome.UNKNOWN
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """One line of the journal."""
+
+    id: int
+    at_ns: int
+    action: str
+    client_tag: str
+    order_number: str
+    form: str
+    outcome: Outcome | None
+    reason: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its outcome is still to be found out."""
+        return self.outcome is None or not self.outcome.is_final
+
+
+class Journal:
+    """One file, written by one process: `open` before use, `close` after."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        ucc: str,
+        durability: Durability = Durability.PROCESS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = Path(path)
+        self._ucc = ucc
+        self._durability = Durability(durability)
+        self._clock = clock
+        self._lock: int | None = None
+        self._file: sqlite3.Connection | None = None
+        self._writer: _Writer | None = None
+        self._last = 0
+        self._commits = 0
+        self._checkpoint: threading.Thread | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
+    def open(self) -> None:
+        """Raises JournalFailed when another process writes it, or it is no journal."""
+        self._lock = _lock(self.path)
+        try:
+            self._file = self._connect()
+        except sqlite3.Error as error:
+            self._unlock()
+            raise JournalFailed(f"the journal {self.path} cannot be opened: {error}") from error
+        except JournalFailed:
+            self._unlock()
+            raise
+        if self._durability is Durability.POWER:
+            self._writer = _Writer(self._file, asyncio.get_running_loop())
+
+    async def begin(
+        self, action: str, form: object, *, client_tag: str = "", order_number: str = ""
+    ) -> int:
+        """Write an intent, and return its id when it is as durable as was asked for.
+
+        Raises JournalFailed when it cannot be written: it must not be sent then.
+        """
+        self._last += 1
+        intent = self._last
+        text = _form.encode(form).decode()
+        row = (intent, self._now(), self._ucc, action, client_tag, order_number, text)
+        try:
+            if self._writer is None:
+                self._write(_BEGIN, row)
+            else:
+                await self._write_in_group(self._writer, intent, row)
+        except sqlite3.Error as error:
+            raise JournalFailed(
+                f"the journal {self.path} cannot be written ({error}): nothing was sent"
+            ) from error
+        return intent
+
+    def end(
+        self, intent: int, outcome: Outcome, *, order_number: str = "", reason: str = ""
+    ) -> None:
+        """Write what became of an intent. When that fails, the next login finds it out again."""
+        if self._file is None:
+            return
+        row = (outcome.value, self._now(), reason, order_number, intent)
+        if self._writer is not None:
+            self._writer.put((_END, row, None))
+            return
+        try:
+            self._write(_END, row)
+        except sqlite3.Error as error:
+            log.error("the journal lacks the outcome of intent %d (%s): %s", intent, outcome, error)
+
+    def intents(self, since_ns: int) -> list[Intent]:
+        """Those of the account since then, and older ones whose outcome is open; oldest first."""
+        assert self._file is not None
+        rows = self._file.execute(_SELECT, (self._ucc, since_ns)).fetchall()
+        names = Intent.__struct_fields__
+        return [
+            msgspec.convert(dict(zip(names, row, strict=True)), Intent, strict=False)
+            for row in rows
+        ]
+
+    async def close(self) -> None:
+        """Write what is still to be written, and let others have the file."""
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
+            self._writer = None
+        if self._checkpoint is not None:
+            await asyncio.to_thread(self._checkpoint.join)
+            self._checkpoint = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._unlock()
+
+    def __repr__(self) -> str:
+        return f"<Journal {self.path} {self._durability}, {self._last} intents>"
+
+    def _now(self) -> int:
+        return int(self._clock() * 1e9)
+
+    def _connect(self) -> sqlite3.Connection:
+        file = sqlite3.connect(
+            self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
+        )
+        try:
+            # Small pages: what a commit writes is mostly pages.
+            file.execute("PRAGMA page_size = 1024")
+            file.execute("PRAGMA journal_mode = WAL")
+            # Without autocheckpoint no commit but those of POWER ever waits for the disk. A commit
+            # is written to the log in any case, and so survives this process; NORMAL syncs the log
+            # before a checkpoint, so that a loss of power takes the last orders, never the file.
+            synchronous = "FULL" if self._durability is Durability.POWER else "NORMAL"
+            file.execute(f"PRAGMA synchronous = {synchronous}")
+            file.execute("PRAGMA wal_autocheckpoint = 0")
+            (version,) = file.execute("PRAGMA user_version").fetchone()
+            if version not in (0, VERSION):
+                raise JournalFailed(
+                    f"the journal {self.path} is of version {version}, this package writes "
+                    f"{VERSION}: give it another file"
+                )
+            file.execute(_CREATE)
+            file.execute(f"PRAGMA user_version = {VERSION}")
+            (self._last,) = file.execute("SELECT coalesce(max(id), 0) FROM intents").fetchone()
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _write(self, statement: str, row: tuple[object, ...]) -> None:
+        if self._file is None:
+            raise sqlite3.ProgrammingError("it is closed")
+        self._file.execute(statement, row)
+        self._commits += 1
+        if self._commits % COMMITS_BETWEEN_CHECKPOINTS == 0:
+            self._start_checkpoint()
+
+    async def _write_in_group(self, writer: _Writer, intent: int, row: tuple[object, ...]) -> None:
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        writer.put((_BEGIN, row, written))
+        try:
+            await written
+        except asyncio.CancelledError:
+            self.end(intent, Outcome.NOT_SENT, reason="cancelled")
+            raise
+
+    def _start_checkpoint(self) -> None:
+        """Move the log into the file, beside the loop: that waits for the disk."""
+        if self._checkpoint is None or not self._checkpoint.is_alive():
+            self._checkpoint = threading.Thread(
+                target=_checkpoint, args=(self.path,), name="journal checkpoint"
+            )
+            self._checkpoint.start()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+class _Writer:
+    """A thread that commits all that has come while the disk took the commit before."""
+
+    def __init__(self, file: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self._file = file
+        self._loop = loop
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._commits = 0
+        self._thread = threading.Thread(target=self._run, name="journal writer")
+        self._thread.start()
+
+    def put(self, write: _Write) -> None:
+        self._queue.put(write)
+
+    def close(self) -> None:
+        """Ends when everything is written."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            writes = [first]
+            is_last = False
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    write = self._queue.get_nowait()
+                    if write is None:
+                        is_last = True
+                        break
+                    writes.append(write)
+            error = self._commit(writes)
+            waiters = [written for _, _, written in writes if written is not None]
+            # A loop that is closed has nobody waiting.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_announce, waiters, error)
+            if is_last:
+                return
+
+    def _commit(self, writes: list[_Write]) -> sqlite3.Error | None:
+        try:
+            self._file.execute("BEGIN")
+            for statement, row, _ in writes:
+                self._file.execute(statement, row)
+            self._file.execute("COMMIT")
+            self._commits += 1
+            if self._commits % COMMITS_BETWEEN_CHECKPOINTS == 0:
+                self._file.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            log.error("the journal cannot be written: %s", error)
+            if self._file.in_transaction:
+                self._file.execute("ROLLBACK")
+            return error
+        return None
+
+
+def _announce(waiters: list[asyncio.Future[None]], error: sqlite3.Error | None) -> None:
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
+
+
+def _checkpoint(path: Path) -> None:
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=BUSY)) as file:
+            file.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error as error:
+        log.warning("the journal's log could not be moved into its file: %s", error)
+
+
+def _lock(path: Path) -> int:
+    """Hold the file beside the journal for as long as this process lives, or until it is closed.
+
+    Raises JournalFailed when another process holds it.
+    """
+    beside = path.with_name(path.name + "-lock")
+    try:
+        lock = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise JournalFailed(f"the journal {path} cannot be opened: {error}") from error
+    try:
+        _take(lock)
+    except OSError:
+        owner = os.read(lock, 20).decode(errors="replace").strip() or "another one"
+        os.close(lock)
+        raise JournalFailed(
+            f"the journal {path} is being written by process {owner}: one account's orders need "
+            "one writer; give this client another file, or end that process"
+        ) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(lock: int) -> None:
+        # Behind what is written: Windows forbids others even to read what is locked.
+        os.lseek(lock, 1 << 20, os.SEEK_SET)
+        msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+        os.lseek(lock, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _take(lock: int) -> None:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def today_ns(now: float) -> int:
+    """Unix nanoseconds of the last midnight in India, by a clock that shows `now`."""
+    shifted = int(now) + 19_800
+    return (shifted - shifted % 86_400 - 19_800) * 1_000_000_000
