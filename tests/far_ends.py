@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -108,12 +108,17 @@ Spoil = Callable[[str, int, bytes], Answer | None]
 
 
 @contextlib.asynccontextmanager
-async def meddler(exchange: Exchange, spoil: Spoil) -> AsyncIterator[Endpoints]:
-    """Endpoints that lead to the exchange, but whose answers pass through `spoil`."""
+async def meddler(
+    exchange: Exchange, spoil: Spoil, *, swallowed: Collection[str] = ()
+) -> AsyncIterator[Endpoints]:
+    """Endpoints that lead to the exchange, but whose answers pass through `spoil`. What comes to a
+    path in `swallowed` never arrives there, and the connection is closed."""
     async with aiohttp.ClientSession() as upstream:
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             body = await request.read()
+            if request.path in swallowed:
+                return await _respond(request, Cut())
             async with upstream.request(
                 request.method,
                 exchange.login_url + request.path,

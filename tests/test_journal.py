@@ -1,0 +1,301 @@
+"""The journal: what it holds when, who may write it, and what a restart makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from clients import PLACE, client_of, exchange_of
+from far_ends import CREDENTIALS, Reply, meddler
+from virtual_time import in_virtual_time
+
+from neo_async import (
+    Durability,
+    JournalFailed,
+    OrderStatus,
+    Outcome,
+    OutcomeUnknown,
+    Product,
+    Rejected,
+    Segment,
+    Side,
+)
+from neo_async.exchange import Exchange
+from neo_async.journal import Journal
+from neo_async.wire.tags import own_tag
+
+BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
+CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
+BOOK = "/neo/quick/user/orders"
+BUSY = Reply("busy", 503)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    with sqlite3.connect(path) as file:
+        file.row_factory = sqlite3.Row
+        rows = [dict(row) for row in file.execute("SELECT * FROM intents ORDER BY id")]
+    file.close()
+    return rows
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+async def test_every_intent_is_there_with_its_outcome(
+    tmp_path: Path, durability: Durability
+) -> None:
+    path = tmp_path / "orders.db"
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange, journal=path, durability=durability) as neo,
+    ):
+        order = await neo.orders.place(*BUY, **CNC, tag="kept")
+        await neo.orders.modify(order, price="39.10")
+        await neo.orders.cancel(order)
+        with pytest.raises(Rejected):
+            await neo.orders.place(Segment.NSE_CM, "NOSUCH-EQ", Side.BUY, 1, **CNC)
+    rows = rows_of(path)
+    assert [(row["action"], row["outcome"]) for row in rows] == [
+        ("place", "accepted"),
+        ("modify", "accepted"),
+        ("cancel", "accepted"),
+        ("place", "rejected"),
+    ]
+    assert {row["order_number"] for row in rows[:3]} == {order.number}
+    assert rows[0]["client_tag"] == order.client_tag
+    assert json.loads(rows[1]["form"])["pr"] == "39.10"
+    assert "NOSUCH-EQ" in rows[3]["reason"]
+    secrets = CREDENTIALS, exchange.credentials
+    content = path.read_bytes()
+    for each in secrets:
+        for secret in (each.consumer_key, each.mpin, each.totp_secret, each.mobile_number):
+            assert secret.encode() not in content
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+async def test_an_intent_can_be_read_before_anything_is_sent(
+    tmp_path: Path, durability: Durability
+) -> None:
+    path = tmp_path / "orders.db"
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange, journal=path, durability=durability) as neo,
+    ):
+        hand_over, seen = neo._session.order, []
+
+        def looking(*arguments: Any) -> Any:
+            seen.append([row["client_tag"] for row in rows_of(path)])
+            return hand_over(*arguments)
+
+        neo._session.order = looking  # type: ignore[method-assign]
+        orders = await asyncio.gather(*(neo.orders.place(*BUY, **CNC) for _ in range(8)))
+        for tags, order in zip(seen, orders, strict=True):
+            assert order.client_tag in tags
+
+
+async def test_what_cannot_be_written_is_not_sent(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    async with exchange_of() as exchange, client_of(exchange, journal=path) as neo:
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(JournalFailed, match="nothing was sent"):
+                await neo.orders.place(*BUY, **CNC)
+            other.execute("ROLLBACK")
+        other.close()
+        assert exchange.market.ledger == []
+        await neo.orders.place(*BUY, **CNC)
+
+
+async def test_a_journal_has_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        async with client_of(exchange, journal=path) as first:
+            session = first.session
+            second = client_of(exchange, journal=path)
+            with pytest.raises(JournalFailed, match=f"written by process {os.getpid()}"):
+                await second.resume(session)
+        third = client_of(exchange, journal=path)
+        await third.resume(session)
+        await third.orders.place(*BUY, **CNC)
+        await third.logout()
+
+
+async def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    path.write_text("no database at all, but long enough to be looked at" * 40)
+    journal = Journal(path, ucc="ABC12")
+    with pytest.raises(JournalFailed, match="cannot be opened"):
+        journal.open()
+
+
+# --- restart ----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_restart_adopts_what_is_known_and_finds_out_what_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    spoilt: dict[str, Any] = {}
+    swallowed: set[str] = set()
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, lambda path, *_: spoilt.get(path), swallowed=swallowed) as endpoints,
+    ):
+        options: dict[str, Any] = {"journal": path, "endpoints": endpoints, "live_orders": False}
+        async with client_of(exchange, **options) as first:
+            known = await first.orders.place(*BUY, **CNC, tag="known")
+            spoilt.update({PLACE: BUSY, BOOK: BUSY})
+            with pytest.raises(OutcomeUnknown):
+                await first.orders.place(*BUY, **CNC, tag="lost", settle=False)
+            swallowed.add(PLACE)
+            with pytest.raises(OutcomeUnknown):
+                await first.orders.place(*BUY, **CNC, tag="gone", settle=False)
+        assert [row["outcome"] for row in rows_of(path)] == ["accepted", "unknown", "unknown"]
+        spoilt.clear()
+        swallowed.clear()
+        await asyncio.sleep(30)  # the next code
+        second = client_of(exchange, **options)
+        beginning = asyncio.create_task(second.login())
+        early = asyncio.create_task(_place_as_soon_as_possible(second))
+        await beginning
+        assert len(exchange.market.ledger) == 2  # nothing new before that
+        found = second.reconciliation
+        assert {order.tag for order in found.orders} == {"known", "lost"}
+        assert {order.number for order in found.orders} == {
+            record.number for record in exchange.market.ledger
+        }
+        assert [(own_tag(one.intent.client_tag), one.outcome) for one in found.findings] == [
+            ("lost", Outcome.ACCEPTED),
+            ("gone", Outcome.NOT_ACCEPTED),
+        ]
+        assert second.orders._tracker.get(known.number) is not None
+        await early
+        assert len(exchange.market.ledger) == 3
+        await second.logout()
+        outcomes = [row["outcome"] for row in rows_of(path)]
+        assert outcomes == ["accepted", "accepted", "not accepted", "accepted"]
+
+
+async def _place_as_soon_as_possible(neo: Any) -> None:
+    while not neo._session.is_open:  # noqa: ASYNC110 - a login has no event
+        await asyncio.sleep(0.001)
+    await neo.orders.place(*BUY, **CNC, tag="new")
+
+
+@in_virtual_time
+async def test_what_is_of_an_earlier_day_lapses_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        async with client_of(exchange, journal=path):
+            pass
+        with sqlite3.connect(path) as file:
+            file.execute(
+                "INSERT INTO intents (id, at_ns, ucc, action, client_tag, order_number, form) "
+                "VALUES (1, 1, ?, 'place', 'old_x', '', '{}')",
+                (exchange.credentials.ucc,),
+            )
+        file.close()
+        await asyncio.sleep(30)  # the next code
+        async with client_of(exchange, journal=path) as neo:
+            (finding,) = neo.reconciliation.findings
+            assert (finding.outcome, finding.order) == (Outcome.LAPSED, None)
+        assert rows_of(path)[0]["outcome"] == "lapsed"
+
+
+# --- killed -----------------------------------------------------------------------------------
+
+ORDERS = 12
+
+CHILD = """
+import asyncio, sys
+import msgspec
+from neo_async.model.session import Session
+from neo_async import Credentials, Endpoints, NeoClient, Product, RateLimits, Segment, Side
+from neo_async.wire.tags import own_tag
+
+async def main():
+    url, journal, session, *who = sys.argv[1:]
+    names = ("consumer_key", "mobile_number", "ucc", "mpin", "totp_secret")
+    neo = NeoClient(
+        Credentials(**dict(zip(names, who))), endpoints=Endpoints(login=url), journal=journal,
+        horizon=0.3, limits=RateLimits(orders=1000, total=1000),
+        live_orders=False,
+    )
+    await neo.resume(msgspec.json.decode(session, type=Session))
+    try:
+        done = {order.tag for order in neo.reconciliation.orders}
+        print("ready", len(done), flush=True)
+        wanted = [f"o{n}" for n in range(ORDERS) if f"o{n}" not in done]
+        place = lambda tag: neo.orders.place(
+            Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 1, price="39.00", product=Product.CNC, tag=tag)
+        for i in range(0, len(wanted), 3):
+            await asyncio.gather(*map(place, wanted[i:i + 3]))
+            await asyncio.sleep(0.002)
+    finally:
+        await neo.logout()
+    print("done", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_killed_at_any_moment_it_leaves_no_orphan_and_no_double(
+    tmp_path: Path, seed: int
+) -> None:
+    path = tmp_path / "orders.db"
+    dice = random.Random(seed)
+    async with Exchange(seed=seed, limits=None, makers=False) as exchange:
+        neo = client_of(exchange, live_orders=False, clock=time.time)
+        session = msgspec.json.encode(await neo.login()).decode()
+        await neo.logout()
+        kills = 0
+        while True:
+            child = await _child(exchange, path, session)
+            assert child.stdout is not None
+            line = await child.stdout.readline()
+            assert line.startswith(b"ready"), line
+            try:
+                await asyncio.wait_for(child.wait(), dice.uniform(0, 0.03) if kills < 8 else 20)
+            except TimeoutError:
+                child.send_signal(signal.SIGKILL)
+                await child.wait()
+                kills += 1
+            else:
+                break
+        ledger = exchange.market.ledger
+        tags = sorted(own_tag(record.client_tag) for record in ledger)
+        assert tags == sorted(f"o{n}" for n in range(ORDERS))
+        accepted = [row for row in rows_of(path) if row["outcome"] == "accepted"]
+        assert {row["order_number"] for row in accepted} == {record.number for record in ledger}
+        assert {record.status for record in ledger} == {OrderStatus.OPEN}
+        assert kills > 0
+
+
+async def _child(exchange: Exchange, journal: Path, session: str) -> asyncio.subprocess.Process:
+    who = exchange.credentials
+    code = CHILD.replace("ORDERS", str(ORDERS))
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        code,
+        exchange.login_url,
+        str(journal),
+        session,
+        who.consumer_key,
+        who.mobile_number,
+        who.ucc,
+        who.mpin,
+        who.totp_secret,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )

@@ -1,0 +1,329 @@
+"""Requests whose answers were lost: they are never sent again, and never stay unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
+from far_ends import Cut, Late, Reply, meddler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from virtual_time import VirtualTimeLoop, in_virtual_time
+
+from neo_async import (
+    NeoClient,
+    NotAccepted,
+    NotLoggedIn,
+    NotSent,
+    Order,
+    OrderAlreadyFinal,
+    OrderStatus,
+    OutcomeUnknown,
+    Product,
+    Segment,
+    Side,
+    Timeouts,
+)
+from neo_async.exchange import Exchange
+
+BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
+CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
+BOOK = "/neo/quick/user/orders"
+EMPTY = Reply({"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"})
+BUSY = Reply("busy", 503)
+HORIZON = 30.0
+
+
+def seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Desk:
+    """An exchange behind a meddler whose `spoil` a test may change."""
+
+    def __init__(self, exchange: Exchange, neo: NeoClient) -> None:
+        self.exchange = exchange
+        self.neo = neo
+        self.spoilt: dict[str, Any] = {}
+        """By path, what goes out instead of the exchange's answer, or what makes it."""
+        self.swallowed: set[str] = set()
+        """Paths to which nothing arrives."""
+
+    @property
+    def ledger(self) -> Any:
+        return self.exchange.market.ledger
+
+    async def sent(self, path: str) -> int:
+        return (await paths(self.exchange)).count(path)
+
+
+@contextlib.asynccontextmanager
+async def desk_of(**options: Any) -> AsyncIterator[Desk]:
+    spoilt: dict[str, Any] = {}
+    swallowed: set[str] = set()
+
+    def spoil(path: str, status: int, body: bytes) -> Any:
+        answer = spoilt.get(path)
+        return answer() if callable(answer) else answer
+
+    defaults: dict[str, Any] = {"live_orders": False, "timeouts": Timeouts(order=2.0)}
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil, swallowed=swallowed) as endpoints,
+        client_of(exchange, endpoints=endpoints, **{**defaults, **options}) as neo,
+    ):
+        desk = Desk(exchange, neo)
+        desk.spoilt, desk.swallowed = spoilt, swallowed
+        yield desk
+
+
+LOST = [BUSY, Reply(""), Reply('{"nOrdNo":"26'), Cut(), Cut(b'{"nOr'), Late(60.0, Reply("late"))]
+
+
+@pytest.mark.parametrize("lost", LOST)
+@in_virtual_time
+async def test_a_lost_answer_is_found_out_and_nothing_is_sent_again(lost: Any) -> None:
+    async with desk_of() as desk:
+        orders = desk.neo.orders
+        desk.spoilt.update({PLACE: lost, MODIFY: lost, CANCEL: lost})
+        order = await orders.place(*BUY, **CNC, tag="mine")
+        (record,) = desk.ledger
+        assert (order.number, order.client_tag, order.tag) == (
+            record.number,
+            record.client_tag,
+            "mine",
+        )
+        assert await orders.modify(order, price="39.10", quantity=20) is order
+        assert (float(str(order.price)), order.quantity, record.price) == (39.1, 20, 3910)
+        assert await orders.cancel(order) is order
+        assert order.status is record.status is OrderStatus.CANCELLED
+        assert seconds() < 3 * (2.0 + 1.0)
+        assert [await desk.sent(path) for path in (PLACE, MODIFY, CANCEL)] == [1, 1, 1]
+        assert record.arrivals == 1
+
+
+@in_virtual_time
+async def test_an_order_that_appears_late_is_waited_for() -> None:
+    async with desk_of() as desk:
+        desk.spoilt.update({PLACE: BUSY, BOOK: lambda: EMPTY if seconds() < 4 else None})
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        assert order.number == desk.ledger[0].number
+        assert 4 <= seconds() < 10
+
+
+@in_virtual_time
+async def test_what_left_no_trace_by_the_end_of_the_horizon_was_not_accepted() -> None:
+    async with desk_of() as desk:
+        neo = desk.neo
+        desk.swallowed.add(PLACE)
+        with pytest.raises(NotAccepted, match="no trace") as caught:
+            await neo.orders.place(*BUY, **CNC, tag="gone")
+        assert caught.value.client_tag.startswith("gone_")
+        assert HORIZON <= seconds() < HORIZON + 1
+        assert desk.ledger == []
+
+
+@pytest.mark.parametrize("path", [MODIFY, CANCEL])
+@in_virtual_time
+async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
+    async with desk_of(horizon=5.0) as desk:
+        neo = desk.neo
+        desk.swallowed.add(path)
+        order = await neo.orders.place(*BUY, **CNC)
+        call = neo.orders.cancel(order)
+        if path == MODIFY:
+            call.close()
+            call = neo.orders.modify(order, price="39.10")
+        with pytest.raises(NotAccepted, match=order.number):
+            await call
+        (record,) = desk.ledger
+        assert (record.status, record.price, order.price) == (OrderStatus.OPEN, 3900, 39.0)
+
+
+@in_virtual_time
+async def test_a_cancel_that_never_arrived_and_a_fill_are_told_apart() -> None:
+    async with desk_of() as desk:
+        neo = desk.neo
+        desk.swallowed.add(CANCEL)
+        order = await neo.orders.place(*BUY, **CNC)
+        cancelling = asyncio.create_task(neo.orders.cancel(order))
+        await asyncio.sleep(3)
+        desk.exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
+        with pytest.raises(OrderAlreadyFinal, match="too late to cancel"):
+            await cancelling
+        assert order.status is OrderStatus.COMPLETE
+
+
+@in_virtual_time
+async def test_an_unreadable_book_proves_nothing() -> None:
+    async with desk_of(horizon=5.0) as desk:
+        desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        with pytest.raises(OutcomeUnknown) as caught:
+            await desk.neo.orders.place(*BUY, **CNC)
+        assert seconds() >= 5.0
+        del desk.spoilt[BOOK]
+        order = await caught.value.outcome()
+        assert order.number == desk.ledger[0].number
+
+
+@in_virtual_time
+async def test_who_cannot_wait_learns_it_later() -> None:
+    async with desk_of() as desk:
+        desk.spoilt[PLACE] = BUSY
+        with pytest.raises(OutcomeUnknown) as caught:
+            await desk.neo.orders.place(*BUY, **CNC, settle=False)
+        assert seconds() < 0.1
+        first, second = await asyncio.gather(caught.value.outcome(), caught.value.outcome())
+        assert first is second
+        assert first.number == desk.ledger[0].number
+
+
+@in_virtual_time
+async def test_the_order_of_a_caller_who_gave_up_is_found_nevertheless() -> None:
+    async with desk_of() as desk:
+        desk.spoilt[PLACE] = Late(1.0, Reply(""))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(desk.neo.orders.place(*BUY, **CNC, tag="left"), 0.5)
+        await asyncio.sleep(5)
+        (order,) = desk.neo.orders._tracker.orders.values()
+        assert (order.number, order.tag) == (desk.ledger[0].number, "left")
+        assert not desk.neo.orders._settlement.questions
+
+
+@in_virtual_time
+async def test_the_feed_tells_before_any_book_is_read() -> None:
+    async with desk_of(live_orders=True) as desk:
+        await desk.neo.order_feed.until_live()
+        desk.spoilt.update({PLACE: Reply(""), BOOK: BUSY})
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        assert order.number == desk.ledger[0].number
+
+
+@in_virtual_time
+async def test_those_who_wait_for_an_outcome_learn_of_the_logout() -> None:
+    async with desk_of() as desk:
+        desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        with pytest.raises(OutcomeUnknown) as caught:
+            await desk.neo.orders.place(*BUY, **CNC, settle=False)
+        await desk.neo.logout()
+        with pytest.raises(NotLoggedIn, match="logged out while"):
+            await caught.value.outcome()
+
+
+# --- never sent -------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the_deadline() -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        hand_over, tries = neo._session.order, []
+
+        def failing(kind: Any, endpoint: Any, form: Any, decode: Any) -> Any:
+            tries.append(form.ig)
+            if len(tries) <= 3:
+                raise NotSent("cannot connect")
+            return hand_over(kind, endpoint, form, decode)
+
+        neo._session.order = failing  # type: ignore[method-assign]
+        order = await neo.orders.place(*BUY, **CNC)
+        assert tries == [order.client_tag] * 4
+        (record,) = exchange.market.ledger
+        assert record.number == order.number
+
+
+# --- sending again under the same tag ---------------------------------------------------------
+
+
+@in_virtual_time
+async def test_sent_again_under_the_same_tag_the_refusal_proves_the_first() -> None:
+    async with desk_of(resend_unknown=True) as desk:
+        answers = iter([Cut()])
+        desk.spoilt[PLACE] = lambda: next(answers, None)
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        (record,) = desk.ledger
+        assert (record.number, record.arrivals) == (order.number, 2)
+        assert await desk.sent(PLACE) == 2
+
+
+@in_virtual_time
+async def test_sent_again_under_the_same_tag_it_arrives_when_the_first_did_not() -> None:
+    async with desk_of(resend_unknown=True) as desk:
+        neo = desk.neo
+        desk.swallowed.add(PLACE)
+        placing = asyncio.create_task(neo.orders.place(*BUY, **CNC))
+        await asyncio.sleep(1)
+        desk.swallowed.clear()
+        order = await placing
+        (record,) = desk.ledger
+        assert (record.number, record.arrivals, record.client_tag) == (
+            order.number,
+            1,
+            order.client_tag,
+        )
+        assert seconds() < HORIZON
+
+
+# --- programs of faults -----------------------------------------------------------------------
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "busy": lambda: BUSY,
+    "cut": lambda: Cut(),
+    "garbage": lambda: Reply("<html>"),
+    "late": lambda: Late(5.0, Reply("")),
+}
+
+
+@given(
+    programme=st.lists(
+        st.tuples(st.sampled_from(["place", "modify", "cancel"]), st.sampled_from(sorted(FAULTS))),
+        min_size=1,
+        max_size=8,
+    ),
+    hidden=st.floats(0, 8),
+)
+@settings(max_examples=6, deadline=None)
+def test_whatever_goes_wrong_client_and_exchange_agree(
+    programme: list[tuple[str, str]], hidden: float
+) -> None:
+    async def run() -> None:
+        async with desk_of() as desk:
+            orders: list[Order] = []
+            placed = 0
+            for action, fault in programme:
+                path = {"place": PLACE, "modify": MODIFY, "cancel": CANCEL}[action]
+                desk.spoilt.clear()
+                until = seconds() + hidden
+                desk.spoilt[path] = FAULTS[fault]
+                desk.spoilt[BOOK] = lambda until=until: BUSY if seconds() < until else None
+                if action == "place":
+                    placed += 1
+                    orders.append(await desk.neo.orders.place(*BUY, **CNC))
+                elif orders:
+                    order = orders[-1]
+                    try:
+                        if action == "modify":
+                            await desk.neo.orders.modify(order, quantity=order.quantity + 1)
+                        else:
+                            await desk.neo.orders.cancel(order)
+                    except (OrderAlreadyFinal, NotAccepted):
+                        assert order.is_final
+            desk.spoilt.clear()
+            await desk.neo.orders.book()
+            assert [record.arrivals for record in desk.ledger] == [1] * placed
+            by_number = {order.number: order for order in orders}
+            assert set(by_number) == {record.number for record in desk.ledger}
+            for record in desk.ledger:
+                order = by_number[record.number]
+                assert (order.client_tag, order.quantity, order.status) == (
+                    record.client_tag,
+                    record.quantity,
+                    record.status,
+                )
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(run())
