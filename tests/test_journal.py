@@ -16,9 +16,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from clients import PLACE, client_of, exchange_of
-from far_ends import CREDENTIALS, Reply, meddler
-from virtual_time import in_virtual_time
 
 from neo_async import (
     Durability,
@@ -34,6 +31,9 @@ from neo_async import (
 from neo_async.exchange import Exchange
 from neo_async.journal import Journal
 from neo_async.wire.tags import own_tag
+from tests.clients import PLACE, client_of, exchange_of
+from tests.far_ends import CREDENTIALS, Reply, meddler
+from tests.virtual_time import in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}

@@ -8,11 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
-from far_ends import Cut, Late, Reply, meddler
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual_time import VirtualTimeLoop, in_virtual_time
 
 from neo_async import (
     NeoClient,
@@ -29,6 +26,9 @@ from neo_async import (
     Timeouts,
 )
 from neo_async.exchange import Exchange
+from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
+from tests.far_ends import Cut, Late, Reply, meddler
+from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
