@@ -295,7 +295,7 @@ class Candles(msgspec.Struct, frozen=True, kw_only=True):
 # --- frames -----------------------------------------------------------------------------------
 
 
-def _pandas_frame(columns: Columns) -> Any:
+def _pandas_frame(columns: Columns) -> pandas.DataFrame:
     try:
         import pandas
     except ImportError:
@@ -308,7 +308,7 @@ def _pandas_frame(columns: Columns) -> Any:
     return frame
 
 
-def _polars_frame(columns: Columns, types: Mapping[str, type]) -> Any:
+def _polars_frame(columns: Columns, types: Mapping[str, type]) -> polars.DataFrame:
     """`types` are those of columns whose every value may be None: they must not depend on it."""
     try:
         import polars
