@@ -208,7 +208,8 @@ class OutcomeUnknown(NeoError):
 class NotAccepted(NeoError):
     """An order request was sent, its answer was lost, and the order book shows that it had no
     effect: no trace of it in a whole book read when it could no longer arrive. Sending it again is
-    safe."""
+    safe, unless another application modified the order meanwhile: the broker overwrites its tag
+    then, and the book shows it under another one."""
 
     def __init__(
         self, action: str, *, client_tag: str = "", order_number: str = "", horizon: float
@@ -216,7 +217,8 @@ class NotAccepted(NeoError):
         mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
         super().__init__(
             f"{action} was sent, but had no effect: {horizon:g} s later the order book shows "
-            f"no trace of it at {mark}; sending it again is safe"
+            f"no trace of it at {mark}; unless another application modified it meanwhile, sending "
+            "it again is safe"
         )
         self.action = action
         self.client_tag = client_tag

@@ -83,7 +83,8 @@ SENTENCES = [
     (
         NotAccepted("place", client_tag="bot_k3x9a20001", horizon=30.0),
         "place was sent, but had no effect: 30 s later the order book shows no trace of it at tag "
-        "'bot_k3x9a20001'; sending it again is safe",
+        "'bot_k3x9a20001'; unless another application modified it meanwhile, sending it again is "
+        "safe",
     ),
     (JournalFailed("the disk is full"), "the disk is full"),
     (ProtocolError("the answer is empty"), "the answer is empty"),
