@@ -2,7 +2,8 @@
 
     NeoError
     ├── UsageError                 you asked for something impossible; nothing was sent
-    │   ├── InvalidOrder           a field of an order breaks a rule
+    │   ├── InvalidField           a value breaks a rule of its field
+    │   │   └── InvalidOrder       a field of an order does
     │   └── NotLoggedIn            a call before login or after logout
     ├── BrokerError                the broker answered, and refused
     │   ├── LoginFailed
@@ -16,13 +17,16 @@
     │   └── Rejected               an order or request was refused
     │       ├── InsufficientFunds
     │       ├── OrderAlreadyFinal  modify or cancel of an order that is done
-    │       └── DuplicateTag       an order with this client tag exists already
+    │       ├── DuplicateTag       an order with this client tag exists already
+    │       └── BankRejected       the bank's virtual account service refused
     ├── TransportError             the network failed
     │   ├── NotSent                no byte was handed to the socket: safe to send again
     │   └── AnswerLost             bytes were handed over, no complete answer came back
     ├── OutcomeUnknown             an order request may or may not have taken effect
+    │   └── RefundUnknown          a refund may or may not have been initiated
     ├── NotAccepted                an order request was sent, and proved to have had no effect
     ├── JournalFailed              the journal cannot be opened or written; nothing was sent
+    ├── StoreFailed                the store of received credits cannot be opened or written
     └── ProtocolError              an answer arrived that is not what the protocol promises
 
 Messages name what was wrong, with the value, and what would be right. The same facts are
@@ -49,14 +53,18 @@ class UsageError(NeoError, ValueError):
     """The call cannot be right, whatever the broker would say. Nothing was sent."""
 
 
-class InvalidOrder(UsageError):
-    """A field of an order breaks a rule."""
+class InvalidField(UsageError):
+    """A value breaks a rule of its field."""
 
     def __init__(self, field: str, value: object, rule: str) -> None:
         super().__init__(f"{field}={value!r}: {rule}")
         self.field = field
         self.value = value
         self.rule = rule
+
+
+class InvalidOrder(InvalidField):
+    """A field of an order breaks a rule."""
 
 
 class NotLoggedIn(UsageError):
@@ -67,10 +75,10 @@ class NotLoggedIn(UsageError):
 
 
 class BrokerError(NeoError):
-    """The broker refused. `code` is its own code (`stCode`) where it gave one."""
+    """The broker refused. `code` is its own where it gave one: `stCode`, text at the bank."""
 
     def __init__(
-        self, text: str, *, code: int | None = None, status: int | None = None, body: str = ""
+        self, text: str, *, code: int | str | None = None, status: int | None = None, body: str = ""
     ) -> None:
         details = []
         if code is not None:
@@ -100,7 +108,9 @@ class WrongMpin(LoginFailed):
 class ClockSkew(LoginFailed):
     """This machine's clock is more than one TOTP step away from the broker's."""
 
-    def __init__(self, skew: float, *, code: int | None = None, status: int | None = None) -> None:
+    def __init__(
+        self, skew: float, *, code: int | str | None = None, status: int | None = None
+    ) -> None:
         super().__init__(
             f"TOTP code refused, and this machine's clock is {abs(skew):.0f} s "
             f"{'ahead of' if skew > 0 else 'behind'} the broker's (30 s are tolerated): "
@@ -148,6 +158,26 @@ class OrderAlreadyFinal(Rejected):
 
 class DuplicateTag(Rejected):
     """The broker has already seen an order with this client tag today."""
+
+
+class BankRejected(Rejected):
+    """The bank's virtual account service understood a request and refused it."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        refusal: str,
+        field: str = "",
+        code: str | None = None,
+        status: int | None = None,
+        body: str = "",
+    ) -> None:
+        super().__init__(f"{field}: {text}" if field else text, code=code, status=status, body=body)
+        self.refusal = refusal
+        """Why, in our words: a `neo_async.banking.Refusal`."""
+        self.field = field
+        """The field at fault by the bank's name, where it gave one."""
 
 
 # --- the network failed -----------------------------------------------------------------------
@@ -205,6 +235,27 @@ class OutcomeUnknown(NeoError):
         return await self.resolution
 
 
+class RefundUnknown(OutcomeUnknown):
+    """A refund was sent, and whether the bank has initiated it could not be established.
+
+    `refund_status(idempotency_key=…)` asks again; `refund(…, idempotency_key=…)` with the same key
+    and the same values looks it up first and cannot pay twice.
+    """
+
+    def __init__(self, *, idempotency_key: str, reason: str) -> None:
+        NeoError.__init__(
+            self,
+            f"no usable answer to refund ({reason}); it may have been initiated: ask for its "
+            f"status by idempotency key {idempotency_key!r}, and use no other key for it",
+        )
+        self.action = "refund"
+        self.client_tag = ""
+        self.order_number = ""
+        self.idempotency_key = idempotency_key
+        self.reason = reason
+        self.resolution = None
+
+
 class NotAccepted(NeoError):
     """An order request was sent, its answer was lost, and the order book shows that it had no
     effect: no trace of it in a whole book read when it could no longer arrive. Sending it again is
@@ -228,6 +279,11 @@ class NotAccepted(NeoError):
 
 class JournalFailed(NeoError):
     """The journal cannot be opened or written. Nothing was sent."""
+
+
+class StoreFailed(NeoError):
+    """The store of received credits cannot be opened, read or written. The credits that are not
+    in it yet will come again."""
 
 
 class ProtocolError(NeoError):

@@ -8,10 +8,12 @@ from neo_async import errors
 from neo_async.errors import (
     BODY_EXCERPT,
     AnswerLost,
+    BankRejected,
     BrokerError,
     ClockSkew,
     DuplicateTag,
     InsufficientFunds,
+    InvalidField,
     InvalidOrder,
     JournalFailed,
     LoginFailed,
@@ -23,10 +25,12 @@ from neo_async.errors import (
     OutcomeUnknown,
     ProtocolError,
     RateLimited,
+    RefundUnknown,
     Rejected,
     ServerError,
     SessionEnded,
     StaticIpRefused,
+    StoreFailed,
     TransportError,
     UsageError,
     WrongMpin,
@@ -36,6 +40,7 @@ from neo_async.errors import (
 SENTENCES = [
     (NeoError("something"), "something"),
     (UsageError("ucc is empty"), "ucc is empty"),
+    (InvalidField("ifsc", "X", "must be 11 letters"), "ifsc='X': must be 11 letters"),
     (InvalidOrder("quantity", -1, "must be above 0"), "quantity=-1: must be above 0"),
     (InvalidOrder("symbol", "a b", "no"), "symbol='a b': no"),
     (NotLoggedIn("not logged in"), "not logged in"),
@@ -67,6 +72,14 @@ SENTENCES = [
     (InsufficientFunds("Insufficient balance.", code=1004), "Insufficient balance. (code 1004)"),
     (OrderAlreadyFinal("order is completed", code=1021), "order is completed (code 1021)"),
     (DuplicateTag("error from core", code=32), "error from core (code 32)"),
+    (
+        BankRejected("is taken", refusal="duplicate", code="VA1002", status=200),
+        "is taken (code VA1002, HTTP 200)",
+    ),
+    (
+        BankRejected("too long", refusal="input", field="accounts[3].name", code="VA1001"),
+        "accounts[3].name: too long (code VA1001)",
+    ),
     (TransportError("broken"), "broken"),
     (NotSent("cannot connect"), "cannot connect"),
     (AnswerLost("no complete answer within 2 s"), "no complete answer within 2 s"),
@@ -81,12 +94,18 @@ SENTENCES = [
         "'250720000007242' in the order book before sending anything again",
     ),
     (
+        RefundUnknown(idempotency_key="1f0c", reason="no answer"),
+        "no usable answer to refund (no answer); it may have been initiated: ask for its status "
+        "by idempotency key '1f0c', and use no other key for it",
+    ),
+    (
         NotAccepted("place", client_tag="bot_k3x9a20001", horizon=30.0),
         "place was sent, but had no effect: 30 s later the order book shows no trace of it at tag "
         "'bot_k3x9a20001'; unless another application modified it meanwhile, sending it again is "
         "safe",
     ),
     (JournalFailed("the disk is full"), "the disk is full"),
+    (StoreFailed("the disk is full"), "the disk is full"),
     (ProtocolError("the answer is empty"), "the answer is empty"),
     (
         ProtocolError("the answer is not JSON", status=200, body="<html>"),
