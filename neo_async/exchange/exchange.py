@@ -34,6 +34,8 @@ from neo_async.exchange.server.admin import Admin, Request
 from neo_async.exchange.server.broker import Broker, Call
 from neo_async.exchange.server.clock import MovedClock
 from neo_async.exchange.server.door_settings import DoorSettings
+from neo_async.exchange.server.fault_settings import Faults
+from neo_async.exchange.server.faults import FaultPlan
 from neo_async.exchange.server.feed_settings import FeedSettings
 from neo_async.exchange.server.feeds import MARKET_PATH, ORDER_PATH, FeedName, Feeds
 from neo_async.exchange.server.files import (
@@ -49,6 +51,7 @@ from neo_async.exchange.server.recorded import NOTHING, Recorded, relisted, surv
 from neo_async.exchange.server.replay import Replay, checked_speed
 from neo_async.exchange.server.replies import Reply
 from neo_async.exchange.server.requests import read_price
+from neo_async.exchange.server.sabotage import Sabotage
 from neo_async.exchange.server.store import Beginning, Store
 from neo_async.exchange.server.throttle import Throttle
 from neo_async.exchange.server.venue import Venue
@@ -94,6 +97,7 @@ class Exchange:
         state: Path | None = None,
         rules: Rules = Rules(),  # noqa: B008 - frozen
         door: DoorSettings = DoorSettings(),  # noqa: B008 - frozen
+        faults: Faults = Faults(),  # noqa: B008 - frozen
     ) -> None:
         """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
         trust then (`server.tls.self_signed` makes both). `scripmaster` names the broker's own
@@ -113,7 +117,7 @@ class Exchange:
         the same; new instruments are added. Logins end with the process.
 
         `rules` chooses between the market's habits of today and those of the older API, `door`
-        between those of logging in and of being let in.
+        between those of logging in and of being let in. `faults` says how often what goes wrong.
         """
         if ca_file and tls is None:
             raise UsageError(f"ca_file={str(ca_file)!r} without tls: there is nothing to trust")
@@ -135,6 +139,7 @@ class Exchange:
         self._state = state
         self._rules = rules
         self._door_settings = door
+        self._faults = FaultPlan(seed, faults)
         if accounts < 1:
             raise UsageError(f"accounts={accounts}: must be at least 1")
         self._accounts = make_accounts(seed, accounts)
@@ -168,6 +173,7 @@ class Exchange:
             runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_TIMEOUT)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
+            stack.callback(self._parts.sabotage.close)
             await web.SockSite(runner, listener, ssl_context=self._tls, backlog=1024).start()
             stack.push_async_callback(self._parts.feeds.close)
             ticker = asyncio.create_task(self._let_time_pass(), name="exchange clock")
@@ -330,6 +336,16 @@ class Exchange:
         """
         self._open.feeds.orders.disturb(repeat=repeat, late=late, lose=lose)
 
+    def set_faults(self, faults: Faults) -> None:
+        """From now on let these happen, and no others; `Faults()` ends all. What was drawn before
+        takes its course."""
+        self._faults.set(faults)
+
+    @property
+    def injected(self) -> dict[str, int]:
+        """How often each fault has happened since they were set, or since a reset."""
+        return dict(self._faults.counts)
+
     @property
     def replay(self) -> Replay | None:
         """The recording that is played: what is in it, how far it is, and whether it has ended."""
@@ -414,9 +430,9 @@ class Exchange:
             replay = Replay(
                 self._replay_path, recorded, venue, feeds.market, feeds.notice_soon, self._speed
             )
-        return _Parts(
-            root_url, venue, desk, broker, Admin(venue, self._clock, _ADMIN_PATH), feeds, replay
-        )
+        admin = Admin(venue, self._clock, self._faults, _ADMIN_PATH)
+        sabotage = Sabotage(self._faults, self._response)
+        return _Parts(root_url, venue, desk, broker, admin, feeds, replay, sabotage)
 
     def _build_market(
         self, catalogue: Catalogue, replayed: Collection[tuple[Segment, str]], now_ns: int
@@ -454,27 +470,42 @@ class Exchange:
         if parts.feeds.takes(request.path):
             parts.admin.requests.append(Request(self._clock(), request.method, request.path))
             return await parts.feeds.serve(request)
+        body = await request.read() if request.can_read_body else b""
+        if parts.admin.takes(request.path):
+            return self._response(await self._answer(parts.admin, request, body))
+        parts.admin.requests.append(Request(self._clock(), request.method, request.path))
+        if not self._faults.hits_requests:
+            return self._response(await self._answer(parts.broker, request, body))
+        return await parts.sabotage.serve(
+            request,
+            parts.broker.kind(request.path),
+            parts.broker.wording,
+            lambda: self._answer(parts.broker, request, body),
+        )
+
+    async def _answer(self, door: Admin | Broker, request: web.BaseRequest, body: bytes) -> Reply:
+        """As soon as nothing can be lost of what the request has led to."""
+        parts = self._open
         call = Call(
             method=request.method,
             path=request.path,
             headers=request.headers,
-            body=await request.read() if request.can_read_body else b"",
+            body=body,
             client_ip=request.remote or "",
             time=self._clock(),
             wall_time=self._clock.unmoved(),
             query=request.query,
         )
-        if parts.admin.takes(call.path):
-            reply = parts.admin.answer(call)
-        else:
-            parts.admin.requests.append(Request(call.time, call.method, call.path))
-            reply = parts.broker.answer(call)
+        reply = door.answer(call)
         await parts.venue.durable()
         parts.feeds.notice_soon()
-        return self._response(reply, call.wall_time)
+        return reply
 
-    def _response(self, reply: Reply, now: float) -> web.Response:
-        headers = {"Content-Type": reply.content_type, "Date": self._http_date(now)}
+    def _response(self, reply: Reply) -> web.Response:
+        headers = {
+            "Content-Type": reply.content_type,
+            "Date": self._http_date(self._clock.unmoved()),
+        }
         headers.update(reply.headers)
         return web.Response(body=reply.body, status=reply.status, headers=headers)
 
@@ -496,6 +527,7 @@ class _Parts(NamedTuple):
     admin: Admin
     feeds: Feeds
     replay: Replay | None
+    sabotage: Sabotage
 
 
 def _listen(host: str, port: int) -> socket.socket:

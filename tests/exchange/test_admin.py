@@ -164,7 +164,7 @@ async def test_unknown_names_and_methods_are_answered_with_the_known_ones() -> N
         missing = await caller.admin("GET", "orders")
         assert missing.status == 404
         assert missing.json()["error"] == (
-            "no /admin/orders here; there are ledger, requests, price, clock, reset"
+            "no /admin/orders here; there are ledger, requests, price, clock, faults, reset"
         )
         refused = await caller.admin("POST", "ledger")
         assert (refused.status, refused.json()["error"]) == (

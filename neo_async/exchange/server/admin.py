@@ -16,6 +16,8 @@ from neo_async.errors import UsageError
 from neo_async.exchange.core.types import OrderRecord, Refusal
 from neo_async.exchange.server.broker import Call
 from neo_async.exchange.server.clock import MovedClock
+from neo_async.exchange.server.fault_settings import read_faults
+from neo_async.exchange.server.faults import FaultPlan
 from neo_async.exchange.server.replies import Reply, json
 from neo_async.exchange.server.requests import read_price, read_segment
 from neo_async.exchange.server.tape import in_india
@@ -50,18 +52,20 @@ _CLOCK_HINT = 'send {"now": "2026-11-23T09:15:00"} or {"advance": seconds}'
 
 
 class Admin:
-    def __init__(self, venue: Venue, clock: MovedClock, path: str) -> None:
+    def __init__(self, venue: Venue, clock: MovedClock, faults: FaultPlan, path: str) -> None:
         self._venue = venue
         self._moved_clock = clock
+        self._plan = faults
         self._prefix = f"{path}/"
         self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
         """Every request that reached the server, these here excepted; the newest million."""
-        self._routes: dict[str, tuple[str, Callable[[Call], Reply]]] = {
-            "ledger": ("GET", self._ledger),
-            "requests": ("GET", self._requests),
-            "price": ("POST", self._price),
-            "clock": ("POST", self._clock),
-            "reset": ("POST", self._reset),
+        self._routes: dict[str, dict[str, Callable[[Call], Reply]]] = {
+            "ledger": {"GET": self._ledger},
+            "requests": {"GET": self._requests},
+            "price": {"POST": self._price},
+            "clock": {"POST": self._clock},
+            "faults": {"GET": self._faults, "POST": self._set_faults},
+            "reset": {"POST": self._reset},
         }
 
     def takes(self, path: str) -> bool:
@@ -71,10 +75,10 @@ class Admin:
         name = call.path.removeprefix(self._prefix)
         if name not in self._routes:
             return _error(404, f"no {call.path} here; there are {', '.join(self._routes)}")
-        method, answer = self._routes[name]
-        if call.method != method:
-            return _error(405, f"{call.path} takes {method}, not {call.method}")
-        return answer(call)
+        methods = self._routes[name]
+        if call.method not in methods:
+            return _error(405, f"{call.path} takes {' or '.join(methods)}, not {call.method}")
+        return methods[call.method](call)
 
     def _ledger(self, _: Call) -> Reply:
         return json([_entry(order) for order in self._venue.now().ledger])
@@ -112,9 +116,21 @@ class Admin:
         now = self._moved_clock()
         return json({"now": now, "india": f"{in_india(now):%Y-%m-%dT%H:%M:%S}"})
 
+    def _faults(self, _: Call) -> Reply:
+        return json(self._plan.report())
+
+    def _set_faults(self, call: Call) -> Reply:
+        try:
+            self._plan.set(read_faults(call.body))
+        except UsageError as error:
+            return _error(400, str(error))
+        return json(self._plan.report())
+
     def _reset(self, _: Call) -> Reply:
-        """A fresh market, with no request on record. Logins stay."""
+        """A fresh market, with no request on record. Logins and faults stay; the latter are drawn
+        and counted from the beginning again, so that a scenario can be repeated."""
         self._venue.reset()
+        self._plan.restart()
         self.requests.clear()
         return json({"reset": True})
 

@@ -13,9 +13,11 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from neo_async.config import RateLimits
 from neo_async.exchange.core.types import NewOrder, Refusal
 from neo_async.exchange.server import replies, rows
 from neo_async.exchange.server.door_settings import DoorSettings
+from neo_async.exchange.server.fault_settings import Calls
 from neo_async.exchange.server.files import FOLDER, Shelf
 from neo_async.exchange.server.logins import (
     DATA_CENTER,
@@ -25,7 +27,7 @@ from neo_async.exchange.server.logins import (
     LoginRefused,
 )
 from neo_async.exchange.server.market_data import MarketData
-from neo_async.exchange.server.replies import Reply
+from neo_async.exchange.server.replies import Reply, Wording
 from neo_async.exchange.server.requests import (
     MarginForm,
     read_change,
@@ -54,6 +56,8 @@ _LOGIN_PATHS = (
     ),
 )
 """Both steps: as they are today, and as older clients know them."""
+
+_LOGINS = frozenset(path for steps in _LOGIN_PATHS for path in steps)
 
 _OLD_PREFIXES = (
     "/Orders/2.0",
@@ -142,6 +146,7 @@ class Broker:
         )
         self._base_url = replies.json({"data": {"baseURL": f"{root_url}{base_path}"}})
         self._root_routes, self._base_routes = self._make_routes()
+        self.wording = Wording(replies.throttled(RateLimits().orders), replies.failed)
 
     def answer(self, call: Call) -> Reply:
         try:
@@ -156,6 +161,13 @@ class Broker:
             return replies.login_refused(refused.status, refused.text)
         except FieldMissing as missing:
             return replies.field_missing(missing.name)
+
+    def kind(self, path: str) -> Calls:
+        """Which kind of call comes to a path."""
+        if path in _LOGINS:
+            return "logins"
+        routes = (self._methods_at(path) or {}).values()
+        return "orders" if any(route.is_order for route in routes) else "reads"
 
     # --- from a path to an answer -------------------------------------------------------------
 

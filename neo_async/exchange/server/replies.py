@@ -6,7 +6,8 @@ steps, forms with a field missing, and the gateway in front of them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import msgspec
@@ -25,6 +26,14 @@ class Reply(NamedTuple):
     status: int = 200
     content_type: str = JSON
     headers: Mapping[str, str] = {}
+
+
+class Wording(NamedTuple):
+    """How a service says what every service has to say at times."""
+
+    throttled: Reply
+    failed: Callable[[int], Reply]
+    """By status: a fault of its own."""
 
 
 def json(content: object, *, status: int = 200) -> Reply:
@@ -104,3 +113,9 @@ def throttled(limit: int) -> Reply:
             "X-RateLimit-Reset": "1",
         },
     )
+
+
+def failed(status: int) -> Reply:
+    """The service's own words for a fault of its own."""
+    text = HTTPStatus(status).phrase
+    return json({"stat": "Not_Ok", "emsg": text, "errMsg": text, "stCode": status}, status=status)
