@@ -30,7 +30,7 @@ class _Distribution(
     """Written as JSON with the lower-case name of its class as `kind`."""
 
 
-class Uniform(_Distribution):
+class Uniform(_Distribution, frozen=True):
     """Seconds between two bounds, all equally likely."""
 
     low: float
@@ -46,7 +46,7 @@ class Uniform(_Distribution):
         return random.uniform(self.low, self.high)
 
 
-class Exponential(_Distribution):
+class Exponential(_Distribution, frozen=True):
     """Seconds that are mostly short: about two in three stay below the mean."""
 
     mean: float
@@ -58,7 +58,7 @@ class Exponential(_Distribution):
         return random.expovariate(1 / self.mean) if self.mean else 0.0
 
 
-class LogNormal(_Distribution):
+class LogNormal(_Distribution, frozen=True):
     """Seconds with a long tail, as answers of busy servers have them; half are below the median,
     and one in six above it `e ** sigma` times."""
 
