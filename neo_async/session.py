@@ -41,7 +41,7 @@ from neo_async.model.answer import Answer
 from neo_async.model.session import Session
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import Lane
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.limiter import Kind, Limiter, Refusal
 from neo_async.transport.tls import trusting
 from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH, Auth, Endpoint
 from neo_async.wire.forms import FORM_CONTENT_TYPE, encode_form
@@ -83,6 +83,8 @@ class SessionManager:
         self._session: Session | None = None
         self._heads: dict[str, bytes] = {}
         self._renewal: asyncio.Task[None] | None = None
+        self._refusing: asyncio.Future[None] | None = None
+        """Done when those who wait for a renewal should ask whether they are refused."""
         self._used_code = ""
         self.renewals = 0
         """Times the session was renewed because the broker had ended it."""
@@ -162,11 +164,22 @@ class SessionManager:
         """Whom to trust; None for the system's authorities."""
         return self._tls
 
-    async def renew(self, ended: Session) -> None:
-        """Log in again, once for all callers that found the same session ended.
+    def refuse_by(self, refusal: Refusal | None) -> None:
+        """Ask `refusal` before every request is sent, and at once for those that wait to be sent:
+        what it gives for their kind is raised there. None ends it."""
+        self._limiter.refuse_by(refusal)
+        if self._lane is not None:
+            self._lane.drop_refused()
+        if self._refusing is not None:
+            self._refusing.set_result(None)
+            self._refusing = None
+
+    async def renew(self, ended: Session, *, kind: Kind = Kind.READ) -> None:
+        """Log in again, once for all callers that found the same session ended. `kind` is what the
+        login is wanted for.
 
         Raises LoginFailed when the broker refuses the login, and SessionEnded when it cannot be
-        made: without a TOTP secret, or because network or broker failed.
+        made: without a TOTP secret, or because network or broker failed; and what `refuse_by` says.
         """
         if self._session is not ended:
             return  # somebody else has renewed it already
@@ -175,6 +188,7 @@ class SessionManager:
             self._renewal = asyncio.create_task(self._renew(), name="session renewal")
             self._renewal.add_done_callback(self._renewal_done)
         renewal = self._renewal
+        await self._until_renewed(renewal, kind)
         try:
             # One waiter giving up must not take the renewal from the others.
             await asyncio.shield(renewal)
@@ -247,7 +261,7 @@ class SessionManager:
             data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
             return self.lane.request(kind, data, self._timeouts.order)
 
-        return self._call(send, decode, self._timeouts.order)
+        return self._call(send, decode, self._timeouts.order, kind=kind)
 
     async def _call(
         self,
@@ -255,6 +269,7 @@ class SessionManager:
         decode: Callable[[Answer], T],
         patience: float,
         *,
+        kind: Kind = Kind.READ,
         renews: bool = True,
     ) -> T:
         """Send and read; after an ended session or a 429 (neither took effect) send once more."""
@@ -263,7 +278,7 @@ class SessionManager:
             session = self.current
             if self._renewal is not None:
                 # Sent now it would be refused, and take the room that the login waits for.
-                await self.renew(session)
+                await self.renew(session, kind=kind)
                 session = self.current
             try:
                 result = decode(await send(session))
@@ -271,7 +286,7 @@ class SessionManager:
                 if renewed:
                     raise
                 renewed = True
-                await self.renew(session)
+                await self.renew(session, kind=kind)
             except RateLimited as refusal:
                 patience -= self._limiter.pause(refusal.retry_after)
                 if patience < 0:
@@ -370,6 +385,15 @@ class SessionManager:
         except (KeyError, ValueError):
             return 0.0
         return self._clock() - theirs
+
+    async def _until_renewed(self, renewal: asyncio.Task[None], kind: Kind) -> None:
+        """Wait for its end, as long as this kind is not refused meanwhile."""
+        while not renewal.done():
+            if (error := self._limiter.refusal(kind)) is not None:
+                raise error
+            if self._refusing is None:
+                self._refusing = asyncio.get_running_loop().create_future()
+            await asyncio.wait([renewal, self._refusing], return_when=asyncio.FIRST_COMPLETED)
 
     async def _renew(self) -> None:
         if not self._credentials.totp_secret:

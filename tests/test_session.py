@@ -37,7 +37,7 @@ from neo_async.exchange.server.tls import self_signed
 from neo_async.orders import Orders
 from neo_async.session import SessionManager
 from neo_async.tracking import Tracker
-from neo_async.transport.limiter import Limiter
+from neo_async.transport.limiter import Kind, Limiter
 from tests.clients import BOOK, client_of, exchange_of, logins, paths
 from tests.far_ends import (
     BASE,
@@ -593,6 +593,23 @@ async def test_a_waiter_that_gives_up_does_not_take_the_renewal_with_it() -> Non
         assert await patient == []
         assert impatient.cancelled()
         assert await logins(exchange) == 2
+
+
+@in_virtual_time
+async def test_who_waits_for_a_renewal_learns_of_a_refusal_at_once() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        exchange.end_sessions()
+        placing = asyncio.create_task(neo.orders.place(*BUY, **CNC))
+        reading = asyncio.create_task(neo.orders.book())
+        await asyncio.sleep(0.1)  # both wait for a code that was not used yet
+        assert neo._session._renewal is not None
+        began = asyncio.get_running_loop().time()
+        neo._session.refuse_by(lambda kind: UsageError("no") if kind is Kind.PLACE else None)
+        with pytest.raises(UsageError, match="no"):
+            await placing
+        assert asyncio.get_running_loop().time() == began
+        assert await reading == []
+        assert neo._session.renewals == 1
 
 
 @in_virtual_time

@@ -121,6 +121,18 @@ class Lane:
         self.round_trips.append((kind, time.perf_counter() - sent))
         return answer
 
+    def drop_refused(self) -> None:
+        """Let those wait for a connection no longer that the limiter would refuse to start."""
+        for kind in Kind:
+            for waiter in self._waiters[kind]:
+                if not waiter.done() and (error := self._limiter.refusal(kind)) is not None:
+                    waiter.set_exception(error)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request may be on its way."""
+        return len(self._open) > len(self._idle)
+
     def __repr__(self) -> str:
         busy = len(self._open) - len(self._idle)
         waiting = sum(len(queue) for queue in self._waiters)
@@ -152,12 +164,17 @@ class Lane:
             self._grow()
             try:
                 connection = await waiter
+                restarted = self._limiter.restart(kind, started)
             except BaseException:
                 self._limiter.give_back(kind, started)
-                if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                if (
+                    waiter.done()
+                    and not waiter.cancelled()
+                    and waiter.exception() is None
+                    and waiter.result().is_usable
+                ):
                     self._now_idle(waiter.result())
                 raise
-            restarted = self._limiter.restart(kind, started)
             if restarted is not None and connection.is_usable:
                 return connection
             if connection.is_usable:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
+from typing import TypeAlias
 
 from aiolimiter import AsyncLimiter
 
@@ -33,6 +34,10 @@ class Kind(IntEnum):
     MODIFY = 1
     PLACE = 2
     READ = 3
+
+
+Refusal: TypeAlias = Callable[[Kind], Exception | None]
+"""What to raise instead of starting a request of some kind; None lets it start."""
 
 
 class Limiter:
@@ -60,6 +65,7 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until = 0.0
         self._refusals_in_a_row = 0
+        self._refusal: Refusal | None = None
         # Reads fill at most half of the window at once, so that a sudden cancel does not find it
         # full for a whole second. For that a leaky bucket is just right.
         burst = max(1.0, limits.total / 2)
@@ -75,7 +81,10 @@ class Limiter:
         """Wait for the right to start one request. Cancelling the wait frees its place.
 
         Returns the time of the start on the limiter's clock, which `restart` and `give_back` take.
+        Raises what `refuse_by` says.
         """
+        if self._refusal is not None:
+            self._check(kind)
         if kind is Kind.READ:
             await self._reads.acquire()
         if not self._queued or not self._somebody_before(kind):
@@ -94,6 +103,8 @@ class Limiter:
                     # Those before it got theirs in this same moment, and have yet to wake up.
                     await asyncio.sleep(0)
                 await turn
+                if self._refusal is not None:
+                    self._check(kind)
                 # The start counts from now, not from when the turn was given: a loop that was held
                 # up in between must not make two starts come closer than they were planned.
                 started = self._start(kind)
@@ -111,8 +122,10 @@ class Limiter:
         """Move a start to now: something had to be awaited after all before the request went out.
 
         None when that cannot be: a pause has begun meanwhile, or the start is older than the window
-        and its room given away. `acquire` must be called again then.
+        and its room given away. `acquire` must be called again then. Raises what `refuse_by` says.
         """
+        if self._refusal is not None:
+            self._check(kind)
         now = self._clock()
         # Written as in _free_at: the difference, rounded, may disagree with it.
         if now < self._paused_until or started + self._window <= now:
@@ -125,6 +138,22 @@ class Limiter:
         """Undo a start: nothing was sent."""
         self._forget(kind, started)
         self._wake()
+
+    def refuse_by(self, refusal: Refusal | None) -> None:
+        """Ask `refusal` before every start from now on, and at once for those that wait; None asks
+        nobody any more."""
+        self._refusal = refusal
+        if refusal is None:
+            return
+        for kind in Kind:
+            if refusal(kind) is not None:
+                for turn in self._queues[kind]:
+                    if not turn.done():
+                        turn.set_result(None)  # it wakes up to find itself refused
+
+    def refusal(self, kind: Kind) -> Exception | None:
+        """What a start of this kind would raise now."""
+        return None if self._refusal is None else self._refusal(kind)
 
     def pause(self, retry_after: float | None) -> float:
         """Let nothing start for as long as the server asked (or a growing, jittered while when it
@@ -157,6 +186,11 @@ class Limiter:
         return (
             f"<Limiter {recent}/{self.limits.total} in the window, {self.waiting} waiting{paused}>"
         )
+
+    def _check(self, kind: Kind) -> None:
+        error = self.refusal(kind)
+        if error is not None:
+            raise error
 
     def _somebody_before(self, kind: Kind) -> bool:
         return any(self._queues[before] for before in range(kind + 1))

@@ -559,3 +559,57 @@ async def test_round_trips_are_noted_by_kind():
         ((kind, seconds),) = lane.round_trips
         assert kind is Kind.CANCEL
         assert 0 < seconds < 1
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+async def test_who_waits_for_a_connection_learns_of_a_refusal_at_once_and_frees_it() -> None:
+    class Closed(Exception):
+        pass
+
+    held, limiter = Held(), Limiter(UNLIMITED)
+    async with lane_to(held, maximum=1, limiter=limiter) as (lane, _):
+        first = asyncio.create_task(send(lane))
+        await until(lambda: held.waiting)
+        place = asyncio.create_task(send(lane))
+        cancel = asyncio.create_task(send(lane, b"cancel", kind=Kind.CANCEL))
+        await asyncio.sleep(0)
+        assert lane.is_busy
+        limiter.refuse_by(lambda kind: Closed() if kind is Kind.PLACE else None)
+        lane.drop_refused()
+        with pytest.raises(Closed):
+            await place
+        assert not first.done()  # its bytes are out
+        held.waiting.pop().set()
+        await until(lambda: held.waiting)
+        await held.answer_all()
+        assert (await cancel).body == b"cancel"
+        await first
+        assert not lane.is_busy
+        assert limiter.starts == [1, 0, 1, 0]
+
+
+async def test_a_connection_that_comes_to_a_refused_request_goes_back() -> None:
+    class Closed(Exception):
+        pass
+
+    held, limiter = Held(), Limiter(UNLIMITED)
+    restart = limiter.restart
+
+    def refused_in_this_moment(kind: Kind, started: float) -> float | None:
+        limiter.refuse_by(lambda kind: Closed())
+        return restart(kind, started)
+
+    async with lane_to(held, maximum=1, limiter=limiter) as (lane, _):
+        first = asyncio.create_task(send(lane))
+        await until(lambda: held.waiting)
+        place = asyncio.create_task(send(lane))
+        await asyncio.sleep(0)
+        limiter.restart = refused_in_this_moment  # type: ignore[method-assign]
+        held.waiting.pop().set()
+        await first
+        with pytest.raises(Closed):
+            await place
+        assert not lane.is_busy
+        assert limiter.starts == [0, 0, 1, 0]

@@ -469,6 +469,57 @@ async def test_a_server_that_asks_for_no_pause_at_all_gets_one():
     assert limiter.pause(0.0) == 0.5
 
 
+# --- refusals ---------------------------------------------------------------------------------
+
+
+class Closed(Exception):
+    pass
+
+
+def no_placements(kind: Kind) -> Exception | None:
+    return Closed() if kind is Kind.PLACE else None
+
+
+@in_virtual_time
+async def test_what_is_refused_ends_waiting_at_once_and_frees_its_place():
+    limiter = new_limiter(orders=2, total=2)
+    await fill(limiter)
+    refused = [asyncio.create_task(limiter.acquire(Kind.PLACE)) for _ in range(3)]
+    cancel = asyncio.create_task(limiter.acquire(Kind.CANCEL))
+    await turns_of_the_loop()
+    limiter.refuse_by(no_placements)
+    results = await asyncio.gather(*refused, return_exceptions=True)
+    assert [type(result) for result in results] == [Closed] * 3
+    assert now() == 0.0
+    assert await cancel == pytest.approx(WINDOW)
+    with pytest.raises(Closed):
+        await limiter.acquire(Kind.PLACE)
+    assert limiter.starts == [1, 0, 2, 0]
+    limiter.refuse_by(None)
+    assert await limiter.acquire(Kind.PLACE) == now()
+
+
+@in_virtual_time
+async def test_a_refusal_reaches_those_who_have_their_turn_and_have_not_taken_it():
+    limiter = new_limiter(orders=1, total=1)
+    await fill(limiter)
+    waiting = asyncio.create_task(limiter.acquire(Kind.PLACE))
+    await turns_of_the_loop()
+    asyncio.get_running_loop().call_later(WINDOW, limiter.refuse_by, no_placements)
+    with pytest.raises(Closed):
+        await waiting
+
+
+@in_virtual_time
+async def test_a_start_is_not_moved_when_its_kind_is_refused_meanwhile():
+    limiter = new_limiter()
+    started = await limiter.acquire(Kind.PLACE)
+    limiter.refuse_by(no_placements)
+    with pytest.raises(Closed):
+        limiter.restart(Kind.PLACE, started)
+    assert limiter.refusal(Kind.CANCEL) is None
+
+
 # --- what it tells ----------------------------------------------------------------------------
 
 
