@@ -1,6 +1,6 @@
 """Price-time priority book of one listing: who rests at which price, and who trades next.
 
-Knows quantities and prices, not money, accounts or states (see market.py). What an incoming order
+Knows quantities and prices, not money, accounts or states (see matching.py). What an incoming order
 may trade is taken by `execute` before its remainder is added, so the book is never crossed.
 """
 

@@ -1,7 +1,7 @@
 """A seeded market maker: a reference price that walks, and quotes on both sides of it.
 
 One object per listing, with a generator of its own, so that what happens in one listing never
-changes another. It decides; market.py puts its quotes and trades into the book.
+changes another. It decides; floor.py puts its quotes and trades into the book.
 """
 
 from __future__ import annotations

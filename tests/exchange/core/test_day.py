@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neo_async.exchange.core.day import new_day
+from neo_async.exchange.core.floor import IDLE
 from neo_async.exchange.core.indices import INDICES, IndexBoard
 from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.makers import QUANTUM_NS
-from neo_async.exchange.core.market import IDLE, Market
+from neo_async.exchange.core.market import Market
 from neo_async.model.enums import Segment
 from tests.exchange.core.trading import (
     FUTURE,
@@ -133,7 +134,7 @@ def test_a_watched_listing_never_goes_quiet() -> None:
     for _ in range(2 * IDLE):
         market.advance(market.now_ns + QUANTUM_NS)
     assert not market.has_changes
-    assert not market._awake
+    assert not market._floor.awake
     assert before > 0
 
 

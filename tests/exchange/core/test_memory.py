@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neo_async.exchange.core.floor import CATCH_UP, IDLE
 from neo_async.exchange.core.journal import Entry, replay
 from neo_async.exchange.core.makers import QUANTUM_NS
-from neo_async.exchange.core.market import CATCH_UP, IDLE, Market
+from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.state import State
 from neo_async.exchange.core.types import Holding, Refusal
 from neo_async.model.enums import OrderType, Product
@@ -50,7 +51,7 @@ def revived(content: bytes) -> Market:
 def replayed(market: Market) -> Market:
     """A market of the same beginnings to which the same was done, by way of text."""
     entries = msgspec.json.decode(msgspec.json.encode(market.journal), type=list[Entry])
-    again = Market(LISTINGS, seed=9, now_ns=START, makers=market._makers)
+    again = Market(LISTINGS, seed=9, now_ns=START, makers=market._floor.makers)
     replay(again, entries)
     again.advance(market.now_ns, catch_up=False)
     return again

@@ -1,0 +1,105 @@
+"""What the market keeps of one listing, and of one order at work there."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from neo_async.exchange.core.accounts import Account, Exposure
+from neo_async.exchange.core.book import Book, Resting
+from neo_async.exchange.core.day import Day
+from neo_async.exchange.core.legs import Legs
+from neo_async.exchange.core.makers import MarketMaker
+from neo_async.exchange.core.state import DeskState, RestingState
+from neo_async.exchange.core.types import Listing, OrderRecord
+from neo_async.exchange.core.underlyings import Underlying
+
+
+class Desk:
+    """Everything that belongs to one listing once somebody has touched it."""
+
+    def __init__(
+        self,
+        listing: Listing,
+        day: Day,
+        maker: MarketMaker | None,
+        turn: int,
+        underlying: Underlying | None,
+    ) -> None:
+        self.listing = listing
+        self.book = Book()
+        self.day = day
+        self.maker = maker
+        self.quotes: list[Resting] = []
+        self.underlying = underlying
+        """What the maker's reference follows; None: it walks by itself."""
+        self.basis = 0.0
+        """Paise by which a price from outside lay beside the value, kept since."""
+        self.turn = turn
+        """Last turn the maker has played."""
+        self.touched = turn
+        self.working = 0
+        """Client orders that rest here or wait for their trigger."""
+        self.watchers = 0
+        self.changed_ns = 0
+        # Heaps of (trigger, sequence, order), the next to fire first: the sell triggers negated.
+        # A changed or cancelled order leaves its entry behind, told by an outdated sequence.
+        self.buy_stops: list[tuple[int, int, Working]] = []
+        self.sell_stops: list[tuple[int, int, Working]] = []
+        self.fired: deque[tuple[int, Working]] = deque()
+        self.trailing: dict[str, Legs] = {}
+        """Legs whose stop follows the price, by the number of their entry."""
+
+    def snapshot(self) -> DeskState:
+        book = self.book
+        return DeskState(
+            self.listing.segment,
+            self.listing.token,
+            self.day,
+            self.turn,
+            self.touched,
+            self.changed_ns,
+            self.watchers,
+            [
+                RestingState(
+                    entry.side,
+                    entry.price,
+                    entry.quantity,
+                    entry.visible,
+                    entry.disclosed,
+                    entry.record.number if entry.record else "",
+                )
+                for entry in (*book.bids.entries(), *book.asks.entries())
+            ],
+            self.maker.snapshot() if self.maker else None,
+            self.basis,
+        )
+
+
+class Working:
+    """What the market keeps of an order until it is final."""
+
+    __slots__ = (
+        "account",
+        "blocked_price",
+        "blocks",
+        "desk",
+        "exposure",
+        "record",
+        "resting",
+        "stop",
+    )
+
+    def __init__(
+        self, record: OrderRecord, account: Account, exposure: Exposure, desk: Desk
+    ) -> None:
+        self.record = record
+        self.account = account
+        self.exposure = exposure
+        self.desk = desk
+        self.blocked_price = 0
+        """Price at which the pending quantity is blocked."""
+        self.blocks = True
+        """False for a stop beside its target: only one of them can trade."""
+        self.resting: Resting | None = None
+        self.stop = 0
+        """Sequence of its entry among the stops; 0 once triggered, or if it is none."""

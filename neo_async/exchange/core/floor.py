@@ -1,0 +1,197 @@
+"""The trading floor: what is listed, the desks that somebody has touched, and their makers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from neo_async.exchange.core.book import Resting
+from neo_async.exchange.core.clock import Clock
+from neo_async.exchange.core.day import new_day
+from neo_async.exchange.core.desk import Desk
+from neo_async.exchange.core.makers import QUANTUM_NS, MarketMaker
+from neo_async.exchange.core.matching import Matching
+from neo_async.exchange.core.pricing import fair_value
+from neo_async.exchange.core.sessions import Phase
+from neo_async.exchange.core.state import DeskState, State
+from neo_async.exchange.core.types import Listing, OrderRecord
+from neo_async.exchange.core.underlyings import underlyings
+from neo_async.model.enums import Segment, Side
+
+CATCH_UP: Final = 40
+"""Turns the makers play at most after a pause; what is older is skipped."""
+
+IDLE: Final = 120
+"""Turns after which a listing that nobody touches, and where no client order works, goes quiet."""
+
+_TOUCH: Final = 30
+"""Turns for which one touch is as good as many."""
+
+
+class Floor:
+    def __init__(
+        self,
+        listings: Iterable[Listing],
+        clock: Clock,
+        matching: Matching,
+        phases: dict[Segment, Phase],
+        *,
+        seed: int,
+        makers: bool,
+        unmade: Collection[tuple[Segment, str]],
+    ) -> None:
+        self._clock = clock
+        self._matching = matching
+        self._phases = phases
+        self.seed = seed
+        self.makers = makers
+        self.unmade = frozenset(unmade)
+        self.by_symbol: dict[tuple[Segment, str], Listing] = {}
+        self.by_token: dict[tuple[Segment, str], Listing] = {}
+        for listing in listings:
+            self.by_symbol[listing.segment, listing.symbol] = listing
+            self.by_token[listing.segment, listing.token] = listing
+        self.segments = tuple(dict.fromkeys(segment for segment, _ in self.by_token))
+        """In which something is listed."""
+        self.closes: dict[str, int] = {}
+        """Previous closes of what derivatives follow, once a day has ended."""
+        self.underlyings = underlyings(self.by_token.values(), self.closes)
+        self.spots: dict[str, tuple[int, float]] = {}
+        """Turn and price at which an underlying was last looked at: once a turn."""
+        self.desks: dict[tuple[Segment, str], Desk] = {}
+        self.awake: dict[tuple[Segment, str], Desk] = {}
+        self.turn = clock.now_ns // QUANTUM_NS
+
+    def play_turn(self, turn: int) -> None:
+        """Let the makers take a turn, and send to sleep who is no longer needed."""
+        self.turn = turn
+        for key, desk in list(self.awake.items()):
+            if turn - desk.touched > IDLE and not (desk.working or desk.watchers):
+                del self.awake[key]
+            else:
+                self.play(desk, turn)
+
+    def desk(self, listing: Listing) -> Desk:
+        """The desk of a listing, opened at the first touch and woken at any other."""
+        key = (listing.segment, listing.token)
+        desk = self.desks.get(key)
+        if desk is None:
+            is_made = self.makers and key not in self.unmade
+            maker = MarketMaker(listing, self.seed) if is_made else None
+            underlying = self.underlyings.get(listing.underlying)
+            day = new_day(listing, self.seed)
+            desk = Desk(listing, day, maker, self.turn, underlying)
+            self.desks[key] = desk
+            if maker is not None and underlying is not None:
+                maker.move_to(self.value(desk))
+            self.quote(desk)
+            self._matching.mark(desk)
+        if desk.maker is None or not self.is_due(desk, key):
+            return desk
+        desk.touched = self.turn
+        if desk.maker is not None and key not in self.awake:
+            self.awake[key] = desk
+            for turn in range(max(desk.turn + 1, self.turn - CATCH_UP + 1), self.turn + 1):
+                self.play(desk, turn)
+        return desk
+
+    def is_due(self, desk: Desk, key: tuple[Segment, str]) -> bool:
+        """Whether a touch would change anything."""
+        return desk.maker is not None and (
+            self.turn - desk.touched >= _TOUCH or key not in self.awake
+        )
+
+    def play(self, desk: Desk, turn: int) -> None:
+        """One turn of a market maker: somebody may trade, the reference walks, new quotes."""
+        desk.turn = turn
+        maker = desk.maker
+        if maker is None or self._phases[desk.listing.segment] is not Phase.OPEN:
+            return
+        taker = maker.trade()
+        if taker is not None:
+            side, quantity = taker
+            best = desk.book.side(side.opposite).best()
+            if best is not None:
+                executions = desk.book.execute(side, best.price, quantity)
+                self._matching.settle(desk, None, executions)
+        if desk.underlying is None:
+            maker.walk()
+        else:
+            maker.move_to(self.value(desk) + desk.basis)
+        self.pull_quotes(desk)
+        self.quote(desk)
+        self._matching.follow_up(desk)
+        self._matching.mark(desk)
+
+    def quote(self, desk: Desk) -> None:
+        """Let the maker's quotes stand, where there is one and while the market is open."""
+        if desk.maker is not None and self._phases[desk.listing.segment] is Phase.OPEN:
+            self.place_quotes(desk, desk.maker.quotes())
+
+    def value(self, desk: Desk) -> float:
+        """What a derivative is worth by the present price of its underlying, whose makers are kept
+        awake by the question."""
+        listing, underlying = desk.listing, desk.underlying
+        if underlying is None:
+            return desk.day.last_price
+        turn, spot = self.spots.get(listing.underlying, (-1, 0.0))
+        if turn != self.turn:
+            spot = underlying.spot(lambda member: self.desk(member).day.last_price)
+            self.spots[listing.underlying] = self.turn, spot
+        return fair_value(listing, spot, self._clock.now_ns)
+
+    def pull_quotes(self, desk: Desk) -> None:
+        for quote in desk.quotes:
+            if quote.quantity:
+                desk.book.side(quote.side).remove(quote)
+        desk.quotes.clear()
+
+    def place_quotes(self, desk: Desk, quotes: Iterable[tuple[Side, int, int]]) -> None:
+        """Quotes trade with the client orders they meet before they rest."""
+        book = desk.book
+        for side, price, quantity in quotes:
+            # Asked first, because hardly ever does a quote meet anyone.
+            if book.would_trade(side, price):
+                executions = book.execute(side, price, quantity)
+                self._matching.settle(desk, None, executions)
+                quantity -= sum(traded for _, traded in executions)
+            if quantity:
+                quote = Resting(side, price, quantity)
+                book.side(side).add(quote)
+                desk.quotes.append(quote)
+
+    def restore(self, state: State, records: dict[str, OrderRecord]) -> dict[str, Resting]:
+        """Returns the orders that rest, by number."""
+        self.closes = state.closes
+        self.underlyings = underlyings(state.listings, state.closes)
+        self.turn = state.turn
+        resting: dict[str, Resting] = {}
+        for each in state.desks:
+            self._restore_desk(each, records, resting)
+        self.spots = state.spots
+        self.awake = {key: self.desks[key] for key in state.awake}
+        return resting
+
+    def _restore_desk(
+        self, state: DeskState, records: dict[str, OrderRecord], resting: dict[str, Resting]
+    ) -> None:
+        listing = self.by_token[state.segment, state.token]
+        maker = None
+        if state.maker is not None:
+            maker = MarketMaker(listing, self.seed)
+            maker.restore(state.maker)
+        desk = Desk(listing, state.day, maker, state.turn, self.underlyings.get(listing.underlying))
+        desk.basis = state.basis
+        desk.touched = state.touched
+        desk.changed_ns = state.changed_ns
+        desk.watchers = state.watchers
+        for each in state.resting:
+            entry = Resting(each.side, each.price, each.quantity, disclosed=each.disclosed)
+            entry.visible = each.visible
+            if each.number:
+                entry.record = records[each.number]
+                resting[each.number] = entry
+            else:
+                desk.quotes.append(entry)
+            desk.book.side(each.side).add(entry)
+        self.desks[state.segment, state.token] = desk
