@@ -24,6 +24,7 @@ from neo_async import (
     Side,
     Validity,
 )
+from neo_async.exchange import Faults
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.tracking import SETTLING, STRANGERS, OrderChange, Tracker
 from neo_async.transport.websocket import FeedEvent, FeedState
@@ -696,7 +697,7 @@ async def test_a_lost_connection_costs_one_reading_of_the_book_and_no_news() -> 
 async def test_lost_late_and_repeated_messages_do_not_matter_in_the_end() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
-        exchange.disturb_updates(repeat=0.3, late=0.3, lose=0.4)
+        exchange.set_faults(Faults(feed_repeat=0.3, feed_late=0.3, feed_lose=0.4))
         orders = [await neo.orders.place(*BUY, **CNC) for _ in range(10)]
         await neo.orders.modify(orders[0], quantity=20, price="39.10")
         await neo.orders.cancel(orders[1])

@@ -24,7 +24,7 @@ from neo_async import (
     UsageError,
 )
 from neo_async.config import FeedTimings
-from neo_async.exchange import Exchange
+from neo_async.exchange import Exchange, Faults
 from neo_async.live import TRIES, LivePositions
 from neo_async.model.portfolio import Holding, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, MarketStatus
@@ -682,12 +682,12 @@ async def test_over_sockets_live_positions_equal_the_report_after_any_trades(tro
         live = neo.portfolio.live
         await live.start()
         if trouble == "disturbed":
-            exchange.disturb_updates(repeat=0.3, late=0.4, lose=0.3)
+            exchange.set_faults(Faults(feed_repeat=0.3, feed_late=0.4, feed_lose=0.3))
         for _ in range(4):
             await _trade(neo, other, dice, 5)
             if trouble == "dropped":
                 exchange.drop_connections("order")
-        exchange.disturb_updates()
+        exchange.set_faults(Faults())
         if trouble == "disturbed":
             live.refresh()
         await live.wait(lambda live: live.is_current, timeout=5)

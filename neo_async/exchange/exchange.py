@@ -35,9 +35,9 @@ from neo_async.exchange.server.broker import Broker, Call
 from neo_async.exchange.server.clock import MovedClock
 from neo_async.exchange.server.door_settings import DoorSettings
 from neo_async.exchange.server.fault_settings import Faults
-from neo_async.exchange.server.faults import FaultPlan
+from neo_async.exchange.server.faults import FaultPlan, FeedName
 from neo_async.exchange.server.feed_settings import FeedSettings
-from neo_async.exchange.server.feeds import MARKET_PATH, ORDER_PATH, FeedName, Feeds
+from neo_async.exchange.server.feeds import MARKET_PATH, ORDER_PATH, Feeds
 from neo_async.exchange.server.files import (
     Catalogue,
     Shelf,
@@ -328,14 +328,6 @@ class Exchange:
         """Cut each of the market feed's next binary messages somewhere."""
         self._open.feeds.market.truncate(count)
 
-    def disturb_updates(self, *, repeat: float = 0.0, late: float = 0.0, lose: float = 0.0) -> None:
-        """From now on, let order and position updates come twice, late or never.
-
-        Chances per update, from 0 to 1, drawn by the exchange's seed. A late one comes with the
-        next tick, behind newer ones. Without arguments, all is well again.
-        """
-        self._open.feeds.orders.disturb(repeat=repeat, late=late, lose=lose)
-
     def set_faults(self, faults: Faults) -> None:
         """From now on let these happen, and no others; `Faults()` ends all. What was drawn before
         takes its course."""
@@ -424,7 +416,7 @@ class Exchange:
             feed_url=feed_url,
             realtime_url=realtime_url,
         )
-        feeds = Feeds(venue, desk, self._feed_settings, self._seed, recorded)
+        feeds = Feeds(venue, desk, self._feed_settings, self._seed, self._faults, recorded)
         replay = None
         if self._replay_path is not None:
             replay = Replay(

@@ -30,7 +30,7 @@ from neo_async import (
 from neo_async.cli.watch.lines import plain_line, snapshot
 from neo_async.cli.watch.screen import board, compact, shares
 from neo_async.cli.watch.state import USUAL, Watched, checked_instruments, clean
-from neo_async.exchange import Exchange
+from neo_async.exchange import Exchange, Faults
 from neo_async.tracking import Order
 from tests.cli.conftest import Invoke
 from tests.cli.terminal import interrupted
@@ -165,7 +165,7 @@ async def test_orders_move_from_state_to_state() -> None:
 async def test_an_order_of_which_the_feed_told_nothing_is_there_after_a_reconnect() -> None:
     async with watching(TCS) as (exchange, neo, watched):
         await until(lambda: watched.order_feed.is_live, watched)
-        exchange.disturb_updates(lose=1.0)
+        exchange.set_faults(Faults(feed_lose=1))
         async with second_client(exchange, neo) as other:
             await buy(other, "TCS-EQ", 1, "2000")
         assert not watched.orders

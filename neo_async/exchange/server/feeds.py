@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
 
 from aiohttp import web
 
+from neo_async.exchange.server.faults import FaultPlan, FeedName
 from neo_async.exchange.server.feed_settings import FeedSettings
 from neo_async.exchange.server.lines import CLOSE_TIMEOUT, GOING_AWAY, POLICY, Gate, Line
 from neo_async.exchange.server.logins import Login, LoginDesk
@@ -19,8 +20,6 @@ from neo_async.exchange.server.venue import Venue
 MARKET_PATH: Final = "/apifeed"
 ORDER_PATH: Final = "/realtime"
 
-FeedName = Literal["market", "orders"]
-
 
 class Feeds:
     def __init__(
@@ -29,14 +28,16 @@ class Feeds:
         desk: LoginDesk,
         settings: FeedSettings,
         seed: int,
+        plan: FaultPlan,
         recorded: Recorded = NOTHING,
     ) -> None:
         self._venue = venue
         self._gate = Gate()
+        self._plan = plan
         self._closing = False
         self._noticing = False
-        self.market = MarketFeed(venue, desk, settings, self._gate, seed, recorded)
-        self.orders = OrderFeed(venue, desk, settings, self._gate, seed)
+        self.market = MarketFeed(venue, desk, settings, self._gate, seed, plan, recorded)
+        self.orders = OrderFeed(venue, desk, settings, self._gate, seed, plan)
         desk.on_end = self._end
 
     # --- sockets --------------------------------------------------------------------------------
@@ -87,7 +88,10 @@ class Feeds:
     def tick(self) -> None:
         """Pass on what the passing of time has led to."""
         self.notice()
-        self.orders.release_late()
+        if self._plan.hits_feeds and not self._gate.is_shut:
+            self._stall_by_chance()
+        self.orders.mishaps.tick()
+        self.market.mishaps.tick()
 
     # --- faults ---------------------------------------------------------------------------------
 
@@ -96,6 +100,11 @@ class Feeds:
 
     def resume(self) -> None:
         self._gate.open()
+
+    def _stall_by_chance(self) -> None:
+        seconds = self._plan.stall_seconds()
+        if seconds:
+            self.stall(seconds)
 
     def drop(self, feed: FeedName | None) -> None:
         for line in list(self._lines(feed)):

@@ -44,6 +44,10 @@ class Gate:
         self._stop_timer()
         self._open.set()
 
+    @property
+    def is_shut(self) -> bool:
+        return not self._open.is_set()
+
     async def passed(self) -> None:
         while not self._open.is_set():
             await self._open.wait()

@@ -21,9 +21,11 @@ from neo_async.exchange.core.indices import Index, IndexPicture
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.sessions import Phase
 from neo_async.exchange.core.types import Listing
+from neo_async.exchange.server.faults import FaultPlan
 from neo_async.exchange.server.feed_settings import AuthAnswer, FeedSettings
 from neo_async.exchange.server.lines import POLICY, Gate, Line
 from neo_async.exchange.server.logins import Login, LoginDesk
+from neo_async.exchange.server.mishaps import Mishaps
 from neo_async.exchange.server.recorded import NOTHING, Recorded, RecordedInstrument
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import Level, Segment
@@ -195,6 +197,7 @@ class MarketFeed:
         settings: FeedSettings,
         gate: Gate,
         seed: int,
+        plan: FaultPlan,
         recorded: Recorded = NOTHING,
     ) -> None:
         """What is `recorded` comes from `play` alone, at the levels it was recorded at."""
@@ -218,6 +221,7 @@ class MarketFeed:
         self._wake = asyncio.Event()
         self._cuts = 0
         self.lines: dict[MarketLine, None] = {}
+        self.mishaps = Mishaps[tuple[_Topic, bytes]](plan, "market", _offer, _offer_stray)
         self.set_exchanges(recorded.exchanges)
 
     # --- a recording ----------------------------------------------------------------------------
@@ -301,7 +305,8 @@ class MarketFeed:
             news[topic] = self._index_packet(self._board.picture(index))
         # All at once, so that they share a message.
         for topic, packet in news.items():
-            self._tell(topic, packet)
+            topic.packet = packet
+            self.mishaps.send((topic, packet))
 
     @property
     def subscribed(self) -> set[str]:
@@ -354,12 +359,8 @@ class MarketFeed:
         for topic in self._topics.values():
             if not topic.is_recorded:
                 self._watch(topic)
-                self._tell(topic, self._packet(topic))
-
-    def _tell(self, topic: _Topic, packet: bytes) -> None:
-        topic.packet = packet
-        for line in topic.lines:
-            line.offer(topic, packet)
+                topic.packet = self._packet(topic)
+                _offer((topic, topic.packet))
 
     # --- the subscribers' side ------------------------------------------------------------------
 
@@ -617,6 +618,19 @@ class MarketFeed:
         if self._settings.long_auctions:
             return struct.pack("<H", 48) + packet[2:] + bytes(15)
         return packet
+
+
+def _offer(news: tuple[_Topic, bytes]) -> None:
+    topic, packet = news
+    for line in topic.lines:
+        line.offer(topic, packet)
+
+
+def _offer_stray(news: tuple[_Topic, bytes]) -> None:
+    """Behind the newest of the same instrument, not in its place."""
+    topic, packet = news
+    for line in topic.lines:
+        line.offer((topic, "stray"), packet)
 
 
 def _key(what: _Subject) -> str:

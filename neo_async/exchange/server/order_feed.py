@@ -22,9 +22,11 @@ from neo_async.exchange.core.types import (
     Refusal,
     Transition,
 )
+from neo_async.exchange.server.faults import FaultPlan
 from neo_async.exchange.server.feed_settings import FeedSettings
 from neo_async.exchange.server.lines import POLICY, Gate, Line
 from neo_async.exchange.server.logins import Login, LoginDesk
+from neo_async.exchange.server.mishaps import Mishaps
 from neo_async.exchange.server.rows import order_update, position_update
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import OrderStatus
@@ -73,7 +75,13 @@ class OrderLine(Line):
 
 class OrderFeed:
     def __init__(
-        self, venue: Venue, desk: LoginDesk, settings: FeedSettings, gate: Gate, seed: int
+        self,
+        venue: Venue,
+        desk: LoginDesk,
+        settings: FeedSettings,
+        gate: Gate,
+        seed: int,
+        plan: FaultPlan,
     ) -> None:
         self._venue = venue
         self._desk = desk
@@ -81,9 +89,8 @@ class OrderFeed:
         self._gate = gate
         self._random = random.Random(f"{seed}|order feed")
         self._by_account: dict[str, dict[OrderLine, None]] = {}
-        self._repeat = self._late = self._lose = 0.0
-        self._held: list[tuple[str, str]] = []
         self.lines: dict[OrderLine, None] = {}
+        self.mishaps = Mishaps[tuple[str, str]](plan, "orders", self._push, self._push)
 
     # --- what happens ---------------------------------------------------------------------------
 
@@ -95,15 +102,10 @@ class OrderFeed:
             if isinstance(event, OrderChanged):
                 if event.record.account in self._by_account:
                     for frame in self._order_frames(event.record, event.transition):
-                        self._send(event.record.account, frame)
+                        self.mishaps.send((event.record.account, frame))
             elif isinstance(event, PositionChanged) and event.account in self._by_account:
-                self._send(event.account, _position_frame(event.account, event.position))
-
-    def release_late(self) -> None:
-        """Send what was held back, newest first."""
-        held, self._held = self._held, []
-        for account, frame in reversed(held):
-            self._push(account, frame)
+                frame = _position_frame(event.account, event.position)
+                self.mishaps.send((event.account, frame))
 
     def _order_frames(self, record: OrderRecord, state: Transition) -> Iterator[str]:
         if self._settings.zero_averages and _is_fill(record, state):
@@ -115,26 +117,12 @@ class OrderFeed:
             )
         yield _order_frame(record, state)
 
-    def _send(self, account: str, frame: str) -> None:
-        """Push, unless a fault is in the way."""
-        if self._lose and self._random.random() < self._lose:
-            return
-        if self._late and self._random.random() < self._late:
-            self._held.append((account, frame))
-        else:
-            self._push(account, frame)
-        if self._repeat and self._random.random() < self._repeat:
-            self._push(account, frame)
-
-    def _push(self, account: str, frame: str) -> None:
+    def _push(self, update: tuple[str, str]) -> None:
+        account, frame = update
         for line in self._by_account.get(account, ()):
             line.push(frame)
 
     # --- faults ---------------------------------------------------------------------------------
-
-    def disturb(self, *, repeat: float = 0.0, late: float = 0.0, lose: float = 0.0) -> None:
-        """Chances, per update, that it comes twice, late and out of order, or never."""
-        self._repeat, self._late, self._lose = repeat, late, lose
 
     def send_garbage(self) -> None:
         """Text that is no JSON, and JSON that is no update, to everyone."""

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from neo_async.exchange import FeedSettings
+from neo_async.exchange import Faults, FeedSettings
 from neo_async.exchange.server.market_feed import BACKLOG
 from neo_async.model.enums import Segment, Side
 from neo_async.model.ticks import LiteTick
@@ -150,53 +150,148 @@ async def test_batches_are_cut_short_as_often_as_asked_for() -> None:
         assert sizes[2] == 54
 
 
-# --- disturbed updates --------------------------------------------------------------------------
+# --- mishaps of messages ------------------------------------------------------------------------
 
 
 async def test_updates_can_come_twice() -> None:
-    async with trading() as caller, order_reader(caller) as reader:
-        caller.exchange.disturb_updates(repeat=1)
+    async with trading(faults=Faults(feed_repeat=1)) as caller, order_reader(caller) as reader:
         await caller.placed()
         frames = await reader.data("order", 8)
         assert frames[::2] == frames[1::2]
         assert frames[-1]["ordSt"] == "open"
+        assert caller.exchange.injected == {"feed_repeat": 4}
 
 
 async def test_updates_can_come_late_behind_newer_ones() -> None:
     async with trading() as caller, order_reader(caller) as reader:
-        caller.exchange.disturb_updates(late=1)
+        caller.exchange.set_faults(Faults(feed_late=1, feed_late_seconds=0))
+        await caller.placed(pr="37.00")
+        caller.exchange.feeds.notice()
+        caller.exchange.set_faults(Faults())
+        await caller.placed(pr="38.00")
+        caller.exchange.tick()
+        prices = [frame["prc"] for frame in await reader.data("order", 8)]
+        assert prices == ["38.00"] * 4 + ["37.00"] * 4
+
+
+@in_virtual_time
+async def test_late_updates_are_as_late_as_asked_for() -> None:
+    late = Faults(feed_late=1, feed_late_seconds=3)
+    async with trading(clock=now, faults=late) as caller, order_reader(caller) as reader:
+        began = asyncio.get_running_loop().time()
+        await caller.placed()
+        assert (await reader.frame())["type"] == "order"
+        assert asyncio.get_running_loop().time() - began == pytest.approx(3.1, abs=0.2)
+
+
+async def test_updates_can_change_places_with_the_next() -> None:
+    async with trading(faults=Faults(feed_reorder=0.5)) as caller, order_reader(caller) as reader:
         await caller.placed()
         caller.exchange.tick()
         states = [frame["ordSt"] for frame in await reader.data("order", 4)]
-        assert states == ["open", "open pending", "validation pending", "put order req received"]
+        wanted = ["put order req received", "validation pending", "open pending", "open"]
+        assert states != wanted
+        assert sorted(states) == sorted(wanted)
+
+
+async def test_an_update_that_overtakes_nothing_comes_with_the_next_tick() -> None:
+    async with trading(faults=Faults(feed_reorder=1)) as caller, order_reader(caller) as reader:
+        await caller.placed()
+        caller.exchange.tick()
+        assert [frame["ordSt"] for frame in await reader.data("order", 4)][-1] == "open"
 
 
 async def test_updates_can_be_lost() -> None:
-    async with trading() as caller, order_reader(caller) as reader:
-        caller.exchange.disturb_updates(lose=1)
+    async with trading(faults=Faults(feed_lose=1)) as caller, order_reader(caller) as reader:
         await caller.placed()
         caller.exchange.tick()
-        caller.exchange.disturb_updates()
+        caller.exchange.set_faults(Faults())
         number = await caller.placed()
         assert {frame["nOrdNo"] for frame in await reader.data("order", 4)} == {number}
 
 
-async def test_the_same_seed_disturbs_the_same_way() -> None:
+async def test_the_same_seed_has_the_same_mishaps() -> None:
     assert await disturbed(3) == await disturbed(3) != await disturbed(4)
 
 
 async def disturbed(seed: int) -> list[tuple[int, str]]:
     async with trading(seed=seed) as caller, order_reader(caller) as reader:
-        caller.exchange.disturb_updates(repeat=0.3, late=0.3, lose=0.2)
+        caller.exchange.set_faults(
+            Faults(
+                feed_repeat=0.2,
+                feed_late=0.2,
+                feed_lose=0.2,
+                feed_reorder=0.2,
+                feed_late_seconds=0,
+            )
+        )
         for _ in range(5):
             await caller.placed()
             caller.exchange.tick()
-        caller.exchange.disturb_updates()
+        caller.exchange.set_faults(Faults())
         await caller.placed(pr="37.00")
         frames = await reader.until(
             lambda frame: frame["data"]["prc"] == "37.00" and frame["data"]["ordSt"] == "open"
         )
         return [(frame["data"]["updRecvTm"], frame["data"]["ordSt"]) for frame in frames]
+
+
+async def test_prices_can_come_late_behind_newer_ones() -> None:
+    async with trading(feeds=AT_ONCE) as caller, market_reader(caller) as reader:
+        await reader.subscribe(Stream.LITE, ITBEES)
+        caller.exchange.set_faults(Faults(feed_late=1, feed_late_seconds=0))
+        trade(caller.exchange, 1, 39_10)
+        await caller.exchange.feeds.market.flush()
+        caller.exchange.set_faults(Faults())
+        seller, buyer = caller.exchange.accounts
+        put(caller.exchange, Side.SELL, 1, 39_20, account=seller.ucc)
+        put(caller.exchange, Side.BUY, 1, 39_20, account=buyer.ucc)
+        await caller.exchange.feeds.market.flush()
+        caller.exchange.tick()
+        assert await last_prices(reader, 2) == [39.20, 39.10]
+
+
+@pytest.mark.parametrize(
+    ("mishap", "wanted"),
+    [
+        ("feed_repeat", [39.10, 39.10, 39.20, 39.20]),
+        ("feed_lose", []),
+        ("feed_reorder", [39.10, 39.20]),
+    ],
+)
+async def test_prices_can_be_repeated_lost_or_held_until_the_next_tick(
+    mishap: str, wanted: list[float]
+) -> None:
+    async with trading(feeds=AT_ONCE) as caller, market_reader(caller) as reader:
+        await reader.subscribe(Stream.LITE, ITBEES)
+        caller.exchange.set_faults(Faults(**{mishap: 1.0}))
+        for price in (39_10, 39_20):
+            trade(caller.exchange, 1, price)
+            await caller.exchange.feeds.market.flush()
+            caller.exchange.tick()
+            await caller.exchange.feeds.market.until_sent()
+        assert await last_prices(reader, len(wanted)) == wanted
+        caller.exchange.set_faults(Faults())
+        trade(caller.exchange, 1, 39_30)
+        assert await last_prices(reader, 1) == [39.30]
+
+
+async def last_prices(reader: MarketReader, count: int) -> list[float]:
+    prices: list[float] = []
+    while len(prices) < count:
+        prices += [tick.last_price for tick in await reader.ticks() if isinstance(tick, LiteTick)]
+    return prices
+
+
+@in_virtual_time
+async def test_feeds_stall_by_chance_and_go_on() -> None:
+    stalls = Faults(feed_stall=0.2, feed_stall_seconds=4)
+    async with trading(clock=now, faults=stalls) as caller, order_reader(caller) as reader:
+        await asyncio.sleep(60)
+        assert 5 <= caller.exchange.injected["feed_stall"] <= 60 / 4
+        caller.exchange.set_faults(Faults())
+        await caller.placed()
+        assert (await reader.states("open"))[-1] == "open"
 
 
 # --- readers that do not keep up ----------------------------------------------------------------
