@@ -135,6 +135,17 @@ def measure_orders(
     names: Sequence[str], *, on: Cores, tls: bool, rounds: int, seconds: float
 ) -> tuple[dict[str, Measured], dict[str, Measured]]:
     """One in flight and many in flight, each by peer."""
+    one, many = run_rounds(names, on=on, tls=tls, rounds=rounds, seconds=seconds)
+    return (
+        {name: _one_in_flight(turns) for name, turns in one.items()},
+        {name: _many_in_flight(turns) for name, turns in many.items()},
+    )
+
+
+def run_rounds(
+    names: Sequence[str], *, on: Cores, tls: bool, rounds: int, seconds: float
+) -> tuple[dict[str, list[Turn]], dict[str, list[Turn]]]:
+    """Every round of one in flight and of many in flight, each by peer."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         address = stack.enter_context(_server(folder, on=on, tls=tls))
@@ -158,12 +169,7 @@ def measure_orders(
 
             return alternate(names, turn, rounds=rounds)
 
-        one = rounds_of("in_turn")
-        many = rounds_of("at_once")
-    return (
-        {name: _one_in_flight(turns) for name, turns in one.items()},
-        {name: _many_in_flight(turns) for name, turns in many.items()},
-    )
+        return rounds_of("in_turn"), rounds_of("at_once")
 
 
 def _turn(peer: Worker, address: Address, measure: str, seconds: float) -> Turn:

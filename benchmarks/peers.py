@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import selectors
 import socket
 import ssl
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -350,16 +353,18 @@ def _number_in(answer: bytes) -> str:
 class NeoAsync(AsyncPeer):
     """This library as its users have it: validation, client tag, tracking, deadlines; on uvloop.
 
-    The limiter works, but is set so wide that it never waits.
+    The limiter works, but is set so wide that it never waits. With a `durability` it keeps a
+    journal of its orders.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, durability: str = "") -> None:
         import uvloop
 
         from neo_async import Credentials, Endpoints, NeoClient, Product, RateLimits, Segment, Side
-        from neo_async.config import PoolLimits
+        from neo_async.config import Durability, PoolLimits
 
         super().__init__(uvloop.new_event_loop)
+        self._folder = tempfile.TemporaryDirectory()
         self._arguments = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
         self._product = Product.CNC
         self._client = NeoClient(
@@ -373,6 +378,8 @@ class NeoAsync(AsyncPeer):
             endpoints=Endpoints(login=address.url, ca_file=address.ca_file),
             limits=RateLimits(orders=10**6, total=10**6),
             pool=PoolLimits(warm=IN_FLIGHT, maximum=IN_FLIGHT),
+            journal=Path(self._folder.name, "orders.db") if durability else None,
+            durability=Durability(durability or Durability.PROCESS),
         )
         self._runner.run(self._client.__aenter__())
 
@@ -384,6 +391,7 @@ class NeoAsync(AsyncPeer):
 
     async def disconnect(self) -> None:
         await self._client.__aexit__(None, None, None)
+        self._folder.cleanup()
 
 
 class TunedAiohttp(AsyncPeer):
@@ -516,6 +524,10 @@ PEERS: dict[str, Callable[[Address], Peer]] = {
     "httpx": SyncHttpx,
     "kotakneoapi": KotakNeoApi,
 }
+JOURNALLED: dict[str, Callable[[Address], Peer]] = {
+    "journal": functools.partial(NeoAsync, durability="process"),
+    "journal_power": functools.partial(NeoAsync, durability="power"),
+}
 
 
 # --- serving one peer -------------------------------------------------------------------------
@@ -523,7 +535,8 @@ PEERS: dict[str, Callable[[Address], Peer]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("name", choices=PEERS)
+    peers = PEERS | JOURNALLED
+    parser.add_argument("name", choices=peers)
     parser.add_argument("--core", type=int, help="keep the peer, with its threads, on this core")
     parser.add_argument("--url", required=True)
     parser.add_argument("--ca-file", default="")
@@ -531,7 +544,7 @@ def main() -> None:
     pin(arguments.core)
     # What a peer prints must not mix with the answers: the SDK logs to stdout.
     answers, sys.stdout = sys.stdout, sys.stderr
-    peer = PEERS[arguments.name](Address(arguments.url, arguments.ca_file))
+    peer = peers[arguments.name](Address(arguments.url, arguments.ca_file))
     print(json.dumps({"event": "ready"}), file=answers, flush=True)
     measures = {"in_turn": peer.place_in_turn, "at_once": peer.place_at_once}
     for line in sys.stdin:

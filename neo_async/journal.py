@@ -29,7 +29,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -43,7 +43,11 @@ log = logging.getLogger(__name__)
 VERSION = 1
 """Of the table; kept as the file's `user_version`."""
 
-COMMITS_BETWEEN_CHECKPOINTS = 2000
+WRITES_BETWEEN_CHECKPOINTS = 2000
+MOST_WRITES_BETWEEN_CHECKPOINTS = 50_000
+"""About 100 MB of log: from there on it is moved into the file even while orders come."""
+QUIET = 0.05
+"""Seconds without a write after which nobody minds a checkpoint."""
 
 BUSY = 0.25
 """Seconds for which somebody else's transaction is waited for. The event loop waits along."""
@@ -77,7 +81,9 @@ _SELECT = (
 
 _form = msgspec.json.Encoder()
 
-_Write = tuple[str, tuple[object, ...], asyncio.Future[None] | None]
+_Row = tuple[object, ...]
+_Write = tuple[str, _Row]
+_Queued = tuple[_Write, asyncio.Future[None] | None]
 
 
 class Outcome(StrEnum):
@@ -138,7 +144,11 @@ class Journal:
         self._file: sqlite3.Connection | None = None
         self._writer: _Writer | None = None
         self._last = 0
-        self._commits = 0
+        self._ends: list[_Write] = []
+        """Outcomes that go into the file with the next intent, or when the loop turns."""
+        self._writes = self._moved = 0
+        """Writes so far, and how many of them the last checkpoint moved."""
+        self._checkpoint_timer: asyncio.TimerHandle | None = None
         self._checkpoint: threading.Thread | None = None
 
     @property
@@ -172,29 +182,32 @@ class Journal:
         row = (intent, self._now(), self._ucc, action, client_tag, order_number, text)
         try:
             if self._writer is None:
-                self._write(_BEGIN, row)
+                self._write([*self._ends, (_BEGIN, row)])
+                self._ends.clear()
             else:
                 await self._write_in_group(self._writer, intent, row)
         except sqlite3.Error as error:
             raise JournalFailed(
                 f"the journal {self.path} cannot be written ({error}): nothing was sent"
             ) from error
+        self._count()
         return intent
 
     def end(
         self, intent: int, outcome: Outcome, *, order_number: str = "", reason: str = ""
     ) -> None:
-        """Write what became of an intent. When that fails, the next login finds it out again."""
+        """Write what became of an intent: soon, since the next login finds it out again when it is
+        lost."""
         if self._file is None:
             return
-        row = (outcome.value, self._now(), reason, order_number, intent)
+        write = (_END, (outcome.value, self._now(), reason, order_number, intent))
+        self._count()
         if self._writer is not None:
-            self._writer.put((_END, row, None))
+            self._writer.put(write)
             return
-        try:
-            self._write(_END, row)
-        except sqlite3.Error as error:
-            log.error("the journal lacks the outcome of intent %d (%s): %s", intent, outcome, error)
+        if not self._ends:
+            asyncio.get_running_loop().call_soon(self._write_ends)
+        self._ends.append(write)
 
     def intents(self, since_ns: int) -> list[Intent]:
         """Those of the account since then, and older ones whose outcome is open; oldest first."""
@@ -208,6 +221,10 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is still to be written, and let others have the file."""
+        self._write_ends()
+        if self._checkpoint_timer is not None:
+            self._checkpoint_timer.cancel()
+            self._checkpoint_timer = None
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)
             self._writer = None
@@ -215,8 +232,8 @@ class Journal:
             await asyncio.to_thread(self._checkpoint.join)
             self._checkpoint = None
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            await asyncio.to_thread(file.close)  # moves the log into the file
         self._unlock()
 
     def __repr__(self) -> str:
@@ -231,7 +248,7 @@ class Journal:
         )
         try:
             # Small pages: what a commit writes is mostly pages.
-            file.execute("PRAGMA page_size = 1024")
+            file.execute("PRAGMA page_size = 2048")
             file.execute("PRAGMA journal_mode = WAL")
             # Without autocheckpoint no commit but those of POWER ever waits for the disk. A commit
             # is written to the log in any case, and so survives this process; NORMAL syncs the log
@@ -253,30 +270,57 @@ class Journal:
             raise
         return file
 
-    def _write(self, statement: str, row: tuple[object, ...]) -> None:
+    def _write(self, writes: Sequence[_Write]) -> None:
         if self._file is None:
             raise sqlite3.ProgrammingError("it is closed")
-        self._file.execute(statement, row)
-        self._commits += 1
-        if self._commits % COMMITS_BETWEEN_CHECKPOINTS == 0:
-            self._start_checkpoint()
+        _commit(self._file, writes)
 
-    async def _write_in_group(self, writer: _Writer, intent: int, row: tuple[object, ...]) -> None:
+    def _write_ends(self) -> None:
+        """When that fails, they stay for the next write."""
+        if not self._ends:
+            return
+        try:
+            self._write(self._ends)
+        except sqlite3.Error as error:
+            log.error("the journal lacks the outcome of %d intents: %s", len(self._ends), error)
+        else:
+            self._ends.clear()
+
+    async def _write_in_group(self, writer: _Writer, intent: int, row: _Row) -> None:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        writer.put((_BEGIN, row, written))
+        writer.put((_BEGIN, row), written)
         try:
             await written
         except asyncio.CancelledError:
             self.end(intent, Outcome.NOT_SENT, reason="cancelled")
             raise
 
-    def _start_checkpoint(self) -> None:
-        """Move the log into the file, beside the loop: that waits for the disk."""
-        if self._checkpoint is None or not self._checkpoint.is_alive():
-            self._checkpoint = threading.Thread(
-                target=_checkpoint, args=(self.path,), name="journal checkpoint"
-            )
-            self._checkpoint.start()
+    def _count(self) -> None:
+        """One more write. Enough of them are moved from the log into the file, beside the loop and
+        when no order is near: that waits for the disk."""
+        self._writes += 1
+        is_due = self._writes - self._moved >= WRITES_BETWEEN_CHECKPOINTS
+        if is_due and self._checkpoint_timer is None:
+            self._look_for_quiet()
+
+    def _look_for_quiet(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._checkpoint_timer = loop.call_later(QUIET, self._check_quiet, self._writes)
+
+    def _check_quiet(self, writes: int) -> None:
+        self._checkpoint_timer = None
+        is_busy = self._checkpoint is not None and self._checkpoint.is_alive()
+        is_quiet = writes == self._writes
+        if is_busy or not (
+            is_quiet or self._writes - self._moved >= MOST_WRITES_BETWEEN_CHECKPOINTS
+        ):
+            self._look_for_quiet()
+            return
+        self._moved = self._writes
+        self._checkpoint = threading.Thread(
+            target=_checkpoint, args=(self.path,), name="journal checkpoint"
+        )
+        self._checkpoint.start()
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -290,13 +334,13 @@ class _Writer:
     def __init__(self, file: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         self._file = file
         self._loop = loop
-        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._commits = 0
-        self._thread = threading.Thread(target=self._run, name="journal writer")
+        self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
+        # A daemon: a program that ends without closing must not hang on it.
+        self._thread = threading.Thread(target=self._run, name="journal writer", daemon=True)
         self._thread.start()
 
-    def put(self, write: _Write) -> None:
-        self._queue.put(write)
+    def put(self, write: _Write, written: asyncio.Future[None] | None = None) -> None:
+        self._queue.put((write, written))
 
     def close(self) -> None:
         """Ends when everything is written."""
@@ -305,38 +349,43 @@ class _Writer:
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
-            writes = [first]
+            queued = [first]
             is_last = False
             with contextlib.suppress(queue.Empty):
                 while True:
-                    write = self._queue.get_nowait()
-                    if write is None:
+                    one = self._queue.get_nowait()
+                    if one is None:
                         is_last = True
                         break
-                    writes.append(write)
-            error = self._commit(writes)
-            waiters = [written for _, _, written in writes if written is not None]
+                    queued.append(one)
+            error: sqlite3.Error | None = None
+            try:
+                _commit(self._file, [write for write, _ in queued])
+            except sqlite3.Error as failure:
+                log.error("the journal cannot be written: %s", failure)
+                error = failure
+            waiters = [written for _, written in queued if written is not None]
             # A loop that is closed has nobody waiting.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(_announce, waiters, error)
             if is_last:
                 return
 
-    def _commit(self, writes: list[_Write]) -> sqlite3.Error | None:
-        try:
-            self._file.execute("BEGIN")
-            for statement, row, _ in writes:
-                self._file.execute(statement, row)
-            self._file.execute("COMMIT")
-            self._commits += 1
-            if self._commits % COMMITS_BETWEEN_CHECKPOINTS == 0:
-                self._file.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.Error as error:
-            log.error("the journal cannot be written: %s", error)
-            if self._file.in_transaction:
-                self._file.execute("ROLLBACK")
-            return error
-        return None
+
+def _commit(file: sqlite3.Connection, writes: Sequence[_Write]) -> None:
+    """All in one transaction: what a write costs is mostly its commit."""
+    if len(writes) == 1:
+        file.execute(*writes[0])
+        return
+    file.execute("BEGIN IMMEDIATE")
+    try:
+        for statement, row in writes:
+            file.execute(statement, row)
+        file.execute("COMMIT")
+    except sqlite3.Error:
+        if file.in_transaction:
+            file.execute("ROLLBACK")
+        raise
 
 
 def _announce(waiters: list[asyncio.Future[None]], error: sqlite3.Error | None) -> None:

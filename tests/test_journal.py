@@ -115,6 +115,64 @@ async def test_what_cannot_be_written_is_not_sent(tmp_path: Path) -> None:
         await neo.orders.place(*BUY, **CNC)
 
 
+async def test_an_outcome_goes_into_the_file_with_the_next_intent_or_when_the_loop_turns(
+    tmp_path: Path,
+) -> None:
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12")
+    journal.open()
+    commits: list[str] = []
+    assert journal._file is not None
+    journal._file.set_trace_callback(lambda text: commits.append(text.split()[0]))
+    first = await journal.begin("cancel", {}, order_number="1")
+    journal.end(first, Outcome.ACCEPTED)
+    second = await journal.begin("cancel", {}, order_number="1")
+    assert commits == ["INSERT", "BEGIN", "UPDATE", "INSERT", "COMMIT"]
+    journal.end(second, Outcome.REJECTED, reason="too late")
+    await asyncio.sleep(0)
+    assert [row["outcome"] for row in rows_of(journal.path)] == ["accepted", "rejected"]
+    await journal.close()
+
+
+async def test_an_outcome_that_cannot_be_written_waits_for_the_next_write(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12")
+    journal.open()
+    intent = await journal.begin("cancel", {}, order_number="1")
+    with sqlite3.connect(journal.path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        journal.end(intent, Outcome.ACCEPTED)
+        await asyncio.sleep(0)
+        other.execute("ROLLBACK")
+    other.close()
+    await journal.close()
+    assert [row["outcome"] for row in rows_of(journal.path)] == ["accepted"]
+
+
+@in_virtual_time
+async def test_the_log_is_moved_into_the_file_when_no_order_is_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neo_async.journal.WRITES_BETWEEN_CHECKPOINTS", 20)
+    monkeypatch.setattr("neo_async.journal.MOST_WRITES_BETWEEN_CHECKPOINTS", 60)
+    moved: list[tuple[float, int]] = []
+    loop = asyncio.get_running_loop()
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12")
+    monkeypatch.setattr(
+        "neo_async.journal._checkpoint", lambda path: moved.append((loop.time(), journal._writes))
+    )
+    journal.open()
+    for _ in range(40):
+        await journal.begin("cancel", {}, order_number="1")
+        await asyncio.sleep(0.01)
+    assert moved == []
+    await asyncio.sleep(1)
+    assert [writes for _, writes in moved] == [40]
+    for _ in range(80):
+        await journal.begin("cancel", {}, order_number="1")
+        await asyncio.sleep(0.01)
+    assert [writes for _, writes in moved] == [40, pytest.approx(100, abs=6)]
+    await journal.close()
+
+
 async def test_a_journal_has_one_writer(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     async with exchange_of() as exchange:

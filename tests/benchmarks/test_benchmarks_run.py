@@ -76,6 +76,17 @@ def test_orders_prints_a_table_for_each_measure_and_transport() -> None:
     assert output.count("| aiohttp_tuned ") == 2
 
 
+def test_journal_measures_what_it_costs_beside_a_client_without_one() -> None:
+    result = json.loads(run("journal", *TINY, "--seconds", "0.05"))
+
+    assert result["clients"].keys() == {"neo_async", "journal", "journal_power"}
+    for client in result["clients"].values():
+        for figure in client.values():
+            assert_figure(figure)
+    assert result["costs"].keys() >= {"mean_us", "median_us", "p99_us", "cpu_us"}
+    assert [figure["unit"] for figure in result["wanted"]] == ["µs", "µs", "orders/s"]
+
+
 FEED_PEERS = {
     "bare_loop",
     "neo_async",
