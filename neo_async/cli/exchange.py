@@ -17,6 +17,7 @@ from neo_async.config import Credentials, RateLimits
 from neo_async.errors import UsageError
 
 if TYPE_CHECKING:
+    from neo_async.exchange import Faults
     from neo_async.exchange.server.replay import Replay
 
 _SHOWN = 20
@@ -79,6 +80,15 @@ def exchange(
             "otherwise at any hour.",
         ),
     ] = False,
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            "--faults",
+            metavar="FILE|JSON",
+            help="Let requests and messages go wrong, by chance and from the seed: a JSON file, or "
+            """JSON such as '{"lose_after": 0.1, "throttle": 0.05}'.""",
+        ),
+    ] = None,
     orders_per_second: Annotated[
         int, typer.Option(metavar="N", help="Orders allowed in any second.")
     ] = 10,
@@ -114,6 +124,7 @@ def exchange(
                 state=state,
                 accounts=accounts,
                 market_hours=market_hours,
+                faults=faults,
                 tls_directory=Path(directory) if tls else None,
                 env=env,
             )
@@ -132,10 +143,11 @@ async def _serve(
     state: Path | None,
     accounts: int,
     market_hours: bool,
+    faults: str | None,
     tls_directory: Path | None,
     env: bool,
 ) -> None:
-    from neo_async.exchange import Exchange
+    from neo_async.exchange import Exchange, Faults
     from neo_async.exchange.core.types import Hours, Rules
     from neo_async.exchange.server.tls import self_signed
 
@@ -153,6 +165,7 @@ async def _serve(
         state=state,
         accounts=accounts,
         rules=Rules(hours=Hours.EXCHANGE if market_hours else Hours.ALWAYS),
+        faults=_read_faults(faults) if faults else Faults(),
     )
     interrupted = _on_interruption()
     try:
@@ -170,6 +183,18 @@ async def _serve(
         await interrupted.wait()
     finally:
         await opening.__aexit__(None, None, None)
+
+
+def _read_faults(text: str) -> Faults:
+    """Written out, or the name of a file that holds them."""
+    from neo_async.exchange.server.fault_settings import read_faults
+
+    if text.lstrip().startswith("{"):
+        return read_faults(text)
+    try:
+        return read_faults(Path(text).read_bytes())
+    except OSError as error:
+        raise UsageError(f"--faults {text}: {error.strerror}; neither JSON nor a file") from error
 
 
 async def _tell_of_replay(replay: Replay, interrupted: asyncio.Event) -> None:

@@ -18,7 +18,16 @@ from typing import Any
 
 import pytest
 
-from neo_async import Credentials, Endpoints, NeoClient, OrderStatus, Product, Segment, Side
+from neo_async import (
+    Credentials,
+    Endpoints,
+    NeoClient,
+    OrderStatus,
+    Product,
+    RateLimited,
+    Segment,
+    Side,
+)
 
 COMMAND = (sys.executable, "-m", "neo_async", "exchange")
 
@@ -127,3 +136,36 @@ def test_a_state_file_that_is_none_is_one_line(tmp_path: Path) -> None:
 def test_accounts_are_as_many_as_asked_for() -> None:
     with running("--accounts", "3", "--market-hours") as (_, ready):
         assert len({account["ucc"] for account in ready["accounts"]}) == 3
+
+
+@needs_signals
+@pytest.mark.parametrize("from_file", [True, False])
+def test_faults_come_from_a_file_or_the_command_line(tmp_path: Path, from_file: bool) -> None:
+    faults = '{"throttle": 1, "calls": ["logins"]}'
+    if from_file:
+        path = tmp_path / "faults.json"
+        path.write_text(faults)
+        faults = str(path)
+    with running("--faults", faults) as (process, ready):
+        with pytest.raises(RateLimited):
+            asyncio.run(buy_one(ready))
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("faults", "text"),
+    [
+        ('{"loose_after": 0.1}', "faults: 'loose_after' is none of them; there are seed, calls, "),
+        ('{"lose_after": 3}', "lose_after=3.0: must be a probability from 0 to 1"),
+        ("no/such.json", "--faults no/such.json: No such file or directory; neither JSON nor a"),
+    ],
+)
+def test_faults_that_cannot_be_are_one_line(faults: str, text: str) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--faults", faults], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert text in done.stderr
+    assert done.stderr.count("\n") == 1

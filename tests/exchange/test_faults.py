@@ -253,6 +253,24 @@ async def test_closing_does_not_wait_for_those_who_hang() -> None:
     await line.close()
 
 
+@pytest.mark.parametrize("harm", list(Harm))
+@in_virtual_time
+async def test_senders_who_have_left_upset_nobody(
+    harm: Harm, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = Faults(**{harm.value: 1.0}, delay_before=1, hang_seconds=5)
+    async with trading(clock=now, faults=faults) as caller:
+        lines = [await wire(caller) for _ in range(4)]
+        for line in lines:
+            line.place()
+        await asyncio.sleep(0.01)
+        for line in lines:
+            await line.close()
+        await asyncio.sleep(10)
+        assert caller.exchange.injected[harm] == 4
+    assert caplog.records == []
+
+
 # --- who is hit -----------------------------------------------------------------------------------
 
 

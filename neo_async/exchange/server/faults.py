@@ -119,13 +119,17 @@ class FaultPlan:
         random = self._stream("stalls")
         if random.random() >= self.settings.feed_stall:
             return 0.0
-        self.counts["feed_stall"] += 1
+        self.count("feed_stall")
         return draw(self.settings.feed_stall_seconds, random)
+
+    def count(self, name: str) -> None:
+        """One more has happened. Those that depend on what the other side does are told here."""
+        self.counts[str(name)] += 1
 
     def _counted(self, steps: Steps[E], random: Random) -> E | None:
         name = _pick(steps, random)
         if name is not None:
-            self.counts[name] += 1
+            self.count(name)
         return name
 
     def _stream(self, name: str) -> Random:
@@ -138,7 +142,7 @@ class FaultPlan:
     def _delay(self, name: Literal["delay_before", "delay_after"], random: Random) -> float:
         if random.random() >= getattr(self.settings, name):
             return 0.0
-        self.counts[name] += 1
+        self.count(name)
         return draw(self.settings.delay_seconds, random)
 
 

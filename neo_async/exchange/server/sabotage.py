@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -110,8 +111,9 @@ class Sabotage:
         response = self._headers(reply)
         response.content_length = max(len(reply.body), 1)
         response.force_close()
-        await response.prepare(request)
-        await response.write(reply.body[: form % max(len(reply.body), 1)])
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            await response.write(reply.body[: form % max(len(reply.body), 1)])
         return response
 
     async def _drip(
@@ -119,12 +121,13 @@ class Sabotage:
     ) -> web.StreamResponse:
         response = self._headers(reply)
         response.content_length = len(reply.body)
-        await response.prepare(request)
         size = max(1, -(-len(reply.body) // _PIECES))
         pause = seconds * size / max(len(reply.body), 1)
-        for start in range(0, len(reply.body), size):
-            await self._pause(pause)
-            await response.write(reply.body[start : start + size])
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            for start in range(0, len(reply.body), size):
+                await self._pause(pause)
+                await response.write(reply.body[start : start + size])
         return response
 
     def _headers(self, reply: Reply) -> web.StreamResponse:
@@ -133,11 +136,9 @@ class Sabotage:
 
     async def _pause(self, seconds: float) -> None:
         if seconds:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._over.wait()
-            except TimeoutError:
-                pass
 
     # --- connections that end between requests --------------------------------------------------
 
@@ -151,7 +152,7 @@ class Sabotage:
         end = self._ends.pop(transport)
         # Once all is well again, a request may be under way that was not seen here.
         if self._plan.hits_requests and not transport.is_closing():
-            self._plan.counts[Closing.CROSSING if end.crossing else Closing.IDLE] += 1
+            self._plan.count(Closing.CROSSING if end.crossing else Closing.IDLE)
             transport.close()
 
     def _crosses(self, transport: asyncio.Transport) -> bool:
@@ -161,12 +162,14 @@ class Sabotage:
             return False
         end.timer.cancel()
         if end.crossing:
-            self._plan.counts[Closing.CROSSING] += 1
+            self._plan.count(Closing.CROSSING)
             transport.abort()
         return end.crossing
 
 
 def _break(transport: asyncio.Transport, form: int) -> None:
+    if transport.is_closing():
+        return  # the client has left first
     if form % 2:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     transport.abort()
