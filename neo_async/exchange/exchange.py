@@ -31,9 +31,10 @@ from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Holding, Refusal, Rules
 from neo_async.exchange.server.accounts import make_accounts
 from neo_async.exchange.server.admin import Admin, Request
-from neo_async.exchange.server.broker import Broker, Call
+from neo_async.exchange.server.broker import Broker
 from neo_async.exchange.server.clock import MovedClock
 from neo_async.exchange.server.door_settings import DoorSettings
+from neo_async.exchange.server.doors import Answer, Call, Door
 from neo_async.exchange.server.fault_settings import Faults
 from neo_async.exchange.server.faults import FaultPlan, FeedName
 from neo_async.exchange.server.feed_settings import FeedSettings
@@ -422,9 +423,10 @@ class Exchange:
             replay = Replay(
                 self._replay_path, recorded, venue, feeds.market, feeds.notice_soon, self._speed
             )
-        admin = Admin(venue, self._clock, self._faults, _ADMIN_PATH)
+        doors: tuple[Door, ...] = ()
+        admin = Admin(venue, self._clock, self._faults, doors, _ADMIN_PATH)
         sabotage = Sabotage(self._faults, self._response)
-        return _Parts(root_url, venue, desk, broker, admin, feeds, replay, sabotage)
+        return _Parts(root_url, venue, desk, broker, doors, admin, feeds, replay, sabotage)
 
     def _build_market(
         self, catalogue: Catalogue, replayed: Collection[tuple[Segment, str]], now_ns: int
@@ -464,18 +466,19 @@ class Exchange:
             return await parts.feeds.serve(request)
         body = await request.read() if request.can_read_body else b""
         if parts.admin.takes(request.path):
-            return self._response(await self._answer(parts.admin, request, body))
+            return self._response(await self._answer(parts.admin.answer, request, body))
         parts.admin.requests.append(Request(self._clock(), request.method, request.path))
+        door = next((each for each in parts.doors if each.takes(request.path)), parts.broker)
         if not self._faults.hits_requests:
-            return self._response(await self._answer(parts.broker, request, body))
+            return self._response(await self._answer(door.answer, request, body))
         return await parts.sabotage.serve(
             request,
-            parts.broker.kind(request.path),
-            parts.broker.wording,
-            lambda: self._answer(parts.broker, request, body),
+            door.kind(request.path),
+            door.wording,
+            lambda: self._answer(door.answer, request, body),
         )
 
-    async def _answer(self, door: Admin | Broker, request: web.BaseRequest, body: bytes) -> Reply:
+    async def _answer(self, answer: Answer, request: web.BaseRequest, body: bytes) -> Reply:
         """As soon as nothing can be lost of what the request has led to."""
         parts = self._open
         call = Call(
@@ -488,7 +491,7 @@ class Exchange:
             wall_time=self._clock.unmoved(),
             query=request.query,
         )
-        reply = door.answer(call)
+        reply = answer(call)
         await parts.venue.durable()
         parts.feeds.notice_soon()
         return reply
@@ -516,6 +519,8 @@ class _Parts(NamedTuple):
     venue: Venue
     desk: LoginDesk
     broker: Broker
+    doors: tuple[Door, ...]
+    """Those with a path of their own."""
     admin: Admin
     feeds: Feeds
     replay: Replay | None

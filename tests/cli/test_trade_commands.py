@@ -13,7 +13,8 @@ import pytest
 
 from neo_async.cli import trade
 from neo_async.exchange import Exchange
-from neo_async.exchange.server.broker import Broker, Call
+from neo_async.exchange.server.broker import Broker
+from neo_async.exchange.server.doors import Call
 from neo_async.exchange.server.replies import Reply
 from tests.cli.conftest import Invoke
 

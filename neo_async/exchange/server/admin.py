@@ -6,7 +6,7 @@ Not part of the broker's protocol. Errors are `{"error": "what is wrong and what
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ import msgspec
 
 from neo_async.errors import UsageError
 from neo_async.exchange.core.types import OrderRecord, Refusal
-from neo_async.exchange.server.broker import Call
 from neo_async.exchange.server.clock import MovedClock
+from neo_async.exchange.server.doors import Answer, Call, Door
 from neo_async.exchange.server.fault_settings import read_faults
 from neo_async.exchange.server.faults import FaultPlan
 from neo_async.exchange.server.replies import Reply, json
@@ -52,14 +52,22 @@ _CLOCK_HINT = 'send {"now": "2026-11-23T09:15:00"} or {"advance": seconds}'
 
 
 class Admin:
-    def __init__(self, venue: Venue, clock: MovedClock, faults: FaultPlan, path: str) -> None:
+    def __init__(
+        self,
+        venue: Venue,
+        clock: MovedClock,
+        faults: FaultPlan,
+        doors: Sequence[Door],
+        path: str,
+    ) -> None:
         self._venue = venue
         self._moved_clock = clock
         self._plan = faults
+        self._doors = doors
         self._prefix = f"{path}/"
         self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
         """Every request that reached the server, these here excepted; the newest million."""
-        self._routes: dict[str, dict[str, Callable[[Call], Reply]]] = {
+        self._routes: dict[str, Mapping[str, Answer]] = {
             "ledger": {"GET": self._ledger},
             "requests": {"GET": self._requests},
             "price": {"POST": self._price},
@@ -67,6 +75,8 @@ class Admin:
             "faults": {"GET": self._faults, "POST": self._set_faults},
             "reset": {"POST": self._reset},
         }
+        for door in doors:
+            self._routes.update(door.admin_routes)
 
     def takes(self, path: str) -> bool:
         return path.startswith(self._prefix)
@@ -131,6 +141,8 @@ class Admin:
         and counted from the beginning again, so that a scenario can be repeated."""
         self._venue.reset()
         self._plan.restart()
+        for door in self._doors:
+            door.reset()
         self.requests.clear()
         return json({"reset": True})
 

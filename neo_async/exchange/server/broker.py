@@ -6,17 +6,16 @@ below the base URL, which has a path of its own; login, files and the configurat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import NamedTuple, TypeVar
-
-import msgspec
 
 from neo_async.config import RateLimits
 from neo_async.exchange.core.types import NewOrder, Refusal
 from neo_async.exchange.server import replies, rows
 from neo_async.exchange.server.door_settings import DoorSettings
+from neo_async.exchange.server.doors import Call, Wording
 from neo_async.exchange.server.fault_settings import Calls
 from neo_async.exchange.server.files import FOLDER, Shelf
 from neo_async.exchange.server.logins import (
@@ -27,7 +26,7 @@ from neo_async.exchange.server.logins import (
     LoginRefused,
 )
 from neo_async.exchange.server.market_data import MarketData
-from neo_async.exchange.server.replies import Reply, Wording
+from neo_async.exchange.server.replies import Reply
 from neo_async.exchange.server.requests import (
     MarginForm,
     read_change,
@@ -78,24 +77,6 @@ _QUOTES = (
     "/apim/quotes/2.0/quotes/neosymbol/",
 )
 """What is asked for follows in the path."""
-
-
-class Call(msgspec.Struct):
-    """A request as it came in."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    """Looked up without regard to case."""
-    body: bytes
-    client_ip: str
-    time: float
-    """Unix seconds by the exchange's clock."""
-    wall_time: float
-    """By the clock that callers have, too: the exchange's may have been moved on."""
-    query: Mapping[str, str] = {}
-    ucc: str = ""
-    """Whose call it is; filled in by the guard at the door."""
 
 
 class Guard(Enum):

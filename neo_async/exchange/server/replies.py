@@ -6,7 +6,7 @@ steps, forms with a field missing, and the gateway in front of them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -26,14 +26,6 @@ class Reply(NamedTuple):
     status: int = 200
     content_type: str = JSON
     headers: Mapping[str, str] = {}
-
-
-class Wording(NamedTuple):
-    """How a service says what every service has to say at times."""
-
-    throttled: Reply
-    failed: Callable[[int], Reply]
-    """By status: a fault of its own."""
 
 
 def json(content: object, *, status: int = 200) -> Reply:

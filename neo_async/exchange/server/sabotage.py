@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from neo_async.exchange.server.doors import Wording
 from neo_async.exchange.server.fault_settings import Calls, Closing, Harm
 from neo_async.exchange.server.faults import Decision, FaultPlan
-from neo_async.exchange.server.replies import JSON, Reply, Wording
+from neo_async.exchange.server.replies import JSON, Reply
 
 _HTML: Final = "text/html; charset=utf-8"
 _ERRORS: Final = (500, 502, 503, 504)
