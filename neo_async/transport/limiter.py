@@ -18,6 +18,7 @@ from typing import TypeAlias
 from aiolimiter import AsyncLimiter
 
 from neo_async.config import RateLimits
+from neo_async.errors import RateLimited
 from neo_async.transport.backoff import backoff
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,40 @@ class Kind(IntEnum):
 Refusal: TypeAlias = Callable[[Kind], Exception | None]
 """What to raise instead of starting a request of some kind; None lets it start."""
 
+_IST = 19_800
+_DAY = 86_400
+
+
+class DailyQuota:
+    """Starts allowed on one calendar day in India.
+
+    It counts those of this process only: what was used before, or by others, the server knows, and
+    answers with 429.
+    """
+
+    def __init__(self, limit: int, *, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives Unix seconds."""
+        self.limit = limit
+        self._clock = clock
+        self._day = 0
+        self.used = 0
+        """Starts of the day of the last one."""
+
+    def take(self) -> None:
+        """Raises RateLimited, with the seconds until midnight, when nothing is left."""
+        day, second = divmod(self._clock() + _IST, _DAY)
+        if day != self._day:
+            self._day, self.used = int(day), 0
+        if self.used >= self.limit:
+            raise RateLimited(
+                f"the plan's {self.limit:,} requests of today are used up: nothing was sent",
+                retry_after=_DAY - second,
+            )
+        self.used += 1
+
+    def give_back(self) -> None:
+        self.used = max(0, self.used - 1)
+
 
 class Limiter:
     """Admits starts in order of kind, then of arrival.
@@ -54,8 +89,10 @@ class Limiter:
         *,
         clock: Callable[[], float] = time.monotonic,
         window: float = WINDOW,
+        quota: DailyQuota | None = None,
     ) -> None:
         self.limits = limits
+        self._quota = quota
         self._clock = clock
         self._window = window
         self._orders: deque[float] = deque(maxlen=limits.orders)
@@ -81,7 +118,7 @@ class Limiter:
         """Wait for the right to start one request. Cancelling the wait frees its place.
 
         Returns the time of the start on the limiter's clock, which `restart` and `give_back` take.
-        Raises what `refuse_by` says.
+        Raises what `refuse_by` says, and RateLimited when the quota of the day is used up.
         """
         if self._refusal is not None:
             self._check(kind)
@@ -137,6 +174,8 @@ class Limiter:
     def give_back(self, kind: Kind, started: float) -> None:
         """Undo a start: nothing was sent."""
         self._forget(kind, started)
+        if self._quota is not None:
+            self._quota.give_back()
         self._wake()
 
     def refuse_by(self, refusal: Refusal | None) -> None:
@@ -199,6 +238,8 @@ class Limiter:
         now = self._clock()
         if self._free_at(kind) > now:
             return None
+        if self._quota is not None:
+            self._quota.take()
         self._remember(kind, now)
         return now
 

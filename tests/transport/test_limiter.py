@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async.config import RateLimits
+from neo_async.errors import RateLimited
 from neo_async.transport.backoff import backoff
-from neo_async.transport.limiter import WINDOW, Kind, Limiter
+from neo_async.transport.limiter import WINDOW, DailyQuota, Kind, Limiter
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 
 ORDERS = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE)
@@ -545,3 +546,37 @@ async def test_a_free_limiter_costs_no_turn_of_the_loop():
     passed = limiter.acquire(Kind.PLACE)
     with pytest.raises(StopIteration):
         passed.send(None)
+
+
+# --- the day ----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_day_holds_no_more_than_its_quota_and_the_next_one_begins_in_india():
+    now_ = 1_795_458_000.0  # 2026-11-23 23:50 IST
+    quota = DailyQuota(2, clock=lambda: now_)
+    limiter = Limiter(RateLimits(), clock=asyncio.get_running_loop().time, quota=quota)
+    await limiter.acquire(Kind.PLACE)
+    started = await limiter.acquire(Kind.READ)
+    limiter.give_back(Kind.READ, started)
+    await limiter.acquire(Kind.READ)
+    with pytest.raises(RateLimited, match="2 requests of today are used up") as caught:
+        await limiter.acquire(Kind.CANCEL)
+    assert caught.value.retry_after == 600.0
+    now_ += 600.0
+    await limiter.acquire(Kind.CANCEL)
+    assert quota.used == 1
+
+
+@in_virtual_time
+async def test_those_who_queue_when_the_quota_ends_are_told():
+    quota = DailyQuota(3, clock=lambda: 0.0)
+    limiter = Limiter(
+        RateLimits(orders=2, total=2), clock=asyncio.get_running_loop().time, quota=quota
+    )
+    results = await asyncio.gather(
+        *(limiter.acquire(Kind.PLACE) for _ in range(6)), return_exceptions=True
+    )
+    refused = [result for result in results if isinstance(result, RateLimited)]
+    assert len(refused) == 3
+    assert limiter.waiting == 0

@@ -1,0 +1,356 @@
+"""What the bank answers: refusals become exceptions, the rest what we mean by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import msgspec
+
+from neo_async.banking.mapping import (
+    Formats,
+    Json,
+    Unreadable,
+    count,
+    decode,
+    getter,
+    list_getter,
+    text,
+)
+from neo_async.banking.model import (
+    AccountState,
+    AccountStatus,
+    Credit,
+    Refund,
+    RefundStatus,
+    Refusal,
+)
+from neo_async.banking.profile import BankingProfile, Call
+from neo_async.errors import (
+    BODY_EXCERPT,
+    BankRejected,
+    NeoError,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    SessionEnded,
+)
+from neo_async.model.answer import Answer
+from neo_async.wire.answers import retry_after
+
+T = TypeVar("T")
+
+_REFUSED_BY_GATEWAY = frozenset({403, 404, 405, 415})
+"""Before the service saw the request."""
+
+_NO_SENSE = "the answer is not what the profile says"
+
+
+class ItemResult(msgspec.Struct, frozen=True):
+    """What the bank says of one account of a request."""
+
+    number: str
+    is_done: bool
+    code: str
+    message: str
+    refusal: Refusal | None
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A batch of credits as it came."""
+
+    batch_id: str
+    delivery_count: int
+    """Times the bank has sent it, this one included; 1 when it does not say."""
+    credits: list[Credit]
+
+
+class Refusals:
+    """Tells successes from refusals, by the profile's words."""
+
+    def __init__(self, profile: BankingProfile) -> None:
+        self._success = frozenset(profile.error.success_values)
+        self._partial = frozenset(profile.error.partial_values)
+        self._codes = profile.codes
+        self._code = getter(profile.error.code)
+        self._message = getter(profile.error.message)
+        self._field = getter(profile.error.field)
+        self._statuses = {call: getter(profile.response[call]["status"]) for call in Call}
+        self._results = {
+            call: list_getter(profile.response[call]["results"])
+            for call in Call
+            if "results" in profile.response[call]
+        }
+
+    def open(self, call: Call, answer: Answer) -> Json:
+        """The content of a success.
+
+        Raises RateLimited, SessionEnded (the token is not taken), ServerError, BankRejected and
+        ProtocolError.
+        """
+        content = _object(answer.body)
+        if answer.status >= 300 or content is None:
+            raise self._failure(answer, content or {}, is_json=content is not None)
+        if call in self._results and _read(answer, self._results[call], content):
+            return content  # each account has an answer of its own, whatever the whole is called
+        status = self._statuses[call](content)
+        if status is None or status in self._success or status in self._partial:
+            return content
+        raise self._failure(answer, content, is_json=True)
+
+    def is_success(self, word: str) -> bool:
+        return word in self._success
+
+    def refusal(self, code: str) -> Refusal:
+        return self._codes.get(code, Refusal.OTHER)
+
+    def _failure(self, answer: Answer, content: Json, *, is_json: bool) -> NeoError:
+        status, body = answer.status, excerpt(answer.body)
+        code = _text(self._code(content))
+        words = _text(self._message(content)) or f"the bank refused with HTTP {status}"
+        refusal = self._codes.get(code)
+        if status == 429 or refusal is Refusal.THROTTLE:
+            return RateLimited(words, retry_after=retry_after(answer.headers), body=body)
+        if status == 401 or refusal is Refusal.AUTH:
+            return SessionEnded(words, code=code or None, status=status, body=body)
+        if status >= 500 or refusal is Refusal.TEMPORARY:
+            return ServerError(words, code=code or None, status=status, body=body)
+        if not is_json and status in _REFUSED_BY_GATEWAY:
+            hint = f"{words}: check base_url and paths of the profile, and your plan"
+            return BankRejected(hint, refusal=Refusal.FORBIDDEN, status=status, body=body)
+        if not is_json or (status < 400 and not code):
+            problem = _NO_SENSE if is_json else "the answer is no JSON object"
+            return ProtocolError(problem, status=status, body=body)
+        if status == 403 and refusal is None:
+            refusal = Refusal.FORBIDDEN
+        return BankRejected(
+            words,
+            refusal=refusal or Refusal.OTHER,
+            field=_text(self._field(content)),
+            code=code or None,
+            status=status,
+            body=body,
+        )
+
+
+class ResultReader:
+    """Reads the results of accounts: of create, modify or delete."""
+
+    def __init__(self, profile: BankingProfile, call: Call, refusals: Refusals) -> None:
+        names = profile.response[call]
+        self._list = list_getter(names["results"])
+        self._number = getter(names["results.number"])
+        self._status = getter(names["results.status"])
+        self._code = getter(names["results.code"])
+        self._message = getter(names["results.message"])
+        self._refusals = refusals
+
+    def read(self, content: Json) -> dict[str, ItemResult]:
+        """By account number. Raises ProtocolError."""
+        return {item.number: item for item in _readable(self._read, content)}
+
+    def _read(self, content: Json) -> list[ItemResult]:
+        return [self._item(row) for row in self._list(content) or []]
+
+    def _item(self, row: Json) -> ItemResult:
+        code = text(self._code(row))
+        is_done = self._refusals.is_success(text(self._status(row)))
+        return ItemResult(
+            number=text(self._number(row)),
+            is_done=is_done,
+            code=code,
+            message=text(self._message(row)),
+            refusal=None if is_done else self._refusals.refusal(code),
+        )
+
+
+class StateReader(ResultReader):
+    """Reads accounts as the bank has them."""
+
+    def __init__(self, profile: BankingProfile, refusals: Refusals, formats: Formats) -> None:
+        super().__init__(profile, Call.INQUIRY, refusals)
+        self._words = {
+            **{status.value: status for status in AccountStatus},
+            **{word: AccountStatus(ours) for word, ours in profile.status_words.account.items()},
+        }
+        names = profile.response[Call.INQUIRY]
+        self._get = {
+            meaning.removeprefix("results."): getter(path)
+            for meaning, path in names.items()
+            if meaning.startswith("results.")
+        }
+        self._formats = formats
+
+    def states(self, content: Json) -> list[AccountState]:
+        """Of the accounts that the bank knows. Raises ProtocolError."""
+        return _readable(self._read_states, content)
+
+    def _read_states(self, content: Json) -> list[AccountState]:
+        return [
+            self._state(row)
+            for row in self._list(content) or []
+            if text(self._get["account_status"](row))
+        ]
+
+    def _state(self, row: Json) -> AccountState:
+        get, formats = self._get, self._formats
+        word = text(get["account_status"](row))
+        return AccountState(
+            number=text(get["number"](row)),
+            status=self._words.get(word),
+            status_text=word,
+            name=text(get["name"](row)),
+            valid_from=formats.read_date(get["valid_from"](row)),
+            valid_to=formats.read_date(get["valid_to"](row)),
+            min_amount=formats.read_amount(get["min_amount"](row)),
+            max_amount=formats.read_amount(get["max_amount"](row)),
+            mobile=text(get["mobile"](row)),
+            email=text(get["email"](row)),
+            description=text(get["description"](row)),
+        )
+
+
+class DeliveryReader:
+    """Reads batches of credits: what has to be fast."""
+
+    def __init__(self, profile: BankingProfile, formats: Formats) -> None:
+        names = profile.response[Call.FETCH]
+        self._batch_id = getter(names["batch_id"])
+        self._delivery_count = getter(names["delivery_count"])
+        self._count = getter(names["count"])
+        self._list = list_getter(names["transactions"])
+        self._has_list = names["transactions"]
+        self._credit = _credit_reader(names, formats, dict(profile.status_words.mode))
+
+    def read(self, content: Json) -> Delivery:
+        """Raises ProtocolError when a credit is unreadable, or some of the batch are missing: a
+        batch can only be acknowledged as a whole."""
+        return _readable(self._read, content)
+
+    def _read(self, content: Json) -> Delivery:
+        rows = self._list(content)
+        if rows is None:
+            raise Unreadable(f"there is no {self._has_list}")
+        promised = count(self._count(content))
+        if promised is not None and promised != len(rows):
+            raise Unreadable(f"{promised} credits are promised, {len(rows)} are there")
+        times = count(self._delivery_count(content))
+        return Delivery(
+            batch_id=text(self._batch_id(content)),
+            delivery_count=1 if times is None else times,
+            credits=[self._credit(row) for row in rows],
+        )
+
+
+def _credit_reader(names: Any, formats: Formats, modes: dict[str, str]) -> Callable[[Json], Credit]:
+    get = {
+        meaning.removeprefix("transactions."): getter(path)
+        for meaning, path in names.items()
+        if meaning.startswith("transactions.")
+    }
+    get_sequence, get_reference, get_account = get["sequence"], get["reference"], get["account"]
+    get_physical, get_amount, get_currency = get["physical_account"], get["amount"], get["currency"]
+    get_mode, get_utr, get_name = get["mode"], get["utr"], get["remitter_name"]
+    get_remitter, get_ifsc = get["remitter_account"], get["remitter_ifsc"]
+    get_narration, get_time = get["narration"], get["credited_at"]
+    read_amount, read_time = formats.read_amount, formats.read_time
+
+    def read(row: Json) -> Credit:
+        reference = text(get_reference(row))
+        if not reference:
+            raise Unreadable("a credit has no reference")
+        try:
+            amount = read_amount(get_amount(row))
+            if amount is None or amount <= 0:
+                raise Unreadable(f"the amount is {amount}")
+            mode = text(get_mode(row))
+            return Credit(
+                count(get_sequence(row)),
+                reference,
+                text(get_account(row)),
+                text(get_physical(row)),
+                amount,
+                text(get_currency(row)),
+                modes.get(mode, mode),
+                text(get_utr(row)),
+                text(get_name(row)),
+                text(get_remitter(row)),
+                text(get_ifsc(row)),
+                text(get_narration(row)),
+                read_time(get_time(row)),
+            )
+        except Unreadable as error:
+            raise Unreadable(f"credit {reference}: {error}") from None
+
+    return read
+
+
+class RefundReader:
+    """Reads what the bank says of a refund."""
+
+    def __init__(self, profile: BankingProfile, call: Call, formats: Formats) -> None:
+        self._get = {meaning: getter(path) for meaning, path in profile.response[call].items()}
+        self._formats = formats
+        self._words = {
+            **{status.value: status for status in RefundStatus},
+            **{word: RefundStatus(ours) for word, ours in profile.status_words.refund.items()},
+        }
+
+    def read(self, content: Json, key: str) -> Refund:
+        """Raises ProtocolError."""
+        return _readable(lambda content: self._read(content, key), content)
+
+    def _read(self, content: Json, key: str) -> Refund:
+        get = self._get
+        word = text(get["refund_status"](content))
+        reference = text(get["refund_reference"](content))
+        if not word or not (reference or text(get["reference"](content))):
+            raise Unreadable("neither status nor reference of a refund")
+        amount: Decimal | None = self._formats.read_amount(get["amount"](content))
+        updated_at: datetime | None = self._formats.read_time(get["updated_at"](content))
+        return Refund(
+            refund_reference=reference,
+            reference=text(get["reference"](content)),
+            amount=amount,
+            status=self._words.get(word, RefundStatus.UNKNOWN),
+            status_text=word,
+            message=text(get["message"](content)),
+            utr=text(get["utr"](content)),
+            updated_at=updated_at,
+            idempotency_key=key,
+        )
+
+
+def excerpt(body: bytes) -> str:
+    return body[:BODY_EXCERPT].decode("utf-8", "replace")
+
+
+def _object(body: bytes) -> Json | None:
+    try:
+        content = decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _text(value: object) -> str:
+    """Of an error, whatever is there: it must not hide the error."""
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _read(answer: Answer, read: Callable[[Json], T], content: Json) -> T:
+    try:
+        return read(content)
+    except Unreadable as error:
+        raise ProtocolError(
+            f"{_NO_SENSE}: {error}", status=answer.status, body=excerpt(answer.body)
+        ) from None
+
+
+def _readable(read: Callable[[Json], T], content: Json) -> T:
+    try:
+        return read(content)
+    except Unreadable as error:
+        raise ProtocolError(f"{_NO_SENSE}: {error}") from None

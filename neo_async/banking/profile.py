@@ -1,0 +1,550 @@
+"""How a bank words what we mean: paths, field names, status words, dates, amounts, limits.
+
+Kotak shares the request format of its virtual account services with each customer privately, so no
+name of it is in the code. The defaults here are a complete contract of our own making, which the
+embedded bank speaks; what differs at your bank goes into a TOML file:
+
+    [server]
+    base_url = "https://apigwuat.kotak.com:8443"
+    [customer]
+    client_name = "ACME"
+    physical_account = "1234567890"
+    [paths]
+    fetch = "/VirtualAccount/v2/TxnDetails"
+    [request.fetch]
+    client_name = "ClientHeader.ClientName"
+    [response.fetch]
+    transactions = "TxnList[]"
+    "transactions.reference" = "TxnRefNo"
+    "transactions.amount" = "TxnAmt"
+    [format]
+    datetime = "%d-%m-%Y %H:%M:%S"
+    amount = "number"
+    [status_words.mode]
+    N = "NEFT"
+
+The left side is our meaning, the right side the bank's name: a dotted path into the JSON, with `[]`
+where it leads to a list. `accounts.name` is a field within each item of `accounts`. An empty path
+means that the bank has no such field. `neo-async bank profile` prints every key with its default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from neo_async.banking.model import AccountStatus, RefundStatus, Refusal
+from neo_async.errors import UsageError
+
+
+class Call(StrEnum):
+    """What can be asked of the bank."""
+
+    CREATE = "create"
+    MODIFY = "modify"
+    DELETE = "delete"
+    INQUIRY = "inquiry"
+    FETCH = "fetch"
+    ACK = "ack"
+    REFUND = "refund"
+    REFUND_STATUS = "refund_status"
+
+
+class Auth(StrEnum):
+    """What proves who is calling."""
+
+    OAUTH2 = "oauth2"
+    """A bearer token, had for client id and secret (client credentials)."""
+    API_KEY = "apikey"
+    """The client id itself, as a parameter of every address."""
+
+
+class AmountForm(StrEnum):
+    """How the bank writes 1,500 rupees. All of them are read and written without a binary float."""
+
+    STRING = "string"
+    """`"1500.00"`"""
+    NUMBER = "number"
+    """`1500.00`"""
+    PAISE = "paise"
+    """`150000`"""
+
+
+class AckMode(StrEnum):
+    """How the bank learns that a batch has arrived."""
+
+    SEPARATE_CALL = "separate_call"
+    IN_NEXT_FETCH = "in_next_fetch"
+    """The next request for credits says so; see `ack_…` of `request.fetch`."""
+
+
+ISO: Final = "iso"
+"""Of dates and times: `2026-11-19`, `2026-11-19T10:15:02+05:30`."""
+
+_ENVELOPE = {
+    "request_id": "requestId",
+    "client_name": "clientName",
+    "physical_account": "physicalAccount",
+}
+_ACCOUNT = {
+    "number": "virtualAccountNumber",
+    "name": "name",
+    "valid_from": "validFrom",
+    "valid_to": "validTo",
+    "min_amount": "minAmount",
+    "max_amount": "maxAmount",
+    "mobile": "mobile",
+    "email": "email",
+    "description": "description",
+}
+_CREDIT = {
+    "sequence": "sequence",
+    "reference": "transactionReference",
+    "account": "virtualAccountNumber",
+    "physical_account": "physicalAccount",
+    "amount": "amount",
+    "currency": "currency",
+    "mode": "mode",
+    "utr": "utr",
+    "remitter_name": "remitterName",
+    "remitter_account": "remitterAccount",
+    "remitter_ifsc": "remitterIfsc",
+    "narration": "narration",
+    "credited_at": "creditedAt",
+}
+_REFUND = {
+    "status": "status",
+    "refund_reference": "refundReference",
+    "reference": "transactionReference",
+    "amount": "amount",
+    "refund_status": "refundStatus",
+    "utr": "utr",
+    "message": "message",
+    "updated_at": "updatedAt",
+}
+
+
+def _list_of(name: str, path: str, fields: Mapping[str, str]) -> dict[str, str]:
+    return {name: path, **{f"{name}.{meaning}": field for meaning, field in fields.items()}}
+
+
+def _results(**fields: str) -> dict[str, str]:
+    outcome = {
+        "number": "virtualAccountNumber",
+        "status": "status",
+        "code": "code",
+        "message": "message",
+    }
+    return {"status": "status", **_list_of("results", "results[]", outcome | fields)}
+
+
+REQUEST: Final[Mapping[str, Mapping[str, str]]] = {
+    Call.CREATE: _ENVELOPE | _list_of("accounts", "accounts[]", _ACCOUNT),
+    Call.MODIFY: _ENVELOPE | _list_of("accounts", "accounts[]", _ACCOUNT | {"status": "status"}),
+    Call.DELETE: _ENVELOPE | _list_of("accounts", "accounts[]", {"number": _ACCOUNT["number"]}),
+    Call.INQUIRY: {
+        **_ENVELOPE,
+        "client_name": "",
+        **_list_of("accounts", "accounts[]", {"number": _ACCOUNT["number"]}),
+    },
+    Call.FETCH: {
+        **_ENVELOPE,
+        "cursor": "cursor",
+        "ack_batch_id": "",
+        "ack_count": "",
+        "ack_status": "",
+    },
+    Call.ACK: {
+        **_ENVELOPE,
+        "client_name": "",
+        "batch_id": "batchId",
+        "count": "count",
+        "status": "status",
+    },
+    Call.REFUND: {
+        "request_id": "requestId",
+        "client_name": "clientName",
+        "physical_account": "",
+        "reference": "transactionReference",
+        "amount": "amount",
+        "reason": "reason",
+        "account": "",
+        "ifsc": "",
+    },
+    Call.REFUND_STATUS: {
+        "request_id": "requestId",
+        "client_name": "",
+        "physical_account": "",
+        "refund_reference": "refundReference",
+        "original_request_id": "originalRequestId",
+    },
+}
+"""What we mean by a field of each request, and the bank's name of it."""
+
+RESPONSE: Final[Mapping[str, Mapping[str, str]]] = {
+    Call.CREATE: _results(),
+    Call.MODIFY: _results(),
+    Call.DELETE: _results(),
+    Call.INQUIRY: _results(**_ACCOUNT, account_status="accountStatus"),
+    Call.FETCH: {
+        "status": "status",
+        "batch_id": "batchId",
+        "delivery_count": "deliveryCount",
+        "count": "count",
+        **_list_of("transactions", "transactions[]", _CREDIT),
+    },
+    Call.ACK: {"status": "status"},
+    Call.REFUND: _REFUND,
+    Call.REFUND_STATUS: _REFUND,
+}
+"""The same of each answer. `status` is what `error.success_values` is about; without it, the HTTP
+status alone tells a success."""
+
+_INDISPENSABLE: Final[Mapping[str, tuple[str, ...]]] = {
+    f"request.{Call.CREATE}": ("accounts", "accounts.number"),
+    f"request.{Call.MODIFY}": ("accounts", "accounts.number"),
+    f"request.{Call.DELETE}": ("accounts", "accounts.number"),
+    f"request.{Call.INQUIRY}": ("accounts", "accounts.number"),
+    f"request.{Call.REFUND}": ("reference",),
+    f"response.{Call.CREATE}": ("results", "results.number", "results.status"),
+    f"response.{Call.MODIFY}": ("results", "results.number", "results.status"),
+    f"response.{Call.DELETE}": ("results", "results.number", "results.status"),
+    f"response.{Call.INQUIRY}": ("results", "results.number", "results.account_status"),
+    f"response.{Call.FETCH}": ("transactions", "transactions.reference", "transactions.amount"),
+    f"response.{Call.REFUND}": ("refund_reference", "refund_status"),
+    f"response.{Call.REFUND_STATUS}": ("refund_reference", "refund_status"),
+}
+"""Meanings that nothing works without."""
+
+_LISTS: Final = ("accounts", "results", "transactions")
+
+CODES: Final[Mapping[str, Refusal]] = {
+    "VA0400": Refusal.INPUT,
+    "VA0401": Refusal.AUTH,
+    "VA0403": Refusal.FORBIDDEN,
+    "VA0404": Refusal.INPUT,
+    "VA0409": Refusal.KEY_REUSED,
+    "VA0429": Refusal.THROTTLE,
+    "VA0500": Refusal.TEMPORARY,
+    "VA0503": Refusal.TEMPORARY,
+    "VA1001": Refusal.INPUT,
+    "VA1002": Refusal.DUPLICATE,
+    "VA1003": Refusal.UNKNOWN_ACCOUNT,
+    "VA1004": Refusal.DELETED,
+    "VA1005": Refusal.INPUT,
+    "VA1006": Refusal.INPUT,
+    "VA2002": Refusal.UNKNOWN_BATCH,
+    "VA2003": Refusal.INPUT,
+    "VA2004": Refusal.INPUT,
+    "VA3001": Refusal.UNKNOWN_TRANSACTION,
+    "VA3002": Refusal.OVER_REFUND,
+    "VA3003": Refusal.OVER_REFUND,
+}
+"""What the bank's codes mean. Those of a profile come on top."""
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Server(_Section, frozen=True, kw_only=True):
+    """Where the bank is, and how one proves who one is."""
+
+    base_url: str = "https://apigw.kotak.com:8443"
+    token_path: str = "/auth/oauth/v2/token"  # noqa: S105 - an address
+    auth: Auth = Auth.OAUTH2
+    apikey_param: str = "apikey"
+    request_id_header: str = "X-Request-Id"
+    extra_headers: dict[str, str] = {}
+    timeout: float = 30.0
+    """Seconds for one answer, and to wait out a 429."""
+    connect_timeout: float = 5.0
+    ca_file: str = ""
+    """PEM file of the authority to trust instead of the system's."""
+
+    def __repr__(self) -> str:
+        # Headers may hold what proves who is calling.
+        return f"Server(base_url={self.base_url!r}, auth={self.auth.value!r}, ...)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("base_url", self.base_url), ("auth", self.auth.value)]
+
+
+class Customer(_Section, frozen=True, kw_only=True):
+    """Who you are to the bank, where the arguments of `VirtualAccounts` do not say."""
+
+    client_name: str = ""
+    physical_account: str = ""
+
+
+class Plan(_Section, frozen=True, kw_only=True):
+    """How fast requests may start."""
+
+    requests_per_second: int = 5
+    requests_per_day: int = 10_000
+    """By the calendar of India; 0 for no limit."""
+
+
+class Paths(_Section, frozen=True, kw_only=True):
+    """Of each call behind the base URL; empty where the bank does not offer it. A method may stand
+    before the path (`GET /va/refunds`); without one it is POST. GET sends fields as a query."""
+
+    create: str = "/va/v1/accounts/create"
+    modify: str = "/va/v1/accounts/modify"
+    delete: str = "/va/v1/accounts/delete"
+    inquiry: str = "/va/v1/accounts/inquiry"
+    fetch: str = "/va/v1/transactions/fetch"
+    ack: str = "/va/v1/transactions/ack"
+    refund: str = "/va/v1/refunds/create"
+    refund_status: str = "/va/v1/refunds/status"
+
+
+class ErrorWords(_Section, frozen=True, kw_only=True):
+    """How the bank says no: paths into the answer, and the words of its `status`."""
+
+    code: str = "errorCode"
+    message: str = "message"
+    field: str = "field"
+    success_values: tuple[str, ...] = ("SUCCESS",)
+    partial_values: tuple[str, ...] = ("PARTIAL",)
+
+
+class StatusWords(_Section, frozen=True, kw_only=True):
+    """The bank's words and ours. Our own need not be listed."""
+
+    account: dict[str, str] = {}
+    """ACTIVE, BLOCKED, DELETED."""
+    refund: dict[str, str] = {}
+    """INITIATED, PROCESSING, SUCCESS, FAILED, REJECTED."""
+    mode: dict[str, str] = {}
+    """NEFT, RTGS, IMPS, UPI, IFT; words that are not listed are kept."""
+
+
+class Format(_Section, frozen=True, kw_only=True):
+    """How dates and amounts are written, and how much goes into one request."""
+
+    date: str = ISO
+    """`iso`, or a form of strptime: `%d-%m-%Y`."""
+    datetime: str = ISO
+    timezone: str = "+05:30"
+    """Of times that name none."""
+    amount: AmountForm = AmountForm.STRING
+    batch_size: int = 100
+    """Credits in a full batch."""
+    max_items: int = 100
+    """Accounts in one request."""
+
+
+class Rules(_Section, frozen=True, kw_only=True):
+    """What the bank takes: regular expressions, and lengths in characters."""
+
+    virtual_account: str = "[A-Z0-9]{6,20}"
+    physical_account: str = "[0-9]{8,18}"
+    mobile: str = r"\+91[0-9]{10}"
+    client_name_length: int = 40
+    name_length: int = 80
+    email_length: int = 80
+    description_length: int = 100
+    reference_length: int = 64
+    reason_length: int = 100
+
+
+class Ack(_Section, frozen=True, kw_only=True):
+    """How a batch is acknowledged."""
+
+    mode: AckMode = AckMode.SEPARATE_CALL
+    value: str = "RECEIVED"
+    """What `status` of the acknowledgement says."""
+
+
+class Idempotency(_Section, frozen=True, kw_only=True):
+    """Whether the bank answers a request that it has seen before with its first answer. The key is
+    the request id."""
+
+    offered: bool = True
+    header: str = "Idempotency-Key"
+    """Empty where the request id in the body is enough."""
+
+
+class BankingProfile(_Section, frozen=True, kw_only=True):
+    """One bank's format. Raises UsageError that names the key when it cannot be right.
+
+    `BankingProfile()` is our own contract; `BankingProfile.load("bank.toml")` reads a file.
+    `request`, `response` and `constants` map a call to `{meaning: path}`, and what is not given
+    keeps its default; `constants` gives paths of a request that always hold the same value.
+    """
+
+    server: Server = Server()
+    customer: Customer = Customer()
+    plan: Plan = Plan()
+    paths: Paths = Paths()
+    request: Mapping[str, Mapping[str, str]] = {}
+    constants: Mapping[str, Mapping[str, Any]] = {}
+    response: Mapping[str, Mapping[str, str]] = {}
+    error: ErrorWords = ErrorWords()
+    codes: Mapping[str, Refusal] = {}
+    status_words: StatusWords = StatusWords()
+    format: Format = Format()
+    rules: Rules = Rules()
+    ack: Ack = Ack()
+    idempotency: Idempotency = Idempotency()
+
+    def __post_init__(self) -> None:
+        complete = msgspec.structs.force_setattr
+        complete(self, "request", _completed("request", self.request, REQUEST))
+        complete(self, "response", _completed("response", self.response, RESPONSE))
+        complete(self, "codes", {**CODES, **self.codes})
+        _check_calls("constants", self.constants)
+        _check(self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> BankingProfile:
+        """Read a TOML file. Raises UsageError that names file and key, and OSError."""
+        try:
+            with Path(path).open("rb") as file:
+                return cls.of(tomllib.load(file))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"profile {path}: {error}") from error
+        except UsageError as error:
+            raise UsageError(f"profile {path}: {error}") from error
+
+    @classmethod
+    def of(cls, sections: Mapping[str, Any]) -> BankingProfile:
+        """From the content of such a file. Raises UsageError that names the key."""
+        for name in ("request", "response"):
+            _check_tables(name, sections.get(name, {}))
+        try:
+            return msgspec.convert(sections, cls)
+        except msgspec.ValidationError as error:
+            problem, _, place = str(error).partition(" - at ")
+            where = place.strip("`").removeprefix("$.") or "the profile"
+            raise UsageError(f"{where}: {problem}") from error
+
+    @property
+    def timezone(self) -> tzinfo:
+        zone = datetime.strptime(self.format.timezone, "%z").tzinfo
+        assert zone is not None
+        return zone
+
+    def path(self, call: Call) -> str:
+        """Method and path of a call; empty where the bank does not offer it."""
+        path: str = getattr(self.paths, call)
+        return path if " " in path or not path else f"POST {path}"
+
+    def __repr__(self) -> str:
+        return f"<BankingProfile of {self.server.base_url}>"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("base_url", self.server.base_url)]
+
+
+def _completed(
+    section: str,
+    given: Mapping[str, Mapping[str, str]],
+    defaults: Mapping[str, Mapping[str, str]],
+) -> dict[str, dict[str, str]]:
+    _check_calls(section, given)
+    for call, names in given.items():
+        for meaning, path in names.items():
+            if meaning not in defaults[call]:
+                known = ", ".join(defaults[call])
+                raise UsageError(f"{section}.{call}.{meaning}: unknown key; known are {known}")
+            _check_path(f"{section}.{call}.{meaning}", meaning, path)
+    complete = {str(call): {**names, **given.get(call, {})} for call, names in defaults.items()}
+    for call, names in complete.items():
+        for meaning in _INDISPENSABLE.get(f"{section}.{call}", ()):
+            if not names[meaning]:
+                raise UsageError(f"{section}.{call}.{meaning}: must not be empty")
+    return complete
+
+
+def _check_calls(section: str, given: Mapping[str, object]) -> None:
+    for call in given:
+        if call not in REQUEST:
+            raise UsageError(f"{section}.{call}: unknown key; known are {', '.join(REQUEST)}")
+
+
+def _check_tables(section: str, calls: object) -> None:
+    """By name, which msgspec does not tell of keys in a mapping."""
+    if not isinstance(calls, Mapping):
+        raise UsageError(f"{section}: must be a table of calls")
+    for call, names in calls.items():
+        if not isinstance(names, Mapping):
+            raise UsageError(f"{section}.{call}: must be a table of names")
+        for meaning, path in names.items():
+            if not isinstance(path, str):
+                raise UsageError(
+                    f"{section}.{call}.{meaning}: must be a path as text; the fields of a list "
+                    f'are keys such as "{meaning}.…", in quotes'
+                )
+
+
+_STEP = r"[^.\[\]\s]+"
+_PATH = re.compile(rf"{_STEP}(\.{_STEP})*")
+
+
+def _check_path(key: str, meaning: str, path: str) -> None:
+    if not path:
+        return
+    is_list = meaning in _LISTS
+    if is_list != path.endswith("[]"):
+        rule = "must end with [], for it is a list" if is_list else "is no list, so without []"
+        raise UsageError(f"{key}={path!r}: {rule}")
+    if not _PATH.fullmatch(path.removesuffix("[]")):
+        raise UsageError(f"{key}={path!r}: must be names with dots between them")
+
+
+def _check(profile: BankingProfile) -> None:
+    server, form = profile.server, profile.format
+    if not re.match(r"https?://[^/\s]+", server.base_url):
+        raise UsageError(f"server.base_url={server.base_url!r}: must be http(s)://host")
+    for section, names in (
+        ("server", ("timeout", "connect_timeout")),
+        ("plan", ("requests_per_second",)),
+        ("format", ("batch_size", "max_items")),
+    ):
+        for name in names:
+            value = getattr(getattr(profile, section), name)
+            if not value > 0:
+                raise UsageError(f"{section}.{name}={value!r}: must be above 0")
+    if profile.plan.requests_per_day < 0:
+        raise UsageError(
+            f"plan.requests_per_day={profile.plan.requests_per_day}: must be 0 (no limit) or more"
+        )
+    for call in Call:
+        path = profile.path(call)
+        if path and not re.fullmatch(r"(GET|POST|PUT|PATCH|DELETE) /\S*", path):
+            given = getattr(profile.paths, call)
+            raise UsageError(f"paths.{call}={given!r}: must be /path or METHOD /path")
+    try:
+        _ = profile.timezone
+    except ValueError:
+        raise UsageError(f"format.timezone={form.timezone!r}: must be like +05:30") from None
+    for name in ("virtual_account", "physical_account", "mobile"):
+        pattern = getattr(profile.rules, name)
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"rules.{name}={pattern!r}: {error}") from None
+    _check_words("account", profile.status_words.account, AccountStatus)
+    _check_words("refund", profile.status_words.refund, RefundStatus)
+    if (
+        profile.ack.mode is AckMode.IN_NEXT_FETCH
+        and not profile.request[Call.FETCH]["ack_batch_id"]
+    ):
+        raise UsageError("request.fetch.ack_batch_id: must be given when ack.mode is in_next_fetch")
+
+
+def _check_words(kind: str, words: Mapping[str, str], ours: type[StrEnum]) -> None:
+    for word, meaning in words.items():
+        if meaning not in set(ours):
+            known = ", ".join(ours)
+            raise UsageError(f"status_words.{kind}.{word}={meaning!r}: must be one of {known}")

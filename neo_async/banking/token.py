@@ -1,0 +1,201 @@
+"""What proves who is calling: an OAuth 2 token for client id and secret, or the id as API key."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from neo_async.banking.answers import excerpt
+from neo_async.banking.profile import Server
+from neo_async.errors import (
+    LoginFailed,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    UsageError,
+)
+from neo_async.model.answer import Answer
+from neo_async.transport.http import HttpClient
+from neo_async.transport.limiter import Kind, Limiter
+from neo_async.wire.answers import retry_after
+from neo_async.wire.forms import FORM_CONTENT_TYPE
+
+log = logging.getLogger(__name__)
+
+_EARLY = 60.0
+"""Seconds before its end in which a token is renewed; at most half of its life."""
+
+_FALLBACK_LIFE = 300.0
+"""Seconds for which a token is taken as good when the bank does not say."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Client id and secret of the portal's application. Never printed."""
+
+    client_id: str
+    client_secret: str
+
+    def __post_init__(self) -> None:
+        for name in ("client_id", "client_secret"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value or not value.isprintable():
+                raise UsageError(f"{name} is empty or no text: copy it from the Auth tab")
+
+    def __repr__(self) -> str:
+        return "Identity(...)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return []
+
+
+class _TokenAnswer(msgspec.Struct):
+    access_token: str
+    expires_in: float | None = None
+
+
+class TokenKeeper:
+    """Keeps a token until shortly before its end, and renews it once for all who wait."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        server: Server,
+        *,
+        http: HttpClient,
+        limiter: Limiter,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._identity = identity
+        self._server = server
+        self._http = http
+        self._limiter = limiter
+        self._clock = clock
+        self._token = ""
+        self._good_until = 0.0
+        self._renewal: asyncio.Task[None] | None = None
+        self.renewals = 0
+        """Tokens had so far."""
+
+    async def token(self) -> str:
+        """Raises LoginFailed when the bank does not take id and secret, and what else can happen
+        to a request."""
+        if not self._token or self._clock() >= self._good_until:
+            await self._renewed()
+        return self._token
+
+    def refused(self, token: str) -> None:
+        """The bank does not take it any more."""
+        if token == self._token:  # else somebody has renewed it meanwhile
+            self._token = ""
+
+    async def close(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.gather(self._renewal, return_exceptions=True)
+        self._token = ""
+
+    def __repr__(self) -> str:
+        left = self._good_until - self._clock()
+        state = f"good for {left:.0f} s" if self._token and left > 0 else "no token"
+        return f"<TokenKeeper {state}, {self.renewals} renewals>"
+
+    async def _renewed(self) -> None:
+        if self._renewal is None:
+            self._renewal = asyncio.create_task(self._renew(), name="bank token")
+            self._renewal.add_done_callback(self._renewal_done)
+        # One waiter giving up must not take the renewal from the others.
+        await asyncio.shield(self._renewal)
+
+    def _renewal_done(self, renewal: asyncio.Task[None]) -> None:
+        self._renewal = None
+        if not renewal.cancelled():
+            renewal.exception()  # every waiter has it; nobody waiting is no reason to complain
+
+    async def _renew(self) -> None:
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self._identity.client_id,
+            "client_secret": self._identity.client_secret,
+        }
+        await self._limiter.acquire(Kind.CANCEL)  # everybody else waits for it
+        answer = await self._http.request(
+            "POST",
+            self._server.base_url.rstrip("/") + self._server.token_path,
+            headers={
+                **self._server.extra_headers,
+                "Content-Type": FORM_CONTENT_TYPE,
+                "Accept": "application/json",
+            },
+            body=urlencode(form).encode(),
+            timeout=self._server.timeout,
+        )
+        token = _read(answer)
+        life = _FALLBACK_LIFE if token.expires_in is None else token.expires_in
+        self._token = token.access_token
+        self._good_until = self._clock() + life - min(_EARLY, life / 2)
+        self.renewals += 1
+        log.info("the bank gave a token for %.0f s", life)
+
+
+class Pass:
+    """Puts onto each request what proves who is calling."""
+
+    def __init__(self, identity: Identity, server: Server, keeper: TokenKeeper | None) -> None:
+        """Without a keeper, the client id goes along as API key."""
+        self._keeper = keeper
+        self._params = None if keeper else {server.apikey_param: identity.client_id}
+
+    @property
+    def params(self) -> Mapping[str, str] | None:
+        return self._params
+
+    @property
+    def renewals(self) -> int:
+        return self._keeper.renewals if self._keeper else 0
+
+    async def token(self) -> str:
+        """Empty when none is needed."""
+        return await self._keeper.token() if self._keeper else ""
+
+    def refused(self, token: str) -> bool:
+        """Whether another try has a chance, now that the bank has refused this one."""
+        if self._keeper is None:
+            return False
+        self._keeper.refused(token)
+        return True
+
+
+def _read(answer: Answer) -> _TokenAnswer:
+    """Nothing of a success may get into a message: it is the token."""
+    if answer.status == 429:
+        raise RateLimited("too many requests for a token", retry_after=retry_after(answer.headers))
+    if answer.status >= 500:
+        raise ServerError("the bank gave no token", status=answer.status, body=excerpt(answer.body))
+    if answer.status >= 300:
+        raise LoginFailed(_refusal(answer.body), status=answer.status)
+    try:
+        token = msgspec.json.decode(answer.body, type=_TokenAnswer, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ProtocolError("the answer to the request for a token holds none") from None
+    if not token.access_token:
+        raise ProtocolError("the answer to the request for a token holds an empty one")
+    return token
+
+
+def _refusal(body: bytes) -> str:
+    """The words of RFC 6749 5.2."""
+    words: Any = None
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        content = None
+    if isinstance(content, dict):
+        words = content.get("error_description") or content.get("error")
+    reason = words if isinstance(words, str) else "no reason given"
+    return f"the bank gave no token ({reason}): check client id, client secret and token address"
