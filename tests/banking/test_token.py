@@ -1,0 +1,128 @@
+"""One token for all, renewed in time and once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from aiohttp import web
+
+from neo_async.banking import VirtualAccount, VirtualAccounts
+from neo_async.errors import LoginFailed, NotSent, SessionEnded, UsageError
+from tests.banking.small_bank import CLIENT_ID, CLIENT_SECRET, SmallBank, client_of, serving
+from tests.virtual_time import in_virtual_time
+
+ACCOUNT = "ACME00000001"
+
+
+@in_virtual_time
+async def test_a_token_serves_until_shortly_before_its_end():
+    bank = SmallBank()
+    async with serving(bank), client_of(bank) as client:
+        await client.accounts(ACCOUNT)
+        await asyncio.sleep(3530)
+        await client.accounts(ACCOUNT)
+        assert bank.tokens == 1
+        await asyncio.sleep(15)
+        await client.accounts(ACCOUNT)
+        assert bank.tokens == 2
+
+
+@in_virtual_time
+async def test_one_renewal_serves_all_who_wait():
+    bank = SmallBank()
+    async with serving(bank), client_of(bank) as client:
+        await asyncio.gather(*(client.accounts(ACCOUNT) for _ in range(20)))
+        assert bank.tokens == 1
+        bank._good.clear()
+        await asyncio.gather(*(client.accounts(ACCOUNT) for _ in range(20)))
+        assert bank.tokens == 2
+
+
+@in_virtual_time
+async def test_one_who_gives_up_does_not_take_the_token_from_the_others():
+    bank = SmallBank()
+    async with serving(bank), client_of(bank) as client:
+        first = asyncio.create_task(client.accounts(ACCOUNT))
+        second = asyncio.create_task(client.accounts(ACCOUNT))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await second == []
+        assert bank.tokens == 1
+
+
+@in_virtual_time
+async def test_a_refused_token_is_renewed_once():
+    bank = SmallBank(["401"])
+    async with serving(bank), client_of(bank) as client:
+        await client.accounts(ACCOUNT)
+        assert bank.tokens == 2
+        bank.faults = iter(["401", "401"])
+        with pytest.raises(SessionEnded, match="token expired"):
+            await client.accounts(ACCOUNT)
+
+
+@in_virtual_time
+async def test_a_token_without_a_life_is_not_kept_for_long():
+    bank = SmallBank()
+    for _ in range(2):
+        bank.token_answers.append(web.json_response({"access_token": "token-x"}))
+    bank._good.add("token-x")
+    async with serving(bank), client_of(bank) as client:
+        await client.accounts(ACCOUNT)
+        await asyncio.sleep(200)
+        await client.accounts(ACCOUNT)
+        assert len(bank.token_answers) == 1
+        await asyncio.sleep(100)
+        await client.accounts(ACCOUNT)
+        assert not bank.token_answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda: web.Response(status=503, text="<h1>down</h1>"), "the bank gave no token"),
+        (lambda: web.Response(text="<h1>hello</h1>"), "holds none"),
+        (lambda: web.json_response({"access_token": ""}), "holds an empty one"),
+    ],
+)
+async def test_what_happens_to_the_token_has_not_happened_to_the_call(answer, message):
+    bank = SmallBank()
+    async with serving(bank), client_of(bank) as client:
+        bank.token_answers.append(answer())
+        with pytest.raises(NotSent, match=message):
+            await client.refund("ACME", "REF00000001")
+    assert bank.requests == []
+
+
+async def test_a_refusal_of_the_gateway_is_quoted():
+    bank = SmallBank()
+    bank.token_answers.append(web.json_response({"error": "invalid_client"}, status=400))
+    bank.token_answers.append(web.Response(text="no", status=403))
+    async with serving(bank), client_of(bank) as client:
+        with pytest.raises(LoginFailed, match=r"\(invalid_client\): check client id"):
+            await client.accounts(ACCOUNT)
+        with pytest.raises(LoginFailed, match="no reason given"):
+            await client.accounts(ACCOUNT)
+
+
+@in_virtual_time
+async def test_no_secret_in_anything_that_can_be_printed(caplog):
+    caplog.set_level(logging.DEBUG, "neo_async")
+    bank = SmallBank(["401", "html", "before"])
+    async with serving(bank), client_of(bank) as client:
+        await client.create(VirtualAccount(ACCOUNT, "Asha"))
+        shown = [repr(part) for part in (client, client.profile, client.limiter)]
+        shown += [repr(client._keeper), repr(client._keeper._identity), caplog.text]
+    for text in shown:
+        assert CLIENT_SECRET not in text
+        assert CLIENT_ID not in text
+        assert "token-" not in text
+
+
+async def test_an_empty_id_or_secret_is_named():
+    with pytest.raises(UsageError, match="client_id is empty"):
+        VirtualAccounts("", "x")
+    with pytest.raises(UsageError, match="client_secret is empty"):
+        VirtualAccounts("x", "")
