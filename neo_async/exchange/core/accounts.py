@@ -35,28 +35,37 @@ _CASH_PERCENT: Final = {
     Product.CNC: 100,
 }
 _DERIVATIVE_PERCENT: Final = 15
+_BUY: Final = Side.BUY
 
 ExposureKey: TypeAlias = tuple[Segment, str, Product]
 
 
 class Exposure:
-    """A position and the working orders beside it, in one instrument and product."""
+    """A position and the working orders beside it, in one instrument and product.
+
+    What it locks of the account's money consists of what the position takes and of what the orders
+    on either side would add to it.
+    """
 
     __slots__ = (
+        "_account",
+        "_buying_margin",
+        "_net",
+        "_open_margin",
         "_percent",
+        "_selling_margin",
         "_strike",
         "buying_quantity",
         "buying_value",
-        "delivery_credit",
         "is_delivery",
-        "margin_used",
         "position",
         "realised",
         "selling_quantity",
         "selling_value",
     )
 
-    def __init__(self, listing: Listing, product: Product) -> None:
+    def __init__(self, account: Account, listing: Listing, product: Product) -> None:
+        self._account = account
         self.position = Position(listing=listing, product=product)
         self.is_delivery = product is Product.CNC
         is_cash = listing.segment.is_cash
@@ -68,62 +77,106 @@ class Exposure:
         self.buying_value = 0
         self.selling_quantity = 0
         self.selling_value = 0
-        self.margin_used = 0
-        self.delivery_credit = 0
+        self._net = 0
+        """Units bought over those sold, for delivery always 0: nothing is closed there."""
+        self._open_margin = 0
+        """For delivery what was paid; below 0 if more was sold."""
         self.realised = 0
+        self._buying_margin = 0
+        self._selling_margin = 0
 
-    def add_working(self, side: Side, quantity: int, price: int) -> None:
-        """Block for an order, or release with a negative quantity."""
-        if side is Side.BUY:
+    @property
+    def margin_used(self) -> int:
+        return max(0, self._open_margin) + self._buying_margin + self._selling_margin
+
+    @property
+    def delivery_credit(self) -> int:
+        return max(0, -self._open_margin)
+
+    def block(self, side: Side, quantity: int, price: int) -> int:
+        """Block for a working order, or release with a negative quantity.
+
+        Returns by how much that lowers what is available.
+        """
+        if side is _BUY:
             self.buying_quantity += quantity
             self.buying_value += quantity * price
+            before = self._buying_margin
+            self._buying_margin = margin = self._margin_to_buy()
         else:
             self.selling_quantity += quantity
             self.selling_value += quantity * price
+            before = self._selling_margin
+            self._selling_margin = margin = self._margin_to_sell()
+        grown = margin - before
+        self._account.locked += grown
+        return grown
 
-    def add_fill(self, side: Side, quantity: int, price: int) -> None:
+    def fill(self, side: Side, quantity: int, price: int, blocked_price: int) -> None:
+        """Book a trade of a working order, which no longer blocks for that much."""
         position = self.position
-        if side is Side.BUY:
+        if side is _BUY:
+            self.buying_quantity -= quantity
+            self.buying_value -= quantity * blocked_price
             position.buy_quantity += quantity
             position.buy_value += quantity * price
         else:
+            self.selling_quantity -= quantity
+            self.selling_value -= quantity * blocked_price
             position.sell_quantity += quantity
             position.sell_value += quantity * price
+        self.reckon()
 
     def reckon(self) -> None:
-        """Bring the three amounts up to date with quantities and values."""
+        """Bring what is locked up to date with the position."""
         position = self.position
+        before = self._open_margin - self.realised + self._buying_margin + self._selling_margin
         bought = position.carried_buy_quantity + position.buy_quantity
         sold = position.carried_sell_quantity + position.sell_quantity
         bought_value = position.carried_buy_value + position.buy_value
         sold_value = position.carried_sell_value + position.sell_value
         if self.is_delivery:
-            paid = bought_value - sold_value
-            self.margin_used = (paid if paid > 0 else 0) + self.buying_value
-            self.delivery_credit = -paid if paid < 0 else 0
-            return
-        # What is open, and what working orders would open beyond what they close.
-        net = bought - sold
-        buying, selling = self.buying_quantity, self.selling_quantity
-        margin = 0
-        if net > 0:
-            closed_value = bought_value * sold // bought
-            self.realised = sold_value - closed_value
-            margin = self._margin_bought(bought_value - closed_value)
-            selling -= net
-        elif net < 0:
-            closed_value = sold_value * bought // sold
-            self.realised = closed_value - bought_value
-            margin = self._margin_sold(-net, sold_value - closed_value)
-            buying += net
+            self._open_margin = bought_value - sold_value
         else:
-            self.realised = sold_value - bought_value
-        if buying > 0:
-            margin += self._margin_bought(-(-self.buying_value * buying // self.buying_quantity))
-        if selling > 0:
-            value = -(-self.selling_value * selling // self.selling_quantity)
-            margin += self._margin_sold(selling, value)
-        self.margin_used = margin
+            self._net = net = bought - sold
+            if net > 0:
+                closed_value = bought_value * sold // bought
+                self.realised = sold_value - closed_value
+                self._open_margin = self._margin_bought(bought_value - closed_value)
+            elif net < 0:
+                closed_value = sold_value * bought // sold
+                self.realised = closed_value - bought_value
+                self._open_margin = self._margin_sold(-net, sold_value - closed_value)
+            else:
+                self.realised = sold_value - bought_value
+                self._open_margin = 0
+        self._buying_margin = buying = self._margin_to_buy() if self.buying_quantity else 0
+        self._selling_margin = selling = self._margin_to_sell() if self.selling_quantity else 0
+        self._account.locked += self._open_margin - self.realised + buying + selling - before
+
+    def _margin_to_buy(self) -> int:
+        """For what the working orders would buy beyond what that closes."""
+        value, net = self.buying_value, self._net
+        if self.is_delivery:
+            return value
+        if net < 0:
+            beyond = self.buying_quantity + net
+            if beyond <= 0:
+                return 0
+            value = -(-value * beyond // self.buying_quantity)
+        return self._margin_bought(value)
+
+    def _margin_to_sell(self) -> int:
+        quantity, value, net = self.selling_quantity, self.selling_value, self._net
+        if self.is_delivery:
+            return 0
+        if net > 0:
+            beyond = quantity - net
+            if beyond <= 0:
+                return 0
+            value = -(-value * beyond // quantity)
+            quantity = beyond
+        return self._margin_sold(quantity, value)
 
     def _margin_bought(self, value: int) -> int:
         """What it takes to open a position of that value. Rounded up, as below: a margin is never
@@ -146,33 +199,33 @@ class Account:
             (holding.listing.segment, holding.listing.token): holding for holding in holdings
         }
         self._exposures: dict[ExposureKey, Exposure] = {}
-        self._margin_used = 0
-        self._delivery_credit = 0
-        self._realised = 0
+        self.locked = 0
+        """Sum over the exposures, less what they have gained. Kept by them."""
 
     def funds(self) -> Funds:
+        exposures = self._exposures.values()
         return Funds(
             cash=self.cash,
-            margin_used=self._margin_used,
-            delivery_credit=self._delivery_credit,
-            realised=self._realised,
+            margin_used=sum(exposure.margin_used for exposure in exposures),
+            delivery_credit=sum(exposure.delivery_credit for exposure in exposures),
+            realised=sum(exposure.realised for exposure in exposures),
         )
 
     @property
     def available(self) -> int:
-        return self.cash + self._delivery_credit + self._realised - self._margin_used
+        return self.cash - self.locked
 
     def exposure(self, listing: Listing, product: Product) -> Exposure:
         key = (listing.segment, listing.token, product)
         exposure = self._exposures.get(key)
         if exposure is None:
-            exposure = self._exposures[key] = Exposure(listing, product)
+            exposure = self._exposures[key] = Exposure(self, listing, product)
         return exposure
 
     def _exposure_as_it_is(self, listing: Listing, product: Product) -> Exposure:
         """Without opening one: a question leaves no trace."""
         key = (listing.segment, listing.token, product)
-        return self._exposures.get(key) or Exposure(listing, product)
+        return self._exposures.get(key) or Exposure(self, listing, product)
 
     def exposures(self) -> list[Exposure]:
         return list(self._exposures.values())
@@ -206,10 +259,9 @@ class Account:
         }
         self.orders = {}
         self.fills = []
-        self._margin_used = self._delivery_credit = self._realised = 0
+        self.locked = 0
         for exposure in self._exposures.values():
-            exposure.margin_used = exposure.delivery_credit = exposure.realised = 0
-            self._reckon(exposure)
+            exposure.reckon()
 
     def _deliver(self, listing: Listing, position: Position) -> None:
         """Merge a day's delivery business: bought stock counts at its average price."""
@@ -266,28 +318,14 @@ class Account:
             own += holding.sellable_quantity if holding else 0
         return own - exposure.selling_quantity
 
-    def block(self, exposure: Exposure, side: Side, quantity: int, price: int) -> None:
-        """Block for a working order, or release with a negative quantity."""
-        exposure.add_working(side, quantity, price)
-        self._reckon(exposure)
-
     def cost(
         self, listing: Listing, product: Product, side: Side, quantity: int, price: int
     ) -> int:
         """By how much a working order of this size would lower what is available."""
         exposure = self._exposure_as_it_is(listing, product)
-        before = self.available
-        self.block(exposure, side, quantity, price)
-        after = self.available
-        self.block(exposure, side, -quantity, price)
-        return before - after
-
-    def fill(self, exposure: Exposure, fill: Fill, blocked_price: int) -> None:
-        exposure.add_working(fill.side, -fill.quantity, blocked_price)
-        exposure.add_fill(fill.side, fill.quantity, fill.price)
-        exposure.position.updated_ns = fill.time_ns
-        self._reckon(exposure)
-        self.fills.append(fill)
+        cost = exposure.block(side, quantity, price)
+        exposure.block(side, -quantity, price)
+        return cost
 
     def snapshot(self) -> AccountState:
         return AccountState(
@@ -308,14 +346,5 @@ class Account:
         for position in state.positions:
             exposure = account.exposure(position.listing, position.product)
             exposure.position = position
-            account._reckon(exposure)
+            exposure.reckon()
         return account
-
-    def _reckon(self, exposure: Exposure) -> None:
-        self._margin_used -= exposure.margin_used
-        self._delivery_credit -= exposure.delivery_credit
-        self._realised -= exposure.realised
-        exposure.reckon()
-        self._margin_used += exposure.margin_used
-        self._delivery_credit += exposure.delivery_credit
-        self._realised += exposure.realised

@@ -6,89 +6,130 @@ may trade is taken by `execute` before its remainder is added, so the book is ne
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import OrderedDict
+from bisect import bisect_left
 
-from neo_async.exchange.core.types import OrderRecord
+import msgspec
+
 from neo_async.model.enums import Side
 
-
-class Resting:
-    """What is left of an order in the book. `record` is None for a market maker's quote."""
-
-    __slots__ = ("disclosed", "price", "quantity", "record", "side", "visible")
-
-    def __init__(
-        self,
-        side: Side,
-        price: int,
-        quantity: int,
-        *,
-        disclosed: int = 0,
-        record: OrderRecord | None = None,
-    ) -> None:
-        self.side = side
-        self.price = price
-        self.quantity = quantity
-        self.disclosed = disclosed or quantity
-        self.visible = min(self.disclosed, quantity)
-        self.record = record
+_BUY = Side.BUY
 
 
-class PriceLevel:
-    """Orders at one price, first come first."""
+class Resting(msgspec.Struct, eq=False):
+    """What stands in the book: a market maker's quote, or an order at work (see desk.py)."""
 
-    __slots__ = ("price", "queue", "visible")
+    side: Side
+    price: int
+    quantity: int
+    """What is left of it, hidden parts included."""
+    disclosed: int
+    """The most of it that shows at a time."""
+    visible: int
+    """At present."""
+    earlier: Resting | None
+    """Its neighbours at the same price, kept by the book."""
+    later: Resting | None
 
-    def __init__(self, price: int) -> None:
-        self.price = price
-        # Ordered for time priority, hashed so that a cancel deep in the queue costs O(1).
-        self.queue: OrderedDict[Resting, None] = OrderedDict()
-        self.visible = 0
+
+def quote(side: Side, price: int, quantity: int, disclosed: int = 0) -> Resting:
+    """An entry that shows that much of itself at a time; 0: all."""
+    disclosed = disclosed or quantity
+    return Resting(side, price, quantity, disclosed, min(disclosed, quantity), None, None)
+
+
+class PriceLevel(msgspec.Struct, eq=False):
+    """Orders at one price, first come first: a chain, so that a cancel deep in it costs O(1)."""
+
+    price: int
+    visible: int = 0
+    orders: int = 0
+    first: Resting | None = None
+    last: Resting | None = None
+
+    def append(self, entry: Resting) -> None:
+        last = self.last
+        if last is None:
+            self.first = entry
+        else:
+            last.later = entry
+            entry.earlier = last
+        self.last = entry
+        self.orders += 1
+
+    def unlink(self, entry: Resting) -> None:
+        earlier, later = entry.earlier, entry.later
+        if earlier is None:
+            self.first = later
+        else:
+            earlier.later = later
+            entry.earlier = None
+        if later is None:
+            self.last = earlier
+        else:
+            later.earlier = earlier
+            entry.later = None
+        self.orders -= 1
 
 
 class BookSide:
     """All bids, or all asks."""
 
+    __slots__ = ("_ladder", "_levels", "_ranks", "_sign")
+
     def __init__(self, side: Side) -> None:
-        self._sign = 1 if side is Side.BUY else -1
+        self._sign = 1 if side is _BUY else -1
         # Prices times the sign, ascending: the best price is last, where lists are cheap to change.
         self._ranks: list[int] = []
+        self._ladder: list[PriceLevel] = []
+        """The levels of these ranks."""
         self._levels: dict[int, PriceLevel] = {}
+        """The same by price."""
 
     def best(self) -> PriceLevel | None:
-        return self._levels[self._ranks[-1] * self._sign] if self._ranks else None
+        return self._ladder[-1] if self._ladder else None
+
+    def meets(self, limit: int) -> bool:
+        """Whether an order from the other side with this limit would trade."""
+        ranks = self._ranks
+        return bool(ranks) and ranks[-1] >= limit * self._sign
 
     def top(self, count: int) -> list[tuple[int, int, int]]:
         """(price, visible quantity, orders) of the best `count` levels, best first."""
-        levels = [self._levels[rank * self._sign] for rank in reversed(self._ranks[-count:])]
-        return [(level.price, level.visible, len(level.queue)) for level in levels]
+        return [
+            (level.price, level.visible, level.orders) for level in reversed(self._ladder[-count:])
+        ]
 
     def visible_quantity(self) -> int:
         """Over all levels."""
-        return sum(level.visible for level in self._levels.values())
+        return sum(level.visible for level in self._ladder)
 
     def entries(self) -> list[Resting]:
         """In order of priority."""
-        return [
-            entry
-            for rank in reversed(self._ranks)
-            for entry in self._levels[rank * self._sign].queue
-        ]
+        entries = []
+        for level in reversed(self._ladder):
+            entry = level.first
+            while entry is not None:
+                entries.append(entry)
+                entry = entry.later
+        return entries
 
     def add(self, entry: Resting) -> None:
-        level = self._levels.get(entry.price)
+        price = entry.price
+        level = self._levels.get(price)
         if level is None:
-            level = self._levels[entry.price] = PriceLevel(entry.price)
-            insort(self._ranks, entry.price * self._sign)
-        level.queue[entry] = None
+            level = self._levels[price] = PriceLevel(price)
+            rank = price * self._sign
+            index = bisect_left(self._ranks, rank)
+            self._ranks.insert(index, rank)
+            self._ladder.insert(index, level)
         level.visible += entry.visible
+        level.append(entry)
 
     def remove(self, entry: Resting) -> None:
         level = self._levels[entry.price]
-        del level.queue[entry]
         level.visible -= entry.visible
-        if not level.queue:
+        level.unlink(entry)
+        if not level.orders:
             self._drop(level)
 
     def shrink(self, entry: Resting, quantity: int) -> None:
@@ -98,61 +139,67 @@ class BookSide:
         entry.quantity = quantity
         entry.visible = visible
 
-    def take(self, level: PriceLevel, wanted: int) -> tuple[Resting, int]:
-        """Trade with the first order of a level: that order, and the quantity it gave.
+    def execute(self, limit: int, quantity: int) -> list[tuple[Resting, int]]:
+        """Trade an incoming order of the other side with what rests here, best price first, oldest
+        first.
+
+        Returns the resting orders and the quantity each traded, at its own price.
+        """
+        bound = limit * self._sign
+        ranks, ladder = self._ranks, self._ladder
+        trades = []
+        while quantity and ranks and ranks[-1] >= bound:
+            entry, traded = self._take(ladder[-1], quantity)
+            quantity -= traded
+            trades.append((entry, traded))
+        return trades
+
+    def _take(self, level: PriceLevel, wanted: int) -> tuple[Resting, int]:
+        """Trade with the first order of the best level: that order, and the quantity it gave.
 
         A hidden remainder shows its next slice at the end of the queue.
         """
-        entry = next(iter(level.queue))
-        traded = min(wanted, entry.visible)
-        entry.quantity -= traded
-        entry.visible -= traded
-        level.visible -= traded
-        if not entry.visible:
-            if entry.quantity:
-                entry.visible = min(entry.disclosed, entry.quantity)
-                level.visible += entry.visible
-                level.queue.move_to_end(entry)
-            else:
-                del level.queue[entry]
-                if not level.queue:
-                    self._drop(level)
-        return entry, traded
+        entry = level.first
+        assert entry is not None
+        visible = entry.visible
+        if wanted < visible:
+            entry.visible = visible - wanted
+            entry.quantity -= wanted
+            level.visible -= wanted
+            return entry, wanted
+        entry.quantity = left = entry.quantity - visible
+        level.visible -= visible
+        level.unlink(entry)
+        if left:
+            entry.visible = min(entry.disclosed, left)
+            level.visible += entry.visible
+            level.append(entry)
+        else:
+            entry.visible = 0
+            if not level.orders:
+                self._drop(level)
+        return entry, visible
 
     def _drop(self, level: PriceLevel) -> None:
         del self._levels[level.price]
-        del self._ranks[bisect_left(self._ranks, level.price * self._sign)]
+        # Mostly the best one, as that is where orders trade.
+        index = (
+            -1 if self._ladder[-1] is level else bisect_left(self._ranks, level.price * self._sign)
+        )
+        del self._ranks[index]
+        del self._ladder[index]
 
 
 class Book:
+    __slots__ = ("asks", "bids")
+
     def __init__(self) -> None:
         self.bids = BookSide(Side.BUY)
         self.asks = BookSide(Side.SELL)
 
     def side(self, side: Side) -> BookSide:
-        return self.bids if side is Side.BUY else self.asks
+        return self.bids if side is _BUY else self.asks
 
-    def would_trade(self, side: Side, price: int) -> bool:
-        """Whether somebody rests against that side at this price or a better one."""
-        if side is Side.BUY:
-            best = self.asks.best()
-            return best is not None and best.price <= price
-        best = self.bids.best()
-        return best is not None and best.price >= price
-
-    def execute(self, side: Side, limit: int, quantity: int) -> list[tuple[Resting, int]]:
-        """Trade an incoming order with what rests against it, best price first, oldest first.
-
-        Returns the resting orders and the quantity each traded, at its own price.
-        """
-        against = self.side(side.opposite)
-        sign = 1 if side is Side.BUY else -1
-        trades: list[tuple[Resting, int]] = []
-        while quantity:
-            level = against.best()
-            if level is None or (limit - level.price) * sign < 0:
-                break
-            entry, traded = against.take(level, quantity)
-            quantity -= traded
-            trades.append((entry, traded))
-        return trades
+    def against(self, side: Side) -> BookSide:
+        """What an order of this side trades with."""
+        return self.asks if side is _BUY else self.bids

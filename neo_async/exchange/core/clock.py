@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from neo_async.exchange.core.sessions import indian_day
+from neo_async.exchange.core.sessions import SECOND_NS, indian_day
+
+_EPOCH = date(1970, 1, 1)
 
 
 class Clock:
+    """What every order asks of the time is reckoned once a second, or once a day."""
+
+    __slots__ = ("date", "date_code", "day", "last_stamp", "now_ns", "second")
+
     def __init__(self, now_ns: int) -> None:
-        self.now_ns = now_ns
         self.last_stamp = 0
-        self._coded_day = -1
-        self._code = ""
+        self.day = -1
+        """Days since 1970 in IST."""
+        self.date = _EPOCH
+        self.date_code = ""
+        """`YYMMDD`."""
+        self._set(now_ns)
+
+    def move_to(self, now_ns: int) -> None:
+        """A time before the present one is ignored."""
+        if now_ns > self.now_ns:
+            self._set(now_ns)
 
     def stamp(self) -> int:
         """Now, but at least a nanosecond after the stamp before, so that all that happens at one
@@ -20,17 +34,11 @@ class Clock:
         self.last_stamp = max(self.now_ns, self.last_stamp + 1)
         return self.last_stamp
 
-    def day(self) -> int:
-        """Days since 1970 in IST."""
-        return indian_day(self.now_ns)
-
-    def date(self) -> date:
-        return date(1970, 1, 1) + timedelta(days=self.day())
-
-    def date_code(self) -> str:
-        """`YYMMDD`."""
-        day = self.day()
-        if day != self._coded_day:
-            self._coded_day = day
-            self._code = f"{self.date():%y%m%d}"
-        return self._code
+    def _set(self, now_ns: int) -> None:
+        self.now_ns = now_ns
+        self.second = now_ns // SECOND_NS
+        day = indian_day(now_ns)
+        if day != self.day:
+            self.day = day
+            self.date = _EPOCH + timedelta(days=day)
+            self.date_code = f"{self.date:%y%m%d}"

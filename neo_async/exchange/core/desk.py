@@ -66,7 +66,7 @@ class Desk:
                     entry.quantity,
                     entry.visible,
                     entry.disclosed,
-                    entry.record.number if entry.record else "",
+                    entry.record.number if isinstance(entry, Working) else "",
                 )
                 for entry in (*book.bids.entries(), *book.asks.entries())
             ],
@@ -75,31 +75,24 @@ class Desk:
         )
 
 
-class Working:
-    """What the market keeps of an order until it is final."""
+class Working(Resting, eq=False):
+    """What the market keeps of an order until it is final: its entry in the book, for one thing."""
 
-    __slots__ = (
-        "account",
-        "blocked_price",
-        "blocks",
-        "desk",
-        "exposure",
-        "record",
-        "resting",
-        "stop",
-    )
+    record: OrderRecord
+    account: Account
+    exposure: Exposure
+    desk: Desk
+    blocked_price: int = 0
+    """Price at which the pending quantity is blocked."""
+    blocks: bool = True
+    """False for a stop beside its target: only one of them can trade."""
+    rests: bool = False
+    """Whether it stands in the book. What the entry says counts only then."""
+    stop: int = 0
+    """Sequence of its entry among the stops; 0 once triggered, or if it is none."""
 
-    def __init__(
-        self, record: OrderRecord, account: Account, exposure: Exposure, desk: Desk
-    ) -> None:
-        self.record = record
-        self.account = account
-        self.exposure = exposure
-        self.desk = desk
-        self.blocked_price = 0
-        """Price at which the pending quantity is blocked."""
-        self.blocks = True
-        """False for a stop beside its target: only one of them can trade."""
-        self.resting: Resting | None = None
-        self.stop = 0
-        """Sequence of its entry among the stops; 0 once triggered, or if it is none."""
+
+def at_work(record: OrderRecord, account: Account, exposure: Exposure, desk: Desk) -> Working:
+    """An order that neither rests nor waits yet."""
+    price = record.price
+    return Working(record.side, price, 0, 0, 0, None, None, record, account, exposure, desk, price)

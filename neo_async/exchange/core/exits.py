@@ -5,23 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from neo_async.exchange.core.accounts import Account
-from neo_async.exchange.core.clock import Clock
-from neo_async.exchange.core.desk import Desk, Working
+from neo_async.exchange.core.desk import Desk, Working, at_work
 from neo_async.exchange.core.ledger import Ledger
 from neo_async.exchange.core.legs import Legs, inside, target_and_trigger
 from neo_async.exchange.core.protection import protected_limit, protection_percent
 from neo_async.exchange.core.types import OrderRecord
-from neo_async.model.enums import OrderStatus, OrderType, Product, Side, Validity
+from neo_async.model.enums import OrderStatus, OrderType, Product, Side
 
 if TYPE_CHECKING:
     from neo_async.exchange.core.matching import Matching
 
 
 class Exits:
-    def __init__(
-        self, clock: Clock, ledger: Ledger, accounts: dict[str, Account], matching: Matching
-    ) -> None:
-        self._clock = clock
+    def __init__(self, ledger: Ledger, accounts: dict[str, Account], matching: Matching) -> None:
         self._ledger = ledger
         self._accounts = accounts
         self._matching = matching
@@ -88,41 +84,13 @@ class Exits:
 
     def new_leg(self, entry: OrderRecord, desk: Desk, order_type: OrderType, price: int) -> Working:
         holder = self._accounts[entry.account]
-        now = self._clock.stamp()
-        record = OrderRecord(
-            number=self._ledger.next_number(),
-            account=entry.account,
-            listing=entry.listing,
-            side=entry.side.opposite,
-            product=entry.product,
-            order_type=order_type,
-            validity=Validity.DAY,
-            quantity=entry.filled_quantity,
-            price=price,
-            trigger=0,
-            disclosed_quantity=0,
-            amo=False,
-            client_tag="",
-            gui_order_id=self._ledger.broker_gui_id(entry.account),
-            source=entry.source,
-            status=OrderStatus.PUT_RECEIVED,
-            accepted_ns=now,
-            updated_ns=now,
-            arrivals=0,
-            parent_number=entry.number,
-        )
-        self._ledger.enlist(holder, record)
-        working = Working(record, holder, holder.exposure(entry.listing, entry.product), desk)
-        working.blocked_price = price
-        return working
+        record = self._ledger.accept_leg(holder, entry, entry.side.opposite, order_type, price)
+        return at_work(record, holder, holder.exposure(entry.listing, entry.product), desk)
 
-    def start(self, working: Working) -> None:
-        record = working.record
-        self._ledger.move(record, OrderStatus.PUT_RECEIVED)
-        self._ledger.move(record, OrderStatus.VALIDATION_PENDING)
-        self._matching.block(working, record.pending_quantity)
-        self._matching.take_on(working)
-        self._matching.put_to_work(working)
+    def start(self, leg: Working) -> None:
+        self._matching.block(leg, leg.record.pending_quantity)
+        self._matching.take_on(leg)
+        self._matching.put_to_work(leg)
 
     def resize(self, working: Working, pending: int) -> None:
         """Let a leg close that much from now on; it loses its place in the queue when it grows."""
@@ -135,12 +103,12 @@ class Exits:
         self._matching.block(working, pending - record.pending_quantity)
         grows = pending > record.pending_quantity
         record.quantity = record.filled_quantity + pending
-        if working.resting is not None and grows:
-            book.remove(working.resting)
+        if working.rests and grows:
+            book.remove(working)
             self._matching.rest(working)
-        elif working.resting is not None:
-            book.shrink(working.resting, pending)
-        self._ledger.move(record, record.status)
+        elif working.rests:
+            book.shrink(working, pending)
+        self._ledger.move(record, (record.status,))
 
     def trail(self, legs: Legs, price: int) -> None:
         """Let a stop that waits for its trigger follow a favourable price."""
@@ -183,8 +151,7 @@ class Exits:
             record.listing, record.side, desk.day.last_price
         )
         self._matching.block(stop, record.pending_quantity)
-        self._ledger.move(record, OrderStatus.MODIFIED)
-        self._ledger.move(record, OrderStatus.OPEN)
+        self._ledger.move(record, (OrderStatus.MODIFIED, OrderStatus.OPEN))
         self._matching.match(stop)
         self._matching.follow_up(desk)
         self._matching.mark(desk)

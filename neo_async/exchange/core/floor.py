@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from neo_async.exchange.core.book import Resting
+from neo_async.exchange.core.book import Resting, quote
 from neo_async.exchange.core.clock import Clock
 from neo_async.exchange.core.day import new_day
 from neo_async.exchange.core.desk import Desk
@@ -14,7 +14,7 @@ from neo_async.exchange.core.matching import Matching
 from neo_async.exchange.core.pricing import fair_value
 from neo_async.exchange.core.sessions import Phase
 from neo_async.exchange.core.state import DeskState, State
-from neo_async.exchange.core.types import Listing, OrderRecord
+from neo_async.exchange.core.types import Listing
 from neo_async.exchange.core.underlyings import underlyings
 from neo_async.model.enums import Segment, Side
 
@@ -75,6 +75,8 @@ class Floor:
         """The desk of a listing, opened at the first touch and woken at any other."""
         key = (listing.segment, listing.token)
         desk = self.desks.get(key)
+        if desk is not None and desk.maker is None:
+            return desk
         if desk is None:
             is_made = self.makers and key not in self.unmade
             maker = MarketMaker(listing, self.seed) if is_made else None
@@ -110,9 +112,10 @@ class Floor:
         taker = maker.trade()
         if taker is not None:
             side, quantity = taker
-            best = desk.book.side(side.opposite).best()
+            against = desk.book.against(side)
+            best = against.best()
             if best is not None:
-                executions = desk.book.execute(side, best.price, quantity)
+                executions = against.execute(best.price, quantity)
                 self._matching.settle(desk, None, executions)
         if desk.underlying is None:
             maker.walk()
@@ -141,9 +144,9 @@ class Floor:
         return fair_value(listing, spot, self._clock.now_ns)
 
     def pull_quotes(self, desk: Desk) -> None:
-        for quote in desk.quotes:
-            if quote.quantity:
-                desk.book.side(quote.side).remove(quote)
+        for entry in desk.quotes:
+            if entry.quantity:
+                desk.book.side(entry.side).remove(entry)
         desk.quotes.clear()
 
     def place_quotes(self, desk: Desk, quotes: Iterable[tuple[Side, int, int]]) -> None:
@@ -151,30 +154,27 @@ class Floor:
         book = desk.book
         for side, price, quantity in quotes:
             # Asked first, because hardly ever does a quote meet anyone.
-            if book.would_trade(side, price):
-                executions = book.execute(side, price, quantity)
+            against = book.against(side)
+            if against.meets(price):
+                executions = against.execute(price, quantity)
                 self._matching.settle(desk, None, executions)
                 quantity -= sum(traded for _, traded in executions)
             if quantity:
-                quote = Resting(side, price, quantity)
-                book.side(side).add(quote)
-                desk.quotes.append(quote)
+                entry = quote(side, price, quantity)
+                book.side(side).add(entry)
+                desk.quotes.append(entry)
 
-    def restore(self, state: State, records: dict[str, OrderRecord]) -> dict[str, Resting]:
-        """Returns the orders that rest, by number."""
+    def restore(self, state: State) -> None:
+        """All but the books, for which the orders at work are needed."""
         self.closes = state.closes
         self.underlyings = underlyings(state.listings, state.closes)
         self.turn = state.turn
-        resting: dict[str, Resting] = {}
         for each in state.desks:
-            self._restore_desk(each, records, resting)
+            self._restore_desk(each)
         self.spots = state.spots
         self.awake = {key: self.desks[key] for key in state.awake}
-        return resting
 
-    def _restore_desk(
-        self, state: DeskState, records: dict[str, OrderRecord], resting: dict[str, Resting]
-    ) -> None:
+    def _restore_desk(self, state: DeskState) -> None:
         listing = self.by_token[state.segment, state.token]
         maker = None
         if state.maker is not None:
@@ -185,13 +185,17 @@ class Floor:
         desk.touched = state.touched
         desk.changed_ns = state.changed_ns
         desk.watchers = state.watchers
-        for each in state.resting:
-            entry = Resting(each.side, each.price, each.quantity, disclosed=each.disclosed)
-            entry.visible = each.visible
-            if each.number:
-                entry.record = records[each.number]
-                resting[each.number] = entry
-            else:
-                desk.quotes.append(entry)
-            desk.book.side(each.side).add(entry)
         self.desks[state.segment, state.token] = desk
+
+    def restore_books(self, desks: Iterable[DeskState]) -> None:
+        for state in desks:
+            desk = self.desks[state.segment, state.token]
+            for each in state.resting:
+                if each.number:
+                    entry: Resting = self._matching.restore_rest(each)
+                else:
+                    # A quote may have traded in part, so what it disclosed is not what is left.
+                    entry = quote(each.side, each.price, each.disclosed)
+                    entry.quantity, entry.visible = each.quantity, each.visible
+                    desk.quotes.append(entry)
+                desk.book.side(each.side).add(entry)

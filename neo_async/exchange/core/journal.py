@@ -23,71 +23,71 @@ if TYPE_CHECKING:
     from neo_async.exchange.core.market import Market
 
 
-class OpenAccount(msgspec.Struct, frozen=True, tag=True):
+class OpenAccount(msgspec.Struct, frozen=True, tag=True, gc=False):
     account: str
     cash: int
     holdings: list[Holding]
 
 
-class Place(msgspec.Struct, frozen=True, tag=True):
+class Place(msgspec.Struct, frozen=True, tag=True, gc=False):
     account: str
     order: NewOrder
 
 
-class Modify(msgspec.Struct, frozen=True, tag=True):
+class Modify(msgspec.Struct, frozen=True, tag=True, gc=False):
     account: str
     number: str
     change: Change
 
 
-class Cancel(msgspec.Struct, frozen=True, tag=True):
+class Cancel(msgspec.Struct, frozen=True, tag=True, gc=False):
     account: str
     number: str
 
 
-class Exit(msgspec.Struct, frozen=True, tag=True):
+class Exit(msgspec.Struct, frozen=True, tag=True, gc=False):
     account: str
     number: str
 
 
-class ReleaseAmo(msgspec.Struct, frozen=True, tag=True):
+class ReleaseAmo(msgspec.Struct, frozen=True, tag=True, gc=False):
     pass
 
 
-class EndDay(msgspec.Struct, frozen=True, tag=True):
+class EndDay(msgspec.Struct, frozen=True, tag=True, gc=False):
     pass
 
 
-class PrintPrice(msgspec.Struct, frozen=True, tag=True):
+class PrintPrice(msgspec.Struct, frozen=True, tag=True, gc=False):
     segment: Segment
     token: str
     price: int
 
 
-class SetQuotes(msgspec.Struct, frozen=True, tag=True):
+class SetQuotes(msgspec.Struct, frozen=True, tag=True, gc=False):
     segment: Segment
     token: str
     quotes: list[tuple[Side, int, int]]
 
 
-class Look(msgspec.Struct, frozen=True, tag=True):
+class Look(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Somebody asked about a listing, which keeps its maker awake."""
 
     segment: Segment
     token: str
 
 
-class Watch(msgspec.Struct, frozen=True, tag=True):
+class Watch(msgspec.Struct, frozen=True, tag=True, gc=False):
     segment: Segment
     token: str
 
 
-class Unwatch(msgspec.Struct, frozen=True, tag=True):
+class Unwatch(msgspec.Struct, frozen=True, tag=True, gc=False):
     segment: Segment
     token: str
 
 
-class Skip(msgspec.Struct, frozen=True, tag=True):
+class Skip(msgspec.Struct, frozen=True, tag=True, gc=False):
     """The makers passed over all turns up to this one: a pause was too long to catch up with."""
 
     turn: int
@@ -110,7 +110,7 @@ Command: TypeAlias = (
 )
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     now_ns: int
     """The market's clock when the command came."""
     command: Command

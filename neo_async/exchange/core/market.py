@@ -4,8 +4,8 @@ Nothing here reads a clock, draws from a shared generator or waits. The same lis
 commands and clock values give the same order numbers, trades and times (see journal.py, and
 state.py for the shortcut).
 
-A market is what its callers see of a few rooms: a clock, the ledger of orders, the floor with its
-desks and makers, matching with the exits of covered orders, the orders' way in, and the trading day.
+A market is what callers see of its rooms: a clock, the ledger of orders, the floor with its desks
+and makers, matching with the exits of covered orders, the orders' way in, and the trading day.
 
 Time stands still between calls of `advance`; to keep an order's history in sequence, each
 transition is stamped at least one nanosecond after the one before.
@@ -110,10 +110,10 @@ class Market:
             if catch_up and last - floor.turn > CATCH_UP:
                 self.skip_turns(last - CATCH_UP)
             for turn in range(floor.turn + 1, last + 1):
-                clock.now_ns = max(clock.now_ns, turn * QUANTUM_NS)
+                clock.move_to(turn * QUANTUM_NS)
                 floor.play_turn(turn)
         floor.turn = last
-        clock.now_ns = max(clock.now_ns, now_ns)
+        clock.move_to(now_ns)
 
     def skip_turns(self, turn: int) -> None:
         """Let the makers pass over all turns up to this one."""
@@ -286,7 +286,8 @@ class Market:
         desk = self._floor.desk(listing)
         self._floor.pull_quotes(desk)
         for side in (Side.SELL, Side.BUY):
-            self._matching.settle(desk, None, desk.book.execute(side, price, _EVERYTHING))
+            executions = desk.book.against(side).execute(price, _EVERYTHING)
+            self._matching.settle(desk, None, executions)
         self._matching.print_trade(desk, price, 0)
         if desk.maker is not None:
             desk.maker.move_to(price)
@@ -414,12 +415,13 @@ class Market:
         for kept in state.accounts:
             orders = [records[number] for number in kept.orders]
             market._accounts[kept.name] = Account.restored(kept, orders)
-        resting = market._floor.restore(state, records)
+        market._floor.restore(state)
         market._matching.stops = state.stops
         for each in state.working:
             record = records[each.number]
             desk = market._floor.desks[record.listing.segment, record.listing.token]
-            market._matching.restore(each, record, desk, resting.get(each.number))
+            market._matching.restore(each, record, desk)
+        market._floor.restore_books(state.desks)
         for legs in state.legs:
             listing = records[legs.entry].listing
             market._matching.exits.restore(

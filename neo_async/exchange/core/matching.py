@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import heapq
-
-import msgspec
+from copy import copy
+from typing import Final
 
 from neo_async.exchange.core.accounts import Account
 from neo_async.exchange.core.book import Resting
 from neo_async.exchange.core.clock import Clock
-from neo_async.exchange.core.desk import Desk, Working
+from neo_async.exchange.core.desk import Desk, Working, at_work
 from neo_async.exchange.core.exits import Exits
-from neo_async.exchange.core.ledger import Ledger
+from neo_async.exchange.core.ledger import (
+    ARMED,
+    CANCEL_PENDING,
+    CANCELLED,
+    COMPLETE,
+    OPEN,
+    OPENED,
+    TRIGGER_PENDING,
+    Ledger,
+)
 from neo_async.exchange.core.legs import COVERED
 from neo_async.exchange.core.protection import protected_limit
-from neo_async.exchange.core.state import WorkingState
+from neo_async.exchange.core.state import RestingState, WorkingState
 from neo_async.exchange.core.types import Fill, OrderRecord, PositionChanged, Printed
 from neo_async.model.enums import OrderStatus, OrderType, Side, Validity
+
+# Looking up a member of an enum takes longer than all that is done with it here.
+_BUY: Final = Side.BUY
+_IOC: Final = Validity.IOC
+_SL: Final = OrderType.SL
+_SL_M: Final = OrderType.SL_M
 
 
 class Matching:
@@ -29,116 +44,119 @@ class Matching:
         self.changed: dict[Desk, None] = {}
         """Watched desks whose picture has changed since somebody asked."""
         self.stops = 0
-        self.exits = Exits(clock, ledger, accounts, self)
+        self.exits = Exits(ledger, accounts, self)
 
     def take_on(self, working: Working) -> None:
         """Let a validated order into the exchange."""
         record = working.record
-        self._ledger.move(record, OrderStatus.OPEN_PENDING)
-        record.exchange_number = str(self._ledger.exchange_numbers)
-        self._ledger.exchange_numbers += 1
+        record.exchange_number = self._ledger.next_exchange_number()
         self.working[record.number] = working
         working.desk.working += 1
 
-    def put_to_work(self, working: Working) -> None:
-        """Arm a stop, or match an order and let its remainder rest."""
+    def put_to_work(self, working: Working, noted: int = 0) -> None:
+        """Arm a stop, or match an order and let its remainder rest. `noted`: how many states of the
+        way there its history tells already."""
         record = working.record
-        if record.order_type.has_trigger:
-            self.arm(working)
+        order_type = record.order_type
+        if order_type is _SL or order_type is _SL_M:
+            self.arm(working, ARMED[noted:])
         else:
-            self._ledger.move(record, OrderStatus.OPEN)
+            self._ledger.move(record, OPENED[noted:])
             self.match(working)
 
     def match(self, working: Working) -> None:
         record, desk = working.record, working.desk
-        executions = desk.book.execute(record.side, record.price, record.pending_quantity)
-        self.settle(desk, working, executions)
-        if not record.pending_quantity:
-            return
-        if record.validity is Validity.IOC:
+        against = desk.book.against(record.side)
+        if against.meets(record.price):
+            executions = against.execute(record.price, record.pending_quantity)
+            self.settle(desk, working, executions)
+            if record.filled_quantity == record.quantity:
+                return
+        if record.validity is _IOC:
             self.drop_remainder(working)
-            return
-        self.rest(working)
+        else:
+            self.rest(working)
 
     def rest(self, working: Working) -> None:
         """Let what is pending of an order stand in the book."""
         record = working.record
-        working.resting = Resting(
-            record.side,
-            record.price,
-            record.pending_quantity,
-            disclosed=record.disclosed_quantity,
-            record=record,
-        )
-        working.desk.book.side(record.side).add(working.resting)
+        working.price = record.price
+        working.quantity = pending = record.quantity - record.filled_quantity
+        working.disclosed = disclosed = record.disclosed_quantity or pending
+        working.visible = disclosed if disclosed < pending else pending
+        working.rests = True
+        working.desk.book.side(record.side).add(working)
 
     def settle(
         self, desk: Desk, incoming: Working | None, executions: list[tuple[Resting, int]]
     ) -> None:
         """Book what an incoming order of a client (or of a maker: None) has traded."""
         for resting, quantity in executions:
-            if incoming is not None or resting.record is not None:
-                trade_number = str(self._ledger.trade_numbers)
-                self._ledger.trade_numbers += 1
-                if resting.record is not None:
-                    met = self.working[resting.record.number]
+            met = resting if isinstance(resting, Working) else None
+            if incoming is not None or met is not None:
+                trade_number = self._ledger.next_trade_number()
+                if met is not None:
                     self.fill(met, trade_number, quantity, resting.price)
                 if incoming is not None:
                     self.fill(incoming, trade_number, quantity, resting.price)
             self.print_trade(desk, resting.price, quantity)
 
     def fill(self, working: Working, trade_number: str, quantity: int, price: int) -> None:
-        record = working.record
+        record, exposure, ledger = working.record, working.exposure, self._ledger
+        listing, side, fills = record.listing, record.side, record.fills
+        now = self._clock.stamp()
         fill = Fill(
-            trade_number=trade_number,
-            order_number=record.number,
-            account=record.account,
-            segment=record.listing.segment,
-            token=record.listing.token,
-            side=record.side,
-            product=record.product,
-            quantity=quantity,
-            price=price,
-            leg=len(record.fills) + 1,
-            time_ns=self._clock.stamp(),
+            trade_number,
+            record.number,
+            record.account,
+            listing.segment,
+            listing.token,
+            side,
+            record.product,
+            quantity,
+            price,
+            len(fills) + 1,
+            now,
         )
-        record.fills.append(fill)
-        record.filled_quantity += quantity
+        fills.append(fill)
+        working.account.fills.append(fill)
+        record.filled_quantity = filled = record.filled_quantity + quantity
         record.filled_value += quantity * price
-        working.account.fill(working.exposure, fill, working.blocked_price)
+        exposure.fill(side, quantity, price, working.blocked_price)
+        position = exposure.position
+        position.updated_ns = now
         if record.product in COVERED:
             entry = working.account.orders[record.parent_number or record.number]
             self.exits.unbalanced[entry.number] = entry
-        if record.pending_quantity:
-            self._ledger.move(record, OrderStatus.OPEN)
+        if filled < record.quantity:
+            ledger.move(record, OPEN)
         else:
-            self._ledger.move(record, OrderStatus.COMPLETE)
+            ledger.move(record, COMPLETE)
             self.forget(working)
-        self._ledger.events.append(
-            PositionChanged(record.account, msgspec.structs.replace(working.exposure.position))
-        )
+        ledger.events.append(PositionChanged(record.account, copy(position)))
 
     def print_trade(self, desk: Desk, price: int, quantity: int) -> None:
-        desk.day.trade(price, quantity, self._clock.now_ns)
-        self._ledger.events.append(Printed(desk.listing, price, quantity, self._clock.now_ns))
-        for legs in desk.trailing.values():
-            self.exits.trail(legs, price)
-        for heap, sign in ((desk.buy_stops, 1), (desk.sell_stops, -1)):
-            while heap and heap[0][0] <= price * sign:
+        now = self._clock.now_ns
+        desk.day.trade(price, quantity, now)
+        self._ledger.events.append(Printed(desk.listing, price, quantity, now))
+        if desk.trailing:
+            for legs in desk.trailing.values():
+                self.exits.trail(legs, price)
+        for heap, reached in ((desk.buy_stops, price), (desk.sell_stops, -price)):
+            while heap and heap[0][0] <= reached:
                 _, sequence, working = heapq.heappop(heap)
                 desk.fired.append((sequence, working))
 
-    def arm(self, working: Working) -> None:
+    def arm(self, working: Working, statuses: tuple[OrderStatus, ...] = TRIGGER_PENDING) -> None:
         """Let a stop wait for its trigger; one that has been reached already fires next."""
-        record = working.record
         self.stops += 1
         working.stop = self.stops
-        self._ledger.move(record, OrderStatus.TRIGGER_PENDING)
+        self._ledger.move(working.record, statuses)
         self.await_trigger(working)
 
     def await_trigger(self, working: Working) -> None:
         record, desk = working.record, working.desk
-        heap, sign = (desk.buy_stops, 1) if record.side is Side.BUY else (desk.sell_stops, -1)
+        heap, sign = (desk.buy_stops, 1) if record.side is _BUY else (desk.sell_stops, -1)
         if (desk.day.last_price - record.trigger) * sign >= 0:
             desk.fired.append((working.stop, working))
         else:
@@ -158,17 +176,17 @@ class Matching:
             record = working.record
             if record.parent_number:
                 self.exits.leave_to_stop(working)
-            if record.order_type is OrderType.SL_M:
+            if record.order_type is _SL_M:
                 record.price = protected_limit(record.listing, record.side, desk.day.last_price)
                 self.block(working, -record.pending_quantity)
                 working.blocked_price = record.price
                 self.block(working, record.pending_quantity)
-            self._ledger.move(record, OrderStatus.OPEN)
+            self._ledger.move(record, OPEN)
             self.match(working)
 
     def cancel(self, working: Working) -> None:
         record = working.record
-        self._ledger.move(record, OrderStatus.CANCEL_PENDING)
+        self._ledger.move(record, CANCEL_PENDING)
         self.withdraw(working)
         record.gui_order_id = self._ledger.cancelled_gui_id(record)
         self.drop_remainder(working)
@@ -180,26 +198,28 @@ class Matching:
         pending = record.pending_quantity
         self.block(working, -pending)
         record.cancelled_quantity = pending
-        self._ledger.move(record, OrderStatus.CANCELLED)
+        self._ledger.move(record, CANCELLED)
         self.forget(working)
 
     def withdraw(self, working: Working) -> None:
         """Take an order out of the book, or disarm it."""
-        if working.resting is not None:
-            working.desk.book.side(working.record.side).remove(working.resting)
-            working.resting = None
+        if working.rests:
+            working.desk.book.side(working.side).remove(working)
+            working.rests = False
         working.stop = 0
 
     def forget(self, working: Working) -> None:
         del self.working[working.record.number]
         working.desk.working -= 1
 
-    def block(self, working: Working, quantity: int) -> None:
-        """Block funds and stock for that much of an order, or release with a negative quantity."""
+    def block(self, working: Working, quantity: int) -> int:
+        """Block funds and stock for that much of an order, or release with a negative quantity.
+
+        Returns by how much that lowers what is available.
+        """
         if not working.blocks:
-            return
-        side = working.record.side
-        working.account.block(working.exposure, side, quantity, working.blocked_price)
+            return 0
+        return working.exposure.block(working.side, quantity, working.blocked_price)
 
     def mark(self, desk: Desk) -> None:
         """Note that the desk's picture is another one now."""
@@ -207,18 +227,25 @@ class Matching:
         if desk.watchers:
             self.changed[desk] = None
 
-    def restore(
-        self, state: WorkingState, record: OrderRecord, desk: Desk, resting: Resting | None
-    ) -> None:
+    def restore(self, state: WorkingState, record: OrderRecord, desk: Desk) -> None:
         account = self._accounts[record.account]
         exposure = account.exposure(record.listing, record.product)
-        working = Working(record, account, exposure, desk)
+        working = at_work(record, account, exposure, desk)
         working.blocked_price = state.blocked_price
         working.blocks = state.blocks
         working.stop = state.stop
-        working.resting = resting
         self.working[state.number] = working
         desk.working += 1
         self.block(working, record.pending_quantity)
         if working.stop:
             self.await_trigger(working)
+
+    def restore_rest(self, state: RestingState) -> Working:
+        """The entry of an order that is to stand in the book again."""
+        working = self.working[state.number]
+        working.price = state.price
+        working.quantity = state.quantity
+        working.disclosed = state.disclosed
+        working.visible = state.visible
+        working.rests = True
+        return working

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,9 +17,9 @@ from neo_async.exchange.core.admission import (
     objection,
 )
 from neo_async.exchange.core.clock import Clock
-from neo_async.exchange.core.desk import Desk, Working
+from neo_async.exchange.core.desk import Desk, Working, at_work
 from neo_async.exchange.core.floor import Floor
-from neo_async.exchange.core.ledger import Ledger
+from neo_async.exchange.core.ledger import OPEN, RECEIVED, REFUSED, Ledger
 from neo_async.exchange.core.matching import Matching
 from neo_async.exchange.core.protection import protected_limit, protection_percent
 from neo_async.exchange.core.sessions import Phase, indian_day
@@ -33,6 +33,9 @@ from neo_async.exchange.core.types import (
     Rules,
 )
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+
+_CO: Final = Product.CO
+_MARKET: Final = OrderType.MARKET
 
 
 class Orders:
@@ -53,6 +56,7 @@ class Orders:
         self._accounts = accounts
         self._phases = phases
         self._rules = rules
+        self._is_always_open = rules.hours is Hours.ALWAYS
         self.queued: dict[str, OrderRecord] = {}
         """After-market orders that wait for the open, by number."""
         self.tags: dict[tuple[str, int, str], OrderRecord] = {}
@@ -60,20 +64,20 @@ class Orders:
 
     def place(self, account: str, order: NewOrder) -> OrderRecord:
         holder = self._accounts[account]
-        tag_key = (account, self._clock.day(), order.tag)
-        if order.tag and (earlier := self.tags.get(tag_key)):
+        tag_key = (account, self._clock.day, order.tag) if order.tag else None
+        if tag_key and (earlier := self.tags.get(tag_key)):
             earlier.arrivals += 1
             raise Refusal(32, "error from core", http_status=200)
         listing = self.known(order)
         waits = self._waits(order)
-        check_terms(listing, order, is_cover=order.product is Product.CO)
+        check_terms(listing, order, is_cover=order.product is _CO)
         check_bracket(order)
         record = self._ledger.accept(holder, listing, order)
-        if order.tag:
+        if tag_key:
             self.tags[tag_key] = record
         if waits:
             self.queued[record.number] = record
-            self._ledger.move(record, OrderStatus.AMO_RECEIVED)
+            self._ledger.move(record, (OrderStatus.AMO_RECEIVED,))
         else:
             self.enter(record)
         return record
@@ -83,7 +87,7 @@ class Orders:
         check_change(record, change)
         if number in self.queued:
             self._ledger.take_over(record, msgspec.structs.replace(record, **_terms(change)))
-            self._ledger.move(record, OrderStatus.AMO_MODIFY_RECEIVED)
+            self._ledger.move(record, (OrderStatus.AMO_MODIFY_RECEIVED,))
         else:
             self._modify_working(self._matching.working[number], change)
         return record
@@ -105,7 +109,7 @@ class Orders:
         listing = self._floor.by_symbol.get((order.segment, order.symbol))
         if listing is None:
             raise Refusal(1007, f"invalid symbol {order.symbol!r} in {order.segment.value}")
-        check_listing(listing, order.product, self._rules, self._clock.date())
+        check_listing(listing, order.product, self._rules, self._clock.date)
         return listing
 
     def cancel(self, account: str, number: str) -> OrderRecord:
@@ -115,7 +119,7 @@ class Orders:
         if self.queued.pop(number, None):
             record.cancelled_quantity = record.pending_quantity
             record.gui_order_id = self._ledger.cancelled_gui_id(record)
-            self._ledger.move(record, OrderStatus.AMO_CANCELLED)
+            self._ledger.move(record, (OrderStatus.AMO_CANCELLED,))
             return record
         self._matching.cancel(self._matching.working[number])
         return record
@@ -133,7 +137,7 @@ class Orders:
 
     def _waits(self, order: NewOrder) -> bool:
         """Whether an order waits for the open. Raises Refusal if its hour has not come."""
-        if self._rules.hours is Hours.ALWAYS:
+        if self._is_always_open:
             return order.amo
         phase = self._phases[order.segment]
         if order.amo and phase is Phase.OPEN:
@@ -144,22 +148,23 @@ class Orders:
 
     def enter(self, record: OrderRecord) -> None:
         """Walk an accepted order through validation into the market."""
-        self._ledger.move(record, OrderStatus.PUT_RECEIVED)
-        self._ledger.move(record, OrderStatus.VALIDATION_PENDING)
-        desk = self._floor.desk(record.listing)
+        matching, listing = self._matching, record.listing
+        noted = 0
+        desk = self._floor.desk(listing)
         holder = self._accounts[record.account]
-        if record.order_type is OrderType.MARKET:
+        if record.order_type is _MARKET:
+            self._ledger.move(record, RECEIVED)
+            noted = len(RECEIVED)
             self._price_market_order(record, desk)
-        exposure = holder.exposure(record.listing, record.product)
-        working = Working(record, holder, exposure, desk)
+        working = at_work(record, holder, holder.exposure(listing, record.product), desk)
         reason = objection(record, holder, self._rules) or self._reserve(record, working)
         if reason:
-            self._ledger.move(record, OrderStatus.REJECTED, reason)
+            self._ledger.move(record, REFUSED[noted:], reason)
             return
-        self._matching.take_on(working)
-        self._matching.put_to_work(working)
-        self._matching.follow_up(desk)
-        self._matching.mark(desk)
+        matching.take_on(working)
+        matching.put_to_work(working, noted)
+        matching.follow_up(desk)
+        matching.mark(desk)
 
     def _price_market_order(self, record: OrderRecord, desk: Desk) -> None:
         """Turn a market order into the limit that the books then show; without a last price it
@@ -188,14 +193,13 @@ class Orders:
 
         `allowance` is a margin that it may use however little is available.
         """
-        holder = working.account
-        available = holder.available
+        pending = record.quantity - record.filled_quantity
+        available = working.account.available
         working.blocked_price = self._price_to_block(record)
-        self._matching.block(working, record.pending_quantity)
-        cost = available - holder.available
-        if cost <= max(available, allowance):
+        cost = self._matching.block(working, pending)
+        if cost <= available or cost <= allowance:
             return ""
-        self._matching.block(working, -record.pending_quantity)
+        self._matching.block(working, -pending)
         return (
             f"RMS:Margin Exceeds,Cash Available:{available / 100:.2f},Additional margin "
             f"required:{(cost - available) / 100:.2f} {entity(record)}"
@@ -215,7 +219,7 @@ class Orders:
     def _modify_working(self, working: Working, change: Change) -> None:
         record, holder = working.record, working.account
         before = record.status
-        self._ledger.move(record, OrderStatus.MODIFY_VALIDATION_PENDING)
+        self._ledger.move(record, (OrderStatus.MODIFY_VALIDATION_PENDING,))
         was_triggered = record.order_type.has_trigger and not working.stop
         wanted = msgspec.structs.replace(record, **_terms(change))
         if wanted.order_type is OrderType.MARKET:
@@ -230,15 +234,15 @@ class Orders:
         if reason:
             working.blocked_price = blocked_price
             self._matching.block(working, record.pending_quantity)
-            self._ledger.move(record, before, reason)
+            self._ledger.move(record, (before,), reason)
             return
-        self._ledger.move(record, OrderStatus.MODIFY_PENDING)
-        keeps_place = working.resting is not None and _only_shrinks(record, wanted)
+        self._ledger.move(record, (OrderStatus.MODIFY_PENDING,))
+        keeps_place = working.rests and _only_shrinks(record, wanted)
         self._ledger.take_over(record, wanted)
-        self._ledger.move(record, OrderStatus.MODIFIED)
+        self._ledger.move(record, (OrderStatus.MODIFIED,))
 
-        if keeps_place and working.resting is not None:
-            working.desk.book.side(record.side).shrink(working.resting, record.pending_quantity)
+        if keeps_place:
+            working.desk.book.side(record.side).shrink(working, record.pending_quantity)
         else:
             self._matching.withdraw(working)
             if record.order_type.has_trigger and not was_triggered:
@@ -246,7 +250,7 @@ class Orders:
             else:
                 self._matching.match(working)
         if record.status is OrderStatus.MODIFIED:
-            self._ledger.move(record, OrderStatus.OPEN)
+            self._ledger.move(record, OPEN)
         self._matching.follow_up(working.desk)
         self._matching.mark(working.desk)
 

@@ -9,9 +9,9 @@ from typing import Final
 from neo_async.exchange.core.accounts import Account, Exposure
 from neo_async.exchange.core.clock import Clock
 from neo_async.exchange.core.day import following
-from neo_async.exchange.core.desk import Working
+from neo_async.exchange.core.desk import at_work
 from neo_async.exchange.core.floor import Floor
-from neo_async.exchange.core.ledger import Ledger
+from neo_async.exchange.core.ledger import OPENED, Ledger
 from neo_async.exchange.core.legs import COVERED
 from neo_async.exchange.core.listings import relisted
 from neo_async.exchange.core.matching import Matching
@@ -19,7 +19,7 @@ from neo_async.exchange.core.orders import Orders
 from neo_async.exchange.core.sessions import Moment, Phase, Turn, next_moment
 from neo_async.exchange.core.types import Hours, Listing, NewOrder, OrderRecord, Position, Rules
 from neo_async.exchange.core.underlyings import underlyings
-from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side
+from neo_async.model.enums import OrderType, Product, Segment, Side
 
 _INTRADAY: Final = (Product.MIS, *COVERED)
 _SQUARED_OFF: Final = "SQUAREOFF"
@@ -125,7 +125,7 @@ class TradingDay:
         for account, exposure, net in self._open_positions(segments):
             listing, product = exposure.position.listing, exposure.position.product
             desk = self._floor.desk(listing)
-            if listing.expiry is not None and listing.expiry <= self._clock.date():
+            if listing.expiry is not None and listing.expiry <= self._clock.date:
                 self._settle_position(
                     account, exposure, net, max(0, round(self._floor.value(desk)))
                 )
@@ -179,15 +179,11 @@ class TradingDay:
         position = exposure.position
         order = self._closing_order(position, net, OrderType.LIMIT, price, _SETTLED)
         record = self._ledger.accept(account, position.listing, order)
-        self._ledger.move(record, OrderStatus.PUT_RECEIVED)
-        self._ledger.move(record, OrderStatus.VALIDATION_PENDING)
-        working = Working(record, account, exposure, self._floor.desk(position.listing))
-        working.blocked_price = price
+        working = at_work(record, account, exposure, self._floor.desk(position.listing))
         self._matching.block(working, record.quantity)
         self._matching.take_on(working)
-        self._ledger.move(record, OrderStatus.OPEN)
-        trade_number = str(self._ledger.trade_numbers)
-        self._ledger.trade_numbers += 1
+        self._ledger.move(record, OPENED)
+        trade_number = self._ledger.next_trade_number()
         self._matching.fill(working, trade_number, record.quantity, price)
         self._matching.exits.unbalanced.pop(record.number, None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -132,7 +132,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     disclosed_quantity: int
 
 
-class Fill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Fill(msgspec.Struct, frozen=True, gc=False):
     """One execution of one order."""
 
     trade_number: str
@@ -168,7 +168,59 @@ class Transition(msgspec.Struct, frozen=True, gc=False):
     exchange_number: str
 
 
-class OrderRecord(msgspec.Struct, kw_only=True, gc=False):
+class Step(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """States that an order went through in one go, a nanosecond apart and on the same terms.
+
+    Kept in place of as many rows, as hardly anybody asks for those: see `OrderRecord.history`.
+    """
+
+    statuses: tuple[OrderStatus, ...]
+    time_ns: int
+    """Of the first."""
+    quantity: int
+    filled_quantity: int
+    filled_value: int
+    price: int
+    trigger: int
+    order_type: OrderType
+    validity: Validity
+    reject_reason: str
+    """Of the last."""
+    gui_order_id: str
+    request_id: int
+    exchange_number: str
+    """From when the order was open on."""
+
+    def rows(self) -> list[Transition]:
+        last = len(self.statuses) - 1
+        filled = self.filled_quantity
+        return [
+            Transition(
+                status,
+                self.time_ns + index,
+                self.quantity,
+                filled,
+                self.price,
+                self.trigger,
+                self.filled_value / filled if filled else 0.0,
+                self.order_type,
+                self.validity,
+                self.reject_reason if index == last else "",
+                self.gui_order_id,
+                self.request_id,
+                "NA" if status in _ON_THE_WAY else self.exchange_number,
+            )
+            for index, status in enumerate(self.statuses)
+        ]
+
+
+_ON_THE_WAY: Final = frozenset(
+    {OrderStatus.PUT_RECEIVED, OrderStatus.VALIDATION_PENDING, OrderStatus.OPEN_PENDING}
+)
+"""States in which the exchange has given no number yet."""
+
+
+class OrderRecord(msgspec.Struct, gc=False):
     """An order the exchange accepted, as it stands now."""
 
     number: str
@@ -192,6 +244,7 @@ class OrderRecord(msgspec.Struct, kw_only=True, gc=False):
     status: OrderStatus
     accepted_ns: int
     updated_ns: int
+    bracket: Bracket | None = None
     exchange_number: str = "NA"
     exchange_ns: int = 0
     """When the exchange confirmed it; 0 before."""
@@ -208,10 +261,14 @@ class OrderRecord(msgspec.Struct, kw_only=True, gc=False):
     """Band by which a market order was limited; 0 for every other order."""
     parent_number: str = ""
     """Of a leg: the entry whose fills it closes."""
-    bracket: Bracket | None = None
     fills: list[Fill] = []
-    history: list[Transition] = []
+    steps: list[Step] = []
     """Oldest first."""
+
+    @property
+    def history(self) -> list[Transition]:
+        """Every state it went through, oldest first."""
+        return [row for step in self.steps for row in step.rows()]
 
     @property
     def pending_quantity(self) -> int:
@@ -285,10 +342,10 @@ class Funds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderChanged(msgspec.Struct, frozen=True, gc=False):
-    """`transition` is the state reached; `record` is live and may have moved on since."""
+    """`step` tells the states reached; `record` is live and may have moved on since."""
 
     record: OrderRecord
-    transition: Transition
+    step: Step
 
 
 class PositionChanged(msgspec.Struct, frozen=True, gc=False):

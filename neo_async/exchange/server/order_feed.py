@@ -101,8 +101,9 @@ class OrderFeed:
         for event in events:
             if isinstance(event, OrderChanged):
                 if event.record.account in self._by_account:
-                    for frame in self._order_frames(event.record, event.transition):
-                        self.mishaps.send((event.record.account, frame))
+                    for state in event.step.rows():
+                        for frame in self._order_frames(event.record, state):
+                            self.mishaps.send((event.record.account, frame))
             elif isinstance(event, PositionChanged) and event.account in self._by_account:
                 frame = _position_frame(event.account, event.position)
                 self.mishaps.send((event.account, frame))
@@ -169,7 +170,7 @@ class OrderFeed:
         self.tell(self._venue.take_events())
         line.login = login
         line.show(
-            [(order, order.history[-1]) for order in reversed(market.orders(ucc))],
+            [(order, order.steps[-1].rows()[-1]) for order in reversed(market.orders(ucc))],
             market.positions(ucc),
         )
         self._by_account.setdefault(ucc, {})[line] = None

@@ -22,7 +22,7 @@ from neo_async.exchange.server.tape import TapeRow
 
 _APPLICATION: Final = 0x4E454F58
 """Tells these files from other databases."""
-_VERSION: Final = 1
+_VERSION: Final = 2
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS beginning (content BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS state (content BLOB NOT NULL)",

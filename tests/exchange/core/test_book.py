@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neo_async.exchange.core.book import Book, Resting
+from neo_async.exchange.core.book import Book, Resting, quote
 from neo_async.model.enums import Side
 
 sides = st.sampled_from(list(Side))
@@ -21,8 +21,8 @@ actions = st.lists(
 
 def enter(book: Book, side: Side, price: int, quantity: int, disclosed: int = 0) -> Resting:
     """As the market does: trade first, then let the remainder rest."""
-    trades = book.execute(side, price, quantity)
-    entry = Resting(side, price, quantity - sum(q for _, q in trades), disclosed=disclosed)
+    trades = book.against(side).execute(price, quantity)
+    entry = quote(side, price, quantity - sum(q for _, q in trades), disclosed)
     if entry.quantity:
         book.side(side).add(entry)
     return entry
@@ -70,7 +70,7 @@ def test_better_prices_trade_first_and_older_orders_before_younger(asks, wanted)
     entries = [enter(book, Side.SELL, price, quantity) for price, quantity in asks]
     order = {id(entry): arrival for arrival, entry in enumerate(entries)}
 
-    trades = book.execute(Side.BUY, 104, wanted)
+    trades = book.asks.execute(104, wanted)
 
     ranks = [(entry.price, order[id(entry)]) for entry, _ in trades]
     assert ranks == sorted(ranks)
@@ -85,7 +85,7 @@ def test_prices_beyond_the_limit_are_left_alone():
     enter(book, Side.SELL, 101, 5)
     enter(book, Side.SELL, 102, 5)
 
-    trades = book.execute(Side.BUY, 101, 50)
+    trades = book.asks.execute(101, 50)
 
     assert [(entry.price, traded) for entry, traded in trades] == [(101, 5)]
     assert book.asks.top(5) == [(102, 5, 1)]
@@ -97,7 +97,7 @@ def test_each_slice_of_a_disclosed_order_queues_behind_what_was_shown_before():
     plain = enter(book, Side.SELL, 100, 10)
     assert book.asks.top(1) == [(100, 20, 2)]
 
-    trades = book.execute(Side.BUY, 100, 25)
+    trades = book.asks.execute(100, 25)
 
     assert trades == [(iceberg, 10), (plain, 10), (iceberg, 5)]
     assert book.asks.top(1) == [(100, 5, 1)]
@@ -110,7 +110,7 @@ def test_shrinking_keeps_the_place_in_the_queue():
 
     book.bids.shrink(first, 5)
 
-    assert book.execute(Side.SELL, 100, 4) == [(first, 4)]
+    assert book.bids.execute(100, 4) == [(first, 4)]
     assert book.bids.top(1) == [(100, 31, 2)]
 
 

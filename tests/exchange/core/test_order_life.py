@@ -76,7 +76,8 @@ def test_history_rows_have_rising_times_and_an_event_each():
     times = [transition.time_ns for transition in record.history]
     assert times == sorted(set(times))
     events = [e for e in market.take_events() if isinstance(e, OrderChanged)]
-    assert [e.transition for e in events if e.record is record] == record.history
+    steps = [e.step for e in events if e.record is record]
+    assert [row for step in steps for row in step.rows()] == record.history
     assert record.updated_ns == times[-1]
 
 
