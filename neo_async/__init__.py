@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from neo_async.client import NeoClient
     from neo_async.config import (
+        CircuitLimits,
         Credentials,
         Durability,
         Endpoints,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         AnswerLost,
         BankRejected,
         BrokerError,
+        CircuitOpen,
         ClockSkew,
         DuplicateTag,
         InsufficientFunds,
@@ -128,6 +130,7 @@ _HOMES = {
     "MarketFeed": "neo_async.feeds",
     "OrderFeed": "neo_async.feeds",
     "NeoClient": "neo_async.client",
+    "CircuitLimits": "neo_async.config",
     "Credentials": "neo_async.config",
     "Durability": "neo_async.config",
     "Endpoints": "neo_async.config",
@@ -138,6 +141,7 @@ _HOMES = {
     "AnswerLost": "neo_async.errors",
     "BankRejected": "neo_async.errors",
     "BrokerError": "neo_async.errors",
+    "CircuitOpen": "neo_async.errors",
     "ClockSkew": "neo_async.errors",
     "DuplicateTag": "neo_async.errors",
     "InsufficientFunds": "neo_async.errors",
@@ -236,6 +240,8 @@ __all__ = [
     "Candle",
     "Candles",
     "ChainRow",
+    "CircuitLimits",
+    "CircuitOpen",
     "ClockSkew",
     "ColumnFeed",
     "Credentials",

@@ -12,6 +12,7 @@ from typing import Self
 from weakref import WeakSet
 
 from neo_async.config import (
+    CircuitLimits,
     Credentials,
     Durability,
     Endpoints,
@@ -54,6 +55,7 @@ class NeoClient:
         limits: RateLimits | None = None,
         timeouts: Timeouts | None = None,
         pool: PoolLimits | None = None,
+        circuit: CircuitLimits | None = None,
         feed_timings: FeedTimings | None = None,
         live_orders: bool = True,
         totp: str | None = None,
@@ -88,6 +90,7 @@ class NeoClient:
             limiter=self.limiter,
             timeouts=timeouts or Timeouts(),
             pool=pool or PoolLimits(),
+            circuit=circuit,
             clock=clock,
         )
         self._feed_timings = feed_timings or FeedTimings()

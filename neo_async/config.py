@@ -135,12 +135,40 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     order: float = 10.0
     """Place, modify, cancel: from leaving the limiter to the last byte of the answer."""
     read: float = 15.0
-    """Books, positions, quotes and the like."""
+    """Books, positions, quotes, candles and the like; of a file, between two pieces of it."""
     login: float = 20.0
     """Each of the two login steps."""
+    download: float = 300.0
+    """A whole file: a scrip master has some tens of megabytes."""
+    hedge: float | None = 2.0
+    """A read without an answer by then is made once more on another connection, and the first
+    good answer wins; None never does. Answers take some tenths of a second, so what takes this
+    long hangs, and asking twice costs a start where the alternative is the deadline."""
 
     def __post_init__(self) -> None:
         _check_positive(self)
+
+
+class CircuitLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """When a host is taken for gone, and how often it is tried then. Times are in seconds.
+
+    Gone is what gives no connection, no answer by its deadline, or a gateway's 502, 503 or 504.
+    """
+
+    failures: int = 5
+    """In a row, after which calls fail at once."""
+    first_wait: float = 0.1
+    """Before one call is let through to see whether the host is back: anything up to this, at
+    first; twice as long after each that was in vain."""
+    longest_wait: float = 0.5
+    """That wait at most, during the first minute of an outage."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+        if self.longest_wait < self.first_wait:
+            raise UsageError(
+                f"longest_wait={self.longest_wait!r}: is below first_wait={self.first_wait!r}"
+            )
 
 
 class Durability(StrEnum):
@@ -212,5 +240,6 @@ def _is_address(url: str) -> bool:
 
 def _check_positive(times: msgspec.Struct) -> None:
     for name in times.__struct_fields__:
-        if not getattr(times, name) > 0:
-            raise UsageError(f"{name}={getattr(times, name)!r}: must be above 0 s")
+        value = getattr(times, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"{name}={value!r}: must be above 0")

@@ -21,6 +21,7 @@
     │       └── BankRejected       the bank's virtual account service refused
     ├── TransportError             the network failed
     │   ├── NotSent                no byte was handed to the socket: safe to send again
+    │   │   └── CircuitOpen        the host failed too often just now: nothing was tried
     │   └── AnswerLost             bytes were handed over, no complete answer came back
     ├── OutcomeUnknown             an order request may or may not have taken effect
     │   └── RefundUnknown          a refund may or may not have been initiated
@@ -192,8 +193,32 @@ class NotSent(TransportError):
     effect, and sending it again is safe."""
 
 
+class CircuitOpen(NotSent):
+    """The host failed so often in a row that it is taken for gone, and the call failed at once."""
+
+    def __init__(
+        self, circuit: str, *, open_for: float, last_failure: str, probe_in: float
+    ) -> None:
+        super().__init__(
+            f"{circuit}: gone for {open_for:.1f} s (last: {last_failure}); nothing was sent, the "
+            f"next try is let through in {probe_in:.2f} s"
+        )
+        self.circuit = circuit
+        """What is gone: orders or reads at a host."""
+        self.open_for = open_for
+        """Seconds since it was taken for gone."""
+        self.last_failure = last_failure
+        self.probe_in = probe_in
+        """Seconds until a call is let through again."""
+
+
 class AnswerLost(TransportError):
     """The request was handed to a socket, and no complete answer came back."""
+
+    def __init__(self, text: str, *, is_timeout: bool = False) -> None:
+        super().__init__(text)
+        self.is_timeout = is_timeout
+        """Whether the deadline ended the wait."""
 
 
 class OutcomeUnknown(NeoError):

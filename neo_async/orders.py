@@ -74,11 +74,13 @@ class Orders:
     """Every call checks its arguments first (InvalidOrder, nothing is sent), and ends in exactly
     one of: it worked; `Rejected` or another BrokerError; `NotSent`; `OutcomeUnknown`.
 
-    What could not be sent is sent again until the deadline. What was sent, and whose answer was
-    lost, is not: it is looked for in the order feed and the order book, and the call waits for what
-    they tell. Then it worked after all, or raises `NotAccepted`; OutcomeUnknown remains where no
-    book could be read by the end of the horizon. With `settle=False` a call raises OutcomeUnknown
-    at once, whose `outcome()` waits for the same.
+    What could not be sent is sent again until the deadline. Only where the broker has failed for a
+    while when a call begins, it fails at once with `CircuitOpen`; cancels never do.
+
+    What was sent, and whose answer was lost, is not sent again: it is looked for in the order feed
+    and the order book, and the call waits for what they tell. Then it worked after all, or raises
+    `NotAccepted`; OutcomeUnknown remains where no book could be read by the end of the horizon.
+    With `settle=False` a call raises OutcomeUnknown at once, whose `outcome()` waits for the same.
 
     Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked
     against that, too: price and trigger on tick and inside the day's band, quantity in lots and not
@@ -450,6 +452,7 @@ class Orders:
         """
         if self._gate is not None:
             await self._gate.wait()
+        await self._session.check_orders(kind)
         number = order.number if order is not None else ""
         journal, intent = self._journal, None
         if journal is not None:
@@ -505,7 +508,7 @@ class Orders:
                 failures += 1
                 if failures == 1:
                     give_up_at = now + self._session.timeouts.order
-                delay = backoff(failures, base=0.1, cap=1.0)
+                delay = backoff(failures, base=0.1, cap=0.5)
                 if not self._session.is_open or now + delay >= give_up_at:
                     raise
                 await asyncio.sleep(delay)

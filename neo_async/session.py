@@ -14,15 +14,15 @@ import logging
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import pyotp
 
-from neo_async.config import Credentials, Endpoints, PoolLimits, Timeouts
+from neo_async.config import CircuitLimits, Credentials, Endpoints, PoolLimits, Timeouts
 from neo_async.errors import (
     BrokerError,
     ClockSkew,
@@ -39,6 +39,8 @@ from neo_async.errors import (
 )
 from neo_async.model.answer import Answer
 from neo_async.model.session import Session
+from neo_async.transport.breaker import Circuits
+from neo_async.transport.hedge import hedged
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Kind, Limiter, Refusal
@@ -68,6 +70,7 @@ class SessionManager:
         limiter: Limiter,
         timeouts: Timeouts,
         pool: PoolLimits,
+        circuit: CircuitLimits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._credentials = credentials
@@ -77,7 +80,10 @@ class SessionManager:
         self._pool = pool
         self._clock = clock
         self._tls = trusting(endpoints.ca_file)
-        self._http = HttpClient(connect_timeout=timeouts.connect, tls=self._tls)
+        self.circuits = Circuits(circuit)
+        self._http = HttpClient(
+            connect_timeout=timeouts.connect, tls=self._tls, circuits=self.circuits
+        )
         self._lane: Lane | None = None
         self._lane_server = ""
         self._session: Session | None = None
@@ -215,21 +221,35 @@ class SessionManager:
     ) -> T:
         """Make a call that changes nothing. `suffix` is appended to the path."""
         body = b"" if form is None else encode_form(form)
+        timeouts = self._timeouts
 
         async def send(session: Session) -> Answer:
+            url = session.base_url + endpoint.path + suffix
+            await self._http.check(url)
             await self._limiter.acquire(Kind.READ)
-            return await self._http.request(
-                endpoint.method,
-                session.base_url + endpoint.path + suffix,
-                headers=self._headers(endpoint.auth, session),
-                body=body,
-                params=params,
-                timeout=self._timeouts.read,
+
+            def ask() -> Coroutine[Any, Any, Answer]:
+                return self._http.request(
+                    endpoint.method,
+                    url,
+                    headers=self._headers(endpoint.auth, session),
+                    body=body,
+                    params=params,
+                    timeout=timeouts.read,
+                )
+
+            if timeouts.hedge is None:
+                return await ask()
+            return await hedged(
+                ask,
+                admit=lambda: self._limiter.acquire(Kind.READ),
+                delay=timeouts.hedge,
+                timeout=timeouts.read,
             )
 
         # What carries no login is not refused for want of one, and a new one would not help it.
         renews = endpoint.auth is not Auth.ACCESS
-        return await self._call(send, decode, self._timeouts.read, renews=renews)
+        return await self._call(send, decode, timeouts.read, renews=renews)
 
     async def read_open(self, endpoint: Endpoint, decode: Callable[[Answer], T]) -> T:
         """Make a call that needs no login; before one, at the host that logins go to."""
@@ -247,7 +267,14 @@ class SessionManager:
 
     def download(self, url: str) -> contextlib.AbstractAsyncContextManager[Download]:
         """Get a public file; see HttpClient.download."""
-        return self._http.download(url, timeout=self._timeouts.read)
+        return self._http.download(
+            url, timeout=self._timeouts.download, between=self._timeouts.read
+        )
+
+    async def check_orders(self, kind: Kind) -> None:
+        """Raises CircuitOpen when an order request would fail at once; see Lane.check."""
+        if self._lane is not None:
+            await self._lane.check(kind)
 
     def order(
         self, kind: Kind, endpoint: Endpoint, form: object, decode: Callable[[Answer], T]
@@ -426,6 +453,7 @@ class SessionManager:
             self._pool,
             connect_timeout=self._timeouts.connect,
             tls=self._tls,
+            circuits=self.circuits,
         )
         await lane.open()
         former, self._lane, self._lane_server = self._lane, lane, server

@@ -10,6 +10,7 @@ from neo_async.errors import (
     AnswerLost,
     BankRejected,
     BrokerError,
+    CircuitOpen,
     ClockSkew,
     DuplicateTag,
     InsufficientFunds,
@@ -82,6 +83,11 @@ SENTENCES = [
     ),
     (TransportError("broken"), "broken"),
     (NotSent("cannot connect"), "cannot connect"),
+    (
+        CircuitOpen("orders at h:443", open_for=3.21, last_failure="HTTP 503", probe_in=0.25),
+        "orders at h:443: gone for 3.2 s (last: HTTP 503); nothing was sent, the next try is let "
+        "through in 0.25 s",
+    ),
     (AnswerLost("no complete answer within 2 s"), "no complete answer within 2 s"),
     (
         OutcomeUnknown("place", client_tag="bot_k3x9a20001", reason="no answer"),

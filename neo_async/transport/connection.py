@@ -214,15 +214,15 @@ class Connection(asyncio.Protocol):
         else:
             self.close()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, is_timeout: bool = False) -> None:
         turn, self._turn = self._turn, None
         if turn is not None and not turn.done():
-            turn.set_exception(AnswerLost(reason))
+            turn.set_exception(AnswerLost(reason, is_timeout=is_timeout))
         self.close()
 
     def _expire(self, turn: asyncio.Future[Answer], timeout: float) -> None:
         if self._turn is turn:
-            self._fail(f"no complete answer within {timeout:g} s")
+            self._fail(f"no complete answer within {timeout:g} s", is_timeout=True)
 
 
 def _decompress(body: bytes, encoding: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -14,6 +15,7 @@ from yarl import URL
 
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
+from neo_async.transport.breaker import GATEWAY_FAILURES, Breaker, Circuits
 from neo_async.transport.connector import Connector
 
 _LONGEST = 120
@@ -33,10 +35,24 @@ class Download(NamedTuple):
 class HttpClient:
     """One aiohttp session, made when first needed. Errors are those of the order lane."""
 
-    def __init__(self, *, connect_timeout: float, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        connect_timeout: float,
+        tls: ssl.SSLContext | None = None,
+        circuits: Circuits | None = None,
+    ) -> None:
+        self._circuits = circuits or Circuits()
         self._connect_timeout = connect_timeout
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+
+    async def check(self, url: str) -> None:
+        """Raises CircuitOpen when no call to the host may be made now: before a caller queues."""
+        breaker = self._breaker(URL(url, encoded=True))
+        if not breaker.is_closed:
+            await asyncio.sleep(0)  # a caller that tries for ever must not hold up the loop
+            breaker.check()
 
     async def request(
         self,
@@ -53,10 +69,11 @@ class HttpClient:
 
         Redirects are not followed: the headers carry credentials. Raises NotSent or AnswerLost.
         """
-        with _failures_named(method, url, timeout):
+        address = URL(url, encoded=True)
+        with self._watched(address) as breaker, _failures_named(method, url, timeout):
             async with self._opened().request(
                 method,
-                URL(url, encoded=True),
+                address,
                 headers=headers,
                 data=body or None,
                 params=params,
@@ -65,17 +82,23 @@ class HttpClient:
             ) as response:
                 content = await response.read()
                 names = {name.lower(): value for name, value in response.headers.items()}
+                _judge(breaker, response.status)
                 return Answer(response.status, names, content)
 
     @contextlib.asynccontextmanager
-    async def download(self, url: str, *, timeout: float) -> AsyncIterator[Download]:
-        """Get a public file of any size, `timeout` seconds at most between two pieces of it. Sends
-        nothing that tells who asks, and follows redirects. Raises NotSent or AnswerLost."""
+    async def download(
+        self, url: str, *, timeout: float, between: float
+    ) -> AsyncIterator[Download]:
+        """Get a public file of any size within `timeout` seconds, `between` at most between two
+        pieces of it. Sends nothing that tells who asks, and follows redirects. Raises NotSent or
+        AnswerLost."""
         patience = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._connect_timeout, sock_read=timeout
+            total=timeout, sock_connect=self._connect_timeout, sock_read=between
         )
-        with _failures_named("GET", url, timeout):
-            async with self._opened().get(url, timeout=patience) as response:
+        address = URL(url)
+        with self._watched(address) as breaker, _failures_named("GET", url, timeout):
+            async with self._opened().get(address, timeout=patience) as response:
+                _judge(breaker, response.status)
                 is_plain = "Content-Encoding" not in response.headers
                 size = response.content_length if is_plain else None
                 yield Download(response.status, size, response.content.iter_any())
@@ -84,6 +107,26 @@ class HttpClient:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
+
+    def _breaker(self, url: URL) -> Breaker:
+        return self._circuits.reads(f"{url.host}:{url.port}")
+
+    @contextlib.contextmanager
+    def _watched(self, url: URL) -> Iterator[Breaker]:
+        """Around a call: its failure counts, unless it is not made at all."""
+        breaker = self._breaker(url)
+        is_probe = breaker.admit()
+        try:
+            yield breaker
+        except AnswerLost as error:
+            breaker.failed(str(error), connected=True)
+            raise
+        except NotSent as error:
+            breaker.failed(str(error), connected=False)
+            raise
+        finally:
+            if is_probe:
+                breaker.probed()
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -98,6 +141,13 @@ class HttpClient:
         )
 
 
+def _judge(breaker: Breaker, status: int) -> None:
+    if status in GATEWAY_FAILURES:
+        breaker.failed(f"answered with HTTP {status}", connected=True)
+    else:
+        breaker.answered()
+
+
 @contextlib.contextmanager
 def _failures_named(method: str, url: str, timeout: float) -> Iterator[None]:
     try:
@@ -106,7 +156,7 @@ def _failures_named(method: str, url: str, timeout: float) -> Iterator[None]:
         raise NotSent(f"cannot connect to {_origin(url)}: {connect_problem(error)}") from error
     except TimeoutError as error:
         raise AnswerLost(
-            f"no complete answer to {method} {_origin(url)} within {timeout:g} s"
+            f"no complete answer to {method} {_origin(url)} within {timeout:g} s", is_timeout=True
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         raise AnswerLost(

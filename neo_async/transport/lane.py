@@ -16,9 +16,10 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from neo_async.config import PoolLimits
-from neo_async.errors import NotSent, UsageError
+from neo_async.errors import AnswerLost, CircuitOpen, NotSent, UsageError
 from neo_async.model.answer import Answer
 from neo_async.transport.backoff import backoff
+from neo_async.transport.breaker import GATEWAY_FAILURES, Circuits
 from neo_async.transport.connection import Connection
 from neo_async.transport.limiter import Kind, Limiter
 
@@ -44,6 +45,7 @@ class Lane:
         *,
         connect_timeout: float,
         tls: ssl.SSLContext | None = None,
+        circuits: Circuits | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.hostname is None:
@@ -56,6 +58,7 @@ class Lane:
         self.host_header = parts.netloc.rpartition("@")[2]
         self._limiter = limiter
         self._pool = pool
+        self.breaker = (circuits or Circuits()).orders(self._server)
         self._connect_timeout = connect_timeout
         self._idle: list[Connection] = []
         self._open: dict[Connection, float] = {}  # when each was opened, on the loop's clock
@@ -110,16 +113,40 @@ class Lane:
     async def request(self, kind: Kind, data: bytes, timeout: float) -> Answer:
         """Send one whole HTTP request as soon as the limiter and a connection allow.
 
-        `timeout` counts from the hand-over to the socket. Raises NotSent or AnswerLost.
+        `timeout` counts from the moment in which the limiter does. Raises NotSent (CircuitOpen
+        when the server is taken for gone) or AnswerLost.
         """
+        breaker = self.breaker
+        if not breaker.is_closed:
+            await self.check(kind)
         started = await self._limiter.acquire(kind)
-        connection = self._take_idle()
-        if connection is None:
-            connection = await self._wait_for_connection(kind, started)
-        sent = time.perf_counter()
-        answer = await connection.request(data, timeout)
+        # It may have opened while this one queued.
+        is_probe = not breaker.is_closed and self._admit(kind, started)
+        try:
+            connection = self._take_idle()
+            if connection is None:
+                connection, timeout = await self._wait_for_connection(kind, started, timeout)
+            sent = time.perf_counter()
+            answer = await connection.request(data, timeout)
+        except AnswerLost as error:
+            breaker.failed(str(error), connected=True)
+            raise
+        finally:
+            if is_probe:
+                breaker.probed()
         self.round_trips.append((kind, time.perf_counter() - sent))
+        if answer.status in GATEWAY_FAILURES:
+            breaker.failed(f"answered with HTTP {answer.status}", connected=True)
+        elif breaker.failures:
+            breaker.answered()
         return answer
+
+    async def check(self, kind: Kind) -> None:
+        """Raises CircuitOpen when the server is taken for gone: before a caller queues. Cancels
+        are always let through."""
+        if kind is not Kind.CANCEL and not self.breaker.is_closed:
+            await asyncio.sleep(0)  # a caller that tries for ever must not hold up the loop
+            self.breaker.check()
 
     def drop_refused(self) -> None:
         """Let those wait for a connection no longer that the limiter would refuse to start."""
@@ -141,6 +168,13 @@ class Lane:
             f"{len(self._connecting)} connecting, {waiting} waiting>"
         )
 
+    def _admit(self, kind: Kind, started: float) -> bool:
+        try:
+            return self.breaker.admit(is_urgent=kind is Kind.CANCEL)
+        except CircuitOpen:
+            self._limiter.give_back(kind, started)
+            raise
+
     def _take_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
@@ -148,24 +182,29 @@ class Lane:
                 return connection
         return None
 
-    async def _wait_for_connection(self, kind: Kind, started: float) -> Connection:
-        """A connection to use in this very moment, opening one where the limit allows.
+    async def _wait_for_connection(
+        self, kind: Kind, started: float, timeout: float
+    ) -> tuple[Connection, float]:
+        """A connection to use in this very moment, opening one where the limit allows, and what is
+        left of the time.
 
         The start is moved to the moment in which the connection is there: time spent on a
         handshake would let two requests arrive closer together than the limit allows.
         """
-        tries = 0
+        loop = asyncio.get_running_loop()
+        tries, until = 0, loop.time() + timeout
         while True:
             if self._closing:
                 self._limiter.give_back(kind, started)
                 raise NotSent("the order lane was closed")
-            waiter: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[Connection] = loop.create_future()
             self._waiters[kind].append(waiter)
             self._grow()
             try:
-                connection = await waiter
+                async with asyncio.timeout_at(until):
+                    connection = await waiter
                 restarted = self._limiter.restart(kind, started)
-            except BaseException:
+            except BaseException as error:
                 self._limiter.give_back(kind, started)
                 if (
                     waiter.done()
@@ -174,20 +213,28 @@ class Lane:
                     and waiter.result().is_usable
                 ):
                     self._now_idle(waiter.result())
+                if isinstance(error, TimeoutError):
+                    raise NotSent(
+                        f"none of {len(self._open)} connections to {self._server} became free "
+                        f"within {timeout:g} s"
+                    ) from error
                 raise
             if restarted is not None and connection.is_usable:
-                return connection
+                return connection, max(0.0, until - loop.time())
             if connection.is_usable:
                 self._now_idle(connection)
                 self._limiter.give_back(kind, started)
                 started = await self._limiter.acquire(kind)
+                until = loop.time() + timeout
                 if (idle := self._take_idle()) is not None:
-                    return idle
+                    return idle, timeout
             else:
                 tries += 1
                 if tries == TRIES:
                     self._limiter.give_back(kind, started if restarted is None else restarted)
-                    raise NotSent(f"{self._server} closes connections as soon as they are open")
+                    text = f"{self._server} closes connections as soon as they are open"
+                    self.breaker.failed(text, connected=True)
+                    raise NotSent(text)
                 if restarted is not None:
                     started = restarted
 
@@ -217,6 +264,17 @@ class Lane:
 
     async def _connect(self) -> None:
         """Open one connection; it announces itself as idle."""
+        try:
+            connection = await self._open_connection()
+        except NotSent as error:
+            self.breaker.failed(str(error), connected=False)
+            raise
+        self.breaker.connected()
+        self.opened += 1
+        self._open[connection] = asyncio.get_running_loop().time()
+        self._now_idle(connection)
+
+    async def _open_connection(self) -> Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout):
@@ -235,9 +293,7 @@ class Lane:
         if transport.is_closing():
             raise NotSent(f"{self._server} closed the connection as soon as it was open")
         _keep_alive(transport.get_extra_info("socket"))
-        self.opened += 1
-        self._open[connection] = loop.time()
-        self._now_idle(connection)
+        return connection
 
     async def _keep_warm(self) -> None:
         """Replace the connections that the server closes, for ever; but do not hammer a server
@@ -249,9 +305,13 @@ class Lane:
                 await self._changed.wait()
                 continue
             if failures or self._short_lives:
-                delay = backoff(failures + self._short_lives, base=0.1, cap=10.0)
-                reason = reason or f"{self._server} closes connections as soon as they are open"
-                log.warning("order lane: %s; next try in %.1f s", reason, delay)
+                if failures:
+                    delay = self.breaker.wait(failures)
+                else:
+                    delay = backoff(self._short_lives, base=0.1, cap=10.0)
+                    reason = f"{self._server} closes connections as soon as they are open"
+                level = logging.WARNING if failures + self._short_lives == 1 else logging.DEBUG
+                log.log(level, "order lane: %s; next try in %.1f s", reason, delay)
                 await asyncio.sleep(delay)
                 if self._is_warm():
                     continue

@@ -39,7 +39,7 @@ class Peer:
         """The body of the next request. Raises EOFError when the client has closed."""
         try:
             head = await self._reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
             body: bytes = await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise EOFError from error
