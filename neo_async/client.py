@@ -68,8 +68,8 @@ class NeoClient:
     ) -> None:
         """`live_orders` keeps the order feed connected from login to logout: it moves the orders
         placed here. `totp` is a code for the first login, for accounts whose secret is not at
-        hand. `instruments_directory` is where scrip masters are kept, `$XDG_CACHE_HOME/neo_async`
-        unless given.
+        hand. `circuit` says when the broker is taken for gone. `instruments_directory` is where
+        scrip masters are kept, `$XDG_CACHE_HOME/neo_async` unless given.
 
         `journal` is a file that keeps every order request from before it is sent, and what became
         of it; after a crash, login first finds out what the one before left open, and that takes
