@@ -503,3 +503,18 @@ async def test_candles_of_the_exchange_are_one_history_at_every_interval() -> No
         assert sum(week.volume or 0 for week in weeks) == sum(day.volume or 0 for day in days)
         with pytest.raises(Rejected):
             await neo.market.candles("nse_cm|999999", "D", start=start, end=end)
+
+
+@in_virtual_time
+async def test_an_index_has_candles_up_to_its_quote() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        exchange.market.print_price(Segment.NSE_CM, "1333", 8_00_00)
+        quote = (await neo.market.quotes(["nse_cm|Nifty 50"]))["nse_cm|Nifty 50"]
+        history = await neo.market.candles(
+            "nse_cm|Nifty 50", "D", start=date(2026, 11, 16), end=date(2026, 11, 23)
+        )
+        before, last = list(history)[-2:]
+        assert len(history) == 6
+        assert before.close == quote.close
+        assert (last.open, last.close) == (quote.open, quote.last_price)
+        assert last.close > before.close

@@ -406,6 +406,45 @@ async def test_candles_of_today_are_the_trades_of_today() -> None:
         assert await candles(caller, "1min", TODAY, TODAY, "nse_cm|11536") == []
 
 
+NIFTY = ("nse_cm|Nifty 50", "nse_cm|26000")
+
+
+async def test_an_index_has_a_past_that_ends_at_its_previous_close() -> None:
+    first, last = date(2026, 11, 9), date(2026, 11, 22)
+    async with visiting() as caller:
+        by_name, by_number = [await candles(caller, "D", first, last, name) for name in NIFTY]
+        assert by_name == by_number
+        assert len(by_name) == 10
+        assert by_name[-1][4] == 24412.35
+        minutes = await candles(caller, "1min", first, first, NIFTY[0])
+        assert len(minutes) == 375
+        assert [f"{first}T00:00:00+0530", *combined(minutes)[1:]] == by_name[0]
+        assert {row[5] for row in minutes} == {0}
+        await refused_candles(caller, "Invalid neosymbol value", neosymbol="nse_cm|NIFTY 50")
+
+
+async def test_candles_of_an_index_follow_its_members_and_agree_with_its_quote() -> None:
+    async with visiting(makers=True) as caller:
+        await quoted(caller, "nse_cm|Nifty%2050")
+        for _ in range(40):
+            caller.clock.now += 3
+            await quoted(caller, "nse_cm|Nifty%2050/ltp")
+        (quote,) = await quoted(caller, "nse_cm|Nifty%2050")
+        minutes = await candles(caller, "1min", TODAY, TODAY, NIFTY[0])
+        assert [row[0][11:16] for row in minutes] == ["10:00", "10:01", "10:02"]
+        ((_, *prices, volume, _),) = await candles(caller, "D", TODAY, TODAY, NIFTY[0])
+        told = quote["ohlc"]
+        assert prices == [
+            float(text) for text in (told["open"], told["high"], told["low"], quote["ltp"])
+        ]
+        assert (volume, len(set(prices))) == (0, 4)
+        # A trade prints in a member, and the index with it.
+        caller.exchange.market.print_price(Segment.NSE_CM, "1333", 8_00_00)
+        (quote,) = await quoted(caller, "nse_cm|Nifty%2050")
+        (*_, last) = await candles(caller, "1min", TODAY, TODAY, NIFTY[0])
+        assert last[2] == last[4] == float(quote["ltp"]) == float(quote["ohlc"]["high"])
+
+
 async def test_a_reset_clears_the_candles_of_today() -> None:
     async with trading(makers=False) as caller:
         price = {"segment": "nse_cm", "token": "1333", "price": "790"}

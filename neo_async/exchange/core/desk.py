@@ -7,6 +7,7 @@ from collections import deque
 from neo_async.exchange.core.accounts import Account, Exposure
 from neo_async.exchange.core.book import Book, Resting
 from neo_async.exchange.core.day import Day
+from neo_async.exchange.core.indices import Meter
 from neo_async.exchange.core.legs import Legs
 from neo_async.exchange.core.makers import MarketMaker
 from neo_async.exchange.core.state import DeskState, RestingState
@@ -24,6 +25,7 @@ class Desk:
         maker: MarketMaker | None,
         turn: int,
         underlying: Underlying | None,
+        meters: list[tuple[Meter, int]],
     ) -> None:
         self.listing = listing
         self.book = Book()
@@ -32,6 +34,8 @@ class Desk:
         self.quotes: list[Resting] = []
         self.underlying = underlying
         """What the maker's reference follows; None: it walks by itself."""
+        self.meters = meters
+        """The indices that follow its price, and its place in each."""
         self.basis = 0.0
         """Paise by which a price from outside lay beside the value, kept since."""
         self.turn = turn

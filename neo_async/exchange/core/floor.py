@@ -9,6 +9,7 @@ from neo_async.exchange.core.book import Resting, quote
 from neo_async.exchange.core.clock import Clock
 from neo_async.exchange.core.day import new_day
 from neo_async.exchange.core.desk import Desk
+from neo_async.exchange.core.indices import Meters
 from neo_async.exchange.core.makers import QUANTUM_NS, MarketMaker
 from neo_async.exchange.core.matching import Matching
 from neo_async.exchange.core.pricing import fair_value
@@ -54,7 +55,8 @@ class Floor:
         self.segments = tuple(dict.fromkeys(segment for segment, _ in self.by_token))
         """In which something is listed."""
         self.closes: dict[str, int] = {}
-        """Previous closes of what derivatives follow, once a day has ended."""
+        """Previous closes of the indices, once a day has ended."""
+        self.meters = Meters(self.by_symbol, self.closes)
         self.underlyings = underlyings(self.by_token.values(), self.closes)
         self.spots: dict[str, tuple[int, float]] = {}
         """Turn and price at which an underlying was last looked at: once a turn."""
@@ -82,7 +84,7 @@ class Floor:
             maker = MarketMaker(listing, self.seed) if is_made else None
             underlying = self.underlyings.get(listing.underlying)
             day = new_day(listing, self.seed)
-            desk = Desk(listing, day, maker, self.turn, underlying)
+            desk = Desk(listing, day, maker, self.turn, underlying, self.meters.of(key))
             self.desks[key] = desk
             if maker is not None and underlying is not None:
                 maker.move_to(self.value(desk))
@@ -167,6 +169,7 @@ class Floor:
     def restore(self, state: State) -> None:
         """All but the books, for which the orders at work are needed."""
         self.closes = state.closes
+        self.meters = Meters(self.by_symbol, state.closes, state.indices)
         self.underlyings = underlyings(state.listings, state.closes)
         self.turn = state.turn
         for each in state.desks:
@@ -175,17 +178,21 @@ class Floor:
         self.awake = {key: self.desks[key] for key in state.awake}
 
     def _restore_desk(self, state: DeskState) -> None:
-        listing = self.by_token[state.segment, state.token]
+        key = (state.segment, state.token)
+        listing = self.by_token[key]
         maker = None
         if state.maker is not None:
             maker = MarketMaker(listing, self.seed)
             maker.restore(state.maker)
-        desk = Desk(listing, state.day, maker, state.turn, self.underlyings.get(listing.underlying))
+        underlying = self.underlyings.get(listing.underlying)
+        desk = Desk(listing, state.day, maker, state.turn, underlying, self.meters.of(key))
+        for meter, place in desk.meters:
+            meter.prices[place] = state.day.last_price
         desk.basis = state.basis
         desk.touched = state.touched
         desk.changed_ns = state.changed_ns
         desk.watchers = state.watchers
-        self.desks[state.segment, state.token] = desk
+        self.desks[key] = desk
 
     def restore_books(self, desks: Iterable[DeskState]) -> None:
         for state in desks:

@@ -1,35 +1,24 @@
 """The indices: what a basket of the shares listed here makes of their prices.
 
-An index starts at its previous close and moves as its members do, weighted. Members that are not
-listed are left out and the others weigh more; an index without a single member does not exist.
+An index starts at its previous close and moves as its members do, weighted, with every trade in one
+of them. Members that are not listed are left out and the others weigh more; an index without a
+single member does not exist.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from operator import mul
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from neo_async.exchange.core.types import Listing
+from neo_async.exchange.core.day import Day, following
+from neo_async.exchange.core.types import Index, Listing
 from neo_async.model.enums import Segment
 
 if TYPE_CHECKING:
     from neo_async.exchange.core.market import Market
-
-
-class Index(msgspec.Struct, frozen=True):
-    segment: Segment
-    token: str
-    name: str
-    close: int
-    """Previous close in hundredths of a point."""
-    weights: tuple[tuple[str, int], ...]
-    """Trading symbol and weight of each member."""
-
-    @property
-    def symbol(self) -> str:
-        """As acknowledgements spell it: `Nifty 50-IN`."""
-        return f"{self.name}-IN"
 
 
 INDICES: Final = (
@@ -76,90 +65,121 @@ INDICES: Final = (
 )
 
 
-class IndexPicture(msgspec.Struct, frozen=True, kw_only=True):
-    """Hundredths of a point; the time in Unix ns, 0 while no member has traded."""
+_YEAR_HIGH_PERCENT: Final = 112
+_YEAR_LOW_PERCENT: Final = 86
+"""Of the previous close, where the year's range of an index lies when it is first heard of."""
 
+Key: TypeAlias = tuple[Segment, str]
+"""Segment and token."""
+
+
+def basket(index: Index, by_symbol: Mapping[Key, Listing]) -> dict[Listing, int]:
+    """Those of its members that are listed and have a price, with their weights."""
+    listed = {by_symbol.get((index.segment, symbol)): weight for symbol, weight in index.weights}
+    return {member: weight for member, weight in listed.items() if member and member.base_price}
+
+
+class IndexPicture(msgspec.Struct, frozen=True):
     index: Index
-    value: int
-    open: int
-    high: int
-    low: int
-    year_high: int
-    year_low: int
-    last_trade_ns: int
+    """With the previous close of the day."""
+    day: Day
+    """Live: the same object as the market's. In hundredths of a point; nothing of it has a
+    volume."""
 
 
-class _Meter:
-    """One index over its listed members, with the day's range of what was read from it."""
+class Meter:
+    """One index over its listed members, moved by each of their trades."""
 
-    def __init__(self, index: Index, members: dict[Listing, int]) -> None:
-        self.index = index
-        self.members = members
-        self.total_weight = sum(members.values())
-        self.high = 0
-        self.low = 0
-
-    def level(self, prices: list[int]) -> int:
-        moves = sum(
-            weight * price / listing.base_price
-            for (listing, weight), price in zip(self.members.items(), prices, strict=True)
+    def __init__(self, index: Index, members: dict[Listing, int], day: Day | None = None) -> None:
+        """`index` has the previous close of the day."""
+        self.day = day or Day(
+            last_price=index.close,
+            year_high=index.close * _YEAR_HIGH_PERCENT // 100,
+            year_low=index.close * _YEAR_LOW_PERCENT // 100,
+            open_interest=0,
         )
-        return round(self.index.close * moves / self.total_weight)
+        self._set_terms(index, members)
+
+    def _set_terms(self, index: Index, members: dict[Listing, int]) -> None:
+        self.index = index
+        self.members = list(members)
+        total = sum(members.values())
+        self._shares = [weight / member.base_price / total for member, weight in members.items()]
+        self.prices = [member.base_price for member in self.members]
+        """Last ones, in the order of the members."""
+
+    def take(self, place: int, price: int, now_ns: int) -> bool:
+        """Take in a trade of the member at that place; whether that moves the index."""
+        self.prices[place] = price
+        value = round(self.index.close * sum(map(mul, self._shares, self.prices)))
+        if value == self.day.last_price and self.day.open:
+            return False
+        self.day.trade(value, 0, now_ns)
+        return True
+
+    def begin_day(self, relisted: Mapping[Key, Listing]) -> None:
+        """Start from the value reached, over members at the closes they start from."""
+        weights = dict(self.index.weights)
+        members = [relisted[member.segment, member.token] for member in self.members]
+        index = msgspec.structs.replace(self.index, close=self.day.last_price)
+        self._set_terms(index, {member: weights[member.symbol] for member in members})
+        self.day = following(self.day)
+
+
+class Meters:
+    """The indices that can be reckoned from what is listed."""
+
+    def __init__(
+        self,
+        by_symbol: Mapping[Key, Listing],
+        closes: Mapping[str, int],
+        days: Mapping[str, Day] | None = None,
+    ) -> None:
+        """`closes` and `days` by `nse_cm|26000`, of indices that do not start afresh."""
+        days = days or {}
+        self.by_key: dict[str, Meter] = {}
+        self._of: dict[Key, list[tuple[Meter, int]]] = {}
+        for index in INDICES:
+            members = basket(index, by_symbol)
+            if members:
+                close = closes.get(index.key, index.close)
+                meter = Meter(
+                    msgspec.structs.replace(index, close=close), members, days.get(index.key)
+                )
+                self.by_key[index.key] = meter
+                for place, member in enumerate(members):
+                    self._of.setdefault((member.segment, member.token), []).append((meter, place))
+
+    def of(self, key: Key) -> list[tuple[Meter, int]]:
+        """The indices that a listing is a member of, and its place in each."""
+        return self._of.get(key, [])
 
 
 class IndexBoard:
-    """The indices that this market can reckon."""
+    """The indices of a market, for those who ask by name."""
 
     def __init__(self, market: Market) -> None:
         self._market = market
-        self._meters: dict[Index, _Meter] = {}
-        self._by_text: dict[tuple[str, str], Index] = {}
-        self._set_meters()
-        for index in self._meters:
-            for text in (index.token, index.name):
-                self._by_text[index.segment.value, text.casefold()] = index
-
-    def _set_meters(self) -> None:
-        """For the day that the market is in."""
-        self._day = self._market.days_begun
-        for index in INDICES:
-            listed = {self._market.listing(index.segment, symbol): w for symbol, w in index.weights}
-            members = {
-                listing: w for listing, w in listed.items() if listing and listing.base_price
-            }
-            if members:
-                close = self._market.previous_close(index)
-                self._meters[index] = _Meter(msgspec.structs.replace(index, close=close), members)
+        self._by_text = {
+            (meter.index.segment.value, text.casefold()): meter
+            for meter in market.meters
+            for text in (meter.index.token, meter.index.name)
+        }
 
     def find(self, segment: str, text: str) -> Index | None:
         """By name, whatever its case, or by number."""
-        return self._by_text.get((segment, text.casefold()))
+        meter = self._by_text.get((segment, text.casefold()))
+        return meter.index if meter is not None else None
 
     def members(self, index: Index) -> list[Listing]:
-        return list(self._meters[index].members)
+        return self._meter(index).members
 
     def picture(self, index: Index) -> IndexPicture:
-        """High and low are those of the values read so far, the opening value included."""
-        if self._day != self._market.days_begun:
-            self._set_meters()
-        meter = self._meters[index]
-        days = [self._market.day(listing) for listing in meter.members]
-        value = meter.level([day.last_price for day in days])
-        opened = meter.level(
-            [
-                day.open or listing.base_price
-                for day, listing in zip(days, meter.members, strict=True)
-            ]
-        )
-        meter.high = max(meter.high, value, opened)
-        meter.low = min(meter.low or value, value, opened)
-        return IndexPicture(
-            index=meter.index,
-            value=value,
-            open=opened,
-            high=meter.high,
-            low=meter.low,
-            year_high=max(meter.high, meter.index.close * 112 // 100),
-            year_low=min(meter.low, meter.index.close * 86 // 100),
-            last_trade_ns=max(day.last_trade_ns for day in days),
-        )
+        """As of now: its members' makers are woken to tell."""
+        meter = self._meter(index)
+        for member in meter.members:
+            self._market.day(member)
+        return IndexPicture(meter.index, meter.day)
+
+    def _meter(self, index: Index) -> Meter:
+        return self._by_text[index.segment.value, index.token]

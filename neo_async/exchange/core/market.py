@@ -24,7 +24,7 @@ from neo_async.exchange.core.clock import Clock
 from neo_async.exchange.core.day import Day, Picture
 from neo_async.exchange.core.desk import Desk
 from neo_async.exchange.core.floor import CATCH_UP, Floor
-from neo_async.exchange.core.indices import Index
+from neo_async.exchange.core.indices import Meter
 from neo_async.exchange.core.ledger import Ledger
 from neo_async.exchange.core.makers import QUANTUM_NS
 from neo_async.exchange.core.matching import Matching
@@ -267,9 +267,10 @@ class Market:
     def phase(self, segment: Segment) -> Phase:
         return self._phases[segment]
 
-    def previous_close(self, index: Index) -> int:
-        """Hundredths of a point."""
-        return self._floor.closes.get(f"{index.segment.value}|{index.token}", index.close)
+    @property
+    def meters(self) -> Collection[Meter]:
+        """Of the indices that can be reckoned here."""
+        return self._floor.meters.by_key.values()
 
     def print_price(self, segment: Segment, token: str, price: int) -> None:
         """Let a trade print at a price from outside.
@@ -390,6 +391,7 @@ class Market:
             awake=list(self._floor.awake),
             spots=dict(self._floor.spots),
             closes=dict(self._floor.closes),
+            indices={key: meter.day for key, meter in self._floor.meters.by_key.items()},
             days_begun=self._day.days_begun,
             phases=self._phases if self._rules.hours is Hours.EXCHANGE else {},
         )

@@ -24,7 +24,7 @@ from neo_async.exchange.core.ledger import (
 from neo_async.exchange.core.legs import COVERED
 from neo_async.exchange.core.protection import protected_limit
 from neo_async.exchange.core.state import RestingState, WorkingState
-from neo_async.exchange.core.types import Fill, OrderRecord, PositionChanged, Printed
+from neo_async.exchange.core.types import Fill, IndexMoved, OrderRecord, PositionChanged, Printed
 from neo_async.model.enums import OrderStatus, OrderType, Side, Validity
 
 # Looking up a member of an enum takes longer than all that is done with it here.
@@ -139,6 +139,9 @@ class Matching:
         now = self._clock.now_ns
         desk.day.trade(price, quantity, now)
         self._ledger.events.append(Printed(desk.listing, price, quantity, now))
+        for meter, place in desk.meters:
+            if meter.take(place, price, now):
+                self._ledger.events.append(IndexMoved(meter.index, meter.day.last_price, now))
         if desk.trailing:
             for legs in desk.trailing.values():
                 self.exits.trail(legs, price)

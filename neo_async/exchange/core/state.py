@@ -87,7 +87,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     awake: list[tuple[Segment, str]]
     spots: dict[str, tuple[int, float]]
     closes: dict[str, int]
-    """Previous closes of what derivatives follow, once a day has ended."""
+    """Previous closes of the indices, once a day has ended."""
+    indices: dict[str, Day]
+    """By `nse_cm|26000`."""
     days_begun: int
     phases: dict[Segment, Phase]
     """Empty where trading never pauses."""

@@ -190,8 +190,8 @@ class TradingDay:
     def begin(self) -> None:
         """Settle the accounts at the closing prices, and start from those."""
         self.days_begun += 1
-        for name, underlying in self._floor.underlyings.items():
-            self._floor.closes[name] = round(underlying.spot(self._closing_price))
+        for name, meter in self._floor.meters.by_key.items():
+            self._floor.closes[name] = meter.day.last_price
         relisting = {
             key: relisted(listing, self._closing_price(listing))
             for key, listing in self._floor.by_token.items()
@@ -199,6 +199,8 @@ class TradingDay:
         for key, listing in relisting.items():
             self._floor.by_token[key] = listing
             self._floor.by_symbol[listing.segment, listing.symbol] = listing
+        for meter in self._floor.meters.by_key.values():
+            meter.begin_day(relisting)
         self._floor.underlyings = underlyings(relisting.values(), self._floor.closes)
         self._floor.spots.clear()
         for key, desk in self._floor.desks.items():

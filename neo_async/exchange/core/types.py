@@ -55,6 +55,28 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.option_type in ("CE", "PE")
 
 
+class Index(msgspec.Struct, frozen=True):
+    """A number made of shares' prices, which nobody trades."""
+
+    segment: Segment
+    token: str
+    name: str
+    close: int
+    """Previous close in hundredths of a point."""
+    weights: tuple[tuple[str, int], ...]
+    """Trading symbol and weight of each member."""
+
+    @property
+    def key(self) -> str:
+        """`nse_cm|26000`."""
+        return f"{self.segment.value}|{self.token}"
+
+    @property
+    def symbol(self) -> str:
+        """As acknowledgements spell it: `Nifty 50-IN`."""
+        return f"{self.name}-IN"
+
+
 class Hours(StrEnum):
     """When orders trade."""
 
@@ -364,7 +386,15 @@ class Printed(msgspec.Struct, frozen=True, gc=False):
     time_ns: int
 
 
-Event: TypeAlias = OrderChanged | PositionChanged | Printed
+class IndexMoved(msgspec.Struct, frozen=True, gc=False):
+    """A trade in one of its members has brought an index to another value."""
+
+    index: Index
+    value: int
+    time_ns: int
+
+
+Event: TypeAlias = OrderChanged | PositionChanged | Printed | IndexMoved
 
 
 class Refusal(Exception):

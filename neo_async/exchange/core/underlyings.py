@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from neo_async.exchange.core.indices import INDICES
+from neo_async.exchange.core.indices import INDICES, basket
 from neo_async.exchange.core.types import Listing
-from neo_async.model.enums import Segment
 
 
 class Underlying:
@@ -37,18 +36,12 @@ def underlyings(listings: Iterable[Listing], closes: Mapping[str, int]) -> dict[
     by_symbol = {(listing.segment, listing.symbol): listing for listing in listings}
     found = {}
     for listing in listings:
-        name = _name(listing.segment, listing.token)
+        name = f"{listing.segment.value}|{listing.token}"
         if name in wanted and listing.base_price:
             found[name] = Underlying(listing.base_price, {listing: 1})
     for index in INDICES:
-        name = _name(index.segment, index.token)
-        if name in wanted:
-            listed = {by_symbol.get((index.segment, symbol)): w for symbol, w in index.weights}
-            members = {member: w for member, w in listed.items() if member and member.base_price}
+        if index.key in wanted:
+            members = basket(index, by_symbol)
             if members:
-                found[name] = Underlying(closes.get(name, index.close), members)
+                found[index.key] = Underlying(closes.get(index.key, index.close), members)
     return found
-
-
-def _name(segment: Segment, token: str) -> str:
-    return f"{segment.value}|{token}"

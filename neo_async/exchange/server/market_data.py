@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Final
 
-from neo_async.exchange.core.indices import Index
+from neo_async.exchange.core.indices import INDICES
 from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Listing
+from neo_async.exchange.core.types import Index, Listing
 from neo_async.exchange.server import chains
 from neo_async.exchange.server.candles import (
     CandlesRefused,
@@ -47,11 +47,14 @@ class MarketData:
         """Start over when there is another market, as after a reset."""
         self._market = self._venue.market
         listings = self._venue.listings
-        self._opening = {(listing.segment, listing.token): listing for listing in listings}
+        self._opening: dict[tuple[Segment, str], Listing | Index] = {
+            (index.segment, index.token): index for index in INDICES
+        }
         """Their closes end the past."""
+        self._opening.update({(listing.segment, listing.token): listing for listing in listings})
         self._contracts: dict[tuple[str, str], list[Listing]] = {}
         """Segment and underlying to derivatives."""
-        for listing in self._opening.values():
+        for listing in listings:
             if listing.expiry is not None:
                 self._contracts.setdefault((listing.segment, listing.name), []).append(listing)
         self._pasts: dict[tuple[Segment, str], Past] = {}
@@ -124,7 +127,7 @@ class MarketData:
             segment, index_name = _INDEX_OF[name]
             index = self._venue.board.find(segment.value, index_name)
             if index is not None:
-                return self._venue.board.picture(index).value
+                return self._venue.board.picture(index).day.last_price
         share = market.listing(Segment.NSE_CM, f"{name}-EQ") or market.listing(Segment.BSE_CM, name)
         if share is not None:
             return market.last_price(share)
@@ -143,11 +146,13 @@ class MarketData:
     def _candle_rows(self, query: Mapping[str, str]) -> list[Row]:
         request = read_request(query)
         market = self._present()
-        key = (request.segment, request.token)
-        listing = market.listing_by_token(*key)
-        if listing is None:
+        what = market.listing_by_token(request.segment, request.token) or self._index(
+            request.segment, request.token
+        )
+        if what is None:
             raise CandlesRefused("Invalid neosymbol value")
-        past, opened = self._past(listing), self._venue.opened
+        key = (what.segment, what.token)
+        past, opened = self._past(what), self._venue.opened
         tape = self._venue.tape()
 
         def minutes(day: date) -> Iterator[Candle]:
@@ -158,10 +163,10 @@ class MarketData:
 
         return candle_rows(request, minutes, whole)
 
-    def _past(self, listing: Listing) -> Past:
-        key = (listing.segment, listing.token)
+    def _past(self, what: Listing | Index) -> Past:
+        key = (what.segment, what.token)
         past = self._pasts.get(key)
         if past is None:
-            opening = self._opening.get(key, listing)
+            opening = self._opening.get(key, what)
             past = self._pasts[key] = Past(opening, self._seed, self._venue.opened)
         return past

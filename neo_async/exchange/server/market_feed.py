@@ -17,10 +17,10 @@ import msgspec
 from aiohttp import web
 
 from neo_async.exchange.core.day import Day, Picture
-from neo_async.exchange.core.indices import Index, IndexPicture
+from neo_async.exchange.core.indices import IndexPicture
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.sessions import Phase
-from neo_async.exchange.core.types import Listing
+from neo_async.exchange.core.types import Index, Listing
 from neo_async.exchange.server.faults import FaultPlan
 from neo_async.exchange.server.feed_settings import AuthAnswer, FeedSettings
 from neo_async.exchange.server.lines import POLICY, Gate, Line
@@ -584,22 +584,22 @@ class MarketFeed:
             return b""
 
     def _index_packet(self, picture: IndexPicture) -> bytes:
-        index = picture.index
+        index, day = picture.index, picture.day
         tick = IndexTick(
             "",
             "",
             index.name,
             int(index.token),
-            picture.value / 100,
-            picture.last_trade_ns // _NS,
-            picture.open / 100,
-            picture.high / 100,
-            picture.low / 100,
+            day.last_price / 100,
+            day.last_trade_ns // _NS,
+            day.open / 100,
+            day.high / 100,
+            day.low / 100,
             index.close / 100,
             0.0,
-            _percent(picture.value, index.close),
-            picture.year_high / 100,
-            picture.year_low / 100,
+            _percent(day.last_price, index.close),
+            day.year_high / 100,
+            day.year_low / 100,
             2,
             1.0,
             0,

@@ -16,7 +16,7 @@ from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from neo_async.exchange.core.types import Listing
+from neo_async.exchange.core.types import Index, Listing
 
 OPENING_MINUTE: Final = 9 * 60 + 15
 MINUTES: Final = 375
@@ -44,12 +44,13 @@ class Candle(NamedTuple):
 
 
 class Past:
-    def __init__(self, listing: Listing, seed: int, opened: date) -> None:
-        """`opened` is the first day that is not the past."""
-        self._tick = listing.tick
-        self._lot_size = listing.lot_size
-        self._name = f"{seed}|past|{listing.segment.value}|{listing.token}"
-        self._base_price = listing.base_price
+    def __init__(self, what: Listing | Index, seed: int, opened: date) -> None:
+        """`opened` is the first day that is not the past, `what` as it was then."""
+        if isinstance(what, Listing):
+            self._tick, self._lot_size, self._base_price = what.tick, what.lot_size, what.base_price
+        else:
+            self._tick, self._lot_size, self._base_price = 1, 0, what.close
+        self._name = f"{seed}|past|{what.segment.value}|{what.token}"
         self._anchor = self._level(_weekdays(opened) - 1)
 
     def day(self, day: date) -> Candle | None:
@@ -60,16 +61,21 @@ class Past:
         before, close = self._close(number - 1), self._close(number)
         opening = self._price(before * (1 + _GAP * _noise(self._name, "open", number)))
         higher, lower = (_REACH * abs(_noise(self._name, end, number)) for end in ("high", "low"))
-        turnover = random.Random(f"{self._name}|turnover|{number}").randint(*_TURNOVER)
-        lots = max(1, turnover // (close * self._lot_size))
         return Candle(
             OPENING_MINUTE,
             opening,
             self._price(max(opening, close) * (1 + higher)),
             self._price(min(opening, close) * (1 - lower)),
             close,
-            lots * self._lot_size,
+            self._volume(number, close),
         )
+
+    def _volume(self, number: int, close: int) -> int:
+        """None of an index."""
+        if not self._lot_size:
+            return 0
+        turnover = random.Random(f"{self._name}|turnover|{number}").randint(*_TURNOVER)
+        return max(1, turnover // (close * self._lot_size)) * self._lot_size
 
     def minutes(self, day: date) -> Iterator[Candle]:
         """The minutes of a day; none on weekends."""
@@ -102,7 +108,7 @@ class Past:
         weights = [
             (0.4 + (2 * count / MINUTES - 1) ** 2) * rng.random() for count in range(MINUTES)
         ]
-        lots, total, reached = volume // self._lot_size, sum(weights), 0.0
+        lots, total, reached = volume // (self._lot_size or 1), sum(weights), 0.0
         sold = []
         for weight in weights:
             reached += weight

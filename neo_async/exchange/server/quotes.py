@@ -98,24 +98,24 @@ def quote_row(picture: Picture) -> Row:
 def index_row(picture: IndexPicture, name: str, now_ns: int) -> Row:
     """An index, by the name or number that it was asked for by. It has no average, open interest
     or circuit limits."""
-    index = picture.index
-    change = picture.value - index.close
+    index, day = picture.index, picture.day
+    change = day.last_price - index.close
     nobody = [_NOBODY] * _LEVELS
     return {
         "exchange_token": name,
         "display_symbol": index.symbol,
         "exchange": index.segment.value,
-        "lstup_time": str((picture.last_trade_ns or now_ns) // _NS),
-        "ltp": _four(picture.value),
+        "lstup_time": str((day.last_trade_ns or now_ns) // _NS),
+        "ltp": _four(day.last_price),
         "last_traded_quantity": "0",
         "total_buy": "0",
         "total_sell": "0",
         "last_volume": "0",
         "change": _four(change),
         "per_change": f"{_percent(change, index.close):.4f}",
-        "year_high": _short(picture.year_high),
-        "year_low": _short(picture.year_low),
-        "ohlc": _ohlc(picture.open, picture.high, picture.low, index.close),
+        "year_high": _short(day.year_high),
+        "year_low": _short(day.year_low),
+        "ohlc": _ohlc(day.open, day.high, day.low, index.close),
         "depth": {"buy": nobody, "sell": nobody},
     }
 

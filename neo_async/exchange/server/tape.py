@@ -1,4 +1,4 @@
-"""The exchange's own trades as candles of one minute."""
+"""The exchange's own trades, and the values of its indices, as candles of one minute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 
-from neo_async.exchange.core.types import Event, Printed
+from neo_async.exchange.core.types import Event, IndexMoved, Printed
 from neo_async.exchange.server.past import Candle
 from neo_async.model.enums import Segment
 
@@ -43,20 +43,23 @@ class Tape:
     def add_all(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, Printed):
-                self._add(event)
+                listing = event.listing
+                key = (listing.segment, listing.token)
+                self._add(key, event.time_ns, event.price, event.quantity)
+            elif isinstance(event, IndexMoved):
+                key = (event.index.segment, event.index.token)
+                self._add(key, event.time_ns, event.value, 0)
 
-    def _add(self, trade: Printed) -> None:
+    def _add(self, key: Key, time_ns: int, price: int, quantity: int) -> None:
         """A trade of quantity 0 moves the price and nothing else."""
-        listing, price = trade.listing, trade.price
-        key = (listing.segment, listing.token)
         minutes = self._minutes.get(key)
         if minutes is None:
             minutes = self._minutes[key] = {}
-        minute = trade.time_ns // _MINUTE_NS + _IST_MINUTES
+        minute = time_ns // _MINUTE_NS + _IST_MINUTES
         candle = minutes.get(minute)
         if candle is None:
             of_day = minute % _DAY_MINUTES
-            minutes[minute] = Candle(of_day, price, price, price, price, trade.quantity)
+            minutes[minute] = Candle(of_day, price, price, price, price, quantity)
         else:
             of_day, opened, high, low, _, volume = candle
             minutes[minute] = Candle(
@@ -65,7 +68,7 @@ class Tape:
                 price if price > high else high,
                 price if price < low else low,
                 price,
-                volume + trade.quantity,
+                volume + quantity,
             )
         self._changed.add((key, minute))
 

@@ -11,6 +11,7 @@ from neo_async.exchange.core.indices import INDICES, IndexBoard
 from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.makers import QUANTUM_NS
 from neo_async.exchange.core.market import Market
+from neo_async.exchange.core.types import IndexMoved
 from neo_async.model.enums import Segment
 from tests.exchange.core.trading import (
     FUTURE,
@@ -164,7 +165,7 @@ def test_an_index_is_its_members_moves_by_weight() -> None:
     for listing in board.members(nifty):
         market.print_price(listing.segment, listing.token, listing.base_price * 101 // 100)
     picture = board.picture(nifty)
-    assert abs(picture.value / nifty.close - 1.01) < 1e-4
+    assert abs(picture.day.last_price / nifty.close - 1.01) < 1e-4
     assert len(weights) == len(board.members(nifty))
 
 
@@ -178,9 +179,23 @@ def test_an_index_opens_where_its_members_did() -> None:
     market.print_price(Segment.BSE_CM, tcs.token, tcs.base_price * 104 // 100)
     market.print_price(Segment.BSE_CM, tcs.token, tcs.base_price)
     picture = board.picture(sensex)
-    assert picture.value == sensex.close
-    assert picture.open == picture.high > sensex.close
-    assert picture.low == sensex.close
+    assert picture.day.last_price == sensex.close
+    assert picture.day.open == picture.day.high > sensex.close
+    assert picture.day.low == sensex.close
+
+
+def test_an_index_tells_each_time_that_a_member_moves_it() -> None:
+    market = default_market()
+    hdfc = market.listing(Segment.NSE_CM, "HDFCBANK-EQ")
+    assert hdfc is not None
+    market.take_events()
+    for price in (hdfc.base_price, 8_00_00, 8_00_00, 7_99_00):
+        market.print_price(Segment.NSE_CM, hdfc.token, price)
+    moved = [event for event in market.take_events() if isinstance(event, IndexMoved)]
+    nifty = [event.value for event in moved if event.index.token == "26000"]
+    assert len(nifty) == 3  # the first, and each other value
+    assert nifty[0] == 24_412_35
+    assert nifty[1] > nifty[2] > nifty[0]
 
 
 def test_members_that_are_not_listed_are_left_out_and_without_any_there_is_no_index() -> None:
@@ -189,7 +204,7 @@ def test_members_that_are_not_listed_are_left_out_and_without_any_there_is_no_in
     nifty = board.find("nse_cm", "26000")
     assert nifty is not None
     assert {listing.symbol for listing in board.members(nifty)} == {"TCS-EQ", "SBIN-EQ"}
-    assert board.picture(nifty).value == nifty.close
+    assert board.picture(nifty).day.last_price == nifty.close
     assert board.find("bse_cm", "SENSEX") is None
     assert board.find("nse_cm", "Nifty 500") is None
 

@@ -299,11 +299,11 @@ def test_an_index_goes_on_from_its_close_also_after_a_restart() -> None:
     nifty = INDICES[0]
     for member in board.members(nifty):
         market.print_price(member.segment, member.token, member.base_price * 102 // 100)
-    value = board.picture(nifty).value
+    value = board.picture(nifty).day.last_price
     market.advance(at("10:00", 24))
     for each in (board, IndexBoard(revived(kept(market)))):
         picture = each.picture(nifty)
-        assert picture.index.close == picture.value == pytest.approx(value, abs=2)
+        assert picture.index.close == picture.day.last_price == pytest.approx(value, abs=2)
 
 
 # --- properties -----------------------------------------------------------------------------------

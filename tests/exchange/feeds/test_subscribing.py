@@ -264,7 +264,7 @@ async def test_an_index_goes_by_name_or_number_and_is_named_as_asked_for(
         tick = await reader.tick(IndexTick)
         assert (tick.token, tick.name, tick.close) == (token, name, close)
         assert (tick.last_price, tick.change, tick.change_percent) == (close, 0, 0)
-        assert (tick.open, tick.high, tick.low) == (close, close, close)
+        assert (tick.open, tick.high, tick.low) == (0, 0, 0)
         assert tick.year_low < close < tick.year_high
 
 
