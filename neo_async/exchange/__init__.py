@@ -1,5 +1,6 @@
 """An exchange and broker of one's own, to test and paper-trade against."""
 
+from neo_async.exchange.bank import BankSettings
 from neo_async.exchange.core.types import Hours, Rules
 from neo_async.exchange.exchange import Exchange
 from neo_async.exchange.server.door_settings import DoorSettings
@@ -9,6 +10,7 @@ from neo_async.exchange.server.feed_settings import AuthAnswer, FeedSettings
 
 __all__ = [
     "AuthAnswer",
+    "BankSettings",
     "DoorSettings",
     "Exchange",
     "Exponential",

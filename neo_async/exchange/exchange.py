@@ -26,6 +26,7 @@ from aiohttp import web
 
 from neo_async.config import Credentials, Endpoints, RateLimits
 from neo_async.errors import UsageError
+from neo_async.exchange.bank import Bank, BankSettings
 from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Holding, Refusal, Rules
@@ -62,6 +63,7 @@ from neo_async.model.ticks import MarketState
 _BASE_PATH = "/neo"
 """The base URL has a path, as the broker's may: whoever replaces it instead of appending fails."""
 _ADMIN_PATH = "/admin"
+_BANK_PATH = "/bank"
 _TICK = 0.25
 """Seconds between two moments at which time passes although nobody asks."""
 _CLOSE_TIMEOUT = 1.0
@@ -98,6 +100,7 @@ class Exchange:
         state: Path | None = None,
         rules: Rules = Rules(),  # noqa: B008 - frozen
         door: DoorSettings = DoorSettings(),  # noqa: B008 - frozen
+        bank: BankSettings = BankSettings(),  # noqa: B008 - frozen
         faults: Faults = Faults(),  # noqa: B008 - frozen
     ) -> None:
         """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
@@ -118,7 +121,8 @@ class Exchange:
         the same; new instruments are added. Logins end with the process.
 
         `rules` chooses between the market's habits of today and those of the older API, `door`
-        between those of logging in and of being let in. `faults` says how often what goes wrong.
+        between those of logging in and of being let in. `bank` sets the plan of Open Banking's
+        clients; their accounts are not in the state file. `faults` says how often what goes wrong.
         """
         if ca_file and tls is None:
             raise UsageError(f"ca_file={str(ca_file)!r} without tls: there is nothing to trust")
@@ -141,6 +145,7 @@ class Exchange:
         self._rules = rules
         self._door_settings = door
         self._faults = FaultPlan(seed, faults)
+        self._bank = Bank(bank, seed, self._clock, self._faults, _BANK_PATH)
         if accounts < 1:
             raise UsageError(f"accounts={accounts}: must be at least 1")
         self._accounts = make_accounts(seed, accounts)
@@ -236,6 +241,16 @@ class Exchange:
         return f"{self._open.root_url}{ORDER_PATH}"
 
     @property
+    def bank_url(self) -> str:
+        """Open Banking's gateway."""
+        return f"{self._open.root_url}{_BANK_PATH}"
+
+    @property
+    def bank(self) -> Bank:
+        """Open Banking's far end: its clients with their secrets, and the hand that pays in."""
+        return self._bank
+
+    @property
     def admin_url(self) -> str:
         return f"{self._open.root_url}{_ADMIN_PATH}"
 
@@ -247,7 +262,9 @@ class Exchange:
             "base_url": self.base_url,
             "feed_url": self.feed_url,
             "realtime_url": self.realtime_url,
+            "bank_url": self.bank_url,
             "admin_url": self.admin_url,
+            "bank_clients": msgspec.to_builtins(self._bank.clients),
             "accounts": [
                 {name: getattr(credentials, name) for name in credentials.__struct_fields__}
                 for credentials in self.accounts
@@ -423,7 +440,7 @@ class Exchange:
             replay = Replay(
                 self._replay_path, recorded, venue, feeds.market, feeds.notice_soon, self._speed
             )
-        doors: tuple[Door, ...] = ()
+        doors: tuple[Door, ...] = (self._bank,)
         admin = Admin(venue, self._clock, self._faults, doors, _ADMIN_PATH)
         sabotage = Sabotage(self._faults, self._response)
         return _Parts(root_url, venue, desk, broker, doors, admin, feeds, replay, sabotage)

@@ -20,8 +20,9 @@ import msgspec
 from neo_async.errors import UsageError
 from neo_async.exchange.server.durations import Seconds, Uniform, check_seconds, is_number
 
-Calls = Literal["orders", "reads", "logins"]
-"""What a request is: placing, changing or cancelling an order; logging in; anything else."""
+Calls = Literal["orders", "reads", "logins", "bank"]
+"""What a request is: placing, changing or cancelling an order; logging in; anything else that the
+broker answers; anything that the bank does."""
 
 CALLS: Final[tuple[Calls, ...]] = get_args(Calls)
 
@@ -120,6 +121,11 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """It changes places with the next one."""
     feed_stall: float = 0.0
     """Per tick (there are four a second): both feeds fall silent for `feed_stall_seconds`."""
+
+    bank_expire: float = 0.0
+    """Per call of the bank's services: its token has just expired. Whatever `calls` are hit."""
+    bank_repeat: float = 0.0
+    """Per fetch: the batch that was acknowledged last comes again. Whatever `calls` are hit."""
 
     delay_seconds: Seconds = Uniform(low=0.05, high=0.5)
     hang_seconds: Seconds = 60.0

@@ -49,6 +49,7 @@ class Decision(NamedTuple):
 UNHARMED: Final = Decision()
 
 _FEED_FAULTS: Final = frozenset((*Mishap, "feed_stall"))
+_BANK_FAULTS: Final = frozenset({"bank_expire", "bank_repeat"})
 
 
 class FaultPlan:
@@ -60,7 +61,7 @@ class FaultPlan:
         """From now on these, and only these; draws and counts begin anew."""
         self.settings = settings
         active = {name for name in PROBABILITIES if getattr(settings, name)}
-        self.hits_requests = not active <= _FEED_FAULTS
+        self.hits_requests = not active <= _FEED_FAULTS | _BANK_FAULTS
         self.hits_feeds = bool(active & _FEED_FAULTS)
         self._harms = _steps(settings, list(Harm))
         self._closings = _steps(settings, list(Closing))
@@ -116,11 +117,17 @@ class FaultPlan:
 
     def stall_seconds(self) -> float:
         """How long the feeds fall silent from this tick on; mostly 0."""
-        random = self._stream("stalls")
-        if random.random() >= self.settings.feed_stall:
+        if not self.strikes("feed_stall"):
             return 0.0
-        self.count("feed_stall")
-        return draw(self.settings.feed_stall_seconds, random)
+        return draw(self.settings.feed_stall_seconds, self._stream("feed_stall"))
+
+    def strikes(self, name: Literal["feed_stall", "bank_expire", "bank_repeat"]) -> bool:
+        """Whether that one happens this time."""
+        probability: float = getattr(self.settings, name)
+        if not probability or self._stream(name).random() >= probability:
+            return False
+        self.count(name)
+        return True
 
     def count(self, name: str) -> None:
         """One more has happened. Those that depend on what the other side does are told here."""
