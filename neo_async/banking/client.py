@@ -276,6 +276,12 @@ class VirtualAccounts:
         progress: Progress | None,
     ) -> list[AccountResult]:
         envelope = self._envelope(call, physical_account)
+        for place, item in enumerate(items):
+            for name, value in item.items():
+                path = f"accounts.{name}"
+                if name != "name" and value is not None and not self._calls.knows(call, path):
+                    rule = f"the profile has no request.{call}.{path}"
+                    raise InvalidField(f"accounts[{place}].{name}", value, rule)
         return await self._accounts.apply(call, envelope, items, progress)
 
     def _envelope(self, call: Call, physical_account: str = "") -> dict[str, object]:
