@@ -158,6 +158,11 @@ def _failures_named(method: str, url: str, timeout: float) -> Iterator[None]:
         raise AnswerLost(
             f"no complete answer to {method} {_origin(url)} within {timeout:g} s", is_timeout=True
         ) from error
+    except aiohttp.ClientResponseError as error:
+        # Its own words, and so a traceback that goes on to it, hold the query.
+        raise AnswerLost(
+            f"the answer to {method} {_origin(url)} was no HTTP: {error.message}"
+        ) from None
     except (aiohttp.ClientError, OSError) as error:
         raise AnswerLost(
             f"the answer to {method} {_origin(url)} was lost: {type(error).__name__}: {error}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 
 import pytest
 from aiohttp import web
 
 from neo_async.banking import VirtualAccount, VirtualAccounts
-from neo_async.errors import LoginFailed, NotSent, SessionEnded, UsageError
+from neo_async.errors import LoginFailed, NotSent, RefundUnknown, SessionEnded, UsageError
 from tests.banking.small_bank import CLIENT_ID, CLIENT_SECRET, SmallBank, client_of, serving
 from tests.virtual_time import in_virtual_time
 
@@ -119,6 +120,22 @@ async def test_no_secret_in_anything_that_can_be_printed(caplog):
         assert CLIENT_SECRET not in text
         assert CLIENT_ID not in text
         assert "token-" not in text
+
+
+async def test_an_api_key_is_in_no_message_about_an_answer_that_is_no_http():
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"garbage\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        bank = SmallBank()
+        bank.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        sections = {"server": {"auth": "apikey"}, "idempotency": {"offered": False}}
+        async with client_of(bank, **sections, paths={"refund_status": ""}) as client:
+            with pytest.raises(RefundUnknown, match="was no HTTP: Bad status line") as caught:
+                await client.refund("ACME", "REF00000001")
+    assert CLIENT_ID not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_an_empty_id_or_secret_is_named():
