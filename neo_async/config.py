@@ -15,6 +15,8 @@ import msgspec
 from neo_async.errors import UsageError
 
 PRODUCTION_LOGIN: Final = "https://mis.kotaksecurities.com"
+KITE_API: Final = "https://api.kite.trade"
+KITE_LOGIN: Final = "https://kite.zerodha.com"
 
 _KEY = re.compile(r"[!-~]+")
 _MOBILE = re.compile(r"\+91[0-9]{10}")
@@ -93,10 +95,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
             ("realtime", ("wss://", "ws://", "https://", "http://")),
         ):
             url = getattr(self, name)
-            if url and not url.startswith(schemes):
-                raise UsageError(f"{name}={url!r}: must start with {' or '.join(schemes)}")
-            if url and not _is_address(url):
-                raise UsageError(f"{name}={url!r}: holds no host, or one or a port that cannot be")
+            if url:
+                _check_address(name, url, schemes)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Endpoints:
@@ -106,6 +106,30 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             login=env.get("NEO_LOGIN_URL") or PRODUCTION_LOGIN,
             ca_file=env.get("NEO_CA_FILE", ""),
+        )
+
+
+class KiteEndpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """Where Kite Connect is."""
+
+    api: str = KITE_API
+    login: str = KITE_LOGIN
+    """The website on which people log in."""
+    ca_file: str = ""
+    """PEM file of the authority to trust instead of the system's, for servers of one's own."""
+
+    def __post_init__(self) -> None:
+        for name in ("api", "login"):
+            _check_address(name, getattr(self, name), ("https://", "http://"))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> KiteEndpoints:
+        """Read `KITE_URL` (another server, for both) and `KITE_CA_FILE`; without them, production
+        and the system's authorities."""
+        env = os.environ if environ is None else environ
+        url = env.get("KITE_URL", "")
+        return cls(
+            api=url or KITE_API, login=url or KITE_LOGIN, ca_file=env.get("KITE_CA_FILE", "")
         )
 
 
@@ -228,6 +252,13 @@ def cache_directory() -> Path:
     """`$XDG_CACHE_HOME/neo_async`, by default `~/.cache/neo_async`."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "neo_async"
+
+
+def _check_address(name: str, url: str, schemes: tuple[str, ...]) -> None:
+    if not url.startswith(schemes):
+        raise UsageError(f"{name}={url!r}: must start with {' or '.join(schemes)}")
+    if not _is_address(url):
+        raise UsageError(f"{name}={url!r}: holds no host, or one or a port that cannot be")
 
 
 def _is_address(url: str) -> bool:

@@ -237,11 +237,12 @@ class OutcomeUnknown(NeoError):
         order_number: str = "",
         reason: str,
         resolution: Awaitable[Any] | None = None,
+        book: str = "order book",
     ) -> None:
         mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
         super().__init__(
             f"no usable answer to {action} ({reason}); it may have taken effect: "
-            f"look for {mark} in the order book before sending anything again"
+            f"look for {mark} in the {book} before sending anything again"
         )
         self.action = action
         self.client_tag = client_tag
@@ -288,13 +289,19 @@ class NotAccepted(NeoError):
     then, and the book shows it under another one."""
 
     def __init__(
-        self, action: str, *, client_tag: str = "", order_number: str = "", horizon: float
+        self,
+        action: str,
+        *,
+        client_tag: str = "",
+        order_number: str = "",
+        horizon: float,
+        book: str = "order book",
+        unless: str = "another application modified it meanwhile",
     ) -> None:
         mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
         super().__init__(
-            f"{action} was sent, but had no effect: {horizon:g} s later the order book shows "
-            f"no trace of it at {mark}; unless another application modified it meanwhile, sending "
-            "it again is safe"
+            f"{action} was sent, but had no effect: {horizon:g} s later the {book} shows no trace "
+            f"of it at {mark}; unless {unless}, sending it again is safe"
         )
         self.action = action
         self.client_tag = client_tag

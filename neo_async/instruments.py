@@ -9,8 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +18,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from neo_async import files
 from neo_async.config import cache_directory
 from neo_async.errors import NeoError, ProtocolError, Rejected, ServerError, UsageError
 from neo_async.model.enums import Segment
@@ -446,17 +445,8 @@ def _segment(segment: Segment | str) -> Segment:
 
 
 def _replace(path: Path, blocks: Iterable[bytes]) -> None:
-    """Replace a file at once, or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".instruments-")
-    try:
-        with open(handle, "wb") as file:
-            file.writelines(blocks)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    """Write a file, and tidy up beside it. Raises OSError."""
+    files.replace(path, blocks)
     _remove_old(path.parent)
 
 

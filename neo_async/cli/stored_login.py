@@ -8,15 +8,14 @@ which tells when the next code may be used.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 import msgspec
 
+from neo_async import files
 from neo_async.config import Credentials, Endpoints
 from neo_async.model.session import Session
 
@@ -63,17 +62,7 @@ class LoginFile:
 
     def save(self, login: StoredLogin) -> None:
         """Replace the file at once, or not at all. Raises OSError."""
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Made with mode 0600, under a name of its own: nobody sees half a login.
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".login-")
-        try:
-            with open(handle, "wb") as file:
-                file.write(msgspec.json.encode(login))
-            os.replace(temporary, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        files.replace(self.path, [msgspec.json.encode(login)])
 
     def forget(self) -> None:
         """Take the session out of the file."""

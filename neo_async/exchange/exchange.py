@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +24,18 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from neo_async.config import Credentials, Endpoints, RateLimits
+from neo_async.config import Credentials, Endpoints, KiteEndpoints, RateLimits
 from neo_async.errors import UsageError
 from neo_async.exchange.bank import Bank, BankSettings
 from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Holding, Refusal, Rules
+from neo_async.exchange.funds.door import FundDoor
+from neo_async.exchange.funds.house import FundHouse
+from neo_async.exchange.funds.listing import default_schemes
+from neo_async.exchange.funds.login import KiteApplication, KiteDesk, make_application
+from neo_async.exchange.funds.types import FundState
+from neo_async.exchange.funds.venue import FundVenue
 from neo_async.exchange.server.accounts import make_accounts
 from neo_async.exchange.server.admin import Admin, Request
 from neo_async.exchange.server.broker import Broker
@@ -102,6 +108,7 @@ class Exchange:
         door: DoorSettings = DoorSettings(),  # noqa: B008 - frozen
         bank: BankSettings = BankSettings(),  # noqa: B008 - frozen
         faults: Faults = Faults(),  # noqa: B008 - frozen
+        holidays: Collection[date] = (),
     ) -> None:
         """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
         trust then (`server.tls.self_signed` makes both). `scripmaster` names the broker's own
@@ -123,6 +130,7 @@ class Exchange:
         `rules` chooses between the market's habits of today and those of the older API, `door`
         between those of logging in and of being let in. `bank` sets the plan of Open Banking's
         clients; their accounts are not in the state file. `faults` says how often what goes wrong.
+        `holidays` are days, besides weekends, on which the batch of mutual funds does not run.
         """
         if ca_file and tls is None:
             raise UsageError(f"ca_file={str(ca_file)!r} without tls: there is nothing to trust")
@@ -149,6 +157,8 @@ class Exchange:
         if accounts < 1:
             raise UsageError(f"accounts={accounts}: must be at least 1")
         self._accounts = make_accounts(seed, accounts)
+        self._application = make_application(seed)
+        self._holidays = frozenset(holidays)
         self._date = (0, "")
         self._parts: _Parts | None = None
         self._closing = contextlib.AsyncExitStack()
@@ -160,7 +170,8 @@ class Exchange:
         if self._replay_path is not None:
             recorded = await asyncio.to_thread(survey, self._replay_path)
         async with contextlib.AsyncExitStack() as stack:
-            memory, beginning = await self._open_memory(stack)
+            store = await self._open_store(stack)
+            memory, beginning = self._open_memory(store, stack)
             catalogue = await self._load_catalogue(recorded)
             # Bound before anything is built: the addresses that callers get name the port.
             listener = stack.enter_context(_listen(self._host, self._port))
@@ -174,7 +185,7 @@ class Exchange:
                 # It may have been moved on, the last time.
                 self._clock.catch_up(recalled.market.now_ns / 1e9)
             port = listener.getsockname()[1]
-            self._parts = self._build(catalogue, recorded, memory, recalled, port)
+            self._parts = self._build(catalogue, recorded, store, memory, recalled, port)
             server = web.Server(self._handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_TIMEOUT)
             await runner.setup()
@@ -241,6 +252,11 @@ class Exchange:
         return f"{self._open.root_url}{ORDER_PATH}"
 
     @property
+    def kite_url(self) -> str:
+        """Of Kite Connect's mutual funds."""
+        return self._open.root_url
+
+    @property
     def bank_url(self) -> str:
         """Open Banking's gateway."""
         return f"{self._open.root_url}{_BANK_PATH}"
@@ -254,6 +270,22 @@ class Exchange:
     def admin_url(self) -> str:
         return f"{self._open.root_url}{_ADMIN_PATH}"
 
+    # --- mutual funds, behind Kite Connect's protocol ------------------------------------------
+
+    @property
+    def kite(self) -> KiteApplication:
+        """The made-up application, and the access token of the one investor."""
+        return self._application
+
+    @property
+    def kite_endpoints(self) -> KiteEndpoints:
+        return KiteEndpoints(api=self.kite_url, login=self.kite_url, ca_file=self._ca_file)
+
+    @property
+    def funds(self) -> FundHouse:
+        """The fund house as it stands; another one after a reset."""
+        return self._open.funds.now()
+
     def ready(self) -> dict[str, object]:
         """The ready line of `neo-async exchange`. Holds the accounts' made-up secrets."""
         return {
@@ -262,6 +294,7 @@ class Exchange:
             "base_url": self.base_url,
             "feed_url": self.feed_url,
             "realtime_url": self.realtime_url,
+            "kite_url": self.kite_url,
             "bank_url": self.bank_url,
             "admin_url": self.admin_url,
             "bank_clients": msgspec.to_builtins(self._bank.clients),
@@ -269,6 +302,7 @@ class Exchange:
                 {name: getattr(credentials, name) for name in credentials.__struct_fields__}
                 for credentials in self.accounts
             ],
+            "kite": {name: getattr(self.kite, name) for name in self.kite.__struct_fields__},
         }
 
     def advance_clock(self, seconds: float) -> None:
@@ -369,13 +403,20 @@ class Exchange:
 
     # --- construction -------------------------------------------------------------------------
 
-    async def _open_memory(
-        self, stack: contextlib.AsyncExitStack
-    ) -> tuple[Memory | None, Beginning | None]:
-        """The state file, if there is to be one, and what the market in it began with."""
+    async def _open_store(self, stack: contextlib.AsyncExitStack) -> Store | None:
+        """The state file, if there is to be one."""
         if self._state is None:
-            return None, None
+            return None
         store = await asyncio.to_thread(Store, self._state)
+        stack.callback(store.close)
+        return store
+
+    def _open_memory(
+        self, store: Store | None, stack: contextlib.AsyncExitStack
+    ) -> tuple[Memory | None, Beginning | None]:
+        """What the state file remembers, and what the market in it began with."""
+        if store is None:
+            return None, None
         memory = Memory(store)
         stack.callback(memory.close)
         beginning = store.beginning()
@@ -401,6 +442,7 @@ class Exchange:
         self,
         catalogue: Catalogue,
         recorded: Recorded,
+        store: Store | None,
         memory: Memory | None,
         recalled: Recalled | None,
         port: int,
@@ -440,10 +482,24 @@ class Exchange:
             replay = Replay(
                 self._replay_path, recorded, venue, feeds.market, feeds.notice_soon, self._speed
             )
-        doors: tuple[Door, ...] = (self._bank,)
+        funds = FundVenue(self._build_house, self._clock, store)
+        kite = FundDoor(
+            funds, KiteDesk(self._application), Throttle(self._limits), root_url=root_url
+        )
+        doors: tuple[Door, ...] = (self._bank, kite)
         admin = Admin(venue, self._clock, self._faults, doors, _ADMIN_PATH)
         sabotage = Sabotage(self._faults, self._response)
-        return _Parts(root_url, venue, desk, broker, doors, admin, feeds, replay, sabotage)
+        return _Parts(root_url, venue, funds, desk, broker, doors, admin, feeds, replay, sabotage)
+
+    def _build_house(self, now_s: int, state: FundState | None) -> FundHouse:
+        return FundHouse(
+            default_schemes(),
+            seed=self._seed,
+            now_s=now_s,
+            cash=self._cash,
+            holidays=self._holidays,
+            state=state,
+        )
 
     def _build_market(
         self, catalogue: Catalogue, replayed: Collection[tuple[Segment, str]], now_ns: int
@@ -490,7 +546,7 @@ class Exchange:
             return self._response(await self._answer(door.answer, request, body))
         return await parts.sabotage.serve(
             request,
-            door.kind(request.path),
+            door.kind(request.method, request.path),
             door.wording,
             lambda: self._answer(door.answer, request, body),
         )
@@ -534,6 +590,7 @@ class _Parts(NamedTuple):
 
     root_url: str
     venue: Venue
+    funds: FundVenue
     desk: LoginDesk
     broker: Broker
     doors: tuple[Door, ...]

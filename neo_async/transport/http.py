@@ -26,6 +26,8 @@ class Download(NamedTuple):
     """An answer on its way."""
 
     status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
     size: int | None
     """Bytes to come, where the server tells and they are not compressed."""
     pieces: AsyncIterator[bytes]
@@ -67,7 +69,8 @@ class HttpClient:
         """Send one request and read its whole answer, `timeout` seconds at most. The path of `url`
         goes out as it is: the broker wants characters in it that others would encode.
 
-        Redirects are not followed: the headers carry credentials. Raises NotSent or AnswerLost.
+        Redirects are not followed: the headers carry credentials. A request that may change
+        something goes out once at most. Raises NotSent or AnswerLost.
         """
         address = URL(url, encoded=True)
         with self._watched(address) as breaker, _failures_named(method, url, timeout):
@@ -79,29 +82,36 @@ class HttpClient:
                 params=params,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=self._connect_timeout),
+                middlewares=() if method == "GET" else (_once,),
             ) as response:
                 content = await response.read()
-                names = {name.lower(): value for name, value in response.headers.items()}
                 _judge(breaker, response.status)
-                return Answer(response.status, names, content)
+                return Answer(response.status, _lower(response.headers), content)
 
     @contextlib.asynccontextmanager
     async def download(
-        self, url: str, *, timeout: float, between: float
+        self,
+        url: str,
+        *,
+        timeout: float,
+        between: float,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Download]:
-        """Get a public file of any size within `timeout` seconds, `between` at most between two
-        pieces of it. Sends nothing that tells who asks, and follows redirects. Raises NotSent or
-        AnswerLost."""
+        """Get a file of any size within `timeout` seconds, `between` at most between two pieces of
+        it. Redirects are followed where no headers tell who asks. Raises NotSent or AnswerLost."""
         patience = aiohttp.ClientTimeout(
             total=timeout, sock_connect=self._connect_timeout, sock_read=between
         )
         address = URL(url)
         with self._watched(address) as breaker, _failures_named("GET", url, timeout):
-            async with self._opened().get(address, timeout=patience) as response:
+            async with self._opened().get(
+                address, headers=headers, allow_redirects=headers is None, timeout=patience
+            ) as response:
                 _judge(breaker, response.status)
                 is_plain = "Content-Encoding" not in response.headers
                 size = response.content_length if is_plain else None
-                yield Download(response.status, size, response.content.iter_any())
+                pieces = response.content.iter_any()
+                yield Download(response.status, _lower(response.headers), size, pieces)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -148,6 +158,31 @@ def _judge(breaker: Breaker, status: int) -> None:
         breaker.answered()
 
 
+class _SentOnce(aiohttp.ClientError):
+    """aiohttp sends PUT and DELETE again when a connection breaks, since they come out the same; a
+    caller who is told of a refusal then would not know that the first one had worked. It lets this
+    error pass."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _SentOnce(error) from error
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
 @contextlib.contextmanager
 def _failures_named(method: str, url: str, timeout: float) -> Iterator[None]:
     try:
@@ -164,9 +199,10 @@ def _failures_named(method: str, url: str, timeout: float) -> Iterator[None]:
             f"the answer to {method} {_origin(url)} was no HTTP: {error.message}"
         ) from None
     except (aiohttp.ClientError, OSError) as error:
+        cause = error.cause if isinstance(error, _SentOnce) else error
         raise AnswerLost(
-            f"the answer to {method} {_origin(url)} was lost: {type(error).__name__}: {error}"
-        ) from error
+            f"the answer to {method} {_origin(url)} was lost: {type(cause).__name__}: {cause}"
+        ) from cause
 
 
 def connect_problem(error: Exception) -> str:

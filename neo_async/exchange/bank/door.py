@@ -139,7 +139,7 @@ class Bank:
     def takes(self, path: str) -> bool:
         return path.startswith(f"{self._path}/")
 
-    def kind(self, path: str) -> Calls:
+    def kind(self, method: str, path: str) -> Calls:
         return "bank"
 
     def answer(self, call: Call) -> Reply:

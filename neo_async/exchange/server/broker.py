@@ -143,8 +143,8 @@ class Broker:
         except FieldMissing as missing:
             return replies.field_missing(missing.name)
 
-    def kind(self, path: str) -> Calls:
-        """Which kind of call comes to a path."""
+    def kind(self, method: str, path: str) -> Calls:
+        """Which kind of call this is."""
         if path in _LOGINS:
             return "logins"
         routes = (self._methods_at(path) or {}).values()

@@ -56,8 +56,8 @@ class Door(Protocol):
 
     def takes(self, path: str) -> bool: ...
 
-    def kind(self, path: str) -> Calls:
-        """What faults take a call to that path for."""
+    def kind(self, method: str, path: str) -> Calls:
+        """What faults take such a call for."""
 
     def answer(self, call: Call) -> Reply: ...
 

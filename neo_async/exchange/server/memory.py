@@ -171,4 +171,3 @@ class Memory:
         if self._market is not None:
             with suppress(sqlite3.Error):
                 self.flush(something_happened=True)
-        self._store.close()

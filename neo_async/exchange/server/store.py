@@ -18,6 +18,7 @@ from neo_async.errors import UsageError
 from neo_async.exchange.core.journal import Entry
 from neo_async.exchange.core.state import State
 from neo_async.exchange.core.types import Listing
+from neo_async.exchange.funds.types import FundState
 from neo_async.exchange.server.tape import TapeRow
 
 _APPLICATION: Final = 0x4E454F58
@@ -30,6 +31,7 @@ _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS candles (segment TEXT, token TEXT, minute INTEGER, open INTEGER, "
     "high INTEGER, low INTEGER, close INTEGER, volume INTEGER, "
     "PRIMARY KEY (segment, token, minute)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS funds (content BLOB NOT NULL)",
 )
 T = TypeVar("T")
 
@@ -115,6 +117,10 @@ class Store:
         for segment, *values in self._database.execute("SELECT * FROM candles ORDER BY minute"):
             yield TapeRow(segment, *values)
 
+    def funds(self) -> FundState | None:
+        """The fund house as it was kept last; None when it never was."""
+        return self._read("SELECT content FROM funds", FundState)
+
     # --- writing: each of these is one transaction ----------------------------------------------
 
     def begin(self, beginning: Beginning, state: State) -> None:
@@ -144,6 +150,10 @@ class Store:
             self._database.executemany(
                 "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?, ?)", candles
             )
+
+    def keep_funds(self, state: FundState) -> None:
+        with self._transaction():
+            self._replace("funds", state)
 
     # --- SQLite -------------------------------------------------------------------------------
 

@@ -1,0 +1,100 @@
+"""When a fund house does what: market days, the batch, and the days of SIPs.
+
+SIP orders are made at 01:30 and the batch runs at 13:30, both in India and on market days, which
+are Monday to Friday without the holidays that one names.
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Collection
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from neo_async.exchange.funds.types import Frequency
+from neo_async.model.market import IST
+
+_ONE_DAY: Final = timedelta(days=1)
+_WEEK: Final = timedelta(days=7)
+_QUARTER: Final = timedelta(days=91)
+"""Thirteen weeks: the document's sample goes from 2020-11-20 to 2021-02-19."""
+
+
+class Turn(StrEnum):
+    SIPS = "sips"
+    BATCH = "batch"
+
+
+_TURNS: Final = ((Turn.SIPS, time(1, 30, tzinfo=IST)), (Turn.BATCH, time(13, 30, tzinfo=IST)))
+
+
+class Moment(NamedTuple):
+    time_s: int
+    turn: Turn
+    day: date
+
+
+def day_of(time_s: float) -> date:
+    return datetime.fromtimestamp(time_s, IST).date()
+
+
+class Calendar:
+    def __init__(self, holidays: Collection[date] = ()) -> None:
+        self._holidays = frozenset(holidays)
+
+    def is_market_day(self, day: date) -> bool:
+        return day.weekday() < 5 and day not in self._holidays
+
+    def market_day_from(self, day: date) -> date:
+        """That day, or the first market day after it."""
+        while not self.is_market_day(day):
+            day += _ONE_DAY
+        return day
+
+    def market_day_before(self, day: date) -> date:
+        day -= _ONE_DAY
+        while not self.is_market_day(day):
+            day -= _ONE_DAY
+        return day
+
+    def next_moment(self, after_s: int) -> Moment:
+        """What comes next after a time."""
+        day = self.market_day_from(day_of(after_s))
+        while True:
+            for turn, clock in _TURNS:
+                time_s = int(datetime.combine(day, clock).astimezone(UTC).timestamp())
+                if time_s > after_s:
+                    return Moment(time_s, turn, day)
+            day = self.market_day_from(day + _ONE_DAY)
+
+
+def next_due(frequency: Frequency, instalment_day: int, after: date) -> date:
+    """The next instalment after a day, by the calendar."""
+    if frequency is Frequency.WEEKLY:
+        return after + _WEEK
+    if frequency is Frequency.QUARTERLY:
+        return after + _QUARTER
+    due = _in_month(after, instalment_day)
+    if due <= after:
+        next_month = after.replace(day=1) + timedelta(days=31)
+        due = _in_month(next_month, instalment_day)
+    return due
+
+
+def step_ups(days: Collection[str], after: date, until: date) -> list[str]:
+    """Those of `{"05-05"}` (day and month) that come after a day, until another one, in order."""
+    found = []
+    for text in days:
+        day, month = int(text[:2]), int(text[3:])
+        for year in range(after.year, until.year + 1):
+            if day > calendar.monthrange(year, month)[1]:
+                continue
+            when = date(year, month, day)
+            if after < when <= until:
+                found.append((when, text))
+    return [text for _, text in sorted(found)]
+
+
+def _in_month(day: date, wanted: int) -> date:
+    return day.replace(day=min(wanted, calendar.monthrange(day.year, day.month)[1]))

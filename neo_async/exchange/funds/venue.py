@@ -1,0 +1,41 @@
+"""The fund house behind the door: moved on by the clock before anyone looks, new after a reset,
+and kept in the state file where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from neo_async.exchange.funds.house import FundHouse
+from neo_async.exchange.funds.types import FundState
+from neo_async.exchange.server.store import Store
+
+
+class FundVenue:
+    def __init__(
+        self,
+        build: Callable[[int, FundState | None], FundHouse],
+        clock: Callable[[], float],
+        store: Store | None = None,
+    ) -> None:
+        """`build` makes the house that opens at a time in Unix seconds, or goes on from a state;
+        `clock` gives Unix seconds."""
+        self._build = build
+        self._clock = clock
+        self._store = store
+        self._house = build(int(clock()), store.funds() if store is not None else None)
+
+    def now(self) -> FundHouse:
+        """The house, as of this moment."""
+        self._house.advance(int(self._clock()))
+        return self._house
+
+    def reset(self) -> None:
+        """Start over with the same seed and funds."""
+        self._house = self._build(int(self._clock()), None)
+        self.keep()
+
+    def keep(self) -> None:
+        """Make durable what was asked of the house until now; what time does to it comes out the
+        same again. Raises sqlite3.Error when that fails."""
+        if self._store is not None:
+            self._store.keep_funds(self._house.state)

@@ -1,0 +1,443 @@
+"""Mutual funds at Kite Connect: what a program calls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+from weakref import WeakValueDictionary
+
+from neo_async.config import KiteEndpoints, RateLimits, Timeouts
+from neo_async.errors import (
+    AnswerLost,
+    InvalidOrder,
+    NeoError,
+    ProtocolError,
+    ServerError,
+    UsageError,
+)
+from neo_async.kite import rules
+from neo_async.kite.calls import Calls
+from neo_async.kite.funds import Funds, FundStore
+from neo_async.kite.model import Frequency, Fund, FundHolding, FundOrder, Sip, SipStatus
+from neo_async.kite.settlement import (
+    Look,
+    Lost,
+    Placement,
+    Settlement,
+    find_order,
+    find_sip,
+    judge_cancelled_order,
+    judge_cancelled_sip,
+    judge_changed_sip,
+)
+from neo_async.kite.wire import (
+    Row,
+    read_holding,
+    read_list,
+    read_one,
+    read_order,
+    read_order_id,
+    read_sip,
+    read_sip_id,
+)
+from neo_async.model.enums import Side
+from neo_async.model.orders import Price
+from neo_async.transport.limiter import Kind, Limiter
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_ORDERS: Final = "/mf/orders"
+_SIPS: Final = "/mf/sips"
+_HOLDINGS: Final = "/mf/holdings"
+_INSTRUMENTS: Final = "/mf/instruments"
+
+_ORDER_BOOK: Final = "list of orders"
+_SIP_BOOK: Final = "list of SIPs"
+
+_ROWS_AT_ONCE: Final = 100
+"""Rows that are read before others get their turn of the loop: below a millisecond."""
+
+
+class KiteMutualFunds:
+    """One investor's mutual funds.
+
+    async with KiteMutualFunds(api_key, access_token) as kite:
+        order_id = await kite.place_order("INF174K01LS2", Side.BUY, amount=5000)
+
+    Orders are collected by Kite and sent to the exchange in a batch, at 13:30 on market days; until
+    then they can be cancelled, and another one for the same fund takes their place. Kite has no
+    call for dividend reinvestment.
+
+    Every call raises SessionEnded when the access token has ended (about six in the morning),
+    Rejected when Kite refuses (its `error_type` is the error's `code`), RateLimited, ServerError or
+    ProtocolError for what else Kite answers, and NotSent or AnswerLost when the network fails.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        access_token: str,
+        *,
+        endpoints: KiteEndpoints = KiteEndpoints(),  # noqa: B008 - frozen
+        rate_limit: int = 10,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        horizon: float = 30.0,
+        directory: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """The access token comes from KiteSession. `rate_limit` is of starts in any second.
+
+        When the answer to a change is lost, nothing is sent again: the lists are looked through
+        for what became of it. `horizon` is how many seconds later it is still expected to show;
+        with no trace by then it was not accepted. The day's list of funds is kept in `directory`,
+        `$XDG_CACHE_HOME/neo_async` unless given. `clock` gives Unix seconds.
+
+        Raises UsageError when key or token cannot be one.
+        """
+        self.limiter = Limiter(RateLimits(orders=rate_limit, total=rate_limit))
+        self._calls = Calls(
+            api_key, access_token, endpoints, limiter=self.limiter, timeouts=timeouts, clock=clock
+        )
+        self._settlement = Settlement(horizon=horizon, patience=timeouts.read)
+        self._store = FundStore(
+            lambda: self._calls.download(_INSTRUMENTS),
+            server=endpoints.api,
+            directory=directory,
+            clock=clock,
+        )
+        self._server = endpoints.api
+        self._clock = clock
+        self._known: set[str] = set()
+        """Ids of orders and SIPs that were seen in any answer."""
+        self._claimed: set[str] = set()
+        """Ids that belong to placements of ours."""
+        self._marks: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read `KITE_API_KEY` and `KITE_ACCESS_TOKEN`; `KITE_URL` and `KITE_CA_FILE` lead to
+        another server. Raises UsageError that lists every variable that is missing."""
+        env = os.environ if environ is None else environ
+        missing = [name for name in ("KITE_API_KEY", "KITE_ACCESS_TOKEN") if not env.get(name)]
+        if missing:
+            raise UsageError(f"environment lacks {', '.join(missing)}")
+        endpoints = KiteEndpoints.from_env(env)
+        return cls(env["KITE_API_KEY"], env["KITE_ACCESS_TOKEN"], endpoints=endpoints)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection, and look for no lost answer any longer."""
+        await self._settlement.close()
+        await self._calls.close()
+
+    def use_token(self, access_token: str) -> None:
+        """Go on with the token of a new login."""
+        self._calls.use_token(access_token)
+
+    def __repr__(self) -> str:
+        return f"<KiteMutualFunds at {self._server}, {self.limiter!r}>"
+
+    # --- orders -------------------------------------------------------------------------------
+
+    async def orders(self) -> list[FundOrder]:
+        """Orders of the last seven days, newest first."""
+        orders = await self._list(_ORDERS, read_order)
+        self._known.update(order.order_id for order in orders)
+        return orders
+
+    async def order(self, order_id: str) -> FundOrder:
+        """One order, of any age."""
+        path = f"{_ORDERS}/{rules.check_id('order_id', order_id)}"
+        return read_order(await self._calls.read(path, read_one))
+
+    async def place_order(
+        self,
+        tradingsymbol: str,
+        side: Side | str,
+        *,
+        amount: Price | None = None,
+        quantity: Price | None = None,
+        tag: str = "",
+        settle: bool = True,
+    ) -> str:
+        """Buy for an `amount` of rupees, or sell a `quantity` of units, of the fund with this ISIN.
+        Returns the order's id once Kite has taken it.
+
+        An order of the same side that is open for the fund is overwritten. `tag` is a mark of one's
+        own, up to 8 letters and digits; without one, the order gets one that is unique. Once
+        `instruments()` is loaded, what it says of the fund is checked, too.
+
+        When the answer is lost, waits until it is known whether Kite has taken the order; raises
+        NotAccepted when it has not, and OutcomeUnknown when that cannot be found out, or at once
+        without `settle`. Raises InvalidOrder, and sends nothing, when a rule is broken, and
+        InsufficientFunds or another Rejected when Kite refuses.
+        """
+        form = rules.order_form(tradingsymbol, side, amount, quantity, tag or rules.new_tag())
+        await self._check_order(form)
+        placement = Placement(
+            tag=form["tag"],
+            is_ours=not tag,
+            tradingsymbol=tradingsymbol,
+            terms=(form["transaction_type"],),
+            value=Decimal(form.get("amount") or form["quantity"]),
+            sent_at=self._clock(),
+            known=frozenset(self._known),
+        )
+
+        async def look() -> str | None:
+            orders = await self._list(_ORDERS, read_order)
+            return find_order(placement, orders, self._claimed, self._calls.skew)
+
+        return await self._place(
+            Lost("place order", _ORDER_BOOK, tag=placement.tag),
+            placement,
+            lambda: self._calls.change(Kind.PLACE, "POST", _ORDERS, form, read_order_id),
+            look,
+            settle=settle,
+        )
+
+    async def cancel_order(self, order_id: str, *, settle: bool = True) -> str:
+        """Cancel an order that is open. Returns its id.
+
+        Raises Rejected when it is not open, OrderAlreadyFinal when that shows only after the answer
+        was lost; what else becomes of a lost answer is as for `place_order`.
+        """
+        path = f"{_ORDERS}/{rules.check_id('order_id', order_id)}"
+
+        async def look() -> str | None:
+            return judge_cancelled_order(await self.order(order_id))
+
+        return await self._change(
+            Lost("cancel order", _ORDER_BOOK, number=order_id),
+            lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_order_id),
+            look,
+            settle=settle,
+        )
+
+    # --- SIPs ---------------------------------------------------------------------------------
+
+    async def sips(self) -> list[Sip]:
+        """SIPs that are active or paused."""
+        sips = await self._list(_SIPS, read_sip)
+        self._known.update(sip.sip_id for sip in sips)
+        return sips
+
+    async def sip(self, sip_id: str) -> Sip:
+        """One SIP, also a cancelled one."""
+        path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
+        return read_sip(await self._calls.read(path, read_one))
+
+    async def place_sip(
+        self,
+        tradingsymbol: str,
+        amount: Price,
+        *,
+        frequency: Frequency | str,
+        instalments: int = -1,
+        instalment_day: int | None = None,
+        initial_amount: Price | None = None,
+        tag: str = "",
+        settle: bool = True,
+    ) -> str:
+        """Invest an `amount` of rupees again and again. Returns the SIP's id.
+
+        `frequency` is weekly, monthly or quarterly; a monthly one needs an `instalment_day` of 1,
+        5, 10, 15, 20 or 25. `instalments` is how many there are to be, -1 until it is cancelled.
+        Where nothing was invested in the fund before, `initial_amount` has to be given, and is
+        ordered at once. `tag`, `settle` and errors are as for `place_order`.
+        """
+        form = rules.sip_form(
+            tradingsymbol,
+            amount,
+            frequency,
+            instalments,
+            instalment_day,
+            initial_amount,
+            tag or rules.new_tag(),
+        )
+        fund = self._fund(tradingsymbol)
+        if fund is not None:
+            rules.check_sip(fund, form)
+        placement = Placement(
+            tag=form["tag"],
+            is_ours=not tag,
+            tradingsymbol=tradingsymbol,
+            terms=(form["frequency"],),
+            value=Decimal(form["amount"]),
+            sent_at=self._clock(),
+            known=frozenset(self._known),
+        )
+
+        async def look() -> str | None:
+            sips = await self._list(_SIPS, read_sip)
+            return find_sip(placement, sips, self._claimed, self._calls.skew)
+
+        return await self._place(
+            Lost("place SIP", _SIP_BOOK, tag=placement.tag),
+            placement,
+            lambda: self._calls.change(Kind.PLACE, "POST", _SIPS, form, read_sip_id),
+            look,
+            settle=settle,
+        )
+
+    async def modify_sip(
+        self,
+        sip_id: str,
+        *,
+        amount: Price | None = None,
+        frequency: Frequency | str | None = None,
+        instalments: int | None = None,
+        instalment_day: int | None = None,
+        status: SipStatus | str | None = None,
+        settle: bool = True,
+    ) -> str:
+        """Change what is given of a SIP and leave the rest as it is; `status` pauses it (`paused`)
+        or lets it go on (`active`). Returns its id.
+
+        `settle` and errors are as for `place_order`; OrderAlreadyFinal when it was cancelled
+        meanwhile.
+        """
+        path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
+        form = rules.sip_change_form(amount, frequency, instalments, instalment_day, status)
+        if "amount" in form and self._store.loaded is not None:
+            fund = self._fund((await self.sip(sip_id)).tradingsymbol)
+            if fund is not None:
+                rules.check_instalment(fund, form["amount"])
+
+        async def look() -> str | None:
+            return judge_changed_sip(await self.sip(sip_id), form)
+
+        return await self._change(
+            Lost("modify SIP", _SIP_BOOK, number=sip_id),
+            lambda: self._calls.change(Kind.MODIFY, "PUT", path, form, read_sip_id),
+            look,
+            settle=settle,
+        )
+
+    async def cancel_sip(self, sip_id: str, *, settle: bool = True) -> str:
+        """End a SIP. Returns its id. `settle` and errors are as for `place_order`."""
+        path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
+
+        async def look() -> str | None:
+            return judge_cancelled_sip(await self.sip(sip_id))
+
+        return await self._change(
+            Lost("cancel SIP", _SIP_BOOK, number=sip_id),
+            lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_sip_id),
+            look,
+            settle=settle,
+        )
+
+    # --- what there is ------------------------------------------------------------------------
+
+    async def holdings(self) -> list[FundHolding]:
+        """Units in the demat account, by fund and folio."""
+        return await self._list(_HOLDINGS, read_holding)
+
+    async def instruments(self, *, refresh: bool = False) -> Funds:
+        """The day's list of funds: from memory, from disk, or from Kite, whichever has it first.
+        `refresh` asks Kite in any case. From then on requests are checked against it.
+
+        When Kite's list cannot be had, that of an earlier day serves, with a warning and
+        `is_stale`; not so with `refresh`.
+        """
+        return await self._store.load(refresh=refresh)
+
+    # --- checks -------------------------------------------------------------------------------
+
+    def _fund(self, isin: str) -> Fund | None:
+        """None as long as no list is loaded. Raises InvalidOrder when today's has no such fund."""
+        funds = self._store.loaded
+        if funds is None:
+            return None
+        fund = funds.get(isin)
+        if fund is None and not funds.is_stale:
+            raise InvalidOrder("tradingsymbol", isin, f"is no fund of the list of {funds.day}")
+        return fund
+
+    async def _check_order(self, form: Mapping[str, str]) -> None:
+        fund = self._fund(form["tradingsymbol"])
+        if fund is None:
+            return
+        if "amount" in form:
+            rules.check_purchase(fund, form["amount"])
+            return
+        held = None
+        if rules.is_below_redemption(fund, form["quantity"]):
+            holdings = await self.holdings()
+            isin = fund.tradingsymbol
+            held = sum(each.quantity for each in holdings if each.tradingsymbol == isin)
+        rules.check_redemption(fund, form["quantity"], held)
+
+    # --- sending ------------------------------------------------------------------------------
+
+    async def _list(self, path: str, read: Callable[[Row], T]) -> list[T]:
+        rows = await self._calls.read(path, read_list)
+        found: list[T] = []
+        for first in range(0, len(rows), _ROWS_AT_ONCE):
+            if first:
+                await asyncio.sleep(0)
+            found += map(read, rows[first : first + _ROWS_AT_ONCE])
+        return found
+
+    async def _place(
+        self,
+        lost: Lost,
+        placement: Placement,
+        send: Callable[[], Awaitable[str]],
+        look: Look,
+        *,
+        settle: bool,
+    ) -> str:
+        """Send a placement. Its id, answered or found, belongs to it alone from then on."""
+        # Those that only their time tells apart take turns; and whoever looks for one of them waits
+        # until the others have what is theirs.
+        lock = self._marks.setdefault(placement.mark, asyncio.Lock())
+
+        async def send_in_turn() -> str:
+            async with lock:
+                return self._claim(await send())
+
+        async def look_in_turn() -> str | None:
+            async with lock:
+                found = await look()
+                return None if found is None else self._claim(found)
+
+        return await self._change(lost, send_in_turn, look_in_turn, settle=settle)
+
+    def _claim(self, number: str) -> str:
+        self._known.add(number)
+        self._claimed.add(number)
+        return number
+
+    async def _change(
+        self, lost: Lost, send: Callable[[], Awaitable[str]], look: Look, *, settle: bool
+    ) -> str:
+        try:
+            return await send()
+        except (AnswerLost, ServerError, ProtocolError) as error:
+            cause: NeoError = error
+        except asyncio.CancelledError:
+            mark = f"tag {lost.tag!r}" if lost.tag else f"number {lost.number!r}"
+            log.warning("%s was given up and may have been sent: look for %s", lost.action, mark)
+            raise
+        return await self._settlement.settle(lost, look, cause, settle=settle)

@@ -1,0 +1,219 @@
+"""Which funds there are: the day's list, kept on disk, looked up and searched."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Final
+
+from neo_async import files
+from neo_async.config import cache_directory
+from neo_async.errors import NeoError, ProtocolError, UsageError
+from neo_async.kite.fund_file import FundFileReader
+from neo_async.kite.model import Fund
+from neo_async.kite.wire import failure
+from neo_async.model.answer import Answer
+from neo_async.model.market import IST
+from neo_async.transport.http import Download
+
+log = logging.getLogger(__name__)
+
+_DOWNLOADED: Final = 262_144
+"""Bytes of an error page that are read."""
+_REINVESTMENT: Final = "reinvest"
+
+
+class Funds:
+    """The funds of one day. Iterating gives them in the list's order.
+
+    funds["INF174K01LS2"].minimum_purchase_amount
+    funds.search("kotak liquid", plan="direct", dividend_type="growth")
+    """
+
+    def __init__(
+        self, funds: list[Fund], *, day: date, bad_row_count: int = 0, is_stale: bool = False
+    ) -> None:
+        self.day = day
+        """In India, on which the list was downloaded."""
+        self.bad_row_count = bad_row_count
+        """Rows that could not be read, and were left out."""
+        self.is_stale = is_stale
+        """The list is of an earlier day, as today's could not be had."""
+        self._funds = funds
+        self._by_isin = {fund.tradingsymbol: fund for fund in funds}
+
+    def get(self, isin: str) -> Fund | None:
+        return self._by_isin.get(isin)
+
+    def __getitem__(self, isin: str) -> Fund:
+        """Raises UsageError when there is none."""
+        fund = self._by_isin.get(isin)
+        if fund is None:
+            raise UsageError(f"no fund {isin!r} in the list of {self.day}")
+        return fund
+
+    def __contains__(self, isin: object) -> bool:
+        return isin in self._by_isin
+
+    def __iter__(self) -> Iterator[Fund]:
+        return iter(self._funds)
+
+    def __len__(self) -> int:
+        return len(self._funds)
+
+    def __repr__(self) -> str:
+        return f"<Funds {len(self)} of {self.day}{', stale' if self.is_stale else ''}>"
+
+    def search(
+        self,
+        name: str = "",
+        *,
+        isin: str = "",
+        amc: str = "",
+        plan: str = "",
+        dividend_type: str = "",
+        scheme_type: str = "",
+    ) -> list[Fund]:
+        """Funds in whose name every word of `name` is found, and what else is given: the start of
+        an ISIN, a part of the AMC's code, a plan (`direct`, `regular`), a dividend type (`growth`,
+        `payout`, `idcw`), a scheme type (`equity`, `debt`, `elss` …). Upper and lower case are the
+        same.
+
+        Raises UsageError for dividend reinvestment, which Kite's API does not support.
+        """
+        if _REINVESTMENT in dividend_type.lower():
+            raise UsageError(
+                f"dividend_type={dividend_type!r}: Kite's API does not support dividend "
+                "reinvestment schemes; there are growth, payout and idcw"
+            )
+        words = name.lower().split()
+        start, company = isin.strip().upper(), amc.strip().lower()
+        exact = [
+            (field, value.strip().lower())
+            for field, value in (
+                ("plan", plan),
+                ("dividend_type", dividend_type),
+                ("scheme_type", scheme_type),
+            )
+            if value.strip()
+        ]
+        return [
+            fund
+            for fund in self._funds
+            if fund.tradingsymbol.startswith(start)
+            and (not company or company in fund.amc.lower())
+            and all(getattr(fund, field) == value for field, value in exact)
+            and (not words or _has_all(fund.name.lower(), words))
+        ]
+
+
+def _has_all(name: str, words: list[str]) -> bool:
+    return all(word in name for word in words)
+
+
+class FundStore:
+    """Loads the list: from memory, from disk or from Kite, whichever has today's first."""
+
+    def __init__(
+        self,
+        download: Callable[[], AbstractAsyncContextManager[Download]],
+        *,
+        server: str,
+        directory: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Files are kept in `directory`, those of one `server` apart from another's."""
+        self._download = download
+        self._directory = directory
+        self._prefix = f"kite-funds-{hashlib.sha256(server.encode()).hexdigest()[:12]}-"
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self.loaded: Funds | None = None
+
+    async def load(self, *, refresh: bool = False) -> Funds:
+        """As KiteMutualFunds.instruments."""
+        async with self._lock:
+            today = datetime.fromtimestamp(self._clock(), IST).date()
+            if not refresh:
+                if self.loaded is None:
+                    self.loaded = await self._read_newest()
+                if self.loaded is not None and self.loaded.day == today:
+                    return self.loaded
+            try:
+                self.loaded = await self._fetch(today)
+            except NeoError as error:
+                if self.loaded is None or refresh:
+                    raise
+                old = self.loaded
+                log.warning(
+                    "no list of funds for today: %s; going on with that of %s", error, old.day
+                )
+                self.loaded = Funds(
+                    list(old), day=old.day, bad_row_count=old.bad_row_count, is_stale=True
+                )
+            return self.loaded
+
+    async def _fetch(self, today: date) -> Funds:
+        reader = FundFileReader()
+        pieces = []
+        async with self._download() as file:
+            if file.status != 200:
+                raise await _refusal(file)
+            async for piece in file.pieces:
+                pieces.append(piece)
+                for _ in reader.feed(piece):
+                    await asyncio.sleep(0)
+        reader.finish()
+        await self._keep(today, pieces)
+        return Funds(reader.funds, day=today, bad_row_count=reader.bad_row_count)
+
+    # --- the disk -----------------------------------------------------------------------------
+
+    async def _read_newest(self) -> Funds | None:
+        """The list that was kept last, or None."""
+        for path in reversed(self._files()):
+            reader = FundFileReader()
+            try:
+                day = date.fromisoformat(path.stem.removeprefix(self._prefix))
+                for _ in reader.feed(await asyncio.to_thread(path.read_bytes)):
+                    await asyncio.sleep(0)
+                reader.finish()
+            except (OSError, ValueError, ProtocolError) as error:
+                log.info("the funds are read anew from Kite: %s: %s", path, error)
+                continue
+            return Funds(reader.funds, day=day, bad_row_count=reader.bad_row_count)
+        return None
+
+    async def _keep(self, today: date, pieces: list[bytes]) -> None:
+        path = self._folder / f"{self._prefix}{today}.csv"
+        try:
+            await asyncio.to_thread(files.replace, path, pieces)
+            for old in self._files():
+                if old != path:
+                    old.unlink(missing_ok=True)
+        except OSError as error:
+            # Today it is in memory; the next start will have to download it again.
+            log.warning("the list of funds could not be kept: %s", error)
+
+    @property
+    def _folder(self) -> Path:
+        return self._directory or cache_directory()
+
+    def _files(self) -> list[Path]:
+        """Oldest first, as their names end in the day."""
+        return sorted(self._folder.glob(f"{self._prefix}*.csv"))
+
+
+async def _refusal(file: Download) -> NeoError:
+    body = b""
+    async for piece in file.pieces:
+        body += piece
+        if len(body) > _DOWNLOADED:
+            break
+    return failure(Answer(file.status, file.headers, body))

@@ -1,0 +1,273 @@
+"""Finding out what became of changes whose answers were lost.
+
+Nothing is sent again: the lists are looked through until they tell. A placement is recognised by
+its tag. One that we made is found nowhere else; a caller's own may be on other orders, too, so
+fund, value and time have to agree then, and no other placement may have a claim to what is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from neo_async.errors import (
+    NeoError,
+    NotAccepted,
+    NotLoggedIn,
+    OrderAlreadyFinal,
+    OutcomeUnknown,
+    Rejected,
+)
+from neo_async.kite.model import FundOrder, FundOrderStatus, Sip, SipStatus
+from neo_async.model.enums import Side
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK: Final = 0.25
+"""Seconds after the loss at which is looked first; every further look waits twice as long, up to
+`LONGEST_WAIT`."""
+LONGEST_WAIT: Final = 5.0
+
+_CLOCK_MARGIN: Final = 2.0
+"""Kite's times are whole seconds, and so is the Date by which its clock is compared with ours."""
+
+_NOT_FOUND: Final = 404
+
+Look = Callable[[], Awaitable[str | None]]
+"""Gives the id once the change shows, None while it does not; raises OrderAlreadyFinal when it came
+too late."""
+
+
+class Lost(NamedTuple):
+    """A change whose answer was lost."""
+
+    action: str
+    book: str
+    """Where to look, in words."""
+    tag: str = ""
+    """Of a placement."""
+    number: str = ""
+    """Of the order or SIP that was to change."""
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a placement that was sent, to recognise it by."""
+
+    tag: str
+    is_ours: bool
+    """The tag was made for this placement alone."""
+    tradingsymbol: str
+    terms: tuple[str, ...]
+    """Side of an order, frequency of a SIP."""
+    value: Decimal
+    """Amount or quantity."""
+    sent_at: float
+    """Unix seconds by our clock."""
+    known: frozenset[str] = frozenset()
+    """Ids that were known before."""
+
+    @property
+    def mark(self) -> tuple[object, ...]:
+        """The same for those that cannot be told apart by anything but their time."""
+        return self.tag, self.tradingsymbol, self.terms, self.value
+
+    def is_order(self, order: FundOrder, skew: float) -> bool:
+        if order.tag != self.tag:
+            return False
+        if self.is_ours:
+            return True
+        placed = order.order_timestamp
+        value = order.amount if order.transaction_type == Side.BUY.name else order.quantity
+        return (
+            order.order_id not in self.known
+            and (order.tradingsymbol, (order.transaction_type,)) == (self.tradingsymbol, self.terms)
+            and self.value == _decimal(value)
+            and placed is not None
+            and placed.timestamp() >= self._earliest(skew)
+        )
+
+    def is_sip(self, sip: Sip, skew: float) -> bool:
+        if sip.tag != self.tag:
+            return False
+        if self.is_ours:
+            return True
+        return (
+            sip.sip_id not in self.known
+            and (sip.tradingsymbol, (sip.frequency,)) == (self.tradingsymbol, self.terms)
+            and self.value == _decimal(sip.instalment_amount)
+            and sip.created is not None
+            and sip.created.timestamp() >= self._earliest(skew)
+        )
+
+    def _earliest(self, skew: float) -> float:
+        """When Kite's clock showed the sending, at the earliest."""
+        return self.sent_at + skew - _CLOCK_MARGIN
+
+
+def find_order(
+    placement: Placement, orders: Iterable[FundOrder], claimed: set[str], skew: float
+) -> str | None:
+    """The oldest one that may be it, as Kite lists the newest first."""
+    found = None
+    for order in orders:
+        if order.order_id not in claimed and placement.is_order(order, skew):
+            found = order.order_id
+    return found
+
+
+def find_sip(
+    placement: Placement, sips: Iterable[Sip], claimed: set[str], skew: float
+) -> str | None:
+    for sip in sips:
+        if sip.sip_id not in claimed and placement.is_sip(sip, skew):
+            return sip.sip_id
+    return None
+
+
+def judge_cancelled_order(order: FundOrder) -> str | None:
+    """The id when it is cancelled. Raises OrderAlreadyFinal when something else became of it."""
+    if order.status == FundOrderStatus.CANCELLED:
+        return order.order_id
+    if order.is_final:
+        raise OrderAlreadyFinal(f"order {order.order_id} is {order.status}: too late to cancel")
+    return None
+
+
+def judge_cancelled_sip(sip: Sip) -> str | None:
+    return sip.sip_id if sip.status == SipStatus.CANCELLED else None
+
+
+def judge_changed_sip(sip: Sip, form: dict[str, str]) -> str | None:
+    """The id when the SIP is as the form wanted it. Raises OrderAlreadyFinal when it is over."""
+    if sip.status == SipStatus.CANCELLED:
+        raise OrderAlreadyFinal(f"SIP {sip.sip_id} is {sip.status}: too late to change")
+    found = {
+        "frequency": sip.frequency,
+        "instalments": str(sip.instalments),
+        "instalment_day": str(sip.instalment_day),
+        "status": sip.status.lower(),
+    }
+    wanted = dict(form)
+    amount = wanted.pop("amount", None)
+    if amount is not None and Decimal(amount) != _decimal(sip.instalment_amount):
+        return None
+    return sip.sip_id if wanted.items() <= found.items() else None
+
+
+class Question:
+    """What became of a change. Awaiting it gives the id, or raises what it turned out to be."""
+
+    def __init__(self, lost: Lost, look: Look, horizon: float) -> None:
+        self._lost = lost
+        self._look = look
+        self._horizon = horizon
+        self._task = asyncio.create_task(self._find_out(), name=f"outcome of {lost.action}")
+        # Whoever wants it has it; nobody wanting it is no reason to complain.
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    def when_over(self, act: Callable[[], None]) -> None:
+        self._task.add_done_callback(lambda _: act())
+
+    async def settled_within(self, seconds: float) -> bool:
+        await asyncio.wait([self._task], timeout=seconds)
+        return self._task.done()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def wait(self) -> str:
+        try:
+            # One who gives up must not take the answer from the others.
+            return await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            waiter = asyncio.current_task()
+            if self._task.cancelled() and waiter is not None and not waiter.cancelling():
+                raise NotLoggedIn(
+                    f"closed while it was being found out what became of {self._lost.action}"
+                ) from None
+            raise
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return self.wait().__await__()
+
+    async def _find_out(self) -> str:
+        loop = asyncio.get_running_loop()
+        proof_at = loop.time() + self._horizon
+        pause = FIRST_LOOK
+        while True:
+            rest = proof_at - loop.time()
+            await asyncio.sleep(min(pause, rest) if rest > 0 else pause)
+            pause = min(LONGEST_WAIT, 2 * pause)
+            began = loop.time()
+            try:
+                found = await self._look()
+            except NeoError as error:
+                if isinstance(error, Rejected) and error.status in (None, _NOT_FOUND):
+                    raise  # it is final, or there is no such thing
+                log.warning("%s cannot be read: %s", self._lost.book, error)
+                continue
+            if found is not None:
+                log.info("%s did take effect: %s", self._lost.action, found)
+                return found
+            if began >= proof_at:
+                raise NotAccepted(
+                    self._lost.action,
+                    client_tag=self._lost.tag,
+                    order_number=self._lost.number,
+                    horizon=self._horizon,
+                    book=self._lost.book,
+                    unless="another application changed it meanwhile",
+                )
+
+
+class Settlement:
+    """Every question that is open."""
+
+    def __init__(self, *, horizon: float, patience: float) -> None:
+        """`horizon`: seconds after the loss of an answer in which a change may still show.
+        `patience`: seconds to wait for the list that is read then."""
+        self.horizon = horizon
+        self._patience = patience
+        self._questions: set[Question] = set()
+        self._is_closed = False
+
+    async def settle(self, lost: Lost, look: Look, cause: NeoError, *, settle: bool) -> str:
+        """The id, as soon as the change is known to have worked.
+
+        Raises NotAccepted when it proved to have had no effect, and OutcomeUnknown when that cannot
+        be found out, or is not wanted.
+        """
+        question = None if self._is_closed else self._open(lost, look)
+        if settle and question is not None:
+            patience = self.horizon + self._patience
+            if await question.settled_within(patience):
+                return await question
+        raise OutcomeUnknown(
+            lost.action,
+            client_tag=lost.tag,
+            order_number=lost.number,
+            reason=str(cause),
+            resolution=question,
+            book=lost.book,
+        ) from cause
+
+    def _open(self, lost: Lost, look: Look) -> Question:
+        question = Question(lost, look, self.horizon)
+        self._questions.add(question)
+        question.when_over(lambda: self._questions.discard(question))
+        return question
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for question in [*self._questions]:
+            await question.close()
+
+
+def _decimal(number: float) -> Decimal:
+    return Decimal(repr(number))
