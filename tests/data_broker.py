@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from aiohttp import web
 
-from tests.far_ends import BASE, SID, TOKEN, VALIDATE, Cut, Reply, Scripted, _respond, _serving
+from tests.far_ends import BASE, SID, TOKEN, VALIDATE, Cut, Reply, Scripted, respond, serving
 
 UNKNOWN = Reply({"stat": "Not_Ok", "emsg": "Invalid instrument/code", "stCode": 1009})
 REFUSED = Reply({"code": 400, "message": "malformed request"}, 400)
@@ -45,7 +45,7 @@ class DataBroker(Scripted):
         self.no_business: set[date] = set()
 
     async def __aenter__(self) -> Self:
-        url = self.url = await self._open.enter_async_context(_serving(self.handle))
+        url = self.url = await self._open.enter_async_context(serving(self.handle))
         session = {"token": TOKEN, "sid": SID, "status": "success", "baseUrl": url + BASE}
         self.script(VALIDATE, Reply({"data": session}))
         return self
@@ -68,7 +68,7 @@ class DataBroker(Scripted):
         try:
             await asyncio.sleep(0.001)
             reply = self.instead(number, path) or self._answer(path)
-            return await _respond(request, reply)
+            return await respond(request, reply)
         finally:
             self.under_way -= 1
 

@@ -86,13 +86,13 @@ class Scripted:
             self.requests.append((path, headers, await request.read()))
         script = self.answers.get(path, [Reply("<h1>not here</h1>", 404, "text/html")])
         answer = script.pop(0) if len(script) > 1 else script[0]
-        return await _respond(request, answer)
+        return await respond(request, answer)
 
 
 @contextlib.asynccontextmanager
 async def scripted_broker() -> AsyncIterator[Scripted]:
     broker = Scripted()
-    async with _serving(broker.handle) as url:
+    async with serving(broker.handle) as url:
         broker.url = url
         broker.script(
             VALIDATE,
@@ -118,7 +118,7 @@ async def meddler(
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             body = await request.read()
             if request.path in swallowed:
-                return await _respond(request, Cut())
+                return await respond(request, Cut())
             async with upstream.request(
                 request.method,
                 exchange.login_url + request.path,
@@ -127,13 +127,14 @@ async def meddler(
             ) as answer:
                 content = await answer.read()
                 instead = spoil(request.path, answer.status, content)
-            return await _respond(request, instead or Reply(content, answer.status))
+            return await respond(request, instead or Reply(content, answer.status))
 
-        async with _serving(handle) as url:
+        async with serving(handle) as url:
             yield Endpoints(login=url, base=f"{url}/neo")
 
 
-async def _respond(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    """Give what was scripted."""
     if isinstance(answer, Late):
         await asyncio.sleep(answer.seconds)
         answer = answer.reply
@@ -157,9 +158,10 @@ async def _cut(request: web.BaseRequest, cut: Cut) -> web.StreamResponse:
 
 
 @contextlib.asynccontextmanager
-async def _serving(
+async def serving(
     handle: Callable[[web.BaseRequest], Any],
 ) -> AsyncIterator[str]:
+    """The address of a server that this handles."""
     runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from neo_async.errors import ProtocolError
+from neo_async.errors import BODY_EXCERPT, ProtocolError
 from neo_async.kite.model import Fund
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,11 @@ class FundFileReader:
 
     def _plain(self, piece: bytes) -> Iterator[bytes]:
         """Inflated, in pieces that are soon read."""
-        if not self._has_begun and piece:
+        if not self._has_begun:
+            piece, self._rest = self._rest + piece, b""
+            if len(piece) < len(_GZIP):
+                self._rest = piece
+                return
             self._has_begun = True
             if piece.startswith(_GZIP):
                 self._inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
@@ -101,9 +105,9 @@ class FundFileReader:
 
 def _columns(names: list[str]) -> list[str]:
     names = [name.strip().lstrip("\ufeff") for name in names]
-    missing = _REQUIRED.difference(names)
+    missing = sorted(_REQUIRED.difference(names))
     if missing:
         raise ProtocolError(
-            f"the list of funds lacks {', '.join(sorted(missing))}", body=",".join(names)
+            f"the list of funds has no column {missing[0]!r}", body=",".join(names)[:BODY_EXCERPT]
         )
     return names

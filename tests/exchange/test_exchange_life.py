@@ -43,11 +43,18 @@ async def test_the_ready_line_tells_where_and_who() -> None:
         exchange = caller.exchange
         ready = exchange.ready()
         assert set(ready) == {
-            *("event", "login_url", "base_url", "feed_url", "realtime_url", "admin_url"),
-            "accounts",
+            *("event", "login_url", "base_url", "feed_url", "realtime_url", "kite_url"),
+            *("admin_url", "accounts", "kite"),
         }
         assert ready["event"] == "ready"
         assert ready["login_url"] == exchange.login_url
+        assert ready["kite_url"] == exchange.kite_url
+        assert ready["kite"] == {
+            "api_key": exchange.kite.api_key,
+            "api_secret": exchange.kite.api_secret,
+            "access_token": exchange.kite.access_token,
+            "user_id": exchange.kite.user_id,
+        }
         assert ready["accounts"] == [
             {
                 "consumer_key": account.consumer_key,
