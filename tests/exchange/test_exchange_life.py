@@ -44,7 +44,7 @@ async def test_the_ready_line_tells_where_and_who() -> None:
         ready = exchange.ready()
         assert set(ready) == {
             *("event", "login_url", "base_url", "feed_url", "realtime_url", "kite_url"),
-            *("admin_url", "accounts", "kite"),
+            *("bank_url", "admin_url", "accounts", "bank_clients", "kite"),
         }
         assert ready["event"] == "ready"
         assert ready["login_url"] == exchange.login_url
