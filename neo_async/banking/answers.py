@@ -78,6 +78,7 @@ class Refusals:
         self._message = getter(profile.error.message)
         self._field = getter(profile.error.field)
         self._statuses = {call: getter(profile.response[call]["status"]) for call in Call}
+        self._without_status = {call for call in Call if not profile.response[call]["status"]}
         self._results = {
             call: list_getter(profile.response[call]["results"])
             for call in Call
@@ -96,7 +97,7 @@ class Refusals:
         if call in self._results and _read(answer, self._results[call], content):
             return content  # each account has an answer of its own, whatever the whole is called
         status = self._statuses[call](content)
-        if status is None or status in self._success or status in self._partial:
+        if status in self._success or status in self._partial or call in self._without_status:
             return content
         raise self._failure(answer, content, is_json=True)
 

@@ -225,11 +225,9 @@ class VirtualAccounts:
         for name in ("amount", "reason", "account", "ifsc"):
             if name in given and not self._calls.knows(Call.REFUND, name):
                 raise InvalidField(name, given[name], f"the profile has no request.refund.{name}")
-        if idempotency_key:
-            self._rules.reference("idempotency_key", idempotency_key)
         if self._calls.knows(Call.REFUND, "physical_account"):
             given["physical_account"] = self._rules.physical_account(self._physical_account)
-        key = idempotency_key or new_key()
+        key = self._rules.key(idempotency_key) if idempotency_key else new_key()
         return await self._refunds.create(given, key, is_repeat=bool(idempotency_key))
 
     async def refund_status(
@@ -248,8 +246,7 @@ class VirtualAccounts:
         if refund:
             values["refund_reference"] = self._rules.reference("refund", refund)
         elif idempotency_key:
-            key = self._rules.reference("idempotency_key", idempotency_key)
-            values["original_request_id"] = key
+            values["original_request_id"] = self._rules.key(idempotency_key)
         else:
             raise UsageError("refund_status() needs a refund, its reference or its idempotency_key")
         values |= self._envelope(Call.REFUND_STATUS)

@@ -349,6 +349,8 @@ class Rules(_Section, frozen=True, kw_only=True):
     virtual_account: str = "[A-Z0-9]{6,20}"
     physical_account: str = "[0-9]{8,18}"
     mobile: str = r"\+91[0-9]{10}"
+    request_id: str = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+    """Idempotency keys of your own; ours are UUIDs."""
     client_name_length: int = 40
     name_length: int = 80
     email_length: int = 80
@@ -528,7 +530,7 @@ def _check(profile: BankingProfile) -> None:
         _ = profile.timezone
     except ValueError:
         raise UsageError(f"format.timezone={form.timezone!r}: must be like +05:30") from None
-    for name in ("virtual_account", "physical_account", "mobile"):
+    for name in ("virtual_account", "physical_account", "mobile", "request_id"):
         pattern = getattr(profile.rules, name)
         try:
             re.compile(pattern)

@@ -70,12 +70,16 @@ class AccountRules:
         self._number = re.compile(profile.rules.virtual_account)
         self._physical = re.compile(profile.rules.physical_account)
         self._mobile = re.compile(profile.rules.mobile)
+        self._key = re.compile(profile.rules.request_id)
 
     def client_name(self, value: object) -> str:
         return line("client_name", value, self._rules.client_name_length)
 
     def reference(self, field: str, value: object) -> str:
         return line(field, value, self._rules.reference_length)
+
+    def key(self, value: object) -> str:
+        return _form("idempotency_key", value, self._key)
 
     def reason(self, value: object) -> str:
         return line("reason", value, self._rules.reason_length, needed=False)

@@ -207,6 +207,7 @@ async def test_a_failure_at_once_is_raised():
     assert caught.value.refusal == Refusal.FORBIDDEN
 
 
+@in_virtual_time
 async def test_a_bank_that_is_not_there():
     bank = SmallBank()
     bank.url = "http://127.0.0.1:1"

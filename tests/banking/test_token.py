@@ -122,6 +122,7 @@ async def test_no_secret_in_anything_that_can_be_printed(caplog):
         assert "token-" not in text
 
 
+@in_virtual_time
 async def test_an_api_key_is_in_no_message_about_an_answer_that_is_no_http():
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)

@@ -108,7 +108,7 @@ faults = st.lists(st.sampled_from(FAULTS), max_size=30)
 credit_counts = st.integers(0, 5) | st.integers(95, 105) | st.integers(195, 320)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(credit_counts, faults, lives)
 def test_with_a_store_every_credit_is_booked_exactly_once(count, faults, lives):
     async def run() -> None:
@@ -130,7 +130,7 @@ def test_with_a_store_every_credit_is_booked_exactly_once(count, faults, lives):
     in_time(run())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(credit_counts, faults, lives)
 def test_without_a_store_every_credit_comes_at_least_once_and_in_order(count, faults, lives):
     async def run() -> None:
