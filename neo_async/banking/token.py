@@ -18,9 +18,11 @@ from neo_async.errors import (
     ProtocolError,
     RateLimited,
     ServerError,
+    TransportError,
     UsageError,
 )
 from neo_async.model.answer import Answer
+from neo_async.transport.backoff import backoff
 from neo_async.transport.http import HttpClient
 from neo_async.transport.limiter import Kind, Limiter
 from neo_async.wire.answers import retry_after
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _EARLY = 60.0
 """Seconds before its end in which a token is renewed; at most half of its life."""
+
+_TRIES = 3
+"""Of one renewal; asking for a token changes nothing."""
 
 _FALLBACK_LIFE = 300.0
 """Seconds for which a token is taken as good when the bank does not say."""
@@ -118,6 +123,26 @@ class TokenKeeper:
             renewal.exception()  # every waiter has it; nobody waiting is no reason to complain
 
     async def _renew(self) -> None:
+        for attempt in range(1, _TRIES + 1):
+            try:
+                token = await self._ask()
+                break
+            except RateLimited as refusal:
+                if attempt == _TRIES:
+                    raise
+                self._limiter.pause(refusal.retry_after)
+            except (TransportError, ServerError, ProtocolError) as error:
+                if attempt == _TRIES:
+                    raise
+                log.info("no token yet: %s", error)
+                await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
+        life = _FALLBACK_LIFE if token.expires_in is None else token.expires_in
+        self._token = token.access_token
+        self._good_until = self._clock() + life - min(_EARLY, life / 2)
+        self.renewals += 1
+        log.info("the bank gave a token for %.0f s", life)
+
+    async def _ask(self) -> _TokenAnswer:
         form = {
             "grant_type": "client_credentials",
             "client_id": self._identity.client_id,
@@ -135,12 +160,7 @@ class TokenKeeper:
             body=urlencode(form).encode(),
             timeout=self._server.timeout,
         )
-        token = _read(answer)
-        life = _FALLBACK_LIFE if token.expires_in is None else token.expires_in
-        self._token = token.access_token
-        self._good_until = self._clock() + life - min(_EARLY, life / 2)
-        self.renewals += 1
-        log.info("the bank gave a token for %.0f s", life)
+        return _read(answer)
 
 
 class Pass:

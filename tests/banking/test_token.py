@@ -88,13 +88,25 @@ async def test_a_token_without_a_life_is_not_kept_for_long():
         (lambda: web.json_response({"access_token": ""}), "holds an empty one"),
     ],
 )
+@in_virtual_time
 async def test_what_happens_to_the_token_has_not_happened_to_the_call(answer, message):
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
-        bank.token_answers.append(answer())
+        bank.token_answers += [answer() for _ in range(3)]
         with pytest.raises(NotSent, match=message):
             await client.refund("ACME", "REF00000001")
     assert bank.requests == []
+    assert bank.token_answers == []
+
+
+@in_virtual_time
+async def test_a_token_is_asked_for_again():
+    bank = SmallBank()
+    bank.token_answers.append(web.Response(status=503))
+    bank.token_answers.append(web.Response(status=429, headers={"Retry-After": "7"}))
+    async with serving(bank), client_of(bank) as client:
+        assert await client.accounts(ACCOUNT) == []
+    assert asyncio.get_running_loop().time() > 7
 
 
 async def test_a_refusal_of_the_gateway_is_quoted():
