@@ -284,9 +284,9 @@ class RefundUnknown(OutcomeUnknown):
 
 class NotAccepted(NeoError):
     """An order request was sent, its answer was lost, and the order book shows that it had no
-    effect: no trace of it in a whole book read when it could no longer arrive. Sending it again is
-    safe, unless another application modified the order meanwhile: the broker overwrites its tag
-    then, and the book shows it under another one."""
+    effect: no trace of it in a whole book read at the end of the horizon, nor in the histories of
+    the orders that it might be under another mark. Sending it again is safe, unless the broker took
+    longer than the horizon: such an order is reported by `Orders.on_latecomer`."""
 
     def __init__(
         self,
@@ -296,7 +296,7 @@ class NotAccepted(NeoError):
         order_number: str = "",
         horizon: float,
         book: str = "order book",
-        unless: str = "another application modified it meanwhile",
+        unless: str = "the broker takes longer than that",
     ) -> None:
         mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
         super().__init__(

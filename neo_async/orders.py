@@ -23,13 +23,14 @@ from neo_async.errors import (
     ServerError,
     UsageError,
 )
+from neo_async.evidence import Sought, change, placement
 from neo_async.instruments import Instruments
 from neo_async.journal import Journal, Outcome
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
 from neo_async.session import SessionManager
-from neo_async.settlement import Question, Reconciliation, Settlement, changed_terms
+from neo_async.settlement import Question, Reconciliation, Settlement
 from neo_async.tracking import Order, OrderSource, Tracker
 from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
@@ -106,7 +107,7 @@ class Orders:
         self._journal = journal
         self._resends_unknown = resend_unknown
         self._settlement = Settlement(
-            tracker, self.book, journal=journal, horizon=horizon, clock=clock
+            tracker, self.book, self.history, journal=journal, horizon=horizon, clock=clock
         )
         self._gate: asyncio.Event | None = None
         """Holds new orders back until it is set."""
@@ -341,6 +342,16 @@ class Orders:
         ]
         return await _outcomes([self.cancel(order, settle=settle) for order in open_orders])
 
+    @property
+    def latecomers(self) -> Sequence[Order]:
+        """Orders that appeared although their placement had raised NotAccepted: the broker took
+        longer than the horizon. Each was logged as an error, too."""
+        return self._settlement.latecomers
+
+    def on_latecomer(self, listener: Callable[[Order], None]) -> None:
+        """Call `listener` with every order that appears so."""
+        self._settlement.on_latecomer(listener)
+
     async def book(self) -> list[OrderRow]:
         """Today's orders of the account, newest first, also those placed elsewhere."""
         began = asyncio.get_running_loop().time()
@@ -459,7 +470,10 @@ class Orders:
             intent = await journal.begin(
                 _ACTIONS[kind], form, client_tag=client_tag, order_number=number
             )
-        terms = changed_terms(order, form) if order and isinstance(form, ModifyForm) else None
+        # The order may be another one when the answer is lost.
+        changes = None
+        if order is not None and not isinstance(form, PlaceForm):
+            changes = change(order, form)
         try:
             accepted = await self._hand_over(kind, endpoint, form)
         except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
@@ -467,10 +481,7 @@ class Orders:
             # earlier try arrived although its answer said otherwise.
             self._end(intent, Outcome.UNKNOWN, reason=str(error))
             question = self._settlement.open(
-                _ACTIONS[kind],
-                client_tag=client_tag,
-                number=number,
-                terms=terms,
+                _sought(form, changes),
                 intent=intent,
                 is_proven=isinstance(error, DuplicateTag),
             )
@@ -490,9 +501,7 @@ class Orders:
         except (asyncio.CancelledError, Exception):
             # Whoever gave up may have an order nevertheless.
             self._end(intent, Outcome.UNKNOWN, reason="the caller gave up")
-            self._settlement.open(
-                _ACTIONS[kind], client_tag=client_tag, number=number, terms=terms, intent=intent
-            )
+            self._settlement.open(_sought(form, changes), intent=intent)
             raise
         self._end(intent, Outcome.ACCEPTED, order_number=accepted)
         return accepted
@@ -551,6 +560,13 @@ class Orders:
         if not rows:
             raise Rejected(f"there is no order {order} in today's order book")
         return self._tracker.adopt(rows[0])
+
+
+def _sought(form: PlaceForm | ModifyForm | CancelForm, changes: Sought | None) -> Sought:
+    if isinstance(form, PlaceForm):
+        return placement(form)
+    assert changes is not None
+    return changes
 
 
 def _cancel_endpoint(product: str) -> Endpoint:

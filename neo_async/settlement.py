@@ -2,7 +2,7 @@
 
 Such a request is an open question. Every order book that is read, and every message of the order
 feed, may answer it with yes. Only a whole book that was asked for when the request could no longer
-arrive answers it with no.
+arrive answers it with no, and the histories of the orders that it might be under another mark.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any
 
 import msgspec
@@ -27,15 +27,23 @@ from neo_async.errors import (
     ProtocolError,
     ServerError,
 )
+from neo_async.evidence import (
+    Sought,
+    could_be,
+    had_terms,
+    has_terms,
+    number_prefix,
+    request_of,
+    tags_in,
+)
 from neo_async.journal import Intent, Journal, Outcome, today_ns
-from neo_async.model.enums import OrderStatus, OrderType
-from neo_async.model.orders import OrderRow
+from neo_async.model.enums import OrderStatus
+from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
-from neo_async.tracking import Order, Tracker, find_by_tag
+from neo_async.tracking import Order, Tracker
 from neo_async.transport.backoff import backoff
 from neo_async.upkeep import Upkeep
-from neo_async.wire.orders import ModifyForm
-from neo_async.wire.tags import matches
+from neo_async.wire.tags import matches, without_suffix
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +66,6 @@ _DAY_NS = 86_400 * 1_000_000_000
 _CANCELLING = frozenset(
     {OrderStatus.CANCELLED, OrderStatus.AMO_CANCELLED, OrderStatus.CANCEL_PENDING}
 )
-
-Terms = Mapping[str, object]
-"""Of an order by their names on it, as a modification was to make them."""
-_OTHER_PRICE = "other price"
-"""Among terms, the price that an order had before it was to become a market order. The broker makes
-a limit of that, at a price of its own."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -88,37 +90,19 @@ class Question:
     """One order request of which nobody knows whether it took effect. Awaiting it gives the Order,
     or raises what it turned out to be."""
 
-    __slots__ = (
-        "_answer",
-        "action",
-        "client_tag",
-        "intent",
-        "is_proven",
-        "number",
-        "proof_at",
-        "terms",
-    )
+    __slots__ = ("_answer", "intent", "is_doubted", "is_proven", "proof_at", "sought")
 
     def __init__(
-        self,
-        action: str,
-        *,
-        client_tag: str,
-        number: str,
-        terms: Terms,
-        intent: int | None,
-        is_proven: bool,
-        proof_at: float,
+        self, sought: Sought, *, intent: int | None, is_proven: bool, proof_at: float
     ) -> None:
-        self.action = action
-        self.client_tag = client_tag
-        self.number = number
-        self.terms = terms
+        self.sought = sought
         self.intent = intent
         self.is_proven = is_proven
         """Whether the broker has said that it has the order: then no book tells otherwise."""
         self.proof_at = proof_at
         """Time of the loop from which on the order cannot appear any more."""
+        self.is_doubted = False
+        """Whether the book has nothing to say for it, and histories have to tell."""
         self._answer: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
         # Whoever wants it has it; nobody wanting it is no reason to complain.
         self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
@@ -141,10 +125,6 @@ class Question:
         # One who gives up must not take the answer from the others.
         return asyncio.shield(self._answer).__await__()
 
-    @property
-    def mark(self) -> str:
-        return f"tag {self.client_tag!r}" if self.client_tag else f"number {self.number!r}"
-
 
 class Settlement:
     """Asks for the book as long as there are open questions, and judges what it and the feed say.
@@ -156,6 +136,7 @@ class Settlement:
         self,
         tracker: Tracker,
         read_book: Callable[[], Awaitable[list[OrderRow]]],
+        read_history: Callable[[str], Awaitable[list[HistoryRow]]],
         *,
         journal: Journal | None,
         horizon: float,
@@ -163,13 +144,23 @@ class Settlement:
     ) -> None:
         self._tracker = tracker
         self._read_book = read_book
+        self._read_history = read_history
         self._journal = journal
         self.horizon = horizon
         """Seconds after the loss of an answer in which an order may still appear."""
         self._clock = clock
         self._questions: list[Question] = []
-        self._upkeep = Upkeep("order book", read_book, self._due_in)
+        self._tags: dict[str, frozenset[str]] = {}
+        """Those in the histories of orders that were looked for one, by order number."""
+        self._denied: dict[str, Question] = {}
+        """Placements by tag of which was said that they were not accepted."""
+        self.latecomers: list[Order] = []
+        """Orders that appeared after all, when their placement had been called not accepted."""
+        self._latecomer_listeners: list[Callable[[Order], None]] = []
+        self._upkeep = Upkeep("order book", self._look, self._due_in)
         self._looks = 0
+        self._is_looking = False
+        self._empty_books = 0
         self._look_at = -math.inf
         self._began = -math.inf
         """Time of the loop at which the last successful reading began."""
@@ -181,27 +172,15 @@ class Settlement:
         """Those that are open."""
         return self._questions
 
+    def on_latecomer(self, listener: Callable[[Order], None]) -> None:
+        self._latecomer_listeners.append(listener)
+
     def open(
-        self,
-        action: str,
-        *,
-        client_tag: str = "",
-        number: str = "",
-        terms: Terms | None = None,
-        intent: int | None = None,
-        is_proven: bool = False,
+        self, sought: Sought, *, intent: int | None = None, is_proven: bool = False
     ) -> Question:
         """Begin to find out about a request whose answer was lost just now."""
         now = asyncio.get_running_loop().time()
-        question = Question(
-            action,
-            client_tag=client_tag,
-            number=number,
-            terms=terms or {},
-            intent=intent,
-            is_proven=is_proven,
-            proof_at=now + self.horizon,
-        )
+        question = Question(sought, intent=intent, is_proven=is_proven, proof_at=now + self.horizon)
         if self._is_closed:
             question.refuse(_logged_out(question))
             return question
@@ -209,9 +188,7 @@ class Settlement:
         # The feed may have been faster than the loss.
         self._affirm(question, self._known_order(question))
         if question.is_open:
-            self._looks = 0
-            self._look_at = now + FIRST_LOOK
-            self._upkeep.look()
+            self._look_soon()
         return question
 
     async def wait(self, question: Question, *, patience: float) -> bool:
@@ -226,30 +203,38 @@ class Settlement:
 
     def hear(self, update: OrderRow | PositionUpdate) -> None:
         """A message of the order feed, after the tracker has heard it."""
-        if not self._questions or isinstance(update, PositionUpdate):
+        if isinstance(update, PositionUpdate) or not (self._questions or self._denied):
             return
         for question in [*self._questions]:
-            if question.client_tag:
-                is_meant = matches(update.gui_order_id, question.client_tag)
-            else:
-                is_meant = update.number == question.number
-            if is_meant:
+            if question.sought.is_in(update):
                 order = self._tracker.get(update.number)
                 if order is None:
                     self._upkeep.ask()  # it exists; the book describes it
                 else:
                     self._affirm(question, order)
+        if self._denied and self._denied_tag(update) is not None:
+            self._upkeep.ask()
 
     def judge(self, rows: list[OrderRow], began: float) -> None:
         """Take in a whole book. `began` is the time of the loop at which it was asked for."""
         self._began = max(self._began, began)
+        self._empty_books = 0 if rows else self._empty_books + 1
+        is_whole = bool(self._questions) and self._is_whole(rows)
         for question in [*self._questions]:
-            row = _row_of(question, rows)
+            row = next((row for row in rows if question.sought.is_in(row)), None)
             if row is not None:
-                order = self._tracker.adopt(row, client_tag=question.client_tag)
+                order = self._tracker.adopt(row, client_tag=question.sought.client_tag)
                 self._affirm(question, order)
-            if question.is_open and began >= question.proof_at and not question.is_proven:
-                self._deny(question)
+            is_over = question.is_open and not question.is_proven and self._is_over(question, began)
+            if is_over and is_whole and (row is not None or question.sought.client_tag):
+                question.is_doubted = True
+            elif is_over:
+                self._look_soon()
+        if not self._is_looking and any(question.is_doubted for question in self._questions):
+            self._upkeep.ask()
+        for row in rows if self._denied else ():
+            if (tag := self._denied_tag(row)) is not None:
+                self._admit(tag, self._tracker.adopt(row, client_tag=tag))
 
     async def close(self) -> None:
         """Give up: what is open is found out at the next login, if there is a journal."""
@@ -269,42 +254,96 @@ class Settlement:
     # --- verdicts -----------------------------------------------------------------------------
 
     def _known_order(self, question: Question) -> Order | None:
-        if question.number:
-            return self._tracker.get(question.number)
+        sought = question.sought
+        if sought.number:
+            return self._tracker.get(sought.number)
         orders = self._tracker.orders.values()
-        return next(
-            (each for each in orders if matches(each.client_tag, question.client_tag)), None
-        )
+        return next((each for each in orders if matches(each.client_tag, sought.client_tag)), None)
+
+    def _is_whole(self, rows: list[OrderRow]) -> bool:
+        """Whether a book can prove that something is not in it. It must hold what is known to be
+        there; and since many a broken answer reads like an empty book, it takes two of those."""
+        numbers = {row.number for row in rows}
+        today = number_prefix(self._clock())
+        lacking = [one for one in self._tracker.own if one not in numbers and one[:6] == today]
+        if lacking:
+            log.warning(
+                "the order book lacks %d orders that must be in it, such as %s: it proves nothing",
+                len(lacking),
+                lacking[0],
+            )
+        return not lacking and self._empty_books != 1
+
+    def _is_over(self, question: Question, began: float) -> bool:
+        """Whether nothing more can come of it, by a book asked for at `began`."""
+        if began >= question.proof_at:
+            return True
+        # What comes to a final order is refused.
+        order = self._tracker.get(question.sought.number)
+        return order is not None and order.is_final
 
     def _affirm(self, question: Question, order: Order | None) -> None:
         """Settle the question if the order's state says that the request took effect."""
         if order is None or not question.is_open:
             return
-        if question.client_tag:
-            order.client_tag = question.client_tag
-        elif question.action == "modify":
-            if not _has(order, question.terms):
+        sought = question.sought
+        if sought.client_tag:
+            order.client_tag = sought.client_tag
+        elif sought.action == "modify":
+            if sought.was_final or not has_terms(order, sought.terms):
                 return
-        elif order.status not in _CANCELLING:
-            if order.is_final:
-                text = f"order {order.number} is {order.status_text}: too late to {question.action}"
-                self._end(question, Outcome.REJECTED, reason=text)
-                question.refuse(OrderAlreadyFinal(text))
+        elif order.is_final and (sought.was_final or order.status not in _CANCELLING):
+            self._end_as_final(question, order)
             return
+        elif order.status not in _CANCELLING:
+            return
+        self._accept(question, order)
+
+    def _accept(self, question: Question, order: Order) -> None:
         self._end(question, Outcome.ACCEPTED, order_number=order.number)
         question.answer(order)
-        log.info("%s of %s did take effect: %r", question.action, question.mark, order)
+        sought = question.sought
+        log.info("%s of %s did take effect: %r", sought.action, sought.mark, order)
+
+    def _end_as_final(self, question: Question, order: Order) -> None:
+        action = question.sought.action
+        text = f"order {order.number} is {order.status_text}: too late to {action}"
+        self._end(question, Outcome.REJECTED, reason=text)
+        question.refuse(OrderAlreadyFinal(text))
 
     def _deny(self, question: Question) -> None:
+        sought = question.sought
         error = NotAccepted(
-            question.action,
-            client_tag=question.client_tag,
-            order_number=question.number,
+            sought.action,
+            client_tag=sought.client_tag,
+            order_number=sought.number,
             horizon=self.horizon,
         )
         self._end(question, Outcome.NOT_ACCEPTED, reason=str(error))
         question.refuse(error)
         log.info("%s", error)
+        if sought.client_tag:
+            self._denied[sought.client_tag] = question
+
+    def _denied_tag(self, row: OrderRow) -> str | None:
+        tag = without_suffix(row.gui_order_id)
+        return tag if tag in self._denied else None
+
+    def _admit(self, tag: str, order: Order) -> None:
+        """What was said of this placement was wrong: say so, loudly."""
+        question = self._denied.pop(tag)
+        log.error(
+            "order %s of tag %r has appeared after all, more than %g s after its answer was lost: "
+            "it was said not to be accepted; whoever placed it again has it twice",
+            order.number,
+            tag,
+            self.horizon,
+        )
+        if self._journal is not None and question.intent is not None:
+            self._journal.end(question.intent, Outcome.ACCEPTED, order_number=order.number)
+        self.latecomers.append(order)
+        for listener in self._latecomer_listeners:
+            listener(order)
 
     def _end(
         self, question: Question, outcome: Outcome, *, order_number: str = "", reason: str = ""
@@ -315,10 +354,82 @@ class Settlement:
 
     # --- looking ------------------------------------------------------------------------------
 
+    def _look_soon(self) -> None:
+        self._looks = 0
+        self._look_at = asyncio.get_running_loop().time() + FIRST_LOOK
+        self._upkeep.look()
+
+    async def _states_of(self, number: str) -> list[HistoryRow]:
+        """The history of an order that exists: one without a state is no history."""
+        rows = await self._read_history(number)
+        if not rows:
+            raise ProtocolError(f"the history of order {number} is empty")
+        return rows
+
+    async def _look(self) -> None:
+        """Read the book, which judges, and the histories where that is not enough."""
+        self._is_looking = True
+        try:
+            rows = await self._read_book()
+            doubted = [question for question in self._questions if question.is_doubted]
+            failures = await asyncio.gather(
+                *(self._look_closer(question, rows) for question in doubted),
+                return_exceptions=True,
+            )
+            for failure in failures:
+                if failure is not None:
+                    raise failure
+        finally:
+            self._is_looking = False
+
+    async def _look_closer(self, question: Question, rows: list[OrderRow]) -> None:
+        if question.sought.client_tag:
+            await self._search(question, rows)
+        else:
+            await self._consult(question)
+
+    async def _search(self, question: Question, rows: list[OrderRow]) -> None:
+        """Look for the tag in the histories of orders that have lost theirs to a modification."""
+        sought = question.sought
+        for row in rows:
+            number = row.number
+            if not could_be(sought, row) or number in self._tracker.own:
+                continue
+            if number not in self._tags:
+                self._tags[number] = tags_in(await self._states_of(number))
+            if sought.client_tag in self._tags[number]:
+                if question.is_open:
+                    order = self._tracker.adopt(row, client_tag=sought.client_tag)
+                    self._affirm(question, order)
+                return
+        if question.is_open:
+            self._deny(question)
+
+    async def _consult(self, question: Question) -> None:
+        """Look for the terms of a modification in the order's history: another one may have
+        replaced them."""
+        sought = question.sought
+        order = self._tracker.get(sought.number)
+        had = sought.action == "modify" and not sought.was_final
+        if had:
+            had = had_terms(await self._states_of(sought.number), sought)
+        if not question.is_open:
+            return
+        if order is None:
+            self._deny(question)
+        elif had:
+            self._accept(question, order)
+        elif order.is_final:
+            self._end_as_final(question, order)
+        else:
+            self._deny(question)
+
     def _due_in(self) -> float | None:
         """Seconds until the book has to be read; None while there is no question."""
         if not self._questions:
             return None
+        if any(question.is_doubted for question in self._questions):
+            return 0.0  # a history could not be read
         now = asyncio.get_running_loop().time()
         if self._upkeep.read_at >= self._look_at:
             self._looks += 1
@@ -334,7 +445,9 @@ class Settlement:
         """Settle a placement by sending it again, which the broker refuses if it has it."""
         if not question.is_open or question.is_proven:
             return
-        task = asyncio.create_task(self._resend(question, resend), name=f"resend {question.mark}")
+        task = asyncio.create_task(
+            self._resend(question, resend), name=f"resend {question.sought.mark}"
+        )
         self._resends.add(task)
         task.add_done_callback(self._resends.discard)
 
@@ -344,7 +457,7 @@ class Settlement:
         until, tries = question.proof_at, 0
         while question.is_open and loop.time() < until:
             tries += 1
-            log.info("place of %s is sent again under the same tag", question.mark)
+            log.info("place of %s is sent again under the same tag", question.sought.mark)
             try:
                 order = await resend()
             except DuplicateTag:
@@ -355,7 +468,7 @@ class Settlement:
                 pass
             except NeoError as error:
                 # Says nothing of the first one, which may have met other circumstances.
-                log.warning("place of %s, sent again, was refused: %s", question.mark, error)
+                log.warning("place of %s, sent again, was refused: %s", question.sought.mark, error)
                 return
             else:
                 self._affirm(question, order)
@@ -379,7 +492,16 @@ class Settlement:
         if not any(intent.is_open or intent.order_number for intent in intents):
             return Reconciliation()
         rows = await self._read_until_it_works()
-        asked = [(intent, self._ask_again(intent)) for intent in open_intents]
+        for intent in intents:
+            if intent.action == "place" and intent.order_number:
+                self._tracker.claim(intent.order_number)
+            if intent.outcome is Outcome.NOT_ACCEPTED and intent.client_tag:
+                self._denied[intent.client_tag] = Question(
+                    request_of(intent), intent=intent.id, is_proven=False, proof_at=math.inf
+                )
+        asked = [
+            (intent, self.open(request_of(intent), intent=intent.id)) for intent in open_intents
+        ]
         self.judge(rows, -math.inf)
         orders = self._adopt(rows, intents)
         findings = []
@@ -414,15 +536,6 @@ class Settlement:
                 )
                 await asyncio.sleep(delay)
 
-    def _ask_again(self, intent: Intent) -> Question:
-        return self.open(
-            intent.action,
-            client_tag=intent.client_tag,
-            number=intent.order_number if not intent.client_tag else "",
-            terms=_terms_of(intent),
-            intent=intent.id,
-        )
-
     def _adopt(self, rows: list[OrderRow], intents: list[Intent]) -> list[Order]:
         tags = {each.order_number: each.client_tag for each in intents if each.client_tag}
         return [
@@ -432,13 +545,13 @@ class Settlement:
         ]
 
     def _lapse(self, question: Question) -> None:
-        reason = f"{question.mark} is of an earlier day, and not in today's order book"
+        reason = f"{question.sought.mark} is of an earlier day, and not in today's order book"
         self._end(question, Outcome.LAPSED, reason=reason)
         question.refuse(
             OutcomeUnknown(
-                question.action,
-                client_tag=question.client_tag,
-                order_number=question.number,
+                question.sought.action,
+                client_tag=question.sought.client_tag,
+                order_number=question.sought.number,
                 reason=reason,
             )
         )
@@ -456,51 +569,7 @@ async def _finding(intent: Intent, question: Question) -> Finding:
         return Finding(intent, Outcome.LAPSED, None)
 
 
-def _row_of(question: Question, rows: list[OrderRow]) -> OrderRow | None:
-    if question.client_tag:
-        return find_by_tag(rows, question.client_tag)
-    return next((row for row in rows if row.number == question.number), None)
-
-
 def _logged_out(question: Question) -> NotLoggedIn:
-    return NotLoggedIn(f"logged out while it was being found out what became of {question.mark}")
-
-
-def changed_terms(before: Order, form: ModifyForm) -> Terms:
-    """What of an order a modification is to change."""
-    terms: dict[str, object] = {
-        "quantity": int(form.qt),
-        "validity": form.vd,
-        "disclosed_quantity": int(form.dq),
-        "trigger": float(form.tp),
-    }
-    if OrderType(form.pt).has_limit:
-        terms |= {"order_type": form.pt, "price": float(form.pr)}
-    changed = {name: value for name, value in terms.items() if _term(before, name) != value}
-    if not OrderType(form.pt).has_limit and before.order_type != form.pt:
-        changed[_OTHER_PRICE] = _term(before, "price")
-    return changed
-
-
-def _terms_of(intent: Intent) -> Terms:
-    """As far as they can be known without the order as it was."""
-    if intent.action != "modify":
-        return {}
-    form = msgspec.json.decode(intent.form, type=ModifyForm)
-    terms: dict[str, object] = {"quantity": int(form.qt), "trigger": float(form.tp)}
-    if OrderType(form.pt).has_limit:
-        terms["price"] = float(form.pr)
-    return terms
-
-
-def _has(order: Order, terms: Terms) -> bool:
-    return all(
-        _term(order, "price") != value if name == _OTHER_PRICE else _term(order, name) == value
-        for name, value in terms.items()
+    return NotLoggedIn(
+        f"logged out while it was being found out what became of {question.sought.mark}"
     )
-
-
-def _term(order: Order, name: str) -> object:
-    value = getattr(order, name)
-    # Prices are whatever the caller gave, or None for none.
-    return float(value or 0) if name in ("price", "trigger") else value

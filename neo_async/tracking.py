@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -25,7 +26,7 @@ from neo_async.model.orders import OrderRow, Price
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.upkeep import Upkeep
-from neo_async.wire.tags import matches, own_tag
+from neo_async.wire.tags import own_tag
 
 log = logging.getLogger(__name__)
 
@@ -351,6 +352,7 @@ class Tracker:
         no live feed; and when the feed has been silent for `quiet` seconds while orders are open.
         """
         self._orders: dict[str, Order] = {}
+        self._own: set[str] = set()
         self._open: dict[str, Order] = {}
         self._lacking: dict[str, Order] = {}
         """Final, with details of fills to come."""
@@ -388,8 +390,22 @@ class Tracker:
         self._repair_listeners.append(listener)
 
     def add(self, order: Order) -> Order:
-        """Know an order from now on. Returns the one to use: the feed may have been faster than
-        the answer that `order` was made from."""
+        """Know an order placed here from now on. Returns the one to use: the feed may have been
+        faster than the answer that `order` was made from."""
+        self._own.add(order.number)
+        return self._know(order)
+
+    @property
+    def own(self) -> AbstractSet[str]:
+        """Numbers of the orders that are known to have been placed here, also those of which
+        nothing else is known."""
+        return self._own
+
+    def claim(self, number: str) -> None:
+        """Know that an order was placed here."""
+        self._own.add(number)
+
+    def _know(self, order: Order) -> Order:
         known = self._orders.get(order.number)
         if known is not None:
             known.client_tag = order.client_tag
@@ -405,9 +421,11 @@ class Tracker:
 
     def adopt(self, row: OrderRow, *, client_tag: str = "") -> Order:
         """The order of a row of the book: the one known already, or a new one made from the row."""
+        if client_tag:
+            self._own.add(row.number)
         order = self._orders.get(row.number)
         if order is None:
-            order = self.add(
+            order = self._know(
                 Order(
                     self,
                     number=row.number,
@@ -575,8 +593,3 @@ def _stage(status: OrderStatus) -> int:
     if status.is_final:
         return _WORKING_STAGE + 1
     return _EARLY_STAGES.get(status, _WORKING_STAGE)
-
-
-def find_by_tag(rows: list[OrderRow], client_tag: str) -> OrderRow | None:
-    """The row of the order that carries this client tag."""
-    return next((row for row in rows if matches(row.gui_order_id, client_tag)), None)

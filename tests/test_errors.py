@@ -107,8 +107,7 @@ SENTENCES = [
     (
         NotAccepted("place", client_tag="bot_k3x9a20001", horizon=30.0),
         "place was sent, but had no effect: 30 s later the order book shows no trace of it at tag "
-        "'bot_k3x9a20001'; unless another application modified it meanwhile, sending it again is "
-        "safe",
+        "'bot_k3x9a20001'; unless the broker takes longer than that, sending it again is safe",
     ),
     (JournalFailed("the disk is full"), "the disk is full"),
     (StoreFailed("the disk is full"), "the disk is full"),

@@ -35,9 +35,9 @@ from neo_async import (
 from neo_async.exchange.server.tls import self_signed
 from neo_async.orders import Orders
 from neo_async.session import SessionManager
-from neo_async.tracking import Tracker, find_by_tag
+from neo_async.tracking import Tracker
 from neo_async.transport.limiter import Limiter
-from neo_async.wire.tags import own_tag
+from neo_async.wire.tags import matches, own_tag
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, admin, client_of, exchange_of, logins, paths
 from tests.far_ends import CREDENTIALS, Cut, Late, Reply, meddler, scripted_broker
 from tests.virtual_time import in_virtual_time, now
@@ -236,7 +236,7 @@ async def test_a_tag_can_be_read_back_through_all_that_the_broker_does_to_it() -
         await neo.orders.cancel(order)
         (row, _) = sorted(await neo.orders.book(), key=lambda row: row.number)
         assert row.gui_order_id == f"{order.client_tag}-{int(now())}"
-        assert find_by_tag([row], order.client_tag) is row
+        assert matches(row.gui_order_id, order.client_tag)
         assert own_tag(row.gui_order_id) == "grid_7"
 
         await neo.orders.modify(other, price="39.01")
@@ -566,8 +566,8 @@ async def test_when_the_answer_is_useless_the_outcome_is_unknown_and_nothing_is_
         assert repr(record.client_tag) in str(caught.value)
         assert caught.value.action == "place"
         # As the message says: the book knows, and the client is as good as before.
-        row = find_by_tag(await neo.orders.book(), caught.value.client_tag)
-        assert row is not None
+        (row,) = await neo.orders.book()
+        assert matches(row.gui_order_id, caught.value.client_tag)
         assert row.number == record.number
 
         target = MODIFY

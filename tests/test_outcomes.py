@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +20,16 @@ from neo_async import (
     Order,
     OrderAlreadyFinal,
     OrderStatus,
+    OrderType,
     OutcomeUnknown,
     Product,
     Segment,
     Side,
     Timeouts,
+    Validity,
 )
-from neo_async.exchange import Exchange
+from neo_async.exchange import Exchange, Faults
+from neo_async.exchange.core.types import Change
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.far_ends import Cut, Late, Reply, meddler
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
@@ -33,6 +37,7 @@ from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
 BOOK = "/neo/quick/user/orders"
+HISTORY = "/neo/quick/order/history"
 EMPTY = Reply({"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"})
 BUSY = Reply("busy", 503)
 HORIZON = 30.0
@@ -214,6 +219,143 @@ async def test_those_who_wait_for_an_outcome_learn_of_the_logout() -> None:
             await caught.value.outcome()
 
 
+# --- what the book does not show --------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_modification_that_another_one_has_replaced_is_found_in_the_history() -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        desk.spoilt.update({MODIFY: BUSY, BOOK: lambda: BUSY if seconds() < 2 else None})
+        first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
+        await asyncio.sleep(0.1)
+        del desk.spoilt[MODIFY]
+        await desk.neo.orders.modify(order, price="39.20")
+        assert await first is order
+        assert (desk.ledger[0].request_id, desk.ledger[0].price) == (3, 3920)
+
+
+@in_virtual_time
+async def test_a_modification_that_never_arrived_is_in_no_history() -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        await desk.neo.orders.modify(order, price="39.10")
+        await desk.neo.orders.book()
+        desk.swallowed.add(MODIFY)
+        back = asyncio.create_task(desk.neo.orders.modify(order, price="39.00"))
+        await asyncio.sleep(0.1)
+        desk.swallowed.clear()
+        await desk.neo.orders.modify(order, quantity=20)
+        with pytest.raises(NotAccepted):
+            await back
+        assert (desk.ledger[0].price, desk.ledger[0].quantity) == (3910, 20)
+
+
+@pytest.mark.parametrize("path", [MODIFY, CANCEL])
+@in_virtual_time
+async def test_what_is_lost_of_a_change_to_a_final_order_came_too_late(path: str) -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        await desk.neo.orders.cancel(order)
+        await desk.neo.orders.book()
+        desk.spoilt[path] = Cut()
+        call = desk.neo.orders.cancel(order)
+        if path == MODIFY:
+            call.close()
+            call = desk.neo.orders.modify(order, price="39.10")
+        with pytest.raises(OrderAlreadyFinal, match="too late"):
+            await call
+        assert seconds() < 3
+
+
+@in_virtual_time
+async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_history() -> None:
+    async with desk_of() as desk:
+        desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC, tag="mine"))
+        await asyncio.sleep(1)
+        (record,) = desk.ledger
+        change = Change(
+            quantity=20,
+            order_type=OrderType.LIMIT,
+            validity=Validity.DAY,
+            price=3910,
+            trigger=0,
+            disclosed_quantity=0,
+        )
+        desk.exchange.market.modify(record.account, record.number, change)
+        assert "mine" not in record.gui_order_id
+        desk.spoilt.clear()
+        order = await placing
+        assert (order.number, order.tag, order.quantity) == (record.number, "mine", 20)
+
+
+@pytest.mark.parametrize("broken", ["[]", '{"result":[]}', '{"data":null,"stat":null}'])
+@in_virtual_time
+async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> None:
+    async with desk_of(horizon=5.0) as desk:
+        await desk.neo.orders.place(*BUY, **CNC)
+        desk.spoilt.update({PLACE: Cut(), BOOK: Reply(broken)})
+        with pytest.raises(OutcomeUnknown) as caught:
+            await desk.neo.orders.place(*BUY, **CNC)
+        del desk.spoilt[BOOK]
+        order = await caught.value.outcome()
+        assert order.number == desk.ledger[1].number
+
+
+@in_virtual_time
+async def test_one_empty_book_is_not_believed() -> None:
+    async with desk_of(horizon=5.0) as desk:
+        books = iter([Reply("[]")])
+        desk.spoilt.update(
+            {PLACE: Cut(), BOOK: lambda: BUSY if seconds() < 5 else next(books, None)}
+        )
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        assert order.number == desk.ledger[0].number
+
+
+@in_virtual_time
+async def test_an_empty_history_is_none() -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        histories = iter([Reply("[]"), BUSY])
+        desk.spoilt.update({MODIFY: BUSY, HISTORY: lambda: next(histories, None)})
+        first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
+        await asyncio.sleep(0.1)
+        del desk.spoilt[MODIFY]
+        await desk.neo.orders.modify(order, price="39.20")
+        assert await first is order
+
+
+@pytest.mark.parametrize("live_orders", [False, True])
+@in_virtual_time
+async def test_an_order_that_appears_after_it_was_given_up_is_reported_loudly(
+    live_orders: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    async with desk_of(
+        horizon=5.0, live_orders=live_orders, journal=tmp_path / "orders.db"
+    ) as desk:
+        heard: list[Order] = []
+        orders = desk.neo.orders
+        orders.on_latecomer(heard.append)
+        desk.exchange.set_faults(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
+        with pytest.raises(NotAccepted) as caught:
+            await orders.place(*BUY, **CNC, tag="late")
+        assert seconds() < 10
+        await asyncio.sleep(15)
+        (record,) = desk.ledger
+        if not live_orders:
+            assert orders.latecomers == []
+            await orders.book()
+        await asyncio.sleep(1)
+        (order,) = orders.latecomers
+        assert heard == [order]
+        assert (order.number, order.client_tag) == (record.number, caught.value.client_tag)
+        (error,) = [entry for entry in caplog.records if entry.levelname == "ERROR"]
+        assert record.client_tag in error.getMessage()
+        assert record.number in error.getMessage()
+
+
 # --- never sent -------------------------------------------------------------------------------
 
 
@@ -286,7 +428,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
     ),
     hidden=st.floats(0, 8),
 )
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_whatever_goes_wrong_client_and_exchange_agree(
     programme: list[tuple[str, str]], hidden: float
 ) -> None:
@@ -305,13 +447,17 @@ def test_whatever_goes_wrong_client_and_exchange_agree(
                     orders.append(await desk.neo.orders.place(*BUY, **CNC))
                 elif orders:
                     order = orders[-1]
+                    (record,) = (each for each in desk.ledger if each.number == order.number)
+                    was_final = record.status.is_final
                     try:
                         if action == "modify":
                             await desk.neo.orders.modify(order, quantity=order.quantity + 1)
                         else:
                             await desk.neo.orders.cancel(order)
-                    except (OrderAlreadyFinal, NotAccepted):
-                        assert order.is_final
+                    except OrderAlreadyFinal:
+                        assert was_final
+                    else:
+                        assert not was_final
             desk.spoilt.clear()
             await desk.neo.orders.book()
             assert [record.arrivals for record in desk.ledger] == [1] * placed

@@ -52,6 +52,12 @@ def matches(gui_order_id: str, client_tag: str) -> bool:
     return gui_order_id == client_tag or gui_order_id.startswith(client_tag + "-")
 
 
+def without_suffix(gui_order_id: str) -> str:
+    """The client tag of a row's `GuiOrdId`: that of a cancelled order without what the broker
+    appended."""
+    return gui_order_id.partition("-")[0]
+
+
 def _count() -> Iterator[str]:
     """`0000`, `0001` … `zzzz`, then with five digits and more."""
     for digits in count(_COUNTER):
