@@ -27,7 +27,7 @@ from aiohttp import web
 from neo_async.config import Credentials, Endpoints, KiteEndpoints, RateLimits
 from neo_async.errors import UsageError
 from neo_async.exchange.bank import Bank, BankSettings
-from neo_async.exchange.core.listings import default_listings
+from neo_async.exchange.core.listings import default_listings, new_contracts
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Holding, Refusal, Rules
 from neo_async.exchange.funds.door import FundDoor
@@ -62,7 +62,7 @@ from neo_async.exchange.server.requests import read_price
 from neo_async.exchange.server.sabotage import Sabotage
 from neo_async.exchange.server.store import Beginning, Store
 from neo_async.exchange.server.throttle import Throttle
-from neo_async.exchange.server.venue import Venue
+from neo_async.exchange.server.venue import NewListings, Venue
 from neo_async.model.enums import Segment
 from neo_async.model.ticks import MarketState
 
@@ -178,9 +178,7 @@ class Exchange:
             stack.callback(self._forget)
             recalled = None
             if memory is not None and beginning is not None:
-                recalled = await asyncio.to_thread(
-                    memory.recall, beginning, self._rules, catalogue.listings
-                )
+                recalled = await asyncio.to_thread(memory.recall, beginning, self._rules)
                 self._open_accounts(recalled.market)
                 # It may have been moved on, the last time.
                 self._clock.catch_up(recalled.market.now_ns / 1e9)
@@ -454,7 +452,7 @@ class Exchange:
         venue = Venue(
             lambda now_ns: self._build_market(catalogue, replayed, now_ns),
             self._clock,
-            catalogue.listings,
+            self._new_listings(catalogue),
             memory,
             recalled,
         )
@@ -514,6 +512,11 @@ class Exchange:
         )
         self._open_accounts(market)
         return market
+
+    def _new_listings(self, catalogue: Catalogue) -> NewListings:
+        if self._scripmaster:
+            return lambda market: catalogue.listings
+        return lambda market: new_contracts(market.today, market.spots(), market.tokens)
 
     def _open_accounts(self, market: Market) -> None:
         """Those that the market does not have yet."""

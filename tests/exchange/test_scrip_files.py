@@ -12,7 +12,7 @@ from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import parse_scripmaster, write_scripmaster
 from tests.conftest import SHARED
-from tests.exchange.door import Caller, trading, visiting
+from tests.exchange.door import Caller, Clock, trading, visiting
 
 LISTED = default_listings(date(2026, 11, 23))
 
@@ -121,3 +121,53 @@ async def test_the_brokers_real_file_trades_and_is_served_as_it_is() -> None:
         assert holdings[0]["exchangeIdentifier"] == "19084"
         (url,) = await addresses(caller, caller.exchange.base_url)
         assert (await caller.request("GET", url)).body == REAL_FILE.read_bytes()
+
+
+# --- the day changes ------------------------------------------------------------------------------
+
+
+async def listed_options(caller: Caller) -> dict[str, Instrument]:
+    """Those of NSE derivatives, by symbol, from the file that is served."""
+    (url,) = [url for url in await addresses(caller, caller.exchange.base_url) if "nse_fo" in url]
+    content = (await caller.request("GET", url)).body
+    rows = parse_scripmaster(content, date(2026, 11, 23)).instruments
+    return {row.symbol: row for row in rows}
+
+
+async def expiries(caller: Caller) -> list[str]:
+    answered = await caller.request(
+        "GET",
+        f"{caller.exchange.base_url}/market-data/1.0/watchlist/expiries",
+        params={"exchange": "nse_fo", "underlying": "NIFTY", "instrument_type": "option"},
+        headers={"Authorization": caller.credentials.consumer_key},
+    )
+    days: list[str] = answered.json()["expiries"]
+    return days
+
+
+async def test_files_and_expiries_follow_the_clock_over_an_expiry(tmp_path: Path) -> None:
+    state = tmp_path / "state.db"
+    new = "NIFTY26D1524400CE"
+    async with trading(state=state) as caller:
+        before = await listed_options(caller)
+        assert "NIFTY26NOV24400CE" in before
+        assert new not in before
+        await caller.admin("POST", "clock", json={"now": "2026-11-25T10:00:00"})
+        await caller.log_in_again()
+        after = await listed_options(caller)
+        assert "NIFTY26NOV24400CE" not in after
+        weekly, monthly = ["2026-12-01", "2026-12-08", "2026-12-15"], ["2026-12-29", "2027-01-26"]
+        assert await expiries(caller) == weekly + monthly
+        lots = str(after[new].lot_size)
+        number = await caller.placed(es="nse_fo", ts=new, pc="NRML", qt=lots, pr="5.00")
+        refused = await caller.place(es="nse_fo", ts="NIFTY26NOV24400CE", pc="NRML", qt=lots)
+        assert refused.json()["errMsg"] == "contract expired"
+        later = caller.clock.now
+    async with trading(state=state, clock=Clock(later + 60)) as caller:
+        # The clock had been moved on, which the file remembers.
+        assert await listed_options(caller) == after
+        assert [(row["nOrdNo"], row["ordSt"]) for row in await caller.book()] == [(number, "open")]
+    async with trading(clock=Clock(later)) as caller:
+        await caller.admin("POST", "clock", json={"now": "2026-11-25T10:00:00"})
+        await caller.admin("POST", "reset")
+        assert new in await listed_options(caller)

@@ -24,17 +24,15 @@ class Desk:
         day: Day,
         maker: MarketMaker | None,
         turn: int,
-        underlying: Underlying | None,
-        meters: list[tuple[Meter, int]],
     ) -> None:
         self.listing = listing
         self.book = Book()
         self.day = day
         self.maker = maker
         self.quotes: list[Resting] = []
-        self.underlying = underlying
+        self.underlying: Underlying | None = None
         """What the maker's reference follows; None: it walks by itself."""
-        self.meters = meters
+        self.meters: list[tuple[Meter, int]] = []
         """The indices that follow its price, and its place in each."""
         self.basis = 0.0
         """Paise by which a price from outside lay beside the value, kept since."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from neo_async.exchange.core.book import Resting, quote
 from neo_async.exchange.core.clock import Clock
-from neo_async.exchange.core.day import new_day
+from neo_async.exchange.core.day import Day, new_day
 from neo_async.exchange.core.desk import Desk
 from neo_async.exchange.core.indices import Meters
 from neo_async.exchange.core.makers import QUANTUM_NS, MarketMaker
@@ -49,20 +49,46 @@ class Floor:
         self.unmade = frozenset(unmade)
         self.by_symbol: dict[tuple[Segment, str], Listing] = {}
         self.by_token: dict[tuple[Segment, str], Listing] = {}
-        for listing in listings:
-            self.by_symbol[listing.segment, listing.symbol] = listing
-            self.by_token[listing.segment, listing.token] = listing
-        self.segments = tuple(dict.fromkeys(segment for segment, _ in self.by_token))
-        """In which something is listed."""
+        self.first_prices: dict[tuple[Segment, str], int] = {}
+        """Base prices with which they were listed first."""
+        self.contracts: dict[tuple[Segment, str], list[str]] = {}
+        """Tokens of the derivatives, by segment and name of the underlying."""
         self.closes: dict[str, int] = {}
         """Previous closes of the indices, once a day has ended."""
-        self.meters = Meters(self.by_symbol, self.closes)
-        self.underlyings = underlyings(self.by_token.values(), self.closes)
-        self.spots: dict[str, tuple[int, float]] = {}
-        """Turn and price at which an underlying was last looked at: once a turn."""
         self.desks: dict[tuple[Segment, str], Desk] = {}
         self.awake: dict[tuple[Segment, str], Desk] = {}
+        self.meters = Meters({}, {})
+        self.add(listings)
+        self.spots: dict[str, tuple[int, float]] = {}
+        """Turn and price at which an underlying was last looked at: once a turn."""
         self.turn = clock.now_ns // QUANTUM_NS
+
+    def add(self, listings: Iterable[Listing]) -> None:
+        """List what is not listed yet."""
+        for listing in listings:
+            key = (listing.segment, listing.token)
+            self.by_symbol[listing.segment, listing.symbol] = listing
+            self.by_token[key] = listing
+            self.first_prices[key] = listing.base_price
+            if listing.expiry is not None:
+                of_name = self.contracts.setdefault((listing.segment, listing.name), [])
+                of_name.append(listing.token)
+        self.segments = tuple(dict.fromkeys(segment for segment, _ in self.by_token))
+        """In which something is listed."""
+        self._set_values({key: meter.day for key, meter in self.meters.by_key.items()})
+
+    def _set_values(self, index_days: Mapping[str, Day]) -> None:
+        """What is reckoned from other prices: the indices, and what derivatives are worth."""
+        self.meters = Meters(self.by_symbol, self.closes, index_days)
+        self.underlyings = underlyings(self.by_token.values(), self.closes)
+        for key, desk in self.desks.items():
+            self._follow_price(key, desk)
+
+    def _follow_price(self, key: tuple[Segment, str], desk: Desk) -> None:
+        desk.underlying = self.underlyings.get(desk.listing.underlying)
+        desk.meters = self.meters.of(key)
+        for meter, place in desk.meters:
+            meter.prices[place] = desk.day.last_price
 
     def play_turn(self, turn: int) -> None:
         """Let the makers take a turn, and send to sleep who is no longer needed."""
@@ -80,13 +106,12 @@ class Floor:
         if desk is not None and desk.maker is None:
             return desk
         if desk is None:
-            is_made = self.makers and key not in self.unmade
+            is_made = self.makers and key not in self.unmade and not self.has_expired(listing)
             maker = MarketMaker(listing, self.seed) if is_made else None
-            underlying = self.underlyings.get(listing.underlying)
-            day = new_day(listing, self.seed)
-            desk = Desk(listing, day, maker, self.turn, underlying, self.meters.of(key))
+            desk = Desk(listing, new_day(listing, self.seed), maker, self.turn)
+            self._follow_price(key, desk)
             self.desks[key] = desk
-            if maker is not None and underlying is not None:
+            if maker is not None and desk.underlying is not None:
                 maker.move_to(self.value(desk))
             self.quote(desk)
             self._matching.mark(desk)
@@ -98,6 +123,17 @@ class Floor:
             for turn in range(max(desk.turn + 1, self.turn - CATCH_UP + 1), self.turn + 1):
                 self.play(desk, turn)
         return desk
+
+    def has_expired(self, listing: Listing) -> bool:
+        """Whether its last day is over."""
+        return listing.expiry is not None and listing.expiry < self._clock.date
+
+    def retire(self, desk: Desk) -> None:
+        """Nobody makes a market here any more."""
+        self.pull_quotes(desk)
+        desk.maker = None
+        self.awake.pop((desk.listing.segment, desk.listing.token), None)
+        self._matching.mark(desk)
 
     def is_due(self, desk: Desk, key: tuple[Segment, str]) -> bool:
         """Whether a touch would change anything."""
@@ -169,8 +205,8 @@ class Floor:
     def restore(self, state: State) -> None:
         """All but the books, for which the orders at work are needed."""
         self.closes = state.closes
-        self.meters = Meters(self.by_symbol, state.closes, state.indices)
-        self.underlyings = underlyings(state.listings, state.closes)
+        self.first_prices = dict(zip(self.by_token, state.first_prices, strict=True))
+        self._set_values(state.indices)
         self.turn = state.turn
         for each in state.desks:
             self._restore_desk(each)
@@ -184,10 +220,8 @@ class Floor:
         if state.maker is not None:
             maker = MarketMaker(listing, self.seed)
             maker.restore(state.maker)
-        underlying = self.underlyings.get(listing.underlying)
-        desk = Desk(listing, state.day, maker, state.turn, underlying, self.meters.of(key))
-        for meter, place in desk.meters:
-            meter.prices[place] = state.day.last_price
+        desk = Desk(listing, state.day, maker, state.turn)
+        self._follow_price(key, desk)
         desk.basis = state.basis
         desk.touched = state.touched
         desk.changed_ns = state.changed_ns

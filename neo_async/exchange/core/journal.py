@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from neo_async.exchange.core.types import Change, Holding, NewOrder, Refusal
+from neo_async.exchange.core.types import Change, Holding, Listing, NewOrder, Refusal
 from neo_async.model.enums import Segment, Side
 
 if TYPE_CHECKING:
@@ -55,6 +55,14 @@ class ReleaseAmo(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class EndDay(msgspec.Struct, frozen=True, tag=True, gc=False):
+    pass
+
+
+class AddListings(msgspec.Struct, frozen=True, tag=True):
+    listings: list[Listing]
+
+
+class SettleExpired(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
@@ -101,6 +109,8 @@ Command: TypeAlias = (
     | Exit
     | ReleaseAmo
     | EndDay
+    | AddListings
+    | SettleExpired
     | PrintPrice
     | SetQuotes
     | Look
@@ -133,6 +143,10 @@ def apply(market: Market, command: Command) -> None:
             market.release_amo()
         case EndDay():
             market.end_day()
+        case AddListings(listings):
+            market.add_listings(listings)
+        case SettleExpired():
+            market.settle_expired()
         case PrintPrice(segment, token, price):
             market.print_price(segment, token, price)
         case SetQuotes(segment, token, quotes):

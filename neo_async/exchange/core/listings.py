@@ -11,9 +11,10 @@ here. Their tokens are made up, and say which contract it is: the same ones ever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -262,26 +263,44 @@ def default_listings(today: date) -> tuple[Listing, ...]:
         ),
         _bse_cash("TCS", "532540", "TATA CONSULTANCY SERVICES", "INE467B01029", 2116_50),
         _bse_cash("RELIANCE", "500325", "RELIANCE INDUSTRIES LTD", "INE002A01018", 1412_20),
-        *(listing for family in _FAMILIES for listing in _contracts(family, today)),
+        *new_contracts(today),
     )
 
 
-def _contracts(family: _Family, today: date) -> Iterator[Listing]:
+def new_contracts(
+    today: date,
+    spots: Mapping[str, int] = MappingProxyType({}),
+    known: Container[tuple[Segment, str]] = (),
+) -> Iterator[Listing]:
+    """The derivatives that expire next, without those that are `known` by segment and token.
+
+    `spots` are previous closes of underlyings, by `nse_cm|26000`, where they are not those with
+    which the exchange begins: strikes lie around them.
+    """
+    for family in _FAMILIES:
+        spot = spots.get(family.underlying, family.price)
+        for expiry, strike, option_type in _terms(family, today, spot):
+            if (family.segment, _token(family, expiry, strike, option_type)) not in known:
+                yield _contract(family, expiry, today, spot, strike, option_type)
+
+
+def _terms(family: _Family, today: date, spot: int) -> Iterator[tuple[date, int, str]]:
+    """Expiry, strike in rupees and option type of each contract; 0 and none of a future."""
     for expiry in _monthly(family.segment, today, family.months):
-        yield _contract(family, expiry, today)
+        yield expiry, 0, ""
     if not family.strike_step:
         return
     weekly = _weekly(today, family.weeks)
     monthly = _monthly(family.segment, today, family.option_months)
-    middle = round(family.price / 100 / family.strike_step)
+    middle = round(spot / 100 / family.strike_step)
     for expiry in sorted({*weekly, *monthly}):
         for step in range(middle - family.strikes, middle + family.strikes + 1):
             for option_type in ("CE", "PE"):
-                yield _contract(family, expiry, today, step * family.strike_step, option_type)
+                yield expiry, step * family.strike_step, option_type
 
 
 def _contract(
-    family: _Family, expiry: date, today: date, strike: int = 0, option_type: str = ""
+    family: _Family, expiry: date, today: date, spot: int, strike: int, option_type: str
 ) -> Listing:
     symbol = f"{family.name}{_expiry_code(family, expiry)}{strike or ''}{option_type or 'FUT'}"
     tick = _OPTION_TICK if strike else family.tick
@@ -304,7 +323,7 @@ def _contract(
         option_type=option_type,
         underlying=family.underlying,
     )
-    return priced(listing, family.price, today)
+    return priced(listing, spot, today)
 
 
 def priced(listing: Listing, spot: int, today: date) -> Listing:

@@ -16,6 +16,7 @@ Orders of one account may trade with each other: nothing prevents self-trades.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from datetime import date
 from typing import Final
 
 from neo_async.exchange.core import journal as commands
@@ -89,6 +90,11 @@ class Market:
     def now_ns(self) -> int:
         return self._clock.now_ns
 
+    @property
+    def today(self) -> date:
+        """In India."""
+        return self._clock.date
+
     def advance(self, now_ns: int, *, catch_up: bool = True) -> None:
         """Move the clock; a value before the present one is ignored.
 
@@ -143,11 +149,48 @@ class Market:
     def listings(self) -> list[Listing]:
         return list(self._floor.by_token.values())
 
+    @property
+    def tokens(self) -> Collection[tuple[Segment, str]]:
+        """Of all listings, with their segments."""
+        return self._floor.by_token.keys()
+
+    def tradable(self) -> list[Listing]:
+        """Without the contracts whose last day is over."""
+        has_expired = self._floor.has_expired
+        return [listing for listing in self._floor.by_token.values() if not has_expired(listing)]
+
     def listing(self, segment: Segment, symbol: str) -> Listing | None:
         return self._floor.by_symbol.get((segment, symbol))
 
     def listing_by_token(self, segment: Segment, token: str) -> Listing | None:
         return self._floor.by_token.get((segment, token))
+
+    def add_listings(self, listings: Iterable[Listing]) -> None:
+        """List what is not listed yet, by segment and token."""
+        new = [each for each in listings if (each.segment, each.token) not in self._floor.by_token]
+        if new:
+            self._log(commands.AddListings(new))
+            self._floor.add(new)
+
+    def settle_expired(self) -> None:
+        """Settle positions in contracts whose last day is over, at what these are worth, and cancel
+        the orders. By the exchanges' hours the close of that day has done so."""
+        self._log(commands.SettleExpired())
+        self._day.settle_expired()
+
+    def contracts(self, segment: Segment, name: str) -> list[Listing]:
+        """The derivatives of an underlying that have not expired."""
+        tokens = self._floor.contracts.get((segment, name), ())
+        listings = (self._floor.by_token[segment, token] for token in tokens)
+        return [listing for listing in listings if not self._floor.has_expired(listing)]
+
+    def first_price(self, listing: Listing) -> int:
+        """The base price with which it was listed first."""
+        return self._floor.first_prices[listing.segment, listing.token]
+
+    def spots(self) -> dict[str, int]:
+        """Previous closes of what derivatives are derived from, by `nse_cm|26000`."""
+        return {name: each.close for name, each in self._floor.underlyings.items()}
 
     def last_price(self, listing: Listing) -> int:
         """Price of the last trade; the previous close before the first."""
@@ -370,6 +413,7 @@ class Market:
             unmade=sorted(self._floor.unmade),
             rules=self._rules,
             listings=list(self._floor.by_token.values()),
+            first_prices=list(self._floor.first_prices.values()),
             turn=self._floor.turn,
             last_stamp=self._clock.last_stamp,
             orders_accepted=self._ledger.orders_accepted,

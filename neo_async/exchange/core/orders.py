@@ -101,7 +101,11 @@ class Orders:
             if record.listing.segment not in segments
         }
         for record in queue.values():
-            if record.listing.segment in segments:
+            if record.listing.segment not in segments:
+                continue
+            if self._floor.has_expired(record.listing):
+                self._ledger.move(record, REFUSED, f"contract expired {entity(record)}")
+            else:
                 self.enter(record)
 
     def known(self, order: NewOrder) -> Listing:

@@ -70,6 +70,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     unmade: list[tuple[Segment, str]]
     rules: Rules
     listings: list[Listing]
+    first_prices: list[int]
+    """Base prices with which they were listed first."""
     turn: int
     last_stamp: int
     orders_accepted: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from neo_async.exchange.core.accounts import Account, Exposure
@@ -75,7 +75,8 @@ class TradingDay:
         """Do what a moment of the timetable brings."""
         match moment.turn:
             case Turn.NEW_DAY:
-                self._expire(self._floor.segments)
+                self._expire(lambda _: True)
+                self.settle_expired()
                 self.begin()
             case Turn.PRE_OPEN:
                 self._phases.update(dict.fromkeys(moment.segments, Phase.PRE_OPEN))
@@ -121,16 +122,14 @@ class TradingDay:
     def close(self, segments: Collection[Segment]) -> None:
         """End trading: orders expire, and what must not outlive the day is settled at the last
         price, contracts on their last day at what they are worth."""
-        self._expire(segments)
+        self._expire(lambda listing: listing.segment in segments)
         for account, exposure, net in self._open_positions(segments):
             listing, product = exposure.position.listing, exposure.position.product
-            desk = self._floor.desk(listing)
             if listing.expiry is not None and listing.expiry <= self._clock.date:
-                self._settle_position(
-                    account, exposure, net, max(0, round(self._floor.value(desk)))
-                )
+                self._settle_at_value(account, exposure, net)
             elif product in _INTRADAY:
-                self._settle_position(account, exposure, net, desk.day.last_price)
+                last_price = self._floor.desk(listing).day.last_price
+                self._settle_position(account, exposure, net, last_price)
         for desk in self._floor.desks.values():
             if desk.listing.segment in segments:
                 desk.trailing.clear()
@@ -138,15 +137,33 @@ class TradingDay:
                 self._matching.mark(desk)
         self._phases.update(dict.fromkeys(segments, Phase.CLOSED))
 
-    def _expire(self, segments: Collection[Segment]) -> None:
+    def settle_expired(self) -> None:
+        """End what goes on in contracts whose last day is over, for it may have passed without a
+        close."""
+        has_expired = self._floor.has_expired
+        self._expire(has_expired)
+        for account, exposure, net in self._open_positions(self._floor.segments):
+            if has_expired(exposure.position.listing):
+                self._settle_at_value(account, exposure, net)
+        for desk in self._floor.desks.values():
+            if has_expired(desk.listing) and desk.maker is not None:
+                self._floor.retire(desk)
+
+    def _settle_at_value(self, account: Account, exposure: Exposure, net: int) -> None:
+        """At what a contract is worth in the end."""
+        value = self._floor.value(self._floor.desk(exposure.position.listing))
+        self._settle_position(account, exposure, net, max(0, round(value)))
+
+    def _expire(self, concerns: Callable[[Listing], bool]) -> None:
+        """Cancel all orders at work in certain listings."""
         for working in list(self._matching.working.values()):
-            if working.record.listing.segment in segments:
+            if concerns(working.record.listing):
                 self._matching.withdraw(working)
                 self._matching.drop_remainder(working)
         self._matching.exits.legs = {
             number: legs
             for number, legs in self._matching.exits.legs.items()
-            if self._record(number).listing.segment not in segments
+            if not concerns(self._record(number).listing)
         }
 
     def _open_positions(self, segments: Collection[Segment]) -> list[tuple[Account, Exposure, int]]:

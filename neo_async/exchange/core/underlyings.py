@@ -15,7 +15,8 @@ from neo_async.exchange.core.types import Listing
 class Underlying:
     def __init__(self, close: int, members: dict[Listing, int]) -> None:
         self.members = tuple(members)
-        self._close = close
+        self.close = close
+        """Previous one."""
         self._shares = [
             (listing, weight / listing.base_price / sum(members.values()))
             for listing, weight in members.items()
@@ -23,7 +24,7 @@ class Underlying:
 
     def spot(self, price_of: Callable[[Listing], int]) -> float:
         """In paise, or hundredths of a point."""
-        return self._close * sum(share * price_of(listing) for listing, share in self._shares)
+        return self.close * sum(share * price_of(listing) for listing, share in self._shares)
 
 
 def underlyings(listings: Iterable[Listing], closes: Mapping[str, int]) -> dict[str, Underlying]:

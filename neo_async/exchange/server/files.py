@@ -39,7 +39,8 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 class Shelf:
-    """The catalogue of the day: closes and circuit limits of our own files move with the market."""
+    """The catalogue of the day: our own files follow the market, with its new contracts and without
+    those that have expired."""
 
     def __init__(self, catalogue: Catalogue, venue: Venue, *, is_fixed: bool) -> None:
         """`is_fixed`: somebody else's files are served as they are."""
@@ -49,11 +50,7 @@ class Shelf:
 
     def catalogue(self) -> Catalogue:
         if not self._is_fixed:
-            market = self._venue.now()
-            listings = tuple(
-                market.listing_by_token(listing.segment, listing.token) or listing
-                for listing in self._catalogue.listings
-            )
+            listings = tuple(self._venue.now().tradable())
             if listings != self._catalogue.listings:
                 self._catalogue = catalogue_of_listings(listings)
         return self._catalogue

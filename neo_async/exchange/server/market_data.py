@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Final
 
+import msgspec
+
 from neo_async.exchange.core.indices import INDICES
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import Index, Listing
@@ -25,7 +27,6 @@ from neo_async.exchange.server.chains import Contracts, unknown_instrument
 from neo_async.exchange.server.past import Candle, Past
 from neo_async.exchange.server.quotes import filtered, index_row, quote_row, read_query
 from neo_async.exchange.server.replies import Reply, fault, json
-from neo_async.exchange.server.tape import in_india
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import Segment
 
@@ -46,17 +47,6 @@ class MarketData:
     def _follow_market(self) -> None:
         """Start over when there is another market, as after a reset."""
         self._market = self._venue.market
-        listings = self._venue.listings
-        self._opening: dict[tuple[Segment, str], Listing | Index] = {
-            (index.segment, index.token): index for index in INDICES
-        }
-        """Their closes end the past."""
-        self._opening.update({(listing.segment, listing.token): listing for listing in listings})
-        self._contracts: dict[tuple[str, str], list[Listing]] = {}
-        """Segment and underlying to derivatives."""
-        for listing in listings:
-            if listing.expiry is not None:
-                self._contracts.setdefault((listing.segment, listing.name), []).append(listing)
         self._pasts: dict[tuple[Segment, str], Past] = {}
 
     def _present(self) -> Market:
@@ -111,14 +101,11 @@ class MarketData:
     def _contracts_of(self, query: Mapping[str, str]) -> Contracts:
         """As they are listed today, without the expired ones."""
         segment, underlying = query.get("exchange", ""), query.get("underlying", "")
-        market = self._present()
+        market = self._venue.now()
         listed = (
-            market.listing_by_token(listing.segment, listing.token)
-            for listing in self._contracts.get((segment, underlying), ())
+            market.contracts(Segment(segment), underlying) if segment in market.segments else []
         )
-        today = in_india(market.now_ns / 1e9).date()
-        live = [x for x in listed if x is not None and x.expiry is not None and x.expiry >= today]
-        return Contracts(segment, underlying, live)
+        return Contracts(segment, underlying, listed)
 
     def _spot(self, market: Market, contracts: Contracts) -> int:
         """Price of the underlying; of its nearest future when it is not listed; 0 if unknown."""
@@ -167,6 +154,12 @@ class MarketData:
         key = (what.segment, what.token)
         past = self._pasts.get(key)
         if past is None:
-            opening = self._opening.get(key, what)
+            opening = self._opening(what)
             past = self._pasts[key] = Past(opening, self._seed, self._venue.opened)
         return past
+
+    def _opening(self, what: Listing | Index) -> Listing | Index:
+        """As it was when it was listed first: its close then ends the past."""
+        if isinstance(what, Listing):
+            return msgspec.structs.replace(what, base_price=self._market.first_price(what))
+        return next(index for index in INDICES if index.key == what.key)

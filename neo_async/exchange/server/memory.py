@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 from typing import Final, NamedTuple
@@ -19,7 +18,7 @@ import msgspec
 from neo_async.exchange.core.journal import Entry, Skip, apply
 from neo_async.exchange.core.makers import QUANTUM_NS
 from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Listing, Rules
+from neo_async.exchange.core.types import Rules
 from neo_async.exchange.server.store import Beginning, Store
 from neo_async.exchange.server.tape import Tape, in_india
 
@@ -36,8 +35,6 @@ class Recalled(NamedTuple):
     tape: Tape
     opened: date
     """First day of the market, in India."""
-    listings: tuple[Listing, ...]
-    """As they were when they were listed first."""
 
 
 class Memory:
@@ -54,20 +51,14 @@ class Memory:
     def begin(self, market: Market, tape: Tape, opened_ns: int) -> None:
         """Forget what was, and remember this market from now on."""
         state = market.snapshot()
-        beginning = Beginning(
-            seed=state.seed,
-            makers=state.makers,
-            opened_ns=opened_ns,
-            listings=tuple(state.listings),
-        )
+        beginning = Beginning(seed=state.seed, makers=state.makers, opened_ns=opened_ns)
         self._store.begin(beginning, state)
         self._remember(market, tape)
 
-    def recall(self, beginning: Beginning, rules: Rules, listings: Iterable[Listing]) -> Recalled:
+    def recall(self, beginning: Beginning, rules: Rules) -> Recalled:
         """The market as it was, under rules of today. Takes its time.
 
-        Of today's listings, those that it does not know come new to it. Nobody watches it: whoever
-        did went with the process.
+        Nobody watches it: whoever did went with the process.
         """
         tape = Tape()
         tape.load(self._store.candles())
@@ -82,18 +73,13 @@ class Memory:
         tape.add_all(market.take_events())
         state = market.snapshot()
         desks = [msgspec.structs.replace(desk, watchers=0) for desk in state.desks]
-        known = {(listing.segment, listing.token) for listing in state.listings}
-        new = [listing for listing in listings if (listing.segment, listing.token) not in known]
-        state = msgspec.structs.replace(
-            state, rules=rules, desks=desks, listings=[*state.listings, *new]
-        )
-        beginning = msgspec.structs.replace(beginning, listings=(*beginning.listings, *new))
+        state = msgspec.structs.replace(state, rules=rules, desks=desks)
         # Compacted under the new rules: the journal behind it must not be read under the old ones.
-        self._store.compact(state, tape.take_changed(), beginning)
+        self._store.compact(state, tape.take_changed())
         market = Market.restored(self._store.state())
         self._remember(market, tape)
         opened = in_india(beginning.opened_ns / 1e9).date()
-        return Recalled(market, tape, opened, beginning.listings)
+        return Recalled(market, tape, opened)
 
     def _remember(self, market: Market, tape: Tape) -> None:
         market.journal = []

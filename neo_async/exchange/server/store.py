@@ -17,13 +17,12 @@ import msgspec
 from neo_async.errors import UsageError
 from neo_async.exchange.core.journal import Entry
 from neo_async.exchange.core.state import State
-from neo_async.exchange.core.types import Listing
 from neo_async.exchange.funds.types import FundState
 from neo_async.exchange.server.tape import TapeRow
 
 _APPLICATION: Final = 0x4E454F58
 """Tells these files from other databases."""
-_VERSION: Final = 2
+_VERSION: Final = 3
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS beginning (content BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS state (content BLOB NOT NULL)",
@@ -45,12 +44,11 @@ _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Beginning(msgspec.Struct, frozen=True, kw_only=True):
-    """What stays as it was when the market opened first, or something was listed first."""
+    """What stays as it was when the market opened first."""
 
     seed: int
     makers: bool
     opened_ns: int
-    listings: tuple[Listing, ...]
 
 
 class Store:
@@ -137,16 +135,12 @@ class Store:
         with self._transaction():
             self._database.executemany("INSERT INTO journal (entry) VALUES (?)", rows)
 
-    def compact(
-        self, state: State, candles: Iterable[TapeRow], beginning: Beginning | None = None
-    ) -> None:
+    def compact(self, state: State, candles: Iterable[TapeRow]) -> None:
         """Keep a market as it stands in place of what led to it. `candles` are those that have
         changed since the last time."""
         with self._transaction():
             self._database.execute("DELETE FROM journal")
             self._replace("state", state)
-            if beginning is not None:
-                self._replace("beginning", beginning)
             self._database.executemany(
                 "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?, ?)", candles
             )

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import date
+from typing import TypeAlias
 
 from neo_async.exchange.core.indices import IndexBoard
 from neo_async.exchange.core.market import Market
+from neo_async.exchange.core.sessions import indian_day
 from neo_async.exchange.core.types import Event, Listing
 from neo_async.exchange.server.memory import Memory, Recalled
 from neo_async.exchange.server.tape import Tape, in_india
+
+NewListings: TypeAlias = Callable[[Market], Iterable[Listing]]
+"""What a market should list besides what it does, on the day that it is in."""
 
 
 class Venue:
@@ -23,33 +28,47 @@ class Venue:
         self,
         build: Callable[[int], Market],
         clock: Callable[[], float],
-        listings: Sequence[Listing],
+        new_listings: NewListings,
         memory: Memory | None = None,
         recalled: Recalled | None = None,
     ) -> None:
-        """`build` makes the market that opens at a time in Unix ns, with these listings; `clock`
-        gives Unix seconds.
+        """`build` makes the market that opens at a time in Unix ns, `new_listings` says what comes
+        to it on a day in India, and `clock` gives Unix seconds.
 
         With a memory, nothing leaves that could still be lost; `recalled` is what came out of it.
         """
         self._build = build
-        self._listings = listings
+        self._new_listings = new_listings
         self._memory = memory
         self.clock = clock
         self._events: list[Event] = []
+        self._listed_day = -1
+        """Whose contracts are listed, in days since 1970; -1: of which day is not known."""
         if recalled is None:
             self._open()
         else:
             self._show(*recalled)
+        self.now()
 
     def now(self) -> Market:
         """The market, as of this moment."""
-        self.market.advance(self._clock_ns())
+        now_ns = self._clock_ns()
+        self.market.advance(now_ns)
+        day = indian_day(now_ns)
+        if day > self._listed_day:
+            self._listed_day = day
+            self._change_listings()
         return self.market
+
+    def _change_listings(self) -> None:
+        """The day has changed: what has expired goes, what is new comes."""
+        self.market.settle_expired()
+        self.market.add_listings(self._new_listings(self.market))
 
     def reset(self) -> None:
         """Start over with the same seed, accounts and instruments."""
         self._open()
+        self.now()
 
     def tape(self) -> Tape:
         """Candles of every trade until now."""
@@ -82,17 +101,16 @@ class Venue:
     def _open(self) -> None:
         opened_ns = self._clock_ns()
         market = self._build(opened_ns)
-        self._show(market, Tape(), in_india(opened_ns / 1e9).date(), self._listings)
+        self._show(market, Tape(), in_india(opened_ns / 1e9).date())
         if self._memory is not None:
             self._memory.begin(market, self._tape, opened_ns)
 
-    def _show(self, market: Market, tape: Tape, opened: date, listings: Sequence[Listing]) -> None:
+    def _show(self, market: Market, tape: Tape, opened: date) -> None:
         self.market = market
+        self._listed_day = -1
         self.board = IndexBoard(market)
         self.opened = opened
         """First day of this market, in India."""
-        self.listings = listings
-        """As they were when they were listed first; the market's own change with the days."""
         self._tape = tape
         self._events = []
 
