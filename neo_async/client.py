@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,10 +19,13 @@ from neo_async.config import (
     FeedTimings,
     PoolLimits,
     RateLimits,
+    RiskLimits,
     Timeouts,
 )
 from neo_async.delivery import DEFAULT_BOUND, Policy
+from neo_async.errors import Halted, NeoError
 from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.halt import DeadMansSwitch, KillSwitch
 from neo_async.instruments import Instruments
 from neo_async.journal import Journal
 from neo_async.market import Market
@@ -32,9 +35,10 @@ from neo_async.model.ticks import Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.orders import Orders
 from neo_async.portfolio import Portfolio
+from neo_async.risk import LastPrices, RiskGuard
 from neo_async.session import SessionManager
 from neo_async.settlement import Reconciliation
-from neo_async.tracking import Tracker
+from neo_async.tracking import Order, Tracker
 from neo_async.transport.limiter import Kind, Limiter
 
 
@@ -53,6 +57,7 @@ class NeoClient:
         *,
         endpoints: Endpoints | None = None,
         limits: RateLimits | None = None,
+        risk: RiskLimits | None = None,
         timeouts: Timeouts | None = None,
         pool: PoolLimits | None = None,
         circuit: CircuitLimits | None = None,
@@ -66,7 +71,10 @@ class NeoClient:
         resend_unknown: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`live_orders` keeps the order feed connected from login to logout: it moves the orders
+        """`risk` is what no order may exceed; see RiskLimits. What a limit has to know is learnt at
+        login, which fails when it cannot be: then the order feed is connected in any case.
+
+        `live_orders` keeps the order feed connected from login to logout: it moves the orders
         placed here. `totp` is a code for the first login, for accounts whose secret is not at
         hand. `circuit` says when the broker is taken for gone. `instruments_directory` is where
         scrip masters are kept, `$XDG_CACHE_HOME/neo_async` unless given.
@@ -112,10 +120,23 @@ class NeoClient:
             self._journal = Journal(
                 journal, ucc=credentials.ucc, durability=durability, clock=clock
             )
+        self.market = Market(self._session, clock=clock)
+        self.portfolio = Portfolio(self._session, self.market)
+        self._risk = risk or RiskLimits()
+        self._guard: RiskGuard | None = None
+        if self._risk != RiskLimits():
+            self._guard = RiskGuard(
+                self._risk,
+                self._tracker,
+                self.portfolio.live,
+                LastPrices(self._market_feeds, self.instruments),
+                self.instruments,
+            )
         self.orders = Orders(
             self._session,
             self._tracker,
             self.instruments,
+            guard=self._guard,
             journal=self._journal,
             horizon=horizon,
             resend_unknown=resend_unknown,
@@ -124,10 +145,12 @@ class NeoClient:
         self.orders.follow(self.order_feed)
         self.reconciliation = Reconciliation()
         """What the last login found that the process before had left."""
-        self.market = Market(self._session, clock=clock)
-        self.portfolio = Portfolio(self._session, self.market)
         self.portfolio.live.follow(self.order_feed)
-        self._tracker.on_repair(self.portfolio.live.refresh)
+        self._tracker.on_repair(self.portfolio.live.repair)
+        self._switch = KillSwitch(self.orders, self._tracker, clock=clock)
+        self._dead_man = DeadMansSwitch(
+            self._switch, self._risk, self.order_feed, self._market_feeds
+        )
 
     async def login(self, totp: str | None = None) -> Session:
         """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
@@ -156,10 +179,59 @@ class NeoClient:
                     self.order_feed.start()
                 if is_new:
                     self.reconciliation = await self.orders.reconcile()
+                if self._guard is not None:
+                    await self._arm(self._guard)
         except BaseException:
             if not (was_open and self._session.is_open):
                 await self.logout()
             raise
+
+    async def _arm(self, guard: RiskGuard) -> None:
+        """Learn what the limits have to know, and keep it."""
+        if guard.needs_orders or self._risk.feed_outage is not None:
+            self.order_feed.start()
+        if guard.needs_orders:
+            await self.orders.book()
+        if guard.needs_positions:
+            await self.portfolio.live.start()
+        guard.start()
+        self._dead_man.start()
+
+    def halt(
+        self, *, cancel_open: bool = True, reason: str = "halt() was called"
+    ) -> Awaitable[list[Order | NeoError]]:
+        """The kill switch: place and modify raise Halted from the moment of this call on, also
+        those that wait and were not sent; and with `cancel_open` every open order of the account is
+        cancelled, ahead of everything else.
+
+        That goes on by itself, and again and again where it fails, until the order book shows no
+        open order and nothing of ours can arrive any more, or until the logout. Awaiting the result
+        waits for that. It holds every order that was open: an Order that is final now, or the
+        error for which it may still be open. Orders can be cancelled by hand as ever.
+
+        Needs the running loop, but no `await`: callbacks may call it.
+        """
+        return self._switch.halt(cancel_open=cancel_open, reason=reason)
+
+    @property
+    def halted(self) -> Halted | None:
+        """Why and since when no orders go out; None while they do."""
+        return self._switch.halted
+
+    def resume_orders(self) -> None:
+        """End a halt: nothing else does. What it has not cancelled by then stays open."""
+        self._switch.resume()
+
+    def on_halt(self, listener: Callable[[Halted], None]) -> None:
+        """Call `listener` at every halt, whoever or whatever makes it."""
+        self._switch.on_halt(listener)
+
+    def halt_on_signal(self, number: int) -> None:
+        """Halt when this process gets a signal, such as signal.SIGUSR1; until the logout.
+
+        Raises UsageError where that cannot be done: on Windows, and beside the main thread.
+        """
+        self._switch.on_signal(number)
 
     def market_feed(
         self,
@@ -195,7 +267,11 @@ class NeoClient:
         return self.order_feed.updates()
 
     async def logout(self) -> None:
-        """Forget the login and close every connection."""
+        """Forget the login and close every connection. A halt that is not done yet ends."""
+        self._switch.stop()
+        await self._dead_man.close()
+        if self._guard is not None:
+            await self._guard.close()
         await self.order_feed.close()
         for feed in [*self._market_feeds]:
             await feed.close()
@@ -203,6 +279,7 @@ class NeoClient:
         await self._tracker.close()
         await self.portfolio.live.close()
         await self._session.logout()
+        await self._switch.close()
         if self._journal is not None:
             await self._journal.close()
 

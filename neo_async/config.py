@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from neo_async.errors import UsageError
+from neo_async.model.enums import Product, Segment
+from neo_async.model.orders import Price
 
 PRODUCTION_LOGIN: Final = "https://mis.kotaksecurities.com"
 KITE_API: Final = "https://api.kite.trade"
@@ -195,6 +199,61 @@ class CircuitLimits(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What no order of this client may exceed, whatever the program asks for. None sets no limit.
+
+    Orders of a client with limits are held against them before they wait for the speed limit; an
+    order that breaks one raises its RiskRefused, and nothing is sent. A limit that needs something
+    that is not known refuses as well, and says what to do about it.
+    """
+
+    order_quantity: int | None = None
+    """Units of one order."""
+    order_value: Price | None = None
+    """Rupees of one order: by its limit or trigger, whichever is higher, and market orders by the
+    last price. Sales count at the last price where that is known and higher."""
+    orders_per_minute: int | None = None
+    """Placements in any 60 seconds."""
+    open_orders: int | None = None
+    """Of the account that are not final; those on their way count."""
+    net_position: int | None = None
+    """Units of one instrument over all products, bought or sold: what is held, and everything
+    that is open or on its way on the order's side."""
+    day_loss: Price | None = None
+    """Rupees; `neo.portfolio.live.total().mtm_pnl` is what it is held against. Orders that can
+    only close a position still pass."""
+    price_away_percent: float | None = None
+    """Of the last price: the distance at which a limit or trigger may lie on either side."""
+    segments: Set[Segment] | None = None
+    """The only ones in which orders are placed."""
+    products: Set[Product] | None = None
+    """The only ones of which orders are placed."""
+    loop_stall: float | None = None
+    """Seconds for which the event loop may be held up before the client halts."""
+    feed_outage: float | None = None
+    """Seconds for which the order feed, or a market feed that is open, may be disconnected before
+    the client halts."""
+
+    def __post_init__(self) -> None:
+        for name in ("order_quantity", "orders_per_minute", "open_orders", "net_position"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise UsageError(f"{name}={value!r}: must be a whole number, 1 or more")
+        for name in ("order_value", "day_loss"):
+            value = getattr(self, name)
+            if value is not None and not _is_amount(value):
+                raise UsageError(f"{name}={value!r}: must be an amount of rupees above 0")
+        for name in ("price_away_percent", "loop_stall", "feed_outage"):
+            value = getattr(self, name)
+            if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
+                raise UsageError(f"{name}={value!r}: must be a number above 0")
+        for name, vocabulary in (("segments", Segment), ("products", Product)):
+            value = getattr(self, name)
+            if value is not None and not _is_choice(value, vocabulary):
+                codes = ", ".join(vocabulary)
+                raise UsageError(f"{name}={value!r}: must be a set of some of {codes}")
+
+
 class Durability(StrEnum):
     """What an order in the journal survives."""
 
@@ -267,6 +326,20 @@ def _is_address(url: str) -> bool:
         return bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", parts.netloc)
     except ValueError:  # a port beyond 65535, half an IPv6 address
         return False
+
+
+def _is_amount(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, str | Decimal | int | float):
+        return False
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return False
+    return amount.is_finite() and amount > 0
+
+
+def _is_choice(value: object, vocabulary: type[StrEnum]) -> bool:
+    return isinstance(value, Set) and bool(value) and value <= set(vocabulary)
 
 
 def _check_positive(times: msgspec.Struct) -> None:

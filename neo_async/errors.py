@@ -4,7 +4,18 @@
     ├── UsageError                 you asked for something impossible; nothing was sent
     │   ├── InvalidField           a value breaks a rule of its field
     │   │   └── InvalidOrder       a field of an order does
-    │   └── NotLoggedIn            a call before login or after logout
+    │   ├── NotLoggedIn            a call before login or after logout
+    │   ├── Halted                 the kill switch is on: no order is placed or changed
+    │   └── RiskRefused            a limit that you have set yourself stands in the way
+    │       ├── SegmentNotAllowed
+    │       ├── ProductNotAllowed
+    │       ├── QuantityLimit      of one order, in units
+    │       ├── ValueLimit         of one order, in rupees
+    │       ├── PriceLimit         too far from the last price
+    │       ├── OrderRateLimit     orders within a minute
+    │       ├── OpenOrdersLimit
+    │       ├── PositionLimit      net quantity in one instrument
+    │       └── LossLimit          of the day, in rupees
     ├── BrokerError                the broker answered, and refused
     │   ├── LoginFailed
     │   │   ├── WrongTotp          wrong secret, code, UCC, mobile number or access token
@@ -36,8 +47,9 @@ attributes, so nobody has to parse a sentence. No message or `repr` holds a secr
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Set
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
 
 BODY_EXCERPT = 300
 """Characters of a broker's answer that an error keeps for its message."""
@@ -70,6 +82,92 @@ class InvalidOrder(InvalidField):
 
 class NotLoggedIn(UsageError):
     """The call needs a login, and there is none."""
+
+
+class Halted(UsageError):
+    """The kill switch is on: orders are cancelled, and none is placed or changed until
+    `NeoClient.resume_orders()`."""
+
+    def __init__(self, reason: str, *, since: float) -> None:
+        clock = datetime.fromtimestamp(since, UTC) + timedelta(hours=5, minutes=30)
+        super().__init__(
+            f"halted since {clock:%H:%M:%S} IST ({reason}): no order is placed or changed until "
+            "resume_orders()"
+        )
+        self.reason = reason
+        self.since = since
+        """Unix seconds."""
+
+
+class RiskRefused(UsageError):
+    """An order, or a change of one, would break a limit of `RiskLimits`; or what has to be known
+    to tell is not known, and the message says what to do."""
+
+    setting: ClassVar[str] = "limit"
+    """Name of the limit in `RiskLimits`."""
+
+    def __init__(self, limit: object, value: object, reason: str) -> None:
+        shown = ", ".join(sorted(limit)) if isinstance(limit, Set) else limit
+        super().__init__(f"{self.setting}={shown}: {reason}")
+        self.limit = limit
+        self.value = value
+        """What the limit was held against; None when it is not known."""
+        self.reason = reason
+
+
+class SegmentNotAllowed(RiskRefused):
+    """The order is for a segment that is not among those allowed."""
+
+    setting = "segments"
+
+
+class ProductNotAllowed(RiskRefused):
+    """The order is of a product that is not among those allowed."""
+
+    setting = "products"
+
+
+class QuantityLimit(RiskRefused):
+    """One order has more units than are allowed."""
+
+    setting = "order_quantity"
+
+
+class ValueLimit(RiskRefused):
+    """One order is worth more rupees than are allowed."""
+
+    setting = "order_value"
+
+
+class PriceLimit(RiskRefused):
+    """A limit or trigger price is further from the last price than is allowed."""
+
+    setting = "price_away_percent"
+
+
+class OrderRateLimit(RiskRefused):
+    """More orders would be placed within a minute than are allowed."""
+
+    setting = "orders_per_minute"
+
+
+class OpenOrdersLimit(RiskRefused):
+    """More orders would be open at once than are allowed."""
+
+    setting = "open_orders"
+
+
+class PositionLimit(RiskRefused):
+    """The net position in an instrument could become larger than is allowed, if all that is open
+    on one side were filled."""
+
+    setting = "net_position"
+
+
+class LossLimit(RiskRefused):
+    """The loss of the day has reached what is allowed; only what closes a position goes on."""
+
+    setting = "day_loss"
 
 
 # --- the broker answered, and refused ---------------------------------------------------------

@@ -32,7 +32,7 @@ from neo_async.delivery import DEFAULT_BOUND, Messages, Policy, delivery
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.model.enums import Level
 from neo_async.model.session import Session
-from neo_async.model.ticks import LiteTick, MarketState, MarketStatus, Tick
+from neo_async.model.ticks import LiteTick, MarketState, MarketStatus, ScripTick, Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.recorder import Recording
 from neo_async.session import SessionManager
@@ -516,6 +516,22 @@ class MarketFeed(_SubscribedFeed):
             return self._latest[level].get(instrument)
         found = [tick for key in _LEVELS if (tick := self._latest[key].get(instrument)) is not None]
         return max(found, key=lambda tick: tick.received_ns, default=None)
+
+    def last_price(self, instrument: str) -> float | None:
+        """Of the newest tick of an instrument that is subscribed; None when there was none yet, or
+        the feed is not live."""
+        if not self.is_live:
+            return None
+        ticks = [
+            tick
+            for level, stream in STREAM_OF_LEVEL.items()
+            if instrument in self._wished[stream]
+            and (tick := self._latest[level].get(instrument)) is not None
+            and isinstance(tick, LiteTick | ScripTick)
+            and tick.last_price > 0
+        ]
+        newest = max(ticks, key=lambda tick: tick.received_ns, default=None)
+        return None if newest is None else newest.last_price
 
     @property
     def lost(self) -> int:

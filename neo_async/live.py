@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TypeAlias
 
@@ -67,6 +69,7 @@ class LivePositions:
         self._feed: OrderSource | None = None
         self._is_started = False
         self._reading = asyncio.Lock()
+        self._read_at = -math.inf
         self._upkeep = Upkeep("positions report", self._read, self._due_in)
 
         self._rows: dict[PositionKey, PositionRow] = {}
@@ -85,7 +88,12 @@ class LivePositions:
         self._filled: dict[str, int] = {}
         """Units, by order number, as the feed has reported them."""
         self._traded: dict[PositionKey, tuple[int, int]] = {}
-        """Units bought and sold today, by the last reading and the fills since then."""
+        """Units bought and sold today, by the last reading and the fills since then. One of those
+        may have been in the reading already, so this may be too much, but never too little."""
+        self._heard: defaultdict[PositionKey, list[int]] = defaultdict(lambda: [0, 0])
+        """Units bought and sold by orders whose fills were reported on `_heard_day`: may be too
+        little, but never too much."""
+        self._heard_day = 0
         self._lacking_since = 0.0
 
         # What arrives while the report is on its way may be newer than the report.
@@ -137,6 +145,34 @@ class LivePositions:
                 if position.unknown_reason
             },
         )
+
+    @property
+    def is_started(self) -> bool:
+        """Whether they are kept."""
+        return self._is_started
+
+    @property
+    def read_at(self) -> float:
+        """Time of the loop at which the last reading of the report ended; long ago before the
+        first."""
+        return self._read_at
+
+    def net_range(self, segment: str, symbol: str) -> tuple[int, int]:
+        """The least and the most units of an instrument that may be held over all products, when
+        the feed has told of a fill and not yet of what it did to the position."""
+        if self._heard_day != _today():
+            self._heard.clear()
+        least = most = 0
+        for key in self._rows.keys() | self._traded.keys() | self._heard.keys():
+            if key[0] != segment or key[1] != symbol:
+                continue
+            row = self._rows.get(key)
+            carried, reported = (row.carried_quantity, _traded(row)) if row else (0, (0, 0))
+            at_least = tuple(map(max, reported, self._heard.get(key, (0, 0))))
+            at_most = tuple(map(max, at_least, self._traded.get(key, (0, 0))))
+            least += carried + at_least[0] - at_most[1]
+            most += carried + at_most[0] - at_least[1]
+        return least, most
 
     async def changes(self) -> AsyncIterator[Position]:
         """Every position that changes from now on, by trades or by its price. A slow consumer gets
@@ -209,15 +245,29 @@ class LivePositions:
             self._is_behind = True
             self._upkeep.look()
 
+    def repair(self, row: OrderRow) -> None:
+        """Take note of a fill that the order book has told, and the feed has not."""
+        self._note_fill(row)
+        self.refresh()
+
     def on_tick(self, tick: Tick) -> None:
         """Value positions at the tick's price; ticks of other instruments pass by."""
         keys = self._by_instrument.get(tick.instrument)
         if keys is None or not isinstance(tick, LiteTick | ScripTick) or not tick.last_price:
             return
+        self._take_price(tick.instrument, tick.last_price, keys)
+
+    def price(self, instrument: str, last_price: float) -> None:
+        """Value positions at a price that somebody else has, as if a tick had told it."""
+        keys = self._by_instrument.get(instrument)
+        if keys is not None:
+            self._take_price(instrument, last_price, keys)
+
+    def _take_price(self, instrument: str, last_price: float, keys: list[PositionKey]) -> None:
         if self._reading.locked():
-            self._ticked_meanwhile.add(tick.instrument)
-        if self._prices.get(tick.instrument) != tick.last_price:
-            self._prices[tick.instrument] = tick.last_price
+            self._ticked_meanwhile.add(instrument)
+        if self._prices.get(instrument) != last_price:
+            self._prices[instrument] = last_price
             self._tell(keys)
 
     def _feed_changed(self, event: FeedEvent) -> None:
@@ -246,16 +296,25 @@ class LivePositions:
         if quantity <= 0:
             return
         self._filled[row.number] = row.filled_quantity
-        if not self._is_started:
-            return
         if not (row.segment and row.symbol and row.product and row.side):
             self.refresh()
             return
         bought, sold = (quantity, 0) if row.side == Side.BUY else (0, quantity)
         key = (row.segment, row.symbol, row.product)
+        self._hear_of_trade(key, bought, sold)
+        if not self._is_started:
+            return
         if self._reading.locked():
             self._fills_meanwhile.append((key, bought, sold))
         self._expect(key, bought, sold)
+
+    def _hear_of_trade(self, key: PositionKey, bought: int, sold: int) -> None:
+        if self._heard_day != (today := _today()):
+            self._heard.clear()
+            self._heard_day = today
+        heard = self._heard[key]
+        heard[0] += bought
+        heard[1] += sold
 
     def _expect(self, key: PositionKey, bought: int, sold: int) -> None:
         if not self._lacks_fills():
@@ -333,6 +392,7 @@ class LivePositions:
             except BaseException:
                 self._is_behind = True
                 raise
+        self._read_at = asyncio.get_running_loop().time()
         before = self.positions
         self._holdings = holdings
         self._take_rows(rows)
@@ -409,6 +469,11 @@ class LivePositions:
         if self._changed is None:
             self._changed = asyncio.Event()
         await self._changed.wait()
+
+
+def _today() -> int:
+    """Number of the day in India."""
+    return int((time.time() + 19_800) // 86_400)
 
 
 def _instrument(row: PositionRow) -> str:

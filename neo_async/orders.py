@@ -15,6 +15,7 @@ from neo_async.errors import (
     BrokerError,
     DuplicateTag,
     InvalidOrder,
+    JournalFailed,
     NeoError,
     NotSent,
     OutcomeUnknown,
@@ -29,11 +30,12 @@ from neo_async.journal import Journal, Outcome
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
+from neo_async.risk import Hold, RiskGuard
 from neo_async.session import SessionManager
 from neo_async.settlement import Question, Reconciliation, Settlement
 from neo_async.tracking import Order, OrderSource, Tracker
 from neo_async.transport.backoff import backoff
-from neo_async.transport.limiter import Kind
+from neo_async.transport.limiter import Kind, Refusal
 from neo_async.wire.endpoints import (
     CANCEL,
     EXIT_BRACKET,
@@ -68,6 +70,9 @@ from neo_async.wire.tags import TagMaker
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
 
+NOT_SENT = (NotSent, UsageError, JournalFailed)
+"""Raised when no byte of a request has left."""
+
 _ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
 
 
@@ -94,6 +99,7 @@ class Orders:
         tracker: Tracker,
         instruments: Instruments | None = None,
         *,
+        guard: RiskGuard | None = None,
         journal: Journal | None = None,
         horizon: float = 30.0,
         resend_unknown: bool = False,
@@ -104,6 +110,9 @@ class Orders:
         self._tracker = tracker
         self._instruments = instruments
         self._tags = TagMaker()
+        self._guard = guard
+        """None when no limit is set."""
+        self._refusal: Refusal | None = None
         self._journal = journal
         self._resends_unknown = resend_unknown
         self._settlement = Settlement(
@@ -111,6 +120,7 @@ class Orders:
         )
         self._gate: asyncio.Event | None = None
         """Holds new orders back until it is set."""
+        self._interruption = asyncio.Event()
         tracker.refresh_with(self.book)
 
     def follow(self, feed: OrderSource) -> None:
@@ -128,6 +138,21 @@ class Orders:
         finally:
             self._gate = None
             gate.set()
+
+    def refuse_by(self, refusal: Refusal | None) -> None:
+        """Ask `refusal` before every request is sent, and at once for those that wait to be sent:
+        what it gives for their kind is raised there. None ends it."""
+        self._refusal = refusal
+        for event in (self._interruption, self._gate):
+            if event is not None:
+                event.set()  # wakes those who wait, and only those
+                event.clear()
+        self._session.refuse_by(refusal)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no request is on its way, and of every one it is known what became of it."""
+        return not self._settlement.questions and not self._session.is_sending
 
     async def reconcile(self) -> Reconciliation:
         """Bring journal and book together after a login; see Reconciliation."""
@@ -224,7 +249,13 @@ class Orders:
         )
         if slice:
             return await self.place_many(self._sliced(request), settle=settle)
-        return await self._place(request, self._form(request), settle=settle)
+        form = self._form(request)
+        hold = None
+        if self._refusal is not None:
+            self._check_refusal(Kind.PLACE)
+        if self._guard is not None:
+            (hold,) = await self._admit(self._guard, [form])
+        return await self._place(request, form, hold, settle=settle)
 
     async def place_many(
         self, requests: Iterable[OrderRequest], *, settle: bool = True
@@ -232,7 +263,8 @@ class Orders:
         """Place orders at once, as fast as the limiter allows, and return what became of each, in
         their order.
 
-        If any of them is malformed, InvalidOrder names it and none is sent.
+        If any of them is malformed, InvalidOrder names it and none is sent. Nor is any when all
+        together would break a limit of RiskLimits.
         """
         forms = []
         for position, request in enumerate(requests):
@@ -241,9 +273,23 @@ class Orders:
             except InvalidOrder as error:
                 field = f"requests[{position}].{error.field}"
                 raise InvalidOrder(field, error.value, error.rule) from error
-        return await _outcomes(
-            [self._place(request, form, settle=settle) for request, form in forms]
-        )
+        if self._refusal is not None:
+            self._check_refusal(Kind.PLACE)
+        if self._guard is None:
+            return await _outcomes(
+                [self._place(request, form, None, settle=settle) for request, form in forms]
+            )
+        holds = await self._admit(self._guard, [form for _, form in forms])
+        try:
+            return await _outcomes(
+                [
+                    self._place(request, form, hold, settle=settle)
+                    for (request, form), hold in zip(forms, holds, strict=True)
+                ]
+            )
+        finally:
+            for hold in holds:  # of those that had no time to begin
+                hold.end()
 
     async def modify(
         self,
@@ -297,17 +343,29 @@ class Orders:
                 trigger="0" if trigger_stays else form.tp,
                 is_banded=self._has_bands(order.segment),
             )
+        hold = None
+        if self._refusal is not None:
+            self._check_refusal(Kind.MODIFY)
+        if self._guard is not None:
+            hold = await self._admit_change(self._guard, order, form)
         try:
             await self._send(Kind.MODIFY, MODIFY, form, order=order)
         except OutcomeUnknown as unknown:
             return await self._settled(unknown, settle=settle)
-        order.order_type = OrderType(form.pt)
-        order.quantity = int(form.qt)
-        order.price = price
-        order.trigger = trigger
-        order.validity = Validity(new_validity)
-        order.disclosed_quantity = int(form.dq)
-        return order
+        except NOT_SENT:
+            _was_not_sent(hold)
+            raise
+        else:
+            order.order_type = OrderType(form.pt)
+            order.quantity = int(form.qt)
+            order.price = price
+            order.trigger = trigger
+            order.validity = Validity(new_validity)
+            order.disclosed_quantity = int(form.dq)
+            return order
+        finally:
+            if hold is not None:
+                hold.end(self._settlement.find("modify", number=order.number))
 
     async def cancel(self, order: Order | str, *, settle: bool = True) -> Order:
         """Ask for cancellation; `order.wait()` tells when it is done, or filled before that.
@@ -334,11 +392,9 @@ class Orders:
         if symbol is not None:
             check_symbol(symbol)
         open_orders = [
-            self._tracker.adopt(row)
-            for row in await self.book()
-            if not row.status.is_final
-            and (segment is None or row.segment == segment)
-            and (symbol is None or row.symbol == symbol)
+            order
+            for order in await self.read_open()
+            if segment in (None, order.segment) and symbol in (None, order.symbol)
         ]
         return await _outcomes([self.cancel(order, settle=settle) for order in open_orders])
 
@@ -352,11 +408,20 @@ class Orders:
         """Call `listener` with every order that appears so."""
         self._settlement.on_latecomer(listener)
 
+    async def read_open(self) -> list[Order]:
+        """The orders of the account that are not final, by the order book, also those placed
+        elsewhere; followed from now on."""
+        rows = await self.book()
+        return [self._tracker.adopt(row) for row in rows if not row.status.is_final]
+
     async def book(self) -> list[OrderRow]:
         """Today's orders of the account, newest first, also those placed elsewhere."""
         began = asyncio.get_running_loop().time()
         rows = await self._session.read(ORDER_BOOK, read_order_book)
-        self._tracker.apply(rows)
+        guard = self._guard
+        self._tracker.apply(rows, adopts_open=guard is not None and guard.needs_orders)
+        if guard is not None:
+            guard.see_book(rows, began)
         self._settlement.judge(rows, began)
         return rows
 
@@ -419,14 +484,45 @@ class Orders:
     def _has_bands(self, segment: str) -> bool:
         return self._instruments is not None and self._instruments.is_of_today(segment)
 
-    async def _place(self, request: OrderRequest, form: PlaceForm, *, settle: bool) -> Order:
+    async def _admit(self, guard: RiskGuard, forms: Sequence[PlaceForm]) -> list[Hold]:
+        """Check placements by the limits; while new orders are held back, nobody knows what they
+        have to be held against."""
+        await self._pass_gate(Kind.PLACE)
+        return guard.admit(forms)
+
+    async def _admit_change(self, guard: RiskGuard, order: Order, form: ModifyForm) -> Hold:
+        await self._pass_gate(Kind.MODIFY)
+        return guard.admit_change(order, form)
+
+    async def _pass_gate(self, kind: Kind) -> None:
+        """Raises what `refuse_by` says."""
+        while self._gate is not None:
+            await self._gate.wait()
+            self._check_refusal(kind)
+
+    def _check_refusal(self, kind: Kind) -> None:
+        error = None if self._refusal is None else self._refusal(kind)
+        if error is not None:
+            raise error
+
+    async def _place(
+        self, request: OrderRequest, form: PlaceForm, hold: Hold | None, *, settle: bool
+    ) -> Order:
+        client_tag = form.ig or ""
         try:
-            number = await self._send(Kind.PLACE, PLACE, form, client_tag=form.ig or "")
+            number = await self._send(Kind.PLACE, PLACE, form, client_tag=client_tag)
         except OutcomeUnknown as unknown:
             if self._resends_unknown:
                 self._send_again(unknown, request, form)
             return await self._settled(unknown, settle=settle)
-        return self._placed(request, form, number)
+        except NOT_SENT:
+            _was_not_sent(hold)
+            raise
+        else:
+            return self._placed(request, form, number)
+        finally:
+            if hold is not None:
+                hold.end(self._settlement.find("place", client_tag=client_tag))
 
     def _placed(self, request: OrderRequest, form: PlaceForm, number: str) -> Order:
         # The form's codes are members of the enums already: the rules have put them there.
@@ -462,7 +558,7 @@ class Orders:
         Raises OutcomeUnknown, beginning to find out, when the answer was lost or says nothing.
         """
         if self._gate is not None:
-            await self._gate.wait()
+            await self._pass_gate(kind)
         await self._session.check_orders(kind)
         number = order.number if order is not None else ""
         journal, intent = self._journal, None
@@ -520,7 +616,9 @@ class Orders:
                 delay = backoff(failures, base=0.1, cap=0.5)
                 if not self._session.is_open or now + delay >= give_up_at:
                     raise
-                await asyncio.sleep(delay)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._interruption.wait()
 
     async def _settled(self, unknown: OutcomeUnknown, *, settle: bool) -> Order:
         """The order of a request whose answer was lost, as soon as it is known to have worked."""
@@ -567,6 +665,11 @@ def _sought(form: PlaceForm | ModifyForm | CancelForm, changes: Sought | None) -
         return placement(form)
     assert changes is not None
     return changes
+
+
+def _was_not_sent(hold: Hold | None) -> None:
+    if hold is not None:
+        hold.was_sent = False
 
 
 def _cancel_endpoint(product: str) -> Endpoint:

@@ -107,6 +107,11 @@ class SessionManager:
         return self._session is not None
 
     @property
+    def is_sending(self) -> bool:
+        """Whether an order request may be on its way."""
+        return self._lane is not None and self._lane.is_busy
+
+    @property
     def timeouts(self) -> Timeouts:
         return self._timeouts
 

@@ -117,6 +117,10 @@ class Question:
     def refuse(self, error: NeoError) -> None:
         self._answer.set_exception(error)
 
+    def on_answer(self, listener: Callable[[], None]) -> None:
+        """Call `listener` soon after it is settled, whatever the answer is."""
+        self._answer.add_done_callback(lambda _: listener())
+
     async def settled_within(self, seconds: float) -> bool:
         await asyncio.wait([self._answer], timeout=seconds)
         return self._answer.done()
@@ -174,6 +178,15 @@ class Settlement:
 
     def on_latecomer(self, listener: Callable[[Order], None]) -> None:
         self._latecomer_listeners.append(listener)
+
+    def find(self, action: str, *, client_tag: str = "", number: str = "") -> Question | None:
+        """The open question about a request."""
+        marks = (action, client_tag, number)
+        for question in self._questions:
+            sought = question.sought
+            if (sought.action, sought.client_tag, sought.number) == marks:
+                return question
+        return None
 
     def open(
         self, sought: Sought, *, intent: int | None = None, is_proven: bool = False

@@ -368,13 +368,18 @@ class Tracker:
         self._refresh: Callable[[], Awaitable[object]] | None = None
         self._waiting = 0
         self._dismissals = 0
-        self._repair_listeners: list[Callable[[], None]] = []
+        self._repair_listeners: list[Callable[[OrderRow], None]] = []
         self._upkeep = Upkeep("order book", self._read, self._due_in)
 
     @property
     def orders(self) -> Mapping[str, Order]:
         """Every known order by number: placed here, or seen in the feed."""
         return MappingProxyType(self._orders)
+
+    @property
+    def open_orders(self) -> list[Order]:
+        """Those that are not final, as far as is known."""
+        return list(self._open.values())
 
     def refresh_with(self, refresh: Callable[[], Awaitable[object]]) -> None:
         self._refresh = refresh
@@ -385,8 +390,9 @@ class Tracker:
         feed.listen(self._hear)
         feed.on_event(self._feed_changed)
 
-    def on_repair(self, listener: Callable[[], None]) -> None:
-        """Call `listener` when the book has told of a fill that the feed had not."""
+    def on_repair(self, listener: Callable[[OrderRow], None]) -> None:
+        """Call `listener` with every row of the book that tells of a fill which the feed had not
+        told."""
         self._repair_listeners.append(listener)
 
     def add(self, order: Order) -> Order:
@@ -449,24 +455,25 @@ class Tracker:
         self._sort_in(order)
         return order
 
-    def apply(self, rows: list[OrderRow]) -> None:
-        """Move every known order to what the book says of it."""
-        has_new_fills = False
+    def apply(self, rows: list[OrderRow], *, adopts_open: bool = False) -> None:
+        """Move every known order to what the book says of it; with `adopts_open`, know those of its
+        open orders that were not known."""
+        repairs = []
         for row in rows:
             order = self._orders.get(row.number)
+            filled = order.filled_quantity if order is not None else 0
             if order is not None:
-                filled = order.filled_quantity
                 order.apply(row)
-                has_new_fills |= order.filled_quantity > filled
-            elif row.number in self._strangers:
+            elif row.number in self._strangers or (adopts_open and not row.status.is_final):
                 order = self.adopt(row)
-                has_new_fills |= order.filled_quantity > 0
             if order is not None:
                 self._sort_in(order, is_confirmed=row.status.is_final)
+                if order.filled_quantity > filled:
+                    repairs.append(row)
         self._forget_strangers()
-        if has_new_fills:
+        for row in repairs:
             for listener in self._repair_listeners:
-                listener()
+                listener(row)
 
     async def until_changed(self, order: Order) -> None:
         """Wait for a change of the order, reading the book meanwhile if there is no feed.
@@ -482,6 +489,10 @@ class Tracker:
             self._waiting -= 1
         if self._dismissals != dismissals and len(order.history) == seen:
             raise NotLoggedIn(f"logged out while order {order.number} was waited for")
+
+    def reread(self) -> None:
+        """Have the book read, beginning no earlier than now."""
+        self._upkeep.ask()
 
     async def close(self) -> None:
         await self._upkeep.close()

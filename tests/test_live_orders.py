@@ -574,7 +574,7 @@ async def test_what_the_book_confirms_is_not_asked_for_again() -> None:
 async def test_whoever_wants_to_know_hears_of_fills_that_only_the_book_told() -> None:
     async with Desk() as desk:
         heard: list[float] = []
-        desk.tracker.on_repair(lambda: heard.append(asyncio.get_running_loop().time()))
+        desk.tracker.on_repair(lambda _: heard.append(asyncio.get_running_loop().time()))
         desk.order()
         desk.feed.go(FeedState.LIVE)
         desk.say("open", 2, fldQty=2, avgPrc="39.00")
