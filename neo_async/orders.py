@@ -619,6 +619,7 @@ class Orders:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):
                         await self._interruption.wait()
+                self._check_refusal(kind)
 
     async def _settled(self, unknown: OutcomeUnknown, *, settle: bool) -> Order:
         """The order of a request whose answer was lost, as soon as it is known to have worked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, TypeAlias, TypeVar
@@ -25,6 +26,13 @@ Fresh: TypeAlias = Annotated[
 
 _POOL = PoolLimits(warm=1, maximum=1)
 """A command sends one order at most."""
+
+
+def halt_on_sigusr1(neo: NeoClient) -> None:
+    """`kill -USR1` of a command that runs for long cancels what is open; Windows has no such
+    signal."""
+    with contextlib.suppress(AttributeError, UsageError):
+        neo.halt_on_signal(signal.SIGUSR1)
 
 
 class Account:

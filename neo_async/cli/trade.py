@@ -171,14 +171,25 @@ def modify(
 
 
 def cancel(
-    number: _Number,
+    number: Annotated[
+        str | None, typer.Argument(metavar="ORDER", help="Order number; or give --all.")
+    ] = None,
+    is_all: Annotated[
+        bool,
+        typer.Option("--all", help="Every open order of the account, wherever it was placed."),
+    ] = False,
     wait: _Wait = 3.0,
     yes: _Yes = False,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel an order."""
+    """Cancel an order, or all that are open."""
+    if (number is None) is not is_all:
+        raise UsageError("give one order's number, or --all")
     account = Account()
+    if number is None:
+        _cancel_all(account, wait, yes=yes, fresh=fresh, as_json=as_json)
+        return
     if not yes:
         row = neo_async.run(_find(account, number, fresh))
         _confirm(f"cancel {_describe_row(row)}", account, yes=yes)
@@ -190,6 +201,35 @@ def cancel(
             return await _outcome(neo, order, wait)
 
     _report(neo_async.run(send()), as_json=as_json)
+
+
+def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_json: bool) -> None:
+    if not yes:
+        rows = account.read(lambda neo: neo.orders.book(), fresh=fresh)
+        open_rows = [row for row in rows if not row.status.is_final]
+        what = "\n".join(f"cancel {_describe_row(row)}" for row in open_rows)
+        _confirm(what or "cancel every open order: none at the moment", account, yes=yes)
+
+    async def send() -> tuple[list[OrderRow], list[NeoError]]:
+        async with account.connect(fresh=fresh and yes) as neo:
+            with _interruption_told("the cancellations"):
+                results = await neo.orders.cancel_all()
+            orders = {one.number: one for one in results if isinstance(one, Order)}
+            await asyncio.gather(*(_wait_for(order, wait) for order in orders.values()))
+            rows = [row for row in await neo.orders.book() if row.number in orders]
+            return rows, [one for one in results if isinstance(one, NeoError)]
+
+    rows, errors = neo_async.run(send())
+    if as_json:
+        output.print_json([order_fields(row) for row in rows])
+    elif rows:
+        print_orders(rows)
+    elif not errors:
+        typer.echo("no order was open", err=True)
+    for error in errors:
+        typer.echo(f"neo-async: {error}", err=True)
+    if errors or any(not row.status.is_final for row in rows):
+        raise typer.Exit(1)
 
 
 def margin(
@@ -309,18 +349,22 @@ def _interruption_told(what: str) -> Iterator[None]:
 
 async def _outcome(neo: NeoClient, order: Order, wait: float, *settled: OrderStatus) -> OrderRow:
     """The order's row once it is final or in one of these states, or when the wait is over."""
-    try:
-        if wait:
-            with _interruption_told(f"order {order.number} or its change"):
-                await order.wait(*settled, timeout=wait)
-    except TimeoutError:
-        typer.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)
+    await _wait_for(order, wait, *settled)
     try:
         return await _row(neo, order.number)
     except NeoError as error:
         # What was asked for is done; whoever reads "failed" might do it again.
         typer.echo(f"sent, but the order book could not be read: {error}", err=True)
         raise typer.Exit(0) from None
+
+
+async def _wait_for(order: Order, wait: float, *settled: OrderStatus) -> None:
+    try:
+        if wait:
+            with _interruption_told(f"order {order.number} or its change"):
+                await order.wait(*settled, timeout=wait)
+    except TimeoutError:
+        typer.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)
 
 
 async def _row(neo: NeoClient, number: str) -> OrderRow:

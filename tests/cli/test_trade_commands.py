@@ -149,6 +149,32 @@ def test_cancel_asks_with_the_order_as_it_stands(exchange: Exchange, invoke: Inv
     assert late.everything == "neo-async: order is completed (code 1021, HTTP 200)\n"
 
 
+@pytest.mark.usefixtures("at_a_terminal")
+def test_all_that_is_open_is_cancelled_after_it_was_shown(
+    exchange: Exchange, invoke: Invoke
+) -> None:
+    numbers = [place(invoke), place(invoke)]
+    refused = invoke("cancel", "--all", typed="n\n")
+    assert refused.exit_code == 1
+    assert all(f"cancel order {number}: buy 5 TCS-EQ" in refused.everything for number in numbers)
+    outcome = invoke("cancel", "--all", typed="y\n")
+    assert outcome.exit_code == 0
+    assert all(number in outcome.stdout for number in numbers)
+    assert [order.status.value for order in exchange.market.ledger] == ["cancelled"] * 2
+    again = invoke("cancel", "--all", "--yes")
+    assert (again.exit_code, again.everything) == (0, "no order was open\n")
+    assert json.loads(invoke("cancel", "--all", "--yes", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("261121000000001", "--all")])
+def test_cancel_takes_a_number_or_all(
+    arguments: tuple[str, ...], exchange: Exchange, invoke: Invoke
+) -> None:
+    outcome = invoke("cancel", *arguments, "--yes")
+    assert outcome.exit_code == 2
+    assert outcome.everything == "neo-async: give one order's number, or --all\n"
+
+
 def test_an_order_number_that_is_not_known_is_an_error(exchange: Exchange, invoke: Invoke) -> None:
     outcome = invoke("cancel", "999", "--yes")
     assert outcome.exit_code == 1

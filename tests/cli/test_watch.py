@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,37 @@ def test_machines_get_an_object_a_line(exchange: Exchange, invoke: Invoke) -> No
     (order,) = last["orders"]
     assert (order["status"], order["quantity"], order["price"]) == ("open", 5, "2100.0")
     assert (last["positions"], last["pnl"]) == ([], 0.0)
+
+
+@needs_signals
+def test_sigusr1_cancels_what_is_open(exchange: Exchange, invoke: Invoke) -> None:
+    place = (
+        "place",
+        "nse_cm",
+        "TCS-EQ",
+        "buy",
+        "5",
+        "--product",
+        "MIS",
+        "--price",
+        "2100",
+        "--yes",
+    )
+    invoke(*place)
+    invoke(*place)
+    with _start("--json", "--refresh", "0.25") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 10
+        while not all(order.status.is_final for order in exchange.market.ledger):
+            assert time.monotonic() < deadline
+            process.stdout.readline()  # it goes on watching
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert [order.status for order in exchange.market.ledger] == [OrderStatus.CANCELLED] * 2
+    assert "(signal SIGUSR1): no order is placed or changed" in errors
 
 
 @needs_signals

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from neo_async.cli.connection import halt_on_sigusr1
 from neo_async.cli.demo import plan
 from neo_async.cli.demo.report import Records, Report, make_report
 from neo_async.client import NeoClient
@@ -156,6 +157,7 @@ class Play:
         async with contextlib.AsyncExitStack() as stack:
             begun = time.perf_counter()
             await stack.enter_async_context(self.neo)
+            halt_on_sigusr1(self.neo)
             self._round_trips = self.neo.round_trips
             took = (time.perf_counter() - begun) * 1000
             self._say(f"logged in as {self.neo.session.ucc}: TOTP, then MPIN, {took:.0f} ms")

@@ -15,7 +15,7 @@ import typer
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.connection import Account, Fresh
+from neo_async.cli.connection import Account, Fresh, halt_on_sigusr1
 from neo_async.errors import UsageError
 from neo_async.model.enums import Level
 
@@ -68,7 +68,7 @@ def watch(
         bool, typer.Option("--json", help="Print one JSON object a look, a line each.")
     ] = False,
 ) -> None:
-    """Watch prices, orders and positions live until Ctrl-C.
+    """Watch prices, orders and positions live until Ctrl-C. SIGUSR1 cancels every open order.
 
     Where stdout is no terminal, prints a line a look instead of a screen.
 
@@ -104,6 +104,7 @@ async def _watch(
             account.connect(fresh=fresh) as neo,
             Watched(neo, names, level) as watched,
         ):
+            halt_on_sigusr1(neo)
             await show(watched)
 
 
