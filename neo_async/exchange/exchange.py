@@ -527,6 +527,7 @@ class Exchange:
 
     def _forget(self) -> None:
         self._parts = None
+        self._bank.reset()
 
     # --- while it runs ------------------------------------------------------------------------
 

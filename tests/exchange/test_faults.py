@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from neo_async.errors import UsageError
-from neo_async.exchange import Exponential, Faults, LogNormal, Uniform
+from neo_async.exchange import DoorSettings, Exponential, Faults, LogNormal, Uniform
 from neo_async.exchange.server.durations import Seconds, draw
 from neo_async.exchange.server.fault_settings import Harm, read_faults
 from neo_async.exchange.server.faults import UNHARMED, FaultPlan
@@ -314,11 +314,15 @@ async def test_faults_are_set_shown_and_ended_over_the_control_surface() -> None
         assert (await caller.place()).status == 200
 
 
-async def test_repeated_tags_count_as_arrivals_of_the_first_order() -> None:
-    async with trading(faults=Faults(lose_after=1, calls=("orders",))) as caller:
-        for _ in range(3):
+@pytest.mark.parametrize(("old", "code"), [(False, 32), (True, 5204)])
+async def test_repeated_tags_count_as_arrivals_of_the_first_order(old: bool, code: int) -> None:
+    faults = Faults(lose_after=1, calls=("orders",))
+    async with trading(faults=faults, door=DoorSettings(old_duplicate_code=old)) as caller:
+        for _ in range(2):
             with pytest.raises(aiohttp.ClientConnectionError):
                 await caller.place(ig="one")
+        caller.exchange.set_faults(Faults())
+        assert (await caller.place(ig="one")).json()["stCode"] == code
         (entry,) = await ledger(caller)
         assert (entry["client_tag"], entry["arrivals"]) == ("one", 3)
         requests = (await caller.admin("GET", "requests")).json()
