@@ -13,11 +13,11 @@ import msgspec
 import typer
 
 import neo_async
-from neo_async.config import Credentials, RateLimits
+from neo_async.config import RateLimits
 from neo_async.errors import UsageError
 
 if TYPE_CHECKING:
-    from neo_async.exchange import Faults
+    from neo_async.exchange import Exchange, Faults
     from neo_async.exchange.server.replay import Replay
 
 _SHOWN = 20
@@ -176,7 +176,7 @@ async def _serve(
         ready = running.ready() | ({"ca_file": str(ca_file)} if ca_file else {})
         typer.echo(msgspec.json.encode(ready))
         if env:
-            for line in _exports(running.credentials, running.login_url, str(ca_file)):
+            for line in _exports(running, str(ca_file)):
                 typer.echo(line, err=True)
         if running.replay is not None:
             await _tell_of_replay(running.replay, interrupted)
@@ -225,14 +225,20 @@ def _on_interruption() -> asyncio.Event:
     return interrupted
 
 
-def _exports(credentials: Credentials, login_url: str, ca_file: str) -> list[str]:
+def _exports(exchange: Exchange, ca_file: str) -> list[str]:
+    credentials, customer = exchange.credentials, exchange.bank.client
     variables = {
-        "NEO_LOGIN_URL": login_url,
+        "NEO_LOGIN_URL": exchange.login_url,
         "NEO_CONSUMER_KEY": credentials.consumer_key,
         "NEO_MOBILE_NUMBER": credentials.mobile_number,
         "NEO_UCC": credentials.ucc,
         "NEO_MPIN": credentials.mpin,
         "NEO_TOTP_SECRET": credentials.totp_secret,
+        "KOTAK_BANK_URL": exchange.bank_url,
+        "KOTAK_BANK_CLIENT_ID": customer.client_id,
+        "KOTAK_BANK_CLIENT_SECRET": customer.client_secret,
+        "KOTAK_BANK_CLIENT_NAME": customer.name,
+        "KOTAK_BANK_PHYSICAL_ACCOUNT": customer.physical_accounts[0],
     }
     if ca_file:
         variables["NEO_CA_FILE"] = ca_file

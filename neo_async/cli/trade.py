@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, TypeAlias
@@ -15,6 +14,7 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.account import order_fields, print_orders, side_name
+from neo_async.cli.asking import Yes, confirm
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Cell, Column, money
 from neo_async.client import NeoClient
@@ -49,7 +49,6 @@ _Trigger: TypeAlias = Annotated[
 ]
 _Type: TypeAlias = Annotated[OrderType, typer.Option("--type", case_sensitive=False)]
 _NewType: TypeAlias = Annotated[OrderType | None, typer.Option("--type", case_sensitive=False)]
-_Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 _Wait: TypeAlias = Annotated[
     float,
     typer.Option(
@@ -89,7 +88,7 @@ def place(
         str, typer.Option(metavar="RUPEES", help="Product BO: step by which the stop follows.")
     ] = "0",
     wait: _Wait = 3.0,
-    yes: _Yes = False,
+    yes: Yes = False,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
@@ -119,7 +118,7 @@ def place(
     )
     place_form(request, tag)  # refused before anybody is asked
     account = Account()
-    _confirm(f"place {_describe(request)}", account, yes=yes)
+    confirm(f"place {_describe(request)}", account, yes=yes)
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh) as neo:
@@ -139,7 +138,7 @@ def modify(
     validity: Annotated[Validity | None, typer.Option(case_sensitive=False)] = None,
     disclosed: Annotated[int | None, typer.Option(help="Units shown to the market.")] = None,
     wait: _Wait = 3.0,
-    yes: _Yes = False,
+    yes: Yes = False,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
@@ -159,7 +158,7 @@ def modify(
     if not yes:
         row = neo_async.run(_find(account, number, fresh))
         wanted = ", ".join(f"{name} {value}" for name, value in changes.items())
-        _confirm(f"modify {_describe_row(row)}: {wanted}", account, yes=yes)
+        confirm(f"modify {_describe_row(row)}: {wanted}", account, yes=yes)
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
@@ -179,7 +178,7 @@ def cancel(
         typer.Option("--all", help="Every open order of the account, wherever it was placed."),
     ] = False,
     wait: _Wait = 3.0,
-    yes: _Yes = False,
+    yes: Yes = False,
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
@@ -192,7 +191,7 @@ def cancel(
         return
     if not yes:
         row = neo_async.run(_find(account, number, fresh))
-        _confirm(f"cancel {_describe_row(row)}", account, yes=yes)
+        confirm(f"cancel {_describe_row(row)}", account, yes=yes)
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
@@ -277,27 +276,6 @@ def margin(
 
 
 # --- before sending -------------------------------------------------------------------------------
-
-
-def _confirm(what: str, account: Account, *, yes: bool) -> None:
-    """Say what will be sent to whom and ask. Leaves the command when the answer is no."""
-    if yes:
-        return
-    typer.echo(f"{what}\nfor {account}", err=True)
-    if not _can_ask():
-        raise UsageError("nothing was sent: stdin is no terminal to ask at; --yes sends unasked")
-    try:
-        is_wanted = typer.confirm("Send it?", err=True)
-    except typer.Abort:  # Ctrl-C, or the end of the input
-        typer.echo(err=True)
-        is_wanted = False
-    if not is_wanted:
-        typer.echo("nothing was sent", err=True)
-        raise typer.Exit(1)
-
-
-def _can_ask() -> bool:
-    return sys.stdin.isatty()
 
 
 def _describe(request: OrderRequest) -> str:

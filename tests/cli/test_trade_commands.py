@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from neo_async.cli import trade
+from neo_async.cli import asking
 from neo_async.exchange import Exchange
 from neo_async.exchange.server.broker import Broker
 from neo_async.exchange.server.doors import Call
@@ -23,7 +23,7 @@ PLACE = ("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", "--price",
 
 @pytest.fixture
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trade, "_can_ask", lambda: True)
+    monkeypatch.setattr(asking, "_can_ask", lambda: True)
 
 
 def place(invoke: Invoke) -> str:

@@ -1,0 +1,81 @@
+"""The bank that options and environment lead to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import msgspec
+import typer
+
+from neo_async.banking import BankingProfile, VirtualAccounts
+from neo_async.banking.accounts import Progress
+from neo_async.errors import UsageError
+
+ProfileFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        envvar="KOTAK_BANK_PROFILE",
+        metavar="TOML",
+        help="Your bank's format; neo-async bank profile prints one to begin with.",
+    ),
+]
+
+
+class Customer:
+    """Who the environment says that the user is, and the bank's format."""
+
+    def __init__(self, profile: Path | None) -> None:
+        env = os.environ
+        required = ("KOTAK_BANK_CLIENT_ID", "KOTAK_BANK_CLIENT_SECRET")
+        missing = [name for name in required if not env.get(name)]
+        if missing:
+            raise UsageError(f"environment lacks {', '.join(missing)}")
+        self.profile = BankingProfile.load(profile) if profile else BankingProfile()
+        if url := env.get("KOTAK_BANK_URL"):
+            server = msgspec.structs.replace(self.profile.server, base_url=url)
+            self.profile = msgspec.structs.replace(self.profile, server=server)
+        customer = self.profile.customer
+        self.client_name = env.get("KOTAK_BANK_CLIENT_NAME") or customer.client_name
+        self.physical_account = env.get("KOTAK_BANK_PHYSICAL_ACCOUNT") or customer.physical_account
+
+    def __str__(self) -> str:
+        who = self.client_name or "nobody"
+        return f"{who}, account {self.physical_account} at {self.profile.server.base_url}"
+
+    def client(self, store: Path | None = None) -> VirtualAccounts:
+        return VirtualAccounts(
+            os.environ["KOTAK_BANK_CLIENT_ID"],
+            os.environ["KOTAK_BANK_CLIENT_SECRET"],
+            profile=self.profile,
+            client_name=self.client_name,
+            physical_account=self.physical_account,
+            store=store,
+        )
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, visible_above: int) -> Iterator[Progress]:
+    """On stderr, where a person looks at it, and only for more than so many."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total > visible_above)
+
+        yield show

@@ -1,0 +1,128 @@
+"""Credits from the shell: shown first, acknowledged then."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+import neo_async
+from neo_async.banking import Credit
+from neo_async.cli import output
+from neo_async.cli.asking import Yes, confirm
+from neo_async.cli.bank.connection import Customer, ProfileFile
+from neo_async.cli.bank.tables import CsvWriter
+from neo_async.cli.output import Cell, Column
+from neo_async.errors import UsageError
+
+_Show: TypeAlias = Callable[[Sequence[Credit]], None]
+
+_FIELDS = Credit.__struct_fields__
+
+
+def transactions(
+    peek: Annotated[
+        bool,
+        typer.Option("--peek", help="Show the batch that waits, and acknowledge nothing."),
+    ] = False,
+    follow: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=1, help="Look again every so often, for ever."),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Remember what was shown, so that it comes once."),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
+    profile: ProfileFile = None,
+    yes: Yes = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print an object a line instead of tables.")
+    ] = False,
+) -> None:
+    """Take the credits that wait, batch by batch, and acknowledge each batch once it is shown.
+
+    The bank does not give again what is acknowledged: --peek looks without taking.
+
+    neo-async bank transactions --csv --yes --store credits.db >> credits.csv
+    """
+    if as_csv and as_json:
+        raise UsageError("--csv and --json exclude each other")
+    if peek and (follow or store):
+        raise UsageError("--peek takes nothing: leave out --follow and --store")
+    customer = Customer(profile)
+    if not peek:
+        confirm("take all credits that wait, and acknowledge them", customer, yes=yes)
+    show = _show_csv() if as_csv else _show_json if as_json else _show_table
+
+    async def run() -> int:
+        async with customer.client(store) as bank:
+            stream = bank.transactions(poll=follow)
+            async for batch in stream.batches():
+                # Whoever reads has all of it before the loop comes back and acknowledges it.
+                show(batch.credits)
+                if peek:
+                    break
+            return stream.taken
+
+    taken = neo_async.run(run())
+    if not taken:
+        typer.echo("no credits are waiting", err=True)
+    elif not peek and (as_csv or as_json):
+        typer.echo(f"{taken:,} credits", err=True)
+
+
+def _show_csv() -> _Show:
+    writer = CsvWriter(_FIELDS)
+
+    def show(credits_: Sequence[Credit]) -> None:
+        writer.write([_csv_cell(getattr(each, name)) for name in _FIELDS] for each in credits_)
+
+    return show
+
+
+def _csv_cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return "" if value is None else str(value)
+
+
+def _show_json(credits_: Sequence[Credit]) -> None:
+    for each in credits_:
+        output.print_json(each)
+    sys.stdout.flush()
+
+
+def _show_table(credits_: Sequence[Credit]) -> None:
+    output.print_table(
+        (
+            Column("Time"),
+            Column("Account", is_whole=True),
+            Column("Rupees", is_number=True),
+            Column("Mode"),
+            Column("From"),
+            Column("Account", is_spare=True),
+            Column("Reference", is_whole=True),
+            Column("Narration", is_optional=True),
+            Column("Again", is_optional=True),
+        ),
+        (
+            (
+                f"{each.credited_at:%Y-%m-%d %H:%M:%S}" if each.credited_at else "",
+                each.account,
+                f"{each.amount:,.2f}",
+                each.mode,
+                each.remitter_name,
+                each.remitter_account,
+                each.reference,
+                each.narration or output.NOTHING,
+                Cell("maybe", "yellow") if each.may_be_repeated else output.NOTHING,
+            )
+            for each in credits_
+        ),
+    )
+    sys.stdout.flush()
