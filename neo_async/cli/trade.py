@@ -207,7 +207,7 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
         rows = account.read(lambda neo: neo.orders.book(), fresh=fresh)
         open_rows = [row for row in rows if not row.status.is_final]
         what = "\n".join(f"cancel {_describe_row(row)}" for row in open_rows)
-        _confirm(what or "cancel every open order: none at the moment", account, yes=yes)
+        confirm(what or "cancel every open order: none at the moment", account, yes=yes)
 
     async def send() -> tuple[list[OrderRow], list[NeoError]]:
         async with account.connect(fresh=fresh and yes) as neo:
