@@ -49,15 +49,20 @@ class Exposure:
 
     __slots__ = (
         "_account",
+        "_bought",
+        "_bought_value",
         "_buying_margin",
+        "_buying_percent",
+        "_is_delivery",
         "_net",
         "_open_margin",
-        "_percent",
         "_selling_margin",
+        "_selling_percent",
+        "_sold",
+        "_sold_value",
         "_strike",
         "buying_quantity",
         "buying_value",
-        "is_delivery",
         "position",
         "realised",
         "selling_quantity",
@@ -67,9 +72,11 @@ class Exposure:
     def __init__(self, account: Account, listing: Listing, product: Product) -> None:
         self._account = account
         self.position = Position(listing=listing, product=product)
-        self.is_delivery = product is Product.CNC
+        self._is_delivery = product is Product.CNC
         is_cash = listing.segment.is_cash
-        self._percent = _CASH_PERCENT[product] if is_cash else _DERIVATIVE_PERCENT
+        percent = _CASH_PERCENT[product] if is_cash else _DERIVATIVE_PERCENT
+        self._buying_percent = 100 if listing.is_option else percent
+        self._selling_percent = 0 if self._is_delivery else percent
         self._strike = listing.strike if listing.is_option else 0
         """0: no option."""
         self.buying_quantity = 0
@@ -77,13 +84,15 @@ class Exposure:
         self.buying_value = 0
         self.selling_quantity = 0
         self.selling_value = 0
+        # Both sides of the position, with what was carried there.
+        self._bought = self._bought_value = self._sold = self._sold_value = 0
         self._net = 0
-        """Units bought over those sold, for delivery always 0: nothing is closed there."""
+        """Units bought over those sold. For delivery always 0: nothing is closed there."""
         self._open_margin = 0
         """For delivery what was paid; below 0 if more was sold."""
-        self.realised = 0
         self._buying_margin = 0
         self._selling_margin = 0
+        self.realised = 0
 
     @property
     def margin_used(self) -> int:
@@ -120,45 +129,55 @@ class Exposure:
             self.buying_value -= quantity * blocked_price
             position.buy_quantity += quantity
             position.buy_value += quantity * price
+            self._bought += quantity
+            self._bought_value += quantity * price
         else:
             self.selling_quantity -= quantity
             self.selling_value -= quantity * blocked_price
             position.sell_quantity += quantity
             position.sell_value += quantity * price
-        self.reckon()
+            self._sold += quantity
+            self._sold_value += quantity * price
+        self._reckon()
 
-    def reckon(self) -> None:
+    def take_up(self, position: Position) -> None:
+        """Go on from a position that is there already."""
+        self.position = position
+        self._bought, self._bought_value = position.bought, position.bought_value
+        self._sold, self._sold_value = position.sold, position.sold_value
+        self._reckon()
+
+    def _reckon(self) -> None:
         """Bring what is locked up to date with the position."""
-        position = self.position
         before = self._open_margin - self.realised + self._buying_margin + self._selling_margin
-        bought = position.carried_buy_quantity + position.buy_quantity
-        sold = position.carried_sell_quantity + position.sell_quantity
-        bought_value = position.carried_buy_value + position.buy_value
-        sold_value = position.carried_sell_value + position.sell_value
-        if self.is_delivery:
-            self._open_margin = bought_value - sold_value
+        bought_value, sold_value = self._bought_value, self._sold_value
+        if self._is_delivery:
+            margin, realised = bought_value - sold_value, 0
         else:
+            bought, sold = self._bought, self._sold
             self._net = net = bought - sold
             if net > 0:
                 closed_value = bought_value * sold // bought
-                self.realised = sold_value - closed_value
-                self._open_margin = self._margin_bought(bought_value - closed_value)
+                realised = sold_value - closed_value
+                margin = self._margin_bought(bought_value - closed_value)
             elif net < 0:
                 closed_value = sold_value * bought // sold
-                self.realised = closed_value - bought_value
-                self._open_margin = self._margin_sold(-net, sold_value - closed_value)
+                realised = closed_value - bought_value
+                margin = self._margin_sold(-net, sold_value - closed_value)
             else:
-                self.realised = sold_value - bought_value
-                self._open_margin = 0
-        self._buying_margin = buying = self._margin_to_buy() if self.buying_quantity else 0
-        self._selling_margin = selling = self._margin_to_sell() if self.selling_quantity else 0
-        self._account.locked += self._open_margin - self.realised + buying + selling - before
+                realised = sold_value - bought_value
+                margin = 0
+        buying = self._margin_to_buy() if self.buying_quantity else 0
+        selling = self._margin_to_sell() if self.selling_quantity else 0
+        self._open_margin = margin
+        self.realised = realised
+        self._buying_margin = buying
+        self._selling_margin = selling
+        self._account.locked += margin - realised + buying + selling - before
 
     def _margin_to_buy(self) -> int:
         """For what the working orders would buy beyond what that closes."""
         value, net = self.buying_value, self._net
-        if self.is_delivery:
-            return value
         if net < 0:
             beyond = self.buying_quantity + net
             if beyond <= 0:
@@ -168,8 +187,6 @@ class Exposure:
 
     def _margin_to_sell(self) -> int:
         quantity, value, net = self.selling_quantity, self.selling_value, self._net
-        if self.is_delivery:
-            return 0
         if net > 0:
             beyond = quantity - net
             if beyond <= 0:
@@ -181,10 +198,10 @@ class Exposure:
     def _margin_bought(self, value: int) -> int:
         """What it takes to open a position of that value. Rounded up, as below: a margin is never
         a fraction of a paisa short."""
-        return value if self._strike else -(-value * self._percent // 100)
+        return -(-value * self._buying_percent // 100)
 
     def _margin_sold(self, quantity: int, value: int) -> int:
-        return -(-(self._strike * quantity or value) * self._percent // 100)
+        return -(-(self._strike * quantity or value) * self._selling_percent // 100)
 
 
 class Account:
@@ -237,12 +254,12 @@ class Account:
         and what that gained or lost against its cost is paid, in shares as in futures; so what is
         available stays what it was, but for the margin of another price. No order may be working.
         """
-        for key, exposure in list(self._exposures.items()):
+        exposures, self._exposures, self.locked = self._exposures, {}, 0
+        for exposure in exposures.values():
             position = exposure.position
             listing = relisted(position.listing)
             net = position.bought - position.sold
             paid = position.bought_value - position.sold_value
-            del self._exposures[key]
             if position.product is Product.CNC:
                 self.cash -= paid
                 self._deliver(listing, position)
@@ -259,9 +276,6 @@ class Account:
         }
         self.orders = {}
         self.fills = []
-        self.locked = 0
-        for exposure in self._exposures.values():
-            exposure.reckon()
 
     def _deliver(self, listing: Listing, position: Position) -> None:
         """Merge a day's delivery business: bought stock counts at its average price."""
@@ -278,13 +292,14 @@ class Account:
         )
 
     def _carry(self, listing: Listing, product: Product, net: int) -> None:
-        carried = self.exposure(listing, product).position
+        carried = Position(listing=listing, product=product)
         if net > 0:
             carried.carried_buy_quantity = net
             carried.carried_buy_value = net * listing.base_price
         else:
             carried.carried_sell_quantity = -net
             carried.carried_sell_value = -net * listing.base_price
+        self.exposure(listing, product).take_up(carried)
 
     def positions(self) -> list[Position]:
         """Copies; closed ones stay for the day."""
@@ -345,6 +360,5 @@ class Account:
         account.fills = sorted(fills, key=lambda fill: fill.time_ns)
         for position in state.positions:
             exposure = account.exposure(position.listing, position.product)
-            exposure.position = position
-            exposure.reckon()
+            exposure.take_up(position)
         return account

@@ -4,11 +4,23 @@ when it breaks a rule. Money is not looked at here."""
 from __future__ import annotations
 
 from datetime import date
+from typing import Final
 
 from neo_async.exchange.core.accounts import DELIVERY, Account
 from neo_async.exchange.core.legs import COVERED, target_and_trigger
 from neo_async.exchange.core.types import Change, Listing, NewOrder, OrderRecord, Refusal, Rules
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
+
+# Looking up a member of an enum, or a property of one, takes longer than the check itself.
+_CO: Final = Product.CO
+_BO: Final = Product.BO
+_LIMIT: Final = OrderType.LIMIT
+_MARKET: Final = OrderType.MARKET
+_SL: Final = OrderType.SL
+_SL_M: Final = OrderType.SL_M
+_DAY: Final = Validity.DAY
+_SELL: Final = Side.SELL
+_MCX_FO: Final = Segment.MCX_FO
 
 
 def check_listing(listing: Listing, product: Product, rules: Rules, today: date) -> None:
@@ -23,20 +35,22 @@ def check_listing(listing: Listing, product: Product, rules: Rules, today: date)
 
 def check_terms(listing: Listing, terms: NewOrder | Change, *, is_cover: bool) -> None:
     """Refuse what is malformed, whatever the state of the market and of the account."""
-    if terms.quantity <= 0:
+    quantity, order_type = terms.quantity, terms.order_type
+    if quantity <= 0:
         raise Refusal(1009, "please provide valid quantity")
-    if terms.quantity % listing.lot_size:
+    if quantity % listing.lot_size:
         raise Refusal(1009, "please provide valid lotwise quantity")
-    if not 0 <= terms.disclosed_quantity <= terms.quantity:
+    if not 0 <= terms.disclosed_quantity <= quantity:
         raise Refusal(1009, "please provide valid disclosed quantity")
+    is_stop = order_type is _SL or order_type is _SL_M
     if (
         terms.price < 0
         or terms.trigger < 0
-        or (terms.order_type.has_limit and not terms.price)
-        or ((terms.order_type.has_trigger or is_cover) and not terms.trigger)
+        or (not terms.price and (order_type is _LIMIT or order_type is _SL))
+        or (not terms.trigger and (is_stop or is_cover))
         # A cover order's trigger belongs to its second leg, so the entry cannot be a stop.
-        or (is_cover and (terms.order_type.has_trigger or terms.validity is not Validity.DAY))
-        or (listing.segment is Segment.MCX_FO and terms.validity is not Validity.DAY)
+        or (is_cover and (is_stop or terms.validity is not _DAY))
+        or (terms.validity is not _DAY and listing.segment is _MCX_FO)
     ):
         raise Refusal(5202, "Error: Invalid Request")
 
@@ -44,7 +58,7 @@ def check_terms(listing: Listing, terms: NewOrder | Change, *, is_cover: bool) -
 def check_bracket(order: NewOrder) -> None:
     """Refuse a bracket order whose exits are not told, and exits of any other order."""
     bracket = order.bracket
-    if order.product is not Product.BO:
+    if order.product is not _BO:
         valid = bracket is None
     else:
         valid = (
@@ -77,38 +91,44 @@ def check_change(record: OrderRecord, change: Change) -> None:
 
 def objection(record: OrderRecord, account: Account, rules: Rules) -> str:
     """Why risk management rejects an order, money aside; empty when it does not."""
-    if record.order_type is OrderType.SL_M and not rules.stop_market_orders:
+    if record.order_type is _SL_M and not rules.stop_market_orders:
         return "Market order with Algo Id not allowed"
     broken = _broken_rule(record, account)
     return f"RMS:Rule: {broken}  {entity(record)}" if broken else ""
 
 
 def _broken_rule(record: OrderRecord, account: Account) -> str:
-    listing, order_type = record.listing, record.order_type
-    if order_type is OrderType.MARKET:
+    listing, order_type, quantity = record.listing, record.order_type, record.quantity
+    if order_type is _MARKET:
         return "Check last traded price of market order, there is none"
-    prices = [record.price] if order_type.has_limit else []
-    if order_type.has_trigger:
-        prices.append(record.trigger)
-    is_cover = record.product is Product.CO and not record.parent_number
-    if is_cover:
-        prices.append(record.trigger)
-    elif record.bracket is not None:
-        prices += target_and_trigger(record, record.price)
-    tick, lower, upper = listing.tick, listing.lower_band, listing.upper_band
-    for price in prices:
-        if price % tick:
-            return f"Check price is a multiple of tick {tick / 100:.2f}"
-        if not lower <= price <= upper:
-            return "Check circuit limit including square off order exceeds"
-    if (is_cover or order_type is OrderType.SL) and _trigger_on_wrong_side(record):
+    is_cover = record.product is _CO and not record.parent_number
+    if order_type is not _SL_M and (broken := _broken_by(record.price, listing)):
+        return broken
+    has_trigger = order_type is not _LIMIT or is_cover
+    if has_trigger and (broken := _broken_by(record.trigger, listing)):
+        return broken
+    if record.bracket is not None:
+        for price in target_and_trigger(record, record.price):
+            if broken := _broken_by(price, listing):
+                return broken
+    if has_trigger and order_type is not _SL_M and _trigger_on_wrong_side(record):
         return "Check trigger price against limit price"
-    if listing.freeze_quantity and record.quantity > listing.freeze_quantity:
+    if listing.freeze_quantity and quantity > listing.freeze_quantity:
         return f"Check freeze quantity {listing.freeze_quantity} exceeds"
-    if record.side is Side.SELL and record.product in DELIVERY:
+    if record.side is _SELL and record.product in DELIVERY:
+        pending = record.pending_quantity
         sellable = max(0, account.sellable(listing, record.product))
-        if record.pending_quantity > sellable:
-            return f"Check holdings, {record.pending_quantity} to sell and {sellable} free"
+        if pending > sellable:
+            return f"Check holdings, {pending} to sell and {sellable} free"
+    return ""
+
+
+def _broken_by(price: int, listing: Listing) -> str:
+    tick = listing.tick
+    if price % tick:
+        return f"Check price is a multiple of tick {tick / 100:.2f}"
+    if not listing.lower_band <= price <= listing.upper_band:
+        return "Check circuit limit including square off order exceeds"
     return ""
 
 
@@ -120,7 +140,7 @@ def entity(record: OrderRecord) -> str:
 def _trigger_on_wrong_side(record: OrderRecord) -> bool:
     """A stop's trigger comes before its limit; a cover order's lies behind its entry."""
     beyond = record.trigger - record.price
-    if record.side is Side.SELL:
+    if record.side is _SELL:
         beyond = -beyond
     is_cover = record.product is Product.CO and not record.parent_number
     return beyond >= 0 if is_cover else beyond > 0

@@ -16,6 +16,8 @@ class Clock:
 
     def __init__(self, now_ns: int) -> None:
         self.last_stamp = 0
+        self.second = ""
+        """Unix time, in decimals."""
         self.day = -1
         """Days since 1970 in IST."""
         self.date = _EPOCH
@@ -31,12 +33,15 @@ class Clock:
     def stamp(self) -> int:
         """Now, but at least a nanosecond after the stamp before, so that all that happens at one
         time stays in sequence."""
-        self.last_stamp = max(self.now_ns, self.last_stamp + 1)
-        return self.last_stamp
+        stamp = self.last_stamp + 1
+        if stamp < self.now_ns:
+            stamp = self.now_ns
+        self.last_stamp = stamp
+        return stamp
 
     def _set(self, now_ns: int) -> None:
         self.now_ns = now_ns
-        self.second = now_ns // SECOND_NS
+        self.second = str(now_ns // SECOND_NS)
         day = indian_day(now_ns)
         if day != self.day:
             self.day = day

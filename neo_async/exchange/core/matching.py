@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from copy import copy
 from typing import Final
+
+from msgspec.structs import replace
 
 from neo_async.exchange.core.accounts import Account
 from neo_async.exchange.core.book import Resting
@@ -66,7 +67,7 @@ class Matching:
 
     def match(self, working: Working) -> None:
         record, desk = working.record, working.desk
-        against = desk.book.against(record.side)
+        against = desk.book.against(working.side)
         if against.meets(record.price):
             executions = against.execute(record.price, record.pending_quantity)
             self.settle(desk, working, executions)
@@ -103,7 +104,7 @@ class Matching:
 
     def fill(self, working: Working, trade_number: str, quantity: int, price: int) -> None:
         record, exposure, ledger = working.record, working.exposure, self._ledger
-        listing, side, fills = record.listing, record.side, record.fills
+        listing, side, fills = record.listing, working.side, record.fills
         now = self._clock.stamp()
         fill = Fill(
             trade_number,
@@ -132,8 +133,8 @@ class Matching:
             ledger.move(record, OPEN)
         else:
             ledger.move(record, COMPLETE)
-            self.forget(working)
-        ledger.events.append(PositionChanged(record.account, copy(position)))
+            self._forget(working)
+        ledger.events.append(PositionChanged(record.account, replace(position)))
 
     def print_trade(self, desk: Desk, price: int, quantity: int) -> None:
         now = self._clock.now_ns
@@ -145,10 +146,10 @@ class Matching:
         if desk.trailing:
             for legs in desk.trailing.values():
                 self.exits.trail(legs, price)
-        for heap, reached in ((desk.buy_stops, price), (desk.sell_stops, -price)):
-            while heap and heap[0][0] <= reached:
-                _, sequence, working = heapq.heappop(heap)
-                desk.fired.append((sequence, working))
+        if desk.buy_stops:
+            _fire(desk, desk.buy_stops, price)
+        if desk.sell_stops:
+            _fire(desk, desk.sell_stops, -price)
 
     def arm(self, working: Working, statuses: tuple[OrderStatus, ...] = TRIGGER_PENDING) -> None:
         """Let a stop wait for its trigger; one that has been reached already fires next."""
@@ -202,7 +203,7 @@ class Matching:
         self.block(working, -pending)
         record.cancelled_quantity = pending
         self._ledger.move(record, CANCELLED)
-        self.forget(working)
+        self._forget(working)
 
     def withdraw(self, working: Working) -> None:
         """Take an order out of the book, or disarm it."""
@@ -211,7 +212,7 @@ class Matching:
             working.rests = False
         working.stop = 0
 
-    def forget(self, working: Working) -> None:
+    def _forget(self, working: Working) -> None:
         del self.working[working.record.number]
         working.desk.working -= 1
 
@@ -252,3 +253,9 @@ class Matching:
         working.visible = state.visible
         working.rests = True
         return working
+
+
+def _fire(desk: Desk, stops: list[tuple[int, int, Working]], reached: int) -> None:
+    while stops and stops[0][0] <= reached:
+        _, sequence, working = heapq.heappop(stops)
+        desk.fired.append((sequence, working))

@@ -35,6 +35,8 @@ from neo_async.exchange.core.types import (
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 
 _CO: Final = Product.CO
+_MIS: Final = Product.MIS
+_NRML: Final = Product.NRML
 _MARKET: Final = OrderType.MARKET
 
 
@@ -69,7 +71,7 @@ class Orders:
             earlier.arrivals += 1
             raise Refusal(32, "error from core", http_status=200)
         listing = self.known(order)
-        waits = self._waits(order)
+        waits = order.amo if self._is_always_open else self._waits(order)
         check_terms(listing, order, is_cover=order.product is _CO)
         check_bracket(order)
         record = self._ledger.accept(holder, listing, order)
@@ -113,7 +115,9 @@ class Orders:
         listing = self._floor.by_symbol.get((order.segment, order.symbol))
         if listing is None:
             raise Refusal(1007, f"invalid symbol {order.symbol!r} in {order.segment.value}")
-        check_listing(listing, order.product, self._rules, self._clock.date)
+        product = order.product
+        if listing.expiry is not None or not (product is _MIS or product is _NRML):
+            check_listing(listing, product, self._rules, self._clock.date)
         return listing
 
     def cancel(self, account: str, number: str) -> OrderRecord:
@@ -140,9 +144,8 @@ class Orders:
         return record
 
     def _waits(self, order: NewOrder) -> bool:
-        """Whether an order waits for the open. Raises Refusal if its hour has not come."""
-        if self._is_always_open:
-            return order.amo
+        """Whether an order waits for the open, where hours are kept. Raises Refusal if its own has
+        not come."""
         phase = self._phases[order.segment]
         if order.amo and phase is Phase.OPEN:
             raise Refusal(1008, "after market order not allowed while the market is open")
@@ -167,7 +170,8 @@ class Orders:
             return
         matching.take_on(working)
         matching.put_to_work(working, noted)
-        matching.follow_up(desk)
+        if desk.fired or matching.exits.unbalanced:
+            matching.follow_up(desk)
         matching.mark(desk)
 
     def _price_market_order(self, record: OrderRecord, desk: Desk) -> None:
@@ -188,10 +192,6 @@ class Orders:
             return protected_limit(listing, side, last_price)
         return listing.upper_band if side is Side.BUY else listing.lower_band
 
-    def _price_to_block(self, record: OrderRecord) -> int:
-        """Its limit; for a stop-loss market order, the limit it would get at its trigger."""
-        return record.price or protected_limit(record.listing, record.side, record.trigger)
-
     def _reserve(self, record: OrderRecord, working: Working, allowance: int = 0) -> str:
         """Block funds and stock for an order; the reason, and nothing blocked, if they fall short.
 
@@ -199,7 +199,10 @@ class Orders:
         """
         pending = record.quantity - record.filled_quantity
         available = working.account.available
-        working.blocked_price = self._price_to_block(record)
+        # A stop-loss market order blocks for the limit it would get at its trigger.
+        working.blocked_price = record.price or protected_limit(
+            record.listing, record.side, record.trigger
+        )
         cost = self._matching.block(working, pending)
         if cost <= available or cost <= allowance:
             return ""
@@ -211,7 +214,7 @@ class Orders:
 
     def _changeable(self, account: str, number: str) -> OrderRecord:
         record = self._accounts[account].orders.get(number)
-        if record is None or record.status.is_final:
+        if record is None or not (number in self._matching.working or number in self.queued):
             raise Refusal(
                 1021,
                 "order is completed",

@@ -6,14 +6,17 @@ begins on the edge, and a limit is rounded towards the last price but stays a ti
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Final
 
 from neo_async.exchange.core.types import Listing
 from neo_async.model.enums import Side
 
-# (last price below this many paise, band in percent); the last row has no bound.
-_SHARES_AND_FUTURES: Final = ((100_00, 2.0), (500_00, 1.0), (None, 0.5))
-_OPTIONS: Final = ((5_00, 10.0), (10_00, 5.0), (100_00, 3.0), (500_00, 2.0), (None, 1.0))
+# Last prices, in paise, at which the next band begins; and the bands in percent.
+_SHARES_AND_FUTURES: Final = ((100_00, 500_00), (2.0, 1.0, 0.5))
+_OPTIONS: Final = ((5_00, 10_00, 100_00, 500_00), (10.0, 5.0, 3.0, 2.0, 1.0))
+
+_BUY: Final = Side.BUY
 
 _CHEAP_OPTION: Final = 1_00
 _CHEAP_OPTION_BAND: Final = 10
@@ -24,8 +27,8 @@ def protection_percent(listing: Listing, last_price: int) -> float:
     """The band in percent; 0.0 for an option below one rupee, whose band is absolute."""
     if listing.is_option and last_price < _CHEAP_OPTION:
         return 0.0
-    grid = _OPTIONS if listing.is_option else _SHARES_AND_FUTURES
-    return next(percent for bound, percent in grid if bound is None or last_price < bound)
+    bounds, percents = _OPTIONS if listing.is_option else _SHARES_AND_FUTURES
+    return percents[bisect_right(bounds, last_price)]
 
 
 def protected_limit(listing: Listing, side: Side, last_price: int) -> int:
@@ -34,7 +37,7 @@ def protected_limit(listing: Listing, side: Side, last_price: int) -> int:
     tick = listing.tick
     # Tenths of a percent keep the arithmetic in integers.
     band = last_price * round(percent * 10) // 1000 if percent else _CHEAP_OPTION_BAND
-    if side is Side.BUY:
+    if side is _BUY:
         limit = max((last_price + band) // tick * tick, (last_price // tick + 1) * tick)
         return min(limit, listing.upper_band)
     limit = min(-((band - last_price) // tick) * tick, (-(-last_price // tick) - 1) * tick)
