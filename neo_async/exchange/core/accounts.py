@@ -44,7 +44,8 @@ class Exposure:
     """A position and the working orders beside it, in one instrument and product.
 
     What it locks of the account's money consists of what the position takes and of what the orders
-    on either side would add to it.
+    on either side would add to it. All of that is rounded up, by -(-a // b): a margin is never a
+    fraction of a paisa short.
     """
 
     __slots__ = (
@@ -159,11 +160,12 @@ class Exposure:
             if net > 0:
                 closed_value = bought_value * sold // bought
                 realised = sold_value - closed_value
-                margin = self._margin_bought(bought_value - closed_value)
+                margin = -(-(bought_value - closed_value) * self._buying_percent // 100)
             elif net < 0:
                 closed_value = sold_value * bought // sold
                 realised = closed_value - bought_value
-                margin = self._margin_sold(-net, sold_value - closed_value)
+                value = -self._strike * net or sold_value - closed_value
+                margin = -(-value * self._selling_percent // 100)
             else:
                 realised = sold_value - bought_value
                 margin = 0
@@ -183,25 +185,17 @@ class Exposure:
             if beyond <= 0:
                 return 0
             value = -(-value * beyond // self.buying_quantity)
-        return self._margin_bought(value)
-
-    def _margin_to_sell(self) -> int:
-        quantity, value, net = self.selling_quantity, self.selling_value, self._net
-        if net > 0:
-            beyond = quantity - net
-            if beyond <= 0:
-                return 0
-            value = -(-value * beyond // quantity)
-            quantity = beyond
-        return self._margin_sold(quantity, value)
-
-    def _margin_bought(self, value: int) -> int:
-        """What it takes to open a position of that value. Rounded up, as below: a margin is never
-        a fraction of a paisa short."""
         return -(-value * self._buying_percent // 100)
 
-    def _margin_sold(self, quantity: int, value: int) -> int:
-        return -(-(self._strike * quantity or value) * self._selling_percent // 100)
+    def _margin_to_sell(self) -> int:
+        beyond, value, net = self.selling_quantity, self.selling_value, self._net
+        if net > 0:
+            beyond -= net
+            if beyond <= 0:
+                return 0
+            value = -(-value * beyond // self.selling_quantity)
+        value = self._strike * beyond or value
+        return -(-value * self._selling_percent // 100)
 
 
 class Account:

@@ -9,10 +9,12 @@ from neo_async.exchange.core.clock import Clock
 from neo_async.exchange.core.state import State
 from neo_async.exchange.core.types import (
     Event,
+    Fill,
     Listing,
     NewOrder,
     OrderChanged,
     OrderRecord,
+    Position,
     Step,
 )
 from neo_async.model.enums import OrderStatus, OrderType, Side, Validity
@@ -74,7 +76,8 @@ class Ledger:
             now,
             order.bracket,
         )
-        self._enlist(holder, record)
+        holder.orders[record.number] = record
+        self.orders.append(record)
         return record
 
     def accept_leg(
@@ -104,13 +107,22 @@ class Ledger:
             arrivals=0,
             parent_number=entry.number,
         )
-        self._enlist(holder, record)
+        holder.orders[record.number] = record
+        self.orders.append(record)
         return record
 
     def move(
-        self, record: OrderRecord, statuses: tuple[OrderStatus, ...], reject_reason: str = ""
+        self,
+        record: OrderRecord,
+        statuses: tuple[OrderStatus, ...],
+        reject_reason: str = "",
+        fill: Fill | None = None,
+        position: Position | None = None,
     ) -> None:
-        """Bring an order through one or more states: one step of its history, one event."""
+        """Bring an order through one or more states: one step of its history, one event.
+
+        `fill` is what led there, and `position` a copy of what it led to.
+        """
         clock = self._clock
         first = clock.last_stamp + 1
         if first < clock.now_ns:
@@ -135,9 +147,10 @@ class Ledger:
             record.gui_order_id,
             record.request_id,
             record.exchange_number,
+            fill,
         )
-        record.steps.append(step)
-        self.events.append(OrderChanged(record, step))
+        record.steps += (step,)
+        self.events.append(OrderChanged(record, step, position))
 
     def take_over(self, record: OrderRecord, wanted: OrderRecord) -> None:
         record.quantity = wanted.quantity
@@ -154,11 +167,6 @@ class Ledger:
         if not record.client_tag:
             return record.gui_order_id
         return f"{record.client_tag}-{self._clock.second}"
-
-    def next_exchange_number(self) -> str:
-        number = self.exchange_numbers
-        self.exchange_numbers = number + 1
-        return str(number)
 
     def next_trade_number(self) -> str:
         number = self.trade_numbers
@@ -179,7 +187,3 @@ class Ledger:
     def _broker_gui_id(self, account: str) -> str:
         self.gui_numbers += 1
         return f"{self._clock.second}-{str(self.gui_numbers).zfill(6)}-{account}-ADMINAPI"
-
-    def _enlist(self, holder: Account, record: OrderRecord) -> None:
-        holder.orders[record.number] = record
-        self.orders.append(record)

@@ -25,7 +25,7 @@ from neo_async.exchange.core.ledger import (
 from neo_async.exchange.core.legs import COVERED
 from neo_async.exchange.core.protection import protected_limit
 from neo_async.exchange.core.state import RestingState, WorkingState
-from neo_async.exchange.core.types import Fill, IndexMoved, OrderRecord, PositionChanged, Printed
+from neo_async.exchange.core.types import Fill, IndexMoved, OrderRecord, Printed
 from neo_async.model.enums import OrderStatus, OrderType, Side, Validity
 
 # Looking up a member of an enum takes longer than all that is done with it here.
@@ -49,8 +49,9 @@ class Matching:
 
     def take_on(self, working: Working) -> None:
         """Let a validated order into the exchange."""
-        record = working.record
-        record.exchange_number = self._ledger.next_exchange_number()
+        record, ledger = working.record, self._ledger
+        record.exchange_number = str(ledger.exchange_numbers)
+        ledger.exchange_numbers += 1
         self.working[record.number] = working
         working.desk.working += 1
 
@@ -103,9 +104,10 @@ class Matching:
             self.print_trade(desk, resting.price, quantity)
 
     def fill(self, working: Working, trade_number: str, quantity: int, price: int) -> None:
-        record, exposure, ledger = working.record, working.exposure, self._ledger
-        listing, side, fills = record.listing, working.side, record.fills
+        record, exposure = working.record, working.exposure
+        listing, side = record.listing, working.side
         now = self._clock.stamp()
+        record.fill_count = leg = record.fill_count + 1
         fill = Fill(
             trade_number,
             record.number,
@@ -116,10 +118,9 @@ class Matching:
             record.product,
             quantity,
             price,
-            len(fills) + 1,
+            leg,
             now,
         )
-        fills.append(fill)
         working.account.fills.append(fill)
         record.filled_quantity = filled = record.filled_quantity + quantity
         record.filled_value += quantity * price
@@ -130,11 +131,10 @@ class Matching:
             entry = working.account.orders[record.parent_number or record.number]
             self.exits.unbalanced[entry.number] = entry
         if filled < record.quantity:
-            ledger.move(record, OPEN)
+            self._ledger.move(record, OPEN, "", fill, replace(position))
         else:
-            ledger.move(record, COMPLETE)
+            self._ledger.move(record, COMPLETE, "", fill, replace(position))
             self._forget(working)
-        ledger.events.append(PositionChanged(record.account, replace(position)))
 
     def print_trade(self, desk: Desk, price: int, quantity: int) -> None:
         now = self._clock.now_ns

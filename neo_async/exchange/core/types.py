@@ -212,6 +212,8 @@ class Step(msgspec.Struct, frozen=True, gc=False, array_like=True):
     request_id: int
     exchange_number: str
     """From when the order was open on."""
+    fill: Fill | None = None
+    """What led there."""
 
     def rows(self) -> list[Transition]:
         last = len(self.statuses) - 1
@@ -283,9 +285,14 @@ class OrderRecord(msgspec.Struct, gc=False):
     """Band by which a market order was limited; 0 for every other order."""
     parent_number: str = ""
     """Of a leg: the entry whose fills it closes."""
-    fills: list[Fill] = []
-    steps: list[Step] = []
-    """Oldest first."""
+    fill_count: int = 0
+    steps: tuple[Step, ...] = ()
+    """Oldest first. No list, which the garbage collector would walk through for ever."""
+
+    @property
+    def fills(self) -> list[Fill]:
+        """Oldest first."""
+        return [step.fill for step in self.steps if step.fill is not None]
 
     @property
     def history(self) -> list[Transition]:
@@ -368,12 +375,8 @@ class OrderChanged(msgspec.Struct, frozen=True, gc=False):
 
     record: OrderRecord
     step: Step
-
-
-class PositionChanged(msgspec.Struct, frozen=True, gc=False):
-    account: str
-    position: Position
-    """As it stood after the fill."""
+    position: Position | None = None
+    """After a fill, as it stood then."""
 
 
 class Printed(msgspec.Struct, frozen=True, gc=False):
@@ -394,7 +397,7 @@ class IndexMoved(msgspec.Struct, frozen=True, gc=False):
     time_ns: int
 
 
-Event: TypeAlias = OrderChanged | PositionChanged | Printed | IndexMoved
+Event: TypeAlias = OrderChanged | Printed | IndexMoved
 
 
 class Refusal(Exception):

@@ -18,7 +18,6 @@ from neo_async.exchange.core.types import (
     OrderChanged,
     OrderRecord,
     Position,
-    PositionChanged,
     Refusal,
     Transition,
 )
@@ -29,7 +28,6 @@ from neo_async.exchange.server.logins import Login, LoginDesk
 from neo_async.exchange.server.mishaps import Mishaps
 from neo_async.exchange.server.rows import order_update, position_update
 from neo_async.exchange.server.venue import Venue
-from neo_async.model.enums import OrderStatus
 
 BACKLOG = 10_000
 """Updates kept for a client that does not read; one more ends its connection."""
@@ -100,23 +98,24 @@ class OrderFeed:
             return
         for event in events:
             if isinstance(event, OrderChanged):
-                if event.record.account in self._by_account:
-                    for state in event.step.rows():
-                        for frame in self._order_frames(event.record, state):
-                            self.mishaps.send((event.record.account, frame))
-            elif isinstance(event, PositionChanged) and event.account in self._by_account:
-                frame = _position_frame(event.account, event.position)
-                self.mishaps.send((event.account, frame))
+                account = event.record.account
+                if account in self._by_account:
+                    for frame in self._frames(event):
+                        self.mishaps.send((account, frame))
 
-    def _order_frames(self, record: OrderRecord, state: Transition) -> Iterator[str]:
-        if self._settings.zero_averages and _is_fill(record, state):
-            # The fill itself was stamped between this state and the one before, so that a
-            # nanosecond less is later than whatever was told last.
-            yield _order_frame(
-                record,
-                msgspec.structs.replace(state, average_price=0.0, time_ns=state.time_ns - 1),
-            )
-        yield _order_frame(record, state)
+    def _frames(self, event: OrderChanged) -> Iterator[str]:
+        record = event.record
+        for state in event.step.rows():
+            if event.step.fill is not None and self._settings.zero_averages:
+                # The fill itself was stamped between this state and the one before, so that a
+                # nanosecond less is later than whatever was told last.
+                yield _order_frame(
+                    record,
+                    msgspec.structs.replace(state, average_price=0.0, time_ns=state.time_ns - 1),
+                )
+            yield _order_frame(record, state)
+        if event.position is not None:
+            yield _position_frame(record.account, event.position)
 
     def _push(self, update: tuple[str, str]) -> None:
         account, frame = update
@@ -206,14 +205,6 @@ def read_handshake(text: str) -> dict[str, str]:
 
 def _kind(text: str) -> str:
     return read_handshake(text).get("type", "")
-
-
-def _is_fill(record: OrderRecord, state: Transition) -> bool:
-    """Whether a fill led to this state."""
-    if not state.filled_quantity or state.status not in (OrderStatus.OPEN, OrderStatus.COMPLETE):
-        return False
-    before = record.history[record.history.index(state) - 1]
-    return state.filled_quantity > before.filled_quantity
 
 
 def _order_frame(record: OrderRecord, state: Transition) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neo_async.exchange.core.types import OrderChanged, PositionChanged, Printed
+from neo_async.exchange.core.types import OrderChanged, Printed
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
 from tests.exchange.core.trading import (
     BRACKET,
@@ -139,8 +139,9 @@ def test_positions_are_reported_as_they_stood_after_each_fill():
 
     market.place("ann", buy(50, 200_00))
 
-    changes = [e for e in market.take_events() if isinstance(e, PositionChanged)]
-    assert [e.position.buy_quantity for e in changes if e.account == "ann"] == [10, 40]
+    changes = [e for e in market.take_events() if isinstance(e, OrderChanged) and e.position]
+    bought = [e.position.buy_quantity for e in changes if e.record.account == "ann"]
+    assert bought == [10, 40]
 
 
 # --- cancel ---------------------------------------------------------------------------------------
