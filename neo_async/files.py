@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,3 +23,19 @@ def replace(path: Path, blocks: Iterable[bytes]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def read_private(path: Path) -> bytes | None:
+    """A file that nobody but its owner, who is the caller, can have read; None when there is none,
+    or it is not like that. Raises OSError."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        state = os.fstat(file.fileno())
+        if os.name == "posix" and (
+            stat.S_IMODE(state.st_mode) & 0o077 or state.st_uid != os.getuid()
+        ):
+            return None
+        return file.read()

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 import neo_async
 from neo_async.cli import account, bank, demo, exchange, instruments, market, trade, watch
+from neo_async.cli.kite import kite
 from neo_async.errors import NeoError, UsageError
 
 
@@ -87,4 +88,5 @@ app.command(rich_help_panel=_MARKET)(market.chain)
 app.command(rich_help_panel=_MARKET)(market.candles)
 app.command(rich_help_panel=_MARKET)(watch.watch)
 app.command(rich_help_panel=_MARKET)(instruments.instruments)
+app.add_typer(kite, name="kite", rich_help_panel="Mutual funds")
 app.add_typer(bank.app, name="bank", rich_help_panel="Bank")

@@ -1,8 +1,11 @@
-"""The question before anything is sent that cannot be taken back."""
+"""Before something is sent: what it is, and for whom; and what an interruption leaves open."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Annotated, TypeAlias
 
 import typer
@@ -12,12 +15,12 @@ from neo_async.errors import UsageError
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def confirm(what: str, whom: object, *, yes: bool) -> None:
-    """Say what will be sent to whom and ask. Leaves the command when the answer is no."""
+def confirm(what: str, who: object, *, yes: bool) -> None:
+    """Say what will be sent for whom, and ask. Leaves the command when the answer is no."""
     if yes:
         return
-    typer.echo(f"{what}\nfor {whom}", err=True)
-    if not _can_ask():
+    typer.echo(f"{what}\nfor {who}", err=True)
+    if not can_ask():
         raise UsageError("nothing was sent: stdin is no terminal to ask at; --yes sends unasked")
     try:
         is_wanted = typer.confirm("Send it?", err=True)
@@ -29,5 +32,18 @@ def confirm(what: str, whom: object, *, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _can_ask() -> bool:
+def can_ask() -> bool:
     return sys.stdin.isatty()
+
+
+@contextlib.contextmanager
+def interruption_told(what: str, command: str) -> Iterator[None]:
+    """Ctrl-C while a request is on its way takes nothing back: say so. `command` shows what became
+    of it."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        typer.echo(
+            f"interrupted: {what} may have been sent; {command} shows what became of it", err=True
+        )
+        raise

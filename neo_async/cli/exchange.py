@@ -226,7 +226,8 @@ def _on_interruption() -> asyncio.Event:
 
 
 def _exports(exchange: Exchange, ca_file: str) -> list[str]:
-    credentials, customer = exchange.credentials, exchange.bank.client
+    credentials = exchange.credentials
+    kite, customer = exchange.kite, exchange.bank.client
     variables = {
         "NEO_LOGIN_URL": exchange.login_url,
         "NEO_CONSUMER_KEY": credentials.consumer_key,
@@ -234,6 +235,10 @@ def _exports(exchange: Exchange, ca_file: str) -> list[str]:
         "NEO_UCC": credentials.ucc,
         "NEO_MPIN": credentials.mpin,
         "NEO_TOTP_SECRET": credentials.totp_secret,
+        "KITE_URL": exchange.kite_url,
+        "KITE_API_KEY": kite.api_key,
+        "KITE_API_SECRET": kite.api_secret,
+        "KITE_ACCESS_TOKEN": kite.access_token,
         "KOTAK_BANK_URL": exchange.bank_url,
         "KOTAK_BANK_CLIENT_ID": customer.client_id,
         "KOTAK_BANK_CLIENT_SECRET": customer.client_secret,
@@ -241,5 +246,5 @@ def _exports(exchange: Exchange, ca_file: str) -> list[str]:
         "KOTAK_BANK_PHYSICAL_ACCOUNT": customer.physical_accounts[0],
     }
     if ca_file:
-        variables["NEO_CA_FILE"] = ca_file
+        variables |= {"NEO_CA_FILE": ca_file, "KITE_CA_FILE": ca_file}
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]

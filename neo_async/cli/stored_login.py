@@ -9,8 +9,6 @@ which tells when the next code may be used.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from pathlib import Path
 
 import msgspec
@@ -50,13 +48,8 @@ class LoginFile:
     def load(self) -> StoredLogin | None:
         """None when there is none, or none to be trusted: unreadable, or readable by others."""
         try:
-            with self.path.open("rb") as file:
-                state = os.fstat(file.fileno())
-                if os.name == "posix" and (
-                    stat.S_IMODE(state.st_mode) & 0o077 or state.st_uid != os.getuid()
-                ):
-                    return None
-                return msgspec.json.decode(file.read(), type=StoredLogin)
+            content = files.read_private(self.path)
+            return None if content is None else msgspec.json.decode(content, type=StoredLogin)
         except (OSError, msgspec.MsgspecError):
             return None
 

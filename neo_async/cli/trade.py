@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
@@ -14,7 +12,7 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.account import order_fields, print_orders, side_name
-from neo_async.cli.asking import Yes, confirm
+from neo_async.cli.asking import Yes, confirm, interruption_told
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Cell, Column, money
 from neo_async.client import NeoClient
@@ -55,6 +53,8 @@ _Wait: TypeAlias = Annotated[
         min=0, metavar="SECONDS", help="Longest to wait for what becomes of it; 0 does not."
     ),
 ]
+
+_SHOWING = "neo-async orders"
 
 _SETTLED = (
     OrderStatus.OPEN,
@@ -122,7 +122,7 @@ def place(
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh) as neo:
-            with _interruption_told("the order"):
+            with interruption_told("the order", _SHOWING):
                 order = await neo.orders.place(**msgspec.structs.asdict(request))
             return await _outcome(neo, order, wait, *_SETTLED)
 
@@ -162,7 +162,7 @@ def modify(
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
-            with _interruption_told("the change"):
+            with interruption_told("the change", _SHOWING):
                 order = await neo.orders.modify(number, **changes)  # type: ignore[arg-type]
             return await _outcome(neo, order, wait, *_SETTLED)
 
@@ -195,7 +195,7 @@ def cancel(
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
-            with _interruption_told("the cancellation"):
+            with interruption_told("the cancellation", _SHOWING):
                 order = await neo.orders.cancel(number)
             return await _outcome(neo, order, wait)
 
@@ -211,7 +211,7 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
 
     async def send() -> tuple[list[OrderRow], list[NeoError]]:
         async with account.connect(fresh=fresh and yes) as neo:
-            with _interruption_told("the cancellations"):
+            with interruption_told("the cancellations", _SHOWING):
                 results = await neo.orders.cancel_all()
             orders = {one.number: one for one in results if isinstance(one, Order)}
             await asyncio.gather(*(_wait_for(order, wait) for order in orders.values()))
@@ -309,19 +309,6 @@ async def _find(account: Account, number: str, fresh: bool) -> OrderRow:
         return await _row(neo, number)
 
 
-@contextlib.contextmanager
-def _interruption_told(what: str) -> Iterator[None]:
-    """Ctrl-C while a request is on its way takes nothing back: say so."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        typer.echo(
-            f"interrupted: {what} may have been sent; neo-async orders shows what became of it",
-            err=True,
-        )
-        raise
-
-
 # --- after sending --------------------------------------------------------------------------------
 
 
@@ -339,7 +326,7 @@ async def _outcome(neo: NeoClient, order: Order, wait: float, *settled: OrderSta
 async def _wait_for(order: Order, wait: float, *settled: OrderStatus) -> None:
     try:
         if wait:
-            with _interruption_told(f"order {order.number} or its change"):
+            with interruption_told(f"order {order.number} or its change", _SHOWING):
                 await order.wait(*settled, timeout=wait)
     except TimeoutError:
         typer.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)

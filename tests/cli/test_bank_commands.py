@@ -168,7 +168,7 @@ def test_a_refund_is_asked_about_and_followed(
     exchange: Exchange, account: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = exchange.bank.credit(account, "1500.00")
-    monkeypatch.setattr(asking, "_can_ask", lambda: True)
+    monkeypatch.setattr(asking, "can_ask", lambda: True)
     declined = invoke("bank", "refund", reference, "--amount", "500", typed="n\n")
     assert declined.exit_code == 1
     assert f"refund 500.00 rupees of {reference}" in declined.everything

@@ -23,7 +23,7 @@ PLACE = ("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", "--price",
 
 @pytest.fixture
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "_can_ask", lambda: True)
+    monkeypatch.setattr(asking, "can_ask", lambda: True)
 
 
 def place(invoke: Invoke) -> str:

@@ -101,3 +101,29 @@ async def test_closing_closes_every_connection():
             await post(http, server.url)
             assert server.open
         await until(lambda: not server.open)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("answer", [b"", reply(b"content")[:-3]], ids=["nothing", "cut off"])
+async def test_a_request_that_may_change_something_goes_out_once(method, answer):
+    """aiohttp repeats PUT and DELETE when a connection breaks."""
+
+    async def break_off_at_the_second(peer: Peer) -> None:
+        peer.send(reply(await peer.take()))
+        await peer.take()
+        peer.send(answer)
+
+    async with serving(break_off_at_the_second) as server, client() as http:
+        await post(http, server.url)  # on a connection that is used again
+        with pytest.raises(AnswerLost, match=r"was lost: [A-Z]\w+: "):
+            await http.request(method, server.url, headers={}, timeout=5.0)
+        assert len(server.arrivals) == 2
+
+
+async def test_a_file_is_asked_for_with_headers_and_no_redirect_takes_them_elsewhere():
+    moved = reply(b"", b"Location: /elsewhere", status=b"302 Found")
+    async with serving(answering(moved)) as server, client() as http:
+        path = server.url + "/file"
+        async with http.download(path, timeout=5, between=5, headers={"Auth": "x"}) as file:
+            assert (file.status, file.headers["location"]) == (302, "/elsewhere")
+        assert len(server.arrivals) == 1

@@ -1,0 +1,149 @@
+"""Who may call: the access token of the environment, or of the last login, which is kept.
+
+The file holds a secret: its owner alone can read it, and it is good until six in the morning in
+India, as the token is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+
+import neo_async
+from neo_async import files
+from neo_async.cli import asking
+from neo_async.config import KiteEndpoints, cache_directory
+from neo_async.errors import UsageError
+from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
+
+T = TypeVar("T")
+
+_IST = 19_800
+_DAY = 86_400
+_ENDS_AT = 6 * 3600
+
+
+class _Stored(msgspec.Struct, frozen=True, kw_only=True):
+    access_token: str
+    user_id: str
+    made_at: float
+    """Unix seconds of the login."""
+
+    def is_good(self, now: float) -> bool:
+        return _token_day(self.made_at) == _token_day(now)
+
+
+class Access:
+    """The application that the environment names, at its server."""
+
+    def __init__(self) -> None:
+        self.api_key = _needed("KITE_API_KEY")
+        self.endpoints = KiteEndpoints.from_env()
+        key = "\n".join((self.api_key, self.endpoints.api))
+        name = hashlib.sha256(key.encode()).hexdigest()[:20]
+        self._path = cache_directory() / f"kite-login-{name}.json"
+
+    def __str__(self) -> str:
+        stored = self._stored()
+        is_of_file = stored is not None and not os.environ.get("KITE_ACCESS_TOKEN")
+        who = stored.user_id if stored is not None and is_of_file else "the access token's owner"
+        return f"{who} at {self.endpoints.api}"
+
+    def client(self) -> KiteMutualFunds:
+        """Raises UsageError when there is no access token."""
+        token = os.environ.get("KITE_ACCESS_TOKEN", "")
+        stored = self._stored()
+        if not token and stored is not None:
+            token = stored.access_token
+        if not token:
+            raise UsageError(
+                "KITE_ACCESS_TOKEN is not set, and no login of today is stored: "
+                "neo-async kite login"
+            )
+        return KiteMutualFunds(self.api_key, token, endpoints=self.endpoints)
+
+    def session(self) -> KiteSession:
+        return KiteSession(self.api_key, _needed("KITE_API_SECRET"), endpoints=self.endpoints)
+
+    def keep(self, login: KiteLogin) -> None:
+        """Raises OSError."""
+        stored = _Stored(
+            access_token=login.access_token, user_id=login.user_id, made_at=time.time()
+        )
+        files.replace(self._path, [msgspec.json.encode(stored)])
+
+    def forget(self) -> str:
+        """The token that was kept, or nothing. Raises OSError."""
+        stored = self._stored()
+        self._path.unlink(missing_ok=True)
+        return stored.access_token if stored is not None else ""
+
+    def _stored(self) -> _Stored | None:
+        try:
+            content = files.read_private(self._path)
+            stored = None if content is None else msgspec.json.decode(content, type=_Stored)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return stored if stored is not None and stored.is_good(time.time()) else None
+
+
+def read(call: Callable[[KiteMutualFunds], Awaitable[T]]) -> T:
+    """Make calls on a loop of their own."""
+
+    async def run() -> T:
+        async with Access().client() as kite:
+            return await call(kite)
+
+    return neo_async.run(run())
+
+
+def login(
+    address: Annotated[
+        str,
+        typer.Argument(
+            help="Where the browser was sent after logging in, or the request token in it; asked "
+            "for if not given."
+        ),
+    ] = "",
+) -> None:
+    """Log in: open the page that is shown, and give back the address that it leads to.
+
+    The access token is stored for the commands that follow, until six in the morning.
+    """
+    access = Access()
+    session = access.session()
+    if not address:
+        typer.echo(f"log in at {session.login_url}", err=True)
+        if not asking.can_ask():
+            raise UsageError("then: neo-async kite login ADDRESS, with where the browser was sent")
+        address = typer.prompt("address that it led to", err=True)
+    made = neo_async.run(session.open(address))
+    access.keep(made)
+    typer.echo(f"logged in as {made.user_id} until six in the morning")
+
+
+def logout() -> None:
+    """End the stored login, at Kite too."""
+    access = Access()
+    token = access.forget()
+    if token:
+        neo_async.run(access.session().end(token))
+    typer.echo("logged out" if token else "nobody was logged in")
+
+
+def _needed(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise UsageError(f"environment lacks {name}")
+    return value
+
+
+def _token_day(time_s: float) -> int:
+    """Days that begin at six in the morning in India."""
+    return int(time_s + _IST - _ENDS_AT) // _DAY
