@@ -291,6 +291,48 @@ async def test_a_futures_chain_lists_every_contract_as_text() -> None:
         assert one["common_data"]["expiryDt"] == days[0]
 
 
+FUTURE = next(listing for listing in LISTED if listing.symbol == "NIFTY26NOVFUT")
+
+
+async def test_open_interest_is_one_story_in_chains_quotes_and_candles() -> None:
+    lots = str(2 * FUTURE.lot_size)
+    instrument = f"nse_fo|{FUTURE.token}"
+    async with trading(cash="100000000") as caller:
+        before = caller.exchange.market.day(FUTURE).open_interest
+        terms = {"es": "nse_fo", "ts": FUTURE.symbol, "pc": "NRML", "pt": "L", "qt": lots}
+        price = f"{FUTURE.base_price / 100:.2f}"
+        await caller.placed(**terms, pr=price, tt="S")
+        # Somebody takes it: both sides have opened.
+        printed = {"segment": "nse_fo", "token": FUTURE.token, "price": price}
+        await caller.admin("POST", "price", json=printed)
+        query = {"exchange": "nse_fo", "underlying": "NIFTY", "instrument_type": "fut"}
+        (row, *_) = (await data(caller, CHAIN, **query)).json()["data"]["fut"]
+        now = before + 2 * FUTURE.lot_size
+        percent = f"{100 * (now - before) / before:.2f}"
+        assert row["oi"] == {"cur": str(now), "prev": str(before), "chg": lots, "chgPct": percent}
+        (quote,) = await quoted(caller, f"{instrument}/oi")
+        assert quote["open_int"] == str(now)
+        days = await candles(caller, "D", date(2026, 11, 19), TODAY, instrument)
+        # The last day of the past ends with what this one began with.
+        assert [day[6] for day in days[1:]] == [before, now]
+        assert days[0][6] not in (0, before)
+
+
+async def test_options_of_a_chain_change_in_open_interest_as_they_trade() -> None:
+    async with visiting(makers=True) as caller:
+        query = {"exchange": "nse_fo", "underlying": "NIFTY"}
+        await data(caller, CHAIN, **query)
+        caller.clock.now += 10
+        content = (await data(caller, CHAIN, **query)).json()["data"]
+        changes = []
+        for row in (*content["call"], *content["put"]):
+            told = row["openInterest"]
+            assert told["current"] == told["previous"] + told["change"] > 0
+            assert told["changePct"] == round(100 * told["change"] / told["previous"], 2)
+            changes.append(told["change"])
+        assert min(changes) < 0 < max(changes)
+
+
 async def test_a_count_that_is_no_multiple_of_ten_is_refused() -> None:
     async with visiting() as caller:
         for count in ("0", "15", "-10", "many"):
@@ -526,6 +568,8 @@ def test_a_past_day_of_every_instrument_is_consistent_with_its_minutes() -> None
         check_whole(whole, minutes)
         for candle in minutes:
             assert candle.volume % listing.lot_size == 0
+            assert candle.open_interest % listing.lot_size == 0
+            assert bool(candle.open_interest) is not listing.segment.is_cash
             assert not any(price % listing.tick for price in candle[1:5])
             assert candle.low > 0
 
@@ -536,12 +580,14 @@ def check_whole(whole: Candle, minutes: list[Candle]) -> None:
     assert whole.high == max(m.high for m in minutes)
     assert whole.low == min(m.low for m in minutes)
     assert whole.volume == sum(m.volume for m in minutes)
+    assert whole.open_interest == minutes[-1].open_interest
     for before, after in itertools.pairwise(minutes):
         assert after.open == before.close
     for candle in minutes:
-        _, opened, high, low, close, volume = candle
+        _, opened, high, low, close, volume, interest = candle
         assert low <= min(opened, close) <= max(opened, close) <= high
         assert volume >= 0
+        assert interest >= 0
 
 
 def test_no_past_day_moves_as_far_as_a_circuit_limit() -> None:

@@ -45,18 +45,7 @@ async def everything(caller: Caller) -> dict[str, Any]:
     for number in [entry["number"] for entry in told["ledger"]][:5]:
         told[number] = (await caller.post("/quick/order/history", {"nOrdNo": number})).json()
     for interval in ("1min", "D"):
-        candles = await caller.request(
-            "GET",
-            f"{caller.exchange.base_url}{CANDLES}",
-            params={
-                "neosymbol": "nse_cm|19084",
-                "fromdate": "2026-11-19",
-                "todate": TODAY.isoformat(),
-                "interval": interval,
-            },
-            headers={"Authorization": caller.credentials.consumer_key},
-        )
-        told[interval] = candles.json()["data"]["candles"]
+        told[interval] = await candles(caller, "2026-11-19", TODAY.isoformat(), interval)
     return told
 
 
@@ -167,6 +156,46 @@ async def test_yesterdays_trades_are_candles_of_yesterday(file: Path) -> None:
         assert told["D"][-1] == ["2026-11-23T00:00:00+0530", 39.5, 39.7, 39.5, 39.7, 0, 0]
         assert told["D"][:-1] == before["D"][:-1]
         assert len(told["D"]) == 3
+
+
+async def test_days_that_the_exchange_has_missed_have_candles(file: Path) -> None:
+    """From Monday's close and back to it, the same whenever they are asked for."""
+    price = {"segment": "nse_cm", "token": "19084", "price": "39.7"}
+    async with trading(state=file) as caller:
+        await caller.admin("POST", "price", json=price)
+    days: list[Any] = []
+    for number in (3, 7):
+        async with trading(state=file, clock=Clock(START + number * 86_400)) as caller:
+            before, days = days, await candles(caller, "2026-11-19", "2026-11-30", "D")
+            assert days[: len(before)] == before
+            minutes = await candles(caller, "2026-11-24", "2026-11-24", "1min")
+            assert len(minutes) == 375
+            (tuesday,) = (row for row in days if row[0].startswith("2026-11-24"))
+            assert tuesday[1:4] == [
+                minutes[0][1],
+                max(row[2] for row in minutes),
+                min(row[3] for row in minutes),
+            ]
+            assert (tuesday[4], tuesday[5]) == (39.7, sum(row[5] for row in minutes))
+            assert tuesday[2] > tuesday[3]
+    assert [row[0][8:10] for row in days] == ["19", "20", "23", "24", "25", "26", "27"]
+    assert {row[4] for row in days[2:]} == {39.7}
+
+
+async def candles(caller: Caller, first: str, last: str, interval: str) -> list[Any]:
+    answered = await caller.request(
+        "GET",
+        f"{caller.exchange.base_url}{CANDLES}",
+        params={
+            "neosymbol": "nse_cm|19084",
+            "fromdate": first,
+            "todate": last,
+            "interval": interval,
+        },
+        headers={"Authorization": caller.credentials.consumer_key},
+    )
+    rows: list[Any] = answered.json()["data"]["candles"]
+    return rows
 
 
 async def test_cash_stays_as_it_was_begun_with(file: Path) -> None:

@@ -26,6 +26,8 @@ class Desk:
         turn: int,
     ) -> None:
         self.listing = listing
+        self.has_interest = not listing.segment.is_cash
+        """Whether contracts are opened and closed here."""
         self.book = Book()
         self.day = day
         self.maker = maker

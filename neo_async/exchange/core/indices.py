@@ -97,6 +97,7 @@ class Meter:
             year_high=index.close * _YEAR_HIGH_PERCENT // 100,
             year_low=index.close * _YEAR_LOW_PERCENT // 100,
             open_interest=0,
+            previous_open_interest=0,
         )
         self._set_terms(index, members)
 

@@ -95,6 +95,8 @@ class Matching:
         """Book what an incoming order of a client (or of a maker: None) has traded."""
         for resting, quantity in executions:
             met = resting if isinstance(resting, Working) else None
+            if desk.has_interest:
+                desk.day.change_interest(_interest(desk, incoming, met, quantity))
             if incoming is not None or met is not None:
                 trade_number = self._ledger.next_trade_number()
                 if met is not None:
@@ -139,7 +141,9 @@ class Matching:
     def print_trade(self, desk: Desk, price: int, quantity: int) -> None:
         now = self._clock.now_ns
         desk.day.trade(price, quantity, now)
-        self._ledger.events.append(Printed(desk.listing, price, quantity, now))
+        self._ledger.events.append(
+            Printed(desk.listing, price, quantity, now, desk.day.open_interest)
+        )
         for meter, place in desk.meters:
             if meter.take(place, price, now):
                 self._ledger.events.append(IndexMoved(meter.index, meter.day.last_price, now))
@@ -259,3 +263,27 @@ def _fire(desk: Desk, stops: list[tuple[int, int, Working]], reached: int) -> No
     while stops and stops[0][0] <= reached:
         _, sequence, working = heapq.heappop(stops)
         desk.fired.append((sequence, working))
+
+
+def _interest(desk: Desk, one: Working | None, other: Working | None, quantity: int) -> int:
+    """By how much a trade changes the open interest: by what it opens on both sides, and not at all
+    where it only changes hands. Whoever is no client (None) does as the client does.
+
+    To be asked before the trade is booked.
+    """
+    if one is not None and other is not None:
+        if one.exposure is other.exposure:
+            return 0
+        return _opened(one, quantity) + _opened(other, quantity) - quantity
+    client = one or other
+    if client is None:
+        return desk.day.crowd_interest(quantity, desk.listing.lot_size)
+    return 2 * _opened(client, quantity) - quantity
+
+
+def _opened(working: Working, quantity: int) -> int:
+    """What of a fill does not close an earlier position."""
+    position = working.exposure.position
+    net = position.bought - position.sold
+    open_against_it = -net if working.record.side is _BUY else net
+    return quantity - min(quantity, max(0, open_against_it))

@@ -387,6 +387,8 @@ class Printed(msgspec.Struct, frozen=True, gc=False):
     quantity: int
     """0 for a price set from outside."""
     time_ns: int
+    open_interest: int = 0
+    """After it."""
 
 
 class IndexMoved(msgspec.Struct, frozen=True, gc=False):

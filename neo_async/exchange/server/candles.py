@@ -152,6 +152,7 @@ def _joined(first: Candle, second: Candle) -> Candle:
         min(first.low, second.low),
         second.close,
         first.volume + second.volume,
+        second.open_interest,
     )
 
 
@@ -164,5 +165,5 @@ def _row(day: date, candle: Candle) -> Row:
         candle.low / 100,
         candle.close / 100,
         candle.volume,
-        0,
+        candle.open_interest,
     ]

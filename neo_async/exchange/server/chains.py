@@ -156,12 +156,11 @@ def _option_row(listing: Listing, money: int, day: Day) -> Row:
             "close": None,
             "volume": day.volume,
         },
-        # Positions are not netted here: the open interest stays as the day began.
         "openInterest": {
             "current": day.open_interest,
-            "previous": day.open_interest,
-            "change": 0,
-            "changePct": 0.0,
+            "previous": day.previous_open_interest,
+            "change": day.open_interest - day.previous_open_interest,
+            "changePct": round(_interest_percent(day), 2),
         },
     }
 
@@ -194,11 +193,16 @@ def _future_row(listing: Listing, day: Day) -> Row:
         },
         "oi": {
             "cur": str(day.open_interest),
-            "prev": str(day.open_interest),
-            "chg": "0",
-            "chgPct": "0.00",
+            "prev": str(day.previous_open_interest),
+            "chg": str(day.open_interest - day.previous_open_interest),
+            "chgPct": f"{_interest_percent(day):.2f}",
         },
     }
+
+
+def _interest_percent(day: Day) -> float:
+    before = day.previous_open_interest
+    return 100 * (day.open_interest - before) / before if before else 0.0
 
 
 def _four(paise: int) -> str:

@@ -1,7 +1,6 @@
 """What is told of the market to whoever asks: quotes, expiries, chains and candles.
 
-Needs the access token of an application and no login. Seeded candles stand for the days before the
-exchange opened; the days since are made of its own trades.
+Needs the access token of an application and no login. Where candles come from: history.py.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from neo_async.exchange.server.candles import (
     CandlesRefused,
     Row,
     candle_rows,
-    merged,
     read_request,
 )
 from neo_async.exchange.server.chains import Contracts, unknown_instrument
-from neo_async.exchange.server.past import Candle, Past
+from neo_async.exchange.server.history import History
+from neo_async.exchange.server.past import Past
 from neo_async.exchange.server.quotes import filtered, index_row, quote_row, read_query
 from neo_async.exchange.server.replies import Reply, fault, json
 from neo_async.exchange.server.venue import Venue
@@ -139,16 +138,10 @@ class MarketData:
         if what is None:
             raise CandlesRefused("Invalid neosymbol value")
         key = (what.segment, what.token)
-        past, opened = self._past(what), self._venue.opened
-        tape = self._venue.tape()
-
-        def minutes(day: date) -> Iterator[Candle]:
-            return past.minutes(day) if day < opened else tape.minutes(key, day)
-
-        def whole(day: date) -> Candle | None:
-            return past.day(day) if day < opened else merged(tape.minutes(key, day))
-
-        return candle_rows(request, minutes, whole)
+        history = History(
+            self._past(what), self._venue.tape(), key, self._venue.opened, market.today
+        )
+        return candle_rows(request, history.minutes, history.day)
 
     def _past(self, what: Listing | Index) -> Past:
         key = (what.segment, what.token)

@@ -22,13 +22,13 @@ from neo_async.exchange.server.tape import TapeRow
 
 _APPLICATION: Final = 0x4E454F58
 """Tells these files from other databases."""
-_VERSION: Final = 3
+_VERSION: Final = 4
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS beginning (content BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS state (content BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS journal (number INTEGER PRIMARY KEY, entry BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS candles (segment TEXT, token TEXT, minute INTEGER, open INTEGER, "
-    "high INTEGER, low INTEGER, close INTEGER, volume INTEGER, "
+    "high INTEGER, low INTEGER, close INTEGER, volume INTEGER, open_interest INTEGER, "
     "PRIMARY KEY (segment, token, minute)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS funds (content BLOB NOT NULL)",
 )
@@ -142,7 +142,7 @@ class Store:
             self._database.execute("DELETE FROM journal")
             self._replace("state", state)
             self._database.executemany(
-                "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?, ?)", candles
+                "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", candles
             )
 
     def keep_funds(self, state: FundState) -> None:

@@ -31,6 +31,7 @@ class TapeRow(NamedTuple):
     low: int
     close: int
     volume: int
+    open_interest: int
 
 
 class Tape:
@@ -45,12 +46,12 @@ class Tape:
             if isinstance(event, Printed):
                 listing = event.listing
                 key = (listing.segment, listing.token)
-                self._add(key, event.time_ns, event.price, event.quantity)
+                self._add(key, event.time_ns, event.price, event.quantity, event.open_interest)
             elif isinstance(event, IndexMoved):
                 key = (event.index.segment, event.index.token)
-                self._add(key, event.time_ns, event.value, 0)
+                self._add(key, event.time_ns, event.value, 0, 0)
 
-    def _add(self, key: Key, time_ns: int, price: int, quantity: int) -> None:
+    def _add(self, key: Key, time_ns: int, price: int, quantity: int, interest: int) -> None:
         """A trade of quantity 0 moves the price and nothing else."""
         minutes = self._minutes.get(key)
         if minutes is None:
@@ -59,9 +60,9 @@ class Tape:
         candle = minutes.get(minute)
         if candle is None:
             of_day = minute % _DAY_MINUTES
-            minutes[minute] = Candle(of_day, price, price, price, price, quantity)
+            minutes[minute] = Candle(of_day, price, price, price, price, quantity, interest)
         else:
-            of_day, opened, high, low, _, volume = candle
+            of_day, opened, high, low, _, volume, _ = candle
             minutes[minute] = Candle(
                 of_day,
                 opened,
@@ -69,6 +70,7 @@ class Tape:
                 price if price < low else low,
                 price,
                 volume + quantity,
+                interest,
             )
         self._changed.add((key, minute))
 
@@ -80,6 +82,12 @@ class Tape:
             for minute in range(start, start + _DAY_MINUTES):
                 if minute in minutes:
                     yield minutes[minute]
+
+    def last_before(self, key: Key, day: date) -> Candle | None:
+        """The last one of all earlier days."""
+        minutes = self._minutes.get(key, {})
+        start = (day - _EPOCH).days * _DAY_MINUTES
+        return next((minutes[minute] for minute in reversed(minutes) if minute < start), None)
 
     # --- to keep it elsewhere -------------------------------------------------------------------
 

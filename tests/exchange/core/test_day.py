@@ -12,7 +12,7 @@ from neo_async.exchange.core.listings import default_listings
 from neo_async.exchange.core.makers import QUANTUM_NS
 from neo_async.exchange.core.market import Market
 from neo_async.exchange.core.types import IndexMoved
-from neo_async.model.enums import Segment
+from neo_async.model.enums import Product, Segment
 from tests.exchange.core.trading import (
     FUTURE,
     LISTINGS,
@@ -151,6 +151,59 @@ def test_watching_does_not_change_what_happens() -> None:
         return [*market.depth(SHARE), market.day(SHARE)]
 
     assert played(watch=True) == played(watch=False)
+
+
+# --- open interest --------------------------------------------------------------------------------
+
+FUT = {"segment": FUTURE.segment, "symbol": FUTURE.symbol}
+deals = st.lists(
+    st.tuples(
+        st.permutations(["ann", "bob", "cas"]),
+        st.sampled_from([Product.NRML, Product.MIS]),
+        st.integers(1, 5),
+    ),
+    max_size=12,
+)
+
+
+@given(deals)
+def test_what_is_open_among_clients_is_what_they_are_long(deals) -> None:
+    market = quiet_market("ann", "bob", "cas", cash=10**12)
+    for (buyer, seller, _), product, lots in deals:
+        market.place(seller, sell(50 * lots, 201_00, product=product, **FUT))
+        market.place(buyer, buy(50 * lots, 201_00, product=product, **FUT))
+    day = market.day(FUTURE)
+    held = [p.bought - p.sold for name in ("ann", "bob", "cas") for p in market.positions(name)]
+    assert day.open_interest - day.previous_open_interest == sum(max(0, net) for net in held)
+
+
+def test_who_trades_with_himself_opens_nothing() -> None:
+    market = quiet_market()
+    market.place("ann", sell(50, 201_00, product=Product.NRML, **FUT))
+    market.place("ann", buy(50, 201_00, product=Product.NRML, **FUT))
+    day = market.day(FUTURE)
+    assert (day.volume, day.open_interest) == (50, day.previous_open_interest)
+
+
+def test_the_crowd_opens_and_closes_with_a_client() -> None:
+    market = quiet_market()
+    before = market.day(FUTURE).open_interest
+    market.place("ann", buy(100, 201_00, product=Product.NRML, **FUT))
+    market.print_price(FUTURE.segment, FUTURE.token, 201_00)
+    assert market.day(FUTURE).open_interest == before + 100
+    market.place("ann", sell(50, 201_00, product=Product.NRML, **FUT))
+    market.print_price(FUTURE.segment, FUTURE.token, 201_00)
+    assert market.day(FUTURE).open_interest == before + 50
+    market.end_day()
+    day = market.day(FUTURE)
+    assert (day.previous_open_interest, day.open_interest) == (before + 50, before + 50)
+
+
+def test_shares_have_no_open_interest() -> None:
+    market = quiet_market()
+    market.place("ann", sell(50, 201_00))
+    market.place("bob", buy(50, 201_00))
+    assert market.day(SHARE).open_interest == 0
 
 
 # --- indices --------------------------------------------------------------------------------------
