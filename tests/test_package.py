@@ -65,6 +65,16 @@ def test_importing_warns_of_nothing_and_loads_nothing_of_the_command_line() -> N
     assert not {"neo_async.exchange", "neo_async.cli"} & rooms
 
 
+def test_banking_stands_on_its_own() -> None:
+    code = (
+        "import json, sys, neo_async.banking\n"
+        "print(json.dumps([name for name in sys.modules if name.startswith('neo_async.')]))"
+    )
+    loaded = json.loads(run_python("-W", "error", "-c", code))
+    rooms = {name.split(".")[1] for name in loaded}
+    assert rooms == {"banking", "config", "errors", "model", "transport", "wire"}
+
+
 def test_the_exchange_is_imported_without_warnings_too() -> None:
     run_python("-W", "error", "-c", "from neo_async.exchange import Exchange; print(Exchange)")
 

@@ -167,6 +167,18 @@ def test_the_fullest_second_is_found_wherever_it_begins(limiter: ModuleType) -> 
     assert limiter.most_in_a_second([0.0, 0.9, 1.0, 1.5, 1.8, 1.89, 3.0]) == 5
 
 
+def test_banking_drains_every_way_and_watches_memory() -> None:
+    result = json.loads(run("banking", *TINY, "--credits", "300"))
+
+    assert result["benchmark"] == "banking"
+    assert result["peers"].keys() == {"bare", *result["memory"]}
+    for peer in result["peers"].values():
+        assert_figure(peer["figure"])
+        assert_figure(peer["cpu_us"])
+    assert all(len(lap["resident_mib"]) > 1 for lap in result["memory"].values())
+    assert len(result["wanted"]) == 5
+
+
 def test_a_window_does_not_hold_both_its_ends(limiter: ModuleType) -> None:
     assert limiter.most_in_a_second([0.0, 1.0, 2.0]) == 1
 
