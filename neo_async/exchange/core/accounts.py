@@ -55,6 +55,7 @@ class Exposure:
         "_buying_margin",
         "_buying_percent",
         "_is_delivery",
+        "_is_outdated",
         "_net",
         "_open_margin",
         "_selling_margin",
@@ -93,6 +94,8 @@ class Exposure:
         """For delivery what was paid; below 0 if more was sold."""
         self._buying_margin = 0
         self._selling_margin = 0
+        self._is_outdated = False
+        """Whether something has been filled since all this was reckoned."""
         self.realised = 0
 
     @property
@@ -139,17 +142,20 @@ class Exposure:
             position.sell_value += quantity * price
             self._sold += quantity
             self._sold_value += quantity * price
-        self._reckon()
+        if not self._is_outdated:
+            self._is_outdated = True
+            self._account.outdated.append(self)
 
     def take_up(self, position: Position) -> None:
         """Go on from a position that is there already."""
         self.position = position
         self._bought, self._bought_value = position.bought, position.bought_value
         self._sold, self._sold_value = position.sold, position.sold_value
-        self._reckon()
+        self.reckon()
 
-    def _reckon(self) -> None:
+    def reckon(self) -> None:
         """Bring what is locked up to date with the position."""
+        self._is_outdated = False
         before = self._open_margin - self.realised + self._buying_margin + self._selling_margin
         bought_value, sold_value = self._bought_value, self._sold_value
         if self._is_delivery:
@@ -212,8 +218,11 @@ class Account:
         self._exposures: dict[ExposureKey, Exposure] = {}
         self.locked = 0
         """Sum over the exposures, less what they have gained. Kept by them."""
+        self.outdated: list[Exposure] = []
+        """Those that must be reckoned before: once for a question, not for every fill."""
 
     def funds(self) -> Funds:
+        self._reckon()
         exposures = self._exposures.values()
         return Funds(
             cash=self.cash,
@@ -224,7 +233,14 @@ class Account:
 
     @property
     def available(self) -> int:
+        if self.outdated:
+            self._reckon()
         return self.cash - self.locked
+
+    def _reckon(self) -> None:
+        for exposure in self.outdated:
+            exposure.reckon()
+        self.outdated.clear()
 
     def exposure(self, listing: Listing, product: Product) -> Exposure:
         key = (listing.segment, listing.token, product)
@@ -249,6 +265,7 @@ class Account:
         available stays what it was, but for the margin of another price. No order may be working.
         """
         exposures, self._exposures, self.locked = self._exposures, {}, 0
+        self.outdated.clear()
         for exposure in exposures.values():
             position = exposure.position
             listing = relisted(position.listing)
@@ -331,6 +348,7 @@ class Account:
         self, listing: Listing, product: Product, side: Side, quantity: int, price: int
     ) -> int:
         """By how much a working order of this size would lower what is available."""
+        self._reckon()
         exposure = self._exposure_as_it_is(listing, product)
         cost = exposure.block(side, quantity, price)
         exposure.block(side, -quantity, price)

@@ -47,14 +47,14 @@ class Day(msgspec.Struct):
         self.last_trade_ns = now_ns
         if not self.open:
             self.open = self.high = self.low = price
+            self.year_high = max(self.year_high, price)
+            self.year_low = min(self.year_low, price)
         elif price > self.high:
             self.high = price
+            self.year_high = max(self.year_high, price)
         elif price < self.low:
             self.low = price
-        if price > self.year_high:
-            self.year_high = price
-        if price < self.year_low:
-            self.year_low = price
+            self.year_low = min(self.year_low, price)
         if quantity:
             self.last_quantity = quantity
             self.volume += quantity

@@ -150,9 +150,9 @@ class Matching:
         if desk.trailing:
             for legs in desk.trailing.values():
                 self.exits.trail(legs, price)
-        if desk.buy_stops:
+        if desk.buy_stops and desk.buy_stops[0][0] <= price:
             _fire(desk, desk.buy_stops, price)
-        if desk.sell_stops:
+        if desk.sell_stops and desk.sell_stops[0][0] <= -price:
             _fire(desk, desk.sell_stops, -price)
 
     def arm(self, working: Working, statuses: tuple[OrderStatus, ...] = TRIGGER_PENDING) -> None:
