@@ -6,8 +6,14 @@ import contextlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
+
+_KEPT_DAYS: Final = 14
+"""Files that nobody has written for so long are those of servers that nobody uses."""
+_DAY: Final = 86_400.0
 
 
 def replace(path: Path, blocks: Iterable[bytes]) -> None:
@@ -39,3 +45,13 @@ def read_private(path: Path) -> bytes | None:
         ):
             return None
         return file.read()
+
+
+def remove_old(directory: Path, *patterns: str) -> None:
+    """Tidy up among files that are made anew every day. What cannot be removed stays."""
+    oldest = time.time() - _KEPT_DAYS * _DAY
+    for pattern in patterns:
+        for path in directory.glob(pattern):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()

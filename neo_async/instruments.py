@@ -6,7 +6,6 @@ Nothing is loaded by itself. Lookups never wait and never ask the broker.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import time
@@ -40,11 +39,7 @@ StrikeWish: TypeAlias = float | tuple[float, float] | None
 _PIECE: Final = 32_768
 """Bytes that are read before others get their turn of the loop: about half a millisecond."""
 
-_KEPT_DAYS: Final = 14
-"""Files of servers that nobody has used for so long are removed."""
-
 _IST: Final = timedelta(hours=5, minutes=30)
-_DAY: Final = 86_400.0
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -447,13 +442,4 @@ def _segment(segment: Segment | str) -> Segment:
 def _replace(path: Path, blocks: Iterable[bytes]) -> None:
     """Write a file, and tidy up beside it. Raises OSError."""
     files.replace(path, blocks)
-    _remove_old(path.parent)
-
-
-def _remove_old(directory: Path) -> None:
-    oldest = time.time() - _KEPT_DAYS * _DAY
-    for pattern in ("instruments-*.bin", ".instruments-*"):
-        for path in directory.glob(pattern):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
+    files.remove_old(path.parent, "instruments-*.bin", ".instruments-*")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +43,13 @@ def test_a_file_that_others_can_read_holds_no_secret_any_more(tmp_path: Path) ->
     assert files.read_private(path) == b"secret"
     path.chmod(0o640)
     assert files.read_private(path) is None
+
+
+def test_files_of_servers_that_nobody_uses_go_after_two_weeks(tmp_path: Path) -> None:
+    now = time.time()
+    for name, days in (("a-1.bin", 13), ("a-2.bin", 15), ("b-1.bin", 15)):
+        path = tmp_path / name
+        path.write_bytes(b"")
+        os.utime(path, (now - days * 86_400, now - days * 86_400))
+    files.remove_old(tmp_path, "a-*.bin", "c-*")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-1.bin", "b-1.bin"]

@@ -21,7 +21,9 @@ def test_the_first_program_prints_what_the_readme_shows() -> None:
     assert shape(output_of("-c", program)) == shape(shown)
 
 
-@pytest.mark.parametrize("name", ["first_order.py", "burst.py", "virtual_accounts.py"])
+@pytest.mark.parametrize(
+    "name", ["first_order.py", "burst.py", "virtual_accounts.py", "mutual_funds.py"]
+)
 def test_examples_run(name: str) -> None:
     assert output_of(f"examples/{name}")
 

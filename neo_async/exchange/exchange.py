@@ -122,10 +122,10 @@ class Exchange:
         in it at the level it was recorded at. The prices of its instruments are then the
         recording's, and orders meet the recorded quotes; other instruments trade as ever.
 
-        `state` is a file that keeps accounts, orders, positions, holdings and candles: the exchange
-        may be killed at any moment, and goes on where it was when it is opened with that file
-        again. It is made when it is not there. Cash stays as it was then; seed and makers must be
-        the same; new instruments are added. Logins end with the process.
+        `state` is a file that keeps accounts, orders, positions, holdings, candles and mutual
+        funds: the exchange may be killed at any moment, and goes on where it was when it is opened
+        with that file again. It is made when it is not there. Cash stays as it was then; seed and
+        makers must be the same; new instruments are added. Logins end with the process.
 
         `rules` chooses between the market's habits of today and those of the older API, `door`
         between those of logging in and of being let in. `bank` sets the plan of Open Banking's

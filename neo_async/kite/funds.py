@@ -193,13 +193,17 @@ class FundStore:
     async def _keep(self, today: date, pieces: list[bytes]) -> None:
         path = self._folder / f"{self._prefix}{today}.csv"
         try:
-            await asyncio.to_thread(files.replace, path, pieces)
-            for old in self._files():
-                if old != path:
-                    old.unlink(missing_ok=True)
+            await asyncio.to_thread(self._replace, path, pieces)
         except OSError as error:
             # Today it is in memory; the next start will have to download it again.
             log.warning("the list of funds could not be kept: %s", error)
+
+    def _replace(self, path: Path, pieces: list[bytes]) -> None:
+        files.replace(path, pieces)
+        for old in self._files():
+            if old != path:
+                old.unlink(missing_ok=True)
+        files.remove_old(path.parent, "kite-funds-*.csv", ".kite-funds-*")
 
     @property
     def _folder(self) -> Path:

@@ -21,6 +21,8 @@ class Process:
         self._running = running
         self._ready = ready
         self.credentials = Credentials(**ready["accounts"][0])
+        self.kite: dict[str, str] = ready["kite"]
+        self.kite_url: str = ready["kite_url"]
 
     def kill(self) -> None:
         """With SIGKILL: it has no chance to tidy up."""

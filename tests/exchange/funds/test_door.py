@@ -8,11 +8,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from neo_async.config import RateLimits
 from neo_async.exchange import Exchange, Faults
 from tests.exchange.door import START, Answered, Caller, Clock, visiting
+from tests.exchange.serving import Process, exchange_process
 
 ISIN = "INF174K01LS2"
 DAY = 86_400
@@ -274,3 +276,28 @@ async def test_funds_are_kept_in_the_state_file(tmp_path: Path) -> None:
         await caller.request("POST", f"{caller.exchange.admin_url}/reset", json={})
     async with visiting(state=path, clock=clock) as caller:
         assert (await call(caller, "GET", "/mf/orders")).json()["data"] == []
+
+
+async def test_what_was_answered_survives_sigkill(tmp_path: Path) -> None:
+    async def orders(process: Process, http: aiohttp.ClientSession, **form: str) -> Any:
+        kite = process.kite
+        async with http.request(
+            "POST" if form else "GET",
+            f"{process.kite_url}/mf/orders",
+            data=form or None,
+            headers={
+                "X-Kite-Version": "3",
+                "Authorization": f"token {kite['api_key']}:{kite['access_token']}",
+            },
+        ) as answer:
+            return (await answer.json())["data"]
+
+    path = tmp_path / "paper.db"
+    form = {"tradingsymbol": ISIN, "transaction_type": "BUY", "amount": "5000"}
+    async with aiohttp.ClientSession() as http:
+        async with exchange_process(path) as process:
+            placed = [await orders(process, http, **form) for _ in range(3)]
+            process.kill()
+        async with exchange_process(path) as process:
+            listed = await orders(process, http)
+    assert [row["order_id"] for row in reversed(listed)] == [one["order_id"] for one in placed]
