@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from neo_async.banking.model import AccountStatus
 from neo_async.banking.profile import ISO, AmountForm, BankingProfile, Call
 
 Json: TypeAlias = dict[str, Any]
@@ -87,6 +88,7 @@ class Formats:
         self._datetime = form.datetime
         self._amount = form.amount
         self._zone: tzinfo = profile.timezone
+        self._account_words = {ours: word for word, ours in profile.status_words.account.items()}
 
     def write(self, value: object) -> object:
         """A value as it goes into JSON; see `encoder` for what becomes of Decimals."""
@@ -94,6 +96,8 @@ class Formats:
             if self._amount is AmountForm.PAISE:
                 return int(value.scaleb(2))
             return rupees(value)
+        if isinstance(value, AccountStatus):
+            return self._account_words.get(value, value.value)
         if isinstance(value, date):
             return value.isoformat() if self._date == ISO else value.strftime(self._date)
         return value

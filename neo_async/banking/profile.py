@@ -337,8 +337,6 @@ class Format(_Section, frozen=True, kw_only=True):
     timezone: str = "+05:30"
     """Of times that name none."""
     amount: AmountForm = AmountForm.STRING
-    batch_size: int = 100
-    """Credits in a full batch."""
     max_items: int = 100
     """Accounts in one request."""
 
@@ -511,7 +509,7 @@ def _check(profile: BankingProfile) -> None:
     for section, names in (
         ("server", ("timeout", "connect_timeout")),
         ("plan", ("requests_per_second",)),
-        ("format", ("batch_size", "max_items")),
+        ("format", ("max_items",)),
     ):
         for name in names:
             value = getattr(getattr(profile, section), name)

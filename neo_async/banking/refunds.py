@@ -11,7 +11,15 @@ from neo_async.banking.calls import TRIES, UNCLEAR, BankCalls
 from neo_async.banking.mapping import Outgoing
 from neo_async.banking.model import Refund, Refusal
 from neo_async.banking.profile import Call
-from neo_async.errors import BankRejected, BrokerError, NeoError, RefundUnknown, TransportError
+from neo_async.errors import (
+    BankRejected,
+    BrokerError,
+    NeoError,
+    NotSent,
+    ProtocolError,
+    RefundUnknown,
+    TransportError,
+)
 from neo_async.transport.backoff import backoff
 
 log = logging.getLogger(__name__)
@@ -31,7 +39,7 @@ class Refunds:
         Raises RefundUnknown when it cannot be established whether the bank has it.
         """
         request = self._calls.request(Call.REFUND, values, key=key)
-        if is_repeat and (known := await self._known(values, key)) is not None:
+        if is_repeat and (known := await self._known_before(values, key)) is not None:
             return known
         try:
             return await self._send(request)
@@ -57,17 +65,30 @@ class Refunds:
             await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
             try:
                 known = await self._known(values, request.key)
-                if known is not None:
-                    return known
-                if not self._calls.repeatable(Call.REFUND):
-                    continue  # it may still be on its way
-                log.info("refund %s is not there: sending it again under its key", request.key)
+            except (TransportError, BrokerError, ProtocolError) as error:
+                reason = error  # a refusal, too, is one to tell: not of the refund
+                continue
+            if known is not None:
+                return known
+            if not self._calls.repeatable(Call.REFUND):
+                continue  # it may still be on its way
+            log.info("refund %s is not there: sending it again under its key", request.key)
+            try:
                 return await self._send(request)
             except BankRejected:
                 raise
-            except (TransportError, BrokerError, *UNCLEAR) as error:
+            except (TransportError, BrokerError, ProtocolError) as error:
                 reason = error
         raise RefundUnknown(idempotency_key=request.key, reason=str(reason)) from unclear
+
+    async def _known_before(self, values: Mapping[str, object], key: str) -> Refund | None:
+        """What failed then was the question, and nothing else was sent."""
+        try:
+            return await self._known(values, key)
+        except UNCLEAR as error:
+            raise NotSent(
+                f"refund {key} was not sent, for the bank could not be asked for it first: {error}"
+            ) from error
 
     async def _known(self, values: Mapping[str, object], key: str) -> Refund | None:
         """The refund that was asked for under this key; None when the bank has none, or does not

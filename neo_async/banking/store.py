@@ -20,10 +20,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from neo_async.errors import StoreFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 VERSION = 1
 """Of the table; kept as the file's `user_version`."""
@@ -52,16 +56,16 @@ class CreditStore:
     async def open(self) -> None:
         """Raises StoreFailed when another process has it open, or it is no such store."""
         if self._file is None:
-            self._file = await asyncio.to_thread(self._connect)
+            self._file = await _aside(self._connect)
 
     async def close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            await asyncio.to_thread(file.close)
+            await _aside(file.close)
 
     async def known(self, references: Sequence[str]) -> dict[str, bool]:
         """Of those that were handed over before, whether their consumer is done with them."""
-        return await asyncio.to_thread(self._known, references)
+        return await _aside(self._known, references)
 
     def step(self, *, done: str | None, taken: str | None) -> None:
         """The consumer is done with one credit and takes another."""
@@ -78,11 +82,11 @@ class CreditStore:
 
     async def take(self, references: Iterable[str]) -> None:
         """The consumer takes a whole batch."""
-        await asyncio.to_thread(self._write, _TAKE, list(references))
+        await _aside(self._write, _TAKE, list(references))
 
     async def finish(self, references: Iterable[str]) -> None:
         """The consumer is done with a whole batch."""
-        await asyncio.to_thread(self._write, _DONE, list(references))
+        await _aside(self._write, _DONE, list(references))
 
     def __repr__(self) -> str:
         return f"<CreditStore {self.path}{'' if self._file else ', closed'}>"
@@ -156,3 +160,15 @@ class CreditStore:
         if file.in_transaction:
             file.execute("ROLLBACK")
         return StoreFailed(f"the store {self.path} cannot be used: {error}")
+
+
+async def _aside(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """In a thread, and not left before that has ended, for a connection has one user at a time."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **options))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # nobody is there to hear of it
+        raise

@@ -175,10 +175,6 @@ class Pass:
     def params(self) -> Mapping[str, str] | None:
         return self._params
 
-    @property
-    def renewals(self) -> int:
-        return self._keeper.renewals if self._keeper else 0
-
     async def token(self) -> str:
         """Empty when none is needed."""
         return await self._keeper.token() if self._keeper else ""

@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from types import TracebackType
 
 import msgspec
 
@@ -241,28 +240,13 @@ class Credits:
             await self._batch.ack()
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """Whole batches; asking for the next one says that all of the one before is done."""
+        """Whole batches; asking for the next one says that all of the one before is done. After a
+        failure, call it again to go on."""
         while (batch := await self._next()) is not None:
             if self._source.store is not None:
                 await self._source.store.take(credit.reference for credit in batch)
             self.taken += len(batch)
             yield batch
-
-    async def aclose(self) -> None:
-        """Forget what is in hand; the bank sends it again."""
-        self._batch = None
-        self._in_hand = None
-
-    async def __aenter__(self) -> Credits:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __repr__(self) -> str:
         return f"<Credits {self.taken} taken, {self._batch!r}>"

@@ -108,6 +108,7 @@ class OtherBank:
     def _change(self, row: Json) -> str:
         if row["VA"] not in self.accounts:
             return "D2"
+        assert row.get("St", "A") in ("A", "B", "X"), row
         self.accounts[row["VA"]] |= {"St": row["St"]} if "St" in row else {}
         return ""
 

@@ -96,6 +96,26 @@ async def test_without_idempotency_nothing_is_sent_again():
 
 
 @in_virtual_time
+async def test_a_refusal_of_the_lookup_says_nothing_of_the_refund():
+    bank = bank_with_a_credit("after")
+    no = {"status": "FAILURE", "errorCode": "VA0403", "message": "not in your plan"}
+    bank.instead["refunds/status"] = (403, no)
+    async with serving(bank), client_of(bank) as client:
+        with pytest.raises(RefundUnknown, match="not in your plan"):
+            await client.refund(CLIENT, REFERENCE)
+    assert bank.paths().count("refunds/create") == 1
+
+
+@in_virtual_time
+async def test_a_key_that_cannot_be_asked_for_first_is_not_sent():
+    bank = bank_with_a_credit(*["html"] * 4)
+    async with serving(bank), client_of(bank) as client:
+        with pytest.raises(NotSent, match="could not be asked for it first"):
+            await client.refund(CLIENT, REFERENCE, idempotency_key=KEY)
+    assert set(bank.paths()) == {"refunds/status"}
+
+
+@in_virtual_time
 async def test_without_a_status_call_the_same_key_is_all_there_is():
     bank = bank_with_a_credit("after")
     async with serving(bank), client_of(bank, paths={"refund_status": ""}) as client:

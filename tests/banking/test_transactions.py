@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -450,3 +451,30 @@ async def test_what_cannot_be_marked_is_not_handed_over(tmp_path):
             await anext(stream)
         file.execute("PRAGMA query_only = 0")
         assert (await anext(stream)).sequence == 2
+
+
+@given(st.lists(st.integers(0, 60), max_size=40))
+@settings(max_examples=10, deadline=None)
+def test_giving_up_at_any_moment_loses_nothing(turns):
+    """Cancelled after so many turns of the loop, wherever that is."""
+
+    async def run() -> None:
+        bank = SmallBank()
+        bank.add_credits(230)
+        taken: list[Credit] = []
+        with tempfile.TemporaryDirectory() as folder:
+            store = Path(folder) / "credits.db"
+            async with serving(bank), client_of(bank, store=store) as client:
+                stream = client.transactions()
+                for count in turns:
+                    for _ in range(20):
+                        task = asyncio.ensure_future(anext(stream))
+                        for _ in range(count):
+                            await asyncio.sleep(0)
+                        task.cancel()
+                        with contextlib.suppress(asyncio.CancelledError):
+                            taken.append(await task)
+                taken += [credit async for credit in stream]
+        assert [credit.reference for credit in taken] == bank.references
+
+    in_time(run())
