@@ -84,6 +84,13 @@ if TYPE_CHECKING:
         Side,
         Validity,
     )
+    from neo_async.model.health import (
+        CircuitHealth,
+        FeedHealth,
+        Health,
+        LaneHealth,
+        LimiterHealth,
+    )
     from neo_async.model.instruments import Instrument, StrikeRow
     from neo_async.model.market import (
         Candle,
@@ -98,6 +105,7 @@ if TYPE_CHECKING:
         QuoteFilter,
         Quotes,
     )
+    from neo_async.model.metrics import Histogram, Metrics
     from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Trade
     from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position
     from neo_async.model.ticks import (
@@ -122,6 +130,13 @@ T = TypeVar("T")
 
 
 _HOMES = {
+    "CircuitHealth": "neo_async.model.health",
+    "FeedHealth": "neo_async.model.health",
+    "Health": "neo_async.model.health",
+    "LaneHealth": "neo_async.model.health",
+    "LimiterHealth": "neo_async.model.health",
+    "Histogram": "neo_async.model.metrics",
+    "Metrics": "neo_async.model.metrics",
     "Policy": "neo_async.delivery",
     "Tick": "neo_async.model.ticks",
     "Recording": "neo_async.recorder",
@@ -264,6 +279,7 @@ __all__ = [
     "Candle",
     "Candles",
     "ChainRow",
+    "CircuitHealth",
     "CircuitLimits",
     "CircuitOpen",
     "ClockSkew",
@@ -274,12 +290,15 @@ __all__ = [
     "Durability",
     "Endpoints",
     "FeedEvent",
+    "FeedHealth",
     "FeedState",
     "FeedTimings",
     "Finding",
     "FutureQuote",
     "FuturesChain",
     "Halted",
+    "Health",
+    "Histogram",
     "HistoryRow",
     "Holding",
     "IndexTick",
@@ -290,7 +309,9 @@ __all__ = [
     "InvalidField",
     "InvalidOrder",
     "JournalFailed",
+    "LaneHealth",
     "Level",
+    "LimiterHealth",
     "Limits",
     "LiteTick",
     "LivePositions",
@@ -299,6 +320,7 @@ __all__ = [
     "MarketFeed",
     "MarketState",
     "MarketStatus",
+    "Metrics",
     "NeoClient",
     "NeoError",
     "NotAccepted",

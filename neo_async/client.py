@@ -30,9 +30,12 @@ from neo_async.instruments import Instruments
 from neo_async.journal import Journal
 from neo_async.market import Market
 from neo_async.model.enums import Level
+from neo_async.model.health import Health
+from neo_async.model.metrics import Metrics
 from neo_async.model.session import Session
 from neo_async.model.ticks import Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
+from neo_async.monitor import Monitor
 from neo_async.orders import Orders
 from neo_async.portfolio import Portfolio
 from neo_async.risk import LastPrices, RiskGuard
@@ -150,6 +153,15 @@ class NeoClient:
         self._switch = KillSwitch(self.orders, self._tracker, clock=clock)
         self._dead_man = DeadMansSwitch(
             self._switch, self._risk, self.order_feed, self._market_feeds
+        )
+        self._monitor = Monitor(
+            self._session,
+            self.limiter,
+            self.orders,
+            self._switch,
+            self._journal,
+            self.order_feed,
+            self._market_feeds,
         )
 
     async def login(self, totp: str | None = None) -> Session:
@@ -282,6 +294,15 @@ class NeoClient:
         await self._switch.close()
         if self._journal is not None:
             await self._journal.close()
+
+    def health(self) -> Health:
+        """How everything is at this moment; `health().ok` is False while something is wrong, and
+        `problems` says what."""
+        return self._monitor.health()
+
+    def metrics(self) -> Metrics:
+        """What was counted and timed so far; `metrics().to_prometheus()` is text for a scraper."""
+        return self._monitor.metrics()
 
     @property
     def session(self) -> Session:

@@ -86,8 +86,17 @@ class _Feed:
     """Time of the loop at which a login was made for this stream; None once one was accepted."""
 
     @property
+    def name(self) -> str:
+        return self._connection.name
+
+    @property
     def state(self) -> FeedState:
         return self._connection.state
+
+    @property
+    def reason(self) -> str:
+        """Why the connection was lost last; empty before that."""
+        return self._connection.reason
 
     @property
     def is_live(self) -> bool:
@@ -203,6 +212,7 @@ class _SubscribedFeed(_Feed, ABC):
             expects_data=self._expects_data,
             timings=timings,
             tls=session.tls,
+            meter=session.meter,
         )
         self._connection.on_event(self._mark_gap)
 
@@ -553,6 +563,7 @@ class MarketFeed(_SubscribedFeed):
         if not ticks:
             return None
         self.ticks += len(ticks)
+        self._manager.meter.ticks += len(ticks)
         latest = self._latest
         lite = latest[Level.LITE]
         for tick in ticks:
@@ -612,6 +623,7 @@ class ColumnFeed(_SubscribedFeed):
     async def __aiter__(self) -> AsyncIterator[Columns]:
         while messages := await self._messages.take():
             columns = self._columns.decode(messages, self._decoder.dividers)
+            self._manager.meter.ticks += len(columns)
             if len(columns):
                 yield columns
 
@@ -651,6 +663,7 @@ class OrderFeed(_Feed):
             expects_data=lambda: False,  # a quiet account is no sign of anything
             timings=timings,
             tls=session.tls,
+            meter=session.meter,
             heartbeat_text=HEARTBEAT,
         )
 
@@ -710,6 +723,7 @@ class OrderFeed(_Feed):
             self._tell_listeners(message)
 
     def _tell_listeners(self, update: OrderUpdate | PositionUpdate) -> None:
+        self._manager.meter.order_updates += 1
         for iterator in self._iterators:
             iterator.put(update)
         for listener in [*self._listeners]:

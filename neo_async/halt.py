@@ -24,6 +24,7 @@ from neo_async.errors import (
     UsageError,
 )
 from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.logs import Subject, tell
 from neo_async.orders import Orders
 from neo_async.tracking import Order, Tracker
 from neo_async.transport.backoff import backoff
@@ -260,7 +261,8 @@ class _Cancelling:
             self._problems[order.number] = error
         except NeoError as error:
             self._problems[order.number] = error
-            log.warning("halt: order %s could not be cancelled: %s", order.number, error)
+            subject = Subject("cancel", order.client_tag, order.number)
+            tell(log, logging.WARNING, subject, "the halt could not cancel it: %s", error)
         else:
             self._problems.pop(order.number, None)
             self._asked_at[order.number] = asyncio.get_running_loop().time()

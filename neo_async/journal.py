@@ -37,6 +37,7 @@ import msgspec
 
 from neo_async.config import Durability
 from neo_async.errors import JournalFailed
+from neo_async.logs import Subject, tell
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ _SELECT = (
     "SELECT id, at_ns, action, client_tag, order_number, form, outcome, reason FROM intents "
     "WHERE ucc = ? AND (at_ns >= ? OR outcome IS NULL OR outcome = 'unknown') ORDER BY id"
 )
+_SUBJECT = "SELECT action, client_tag, order_number FROM intents WHERE id = ?"
 
 _form = msgspec.json.Encoder()
 
@@ -236,6 +238,11 @@ class Journal:
             await asyncio.to_thread(file.close)  # moves the log into the file
         self._unlock()
 
+    @property
+    def writes(self) -> int:
+        """Intents and outcomes written so far."""
+        return self._writes
+
     def __repr__(self) -> str:
         return f"<Journal {self.path} {self._durability}, {self._last} intents>"
 
@@ -282,7 +289,7 @@ class Journal:
         try:
             self._write(self._ends)
         except sqlite3.Error as error:
-            log.error("the journal lacks the outcome of %d intents: %s", len(self._ends), error)
+            _tell_of_lost(self._file, self._ends, error)
         else:
             self._ends.clear()
 
@@ -362,7 +369,7 @@ class _Writer:
             try:
                 _commit(self._file, [write for write, _ in queued])
             except sqlite3.Error as failure:
-                log.error("the journal cannot be written: %s", failure)
+                _tell_of_lost(self._file, [write for write, _ in queued], failure)
                 error = failure
             waiters = [written for _, written in queued if written is not None]
             # A loop that is closed has nobody waiting.
@@ -386,6 +393,36 @@ def _commit(file: sqlite3.Connection, writes: Sequence[_Write]) -> None:
         if file.in_transaction:
             file.execute("ROLLBACK")
         raise
+
+
+def _tell_of_lost(
+    file: sqlite3.Connection | None, writes: Sequence[_Write], error: sqlite3.Error
+) -> None:
+    for statement, row in writes:
+        if statement is _BEGIN:
+            _, _, _, action, client_tag, order_number, _ = row
+            subject = Subject(str(action), str(client_tag), str(order_number))
+            tell(log, logging.ERROR, subject, "the journal cannot be written: %s", error)
+        else:
+            outcome, _, _, _, intent = row
+            subject = _subject_of(file, intent)
+            tell(
+                log,
+                logging.ERROR,
+                subject,
+                "the journal lacks its outcome (%s): %s",
+                outcome,
+                error,
+            )
+
+
+def _subject_of(file: sqlite3.Connection | None, intent: object) -> Subject:
+    """As the journal itself tells it: what cannot be written can often be read."""
+    with contextlib.suppress(sqlite3.Error):
+        found = file.execute(_SUBJECT, (intent,)).fetchone() if file is not None else None
+        if found is not None:
+            return Subject(*found)
+    return Subject(f"intent {intent}")
 
 
 def _announce(waiters: list[asyncio.Future[None]], error: sqlite3.Error | None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import msgspec
@@ -27,6 +28,7 @@ from neo_async.errors import (
 from neo_async.evidence import Sought, change, placement
 from neo_async.instruments import Instruments
 from neo_async.journal import Journal, Outcome
+from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
@@ -66,6 +68,8 @@ from neo_async.wire.rules import (
     slices,
 )
 from neo_async.wire.tags import TagMaker
+
+log = logging.getLogger(__name__)
 
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
@@ -153,6 +157,21 @@ class Orders:
     def is_quiet(self) -> bool:
         """Whether no request is on its way, and of every one it is known what became of it."""
         return not self._settlement.questions and not self._session.is_sending
+
+    @property
+    def questions(self) -> Sequence[Question]:
+        """Requests of which it is being found out whether they took effect."""
+        return self._settlement.questions
+
+    @property
+    def unknowns_opened(self) -> int:
+        """Such requests so far."""
+        return self._settlement.opened
+
+    @property
+    def unknowns_resolved(self) -> Mapping[str, int]:
+        """Those of which it is known by now, by outcome."""
+        return dict(self._settlement.resolved)
 
     async def reconcile(self) -> Reconciliation:
         """Bring journal and book together after a login; see Reconciliation."""
@@ -561,6 +580,10 @@ class Orders:
             await self._pass_gate(kind)
         await self._session.check_orders(kind)
         number = order.number if order is not None else ""
+        is_told = log.isEnabledFor(logging.DEBUG)
+        if is_told:
+            tell(log, logging.DEBUG, _subject(kind, client_tag, order), "goes out")
+            began = time.perf_counter()
         journal, intent = self._journal, None
         if journal is not None:
             intent = await journal.begin(
@@ -571,11 +594,18 @@ class Orders:
         if order is not None and not isinstance(form, PlaceForm):
             changes = change(order, form)
         try:
-            accepted = await self._hand_over(kind, endpoint, form)
+            accepted = await self._hand_over(kind, endpoint, form, client_tag, order)
         except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
             # Every placement has a tag of its own, so the order that has it is this one: an
             # earlier try arrived although its answer said otherwise.
-            self._end(intent, Outcome.UNKNOWN, reason=str(error))
+            self._end(kind, intent, Outcome.UNKNOWN, reason=str(error))
+            tell(
+                log,
+                logging.WARNING,
+                _subject(kind, client_tag, order),
+                "no usable answer (%s): being found out",
+                error,
+            )
             question = self._settlement.open(
                 _sought(form, changes),
                 intent=intent,
@@ -589,26 +619,41 @@ class Orders:
                 resolution=question,
             ) from error
         except BrokerError as error:
-            self._end(intent, Outcome.REJECTED, reason=str(error))
+            self._end(kind, intent, Outcome.REJECTED, reason=str(error))
+            tell(log, logging.INFO, _subject(kind, client_tag, order), "refused: %s", error)
             raise
         except (NotSent, UsageError) as error:
-            self._end(intent, Outcome.NOT_SENT, reason=str(error))
+            self._end(kind, intent, Outcome.NOT_SENT, reason=str(error))
+            tell(log, logging.WARNING, _subject(kind, client_tag, order), "not sent: %s", error)
             raise
         except (asyncio.CancelledError, Exception):
             # Whoever gave up may have an order nevertheless.
-            self._end(intent, Outcome.UNKNOWN, reason="the caller gave up")
+            self._end(kind, intent, Outcome.UNKNOWN, reason="the caller gave up")
+            subject = _subject(kind, client_tag, order)
+            tell(log, logging.WARNING, subject, "the caller gave up: being found out")
             self._settlement.open(_sought(form, changes), intent=intent)
             raise
-        self._end(intent, Outcome.ACCEPTED, order_number=accepted)
+        self._end(kind, intent, Outcome.ACCEPTED, order_number=accepted)
+        if is_told:
+            took = (time.perf_counter() - began) * 1000
+            subject = _subject(kind, client_tag, order)._replace(order_number=accepted)
+            tell(log, logging.DEBUG, subject, "accepted after %.3f ms", took)
         return accepted
 
-    async def _hand_over(self, kind: Kind, endpoint: Endpoint, form: object) -> str:
+    async def _hand_over(
+        self,
+        kind: Kind,
+        endpoint: Endpoint,
+        form: object,
+        client_tag: str,
+        order: Order | None,
+    ) -> str:
         """Send; while no byte has left, try again until the deadline of an order."""
         failures, give_up_at = 0, 0.0
         while True:
             try:
                 return await self._session.order(kind, endpoint, form, read_accepted)
-            except NotSent:
+            except NotSent as error:
                 now = asyncio.get_running_loop().time()
                 failures += 1
                 if failures == 1:
@@ -616,6 +661,9 @@ class Orders:
                 delay = backoff(failures, base=0.1, cap=0.5)
                 if not self._session.is_open or now + delay >= give_up_at:
                     raise
+                self._session.meter.retries += 1
+                subject = _subject(kind, client_tag, order)
+                tell(log, logging.INFO, subject, "%s; next try in %.2f s", error, delay)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):
                         await self._interruption.wait()
@@ -642,8 +690,15 @@ class Orders:
         self._settlement.resend(question, again)
 
     def _end(
-        self, intent: int | None, outcome: Outcome, *, order_number: str = "", reason: str = ""
+        self,
+        kind: Kind,
+        intent: int | None,
+        outcome: Outcome,
+        *,
+        order_number: str = "",
+        reason: str = "",
     ) -> None:
+        self._session.meter.ended(kind, outcome.value)
         if intent is not None and self._journal is not None:
             self._journal.end(intent, outcome, order_number=order_number, reason=reason)
 
@@ -671,6 +726,12 @@ def _sought(form: PlaceForm | ModifyForm | CancelForm, changes: Sought | None) -
 def _was_not_sent(hold: Hold | None) -> None:
     if hold is not None:
         hold.was_sent = False
+
+
+def _subject(kind: Kind, client_tag: str, order: Order | None) -> Subject:
+    if order is None:
+        return Subject(_ACTIONS[kind], client_tag)
+    return Subject(_ACTIONS[kind], order.client_tag, order.number)
 
 
 def _cancel_endpoint(product: str) -> Endpoint:

@@ -44,6 +44,7 @@ from neo_async.transport.hedge import hedged
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Kind, Limiter, Refusal
+from neo_async.transport.meter import LOGIN, Meter
 from neo_async.transport.tls import trusting
 from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH, Auth, Endpoint
 from neo_async.wire.forms import FORM_CONTENT_TYPE, encode_form
@@ -81,8 +82,12 @@ class SessionManager:
         self._clock = clock
         self._tls = trusting(endpoints.ca_file)
         self.circuits = Circuits(circuit)
+        self.meter = Meter()
         self._http = HttpClient(
-            connect_timeout=timeouts.connect, tls=self._tls, circuits=self.circuits
+            connect_timeout=timeouts.connect,
+            tls=self._tls,
+            circuits=self.circuits,
+            meter=self.meter,
         )
         self._lane: Lane | None = None
         self._lane_server = ""
@@ -92,6 +97,8 @@ class SessionManager:
         self._refusing: asyncio.Future[None] | None = None
         """Done when those who wait for a renewal should ask whether they are refused."""
         self._used_code = ""
+        self.logged_in_at = 0.0
+        """Unix seconds of the last login; 0 before the first."""
         self.renewals = 0
         """Times the session was renewed because the broker had ended it."""
 
@@ -110,6 +117,11 @@ class SessionManager:
     def is_sending(self) -> bool:
         """Whether an order request may be on its way."""
         return self._lane is not None and self._lane.is_busy
+
+    @property
+    def is_renewing(self) -> bool:
+        """Whether a login is being made because the broker has ended the one before."""
+        return self._renewal is not None
 
     @property
     def timeouts(self) -> Timeouts:
@@ -141,9 +153,7 @@ class SessionManager:
             ucc=trade.ucc or self._credentials.ucc,
             data_center=trade.dataCenter or "",
         )
-        await self._open_lane(base)
-        self._heads.clear()
-        self._session = session
+        await self._take_up(session)
         log.info("logged in as %s at %s", session.ucc, session.base_url)
         return session
 
@@ -153,9 +163,13 @@ class SessionManager:
 
         Raises TransportError when its server cannot be reached.
         """
+        await self._take_up(session)
+
+    async def _take_up(self, session: Session) -> None:
         await self._open_lane(session.base_url)
         self._heads.clear()
         self._session = session
+        self.logged_in_at = self._clock()
 
     async def logout(self) -> None:
         """Forget the login and close every connection. The broker has no call for it: its own
@@ -231,9 +245,8 @@ class SessionManager:
         async def send(session: Session) -> Answer:
             url = session.base_url + endpoint.path + suffix
             await self._http.check(url)
-            await self._limiter.acquire(Kind.READ)
 
-            def ask() -> Coroutine[Any, Any, Answer]:
+            def ask(queued: float) -> Coroutine[Any, Any, Answer]:
                 return self._http.request(
                     endpoint.method,
                     url,
@@ -241,16 +254,17 @@ class SessionManager:
                     body=body,
                     params=params,
                     timeout=timeouts.read,
+                    queued=queued,
                 )
 
+            async def ask_again() -> Answer:
+                self.meter.hedges += 1
+                return await ask(await self._queued())
+
+            first = ask(await self._queued())
             if timeouts.hedge is None:
-                return await ask()
-            return await hedged(
-                ask,
-                admit=lambda: self._limiter.acquire(Kind.READ),
-                delay=timeouts.hedge,
-                timeout=timeouts.read,
-            )
+                return await first
+            return await hedged(first, ask_again, delay=timeouts.hedge, timeout=timeouts.read)
 
         # What carries no login is not refused for want of one, and a new one would not help it.
         renews = endpoint.auth is not Auth.ACCESS
@@ -260,15 +274,27 @@ class SessionManager:
         """Make a call that needs no login; before one, at the host that logins go to."""
         if self.is_open:
             return await self.read(endpoint, decode)
-        await self._limiter.acquire(Kind.READ)
         root = (self._endpoints.base or self._endpoints.login).rstrip("/")
         answer = await self._http.request(
             endpoint.method,
             root + endpoint.path,
             headers=self._access_headers(),
             timeout=self._timeouts.read,
+            queued=await self._queued(),
         )
-        return decode(answer)
+        return self._decoded(Kind.READ, answer, decode)
+
+    async def _queued(self) -> float:
+        """Wait until a read may start; the seconds that it took."""
+        began = time.perf_counter()
+        await self._limiter.acquire(Kind.READ)
+        return time.perf_counter() - began
+
+    def _decoded(self, kind: int, answer: Answer, decode: Callable[[Answer], T]) -> T:
+        began = time.perf_counter()
+        result = decode(answer)
+        self.meter.answered(kind, answer.first_byte, time.perf_counter() - began)
+        return result
 
     def download(self, url: str) -> contextlib.AbstractAsyncContextManager[Download]:
         """Get a public file; see HttpClient.download."""
@@ -313,16 +339,18 @@ class SessionManager:
                 await self.renew(session, kind=kind)
                 session = self.current
             try:
-                result = decode(await send(session))
+                result = self._decoded(kind, await send(session), decode)
             except SessionEnded:
                 if renewed:
                     raise
                 renewed = True
+                self.meter.retries += 1
                 await self.renew(session, kind=kind)
             except RateLimited as refusal:
                 patience -= self._limiter.pause(refusal.retry_after)
                 if patience < 0:
                     raise
+                self.meter.retries += 1
             else:
                 self._limiter.succeeded()
                 return result
@@ -350,7 +378,7 @@ class SessionManager:
             where = self._endpoints.login
             raise LoginFailed(f"{where} knows no {LOGIN_PATH}: check the login URL", status=404)
         try:
-            return read_login(answer)
+            return self._decoded(LOGIN, answer, read_login)
         except (ServerError, RateLimited):
             raise
         except BrokerError as error:
@@ -374,7 +402,7 @@ class SessionManager:
             {"sid": view.sid, "Auth": view.token},
         )
         try:
-            return read_login(answer)
+            return self._decoded(LOGIN, answer, read_login)
         except (ServerError, RateLimited):
             raise
         except BrokerError as error:
@@ -382,7 +410,6 @@ class SessionManager:
             raise _as(kind, error) from error
 
     async def _login_call(self, path: str, form: object, extra: Mapping[str, str]) -> Answer:
-        await self._limiter.acquire(Kind.READ)
         return await self._http.request(
             "POST",
             self._endpoints.login.rstrip("/") + path,
@@ -395,6 +422,8 @@ class SessionManager:
             },
             body=msgspec.json.encode(form),
             timeout=self._timeouts.login,
+            kind=LOGIN,
+            queued=await self._queued(),
         )
 
     async def _next_code(self) -> str:
@@ -459,6 +488,7 @@ class SessionManager:
             connect_timeout=self._timeouts.connect,
             tls=self._tls,
             circuits=self.circuits,
+            meter=self.meter,
         )
         await lane.open()
         former, self._lane, self._lane_server = self._lane, lane, server

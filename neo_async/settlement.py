@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ from neo_async.evidence import (
     tags_in,
 )
 from neo_async.journal import Intent, Journal, Outcome, today_ns
+from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
@@ -170,6 +172,10 @@ class Settlement:
         """Time of the loop at which the last successful reading began."""
         self._resends: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self.opened = 0
+        """Questions so far."""
+        self.resolved: Counter[str] = Counter()
+        """Those that have an answer, by outcome."""
 
     @property
     def questions(self) -> Sequence[Question]:
@@ -197,6 +203,7 @@ class Settlement:
         if self._is_closed:
             question.refuse(_logged_out(question))
             return question
+        self.opened += 1
         self._questions.append(question)
         # The feed may have been faster than the loss.
         self._affirm(question, self._known_order(question))
@@ -315,13 +322,13 @@ class Settlement:
     def _accept(self, question: Question, order: Order) -> None:
         self._end(question, Outcome.ACCEPTED, order_number=order.number)
         question.answer(order)
-        sought = question.sought
-        log.info("%s of %s did take effect: %r", sought.action, sought.mark, order)
+        tell(log, logging.INFO, self._subject(question), "it did take effect: %r", order)
 
     def _end_as_final(self, question: Question, order: Order) -> None:
         action = question.sought.action
         text = f"order {order.number} is {order.status_text}: too late to {action}"
         self._end(question, Outcome.REJECTED, reason=text)
+        tell(log, logging.INFO, self._subject(question), "%s", text)
         question.refuse(OrderAlreadyFinal(text))
 
     def _deny(self, question: Question) -> None:
@@ -334,7 +341,7 @@ class Settlement:
         )
         self._end(question, Outcome.NOT_ACCEPTED, reason=str(error))
         question.refuse(error)
-        log.info("%s", error)
+        tell(log, logging.WARNING, self._subject(question), "%s", error)
         if sought.client_tag:
             self._denied[sought.client_tag] = question
 
@@ -345,11 +352,12 @@ class Settlement:
     def _admit(self, tag: str, order: Order) -> None:
         """What was said of this placement was wrong: say so, loudly."""
         question = self._denied.pop(tag)
-        log.error(
-            "order %s of tag %r has appeared after all, more than %g s after its answer was lost: "
-            "it was said not to be accepted; whoever placed it again has it twice",
-            order.number,
-            tag,
+        tell(
+            log,
+            logging.ERROR,
+            Subject(question.sought.action, tag, order.number),
+            "it has appeared after all, more than %g s after its answer was lost: it was said not "
+            "to be accepted; whoever placed it again has it twice",
             self.horizon,
         )
         if self._journal is not None and question.intent is not None:
@@ -362,8 +370,15 @@ class Settlement:
         self, question: Question, outcome: Outcome, *, order_number: str = "", reason: str = ""
     ) -> None:
         self._questions.remove(question)
+        self.resolved[outcome.value] += 1
         if self._journal is not None and question.intent is not None:
             self._journal.end(question.intent, outcome, order_number=order_number, reason=reason)
+
+    def _subject(self, question: Question) -> Subject:
+        sought, order = question.sought, self._known_order(question)
+        if order is None:
+            return Subject(sought.action, sought.client_tag, sought.number)
+        return Subject(sought.action, order.client_tag, order.number)
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -470,7 +485,7 @@ class Settlement:
         until, tries = question.proof_at, 0
         while question.is_open and loop.time() < until:
             tries += 1
-            log.info("place of %s is sent again under the same tag", question.sought.mark)
+            tell(log, logging.INFO, self._subject(question), "sent again under the same tag")
             try:
                 order = await resend()
             except DuplicateTag:
@@ -481,7 +496,13 @@ class Settlement:
                 pass
             except NeoError as error:
                 # Says nothing of the first one, which may have met other circumstances.
-                log.warning("place of %s, sent again, was refused: %s", question.sought.mark, error)
+                tell(
+                    log,
+                    logging.WARNING,
+                    self._subject(question),
+                    "sent again, and refused: %s",
+                    error,
+                )
                 return
             else:
                 self._affirm(question, order)
@@ -568,7 +589,7 @@ class Settlement:
                 reason=reason,
             )
         )
-        log.warning("%s: nobody will know what became of it", reason)
+        tell(log, logging.WARNING, self._subject(question), "nobody will know: %s", reason)
 
 
 async def _finding(intent: Intent, question: Question) -> Finding:

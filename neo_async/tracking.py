@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from neo_async.errors import NotLoggedIn
+from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import OrderRow, Price
 from neo_async.model.updates import OrderUpdate, PositionUpdate
@@ -299,7 +300,8 @@ class Order:
             return
         self._is_timed = row.updated_ns > 0
         if status is OrderStatus.UNKNOWN and row.status_text != self.status_text:
-            log.warning("order %s is in an unknown state: %r", self.number, row.status_text)
+            subject = Subject("report", self.client_tag, self.number)
+            tell(log, logging.WARNING, subject, "an unknown state: %r", row.status_text)
         self.status = status
         self.status_text = row.status_text
         self.reject_reason = row.reject_reason

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from neo_async.model.session import Session
+from neo_async.transport.meter import Meter
 
 
 class Gone(Exception):
@@ -219,6 +220,7 @@ class Login:
             data_center="E43",
         )
         self.tls: ssl.SSLContext | None = None
+        self.meter = Meter()
         self.renewals = 0
         """Times somebody wanted a new login in place of the present one."""
         self.error: Exception | None = None

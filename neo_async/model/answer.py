@@ -13,3 +13,5 @@ class Answer(msgspec.Struct, frozen=True):
     """Names in lower case."""
     body: bytes
     """Decompressed."""
+    first_byte: float = 0.0
+    """Seconds from the hand-over of the request to the first byte of this."""

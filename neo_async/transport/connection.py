@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from time import perf_counter
 from typing import cast
 
 import httptools
@@ -54,12 +55,14 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_encoding",
+        "_first_byte_at",
         "_framed",
         "_headers",
         "_loop",
         "_on_idle",
         "_on_lost",
         "_parser",
+        "_sent_at",
         "_size",
         "_status",
         "_transport",
@@ -86,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._framed = False
         self._encoding = ""
+        self._sent_at = self._first_byte_at = 0.0
         self.requests = 0
         """Requests handed to the socket so far."""
 
@@ -107,6 +111,8 @@ class Connection(asyncio.Protocol):
         turn: asyncio.Future[Answer] = self._loop.create_future()
         self._turn = turn
         self.requests += 1
+        self._first_byte_at = 0.0
+        self._sent_at = perf_counter()
         transport.write(data)
         # Between the answer and the moment in which this task wakes up, the connection may be in
         # somebody else's hands; so neither the deadline nor a cancellation may strike another turn.
@@ -138,6 +144,8 @@ class Connection(asyncio.Protocol):
             # one) must never be taken for the next request's answer.
             self.close()
             return
+        if not self._first_byte_at:
+            self._first_byte_at = perf_counter()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -208,7 +216,8 @@ class Connection(asyncio.Protocol):
                 return
         assert turn is not None
         if not turn.done():
-            turn.set_result(Answer(status, RawHeaders(self._headers), body))
+            first_byte = self._first_byte_at - self._sent_at
+            turn.set_result(Answer(status, RawHeaders(self._headers), body, first_byte))
         if keep:
             self._on_idle(self)
         else:

@@ -10,25 +10,24 @@ from neo_async.model.answer import Answer
 
 
 async def hedged(
-    ask: Callable[[], Coroutine[Any, Any, Answer]],
+    ask: Coroutine[Any, Any, Answer],
+    ask_again: Callable[[], Awaitable[Answer]],
     *,
-    admit: Callable[[], Awaitable[object]],
     delay: float,
     timeout: float,
 ) -> Answer:
-    """The answer of `ask`, or of the same once more when none has come after `delay` seconds and
-    `admit` lets it go. Both end `timeout` seconds after the first began.
+    """The answer of `ask`, or of `ask_again` when none has come after `delay` seconds. Both end
+    `timeout` seconds after the first began.
 
     What fails within the delay is not asked again. Only for requests that change nothing.
     """
 
     async def once_more() -> Answer:
         async with asyncio.timeout_at(deadline):
-            await admit()
-            return await ask()
+            return await ask_again()
 
     deadline = asyncio.get_running_loop().time() + timeout
-    first = asyncio.create_task(ask(), name="read")
+    first = asyncio.create_task(ask, name="read")
     tasks = {first}
     try:
         await asyncio.wait(tasks, timeout=delay)

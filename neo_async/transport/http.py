@@ -7,6 +7,8 @@ import contextlib
 import os
 import socket
 import ssl
+import time
+import types
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
 from neo_async.transport.breaker import GATEWAY_FAILURES, Breaker, Circuits
 from neo_async.transport.connector import Connector
+from neo_async.transport.limiter import Kind
+from neo_async.transport.meter import Meter
 
 _LONGEST = 120
 """Characters of an address in a message; a path may name fifty instruments."""
@@ -34,6 +38,15 @@ class Download(NamedTuple):
     """As they arrive."""
 
 
+class _Timing:
+    """Of one request."""
+
+    def __init__(self, kind: int, queued: float) -> None:
+        self.kind = kind
+        self.queued = queued
+        self.began = self.sent_at = time.perf_counter()
+
+
 class HttpClient:
     """One aiohttp session, made when first needed. Errors are those of the order lane."""
 
@@ -43,8 +56,10 @@ class HttpClient:
         connect_timeout: float,
         tls: ssl.SSLContext | None = None,
         circuits: Circuits | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._circuits = circuits or Circuits()
+        self._meter = meter or Meter()
         self._connect_timeout = connect_timeout
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
@@ -65,14 +80,18 @@ class HttpClient:
         timeout: float,
         body: bytes = b"",
         params: Mapping[str, str] | None = None,
+        kind: int = Kind.READ,
+        queued: float = 0.0,
     ) -> Answer:
         """Send one request and read its whole answer, `timeout` seconds at most. The path of `url`
-        goes out as it is: the broker wants characters in it that others would encode.
+        goes out as it is: the broker wants characters in it that others would encode. `kind` and
+        the seconds that it `queued` are for the meter.
 
         Redirects are not followed: the headers carry credentials. A request that may change
         something goes out once at most. Raises NotSent or AnswerLost.
         """
         address = URL(url, encoded=True)
+        timing = _Timing(kind, queued)
         with self._watched(address) as breaker, _failures_named(method, url, timeout):
             async with self._opened().request(
                 method,
@@ -83,10 +102,12 @@ class HttpClient:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=self._connect_timeout),
                 middlewares=() if method == "GET" else (_once,),
+                trace_request_ctx=timing,
             ) as response:
+                first_byte = time.perf_counter() - timing.sent_at
                 content = await response.read()
-                _judge(breaker, response.status)
-                return Answer(response.status, _lower(response.headers), content)
+                self._judge(breaker, response.status)
+                return Answer(response.status, _lower(response.headers), content, first_byte)
 
     @contextlib.asynccontextmanager
     async def download(
@@ -107,7 +128,7 @@ class HttpClient:
             async with self._opened().get(
                 address, headers=headers, allow_redirects=headers is None, timeout=patience
             ) as response:
-                _judge(breaker, response.status)
+                self._judge(breaker, response.status)
                 is_plain = "Content-Encoding" not in response.headers
                 size = response.content_length if is_plain else None
                 pieces = response.content.iter_any()
@@ -129,6 +150,7 @@ class HttpClient:
         try:
             yield breaker
         except AnswerLost as error:
+            self._meter.lost(error)
             breaker.failed(str(error), connected=True)
             raise
         except NotSent as error:
@@ -138,24 +160,39 @@ class HttpClient:
             if is_probe:
                 breaker.probed()
 
+    def _judge(self, breaker: Breaker, status: int) -> None:
+        if status >= 500:
+            self._meter.server_errors += 1
+        if status in GATEWAY_FAILURES:
+            breaker.failed(f"answered with HTTP {status}", connected=True)
+        else:
+            breaker.answered()
+
+    async def _note_sent(
+        self,
+        session: aiohttp.ClientSession,
+        context: types.SimpleNamespace,
+        parameters: aiohttp.TraceRequestHeadersSentParams,
+    ) -> None:
+        timing = context.trace_request_ctx
+        if timing is not None:  # of a download there is none
+            timing.sent_at = time.perf_counter()
+            self._meter.sent(timing.kind, timing.queued, timing.sent_at - timing.began)
+
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = self._new_session()
         return self._session
 
     def _new_session(self) -> aiohttp.ClientSession:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(self._note_sent)
         return aiohttp.ClientSession(
+            trace_configs=[tracing],
             connector=Connector(tls=self._tls, limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "gzip, deflate"},
         )
-
-
-def _judge(breaker: Breaker, status: int) -> None:
-    if status in GATEWAY_FAILURES:
-        breaker.failed(f"answered with HTTP {status}", connected=True)
-    else:
-        breaker.answered()
 
 
 class _SentOnce(aiohttp.ClientError):

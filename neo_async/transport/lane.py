@@ -22,6 +22,7 @@ from neo_async.transport.backoff import backoff
 from neo_async.transport.breaker import GATEWAY_FAILURES, Circuits
 from neo_async.transport.connection import Connection
 from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.meter import Meter
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Lane:
         connect_timeout: float,
         tls: ssl.SSLContext | None = None,
         circuits: Circuits | None = None,
+        meter: Meter | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.hostname is None:
@@ -58,6 +60,7 @@ class Lane:
         self.host_header = parts.netloc.rpartition("@")[2]
         self._limiter = limiter
         self._pool = pool
+        self._meter = meter or Meter()
         self.breaker = (circuits or Circuits()).orders(self._server)
         self._connect_timeout = connect_timeout
         self._idle: list[Connection] = []
@@ -119,7 +122,9 @@ class Lane:
         breaker = self.breaker
         if not breaker.is_closed:
             await self.check(kind)
+        asked = time.perf_counter()
         started = await self._limiter.acquire(kind)
+        admitted = time.perf_counter()
         # It may have opened while this one queued.
         is_probe = not breaker.is_closed and self._admit(kind, started)
         try:
@@ -129,12 +134,17 @@ class Lane:
             sent = time.perf_counter()
             answer = await connection.request(data, timeout)
         except AnswerLost as error:
+            self._meter.sent(kind, admitted - asked, sent - admitted)
+            self._meter.lost(error)
             breaker.failed(str(error), connected=True)
             raise
         finally:
             if is_probe:
                 breaker.probed()
         self.round_trips.append((kind, time.perf_counter() - sent))
+        self._meter.sent(kind, admitted - asked, sent - admitted)
+        if answer.status >= 500:
+            self._meter.server_errors += 1
         if answer.status in GATEWAY_FAILURES:
             breaker.failed(f"answered with HTTP {answer.status}", connected=True)
         elif breaker.failures:
@@ -156,16 +166,31 @@ class Lane:
                     waiter.set_exception(error)
 
     @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    @property
+    def busy(self) -> int:
+        """Connections on which a request may be on its way."""
+        return len(self._open) - len(self._idle)
+
+    @property
     def is_busy(self) -> bool:
-        """Whether a request may be on its way."""
-        return len(self._open) > len(self._idle)
+        return self.busy > 0
+
+    @property
+    def connecting(self) -> int:
+        return len(self._connecting)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection."""
+        return sum(not waiter.done() for queue in self._waiters for waiter in queue)
 
     def __repr__(self) -> str:
-        busy = len(self._open) - len(self._idle)
-        waiting = sum(len(queue) for queue in self._waiters)
         return (
-            f"<Lane {self._server} {len(self._idle)} idle, {busy} busy, "
-            f"{len(self._connecting)} connecting, {waiting} waiting>"
+            f"<Lane {self._server} {self.idle} idle, {self.busy} busy, "
+            f"{self.connecting} connecting, {self.waiting} waiting>"
         )
 
     def _admit(self, kind: Kind, started: float) -> bool:

@@ -215,13 +215,18 @@ class Limiter:
         self._refusals_in_a_row = 0
 
     @property
+    def paused_for(self) -> float:
+        """Seconds for which nothing starts; 0 unless the server has said 429."""
+        return max(0.0, self._paused_until - self._clock())
+
+    @property
     def waiting(self) -> int:
         return self._queued
 
     def __repr__(self) -> str:
         now = self._clock()
         recent = sum(1 for start in self._total if now - start < self._window)
-        paused = f", paused {self._paused_until - now:.1f} s" if now < self._paused_until else ""
+        paused = f", paused {self.paused_for:.1f} s" if self.paused_for else ""
         return (
             f"<Limiter {recent}/{self.limits.total} in the window, {self.waiting} waiting{paused}>"
         )

@@ -21,6 +21,7 @@ from neo_async.errors import NeoError, SessionEnded, TransportError, UsageError
 from neo_async.transport.backoff import backoff
 from neo_async.transport.connector import Connector
 from neo_async.transport.http import connect_problem
+from neo_async.transport.meter import Meter
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +126,9 @@ class ReconnectingSocket:
         timings: FeedTimings,
         tls: ssl.SSLContext | None = None,
         heartbeat_text: str = "",
+        meter: Meter | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._address = address
         self._handshake = handshake
         self._handle = handle
@@ -135,6 +137,7 @@ class ReconnectingSocket:
         self._timings = timings
         self._tls = tls
         self._heartbeat_text = heartbeat_text
+        self._meter = meter or Meter()
         self._listeners: list[Callable[[FeedEvent], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._socket: Socket | None = None
@@ -146,6 +149,8 @@ class ReconnectingSocket:
         """Connections in a row that stalled before their data flowed."""
         self._holding = False
         self.state = FeedState.CLOSED
+        self.reason = ""
+        """Why the connection was lost last."""
         self.last_message_at = 0.0
         """Time of the loop at the last message; 0 before the first."""
         self.reconnects = 0
@@ -162,7 +167,7 @@ class ReconnectingSocket:
     def start(self) -> None:
         if self._task is None:
             self._turned.clear()
-            self._task = asyncio.create_task(self._stay_connected(), name=self._name)
+            self._task = asyncio.create_task(self._stay_connected(), name=self.name)
 
     async def close(self) -> None:
         task, self._task = self._task, None
@@ -180,11 +185,11 @@ class ReconnectingSocket:
         Raises UsageError when it was not started, and TransportError when it is closed meanwhile.
         """
         if self._task is None:
-            raise UsageError(f"the {self._name} is not started: it will never be live")
+            raise UsageError(f"the {self.name} is not started: it will never be live")
         while not self.is_live:
             await self._turned.wait()
             if self.state is FeedState.CLOSED:
-                raise TransportError(f"the {self._name} was closed before it was live")
+                raise TransportError(f"the {self.name} was closed before it was live")
 
     @property
     def is_live(self) -> bool:
@@ -219,7 +224,7 @@ class ReconnectingSocket:
                     reason = _reason(error)
                 except Exception as error:
                     # Ours or a listener's mistake; a feed that ends for it would be a worse one.
-                    log.exception("%s failed unexpectedly", self._name)
+                    log.exception("%s failed unexpectedly", self.name)
                     reason = repr(error)
                 failures = 1 if self._was_stable() else failures + 1
                 self._mark_lost()
@@ -227,7 +232,7 @@ class ReconnectingSocket:
                 delay = 0.0
                 if failures > 1:
                     delay = backoff(failures - 1, base=0.5, cap=self._timings.longest_wait)
-                log.info("%s lost: %s; next try in %.1f s", self._name, reason, delay)
+                log.info("%s lost: %s; next try in %.1f s", self.name, reason, delay)
                 self._enter(FeedState.WAITING, reason)
                 if ended:
                     await self._renew_session()
@@ -250,8 +255,8 @@ class ReconnectingSocket:
                 await self._handshake(socket)
             self._mark_live(socket)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pump(socket), name=f"{self._name}: reader")
-                tasks.create_task(self._watch(socket), name=f"{self._name}: watchdog")
+                tasks.create_task(self._pump(socket), name=f"{self.name}: reader")
+                tasks.create_task(self._watch(socket), name=f"{self.name}: watchdog")
         except ExceptionGroup as group:
             raise _first(group) from None
         finally:
@@ -306,9 +311,9 @@ class ReconnectingSocket:
         try:
             await self._renew()
         except NeoError as error:
-            log.warning("%s: the session could not be renewed: %s", self._name, error)
+            log.warning("%s: the session could not be renewed: %s", self.name, error)
         except Exception:
-            log.exception("%s: renewing the session failed unexpectedly", self._name)
+            log.exception("%s: renewing the session failed unexpectedly", self.name)
 
     def _mark_live(self, socket: Socket) -> None:
         now = _now()
@@ -316,9 +321,10 @@ class ReconnectingSocket:
         self._live_since = now
         if self._lost_at is not None:
             self.reconnects += 1
+            self._meter.reconnected(self.name)
             self.last_gap = now - self._lost_at
             self._lost_at = None
-            log.info("%s back after %.1f s", self._name, self.last_gap)
+            log.info("%s back after %.1f s", self.name, self.last_gap)
         self._turned.set()
         self._enter(FeedState.LIVE, "")
 
@@ -333,12 +339,14 @@ class ReconnectingSocket:
 
     def _enter(self, state: FeedState, reason: str) -> None:
         self.state = state
+        if state is FeedState.WAITING:
+            self.reason = reason
         event = FeedEvent(state, reason, time.time())
         for listener in [*self._listeners]:
             try:
                 listener(event)
             except Exception:
-                log.exception("a listener of the %s failed on %r", self._name, event)
+                log.exception("a listener of the %s failed on %r", self.name, event)
 
 
 @contextlib.asynccontextmanager

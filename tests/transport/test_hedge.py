@@ -144,15 +144,13 @@ async def test_the_losers_connection_is_closed_and_never_used_again() -> None:
             await peer.take()
         await echo(peer)
 
-    async def nothing() -> None: ...
-
     async with serving(hang_first) as server:
         http = HttpClient(connect_timeout=1.0)
 
         async def ask() -> Answer:
             return await http.request("POST", server.url, headers={}, body=b"x", timeout=5.0)
 
-        assert (await hedged(ask, admit=nothing, delay=0.5, timeout=5.0)).body == b"x"
+        assert (await hedged(ask(), ask, delay=0.5, timeout=5.0)).body == b"x"
         for _ in range(10):
             assert (await ask()).body == b"x"
             await asyncio.sleep(0.2)
@@ -171,9 +169,7 @@ async def test_a_caller_that_gives_up_ends_both() -> None:
         await asyncio.sleep(60)
         raise NotSent("never")
 
-    async def nothing() -> None: ...
-
-    call = asyncio.create_task(hedged(ask, admit=nothing, delay=1.0, timeout=30.0))
+    call = asyncio.create_task(hedged(ask(), ask, delay=1.0, timeout=30.0))
     await asyncio.sleep(2.0)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)

@@ -1,0 +1,32 @@
+"""Lines of the log about one order request: each says which, in words and as fields.
+
+A formatter finds `action`, `client_tag` and `order_number` on the record; what is not known is
+empty. The loggers are those of the modules, below `neo_async`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+
+class Subject(NamedTuple):
+    """What a line is about."""
+
+    action: str
+    client_tag: str = ""
+    order_number: str = ""
+
+    def __str__(self) -> str:
+        marks = []
+        if self.order_number:
+            marks.append(f"order {self.order_number}")
+        if self.client_tag:
+            marks.append(f"tag {self.client_tag!r}")
+        return f"{self.action} of {', '.join(marks)}" if marks else self.action
+
+
+def tell(log: logging.Logger, level: int, subject: Subject, text: str, *args: object) -> None:
+    """Write one line: the subject, a colon, and `text` with its `args`."""
+    if log.isEnabledFor(level):
+        log.log(level, f"%s: {text}", subject, *args, extra=subject._asdict(), stacklevel=2)

@@ -1,0 +1,96 @@
+"""Counts and times requests. On the way of every order, so it does little there: times are put
+down as they come, and sorted into buckets many at once."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from typing import Final
+
+from neo_async.errors import AnswerLost
+from neo_async.model.metrics import BUCKETS, Histogram
+from neo_async.transport.limiter import Kind
+
+LOGIN: Final = len(Kind)
+"""Beside the limiter's kinds: to it a login is a read."""
+NAMES: Final = (*(kind.name.lower() for kind in Kind), "login")
+
+HELD: Final = 256
+"""Requests whose times are put down before they are sorted into buckets, a tenth of a millisecond's
+work."""
+
+
+class _Stage:
+    """Times of one stage, by kind."""
+
+    def __init__(self) -> None:
+        self.new: list[list[float]] = [[] for _ in NAMES]
+        """Not in the buckets yet."""
+        self._counts = [[0] * (len(BUCKETS) + 1) for _ in NAMES]
+        self._totals = [0.0] * len(NAMES)
+
+    def sort_in(self) -> None:
+        for kind, times in enumerate(self.new):
+            if not times:
+                continue
+            self._totals[kind] += sum(times)
+            times.sort()
+            counts, done = self._counts[kind], 0
+            for position, bound in enumerate(BUCKETS):
+                upto = bisect_right(times, bound, done)
+                counts[position] += upto - done
+                done = upto
+            counts[-1] += len(times) - done
+            times.clear()
+
+    def histograms(self) -> dict[str, Histogram]:
+        self.sort_in()
+        return {
+            name: Histogram(tuple(counts), total)
+            for name, counts, total in zip(NAMES, self._counts, self._totals, strict=True)
+        }
+
+
+class Meter:
+    """One a client. Times are in seconds."""
+
+    def __init__(self) -> None:
+        self.queue, self.send, self.first_byte, self.decode = (_Stage() for _ in range(4))
+        self.retries = 0
+        self.server_errors = 0
+        self.timeouts = 0
+        self.hedges = 0
+        self.ticks = 0
+        self.order_updates = 0
+        self.reconnects: dict[str, int] = {}
+        self._outcomes: list[defaultdict[str, int]] = [defaultdict(int) for _ in Kind]
+
+    def sent(self, kind: int, queue: float, send: float) -> None:
+        """A request was handed to a socket."""
+        times = self.queue.new[kind]
+        times.append(queue)
+        self.send.new[kind].append(send)
+        if len(times) >= HELD:
+            for stage in (self.queue, self.send, self.first_byte, self.decode):
+                stage.sort_in()
+
+    def answered(self, kind: int, first_byte: float, decode: float) -> None:
+        """Its answer was understood."""
+        self.first_byte.new[kind].append(first_byte)
+        self.decode.new[kind].append(decode)
+
+    def lost(self, error: AnswerLost) -> None:
+        """Its answer was not."""
+        self.timeouts += error.is_timeout
+
+    def ended(self, kind: Kind, outcome: str) -> None:
+        """An order request is over for its caller."""
+        self._outcomes[kind][outcome] += 1
+
+    def reconnected(self, feed: str) -> None:
+        self.reconnects[feed] = self.reconnects.get(feed, 0) + 1
+
+    @property
+    def outcomes(self) -> dict[str, dict[str, int]]:
+        counted = zip(NAMES, self._outcomes, strict=False)
+        return {name: dict(outcomes) for name, outcomes in counted if name != "read"}

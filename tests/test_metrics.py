@@ -1,0 +1,341 @@
+"""Counts and times: right in every bucket, and readable by whoever scrapes them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neo_async import (
+    Histogram,
+    Metrics,
+    OutcomeUnknown,
+    Product,
+    Segment,
+    ServerError,
+    Side,
+    Timeouts,
+)
+from neo_async.errors import AnswerLost
+from neo_async.model.metrics import BUCKETS
+from neo_async.transport.limiter import Kind
+from neo_async.transport.meter import LOGIN, NAMES, Meter
+from tests.clients import BOOK, CANCEL, PLACE, client_of, exchange_of
+from tests.far_ends import Cut, Late, Reply, meddler
+from tests.transport.lanes import lane_to, send
+from tests.transport.servers import Peer, reply
+from tests.virtual_time import in_virtual_time
+
+BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
+CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
+
+times = st.floats(0.0, 1000.0)
+
+
+def histogram_of(values: list[float]) -> Histogram:
+    meter = Meter()
+    for value in values:
+        meter.answered(Kind.PLACE, value, 0.0)
+    return meter.first_byte.histograms()["place"]
+
+
+# --- histograms -------------------------------------------------------------------------------
+
+
+def test_the_buckets_are_one_two_five() -> None:
+    assert BUCKETS[:4] == (1e-6, 2e-6, 5e-6, 1e-5)
+    assert BUCKETS[-4:] == (5.0, 10.0, 20.0, 50.0)
+    assert list(BUCKETS) == sorted(BUCKETS)
+
+
+@given(st.lists(times, max_size=50))
+def test_every_time_is_in_its_bucket(values: list[float]) -> None:
+    histogram = histogram_of(values)
+    bounds = [*BUCKETS, math.inf]
+    for position, bound in enumerate(bounds):
+        lowest = bounds[position - 1] if position else -1.0
+        assert histogram.counts[position] == sum(lowest < value <= bound for value in values)
+    assert histogram.count == len(values)
+    assert histogram.total == pytest.approx(math.fsum(values))
+
+
+@given(st.lists(st.floats(1e-6, 50.0), min_size=1, max_size=50), st.floats(0.01, 1.0))
+def test_a_quantile_is_in_the_bucket_of_the_true_one(values: list[float], share: float) -> None:
+    true = sorted(values)[math.ceil(share * len(values)) - 1]
+    estimate = histogram_of(values).quantile(share)
+    assert estimate is not None
+    bound = next(bound for bound in BUCKETS if true <= bound)
+    lowest = BUCKETS[BUCKETS.index(bound) - 1] if bound > BUCKETS[0] else 0.0
+    assert lowest <= estimate <= bound
+
+
+def test_a_histogram_is_readable_and_knows_when_it_is_empty() -> None:
+    empty, one = histogram_of([]), histogram_of([0.0003])
+    assert (empty.mean, empty.quantile(0.5), repr(empty)) == (None, None, "<Histogram of nothing>")
+    assert repr(one) == "<Histogram of 1: mean 300 µs, p50 350 µs, p99 497 µs>"
+    assert repr(histogram_of([0.003, 70.0])).endswith("mean 35 s, p50 5 ms, p99 50 s>")
+
+
+# --- what a client counts ---------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_every_call_is_counted_and_timed_by_kind() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        await neo.order_feed.until_live()
+        order = await neo.orders.place(*BUY, **CNC)
+        await neo.orders.modify(order, price="39.10")
+        await neo.orders.cancel(order)
+        await order.wait(timeout=5)
+        metrics = neo.metrics()
+        assert metrics.requests["login"] == 2
+        assert metrics.requests["read"] >= 1
+        assert {kind: metrics.requests[kind] for kind in ("place", "modify", "cancel")} == {
+            "place": 1,
+            "modify": 1,
+            "cancel": 1,
+        }
+        once = {"accepted": 1}
+        assert metrics.outcomes == {"cancel": once, "modify": once, "place": once}
+        assert metrics.order_updates >= 3
+        for stage in ("queue", "send", "first_byte", "decode"):
+            by_kind = getattr(metrics, stage)
+            assert set(by_kind) == set(NAMES)
+            assert {kind: by_kind[kind].count for kind in NAMES} == metrics.requests
+            assert all(0 < by_kind[kind].total < 5 for kind in NAMES), stage
+        assert (metrics.retries, metrics.timeouts, metrics.hedges) == (0, 0, 0)
+
+
+@in_virtual_time
+async def test_what_goes_wrong_is_counted() -> None:
+    spoilt: dict[str, Any] = {}
+
+    def spoil(path: str, status: int, body: bytes) -> Any:
+        answer = spoilt.get(path)
+        return answer.pop(0) if isinstance(answer, list) and answer else None
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(
+            exchange, endpoints=endpoints, live_orders=False, timeouts=Timeouts(order=3.0)
+        ) as neo,
+    ):
+        spoilt[PLACE] = [Late(60.0, Reply("late"))]
+        order = await neo.orders.place(*BUY, **CNC)
+        assert neo.metrics().timeouts == 1
+        spoilt[PLACE] = [Cut()]
+        with pytest.raises(OutcomeUnknown):
+            await neo.orders.place(*BUY, **CNC, settle=False)
+        assert neo.metrics().unknowns_opened == 2
+        spoilt[CANCEL] = [Reply({"stCode": 1013, "errMsg": "No", "stat": "Not_Ok"}, 400)]
+        with pytest.raises(Exception, match="No"):
+            await neo.orders.cancel(order)
+        spoilt[BOOK] = [Reply("busy", 503)]
+        with pytest.raises(ServerError):
+            await neo.orders.book()
+        spoilt[BOOK] = [Late(5.0, Reply("late"))]
+        await neo.orders.book()
+        spoilt[BOOK] = [Reply({}, 429, headers={"Retry-After": "0.01"})]
+        await neo.orders.book()
+        metrics = neo.metrics()
+        assert metrics.outcomes["place"] == {"unknown": 2}
+        assert metrics.outcomes["cancel"] == {"rejected": 1}
+        assert metrics.unknowns_resolved == {"accepted": 2}
+        assert metrics.server_errors == 1
+        assert metrics.hedges == 1
+        assert (metrics.rate_limited, metrics.retries) == (1, 1)
+
+
+@in_virtual_time
+async def test_circuits_retries_and_refusals_are_counted() -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        exchange_lane = neo._session.lane
+        breaker = exchange_lane.breaker
+        for _ in range(5):
+            breaker.failed("gone", connected=True)
+        breaker._probe_at += 60
+        with pytest.raises(Exception, match="gone for"):
+            await neo.orders.place(*BUY, **CNC)
+        metrics = neo.metrics()
+        assert metrics.circuit_openings[breaker.name] == 1
+        assert metrics.circuit_refusals[breaker.name] == 1
+        assert metrics.requests["place"] == 0
+
+
+@in_virtual_time
+async def test_the_journals_writes_are_counted(tmp_path: Any) -> None:
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange, journal=tmp_path / "orders.db") as neo,
+    ):
+        await neo.orders.place(*BUY, **CNC)
+        assert neo.metrics().journal_writes == 2
+
+
+async def test_each_stage_is_the_time_of_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(peer: Peer) -> None:
+        while True:
+            body = await peer.take()
+            await asyncio.sleep(0.04)
+            peer.send(reply(body))
+
+    async with lane_to(slow) as (lane, _):
+        acquire, open_connection = lane._limiter.acquire, lane._open_connection
+
+        async def slow_acquire(kind: Kind) -> float:
+            await asyncio.sleep(0.01)
+            return await acquire(kind)
+
+        async def slow_open() -> Any:
+            await asyncio.sleep(0.05)
+            return await open_connection()
+
+        monkeypatch.setattr(lane._limiter, "acquire", slow_acquire)
+        monkeypatch.setattr(lane, "_open_connection", slow_open)
+        for connection in list(lane._open):
+            connection.close()
+        answer = await send(lane, kind=Kind.MODIFY)
+        meter = lane._meter
+        assert 0.01 <= meter.queue.histograms()["modify"].total < 0.03
+        assert 0.03 <= meter.send.histograms()["modify"].total < 0.2
+        assert 0.04 <= answer.first_byte < 0.2
+
+
+def test_an_answer_by_its_deadline_is_a_loss_and_no_timeout() -> None:
+    meter = Meter()
+    meter.lost(AnswerLost("closed"))
+    meter.lost(AnswerLost("late", is_timeout=True))
+    assert meter.timeouts == 1
+
+
+# --- Prometheus -------------------------------------------------------------------------------
+
+_SAMPLE = re.compile(
+    r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)"
+    r'(?:\{(?P<labels>(?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\"n])*",?)*)\})?'
+    r" (?P<value>[0-9.e+-]+|\+Inf|NaN)"
+)
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\[\\"n])*)"')
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def parse(text: str) -> tuple[dict[str, str], Samples]:
+    """Types by metric, and samples by name and labels; fails on what the format does not allow."""
+    types: dict[str, str] = {}
+    helps: set[str] = set()
+    samples: Samples = {}
+    current = ""
+    assert text.endswith("\n")
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            _, _, current, _ = line.split(" ", 3)
+            assert current not in helps
+            helps.add(current)
+        elif line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name == current
+            assert name not in types
+            types[name] = kind
+        else:
+            match = _SAMPLE.fullmatch(line)
+            assert match, line
+            family = match["name"]
+            if types[current] == "histogram":
+                family = re.sub(r"_(bucket|sum|count)$", "", family)
+            assert family == current, "samples of a metric stand together, behind its type"
+            labels = tuple(sorted(_LABEL.findall(match["labels"] or "")))
+            assert (match["name"], labels) not in samples
+            samples[match["name"], labels] = float(match["value"].replace("+Inf", "inf"))
+    assert helps == set(types)
+    return types, samples
+
+
+def sample_metrics(**changes: Any) -> Metrics:
+    meter = Meter()
+    for kind in (Kind.PLACE, LOGIN):
+        for value in (3e-7, 0.0012, 0.0012, 0.3, 70.0):
+            meter.sent(kind, value, value)
+            meter.answered(kind, value, value)
+    meter.ended(Kind.PLACE, "accepted")
+    values: dict[str, Any] = {
+        "requests": {"place": 5, "login": 5},
+        "outcomes": meter.outcomes,
+        "queue": meter.queue.histograms(),
+        "send": meter.send.histograms(),
+        "first_byte": meter.first_byte.histograms(),
+        "decode": meter.decode.histograms(),
+        "circuit_openings": {"orders at h:443": 2},
+        "circuit_refusals": {"orders at h:443": 30},
+        "reconnects": {"order feed": 4},
+        "unknowns_resolved": {"not accepted": 1},
+    }
+    names = set(Metrics.__struct_fields__) - set(values)
+    values |= {name: number for number, name in enumerate(sorted(names), 1)}
+    return Metrics(**(values | changes))
+
+
+def test_the_text_is_what_a_scraper_reads() -> None:
+    metrics = sample_metrics()
+    types, samples = parse(metrics.to_prometheus())
+    assert len(types) == len(Metrics.__struct_fields__)
+    assert types["neo_requests_total"] == "counter"
+    assert samples["neo_requests_total", (("kind", "place"),)] == 5
+    assert samples["neo_outcomes_total", (("kind", "place"), ("outcome", "accepted"))] == 1
+    assert samples["neo_hedges_total", ()] == metrics.hedges
+    assert samples["neo_circuit_openings_total", (("circuit", "orders at h:443"),)] == 2
+    assert types["neo_queue_seconds"] == "histogram"
+
+    def up_to(bound: str) -> float:
+        return samples["neo_queue_seconds_bucket", (("kind", "place"), ("le", bound))]
+
+    assert [up_to(bound) for bound in ("1e-06", "0.001", "0.002", "0.5", "50", "+Inf")] == [
+        1,
+        1,
+        3,
+        4,
+        4,
+        5,
+    ]
+    assert samples["neo_queue_seconds_count", (("kind", "place"),)] == 5
+    assert samples["neo_queue_seconds_sum", (("kind", "place"),)] == pytest.approx(70.3024003)
+
+
+def test_buckets_are_cumulative_and_end_with_the_count() -> None:
+    _, samples = parse(sample_metrics().to_prometheus())
+    for stage in ("queue", "send", "first_byte", "decode"):
+        for kind in NAMES:
+            buckets = sorted(
+                (float(dict(labels)["le"].replace("+Inf", "inf")), count)
+                for (name, labels), count in samples.items()
+                if name == f"neo_{stage}_seconds_bucket" and ("kind", kind) in labels
+            )
+            counts = [count for _, count in buckets]
+            assert counts == sorted(counts)
+            assert len(counts) == len(BUCKETS) + 1
+            assert counts[-1] == samples[f"neo_{stage}_seconds_count", (("kind", kind),)]
+
+
+def test_labels_are_escaped() -> None:
+    name = 'a "host"\\ of\nours'
+    text = sample_metrics(reconnects={name: 1}).to_prometheus()
+    assert '{feed="a \\"host\\"\\\\ of\\nours"} 1\n' in text
+    parse(text)
+
+
+@in_virtual_time
+async def test_a_clients_text_can_be_read_from_the_first_moment_on() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange)
+        before, _ = parse(neo.metrics().to_prometheus())
+        async with neo:
+            await neo.orders.book()
+            after, samples = parse(neo.metrics().to_prometheus())
+        assert before == after
+        assert samples["neo_requests_total", (("kind", "login"),)] == 2
