@@ -624,13 +624,13 @@ class Orders:
             raise
         except (NotSent, UsageError) as error:
             self._end(kind, intent, Outcome.NOT_SENT, reason=str(error))
-            tell(log, logging.WARNING, _subject(kind, client_tag, order), "not sent: %s", error)
+            tell(log, logging.INFO, _subject(kind, client_tag, order), "not sent: %s", error)
             raise
         except (asyncio.CancelledError, Exception):
             # Whoever gave up may have an order nevertheless.
             self._end(kind, intent, Outcome.UNKNOWN, reason="the caller gave up")
             subject = _subject(kind, client_tag, order)
-            tell(log, logging.WARNING, subject, "the caller gave up: being found out")
+            tell(log, logging.INFO, subject, "the caller gave up: being found out")
             self._settlement.open(_sought(form, changes), intent=intent)
             raise
         self._end(kind, intent, Outcome.ACCEPTED, order_number=accepted)

@@ -341,7 +341,7 @@ class Settlement:
         )
         self._end(question, Outcome.NOT_ACCEPTED, reason=str(error))
         question.refuse(error)
-        tell(log, logging.WARNING, self._subject(question), "%s", error)
+        tell(log, logging.INFO, self._subject(question), "%s", error)
         if sought.client_tag:
             self._denied[sought.client_tag] = question
 
