@@ -215,8 +215,7 @@ class RiskGuard:
             wanted[one.one_side] += one.quantity
         self._check_rate(len(asked))
         self._check_open_orders(len(asked))
-        self._check_positions(wanted)
-        self._check_loss(wanted)
+        self._check_exposure(wanted)
         return [self._hold(one.one_side, one.quantity, is_placement=True) for one in asked]
 
     def admit_change(self, order: Order, form: ModifyForm) -> Hold:
@@ -231,9 +230,7 @@ class RiskGuard:
         if (after.price, after.trigger) != (before.price, before.trigger):
             self._check_price(after)
         if added:
-            wanted = Counter({after.one_side: added})
-            self._check_positions(wanted)
-            self._check_loss(wanted)
+            self._check_exposure({after.one_side: added})
         hold = self._hold(after.one_side, added, is_placement=False)
         if after.quantity < before.quantity and self._limits.net_position is not None:
             earlier = self._shrinking.get(order.number)
@@ -360,15 +357,21 @@ class RiskGuard:
         if open_orders > most:
             raise OpenOrdersLimit(most, open_orders, f"{open_orders} orders would be open")
 
-    def _check_positions(self, wanted: Mapping[OneSide, int]) -> None:
+    def _check_exposure(self, wanted: Mapping[OneSide, int]) -> None:
+        if not self.needs_positions:
+            return
+        nets = {one_side: self._worst_position(one_side, wanted[one_side]) for one_side in wanted}
+        self._check_positions(nets)
+        if any(net > 0 for net in nets.values()):  # else they can only close what is there
+            self._check_loss()
+
+    def _check_positions(self, nets: Mapping[OneSide, int]) -> None:
         most = self._limits.net_position
         if most is None:
             return
         if not self._live.is_started:
             raise PositionLimit(most, None, _UNREAD)
-        for one_side, quantity in wanted.items():
-            _, symbol, side = one_side
-            net = self._worst_position(one_side, quantity)
+        for (_, symbol, side), net in nets.items():
             if net > most:
                 raise PositionLimit(
                     most,
@@ -377,14 +380,12 @@ class RiskGuard:
                     "all that is open on that side is filled",
                 )
 
-    def _check_loss(self, wanted: Mapping[OneSide, int]) -> None:
+    def _check_loss(self) -> None:
         if self._day_loss is None:
             return
         limit = self._limits.day_loss
         if not self._live.is_started:
             raise LossLimit(limit, None, _UNREAD)
-        if all(self._worst_position(*one) <= 0 for one in wanted.items()):
-            return  # can only close what is there
         is_old = self._live.read_at < asyncio.get_running_loop().time() - OLDEST_PRICES
         if (unpriced := self._without_price()) and is_old:
             raise LossLimit(

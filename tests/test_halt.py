@@ -20,6 +20,7 @@ from neo_async import (
     Halted,
     NeoClient,
     NeoError,
+    NotAccepted,
     NotLoggedIn,
     Order,
     OrderRequest,
@@ -328,6 +329,22 @@ async def test_resuming_ends_it_too() -> None:
         assert [type(result) for result in await halting] != [Order]
         swallowed.clear()
         await neo.orders.place(*BUY, 10, **MIS)
+
+
+@in_virtual_time
+async def test_an_order_that_appears_long_after_the_halt_was_done_is_cancelled_too() -> None:
+    async with desk(horizon=2.0, timeouts=Timeouts(order=1.0)) as (exchange, neo):
+        exchange.set_faults(Faults(delay_before=1.0, delay_seconds=20.0, calls=("orders",)))
+        placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
+        await until_sent(neo)
+        assert await neo.halt() == []
+        exchange.set_faults(Faults())
+        with pytest.raises(NotAccepted):
+            await placing
+        await until(lambda: exchange.market.ledger)
+        await until(lambda: not open_in(exchange))
+        (order,) = neo.orders.latecomers
+        assert order.status is OrderStatus.CANCELLED
 
 
 # --- whatever is going on ---------------------------------------------------------------------

@@ -394,7 +394,7 @@ async def test_a_loss_that_cannot_be_known_refuses() -> None:
         await neo.orders.place(*SELL, 1, **MIS)
         await neo.portfolio.live.close()
         with pytest.raises(LossLimit, match="the positions are not being kept"):
-            await neo.orders.place(*SELL, 1, **MIS)
+            await neo.orders.place(*BUY, 1, **MIS)
 
 
 # --- programs of orders -----------------------------------------------------------------------
