@@ -96,6 +96,8 @@ class Told(msgspec.Struct):
     """Its number, or its client tag where the call has none."""
     seconds: float = 0.0
     """Until its caller learned it."""
+    was_unknown: bool = False
+    """Whether a caller who waited was told at the end of the horizon that no book could be read."""
 
 
 class Report(msgspec.Struct):
@@ -115,6 +117,8 @@ class Report(msgspec.Struct):
     """Requests without an outcome after the horizon."""
     leaks: int = 0
     """Tasks, connections and files that are left."""
+    overdue: int = 0
+    """Callers who learned it later than at the end of the horizon: no book could be read then."""
     slowest: float = 0.0
     """Seconds until the last caller to learn an outcome had it."""
     told: Counter[str] = msgspec.field(default_factory=Counter)
@@ -252,6 +256,7 @@ class _Program:
                     if not getattr(task.get_coro(), "__qualname__", "").startswith("RequestH"):
                         self.report.complain("leaks", f"still running: {task!r}")
         self.report.slowest = max((one.seconds for one in self._told), default=0.0)
+        self.report.overdue = sum(one.was_unknown for one in self._told)
         self.report.told.update(f"{one.action}: {one.outcome}" for one in self._told)
         return self.report
 
@@ -333,6 +338,7 @@ class _Program:
                     order = await start(settle)
                 except OutcomeUnknown as unknown:
                     self._say(f"life {life}: {action} {unknown.client_tag}: unknown")
+                    told.was_unknown = settle
                     order = await unknown.outcome()
             told.order = order.number
         except TimeoutError:
@@ -370,7 +376,8 @@ def _placing(neo: NeoClient, life: int, dice: Random) -> Callable[[bool], Awaita
         case "unknown":
             symbol, terms["price"] = "NOSUCH-EQ", "39.00"
         case _:
-            terms["price"] = f"{dice.randrange(3800, 4000) / 100:.2f}"
+            low, high = dice.choice([(3800, 3930), (3800, 3930), (3930, 4000)])
+            terms["price"] = f"{dice.randrange(low, high) / 100:.2f}"
             if kind[0] == "ioc":
                 terms["validity"] = Validity.IOC
     return lambda settle: neo.orders.place(

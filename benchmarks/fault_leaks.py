@@ -1,0 +1,170 @@
+"""What thousands of faulty requests leave behind in the client: files, tasks, memory.
+
+The exchange is a process of its own. The requests are modifications of a few orders, placements of
+an instrument that is not listed, and reads: nothing that the client has to remember.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from neo_async import (
+    Credentials,
+    Endpoints,
+    NeoClient,
+    NeoError,
+    Order,
+    Product,
+    RateLimits,
+    Segment,
+    Side,
+    Timeouts,
+)
+from neo_async.exchange import Faults, Uniform
+
+ROOT = Path(__file__).resolve().parents[1]
+
+BAD_DAY = Faults(
+    lose_before=0.08,
+    lose_after=0.08,
+    hang_before=0.02,
+    hang_after=0.02,
+    error_before=0.08,
+    error_after=0.08,
+    malformed=0.08,
+    truncated=0.08,
+    drip=0.02,
+    delay_before=0.1,
+    close_idle=0.1,
+    close_crossing=0.1,
+    delay_seconds=Uniform(low=0.01, high=0.3),
+    hang_seconds=1.0,
+    drip_seconds=0.2,
+)
+"""Two requests of three meet with something."""
+AT_ONCE = 64
+ORDERS = 20
+WARM_UP = 2_000
+HORIZON = 1.0
+
+
+class Left(msgspec.Struct):
+    """What there is, when nothing is going on."""
+
+    files: int
+    tasks: int
+    mib: float
+
+
+class Leaks(msgspec.Struct):
+    requests: int
+    before: Left
+    """After a warm-up of as bad requests."""
+    after: Left
+    open_questions: int
+    seconds: float = 0.0
+
+
+async def measure(requests: int) -> Leaks:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.exchange_server"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    ready = json.loads(await process.stdout.readline())
+    try:
+        return await _measure(ready, requests)
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+async def _measure(ready: dict[str, object], requests: int) -> Leaks:
+    accounts = msgspec.convert(ready["accounts"], list[Credentials])
+    began = asyncio.get_running_loop().time()
+    async with NeoClient(
+        accounts[0],
+        endpoints=Endpoints(login=str(ready["login_url"])),
+        limits=RateLimits(orders=10_000, total=10_000),
+        timeouts=Timeouts(order=0.5, read=0.5),
+        horizon=HORIZON,
+    ) as neo:
+        orders = [
+            await neo.orders.place(
+                Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, price="38.00", product=Product.CNC
+            )
+            for _ in range(ORDERS)
+        ]
+        await _set_faults(ready, BAD_DAY)
+        await _ask(neo, orders, WARM_UP)
+        before = await _left(neo)
+        await _ask(neo, orders, requests)
+        after = await _left(neo)
+        left = len(neo.orders._settlement.questions)
+    seconds = asyncio.get_running_loop().time() - began
+    return Leaks(requests, before, after, left, seconds)
+
+
+async def _set_faults(ready: dict[str, object], faults: Faults) -> None:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{ready['admin_url']}/faults", data=msgspec.json.encode(faults)) as answer,
+    ):
+        answer.raise_for_status()
+
+
+async def _ask(neo: NeoClient, orders: list[Order], requests: int) -> None:
+    """So many requests, all of them on a bad day."""
+    numbers = iter(range(requests))
+
+    async def work() -> None:
+        for number in numbers:
+            try:
+                if number % 3 == 0:
+                    await neo.orders.place(
+                        Segment.NSE_CM,
+                        "NOSUCH-EQ",
+                        Side.BUY,
+                        1,
+                        price="1",
+                        product=Product.CNC,
+                        settle=False,
+                    )
+                elif number % 3 == 1:
+                    order = orders[number % len(orders)]
+                    await neo.orders.modify(order, quantity=10 + number % 7, settle=False)
+                else:
+                    await neo.orders.trades()
+            except NeoError:
+                pass
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+
+
+async def _left(neo: NeoClient) -> Left:
+    """Once every outcome is known, and the pool is back at its warm size."""
+    questions = neo.orders._settlement.questions
+    for _ in range(600):
+        if not questions:
+            break
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(3.0)
+    gc.collect()
+    return Left(len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), resident_mib())
+
+
+def resident_mib() -> float:
+    """Memory of this process that is in use now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,0 +1,281 @@
+"""What becomes of orders when everything goes wrong: five measurements against the ledger.
+
+    python -m benchmarks.faults --seeds N [--orders N]           programs of orders, all faults on
+    python -m benchmarks.faults --seed K [--orders N] [--story]  one of them again, told
+    python -m benchmarks.faults --kills N                        SIGKILL at any moment, restart
+    python -m benchmarks.faults --outage                         5 s without an exchange
+    python -m benchmarks.faults --leaks N                        what faulty requests leave
+
+Without any of them, all of them at full size. `--json` prints one JSON object. The exit code is 0
+when every wanted figure was reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from benchmarks import fault_leaks, fault_outage
+from benchmarks.fault_kills import Kills, kill_again_and_again
+from benchmarks.fault_leaks import Leaks
+from benchmarks.fault_outage import OUTAGE, Outage
+from benchmarks.fault_program import HORIZON, Report, run_program
+from benchmarks.harness import (
+    Wanted,
+    at_most,
+    machine,
+    number,
+    print_json,
+    print_machine,
+    print_table,
+    print_wanted,
+)
+
+PACKAGES = ("aiohttp", "httptools", "msgspec")
+SEEDS = 200
+ORDERS = 100
+JOBS = 4
+"""Programs at a time: they mostly wait for the kernel, a millisecond before each leap in time."""
+KILLS = 100
+LEAKS = 10_000
+MIB_MORE = 3.0
+"""Memory that the allocator may keep."""
+
+
+# --- programs -------------------------------------------------------------------------------------
+
+
+def run_programs(seeds: Sequence[int], orders: int, jobs: int) -> list[Report]:
+    """One program a seed, `jobs` at a time; problems are printed as they are found."""
+    reports = []
+    with ProcessPoolExecutor(jobs, initializer=_be_quiet) as pool:
+        for report in pool.map(functools.partial(run_program, orders=orders), seeds):
+            reports.append(report)
+            for problem in report.problems:
+                print(f"seed {report.seed}: {problem}", file=sys.stderr)
+    return reports
+
+
+def _be_quiet() -> None:
+    logging.disable(logging.CRITICAL)
+
+
+def total_of(reports: Sequence[Report]) -> dict[str, Any]:
+    faults: Counter[str] = sum((report.faults for report in reports), Counter())
+    told: Counter[str] = sum((report.told for report in reports), Counter())
+    return {
+        "seeds": len(reports),
+        "orders": sum(report.orders for report in reports),
+        "calls": told.total(),
+        "accepted": sum(report.accepted for report in reports),
+        "faults": faults.total(),
+        "doubles": sum(report.doubles for report in reports),
+        "lost": sum(report.lost for report in reports),
+        "wrong": sum(report.wrong for report in reports),
+        "unknown": sum(report.unknown for report in reports),
+        "leaks": sum(report.leaks for report in reports),
+        "overdue": sum(report.overdue for report in reports),
+        "slowest": max(report.slowest for report in reports),
+        "failed_seeds": [report.seed for report in reports if not report.is_good],
+        "told": dict(told),
+        "injected": dict(faults),
+    }
+
+
+def wanted_of_programs(total: dict[str, Any]) -> list[Wanted]:
+    size = f"{total['seeds']} seeds × {total['orders'] // total['seeds']} orders"
+    return [
+        at_most(f"{size}: accepted twice", 0, total["doubles"], "orders"),
+        at_most("the same: lost", 0, total["lost"], "orders"),
+        at_most("the same: wrong outcomes or states", 0, total["wrong"], ""),
+        at_most("the same: unknown after the horizon", 0, total["unknown"], "requests"),
+        at_most("the same: tasks and files left", 0, total["leaks"], ""),
+    ]
+
+
+def print_programs(total: dict[str, Any]) -> None:
+    print_table(
+        "programs of orders on the worst day: what happened",
+        ["", "count"],
+        [
+            ["calls to place, modify and cancel", number(total["calls"])],
+            ["orders that the exchange accepted", number(total["accepted"])],
+            ["faults injected", number(total["faults"])],
+            ["outcomes later than horizon and reading time", number(total["overdue"])],
+            [f"slowest outcome, s (horizon: {HORIZON:g})", number(total["slowest"])],
+        ],
+    )
+    for title, counts in (
+        ("what callers learned", total["told"]),
+        ("which faults", total["injected"]),
+    ):
+        rows = sorted(counts.items(), key=lambda item: -item[1])
+        print_table(title, ["", "count"], [[name, number(count)] for name, count in rows])
+
+
+def tell_story(seed: int, orders: int) -> int:
+    """Run one program and print every step of it."""
+    report = run_program(seed, orders, story=print)
+    for problem in report.problems:
+        print(problem)
+    print(f"seed {seed}: {report.accepted} orders, {len(report.problems)} problems")
+    return 0 if report.is_good else 1
+
+
+# --- the others -----------------------------------------------------------------------------------
+
+
+def wanted_of_kills(kills: Kills) -> list[Wanted]:
+    return [
+        at_most(f"{kills.kills} kills: orphans", 0, kills.orphans, "orders"),
+        at_most("the same: doubles", 0, kills.doubles, "orders"),
+        at_most("the same: whatever else is wrong", 0, len(kills.problems), ""),
+    ]
+
+
+def print_kills(kills: Kills) -> None:
+    print_table(
+        "a bot killed with SIGKILL and started again on its journal",
+        ["", "count"],
+        [
+            ["kills", number(kills.kills)],
+            ["of them before the reconciliation was over", number(kills.starting)],
+            ["requests that kills left open, settled at a restart", number(kills.found)],
+            ["orders that the exchange accepted", number(kills.accepted)],
+        ],
+    )
+    for problem in kills.problems:
+        print(problem, file=sys.stderr)
+
+
+def wanted_of_outage(outage: Outage) -> list[Wanted]:
+    title = f"exchange {outage.kind} for {OUTAGE:g} s"
+    return [
+        at_most(f"{title}: at the limit again after", 1, outage.recovery, "s"),
+        at_most("the same: starts in the fullest second", 10, outage.most_in_a_second, "starts"),
+        at_most("the same: orders that their callers do not know", 0, outage.lost, "orders"),
+    ]
+
+
+def print_outages(outages: Sequence[Outage]) -> None:
+    print_table(
+        "orders a second at the limit of 10, before and after an outage",
+        ["exchange", "before", "after", "back after, s", "fullest second", "unknown"],
+        [
+            [
+                outage.kind,
+                number(outage.before),
+                number(outage.after),
+                number(outage.recovery),
+                number(outage.most_in_a_second),
+                number(outage.unknown),
+            ]
+            for outage in outages
+        ],
+    )
+
+
+def wanted_of_leaks(leaks: Leaks) -> list[Wanted]:
+    before, after = leaks.before, leaks.after
+    return [
+        at_most(
+            f"{leaks.requests:,} faulty requests: files more", 0, after.files - before.files, ""
+        ),
+        at_most("the same: tasks more", 0, after.tasks - before.tasks, ""),
+        at_most("the same: memory more", MIB_MORE, after.mib - before.mib, "MiB"),
+        at_most("the same: requests without an outcome", 0, leaks.open_questions, ""),
+    ]
+
+
+def print_leaks(leaks: Leaks) -> None:
+    print_table(
+        "what faulty requests leave behind",
+        ["", "files", "tasks", "MiB"],
+        [
+            [name, number(left.files), number(left.tasks), number(left.mib)]
+            for name, left in (("before", leaks.before), ("after", leaks.after))
+        ],
+    )
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="programs to run")
+    parser.add_argument("--orders", type=int, default=ORDERS, metavar="N", help="in a program")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="programs at a time")
+    parser.add_argument("--seed", type=int, metavar="K", help="this program only")
+    parser.add_argument("--story", action="store_true", help="with --seed: print every step")
+    parser.add_argument("--kills", type=int, metavar="N", help="times to kill the bot")
+    parser.add_argument("--outage", action="store_true", help="outages of either kind")
+    parser.add_argument("--leaks", type=int, metavar="N", help="faulty requests to make")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    arguments = parser.parse_args()
+    _be_quiet()
+    if arguments.seed is not None and arguments.story:
+        return tell_story(arguments.seed, arguments.orders)
+    if not (arguments.seeds or arguments.kills or arguments.outage or arguments.leaks):
+        arguments.outage = True
+        arguments.kills, arguments.leaks = KILLS, LEAKS
+        arguments.seeds = SEEDS if arguments.seed is None else None
+    results = _measure(arguments)
+    wanted = [figure for _, _, figures in results.values() for figure in figures]
+    description = machine(PACKAGES)
+    if arguments.json:
+        print_json(
+            {
+                "benchmark": "faults",
+                "machine": description,
+                **{name: result for name, (result, _, _) in results.items()},
+                "wanted": wanted,
+            }
+        )
+    else:
+        print_machine(description)
+        for _, show, _ in results.values():
+            show()
+        print_wanted(wanted)
+    return 0 if all(figure.reached for figure in wanted) else 1
+
+
+_Result = tuple[Any, Callable[[], None], list[Wanted]]
+"""What was measured, how to print it, and what was wanted of it."""
+
+
+def _measure(arguments: argparse.Namespace) -> dict[str, _Result]:
+    results: dict[str, _Result] = {}
+    if arguments.seeds or arguments.seed is not None:
+        seeds = range(arguments.seeds or 0)
+        if arguments.seed is not None:
+            seeds = range(arguments.seed, arguments.seed + 1)
+        total = total_of(run_programs(seeds, arguments.orders, arguments.jobs))
+        shown = functools.partial(print_programs, total)
+        results["programs"] = total, shown, wanted_of_programs(total)
+    if arguments.kills:
+        kills = asyncio.run(kill_again_and_again(arguments.kills))
+        results["kills"] = kills, functools.partial(print_kills, kills), wanted_of_kills(kills)
+    if arguments.outage:
+        outages = [asyncio.run(fault_outage.measure(kind)) for kind in ("killed", "stopped")]
+        figures = [figure for outage in outages for figure in wanted_of_outage(outage)]
+        results["outages"] = outages, functools.partial(print_outages, outages), figures
+    if arguments.leaks:
+        leaks = asyncio.run(fault_leaks.measure(arguments.leaks))
+        results["leaks"] = leaks, functools.partial(print_leaks, leaks), wanted_of_leaks(leaks)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())
