@@ -1,7 +1,7 @@
 """What thousands of faulty requests leave behind in the client: files, tasks, memory.
 
-The exchange is a process of its own. The requests are modifications of a few orders, placements of
-an instrument that is not listed, and reads: nothing that the client has to remember.
+The exchange is a process of its own. The requests are placements of an instrument that is not
+listed, cancellations of orders that soon are cancelled, and reads: nothing to be remembered.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 
 from neo_async import (
+    CircuitLimits,
     Credentials,
     Endpoints,
     NeoClient,
@@ -54,6 +55,8 @@ AT_ONCE = 64
 ORDERS = 20
 WARM_UP = 2_000
 HORIZON = 1.0
+IDLE = 20.0
+"""Seconds after which connections for reads have been closed."""
 
 
 class Left(msgspec.Struct):
@@ -98,6 +101,7 @@ async def _measure(ready: dict[str, object], requests: int) -> Leaks:
         endpoints=Endpoints(login=str(ready["login_url"])),
         limits=RateLimits(orders=10_000, total=10_000),
         timeouts=Timeouts(order=0.5, read=0.5),
+        circuit=CircuitLimits(failures=10**6),  # every request is to be sent
         horizon=HORIZON,
     ) as neo:
         orders = [
@@ -106,10 +110,9 @@ async def _measure(ready: dict[str, object], requests: int) -> Leaks:
             )
             for _ in range(ORDERS)
         ]
-        await _set_faults(ready, BAD_DAY)
-        await _ask(neo, orders, WARM_UP)
+        await _ask(neo, ready, orders, WARM_UP)
         before = await _left(neo)
-        await _ask(neo, orders, requests)
+        await _ask(neo, ready, orders, requests)
         after = await _left(neo)
         left = len(neo.orders._settlement.questions)
     seconds = asyncio.get_running_loop().time() - began
@@ -124,8 +127,11 @@ async def _set_faults(ready: dict[str, object], faults: Faults) -> None:
         answer.raise_for_status()
 
 
-async def _ask(neo: NeoClient, orders: list[Order], requests: int) -> None:
+async def _ask(
+    neo: NeoClient, ready: dict[str, object], orders: list[Order], requests: int
+) -> None:
     """So many requests, all of them on a bad day."""
+    await _set_faults(ready, BAD_DAY)
     numbers = iter(range(requests))
 
     async def work() -> None:
@@ -142,24 +148,24 @@ async def _ask(neo: NeoClient, orders: list[Order], requests: int) -> None:
                         settle=False,
                     )
                 elif number % 3 == 1:
-                    order = orders[number % len(orders)]
-                    await neo.orders.modify(order, quantity=10 + number % 7, settle=False)
+                    await neo.orders.cancel(orders[number % len(orders)], settle=False)
                 else:
                     await neo.orders.trades()
             except NeoError:
                 pass
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    await _set_faults(ready, Faults())
 
 
 async def _left(neo: NeoClient) -> Left:
-    """Once every outcome is known, and the pool is back at its warm size."""
+    """Once every outcome is known, and idle connections are closed."""
     questions = neo.orders._settlement.questions
     for _ in range(600):
         if not questions:
             break
         await asyncio.sleep(0.1)
-    await asyncio.sleep(3.0)
+    await asyncio.sleep(IDLE)
     gc.collect()
     return Left(len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), resident_mib())
 

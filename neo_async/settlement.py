@@ -60,6 +60,9 @@ or one that lacks what the broker says it has."""
 RESEND_BASE = 0.5
 RESEND_CAP = 5.0
 
+DENIED_KEPT = 10_000
+"""Placements that were not accepted, whose tags are still looked out for."""
+
 ADOPTED_DAYS = 7
 """Age of the oldest orders that are looked for in today's book at login: after-market orders wait
 over weekends and holidays."""
@@ -158,8 +161,8 @@ class Settlement:
         self._questions: list[Question] = []
         self._tags: dict[str, frozenset[str]] = {}
         """Those in the histories of orders that were looked for one, by order number."""
-        self._denied: dict[str, Question] = {}
-        """Placements by tag of which was said that they were not accepted."""
+        self._denied: dict[str, int | None] = {}
+        """Tags of placements of which was said that they were not accepted, and their intents."""
         self.latecomers: list[Order] = []
         """Orders that appeared after all, when their placement had been called not accepted."""
         self._latecomer_listeners: list[Callable[[Order], None]] = []
@@ -343,7 +346,9 @@ class Settlement:
         question.refuse(error)
         tell(log, logging.INFO, self._subject(question), "%s", error)
         if sought.client_tag:
-            self._denied[sought.client_tag] = question
+            if len(self._denied) >= DENIED_KEPT:
+                del self._denied[next(iter(self._denied))]
+            self._denied[sought.client_tag] = question.intent
 
     def _denied_tag(self, row: OrderRow) -> str | None:
         tag = without_suffix(row.gui_order_id)
@@ -351,17 +356,17 @@ class Settlement:
 
     def _admit(self, tag: str, order: Order) -> None:
         """What was said of this placement was wrong: say so, loudly."""
-        question = self._denied.pop(tag)
+        intent = self._denied.pop(tag)
         tell(
             log,
             logging.ERROR,
-            Subject(question.sought.action, tag, order.number),
+            Subject("place", tag, order.number),
             "it has appeared after all, more than %g s after its answer was lost: it was said not "
             "to be accepted; whoever placed it again has it twice",
             self.horizon,
         )
-        if self._journal is not None and question.intent is not None:
-            self._journal.end(question.intent, Outcome.ACCEPTED, order_number=order.number)
+        if self._journal is not None and intent is not None:
+            self._journal.end(intent, Outcome.ACCEPTED, order_number=order.number)
         self.latecomers.append(order)
         for listener in self._latecomer_listeners:
             listener(order)
@@ -530,9 +535,7 @@ class Settlement:
             if intent.action == "place" and intent.order_number:
                 self._tracker.claim(intent.order_number)
             if intent.outcome is Outcome.NOT_ACCEPTED and intent.client_tag:
-                self._denied[intent.client_tag] = Question(
-                    request_of(intent), intent=intent.id, is_proven=False, proof_at=math.inf
-                )
+                self._denied[intent.client_tag] = intent.id
         asked = [
             (intent, self.open(request_of(intent), intent=intent.id)) for intent in open_intents
         ]

@@ -457,7 +457,9 @@ def test_whatever_goes_wrong_client_and_exchange_agree(
                     except OrderAlreadyFinal:
                         assert was_final
                     else:
-                        assert not was_final
+                        # Of two requests to cancel, nobody can tell which one did it.
+                        is_as_asked = action == "cancel" and order.status is OrderStatus.CANCELLED
+                        assert not was_final or is_as_asked
             desk.spoilt.clear()
             await desk.neo.orders.book()
             assert [record.arrivals for record in desk.ledger] == [1] * placed
