@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async import (
+    CircuitLimits,
     NeoClient,
     NotAccepted,
     NotLoggedIn,
@@ -75,7 +76,11 @@ async def desk_of(**options: Any) -> AsyncIterator[Desk]:
         answer = spoilt.get(path)
         return answer() if callable(answer) else answer
 
-    defaults: dict[str, Any] = {"live_orders": False, "timeouts": Timeouts(order=2.0)}
+    defaults: dict[str, Any] = {
+        "live_orders": False,
+        "timeouts": Timeouts(order=2.0),
+        "circuit": CircuitLimits(failures=10**6),
+    }
     async with (
         exchange_of() as exchange,
         meddler(exchange, spoil, swallowed=swallowed) as endpoints,
@@ -428,7 +433,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
     ),
     hidden=st.floats(0, 8),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_whatever_goes_wrong_client_and_exchange_agree(
     programme: list[tuple[str, str]], hidden: float
 ) -> None:
