@@ -27,6 +27,7 @@ from neo_async.errors import (
     BrokerError,
     ClockSkew,
     LoginFailed,
+    NeoError,
     NotLoggedIn,
     ProtocolError,
     RateLimited,
@@ -292,9 +293,31 @@ class SessionManager:
 
     def _decoded(self, kind: int, answer: Answer, decode: Callable[[Answer], T]) -> T:
         began = time.perf_counter()
-        result = decode(answer)
-        self.meter.answered(kind, answer.first_byte, time.perf_counter() - began)
-        return result
+        try:
+            result = decode(answer)
+        except NeoError:
+            pass
+        else:
+            self.meter.answered(kind, answer.first_byte, time.perf_counter() - began)
+            return result
+        # The error keeps the broker's words, and those may repeat what we have sent. Outside of the
+        # except clause: else it would keep the first error, too.
+        return decode(msgspec.structs.replace(answer, body=self._without_secrets(answer.body)))
+
+    def _without_secrets(self, body: bytes) -> bytes:
+        credentials, session = self._credentials, self._session
+        secrets = [
+            credentials.consumer_key,
+            credentials.mobile_number,
+            credentials.mobile_number.removeprefix("+91"),
+            credentials.mpin,
+            credentials.totp_secret,
+            self._used_code,
+        ]
+        if session is not None:
+            secrets += [session.token, session.sid]
+        words = b"|".join(re.escape(secret.encode()) for secret in secrets if secret)
+        return re.sub(rb"(?<!\w)(?:%b)(?!\w)" % words, b"***", body)
 
     def download(self, url: str) -> contextlib.AbstractAsyncContextManager[Download]:
         """Get a public file; see HttpClient.download."""

@@ -1,0 +1,317 @@
+"""What is logged: every line about an order says which, and none says a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyotp
+import pytest
+
+from neo_async import (
+    Credentials,
+    JournalFailed,
+    NeoClient,
+    NeoError,
+    NotAccepted,
+    NotSent,
+    OrderAlreadyFinal,
+    OrderUpdate,
+    Product,
+    Segment,
+    Side,
+    Timeouts,
+)
+from neo_async.journal import Journal, Outcome
+from neo_async.logs import Subject, tell
+from tests.clients import BOOK, CANCEL, MODIFY, PLACE, WIDE, client_of, exchange_of
+from tests.far_ends import (
+    CREDENTIALS,
+    LOGIN,
+    SID,
+    TOKEN,
+    VALIDATE,
+    Cut,
+    Late,
+    Reply,
+    meddler,
+    scripted_broker,
+)
+from tests.virtual_time import START, in_virtual_time, now
+
+BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
+CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
+BUSY = Reply("busy", 503)
+
+
+def echo(own: Credentials) -> Reply:
+    """A refusal that repeats whatever it was told."""
+    words = (own.mobile_number, own.mobile_number[3:], own.mpin, own.consumer_key, TOKEN, SID)
+    return Reply({"stCode": 401, "errMsg": " ".join(words), "stat": "Not_Ok"}, 401)
+
+
+ORDER_LOGGERS = ("orders", "settlement", "tracking", "journal", "halt")
+
+
+class Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    @property
+    def about_orders(self) -> list[logging.LogRecord]:
+        return [record for record in self.records if hasattr(record, "client_tag")]
+
+    def lines(self, logger: str = "") -> list[str]:
+        return [
+            f"{record.levelname} {record.getMessage()}"
+            for record in self.records
+            if record.name.endswith(logger)
+        ]
+
+    @property
+    def text(self) -> str:
+        """All of it, as any formatter could show it."""
+        formatter = logging.Formatter("%(message)s")
+        fields = (repr(vars(record)) for record in self.records)
+        return "\n".join([*map(formatter.format, self.records), *fields])
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    handler = Kept()
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield handler
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+def assert_marked(kept: Kept) -> None:
+    """Every line with a tag or order number in its words has them as fields, and the reverse."""
+    numbered = re.compile(r"\b\d{15}\b|tag '")
+    for record in kept.records:
+        is_of_orders = record.name in [f"neo_async.{name}" for name in ORDER_LOGGERS]
+        text = record.getMessage()
+        if is_of_orders and numbered.search(text):
+            assert hasattr(record, "client_tag"), text
+    for record in kept.about_orders:
+        text, fields = record.getMessage(), vars(record)
+        assert fields["action"], text
+        assert fields["client_tag"] or fields["order_number"], text
+        for field in ("action", "client_tag", "order_number"):
+            assert fields[field] in text
+
+
+def secrets_of(own: Credentials) -> list[str]:
+    codes = [pyotp.TOTP(own.totp_secret).at(int(START) + step) for step in range(-30, 600, 30)]
+    return [TOKEN, SID, own.consumer_key, own.mpin, own.totp_secret, own.mobile_number[3:], *codes]
+
+
+# --- lines about orders -----------------------------------------------------------------------
+
+
+def test_a_line_says_what_it_is_about_in_words_and_as_fields(kept: Kept) -> None:
+    log = logging.getLogger("neo_async.orders")
+    tell(log, logging.INFO, Subject("cancel", "t_1", "261123000000001"), "%d %% of %s", 5, "it")
+    tell(log, logging.INFO, Subject("place", "t_2"), "goes out")
+    first, second = kept.records
+    assert first.getMessage() == "cancel of order 261123000000001, tag 't_1': 5 % of it"
+    assert (first.action, first.client_tag, first.order_number) == (  # type: ignore[attr-defined]
+        "cancel",
+        "t_1",
+        "261123000000001",
+    )
+    assert second.getMessage() == "place of tag 't_2': goes out"
+    assert first.funcName == "test_a_line_says_what_it_is_about_in_words_and_as_fields"
+
+
+@in_virtual_time
+async def test_an_order_that_works_has_two_lines_with_its_latency(kept: Kept) -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        order = await neo.orders.place(*BUY, **CNC, tag="mine")
+        await neo.orders.cancel(order)
+    tag, number = order.client_tag, order.number
+    place, accepted, cancel, cancelled = kept.lines("neo_async.orders")
+    assert place == f"DEBUG place of tag '{tag}': goes out"
+    assert re.fullmatch(
+        rf"DEBUG place of order {number}, tag '{tag}': accepted after \d+\.\d{{3}} ms", accepted
+    )
+    assert cancel == f"DEBUG cancel of order {number}, tag '{tag}': goes out"
+    assert cancelled.startswith(f"DEBUG cancel of order {number}, tag '{tag}': accepted after")
+
+
+@in_virtual_time
+async def test_nothing_is_made_for_lines_that_nobody_wants() -> None:
+    log = logging.getLogger("neo_async.orders")
+    log.setLevel(logging.INFO)
+    handler = Kept()
+    log.addHandler(handler)
+    try:
+        async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+            await neo.orders.place(*BUY, **CNC)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+    assert handler.records == []
+
+
+# --- whatever goes wrong ----------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
+    kept: Kept, tmp_path: Path
+) -> None:
+    spoilt: dict[str, Any] = {}
+    swallowed: set[str] = set()
+    async with (
+        exchange_of() as exchange,
+        meddler(
+            exchange, lambda path, status, body: spoilt.get(path), swallowed=swallowed
+        ) as endpoints,
+        client_of(
+            exchange,
+            endpoints=endpoints,
+            live_orders=False,
+            journal=tmp_path / "orders.db",
+            timeouts=Timeouts(order=2.0),
+            horizon=4.0,
+        ) as neo,
+    ):
+        orders, echoed = neo.orders, echo(exchange.credentials)
+        order = await orders.place(*BUY, **CNC, tag="mine")
+        for lost in (BUSY, Reply(""), Cut(), Late(60.0, Reply("late")), echoed):
+            spoilt[PLACE] = spoilt[MODIFY] = lost
+            with contextlib.suppress(NeoError):
+                await orders.place(*BUY, **CNC)
+            with contextlib.suppress(NeoError):
+                await orders.modify(order, quantity=order.quantity + 1)
+        spoilt.clear()
+        swallowed |= {PLACE, CANCEL}
+        with pytest.raises(NotAccepted):
+            await orders.place(*BUY, **CNC)
+        with pytest.raises(NotAccepted):
+            await orders.cancel(order)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.0):
+                await orders.place(*BUY, **CNC)
+        swallowed.clear()
+        await orders.cancel(order)
+        await orders.book()
+        with pytest.raises(OrderAlreadyFinal):
+            await orders.cancel(order)
+        spoilt[BOOK] = BUSY
+        with contextlib.suppress(NeoError):
+            await orders.cancel_all()
+        spoilt.clear()
+        neo._tracker._hear(OrderUpdate(number=order.number, status_text="strange", updated_ns=1))
+        await neo.halt(reason="enough")
+        with pytest.raises(NeoError):
+            await orders.place(*BUY, **CNC)
+    assert_marked(kept)
+    words = "\n".join(kept.lines())
+    for said in (
+        "goes out",
+        "accepted after",
+        "being found out",
+        "it did take effect",
+        "had no effect",
+        "refused: ",
+        "the caller gave up",
+    ):
+        assert said in words, said
+    assert not [s for s in secrets_of(exchange.credentials) if s in kept.text]
+
+
+@in_virtual_time
+async def test_what_could_not_be_sent_is_told_with_its_tag(kept: Kept) -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        lane = neo._session.lane
+
+        async def refused() -> Any:
+            raise NotSent("cannot connect")
+
+        lane._open_connection = refused  # type: ignore[method-assign]
+        for connection in list(lane._open):
+            connection.close()
+        with pytest.raises(NotSent):
+            await neo.orders.place(*BUY, **CNC, tag="gone")
+    lines = [line for line in kept.lines("neo_async.orders") if "gone_" in line]
+    assert "next try in" in lines[1]
+    assert lines[-1].startswith("INFO place of tag 'gone_")
+    assert "not sent: " in lines[-1]
+    assert_marked(kept)
+
+
+@in_virtual_time
+async def test_an_outcome_that_the_journal_lacks_is_told_with_its_tag(
+    kept: Kept, tmp_path: Path
+) -> None:
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12", clock=now)
+    journal.open()
+    intent = await journal.begin("place", {}, client_tag="t_1")
+    other = sqlite3.connect(journal.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    journal.end(intent, Outcome.ACCEPTED, order_number="261123000000001")
+    await asyncio.sleep(0)
+    with pytest.raises(JournalFailed):
+        await journal.begin("place", {}, client_tag="t_2")
+    other.execute("ROLLBACK")
+    other.close()
+    await journal.close()
+    assert "ERROR place of tag 't_1': the journal lacks its outcome (accepted): " in "\n".join(
+        kept.lines("neo_async.journal")
+    )
+    assert_marked(kept)
+
+
+# --- secrets ----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_no_secret_is_logged_however_a_login_ends(kept: Kept) -> None:
+    said = ""
+    for path in (LOGIN, VALIDATE):
+        for reply in (echo(CREDENTIALS), BUSY, Reply(""), Cut(), Cut(b'{"data"'), Late(60.0, BUSY)):
+            async with scripted_broker() as broker:
+                broker.script(path, reply)
+                neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints, limits=WIDE, clock=now)
+                with pytest.raises(NeoError) as caught:
+                    await neo.login()
+                await neo.logout()
+                said += f"{caught.value} {caught.value!r} {vars(caught.value)} {neo.health()!r}"
+    assert not [s for s in secrets_of(CREDENTIALS) if s in kept.text]
+    assert not [s for s in secrets_of(CREDENTIALS) if s in said]
+
+
+@in_virtual_time
+async def test_no_secret_is_logged_of_sessions_that_end_and_feeds_that_break(kept: Kept) -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        session = neo.session
+        await neo.order_feed.until_live()
+        async with neo.market_feed() as feed:
+            await feed.until_live()
+            exchange.drop_connections()
+            exchange.end_sessions()
+            await neo.orders.book()
+            await asyncio.sleep(60)
+            said = f"{neo!r} {neo.health()!r} {neo.health().circuits} {neo.metrics()!r}"
+            said += neo.metrics().to_prometheus()
+        secrets = secrets_of(exchange.credentials)
+        secrets += [session.token, session.sid, neo.session.token, neo.session.sid]
+    assert not [secret for secret in secrets if secret in kept.text]
+    assert not [secret for secret in secrets if secret in said]
