@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
-from weakref import WeakValueDictionary
 
 from neo_async.config import KiteEndpoints, RateLimits, Timeouts
 from neo_async.errors import (
-    AnswerLost,
     InvalidOrder,
-    NeoError,
-    ProtocolError,
-    ServerError,
     UsageError,
 )
 from neo_async.kite import rules
@@ -27,7 +21,6 @@ from neo_async.kite.calls import Calls
 from neo_async.kite.funds import Funds, FundStore
 from neo_async.kite.model import Frequency, Fund, FundHolding, FundOrder, Sip, SipStatus
 from neo_async.kite.settlement import (
-    Look,
     Lost,
     Placement,
     Settlement,
@@ -50,8 +43,6 @@ from neo_async.kite.wire import (
 from neo_async.model.enums import Side
 from neo_async.model.orders import Price
 from neo_async.transport.limiter import Kind, Limiter
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -118,9 +109,6 @@ class KiteMutualFunds:
         self._clock = clock
         self._known: set[str] = set()
         """Ids of orders and SIPs that were seen in any answer."""
-        self._claimed: set[str] = set()
-        """Ids that belong to placements of ours."""
-        self._marks: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -205,9 +193,9 @@ class KiteMutualFunds:
 
         async def look() -> str | None:
             orders = await self._list(_ORDERS, read_order)
-            return find_order(placement, orders, self._claimed, self._calls.skew)
+            return find_order(placement, orders, self._settlement.claimed, self._calls.skew)
 
-        return await self._place(
+        return await self._settlement.place(
             Lost("place order", _ORDER_BOOK, tag=placement.tag),
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _ORDERS, form, read_order_id),
@@ -226,7 +214,7 @@ class KiteMutualFunds:
         async def look() -> str | None:
             return judge_cancelled_order(await self.order(order_id))
 
-        return await self._change(
+        return await self._settlement.change(
             Lost("cancel order", _ORDER_BOOK, number=order_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_order_id),
             look,
@@ -289,9 +277,9 @@ class KiteMutualFunds:
 
         async def look() -> str | None:
             sips = await self._list(_SIPS, read_sip)
-            return find_sip(placement, sips, self._claimed, self._calls.skew)
+            return find_sip(placement, sips, self._settlement.claimed, self._calls.skew)
 
-        return await self._place(
+        return await self._settlement.place(
             Lost("place SIP", _SIP_BOOK, tag=placement.tag),
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _SIPS, form, read_sip_id),
@@ -326,7 +314,7 @@ class KiteMutualFunds:
         async def look() -> str | None:
             return judge_changed_sip(await self.sip(sip_id), form)
 
-        return await self._change(
+        return await self._settlement.change(
             Lost("modify SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.MODIFY, "PUT", path, form, read_sip_id),
             look,
@@ -340,7 +328,7 @@ class KiteMutualFunds:
         async def look() -> str | None:
             return judge_cancelled_sip(await self.sip(sip_id))
 
-        return await self._change(
+        return await self._settlement.change(
             Lost("cancel SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_sip_id),
             look,
@@ -370,7 +358,7 @@ class KiteMutualFunds:
         if funds is None:
             return None
         fund = funds.get(isin)
-        if fund is None and not funds.is_stale:
+        if fund is None and self._store.is_of_today:
             raise InvalidOrder("tradingsymbol", isin, f"is no fund of the list of {funds.day}")
         return fund
 
@@ -388,8 +376,6 @@ class KiteMutualFunds:
             held = sum(each.quantity for each in holdings if each.tradingsymbol == isin)
         rules.check_redemption(fund, form["quantity"], held)
 
-    # --- sending ------------------------------------------------------------------------------
-
     async def _list(self, path: str, read: Callable[[Row], T]) -> list[T]:
         rows = await self._calls.read(path, read_list)
         found: list[T] = []
@@ -398,46 +384,3 @@ class KiteMutualFunds:
                 await asyncio.sleep(0)
             found += map(read, rows[first : first + _ROWS_AT_ONCE])
         return found
-
-    async def _place(
-        self,
-        lost: Lost,
-        placement: Placement,
-        send: Callable[[], Awaitable[str]],
-        look: Look,
-        *,
-        settle: bool,
-    ) -> str:
-        """Send a placement. Its id, answered or found, belongs to it alone from then on."""
-        # Those that only their time tells apart take turns; and whoever looks for one of them waits
-        # until the others have what is theirs.
-        lock = self._marks.setdefault(placement.mark, asyncio.Lock())
-
-        async def send_in_turn() -> str:
-            async with lock:
-                return self._claim(await send())
-
-        async def look_in_turn() -> str | None:
-            async with lock:
-                found = await look()
-                return None if found is None else self._claim(found)
-
-        return await self._change(lost, send_in_turn, look_in_turn, settle=settle)
-
-    def _claim(self, number: str) -> str:
-        self._known.add(number)
-        self._claimed.add(number)
-        return number
-
-    async def _change(
-        self, lost: Lost, send: Callable[[], Awaitable[str]], look: Look, *, settle: bool
-    ) -> str:
-        try:
-            return await send()
-        except (AnswerLost, ServerError, ProtocolError) as error:
-            cause: NeoError = error
-        except asyncio.CancelledError:
-            mark = f"tag {lost.tag!r}" if lost.tag else f"number {lost.number!r}"
-            log.warning("%s was given up and may have been sent: look for %s", lost.action, mark)
-            raise
-        return await self._settlement.settle(lost, look, cause, settle=settle)

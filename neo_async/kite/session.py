@@ -14,7 +14,7 @@ import hashlib
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from neo_async.config import KiteEndpoints, Timeouts
-from neo_async.errors import LoginFailed, UsageError
+from neo_async.errors import LoginFailed, SessionEnded, UsageError
 from neo_async.kite.model import KiteLogin
 from neo_async.kite.wire import (
     FORM_HEADERS,
@@ -60,9 +60,9 @@ class KiteSession:
     async def open(self, request_token: str) -> KiteLogin:
         """Turn a request token, or the whole address that it came in, into an access token.
 
-        Raises LoginFailed when the address tells of a login that did not succeed, SessionEnded
-        when Kite does not take the token (or its checksum: a wrong `api_secret`), and
-        TransportError when it cannot be reached.
+        Raises LoginFailed when the address tells of a login that did not succeed, or Kite does not
+        take the token or its checksum (a wrong `api_secret`), and TransportError when it cannot be
+        reached.
         """
         return await self._session("/session/token", "request_token", _token_in(request_token))
 
@@ -82,7 +82,13 @@ class KiteSession:
             name: token,
             "checksum": hashlib.sha256(text.encode()).hexdigest(),
         }
-        return read_login(await self._request("POST", path, form_body(form)))
+        answer = await self._request("POST", path, form_body(form))
+        try:
+            return read_login(answer)
+        except SessionEnded as error:
+            raise LoginFailed(
+                error.text, code=error.code, status=error.status, body=error.body
+            ) from error
 
     async def _request(self, method: str, path: str, body: bytes = b"") -> Answer:
         http = HttpClient(

@@ -12,16 +12,20 @@ import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from neo_async.errors import (
+    AnswerLost,
     NeoError,
     NotAccepted,
     NotLoggedIn,
     OrderAlreadyFinal,
     OutcomeUnknown,
+    ProtocolError,
     Rejected,
+    ServerError,
 )
 from neo_async.kite.model import FundOrder, FundOrderStatus, Sip, SipStatus
 from neo_async.model.enums import Side
@@ -32,6 +36,8 @@ FIRST_LOOK: Final = 0.25
 """Seconds after the loss at which is looked first; every further look waits twice as long, up to
 `LONGEST_WAIT`."""
 LONGEST_WAIT: Final = 5.0
+LONGEST_WAIT_BEYOND: Final = 30.0
+"""When the horizon is over: only a list that cannot be read is waited for then."""
 
 _CLOCK_MARGIN: Final = 2.0
 """Kite's times are whole seconds, and so is the Date by which its clock is compared with ours."""
@@ -203,7 +209,7 @@ class Question:
         while True:
             rest = proof_at - loop.time()
             await asyncio.sleep(min(pause, rest) if rest > 0 else pause)
-            pause = min(LONGEST_WAIT, 2 * pause)
+            pause = min(LONGEST_WAIT if rest > 0 else LONGEST_WAIT_BEYOND, 2 * pause)
             began = loop.time()
             try:
                 found = await self._look()
@@ -227,22 +233,65 @@ class Question:
 
 
 class Settlement:
-    """Every question that is open."""
+    """Sends changes, and has every question that is open about them."""
 
     def __init__(self, *, horizon: float, patience: float) -> None:
         """`horizon`: seconds after the loss of an answer in which a change may still show.
         `patience`: seconds to wait for the list that is read then."""
         self.horizon = horizon
         self._patience = patience
+        self.claimed: set[str] = set()
+        """Ids that belong to placements of ours."""
         self._questions: set[Question] = set()
+        self._turns: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
         self._is_closed = False
 
-    async def settle(self, lost: Lost, look: Look, cause: NeoError, *, settle: bool) -> str:
-        """The id, as soon as the change is known to have worked.
+    async def place(
+        self,
+        lost: Lost,
+        placement: Placement,
+        send: Callable[[], Awaitable[str]],
+        look: Look,
+        *,
+        settle: bool,
+    ) -> str:
+        """As `change`. The id, answered or found, belongs to this placement alone from then on."""
+        # Those that only their time tells apart take turns; and whoever looks for one of them waits
+        # until the others have what is theirs.
+        lock = self._turns.setdefault(placement.mark, asyncio.Lock())
 
-        Raises NotAccepted when it proved to have had no effect, and OutcomeUnknown when that cannot
-        be found out, or is not wanted.
+        async def send_in_turn() -> str:
+            async with lock:
+                number = await send()
+                self.claimed.add(number)
+                return number
+
+        async def look_in_turn() -> str | None:
+            async with lock:
+                number = await look()
+                if number is not None:
+                    self.claimed.add(number)
+                return number
+
+        return await self.change(lost, send_in_turn, look_in_turn, settle=settle)
+
+    async def change(
+        self, lost: Lost, send: Callable[[], Awaitable[str]], look: Look, *, settle: bool
+    ) -> str:
+        """Send a change, once. The id, as soon as it is known to have worked; `lost` and `look`
+        are for the case that its answer is lost.
+
+        Raises what `send` does when that says that it has had no effect, NotAccepted when it proved
+        so, and OutcomeUnknown when that cannot be found out, or is not wanted.
         """
+        try:
+            return await send()
+        except (AnswerLost, ServerError, ProtocolError) as error:
+            cause: NeoError = error
+        except asyncio.CancelledError:
+            mark = f"tag {lost.tag!r}" if lost.tag else f"number {lost.number!r}"
+            log.warning("%s was given up and may have been sent: look for %s", lost.action, mark)
+            raise
         question = None if self._is_closed else self._open(lost, look)
         if settle and question is not None:
             patience = self.horizon + self._patience

@@ -237,3 +237,15 @@ async def test_a_new_amount_of_a_sip_is_checked_against_its_fund(tmp_path: Path)
             await kite.modify_sip(sip_id, amount=700)
         await kite.modify_sip(sip_id, amount=1000)
         assert (await kite.sip(sip_id)).instalment_amount == 1000
+
+
+async def test_a_fund_that_is_new_today_is_not_missed_in_yesterdays_list(tmp_path: Path) -> None:
+    clock = Clock()
+    async with scripted_kite(tmp_path, clock=clock) as (far_end, kite):
+        far_end.sample("GET", FILE, "instruments.csv")
+        far_end.sample("POST", "/mf/orders", "order_placed.json")
+        await kite.instruments()
+        with pytest.raises(InvalidOrder, match="is no fund of the list of 2026-11-23"):
+            await kite.place_order("INF179K01VY8", Side.BUY, amount=5)
+        clock.now += DAY
+        assert await kite.place_order("INF179K01VY8", Side.BUY, amount=5)

@@ -165,6 +165,9 @@ async def test_a_list_that_cannot_be_read_leaves_it_unknown(tmp_path: Path) -> N
         with pytest.raises(OutcomeUnknown) as caught:
             await kite.place_order(ISIN, Side.BUY, amount=5000)
         assert HORIZON + Timeouts().read == pytest.approx(seconds(), abs=1)
+        asked = len(await arrivals(exchange))
+        await asyncio.sleep(600)
+        assert len(await arrivals(exchange)) - asked <= 600 / 30 + 1
         exchange.set_faults(Faults())
         with pytest.raises(NotAccepted):
             await caught.value.outcome()

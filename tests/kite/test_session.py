@@ -96,7 +96,7 @@ async def test_the_whole_way_on_the_exchange(tmp_path: Path) -> None:
         assert login.user_id == exchange.kite.user_id
         kite.use_token(login.access_token)
         assert len(await kite.holdings()) == 2
-        with pytest.raises(SessionEnded, match="invalid or has expired"):
+        with pytest.raises(LoginFailed, match="invalid or has expired"):
             await session.open(address)  # once only
         next_login = await session.renew(login.refresh_token)
         assert next_login.access_token != login.access_token
@@ -127,7 +127,7 @@ async def test_a_request_token_lasts_some_minutes(tmp_path: Path) -> None:
         session = session_of(exchange)
         address = await log_in(session)
         exchange.advance_clock(301)
-        with pytest.raises(SessionEnded):
+        with pytest.raises(LoginFailed):
             await session.open(address)
 
 
@@ -135,7 +135,7 @@ async def test_a_request_token_lasts_some_minutes(tmp_path: Path) -> None:
 async def test_a_wrong_secret(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, _):
         session = session_of(exchange, "wrong")
-        with pytest.raises(SessionEnded, match="Invalid `checksum`"):
+        with pytest.raises(LoginFailed, match="Invalid `checksum`"):
             await session.open(await log_in(session))
 
 
