@@ -264,6 +264,7 @@ def measure_finding(instruments: Instruments, rounds: int) -> dict[str, Figure]:
             "NIFTY", expiry=day, strike=(20_100, 21_000), option="CE"
         ),
         "chain around a price": lambda: instruments.chain("NIFTY", day, around=20_500),
+        "search by a part of symbols": lambda: instruments.search(symbols[0][2:]),
         "search by start of names": lambda: instruments.search("STOC", expiry=day, strike=20_000),
     }
     calls: dict[str, Callable[[], float]] = {
@@ -286,6 +287,13 @@ def first_lookups(url: str, cache: Path) -> float:
     for symbol in symbols:
         instruments.get(SEGMENT, symbol)
     return (time.perf_counter_ns() - start) / len(symbols) / 1e3
+
+
+def first_part_search(url: str, cache: Path) -> float:
+    """Microseconds of the first search of a process for a part of symbols."""
+    instruments, _ = uvloop.run(load(url, cache, SEGMENT))
+    part = next(option_rows(1, datetime.now(IST).date())).symbol[2:]
+    return microseconds(lambda: instruments.search(part), 1)
 
 
 def measure_against_sdk(url: str, cache: Path, content: bytes, rounds: int) -> dict[str, Figure]:
@@ -332,6 +340,7 @@ def wanted_figures(
         at_most("lookup by symbol", 1, finding["lookup by symbol"].median, "µs"),
         at_most("lookup by token", 1, finding["lookup by token"].median, "µs"),
         at_most("search", 2000, finding["search, expiry and strikes"].median, "µs"),
+        at_most("search by a part", 2000, finding["search by a part of symbols"].median, "µs"),
     ]
     if grown is not None:
         figures.append(at_most("memory for twice the rows", 100, grown, "MB"))
@@ -371,6 +380,9 @@ def main() -> None:
         finding = measure_finding(instruments, arguments.rounds)
         finding["first lookup of an instrument"] = summarise(
             first_lookups(url, cache) for _ in range(arguments.rounds)
+        )
+        finding["first search by a part of symbols"] = summarise(
+            first_part_search(url, cache) for _ in range(arguments.rounds)
         )
         sdk = (
             measure_against_sdk(url, cache, files["nse_cm.csv"], arguments.rounds)

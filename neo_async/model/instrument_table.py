@@ -73,7 +73,8 @@ class InstrumentTable:
         """Rows of the names that were asked for, in order, by expiry."""
         self._built: dict[int, Instrument] = {}
         self._name_lines = ""
-        self._symbol_lines = ""
+        self._symbol_lines: list[str] = []
+        """Of each thousand rows, for searches in all of them."""
 
     # --- filling ------------------------------------------------------------------------------
 
@@ -112,7 +113,8 @@ class InstrumentTable:
         self._upper_bands.extend(rows.upper_bands)
         self._freeze_quantities.extend(rows.freeze_quantities)
         self._add_names(rows.names, places)
-        self._name_lines = self._symbol_lines = ""
+        self._symbol_lines += map(_lines, self._symbols.full(len(self._symbol_lines)))
+        self._name_lines = ""
         self._ladders.clear()
 
     def _add_names(self, names: Sequence[str], rows: Sequence[int]) -> None:
@@ -162,13 +164,16 @@ class InstrumentTable:
         return instrument
 
     def _build(self, row: int) -> Instrument:
+        # The columns are read without a method in between: that would cost as much as the rest.
         place = self._shared_of[row]
         strike, lower, upper = self._strikes[row], self._lower_bands[row], self._upper_bands[row]
+        part, rest = divmod(row, _TUPLE)
+        name_part, name_rest = divmod(self._first[row], _TUPLE)
         return Instrument(
             self.shared[place].segment,
-            self._tokens[row],
-            self._symbols[row],
-            self._names[self._first[row]],
+            self._tokens.parts[part][rest],
+            self._symbols.parts[part][rest],
+            self._names.parts[name_part][name_rest],
             self._descriptions[row],
             self._isins[row],
             strike if strike == strike else None,  # NaN alone differs from itself
@@ -211,9 +216,8 @@ class InstrumentTable:
 
     def mentioning(self, text: str, wanted: Wanted) -> list[Instrument]:
         """Instruments with a text anywhere in symbol or description."""
-        if not self._symbol_lines:
-            self._symbol_lines = _lines(self._symbols)
-        symbols = _lines_with(self._symbol_lines, text)
+        lines = (*self._symbol_lines, _lines(self._symbols.parts[-1]))
+        symbols = (symbol for part in lines for symbol in _lines_with(part, text))
         rows = {row for row in map(self._by_symbol.get, symbols) if row is not None}
         rows.update(self._descriptions.rows_with(text))
         found = [row for row in rows if self._is_wanted(row, wanted)]
@@ -325,23 +329,25 @@ class _Strings:
     """
 
     def __init__(self) -> None:
-        self._full: list[tuple[str, ...]] = []
         self._rest: list[str] = []
+        self.parts: list[Sequence[str]] = [self._rest]
+        """A thousand texts each; in the last one, what is left over."""
 
     def __len__(self) -> int:
-        return len(self._full) * _TUPLE + len(self._rest)
+        return (len(self.parts) - 1) * _TUPLE + len(self._rest)
 
     def __getitem__(self, row: int) -> str:
-        place, rest = divmod(row, _TUPLE)
-        return self._full[place][rest] if place < len(self._full) else self._rest[rest]
+        part, rest = divmod(row, _TUPLE)
+        return self.parts[part][rest]
 
-    def __iter__(self) -> Iterator[str]:
-        return chain(chain.from_iterable(self._full), self._rest)
+    def full(self, start: int) -> list[Sequence[str]]:
+        """The parts that are full, from one on."""
+        return self.parts[start:-1]
 
     def extend(self, texts: Iterable[str]) -> None:
         self._rest += texts
         while len(self._rest) >= _TUPLE:
-            self._full.append(tuple(self._rest[:_TUPLE]))
+            self.parts.insert(-1, tuple(self._rest[:_TUPLE]))
             del self._rest[:_TUPLE]
 
     def slice(self, start: int, stop: int) -> list[str]:
@@ -366,7 +372,8 @@ class _Texts:
         return Texts(bytes(self._bytes[ends[0] : ends[-1]]), list(map(sub, ends[1:], ends)))
 
     def __getitem__(self, row: int) -> str:
-        start, end = self._ends[row], self._ends[row + 1]
+        ends = self._ends
+        start, end = ends[row], ends[row + 1]
         return self._bytes[start:end].decode() if end > start else ""
 
     def rows_with(self, part: str) -> Iterator[int]:
