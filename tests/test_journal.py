@@ -5,22 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
 from neo_async import (
     Durability,
     JournalFailed,
-    OrderStatus,
     Outcome,
     OutcomeUnknown,
     Product,
@@ -28,7 +22,6 @@ from neo_async import (
     Segment,
     Side,
 )
-from neo_async.exchange import Exchange
 from neo_async.journal import Journal
 from neo_async.wire.tags import own_tag
 from tests.clients import PLACE, client_of, exchange_of
@@ -153,23 +146,36 @@ async def test_the_log_is_moved_into_the_file_when_no_order_is_near(
 ) -> None:
     monkeypatch.setattr("neo_async.journal.WRITES_BETWEEN_CHECKPOINTS", 20)
     monkeypatch.setattr("neo_async.journal.MOST_WRITES_BETWEEN_CHECKPOINTS", 60)
-    moved: list[tuple[float, int]] = []
-    loop = asyncio.get_running_loop()
+    moved: list[int] = []
+
+    class Thread:
+        """Does its work at once: real ones take no part in virtual time."""
+
+        def __init__(self, **settings: Any) -> None:
+            pass
+
+        def start(self) -> None:
+            moved.append(journal._writes)
+
+        def is_alive(self) -> bool:
+            return False
+
+        def join(self) -> None:
+            pass
+
+    monkeypatch.setattr("neo_async.journal.threading", SimpleNamespace(Thread=Thread))
     journal = Journal(tmp_path / "orders.db", ucc="ABC12")
-    monkeypatch.setattr(
-        "neo_async.journal._checkpoint", lambda path: moved.append((loop.time(), journal._writes))
-    )
     journal.open()
     for _ in range(40):
         await journal.begin("cancel", {}, order_number="1")
         await asyncio.sleep(0.01)
     assert moved == []
     await asyncio.sleep(1)
-    assert [writes for _, writes in moved] == [40]
+    assert moved == [40]
     for _ in range(80):
         await journal.begin("cancel", {}, order_number="1")
         await asyncio.sleep(0.01)
-    assert [writes for _, writes in moved] == [40, pytest.approx(100, abs=6)]
+    assert moved == [40, pytest.approx(100, abs=6)]
     await journal.close()
 
 
@@ -266,94 +272,3 @@ async def test_what_is_of_an_earlier_day_lapses_at_once(tmp_path: Path) -> None:
             (finding,) = neo.reconciliation.findings
             assert (finding.outcome, finding.order) == (Outcome.LAPSED, None)
         assert rows_of(path)[0]["outcome"] == "lapsed"
-
-
-# --- killed -----------------------------------------------------------------------------------
-
-ORDERS = 12
-
-CHILD = """
-import asyncio, sys
-import msgspec
-from neo_async.model.session import Session
-from neo_async import Credentials, Endpoints, NeoClient, Product, RateLimits, Segment, Side
-from neo_async.wire.tags import own_tag
-
-async def main():
-    url, journal, session, *who = sys.argv[1:]
-    names = ("consumer_key", "mobile_number", "ucc", "mpin", "totp_secret")
-    neo = NeoClient(
-        Credentials(**dict(zip(names, who))), endpoints=Endpoints(login=url), journal=journal,
-        horizon=0.3, limits=RateLimits(orders=1000, total=1000),
-        live_orders=False,
-    )
-    await neo.resume(msgspec.json.decode(session, type=Session))
-    try:
-        done = {order.tag for order in neo.reconciliation.orders}
-        print("ready", len(done), flush=True)
-        wanted = [f"o{n}" for n in range(ORDERS) if f"o{n}" not in done]
-        place = lambda tag: neo.orders.place(
-            Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 1, price="39.00", product=Product.CNC, tag=tag)
-        for i in range(0, len(wanted), 3):
-            await asyncio.gather(*map(place, wanted[i:i + 3]))
-            await asyncio.sleep(0.002)
-    finally:
-        await neo.logout()
-    print("done", flush=True)
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_killed_at_any_moment_it_leaves_no_orphan_and_no_double(
-    tmp_path: Path, seed: int
-) -> None:
-    path = tmp_path / "orders.db"
-    dice = random.Random(seed)
-    async with Exchange(seed=seed, limits=None, makers=False) as exchange:
-        neo = client_of(exchange, live_orders=False, clock=time.time)
-        session = msgspec.json.encode(await neo.login()).decode()
-        await neo.logout()
-        kills = 0
-        while True:
-            child = await _child(exchange, path, session)
-            assert child.stdout is not None
-            line = await child.stdout.readline()
-            assert line.startswith(b"ready"), line
-            try:
-                await asyncio.wait_for(child.wait(), dice.uniform(0, 0.03) if kills < 8 else 20)
-            except TimeoutError:
-                child.send_signal(signal.SIGKILL)
-                await child.wait()
-                kills += 1
-            else:
-                break
-        ledger = exchange.market.ledger
-        tags = sorted(own_tag(record.client_tag) for record in ledger)
-        assert tags == sorted(f"o{n}" for n in range(ORDERS))
-        accepted = [row for row in rows_of(path) if row["outcome"] == "accepted"]
-        assert {row["order_number"] for row in accepted} == {record.number for record in ledger}
-        assert {record.status for record in ledger} == {OrderStatus.OPEN}
-        assert kills > 0
-
-
-async def _child(exchange: Exchange, journal: Path, session: str) -> asyncio.subprocess.Process:
-    who = exchange.credentials
-    code = CHILD.replace("ORDERS", str(ORDERS))
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        code,
-        exchange.login_url,
-        str(journal),
-        session,
-        who.consumer_key,
-        who.mobile_number,
-        who.ucc,
-        who.mpin,
-        who.totp_secret,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
-    )

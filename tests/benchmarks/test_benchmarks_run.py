@@ -87,6 +87,15 @@ def test_journal_measures_what_it_costs_beside_a_client_without_one() -> None:
     assert [figure["unit"] for figure in result["wanted"]] == ["µs", "µs", "orders/s"]
 
 
+def test_faults_compares_programs_with_the_ledger() -> None:
+    result = json.loads(run("faults", "--json", "--seeds", "2", "--orders", "4"))
+
+    assert result["programs"]["seeds"] == 2
+    assert result["programs"]["orders"] == 8
+    assert result["programs"]["failed_seeds"] == []
+    assert all(figure["reached"] for figure in result["wanted"])
+
+
 FEED_PEERS = {
     "bare_loop",
     "neo_async",
