@@ -28,4 +28,4 @@ def test_instruments_measures_loading_finding_and_memory() -> None:
         assert 0 < load["held_ms"]["median"] < load["milliseconds"]["median"]
     assert {"lookup by symbol", "lookup by token"} <= result["microseconds"].keys()
     assert all(figure["median"] > 0 for figure in result["microseconds"].values())
-    assert len(result["wanted"]) == 8
+    assert len(result["wanted"]) == 9
