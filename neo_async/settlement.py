@@ -249,9 +249,9 @@ class Settlement:
                 order = self._tracker.adopt(row, client_tag=question.sought.client_tag)
                 self._affirm(question, order)
             is_over = question.is_open and not question.is_proven and self._is_over(question, began)
-            if is_over and is_whole and (row is not None or question.sought.client_tag):
-                question.is_doubted = True
-            elif is_over:
+            tells = is_whole and (row is not None or bool(question.sought.client_tag))
+            question.is_doubted = is_over and tells
+            if is_over and not tells:
                 self._look_soon()
         if not self._is_looking and any(question.is_doubted for question in self._questions):
             self._upkeep.ask()
