@@ -114,6 +114,7 @@ class Calls:
                 headers=self._headers if form is None else {**self._headers, **FORM_HEADERS},
                 body=b"" if form is None else form_body(form),
                 timeout=timeout,
+                kind=kind,
             )
             self._note_date(answer)
             try:

@@ -161,7 +161,8 @@ def check_redemption(fund: Fund, quantity: str, held: float | None) -> None:
             raise InvalidOrder(
                 "quantity",
                 quantity,
-                f"must be at least {minimum:g} units of {fund.name}, or all of the {held:.3f} held",
+                f"must be at least {minimum:.12g} units of {fund.name}, or all of the "
+                f"{held:.3f} held",
             )
         return
     _check_multiple("quantity", quantity, fund.redemption_quantity_multiplier)
@@ -176,13 +177,13 @@ def _check_amount(fund: Fund, field: str, amount: str, minimum: float) -> None:
 
 def _check_least(fund: Fund, field: str, amount: str, minimum: float) -> None:
     if Decimal(amount) < _exact(minimum):
-        raise InvalidOrder(field, amount, f"must be at least {minimum:g} for {fund.name}")
+        raise InvalidOrder(field, amount, f"must be at least {minimum:.12g} for {fund.name}")
     _check_multiple(field, amount, fund.purchase_amount_multiplier)
 
 
 def _check_multiple(field: str, text: str, multiple: float) -> None:
     if multiple and Decimal(text) % _exact(multiple):
-        raise InvalidOrder(field, text, f"must be a multiple of {multiple:g}")
+        raise InvalidOrder(field, text, f"must be a multiple of {multiple:.12g}")
 
 
 def _check_kind(fund: Fund) -> None:

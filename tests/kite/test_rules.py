@@ -215,6 +215,11 @@ def test_multiples_are_reckoned_in_decimals(amount: str) -> None:
     [
         ({}, "999.99", "at least 1000"),
         ({"minimum_purchase_amount": 500.0}, "499", "at least 500"),
+        (
+            {"minimum_purchase_amount": 1e7, "minimum_additional_purchase_amount": 1e7},
+            "499",
+            "at least 10000000 for",
+        ),
         ({"purchase_amount_multiplier": 500.0}, "5200", "multiple of 500"),
         ({"purchase_amount_multiplier": 1.0}, "5000.5", "multiple of 1"),
         ({"purchase_allowed": False}, "5000", "cannot be purchased"),

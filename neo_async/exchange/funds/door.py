@@ -71,7 +71,6 @@ class FundDoor:
             ("PUT", "/mf/sip/"): self._modify_sip,  # as one of the document's samples has it
             ("DELETE", "/mf/sips/"): self._cancel_sip,
         }
-
         self.wording = Wording(
             _THROTTLED, lambda status: _error(status, "GeneralException", HTTPStatus(status).phrase)
         )
