@@ -126,7 +126,7 @@ class Accounts:
         for item in items:
             number = str(item["number"])
             result = said.get(number)
-            if result is None:
+            if result is None or (not result.is_done and result.refusal is None):
                 unsaid.append(item)
             elif result.is_done:
                 results[number] = AccountResult(number, Outcome.DONE, result.message, result.code)

@@ -42,6 +42,9 @@ from neo_async.wire.answers import retry_after
 
 T = TypeVar("T")
 
+_TIMED_OUT = frozenset({408, 424, 499})
+"""The gateway's own trouble; what the service has done, nobody says."""
+
 _REFUSED_BY_GATEWAY = frozenset({403, 404, 405, 415})
 """Before the service saw the request."""
 
@@ -56,6 +59,7 @@ class ItemResult(msgspec.Struct, frozen=True):
     code: str
     message: str
     refusal: Refusal | None
+    """None when it is done, or when the bank's words tell neither."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -73,6 +77,7 @@ class Refusals:
     def __init__(self, profile: BankingProfile) -> None:
         self._success = frozenset(profile.error.success_values)
         self._partial = frozenset(profile.error.partial_values)
+        self._failed = frozenset(profile.error.failure_values)
         self._codes = profile.codes
         self._code = getter(profile.error.code)
         self._message = getter(profile.error.message)
@@ -93,37 +98,42 @@ class Refusals:
         """
         content = _object(answer.body)
         if answer.status >= 300 or content is None:
-            raise self._failure(answer, content or {}, is_json=content is not None)
+            raise self._failure(answer, content, "")
         if call in self._results and _read(answer, self._results[call], content):
             return content  # each account has an answer of its own, whatever the whole is called
-        status = self._statuses[call](content)
-        if status in self._success or status in self._partial or call in self._without_status:
+        word = _text(self._statuses[call](content))
+        if word in self._success or word in self._partial or call in self._without_status:
             return content
-        raise self._failure(answer, content, is_json=True)
+        raise self._failure(answer, content, word)
 
-    def is_success(self, word: str) -> bool:
+    def is_done(self, word: str) -> bool:
         return word in self._success
 
-    def refusal(self, code: str) -> Refusal:
-        return self._codes.get(code, Refusal.OTHER)
+    def refusal(self, word: str, code: str) -> Refusal | None:
+        """Why, where the bank has refused; None when it has not said so. A word that the profile
+        does not know may mean anything, that the money is on its way, too."""
+        known = self._codes.get(code)
+        return Refusal.OTHER if known is None and word in self._failed else known
 
-    def _failure(self, answer: Answer, content: Json, *, is_json: bool) -> NeoError:
+    def _failure(self, answer: Answer, found: Json | None, word: str) -> NeoError:
         status, body = answer.status, excerpt(answer.body)
+        content = found or {}
         code = _text(self._code(content))
         words = _text(self._message(content)) or f"the bank refused with HTTP {status}"
-        refusal = self._codes.get(code)
+        refusal = self.refusal(word, code)
         if status == 429 or refusal is Refusal.THROTTLE:
             return RateLimited(words, retry_after=retry_after(answer.headers), body=body)
         if status == 401 or refusal is Refusal.AUTH:
             return SessionEnded(words, code=code or None, status=status, body=body)
-        if status >= 500 or refusal is Refusal.TEMPORARY:
+        if status >= 500 or status in _TIMED_OUT or refusal is Refusal.TEMPORARY:
             return ServerError(words, code=code or None, status=status, body=body)
-        if not is_json and status in _REFUSED_BY_GATEWAY:
+        if found is None and status in _REFUSED_BY_GATEWAY:
             hint = f"{words}: check base_url and paths of the profile, and your plan"
             return BankRejected(hint, refusal=Refusal.FORBIDDEN, status=status, body=body)
-        if not is_json or (status < 400 and not code):
-            problem = _NO_SENSE if is_json else "the answer is no JSON object"
-            return ProtocolError(problem, status=status, body=body)
+        if found is None:
+            return ProtocolError("the answer is no JSON object", status=status, body=body)
+        if status < 400 and refusal is None:
+            return ProtocolError(f"{_NO_SENSE}: status {word!r}", status=status, body=body)
         if status == 403 and refusal is None:
             refusal = Refusal.FORBIDDEN
         return BankRejected(
@@ -156,14 +166,14 @@ class ResultReader:
         return [self._item(row) for row in self._list(content) or []]
 
     def _item(self, row: Json) -> ItemResult:
-        code = text(self._code(row))
-        is_done = self._refusals.is_success(text(self._status(row)))
+        word, code = text(self._status(row)), text(self._code(row))
+        is_done = self._refusals.is_done(word)
         return ItemResult(
             number=text(self._number(row)),
             is_done=is_done,
             code=code,
             message=text(self._message(row)),
-            refusal=None if is_done else self._refusals.refusal(code),
+            refusal=None if is_done else self._refusals.refusal(word, code),
         )
 
 

@@ -315,6 +315,8 @@ class ErrorWords(_Section, frozen=True, kw_only=True):
     field: str = "field"
     success_values: tuple[str, ...] = ("SUCCESS",)
     partial_values: tuple[str, ...] = ("PARTIAL",)
+    failure_values: tuple[str, ...] = ("FAILURE",)
+    """Any other word may mean that it is under way: its outcome is looked up."""
 
 
 class StatusWords(_Section, frozen=True, kw_only=True):

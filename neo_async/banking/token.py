@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from neo_async.banking.answers import excerpt
 from neo_async.banking.profile import Server
 from neo_async.errors import (
     LoginFailed,
@@ -188,11 +187,11 @@ class Pass:
 
 
 def _read(answer: Answer) -> _TokenAnswer:
-    """Nothing of a success may get into a message: it is the token."""
+    """Nothing of a body may get into a message: it may hold the token, or the secret again."""
     if answer.status == 429:
         raise RateLimited("too many requests for a token", retry_after=retry_after(answer.headers))
     if answer.status >= 500:
-        raise ServerError("the bank gave no token", status=answer.status, body=excerpt(answer.body))
+        raise ServerError("the bank gave no token", status=answer.status)
     if answer.status >= 300:
         raise LoginFailed(_refusal(answer.body), status=answer.status)
     try:

@@ -182,6 +182,20 @@ async def test_an_account_of_which_the_answer_says_nothing_is_looked_up():
 
 
 @in_virtual_time
+async def test_a_word_that_nobody_knows_is_looked_up():
+    bank = SmallBank()
+    results = [{"virtualAccountNumber": "ACME00000000", "status": "PENDING"}]
+    bank.instead["accounts/create"] = (200, {"status": "SUCCESS", "results": results})
+    async with serving(bank), client_of(bank) as client:
+        (result,) = await client.create(some(1))
+        assert result.outcome is Outcome.UNKNOWN
+        account = {"virtualAccountNumber": "ACME00000000", "name": "Customer 0"}
+        bank.accounts["ACME00000000"] = {**account, "accountStatus": "ACTIVE"}
+        (result,) = await client.create(some(1))
+        assert result.outcome is Outcome.DONE
+
+
+@in_virtual_time
 async def test_a_failure_half_way_keeps_what_was_done():
     bank = SmallBank(["", "429", "429", "429"])
     sections = {"server": {"timeout": 0.5}}

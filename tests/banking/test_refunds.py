@@ -95,6 +95,28 @@ async def test_without_idempotency_nothing_is_sent_again():
     assert caught.value.idempotency_key == KEY
 
 
+WORDS = [
+    (200, {"status": "PENDING"}),
+    (200, {"status": "ACCEPTED", "errorCode": "00"}),
+    (200, {"status": ["SUCCESS"]}),
+    (408, {"message": "upstream timed out"}),
+]
+
+
+@pytest.mark.parametrize("answer", WORDS)
+def test_a_word_that_is_no_refusal_is_taken_for_none(answer):
+    @in_virtual_time
+    async def run() -> None:
+        bank = bank_with_a_credit()
+        bank.instead["refunds/create"] = answer
+        sections = {"paths": {"refund_status": ""}, "idempotency": {"offered": False}}
+        async with serving(bank), client_of(bank, **sections) as client:
+            with pytest.raises(RefundUnknown):
+                await client.refund(CLIENT, REFERENCE)
+
+    run()
+
+
 @in_virtual_time
 async def test_a_refusal_of_the_lookup_says_nothing_of_the_refund():
     bank = bank_with_a_credit("after")

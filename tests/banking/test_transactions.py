@@ -453,7 +453,7 @@ async def test_what_cannot_be_marked_is_not_handed_over(tmp_path):
         assert (await anext(stream)).sequence == 2
 
 
-@given(st.lists(st.integers(0, 60), max_size=40))
+@given(st.lists(st.integers(0, 60), max_size=20))
 @settings(max_examples=10, deadline=None)
 def test_giving_up_at_any_moment_loses_nothing(turns):
     """Cancelled after so many turns of the loop, wherever that is."""
@@ -472,7 +472,7 @@ def test_giving_up_at_any_moment_loses_nothing(turns):
                         for _ in range(count):
                             await asyncio.sleep(0)
                         task.cancel()
-                        with contextlib.suppress(asyncio.CancelledError):
+                        with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
                             taken.append(await task)
                 taken += [credit async for credit in stream]
         assert [credit.reference for credit in taken] == bank.references
