@@ -15,7 +15,7 @@ from neo_async.banking.model import (
     Outcome,
     Refusal,
 )
-from neo_async.banking.profile import Call
+from neo_async.banking.names import Call
 from neo_async.banking.rules import Item
 from neo_async.errors import BankRejected, NeoError
 

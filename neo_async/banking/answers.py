@@ -27,7 +27,8 @@ from neo_async.banking.model import (
     RefundStatus,
     Refusal,
 )
-from neo_async.banking.profile import BankingProfile, Call
+from neo_async.banking.names import Call
+from neo_async.banking.profile import BankingProfile
 from neo_async.errors import (
     BODY_EXCERPT,
     BankRejected,

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from neo_async.banking.answers import Refusals
 from neo_async.banking.mapping import Formats, Json, Outgoing, Writer
-from neo_async.banking.profile import BankingProfile, Call
+from neo_async.banking.names import Call
+from neo_async.banking.profile import BankingProfile
 from neo_async.banking.token import Pass
 from neo_async.errors import (
     AnswerLost,

@@ -18,7 +18,8 @@ from neo_async.banking.model import (
     Refund,
     VirtualAccount,
 )
-from neo_async.banking.profile import Auth, BankingProfile, Call
+from neo_async.banking.names import Call
+from neo_async.banking.profile import Auth, BankingProfile
 from neo_async.banking.refunds import Refunds
 from neo_async.banking.rules import AccountRules, bank_account, ifsc, money
 from neo_async.banking.store import CreditStore

@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from neo_async.banking.model import AccountStatus
-from neo_async.banking.profile import ISO, AmountForm, BankingProfile, Call
+from neo_async.banking.names import Call
+from neo_async.banking.profile import ISO, AmountForm, BankingProfile
 
 Json: TypeAlias = dict[str, Any]
 Getter: TypeAlias = Callable[[Json], Any]

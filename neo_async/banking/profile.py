@@ -42,20 +42,8 @@ from typing import Any, Final
 import msgspec
 
 from neo_async.banking.model import AccountStatus, RefundStatus, Refusal
+from neo_async.banking.names import CODES, INDISPENSABLE, LISTS, REQUEST, RESPONSE, Call
 from neo_async.errors import UsageError
-
-
-class Call(StrEnum):
-    """What can be asked of the bank."""
-
-    CREATE = "create"
-    MODIFY = "modify"
-    DELETE = "delete"
-    INQUIRY = "inquiry"
-    FETCH = "fetch"
-    ACK = "ack"
-    REFUND = "refund"
-    REFUND_STATUS = "refund_status"
 
 
 class Auth(StrEnum):
@@ -88,167 +76,6 @@ class AckMode(StrEnum):
 
 ISO: Final = "iso"
 """Of dates and times: `2026-11-19`, `2026-11-19T10:15:02+05:30`."""
-
-_ENVELOPE = {
-    "request_id": "requestId",
-    "client_name": "clientName",
-    "physical_account": "physicalAccount",
-}
-_ACCOUNT = {
-    "number": "virtualAccountNumber",
-    "name": "name",
-    "valid_from": "validFrom",
-    "valid_to": "validTo",
-    "min_amount": "minAmount",
-    "max_amount": "maxAmount",
-    "mobile": "mobile",
-    "email": "email",
-    "description": "description",
-}
-_CREDIT = {
-    "sequence": "sequence",
-    "reference": "transactionReference",
-    "account": "virtualAccountNumber",
-    "physical_account": "physicalAccount",
-    "amount": "amount",
-    "currency": "currency",
-    "mode": "mode",
-    "utr": "utr",
-    "remitter_name": "remitterName",
-    "remitter_account": "remitterAccount",
-    "remitter_ifsc": "remitterIfsc",
-    "narration": "narration",
-    "credited_at": "creditedAt",
-}
-_REFUND = {
-    "status": "status",
-    "refund_reference": "refundReference",
-    "reference": "transactionReference",
-    "amount": "amount",
-    "refund_status": "refundStatus",
-    "utr": "utr",
-    "message": "message",
-    "updated_at": "updatedAt",
-}
-
-
-def _list_of(name: str, path: str, fields: Mapping[str, str]) -> dict[str, str]:
-    return {name: path, **{f"{name}.{meaning}": field for meaning, field in fields.items()}}
-
-
-def _results(**fields: str) -> dict[str, str]:
-    outcome = {
-        "number": "virtualAccountNumber",
-        "status": "status",
-        "code": "code",
-        "message": "message",
-    }
-    return {"status": "status", **_list_of("results", "results[]", outcome | fields)}
-
-
-REQUEST: Final[Mapping[str, Mapping[str, str]]] = {
-    Call.CREATE: _ENVELOPE | _list_of("accounts", "accounts[]", _ACCOUNT),
-    Call.MODIFY: _ENVELOPE | _list_of("accounts", "accounts[]", _ACCOUNT | {"status": "status"}),
-    Call.DELETE: _ENVELOPE | _list_of("accounts", "accounts[]", {"number": _ACCOUNT["number"]}),
-    Call.INQUIRY: {
-        **_ENVELOPE,
-        "client_name": "",
-        **_list_of("accounts", "accounts[]", {"number": _ACCOUNT["number"]}),
-    },
-    Call.FETCH: {
-        **_ENVELOPE,
-        "cursor": "cursor",
-        "ack_batch_id": "",
-        "ack_count": "",
-        "ack_status": "",
-    },
-    Call.ACK: {
-        **_ENVELOPE,
-        "client_name": "",
-        "batch_id": "batchId",
-        "count": "count",
-        "status": "status",
-    },
-    Call.REFUND: {
-        "request_id": "requestId",
-        "client_name": "clientName",
-        "physical_account": "",
-        "reference": "transactionReference",
-        "amount": "amount",
-        "reason": "reason",
-        "account": "",
-        "ifsc": "",
-    },
-    Call.REFUND_STATUS: {
-        "request_id": "requestId",
-        "client_name": "",
-        "physical_account": "",
-        "refund_reference": "refundReference",
-        "original_request_id": "originalRequestId",
-    },
-}
-"""What we mean by a field of each request, and the bank's name of it."""
-
-RESPONSE: Final[Mapping[str, Mapping[str, str]]] = {
-    Call.CREATE: _results(),
-    Call.MODIFY: _results(),
-    Call.DELETE: _results(),
-    Call.INQUIRY: _results(**_ACCOUNT, account_status="accountStatus"),
-    Call.FETCH: {
-        "status": "status",
-        "batch_id": "batchId",
-        "delivery_count": "deliveryCount",
-        "count": "count",
-        **_list_of("transactions", "transactions[]", _CREDIT),
-    },
-    Call.ACK: {"status": "status"},
-    Call.REFUND: _REFUND,
-    Call.REFUND_STATUS: _REFUND,
-}
-"""The same of each answer. `status` is what `error.success_values` is about; without it, the HTTP
-status alone tells a success."""
-
-_INDISPENSABLE: Final[Mapping[str, tuple[str, ...]]] = {
-    f"request.{Call.CREATE}": ("accounts", "accounts.number"),
-    f"request.{Call.MODIFY}": ("accounts", "accounts.number"),
-    f"request.{Call.DELETE}": ("accounts", "accounts.number"),
-    f"request.{Call.INQUIRY}": ("accounts", "accounts.number"),
-    f"request.{Call.REFUND}": ("reference",),
-    f"response.{Call.CREATE}": ("results", "results.number", "results.status"),
-    f"response.{Call.MODIFY}": ("results", "results.number", "results.status"),
-    f"response.{Call.DELETE}": ("results", "results.number", "results.status"),
-    f"response.{Call.INQUIRY}": ("results", "results.number", "results.account_status"),
-    f"response.{Call.FETCH}": ("transactions", "transactions.reference", "transactions.amount"),
-    f"response.{Call.REFUND}": ("refund_reference", "refund_status"),
-    f"response.{Call.REFUND_STATUS}": ("refund_reference", "refund_status"),
-}
-"""Meanings that nothing works without."""
-
-_LISTS: Final = ("accounts", "results", "transactions")
-
-CODES: Final[Mapping[str, Refusal]] = {
-    "VA0400": Refusal.INPUT,
-    "VA0401": Refusal.AUTH,
-    "VA0403": Refusal.FORBIDDEN,
-    "VA0404": Refusal.INPUT,
-    "VA0409": Refusal.KEY_REUSED,
-    "VA0429": Refusal.THROTTLE,
-    "VA0500": Refusal.TEMPORARY,
-    "VA0503": Refusal.TEMPORARY,
-    "VA1001": Refusal.INPUT,
-    "VA1002": Refusal.DUPLICATE,
-    "VA1003": Refusal.UNKNOWN_ACCOUNT,
-    "VA1004": Refusal.DELETED,
-    "VA1005": Refusal.INPUT,
-    "VA1006": Refusal.INPUT,
-    "VA2002": Refusal.UNKNOWN_BATCH,
-    "VA2003": Refusal.INPUT,
-    "VA2004": Refusal.INPUT,
-    "VA3001": Refusal.UNKNOWN_TRANSACTION,
-    "VA3002": Refusal.OVER_REFUND,
-    "VA3003": Refusal.OVER_REFUND,
-}
-"""What the bank's codes mean. Those of a profile come on top."""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -462,7 +289,7 @@ def _completed(
             _check_path(f"{section}.{call}.{meaning}", meaning, path)
     complete = {str(call): {**names, **given.get(call, {})} for call, names in defaults.items()}
     for call, names in complete.items():
-        for meaning in _INDISPENSABLE.get(f"{section}.{call}", ()):
+        for meaning in INDISPENSABLE.get(f"{section}.{call}", ()):
             if not names[meaning]:
                 raise UsageError(f"{section}.{call}.{meaning}: must not be empty")
     return complete
@@ -496,7 +323,7 @@ _PATH = re.compile(rf"{_STEP}(\.{_STEP})*")
 def _check_path(key: str, meaning: str, path: str) -> None:
     if not path:
         return
-    is_list = meaning in _LISTS
+    is_list = meaning in LISTS
     if is_list != path.endswith("[]"):
         rule = "must end with [], for it is a list" if is_list else "is no list, so without []"
         raise UsageError(f"{key}={path!r}: {rule}")

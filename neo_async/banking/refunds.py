@@ -10,7 +10,7 @@ from neo_async.banking.answers import RefundReader
 from neo_async.banking.calls import TRIES, UNCLEAR, BankCalls
 from neo_async.banking.mapping import Outgoing
 from neo_async.banking.model import Refund, Refusal
-from neo_async.banking.profile import Call
+from neo_async.banking.names import Call
 from neo_async.errors import (
     BankRejected,
     BrokerError,

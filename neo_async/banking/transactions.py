@@ -30,7 +30,8 @@ import msgspec
 from neo_async.banking.answers import Delivery, DeliveryReader
 from neo_async.banking.calls import BankCalls, new_key
 from neo_async.banking.model import Credit, Refusal
-from neo_async.banking.profile import AckMode, Call
+from neo_async.banking.names import Call
+from neo_async.banking.profile import AckMode
 from neo_async.banking.store import CreditStore
 from neo_async.errors import (
     BankRejected,

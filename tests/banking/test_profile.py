@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from neo_async.banking import BankingProfile, Refusal
-from neo_async.banking.profile import Call, Server
+from neo_async.banking.names import Call
+from neo_async.banking.profile import Server
 from neo_async.errors import UsageError
 from tests.banking.other_bank import PROFILE
 
