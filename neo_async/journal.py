@@ -144,10 +144,8 @@ class Journal:
         self._clock = clock
         self._lock: int | None = None
         self._file: sqlite3.Connection | None = None
-        self._writer: _Writer | None = None
+        self._writer: _LoopWriter | _ThreadWriter | None = None
         self._last = 0
-        self._ends: list[_Write] = []
-        """Outcomes that go into the file with the next intent, or when the loop turns."""
         self._writes = self._moved = 0
         """Writes so far, and how many of them the last checkpoint moved."""
         self._checkpoint_timer: asyncio.TimerHandle | None = None
@@ -168,8 +166,8 @@ class Journal:
         except JournalFailed:
             self._unlock()
             raise
-        if self._durability is Durability.POWER:
-            self._writer = _Writer(self._file, asyncio.get_running_loop())
+        writer = _ThreadWriter if self._durability is Durability.POWER else _LoopWriter
+        self._writer = writer(self._file, asyncio.get_running_loop())
 
     async def begin(
         self, action: str, form: object, *, client_tag: str = "", order_number: str = ""
@@ -183,11 +181,7 @@ class Journal:
         text = _form.encode(form).decode()
         row = (intent, self._now(), self._ucc, action, client_tag, order_number, text)
         try:
-            if self._writer is None:
-                self._write([*self._ends, (_BEGIN, row)])
-                self._ends.clear()
-            else:
-                await self._write_in_group(self._writer, intent, row)
+            await self._written(intent, (_BEGIN, row))
         except sqlite3.Error as error:
             raise JournalFailed(
                 f"the journal {self.path} cannot be written ({error}): nothing was sent"
@@ -200,16 +194,10 @@ class Journal:
     ) -> None:
         """Write what became of an intent: soon, since the next login finds it out again when it is
         lost."""
-        if self._file is None:
+        if self._writer is None:
             return
-        write = (_END, (outcome.value, self._now(), reason, order_number, intent))
+        self._writer.put((_END, (outcome.value, self._now(), reason, order_number, intent)))
         self._count()
-        if self._writer is not None:
-            self._writer.put(write)
-            return
-        if not self._ends:
-            asyncio.get_running_loop().call_soon(self._write_ends)
-        self._ends.append(write)
 
     def intents(self, since_ns: int) -> list[Intent]:
         """Those of the account since then, and older ones whose outcome is open; oldest first."""
@@ -223,12 +211,11 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is still to be written, and let others have the file."""
-        self._write_ends()
         if self._checkpoint_timer is not None:
             self._checkpoint_timer.cancel()
             self._checkpoint_timer = None
         if self._writer is not None:
-            await asyncio.to_thread(self._writer.close)
+            await self._writer.close()
             self._writer = None
         if self._checkpoint is not None:
             await asyncio.to_thread(self._checkpoint.join)
@@ -277,25 +264,13 @@ class Journal:
             raise
         return file
 
-    def _write(self, writes: Sequence[_Write]) -> None:
-        if self._file is None:
+    async def _written(self, intent: int, write: _Write) -> None:
+        if self._writer is None:
             raise sqlite3.ProgrammingError("it is closed")
-        _commit(self._file, writes)
-
-    def _write_ends(self) -> None:
-        """When that fails, they stay for the next write."""
-        if not self._ends:
+        if self._writer.put_first(write):
             return
-        try:
-            self._write(self._ends)
-        except sqlite3.Error as error:
-            _tell_of_lost(self._file, self._ends, error)
-        else:
-            self._ends.clear()
-
-    async def _write_in_group(self, writer: _Writer, intent: int, row: _Row) -> None:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        writer.put((_BEGIN, row), written)
+        self._writer.put(write, written)
         try:
             await written
         except asyncio.CancelledError:
@@ -335,7 +310,59 @@ class Journal:
             self._lock = None
 
 
-class _Writer:
+class _LoopWriter:
+    """Commits the first intent of a turn of the loop at once, and what follows in the same turn
+    together at its end: a lone order waits for nobody, and a burst pays for two commits."""
+
+    def __init__(self, file: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self._file = file
+        self._loop = loop
+        self._queue: list[_Queued] = []
+        self._turn: asyncio.Handle | None = None
+        self._is_first = True
+
+    def put(self, write: _Write, written: asyncio.Future[None] | None = None) -> None:
+        self._queue.append((write, written))
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._end_turn)
+
+    def put_first(self, write: _Write) -> bool:
+        """Commit it at once, if it is the first of this turn. Raises sqlite3.Error."""
+        if not self._is_first:
+            return False
+        self._is_first = False
+        self.put(write)
+        error = self._commit()
+        if error is not None:
+            self._queue.pop()
+            raise error
+        return True
+
+    async def close(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        self._turn = None
+        self._is_first = True
+        if self._queue:
+            waiters = [written for _, written in self._queue if written is not None]
+            _announce(waiters, self._commit())
+
+    def _commit(self) -> sqlite3.Error | None:
+        """What nobody waits for stays for the next commit when this one fails."""
+        try:
+            _commit(self._file, [write for write, _ in self._queue])
+        except sqlite3.Error as error:
+            log.error("the journal cannot be written: %s", error)
+            self._queue = [one for one in self._queue if one[1] is None]
+            return error
+        self._queue = []
+        return None
+
+
+class _ThreadWriter:
     """A thread that commits all that has come while the disk took the commit before."""
 
     def __init__(self, file: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
@@ -349,10 +376,13 @@ class _Writer:
     def put(self, write: _Write, written: asyncio.Future[None] | None = None) -> None:
         self._queue.put((write, written))
 
-    def close(self) -> None:
+    def put_first(self, write: _Write) -> bool:
+        return False  # none waits for the disk alone
+
+    async def close(self) -> None:
         """Ends when everything is written."""
         self._queue.put(None)
-        self._thread.join()
+        await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:

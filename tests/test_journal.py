@@ -126,6 +126,38 @@ async def test_an_outcome_goes_into_the_file_with_the_next_intent_or_when_the_lo
     await journal.close()
 
 
+async def test_a_burst_of_intents_is_two_commits(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12")
+    journal.open()
+    commits: list[str] = []
+    assert journal._file is not None
+    journal._file.set_trace_callback(lambda text: commits.append(text.split()[0]))
+    await asyncio.gather(*(journal.begin("cancel", {}, order_number="1") for _ in range(5)))
+    assert commits == ["INSERT", "BEGIN", *4 * ["INSERT"], "COMMIT"]
+    await journal.close()
+    assert len(rows_of(journal.path)) == 5
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_nobody_who_was_told_that_nothing_was_written_is_in_the_file(
+    tmp_path: Path, before: int
+) -> None:
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12")
+    journal.open()
+    with sqlite3.connect(journal.path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        results = await asyncio.gather(
+            *(journal.begin("cancel", {}, order_number="1") for _ in range(1 + before)),
+            return_exceptions=True,
+        )
+        other.execute("ROLLBACK")
+    other.close()
+    assert [type(result) for result in results] == [JournalFailed] * (1 + before)
+    await journal.begin("cancel", {}, order_number="2")
+    await journal.close()
+    assert [row["order_number"] for row in rows_of(journal.path)] == ["2"]
+
+
 async def test_an_outcome_that_cannot_be_written_waits_for_the_next_write(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "orders.db", ucc="ABC12")
     journal.open()
