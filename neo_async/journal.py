@@ -352,10 +352,11 @@ class _LoopWriter:
 
     def _commit(self) -> sqlite3.Error | None:
         """What nobody waits for stays for the next commit when this one fails."""
+        writes = [write for write, _ in self._queue]
         try:
-            _commit(self._file, [write for write, _ in self._queue])
+            _commit(self._file, writes)
         except sqlite3.Error as error:
-            log.error("the journal cannot be written: %s", error)
+            _tell_of_lost(self._file, writes, error)
             self._queue = [one for one in self._queue if one[1] is None]
             return error
         self._queue = []
