@@ -17,7 +17,10 @@ import pytest
 from neo_async.config import Credentials
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange, Hours, Rules
-from neo_async.model.enums import Segment
+from neo_async.exchange.core.types import NewOrder
+from neo_async.exchange.server import memory
+from neo_async.exchange.server.store import Store
+from neo_async.model.enums import OrderType, Product, Segment, Side
 from tests.exchange.door import START, Caller, Clock, order, trading, visiting
 from tests.exchange.serving import Process, exchange_process
 
@@ -536,3 +539,90 @@ async def test_nothing_accepted_is_lost_when_the_process_is_killed(file: Path) -
     assert len(witness.accepted) > 50
     assert any(entry["fills"] for entry in ledger)
     assert len(set(credentials)) == 1
+
+
+# --- the market in place of its journal -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_orders_are_written_ahead_of_the_market_and_count_with_it(
+    file: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the market takes the place of its journal, and at whatever moment it dies."""
+    monkeypatch.setattr(memory, "_INTERVAL", 0.0)
+    monkeypatch.setattr(memory, "_SHARE", 0)
+    monkeypatch.setattr(memory, "_AT_ONCE", 3)
+    monkeypatch.setattr(memory, "_PAUSE", 0.0)
+    rng = random.Random(seed)
+    copies: list[tuple[Path, float, Any]] = []
+    async with trading(state=file, makers=True) as caller:
+        for number in range(10):
+            await do_some_business(caller, rng, 6)
+            await covered_business(caller, rng)
+            await caller.placed(ig=f"t{number}", qt="1")
+            await caller.place(ig=f"t{rng.randrange(number + 1)}", qt="1")
+            if number == 6:
+                caller.exchange.market.end_day()
+            for _ in range(rng.randrange(4)):
+                caller.exchange.tick()
+                await asyncio.sleep(0)
+            await caller.admin("GET", "ledger")
+            copies.append((left_behind(file, number), caller.clock.now, details(caller)))
+    for copy, now, before in copies:
+        async with visiting(state=copy, makers=True, clock=Clock(now)) as caller:
+            assert details(caller) == before
+
+
+async def covered_business(caller: Caller, rng: random.Random) -> None:
+    bracket = {"pc": "BO", "sot": "Absolute", "slt": "Absolute", "slv": "0.30", "sov": "0.40"}
+    trailing = bracket | {"tlt": "Y", "tsv": "0.05"}
+    await caller.place(pt="L", pr=f"39.{rng.randrange(35, 45)}", qt="20", **trailing)
+    price = {"segment": "nse_cm", "token": "19084", "price": f"39.{rng.randrange(20, 60)}"}
+    await caller.admin("POST", "price", json=price)
+
+
+async def test_a_large_ledger_does_not_hold_the_loop(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what has changed is written, and that in portions: counted, as times depend on the
+    machine."""
+    written: list[int] = []
+    write_orders = Store._write_orders
+
+    def counted(store: Store, orders: Any) -> None:
+        orders = list(orders)
+        written.append(len(orders))
+        write_orders(store, orders)
+
+    monkeypatch.setattr(Store, "_write_orders", counted)
+    monkeypatch.setattr(memory, "_INTERVAL", 0.0)
+    monkeypatch.setattr(memory, "_PAUSE", 0.0)
+    async with trading(state=file) as caller:
+        ucc = caller.credentials.ucc
+        market = caller.exchange.market
+        for _ in range(1_000):
+            market.place(ucc, RESTING)
+        while sum(written) < 1_000:
+            caller.exchange.tick()
+            await asyncio.sleep(0.001)
+        assert max(written) <= 100
+        written.clear()
+        await caller.placed()
+        while not sum(written):
+            monkeypatch.setattr(memory, "_SHARE", 0)
+            caller.exchange.tick()
+            await asyncio.sleep(0.001)
+        assert sum(written) == 1
+    async with trading(state=file) as caller:
+        assert len((await caller.admin("GET", "ledger")).json()) == 1_001
+
+
+RESTING = NewOrder(
+    segment=Segment.NSE_CM,
+    symbol="ITBEES-EQ",
+    side=Side.BUY,
+    quantity=1,
+    order_type=OrderType.LIMIT,
+    product=Product.MIS,
+    price=38_00,
+)

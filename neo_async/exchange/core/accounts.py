@@ -15,6 +15,7 @@ positions; these are simple on purpose, and the same for everyone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import Final, TypeAlias
 
 import msgspec
@@ -354,13 +355,19 @@ class Account:
         exposure.block(side, -quantity, price)
         return cost
 
-    def snapshot(self) -> AccountState:
+    def snapshot(self, day_began: int) -> AccountState:
+        """`day_began`: how many orders the ledger had by then."""
         return AccountState(
             name=self.name,
             cash=self.cash,
             holdings=list(self._holdings.values()),
             positions=[exposure.position for exposure in self._exposures.values()],
-            orders=list(self.orders),
+            older_orders=list(
+                takewhile(
+                    lambda number: self.orders[number].place <= day_began,
+                    self.orders,
+                )
+            ),
         )
 
     @classmethod

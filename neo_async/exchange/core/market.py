@@ -367,6 +367,10 @@ class Market:
         """Newest first."""
         return self._accounts[account].fills[::-1]
 
+    def queued(self) -> list[OrderRecord]:
+        """After-market orders that wait for the open."""
+        return list(self._orders.queued.values())
+
     def positions(self, account: str) -> list[Position]:
         return self._accounts[account].positions()
 
@@ -404,8 +408,9 @@ class Market:
 
     # --- memory -------------------------------------------------------------------------------
 
-    def snapshot(self) -> State:
-        """Everything that decides what happens next, and everything that reports show."""
+    def snapshot(self, *, ledger: bool = True) -> State:
+        """Everything that decides what happens next, and everything that reports show; without the
+        `ledger` for whoever keeps the orders elsewhere."""
         return State(
             now_ns=self._clock.now_ns,
             seed=self._floor.seed,
@@ -421,8 +426,8 @@ class Market:
             trade_numbers=self._ledger.trade_numbers,
             gui_numbers=self._ledger.gui_numbers,
             stops=self._matching.stops,
-            accounts=[account.snapshot() for account in self._accounts.values()],
-            ledger=list(self._ledger.orders),
+            accounts=[account.snapshot(self._day.day_began) for account in self._accounts.values()],
+            ledger=list(self._ledger.orders) if ledger else [],
             working=[
                 WorkingState(number, working.blocked_price, working.blocks, working.stop)
                 for number, working in self._matching.working.items()
@@ -437,6 +442,7 @@ class Market:
             closes=dict(self._floor.closes),
             indices={key: meter.day for key, meter in self._floor.meters.by_key.items()},
             days_begun=self._day.days_begun,
+            day_began=self._day.day_began,
             phases=self._phases if self._rules.hours is Hours.EXCHANGE else {},
         )
 
@@ -455,11 +461,14 @@ class Market:
         if state.rules.hours is Hours.EXCHANGE:
             market._phases.update(state.phases)
         market._day.days_begun = state.days_begun
+        market._day.day_began = state.day_began
         market._ledger.restore(state)
         records = {record.number: record for record in state.ledger}
         market._orders.restore(records, state.queued)
         for kept in state.accounts:
-            orders = [records[number] for number in kept.orders]
+            orders = [records[number] for number in kept.older_orders]
+            today = state.ledger[state.day_began :]
+            orders += (record for record in today if record.account == kept.name)
             market._accounts[kept.name] = Account.restored(kept, orders)
         market._floor.restore(state)
         market._matching.stops = state.stops

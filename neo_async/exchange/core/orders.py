@@ -30,6 +30,7 @@ from neo_async.exchange.core.types import (
     NewOrder,
     OrderRecord,
     Refusal,
+    Repeated,
     Rules,
 )
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
@@ -69,6 +70,7 @@ class Orders:
         tag_key = (account, self._clock.day, order.tag) if order.tag else None
         if tag_key and (earlier := self.tags.get(tag_key)):
             earlier.arrivals += 1
+            self._ledger.events.append(Repeated(earlier))
             raise Refusal(32, "error from core", http_status=200)
         listing = self.known(order)
         waits = order.amo if self._is_always_open else self._waits(order)

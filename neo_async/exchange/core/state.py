@@ -59,8 +59,8 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     holdings: list[Holding]
     positions: list[Position]
     """Of every exposure, the empty ones too."""
-    orders: list[str]
-    """Numbers of those in the order book."""
+    older_orders: list[str]
+    """Numbers of those in the order book that are not of the day: they have waited for its open."""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +81,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     stops: int
     accounts: list[AccountState]
     ledger: list[OrderRecord]
+    """Empty when it is kept elsewhere."""
     working: list[WorkingState]
     queued: list[str]
     """Numbers of the after-market orders that wait for the open."""
@@ -93,5 +94,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     indices: dict[str, Day]
     """By `nse_cm|26000`."""
     days_begun: int
+    day_began: int
+    """How many orders the ledger had by then."""
     phases: dict[Segment, Phase]
     """Empty where trading never pauses."""

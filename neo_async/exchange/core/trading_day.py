@@ -48,6 +48,8 @@ class TradingDay:
         self._phases = phases
         self._rules = rules
         self.days_begun = 0
+        self.day_began = 0
+        """How many orders the ledger had by then."""
         self._moments: deque[Moment] = deque()
         if rules.hours is Hours.EXCHANGE:
             self._moments.extend(next_moment(clock.now_ns))
@@ -207,6 +209,7 @@ class TradingDay:
     def begin(self) -> None:
         """Settle the accounts at the closing prices, and start from those."""
         self.days_begun += 1
+        self.day_began = len(self._ledger.orders)
         for name, meter in self._floor.meters.by_key.items():
             self._floor.closes[name] = meter.day.last_price
         relisting = {

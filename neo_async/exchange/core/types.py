@@ -290,6 +290,11 @@ class OrderRecord(msgspec.Struct, gc=False):
     """Oldest first. No list, which the garbage collector would walk through for ever."""
 
     @property
+    def place(self) -> int:
+        """In the ledger, from 1 on."""
+        return int(self.number[6:])
+
+    @property
     def fills(self) -> list[Fill]:
         """Oldest first."""
         return [step.fill for step in self.steps if step.fill is not None]
@@ -399,7 +404,13 @@ class IndexMoved(msgspec.Struct, frozen=True, gc=False):
     time_ns: int
 
 
-Event: TypeAlias = OrderChanged | Printed | IndexMoved
+class Repeated(msgspec.Struct, frozen=True, gc=False):
+    """Another request with an order's tag arrived, and was refused."""
+
+    record: OrderRecord
+
+
+Event: TypeAlias = OrderChanged | Printed | IndexMoved | Repeated
 
 
 class Refusal(Exception):

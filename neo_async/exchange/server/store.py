@@ -3,6 +3,10 @@
 What is written counts once `commit` has returned: it then survives the death of this process at any
 moment. (Of the whole machine, the last moments before a power cut may be missing, but the file
 stays whole.)
+
+Orders have a table of their own, by their place in the ledger, so that only those are written that
+have changed. They may be written ahead of the market that they belong to, and count from its
+version on: until then the ones before them do.
 """
 
 from __future__ import annotations
@@ -17,15 +21,18 @@ import msgspec
 from neo_async.errors import UsageError
 from neo_async.exchange.core.journal import Entry
 from neo_async.exchange.core.state import State
+from neo_async.exchange.core.types import OrderRecord
 from neo_async.exchange.funds.types import FundState
 from neo_async.exchange.server.tape import TapeRow
 
 _APPLICATION: Final = 0x4E454F58
 """Tells these files from other databases."""
-_VERSION: Final = 4
+_VERSION: Final = 5
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS beginning (content BLOB NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS state (content BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS state (version INTEGER, entries INTEGER, content BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS orders (place INTEGER, version INTEGER, content BLOB NOT NULL, "
+    "PRIMARY KEY (place, version))",
     "CREATE TABLE IF NOT EXISTS journal (number INTEGER PRIMARY KEY, entry BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS candles (segment TEXT, token TEXT, minute INTEGER, open INTEGER, "
     "high INTEGER, low INTEGER, close INTEGER, volume INTEGER, open_interest INTEGER, "
@@ -55,6 +62,10 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open or create the file. Raises UsageError when it cannot be ours."""
         self.path = path
+        self._version = 0
+        """Of the state in the file."""
+        self._entries = self._kept_entries = 0
+        """Numbers of the journal's last entry, and of the last that the state has in it."""
         try:
             # Opened by a thread, used by the loop's: never by two at a time.
             self._database = sqlite3.connect(
@@ -97,11 +108,23 @@ class Store:
         return self._read("SELECT content FROM beginning", Beginning)
 
     def state(self) -> State:
-        """The market that the journal goes on from."""
+        """The market that the journal goes on from; what was written ahead of the next goes."""
         state = self._read("SELECT content FROM state", State)
         if state is None:
             raise self._unusable("has no market in it")
-        return state
+        self._version = self._value("SELECT version FROM state")
+        self._kept_entries = self._value("SELECT entries FROM state")
+        self._database.execute("DELETE FROM journal WHERE number <= ?", (self._kept_entries,))
+        last = self._value("SELECT max(number) FROM journal")
+        self._entries = self._kept_entries if last is None else last
+        self._database.execute("DELETE FROM orders WHERE version > ?", (self._version,))
+        self._database.execute(
+            "DELETE FROM orders WHERE version < "
+            "(SELECT max(version) FROM orders AS newer WHERE newer.place = orders.place)"
+        )
+        rows = self._database.execute("SELECT content FROM orders ORDER BY place")
+        ledger = [self._decode(content, OrderRecord) for (content,) in rows]
+        return msgspec.structs.replace(state, ledger=ledger)
 
     def entries(self) -> Iterator[Entry]:
         """The journal, oldest first."""
@@ -127,23 +150,60 @@ class Store:
             self._database.execute("DELETE FROM candles")
             self._replace("beginning", beginning)
             self._database.execute("DELETE FROM journal")
-            self._replace("state", state)
+            self._database.execute("DELETE FROM orders")
+            self._version = self._entries = self._kept_entries = 0
+            self._write_state(state, 0)
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Lengthen the journal."""
-        rows = [(_encode(entry),) for entry in entries]
+        rows = [(number, _encode(entry)) for number, entry in enumerate(entries, self._entries + 1)]
         with self._transaction():
-            self._database.executemany("INSERT INTO journal (entry) VALUES (?)", rows)
+            self._database.executemany("INSERT INTO journal VALUES (?, ?)", rows)
+        self._entries += len(rows)
 
-    def compact(self, state: State, candles: Iterable[TapeRow]) -> None:
-        """Keep a market as it stands in place of what led to it. `candles` are those that have
-        changed since the last time."""
+    def write_ahead(self, orders: Iterable[OrderRecord]) -> None:
+        """Write some orders of the market that the next `compact` will keep."""
         with self._transaction():
-            self._database.execute("DELETE FROM journal")
-            self._replace("state", state)
+            self._write_orders(orders)
+
+    def compact(
+        self, state: State, orders: Iterable[OrderRecord], candles: Iterable[TapeRow]
+    ) -> None:
+        """Keep a market as it stands in place of what led to it. `orders` and `candles` are those
+        that have changed since the last time, without what was written ahead; the ledger of the
+        state is not looked at."""
+        with self._transaction():
+            self._write_orders(orders)
+            self._write_state(state, self._version + 1)
             self._database.executemany(
                 "INSERT OR REPLACE INTO candles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", candles
             )
+
+        self._version += 1
+        self._kept_entries = self._entries
+
+    def shorten_journal(self, count: int) -> bool:
+        """Drop so many entries that the state has in it; whether there may be more."""
+        dropped = self._database.execute(
+            "DELETE FROM journal WHERE number IN "
+            "(SELECT number FROM journal WHERE number <= ? ORDER BY number LIMIT ?)",
+            (self._kept_entries, count),
+        )
+        return dropped.rowcount == count
+
+    def _write_orders(self, orders: Iterable[OrderRecord]) -> None:
+        version = self._version + 1
+        self._database.executemany(
+            "INSERT OR REPLACE INTO orders VALUES (?, ?, ?)",
+            [(order.place, version, _encode(order)) for order in orders],
+        )
+
+    def _write_state(self, state: State, version: int) -> None:
+        content = _encode(msgspec.structs.replace(state, ledger=[]))
+        self._database.execute("DELETE FROM state")
+        self._database.execute(
+            "INSERT INTO state VALUES (?, ?, ?)", (version, self._entries, content)
+        )
 
     def keep_funds(self, state: FundState) -> None:
         with self._transaction():
@@ -160,10 +220,11 @@ class Store:
 
     def _read(self, query: str, kind: type[T]) -> T | None:
         row = self._database.execute(query).fetchone()
-        if row is None:
-            return None
+        return None if row is None else self._decode(row[0], kind)
+
+    def _decode(self, content: bytes, kind: type[T]) -> T:
         try:
-            return msgspec.msgpack.decode(row[0], type=kind)
+            return msgspec.msgpack.decode(content, type=kind)
         except msgspec.MsgspecError as error:
             raise self._unusable(f"was made by another version of the exchange: {error}") from error
 

@@ -118,6 +118,8 @@ class Venue:
         events = self.market.take_events()
         if events:
             self._tape.add_all(events)
+            if self._memory is not None:
+                self._memory.note(events)
             self._events += events
 
     def _clock_ns(self) -> int:
