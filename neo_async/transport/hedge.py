@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
+from neo_async.errors import TransportError
 from neo_async.model.answer import Answer
 
 
 async def hedged(
-    ask: Coroutine[Any, Any, Answer],
+    ask: Awaitable[Answer],
     ask_again: Callable[[], Awaitable[Answer]],
     *,
     delay: float,
@@ -21,32 +21,52 @@ async def hedged(
 
     What fails within the delay is not asked again. Only for requests that change nothing.
     """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    second: asyncio.Task[Answer] | None = None
+    is_first_over = False
 
     async def once_more() -> Answer:
         async with asyncio.timeout_at(deadline):
             return await ask_again()
 
-    deadline = asyncio.get_running_loop().time() + timeout
-    first = asyncio.create_task(ask, name="read")
-    tasks = {first}
+    def begin_second() -> None:
+        nonlocal second
+        second = asyncio.create_task(once_more(), name="read once more")
+        second.add_done_callback(end_first)
+
+    def end_first(second: asyncio.Task[Answer]) -> None:
+        if _is_good(second) and not is_first_over:
+            first_wait.reschedule(loop.time())
+
+    timer = loop.call_later(delay, begin_second)
     try:
-        await asyncio.wait(tasks, timeout=delay)
-        if not first.done():
-            tasks.add(asyncio.create_task(once_more(), name="read once more"))
-        pending = tasks
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if _is_good(task):
-                    return task.result()
-        return first.result()
+        # The first runs here and not in a task of its own: it has been let go by the limiter, and
+        # must not lose a turn of the loop.
+        try:
+            async with asyncio.timeout(None) as first_wait:
+                answer = await ask
+        except (TimeoutError, TransportError):
+            is_first_over = True
+            if second is None or not await _turns_out_good(second):
+                raise
+            return second.result()
+        is_first_over = True
+        if second is None or answer.status < 429 or not await _turns_out_good(second):
+            return answer
+        return second.result()
     finally:
-        # That closes the loser's connection, too: nothing is ever read from it again.
-        losers = [task for task in tasks if task.cancel()]
-        if losers:
-            await asyncio.gather(*losers, return_exceptions=True)
+        timer.cancel()
+        # That closes its connection, too: nothing is ever read from it again.
+        if second is not None and second.cancel():
+            await asyncio.gather(second, return_exceptions=True)
+
+
+async def _turns_out_good(task: asyncio.Task[Answer]) -> bool:
+    await asyncio.wait([task])
+    return _is_good(task)
 
 
 def _is_good(task: asyncio.Task[Answer]) -> bool:
     """Whether nothing better is to be expected of the other one."""
-    return task.exception() is None and task.result().status < 429
+    return not task.cancelled() and task.exception() is None and task.result().status < 429

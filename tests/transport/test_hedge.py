@@ -174,3 +174,32 @@ async def test_a_caller_that_gives_up_ends_both() -> None:
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     assert [task is not None and task.cancelled() for task in asked] == [True, True]
+
+
+@in_virtual_time
+async def test_the_first_is_asked_in_this_very_turn_of_the_loop() -> None:
+    asked: list[str] = []
+
+    async def ask() -> Answer:
+        asked.append("first")
+        return Answer(200, {}, b"")
+
+    loop = asyncio.get_running_loop()
+    loop.call_soon(asked.append, "next turn")
+    await hedged(ask(), ask, delay=1.0, timeout=5.0)
+    await asyncio.sleep(0)
+    assert asked == ["first", "next turn"]
+
+
+@in_virtual_time
+async def test_two_answers_at_the_same_moment_are_one() -> None:
+    async def ask(seconds: float, body: bytes) -> Answer:
+        await asyncio.sleep(seconds)
+        return Answer(200, {}, body)
+
+    for first in (1.999999, 2.0, 2.000001):
+        answer = await hedged(ask(first, b"1"), lambda: ask(1.0, b"2"), delay=1.0, timeout=5.0)
+        assert answer.body in (b"1", b"2")
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
