@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import msgspec
 
+from neo_async.dispatch import Dispatch, Request
 from neo_async.errors import (
-    AnswerLost,
-    BrokerError,
-    DuplicateTag,
     InvalidOrder,
     JournalFailed,
     NeoError,
     NotSent,
     OutcomeUnknown,
-    ProtocolError,
     Rejected,
-    ServerError,
     UsageError,
 )
-from neo_async.evidence import Sought, change, placement
 from neo_async.instruments import Instruments
-from neo_async.journal import Journal, Outcome
-from neo_async.logs import Subject, tell
+from neo_async.journal import Journal
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
@@ -36,7 +29,6 @@ from neo_async.risk import Hold, RiskGuard
 from neo_async.session import SessionManager
 from neo_async.settlement import Question, Reconciliation, Settlement
 from neo_async.tracking import Order, OrderSource, Tracker
-from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind, Refusal
 from neo_async.wire.endpoints import (
     CANCEL,
@@ -50,7 +42,6 @@ from neo_async.wire.endpoints import (
     Endpoint,
 )
 from neo_async.wire.orders import (
-    CancelForm,
     HistoryForm,
     ModifyForm,
     PlaceForm,
@@ -69,15 +60,11 @@ from neo_async.wire.rules import (
 )
 from neo_async.wire.tags import TagMaker
 
-log = logging.getLogger(__name__)
-
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
 
 NOT_SENT = (NotSent, UsageError, JournalFailed)
 """Raised when no byte of a request has left."""
-
-_ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
 
 
 class Orders:
@@ -116,15 +103,11 @@ class Orders:
         self._tags = TagMaker()
         self._guard = guard
         """None when no limit is set."""
-        self._refusal: Refusal | None = None
-        self._journal = journal
         self._resends_unknown = resend_unknown
         self._settlement = Settlement(
             tracker, self.book, self.history, journal=journal, horizon=horizon, clock=clock
         )
-        self._gate: asyncio.Event | None = None
-        """Holds new orders back until it is set."""
-        self._interruption = asyncio.Event()
+        self._dispatch = Dispatch(session, self._settlement, journal)
         tracker.refresh_with(self.book)
 
     def follow(self, feed: OrderSource) -> None:
@@ -132,26 +115,14 @@ class Orders:
         already."""
         feed.listen(self._settlement.hear)
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> contextlib.AbstractContextManager[None]:
         """New orders wait until this is over."""
         self._settlement.reopen()
-        gate = self._gate = asyncio.Event()
-        try:
-            yield
-        finally:
-            self._gate = None
-            gate.set()
+        return self._dispatch.held()
 
     def refuse_by(self, refusal: Refusal | None) -> None:
-        """Ask `refusal` before every request is sent, and at once for those that wait to be sent:
-        what it gives for their kind is raised there. None ends it."""
-        self._refusal = refusal
-        for event in (self._interruption, self._gate):
-            if event is not None:
-                event.set()  # wakes those who wait, and only those
-                event.clear()
-        self._session.refuse_by(refusal)
+        """See Dispatch.refuse_by."""
+        self._dispatch.refuse_by(refusal)
 
     @property
     def is_quiet(self) -> bool:
@@ -270,8 +241,7 @@ class Orders:
             return await self.place_many(self._sliced(request), settle=settle)
         form = self._form(request)
         hold = None
-        if self._refusal is not None:
-            self._check_refusal(Kind.PLACE)
+        self._dispatch.check_refusal(Kind.PLACE)
         if self._guard is not None:
             (hold,) = await self._admit(self._guard, [form])
         return await self._place(request, form, hold, settle=settle)
@@ -292,8 +262,7 @@ class Orders:
             except InvalidOrder as error:
                 field = f"requests[{position}].{error.field}"
                 raise InvalidOrder(field, error.value, error.rule) from error
-        if self._refusal is not None:
-            self._check_refusal(Kind.PLACE)
+        self._dispatch.check_refusal(Kind.PLACE)
         if self._guard is None:
             return await _outcomes(
                 [self._place(request, form, None, settle=settle) for request, form in forms]
@@ -363,14 +332,13 @@ class Orders:
                 is_banded=self._has_bands(order.segment),
             )
         hold = None
-        if self._refusal is not None:
-            self._check_refusal(Kind.MODIFY)
+        self._dispatch.check_refusal(Kind.MODIFY)
         if self._guard is not None:
             hold = await self._admit_change(self._guard, order, form)
         try:
-            await self._send(Kind.MODIFY, MODIFY, form, order=order)
+            await self._dispatch.send(Request(Kind.MODIFY, MODIFY, form, order=order))
         except OutcomeUnknown as unknown:
-            return await self._settled(unknown, settle=settle)
+            return await self._dispatch.settled(unknown, settle=settle)
         except NOT_SENT:
             _was_not_sent(hold)
             raise
@@ -393,10 +361,11 @@ class Orders:
         """
         order = await self._resolve(order)
         form = cancel_form(number=order.number, symbol=order.symbol, amo=order.amo)
+        endpoint = _cancel_endpoint(order.product)
         try:
-            await self._send(Kind.CANCEL, _cancel_endpoint(order.product), form, order=order)
+            await self._dispatch.send(Request(Kind.CANCEL, endpoint, form, order=order))
         except OutcomeUnknown as unknown:
-            return await self._settled(unknown, settle=settle)
+            return await self._dispatch.settled(unknown, settle=settle)
         return order
 
     async def cancel_all(
@@ -506,34 +475,23 @@ class Orders:
     async def _admit(self, guard: RiskGuard, forms: Sequence[PlaceForm]) -> list[Hold]:
         """Check placements by the limits; while new orders are held back, nobody knows what they
         have to be held against."""
-        await self._pass_gate(Kind.PLACE)
+        await self._dispatch.pass_gate(Kind.PLACE)
         return guard.admit(forms)
 
     async def _admit_change(self, guard: RiskGuard, order: Order, form: ModifyForm) -> Hold:
-        await self._pass_gate(Kind.MODIFY)
+        await self._dispatch.pass_gate(Kind.MODIFY)
         return guard.admit_change(order, form)
-
-    async def _pass_gate(self, kind: Kind) -> None:
-        """Raises what `refuse_by` says."""
-        while self._gate is not None:
-            await self._gate.wait()
-            self._check_refusal(kind)
-
-    def _check_refusal(self, kind: Kind) -> None:
-        error = None if self._refusal is None else self._refusal(kind)
-        if error is not None:
-            raise error
 
     async def _place(
         self, request: OrderRequest, form: PlaceForm, hold: Hold | None, *, settle: bool
     ) -> Order:
         client_tag = form.ig or ""
         try:
-            number = await self._send(Kind.PLACE, PLACE, form, client_tag=client_tag)
+            number = await self._dispatch.send(Request(Kind.PLACE, PLACE, form, client_tag))
         except OutcomeUnknown as unknown:
             if self._resends_unknown:
                 self._send_again(unknown, request, form)
-            return await self._settled(unknown, settle=settle)
+            return await self._dispatch.settled(unknown, settle=settle)
         except NOT_SENT:
             _was_not_sent(hold)
             raise
@@ -563,121 +521,6 @@ class Orders:
         )
         return self._tracker.add(order)
 
-    async def _send(
-        self,
-        kind: Kind,
-        endpoint: Endpoint,
-        form: PlaceForm | ModifyForm | CancelForm,
-        *,
-        client_tag: str = "",
-        order: Order | None = None,
-    ) -> str:
-        """Note the intent, hand it over, and note the outcome. Returns the order's number.
-
-        Raises OutcomeUnknown, beginning to find out, when the answer was lost or says nothing.
-        """
-        if self._gate is not None:
-            await self._pass_gate(kind)
-        await self._session.check_orders(kind)
-        number = order.number if order is not None else ""
-        is_told = log.isEnabledFor(logging.DEBUG)
-        if is_told:
-            tell(log, logging.DEBUG, _subject(kind, client_tag, order), "goes out")
-            began = time.perf_counter()
-        journal, intent = self._journal, None
-        if journal is not None:
-            intent = await journal.begin(
-                _ACTIONS[kind], form, client_tag=client_tag, order_number=number
-            )
-        # The order may be another one when the answer is lost.
-        changes = None
-        if order is not None and not isinstance(form, PlaceForm):
-            changes = change(order, form)
-        try:
-            accepted = await self._hand_over(kind, endpoint, form, client_tag, order)
-        except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
-            # Every placement has a tag of its own, so the order that has it is this one: an
-            # earlier try arrived although its answer said otherwise.
-            self._end(kind, intent, Outcome.UNKNOWN, reason=str(error))
-            tell(
-                log,
-                logging.WARNING,
-                _subject(kind, client_tag, order),
-                "no usable answer (%s): being found out",
-                error,
-            )
-            question = self._settlement.open(
-                _sought(form, changes),
-                intent=intent,
-                is_proven=isinstance(error, DuplicateTag),
-            )
-            raise OutcomeUnknown(
-                endpoint.name,
-                client_tag=client_tag,
-                order_number=number,
-                reason=str(error),
-                resolution=question,
-            ) from error
-        except BrokerError as error:
-            self._end(kind, intent, Outcome.REJECTED, reason=str(error))
-            tell(log, logging.INFO, _subject(kind, client_tag, order), "refused: %s", error)
-            raise
-        except (NotSent, UsageError) as error:
-            self._end(kind, intent, Outcome.NOT_SENT, reason=str(error))
-            tell(log, logging.INFO, _subject(kind, client_tag, order), "not sent: %s", error)
-            raise
-        except (asyncio.CancelledError, Exception):
-            # Whoever gave up may have an order nevertheless.
-            self._end(kind, intent, Outcome.UNKNOWN, reason="the caller gave up")
-            subject = _subject(kind, client_tag, order)
-            tell(log, logging.INFO, subject, "the caller gave up: being found out")
-            self._settlement.open(_sought(form, changes), intent=intent)
-            raise
-        self._end(kind, intent, Outcome.ACCEPTED, order_number=accepted)
-        if is_told:
-            took = (time.perf_counter() - began) * 1000
-            subject = _subject(kind, client_tag, order)._replace(order_number=accepted)
-            tell(log, logging.DEBUG, subject, "accepted after %.3f ms", took)
-        return accepted
-
-    async def _hand_over(
-        self,
-        kind: Kind,
-        endpoint: Endpoint,
-        form: object,
-        client_tag: str,
-        order: Order | None,
-    ) -> str:
-        """Send; while no byte has left, try again until the deadline of an order."""
-        failures, give_up_at = 0, 0.0
-        while True:
-            try:
-                return await self._session.order(kind, endpoint, form, read_accepted)
-            except NotSent as error:
-                now = asyncio.get_running_loop().time()
-                failures += 1
-                if failures == 1:
-                    give_up_at = now + self._session.timeouts.order
-                delay = backoff(failures, base=0.1, cap=0.5)
-                if not self._session.is_open or now + delay >= give_up_at:
-                    raise
-                self._session.meter.retries += 1
-                subject = _subject(kind, client_tag, order)
-                tell(log, logging.INFO, subject, "%s; next try in %.2f s", error, delay)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await self._interruption.wait()
-                self._check_refusal(kind)
-
-    async def _settled(self, unknown: OutcomeUnknown, *, settle: bool) -> Order:
-        """The order of a request whose answer was lost, as soon as it is known to have worked."""
-        question = unknown.resolution
-        assert isinstance(question, Question)
-        patience = self._session.timeouts.read
-        if settle and await self._settlement.wait(question, patience=patience):
-            return await question
-        raise unknown
-
     def _send_again(self, unknown: OutcomeUnknown, request: OrderRequest, form: PlaceForm) -> None:
         """Under the same tag: it can become an order only once."""
         question = unknown.resolution
@@ -688,19 +531,6 @@ class Orders:
             return self._placed(request, form, number)
 
         self._settlement.resend(question, again)
-
-    def _end(
-        self,
-        kind: Kind,
-        intent: int | None,
-        outcome: Outcome,
-        *,
-        order_number: str = "",
-        reason: str = "",
-    ) -> None:
-        self._session.meter.ended(kind, outcome.value)
-        if intent is not None and self._journal is not None:
-            self._journal.end(intent, outcome, order_number=order_number, reason=reason)
 
     async def _resolve(self, order: Order | str) -> Order:
         """The order itself, or the one of that number, from the book where it is not known."""
@@ -716,22 +546,9 @@ class Orders:
         return self._tracker.adopt(rows[0])
 
 
-def _sought(form: PlaceForm | ModifyForm | CancelForm, changes: Sought | None) -> Sought:
-    if isinstance(form, PlaceForm):
-        return placement(form)
-    assert changes is not None
-    return changes
-
-
 def _was_not_sent(hold: Hold | None) -> None:
     if hold is not None:
         hold.was_sent = False
-
-
-def _subject(kind: Kind, client_tag: str, order: Order | None) -> Subject:
-    if order is None:
-        return Subject(_ACTIONS[kind], client_tag)
-    return Subject(_ACTIONS[kind], order.client_tag, order.number)
 
 
 def _cancel_endpoint(product: str) -> Endpoint:

@@ -1,0 +1,244 @@
+"""The way of one order request: past the gate, into the journal, out on the lane, to its outcome.
+
+The checks of what is asked for are over when it gets here. It leaves with exactly one outcome: the
+order's number, an error that says that it had no effect, or OutcomeUnknown with the question that
+the settlement answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from neo_async.errors import (
+    AnswerLost,
+    BrokerError,
+    DuplicateTag,
+    NotSent,
+    OutcomeUnknown,
+    ProtocolError,
+    ServerError,
+    UsageError,
+)
+from neo_async.evidence import Sought, change, placement
+from neo_async.journal import Journal, Outcome
+from neo_async.logs import Subject, tell
+from neo_async.session import SessionManager
+from neo_async.settlement import Question, Settlement
+from neo_async.tracking import Order
+from neo_async.transport.backoff import backoff
+from neo_async.transport.limiter import Kind, Refusal
+from neo_async.wire.endpoints import Endpoint
+from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accepted
+
+log = logging.getLogger(__name__)
+
+_ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
+
+
+class Request(msgspec.Struct):
+    """An order request that was checked and written."""
+
+    kind: Kind
+    endpoint: Endpoint
+    form: PlaceForm | ModifyForm | CancelForm
+    client_tag: str = ""
+    """Of a placement."""
+    order: Order | None = None
+    """That is to be changed or cancelled."""
+
+    @property
+    def action(self) -> str:
+        return _ACTIONS[self.kind]
+
+    @property
+    def number(self) -> str:
+        return "" if self.order is None else self.order.number
+
+    @property
+    def subject(self) -> Subject:
+        """What the log calls it."""
+        client_tag = self.client_tag if self.order is None else self.order.client_tag
+        return Subject(self.action, client_tag, self.number)
+
+    def sought(self) -> Sought:
+        """What it is to lead to, from the order as it is before it is sent."""
+        if isinstance(self.form, PlaceForm):
+            return placement(self.form)
+        assert self.order is not None
+        return change(self.order, self.form)
+
+
+class Dispatch:
+    """Sends order requests, each once."""
+
+    def __init__(
+        self, session: SessionManager, settlement: Settlement, journal: Journal | None
+    ) -> None:
+        self._session = session
+        self._settlement = settlement
+        self._journal = journal
+        self._gate: asyncio.Event | None = None
+        """Holds requests back until it is set."""
+        self._refusal: Refusal | None = None
+        self._interruption = asyncio.Event()
+
+    # --- what keeps requests from going out ---------------------------------------------------
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Requests wait until this is over."""
+        gate = self._gate = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._gate = None
+            gate.set()
+
+    def refuse_by(self, refusal: Refusal | None) -> None:
+        """Ask `refusal` before every request is sent, and at once for those that wait to be sent:
+        what it gives for their kind is raised there. None ends it."""
+        self._refusal = refusal
+        for event in (self._interruption, self._gate):
+            if event is not None:
+                event.set()  # wakes those who wait, and only those
+                event.clear()
+        self._session.refuse_by(refusal)
+
+    def check_refusal(self, kind: Kind) -> None:
+        """Raises what `refuse_by` says."""
+        error = None if self._refusal is None else self._refusal(kind)
+        if error is not None:
+            raise error
+
+    async def pass_gate(self, kind: Kind) -> None:
+        """Wait while requests are held back. Raises what `refuse_by` says."""
+        while self._gate is not None:
+            await self._gate.wait()
+            self.check_refusal(kind)
+
+    # --- the way out --------------------------------------------------------------------------
+
+    async def send(self, request: Request) -> str:
+        """Note the intent, hand it over, and note the outcome. Returns the order's number.
+
+        Raises OutcomeUnknown, beginning to find out, when the answer was lost or says nothing.
+        """
+        if self._gate is not None:
+            await self.pass_gate(request.kind)
+        await self._session.check_orders(request.kind)
+        intent = None
+        if self._journal is not None:
+            intent = await self._journal.begin(
+                request.action,
+                request.form,
+                client_tag=request.client_tag,
+                order_number=request.number,
+            )
+        # The order may be another one when the answer is lost.
+        sought = None if request.order is None else request.sought()
+        try:
+            number = await self._hand_over(request)
+        except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
+            # Every placement has a tag of its own, so the order that has it is this one: an
+            # earlier try arrived although its answer said otherwise.
+            text = "no usable answer (%s): being found out"
+            self._end(request, intent, Outcome.UNKNOWN, logging.WARNING, text, error)
+            is_proven = isinstance(error, DuplicateTag)
+            question = self._settlement.open(
+                sought or request.sought(), intent=intent, is_proven=is_proven
+            )
+            raise _unknown(request, error, question) from error
+        except BrokerError as error:
+            self._end(request, intent, Outcome.REJECTED, logging.INFO, "refused: %s", error)
+            raise
+        except (NotSent, UsageError) as error:
+            self._end(request, intent, Outcome.NOT_SENT, logging.INFO, "not sent: %s", error)
+            raise
+        except (asyncio.CancelledError, Exception):
+            # Whoever gave up may have an order nevertheless.
+            text, reason = "%s: being found out", "the caller gave up"
+            self._end(request, intent, Outcome.UNKNOWN, logging.INFO, text, reason)
+            self._settlement.open(sought or request.sought(), intent=intent)
+            raise
+        self._session.meter.ended(request.kind, Outcome.ACCEPTED.value)
+        if intent is not None and self._journal is not None:
+            self._journal.end(intent, Outcome.ACCEPTED, order_number=number)
+        return number
+
+    async def _hand_over(self, request: Request) -> str:
+        """Send; while no byte has left, try again until the deadline of an order."""
+        failures, give_up_at = 0, 0.0
+        while True:
+            try:
+                return await self._send_once(request)
+            except NotSent as error:
+                now = asyncio.get_running_loop().time()
+                failures += 1
+                if failures == 1:
+                    give_up_at = now + self._session.timeouts.order
+                delay = backoff(failures, base=0.1, cap=0.5)
+                if not self._session.is_open or now + delay >= give_up_at:
+                    raise
+                self._session.meter.retries += 1
+                tell(log, logging.INFO, request.subject, "%s; next try in %.2f s", error, delay)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._interruption.wait()
+                self.check_refusal(request.kind)
+
+    async def _send_once(self, request: Request) -> str:
+        if not log.isEnabledFor(logging.DEBUG):
+            return await self._session.order(
+                request.kind, request.endpoint, request.form, read_accepted
+            )
+        tell(log, logging.DEBUG, request.subject, "goes out")
+        began = time.perf_counter()
+        number = await self._session.order(
+            request.kind, request.endpoint, request.form, read_accepted
+        )
+        took = (time.perf_counter() - began) * 1000
+        subject = request.subject._replace(order_number=number)
+        tell(log, logging.DEBUG, subject, "accepted after %.3f ms", took)
+        return number
+
+    def _end(
+        self,
+        request: Request,
+        intent: int | None,
+        outcome: Outcome,
+        level: int,
+        text: str,
+        reason: object,
+    ) -> None:
+        """Note an outcome that is not what was hoped for. `reason` stands for the %s in `text`."""
+        tell(log, level, request.subject, text, reason)
+        self._session.meter.ended(request.kind, outcome.value)
+        if intent is not None and self._journal is not None:
+            self._journal.end(intent, outcome, reason=str(reason))
+
+    # --- what became of it --------------------------------------------------------------------
+
+    async def settled(self, unknown: OutcomeUnknown, *, settle: bool) -> Order:
+        """The order of a request whose answer was lost, as soon as it is known to have worked."""
+        question = unknown.resolution
+        assert isinstance(question, Question)
+        patience = self._session.timeouts.read
+        if settle and await self._settlement.wait(question, patience=patience):
+            return await question
+        raise unknown
+
+
+def _unknown(request: Request, error: Exception, question: Question) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        request.endpoint.name,
+        client_tag=request.client_tag,
+        order_number=request.number,
+        reason=str(error),
+        resolution=question,
+    )
