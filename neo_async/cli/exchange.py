@@ -171,7 +171,9 @@ async def _serve(
     try:
         running = await opening.__aenter__()
     except OSError as error:
-        raise UsageError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+        # What follows in brackets is the address once more.
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        raise UsageError(f"cannot listen on {host}, port {port}: {reason}") from error
     try:
         ready = running.ready() | ({"ca_file": str(ca_file)} if ca_file else {})
         typer.echo(msgspec.json.encode(ready))

@@ -95,6 +95,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_2() -> None:
         )
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith(f"neo-async: cannot listen on 127.0.0.1, port {port}: ")
+    assert run.stderr.count("127.0.0.1") == 1
     assert run.stderr.count("\n") == 1
 
 

@@ -77,7 +77,7 @@ async def test_a_price_may_be_number_or_text(price: str | float) -> None:
     ("wrong", "text"),
     [
         ({"segment": "NSE"}, "invalid exchange"),
-        ({"token": "7"}, "Invalid instrument"),
+        ({"token": "7"}, "nse_cm|7: must be one that is listed"),
         ({"price": "0"}, "above 0"),
         ({"price": "-3"}, "Invalid Request"),
         ({"price": None}, "send"),

@@ -107,6 +107,16 @@ async def test_a_file_without_anything_to_trade_is_refused(tmp_path: Path) -> No
             pass
 
 
+@pytest.mark.parametrize("content", [None, b"what,ever\n1,2\n"])
+async def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "wrong.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"wrong\.csv: "):
+        async with Exchange(scripmaster=[path]):
+            pass
+
+
 @pytest.mark.skipif(not REAL_FILE.exists(), reason="the broker's file is not here")
 async def test_the_brokers_real_file_trades_and_is_served_as_it_is() -> None:
     async with trading(scripmaster=[REAL_FILE]) as caller:

@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable
 from datetime import date
 from typing import Final
 
+from neo_async.errors import UsageError
 from neo_async.exchange.core import journal as commands
 from neo_async.exchange.core.accounts import Account
 from neo_async.exchange.core.clock import Clock
@@ -319,13 +320,14 @@ class Market:
         """Let a trade print at a price from outside.
 
         Resting client orders that would have traded at it are filled, at their own limits; the
-        reference of the market maker moves there, and stops that it reaches are triggered.
+        reference of the market maker moves there, and stops that it reaches are triggered. Raises
+        UsageError, and nothing happens, when there is no such instrument or price.
         """
         listing = self._floor.by_token.get((segment, token))
         if listing is None:
-            raise Refusal(1009, "Invalid instrument/code")
+            raise UsageError(f"instrument {segment}|{token}: must be one that is listed here")
         if price <= 0:
-            raise Refusal(5202, f"price {price}: must be above 0 paise")
+            raise UsageError(f"{segment}|{token} at price={price}: must be above 0 paise")
         self._log(commands.PrintPrice(segment, token, price))
         desk = self._floor.desk(listing)
         self._floor.pull_quotes(desk)

@@ -106,6 +106,8 @@ class Admin:
         except Refusal as refusal:
             what = f"{wanted.segment}|{wanted.token} at {wanted.price}"
             return _error(400, f"no trade printed in {what}: {refusal.text}")
+        except UsageError as error:
+            return _error(400, f"no trade printed: {error}")
         return json({"segment": wanted.segment, "token": wanted.token, "price": price / 100})
 
     def _clock(self, call: Call) -> Reply:

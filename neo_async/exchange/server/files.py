@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from neo_async.errors import UsageError
+from neo_async.errors import ProtocolError, UsageError
 from neo_async.exchange.core.types import Listing
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import Segment
@@ -70,13 +70,19 @@ def catalogue_of_listings(listings: Iterable[Listing]) -> Catalogue:
 def catalogue_of_files(paths: Iterable[Path], today: date) -> Catalogue:
     """Read the broker's own files, which are then served as they are. Blocks while it reads.
 
-    Raises UsageError for a file without any instrument that could trade.
+    Raises UsageError, which names the file, for one that cannot be read or has no instrument that
+    could trade.
     """
     listings: list[Listing] = []
     files: dict[str, bytes] = {}
     for path in paths:
-        content = path.read_bytes()
-        instruments = parse_scripmaster(content, today).instruments
+        try:
+            content = path.read_bytes()
+            instruments = parse_scripmaster(content, today).instruments
+        except OSError as error:
+            raise UsageError(f"scripmaster {path}: {error.strerror}") from error
+        except ProtocolError as error:
+            raise UsageError(f"scripmaster {path}: {error}") from error
         tradable = [row for row in instruments if _is_tradable(row)]
         if not tradable:
             raise UsageError(f"scripmaster {path}: no row that could trade in {len(content)} bytes")
