@@ -325,6 +325,11 @@ class SessionManager:
             url, timeout=self._timeouts.download, between=self._timeouts.read
         )
 
+    @property
+    def is_order_circuit_closed(self) -> bool:
+        """Whether the server of orders is taken to be there."""
+        return self._lane is None or self._lane.breaker.is_closed
+
     async def check_orders(self, kind: Kind) -> None:
         """Raises CircuitOpen when an order request would fail at once; see Lane.check."""
         if self._lane is not None:
