@@ -119,8 +119,8 @@ if TYPE_CHECKING:
         Tick,
     )
     from neo_async.model.updates import OrderUpdate, PositionUpdate
+    from neo_async.reconciliation import Finding, Reconciliation
     from neo_async.recorder import Recording
-    from neo_async.settlement import Finding, Reconciliation
     from neo_async.tracking import Order, OrderChange
     from neo_async.transport.websocket import FeedEvent, FeedState
 
@@ -238,8 +238,8 @@ _HOMES = {
     "Limits": "neo_async.model.portfolio",
     "OrderMargin": "neo_async.model.portfolio",
     "Position": "neo_async.model.portfolio",
-    "Finding": "neo_async.settlement",
-    "Reconciliation": "neo_async.settlement",
+    "Finding": "neo_async.reconciliation",
+    "Reconciliation": "neo_async.reconciliation",
     "Order": "neo_async.tracking",
     "OrderChange": "neo_async.tracking",
 }

@@ -38,9 +38,9 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitor import Monitor
 from neo_async.orders import Orders
 from neo_async.portfolio import Portfolio
+from neo_async.reconciliation import Reconciliation
 from neo_async.risk import LastPrices, RiskGuard
 from neo_async.session import SessionManager
-from neo_async.settlement import Reconciliation
 from neo_async.tracking import Order, Tracker
 from neo_async.transport.limiter import Kind, Limiter
 

@@ -25,9 +25,10 @@ from neo_async.journal import Journal
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
+from neo_async.reconciliation import Reconciliation, reconcile
 from neo_async.risk import Hold, RiskGuard
 from neo_async.session import SessionManager
-from neo_async.settlement import Question, Reconciliation, Settlement
+from neo_async.settlement import Question, Settlement
 from neo_async.tracking import Order, OrderSource, Tracker
 from neo_async.transport.limiter import Kind, Refusal
 from neo_async.wire.endpoints import (
@@ -104,6 +105,8 @@ class Orders:
         self._guard = guard
         """None when no limit is set."""
         self._resends_unknown = resend_unknown
+        self._journal = journal
+        self._clock = clock
         self._settlement = Settlement(
             tracker, self.book, self.history, journal=journal, horizon=horizon, clock=clock
         )
@@ -146,7 +149,10 @@ class Orders:
 
     async def reconcile(self) -> Reconciliation:
         """Bring journal and book together after a login; see Reconciliation."""
-        return await self._settlement.reconcile()
+        assert self._journal is not None
+        return await reconcile(
+            self._journal, self._settlement, self._tracker, self.book, clock=self._clock
+        )
 
     async def close(self) -> None:
         """Stop finding out what became of requests whose answers were lost."""

@@ -14,8 +14,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any
 
-import msgspec
-
 from neo_async.errors import (
     AnswerLost,
     DuplicateTag,
@@ -34,10 +32,9 @@ from neo_async.evidence import (
     had_terms,
     has_terms,
     number_prefix,
-    request_of,
     tags_in,
 )
-from neo_async.journal import Intent, Journal, Outcome, today_ns
+from neo_async.journal import Journal, Outcome
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow
@@ -63,32 +60,9 @@ RESEND_CAP = 5.0
 DENIED_KEPT = 10_000
 """Placements that were not accepted, whose tags are still looked out for."""
 
-ADOPTED_DAYS = 7
-"""Age of the oldest orders that are looked for in today's book at login: after-market orders wait
-over weekends and holidays."""
-_DAY_NS = 86_400 * 1_000_000_000
-
 _CANCELLING = frozenset(
     {OrderStatus.CANCELLED, OrderStatus.AMO_CANCELLED, OrderStatus.CANCEL_PENDING}
 )
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """What the reconciliation found out about an intent that a crash had left open."""
-
-    intent: Intent
-    outcome: Outcome
-    order: Order | None
-    """None when the request had no effect, or nobody can know."""
-
-
-class Reconciliation(msgspec.Struct, frozen=True):
-    """What the journal and the broker's book told together at login."""
-
-    orders: Sequence[Order] = ()
-    """Every order of the journal that is in today's book; followed from now on."""
-    findings: Sequence[Finding] = ()
-    """One for every intent that had no outcome."""
 
 
 class Question:
@@ -213,6 +187,26 @@ class Settlement:
         if question.is_open:
             self._look_soon()
         return question
+
+    def lapse(self, question: Question, reason: str) -> None:
+        """Give the question up: nobody will ever know."""
+        sought = question.sought
+        self._end(question, Outcome.LAPSED, reason=reason)
+        question.refuse(
+            OutcomeUnknown(
+                sought.action,
+                client_tag=sought.client_tag,
+                order_number=sought.number,
+                reason=reason,
+            )
+        )
+        tell(log, logging.WARNING, self._subject(question), "nobody will know: %s", reason)
+
+    def watch_for(self, client_tag: str, intent: int | None) -> None:
+        """Say so, loudly, when a placement appears of which was said that it was not accepted."""
+        if len(self._denied) >= DENIED_KEPT:
+            del self._denied[next(iter(self._denied))]
+        self._denied[client_tag] = intent
 
     async def wait(self, question: Question, *, patience: float) -> bool:
         """Wait until it is settled; False when it is not by the end of its horizon and `patience`
@@ -346,9 +340,7 @@ class Settlement:
         question.refuse(error)
         tell(log, logging.INFO, self._subject(question), "%s", error)
         if sought.client_tag:
-            if len(self._denied) >= DENIED_KEPT:
-                del self._denied[next(iter(self._denied))]
-            self._denied[sought.client_tag] = question.intent
+            self.watch_for(sought.client_tag, question.intent)
 
     def _denied_tag(self, row: OrderRow) -> str | None:
         tag = without_suffix(row.gui_order_id)
@@ -515,95 +507,6 @@ class Settlement:
             finally:
                 question.proof_at = loop.time() + self.horizon
             await asyncio.sleep(backoff(tries, base=RESEND_BASE, cap=RESEND_CAP))
-
-    # --- after a crash ------------------------------------------------------------------------
-
-    async def reconcile(self) -> Reconciliation:
-        """Adopt what the journal knows of, and find out about every intent that it has left open.
-
-        Returns when that is done: as soon as each is found, or at the end of the horizon.
-        """
-        assert self._journal is not None
-        now = self._clock()
-        today = today_ns(now)
-        intents = self._journal.intents(int(now * 1e9) - ADOPTED_DAYS * _DAY_NS)
-        open_intents = [intent for intent in intents if intent.is_open]
-        if not any(intent.is_open or intent.order_number for intent in intents):
-            return Reconciliation()
-        rows = await self._read_until_it_works()
-        for intent in intents:
-            if intent.action == "place" and intent.order_number:
-                self._tracker.claim(intent.order_number)
-            if intent.outcome is Outcome.NOT_ACCEPTED and intent.client_tag:
-                self._denied[intent.client_tag] = intent.id
-        asked = [
-            (intent, self.open(request_of(intent), intent=intent.id)) for intent in open_intents
-        ]
-        self.judge(rows, -math.inf)
-        orders = self._adopt(rows, intents)
-        findings = []
-        for intent, question in asked:
-            if question.is_open and intent.at_ns < today:
-                self._lapse(question)
-            findings.append(await _finding(intent, question))
-        adopted = {order.number: order for order in orders}
-        adopted |= {one.order.number: one.order for one in findings if one.order is not None}
-        log.info(
-            "reconciled with the journal: %d orders adopted, %d of %d open intents took effect",
-            len(adopted),
-            sum(finding.outcome is Outcome.ACCEPTED for finding in findings),
-            len(findings),
-        )
-        return Reconciliation(list(adopted.values()), findings)
-
-    async def _read_until_it_works(self) -> list[OrderRow]:
-        failures = 0
-        while True:
-            try:
-                return await self._read_book()
-            except NotLoggedIn:
-                raise
-            except NeoError as error:
-                failures += 1
-                delay = backoff(failures, base=0.5, cap=10.0)
-                log.warning(
-                    "no order book to reconcile the journal with: %s; next try in %.1f s",
-                    error,
-                    delay,
-                )
-                await asyncio.sleep(delay)
-
-    def _adopt(self, rows: list[OrderRow], intents: list[Intent]) -> list[Order]:
-        tags = {each.order_number: each.client_tag for each in intents if each.client_tag}
-        return [
-            self._tracker.adopt(row, client_tag=tags[row.number])
-            for row in rows
-            if row.number in tags
-        ]
-
-    def _lapse(self, question: Question) -> None:
-        reason = f"{question.sought.mark} is of an earlier day, and not in today's order book"
-        self._end(question, Outcome.LAPSED, reason=reason)
-        question.refuse(
-            OutcomeUnknown(
-                question.sought.action,
-                client_tag=question.sought.client_tag,
-                order_number=question.sought.number,
-                reason=reason,
-            )
-        )
-        tell(log, logging.WARNING, self._subject(question), "nobody will know: %s", reason)
-
-
-async def _finding(intent: Intent, question: Question) -> Finding:
-    try:
-        return Finding(intent, Outcome.ACCEPTED, await question)
-    except NotAccepted:
-        return Finding(intent, Outcome.NOT_ACCEPTED, None)
-    except OrderAlreadyFinal:
-        return Finding(intent, Outcome.REJECTED, None)
-    except OutcomeUnknown:
-        return Finding(intent, Outcome.LAPSED, None)
 
 
 def _logged_out(question: Question) -> NotLoggedIn:

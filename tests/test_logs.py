@@ -56,7 +56,7 @@ def echo(own: Credentials) -> Reply:
     return Reply({"stCode": 401, "errMsg": " ".join(words), "stat": "Not_Ok"}, 401)
 
 
-ORDER_LOGGERS = ("orders", "settlement", "tracking", "journal", "halt")
+ORDER_LOGGERS = ("orders", "dispatch", "settlement", "tracking", "journal", "halt")
 
 
 class Kept(logging.Handler):
