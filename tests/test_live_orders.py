@@ -687,7 +687,7 @@ async def test_a_lost_connection_costs_one_reading_of_the_book_and_no_news() -> 
         order = await neo.orders.place(*BUY, **CNC)
         await order.wait(OrderStatus.OPEN, timeout=5)
         await _eventually(lambda: _count(exchange, BOOK, 1))
-        exchange.drop_connections("order")
+        exchange.drop_connections("orders")
         exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
         assert await order.wait(timeout=5) is OrderStatus.COMPLETE
         await _eventually(lambda: neo.order_feed.reconnects == 1)
@@ -702,7 +702,7 @@ async def test_lost_late_and_repeated_messages_do_not_matter_in_the_end() -> Non
         await neo.orders.modify(orders[0], quantity=20, price="39.10")
         await neo.orders.cancel(orders[1])
         exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
-        exchange.drop_connections("order")
+        exchange.drop_connections("orders")
         await asyncio.gather(*(order.wait(timeout=5) for order in orders))
         rows = {row.number: row for row in await neo.orders.book()}
         for order in orders:

@@ -686,7 +686,7 @@ async def test_over_sockets_live_positions_equal_the_report_after_any_trades(tro
         for _ in range(4):
             await _trade(neo, other, dice, 5)
             if trouble == "dropped":
-                exchange.drop_connections("order")
+                exchange.drop_connections("orders")
         exchange.set_faults(Faults())
         if trouble == "disturbed":
             live.refresh()

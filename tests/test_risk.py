@@ -587,7 +587,7 @@ def test_the_exchange_never_sees_more_than_the_limits_allow(
             case ("disturb", share):
                 exchange.set_faults(Faults(**dict.fromkeys(FEED_FAULTS, share / 3)))
             case ("drop",):
-                exchange.drop_connections("order")
+                exchange.drop_connections("orders")
 
     async def run() -> None:
         async with exchange_of() as exchange, client_of(exchange, risk=limits) as neo:

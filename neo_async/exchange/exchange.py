@@ -367,11 +367,17 @@ class Exchange:
         self._open.feeds.resume()
 
     def drop_connections(self, feed: FeedName | None = None) -> None:
-        """Break every feed connection without a word, or those of one feed."""
+        """Break every feed connection without a word, or those of one feed.
+
+        Raises `UsageError` for a feed that is none.
+        """
         self._open.feeds.drop(feed)
 
     def send_garbage(self, feed: FeedName | None = None) -> None:
-        """Send everyone on the feeds, or on one, what is neither packet nor frame."""
+        """Send everyone on the feeds, or on one, what is neither packet nor frame.
+
+        Raises `UsageError` for a feed that is none.
+        """
         self._open.feeds.send_garbage(feed)
 
     def truncate_batches(self, count: int = 1) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, get_args
 
 from aiohttp import web
 
+from neo_async.errors import UsageError
 from neo_async.exchange.server.faults import FaultPlan, FeedName
 from neo_async.exchange.server.feed_settings import FeedSettings
 from neo_async.exchange.server.lines import CLOSE_TIMEOUT, GOING_AWAY, POLICY, Gate, Line
@@ -107,10 +108,12 @@ class Feeds:
             self.stall(seconds)
 
     def drop(self, feed: FeedName | None) -> None:
+        _check_name(feed)
         for line in list(self._lines(feed)):
             line.cut()
 
     def send_garbage(self, feed: FeedName | None) -> None:
+        _check_name(feed)
         if feed != "orders":
             self.market.send_garbage()
         if feed != "market":
@@ -127,3 +130,9 @@ class Feeds:
         for line in list(self._lines()):
             if line.login is login:
                 line.finish(POLICY, "the session has ended")
+
+
+def _check_name(feed: str | None) -> None:
+    if feed not in (None, *get_args(FeedName)):
+        names = ", ".join(map(repr, get_args(FeedName)))
+        raise UsageError(f"feed={feed!r}: must be {names}, or None for both")

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from neo_async.errors import UsageError
 from neo_async.exchange import Faults, FeedSettings
 from neo_async.exchange.server.market_feed import BACKLOG
 from neo_async.model.enums import Segment, Side
@@ -100,6 +101,14 @@ async def test_connections_break_without_a_word(
         if not orders_go:
             await caller.placed()
             await orders.states("open")
+
+
+@pytest.mark.parametrize("harm", ["drop_connections", "send_garbage"])
+async def test_a_feed_that_does_not_exist_is_an_error_and_harms_none(harm: str) -> None:
+    async with trading() as caller, market_reader(caller) as market, order_reader(caller):
+        with pytest.raises(UsageError, match=r"feed='order': must be 'market', 'orders', or None"):
+            getattr(caller.exchange, harm)("order")
+        await market.settle()
 
 
 # --- rubbish ------------------------------------------------------------------------------------
