@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -479,11 +480,14 @@ def _lock(path: Path) -> int:
 
     Raises JournalFailed when another process holds it.
     """
+    if path.is_dir():
+        raise JournalFailed(f"the journal {path} cannot be opened: {os.strerror(errno.EISDIR)}")
     beside = path.with_name(path.name + "-lock")
     try:
         lock = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise JournalFailed(f"the journal {path} cannot be opened: {error}") from error
+        # Not all of the error: the file that it names is not the one that was asked for.
+        raise JournalFailed(f"the journal {path} cannot be opened: {error.strerror}") from error
     try:
         _take(lock)
     except OSError:

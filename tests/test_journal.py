@@ -233,6 +233,21 @@ async def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         journal.open()
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("nowhere/orders.db", "No such file or directory"), ("", "Is a directory")],
+)
+async def test_a_place_where_no_file_can_be_is_named_as_it_was_given(
+    place: str, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / place
+    with pytest.raises(JournalFailed) as caught:
+        Journal(path, ucc="ABC12").open()
+    assert str(caught.value) == f"the journal {path} cannot be opened: {reason}"
+    with pytest.raises(JournalFailed, match=r"the journal \. cannot be opened: Is a directory"):
+        Journal(".", ucc="ABC12").open()
+
+
 # --- restart ----------------------------------------------------------------------------------
 
 

@@ -85,6 +85,13 @@ class AccountRules:
         return line("reason", value, self._rules.reason_length, needed=False)
 
     def physical_account(self, value: object) -> str:
+        if value == "":
+            raise InvalidField(
+                "physical_account",
+                value,
+                "must be given, here or as [customer] physical_account of the profile (the shell "
+                "also reads KOTAK_BANK_PHYSICAL_ACCOUNT)",
+            )
         return _form("physical_account", value, self._physical)
 
     def new_accounts(self, accounts: VirtualAccount | Iterable[VirtualAccount]) -> list[Item]:

@@ -212,6 +212,28 @@ def test_what_hits_every_refund_ends_the_file(
     assert outcome.exit_code == 1
 
 
+@pytest.mark.parametrize("arguments", [("--csv",), ("ACME00000001", "--profile")])
+def test_a_file_that_is_not_there_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], exchange: Exchange, invoke: Invoke, tmp_path: Path
+) -> None:
+    missing = tmp_path / "missing"
+    outcome = invoke("bank", "delete", "--yes", *arguments, str(missing))
+    assert outcome.exit_code == 2
+    assert outcome.everything == f"neo-async: {missing}: No such file or directory\n"
+
+
+def test_a_physical_account_that_nobody_gave_is_asked_for_by_its_names(
+    exchange: Exchange, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KOTAK_BANK_PHYSICAL_ACCOUNT")
+    outcome = invoke("bank", "transactions", "--peek")
+    assert outcome.exit_code == 2
+    assert outcome.everything == (
+        "neo-async: physical_account='': must be given, here or as [customer] physical_account of "
+        "the profile (the shell also reads KOTAK_BANK_PHYSICAL_ACCOUNT)\n"
+    )
+
+
 def test_an_environment_that_lacks_something(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

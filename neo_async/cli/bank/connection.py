@@ -35,7 +35,7 @@ class Customer:
         missing = [name for name in required if not env.get(name)]
         if missing:
             raise UsageError(f"environment lacks {', '.join(missing)}")
-        self.profile = BankingProfile.load(profile) if profile else BankingProfile()
+        self.profile = _load(profile) if profile else BankingProfile()
         if url := env.get("KOTAK_BANK_URL"):
             server = msgspec.structs.replace(self.profile.server, base_url=url)
             self.profile = msgspec.structs.replace(self.profile, server=server)
@@ -56,6 +56,13 @@ class Customer:
             physical_account=self.physical_account,
             store=store,
         )
+
+
+def _load(profile: Path) -> BankingProfile:
+    try:
+        return BankingProfile.load(profile)
+    except OSError as error:
+        raise UsageError(f"{profile}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

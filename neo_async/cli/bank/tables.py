@@ -65,7 +65,7 @@ class Table:
 
 
 def read_table(file: str, columns: Iterable[str], needed: Iterable[str]) -> Table:
-    """Raises UsageError that names what is wrong with the headings, and OSError."""
+    """Raises UsageError that names what is wrong with the file or its headings."""
     name = "stdin" if file == "-" else file
     try:
         if file == "-":
@@ -76,6 +76,8 @@ def read_table(file: str, columns: Iterable[str], needed: Iterable[str]) -> Tabl
                 rows = _rows(name, lines, list(columns), list(needed))
     except (csv.Error, UnicodeDecodeError) as error:
         raise UsageError(f"{name}: is no CSV in UTF-8: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}") from error
     if not rows:
         raise UsageError(f"{name}: has no line below its headings")
     return Table(name, rows)
