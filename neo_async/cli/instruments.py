@@ -90,14 +90,25 @@ def _range(name: str, text: str, read: Callable[[str], T], rule: str) -> tuple[T
 def _print(rows: list[Instrument]) -> None:
     is_number = True
     has_expiry = any(row.expiry for row in rows)
-    columns = [Column("Token", is_number), Column("Symbol"), Column("Name")]
+    columns = [
+        Column("Token", is_number),
+        Column("Symbol", is_whole=True),
+        Column("Name", is_spare=True),
+    ]
     columns += (
-        [Column("Kind"), Column("Expiry"), Column("Strike", is_number), Column("Option")]
+        [
+            Column("Kind"),
+            Column("Expiry", is_whole=True),
+            Column("Strike", is_number),
+            Column("Option"),
+        ]
         if has_expiry
-        else [Column("Series"), Column("ISIN"), Column("Description")]
+        else [Column("Series"), Column("ISIN", is_whole=True), Column("Description")]
     )
-    headings = ("Lot", "Tick", "Freeze", "Band low", "high")
-    columns += [Column(heading, is_number) for heading in headings]
+    columns += [Column(heading, is_number) for heading in ("Lot", "Tick")]
+    columns += [
+        Column(heading, is_number, is_spare=True) for heading in ("Freeze", "Band low", "high")
+    ]
     output.print_table(
         columns,
         (

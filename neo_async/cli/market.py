@@ -13,6 +13,7 @@ import typer
 
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh
+from neo_async.cli.naming import instrument_name
 from neo_async.cli.output import AsJson, Cell, Column, money, units
 from neo_async.errors import UsageError
 from neo_async.market import Progress
@@ -61,9 +62,11 @@ def quote(
 ) -> None:
     """Last prices and the day's figures, of any number of instruments.
 
+    A narrow terminal shows the most wanted of them; `--filter` chooses others.
+
     neo-async quote nse_cm:1333 'nse_cm:Nifty 50'
     """
-    names = [_instrument(text) for text in instruments]
+    names = [instrument_name(text) for text in instruments]
     quotes = Account().read(lambda neo: neo.market.quotes(names, filter=filter), fresh=fresh)
     if as_json:
         listed = [output.plain(quote) for quote in quotes.values()]
@@ -129,7 +132,7 @@ def candles(
     """
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other")
-    name = _instrument(instrument)
+    name = instrument_name(instrument)
     last = end.date() if end else None
     with _progress_bar() as progress:
         history = Account().read(
@@ -148,29 +151,29 @@ def candles(
         _print_candles(history)
 
 
-def _instrument(text: str) -> str:
-    """The colon is for people: `|` means something to the shell."""
-    return text if "|" in text else text.replace(":", "|", 1)
-
-
 # --- tables -----------------------------------------------------------------------------------
 
-_QUOTE_COLUMNS: tuple[tuple[str, Callable[[Quote], Any], Callable[[Any], str | Cell]], ...] = (
-    ("Last", lambda quote: quote.last_price, money),
-    ("Change", lambda quote: quote.change, output.profit),
-    ("%", lambda quote: quote.change_percent, output.profit),
-    ("Open", lambda quote: quote.open, money),
-    ("High", lambda quote: quote.high, money),
-    ("Low", lambda quote: quote.low, money),
-    ("Close", lambda quote: quote.close, money),
-    ("Bid", lambda quote: quote.bids[0].price if quote.bids else None, money),
-    ("Ask", lambda quote: quote.asks[0].price if quote.asks else None, money),
-    ("Volume", lambda quote: quote.volume, units),
-    ("OI", lambda quote: quote.open_interest or None, units),
-    ("Circuit low", lambda quote: quote.lower_circuit, money),
-    ("high", lambda quote: quote.upper_circuit, money),
-    ("Year low", lambda quote: quote.year_low, money),
-    ("high", lambda quote: quote.year_high, money),
+
+def _spare(heading: str) -> Column:
+    return Column(heading, _NUMBER, is_spare=True)
+
+
+_QUOTE_COLUMNS: tuple[tuple[Column, Callable[[Quote], Any], Callable[[Any], str | Cell]], ...] = (
+    (Column("Last", _NUMBER), lambda quote: quote.last_price, money),
+    (Column("Change", _NUMBER), lambda quote: quote.change, output.profit),
+    (Column("%", _NUMBER), lambda quote: quote.change_percent, output.profit),
+    (_spare("Open"), lambda quote: quote.open, money),
+    (_spare("High"), lambda quote: quote.high, money),
+    (_spare("Low"), lambda quote: quote.low, money),
+    (_spare("Close"), lambda quote: quote.close, money),
+    (Column("Bid", _NUMBER), lambda quote: quote.bids[0].price if quote.bids else None, money),
+    (Column("Ask", _NUMBER), lambda quote: quote.asks[0].price if quote.asks else None, money),
+    (Column("Volume", _NUMBER), lambda quote: quote.volume, units),
+    (_spare("OI"), lambda quote: quote.open_interest or None, units),
+    (_spare("Circuit low"), lambda quote: quote.lower_circuit, money),
+    (_spare("high"), lambda quote: quote.upper_circuit, money),
+    (_spare("Year low"), lambda quote: quote.year_low, money),
+    (_spare("high"), lambda quote: quote.year_high, money),
 )
 
 
@@ -182,9 +185,13 @@ def _print_quotes(quotes: Quotes) -> None:
         if any(column[1](quote) is not None for quote in quotes.values())
     ]
     if quotes:
-        headings = (Column("Instrument"), Column("Symbol"), Column("Time"))
+        headings = (
+            Column("Instrument", is_whole=True),
+            Column("Symbol"),
+            Column("Time", is_spare=True),
+        )
         output.print_table(
-            (*headings, *(Column(heading, _NUMBER) for heading, _, _ in shown)),
+            (*headings, *(column for column, _, _ in shown)),
             (
                 (
                     name,
@@ -206,7 +213,7 @@ def _print_options(table: OptionChain) -> None:
     typer.echo(f"{table.underlying} {table.expiry or ''}, lots of {units(table.lot_size)}")
     headings = ("OI", "Volume", "Change", "Call", "Strike", "Put", "Change", "Volume", "OI")
     output.print_table(
-        [Column(heading, _NUMBER) for heading in headings],
+        [Column(heading, _NUMBER, is_spare=heading == "Volume") for heading in headings],
         (
             (
                 *reversed(_option_cells(row.call)),
@@ -234,9 +241,14 @@ def _option_cells(option: OptionQuote | None) -> tuple[str | Cell, ...]:
 
 def _print_futures(table: FuturesChain) -> None:
     typer.echo(f"{table.underlying}, lots of {units(table.lot_size)}")
-    headings = ("Last", "Open", "High", "Low", "Previous close", "Volume", "OI", "Change of OI")
     output.print_table(
-        (Column("Symbol"), Column("Expiry"), *(Column(name, _NUMBER) for name in headings)),
+        (
+            Column("Symbol"),
+            Column("Expiry", is_whole=True),
+            Column("Last", _NUMBER),
+            *map(_spare, ("Open", "High", "Low", "Close")),
+            *(Column(name, _NUMBER) for name in ("Volume", "OI", "Change of OI")),
+        ),
         (
             (
                 row.symbol,

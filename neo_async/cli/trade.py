@@ -233,7 +233,9 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
 
 def margin(
     segment: _Segment,
-    token: Annotated[str, typer.Argument(help="Exchange token of the instrument, such as 11536.")],
+    token: Annotated[
+        str, typer.Argument(help="Exchange token, such as 11536; neo-async instruments shows it.")
+    ],
     side: _Side,
     quantity: _Quantity,
     product: _Product,

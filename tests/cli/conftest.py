@@ -10,8 +10,10 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from neo_async.cli import output
 from neo_async.cli.app import app
 from neo_async.exchange import Exchange
 
@@ -96,3 +98,18 @@ def invoke() -> Invoke:
         return Outcome(result.exit_code, result.stdout, result.output)
 
     return run
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns."""
+    monkeypatch.setattr(output, "_console", lambda: Console(width=80))
+
+
+def one_line_a_row(table: str) -> str:
+    """The headings, of a table whose lines all fit and none of which goes on in the next."""
+    headings, rule, *rows = table.splitlines()
+    assert rows
+    assert all(len(line) <= 80 for line in (headings, rule, *rows))
+    assert all(row.split()[-1][-1].isdigit() for row in rows)
+    return " ".join(headings.split())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from neo_async.exchange import Exchange
-from tests.cli.conftest import Invoke, exchange_in_a_thread, set_environment
+from tests.cli.conftest import Invoke, exchange_in_a_thread, one_line_a_row, set_environment
 
 
 @pytest.fixture
@@ -25,6 +25,15 @@ def test_the_table_shows_what_was_searched_for(exchange: Exchange, invoke: Invok
     (line,) = [line for line in shown.stdout.splitlines() if "ITBEES-EQ" in line]
     for cell in ("19084", "ITBEES", "INF204KB15V2", "0.01", "3,312,133"):
         assert cell in line
+
+
+def test_a_narrow_terminal_shows_what_an_order_needs(
+    exchange: Exchange, invoke: Invoke, narrow: None
+) -> None:
+    shown = invoke("instruments", "nse_fo", "--search", "NIFTY", "--strike", "24000").stdout
+    assert one_line_a_row(shown) == "Token Symbol Kind Expiry Strike Option Lot Tick"
+    shown = invoke("instruments", "nse_cm", "--search", "TCS").stdout
+    assert one_line_a_row(shown) == "Token Symbol Series ISIN Description Lot Tick"
 
 
 def test_filters_narrow_the_search(

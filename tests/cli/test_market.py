@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from neo_async.exchange import Exchange
-from tests.cli.conftest import Invoke, exchange_in_a_thread
+from tests.cli.conftest import Invoke, exchange_in_a_thread, one_line_a_row
 from tests.data_broker import UPSTREAM, DataBroker
 from tests.far_ends import CREDENTIALS, Reply
 
@@ -73,12 +73,27 @@ def test_the_documented_quote_shows_bid_and_ask(broker: DataBroker, invoke: Invo
     assert {"801.60", "801.65", "30,043,533", "+8.40", "713.90", "872.50"} <= set(row.split())
 
 
+def test_what_traders_want_most_fits_into_80_columns(
+    broker: DataBroker, invoke: Invoke, narrow: None
+) -> None:
+    broker.instead = documented("quotes")
+    assert one_line_a_row(invoke("quote", "nse_cm:1333").stdout) == (
+        "Instrument Symbol Last Change % Bid Ask Volume"
+    )
+    broker.instead = documented("futures_chain")
+    futures = invoke("chain", "nse_fo", "NIFTY", "--futures").stdout.partition("\n")[2]
+    assert one_line_a_row(futures) == "Symbol Expiry Last Volume OI Change of OI"
+
+
 def test_exit_codes_tell_nothing_found_from_nonsense(broker: DataBroker, invoke: Invoke) -> None:
     broker.unknown = {"nse_cm|7"}
     assert invoke("quote", "nse_cm:7").exit_code == 1
     outcome = invoke("quote", "RELIANCE")
     assert (outcome.exit_code, outcome.everything.count("\n")) == (2, 1)
-    assert "must be segment|token" in outcome.everything
+    assert outcome.everything.startswith(
+        "neo-async: instrument 'RELIANCE': must be segment and token"
+    )
+    assert "neo-async instruments nse_cm --search TCS shows tokens" in outcome.everything
     broker.instead = lambda number, path: UPSTREAM
     outcome = invoke("quote", "nse_cm:1")
     assert (outcome.exit_code, outcome.everything.count("\n")) == (1, 1)

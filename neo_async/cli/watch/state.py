@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
 
+from neo_async.cli.naming import instrument_name
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, UsageError
 from neo_async.feeds import MarketFeed, OrderFeed
-from neo_async.model.enums import Level, Segment
+from neo_async.model.enums import Level
 from neo_async.model.indices import exact_index_name
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Position
@@ -290,14 +291,8 @@ def checked_instruments(texts: Iterable[str]) -> list[str]:
 
 
 def _checked(text: str) -> str:
-    # The colon is for people: `|` means something to the shell.
-    name = text if "|" in text else text.replace(":", "|", 1)
+    name = instrument_name(text)
     segment, _, token = name.partition("|")
-    if segment not in frozenset(Segment) or not token:
-        raise UsageError(
-            f"instrument {text!r}: must be segment and token, nse_cm:11536, or segment and index, "
-            "'nse_cm:Nifty 50'"
-        )
     index = exact_index_name(segment, token)
     if index is not None:
         return f"{segment}|{index}"
