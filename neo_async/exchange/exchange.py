@@ -41,7 +41,7 @@ from neo_async.exchange.server.admin import Admin, Request
 from neo_async.exchange.server.broker import Broker
 from neo_async.exchange.server.clock import MovedClock
 from neo_async.exchange.server.door_settings import DoorSettings
-from neo_async.exchange.server.doors import Answer, Call, Door
+from neo_async.exchange.server.doors import Call, Door, LongAnswer
 from neo_async.exchange.server.fault_settings import Faults
 from neo_async.exchange.server.faults import FaultPlan, FeedName
 from neo_async.exchange.server.feed_settings import FeedSettings
@@ -561,7 +561,7 @@ class Exchange:
             lambda: self._answer(door.answer, request, body),
         )
 
-    async def _answer(self, answer: Answer, request: web.BaseRequest, body: bytes) -> Reply:
+    async def _answer(self, answer: LongAnswer, request: web.BaseRequest, body: bytes) -> Reply:
         """As soon as nothing can be lost of what the request has led to."""
         parts = self._open
         call = Call(
@@ -575,6 +575,8 @@ class Exchange:
             query=request.query,
         )
         reply = answer(call)
+        if not isinstance(reply, Reply):
+            reply = await reply
         await parts.venue.durable()
         parts.feeds.notice_soon()
         return reply

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
+from collections import Counter
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -485,6 +487,41 @@ async def test_candles_of_an_index_follow_its_members_and_agree_with_its_quote()
         (quote,) = await quoted(caller, "nse_cm|Nifty%2050")
         (*_, last) = await candles(caller, "1min", TODAY, TODAY, NIFTY[0])
         assert last[2] == last[4] == float(quote["ltp"]) == float(quote["ohlc"]["high"])
+
+
+@pytest.mark.parametrize(
+    ("interval", "days", "at_once"), [("1min", 30, 1), ("60min", 90, 1), ("D", 180, 7)]
+)
+async def test_candles_of_many_days_are_drawn_in_turns(
+    interval: str, days: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day of minutes in each turn of the loop, or a week of days, however many ask: counted, as
+    times depend on the machine."""
+    turn = 0
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    drawn: Counter[int] = Counter()
+    draw = Past.day
+
+    def counted(past: Past, day: date) -> Candle | None:
+        drawn[turn] += 1
+        return draw(past, day)
+
+    first, last = TODAY - timedelta(days=days), TODAY - timedelta(days=1)
+    async with visiting(makers=False) as caller:
+        expected = await candles(caller, interval, first, last)
+        monkeypatch.setattr(Past, "day", counted)
+        counting = asyncio.create_task(count_turns())
+        asked = [candles(caller, interval, first, last) for _ in range(2)]
+        assert await asyncio.gather(*asked) == [expected, expected]
+        counting.cancel()
+    assert drawn.total() == 2 * days
+    assert max(drawn.values()) == at_once
 
 
 async def test_a_reset_clears_the_candles_of_today() -> None:

@@ -6,7 +6,7 @@ below the base URL, which has a path of its own; login, files and the configurat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from neo_async.config import RateLimits
 from neo_async.exchange.core.types import NewOrder, Refusal
 from neo_async.exchange.server import replies, rows
 from neo_async.exchange.server.door_settings import DoorSettings
-from neo_async.exchange.server.doors import Call, Wording
+from neo_async.exchange.server.doors import Call, LongAnswer, Wording
 from neo_async.exchange.server.fault_settings import Calls
 from neo_async.exchange.server.files import FOLDER, Shelf
 from neo_async.exchange.server.logins import (
@@ -86,7 +86,7 @@ class Guard(Enum):
 
 
 class _Route(NamedTuple):
-    answer: Callable[[Call], Reply]
+    answer: LongAnswer
     guard: Guard
     is_order: bool = False
 
@@ -129,7 +129,7 @@ class Broker:
         self._root_routes, self._base_routes = self._make_routes()
         self.wording = Wording(replies.throttled(RateLimits().orders), replies.failed)
 
-    def answer(self, call: Call) -> Reply:
+    def answer(self, call: Call) -> Reply | Awaitable[Reply]:
         try:
             return self._dispatch(call)
         except Refusal as refusal:
@@ -162,18 +162,16 @@ class Broker:
             return {method: _Route(answer, Guard.TRADE_LOGIN)}
 
         # The broker serves these on the login host too: they need no login.
-        data = {
-            path: {"GET": _Route(answer, Guard.APPLICATION)}
-            for path, answer in (
-                ("/script-details/1.0/masterscrip/file-paths", self._file_paths),
-                ("/Files/1.0/masterscrip/v2/file-paths", self._file_paths),
-                ("/apim/files/2.0/masterscrip/v1/file-paths", self._file_paths),
-                *((path, self._quotes) for path in _QUOTES),
-                ("/market-data/1.0/watchlist/expiries", self._expiries),
-                ("/market-data/1.0/watchlist/option-chain", self._chain),
-                ("/market-data/1.0/historical/details", self._candles),
-            )
+        public: dict[str, LongAnswer] = {
+            "/script-details/1.0/masterscrip/file-paths": self._file_paths,
+            "/Files/1.0/masterscrip/v2/file-paths": self._file_paths,
+            "/apim/files/2.0/masterscrip/v1/file-paths": self._file_paths,
+            **dict.fromkeys(_QUOTES, self._quotes),
+            "/market-data/1.0/watchlist/expiries": self._expiries,
+            "/market-data/1.0/watchlist/option-chain": self._chain,
+            "/market-data/1.0/historical/details": self._candles,
         }
+        data = {path: {"GET": _Route(answer, Guard.APPLICATION)} for path, answer in public.items()}
         root = data | {
             **{
                 path: {"POST": _Route(answer, Guard.OPEN)}
@@ -204,7 +202,7 @@ class Broker:
         }
         return root, base
 
-    def _dispatch(self, call: Call) -> Reply:
+    def _dispatch(self, call: Call) -> Reply | Awaitable[Reply]:
         methods = self._methods_at(call.path)
         if methods is None:
             if call.method == "GET" and call.path.startswith(f"{FOLDER}/"):
@@ -413,7 +411,7 @@ class Broker:
     def _chain(self, call: Call) -> Reply:
         return _data_reply(self._market_data.chain, call.query)
 
-    def _candles(self, call: Call) -> Reply:
+    def _candles(self, call: Call) -> Awaitable[Reply]:
         return self._market_data.candles(call.query)
 
     # --- scrip master -------------------------------------------------------------------------

@@ -5,7 +5,7 @@ The broker's is the door for whatever no other one takes; others have a path of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -33,6 +33,8 @@ class Call(msgspec.Struct):
 
 
 Answer = Callable[[Call], Reply]
+LongAnswer = Callable[[Call], Reply | Awaitable[Reply]]
+"""May take several turns of the loop."""
 AdminRoutes = Mapping[str, Mapping[str, Answer]]
 """Path below the exchange's control surface to method to answer."""
 

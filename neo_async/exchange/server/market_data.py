@@ -5,6 +5,7 @@ Needs the access token of an application and no login. Where candles come from: 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Final
@@ -18,14 +19,14 @@ from neo_async.exchange.server import chains
 from neo_async.exchange.server.candles import (
     CandlesRefused,
     Row,
-    candle_rows,
+    candle_portions,
     read_request,
 )
 from neo_async.exchange.server.chains import Contracts, unknown_instrument
 from neo_async.exchange.server.history import History
 from neo_async.exchange.server.past import Past
 from neo_async.exchange.server.quotes import filtered, index_row, quote_row, read_query
-from neo_async.exchange.server.replies import Reply, fault, json
+from neo_async.exchange.server.replies import Reply, encode, fault, json
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.enums import Segment
 
@@ -41,6 +42,9 @@ class MarketData:
     def __init__(self, venue: Venue, seed: int) -> None:
         self._venue = venue
         self._seed = seed
+        self._drawing = asyncio.Lock()
+        """Held by the answer whose candles are drawn, so that others draw none in the same turn of
+        the loop."""
         self._follow_market()
 
     def _follow_market(self) -> None:
@@ -122,14 +126,26 @@ class MarketData:
 
     # --- candles ------------------------------------------------------------------------------
 
-    def candles(self, query: Mapping[str, str]) -> Reply:
+    async def candles(self, query: Mapping[str, str]) -> Reply:
+        """Lets others have their turn, as a month of minutes is too much work for one."""
         try:
-            rows = self._candle_rows(query)
+            portions = self._candle_portions(query)
         except CandlesRefused as refused:
             return fault(400, refused.text)
+        rows = await self._encoded(portions)
         return json({"status": "success", "interval": query["interval"], "data": {"candles": rows}})
 
-    def _candle_rows(self, query: Mapping[str, str]) -> list[Row]:
+    async def _encoded(self, portions: Iterator[list[Row]]) -> msgspec.Raw:
+        """One array of all rows."""
+        encoded: list[bytes] = []
+        async with self._drawing:
+            for rows in portions:
+                if rows:
+                    encoded.append(encode(rows)[1:-1])
+                await asyncio.sleep(0)
+        return msgspec.Raw(b"[%b]" % b",".join(encoded))
+
+    def _candle_portions(self, query: Mapping[str, str]) -> Iterator[list[Row]]:
         request = read_request(query)
         market = self._present()
         what = market.listing_by_token(request.segment, request.token) or self._index(
@@ -141,7 +157,7 @@ class MarketData:
         history = History(
             self._past(what), self._venue.tape(), key, self._venue.opened, market.today
         )
-        return candle_rows(request, history.minutes, history.day)
+        return candle_portions(request, history.minutes, history.day)
 
     def _past(self, what: Listing | Index) -> Past:
         key = (what.segment, what.token)
