@@ -33,7 +33,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, tzinfo
 from enum import StrEnum
 from pathlib import Path
@@ -248,6 +248,7 @@ class BankingProfile(_Section, frozen=True, kw_only=True):
     @classmethod
     def of(cls, sections: Mapping[str, Any]) -> BankingProfile:
         """From the content of such a file. Raises UsageError that names the key."""
+        _check_keys(sections)
         for name in ("request", "response"):
             _check_tables(name, sections.get(name, {}))
         try:
@@ -299,6 +300,21 @@ def _check_calls(section: str, given: Mapping[str, object]) -> None:
     for call in given:
         if call not in REQUEST:
             raise UsageError(f"{section}.{call}: unknown key; known are {', '.join(REQUEST)}")
+
+
+def _check_keys(sections: Mapping[str, Any]) -> None:
+    """Before msgspec does, which would not tell what is known."""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(BankingProfile)}
+    _check_known("", sections, kinds)
+    for name, section in sections.items():
+        if isinstance(section, Mapping) and hasattr(kinds[name], "__struct_fields__"):
+            _check_known(f"{name}.", section, kinds[name].__struct_fields__)
+
+
+def _check_known(section: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    for key in keys:
+        if key not in known:
+            raise UsageError(f"{section}{key}: unknown key; known are {', '.join(known)}")
 
 
 def _check_tables(section: str, calls: object) -> None:
