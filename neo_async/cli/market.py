@@ -7,6 +7,7 @@ import csv
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
+from itertools import zip_longest
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -15,7 +16,8 @@ from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.naming import instrument_name
 from neo_async.cli.output import AsJson, Cell, Column, money, units
-from neo_async.errors import UsageError
+from neo_async.client import NeoClient
+from neo_async.errors import Rejected, UsageError
 from neo_async.market import Progress
 from neo_async.model.enums import Segment
 from neo_async.model.market import (
@@ -28,6 +30,7 @@ from neo_async.model.market import (
     QuoteFilter,
     Quotes,
 )
+from neo_async.model.ticks import DepthRow
 
 _NUMBER = True
 
@@ -71,6 +74,8 @@ def quote(
     if as_json:
         listed = [output.plain(quote) for quote in quotes.values()]
         output.print_json({"quotes": listed, "missing": dict(quotes.missing)})
+    elif filter is QuoteFilter.DEPTH:
+        _print_depth(quotes)
     else:
         _print_quotes(quotes)
     if quotes.missing and not quotes:
@@ -91,15 +96,21 @@ def chain(
     neo-async chain nse_fo NIFTY --expiry 2026-11-24
     """
     day = expiry.date() if expiry else None
-    table: OptionChain | FuturesChain
-    if futures:
-        table = Account().read(
-            lambda neo: neo.market.futures_chain(segment, underlying, day), fresh=fresh
-        )
-    else:
-        table = Account().read(
-            lambda neo: neo.market.option_chain(segment, underlying, day, count), fresh=fresh
-        )
+
+    async def read(neo: NeoClient) -> OptionChain | FuturesChain:
+        try:
+            if futures:
+                return await neo.market.futures_chain(segment, underlying, day)
+            return await neo.market.option_chain(segment, underlying, day, count)
+        except Rejected:
+            kind = "fut" if futures else "option"
+            listed = await neo.market.expiries(segment, underlying, kind=kind) if day else []
+            if not listed or day in listed:
+                raise
+            days = ", ".join(map(str, listed))
+            raise UsageError(f"expiry={day}: {underlying} has {days}") from None
+
+    table = Account().read(read, fresh=fresh)
     if as_json:
         output.print_json(table)
     elif not table.rows:
@@ -203,6 +214,26 @@ def _print_quotes(quotes: Quotes) -> None:
             ),
         )
     output.print_notes(f"{name}: {reason}" for name, reason in quotes.missing.items())
+
+
+def _print_depth(quotes: Quotes) -> None:
+    headings = ("Orders", "Quantity", "Bid", "Ask", "Quantity", "Orders")
+    for name, quote in quotes.items():
+        typer.echo(f"{name} {quote.symbol}")
+        output.print_table(
+            [Column(heading, _NUMBER) for heading in headings],
+            (
+                (*reversed(_level_cells(bid)), *_level_cells(ask))
+                for bid, ask in zip_longest(quote.bids, quote.asks)
+            ),
+        )
+    output.print_notes(f"{name}: {reason}" for name, reason in quotes.missing.items())
+
+
+def _level_cells(row: DepthRow | None) -> tuple[str, str, str]:
+    if row is None:
+        return "", "", ""
+    return money(row.price), units(row.quantity), units(row.orders)
 
 
 def _cell(value: Any, form: Callable[[Any], str | Cell]) -> str | Cell:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from neo_async.exchange import Exchange
-from tests.cli.conftest import Invoke, exchange_in_a_thread, one_line_a_row
+from tests.cli.conftest import Invoke, exchange_in_a_thread, one_line_a_row, set_environment
 from tests.data_broker import UPSTREAM, DataBroker
 from tests.far_ends import CREDENTIALS, Reply
 
@@ -85,6 +85,16 @@ def test_what_traders_want_most_fits_into_80_columns(
     assert one_line_a_row(futures) == "Symbol Expiry Last Volume OI Change of OI"
 
 
+def test_depth_is_shown_level_by_level(broker: DataBroker, invoke: Invoke) -> None:
+    broker.instead = documented("quotes")
+    title, heading, _, best = invoke(
+        "quote", "nse_cm:1333", "--filter", "depth"
+    ).stdout.splitlines()
+    assert title.startswith("nse_cm|1333 ")
+    assert heading.split() == ["Orders", "Quantity", "Bid", "Ask", "Quantity", "Orders"]
+    assert best.split()[2:4] == ["801.60", "801.65"]
+
+
 def test_exit_codes_tell_nothing_found_from_nonsense(broker: DataBroker, invoke: Invoke) -> None:
     broker.unknown = {"nse_cm|7"}
     assert invoke("quote", "nse_cm:7").exit_code == 1
@@ -132,6 +142,20 @@ def test_an_unknown_underlying_is_one_line(broker: DataBroker, invoke: Invoke) -
         assert outcome.everything.startswith("neo-async: Invalid instrument/code")
     broker.instead = lambda number, path: Reply({"data": {"common_data": {}, "call": []}})
     assert invoke("chain", "nse_fo", "OLD").everything == "the broker lists none for OLD\n"
+
+
+def test_an_expiry_that_is_none_is_answered_with_those_there_are(
+    invoke: Invoke, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with exchange_in_a_thread(Exchange(seed=5, makers=False)) as exchange:
+        set_environment(exchange, monkeypatch)
+        listed = json.loads(invoke("chain", "nse_fo", "NIFTY", "--count", "10", "--json").stdout)
+        for extra in ((), ("--futures",)):
+            outcome = invoke("chain", "nse_fo", "NIFTY", "--expiry", "2020-01-01", *extra)
+            assert outcome.exit_code == 2
+            assert "expiry=2020-01-01: NIFTY has 20" in outcome.everything
+        outcome = invoke("chain", "nse_fo", "NIFTY", "--expiry", "2020-01-01")
+        assert f"NIFTY has {listed['expiry']}, " in outcome.everything
 
 
 def test_candles_are_a_table(broker: DataBroker, invoke: Invoke) -> None:
