@@ -48,6 +48,8 @@ VERSION = 1
 WRITES_BETWEEN_CHECKPOINTS = 2000
 MOST_WRITES_BETWEEN_CHECKPOINTS = 50_000
 """About 100 MB of log: from there on it is moved into the file even while orders come."""
+LATEST = 0.01
+"""Seconds after which an outcome is written that no intent has followed."""
 QUIET = 0.05
 """Seconds without a write after which nobody minds a checkpoint."""
 
@@ -147,6 +149,8 @@ class Journal:
         self._file: sqlite3.Connection | None = None
         self._writer: _LoopWriter | _ThreadWriter | None = None
         self._last = 0
+        self._under_way: set[int] = set()
+        """Intents that were written, and have come to no end."""
         self._writes = self._moved = 0
         """Writes so far, and how many of them the last checkpoint moved."""
         self._checkpoint_timer: asyncio.TimerHandle | None = None
@@ -187,6 +191,7 @@ class Journal:
             raise JournalFailed(
                 f"the journal {self.path} cannot be written ({error}): nothing was sent"
             ) from error
+        self._under_way.add(intent)
         self._count()
         return intent
 
@@ -197,6 +202,7 @@ class Journal:
         lost."""
         if self._writer is None:
             return
+        self._under_way.discard(intent)
         self._writer.put((_END, (outcome.value, self._now(), reason, order_number, intent)))
         self._count()
 
@@ -268,7 +274,7 @@ class Journal:
     async def _written(self, intent: int, write: _Write) -> None:
         if self._writer is None:
             raise sqlite3.ProgrammingError("it is closed")
-        if self._writer.put_first(write):
+        if not self._under_way and self._writer.put_alone(write):
             return
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer.put(write, written)
@@ -312,27 +318,32 @@ class Journal:
 
 
 class _LoopWriter:
-    """Commits the first intent of a turn of the loop at once, and what follows in the same turn
-    together at its end: a lone order waits for nobody, and a burst pays for two commits."""
+    """Commits a lone intent at once, and those that come while others are under way together at
+    the end of the loop's turn. Outcomes, which nobody waits for, go with the next commit."""
 
     def __init__(self, file: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         self._file = file
         self._loop = loop
         self._queue: list[_Queued] = []
         self._turn: asyncio.Handle | None = None
-        self._is_first = True
+        self._latest: asyncio.TimerHandle | None = None
+        """When outcomes are written that no intent has followed."""
+        self._has_failed = False
 
     def put(self, write: _Write, written: asyncio.Future[None] | None = None) -> None:
         self._queue.append((write, written))
-        if self._turn is None:
+        if written is None:
+            if self._latest is None:
+                self._latest = self._loop.call_later(LATEST, self._write_latest)
+        elif self._turn is None:
             self._turn = self._loop.call_soon(self._end_turn)
 
-    def put_first(self, write: _Write) -> bool:
-        """Commit it at once, if it is the first of this turn. Raises sqlite3.Error."""
-        if not self._is_first:
+    def put_alone(self, write: _Write) -> bool:
+        """Commit it at once, unless others wait for the end of the turn, or the last commit has
+        failed: each that fails holds up the loop. Raises sqlite3.Error."""
+        if self._turn is not None or self._has_failed:
             return False
-        self._is_first = False
-        self.put(write)
+        self._queue.append((write, None))
         error = self._commit()
         if error is not None:
             self._queue.pop()
@@ -340,13 +351,20 @@ class _LoopWriter:
         return True
 
     async def close(self) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-        self._end_turn()
+        for handle in (self._turn, self._latest):
+            if handle is not None:
+                handle.cancel()
+        self._write()
 
     def _end_turn(self) -> None:
         self._turn = None
-        self._is_first = True
+        self._write()
+
+    def _write_latest(self) -> None:
+        self._latest = None
+        self._write()
+
+    def _write(self) -> None:
         if self._queue:
             waiters = [written for _, written in self._queue if written is not None]
             _announce(waiters, self._commit())
@@ -359,8 +377,10 @@ class _LoopWriter:
         except sqlite3.Error as error:
             _tell_of_lost(self._file, writes, error)
             self._queue = [one for one in self._queue if one[1] is None]
+            self._has_failed = True
             return error
         self._queue = []
+        self._has_failed = False
         return None
 
 
@@ -378,7 +398,7 @@ class _ThreadWriter:
     def put(self, write: _Write, written: asyncio.Future[None] | None = None) -> None:
         self._queue.put((write, written))
 
-    def put_first(self, write: _Write) -> bool:
+    def put_alone(self, write: _Write) -> bool:
         return False  # none waits for the disk alone
 
     async def close(self) -> None:

@@ -7,10 +7,13 @@ import json
 import os
 import sqlite3
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neo_async import (
     Durability,
@@ -22,7 +25,7 @@ from neo_async import (
     Segment,
     Side,
 )
-from neo_async.journal import Journal
+from neo_async.journal import LATEST, Journal
 from neo_async.wire.tags import own_tag
 from tests.clients import PLACE, client_of, exchange_of
 from tests.far_ends import CREDENTIALS, Reply, meddler
@@ -108,7 +111,8 @@ async def test_what_cannot_be_written_is_not_sent(tmp_path: Path) -> None:
         await neo.orders.place(*BUY, **CNC)
 
 
-async def test_an_outcome_goes_into_the_file_with_the_next_intent_or_when_the_loop_turns(
+@in_virtual_time
+async def test_an_outcome_goes_into_the_file_with_the_next_intent_or_soon(
     tmp_path: Path,
 ) -> None:
     journal = Journal(tmp_path / "orders.db", ucc="ABC12")
@@ -121,7 +125,7 @@ async def test_an_outcome_goes_into_the_file_with_the_next_intent_or_when_the_lo
     second = await journal.begin("cancel", {}, order_number="1")
     assert commits == ["INSERT", "BEGIN", "UPDATE", "INSERT", "COMMIT"]
     journal.end(second, Outcome.REJECTED, reason="too late")
-    await asyncio.sleep(0)
+    await asyncio.sleep(LATEST)
     assert [row["outcome"] for row in rows_of(journal.path)] == ["accepted", "rejected"]
     await journal.close()
 
@@ -136,6 +140,61 @@ async def test_a_burst_of_intents_is_two_commits(tmp_path: Path) -> None:
     assert commits == ["INSERT", "BEGIN", *4 * ["INSERT"], "COMMIT"]
     await journal.close()
     assert len(rows_of(journal.path)) == 5
+
+
+async def test_a_lone_intent_does_not_wait_for_the_turn_of_the_loop(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12")
+    journal.open()
+    first = await journal.begin("cancel", {}, order_number="1")
+    second = await journal.begin("cancel", {}, order_number="1")  # beside the first
+    journal.end(first, Outcome.ACCEPTED)
+    journal.end(second, Outcome.ACCEPTED)
+    lone = journal.begin("cancel", {}, order_number="1")
+    with pytest.raises(StopIteration):
+        lone.send(None)
+    assert len(rows_of(journal.path)) == 3
+    await journal.close()
+
+
+async def test_nobody_who_waits_is_forgotten_by_one_who_does_not(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12")
+    journal.open()
+    first = await journal.begin("cancel", {}, order_number="1")
+    waiting = asyncio.create_task(journal.begin("cancel", {}, order_number="2"))
+    await asyncio.sleep(0)
+    journal.end(first, Outcome.ACCEPTED)  # now none is under way
+    last = await journal.begin("cancel", {}, order_number="3")
+    assert {await asyncio.wait_for(waiting, 1), last} == {2, 3}
+    await journal.close()
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
+def test_every_intent_is_written_whatever_comes_between(steps: list[tuple[int, int]]) -> None:
+    """Each begins some turns of the loop after the start, and ends some turns after that."""
+
+    async def order(journal: Journal, wait: int, last: int) -> int:
+        for _ in range(wait):
+            await asyncio.sleep(0)
+        intent = await journal.begin("cancel", {}, order_number="1")
+        for _ in range(last):
+            await asyncio.sleep(0)
+        journal.end(intent, Outcome.ACCEPTED)
+        return intent
+
+    async def main(path: Path) -> list[int]:
+        journal = Journal(path, ucc="ABC12")
+        journal.open()
+        async with asyncio.timeout(5):
+            intents = await asyncio.gather(*(order(journal, *step) for step in steps))
+        await journal.close()
+        return intents
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "orders.db")
+        intents = asyncio.run(main(path))
+        rows = rows_of(path)
+    assert sorted(intents) == [row["id"] for row in rows] == list(range(1, len(steps) + 1))
+    assert all(row["outcome"] == "accepted" for row in rows)
 
 
 @pytest.mark.parametrize("before", [0, 1])
@@ -158,6 +217,7 @@ async def test_nobody_who_was_told_that_nothing_was_written_is_in_the_file(
     assert [row["order_number"] for row in rows_of(journal.path)] == ["2"]
 
 
+@in_virtual_time
 async def test_an_outcome_that_cannot_be_written_waits_for_the_next_write(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "orders.db", ucc="ABC12")
     journal.open()
@@ -165,7 +225,7 @@ async def test_an_outcome_that_cannot_be_written_waits_for_the_next_write(tmp_pa
     with sqlite3.connect(journal.path, isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
         journal.end(intent, Outcome.ACCEPTED)
-        await asyncio.sleep(0)
+        await asyncio.sleep(LATEST)
         other.execute("ROLLBACK")
     other.close()
     await journal.close()

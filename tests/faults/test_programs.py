@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_program import WORST_DAY, Report, run_program
+from benchmarks.fault_program import WORST_DAY, run_program
 from neo_async.exchange.server.fault_settings import PROBABILITIES
 from neo_async.settlement import Settlement
 
@@ -57,5 +57,4 @@ def test_a_client_that_believes_the_first_book_is_caught(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Settlement, "open", impatient)
     monkeypatch.setattr(Settlement, "_admit", lambda *_: None)
-    reports: list[Report] = [run_program(seed, ORDERS) for seed in range(1001, 1004)]
-    assert sum(report.wrong for report in reports) > 0
+    assert any(run_program(seed, ORDERS).wrong for seed in range(1001, 1021))
