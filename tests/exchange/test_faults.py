@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from neo_async.errors import UsageError
-from neo_async.exchange import DoorSettings, Exponential, Faults, LogNormal, Uniform
+from neo_async.exchange import DoorSettings, Exchange, Exponential, Faults, LogNormal, Uniform
 from neo_async.exchange.server.durations import Seconds, draw
 from neo_async.exchange.server.fault_settings import Harm, read_faults
 from neo_async.exchange.server.faults import UNHARMED, FaultPlan
@@ -446,3 +446,13 @@ def test_json_and_python_say_the_same() -> None:
     assert read_faults('{"drip": 0.5, "drip_seconds": {"kind": "lognormal", "median": 2}}') == (
         Faults(drip=0.5, drip_seconds=LogNormal(median=2))
     )
+
+
+async def test_faults_are_no_dict() -> None:
+    wrong: Any = {"lose_after": 0.1}
+    told = r"faults={'lose_after': 0.1}: must be such as Faults\(lose_after=0.1\)"
+    with pytest.raises(UsageError, match=told):
+        Exchange(faults=wrong)
+    async with Exchange() as exchange:
+        with pytest.raises(UsageError, match=told):
+            exchange.set_faults(wrong)

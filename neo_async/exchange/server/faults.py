@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from neo_async.errors import UsageError
 from neo_async.exchange.server.durations import draw
 from neo_async.exchange.server.fault_settings import (
     PROBABILITIES,
@@ -58,7 +59,12 @@ class FaultPlan:
         self.set(settings)
 
     def set(self, settings: Faults) -> None:
-        """From now on these, and only these; draws and counts begin anew."""
+        """From now on these, and only these; draws and counts begin anew.
+
+        Raises UsageError for what is no Faults, such as a dict.
+        """
+        if not isinstance(settings, Faults):
+            raise UsageError(f"faults={settings!r}: must be such as Faults(lose_after=0.1)")
         self.settings = settings
         active = {name for name in PROBABILITIES if getattr(settings, name)}
         self.hits_requests = not active <= _FEED_FAULTS | _BANK_FAULTS
