@@ -119,7 +119,8 @@ class Report(msgspec.Struct):
     leaks: int = 0
     """Tasks, connections and files that are left."""
     overdue: int = 0
-    """Callers who learned it later than at the end of the horizon: no book could be read then."""
+    """Callers who waited, and were told OutcomeUnknown: no book could be read within a minute
+    after the end of the horizon."""
     slowest: float = 0.0
     """Seconds until the last caller to learn an outcome had it."""
     told: Counter[str] = msgspec.field(default_factory=Counter)

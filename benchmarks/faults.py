@@ -96,6 +96,7 @@ def wanted_of_programs(total: dict[str, Any]) -> list[Wanted]:
         at_most("the same: lost", 0, total["lost"], "orders"),
         at_most("the same: wrong outcomes or states", 0, total["wrong"], ""),
         at_most("the same: unknown after the horizon", 0, total["unknown"], "requests"),
+        at_most("the same: waited for and told to be unknown", 0, total["overdue"], "calls"),
         at_most("the same: tasks and files left", 0, total["leaks"], ""),
     ]
 
@@ -108,7 +109,6 @@ def print_programs(total: dict[str, Any]) -> None:
             ["calls to place, modify and cancel", number(total["calls"])],
             ["orders that the exchange accepted", number(total["accepted"])],
             ["faults injected", number(total["faults"])],
-            ["outcomes later than horizon and reading time", number(total["overdue"])],
             [f"slowest outcome, s (horizon: {HORIZON:g})", number(total["slowest"])],
         ],
     )

@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Python 3.11
 _ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
 
+PATIENCE = 60.0
+"""Seconds after the end of the horizon that a caller waits for a book. A session that has ended
+meanwhile costs a login, and one that fails another TOTP code, which comes every 30 s."""
+
 
 class Request(msgspec.Struct):
     """An order request that was checked and written."""
@@ -231,8 +235,7 @@ class Dispatch:
         """The order of a request whose answer was lost, as soon as it is known to have worked."""
         question = unknown.resolution
         assert isinstance(question, Question)
-        patience = self._session.timeouts.read
-        if settle and await self._settlement.wait(question, patience=patience):
+        if settle and await self._settlement.wait(question, patience=PATIENCE):
             return await question
         raise unknown
 

@@ -77,7 +77,8 @@ class Orders:
 
     What was sent, and whose answer was lost, is not sent again: it is looked for in the order feed
     and the order book, and the call waits for what they tell. Then it worked after all, or raises
-    `NotAccepted`; OutcomeUnknown remains where no book could be read by the end of the horizon.
+    `NotAccepted`; OutcomeUnknown remains where no book could be read, however often it was asked
+    for, within a minute after the end of the horizon.
     With `settle=False` a call raises OutcomeUnknown at once, whose `outcome()` waits for the same.
 
     Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked

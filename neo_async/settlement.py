@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 from neo_async.errors import (
@@ -41,7 +41,7 @@ from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
 from neo_async.tracking import Order, Tracker
 from neo_async.transport.backoff import backoff
-from neo_async.upkeep import Upkeep
+from neo_async.upkeep import Upkeep, persistently
 from neo_async.wire.tags import matches, without_suffix
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,9 @@ LONGEST_WAIT = 5.0
 LONGEST_WAIT_BEYOND = 30.0
 """When the horizon of every question is over: only a book that cannot be read is waited for then,
 or one that lacks what the broker says it has."""
+
+HISTORIES_AT_ONCE = 8
+"""So many pass the limiter before they would be taken for slow."""
 
 RESEND_BASE = 0.5
 RESEND_CAP = 5.0
@@ -69,7 +72,7 @@ class Question:
     """One order request of which nobody knows whether it took effect. Awaiting it gives the Order,
     or raises what it turned out to be."""
 
-    __slots__ = ("_answer", "intent", "is_doubted", "is_proven", "proof_at", "sought")
+    __slots__ = ("_answer", "intent", "is_proven", "proof_at", "sought")
 
     def __init__(
         self, sought: Sought, *, intent: int | None, is_proven: bool, proof_at: float
@@ -80,8 +83,6 @@ class Question:
         """Whether the broker has said that it has the order: then no book tells otherwise."""
         self.proof_at = proof_at
         """Time of the loop from which on the order cannot appear any more."""
-        self.is_doubted = False
-        """Whether the book has nothing to say for it, and histories have to tell."""
         self._answer: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
         # Whoever wants it has it; nobody wanting it is no reason to complain.
         self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
@@ -96,7 +97,7 @@ class Question:
     def refuse(self, error: NeoError) -> None:
         self._answer.set_exception(error)
 
-    def on_answer(self, listener: Callable[[], None]) -> None:
+    def on_answer(self, listener: Callable[[], object]) -> None:
         """Call `listener` soon after it is settled, whatever the answer is."""
         self._answer.add_done_callback(lambda _: listener())
 
@@ -118,8 +119,8 @@ class Settlement:
     def __init__(
         self,
         tracker: Tracker,
-        read_book: Callable[[], Awaitable[list[OrderRow]]],
-        read_history: Callable[[str], Awaitable[list[HistoryRow]]],
+        read_book: Callable[[], Coroutine[Any, Any, list[OrderRow]]],
+        read_history: Callable[[str], Coroutine[Any, Any, list[HistoryRow]]],
         *,
         journal: Journal | None,
         horizon: float,
@@ -133,7 +134,10 @@ class Settlement:
         """Seconds after the loss of an answer in which an order may still appear."""
         self._clock = clock
         self._questions: list[Question] = []
-        self._tags: dict[str, frozenset[str]] = {}
+        self._inquiries: dict[Question, asyncio.Task[None]] = {}
+        """Of questions to which the book has nothing to say: histories have to tell."""
+        self._histories = asyncio.Semaphore(HISTORIES_AT_ONCE)
+        self._tags: dict[str, asyncio.Task[frozenset[str]]] = {}
         """Those in the histories of orders that were looked for one, by order number."""
         self._denied: dict[str, int | None] = {}
         """Tags of placements of which was said that they were not accepted, and their intents."""
@@ -142,7 +146,6 @@ class Settlement:
         self._latecomer_listeners: list[Callable[[Order], None]] = []
         self._upkeep = Upkeep("order book", self._look, self._due_in)
         self._looks = 0
-        self._is_looking = False
         self._empty_books = 0
         self._look_at = -math.inf
         self._began = -math.inf
@@ -244,11 +247,10 @@ class Settlement:
                 self._affirm(question, order)
             is_over = question.is_open and not question.is_proven and self._is_over(question, began)
             tells = is_whole and (row is not None or bool(question.sought.client_tag))
-            question.is_doubted = is_over and tells
-            if is_over and not tells:
+            if is_over and tells:
+                self._inquire(question, rows)
+            elif is_over:
                 self._look_soon()
-        if not self._is_looking and any(question.is_doubted for question in self._questions):
-            self._upkeep.ask()
         for row in rows if self._denied else ():
             if (tag := self._denied_tag(row)) is not None:
                 self._admit(tag, self._tracker.adopt(row, client_tag=tag))
@@ -256,14 +258,14 @@ class Settlement:
     async def close(self) -> None:
         """Give up: what is open is found out at the next login, if there is a journal."""
         self._is_closed = True
-        for task in self._resends:
-            task.cancel()
-        await asyncio.gather(*self._resends, return_exceptions=True)
-        await self._upkeep.close()
         for question in self._questions:
-            if question.is_open:
-                question.refuse(_logged_out(question))
+            question.refuse(_logged_out(question))
         self._questions.clear()
+        tasks = [*self._resends, *self._inquiries.values(), *self._tags.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._upkeep.close()
 
     def reopen(self) -> None:
         self._is_closed = False
@@ -384,51 +386,69 @@ class Settlement:
         self._look_at = asyncio.get_running_loop().time() + FIRST_LOOK
         self._upkeep.look()
 
-    async def _states_of(self, number: str) -> list[HistoryRow]:
-        """The history of an order that exists: one without a state is no history."""
-        rows = await self._read_history(number)
-        if not rows:
-            raise ProtocolError(f"the history of order {number} is empty")
-        return rows
-
     async def _look(self) -> None:
-        """Read the book, which judges, and the histories where that is not enough."""
-        self._is_looking = True
-        try:
-            rows = await self._read_book()
-            doubted = [question for question in self._questions if question.is_doubted]
-            failures = await asyncio.gather(
-                *(self._look_closer(question, rows) for question in doubted),
-                return_exceptions=True,
-            )
-            for failure in failures:
-                if failure is not None:
-                    raise failure
-        finally:
-            self._is_looking = False
+        """Read the book, which judges."""
+        await persistently(self._read_book)
+
+    def _inquire(self, question: Question, rows: list[OrderRow]) -> None:
+        """Ask histories about it, unless they are being asked."""
+        if question in self._inquiries:
+            return
+        task = asyncio.create_task(
+            self._look_closer(question, rows), name=f"inquiry {question.sought.mark}"
+        )
+        self._inquiries[question] = task
+        task.add_done_callback(lambda _: self._inquiries.pop(question))
+        # Somebody else may find the answer first.
+        question.on_answer(task.cancel)
 
     async def _look_closer(self, question: Question, rows: list[OrderRow]) -> None:
-        if question.sought.client_tag:
-            await self._search(question, rows)
-        else:
-            await self._consult(question)
+        try:
+            if question.sought.client_tag:
+                await self._search(question, rows)
+            else:
+                await self._consult(question)
+        except NeoError as error:
+            tell(log, logging.WARNING, self._subject(question), "no history: %s", error)
+            self._look_soon()  # at a book that begins it anew
+
+    async def _states_of(self, number: str) -> list[HistoryRow]:
+        """The history of an order that exists: one without a state is no history."""
+
+        async def read() -> list[HistoryRow]:
+            rows = await self._read_history(number)
+            if not rows:
+                raise ProtocolError(f"the history of order {number} is empty")
+            return rows
+
+        async with self._histories:
+            return await persistently(read)
+
+    async def _tags_of(self, number: str) -> frozenset[str]:
+        """Every mark that an order has ever had, of before it was asked for at least."""
+        reading = self._tags.get(number)
+        if reading is None or (reading.done() and (reading.cancelled() or reading.exception())):
+            reading = asyncio.create_task(self._read_tags(number), name=f"tags of {number}")
+            self._tags[number] = reading
+        return await asyncio.shield(reading)
+
+    async def _read_tags(self, number: str) -> frozenset[str]:
+        return tags_in(await self._states_of(number))
 
     async def _search(self, question: Question, rows: list[OrderRow]) -> None:
         """Look for the tag in the histories of orders that have lost theirs to a modification."""
         sought = question.sought
-        for row in rows:
-            number = row.number
-            if not could_be(sought, row) or number in self._tracker.own:
-                continue
-            if number not in self._tags:
-                self._tags[number] = tags_in(await self._states_of(number))
-            if sought.client_tag in self._tags[number]:
-                if question.is_open:
-                    order = self._tracker.adopt(row, client_tag=sought.client_tag)
-                    self._affirm(question, order)
+        candidates = [
+            row for row in rows if could_be(sought, row) and row.number not in self._tracker.own
+        ]
+        tags = await asyncio.gather(*(self._tags_of(row.number) for row in candidates))
+        if not question.is_open:
+            return
+        for row, marks in zip(candidates, tags, strict=True):
+            if sought.client_tag in marks:
+                self._affirm(question, self._tracker.adopt(row, client_tag=sought.client_tag))
                 return
-        if question.is_open:
-            self._deny(question)
+        self._deny(question)
 
     async def _consult(self, question: Question) -> None:
         """Look for the terms of a modification in the order's history: another one may have
@@ -453,8 +473,6 @@ class Settlement:
         """Seconds until the book has to be read; None while there is no question."""
         if not self._questions:
             return None
-        if any(question.is_doubted for question in self._questions):
-            return 0.0  # a history could not be read
         now = asyncio.get_running_loop().time()
         if self._upkeep.read_at >= self._look_at:
             self._looks += 1

@@ -1,13 +1,15 @@
-"""Reads a report again whenever the copy of it that is kept here may have fallen behind."""
+"""Reads a report again whenever the copy of it that is kept here may have fallen behind, and asks
+persistently for one that somebody waits for."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
-from neo_async.errors import NeoError
+from neo_async.errors import NeoError, ProtocolError, ServerError, TransportError
 from neo_async.transport.backoff import backoff
 
 log = logging.getLogger(__name__)
@@ -15,6 +17,58 @@ log = logging.getLogger(__name__)
 RETRY_BASE = 0.5
 RETRY_CAP = 10.0
 """Seconds between two tries of a read that fails."""
+
+AGAIN_AFTER = 1.0
+"""Seconds after which a try without an answer is joined by another one, and longest pause after one
+that failed, where somebody waits."""
+AT_ONCE = 4
+"""Such tries at most: a server that hangs is not asked by more and more."""
+URGENT_FOR = 60.0
+"""Seconds of that; whoever waits longer can wait up to `RETRY_CAP` between two tries."""
+
+T = TypeVar("T")
+
+
+async def persistently(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The result of the first try of `read` that has one.
+
+    Slow tries go on beside the new ones, for a slow answer is an answer. Raises what another try a
+    moment later would not mend, such as NotLoggedIn or RateLimited.
+    """
+    loop = asyncio.get_running_loop()
+    tries: set[asyncio.Task[T]] = set()
+    began = next_at = loop.time()
+    failures = 0
+    try:
+        while True:
+            pace = AGAIN_AFTER if loop.time() < began + URGENT_FOR else RETRY_CAP
+            if loop.time() >= next_at and len(tries) < AT_ONCE:
+                tries.add(asyncio.create_task(read(), name="persistent read"))
+                next_at = loop.time() + pace
+            rest = max(0.0, next_at - loop.time()) if len(tries) < AT_ONCE else None
+            if not tries:
+                await asyncio.sleep(rest or 0.0)
+                continue
+            done, tries = await asyncio.wait(
+                tries, timeout=rest, return_when=asyncio.FIRST_COMPLETED
+            )
+            errors = {one: one.exception() for one in done}
+            for one, error in errors.items():
+                if error is None:
+                    return one.result()
+            for error in errors.values():
+                if not isinstance(error, (TransportError, ServerError, ProtocolError)):
+                    assert error is not None
+                    raise error
+                failures += 1
+                pause = backoff(failures, base=RETRY_BASE, cap=pace)
+                next_at = min(next_at, loop.time() + pause)
+                level = logging.WARNING if failures == 1 else logging.DEBUG
+                log.log(level, "%s; asking again until there is an answer", error)
+    finally:
+        for one in tries:
+            one.cancel()
+        await asyncio.gather(*tries, return_exceptions=True)
 
 
 class Upkeep:

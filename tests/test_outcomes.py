@@ -181,6 +181,49 @@ async def test_an_unreadable_book_proves_nothing() -> None:
 
 
 @in_virtual_time
+async def test_books_that_hang_do_not_keep_a_caller_waiting() -> None:
+    async with desk_of(horizon=5.0) as desk:
+        books = iter([Late(60.0, BUSY)] * 3)
+        desk.spoilt.update({BOOK: lambda: next(books, None) if seconds() > 4 else BUSY})
+        desk.swallowed.add(PLACE)
+        with pytest.raises(NotAccepted):
+            await desk.neo.orders.place(*BUY, **CNC)
+        assert 5.0 <= seconds() < 5.0 + 3.0
+
+
+@in_virtual_time
+async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        desk.swallowed.update({MODIFY, PLACE})
+        desk.spoilt[HISTORY] = Late(60.0, BUSY)
+        modifying = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
+        with pytest.raises(NotAccepted):
+            await desk.neo.orders.place(*BUY, **CNC)
+        assert seconds() < HORIZON + 1.0
+        await asyncio.sleep(5)
+        assert not modifying.done()
+        del desk.spoilt[HISTORY]
+        with pytest.raises(NotAccepted):
+            await modifying
+        assert seconds() < HORIZON + 5.0 + 4.0
+
+
+@in_virtual_time
+async def test_a_history_is_asked_for_once_however_many_look_for_their_tag_in_it() -> None:
+    async with desk_of(horizon=60.0) as desk:
+        desk.swallowed.add(PLACE)
+        placing = [asyncio.create_task(desk.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
+        await asyncio.sleep(31)  # until there is a code for another login
+        async with client_of(desk.exchange, live_orders=False) as other:
+            for _ in range(2):
+                await other.orders.place(*BUY, **CNC)
+        outcomes = await asyncio.gather(*placing, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [NotAccepted] * 5
+        assert await desk.sent(HISTORY) == 2
+
+
+@in_virtual_time
 async def test_who_cannot_wait_learns_it_later() -> None:
     async with desk_of() as desk:
         desk.spoilt[PLACE] = BUSY

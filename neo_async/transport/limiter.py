@@ -11,8 +11,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
+from itertools import islice
 from typing import Final, TypeAlias
 
 from aiolimiter import AsyncLimiter
@@ -28,8 +29,14 @@ log = logging.getLogger(__name__)
 WINDOW = 1.015
 
 
+READ_PATIENCE = 2.0
+"""Seconds in which no read starts although some wait, after which the next one goes before changes
+and placements: what became of lost orders is read, too, and must not wait for a flood to end."""
+
+
 class Kind(IntEnum):
-    """What a request is for; the lower value is served first."""
+    """What a request is for; the lower value is served first, but a read that no other has
+    started before for `READ_PATIENCE` comes right after the cancels."""
 
     CANCEL = 0
     MODIFY = 1
@@ -110,6 +117,8 @@ class Limiter:
         # full for a whole second. For that a leaky bucket is just right.
         burst = max(1.0, limits.total / 2)
         self._reads = AsyncLimiter(burst, burst / limits.total)
+        self._reads_wait_since = 0.0
+        """When the last read started, or when the first one that waits came."""
         self.starts = [0] * len(Kind)
         """Starts so far, by kind."""
         self.waits = 0
@@ -133,6 +142,8 @@ class Limiter:
                 return started
         self.waits += 1
         queue = self._queues[kind]
+        if kind is Kind.READ and not queue:
+            self._reads_wait_since = self._clock()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(turn)
         self._queued += 1
@@ -240,7 +251,13 @@ class Limiter:
             raise error
 
     def _somebody_before(self, kind: Kind) -> bool:
-        return any(self._queues[before] for before in range(kind + 1))
+        if any(self._queues[before] for before in range(kind + 1)):
+            return True
+        return kind is not Kind.CANCEL and self._is_read_overdue()
+
+    def _is_read_overdue(self) -> bool:
+        is_waiting = bool(self._queues[Kind.READ])
+        return is_waiting and self._reads_wait_since + READ_PATIENCE <= self._clock()
 
     def _start(self, kind: Kind) -> float | None:
         now = self._clock()
@@ -305,13 +322,26 @@ class Limiter:
             self._timer = asyncio.get_running_loop().call_later(wait, self._wake)
 
     def _give_turns(self, total: int, orders: int) -> None:
-        for kind in Kind:
-            for turn in self._queues[kind]:
-                if total <= 0 or (kind is not _READ and orders <= 0):
+        for kind, turns in self._in_order():
+            for turn in turns:
+                if total <= 0 or (kind is not Kind.READ and orders <= 0):
                     break
                 # A turn given before and not taken yet still needs its room.
                 if not turn.done():
                     turn.set_result(None)
                 total -= 1
-                if kind is not _READ:
+                if kind is not Kind.READ:
                     orders -= 1
+
+    def _in_order(self) -> Iterable[tuple[Kind, Iterable[asyncio.Future[None]]]]:
+        """Those who wait, in the order in which they are to start."""
+        if not self._is_read_overdue():
+            return zip(Kind, self._queues, strict=True)
+        cancels, modifies, places, reads = self._queues
+        return (
+            (Kind.CANCEL, cancels),
+            (Kind.READ, islice(reads, 1)),
+            (Kind.MODIFY, modifies),
+            (Kind.PLACE, places),
+            (Kind.READ, islice(reads, 1, None)),
+        )

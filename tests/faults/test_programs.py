@@ -21,6 +21,7 @@ ORDERS = 60
 def test_no_order_is_doubled_lost_unknown_or_another_than_was_told(seed: int) -> None:
     report = run_program(seed, ORDERS)
     assert report.problems == []
+    assert report.overdue == 0
     assert report.accepted > ORDERS / 2
     assert sum(report.faults.values()) > ORDERS
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from neo_async.config import RateLimits
 from neo_async.errors import RateLimited
 from neo_async.transport.backoff import backoff
-from neo_async.transport.limiter import WINDOW, DailyQuota, Kind, Limiter
+from neo_async.transport.limiter import READ_PATIENCE, WINDOW, DailyQuota, Kind, Limiter
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 
 ORDERS = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE)
@@ -247,8 +247,8 @@ async def test_a_loop_that_was_held_up_does_not_bring_starts_closer():
 
 @in_virtual_time
 async def test_cancels_overtake_modifies_overtake_places_overtake_reads():
-    limiter = new_limiter(orders=1, total=1)
-    await limiter.acquire(Kind.PLACE)
+    limiter = new_limiter(orders=6, total=6)
+    await fill(limiter)
     served: list[tuple[Kind, int]] = []
 
     async def caller(kind, number):
@@ -261,6 +261,68 @@ async def test_cancels_overtake_modifies_overtake_places_overtake_reads():
     await asyncio.gather(*callers)
     assert served[-1][0] is Kind.READ
     assert served[:6] == [(kind, number) for kind in ORDERS for number in range(2)]
+
+
+@pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.PLACE])
+@in_virtual_time
+async def test_a_flood_of_orders_lets_a_read_pass_now_and_then(kind):
+    limiter = new_limiter()
+    reads: list[float] = []
+    orders: list[float] = []
+
+    async def send_on():
+        while True:
+            orders.append(await limiter.acquire(kind))
+
+    async def read(number):
+        await limiter.acquire(Kind.READ)
+        reads.append(now())
+
+    flood = [asyncio.create_task(send_on()) for _ in range(20)]
+    await asyncio.sleep(3)
+    asked_at = now()
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(read(number) for number in range(5)))
+    lags = [after - before for before, after in itertools.pairwise([asked_at, *reads])]
+    assert all(0.9 <= lag <= READ_PATIENCE + WINDOW for lag in lags)
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert most_in_a_second(orders + reads) <= 10
+    assert len(orders) + len(reads) >= 9.7 * now()
+
+
+@in_virtual_time
+async def test_not_even_a_read_that_waited_long_overtakes_a_cancel():
+    limiter = new_limiter(orders=1, total=1)
+    await limiter.acquire(Kind.CANCEL)
+    starts = []
+
+    async def caller(kind):
+        await limiter.acquire(kind)
+        starts.append(kind)
+
+    callers = [asyncio.create_task(caller(kind)) for kind in (Kind.READ, Kind.CANCEL, Kind.CANCEL)]
+    await asyncio.gather(*callers)
+    assert starts == [Kind.CANCEL, Kind.CANCEL, Kind.READ]
+
+
+@pytest.mark.parametrize("early", [1e-6, 0.0, -1e-6])
+@in_virtual_time
+async def test_a_place_that_comes_just_as_room_is_free_leaves_it_to_a_read_that_waited_long(early):
+    limiter = new_limiter(orders=1, total=1)
+    starts = []
+
+    async def caller(kind, wait=0.0):
+        await asyncio.sleep(wait)
+        await limiter.acquire(kind)
+        starts.append(kind)
+
+    await limiter.acquire(Kind.CANCEL)
+    await asyncio.gather(
+        caller(Kind.READ), caller(Kind.CANCEL), caller(Kind.PLACE, 2 * WINDOW - early)
+    )
+    assert starts == [Kind.CANCEL, Kind.READ, Kind.PLACE]
 
 
 @in_virtual_time
