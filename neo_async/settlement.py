@@ -72,7 +72,7 @@ class Question:
     """One order request of which nobody knows whether it took effect. Awaiting it gives the Order,
     or raises what it turned out to be."""
 
-    __slots__ = ("_answer", "intent", "is_proven", "proof_at", "sought")
+    __slots__ = ("_answer", "intent", "is_being_resent", "is_proven", "proof_at", "sought")
 
     def __init__(
         self, sought: Sought, *, intent: int | None, is_proven: bool, proof_at: float
@@ -81,6 +81,8 @@ class Question:
         self.intent = intent
         self.is_proven = is_proven
         """Whether the broker has said that it has the order: then no book tells otherwise."""
+        self.is_being_resent = False
+        """Whether it is on its way once more: then no book tells that it did not arrive."""
         self.proof_at = proof_at
         """Time of the loop from which on the order cannot appear any more."""
         self._answer: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
@@ -295,6 +297,8 @@ class Settlement:
 
     def _is_over(self, question: Question, began: float) -> bool:
         """Whether nothing more can come of it, by a book asked for at `began`."""
+        if question.is_being_resent:
+            return False
         if began >= question.proof_at:
             return True
         # What comes to a final order is refused.
@@ -501,6 +505,7 @@ class Settlement:
         while question.is_open and loop.time() < until:
             tries += 1
             tell(log, logging.INFO, self._subject(question), "sent again under the same tag")
+            question.is_being_resent = True
             try:
                 order = await resend()
             except DuplicateTag:
@@ -523,6 +528,7 @@ class Settlement:
                 self._affirm(question, order)
                 return
             finally:
+                question.is_being_resent = False
                 question.proof_at = loop.time() + self.horizon
             await asyncio.sleep(backoff(tries, base=RESEND_BASE, cap=RESEND_CAP))
 

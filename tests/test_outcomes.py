@@ -457,6 +457,21 @@ async def test_sent_again_under_the_same_tag_it_arrives_when_the_first_did_not()
         assert seconds() < HORIZON
 
 
+@in_virtual_time
+async def test_nothing_is_denied_while_it_is_being_sent_again() -> None:
+    async with desk_of(resend_unknown=True, timeouts=Timeouts(order=10.0), horizon=5.0) as desk:
+        desk.swallowed.add(PLACE)
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+        await asyncio.sleep(1.0)
+        desk.swallowed.clear()
+        # The next one arrives when the horizon of those before it is over.
+        desk.exchange.set_faults(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
+        order = await placing
+        (record,) = desk.ledger
+        assert record.number == order.number
+        assert desk.neo.orders.latecomers == []
+
+
 # --- programs of faults -----------------------------------------------------------------------
 
 FAULTS: dict[str, Callable[[], Any]] = {
