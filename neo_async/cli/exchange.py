@@ -96,6 +96,15 @@ def exchange(
         int | None,
         typer.Option(metavar="N", help="Requests of every kind; by default 10, or as orders."),
     ] = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY",
+            envvar="NEO_EXCHANGE_KEY",
+            help="Secret of an exchange that other machines can reach: part of the admin URL, and "
+            "all accounts' secrets depend on it. Random unless it is given.",
+        ),
+    ] = "",
     env: Annotated[
         bool,
         typer.Option(
@@ -125,6 +134,7 @@ def exchange(
                 accounts=accounts,
                 market_hours=market_hours,
                 faults=faults,
+                key=key,
                 tls_directory=Path(directory) if tls else None,
                 env=env,
             )
@@ -144,6 +154,7 @@ async def _serve(
     accounts: int,
     market_hours: bool,
     faults: str | None,
+    key: str,
     tls_directory: Path | None,
     env: bool,
 ) -> None:
@@ -166,6 +177,7 @@ async def _serve(
         accounts=accounts,
         rules=Rules(hours=Hours.EXCHANGE if market_hours else Hours.ALWAYS),
         faults=_read_faults(faults) if faults else Faults(),
+        key=key,
     )
     interrupted = _on_interruption()
     try:

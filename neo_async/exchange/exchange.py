@@ -13,6 +13,8 @@ import asyncio
 import contextlib
 import functools
 import gc
+import re
+import secrets
 import socket
 import ssl
 import time
@@ -59,18 +61,22 @@ from neo_async.exchange.server.market_data import MarketData
 from neo_async.exchange.server.memory import Memory, Recalled
 from neo_async.exchange.server.recorded import NOTHING, Recorded, relisted, survey
 from neo_async.exchange.server.replay import Replay, checked_speed
-from neo_async.exchange.server.replies import Reply
+from neo_async.exchange.server.replies import Reply, json
 from neo_async.exchange.server.requests import read_price
 from neo_async.exchange.server.sabotage import Sabotage
 from neo_async.exchange.server.store import Beginning, Store
 from neo_async.exchange.server.throttle import Throttle
 from neo_async.exchange.server.venue import NewListings, Venue
+from neo_async.exchange.server.web_origin import foreign_host, foreign_page, is_loopback
 from neo_async.model.enums import Segment
 from neo_async.model.ticks import MarketState
 
 _BASE_PATH = "/neo"
 """The base URL has a path, as the broker's may: whoever replaces it instead of appending fails."""
 _ADMIN_PATH = "/admin"
+_KEY_BYTES = 16
+"""Random bytes in the key of an exchange that other machines can reach."""
+_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _BANK_PATH = "/bank"
 _TICK = 0.25
 """Seconds between two moments at which time passes although nobody asks."""
@@ -111,6 +117,7 @@ class Exchange:
         bank: BankSettings = BankSettings(),  # noqa: B008 - frozen
         faults: Faults = Faults(),  # noqa: B008 - frozen
         holidays: Collection[date] = (),
+        key: str = "",
     ) -> None:
         """Port 0 takes a free one. `tls` is a server's context, and `ca_file` what clients have to
         trust then (`server.tls.self_signed` makes both). `scripmaster` names the broker's own
@@ -133,6 +140,11 @@ class Exchange:
         between those of logging in and of being let in. `bank` sets the plan of Open Banking's
         clients; their accounts are not in the state file. `faults` says how often what goes wrong.
         `holidays` are days, besides weekends, on which the batch of mutual funds does not run.
+
+        A `host` beyond loopback opens the exchange to the network. What is made from the seed is
+        known to everybody, so it takes a `key` then, a random one unless it is given: the secrets
+        of all accounts depend on it, and the control surface refuses requests without it. It is
+        part of `admin_url`.
         """
         if ca_file and tls is None:
             raise UsageError(f"ca_file={str(ca_file)!r} without tls: there is nothing to trust")
@@ -155,13 +167,21 @@ class Exchange:
         self._rules = rules
         self._door_settings = door
         self._faults = FaultPlan(seed, faults)
-        self._bank = Bank(bank, seed, self._clock, self._faults, _BANK_PATH)
         if accounts < 1:
             raise UsageError(f"accounts={accounts}: must be at least 1")
-        self._accounts = make_accounts(seed, accounts)
-        self._application = make_application(seed)
         self._holidays = frozenset(holidays)
         self._date = (0, "")
+        self._on_loopback = is_loopback(host)
+        self._admin_path = _ADMIN_PATH
+        if not self._on_loopback:
+            key = key or secrets.token_urlsafe(_KEY_BYTES)
+        if key:
+            if not _KEY.fullmatch(key):
+                raise UsageError("key: must be 16 to 64 letters, digits, '-' and '_'")
+            self._admin_path += f"/{key}"
+        self._accounts = make_accounts(seed, accounts, key)
+        self._application = make_application(seed, key)
+        self._bank = Bank(bank, seed, self._clock, self._faults, _BANK_PATH, key)
         self._parts: _Parts | None = None
         self._closing = contextlib.AsyncExitStack()
 
@@ -269,7 +289,8 @@ class Exchange:
 
     @property
     def admin_url(self) -> str:
-        return f"{self._open.root_url}{_ADMIN_PATH}"
+        """The exchange's control surface. On the network it holds the key: keep it secret."""
+        return f"{self._open.root_url}{self._admin_path}"
 
     # --- mutual funds, behind Kite Connect's protocol ------------------------------------------
 
@@ -494,7 +515,7 @@ class Exchange:
             funds, KiteDesk(self._application), Throttle(self._limits), root_url=root_url
         )
         doors: tuple[Door, ...] = (self._bank, kite)
-        admin = Admin(venue, self._clock, self._faults, doors, _ADMIN_PATH)
+        admin = Admin(venue, self._clock, self._faults, doors, self._admin_path)
         sabotage = Sabotage(self._faults, self._response)
         return _Parts(root_url, venue, funds, desk, broker, doors, admin, feeds, replay, sabotage)
 
@@ -547,6 +568,8 @@ class Exchange:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         parts = self._open
+        if (why := self._refusal(request)) is not None:
+            return self._response(json({"error": why}, status=403))
         if parts.feeds.takes(request.path):
             parts.admin.requests.append(Request(self._clock(), request.method, request.path))
             return await parts.feeds.serve(request)
@@ -563,6 +586,22 @@ class Exchange:
             door.wording,
             lambda: self._answer(door.answer, request, body),
         )
+
+    def _refusal(self, request: web.BaseRequest) -> str | None:
+        """Why the request is refused before anybody looks at what it asks for."""
+        headers = request.headers
+        if why := foreign_page(headers, request.method, on_loopback=self._on_loopback):
+            return f"{why}: the exchange takes no requests from web pages of others"
+        if not request.path.startswith(f"{_ADMIN_PATH}/"):
+            return None
+        if self._on_loopback and (why := foreign_host(headers)):
+            return f"{why}: use one of those, such as 127.0.0.1"
+        within = f"{self._admin_path}/".encode()
+        if not secrets.compare_digest(request.path.encode()[: len(within)], within):
+            return (
+                "the control surface wants the key of `admin_url` in the path: see the ready line"
+            )
+        return None
 
     async def _answer(self, answer: LongAnswer, request: web.BaseRequest, body: bytes) -> Reply:
         """As soon as nothing can be lost of what the request has led to."""

@@ -148,12 +148,17 @@ async def test_logins_end_when_the_clock_is_moved_past_midnight() -> None:
         ({"now": "2026-11-23T09:59:59"}, "must not be before"),
         ({"now": "soon"}, "no date and time"),
         ({"advance": -1}, "not below 0"),
+        ({"advance": 1e308}, "beyond the year 2100"),
+        ({"advance": 1e12}, "beyond the year 2100"),
+        ({"now": "9999-12-31T23:59:59"}, "beyond the year 2100"),
+        ({"now": 1e300}, "beyond the year 2100"),
         ({"advance": "1"}, "Expected"),
     ],
 )
 async def test_a_clock_that_cannot_be_says_why(wrong: dict[str, object], text: str) -> None:
     async with visiting() as caller:
         refused = await caller.admin("POST", "clock", json=wrong)
+        assert (await caller.admin("GET", "ledger")).status == 200
         assert refused.status == 400
         assert text in refused.json()["error"]
         assert '{"advance": seconds}' in refused.json()["error"]

@@ -54,9 +54,10 @@ class Bank:
         clock: Callable[[], float],
         plan: FaultPlan,
         path: str,
+        key: str = "",
     ) -> None:
-        """`clock` gives Unix seconds; `path` is where it is mounted."""
-        self.clients = make_clients(seed)
+        """`clock` gives Unix seconds; `path` is where it is mounted; `key` is the exchange's."""
+        self.clients = make_clients(seed, key)
         self._seed = seed
         self._clock = clock
         self._plan = plan

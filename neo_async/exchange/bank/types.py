@@ -37,9 +37,10 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
         return [("name", self.name)]
 
 
-def make_clients(seed: int) -> tuple[Client, ...]:
-    """Two of them, so that they can be kept apart; the first has two physical accounts."""
-    random = Random(f"{seed}|bank clients")
+def make_clients(seed: int, key: str = "") -> tuple[Client, ...]:
+    """Two of them, so that they can be kept apart; the first has two physical accounts. The same
+    ones for the same seed and key."""
+    random = Random(f"{seed}{key}|bank clients")
     return tuple(
         Client(
             name=name,

@@ -35,9 +35,9 @@ class KiteApplication(msgspec.Struct, frozen=True, kw_only=True):
         return f"KiteApplication(user_id={self.user_id!r}, ...)"
 
 
-def make_application(seed: int) -> KiteApplication:
-    """The same one for the same seed."""
-    chance = random.Random(f"kite {seed}")
+def make_application(seed: int, key: str = "") -> KiteApplication:
+    """The same one for the same seed and key."""
+    chance = random.Random(f"kite {seed} {key}" if key else f"kite {seed}")
     return KiteApplication(
         api_key="".join(chance.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=16)),
         api_secret="".join(chance.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=32)),

@@ -27,10 +27,27 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return self.credentials.ucc
 
 
-def make_accounts(seed: int, count: int = 2) -> tuple[Account, ...]:
-    """Accounts with made-up credentials, the same ones for the same seed."""
+def make_accounts(seed: int, count: int = 2, key: str = "") -> tuple[Account, ...]:
+    """Accounts with made-up credentials, the same ones for the same seed and key. Names and client
+    codes depend on the seed alone, so that a state file keeps its accounts under another key."""
     rng = random.Random(f"accounts {seed}")
-    return tuple(_make_account(rng, index) for index in range(1, count + 1))
+    accounts = [_make_account(rng, index) for index in range(1, count + 1)]
+    if key:
+        rng = random.Random(f"accounts {seed} {key}")
+        accounts = [_with_secrets(account, rng) for account in accounts]
+    return tuple(accounts)
+
+
+def _with_secrets(account: Account, rng: random.Random) -> Account:
+    """The account with other secrets."""
+    other = _make_account(rng, 1).credentials
+    credentials = msgspec.structs.replace(
+        account.credentials,
+        consumer_key=other.consumer_key,
+        mpin=other.mpin,
+        totp_secret=other.totp_secret,
+    )
+    return msgspec.structs.replace(account, credentials=credentials)
 
 
 def _make_account(rng: random.Random, index: int) -> Account:

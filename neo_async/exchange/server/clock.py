@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 from neo_async.errors import UsageError
 
+LATEST = 4_102_444_800.0
+"""2100-01-01 00:00 UTC, the latest time that the exchange can be moved to: contracts, candles and
+order numbers are made for dates, and a clock beyond all of them could not be moved back."""
+
 
 class MovedClock:
     """Unix seconds. Goes on as the other clock does, and never back."""
@@ -20,9 +24,11 @@ class MovedClock:
         return self.unmoved() + self._ahead
 
     def advance(self, seconds: float) -> None:
-        """Raises UsageError for a step back."""
+        """Raises UsageError for a step back, and for a time beyond `LATEST`."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise UsageError(f"advance={seconds}: must be seconds, not below 0")
+        if self() + seconds > LATEST:
+            raise UsageError(f"advance={seconds:g}: leads beyond the year 2100")
         self._ahead += seconds
 
     def set(self, now: float) -> None:
@@ -32,5 +38,7 @@ class MovedClock:
         self.advance(now - self())
 
     def catch_up(self, now: float) -> None:
-        """Be at least there."""
+        """Be at least there. Raises UsageError for a time beyond `LATEST`."""
+        if not now <= LATEST:
+            raise UsageError(f"the clock cannot go on from {now:g}: that is beyond the year 2100")
         self._ahead += max(0.0, now - self())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 import subprocess
@@ -9,6 +10,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from neo_async.errors import UsageError
+
+_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "SYSTEMROOT", "OPENSSL_CONF", "LD_LIBRARY_PATH")
+"""All that the openssl command is given of this process's environment, which may hold the MPIN, the
+TOTP secret and the secrets of Kite and the bank."""
 
 
 def self_signed(directory: Path, host: str = "127.0.0.1") -> tuple[ssl.SSLContext, Path]:
@@ -31,7 +36,8 @@ def self_signed(directory: Path, host: str = "127.0.0.1") -> tuple[ssl.SSLContex
     # Strict verification, the default since Python 3.13, wants an authority to say that it is one.
     command += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
     command += ["-keyout", str(key), "-out", str(certificate)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if run.returncode != 0:
         raise UsageError(f"openssl made no certificate: {run.stderr.strip()}")
     key.chmod(0o600)
