@@ -199,11 +199,12 @@ class Exchange:
             listener = stack.enter_context(_listen(self._host, self._port))
             stack.callback(self._forget)
             recalled = None
-            if memory is not None and beginning is not None:
-                recalled = await asyncio.to_thread(memory.recall, beginning, self._rules)
-                self._open_accounts(recalled.market)
-                # It may have been moved on, the last time.
-                self._clock.catch_up(recalled.market.now_ns / 1e9)
+            if store is not None and memory is not None and beginning is not None:
+                with store.read_as_foreign():
+                    recalled = await asyncio.to_thread(memory.recall, beginning, self._rules)
+                    self._open_accounts(recalled.market)
+                    # It may have been moved on, the last time.
+                    self._clock.catch_up(recalled.market.now_ns / 1e9)
             port = listener.getsockname()[1]
             self._parts = self._build(catalogue, recorded, store, memory, recalled, port)
             _collect_garbage()
@@ -447,7 +448,8 @@ class Exchange:
             return None, None
         memory = Memory(store)
         stack.callback(memory.close)
-        beginning = store.beginning()
+        with store.read_as_foreign():
+            beginning = store.beginning()
         if beginning is not None:
             for name, wanted in (("seed", self._seed), ("makers", self._makers)):
                 began = getattr(beginning, name)

@@ -626,3 +626,73 @@ RESTING = NewOrder(
     product=Product.MIS,
     price=38_00,
 )
+
+
+# --- files that were damaged or made by others ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state file with some business in it."""
+    path = tmp_path_factory.mktemp("kept") / "state.db"
+
+    async def make() -> None:
+        async with trading(state=path) as caller:
+            await do_some_business(caller, random.Random(5), 10)
+
+    asyncio.run(make())
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON journal BEGIN DELETE FROM orders; END",
+        "CREATE TRIGGER t AFTER DELETE ON journal BEGIN DELETE FROM orders; END",
+        "DROP TABLE candles; CREATE VIEW candles AS SELECT 1",
+        "DROP TABLE funds; CREATE TABLE funds (content BLOB NOT NULL DEFAULT (randomblob(9)))",
+        "CREATE TABLE mine (content BLOB)",
+        "CREATE INDEX mine ON orders (version)",
+        "INSERT INTO journal VALUES (999999, x'ff')",
+        "INSERT INTO journal VALUES (999999, 'text')",
+        "INSERT INTO candles VALUES ('evil', '1', 2, 3, 4, 5, 6, 7, 8)",
+        "INSERT INTO candles VALUES ('nse_cm', '1', 2, 'a', 'b', 'c', 'd', 'e', 'f')",
+        "UPDATE state SET entries = 'x'",
+        "UPDATE state SET version = NULL",
+        "UPDATE state SET content = x'c0'",
+        "DELETE FROM state",
+        "DELETE FROM orders",
+        "UPDATE beginning SET content = 7",
+        "DELETE FROM funds; INSERT INTO funds VALUES (x'80')",
+    ],
+)
+async def test_a_state_file_of_others_runs_nothing_and_is_refused(
+    file: Path, kept: Path, change: str
+) -> None:
+    shutil.copy(kept, file)
+    database = sqlite3.connect(file, isolation_level=None)
+    database.executescript(change)
+    database.close()
+    with pytest.raises(UsageError, match=r"state file .*state\.db"):
+        async with visiting(state=file):
+            pass
+
+
+def test_a_state_file_with_bytes_changed_at_random_is_read_or_refused(
+    file: Path, kept: Path
+) -> None:
+    async def open_and_close() -> None:
+        with suppress(UsageError):
+            async with visiting(state=file):
+                pass
+
+    chance = random.Random(11)
+    content = kept.read_bytes()
+    for _ in range(40):
+        damaged = bytearray(content)
+        for _ in range(chance.choice((1, 10, 200))):
+            damaged[chance.randrange(100, len(damaged))] = chance.randrange(256)
+        for name in (file, file.with_name("state.db-wal"), file.with_name("state.db-shm")):
+            name.unlink(missing_ok=True)
+        file.write_bytes(damaged)
+        asyncio.run(open_and_close())

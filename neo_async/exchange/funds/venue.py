@@ -22,7 +22,11 @@ class FundVenue:
         self._build = build
         self._clock = clock
         self._store = store
-        self._house = build(int(clock()), store.funds() if store is not None else None)
+        if store is None:
+            self._house = build(int(clock()), None)
+        else:
+            with store.read_as_foreign():
+                self._house = build(int(clock()), store.funds())
 
     def now(self) -> FundHouse:
         """The house, as of this moment."""

@@ -11,6 +11,7 @@ version on: until then the ones before them do.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ _TABLES: Final = (
     "PRIMARY KEY (segment, token, minute)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS funds (content BLOB NOT NULL)",
 )
+_SCHEMA: Final = frozenset(table.replace("IF NOT EXISTS ", "") for table in _TABLES)
+"""The tables' statements as SQLite keeps them."""
 T = TypeVar("T")
 
 _PATIENCE: Final = 1.0
@@ -47,7 +50,6 @@ _PORTION: Final = 1_000
 """Rows read at once."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Beginning(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,11 +87,20 @@ class Store:
             raise
 
     def _claim(self) -> None:
+        # A file from elsewhere is data: neither its views nor its triggers may run anything.
+        self._database.execute("PRAGMA trusted_schema = OFF")
         tables = self._value("SELECT count(*) FROM sqlite_master")
         if tables and self._value("PRAGMA application_id") != _APPLICATION:
             raise self._unusable("is a database of something else")
         if tables and self._value("PRAGMA user_version") != _VERSION:
             raise self._unusable("was made by another version of the exchange")
+        for kind, name, statement in self._database.execute(
+            "SELECT type, name, sql FROM sqlite_master"
+        ):
+            if kind == "index" and statement is None:
+                continue  # SQLite's own, for a primary key
+            if kind != "table" or statement not in _SCHEMA:
+                raise self._unusable(f"holds a {kind} {name!r} that the exchange did not make")
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
         with self._transaction():
@@ -100,6 +111,17 @@ class Store:
 
     def close(self) -> None:
         self._database.close()
+
+    @contextlib.contextmanager
+    def read_as_foreign(self) -> Iterator[None]:
+        """Whatever goes wrong while a market is made from the file is the file's fault: raises
+        UsageError. A damaged file can be well-formed and still describe no market."""
+        try:
+            yield
+        except UsageError:
+            raise
+        except Exception as error:
+            raise self._unusable(f"is damaged ({type(error).__name__}: {error})") from error
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -112,11 +134,12 @@ class Store:
         state = self._read("SELECT content FROM state", State)
         if state is None:
             raise self._unusable("has no market in it")
-        self._version = self._value("SELECT version FROM state")
-        self._kept_entries = self._value("SELECT entries FROM state")
+        self._version = self._number("SELECT version FROM state")
+        self._kept_entries = self._number("SELECT entries FROM state")
         self._database.execute("DELETE FROM journal WHERE number <= ?", (self._kept_entries,))
-        last = self._value("SELECT max(number) FROM journal")
-        self._entries = self._kept_entries if last is None else last
+        self._entries = max(
+            self._kept_entries, self._number("SELECT coalesce(max(number), 0) FROM journal")
+        )
         self._database.execute("DELETE FROM orders WHERE version > ?", (self._version,))
         self._database.execute(
             "DELETE FROM orders WHERE version < "
@@ -131,12 +154,12 @@ class Store:
         rows = self._database.execute("SELECT entry FROM journal ORDER BY number")
         while portion := rows.fetchmany(_PORTION):
             for (entry,) in portion:
-                yield _decode_entry(entry)
+                yield self._decode(entry, Entry)
 
     def candles(self) -> Iterator[TapeRow]:
         """Of every trade before the journal."""
-        for segment, *values in self._database.execute("SELECT * FROM candles ORDER BY minute"):
-            yield TapeRow(segment, *values)
+        for row in self._database.execute("SELECT * FROM candles ORDER BY minute"):
+            yield msgspec.convert(row, TapeRow)
 
     def funds(self) -> FundState | None:
         """The fund house as it was kept last; None when it never was."""
@@ -222,11 +245,19 @@ class Store:
         row = self._database.execute(query).fetchone()
         return None if row is None else self._decode(row[0], kind)
 
+    def _number(self, query: str) -> int:
+        value = self._value(query)
+        if not isinstance(value, int):
+            raise self._unusable(f"is damaged: {value!r} stands where a number is expected")
+        return value
+
     def _decode(self, content: bytes, kind: type[T]) -> T:
         try:
             return msgspec.msgpack.decode(content, type=kind)
         except msgspec.MsgspecError as error:
-            raise self._unusable(f"was made by another version of the exchange: {error}") from error
+            raise self._unusable(
+                f"is damaged, or was made by another version of the exchange: {error}"
+            ) from error
 
     def _value(self, query: str) -> Any:
         return self._database.execute(query).fetchone()[0]
