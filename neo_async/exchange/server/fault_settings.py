@@ -40,6 +40,7 @@ class Harm(StrEnum):
     MALFORMED = "malformed"
     TRUNCATED = "truncated"
     DRIP = "drip"
+    ODD_VALUE = "odd_value"
 
     @property
     def before_accept(self) -> bool:
@@ -64,6 +65,7 @@ class Mishap(StrEnum):
     LATE = "feed_late"
     REPEAT = "feed_repeat"
     REORDER = "feed_reorder"
+    ODD_VALUE = "feed_odd_value"
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,6 +102,9 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The request takes effect, and the connection ends within its answer's body."""
     drip: float = 0.0
     """The request takes effect, and its answer comes byte by byte over `drip_seconds`."""
+    odd_value: float = 0.0
+    """The request takes effect, and in the rows of its answer stands, once, text or null in place
+    of a number."""
 
     delay_before: float = 0.0
     """The request is handled `delay_seconds` after it came: an order appears late."""
@@ -119,6 +124,9 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """It comes twice."""
     feed_reorder: float = 0.0
     """It changes places with the next one."""
+    feed_odd_value: float = 0.0
+    """It holds text or null in place of a number. Messages of the market feed, which are binary,
+    stay as they are."""
     feed_stall: float = 0.0
     """Per tick (there are four a second): both feeds fall silent for `feed_stall_seconds`."""
 

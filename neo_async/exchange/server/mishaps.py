@@ -21,12 +21,15 @@ class Mishaps(Generic[T]):
         feed: FeedName,
         push: Callable[[T], None],
         push_stray: Callable[[T], None],
+        with_odd_value: Callable[[T, int], T] | None = None,
     ) -> None:
-        """`push` sends a message at its time, `push_stray` one that comes again or too late."""
+        """`push` sends a message at its time, `push_stray` one that comes again or too late;
+        `with_odd_value` makes one that holds no number where one belongs."""
         self._plan = plan
         self._feed = feed
         self._push = push
         self._push_stray = push_stray
+        self._with_odd_value = with_odd_value
         self._overtaken: list[T] = []
         self._late: list[tuple[float, int, T]] = []
         self._numbers = count()
@@ -45,6 +48,8 @@ class Mishaps(Generic[T]):
             due = asyncio.get_running_loop().time() + seconds
             heapq.heappush(self._late, (due, next(self._numbers), message))
             return
+        if mishap is Mishap.ODD_VALUE and self._with_odd_value is not None:
+            message = self._with_odd_value(message, next(self._numbers))
         self._push(message)
         if mishap is Mishap.REPEAT:
             self._push_stray(message)

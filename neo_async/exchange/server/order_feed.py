@@ -26,6 +26,7 @@ from neo_async.exchange.server.feed_settings import FeedSettings
 from neo_async.exchange.server.lines import POLICY, Gate, Line
 from neo_async.exchange.server.logins import Login, LoginDesk
 from neo_async.exchange.server.mishaps import Mishaps
+from neo_async.exchange.server.odd_values import with_odd_value
 from neo_async.exchange.server.rows import order_update, position_update
 from neo_async.exchange.server.venue import Venue
 
@@ -88,7 +89,9 @@ class OrderFeed:
         self._random = random.Random(f"{seed}|order feed")
         self._by_account: dict[str, dict[OrderLine, None]] = {}
         self.lines: dict[OrderLine, None] = {}
-        self.mishaps = Mishaps[tuple[str, str]](plan, "orders", self._push, self._push)
+        self.mishaps = Mishaps[tuple[str, str]](
+            plan, "orders", self._push, self._push, _with_odd_value
+        )
 
     # --- what happens ---------------------------------------------------------------------------
 
@@ -213,3 +216,9 @@ def _order_frame(record: OrderRecord, state: Transition) -> str:
 
 def _position_frame(account: str, position: Position) -> str:
     return _encode({"type": "position", "data": position_update(account, position)}).decode()
+
+
+def _with_odd_value(update: tuple[str, str], choice: int) -> tuple[str, str]:
+    account, frame = update
+    # Numbers that follow each other would pick the same field again and again.
+    return account, with_odd_value(frame.encode(), choice * 7919).decode()

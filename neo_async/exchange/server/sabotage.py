@@ -15,6 +15,7 @@ from aiohttp import web
 from neo_async.exchange.server.doors import Wording
 from neo_async.exchange.server.fault_settings import Calls, Closing, Harm
 from neo_async.exchange.server.faults import Decision, FaultPlan
+from neo_async.exchange.server.odd_values import with_odd_value
 from neo_async.exchange.server.replies import JSON, Reply
 
 _HTML: Final = "text/html; charset=utf-8"
@@ -94,6 +95,8 @@ class Sabotage:
             return self._respond(_error(decision.form, wording))
         if decision.harm is Harm.MALFORMED:
             return self._respond(_malformed(decision.form, reply))
+        if decision.harm is Harm.ODD_VALUE:
+            return self._respond(reply._replace(body=with_odd_value(reply.body, decision.form)))
         if decision.harm is Harm.TRUNCATED:
             return await self._truncate(request, reply, decision.form)
         if decision.harm is Harm.DRIP:

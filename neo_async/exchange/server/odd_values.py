@@ -1,0 +1,58 @@
+"""Numbers that are none: what stands in a broker's reports where something went wrong behind it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+ODD: Final[tuple[object, ...]] = (
+    "1,039.35",
+    "N/A",
+    "+5",
+    "NaN",
+    "inf",
+    None,
+    "--",
+    "",
+    "1e400",
+    "39.3x",
+    [],
+    {},
+)
+"""What was seen in the reports of brokers, or could stand there."""
+
+_NUMBERS: Final = frozenset(
+    {
+        *("avgPrc", "prc", "trgPrc", "qty", "fldQty", "unFldSz", "dscQty", "cnlQty"),
+        *("buyAmt", "sellAmt", "cfBuyAmt", "cfSellAmt", "ltp", "mktPro", "brdLtQty", "tckSz"),
+        *("flBuyQty", "flSellQty", "cfBuyQty", "cfSellQty", "multiplier", "precision"),
+    }
+)
+"""Fields of rows that hold numbers, by the broker's names. None of them says which order it is."""
+
+_decode: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def with_odd_value(body: bytes, choice: int) -> bytes:
+    """The same JSON with one number of its rows replaced; `choice` picks which and by what. A body
+    without rows comes back as it is."""
+    try:
+        content = _decode(body)
+    except msgspec.DecodeError:
+        return body
+    places = [(row, name) for row in _rows(content) for name in row if name in _NUMBERS]
+    if not places:
+        return body
+    row, name = places[choice // len(ODD) % len(places)]
+    row[name] = ODD[choice % len(ODD)]
+    return _encode(content)
+
+
+def _rows(content: Any) -> list[dict[str, Any]]:
+    """The rows of a report, or the one of a feed message."""
+    data = content.get("data") if isinstance(content, dict) else None
+    if isinstance(data, dict):
+        return [data]
+    return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
