@@ -6,7 +6,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Literal, overload
 from weakref import WeakValueDictionary
 
@@ -140,6 +148,7 @@ class Orders:
             tracker, self.book, self.history, journal=journal, horizon=horizon, clock=clock
         )
         self._dispatch = Dispatch(session, self._settlement, journal)
+        tracker.clock = clock
         tracker.refresh_with(self.book)
 
     def follow(self, feed: OrderSource) -> None:
@@ -541,8 +550,11 @@ class Orders:
     async def _read_book(self) -> list[OrderRow]:
         """The rows of the order book. A long one is decoded in parts, so that it does not hold up
         the event loop."""
-        rows, others = await self._session.read(ORDER_BOOK, _read_first_part)
-        for part in others:
+        book = await self._session.read(ORDER_BOOK, _read_book)
+        if isinstance(book, list):
+            return book
+        rows: list[OrderRow] = []
+        for part in book:
             await asyncio.sleep(0)
             rows.extend(read_order_book(part))
         return rows
@@ -682,11 +694,10 @@ class Orders:
         raise Rejected(f"there is no order {order} in today's order book")
 
 
-def _read_first_part(answer: Answer) -> tuple[list[OrderRow], Sequence[Answer]]:
-    """The rows that an answer begins with, and the rest of it. Raises what `read_order_book`
-    raises."""
-    first, *others = in_parts(answer, _ROWS_OF_A_PART)
-    return read_order_book(first), others
+def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
+    """The rows of an order book, or a long one in parts. Raises what `read_order_book` raises."""
+    parts = in_parts(answer, _ROWS_OF_A_PART)
+    return read_order_book(answer) if parts is None else parts
 
 
 def _nameless(row: OrderRow) -> ProtocolError:

@@ -329,8 +329,8 @@ class Order:
         self.reject_reason = ""
         self.updated_ns = 0
         """Unix nanoseconds of the newest report; 0 when there was none yet."""
-        self.placed_ns = time.time_ns()
-        """Unix nanoseconds at which the order became known here, by this machine's clock."""
+        self.placed_ns = int(tracker.clock() * 1e9)
+        """Unix nanoseconds at which the order became known here, by the client's clock."""
         # Most orders of a busy bot are never asked for it, and lists cost the collector.
         self._history: list[OrderChange] | None = None
 
@@ -611,6 +611,8 @@ class Tracker:
         """The book is read every `interval` seconds while somebody waits for an order and there is
         no live feed; and when the feed has said nothing of an open order for `quiet` seconds.
         """
+        self.clock: Callable[[], float] = time.time
+        """Unix time, by which orders belong to a day."""
         self._orders: dict[str, Order] = {}
         self._by_tag: dict[str, Order] = {}
         """By client tag, as placed: without what the broker appends."""
@@ -995,14 +997,14 @@ class Tracker:
     def _begin_day(self, day: str) -> None:
         """Take note of the orders of earlier days that count as open, and drop the numbers of
         those that are over."""
-        self._day = day
+        is_next, self._day = bool(self._day), day
         self._empty_books = 0
         self._carried = {
-            number: order for number, order in self._open.items() if _last_day(order, day) < day
+            number: order for number, order in self._open.items() if _date_in(number) != day
         }
-        for numbers in (self._own, self._forgotten):
-            numbers.difference_update(
-                [one for one in numbers if (_date_in(one) or day) < day and one not in self._open]
+        for numbers in (self._own, self._forgotten) if is_next else ():
+            numbers.intersection_update(
+                [one for one in numbers if one[:6] >= day or one in self._open]
             )
 
     def _end_expired(self, rows: Sequence[OrderRow], asked_at: float) -> None:
@@ -1133,11 +1135,9 @@ def _date_in(number: str) -> str:
 
 def _last_day(order: Order, today: str) -> str:
     """The last day on which an order is known to have been placed or to have moved."""
-    placed = _date_in(order.number)
-    if not placed or placed > today:
-        placed = day_of(order.placed_ns / 1e9)
-    moved = day_of(order.updated_ns / 1e9) if order.updated_ns else ""
-    return max(placed, moved)
+    days = [_date_in(order.number), day_of(order.placed_ns / 1e9), day_of(order.updated_ns / 1e9)]
+    # A day that has not come yet is of another clock, or no date at all.
+    return max((day for day in days if day <= today), default=today)
 
 
 def _awaits_session(order: Order) -> bool:

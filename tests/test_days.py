@@ -39,6 +39,7 @@ async def read(desk: Desk, day: str, times: int = 1) -> None:
 async def monday(desk: Desk, **facts: Any) -> Order:
     """An order that rests on Monday, as feed and book say."""
     desk.feed.go(FeedState.LIVE)
+    desk.tracker.clock = lambda: START
     order = desk.order(number=OWN, **facts)
     status = "after market order req received" if order.amo else "open"
     desk.book = [row(OWN, MONDAY_NS, status, exOrdId="NA" if order.amo else "13")]
@@ -185,8 +186,8 @@ async def test_a_report_after_all_is_believed_before_the_conclusion(
 async def test_numbers_without_a_date_go_by_the_newest_report() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
+        desk.tracker.clock = lambda: START
         order = desk.order()
-        order.placed_ns = MONDAY_NS
         desk.say("open", MONDAY_NS)
         desk.book = [state("open", MONDAY_NS)]
         await read(desk, MONDAY)
@@ -196,6 +197,16 @@ async def test_numbers_without_a_date_go_by_the_newest_report() -> None:
         await read(desk, TUESDAY, times=2)
         assert order.status is OrderStatus.EXPIRED
         assert order.validity is Validity.DAY
+
+
+@in_virtual_time
+async def test_an_order_of_today_does_not_end_for_the_date_in_its_number() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        desk.tracker.clock = lambda: START + DAY_SECONDS
+        order = desk.order(number=OWN)
+        await read(desk, TUESDAY, times=5)
+        assert not order.is_final
 
 
 @in_virtual_time

@@ -239,7 +239,7 @@ def book_of(count: int) -> Answer:
 def test_a_long_book_in_parts_is_the_same_book() -> None:
     whole = book_of(2000)
     assert len(whole.body) > SHORT
-    parts = in_parts(whole, 300)
+    parts = [*(in_parts(whole, 300) or ())]
     assert len(parts) == 7
     assert [row for part in parts for row in read_order_book(part)] == read_order_book(whole)
 
@@ -251,13 +251,12 @@ def test_a_long_book_in_parts_is_the_same_book() -> None:
         b'{"stat":"Ok","stCode":200,"fault":{"code":1},"data":[' + b"{}," * 90_000 + b"{}]}",
         b'{"stat":"Ok","stCode":200,"data":[' + b"{}," * 90_000,
         b"<html>" + b" " * SHORT,
-        b'{"stat":"Ok","stCode":200,"data":[]' + b" " * SHORT + b"}",
         b"[" + b"{}," * 90_000 + b"{}]",
     ],
 )
 def test_what_is_no_plain_list_of_rows_is_left_whole(body: bytes) -> None:
     answer = Answer(200, {}, body)
-    assert in_parts(answer, 300) == [answer]
+    assert in_parts(answer, 300) is None
 
 
 async def test_a_book_of_ten_thousand_rows_lets_other_tasks_run() -> None:

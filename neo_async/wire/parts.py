@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from neo_async.model.answer import Answer
@@ -22,23 +24,23 @@ class _Rows(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Rows)
 
 
-def in_parts(answer: Answer, rows: int) -> list[Answer]:
-    """The answer as several of the same kind with at most so many rows each; only itself when it
-    is short, or anything but a plain list of rows below `data`."""
+def in_parts(answer: Answer, rows: int) -> Iterator[Answer] | None:
+    """The answer as several of the same kind with at most so many rows each; None when it is
+    short, or anything but a plain list of rows below `data`."""
     if len(answer.body) <= SHORT or answer.status != 200:
-        return [answer]
+        return None
     try:
         content = _DECODER.decode(answer.body)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return [answer]
+        return None
     if content.stat.lower() != "ok" or content.code not in (None, 200):
-        return [answer]
+        return None
     if (content.status, content.fault, content.error) != (None, None, None):
-        return [answer]
-    return [
+        return None
+    return (
         Answer(answer.status, answer.headers, _report(content.data[start : start + rows]))
         for start in range(0, len(content.data), rows)
-    ] or [answer]
+    )
 
 
 def _report(rows: list[msgspec.Raw]) -> bytes:
