@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Literal, overload
+from weakref import WeakValueDictionary
 
 import msgspec
 
-from neo_async.dispatch import Dispatch, Request
+from neo_async.dispatch import PATIENCE, Dispatch, Request
 from neo_async.errors import (
     InvalidOrder,
     JournalFailed,
     NeoError,
     NotSent,
     OutcomeUnknown,
+    ProtocolError,
     Rejected,
     UsageError,
 )
 from neo_async.instruments import Instruments
 from neo_async.journal import Journal
+from neo_async.logs import Subject, tell
+from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
@@ -29,7 +42,7 @@ from neo_async.reconciliation import Reconciliation, reconcile
 from neo_async.risk import Hold, RiskGuard
 from neo_async.session import SessionManager
 from neo_async.settlement import Question, Settlement
-from neo_async.tracking import Order, OrderSource, Tracker
+from neo_async.tracking import Order, OrderSource, Tracker, day_of, in_slices
 from neo_async.transport.limiter import Kind, Refusal
 from neo_async.wire.endpoints import (
     CANCEL,
@@ -48,6 +61,7 @@ from neo_async.wire.orders import (
     PlaceForm,
     read_accepted,
 )
+from neo_async.wire.parts import in_parts
 from neo_async.wire.reports import read_history, read_order_book, read_trades
 from neo_async.wire.rules import (
     cancel_form,
@@ -61,11 +75,31 @@ from neo_async.wire.rules import (
 )
 from neo_async.wire.tags import TagMaker
 
+log = logging.getLogger(__name__)
+
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
 
+_ROWS_OF_A_PART = 500
+"""Rows of a long order book that are decoded before other tasks get their turn."""
+
 NOT_SENT = (NotSent, UsageError, JournalFailed)
 """Raised when no byte of a request has left."""
+
+
+class _NewTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller of `modify` gave; None leaves a term as it is."""
+
+    price: Price | None
+    quantity: int | None
+    trigger: Price | None
+    order_type: OrderType | None
+    validity: Validity | None
+    disclosed_quantity: int | None
+
+    @property
+    def given(self) -> set[str]:
+        return {name for name in self.__struct_fields__ if getattr(self, name) is not None}
 
 
 class Orders:
@@ -103,6 +137,8 @@ class Orders:
         self._tracker = tracker
         self._instruments = instruments
         self._tags = TagMaker()
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Locks of the orders that are being changed, by number."""
         self._guard = guard
         """None when no limit is set."""
         self._resends_unknown = resend_unknown
@@ -112,6 +148,7 @@ class Orders:
             tracker, self.book, self.history, journal=journal, horizon=horizon, clock=clock
         )
         self._dispatch = Dispatch(session, self._settlement, journal)
+        tracker.clock = clock
         tracker.refresh_with(self.book)
 
     def follow(self, feed: OrderSource) -> None:
@@ -301,30 +338,106 @@ class Orders:
         """Change what is given and leave the rest as it is. `quantity` is the new total.
 
         Takes an Order or an order number. Raises OrderAlreadyFinal when it is too late.
+
+        Changes of one order go out one after the other, since what is not given has to be filled
+        in with what the change before has led to. When the answer of that one was lost, a change
+        that leaves out what it was to change waits until its outcome is known, and raises NotSent
+        when that cannot be found out.
         """
         order = await self._resolve(order)
-        new_type = order.order_type if order_type is None else order_type
-        price_stays, trigger_stays = price is None, trigger is None
+        wanted = _NewTerms(
+            price=price,
+            quantity=quantity,
+            trigger=trigger,
+            order_type=order_type,
+            validity=validity,
+            disclosed_quantity=disclosed_quantity,
+        )
+        self._change_form(order, wanted)  # what is malformed is refused at once
+        lock = self._changing.get(order.number)
+        if lock is None:
+            lock = self._changing[order.number] = asyncio.Lock()
+        async with lock:
+            await self._until_known(order, wanted)
+            self._dispatch.check_refusal(Kind.MODIFY)
+            form, terms = self._change_form(order, wanted)
+            hold = None
+            if self._guard is not None:
+                hold = await self._admit_change(self._guard, order, form)
+            try:
+                await self._send_change(order, form, terms)
+                return order
+            except OutcomeUnknown as error:
+                unknown = error
+            except NOT_SENT:
+                _was_not_sent(hold)
+                raise
+            finally:
+                if hold is not None:
+                    hold.end(self._settlement.find("modify", number=order.number))
+        return await self._dispatch.settled(unknown, settle=settle)
+
+    async def _send_change(
+        self, order: Order, form: ModifyForm, terms: Mapping[str, object]
+    ) -> None:
+        change = order.begin_change(terms)
+        is_known = False
+        try:
+            await self._dispatch.send(Request(Kind.MODIFY, MODIFY, form, order=order))
+        except OutcomeUnknown:
+            raise
+        except NeoError:
+            is_known = True
+            raise
+        else:
+            order.accept_change(change)
+        finally:
+            if change.accepted_at is None:
+                order.drop_change(change, is_known=is_known)
+
+    async def _until_known(self, order: Order, wanted: _NewTerms) -> None:
+        """Wait for the outcome of earlier changes whose answers were lost, as far as they were to
+        change what is not given now. Raises NotSent when it cannot be found out."""
+        while question := self._settlement.find("modify", number=order.number):
+            names = {name.rpartition(" ")[2] for name in question.sought.terms}
+            lacking = sorted(names - wanted.given)
+            if not lacking:
+                return
+            if not await self._settlement.wait(question, patience=PATIENCE):
+                raise NotSent(
+                    f"whether an earlier change of order {order.number} took effect is not known: "
+                    f"modify() has to be given {' and '.join(lacking)} too"
+                )
+
+    def _change_form(
+        self, order: Order, wanted: _NewTerms
+    ) -> tuple[ModifyForm, Mapping[str, object]]:
+        """The form of a change of the order as it is now, and all its terms after it. Raises
+        InvalidOrder."""
+        new_type = order.order_type if wanted.order_type is None else wanted.order_type
+        price, trigger = wanted.price, wanted.trigger
         if price is None and new_type in _WITH_LIMIT:
             price = order.price
         if trigger is None and (new_type in _WITH_TRIGGER or order.product is Product.CO):
             trigger = order.trigger
-        new_validity = order.validity if validity is None else validity
+        new_validity = order.validity if wanted.validity is None else wanted.validity
         form = modify_form(
             number=order.number,
             side=order.side,
             product=order.product,
             segment=order.segment,
             order_type=new_type,
-            quantity=order.quantity if quantity is None else quantity,
+            quantity=order.quantity if wanted.quantity is None else wanted.quantity,
             # A quantity that the caller did not give is not the caller's mistake: when all of it is
             # filled, the broker says that it is too late.
-            filled_quantity=0 if quantity is None else order.filled_quantity,
+            filled_quantity=0 if wanted.quantity is None else order.filled_quantity,
             price=price,
             trigger=trigger,
             validity=new_validity,
             disclosed_quantity=(
-                order.disclosed_quantity if disclosed_quantity is None else disclosed_quantity
+                order.disclosed_quantity
+                if wanted.disclosed_quantity is None
+                else wanted.disclosed_quantity
             ),
             amo=order.amo,
         )
@@ -333,33 +446,19 @@ class Orders:
             check_against(
                 instrument,
                 # What stays as it is has been good enough for the exchange.
-                quantity=quantity,
-                price="0" if price_stays else form.pr,
-                trigger="0" if trigger_stays else form.tp,
+                quantity=wanted.quantity,
+                price="0" if wanted.price is None else form.pr,
+                trigger="0" if wanted.trigger is None else form.tp,
                 is_banded=self._has_bands(order.segment),
             )
-        hold = None
-        self._dispatch.check_refusal(Kind.MODIFY)
-        if self._guard is not None:
-            hold = await self._admit_change(self._guard, order, form)
-        try:
-            await self._dispatch.send(Request(Kind.MODIFY, MODIFY, form, order=order))
-        except OutcomeUnknown as unknown:
-            return await self._dispatch.settled(unknown, settle=settle)
-        except NOT_SENT:
-            _was_not_sent(hold)
-            raise
-        else:
-            order.order_type = OrderType(form.pt)
-            order.quantity = int(form.qt)
-            order.price = price
-            order.trigger = trigger
-            order.validity = Validity(new_validity)
-            order.disclosed_quantity = int(form.dq)
-            return order
-        finally:
-            if hold is not None:
-                hold.end(self._settlement.find("modify", number=order.number))
+        return form, {
+            "order_type": OrderType(form.pt),
+            "quantity": int(form.qt),
+            "price": price,
+            "trigger": trigger,
+            "validity": Validity(new_validity),
+            "disclosed_quantity": int(form.dq),
+        }
 
     async def cancel(self, order: Order | str, *, settle: bool = True) -> Order:
         """Ask for cancellation; `order.wait()` tells when it is done, or filled before that.
@@ -383,15 +482,25 @@ class Orders:
         settle: bool = True,
     ) -> list[Order | NeoError]:
         """Cancel every order that is not final, of one segment or symbol where given; returns what
-        became of each request. Cover and bracket orders are exited."""
+        became of each request. Cover and bracket orders are exited.
+
+        An order whose segment or symbol cannot be read is cancelled too. A row of the order book
+        without an order number cannot be cancelled: it is returned as a ProtocolError.
+        """
         if symbol is not None:
             check_symbol(symbol)
-        open_orders = [
-            order
-            for order in await self.read_open()
-            if segment in (None, order.segment) and symbol in (None, order.symbol)
-        ]
-        return await _outcomes([self.cancel(order, settle=settle) for order in open_orders])
+
+        def is_meant(one: Order | OrderRow) -> bool:
+            return segment in (None, one.segment or segment) and symbol in (
+                None,
+                one.symbol or symbol,
+            )
+
+        rows = [row for row in await self.book() if not row.status.is_final]
+        nameless = [_nameless(row) for row in rows if not row.number and is_meant(row)]
+        orders = [order async for order in self._adopted(rows) if is_meant(order)]
+        results = await _outcomes([self.cancel(order, settle=settle) for order in orders])
+        return [*results, *nameless]
 
     @property
     def latecomers(self) -> Sequence[Order]:
@@ -406,25 +515,56 @@ class Orders:
     async def read_open(self) -> list[Order]:
         """The orders of the account that are not final, by the order book, also those placed
         elsewhere; followed from now on."""
-        rows = await self.book()
-        return [self._tracker.adopt(row) for row in rows if not row.status.is_final]
+        rows = [row for row in await self.book() if not row.status.is_final]
+        return [order async for order in self._adopted(rows)]
+
+    async def _adopted(self, rows: Sequence[OrderRow]) -> AsyncIterator[Order]:
+        """The orders of rows that are not final, as far as they are open still."""
+        async for part in in_slices(rows):
+            for row in part:
+                if not row.number:
+                    subject = Subject("report", row.gui_order_id, "")
+                    tell(log, logging.ERROR, subject, "%s", _nameless(row))
+                    continue
+                order = self._tracker.adopt(row)
+                if not order.is_final:
+                    yield order
 
     async def book(self) -> list[OrderRow]:
         """Today's orders of the account, newest first, also those placed elsewhere."""
         began = asyncio.get_running_loop().time()
-        rows = await self._session.read(ORDER_BOOK, read_order_book)
+        day = day_of(self._clock())
+        rows = await self._read_book()
         guard = self._guard
-        self._tracker.apply(rows, adopts_open=guard is not None and guard.needs_orders)
+        await self._tracker.apply_in_slices(
+            rows,
+            adopts_open=guard is not None and guard.needs_orders,
+            asked_at=began,
+            day=day,
+        )
         if guard is not None:
             guard.see_book(rows, began)
         self._settlement.judge(rows, began)
+        return rows
+
+    async def _read_book(self) -> list[OrderRow]:
+        """The rows of the order book. A long one is decoded in parts, so that it does not hold up
+        the event loop."""
+        book = await self._session.read(ORDER_BOOK, _read_book)
+        if isinstance(book, list):
+            return book
+        rows: list[OrderRow] = []
+        for part in book:
+            await asyncio.sleep(0)
+            rows.extend(read_order_book(part))
         return rows
 
     async def history(self, order: Order | str) -> list[HistoryRow]:
         """Every state that an order went through, newest first."""
         number = order if isinstance(order, str) else order.number
         check_number(number)
-        return await self._session.read(HISTORY, read_history, form=HistoryForm(number))
+        rows = await self._session.read(HISTORY, read_history, form=HistoryForm(number))
+        return [row for row in rows if row.number in ("", number)]
 
     async def trades(self) -> list[Trade]:
         """Today's fills of the account."""
@@ -548,9 +688,23 @@ class Orders:
         if known is not None:
             return known
         rows = await self._session.read(ORDER_BOOK, read_order_book, suffix=f"/{order}")
-        if not rows:
-            raise Rejected(f"there is no order {order} in today's order book")
-        return self._tracker.adopt(rows[0])
+        for row in rows:  # of which a server that ignores the number sends all
+            if row.number == order:
+                return self._tracker.adopt(row)
+        raise Rejected(f"there is no order {order} in today's order book")
+
+
+def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
+    """The rows of an order book, or a long one in parts. Raises what `read_order_book` raises."""
+    parts = in_parts(answer, _ROWS_OF_A_PART)
+    return read_order_book(answer) if parts is None else parts
+
+
+def _nameless(row: OrderRow) -> ProtocolError:
+    return ProtocolError(
+        f"a row of the order book has no order number, and is {row.status_text!r}: {row.side} "
+        f"{row.quantity} {row.symbol} cannot be cancelled from here"
+    )
 
 
 def _was_not_sent(hold: Hold | None) -> None:

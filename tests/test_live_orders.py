@@ -103,6 +103,7 @@ class Desk:
         """When each began."""
         self.in_flight = self.most_in_flight = 0
         self._latency = latency
+        self.day = ""
         self.tracker = Tracker(interval=POLL, quiet=QUIET)
         self.tracker.refresh_with(self._read)
         self.tracker.follow(self.feed)
@@ -136,7 +137,8 @@ class Desk:
         await self.tracker.close()
 
     async def _read(self) -> None:
-        self.reads.append(asyncio.get_running_loop().time())
+        asked_at = asyncio.get_running_loop().time()
+        self.reads.append(asked_at)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         rows = [dict(row) for row in self.book]  # as it stands when the request arrives
@@ -147,7 +149,9 @@ class Desk:
             updates = [read_message(json.dumps({"type": "order", "data": row})) for row in rows]
         finally:
             self.in_flight -= 1
-        self.tracker.apply([_as_book_row(update) for update in updates])
+        self.tracker.apply(
+            [_as_book_row(update) for update in updates], asked_at=asked_at, day=self.day
+        )
 
 
 def _as_book_row(update: object) -> OrderRow:
@@ -333,15 +337,59 @@ async def test_messages_without_a_time_move_an_order_forwards_only() -> None:
 
 
 @in_virtual_time
-async def test_nothing_leads_out_of_a_final_state() -> None:
+async def test_a_final_state_is_corrected_by_a_newer_report_and_by_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with Desk() as desk:
         order = desk.order()
         desk.feed.go(FeedState.LIVE)
-        desk.say("cancelled", 3, fldQty=2, avgPrc="39.00")
+        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
         for status in ("open", "complete", "rejected"):
-            desk.say(status, 9, fldQty=2, avgPrc="39.00")
+            desk.say(status, 4, fldQty=2, avgPrc="39.00")
             desk.feed.say("order", {"nOrdNo": "1", "ordSt": status})
         assert order.status is OrderStatus.CANCELLED
+        assert desk.tracker.open_orders == []
+        assert caplog.records == []
+        desk.say("complete", 6, fldQty=10, avgPrc="39.10")
+        assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
+        (record,) = caplog.records
+        assert record.levelno == logging.ERROR
+        assert "was final (cancelled, 2 filled)" in record.getMessage()
+        desk.say("open", 7, fldQty=2, avgPrc="39.00")  # of what was filled nothing can be open
+        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
+        assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
+
+
+@in_virtual_time
+async def test_an_order_that_a_correction_has_opened_is_open_until_a_newer_end() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")
+        desk.say("open", 6)
+        assert desk.tracker.open_orders == [order]
+        assert order.reject_reason == ""
+        waiting = asyncio.create_task(order.wait())
+        await asyncio.sleep(0)
+        desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")  # the same message again
+        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "rejected"})
+        desk.book = [state("rejected", 5)]  # and a book that has not caught up
+        desk.tracker.reread()
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        desk.say("complete", 7, fldQty=10, avgPrc="39.00")
+        assert await waiting is OrderStatus.COMPLETE
+        assert desk.tracker.open_orders == []
+
+
+@in_virtual_time
+async def test_a_fill_without_a_time_corrects_a_cancellation() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
+        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "complete", "fldQty": 10})
+        assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
 
 
 # --- changes and waiting ----------------------------------------------------------------------
@@ -461,7 +509,7 @@ async def test_silence_without_open_orders_means_nothing() -> None:
 
 
 @in_virtual_time
-async def test_messages_keep_the_book_from_being_read() -> None:
+async def test_messages_about_an_order_keep_the_book_from_being_read_for_it() -> None:
     async with Desk() as desk:
         desk.order()
         desk.feed.go(FeedState.LIVE)
@@ -469,6 +517,51 @@ async def test_messages_keep_the_book_from_being_read() -> None:
             await asyncio.sleep(QUIET - 1)
             desk.say("open", at)
         assert desk.reads == [0.0]
+
+
+@in_virtual_time
+async def test_messages_about_other_orders_are_no_news_of_this_one() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        mute, loud = desk.order(), desk.order(number="2")
+        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00"), state("open", 1, nOrdNo="2")]
+        desk.reads.clear()
+        for at in range(1, int(QUIET) + 2):
+            desk.say("open", at, nOrdNo="2")
+            desk.feed.say("position", {"actId": "A", "sym": "TCS", "exSeg": "nse_cm"})
+            await asyncio.sleep(1)
+        assert mute.status is OrderStatus.COMPLETE
+        assert not loud.is_final
+
+
+@in_virtual_time
+async def test_an_order_that_rests_for_an_hour_has_the_book_read_once_per_quiet_time() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        desk.order()
+        for number in range(2, 22):
+            desk.order(number=str(number))
+        desk.book = [state("open", 1, nOrdNo=str(number)) for number in range(1, 22)]
+        await asyncio.sleep(0.1)
+        desk.reads.clear()
+        for second in range(3600):
+            desk.say("open", second + 2, nOrdNo=str(2 + second % 20))
+            await asyncio.sleep(1)
+        assert len(desk.reads) <= 3600 / QUIET + 1
+
+
+@in_virtual_time
+async def test_an_unknown_order_is_looked_up_however_much_is_heard_of_others() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        desk.order()
+        await asyncio.sleep(1)
+        desk.feed.say("order", {"nOrdNo": "77", "ordSt": "open"})
+        desk.book = [state("open", 2, nOrdNo="77"), state("open", 1)]
+        for at in range(1, int(QUIET) + 2):
+            await asyncio.sleep(1)
+            desk.say("open", at)
+        assert "77" in desk.tracker.orders
 
 
 @in_virtual_time
@@ -583,6 +676,38 @@ async def test_whoever_wants_to_know_hears_of_fills_that_only_the_book_told() ->
         desk.book = [state("open", 3, fldQty=4, avgPrc="39.00")]
         await asyncio.sleep(2 * QUIET + 1)
         assert heard == [pytest.approx(QUIET)]
+
+
+@in_virtual_time
+async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Desk() as desk:
+        heard: list[str] = []
+        desk.tracker.on_repair(lambda _: [].remove(1))
+        desk.tracker.on_repair(lambda row: heard.append(row.number))
+        first, second = desk.order(), desk.order(number="2")
+        desk.book = [
+            state("complete", 3, fldQty=10, avgPrc="39.00", nOrdNo=number) for number in ("1", "2")
+        ]
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(1)
+        assert heard == ["1", "2"]
+        assert first.is_final
+        assert second.is_final
+        assert "a listener failed on the fill of order 1" in caplog.text
+
+
+@in_virtual_time
+async def test_a_reading_that_fails_when_it_was_due_is_tried_again_soon() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(1)
+        desk.failures = [ServerError("busy", status=503)] * 2
+        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
+        await asyncio.sleep(QUIET + 2)
+        assert order.status is OrderStatus.COMPLETE
 
 
 # --- orders that are not known ----------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 
 import pytest
 
 from neo_async import AnswerLost, NeoError, NotLoggedIn, NotSent, ProtocolError, RateLimited
-from neo_async.upkeep import AGAIN_AFTER, AT_ONCE, persistently
+from neo_async.upkeep import AGAIN_AFTER, AT_ONCE, Upkeep, persistently
 from tests.virtual_time import in_virtual_time
 
 HANGS = 60.0
@@ -95,3 +96,24 @@ async def test_of_two_that_end_in_one_moment_the_answer_counts() -> None:
         report = Report((AGAIN_AFTER, errors[0]), (0.0, errors[1]))
         assert await persistently(report.read) in (0, 1)
     assert complaints == []
+
+
+@in_virtual_time
+async def test_a_read_that_fails_for_whatever_reason_is_tried_again_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    errors: list[Exception] = [KeyError("a fault of ours"), AnswerLost("lost")]
+    reads: list[float] = []
+
+    async def read() -> None:
+        reads.append(seconds())
+        if errors:
+            raise errors.pop(0)
+
+    upkeep = Upkeep("order book", read, lambda: None if upkeep.read_at > 0 else 0.0)
+    upkeep.look()  # due, and not asked for
+    await asyncio.sleep(30)
+    assert len(reads) == 3
+    assert upkeep.read_at == reads[-1]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+    await upkeep.close()

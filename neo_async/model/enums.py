@@ -121,6 +121,9 @@ class OrderStatus(StrEnum):
     CANCELLED = "cancelled"
     AMO_CANCELLED = "cancelled after market order"
     REJECTED = "rejected"
+    EXPIRED = "expired"
+    """The day of the order is over. Also given by this client, to an order of an earlier day that
+    the order book lacks: how that ended was not reported."""
     UNKNOWN = "unknown"
 
     @property
@@ -140,6 +143,7 @@ _FINAL = frozenset(
         OrderStatus.CANCELLED,
         OrderStatus.AMO_CANCELLED,
         OrderStatus.REJECTED,
+        OrderStatus.EXPIRED,
     }
 )
 _WORKING = frozenset(
