@@ -13,12 +13,9 @@ import msgspec
 from neo_async.dispatch import Dispatch, Request
 from neo_async.errors import (
     InvalidOrder,
-    JournalFailed,
     NeoError,
-    NotSent,
     OutcomeUnknown,
     Rejected,
-    UsageError,
 )
 from neo_async.instruments import Instruments
 from neo_async.journal import Journal
@@ -63,9 +60,6 @@ from neo_async.wire.tags import TagMaker
 
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
-
-NOT_SENT = (NotSent, UsageError, JournalFailed)
-"""Raised when no byte of a request has left."""
 
 
 class Orders:
@@ -130,8 +124,8 @@ class Orders:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no request is on its way, and of every one it is known what became of it."""
-        return not self._settlement.questions and not self._session.is_sending
+        """Whether no placement or change of this client can arrive at the broker any more."""
+        return self._dispatch.is_quiet
 
     @property
     def questions(self) -> Sequence[Question]:
@@ -342,13 +336,11 @@ class Orders:
         self._dispatch.check_refusal(Kind.MODIFY)
         if self._guard is not None:
             hold = await self._admit_change(self._guard, order, form)
+        request = Request(Kind.MODIFY, MODIFY, form, order=order)
         try:
-            await self._dispatch.send(Request(Kind.MODIFY, MODIFY, form, order=order))
+            await self._dispatch.send(request)
         except OutcomeUnknown as unknown:
             return await self._dispatch.settled(unknown, settle=settle)
-        except NOT_SENT:
-            _was_not_sent(hold)
-            raise
         else:
             order.order_type = OrderType(form.pt)
             order.quantity = int(form.qt)
@@ -359,6 +351,7 @@ class Orders:
             return order
         finally:
             if hold is not None:
+                hold.was_sent = request.was_sent
                 hold.end(self._settlement.find("modify", number=order.number))
 
     async def cancel(self, order: Order | str, *, settle: bool = True) -> Order:
@@ -493,19 +486,18 @@ class Orders:
         self, request: OrderRequest, form: PlaceForm, hold: Hold | None, *, settle: bool
     ) -> Order:
         client_tag = form.ig or ""
+        sending = Request(Kind.PLACE, PLACE, form, client_tag)
         try:
-            number = await self._dispatch.send(Request(Kind.PLACE, PLACE, form, client_tag))
+            number = await self._dispatch.send(sending)
         except OutcomeUnknown as unknown:
             if self._resends_unknown:
                 self._send_again(unknown, request, form)
             return await self._dispatch.settled(unknown, settle=settle)
-        except NOT_SENT:
-            _was_not_sent(hold)
-            raise
         else:
             return self._placed(request, form, number)
         finally:
             if hold is not None:
+                hold.was_sent = sending.was_sent
                 hold.end(self._settlement.find("place", client_tag=client_tag))
 
     def _placed(self, request: OrderRequest, form: PlaceForm, number: str) -> Order:
@@ -551,11 +543,6 @@ class Orders:
         if not rows:
             raise Rejected(f"there is no order {order} in today's order book")
         return self._tracker.adopt(rows[0])
-
-
-def _was_not_sent(hold: Hold | None) -> None:
-    if hold is not None:
-        hold.was_sent = False
 
 
 def _cancel_endpoint(product: str) -> Endpoint:
