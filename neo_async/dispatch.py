@@ -250,7 +250,7 @@ class Dispatch:
                 if log.isEnabledFor(logging.DEBUG):
                     return await self._send_told(request)
                 return await self._session.order(
-                    request.kind, request.endpoint, request.form, read_accepted, record=request
+                    request.kind, request.endpoint, request.form, read_accepted, request
                 )
             except NotSent as error:
                 now = asyncio.get_running_loop().time()
@@ -272,7 +272,7 @@ class Dispatch:
         tell(log, logging.DEBUG, request.subject, "goes out")
         began = time.perf_counter()
         number = await self._session.order(
-            request.kind, request.endpoint, request.form, read_accepted, record=request
+            request.kind, request.endpoint, request.form, read_accepted, request
         )
         took = (time.perf_counter() - began) * 1000
         subject = request.subject._replace(order_number=number)

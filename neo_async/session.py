@@ -341,7 +341,6 @@ class SessionManager:
         endpoint: Endpoint,
         form: object,
         decode: Callable[[Answer], T],
-        *,
         record: HandOver | None = None,
     ) -> Awaitable[T]:
         """Make a call on the order lane. Raises NotSent, AnswerLost, or what `decode` makes of
