@@ -795,7 +795,8 @@ async def test_a_machine_that_was_suspended_counts_as_a_loop_that_was_held_up() 
 def test_the_seconds_asleep_do_not_grow_while_the_machine_is_awake() -> None:
     before = seconds_asleep()
     time.sleep(0.05)
-    assert abs(seconds_asleep() - before) < 0.04
+    # Other processes may have their turn between the two clocks that are read.
+    assert min(abs(seconds_asleep() - before) for _ in range(5)) < 0.04
 
 
 @pytest.mark.parametrize(
