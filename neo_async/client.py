@@ -150,9 +150,16 @@ class NeoClient:
         """What the last login found that the process before had left."""
         self.portfolio.live.follow(self.order_feed)
         self._tracker.on_repair(self.portfolio.live.repair)
-        self._switch = KillSwitch(self.orders, self._tracker, clock=clock)
+        self._switch = KillSwitch(
+            self.orders, self._tracker, journal=self._journal, horizon=horizon, clock=clock
+        )
         self._dead_man = DeadMansSwitch(
-            self._switch, self._risk, self.order_feed, self._market_feeds
+            self._switch,
+            self._risk,
+            self._tracker,
+            self.order_feed,
+            self._market_feeds,
+            clock=clock,
         )
         self._monitor = Monitor(
             self._session,
@@ -182,21 +189,24 @@ class NeoClient:
         the login is given up, unless it only was to replace one."""
         was_open = self._session.is_open
         is_new = self._journal is not None and not self._journal.is_open
-        try:
-            with self.orders.held():
+        # New orders are held back until a login that fails is given up, too.
+        with self.orders.held(), self._switch.login():
+            try:
                 if self._journal is not None and is_new:
                     self._journal.open()
+                    self._switch.restore()
                 yield
+                self._switch.logged_in()
                 if self._live_orders:
                     self.order_feed.start()
                 if is_new:
                     self.reconciliation = await self.orders.reconcile()
                 if self._guard is not None:
                     await self._arm(self._guard)
-        except BaseException:
-            if not (was_open and self._session.is_open):
-                await self.logout()
-            raise
+            except BaseException:
+                if not (was_open and self._session.is_open):
+                    await self._end()
+                raise
 
     async def _arm(self, guard: RiskGuard) -> None:
         """Learn what the limits have to know, and keep it."""
@@ -214,12 +224,21 @@ class NeoClient:
     ) -> Awaitable[list[Order | NeoError]]:
         """The kill switch: place and modify raise Halted from the moment of this call on, also
         those that wait and were not sent; and with `cancel_open` every open order of the account is
-        cancelled, ahead of everything else.
+        cancelled, ahead of everything else, also where the journal cannot be written or a login is
+        being completed.
 
-        That goes on by itself, and again and again where it fails, until the order book shows no
-        open order and nothing of ours can arrive any more, or until the logout. Awaiting the result
-        waits for that. It holds every order that was open: an Order that is final now, or the
-        error for which it may still be open. Orders can be cancelled by hand as ever.
+        That goes on by itself, and again and again where it fails, until the order book proves that
+        no order is open and nothing of this client can arrive any more, or until the logout; while
+        it is not done, the log says why, as an error every 30 s. Awaiting the result waits for
+        that. The result holds every order that was open: an Order that is final now, or the error
+        for which it may still be open. An order whose cancels the broker answers for two minutes
+        (or two horizons) while its order book lacks it, or shows a state that is not known, is such
+        an error. Orders can be cancelled by hand as ever.
+
+        A halt may be asked for at any moment. Without a login there is nothing to cancel with: the
+        result holds NotLoggedIn, and the next login cancels what it finds open; while one is under
+        way, the result waits for it. With a journal a halt outlives the process: the next client on
+        that journal is halted from its login on, and cancels what is open if that was not done.
 
         Needs the running loop, but no `await`: callbacks may call it.
         """
@@ -227,15 +246,19 @@ class NeoClient:
 
     @property
     def halted(self) -> Halted | None:
-        """Why and since when no orders go out; None while they do."""
+        """Why and since when no orders go out; None while they do. A halt that an earlier process
+        has left in the journal shows from the login on, with `from_earlier_process` set."""
         return self._switch.halted
 
     def resume_orders(self) -> None:
-        """End a halt: nothing else does. What it has not cancelled by then stays open."""
+        """End a halt, also one of an earlier process: neither a logout nor a restart with the same
+        journal does. What the halt has not cancelled by then stays open."""
         self._switch.resume()
 
     def on_halt(self, listener: Callable[[Halted], None]) -> None:
-        """Call `listener` at every halt, whoever or whatever makes it."""
+        """Call `listener` at every halt, whatever makes it, once the first cancels are on their
+        way; and at the login when an earlier process has left the account halted. An exception in
+        it is logged, and stops nothing."""
         self._switch.on_halt(listener)
 
     def halt_on_signal(self, number: int) -> None:
@@ -279,7 +302,12 @@ class NeoClient:
         return self.order_feed.updates()
 
     async def logout(self) -> None:
-        """Forget the login and close every connection. A halt that is not done yet ends."""
+        """Forget the login and close every connection. Cancelling for a halt that is not done yet
+        ends, and goes on after the next login."""
+        self._switch.ignore_signals()
+        await self._end()
+
+    async def _end(self) -> None:
         self._switch.stop()
         await self._dead_man.close()
         if self._guard is not None:

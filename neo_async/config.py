@@ -229,10 +229,12 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     products: Set[Product] | None = None
     """The only ones of which orders are placed."""
     loop_stall: float | None = None
-    """Seconds for which the event loop may be held up before the client halts."""
+    """Seconds for which the event loop may be held up, or the machine suspended, before the client
+    halts."""
     feed_outage: float | None = None
-    """Seconds for which the order feed, or a market feed that is open, may be disconnected before
-    the client halts."""
+    """Seconds for which the order feed, or a market feed that is open, may be disconnected in
+    trading hours before the client halts: those of `segments`, or else of the segments in which
+    this client knows orders, or else of all. A market feed with `market_open` goes by that."""
 
     def __post_init__(self) -> None:
         for name in ("order_quantity", "orders_per_minute", "open_orders", "net_position"):

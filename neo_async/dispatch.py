@@ -3,6 +3,9 @@
 The checks of what is asked for are over when it gets here. It leaves with exactly one outcome: the
 order's number, an error that says that it had no effect, or OutcomeUnknown with the question that
 the settlement answers.
+
+A cancel takes a shorter way than placements and changes: no gate holds it back, and the journal
+notes it without being waited for. It cannot be doubled, and it is what limits a loss.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from neo_async.errors import (
     AnswerLost,
     BrokerError,
     DuplicateTag,
+    NotLoggedIn,
     NotSent,
     OutcomeUnknown,
     ProtocolError,
@@ -39,6 +43,8 @@ from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accept
 log = logging.getLogger(__name__)
 
 _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Python 3.11
+_CANCEL = Kind.CANCEL
+_REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
 _ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
 
 PATIENCE = 60.0
@@ -56,6 +62,8 @@ class Request(msgspec.Struct):
     """Of a placement."""
     order: Order | None = None
     """That is to be changed or cancelled."""
+    was_sent: bool = False
+    """Whether its bytes were handed to a socket, at least once."""
 
     @property
     def action(self) -> str:
@@ -79,6 +87,16 @@ class Request(msgspec.Struct):
         return change(self.order, self.form)
 
 
+class _Gate:
+    """Holds placements and changes back while a login is under way."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        """Set when the login has ended, and for a moment when `refuse_by` is to be asked."""
+        self.refuses = False
+        """Whether the login has failed, so that what waited must not be sent."""
+
+
 class Dispatch:
     """Sends order requests, each once."""
 
@@ -88,8 +106,12 @@ class Dispatch:
         self._session = session
         self._settlement = settlement
         self._journal = journal
-        self._gate: asyncio.Event | None = None
-        """Holds requests back until it is set."""
+        self._gate: _Gate | None = None
+        """None while no login is under way."""
+        self._holds = 0
+        """Logins under way."""
+        self._under_way = 0
+        """Placements and changes that may be sent or were sent, and have no outcome yet."""
         self._refusal: Refusal | None = None
         self._interruption = asyncio.Event()
 
@@ -97,22 +119,32 @@ class Dispatch:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Requests wait until this is over."""
-        gate = self._gate = asyncio.Event()
+        """Hold placements and changes back around a login. When it fails, those that waited raise
+        NotLoggedIn, unless the login was only to replace one that is still there."""
+        is_replacing = self._session.is_open
+        gate = self._gate = self._gate or _Gate()
+        self._holds += 1
         try:
             yield
+        except BaseException:
+            gate.refuses |= not (is_replacing and self._session.is_open)
+            raise
         finally:
-            self._gate = None
-            gate.set()
+            self._holds -= 1
+            if not self._holds:
+                self._gate = None
+                gate.event.set()
 
     def refuse_by(self, refusal: Refusal | None) -> None:
         """Ask `refusal` before every request is sent, and at once for those that wait to be sent:
         what it gives for their kind is raised there. None ends it."""
         self._refusal = refusal
-        for event in (self._interruption, self._gate):
-            if event is not None:
-                event.set()  # wakes those who wait, and only those
-                event.clear()
+        events = [self._interruption]
+        if self._gate is not None:
+            events.append(self._gate.event)
+        for event in events:
+            event.set()  # wakes those who wait, and only those
+            event.clear()
         self._session.refuse_by(refusal)
 
     def check_refusal(self, kind: Kind) -> None:
@@ -122,10 +154,27 @@ class Dispatch:
             raise error
 
     async def pass_gate(self, kind: Kind) -> None:
-        """Wait while requests are held back. Raises what `refuse_by` says."""
-        while self._gate is not None:
-            await self._gate.wait()
+        """Wait while placements and changes are held back. Raises what `refuse_by` says, and
+        NotLoggedIn when the login has failed."""
+        while (gate := self._gate) is not None:
+            await gate.event.wait()
             self.check_refusal(kind)
+            if gate.refuses:
+                raise NotLoggedIn("the login failed for which new orders waited: nothing was sent")
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no placement or change of this client can arrive at the broker any more: none is
+        under way, and those whose answers were lost are older than the horizon. A cancel that
+        arrives late opens nothing, so cancels do not count."""
+        if self._under_way:
+            return False
+        now = asyncio.get_running_loop().time()
+        return not any(
+            question.is_being_resent or question.proof_at > now
+            for question in self._settlement.questions
+            if question.sought.action != "cancel"
+        )
 
     # --- the way out --------------------------------------------------------------------------
 
@@ -134,20 +183,27 @@ class Dispatch:
 
         Raises OutcomeUnknown, beginning to find out, when the answer was lost or says nothing.
         """
-        if self._gate is not None:
+        is_cancel = request.kind is _CANCEL
+        if self._gate is not None and not is_cancel:
             await self.pass_gate(request.kind)
         if not self._session.is_order_circuit_closed:
             await self._session.check_orders(request.kind)
         intent = None
         if self._journal is not None:
-            intent = await self._journal.begin(
-                request.action,
-                request.form,
-                client_tag=request.client_tag,
-                order_number=request.number,
-            )
+            if is_cancel:
+                intent = self._journal.note(
+                    request.action, request.form, order_number=request.number
+                )
+            else:
+                intent = await self._journal.begin(
+                    request.action,
+                    request.form,
+                    client_tag=request.client_tag,
+                    order_number=request.number,
+                )
         # The order may be another one when the answer is lost.
         sought = None if request.order is None else request.sought()
+        self._under_way += not is_cancel
         try:
             number = await self._hand_over(request)
         except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
@@ -155,23 +211,32 @@ class Dispatch:
             # earlier try arrived although its answer said otherwise.
             text = "no usable answer (%s): being found out"
             self._end(request, intent, Outcome.UNKNOWN, logging.WARNING, text, error)
-            is_proven = isinstance(error, DuplicateTag)
+            is_proven = isinstance(error, DuplicateTag) and bool(request.client_tag)
             question = self._settlement.open(
                 sought or request.sought(), intent=intent, is_proven=is_proven
             )
             raise _unknown(request, error, question) from error
         except BrokerError as error:
-            self._end(request, intent, Outcome.REJECTED, logging.INFO, "refused: %s", error)
+            # One that was not sent was refused on this side: no start within the deadline, or no
+            # login to be had.
+            outcome = Outcome.REJECTED if request.was_sent else Outcome.NOT_SENT
+            self._end(request, intent, outcome, logging.INFO, f"{_REFUSED[outcome]}: %s", error)
             raise
         except (NotSent, UsageError) as error:
             self._end(request, intent, Outcome.NOT_SENT, logging.INFO, "not sent: %s", error)
             raise
         except (asyncio.CancelledError, Exception):
-            # Whoever gave up may have an order nevertheless.
-            text, reason = "%s: being found out", "the caller gave up"
+            reason = "the caller gave up"
+            if not request.was_sent:
+                self._end(request, intent, Outcome.NOT_SENT, logging.INFO, "not sent: %s", reason)
+                raise
+            # There may be an order nevertheless.
+            text = "%s: being found out"
             self._end(request, intent, Outcome.UNKNOWN, logging.INFO, text, reason)
             self._settlement.open(sought or request.sought(), intent=intent)
             raise
+        finally:
+            self._under_way -= not is_cancel
         self._session.meter.ended(request.kind, _ACCEPTED)
         if intent is not None and self._journal is not None:
             self._journal.end(intent, Outcome.ACCEPTED, order_number=number)
@@ -185,7 +250,7 @@ class Dispatch:
                 if log.isEnabledFor(logging.DEBUG):
                     return await self._send_told(request)
                 return await self._session.order(
-                    request.kind, request.endpoint, request.form, read_accepted
+                    request.kind, request.endpoint, request.form, read_accepted, request
                 )
             except NotSent as error:
                 now = asyncio.get_running_loop().time()
@@ -207,7 +272,7 @@ class Dispatch:
         tell(log, logging.DEBUG, request.subject, "goes out")
         began = time.perf_counter()
         number = await self._session.order(
-            request.kind, request.endpoint, request.form, read_accepted
+            request.kind, request.endpoint, request.form, read_accepted, request
         )
         took = (time.perf_counter() - began) * 1000
         subject = request.subject._replace(order_number=number)

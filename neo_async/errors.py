@@ -85,18 +85,26 @@ class NotLoggedIn(UsageError):
 
 
 class Halted(UsageError):
-    """The kill switch is on: orders are cancelled, and none is placed or changed until
-    `NeoClient.resume_orders()`."""
+    """The kill switch is on: no order is placed or changed until `NeoClient.resume_orders()` is
+    called. Where the client has a journal, that holds for the processes that come after, too."""
 
-    def __init__(self, reason: str, *, since: float) -> None:
+    def __init__(self, reason: str, *, since: float, from_earlier_process: bool = False) -> None:
         clock = datetime.fromtimestamp(since, UTC) + timedelta(hours=5, minutes=30)
+        began = f"{clock:%Y-%m-%d %H:%M:%S}" if from_earlier_process else f"{clock:%H:%M:%S}"
+        by_whom = " by an earlier process" if from_earlier_process else ""
         super().__init__(
-            f"halted since {clock:%H:%M:%S} IST ({reason}): no order is placed or changed until "
-            "resume_orders()"
+            f"halted since {began} IST{by_whom} ({reason}): no order is placed or changed until "
+            "neo.resume_orders() is called"
         )
         self.reason = reason
         self.since = since
         """Unix seconds."""
+        self.from_earlier_process = from_earlier_process
+        """Whether the journal has kept it from a process that was halted before this one."""
+
+    def copy(self) -> Halted:
+        """The same halt as another exception: each that is raised has a traceback of its own."""
+        return Halted(self.reason, since=self.since, from_earlier_process=self.from_earlier_process)
 
 
 class RiskRefused(UsageError):

@@ -190,6 +190,8 @@ class _SubscribedFeed(_Feed, ABC):
         self._manager = session
         self._timings = timings
         self._decoder = FeedDecoder()
+        self.market_open = market_open
+        """What the caller gave to say whether the market is open; None for the default."""
         self._market_open = market_open or self._is_market_open
         self._closed_segments: set[str] = set()
         # Wishes and facts: what should be subscribed, and what this connection was told.
@@ -757,6 +759,19 @@ _HOURS: Mapping[str, tuple[int, int]] = {
     "cde_fo": (9 * 60, 17 * 60),
 }
 """Minutes of the day in IST between which a segment trades."""
+
+
+def is_trading_time(segments: Iterable[str], at: float) -> bool:
+    """Whether any of the segments trades at that time of the week, in Unix seconds. Holidays and
+    special sessions are not known."""
+    now = datetime.fromtimestamp(at, IST)
+    minute = now.hour * 60 + now.minute
+    return now.weekday() < 5 and any(
+        start <= minute < end
+        for segment in segments
+        for start, end in [_HOURS.get(segment, _EQUITY_HOURS)]
+    )
+
 
 _LEVELS = (Level.LITE, 2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH, 0, -1, -2)
 """Of all ticks; 2 cannot be subscribed, but is sent."""

@@ -37,7 +37,7 @@ from pathlib import Path
 import msgspec
 
 from neo_async.config import Durability
-from neo_async.errors import JournalFailed
+from neo_async.errors import Halted, JournalFailed
 from neo_async.logs import Subject, tell
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,10 @@ CREATE TABLE IF NOT EXISTS intents (
     reason TEXT NOT NULL DEFAULT ''
 )
 """
+_CREATE_HALTS = (
+    "CREATE TABLE IF NOT EXISTS halts "
+    "(ucc TEXT PRIMARY KEY, since REAL, reason TEXT, cancels_open INTEGER)"
+)
 _BEGIN = (
     "INSERT INTO intents (id, at_ns, ucc, action, client_tag, order_number, form) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -194,6 +198,56 @@ class Journal:
         self._under_way.add(intent)
         self._count()
         return intent
+
+    def note(
+        self, action: str, form: object, *, client_tag: str = "", order_number: str = ""
+    ) -> int:
+        """Write an intent without waiting for it, and return its id. Never raises: what cannot be
+        written is logged as an error."""
+        self._last += 1
+        intent = self._last
+        if self._writer is not None:
+            text = _form.encode(form).decode()
+            row = (intent, self._now(), self._ucc, action, client_tag, order_number, text)
+            self._writer.put((_BEGIN, row))
+            self._under_way.add(intent)
+        return intent
+
+    def write_halt(self, halted: Halted, *, cancels_open: bool) -> None:
+        """Write that the account is halted. Never raises."""
+        self._change_halt(
+            "INSERT OR REPLACE INTO halts VALUES (?, ?, ?, ?)",
+            (self._ucc, halted.since, halted.reason, cancels_open),
+        )
+
+    def clear_halt(self) -> None:
+        """Write that the account is not halted any more. Never raises."""
+        self._change_halt("DELETE FROM halts WHERE ucc = ?", (self._ucc,))
+
+    def read_halt(self) -> tuple[Halted, bool] | None:
+        """The halt that was written last and not cleared, and whether it cancels open orders."""
+        if self._file is None:
+            return None
+        with contextlib.suppress(sqlite3.Error):
+            self._file.execute(_CREATE_HALTS)
+            row = self._file.execute(
+                "SELECT reason, since, cancels_open FROM halts WHERE ucc = ?", (self._ucc,)
+            ).fetchone()
+            if row is not None:
+                return Halted(row[0], since=row[1]), bool(row[2])
+        return None
+
+    def _change_halt(self, statement: str, row: tuple[object, ...]) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.execute("PRAGMA busy_timeout = 0")
+            self._file.execute(_CREATE_HALTS)
+            self._file.execute(statement, row)
+        except sqlite3.Error as error:
+            log.error("the journal %s lacks the halt: %s", self.path, error)
+        finally:
+            self._file.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
 
     def end(
         self, intent: int, outcome: Outcome, *, order_number: str = "", reason: str = ""

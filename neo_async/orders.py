@@ -23,13 +23,11 @@ import msgspec
 from neo_async.dispatch import PATIENCE, Dispatch, Request
 from neo_async.errors import (
     InvalidOrder,
-    JournalFailed,
     NeoError,
     NotSent,
     OutcomeUnknown,
     ProtocolError,
     Rejected,
-    UsageError,
 )
 from neo_async.instruments import Instruments
 from neo_async.journal import Journal
@@ -82,9 +80,6 @@ _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
 
 _ROWS_OF_A_PART = 500
 """Rows of a long order book that are decoded before other tasks get their turn."""
-
-NOT_SENT = (NotSent, UsageError, JournalFailed)
-"""Raised when no byte of a request has left."""
 
 
 class _NewTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,8 +162,8 @@ class Orders:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no request is on its way, and of every one it is known what became of it."""
-        return not self._settlement.questions and not self._session.is_sending
+        """Whether no placement or change of this client can arrive at the broker any more."""
+        return self._dispatch.is_quiet
 
     @property
     def questions(self) -> Sequence[Question]:
@@ -364,26 +359,25 @@ class Orders:
             hold = None
             if self._guard is not None:
                 hold = await self._admit_change(self._guard, order, form)
+            request = Request(Kind.MODIFY, MODIFY, form, order=order)
             try:
-                await self._send_change(order, form, terms)
+                await self._send_change(order, request, terms)
                 return order
             except OutcomeUnknown as error:
                 unknown = error
-            except NOT_SENT:
-                _was_not_sent(hold)
-                raise
             finally:
                 if hold is not None:
+                    hold.was_sent = request.was_sent
                     hold.end(self._settlement.find("modify", number=order.number))
         return await self._dispatch.settled(unknown, settle=settle)
 
     async def _send_change(
-        self, order: Order, form: ModifyForm, terms: Mapping[str, object]
+        self, order: Order, request: Request, terms: Mapping[str, object]
     ) -> None:
         change = order.begin_change(terms)
         is_known = False
         try:
-            await self._dispatch.send(Request(Kind.MODIFY, MODIFY, form, order=order))
+            await self._dispatch.send(request)
         except OutcomeUnknown:
             raise
         except NeoError:
@@ -393,7 +387,7 @@ class Orders:
             order.accept_change(change)
         finally:
             if change.accepted_at is None:
-                order.drop_change(change, is_known=is_known)
+                order.drop_change(change, is_known=is_known or not request.was_sent)
 
     async def _until_known(self, order: Order, wanted: _NewTerms) -> None:
         """Wait for the outcome of earlier changes whose answers were lost, as far as they were to
@@ -633,19 +627,18 @@ class Orders:
         self, request: OrderRequest, form: PlaceForm, hold: Hold | None, *, settle: bool
     ) -> Order:
         client_tag = form.ig or ""
+        sending = Request(Kind.PLACE, PLACE, form, client_tag)
         try:
-            number = await self._dispatch.send(Request(Kind.PLACE, PLACE, form, client_tag))
+            number = await self._dispatch.send(sending)
         except OutcomeUnknown as unknown:
             if self._resends_unknown:
                 self._send_again(unknown, request, form)
             return await self._dispatch.settled(unknown, settle=settle)
-        except NOT_SENT:
-            _was_not_sent(hold)
-            raise
         else:
             return self._placed(request, form, number)
         finally:
             if hold is not None:
+                hold.was_sent = sending.was_sent
                 hold.end(self._settlement.find("place", client_tag=client_tag))
 
     def _placed(self, request: OrderRequest, form: PlaceForm, number: str) -> Order:
@@ -705,11 +698,6 @@ def _nameless(row: OrderRow) -> ProtocolError:
         f"a row of the order book has no order number, and is {row.status_text!r}: {row.side} "
         f"{row.quantity} {row.symbol} cannot be cancelled from here"
     )
-
-
-def _was_not_sent(hold: Hold | None) -> None:
-    if hold is not None:
-        hold.was_sent = False
 
 
 def _cancel_endpoint(product: str) -> Endpoint:

@@ -43,7 +43,7 @@ from neo_async.model.session import Session
 from neo_async.transport.breaker import Circuits
 from neo_async.transport.hedge import hedged
 from neo_async.transport.http import Download, HttpClient
-from neo_async.transport.lane import Lane
+from neo_async.transport.lane import HandOver, Lane
 from neo_async.transport.limiter import Kind, Limiter, Refusal
 from neo_async.transport.meter import LOGIN, Meter
 from neo_async.transport.tls import trusting
@@ -336,16 +336,21 @@ class SessionManager:
             await self._lane.check(kind)
 
     def order(
-        self, kind: Kind, endpoint: Endpoint, form: object, decode: Callable[[Answer], T]
+        self,
+        kind: Kind,
+        endpoint: Endpoint,
+        form: object,
+        decode: Callable[[Answer], T],
+        record: HandOver | None = None,
     ) -> Awaitable[T]:
         """Make a call on the order lane. Raises NotSent, AnswerLost, or what `decode` makes of
-        the answer."""
+        the answer. `record` is marked when the bytes are handed to a socket."""
         body = encode_form(form)
 
         def send(session: Session) -> Awaitable[Answer]:
             head = self._heads.get(endpoint.name) or self._new_head(endpoint, session)
             data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
-            return self.lane.request(kind, data, self._timeouts.order)
+            return self.lane.request(kind, data, self._timeouts.order, record)
 
         return self._call(send, decode, self._timeouts.order, kind=kind)
 

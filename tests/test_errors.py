@@ -59,7 +59,7 @@ SENTENCES = [
     (
         Halted("signal SIGUSR1", since=1_795_408_200.0),
         "halted since 10:00:00 IST (signal SIGUSR1): no order is placed or changed until "
-        "resume_orders()",
+        "neo.resume_orders() is called",
     ),
     (RiskRefused(1, 2, "2 are too many"), "limit=1: 2 are too many"),
     (

@@ -7,6 +7,8 @@ import contextlib
 import os
 import signal
 import sqlite3
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -31,14 +33,18 @@ from neo_async import (
     Product,
     RateLimits,
     RiskLimits,
+    Segment,
     Timeouts,
     UsageError,
 )
 from neo_async.exchange import Exchange, Faults
+from neo_async.halt import seconds_asleep
+from neo_async.journal import Journal
+from neo_async.wire.orders import PlaceForm
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.far_ends import Cut, Late, Reply, meddler
 from tests.test_risk import BUY, MIS, SYMBOL, TOKEN, trade, until
-from tests.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.virtual_time import START, VirtualTimeLoop, in_virtual_time, now
 
 BOOK = "/neo/quick/user/orders"
 
@@ -72,6 +78,13 @@ def limited_client_of(exchange: Exchange, **options: Any) -> NeoClient:
 async def desk(**options: Any) -> AsyncIterator[tuple[Exchange, NeoClient]]:
     async with exchange_of() as exchange, limited_client_of(exchange, **options) as neo:
         yield exchange, neo
+
+
+def _form_of(client_tag: str) -> PlaceForm:
+    return PlaceForm(
+        am="NO", dq="0", es="nse_cm", mp="0", pc="MIS", pr="39.00", pt="L", qt="10", rt="DAY",
+        tp="0", ts=SYMBOL, tt="B", pf="N", ig=client_tag, os="NEOTRADEAPI",
+    )  # fmt: skip
 
 
 # --- what it does -----------------------------------------------------------------------------
@@ -356,6 +369,242 @@ async def test_an_order_that_appears_long_after_the_halt_was_done_is_cancelled_t
         assert order.status is OrderStatus.CANCELLED
 
 
+# --- at any moment ----------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_halt_before_the_login_is_taken_up_by_it() -> None:
+    async with exchange_of() as exchange:
+        async with client_of(exchange) as before:
+            await before.orders.place(*BUY, 10, **MIS)
+        neo = client_of(exchange)
+        (nobody,) = await neo.halt(reason="early")
+        assert isinstance(nobody, NotLoggedIn)
+        await asyncio.sleep(30)  # the next TOTP code
+        async with neo:
+            await until(lambda: not open_in(exchange))
+            assert neo.halted is not None
+            assert neo.halted.reason == "early"
+            with pytest.raises(Halted, match="early"):
+                await neo.orders.place(*BUY, 10, **MIS)
+            await neo.halt()
+
+
+@in_virtual_time
+async def test_a_halt_during_the_login_waits_for_it_and_cancels() -> None:
+    async with exchange_of() as exchange:
+        async with client_of(exchange) as before:
+            await before.orders.place(*BUY, 10, **MIS)
+        await asyncio.sleep(30)
+        exchange.set_faults(Faults(delay_before=1.0, delay_seconds=1.0, calls=("logins",)))
+        neo = client_of(exchange)
+        login = asyncio.create_task(neo.login())
+        await asyncio.sleep(0.5)
+        results = await neo.halt()
+        assert final(results) == [OrderStatus.CANCELLED]
+        assert open_in(exchange) == []
+        await login
+        await neo.logout()
+
+
+@in_virtual_time
+async def test_a_halt_during_a_login_that_fails_is_taken_up_by_the_next_one() -> None:
+    async with exchange_of() as exchange:
+        async with client_of(exchange) as before:
+            await before.orders.place(*BUY, 10, **MIS)
+        neo = client_of(exchange)
+        exchange.set_faults(
+            Faults(lose_before=1.0, delay_before=1.0, delay_seconds=1.0, calls=("logins",))
+        )
+        login = asyncio.create_task(neo.login())
+        await asyncio.sleep(0.5)
+        (nobody,) = await neo.halt()
+        assert isinstance(nobody, NotLoggedIn)
+        with pytest.raises(NeoError):
+            await login
+        exchange.set_faults(Faults())
+        async with neo:
+            await until(lambda: not open_in(exchange))
+
+
+@in_virtual_time
+async def test_a_halt_that_a_logout_has_ended_goes_on_after_the_next_login() -> None:
+    swallowed = {CANCEL}
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
+    ):
+        neo = client_of(exchange, endpoints=endpoints)
+        async with neo:
+            await neo.orders.place(*BUY, 10, **MIS)
+            neo.halt()
+            await asyncio.sleep(3)
+        assert len(open_in(exchange)) == 1
+        swallowed.clear()
+        async with neo:
+            await until(lambda: not open_in(exchange))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+async def test_a_halt_in_a_handler_of_the_signal_module_begins_at_once() -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        await neo.orders.place(*BUY, 10, **MIS)
+        before = signal.signal(signal.SIGUSR2, lambda *_: neo.halt(reason="SIGUSR2"))
+        try:
+            timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR2))
+            timer.start()
+            began = seconds()
+            await until(lambda: not open_in(exchange))
+            assert seconds() - began < 2
+            timer.join()
+        finally:
+            signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+async def test_a_login_that_fails_does_not_let_go_of_the_signals() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange, totp="123123")
+        neo.halt_on_signal(signal.SIGUSR1)
+        with pytest.raises(NeoError):
+            await neo.login()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await until(lambda: neo.halted)
+        await neo.logout()
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+# --- over processes ---------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_halt_outlives_the_process_until_it_is_resumed(tmp_path: Path) -> None:
+    journal = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        async with client_of(exchange, journal=journal) as neo:
+            await neo.halt(reason="enough")
+        for _ in range(2):  # a supervisor starts it again and again
+            await asyncio.sleep(30)
+            neo = client_of(exchange, journal=journal)
+            heard: list[Halted] = []
+            neo.on_halt(heard.append)
+            async with neo:
+                assert [halted.reason for halted in heard] == ["enough"]
+                assert neo.health().halted == "enough"
+                assert neo.halted is not None
+                assert neo.halted.from_earlier_process
+                with pytest.raises(
+                    Halted,
+                    match=r"halted since 2026-11-23 10:00:0\d IST by an earlier process "
+                    r"\(enough\): "
+                    r"no order is placed or changed until neo.resume_orders\(\) is called",
+                ):
+                    await neo.orders.place(*BUY, 10, **MIS)
+        await asyncio.sleep(30)
+        async with client_of(exchange, journal=journal) as neo:
+            neo.resume_orders()
+            await neo.orders.place(*BUY, 10, **MIS)
+        await asyncio.sleep(30)
+        async with client_of(exchange, journal=journal) as neo:
+            assert neo.halted is None
+            await neo.orders.place(*BUY, 10, **MIS)
+
+
+@in_virtual_time
+async def test_a_halt_that_was_not_done_goes_on_in_the_next_process(tmp_path: Path) -> None:
+    journal = tmp_path / "orders.db"
+    swallowed = {CANCEL}
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
+    ):
+        async with client_of(exchange, endpoints=endpoints, journal=journal) as neo:
+            await neo.orders.place(*BUY, 10, **MIS)
+            neo.halt()
+            await asyncio.sleep(3)
+        swallowed.clear()
+        await asyncio.sleep(30)
+        async with client_of(exchange, endpoints=endpoints, journal=journal) as neo:
+            await until(lambda: not open_in(exchange))
+            await neo.halt()
+
+
+@pytest.mark.parametrize("cancel_open", [True, False])
+@in_virtual_time
+async def test_after_a_halt_that_is_done_a_restart_leaves_orders_of_the_app_alone(
+    tmp_path: Path, cancel_open: bool
+) -> None:
+    journal = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        async with client_of(exchange, journal=journal) as neo:
+            await neo.halt(cancel_open=cancel_open)
+        await asyncio.sleep(30)
+        async with client_of(exchange) as app:
+            await app.orders.place(*BUY, 10, **MIS)
+        await asyncio.sleep(30)
+        async with client_of(exchange, journal=journal) as neo:
+            assert neo.halted is not None
+            await asyncio.sleep(30)
+            assert len(open_in(exchange)) == 1
+
+
+@in_virtual_time
+async def test_what_is_resumed_without_a_login_is_not_halted_by_the_journal(tmp_path: Path) -> None:
+    journal = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        neo = client_of(exchange, journal=journal)
+        async with neo:
+            await neo.halt()
+        neo.resume_orders()
+        await asyncio.sleep(30)
+        async with neo:
+            assert neo.halted is None
+        # And the other way round.
+        neo.halt(cancel_open=False, reason="between two logins")
+        await asyncio.sleep(30)
+        async with neo:
+            pass
+        await asyncio.sleep(30)
+        async with client_of(exchange, journal=journal) as neo:
+            assert neo.halted is not None
+            assert neo.halted.reason == "between two logins"
+
+
+@in_virtual_time
+async def test_a_halt_while_the_login_reconciles_cancels_at_once_and_waits_for_what_is_found(
+    tmp_path: Path,
+) -> None:
+    journal = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        async with client_of(exchange) as before:
+            await before.orders.place(*BUY, 10, **MIS)
+        left = Journal(journal, ucc=exchange.credentials.ucc, clock=now)
+        left.open()
+        await left.begin("place", _form_of("crashed0001"), client_tag="crashed0001")
+        await left.close()
+        await asyncio.sleep(30)
+        neo = client_of(exchange, journal=journal, horizon=20.0)
+        login = asyncio.create_task(neo.login())
+        await until(lambda: neo.health().logged_in_since)
+        began = seconds()
+        halting = asyncio.ensure_future(neo.halt())
+        await until(lambda: not open_in(exchange))
+        assert seconds() - began < 1
+        # What the process before has sent arrives late.
+        await asyncio.sleep(10)
+        assert not halting.done()
+        other = client_of(exchange)
+        await other.resume(neo.session)
+        other.orders._tags.make = lambda tag: "crashed0001"  # type: ignore[method-assign]
+        await other.orders.place(*BUY, 10, **MIS)
+        await other.logout()
+        results = await halting
+        assert OrderStatus.CANCELLED in final(results)
+        assert open_in(exchange) == []
+        await login
+        await neo.logout()
+
+
 # --- whatever is going on ---------------------------------------------------------------------
 
 
@@ -519,6 +768,99 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
         await asyncio.sleep(10)
         assert neo.halted is None
         assert SYMBOL in {order.symbol for order in neo._tracker.orders.values()}
+
+
+@in_virtual_time
+async def test_a_machine_that_was_suspended_counts_as_a_loop_that_was_held_up() -> None:
+    asleep = 0.0
+    async with desk(risk=RiskLimits(loop_stall=2), limits=RateLimits(orders=2, total=5)) as (
+        _,
+        neo,
+    ):
+        neo._dead_man._asleep = lambda: asleep
+        await asyncio.sleep(2)
+        placing = asyncio.create_task(neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5))
+        await asyncio.sleep(0.1)
+        asleep = 3600.0  # the loop's own clock has stood still
+        results = await placing
+        assert [type(result) for result in results] == [Order] * 2 + [Halted] * 3
+        assert neo.halted is not None
+        assert "the event loop was held up for 3600." in neo.halted.reason
+        neo.resume_orders()
+        await asyncio.sleep(5)
+        await neo.orders.place(*BUY, 10, **MIS)
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="needs CLOCK_BOOTTIME")
+def test_the_seconds_asleep_do_not_grow_while_the_machine_is_awake() -> None:
+    before = seconds_asleep()
+    time.sleep(0.05)
+    # Other processes may have their turn between the two clocks that are read.
+    assert min(abs(seconds_asleep() - before) for _ in range(5)) < 0.04
+
+
+@pytest.mark.parametrize(
+    ("at", "segments", "halts"),
+    [
+        ("Mon 10:00", None, True),
+        ("Mon 16:00", None, True),  # other segments trade until 23:30
+        ("Mon 16:00", {Segment.NSE_CM}, False),
+        ("Mon 23:45", None, False),
+        ("Tue 03:00", None, False),
+        ("Sat 10:00", None, False),
+    ],
+)
+@in_virtual_time
+async def test_a_feed_that_is_down_outside_trading_hours_does_not_halt(
+    at: str, segments: set[Segment] | None, halts: bool
+) -> None:
+    day, _, hour = at.partition(" ")
+    days = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat"].index(day)
+    hours, minutes = map(int, hour.split(":"))
+    start = START + days * 86_400 + (hours - 10) * 3600 + minutes * 60
+
+    def clock() -> float:
+        return start + seconds()
+
+    limits = RiskLimits(feed_outage=3, segments=segments)
+    async with (
+        exchange_of(clock=clock) as exchange,
+        client_of(exchange, clock=clock, risk=limits) as neo,
+    ):
+        await neo.order_feed.until_live()
+        neo.order_feed._connection._address = lambda: "ws://127.0.0.1:1"
+        exchange.drop_connections()
+        await asyncio.sleep(60)
+        assert (neo.halted is not None) is halts
+
+
+@in_virtual_time
+async def test_a_market_feed_is_down_when_its_own_market_is_open(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def market_open() -> bool:
+        nonlocal answer
+        if answer is None:
+            raise ZeroDivisionError
+        return answer
+
+    answer: bool | None = False
+    async with (
+        desk(risk=RiskLimits(feed_outage=3)) as (exchange, neo),
+        neo.market_feed(market_open=market_open) as feed,
+    ):
+        await neo.order_feed.until_live()
+        await feed.until_live()
+        feed._connection._address = lambda: "ws://127.0.0.1:1"
+        exchange.drop_connections()
+        await asyncio.sleep(30)
+        assert neo.halted is None
+        answer = None
+        await asyncio.sleep(10)
+        assert "the dead man's switch goes on after an error" in caplog.text
+        answer = True
+        await asyncio.sleep(10)
+        assert neo.halted is not None
 
 
 @in_virtual_time

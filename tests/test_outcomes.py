@@ -412,11 +412,11 @@ async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         hand_over, tries = neo._session.order, []
 
-        def failing(kind: Any, endpoint: Any, form: Any, decode: Any) -> Any:
+        def failing(kind: Any, endpoint: Any, form: Any, *rest: Any) -> Any:
             tries.append(form.ig)
             if len(tries) <= 3:
                 raise NotSent("cannot connect")
-            return hand_over(kind, endpoint, form, decode)
+            return hand_over(kind, endpoint, form, *rest)
 
         neo._session.order = failing  # type: ignore[method-assign]
         order = await neo.orders.place(*BUY, **CNC)

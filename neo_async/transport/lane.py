@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from typing import cast
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 from neo_async.config import PoolLimits
@@ -33,6 +33,12 @@ SHORT_LIFE = 1.0
 
 TRIES = 3
 """Connections that one request waits for, when each is lost before it can be used."""
+
+
+class HandOver(Protocol):
+    """A request that knows whether its bytes were handed to a socket."""
+
+    was_sent: bool
 
 
 class Lane:
@@ -113,11 +119,14 @@ class Lane:
             for connection in self._open:
                 connection.close()
 
-    async def request(self, kind: Kind, data: bytes, timeout: float) -> Answer:
+    async def request(
+        self, kind: Kind, data: bytes, timeout: float, record: HandOver | None = None
+    ) -> Answer:
         """Send one whole HTTP request as soon as the limiter and a connection allow.
 
         `timeout` counts from the moment in which the limiter does. Raises NotSent (CircuitOpen
-        when the server is taken for gone) or AnswerLost.
+        when the server is taken for gone) or AnswerLost. `record` is marked when the bytes are
+        handed to a socket: a caller that is cancelled learns from it whether they were.
         """
         breaker = self.breaker
         if not breaker.is_closed:
@@ -132,6 +141,8 @@ class Lane:
             if connection is None:
                 connection, timeout = await self._wait_for_connection(kind, started, timeout)
             sent = time.perf_counter()
+            if record is not None:
+                record.was_sent = True
             answer = await connection.request(data, timeout)
         except AnswerLost as error:
             self._meter.sent(kind, admitted - asked, sent - admitted)

@@ -1,0 +1,334 @@
+"""A halt ends on evidence: a broker that refuses, forgets or hides orders does not end it, and none
+keeps it at work for ever without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neo_async import (
+    Halted,
+    NeoError,
+    Order,
+    OrderRequest,
+    OrderStatus,
+    PoolLimits,
+    RateLimits,
+    Timeouts,
+)
+from neo_async.halt import DOUBT
+from neo_async.transport.limiter import Kind
+from tests.far_ends import Reply
+from tests.order_broker import BOOK, CANCEL, NOT_FOUND, PLACE, order_broker
+from tests.test_risk import BUY, MIS
+from tests.virtual_time import in_virtual_time
+
+
+def seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# --- evidence ---------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_an_order_that_the_broker_does_not_know_yet_is_cancelled_when_it_does() -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        placed = seconds()
+        broker.refusal = lambda number: NOT_FOUND if seconds() < placed + 4 else None
+        broker.shown = lambda row: None if seconds() < placed + 4 else row
+        assert await neo.halt() == [order]
+        assert seconds() > placed + 4
+        assert broker.open_numbers() == []
+        assert order.status is OrderStatus.CANCELLED
+
+
+@in_virtual_time
+async def test_an_open_order_that_a_book_lacks_is_cancelled_although_another_one_is_final() -> None:
+    # The young order was accepted; only its own cancel is refused as if it were final.
+    async with order_broker() as (broker, neo):
+        old = await neo.orders.place(*BUY, 10, **MIS)
+        await neo.orders.cancel(old)
+        young = await neo.orders.place(*BUY, 10, **MIS)
+        placed = seconds()
+        broker.refusal = lambda number: NOT_FOUND if seconds() < placed + 6 else None
+        broker.shown = lambda row: (
+            None if row["nOrdNo"] == young.number and seconds() < placed + 6 else row
+        )
+        results = await neo.halt()
+        assert young in results
+        assert broker.open_numbers() == []
+
+
+@in_virtual_time
+async def test_one_empty_book_does_not_prove_that_no_order_of_another_application_is_open() -> None:
+    async with order_broker() as (broker, neo):
+        number = broker.add()
+        books = iter([None])
+        broker.shown = lambda row: next(books, row)  # type: ignore[assignment,return-value,arg-type]
+        (result,) = await neo.halt()
+        assert isinstance(result, Order)
+        assert result.number == number
+        assert broker.open_numbers() == []
+
+
+@in_virtual_time
+async def test_an_order_that_appears_while_the_halt_is_at_work_is_cancelled_too() -> None:
+    async with order_broker() as (broker, neo):
+        first = await neo.orders.place(*BUY, 10, **MIS)
+        broker.refusal = lambda number: NOT_FOUND if number == first.number else None
+        halting = asyncio.ensure_future(neo.halt())
+        await asyncio.sleep(10)
+        second = broker.add()
+        await asyncio.sleep(10)
+        assert broker.open_numbers() == [first.number]
+        broker.refusal = lambda number: None
+        results = await halting
+        assert {result.number for result in results if isinstance(result, Order)} == {
+            first.number,
+            second,
+        }
+
+
+@in_virtual_time
+async def test_a_state_that_is_not_known_does_not_keep_a_halt_at_work_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        broker.refusal = lambda number: NOT_FOUND
+        broker.shown = lambda row: row | {"ordSt": "squared off by rms"}
+        (result,) = await asyncio.wait_for(neo.halt(), DOUBT + 30)
+        assert isinstance(result, NeoError)
+        assert order.number in str(result)
+        assert "'squared off by rms', a state that this package does not know" in str(result)
+        assert "not found" in str(result)
+    assert [r.levelname for r in caplog.records if r.getMessage() == f"halt: {result}"] == ["ERROR"]
+
+
+@pytest.mark.parametrize("takes_cancels", [True, False])
+@in_virtual_time
+async def test_an_order_that_no_book_ever_shows_does_not_keep_a_halt_at_work_for_ever(
+    takes_cancels: bool,
+) -> None:
+    gone = Reply({"stat": "Not_Ok", "emsg": "order not found", "stCode": 1010})
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        taken = Reply({"nOrdNo": order.number, "stat": "Ok", "stCode": 200})
+        broker.refusal = lambda number: taken if takes_cancels else gone
+        broker.shown = lambda row: None
+        began = seconds()
+        (result,) = await neo.halt()
+        assert DOUBT <= seconds() - began < DOUBT + 30
+        assert isinstance(result, NeoError)
+        assert "not in the order book" in str(result)
+        # It is no proof: the next halt, and the next login, try again.
+        broker.shown, broker.refusal = lambda row: row, lambda number: None
+        assert await neo.halt() == [order]
+
+
+@in_virtual_time
+async def test_an_order_that_stands_in_the_book_is_cancelled_for_as_long_as_it_does(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        broker.refusal = lambda number: Reply({"stat": "Not_Ok", "emsg": "no", "stCode": 1041})
+        halting = asyncio.ensure_future(neo.halt())
+        await asyncio.sleep(10 * DOUBT)
+        assert not halting.done()
+        reminders = [r for r in caplog.records if "halt: not done after" in r.getMessage()]
+        assert len(reminders) >= 10
+        assert {r.levelname for r in reminders} == {"ERROR"}
+        assert f"1 orders may be open, such as {order.number} (no (code 1041" in caplog.text
+        broker.refusal = lambda number: None
+        assert await halting == [order]
+
+
+@in_virtual_time
+async def test_reports_that_are_forbidden_are_no_evidence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        broker.instead[BOOK] = Reply({"stat": "Not_Ok", "emsg": "not for you", "stCode": 9999}, 400)
+        halting = asyncio.ensure_future(neo.halt())
+        await asyncio.sleep(300)
+        assert broker.open_numbers() == []
+        assert not halting.done()
+        assert "not for you" in caplog.text
+        del broker.instead[BOOK]
+        assert await halting == [order]
+
+
+@pytest.mark.parametrize("call", ["place", "modify"])
+@in_virtual_time
+async def test_an_error_from_the_core_does_not_keep_a_halt_at_work_for_ever(call: str) -> None:
+    core = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        broker.instead[PLACE] = core
+        broker.script("/quick/order/vr/modify", core)
+        with contextlib.suppress(NeoError):
+            if call == "place":
+                await neo.orders.place(*BUY, 10, **MIS, settle=False)
+            else:
+                await neo.orders.modify(order, price="39.10", settle=False)
+        began = seconds()
+        assert await neo.halt() == [order]
+        assert seconds() - began < 60  # the horizon, and a look
+
+
+@in_virtual_time
+async def test_reading_the_book_is_not_kept_waiting_by_cancels_that_are_repeated() -> None:
+    limits = RateLimits(orders=10, total=10)
+    async with order_broker(limits=limits) as (broker, neo):
+        numbers = [broker.add() for _ in range(60)]
+        broker.refusal = lambda number: NOT_FOUND
+        halting = asyncio.ensure_future(neo.halt())
+        await asyncio.sleep(60)
+        assert broker.count(BOOK) >= 5
+        broker.refusal = lambda number: None
+        results = await halting
+        assert {result.number for result in results if isinstance(result, Order)} == set(numbers)
+
+
+@in_virtual_time
+async def test_an_error_of_the_program_in_a_listener_does_not_end_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+
+        def fail(update: Any) -> None:
+            raise ZeroDivisionError("the program's own")
+
+        neo._tracker.on_repair(fail)
+        broker.refusal = lambda number: NOT_FOUND
+        broker.shown = lambda row: row | {"fldQty": 5, "avgPrc": "39.00"}
+        halting = asyncio.ensure_future(neo.halt())
+        await asyncio.sleep(5)
+        broker.refusal = lambda number: None
+        assert await halting == [order]
+
+
+# --- what stands between a halt and the socket ------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_cancel_that_hangs_keeps_no_other_order_open() -> None:
+    async with order_broker(timeouts=Timeouts(order=10.0)) as (broker, neo):
+        orders = [await neo.orders.place(*BUY, 10, **MIS) for _ in range(3)]
+        broker.seconds[CANCEL] = 60.0
+        halting = asyncio.ensure_future(neo.halt())
+        await asyncio.sleep(1)
+        broker.seconds[CANCEL] = 0.05
+        late = [broker.add() for _ in range(3)]
+        await asyncio.sleep(3)
+        assert not set(late) & set(broker.open_numbers())
+        results = await halting
+        assert {order.number for order in orders} | set(late) == {
+            result.number for result in results if isinstance(result, Order)
+        }
+
+
+@in_virtual_time
+async def test_listeners_are_called_when_the_first_cancels_are_out() -> None:
+    async with order_broker() as (_, neo):
+        await neo.orders.place(*BUY, 10, **MIS)
+        out: list[tuple[int, bool]] = []
+        neo.on_halt(
+            lambda halted: out.append((neo.limiter.starts[Kind.CANCEL], neo._session.is_sending))
+        )
+        await neo.halt()
+        assert out == [(1, True)]
+
+
+async def test_the_first_cancel_is_out_within_20_ms_whatever_hangs(tmp_path: Path) -> None:
+    """Placements hang, the journal is locked, reports answer 403, and there is no feed."""
+    # With room for the placements that hang, and for cancels beside them.
+    pool = PoolLimits(warm=4, maximum=64)
+    limits = RateLimits(orders=50, total=50)
+    path = tmp_path / "orders.db"
+    async with order_broker(
+        pool=pool, limits=limits, journal=path, clock=time.time, horizon=2.0,
+        timeouts=Timeouts(order=3.0),
+    ) as (broker, neo):  # fmt: skip
+        numbers = [(await neo.orders.place(*BUY, 10, **MIS)).number for _ in range(20)]
+        broker.seconds[PLACE] = 60.0
+        placing = asyncio.create_task(
+            neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 20, settle=False)
+        )
+        await asyncio.sleep(1.2)
+        broker.instead[BOOK] = Reply({"message": "Forbidden", "code": 9999}, 400)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            began = seconds()
+            halting = asyncio.ensure_future(neo.halt())
+            while neo.limiter.starts[Kind.CANCEL] == 0:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0)
+            assert neo._session.is_sending
+            assert seconds() - began < 0.02
+            await asyncio.wait([halting], timeout=2)
+            assert not set(numbers) & set(broker.open_numbers())
+            assert not halting.done()
+            other.execute("ROLLBACK")
+        assert not halting.done()
+        del broker.instead[BOOK]
+        results = await asyncio.wait_for(halting, 30)
+        assert {result.number for result in results if isinstance(result, Order)} == set(numbers)
+        await asyncio.gather(placing, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_a_listener_may_halt_and_resume_itself() -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        again: list[Any] = []
+        neo.on_halt(lambda halted: again.append(asyncio.ensure_future(neo.halt(reason="again"))))
+        assert await neo.halt(reason="first") == [order]
+        assert await again[0] == [order]
+        assert broker.count(CANCEL) == 1
+        assert neo.halted is not None
+        assert neo.halted.reason == "first"
+    async with order_broker() as (_, neo):
+        neo.on_halt(lambda halted: neo.resume_orders())
+        await neo.halt()
+        assert neo.halted is None
+        await neo.orders.place(*BUY, 10, **MIS)
+
+
+@in_virtual_time
+async def test_a_halt_after_a_resumed_one_begins_anew() -> None:
+    async with order_broker() as (broker, neo):
+        broker.seconds[BOOK] = 1.0
+        first = asyncio.ensure_future(neo.halt(reason="first"))
+        await asyncio.sleep(0.2)  # it waits for the book
+        neo.resume_orders()
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        assert await neo.halt(reason="second") == [order]
+        assert broker.open_numbers() == []
+        assert [type(result) for result in await first] != [Order]
+        with pytest.raises(Halted, match="second"):
+            await neo.orders.place(*BUY, 10, **MIS)
+
+
+@in_virtual_time
+async def test_a_halt_that_cancels_may_follow_one_that_does_not() -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        heard: list[Halted] = []
+        neo.on_halt(heard.append)
+        neo.halt(cancel_open=False, reason="hold")
+        assert [halted.reason for halted in heard] == ["hold"]
+        assert broker.count(CANCEL) == 0
+        assert await neo.halt() == [order]
+        assert await neo.halt(cancel_open=False) == []
+        assert len(heard) == 1
