@@ -27,7 +27,7 @@ from neo_async.model.orders import OrderRow, Price
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.upkeep import Upkeep
-from neo_async.wire.tags import own_tag
+from neo_async.wire.tags import own_tag, without_suffix
 
 log = logging.getLogger(__name__)
 
@@ -354,6 +354,8 @@ class Tracker:
         no live feed; and when the feed has been silent for `quiet` seconds while orders are open.
         """
         self._orders: dict[str, Order] = {}
+        self._tagged: dict[str, Order] = {}
+        """The first order that was seen with each client tag."""
         self._own: set[str] = set()
         self._open: dict[str, Order] = {}
         self._lacking: dict[str, Order] = {}
@@ -417,8 +419,10 @@ class Tracker:
         known = self._orders.get(order.number)
         if known is not None:
             known.client_tag = order.client_tag
+            self._index(known)
             return known
         self._orders[order.number] = order
+        self._index(order)
         for row in self._strangers.pop(order.number, ()):
             order.apply(row)
         self._sort_in(order)
@@ -426,6 +430,11 @@ class Tracker:
 
     def get(self, number: str) -> Order | None:
         return self._orders.get(number)
+
+    def by_tag(self, client_tag: str) -> Order | None:
+        """The order that carries `client_tag`, also with the suffix of a cancel; None when no
+        such order is known."""
+        return self._tagged.get(client_tag)
 
     def adopt(self, row: OrderRow, *, client_tag: str = "") -> Order:
         """The order of a row of the book: the one known already, or a new one made from the row."""
@@ -453,9 +462,14 @@ class Tracker:
             )
         elif client_tag:
             order.client_tag = client_tag
+            self._index(order)
         order.apply(row)
         self._sort_in(order)
         return order
+
+    def _index(self, order: Order) -> None:
+        if order.client_tag:
+            self._tagged.setdefault(without_suffix(order.client_tag), order)
 
     def apply(self, rows: list[OrderRow], *, adopts_open: bool = False) -> None:
         """Move every known order to what the book says of it; with `adopts_open`, know those of its
