@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import msgspec
@@ -134,7 +134,7 @@ class Orders:
         return not self._settlement.questions and not self._session.is_sending
 
     @property
-    def questions(self) -> Sequence[Question]:
+    def questions(self) -> Collection[Question]:
         """Requests of which it is being found out whether they took effect."""
         return self._settlement.questions
 

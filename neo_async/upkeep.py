@@ -132,7 +132,9 @@ class Upkeep:
                 asked, self._asked = self._asked, False
                 try:
                     await self._read()
-                except NeoError as error:
+                except Exception as error:
+                    # A listener's mistake must not end the reading either.
+                    unforeseen = None if isinstance(error, NeoError) else error
                     self._asked |= asked
                     failures += 1
                     delay = backoff(failures, base=RETRY_BASE, cap=RETRY_CAP)
@@ -141,6 +143,7 @@ class Upkeep:
                         self._report,
                         error,
                         delay,
+                        exc_info=unforeseen,
                     )
                     await asyncio.sleep(delay)
                 else:

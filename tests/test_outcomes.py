@@ -16,7 +16,6 @@ from neo_async import (
     CircuitLimits,
     NeoClient,
     NotAccepted,
-    NotLoggedIn,
     NotSent,
     Order,
     OrderAlreadyFinal,
@@ -31,6 +30,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Faults
 from neo_async.exchange.core.types import Change
+from neo_async.orders import NOT_SENT
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.far_ends import Cut, Late, Reply, meddler
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
@@ -257,14 +257,30 @@ async def test_the_feed_tells_before_any_book_is_read() -> None:
 
 
 @in_virtual_time
-async def test_those_who_wait_for_an_outcome_learn_of_the_logout() -> None:
+async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() -> None:
     async with desk_of() as desk:
         desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
         with pytest.raises(OutcomeUnknown) as caught:
             await desk.neo.orders.place(*BUY, **CNC, settle=False)
         await desk.neo.logout()
-        with pytest.raises(NotLoggedIn, match="logged out while"):
-            await caught.value.outcome()
+        for ending in (caught.value.outcome(), placing):
+            with pytest.raises(OutcomeUnknown, match="logged out before") as ended:
+                await ending
+            assert not isinstance(ended.value, NOT_SENT)
+        assert len(desk.ledger) == 2
+
+
+@in_virtual_time
+async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unknown() -> None:
+    async with desk_of() as desk:
+        desk.spoilt[PLACE] = Late(1.0, Reply("late"))
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+        await asyncio.sleep(0.5)
+        await desk.neo.orders.close()
+        with pytest.raises(OutcomeUnknown, match="logged out before"):
+            await placing
+        assert len(desk.ledger) == 1
 
 
 # --- what the book does not show --------------------------------------------------------------
