@@ -193,7 +193,7 @@ class BrokerError(NeoError):
 
 
 class LoginFailed(BrokerError):
-    """The broker did not accept the login."""
+    """The broker did not accept the login, or gave no order book to compare the journal with."""
 
 
 class WrongTotp(LoginFailed):

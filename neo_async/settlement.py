@@ -70,8 +70,9 @@ HISTORIES_AT_ONCE = 8
 HISTORY_EVERY = 0.2
 """Seconds between two histories, at least: half of the published rate is left to everything
 else."""
-HISTORY_PATIENCE = 60.0
-"""Seconds for which a history is asked for; after that a later book begins the search anew."""
+READ_PATIENCE = 60.0
+"""Seconds for which one book or history is asked for. After that it is looked whether it is still
+needed."""
 MOST_HISTORIES = 50
 """Histories of other orders that are read for one question. Where more orders could be it, nobody
 can tell."""
@@ -219,6 +220,9 @@ class Settlement:
         """Books in a row that should have answered a question, and could not."""
         self._empty_books = 0
         self._look_at = -math.inf
+        """Time of the loop of the next look."""
+        self._wanted_until = -math.inf
+        """Time of the loop up to which a book is read although there is no question."""
         self._seen_at: dict[str, float] = {}
         """Times of the loop at which a book first showed an order, by order number."""
         self._own_elsewhere: tuple[str, frozenset[str]] = ("", frozenset())
@@ -325,7 +329,9 @@ class Settlement:
             return
         order = self._tracker.get(update.number)
         if order is None:
-            self._upkeep.ask()  # it exists; the book describes it
+            # It exists; the book describes it.
+            self._wanted_until = asyncio.get_running_loop().time() + GIVE_UP_AFTER
+            self._upkeep.ask()
             return
         for question in [*(questions or ())]:
             self._affirm(question, order, update)
@@ -420,7 +426,12 @@ class Settlement:
         known = self._tracker.by_tag(tag)
         if known is None or known.number == number or number in self._doubles:
             return False
-        return known.number in self._tracker.own or number in self._tracker.own
+        # The marks that the broker makes itself have beginnings in common.
+        other = self._tracker.get(number)
+        return any(
+            order is not None and order.client_tag == tag and order.number in self._tracker.own
+            for order in (known, other)
+        )
 
     def _take_tagged(self, tag: str, rows: Iterable[OrderRow]) -> None:
         """Take in all that a report shows of a client tag that is looked for, or known of another
@@ -675,8 +686,14 @@ class Settlement:
         self._upkeep.look()
 
     async def _look(self) -> None:
-        """Read the book, which judges."""
-        await persistently(self._read_book)
+        """Read the book, which judges, unless nothing needs it any more."""
+        if not self._questions and asyncio.get_running_loop().time() >= self._wanted_until:
+            return
+        try:
+            async with asyncio.timeout(READ_PATIENCE):
+                await persistently(self._read_book)
+        except TimeoutError:
+            raise TransportError(f"no answer that is a book for {READ_PATIENCE:g} s") from None
 
     def _inquire(self, question: Question, rows: list[OrderRow]) -> None:
         """Ask histories about it, unless they are being asked."""
@@ -717,11 +734,11 @@ class Settlement:
             self._history_at = max(loop.time(), self._history_at + HISTORY_EVERY)
             await asyncio.sleep(self._history_at - loop.time())
             try:
-                async with asyncio.timeout(HISTORY_PATIENCE):
+                async with asyncio.timeout(READ_PATIENCE):
                     return await persistently(read)
             except TimeoutError:
                 raise TransportError(
-                    f"the history of order {number} could not be read for {HISTORY_PATIENCE:g} s"
+                    f"the history of order {number} could not be read for {READ_PATIENCE:g} s"
                 ) from None
 
     async def _tags_of(self, number: str) -> frozenset[str]:

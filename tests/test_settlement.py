@@ -127,6 +127,21 @@ async def test_no_book_is_read_any_more_when_the_last_question_has_ended() -> No
 
 
 @in_virtual_time
+async def test_a_book_that_cannot_be_read_is_not_asked_for_when_nothing_needs_it() -> None:
+    broker = Broker()
+    broker.is_down = True
+    with pytest.raises(OutcomeUnknown):
+        await broker.settlement.open(placement())
+    broker.settlement.watch_for("refused", None)
+    broker.settlement.hear(row(gui_order_id="refused"))  # the tracker does not know it
+    await asyncio.sleep(2 * GIVE_UP_AFTER)
+    books = broker.books
+    await asyncio.sleep(3600)
+    assert broker.books == books
+    await broker.settlement.close()
+
+
+@in_virtual_time
 async def test_an_order_that_appears_after_its_question_was_given_up_is_reported() -> None:
     broker = Broker()
     broker.is_down = True
@@ -423,6 +438,24 @@ async def test_legs_and_refused_doubles_that_carry_a_tag_alarm_nobody(
     assert (await question).number == entry.number
     await broker.book()
     assert errors_of(caplog) == []
+    await broker.settlement.close()
+
+
+@in_virtual_time
+async def test_marks_of_the_broker_that_begin_alike_are_no_common_tag(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Broker()
+    broker.tracker.adopt(row(1, gui_order_id="1764835124-266187-X-ADMINAPI"))
+    broker.tracker.adopt(row(2, gui_order_id="ours"), client_tag="ours")
+    broker.rows = [
+        row(3, gui_order_id="1764835124-266189-X-ADMINAPI"),
+        row(2, gui_order_id="1764835124-266188-X-ADMINAPI"),
+        row(1, gui_order_id="1764835124-266187-X-ADMINAPI"),
+    ]
+    await broker.book()
+    assert errors_of(caplog) == []
+    assert broker.tracker.own == {broker.rows[1].number}
     await broker.settlement.close()
 
 
