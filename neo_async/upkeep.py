@@ -76,8 +76,8 @@ class Upkeep:
 
     `due_in` gives the seconds until a read is due, None while there is no need of one; `look` has
     to be called when its answer may have become smaller. Requests that come while a read is under
-    way lead to one more, since that read may have begun too early for them. A read that fails is
-    tried again after a growing, jittered while.
+    way lead to one more, since that read may have begun too early for them. A read that fails,
+    for whatever reason, is tried again after a growing, jittered while.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Upkeep:
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.read_at = -math.inf
-        """Time of the loop at which the last read ended; before the first, long ago."""
+        """Time of the loop at which the last read that worked ended; before the first, long ago."""
 
     @property
     def is_asked(self) -> bool:
@@ -133,22 +133,20 @@ class Upkeep:
                 try:
                     await self._read()
                 except Exception as error:
-                    # A listener's mistake must not end the reading either.
-                    unforeseen = None if isinstance(error, NeoError) else error
                     self._asked |= asked
                     failures += 1
                     delay = backoff(failures, base=RETRY_BASE, cap=RETRY_CAP)
-                    log.warning(
+                    log.log(
+                        logging.WARNING if isinstance(error, NeoError) else logging.ERROR,
                         "the %s could not be read: %s; next try in %.1f s",
                         self._report,
                         error,
                         delay,
-                        exc_info=unforeseen,
+                        exc_info=None if isinstance(error, NeoError) else error,
                     )
                     await asyncio.sleep(delay)
                 else:
                     failures = 0
-                finally:
                     self.read_at = asyncio.get_running_loop().time()
         finally:
             self._task = None

@@ -28,11 +28,11 @@ from neo_async import (
     Segment,
     Side,
     Timeouts,
+    UsageError,
     Validity,
 )
 from neo_async.exchange import Exchange, Faults
 from neo_async.exchange.core.types import Change
-from neo_async.orders import NOT_SENT
 from neo_async.settlement import GIVE_UP_AFTER
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.far_ends import Cut, Late, Reply, meddler
@@ -273,7 +273,7 @@ async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() 
         for ending in (caught.value.outcome(), placing):
             with pytest.raises(OutcomeUnknown, match="logged out before") as ended:
                 await ending
-            assert not isinstance(ended.value, NOT_SENT)
+            assert not isinstance(ended.value, UsageError)
         assert len(desk.ledger) == 2
 
 
