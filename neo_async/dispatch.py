@@ -201,6 +201,7 @@ class Dispatch:
                     client_tag=request.client_tag,
                     order_number=request.number,
                 )
+        began = asyncio.get_running_loop().time()
         # The order may be another one when the answer is lost.
         sought = None if request.order is None else request.sought()
         self._under_way += not is_cancel
@@ -213,7 +214,7 @@ class Dispatch:
             self._end(request, intent, Outcome.UNKNOWN, logging.WARNING, text, error)
             is_proven = isinstance(error, DuplicateTag) and bool(request.client_tag)
             question = self._settlement.open(
-                sought or request.sought(), intent=intent, is_proven=is_proven
+                sought or request.sought(), intent=intent, is_proven=is_proven, age=_since(began)
             )
             raise _unknown(request, error, question) from error
         except BrokerError as error:
@@ -221,9 +222,15 @@ class Dispatch:
             # login to be had.
             outcome = Outcome.REJECTED if request.was_sent else Outcome.NOT_SENT
             self._end(request, intent, outcome, logging.INFO, f"{_REFUSED[outcome]}: %s", error)
+            # Of a 429 it is only assumed that nothing was taken.
+            if request.was_sent:
+                self._watch(request, intent)
             raise
         except (NotSent, UsageError) as error:
             self._end(request, intent, Outcome.NOT_SENT, logging.INFO, "not sent: %s", error)
+            # It may have been answered with 429 before.
+            if request.was_sent:
+                self._watch(request, intent)
             raise
         except (asyncio.CancelledError, Exception):
             reason = "the caller gave up"
@@ -233,7 +240,7 @@ class Dispatch:
             # There may be an order nevertheless.
             text = "%s: being found out"
             self._end(request, intent, Outcome.UNKNOWN, logging.INFO, text, reason)
-            self._settlement.open(sought or request.sought(), intent=intent)
+            self._settlement.open(sought or request.sought(), intent=intent, age=_since(began))
             raise
         finally:
             self._under_way -= not is_cancel
@@ -294,6 +301,11 @@ class Dispatch:
         if intent is not None and self._journal is not None:
             self._journal.end(intent, outcome, reason=str(reason))
 
+    def _watch(self, request: Request, intent: int | None) -> None:
+        """Have an order reported that appears for a placement which failed."""
+        if request.client_tag:
+            self._settlement.watch_for(request.client_tag, intent)
+
     # --- what became of it --------------------------------------------------------------------
 
     async def settled(self, unknown: OutcomeUnknown, *, settle: bool) -> Order:
@@ -303,6 +315,11 @@ class Dispatch:
         if settle and await self._settlement.wait(question, patience=PATIENCE):
             return await question
         raise unknown
+
+
+def _since(began: float) -> float:
+    """Seconds since a time of the loop."""
+    return asyncio.get_running_loop().time() - began
 
 
 def _unknown(request: Request, error: Exception, question: Question) -> OutcomeUnknown:

@@ -201,7 +201,7 @@ class BrokerError(NeoError):
 
 
 class LoginFailed(BrokerError):
-    """The broker did not accept the login."""
+    """The broker did not accept the login, or gave no order book to compare the journal with."""
 
 
 class WrongTotp(LoginFailed):
@@ -360,7 +360,8 @@ class OutcomeUnknown(NeoError):
         """Wait until it is known what became of the request, and return the Order.
 
         Raises NotAccepted when the request proved to have had no effect, OrderAlreadyFinal when it
-        came too late, and NotLoggedIn when a logout ended the search.
+        came too late, and OutcomeUnknown when nothing proved either within the horizon and three
+        minutes, or a logout ended the search.
         """
         if self.resolution is None:
             raise self

@@ -1,9 +1,13 @@
-"""What tells whether an order request took effect: pure functions over books and histories.
+"""Whether a report proves that an order request took effect: pure functions over rows of the order
+book, messages of the order feed, and histories.
 
 A placement is known by its client tag. The order book shows that tag until the order is modified
 through another application: from then on the broker shows a mark of its own, and only the earlier
 rows of the order's history still hold the tag. A modification is known by the terms that it was to
 bring about; another one may have replaced them since, and then only the history has them.
+
+A change is proven by a report from after the request only: what the order looked like before it
+proves nothing, even where it looks as it was asked to.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import msgspec
 from neo_async.journal import Intent
 from neo_async.model.enums import OrderStatus, OrderType
 from neo_async.model.orders import HistoryRow, OrderRow
+from neo_async.model.updates import OrderUpdate
 from neo_async.tracking import Order
 from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm
 from neo_async.wire.tags import matches, without_suffix
@@ -30,6 +35,10 @@ _OTHER_PRICE = "other price"
 a limit of that, at a price of its own."""
 _NOT_IN_HISTORY = ("disclosed_quantity",)
 
+_CANCELLING = frozenset(
+    {OrderStatus.CANCELLED, OrderStatus.AMO_CANCELLED, OrderStatus.CANCEL_PENDING}
+)
+
 _MODIFYING = frozenset(
     {
         OrderStatus.MODIFY_VALIDATION_PENDING,
@@ -41,8 +50,15 @@ _MODIFYING = frozenset(
 _NOT_MODIFIED_YET = frozenset({OrderStatus.MODIFY_VALIDATION_PENDING, OrderStatus.MODIFY_PENDING})
 
 CLOCKS_APART_NS = 2_000_000_000
-"""That this machine's clock may be ahead of the broker's, at most, for a modification of before a
-crash to be found in the history."""
+"""Nanoseconds by which this machine's clock may be ahead of the broker's, at most, for a
+modification of before a crash to be found in the history; and by which two reports of one state may
+differ."""
+
+CLOCKS_FAR_APART_NS = 30_000_000_000
+"""Nanoseconds by which this machine's clock may be ahead of the broker's, at most, for an order to
+be recognised that was entered after a request. With more, no TOTP code is accepted."""
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Sought(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,11 +73,17 @@ class Sought(msgspec.Struct, frozen=True, kw_only=True):
     kind: tuple[str, str, str, str] = ("", "", "", "")
     """Segment, symbol, side and product of a placement: no modification changes them."""
     terms: Terms = {}
-    """Of a modification."""
+    """Of a modification: what it was to change; all of its form where the order as it was before is
+    not known."""
     since_ns: int = 0
-    """Time of the newest report of the order when the modification was sent; the broker's clock."""
+    """Unix nanoseconds, the broker's clock: reports of the order up to then are from before the
+    request. For a modification the time of the newest report when it was sent."""
     was_final: bool = False
     """Whether the order was final already."""
+    was_cancelling: bool = False
+    """Whether the order was being cancelled already, by an earlier request."""
+    is_from_journal: bool = False
+    """Whether the order as it was before the request is not known: a crash lies between."""
 
     @property
     def mark(self) -> str:
@@ -83,7 +105,12 @@ def placement(form: PlaceForm) -> Sought:
 def change(order: Order, form: ModifyForm | CancelForm) -> Sought:
     """A modification or cancellation that is about to be sent."""
     if isinstance(form, CancelForm):
-        return Sought(action="cancel", number=order.number, was_final=order.is_final)
+        return Sought(
+            action="cancel",
+            number=order.number,
+            was_final=order.is_final,
+            was_cancelling=order.status in _CANCELLING,
+        )
     return Sought(
         action="modify",
         number=order.number,
@@ -95,23 +122,25 @@ def change(order: Order, form: ModifyForm | CancelForm) -> Sought:
 
 def request_of(intent: Intent) -> Sought:
     """The request of a line of the journal, as far as it can be known without the order as it was
-    then."""
+    then. A form that cannot be read leaves a request that nothing proves."""
+    since_ns = intent.at_ns - CLOCKS_APART_NS
     if intent.action == "place":
         try:
             return placement(msgspec.json.decode(intent.form, type=PlaceForm))
         except msgspec.ValidationError:
             return Sought(action="place", client_tag=intent.client_tag)
-    if intent.action == "cancel":
-        return Sought(action="cancel", number=intent.order_number)
-    form = msgspec.json.decode(intent.form, type=ModifyForm)
-    terms: dict[str, object] = {"quantity": int(form.qt), "trigger": float(form.tp)}
-    if OrderType(form.pt).has_limit:
-        terms["price"] = float(form.pr)
+    terms: Terms = {}
+    if intent.action == "modify":
+        try:
+            terms = _terms(msgspec.json.decode(intent.form, type=ModifyForm))
+        except (msgspec.DecodeError, ValueError):
+            terms = {}
     return Sought(
-        action="modify",
+        action=intent.action,
         number=intent.order_number,
         terms=terms,
-        since_ns=intent.at_ns - CLOCKS_APART_NS,
+        since_ns=since_ns,
+        is_from_journal=True,
     )
 
 
@@ -120,9 +149,21 @@ def number_prefix(now: float) -> str:
     return (datetime.fromtimestamp(now, UTC) + _IST).strftime("%y%m%d")
 
 
-def could_be(sought: Sought, row: OrderRow) -> bool:
-    """Whether an order of the book may be the placement under another mark."""
-    return (row.segment, row.symbol, row.side, row.product) == sought.kind
+def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[OrderRow]:
+    """The rows of a book that may be a placement of `since_ns` (Unix nanoseconds, our clock) under
+    another mark: of the same kind, and not entered before it by the broker's times. Where those do
+    not tell, a row may be it."""
+    limit_ns = max(0, since_ns - CLOCKS_FAR_APART_NS)
+    limit = datetime.fromtimestamp(limit_ns // 10**9, UTC) + _IST
+    day = f"{limit.day:02}-{_MONTHS[limit.month - 1]}-{limit.year} "
+    earliest = day + f"{limit:%H:%M:%S}"
+    return [
+        row
+        for row in rows
+        if (row.segment, row.symbol, row.side, row.product) == sought.kind
+        and not 0 < row.updated_ns < limit_ns
+        and not (row.time_text.startswith(day) and row.time_text < earliest)
+    ]
 
 
 def tags_in(history: Iterable[HistoryRow]) -> frozenset[str]:
@@ -130,34 +171,61 @@ def tags_in(history: Iterable[HistoryRow]) -> frozenset[str]:
     return frozenset(without_suffix(row.gui_order_id) for row in history)
 
 
-def has_terms(order: Order, terms: Terms) -> bool:
-    return _agree(order, terms)
+def is_behind(reported_ns: int, order: Order) -> bool:
+    """Whether a report of that time is clearly older than the newest one of the order."""
+    return 0 < reported_ns < order.updated_ns - CLOCKS_APART_NS
+
+
+def proves_modification(sought: Sought, report: Order | OrderRow) -> bool:
+    """Whether a report shows that a modification took effect: from after the request, and with all
+    that it was to change. Where the order as it was before is not known, only its history can."""
+    if sought.was_final or sought.is_from_journal or not sought.terms:
+        return False
+    if 0 < report.updated_ns <= sought.since_ns:
+        return False
+    missing = report.missing if isinstance(report, OrderUpdate) else frozenset()
+    named = {"price" if name == _OTHER_PRICE else name for name in sought.terms}
+    return named.isdisjoint(missing) and _agree(report, sought.terms)
+
+
+def proves_cancellation(sought: Sought, order: Order) -> bool:
+    """Whether the order's state shows that a cancellation took effect. What an earlier one caused
+    shows nothing."""
+    if sought.was_final or order.status not in _CANCELLING:
+        return False
+    if sought.was_cancelling:
+        return order.is_final
+    return not (sought.is_from_journal and 0 < order.updated_ns <= sought.since_ns)
 
 
 def had_terms(history: Iterable[HistoryRow], sought: Sought) -> bool:
-    """Whether the order went through a state with these terms since the request, newest row first.
+    """Whether the order was modified since the request, and then had the terms that it was to
+    have.
 
-    What no history tells (the disclosed quantity) is left out; if nothing remains, it tells
-    nothing.
+    What no history tells (the disclosed quantity) is left out. Rows without a time are taken for
+    later ones, unless a crash lies between request and history.
     """
+    # Histories come newest first; rows of one time stay in their order.
+    rows = sorted(history, key=lambda row: row.updated_ns, reverse=True)[::-1]
+    later = [
+        row
+        for row in rows
+        if row.updated_ns > sought.since_ns or (not row.updated_ns and not sought.is_from_journal)
+    ]
     terms = {name: value for name, value in sought.terms.items() if name not in _NOT_IN_HISTORY}
-    if not terms:
+    if sought.is_from_journal and not terms:
         return False
     is_modified = False
-    for row in sorted(history, key=lambda row: row.updated_ns):
+    for row in later:
         is_modified |= row.status in _MODIFYING
-        if (
-            is_modified
-            and row.updated_ns > sought.since_ns
-            and row.status not in _NOT_MODIFIED_YET
-            and _agree(row, terms)
-        ):
+        if is_modified and row.status not in _NOT_MODIFIED_YET and _agree(row, terms):
             return True
     return False
 
 
-def _changed_terms(before: Order, form: ModifyForm) -> Terms:
-    """What of an order a modification is to change."""
+def _terms(form: ModifyForm) -> dict[str, object]:
+    """All that a modification sets and reports show. The broker turns market orders into limits at
+    a price of its own: of those, neither price nor type is known."""
     terms: dict[str, object] = {
         "quantity": int(form.qt),
         "validity": form.vd,
@@ -166,20 +234,25 @@ def _changed_terms(before: Order, form: ModifyForm) -> Terms:
     }
     if OrderType(form.pt).has_limit:
         terms |= {"order_type": form.pt, "price": float(form.pr)}
-    changed = {name: value for name, value in terms.items() if _term(before, name) != value}
+    return terms
+
+
+def _changed_terms(before: Order, form: ModifyForm) -> Terms:
+    """What of an order a modification is to change."""
+    changed = {name: value for name, value in _terms(form).items() if _term(before, name) != value}
     if not OrderType(form.pt).has_limit and before.order_type != form.pt:
         changed[_OTHER_PRICE] = _term(before, "price")
     return changed
 
 
-def _agree(state: Order | HistoryRow, terms: Terms) -> bool:
+def _agree(state: Order | OrderRow | HistoryRow, terms: Terms) -> bool:
     return all(
         _term(state, "price") != value if name == _OTHER_PRICE else _term(state, name) == value
         for name, value in terms.items()
     )
 
 
-def _term(state: Order | HistoryRow, name: str) -> object:
+def _term(state: Order | OrderRow | HistoryRow, name: str) -> object:
     value = getattr(state, name)
     # Prices are whatever the caller gave, or None for none.
     return float(value or 0) if name in ("price", "trigger") else value

@@ -109,7 +109,8 @@ class Outcome(StrEnum):
     NOT_ACCEPTED = "not accepted"
     """It was sent, and proved to have had no effect."""
     LAPSED = "lapsed"
-    """Nobody will know: it is of an earlier day, and the order book is only of today."""
+    """It stays unknown: nothing proved it in time, or it is of an earlier day, and the order book
+    is only of today."""
 
     @property
     def is_final(self) -> bool:

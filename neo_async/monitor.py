@@ -70,6 +70,11 @@ class Monitor:
                 *_limiter_problems(limiter),
                 *_feed_problems(feeds),
                 *(f"{each} may have taken effect, or not" for each in unknown),
+                *(
+                    f"order {each.number} is open, and was reported not to exist or exists twice"
+                    for each in self._orders.latecomers
+                    if not each.is_final
+                ),
             ),
             logged_in_since=session.logged_in_at if session.is_open else None,
             renewals=session.renewals,

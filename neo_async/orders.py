@@ -9,6 +9,7 @@ import time
 from collections.abc import (
     AsyncIterator,
     Callable,
+    Collection,
     Coroutine,
     Iterable,
     Iterator,
@@ -108,7 +109,9 @@ class Orders:
     and the order book, and the call waits for what they tell. Then it worked after all, or raises
     `NotAccepted`; OutcomeUnknown remains where no book could be read, however often it was asked
     for, within a minute after the end of the horizon.
-    With `settle=False` a call raises OutcomeUnknown at once, whose `outcome()` waits for the same.
+    With `settle=False` a call raises OutcomeUnknown at once, whose `outcome()` waits for the same,
+    and raises OutcomeUnknown itself when nothing is known three minutes after the horizon, or at a
+    logout.
 
     Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked
     against that, too: price and trigger on tick and inside the day's band, quantity in lots and not
@@ -166,7 +169,7 @@ class Orders:
         return self._dispatch.is_quiet
 
     @property
-    def questions(self) -> Sequence[Question]:
+    def questions(self) -> Collection[Question]:
         """Requests of which it is being found out whether they took effect."""
         return self._settlement.questions
 
@@ -498,8 +501,10 @@ class Orders:
 
     @property
     def latecomers(self) -> Sequence[Order]:
-        """Orders that appeared although their placement had raised NotAccepted: the broker took
-        longer than the horizon. Each was logged as an error, too."""
+        """Orders that appeared although their placement had raised an error: NotAccepted, and the
+        broker took longer than the horizon; OutcomeUnknown, and nothing proved it in time; or a
+        refusal, such as RateLimited. And second orders under the client tag of another one. Each
+        was logged as an error, too."""
         return self._settlement.latecomers
 
     def on_latecomer(self, listener: Callable[[Order], None]) -> None:

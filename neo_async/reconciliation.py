@@ -2,6 +2,9 @@
 
 After a crash the journal holds requests without an outcome: each becomes an open question of the
 settlement, as if its answer had been lost just now. The orders that it knows of are followed again.
+
+Every wait has a bound: a login that gets no order book fails after `BOOK_PATIENCE` seconds, and the
+questions end as all questions do.
 """
 
 from __future__ import annotations
@@ -9,13 +12,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
-from neo_async.errors import NeoError, NotAccepted, NotLoggedIn, OrderAlreadyFinal, OutcomeUnknown
+from neo_async.errors import (
+    LoginFailed,
+    NeoError,
+    NotAccepted,
+    NotLoggedIn,
+    OrderAlreadyFinal,
+    OutcomeUnknown,
+)
 from neo_async.evidence import request_of
-from neo_async.journal import Intent, Journal, Outcome, today_ns
+from neo_async.journal import Intent, Journal, Outcome
 from neo_async.model.orders import OrderRow
 from neo_async.settlement import Question, Settlement
 from neo_async.tracking import Order, Tracker
@@ -27,6 +37,26 @@ ADOPTED_DAYS = 7
 """Age of the oldest orders that are looked for in today's book at login: after-market orders wait
 over weekends and holidays."""
 _DAY_NS = 86_400 * 1_000_000_000
+
+BOOK_PATIENCE = 120.0
+"""Seconds for which the order book is asked for at login."""
+RETRY_BASE = 0.5
+RETRY_CAP = 10.0
+"""Seconds between two tries."""
+
+CANNOT_ARRIVE_AFTER = 3600.0
+"""Seconds after which a request of a process that has ended cannot reach the broker any more."""
+
+_AT_ONCE = 1000
+"""Lines of the journal that are gone through before other tasks have their turn."""
+
+_WITHOUT_ORDER = {
+    Outcome.NOT_ACCEPTED: "not accepted",
+    Outcome.REJECTED: "refused",
+    Outcome.NOT_SENT: "refused",
+    Outcome.LAPSED: "of unknown outcome",
+}
+"""Outcomes of placements that are reported to have no order, and what their callers were told."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -57,32 +87,25 @@ async def reconcile(
 ) -> Reconciliation:
     """Adopt what the journal knows of, and find out about every intent that it has left open.
 
-    Returns when that is done: as soon as each is found, or at the end of the horizon.
+    Returns when that is done: as soon as each is found, or at the end of the horizon. Raises
+    LoginFailed when the order book cannot be read within `BOOK_PATIENCE` seconds.
     """
     now = clock()
-    today = today_ns(now)
     intents = journal.intents(int(now * 1e9) - ADOPTED_DAYS * _DAY_NS)
     open_intents = [intent for intent in intents if intent.is_open]
-    if not any(intent.is_open or intent.order_number for intent in intents):
-        return Reconciliation()
-    rows = await _read_until_it_works(read_book)
-    for intent in intents:
+    async for intent in _in_turns(intents):
         if intent.action == "place" and intent.order_number:
             tracker.claim(intent.order_number)
-        if intent.outcome is Outcome.NOT_ACCEPTED and intent.client_tag:
-            settlement.watch_for(intent.client_tag, intent.id)
-    asked = [
-        (intent, settlement.open(request_of(intent), intent=intent.id)) for intent in open_intents
-    ]
+        if intent.outcome in _WITHOUT_ORDER and intent.client_tag:
+            said = _WITHOUT_ORDER[intent.outcome]
+            settlement.watch_for(intent.client_tag, intent.id, said=said)
+    if not any(intent.is_open or intent.order_number for intent in intents):
+        return Reconciliation()
+    rows = await _read_book_in_time(read_book)
+    orders = await _adopt(tracker, rows, intents)
+    asked = [(intent, _ask(settlement, intent, now)) for intent in open_intents]
     settlement.judge(rows, -math.inf)
-    orders = _adopt(tracker, rows, intents)
-    findings = []
-    for intent, question in asked:
-        if question.is_open and intent.at_ns < today:
-            mark = question.sought.mark
-            reason = f"{mark} is of an earlier day, and not in today's order book"
-            settlement.lapse(question, reason)
-        findings.append(await _finding(intent, question))
+    findings = [await _finding(intent, question, settlement) for intent, question in asked]
     adopted = {order.number: order for order in orders}
     adopted |= {one.order.number: one.order for one in findings if one.order is not None}
     log.info(
@@ -94,30 +117,60 @@ async def reconcile(
     return Reconciliation(list(adopted.values()), findings)
 
 
-async def _read_until_it_works(
+def _ask(settlement: Settlement, intent: Intent, now: float) -> Question:
+    age = max(0.0, now - intent.at_ns / 1e9)
+    question = settlement.open(request_of(intent), intent=intent.id, age=age)
+    if age > CANNOT_ARRIVE_AFTER:
+        question.proof_at = -math.inf
+    return question
+
+
+async def _in_turns(intents: Sequence[Intent]) -> AsyncIterator[Intent]:
+    """All of them, with time for other tasks in between."""
+    for position, intent in enumerate(intents, 1):
+        yield intent
+        if position % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+async def _read_book_in_time(
     read_book: Callable[[], Awaitable[list[OrderRow]]],
 ) -> list[OrderRow]:
-    failures = 0
-    while True:
-        try:
-            return await read_book()
-        except NotLoggedIn:
-            raise
-        except NeoError as error:
-            failures += 1
-            delay = backoff(failures, base=0.5, cap=10.0)
-            log.warning(
-                "no order book to reconcile the journal with: %s; next try in %.1f s", error, delay
-            )
-            await asyncio.sleep(delay)
+    """The order book, asked for again and again. Raises LoginFailed at the end of the patience."""
+    failures, last = 0, "no answer"
+    try:
+        async with asyncio.timeout(BOOK_PATIENCE):
+            while True:
+                try:
+                    return await read_book()
+                except NotLoggedIn:
+                    raise
+                except NeoError as error:
+                    failures, last = failures + 1, str(error)
+                    delay = backoff(failures, base=RETRY_BASE, cap=RETRY_CAP)
+                    log.warning(
+                        "no order book to reconcile the journal with: %s; next try in %.1f s",
+                        error,
+                        delay,
+                    )
+                await asyncio.sleep(delay)
+    except TimeoutError:
+        raise LoginFailed(
+            f"the login was given up: for {BOOK_PATIENCE:g} s no order book could be read to "
+            f"compare the journal with (last: {last}); the journal is as it was: log in again when "
+            "the broker answers"
+        ) from None
 
 
-def _adopt(tracker: Tracker, rows: list[OrderRow], intents: list[Intent]) -> list[Order]:
-    tags = {each.order_number: each.client_tag for each in intents if each.client_tag}
+async def _adopt(tracker: Tracker, rows: list[OrderRow], intents: list[Intent]) -> list[Order]:
+    tags: dict[str, str] = {}
+    async for intent in _in_turns(intents):
+        if intent.client_tag and intent.order_number:
+            tags[intent.order_number] = intent.client_tag
     return [tracker.adopt(row, client_tag=tags[row.number]) for row in rows if row.number in tags]
 
 
-async def _finding(intent: Intent, question: Question) -> Finding:
+async def _finding(intent: Intent, question: Question, settlement: Settlement) -> Finding:
     try:
         return Finding(intent, Outcome.ACCEPTED, await question)
     except NotAccepted:
@@ -125,4 +178,6 @@ async def _finding(intent: Intent, question: Question) -> Finding:
     except OrderAlreadyFinal:
         return Finding(intent, Outcome.REJECTED, None)
     except OutcomeUnknown:
+        if settlement.is_closed:
+            raise NotLoggedIn("logged out while the journal was being reconciled") from None
         return Finding(intent, Outcome.LAPSED, None)

@@ -1,8 +1,13 @@
-"""Finding out what became of order requests whose answers were lost.
+"""Finding out whether order requests took effect whose answers were lost.
 
 Such a request is an open question. Every order book that is read, and every message of the order
 feed, may answer it with yes. Only a whole book that was asked for when the request could no longer
 arrive answers it with no, and the histories of the orders that it might be under another mark.
+
+Every question ends: with one of these answers, or `GIVE_UP_AFTER` seconds after the end of its
+horizon with OutcomeUnknown, and an error in the log. A logout ends it with OutcomeUnknown at once.
+The client tags of placements that were refused, denied or given up are looked for in every later
+book and message.
 """
 
 from __future__ import annotations
@@ -10,28 +15,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import Any
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable
+from typing import Any, NamedTuple
 
 from neo_async.errors import (
     AnswerLost,
     DuplicateTag,
     NeoError,
     NotAccepted,
-    NotLoggedIn,
     NotSent,
     OrderAlreadyFinal,
     OutcomeUnknown,
     ProtocolError,
     ServerError,
+    TransportError,
 )
 from neo_async.evidence import (
     Sought,
     could_be,
     had_terms,
-    has_terms,
+    is_behind,
     number_prefix,
+    proves_cancellation,
+    proves_modification,
     tags_in,
 )
 from neo_async.journal import Journal, Outcome
@@ -42,7 +49,7 @@ from neo_async.model.updates import PositionUpdate
 from neo_async.tracking import Order, Tracker
 from neo_async.transport.backoff import backoff
 from neo_async.upkeep import Upkeep, persistently
-from neo_async.wire.tags import matches, without_suffix
+from neo_async.wire.tags import without_suffix
 
 log = logging.getLogger(__name__)
 
@@ -54,39 +61,82 @@ LONGEST_WAIT_BEYOND = 30.0
 """When the horizon of every question is over: only a book that cannot be read is waited for then,
 or one that lacks what the broker says it has."""
 
+GIVE_UP_AFTER = 180.0
+"""Seconds after the end of its horizon at which a question ends in OutcomeUnknown, whatever the
+broker answers until then."""
+
 HISTORIES_AT_ONCE = 8
 """So many pass the limiter before they would be taken for slow."""
+HISTORY_EVERY = 0.2
+"""Seconds between two histories, at least: half of the published rate is left to everything
+else."""
+READ_PATIENCE = 60.0
+"""Seconds for which one book or history is asked for. After that it is looked whether it is still
+needed."""
+MOST_HISTORIES = 50
+"""Histories of other orders that are read for one question. Where more orders could be it, nobody
+can tell."""
 
 RESEND_BASE = 0.5
 RESEND_CAP = 5.0
 
-DENIED_KEPT = 10_000
-"""Placements that were not accepted, whose tags are still looked out for."""
+WATCHED_TAGS = 10_000
+"""Client tags of placements without an order that are looked for, the newest ones."""
 
-_CANCELLING = frozenset(
-    {OrderStatus.CANCELLED, OrderStatus.AMO_CANCELLED, OrderStatus.CANCEL_PENDING}
-)
+_MARGIN = 0.001
+"""Seconds by which a timer of the loop may be early."""
 
 
 class Question:
-    """One order request of which nobody knows whether it took effect. Awaiting it gives the Order,
-    or raises what it turned out to be."""
+    """One order request of which it is not known whether it took effect. Awaiting it gives the
+    Order, or raises the error that it turned out to be."""
 
-    __slots__ = ("_answer", "intent", "is_being_resent", "is_proven", "proof_at", "sought")
+    __slots__ = (
+        "_answer",
+        "day",
+        "give_up_at",
+        "intent",
+        "is_being_resent",
+        "is_proven",
+        "problem",
+        "proof_at",
+        "sent_at",
+        "sent_ns",
+        "sought",
+        "timer",
+    )
 
     def __init__(
-        self, sought: Sought, *, intent: int | None, is_proven: bool, proof_at: float
+        self,
+        sought: Sought,
+        *,
+        intent: int | None,
+        is_proven: bool,
+        proof_at: float,
+        sent_at: float,
+        sent_ns: int,
     ) -> None:
         self.sought = sought
         self.intent = intent
         self.is_proven = is_proven
-        """Whether the broker has said that it has the order: then no book tells otherwise."""
+        """Whether the broker has said that it has the order: it is never said not to exist then."""
         self.is_being_resent = False
-        """Whether it is on its way once more: then no book tells that it did not arrive."""
+        """Whether it is on its way once more: then no book proves that it did not arrive."""
         self.proof_at = proof_at
         """Time of the loop from which on the order cannot appear any more."""
+        self.give_up_at = proof_at + GIVE_UP_AFTER
+        """Time of the loop at which it ends without an answer."""
+        self.sent_at = sent_at
+        """Time of the loop before which the request was not sent."""
+        self.sent_ns = sent_ns
+        """The same as Unix nanoseconds, our clock."""
+        self.day = number_prefix(sent_ns / 1e9)
+        """That the request was sent on: only that day's book proves that an order is not there."""
+        self.problem = "no order book could be read"
+        """Why it has no answer yet."""
+        self.timer: asyncio.TimerHandle | None = None
         self._answer: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
-        # Whoever wants it has it; nobody wanting it is no reason to complain.
+        # The answer may be awaited by nobody, which is no reason to complain.
         self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
     @property
@@ -108,8 +158,17 @@ class Question:
         return self._answer.done()
 
     def __await__(self) -> Generator[Any, None, Order]:
-        # One who gives up must not take the answer from the others.
+        # A caller who gives up must not take the answer from the others.
         return asyncio.shield(self._answer).__await__()
+
+
+class _Watched(NamedTuple):
+    """A placement that is reported to have no order."""
+
+    intent: int | None
+    """Of the journal."""
+    said: str
+    """What its caller was told."""
 
 
 class Settlement:
@@ -135,83 +194,119 @@ class Settlement:
         self.horizon = horizon
         """Seconds after the loss of an answer in which an order may still appear."""
         self._clock = clock
-        self._questions: list[Question] = []
+        self._questions: dict[Question, None] = {}
+        """Those that are open, oldest first."""
+        self._placements: dict[str, dict[Question, None]] = {}
+        """Open ones about placements, by client tag."""
+        self._changes: dict[str, dict[Question, None]] = {}
+        """Open ones about modifications and cancellations, by order number."""
         self._inquiries: dict[Question, asyncio.Task[None]] = {}
-        """Of questions to which the book has nothing to say: histories have to tell."""
+        """Reading histories, for questions to which the book has nothing to say."""
         self._histories = asyncio.Semaphore(HISTORIES_AT_ONCE)
+        self._history_at = -math.inf
+        """Time of the loop at which the last history was asked for."""
         self._tags: dict[str, asyncio.Task[frozenset[str]]] = {}
         """Those in the histories of orders that were looked for one, by order number."""
-        self._denied: dict[str, int | None] = {}
-        """Tags of placements of which was said that they were not accepted, and their intents."""
+        self._watched: OrderedDict[str, _Watched] = OrderedDict()
+        """Placements that are reported to have no order, by client tag."""
         self.latecomers: list[Order] = []
-        """Orders that appeared after all, when their placement had been called not accepted."""
+        """Orders of which the caller was told that they do not exist, or that should not exist."""
         self._latecomer_listeners: list[Callable[[Order], None]] = []
+        self._doubles: set[str] = set()
+        """Numbers of orders that carry the client tag of another one of ours."""
         self._upkeep = Upkeep("order book", self._look, self._due_in)
         self._looks = 0
+        self._vain_looks = 0
+        """Books in a row that should have answered a question, and could not."""
         self._empty_books = 0
         self._look_at = -math.inf
-        self._began = -math.inf
-        """Time of the loop at which the last successful reading began."""
+        """Time of the loop of the next look."""
+        self._wanted_until = -math.inf
+        """Time of the loop up to which a book is read although there is no question."""
+        self._seen_at: dict[str, float] = {}
+        """Times of the loop at which a book first showed an order, by order number."""
+        self._own_elsewhere: tuple[str, frozenset[str]] = ("", frozenset())
+        """A day, and the numbers of our orders of other days that its book lacks."""
         self._resends: set[asyncio.Task[None]] = set()
-        self._is_closed = False
+        self.is_closed = False
         self.opened = 0
         """Questions so far."""
         self.resolved: Counter[str] = Counter()
         """Those that have an answer, by outcome."""
 
     @property
-    def questions(self) -> Sequence[Question]:
+    def questions(self) -> Collection[Question]:
         """Those that are open."""
-        return self._questions
+        return self._questions.keys()
 
     def on_latecomer(self, listener: Callable[[Order], None]) -> None:
         self._latecomer_listeners.append(listener)
 
     def find(self, action: str, *, client_tag: str = "", number: str = "") -> Question | None:
-        """The open question about a request."""
-        marks = (action, client_tag, number)
-        for question in self._questions:
-            sought = question.sought
-            if (sought.action, sought.client_tag, sought.number) == marks:
+        """The open question about a request; the newest, where there are several."""
+        questions = (self._placements if client_tag else self._changes).get(client_tag or number)
+        for question in reversed(questions or {}):
+            if question.sought.action == action:
                 return question
         return None
 
     def open(
-        self, sought: Sought, *, intent: int | None = None, is_proven: bool = False
+        self,
+        sought: Sought,
+        *,
+        intent: int | None = None,
+        is_proven: bool = False,
+        age: float = 0.0,
     ) -> Question:
-        """Begin to find out about a request whose answer was lost just now."""
+        """Begin to find out about a request whose answer was lost just now, and which was sent at
+        most `age` seconds ago.
+
+        `is_proven` says that the broker has the order of a placement; of a change it says nothing.
+        """
         now = asyncio.get_running_loop().time()
-        question = Question(sought, intent=intent, is_proven=is_proven, proof_at=now + self.horizon)
-        if self._is_closed:
-            question.refuse(_logged_out(question))
+        question = Question(
+            sought,
+            intent=intent,
+            is_proven=is_proven and bool(sought.client_tag),
+            proof_at=now + self.horizon,
+            sent_at=now - age,
+            sent_ns=int((self._clock() - age) * 1e9),
+        )
+        if self.is_closed:
+            self._log_out(question)
             return question
         self.opened += 1
-        self._questions.append(question)
+        self._questions[question] = None
+        self._alike(question)[question] = None
+        self._watched.pop(sought.client_tag, None)
+        self._set_timer(question)
         # The feed may have been faster than the loss.
-        self._affirm(question, self._known_order(question))
+        order = self._known_order(question)
+        if order is not None and sought.client_tag:
+            self._accept(question, self._own(order, sought.client_tag))
+        elif order is not None and order.updated_ns:
+            self._affirm(question, order, order)
         if question.is_open:
             self._look_soon()
         return question
 
     def lapse(self, question: Question, reason: str) -> None:
-        """Give the question up: nobody will ever know."""
+        """Give the question up: it cannot be known any more whether the request took effect."""
+        if not question.is_open:
+            return
         sought = question.sought
         self._end(question, Outcome.LAPSED, reason=reason)
-        question.refuse(
-            OutcomeUnknown(
-                sought.action,
-                client_tag=sought.client_tag,
-                order_number=sought.number,
-                reason=reason,
-            )
-        )
-        tell(log, logging.WARNING, self._subject(question), "nobody will know: %s", reason)
+        question.refuse(_unknown(question, reason))
+        tell(log, logging.ERROR, self._subject(question), "its outcome stays unknown: %s", reason)
+        if sought.client_tag:
+            self.watch_for(sought.client_tag, question.intent, said="of unknown outcome")
 
-    def watch_for(self, client_tag: str, intent: int | None) -> None:
-        """Say so, loudly, when a placement appears of which was said that it was not accepted."""
-        if len(self._denied) >= DENIED_KEPT:
-            del self._denied[next(iter(self._denied))]
-        self._denied[client_tag] = intent
+    def watch_for(self, client_tag: str, intent: int | None, *, said: str = "refused") -> None:
+        """Report it as an error when an order appears under the tag of a placement that its caller
+        takes to have none. `said` is what the caller was told of the placement."""
+        if len(self._watched) >= WATCHED_TAGS:
+            self._watched.popitem(last=False)
+        self._watched[client_tag] = _Watched(intent, said)
 
     async def wait(self, question: Question, *, patience: float) -> bool:
         """Wait until it is settled; False when it is not by the end of its horizon and `patience`
@@ -225,75 +320,193 @@ class Settlement:
 
     def hear(self, update: OrderRow | PositionUpdate) -> None:
         """A message of the order feed, after the tracker has heard it."""
-        if isinstance(update, PositionUpdate) or not (self._questions or self._denied):
+        if self.is_closed or isinstance(update, PositionUpdate):
             return
-        for question in [*self._questions]:
-            if question.sought.is_in(update):
-                order = self._tracker.get(update.number)
-                if order is None:
-                    self._upkeep.ask()  # it exists; the book describes it
-                else:
-                    self._affirm(question, order)
-        if self._denied and self._denied_tag(update) is not None:
+        tag = without_suffix(update.gui_order_id)
+        questions = self._changes.get(update.number)
+        is_of_note = self._is_of_note(tag, update.number)
+        if not (questions or is_of_note):
+            return
+        order = self._tracker.get(update.number)
+        if order is None:
+            # It exists; the book describes it.
+            self._wanted_until = asyncio.get_running_loop().time() + GIVE_UP_AFTER
             self._upkeep.ask()
+            return
+        for question in [*(questions or ())]:
+            self._affirm(question, order, update)
+        if is_of_note:
+            self._take_tagged(tag, [update])
 
     def judge(self, rows: list[OrderRow], began: float) -> None:
         """Take in a whole book. `began` is the time of the loop at which it was asked for."""
-        self._began = max(self._began, began)
         self._empty_books = 0 if rows else self._empty_books + 1
-        is_whole = bool(self._questions) and self._is_whole(rows)
-        for question in [*self._questions]:
-            row = next((row for row in rows if question.sought.is_in(row)), None)
-            if row is not None:
-                order = self._tracker.adopt(row, client_tag=question.sought.client_tag)
-                self._affirm(question, order)
-            is_over = question.is_open and not question.is_proven and self._is_over(question, began)
-            tells = is_whole and (row is not None or bool(question.sought.client_tag))
-            if is_over and tells:
-                self._inquire(question, rows)
-            elif is_over:
-                self._look_soon()
-        for row in rows if self._denied else ():
-            if (tag := self._denied_tag(row)) is not None:
-                self._admit(tag, self._tracker.adopt(row, client_tag=tag))
+        changed, tagged = self._sort(rows)
+        for tag, alike in tagged.items():
+            self._take_tagged(tag, alike)
+        for row in changed.values():
+            order = self._tracker.adopt(row)
+            for question in [*self._changes.get(row.number, ())]:
+                self._affirm(question, order, row)
+        over = [question for question in self._questions if self._is_over(question, began)]
+        if not over:
+            return
+        is_whole = self._is_whole(rows)
+        today = number_prefix(self._clock())
+        vain = [
+            question
+            for question in over
+            if not self._rule_out(question, changed, rows if is_whole else None, today)
+        ]
+        self._vain_looks = self._vain_looks + 1 if vain else 0
+        if vain:
+            self._look_again()
 
     async def close(self) -> None:
         """Give up: what is open is found out at the next login, if there is a journal."""
-        self._is_closed = True
+        self.is_closed = True
         for question in self._questions:
-            question.refuse(_logged_out(question))
-        self._questions.clear()
+            self._log_out(question)
+        for index in (self._questions, self._placements, self._changes):
+            index.clear()
         tasks = [*self._resends, *self._inquiries.values(), *self._tags.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._tags.clear()
         await self._upkeep.close()
 
     def reopen(self) -> None:
-        self._is_closed = False
+        self.is_closed = False
 
     # --- verdicts -----------------------------------------------------------------------------
 
+    def _alike(self, question: Question) -> dict[Question, None]:
+        """The open questions about the same tag, or the same order."""
+        sought = question.sought
+        index = self._placements if sought.client_tag else self._changes
+        return index.setdefault(sought.client_tag or sought.number, {})
+
     def _known_order(self, question: Question) -> Order | None:
         sought = question.sought
-        if sought.number:
-            return self._tracker.get(sought.number)
-        orders = self._tracker.orders.values()
-        return next((each for each in orders if matches(each.client_tag, sought.client_tag)), None)
+        if sought.client_tag:
+            return self._tracker.by_tag(sought.client_tag)
+        return self._tracker.get(sought.number)
+
+    def _own(self, order: Order, client_tag: str) -> Order:
+        """Know that an order was placed here, under that tag."""
+        order.client_tag = client_tag
+        return self._tracker.add(order)
+
+    def _sort(self, rows: list[OrderRow]) -> tuple[dict[str, OrderRow], dict[str, list[OrderRow]]]:
+        """Rows of a book that questions are about, by order number, and rows whose tags are of
+        note, by tag. Every row is looked at once, however many questions there are."""
+        now = asyncio.get_running_loop().time()
+        changed: dict[str, OrderRow] = {}
+        tagged: dict[str, list[OrderRow]] = {}
+        for row in rows:
+            number = row.number
+            self._seen_at.setdefault(number, now)
+            if number in self._changes:
+                changed[number] = row
+            if row.gui_order_id:
+                tag = without_suffix(row.gui_order_id)
+                if self._is_of_note(tag, number):
+                    tagged.setdefault(tag, []).append(row)
+        if len(self._seen_at) > 2 * len(rows) + 1000:
+            self._seen_at = {row.number: self._seen_at[row.number] for row in rows}
+        return changed, tagged
+
+    def _is_of_note(self, tag: str, number: str) -> bool:
+        """Whether the tag of an order is looked for, or is that of another order of ours."""
+        if not tag:
+            return False
+        if tag in self._placements or tag in self._watched:
+            return True
+        known = self._tracker.by_tag(tag)
+        if known is None or known.number == number or number in self._doubles:
+            return False
+        # The marks that the broker makes itself have beginnings in common.
+        other = self._tracker.get(number)
+        return any(
+            order is not None and order.client_tag == tag and order.number in self._tracker.own
+            for order in (known, other)
+        )
+
+    def _take_tagged(self, tag: str, rows: Iterable[OrderRow]) -> None:
+        """Take in all that a report shows of a client tag that is looked for, or known of another
+        order."""
+        orders = self._carriers(tag, rows)
+        if not orders:
+            return
+        own = (order for order in orders if order.number in self._tracker.own)
+        alive = (order for order in orders if order.status is not OrderStatus.REJECTED)
+        order = next(own, None) or next(alive, orders[0])
+        watched = self._watched.get(tag)
+        if tag in self._placements:
+            for question in [*self._placements[tag]]:
+                self._accept(question, self._own(order, tag))
+        elif watched is not None and not (
+            watched.said == "refused" and order.status is OrderStatus.REJECTED
+        ):
+            self._admit(tag, self._own(order, tag))
+        if order.number not in self._tracker.own:
+            return
+        for other in orders:
+            # A second one that the broker refused is what is right.
+            if other is not order and other.status is not OrderStatus.REJECTED:
+                self._report_double(tag, order, other)
+
+    def _carriers(self, tag: str, rows: Iterable[OrderRow]) -> list[Order]:
+        """The orders that carry a tag, oldest first, without the legs of one of them."""
+        known = self._tracker.by_tag(tag)
+        parents = {} if known is None else {known.number: ""}
+        parents |= {row.number: row.parent_number for row in rows}
+        orders = {} if known is None else {known.number: known}
+        for row in reversed([*rows]):
+            if row.parent_number == row.number or row.parent_number not in parents:
+                orders[row.number] = self._tracker.adopt(row)
+        return [*orders.values()]
+
+    def _report_double(self, tag: str, order: Order, other: Order) -> None:
+        """A second order under a tag that was given to one placement."""
+        if other.number in self._doubles:
+            return
+        self._doubles.add(other.number)
+        tell(
+            log,
+            logging.ERROR,
+            Subject("place", tag, other.number),
+            "a second order under the client tag of order %s, which was placed once: %r",
+            order.number,
+            other,
+        )
+        self._report(self._own(other, tag))
 
     def _is_whole(self, rows: list[OrderRow]) -> bool:
-        """Whether a book can prove that something is not in it. It must hold what is known to be
-        there; and since many a broken answer reads like an empty book, it takes two of those."""
-        numbers = {row.number for row in rows}
+        """Whether a book can prove that something is not in it. It must hold our orders of its day;
+        and since many a broken answer reads like an empty book, it takes two of those."""
+        own, numbers = self._tracker.own, {row.number for row in rows}
         today = number_prefix(self._clock())
-        lacking = [one for one in self._tracker.own if one not in numbers and one[:6] == today]
-        if lacking:
-            log.warning(
-                "the order book lacks %d orders that must be in it, such as %s: it proves nothing",
-                len(lacking),
-                lacking[0],
+        day, elsewhere = self._own_elsewhere
+        # As long as it lacks the same ones of other days, nothing else need be looked through.
+        lacks = len(own) - len(own & numbers)
+        if day != today or lacks != len(elsewhere) or elsewhere & numbers:
+            lacking = own - numbers
+            self._own_elsewhere = (
+                today,
+                frozenset(number for number in lacking if not number.startswith(today)),
             )
-        return not lacking and self._empty_books != 1
+            lacks_today = lacking - self._own_elsewhere[1]
+            if lacks_today:
+                log.warning(
+                    "the order book lacks %d orders that must be in it, such as %s: it proves "
+                    "nothing",
+                    len(lacks_today),
+                    min(lacks_today),
+                )
+                return False
+        return self._empty_books != 1
 
     def _is_over(self, question: Question, began: float) -> bool:
         """Whether nothing more can come of it, by a book asked for at `began`."""
@@ -305,22 +518,47 @@ class Settlement:
         order = self._tracker.get(question.sought.number)
         return order is not None and order.is_final
 
-    def _affirm(self, question: Question, order: Order | None) -> None:
-        """Settle the question if the order's state says that the request took effect."""
-        if order is None or not question.is_open:
+    def _rule_out(
+        self,
+        question: Question,
+        changed: dict[str, OrderRow],
+        rows: list[OrderRow] | None,
+        today: str,
+    ) -> bool:
+        """End a question that a book does not answer with yes, or have histories end it. `rows` is
+        None for a book that is not whole. Returns whether the book was good enough for that."""
+        sought = question.sought
+        row = changed.get(sought.number)
+        if rows is None:
+            question.problem = "the order book was empty, or lacked orders that must be in it"
+            return False
+        if row is None and question.day != today:
+            reason = f"{sought.mark} is of an earlier day, and not in today's order book"
+            self.lapse(question, reason)
+            return True
+        if row is None and not sought.client_tag:
+            question.problem = f"the order book lacks order {sought.number}"
+            return False
+        order = self._tracker.get(sought.number)
+        if row is not None and order is not None and is_behind(row.updated_ns, order):
+            question.problem = f"the order book is behind the feed with order {sought.number}"
+            return False
+        self._inquire(question, rows)
+        return True
+
+    def _affirm(self, question: Question, order: Order, report: Order | OrderRow) -> None:
+        """Settle a question about a change if a report of its order says that it took effect, or
+        came too late."""
+        if not question.is_open:
             return
         sought = question.sought
-        if sought.client_tag:
-            order.client_tag = sought.client_tag
-        elif sought.action == "modify":
-            if sought.was_final or not has_terms(order, sought.terms):
-                return
-        elif order.is_final and (sought.was_final or order.status not in _CANCELLING):
+        if sought.action == "modify":
+            if proves_modification(sought, report):
+                self._accept(question, order)
+        elif proves_cancellation(sought, order):
+            self._accept(question, order)
+        elif order.is_final:
             self._end_as_final(question, order)
-            return
-        elif order.status not in _CANCELLING:
-            return
-        self._accept(question, order)
 
     def _accept(self, question: Question, order: Order) -> None:
         self._end(question, Outcome.ACCEPTED, order_number=order.number)
@@ -336,6 +574,13 @@ class Settlement:
 
     def _deny(self, question: Question) -> None:
         sought = question.sought
+        if question.is_proven:
+            self.lapse(
+                question,
+                f"the broker said that it has an order with {sought.mark}, but neither the order "
+                "book nor a history shows one",
+            )
+            return
         error = NotAccepted(
             sought.action,
             client_tag=sought.client_tag,
@@ -346,33 +591,59 @@ class Settlement:
         question.refuse(error)
         tell(log, logging.INFO, self._subject(question), "%s", error)
         if sought.client_tag:
-            self.watch_for(sought.client_tag, question.intent)
-
-    def _denied_tag(self, row: OrderRow) -> str | None:
-        tag = without_suffix(row.gui_order_id)
-        return tag if tag in self._denied else None
+            self.watch_for(sought.client_tag, question.intent, said="not accepted")
 
     def _admit(self, tag: str, order: Order) -> None:
-        """What was said of this placement was wrong: say so, loudly."""
-        intent = self._denied.pop(tag)
+        """An order that its caller does not know of: report it as an error."""
+        watched = self._watched.pop(tag)
         tell(
             log,
             logging.ERROR,
             Subject("place", tag, order.number),
-            "it has appeared after all, more than %g s after its answer was lost: it was said not "
-            "to be accepted; whoever placed it again has it twice",
-            self.horizon,
+            "its order exists, although the placement was reported as %s: if it was placed again, "
+            "it is there twice: %r",
+            watched.said,
+            order,
         )
-        if self._journal is not None and intent is not None:
-            self._journal.end(intent, Outcome.ACCEPTED, order_number=order.number)
+        if self._journal is not None and watched.intent is not None:
+            self._journal.end(watched.intent, Outcome.ACCEPTED, order_number=order.number)
+        self._report(order)
+
+    def _report(self, order: Order) -> None:
+        """Hand an order that nobody expects to the listeners."""
         self.latecomers.append(order)
-        for listener in self._latecomer_listeners:
-            listener(order)
+        for listener in [*self._latecomer_listeners]:
+            try:
+                listener(order)
+            except Exception:
+                log.exception("a listener of late orders failed on %r", order)
+
+    def _log_out(self, question: Question) -> None:
+        """End a question with the login."""
+        sought = question.sought
+        if question.timer is not None:
+            question.timer.cancel()
+        question.refuse(_unknown(question, "logged out before its outcome was known"))
+        if sought.client_tag:
+            self.watch_for(sought.client_tag, question.intent, said="of unknown outcome")
 
     def _end(
         self, question: Question, outcome: Outcome, *, order_number: str = "", reason: str = ""
     ) -> None:
-        self._questions.remove(question)
+        del self._questions[question]
+        sought = question.sought
+        alike = self._alike(question)
+        del alike[question]
+        if not alike:
+            del (self._placements if sought.client_tag else self._changes)[
+                sought.client_tag or sought.number
+            ]
+        if question.timer is not None:
+            question.timer.cancel()
+        if not self._questions:
+            for task in self._tags.values():
+                task.cancel()
+            self._tags.clear()
         self.resolved[outcome.value] += 1
         if self._journal is not None and question.intent is not None:
             self._journal.end(question.intent, outcome, order_number=order_number, reason=reason)
@@ -385,14 +656,44 @@ class Settlement:
 
     # --- looking ------------------------------------------------------------------------------
 
+    def _set_timer(self, question: Question) -> None:
+        """Have a book asked for at the end of its horizon, and the question given up later."""
+        loop = asyncio.get_running_loop()
+        is_over = loop.time() >= question.proof_at
+        at = question.give_up_at if is_over else question.proof_at
+        question.timer = loop.call_at(at + _MARGIN, self._time_is_over, question)
+
+    def _time_is_over(self, question: Question) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= question.give_up_at:
+            seconds = self.horizon + GIVE_UP_AFTER
+            self.lapse(question, f"nothing proved it within {seconds:g} s: {question.problem}")
+            return
+        if now >= question.proof_at:
+            self._upkeep.ask()
+        self._set_timer(question)
+
     def _look_soon(self) -> None:
-        self._looks = 0
+        self._looks = self._vain_looks = 0
         self._look_at = asyncio.get_running_loop().time() + FIRST_LOOK
         self._upkeep.look()
 
+    def _look_again(self) -> None:
+        """After a report that should have answered a question and could not; the more of them, the
+        later."""
+        pause = min(LONGEST_WAIT, FIRST_LOOK * 2.0 ** min(self._vain_looks, 10))
+        self._look_at = asyncio.get_running_loop().time() + pause
+        self._upkeep.look()
+
     async def _look(self) -> None:
-        """Read the book, which judges."""
-        await persistently(self._read_book)
+        """Read the book, which judges, unless nothing needs it any more."""
+        if not self._questions and asyncio.get_running_loop().time() >= self._wanted_until:
+            return
+        try:
+            async with asyncio.timeout(READ_PATIENCE):
+                await persistently(self._read_book)
+        except TimeoutError:
+            raise TransportError(f"no answer that is a book for {READ_PATIENCE:g} s") from None
 
     def _inquire(self, question: Question, rows: list[OrderRow]) -> None:
         """Ask histories about it, unless they are being asked."""
@@ -403,7 +704,7 @@ class Settlement:
         )
         self._inquiries[question] = task
         task.add_done_callback(lambda _: self._inquiries.pop(question))
-        # Somebody else may find the answer first.
+        # A report may answer it before the histories do.
         question.on_answer(task.cancel)
 
     async def _look_closer(self, question: Question, rows: list[OrderRow]) -> None:
@@ -412,9 +713,12 @@ class Settlement:
                 await self._search(question, rows)
             else:
                 await self._consult(question)
-        except NeoError as error:
-            tell(log, logging.WARNING, self._subject(question), "no history: %s", error)
-            self._look_soon()  # at a book that begins it anew
+        except Exception as error:
+            question.problem = f"no history: {error}"
+            unforeseen = None if isinstance(error, NeoError) else error
+            log.warning("%s: no history: %s", self._subject(question), error, exc_info=unforeseen)
+            self._vain_looks += 1
+            self._look_again()  # at a book that begins it anew
 
     async def _states_of(self, number: str) -> list[HistoryRow]:
         """The history of an order that exists: one without a state is no history."""
@@ -426,7 +730,16 @@ class Settlement:
             return rows
 
         async with self._histories:
-            return await persistently(read)
+            loop = asyncio.get_running_loop()
+            self._history_at = max(loop.time(), self._history_at + HISTORY_EVERY)
+            await asyncio.sleep(self._history_at - loop.time())
+            try:
+                async with asyncio.timeout(READ_PATIENCE):
+                    return await persistently(read)
+            except TimeoutError:
+                raise TransportError(
+                    f"the history of order {number} could not be read for {READ_PATIENCE:g} s"
+                ) from None
 
     async def _tags_of(self, number: str) -> frozenset[str]:
         """Every mark that an order has ever had, of before it was asked for at least."""
@@ -440,18 +753,32 @@ class Settlement:
         return tags_in(await self._states_of(number))
 
     async def _search(self, question: Question, rows: list[OrderRow]) -> None:
-        """Look for the tag in the histories of orders that have lost theirs to a modification."""
+        """Look for the tag in the histories of orders that have lost theirs to a modification.
+        What a book showed before the request was sent is another order."""
         sought = question.sought
         candidates = [
-            row for row in rows if could_be(sought, row) and row.number not in self._tracker.own
+            row
+            for row in could_be(sought, rows, question.sent_ns)
+            if row.number not in self._tracker.own
+            and self._seen_at.get(row.number, math.inf) >= question.sent_at
         ]
-        tags = await asyncio.gather(*(self._tags_of(row.number) for row in candidates))
+        # The newest row is first, and the order entered soon after the request.
+        asked = candidates[-MOST_HISTORIES:]
+        tags = await asyncio.gather(*(self._tags_of(row.number) for row in asked))
         if not question.is_open:
             return
-        for row, marks in zip(candidates, tags, strict=True):
+        for row, marks in zip(asked, tags, strict=True):
             if sought.client_tag in marks:
-                self._affirm(question, self._tracker.adopt(row, client_tag=sought.client_tag))
+                order = self._tracker.adopt(row, client_tag=sought.client_tag)
+                self._accept(question, order)
                 return
+        if len(asked) < len(candidates):
+            self.lapse(
+                question,
+                f"{len(candidates)} orders of the account could be it under another mark, and it "
+                f"is none of the {len(asked)} whose histories were read",
+            )
+            return
         self._deny(question)
 
     async def _consult(self, question: Question) -> None:
@@ -461,7 +788,11 @@ class Settlement:
         order = self._tracker.get(sought.number)
         had = sought.action == "modify" and not sought.was_final
         if had:
-            had = had_terms(await self._states_of(sought.number), sought)
+            history = await self._states_of(sought.number)
+            newest = max(row.updated_ns for row in history)
+            if order is not None and is_behind(newest, order):
+                raise ProtocolError(f"the history of order {order.number} lacks its newest state")
+            had = had_terms(history, sought)
         if not question.is_open:
             return
         if order is None:
@@ -482,9 +813,9 @@ class Settlement:
             self._looks += 1
             beyond = all(question.proof_at <= now for question in self._questions)
             longest = LONGEST_WAIT_BEYOND if beyond else LONGEST_WAIT
-            self._look_at = self._upkeep.read_at + min(longest, FIRST_LOOK * 2.0**self._looks)
-        proofs = (each.proof_at for each in self._questions if each.proof_at > self._began)
-        return min([self._look_at, *proofs]) - now
+            pause = min(longest, FIRST_LOOK * 2.0 ** min(self._looks, 10))
+            self._look_at = self._upkeep.read_at + pause
+        return self._look_at - now
 
     # --- sending again under the same tag -----------------------------------------------------
 
@@ -497,6 +828,8 @@ class Settlement:
         )
         self._resends.add(task)
         task.add_done_callback(self._resends.discard)
+        # What is found must not be sent once more; and nothing waits for ever to be sent.
+        question.on_answer(task.cancel)
 
     async def _resend(self, question: Question, resend: Callable[[], Awaitable[Order]]) -> None:
         """Until the broker takes it or says that it has it, within the horizon."""
@@ -525,15 +858,21 @@ class Settlement:
                 )
                 return
             else:
-                self._affirm(question, order)
+                if question.is_open:
+                    self._accept(question, order)
                 return
             finally:
                 question.is_being_resent = False
                 question.proof_at = loop.time() + self.horizon
+                question.give_up_at = question.proof_at + GIVE_UP_AFTER
             await asyncio.sleep(backoff(tries, base=RESEND_BASE, cap=RESEND_CAP))
 
 
-def _logged_out(question: Question) -> NotLoggedIn:
-    return NotLoggedIn(
-        f"logged out while it was being found out what became of {question.sought.mark}"
+def _unknown(question: Question, reason: str) -> OutcomeUnknown:
+    sought = question.sought
+    return OutcomeUnknown(
+        sought.action,
+        client_tag=sought.client_tag,
+        order_number=sought.number,
+        reason=reason,
     )

@@ -109,16 +109,23 @@ Spoil = Callable[[str, int, bytes], Answer | None]
 
 @contextlib.asynccontextmanager
 async def meddler(
-    exchange: Exchange, spoil: Spoil, *, swallowed: Collection[str] = ()
+    exchange: Exchange,
+    spoil: Spoil,
+    *,
+    swallowed: Collection[str] = (),
+    refused: Mapping[str, Answer] | None = None,
 ) -> AsyncIterator[Endpoints]:
     """Endpoints that lead to the exchange, but whose answers pass through `spoil`. What comes to a
-    path in `swallowed` never arrives there, and the connection is closed."""
+    path in `swallowed` never arrives there, and the connection is closed; what comes to one in
+    `refused` does not arrive either, and has that answer."""
     async with aiohttp.ClientSession() as upstream:
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             body = await request.read()
             if request.path in swallowed:
                 return await respond(request, Cut())
+            if refused and request.path in refused:
+                return await respond(request, refused[request.path])
             async with upstream.request(
                 request.method,
                 exchange.login_url + request.path,

@@ -16,21 +16,24 @@ from neo_async import (
     CircuitLimits,
     NeoClient,
     NotAccepted,
-    NotLoggedIn,
     NotSent,
+    OpenOrdersLimit,
     Order,
     OrderAlreadyFinal,
     OrderStatus,
     OrderType,
     OutcomeUnknown,
     Product,
+    RiskLimits,
     Segment,
     Side,
     Timeouts,
+    UsageError,
     Validity,
 )
 from neo_async.exchange import Exchange, Faults
 from neo_async.exchange.core.types import Change
+from neo_async.settlement import GIVE_UP_AFTER
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.far_ends import Cut, Late, Reply, meddler
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
@@ -58,6 +61,8 @@ class Desk:
         """By path, what goes out instead of the exchange's answer, or what makes it."""
         self.swallowed: set[str] = set()
         """Paths to which nothing arrives."""
+        self.refused: dict[str, Reply] = {}
+        """By path, what is answered without asking the exchange."""
 
     @property
     def ledger(self) -> Any:
@@ -71,6 +76,7 @@ class Desk:
 async def desk_of(**options: Any) -> AsyncIterator[Desk]:
     spoilt: dict[str, Any] = {}
     swallowed: set[str] = set()
+    refused: dict[str, Reply] = {}
 
     def spoil(path: str, status: int, body: bytes) -> Any:
         answer = spoilt.get(path)
@@ -83,11 +89,11 @@ async def desk_of(**options: Any) -> AsyncIterator[Desk]:
     }
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil, swallowed=swallowed) as endpoints,
+        meddler(exchange, spoil, swallowed=swallowed, refused=refused) as endpoints,
         client_of(exchange, endpoints=endpoints, **{**defaults, **options}) as neo,
     ):
         desk = Desk(exchange, neo)
-        desk.spoilt, desk.swallowed = spoilt, swallowed
+        desk.spoilt, desk.swallowed, desk.refused = spoilt, swallowed, refused
         yield desk
 
 
@@ -257,14 +263,30 @@ async def test_the_feed_tells_before_any_book_is_read() -> None:
 
 
 @in_virtual_time
-async def test_those_who_wait_for_an_outcome_learn_of_the_logout() -> None:
+async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() -> None:
     async with desk_of() as desk:
         desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
         with pytest.raises(OutcomeUnknown) as caught:
             await desk.neo.orders.place(*BUY, **CNC, settle=False)
         await desk.neo.logout()
-        with pytest.raises(NotLoggedIn, match="logged out while"):
-            await caught.value.outcome()
+        for ending in (caught.value.outcome(), placing):
+            with pytest.raises(OutcomeUnknown, match="logged out before") as ended:
+                await ending
+            assert not isinstance(ended.value, UsageError)
+        assert len(desk.ledger) == 2
+
+
+@in_virtual_time
+async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unknown() -> None:
+    async with desk_of() as desk:
+        desk.spoilt[PLACE] = Late(1.0, Reply("late"))
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+        await asyncio.sleep(0.5)
+        await desk.neo.orders.close()
+        with pytest.raises(OutcomeUnknown, match="logged out before"):
+            await placing
+        assert len(desk.ledger) == 1
 
 
 # --- what the book does not show --------------------------------------------------------------
@@ -402,6 +424,50 @@ async def test_an_order_that_appears_after_it_was_given_up_is_reported_loudly(
         (error,) = [entry for entry in caplog.records if entry.levelname == "ERROR"]
         assert record.client_tag in error.getMessage()
         assert record.number in error.getMessage()
+
+
+CORE = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
+
+
+@pytest.mark.parametrize("path", [PLACE, MODIFY, CANCEL])
+@in_virtual_time
+async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: str) -> None:
+    async with desk_of(risk=RiskLimits(open_orders=2)) as desk:
+        orders = desk.neo.orders
+        order = await orders.place(*BUY, **CNC)
+        desk.refused[path] = CORE
+        call = {
+            PLACE: lambda: orders.place(*BUY, **CNC),
+            MODIFY: lambda: orders.modify(order, price="39.10"),
+            CANCEL: lambda: orders.cancel(order),
+        }[path]
+        with pytest.raises(OutcomeUnknown if path == PLACE else NotAccepted):
+            await call()
+        assert HORIZON <= seconds() < HORIZON + 5
+        assert desk.neo.health().unknown == ()
+        desk.refused.clear()
+        books = await desk.sent(BOOK)
+        await asyncio.sleep(120)
+        assert await desk.sent(BOOK) <= books + 12  # of an order that is open
+        await orders.place(*BUY, **CNC)
+        await asyncio.wait_for(desk.neo.halt(), 10)
+        assert all(record.status.is_final for record in desk.ledger)
+
+
+@in_virtual_time
+async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() -> None:
+    async with desk_of(horizon=5.0, risk=RiskLimits(open_orders=1)) as desk:
+        desk.swallowed.add(PLACE)
+        desk.spoilt[BOOK] = BUSY
+        with pytest.raises(OutcomeUnknown):
+            await desk.neo.orders.place(*BUY, **CNC, settle=False)
+        with pytest.raises(OpenOrdersLimit):
+            await desk.neo.orders.place(*BUY, **CNC)
+        await asyncio.sleep(5.0 + GIVE_UP_AFTER)
+        desk.spoilt.clear()
+        desk.swallowed.clear()
+        await asyncio.sleep(20)
+        await desk.neo.orders.place(*BUY, **CNC)
 
 
 # --- never sent -------------------------------------------------------------------------------
