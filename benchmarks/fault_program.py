@@ -1,7 +1,8 @@
 """Seeded programs of orders against an exchange on its worst day, and what the two say afterwards.
 
 A program places orders, changes and cancels them, many at once; some callers do not wait for the
-outcome, some give up. All faults of the exchange are on. Then everything is left to settle, and
+outcome, some give up, some are cancelled at one of their awaits. Some programs halt and resume, and
+in some a night passes. All faults of the exchange are on. Then everything is left to settle, and
 what the client told its callers, what its journal holds and what its orders look like is compared
 with the exchange's ledger.
 
@@ -20,8 +21,9 @@ import random
 import sqlite3
 import tempfile
 import time
+import types
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from random import Random
@@ -44,7 +46,7 @@ from neo_async import (
     Side,
     Validity,
 )
-from neo_async.exchange import Exchange, Faults, Uniform
+from neo_async.exchange import Exchange, Faults, Hours, Rules, Uniform
 from neo_async.exchange.core.types import OrderRecord
 from neo_async.wire.tags import matches
 from tests.virtual_time import VirtualTimeLoop, now
@@ -60,6 +62,7 @@ WORST_DAY = Faults(
     malformed=0.04,
     truncated=0.04,
     drip=0.03,
+    odd_value=0.05,
     delay_before=0.1,
     delay_after=0.1,
     close_idle=0.05,
@@ -68,17 +71,25 @@ WORST_DAY = Faults(
     feed_late=0.1,
     feed_repeat=0.1,
     feed_reorder=0.1,
+    feed_odd_value=0.05,
     feed_stall=0.01,
     # The client waits 10 s for an answer: half of the late orders come when it has given up.
     delay_seconds=Uniform(low=0.05, high=20.0),
     drip_seconds=Uniform(low=0.5, high=15.0),
-    feed_late_seconds=Uniform(low=0.0, high=5.0),
+    feed_late_seconds=Uniform(low=0.0, high=40.0),
 )
 """Every second request and message meets with something."""
 
 SPREAD = 10.0
 """Seconds in which all orders of a program are placed."""
 HORIZON = 30.0
+CANCEL_BOUND = 2.0
+"""Seconds from the call of `cancel`, or from a halt that knows of open orders, in which a cancel
+reaches the exchange: a pause that the exchange has asked for, and a few broken connections."""
+HALT_BOUND = 10 * HORIZON
+"""Seconds in which a halt ends."""
+NIGHT = 23.5 * 3600.0
+"""Seconds by which a night moves both clocks: from 10:00 on Monday to 9:30 on Tuesday."""
 AFTERMATH = 60.0
 """Seconds that are left to a book that could not be read before: a hanging read, and the pause
 after it."""
@@ -116,6 +127,14 @@ class Report(msgspec.Struct):
     """Outcomes that the ledger contradicts, and orders whose state it does."""
     unknown: int = 0
     """Requests without an outcome after the horizon."""
+    left_open: int = 0
+    """Halts that ended with an order open, or after which one arrived."""
+    late_cancels: int = 0
+    """Cancels that reached the exchange later than `CANCEL_BOUND`, or never."""
+    halts: int = 0
+    nights: int = 0
+    slowest_cancel: float = 0.0
+    """Seconds until the first cancel of a call or a halt reached the exchange, at most."""
     leaks: int = 0
     """Tasks, connections and files that are left."""
     overdue: int = 0
@@ -166,6 +185,8 @@ class _Witnessed(Exchange):
     def __init__(self, story: Callable[[str], None] | None, **settings: Any) -> None:
         super().__init__(**settings)
         self._story = story
+        self.cancels: list[tuple[float, str]] = []
+        """Time of the loop and order number of every cancel that has arrived."""
         self._count = itertools.count(1)
         if story is not None:
             draw = self._faults.for_request
@@ -178,6 +199,9 @@ class _Witnessed(Exchange):
             self._faults.for_request = drawing  # type: ignore[method-assign]
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path.endswith("/cancel"):
+            arrived = asyncio.get_running_loop().time()
+            self.cancels.append((arrived, _form(await request.read()).get("on", "")))
         if self._story is None:
             return await super()._handle(request)
         number = next(self._count)
@@ -219,6 +243,14 @@ class _Program:
         self._placed: dict[int, Order] = {}
         self.report = Report(seed, orders)
         self._neo: NeoClient
+        self._exchange: _Witnessed
+        self._slept = 0.0
+        """Seconds that nights have moved the clocks by."""
+        dice = Random(f"{seed}|shape")
+        self._has_night = dice.random() < 0.25
+
+    def _now(self) -> float:
+        return now() + self._slept
 
     def _say(self, text: str) -> None:
         if self._story is not None:
@@ -229,9 +261,16 @@ class _Program:
         loop = asyncio.get_running_loop()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "orders.db")
+            hours = Hours.EXCHANGE if self._has_night else Hours.ALWAYS
             async with _Witnessed(
-                story, seed=self._seed, clock=now, limits=None, cash=CASH
+                story,
+                seed=self._seed,
+                clock=self._now,
+                limits=None,
+                cash=CASH,
+                rules=Rules(hours=hours),
             ) as exchange:
+                self._exchange = exchange
                 before = asyncio.all_tasks()
                 self._neo = NeoClient(
                     exchange.credentials,
@@ -239,7 +278,7 @@ class _Program:
                     limits=RateLimits(orders=10_000, total=10_000),
                     journal=path,
                     horizon=HORIZON,
-                    clock=now,
+                    clock=self._now,
                 )
                 self._neo.limiter._clock = loop.time
                 async with self._neo:
@@ -248,7 +287,9 @@ class _Program:
                     self.report.faults.update(exchange.injected)
                     exchange.set_faults(Faults())
                     await self._settle()
-                    judge = _Judge(self.report, exchange.market.ledger, self._neo)
+                    judge = _Judge(
+                        self.report, exchange.market.ledger, self._neo, has_night=self._has_night
+                    )
                     judge.outcomes(path)
                     judge.callers(self._told, self._placed)
                     judge.states()
@@ -259,7 +300,8 @@ class _Program:
                     if not getattr(task.get_coro(), "__qualname__", "").startswith("RequestH"):
                         self.report.complain("leaks", f"still running: {task!r}")
         self.report.slowest = max((one.seconds for one in self._told), default=0.0)
-        self.report.overdue = sum(one.was_unknown for one in self._told)
+        if not self._has_night:
+            self.report.overdue = sum(one.was_unknown for one in self._told)
         self.report.told.update(f"{one.action}: {one.outcome}" for one in self._told)
         return self.report
 
@@ -269,11 +311,62 @@ class _Program:
         async with asyncio.TaskGroup() as group:
             for life in range(self.report.orders):
                 group.create_task(self._live_one(life), name=f"life {life}")
+            if dice.random() < 0.4:
+                group.create_task(self._halt(Random(f"{self._seed}|halt")), name="halt")
+            if self._has_night:
+                group.create_task(self._sleep(Random(f"{self._seed}|night")), name="night")
             if dice.random() < 0.3:
                 await asyncio.sleep(dice.uniform(0, 2 * SPREAD))
                 self._say("all sessions end")
                 exchange.end_sessions()
         await asyncio.sleep(HORIZON)
+
+    async def _sleep(self, dice: Random) -> None:
+        """Let a night pass at some moment, whatever is on its way."""
+        await asyncio.sleep(dice.uniform(0, 2 * SPREAD))
+        self._say("a night passes")
+        self.report.nights += 1
+        self._slept += NIGHT
+        self._exchange.tick()
+
+    async def _halt(self, dice: Random) -> None:
+        """Halt at some moment, and look at what is open when it says that nothing is."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(dice.uniform(0, 2 * SPREAD))
+        began = loop.time()
+        knows_of_open = bool(self._neo.orders._tracker.open_orders)
+        self._say(f"halt, {knows_of_open=}")
+        self.report.halts += 1
+        try:
+            async with asyncio.timeout(HALT_BOUND):
+                results = await self._neo.halt(reason="the program halts")
+        except TimeoutError:
+            self.report.complain("left_open", f"the halt has not ended within {HALT_BOUND:g} s")
+            return
+        self._say(f"the halt has ended: {results}")
+        if not any(isinstance(result, NeoError) for result in results):
+            await self._expect_nothing_open()
+            await asyncio.sleep(dice.uniform(0, HORIZON))
+            await self._expect_nothing_open()
+        if knows_of_open:
+            self._expect_cancel(began, "")
+        self._say("resume")
+        self._neo.resume_orders()
+
+    async def _expect_nothing_open(self) -> None:
+        for record in self._exchange.market.ledger:
+            if not record.status.is_final:
+                self.report.complain("left_open", f"{record.number}: {record.status} in a halt")
+
+    def _expect_cancel(self, since: float, number: str) -> None:
+        """Complain unless a cancel (of that order, where it is given) came soon after `since`."""
+        arrivals = (at for at, of in self._exchange.cancels if at >= since and number in ("", of))
+        took = next(arrivals, float("inf")) - since
+        self.report.slowest_cancel = max(self.report.slowest_cancel, took)
+        if took > CANCEL_BOUND:
+            self.report.complain(
+                "late_cancels", f"cancel {number or 'of a halt'} at {since:.3f} took {took:.3f} s"
+            )
 
     async def _settle(self) -> None:
         """Until no request is without an outcome, as long as it may take."""
@@ -326,19 +419,20 @@ class _Program:
         life: int,
         action: str,
         dice: Random,
-        start: Callable[[bool], Awaitable[Order]],
+        start: Callable[[bool], Coroutine[Any, Any, Order]],
         number: str = "",
     ) -> Order | None:
         settle = dice.random() < 0.8
         patience = dice.uniform(0, 12) if dice.random() < 0.1 else None
-        self._say(f"life {life}: {action} {number} settle={settle} patience={patience}")
+        step = dice.randrange(1, 30) if patience is None and dice.random() < 0.1 else None
+        self._say(f"life {life}: {action} {number} {settle=} {patience=} {step=}")
         told = Told(life, action, "ok", order=number)
         order: Order | None = None
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(patience):
                 try:
-                    order = await start(settle)
+                    order = await _cancelled_at(start(settle), step)
                 except OutcomeUnknown as unknown:
                     self._say(f"life {life}: {action} {unknown.client_tag}: unknown")
                     told.was_unknown = settle
@@ -346,16 +440,54 @@ class _Program:
             told.order = order.number
         except TimeoutError:
             told.outcome = "gave up"
+        except asyncio.CancelledError:
+            if step is None:
+                raise
+            told.outcome = "gave up"
         except NeoError as error:
             told.outcome, told.detail = type(error).__name__, str(error)
             told.order = number or str(getattr(error, "client_tag", ""))
         told.seconds = asyncio.get_running_loop().time() - began
+        if action == "cancel" and told.outcome == "ok":
+            self._expect_cancel(began, number)
         self._told.append(told)
         self._say(f"life {life}: {action} {told.order}: {told.outcome} {told.detail[:200]}")
         return order
 
 
-def _placing(neo: NeoClient, life: int, dice: Random) -> Callable[[bool], Awaitable[Order]]:
+async def _cancelled_at(call: Coroutine[Any, Any, Order], step: int | None) -> Order:
+    """The call's result; with a step, it is cancelled when it waits for the step-th time."""
+    if step is None:
+        return await call
+    task = asyncio.create_task(_stepped(call, step))
+    await asyncio.wait([task])
+    return task.result()
+
+
+@types.coroutine
+def _stepped(call: Coroutine[Any, Any, Order], step: int) -> Generator[Any, None, Order]:
+    steps = call.__await__()
+    error: BaseException | None = None
+    for count in itertools.count(1):
+        try:
+            waits_for = next(steps) if error is None else steps.throw(error)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        if count == step:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        try:
+            error = None
+            yield waits_for
+        except BaseException as thrown:
+            error = thrown
+    raise AssertionError("unreachable")
+
+
+def _placing(
+    neo: NeoClient, life: int, dice: Random
+) -> Callable[[bool], Coroutine[Any, Any, Order]]:
     """Some fill, some rest, some are refused at once and some later."""
     symbol, side = "ITBEES-EQ", Side.BUY
     quantity = dice.choice([1, 10, 100, 2000])
@@ -394,12 +526,21 @@ def _placing(neo: NeoClient, life: int, dice: Random) -> Callable[[bool], Awaita
 class _Judge:
     """Compares what the client holds for true with the exchange's ledger."""
 
-    def __init__(self, report: Report, ledger: list[OrderRecord], neo: NeoClient) -> None:
+    def __init__(
+        self, report: Report, ledger: list[OrderRecord], neo: NeoClient, *, has_night: bool
+    ) -> None:
         self._report = report
+        self._has_night = has_night
+        """Whether orders have ended with their day, and requests with nobody to tell of them."""
         self._ledger = ledger
         self._by_tag = Counter(record.client_tag for record in ledger)
         self._by_number = {record.number: record for record in ledger}
         self._neo = neo
+
+    @property
+    def _unknowable(self) -> str:
+        """What callers rightly learn of a request whose day is over: no book tells of it."""
+        return OutcomeUnknown.__name__ if self._has_night else ""
 
     def outcomes(self, journal: Path) -> None:
         """The journal's, of every request that was ever made, also for callers who gave up."""
@@ -437,7 +578,7 @@ class _Judge:
                 told = row["order_number"]
                 self._report.complain("wrong", f"{what} is {told}, in the ledger {numbers}")
             return {tag}
-        if numbers:
+        if numbers and not (self._has_night and outcome == "lapsed"):
             self._report.complain("wrong", f"{what}: {outcome}, in the ledger {numbers}")
             return {tag}
         return set()
@@ -454,7 +595,8 @@ class _Judge:
         is_cancelled = record.status is OrderStatus.CANCELLED
         if accepted["cancel"] and not is_cancelled:
             report.complain("wrong", f"{record.number} was told to be cancelled: {record.status}")
-        if is_cancelled and not accepted["cancel"] and record.validity is not Validity.IOC:
+        ends_by_itself = self._has_night or record.validity is Validity.IOC
+        if is_cancelled and not accepted["cancel"] and not ends_by_itself:
             report.complain("wrong", f"{record.number} is cancelled, and no cancel took effect")
 
     def callers(self, told: list[Told], placed: dict[int, Order]) -> None:
@@ -464,7 +606,7 @@ class _Judge:
                 record = self._by_number.get(one.order)
                 if record is None or not record.client_tag.startswith(f"l{one.life}_"):
                     self._report.complain("wrong", f"life {one.life} was told {one.order}")
-            elif one.action == "place" and one.outcome not in ("gave up",):
+            elif one.action == "place" and one.outcome not in ("gave up", self._unknowable):
                 tags = [each for each in self._by_tag if each.startswith(f"l{one.life}_")]
                 if tags:
                     self._report.complain(
@@ -499,6 +641,8 @@ class _Judge:
                 "price": float(order.price or 0),
                 "tag": matches(order.client_tag, record.client_tag),
             }
+            if self._has_night and record.status is OrderStatus.CANCELLED and order.is_final:
+                theirs["status"] = order.status  # it may be known to be over, and not how
             if (off := abs(theirs["average"] - ours["average"])) <= 0.005 and off:
                 ours["average"] = theirs["average"]  # the wire has two decimals
             for name, value in theirs.items():

@@ -26,7 +26,7 @@ from benchmarks import fault_leaks, fault_outage
 from benchmarks.fault_kills import Kills, kill_again_and_again
 from benchmarks.fault_leaks import Leaks
 from benchmarks.fault_outage import OUTAGE, Outage
-from benchmarks.fault_program import HORIZON, Report, run_program
+from benchmarks.fault_program import CANCEL_BOUND, HORIZON, Report, run_program
 from benchmarks.harness import (
     Wanted,
     at_most,
@@ -81,6 +81,11 @@ def total_of(reports: Sequence[Report]) -> dict[str, Any]:
         "wrong": sum(report.wrong for report in reports),
         "unknown": sum(report.unknown for report in reports),
         "leaks": sum(report.leaks for report in reports),
+        "halts": sum(report.halts for report in reports),
+        "nights": sum(report.nights for report in reports),
+        "left_open": sum(report.left_open for report in reports),
+        "late_cancels": sum(report.late_cancels for report in reports),
+        "slowest_cancel": max(report.slowest_cancel for report in reports),
         "overdue": sum(report.overdue for report in reports),
         "slowest": max(report.slowest for report in reports),
         "failed_seeds": [report.seed for report in reports if not report.is_good],
@@ -98,6 +103,10 @@ def wanted_of_programs(total: dict[str, Any]) -> list[Wanted]:
         at_most("the same: unknown after the horizon", 0, total["unknown"], "requests"),
         at_most("the same: waited for and told to be unknown", 0, total["overdue"], "calls"),
         at_most("the same: tasks and files left", 0, total["leaks"], ""),
+        at_most("the same: halts that left something open", 0, total["left_open"], "halts"),
+        at_most(
+            f"the same: cancels later than {CANCEL_BOUND:g} s", 0, total["late_cancels"], "cancels"
+        ),
     ]
 
 
@@ -109,7 +118,9 @@ def print_programs(total: dict[str, Any]) -> None:
             ["calls to place, modify and cancel", number(total["calls"])],
             ["orders that the exchange accepted", number(total["accepted"])],
             ["faults injected", number(total["faults"])],
+            ["halts, and nights that passed", f"{total['halts']}, {total['nights']}"],
             [f"slowest outcome, s (horizon: {HORIZON:g})", number(total["slowest"])],
+            ["slowest cancel until it arrived, s", number(total["slowest_cancel"])],
         ],
     )
     for title, counts in (
