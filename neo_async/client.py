@@ -124,7 +124,7 @@ class NeoClient:
                 journal, ucc=credentials.ucc, durability=durability, clock=clock
             )
         self.market = Market(self._session, clock=clock)
-        self.portfolio = Portfolio(self._session, self.market)
+        self.portfolio = Portfolio(self._session, self.market, clock=clock)
         self._risk = risk or RiskLimits()
         self._guard: RiskGuard | None = None
         if self._risk != RiskLimits():

@@ -25,7 +25,7 @@ from neo_async import (
 )
 from neo_async.config import FeedTimings
 from neo_async.exchange import Exchange, Faults
-from neo_async.live import TRIES, LivePositions
+from neo_async.live import READ_EVERY, TRIES, LivePositions
 from neo_async.model.portfolio import Holding, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, MarketStatus
 from neo_async.transport.websocket import FeedState
@@ -485,7 +485,7 @@ async def test_a_position_that_no_report_lists_is_given_up_loudly(
         message = broker.message(("ITBEES-EQ", "CNC"))
         broker.traded.clear()
         broker.feed.say("position", message)
-        await asyncio.sleep(3600)
+        await asyncio.sleep(READ_EVERY - 1)
         assert "lacks what was traded in [('nse_cm', 'ITBEES-EQ', 'CNC')]" in caplog.text
         assert len(broker.reads) - before == TRIES
         assert live.is_current
