@@ -134,6 +134,7 @@ class NeoClient:
                 self.portfolio.live,
                 LastPrices(self._market_feeds, self.instruments),
                 self.instruments,
+                self.order_feed,
             )
         self.orders = Orders(
             self._session,
@@ -162,6 +163,7 @@ class NeoClient:
             self._journal,
             self.order_feed,
             self._market_feeds,
+            self._guard,
         )
 
     async def login(self, totp: str | None = None) -> Session:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
 import time
@@ -191,7 +192,8 @@ class _SubscribedFeed(_Feed, ABC):
         self._timings = timings
         self._decoder = FeedDecoder()
         self._market_open = market_open or self._is_market_open
-        self._closed_segments: set[str] = set()
+        self._closed_at: dict[str, datetime] = {}
+        """Of segments that were last reported closed, the time of that in India."""
         # Wishes and facts: what should be subscribed, and what this connection was told.
         self._wished: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
         self._told: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
@@ -393,30 +395,34 @@ class _SubscribedFeed(_Feed, ABC):
 
     def _note_status(self, status: MarketStatus) -> None:
         if status.code in (MarketState.CLOSED, MarketState.CLOSING_ENDED):
-            self._closed_segments.add(status.segment)
+            self._closed_at[status.segment] = datetime.now(IST)
         else:
-            self._closed_segments.discard(status.segment)
+            self._closed_at.pop(status.segment, None)
 
     def _expects_data(self) -> bool:
-        return self.subscriptions > 0 and self._market_open()
+        if not self.subscriptions:
+            return False
+        try:
+            return self._market_open()
+        except (Exception, asyncio.CancelledError):
+            log.exception("market_open failed: the clock decides whether the market is open")
+            return self._is_market_open()
 
     def _is_market_open(self) -> bool:
         """Whether any subscribed segment trades at this time of the week, as far as is known."""
-        now = datetime.now(IST)
-        if now.weekday() >= 5:
-            return False
-        minute = now.hour * 60 + now.minute
         segments = {
             name.partition("|")[0]
             for stream, names in self._wished.items()
             for name in names
             if stream is not Stream.EXCHANGE
         }
-        return any(
-            start <= minute < end
-            for segment in segments - self._closed_segments
-            for start, end in [_HOURS.get(segment, _EQUITY_HOURS)]
-        )
+        return any(is_in_session(each) and not self._is_closed_today(each) for each in segments)
+
+    def _is_closed_today(self, segment: str) -> bool:
+        """Whether the segment was reported closed during the hours of today. What was reported
+        before they began, or on another day, says nothing of them."""
+        at = self._closed_at.get(segment)
+        return at is not None and at.date() == datetime.now(IST).date() and _is_hour(segment, at)
 
     # --- wishes and facts ---------------------------------------------------------------------
 
@@ -530,6 +536,12 @@ class MarketFeed(_SubscribedFeed):
     def last_price(self, instrument: str) -> float | None:
         """Of the newest tick of an instrument that is subscribed; None when there was none yet, or
         the feed is not live."""
+        tick = self.last_tick(instrument)
+        return None if tick is None else tick.last_price
+
+    def last_tick(self, instrument: str) -> LiteTick | ScripTick | None:
+        """The newest tick with a price of an instrument that is subscribed; None when there was
+        none yet, or the feed is not live. How old it is, its `received_ns` says."""
         if not self.is_live:
             return None
         ticks = [
@@ -538,10 +550,9 @@ class MarketFeed(_SubscribedFeed):
             if instrument in self._wished[stream]
             and (tick := self._latest[level].get(instrument)) is not None
             and isinstance(tick, LiteTick | ScripTick)
-            and tick.last_price > 0
+            and 0 < tick.last_price < math.inf
         ]
-        newest = max(ticks, key=lambda tick: tick.received_ns, default=None)
-        return None if newest is None else newest.last_price
+        return max(ticks, key=lambda tick: tick.received_ns, default=None)
 
     @property
     def lost(self) -> int:
@@ -590,7 +601,7 @@ class MarketFeed(_SubscribedFeed):
         for tick in ticks:
             try:
                 self._on_tick(tick)
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # the latter from a future of its own
                 log.exception("the callback of the market feed failed on %r", tick)
 
 
@@ -729,7 +740,7 @@ class OrderFeed(_Feed):
         for listener in [*self._listeners]:
             try:
                 listener(update)
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # the latter from a future of its own
                 log.exception("a listener of the order feed failed on %r", update)
 
 
@@ -757,6 +768,19 @@ _HOURS: Mapping[str, tuple[int, int]] = {
     "cde_fo": (9 * 60, 17 * 60),
 }
 """Minutes of the day in IST between which a segment trades."""
+
+
+def is_in_session(segment: str) -> bool:
+    """Whether a segment trades at this time of the week, by the clock in India. Holidays are not
+    known here."""
+    now = datetime.now(IST)
+    return now.weekday() < 5 and _is_hour(segment, now)
+
+
+def _is_hour(segment: str, at: datetime) -> bool:
+    start, end = _HOURS.get(segment, _EQUITY_HOURS)
+    return start <= at.hour * 60 + at.minute < end
+
 
 _LEVELS = (Level.LITE, 2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH, 0, -1, -2)
 """Of all ticks; 2 cannot be subscribed, but is sent."""
