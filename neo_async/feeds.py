@@ -30,7 +30,14 @@ from weakref import WeakSet
 
 from neo_async.config import FeedTimings
 from neo_async.delivery import DEFAULT_BOUND, Messages, Policy, delivery
-from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
+from neo_async.errors import (
+    LoginFailed,
+    NotLoggedIn,
+    ProtocolError,
+    SessionEnded,
+    TransportError,
+    UsageError,
+)
 from neo_async.model.enums import Level
 from neo_async.model.session import Session
 from neo_async.model.ticks import LiteTick, MarketState, MarketStatus, ScripTick, Tick
@@ -70,6 +77,10 @@ BURST = 256
 """Ticks after which everything else in the loop has a turn, however many more have arrived: less
 than a millisecond of work, whatever their level."""
 
+LOGIN_LOOK_EVERY = 1.0
+"""Seconds between two looks whether the program has logged in again, where the broker refuses the
+login that a feed would need."""
+
 IST = timezone(timedelta(hours=5, minutes=30), "IST")
 
 _INSTRUMENT = re.compile(r"[a-z]+_[a-z]+\|[^|,]+")
@@ -96,8 +107,14 @@ class _Feed:
 
     @property
     def reason(self) -> str:
-        """Why the connection was lost last; empty before that."""
+        """Why the connection was lost last, or why the login was refused; empty before that."""
         return self._connection.reason
+
+    @property
+    def refusal(self) -> str:
+        """Why the feed makes no other try before the program has logged in again: the broker
+        refuses the login. Empty while it does not."""
+        return self._connection.refusal
 
     @property
     def is_live(self) -> bool:
@@ -137,7 +154,10 @@ class _Feed:
         self._connection.on_event(at_event)
 
     async def until_live(self) -> None:
-        """Wait until the server has accepted us."""
+        """Wait until the server has accepted us.
+
+        Raises TransportError when the feed is closed meanwhile, or the broker refuses the login.
+        """
         await self._connection.until_live()
 
     async def close(self) -> None:
@@ -146,7 +166,9 @@ class _Feed:
     async def _renew(self) -> None:
         """Renew the login that the server refused, unless somebody has done so meanwhile.
 
-        A server that refuses new logins, too, is not for want of another one.
+        A server that refuses new logins, too, is not for want of another one. When the broker
+        refuses the login itself, this waits for the program to log in again: MPIN and codes are not
+        tried over and over, for that locks an account.
         """
         if self._session is None:
             return
@@ -161,6 +183,23 @@ class _Feed:
         except SessionEnded:
             self._renewed_at = None  # it was not made: the broker could not be reached
             raise
+        except LoginFailed as error:
+            self._renewed_at = None
+            log.error(
+                "the %s waits for a new login, for the broker refuses it: %s", self.name, error
+            )
+            self._connection.refuse(f"the broker refuses the login ({error}): log in again")
+            await self._until_next_login(self._session)
+
+    async def _until_next_login(self, ended: Session) -> None:
+        while self._is_current(ended):  # noqa: ASYNC110 - a login has no event
+            await asyncio.sleep(LOGIN_LOOK_EVERY)
+
+    def _is_current(self, session: Session) -> bool:
+        try:
+            return self._manager.current is session
+        except NotLoggedIn:
+            return True
 
     async def __aenter__(self) -> Self:
         self._connection.start()
@@ -540,15 +579,16 @@ class MarketFeed(_SubscribedFeed):
         return None if tick is None else tick.last_price
 
     def last_tick(self, instrument: str) -> LiteTick | ScripTick | None:
-        """The newest tick with a price of an instrument that is subscribed; None when there was
-        none yet, or the feed is not live. How old it is, its `received_ns` says."""
+        """The newest tick with a price of an instrument that is subscribed, at whatever level; None
+        when there was none yet, or the feed is not live. Its `received_ns` tells its age."""
         if not self.is_live:
+            return None
+        if not any(instrument in self._wished[stream] for stream in STREAM_OF_LEVEL.values()):
             return None
         ticks = [
             tick
-            for level, stream in STREAM_OF_LEVEL.items()
-            if instrument in self._wished[stream]
-            and (tick := self._latest[level].get(instrument)) is not None
+            for level in STREAM_OF_LEVEL
+            if (tick := self._latest[level].get(instrument)) is not None
             and isinstance(tick, LiteTick | ScripTick)
             and 0 < tick.last_price < math.inf
         ]
