@@ -15,6 +15,7 @@ import asyncio
 import bisect
 import logging
 import math
+import operator
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -28,7 +29,7 @@ from neo_async.model.enums import OrderStatus, Segment, Side
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, Position, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, ScripTick, Tick
-from neo_async.model.updates import OrderUpdate, PositionUpdate
+from neo_async.model.updates import PositionUpdate
 from neo_async.tracking import OrderSource
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.upkeep import Upkeep
@@ -300,7 +301,7 @@ class LivePositions:
             if key[:2] != instrument:
                 continue
             row = self._rows.get(key)
-            if row is not None and not all(is_finite(getattr(row, name)) for name in _QUANTITIES):
+            if row is not None and not _has_quantities(row):
                 return None
             carried, reported = (row.carried_quantity, _traded(row)) if row else (0, (0, 0))
             at_least = tuple(map(max, reported, self._heard.get(key, (0, 0))))
@@ -395,6 +396,16 @@ class LivePositions:
         self._note_fill(row)
         self._doubt()
 
+    def take_book(self, rows: Iterable[OrderRow]) -> None:
+        """Take note of the fills of a whole order book that nothing has told before, also of orders
+        that are not known otherwise."""
+        today = self._period()[0]
+        for row in rows:
+            # A book may still be that of yesterday for a while after midnight.
+            is_news = row.filled_quantity > self._filled.get(row.number, 0)
+            if is_news and (_day_of_ns(row.updated_ns) or today) >= today:
+                self._note_fill(row)
+
     def on_tick(self, tick: Tick) -> None:
         """Value positions at the tick's price; ticks of other instruments pass by."""
         keys = self._by_instrument.get(tick.instrument)
@@ -434,8 +445,8 @@ class LivePositions:
 
     def _note_fill(self, row: OrderRow) -> None:
         """Expect a position message for what an order message says was filled."""
-        is_told = not (isinstance(row, OrderUpdate) and "filled_quantity" in row.missing)
-        filled = row.filled_quantity if is_told and is_finite(row.filled_quantity) else 0
+        is_told = "filled_quantity" not in _missing(row) and is_finite(row.filled_quantity)
+        filled = row.filled_quantity if is_told else 0
         if not filled:
             if row.status is OrderStatus.COMPLETE:
                 self._doubt()
@@ -476,7 +487,8 @@ class LivePositions:
         """Whether an order was filled by more than its position shows."""
         for key, (bought, sold) in self._traded.items():
             row = self._rows.get(key)
-            if row is None or row.buy_quantity < bought or row.sell_quantity < sold:
+            shown = (0, 0) if row is None else _traded(row)
+            if shown[0] < bought or shown[1] < sold:
                 return True
         return False
 
@@ -681,6 +693,24 @@ def is_finite(value: object) -> bool:
     return isinstance(value, int | float | Decimal) and math.isfinite(value)
 
 
+def _missing(report: object) -> frozenset[str]:
+    """Names of the fields of a report that say nothing."""
+    names: frozenset[str] = getattr(report, "missing", frozenset())
+    return names
+
+
+def _has_quantities(row: PositionRow) -> bool:
+    """Whether each quantity of the row can be read."""
+    return _missing(row).isdisjoint(_QUANTITIES) and all(
+        is_finite(getattr(row, name)) for name in _QUANTITIES
+    )
+
+
+def _day_of_ns(unix_ns: int) -> int:
+    """Number of the day in India; 0 when the time is not known."""
+    return (unix_ns // 10**9 + _IST_OFFSET) // _DAY if unix_ns else 0
+
+
 def is_price(value: float | None) -> TypeGuard[float]:
     """Whether it is a finite number above 0."""
     return value is not None and 0 < value < math.inf
@@ -764,8 +794,9 @@ def _continues(update: PositionUpdate, row: PositionRow) -> bool:
         return False
     if update.carried_sell_quantity not in (None, row.carried_sell_quantity):
         return False
-    bought = update.buy_quantity - row.buy_quantity
-    sold = update.sell_quantity - row.sell_quantity
+    before = _traded(row)
+    bought = update.buy_quantity - before[0]
+    sold = update.sell_quantity - before[1]
     return min(bought, sold) >= 0 or max(bought, sold) <= 0
 
 
@@ -780,7 +811,7 @@ def _updated(row: PositionRow, update: PositionUpdate) -> PositionRow | None:
     assert update.buy_value is not None
     assert update.sell_value is not None
     traded = update.buy_quantity + update.sell_quantity
-    if traded <= row.buy_quantity + row.sell_quantity or _is_of_an_earlier_day(update, row):
+    if traded <= sum(_traded(row)) or _is_of_an_earlier_day(update, row):
         return None
     return msgspec.structs.replace(
         row,
@@ -803,8 +834,7 @@ def _is_ahead(known: PositionRow, reported: PositionRow) -> bool:
         # even where nothing has moved the time of its last change.
         and known.carried_buy_quantity == reported.carried_buy_quantity
         and known.carried_sell_quantity == reported.carried_sell_quantity
-        and known.buy_quantity >= reported.buy_quantity
-        and known.sell_quantity >= reported.sell_quantity
+        and all(map(operator.ge, _traded(known), _traded(reported)))
         and _traded(known) != _traded(reported)
     )
 

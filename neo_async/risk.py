@@ -314,6 +314,8 @@ class RiskGuard:
     def see_book(self, rows: Sequence[OrderRow], began: float) -> None:
         """Take in a whole book that was asked for at that time of the loop."""
         self._orders.take_report(began)
+        if self.needs_positions:
+            self._live.take_book(rows)
         if not self._changing:
             return
         by_number = {row.number: row for row in rows if row.number in self._changing}
