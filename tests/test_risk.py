@@ -760,7 +760,8 @@ async def reporting(reply: Reply, **limits: Any) -> AsyncIterator[NeoClient]:
 async def test_a_number_of_a_position_that_is_none_makes_the_loss_unknown(
     field: str, text: str
 ) -> None:
-    async with reporting(spoilt_positions(**{field: text}), day_loss=10_000) as neo:
+    traded = {"flSellQty": "4", "sellAmt": "160.00", "cfBuyQty": "5", "cfBuyAmt": "190.00"}
+    async with reporting(spoilt_positions(**{**traded, field: text}), day_loss=10_000) as neo:
         with pytest.raises(LossLimit, match="the loss of the day is not known") as caught:
             await neo.orders.place(*BUY, 1, **MIS)
         assert caught.value.value is None
