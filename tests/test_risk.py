@@ -766,7 +766,7 @@ async def test_a_number_of_a_position_that_is_none_makes_the_loss_unknown(
             await neo.orders.place(*BUY, 1, **MIS)
         assert caught.value.value is None
         (position,) = await neo.portfolio.positions()
-        assert position.pnl is None
+        assert position.mtm_pnl is None
         assert position.unknown_reason
 
 
