@@ -124,7 +124,7 @@ class NeoClient:
                 journal, ucc=credentials.ucc, durability=durability, clock=clock
             )
         self.market = Market(self._session, clock=clock)
-        self.portfolio = Portfolio(self._session, self.market)
+        self.portfolio = Portfolio(self._session, self.market, clock=clock)
         self._risk = risk or RiskLimits()
         self._guard: RiskGuard | None = None
         if self._risk != RiskLimits():
@@ -134,6 +134,7 @@ class NeoClient:
                 self.portfolio.live,
                 LastPrices(self._market_feeds, self.instruments),
                 self.instruments,
+                self.order_feed,
             )
         self.orders = Orders(
             self._session,
@@ -169,6 +170,7 @@ class NeoClient:
             self._journal,
             self.order_feed,
             self._market_feeds,
+            self._guard,
         )
 
     async def login(self, totp: str | None = None) -> Session:

@@ -288,7 +288,8 @@ class FeedTimings(msgspec.Struct, frozen=True, kw_only=True):
     quiet: float = 15.0
     """Without order updates while orders are open: the order book is read, once a while of it."""
     stable: float = 1.0
-    """A connection that lived that long is tried again at once when it is lost."""
+    """A connection that lived that long is tried again at once when it is lost, the first few times
+    in a row; one that lived ten times as long always."""
     longest_wait: float = 30.0
     """Between two tries, at most."""
 

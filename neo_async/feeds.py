@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
 import time
@@ -29,7 +30,14 @@ from weakref import WeakSet
 
 from neo_async.config import FeedTimings
 from neo_async.delivery import DEFAULT_BOUND, Messages, Policy, delivery
-from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
+from neo_async.errors import (
+    LoginFailed,
+    NotLoggedIn,
+    ProtocolError,
+    SessionEnded,
+    TransportError,
+    UsageError,
+)
 from neo_async.model.enums import Level
 from neo_async.model.session import Session
 from neo_async.model.ticks import LiteTick, MarketState, MarketStatus, ScripTick, Tick
@@ -69,6 +77,10 @@ BURST = 256
 """Ticks after which everything else in the loop has a turn, however many more have arrived: less
 than a millisecond of work, whatever their level."""
 
+LOGIN_LOOK_EVERY = 1.0
+"""Seconds between two looks whether the program has logged in again, where the broker refuses the
+login that a feed would need."""
+
 IST = timezone(timedelta(hours=5, minutes=30), "IST")
 
 _INSTRUMENT = re.compile(r"[a-z]+_[a-z]+\|[^|,]+")
@@ -95,8 +107,14 @@ class _Feed:
 
     @property
     def reason(self) -> str:
-        """Why the connection was lost last; empty before that."""
+        """Why the connection was lost last, or why the login was refused; empty before that."""
         return self._connection.reason
+
+    @property
+    def refusal(self) -> str:
+        """Why the feed makes no other try before the program has logged in again: the broker
+        refuses the login. Empty while it does not."""
+        return self._connection.refusal
 
     @property
     def is_live(self) -> bool:
@@ -136,7 +154,10 @@ class _Feed:
         self._connection.on_event(at_event)
 
     async def until_live(self) -> None:
-        """Wait until the server has accepted us."""
+        """Wait until the server has accepted us.
+
+        Raises TransportError when the feed is closed meanwhile, or the broker refuses the login.
+        """
         await self._connection.until_live()
 
     async def close(self) -> None:
@@ -145,7 +166,9 @@ class _Feed:
     async def _renew(self) -> None:
         """Renew the login that the server refused, unless somebody has done so meanwhile.
 
-        A server that refuses new logins, too, is not for want of another one.
+        A server that refuses new logins, too, is not for want of another one. When the broker
+        refuses the login itself, this waits for the program to log in again: MPIN and codes are not
+        tried over and over, for that locks an account.
         """
         if self._session is None:
             return
@@ -160,6 +183,23 @@ class _Feed:
         except SessionEnded:
             self._renewed_at = None  # it was not made: the broker could not be reached
             raise
+        except LoginFailed as error:
+            self._renewed_at = None
+            log.error(
+                "the %s waits for a new login, for the broker refuses it: %s", self.name, error
+            )
+            self._connection.refuse(f"the broker refuses the login ({error}): log in again")
+            await self._until_next_login(self._session)
+
+    async def _until_next_login(self, ended: Session) -> None:
+        while self._is_current(ended):  # noqa: ASYNC110 - a login has no event
+            await asyncio.sleep(LOGIN_LOOK_EVERY)
+
+    def _is_current(self, session: Session) -> bool:
+        try:
+            return self._manager.current is session
+        except NotLoggedIn:
+            return True
 
     async def __aenter__(self) -> Self:
         self._connection.start()
@@ -193,7 +233,8 @@ class _SubscribedFeed(_Feed, ABC):
         self.market_open = market_open
         """What the caller gave to say whether the market is open; None for the default."""
         self._market_open = market_open or self._is_market_open
-        self._closed_segments: set[str] = set()
+        self._closed_at: dict[str, datetime] = {}
+        """Of segments that were last reported closed, the time of that in India."""
         # Wishes and facts: what should be subscribed, and what this connection was told.
         self._wished: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
         self._told: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
@@ -395,30 +436,34 @@ class _SubscribedFeed(_Feed, ABC):
 
     def _note_status(self, status: MarketStatus) -> None:
         if status.code in (MarketState.CLOSED, MarketState.CLOSING_ENDED):
-            self._closed_segments.add(status.segment)
+            self._closed_at[status.segment] = datetime.now(IST)
         else:
-            self._closed_segments.discard(status.segment)
+            self._closed_at.pop(status.segment, None)
 
     def _expects_data(self) -> bool:
-        return self.subscriptions > 0 and self._market_open()
+        if not self.subscriptions:
+            return False
+        try:
+            return self._market_open()
+        except (Exception, asyncio.CancelledError):
+            log.exception("market_open failed: the clock decides whether the market is open")
+            return self._is_market_open()
 
     def _is_market_open(self) -> bool:
         """Whether any subscribed segment trades at this time of the week, as far as is known."""
-        now = datetime.now(IST)
-        if now.weekday() >= 5:
-            return False
-        minute = now.hour * 60 + now.minute
         segments = {
             name.partition("|")[0]
             for stream, names in self._wished.items()
             for name in names
             if stream is not Stream.EXCHANGE
         }
-        return any(
-            start <= minute < end
-            for segment in segments - self._closed_segments
-            for start, end in [_HOURS.get(segment, _EQUITY_HOURS)]
-        )
+        return any(is_in_session(each) and not self._is_closed_today(each) for each in segments)
+
+    def _is_closed_today(self, segment: str) -> bool:
+        """Whether the segment was reported closed during the hours of today. What was reported
+        before they began, or on another day, says nothing of them."""
+        at = self._closed_at.get(segment)
+        return at is not None and at.date() == datetime.now(IST).date() and _is_hour(segment, at)
 
     # --- wishes and facts ---------------------------------------------------------------------
 
@@ -532,18 +577,24 @@ class MarketFeed(_SubscribedFeed):
     def last_price(self, instrument: str) -> float | None:
         """Of the newest tick of an instrument that is subscribed; None when there was none yet, or
         the feed is not live."""
+        tick = self.last_tick(instrument)
+        return None if tick is None else tick.last_price
+
+    def last_tick(self, instrument: str) -> LiteTick | ScripTick | None:
+        """The newest tick with a price of an instrument that is subscribed, at whatever level; None
+        when there was none yet, or the feed is not live. Its `received_ns` tells its age."""
         if not self.is_live:
+            return None
+        if not any(instrument in self._wished[stream] for stream in STREAM_OF_LEVEL.values()):
             return None
         ticks = [
             tick
-            for level, stream in STREAM_OF_LEVEL.items()
-            if instrument in self._wished[stream]
-            and (tick := self._latest[level].get(instrument)) is not None
+            for level in STREAM_OF_LEVEL
+            if (tick := self._latest[level].get(instrument)) is not None
             and isinstance(tick, LiteTick | ScripTick)
-            and tick.last_price > 0
+            and 0 < tick.last_price < math.inf
         ]
-        newest = max(ticks, key=lambda tick: tick.received_ns, default=None)
-        return None if newest is None else newest.last_price
+        return max(ticks, key=lambda tick: tick.received_ns, default=None)
 
     @property
     def lost(self) -> int:
@@ -592,7 +643,7 @@ class MarketFeed(_SubscribedFeed):
         for tick in ticks:
             try:
                 self._on_tick(tick)
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # the latter from a future of its own
                 log.exception("the callback of the market feed failed on %r", tick)
 
 
@@ -731,7 +782,7 @@ class OrderFeed(_Feed):
         for listener in [*self._listeners]:
             try:
                 listener(update)
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # the latter from a future of its own
                 log.exception("a listener of the order feed failed on %r", update)
 
 
@@ -764,13 +815,23 @@ _HOURS: Mapping[str, tuple[int, int]] = {
 def is_trading_time(segments: Iterable[str], at: float) -> bool:
     """Whether any of the segments trades at that time of the week, in Unix seconds. Holidays and
     special sessions are not known."""
-    now = datetime.fromtimestamp(at, IST)
-    minute = now.hour * 60 + now.minute
-    return now.weekday() < 5 and any(
-        start <= minute < end
-        for segment in segments
-        for start, end in [_HOURS.get(segment, _EQUITY_HOURS)]
-    )
+    moment = datetime.fromtimestamp(at, IST)
+    return any(_is_session(segment, moment) for segment in segments)
+
+
+def is_in_session(segment: str) -> bool:
+    """Whether a segment trades at this time of the week, by this machine's clock. Holidays and
+    special sessions are not known."""
+    return _is_session(segment, datetime.now(IST))
+
+
+def _is_session(segment: str, at: datetime) -> bool:
+    return at.weekday() < 5 and _is_hour(segment, at)
+
+
+def _is_hour(segment: str, at: datetime) -> bool:
+    start, end = _HOURS.get(segment, _EQUITY_HOURS)
+    return start <= at.hour * 60 + at.minute < end
 
 
 _LEVELS = (Level.LITE, 2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH, 0, -1, -2)

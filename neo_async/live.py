@@ -4,28 +4,32 @@ What was traded today comes from the feed's position messages, which carry it ex
 carried from earlier days, and everything that describes the instrument, comes from the positions
 report. The report is read again whenever the messages alone cannot tell the truth: after a
 reconnect, when one is about a position that is not known, and when a fill was reported that no
-position message has accounted for in time. Order messages are no substitute, for their average
-price is rounded. Valuation is that of `Portfolio.positions`, so both agree to the paisa.
+position message has accounted for in time. It is also read at midnight, at the begin of trading,
+and every five minutes, for what no message has told. Order messages are no substitute, for their
+average price is rounded. Valuation is that of `Portfolio.positions`, so both agree to the paisa.
 """
 
 from __future__ import annotations
 
 import asyncio
+import bisect
 import logging
 import math
+import operator
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import TypeAlias
+from decimal import Decimal
+from typing import TypeAlias, TypeGuard
 
 import msgspec
 
 from neo_async.errors import NotLoggedIn, UsageError
-from neo_async.model.enums import OrderStatus, Side
+from neo_async.model.enums import OrderStatus, Segment, Side
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, Position, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, ScripTick, Tick
-from neo_async.model.updates import OrderUpdate, PositionUpdate
+from neo_async.model.updates import PositionUpdate
 from neo_async.tracking import OrderSource
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.upkeep import Upkeep
@@ -35,11 +39,109 @@ log = logging.getLogger(__name__)
 TRIES = 6
 """Readings of the report for a position that it does not list."""
 
+READ_EVERY = 300.0
+"""Seconds between two readings of the report at most, whatever the feed reports."""
+
+REPORT_LAG = 60.0
+"""Seconds for which the report may lack trades that messages have reported; after that the report
+is right."""
+
+_LAG_READ_EVERY = 15.0
+"""Seconds between two readings of a report that lags behind the messages."""
+
+_BOUNDARIES = (0, 9 * 3600, 9 * 3600 + 15 * 60)
+"""Seconds of the day in IST after which the report is read anew: at midnight the broker may begin a
+new day, and it has done so at the latest when trading begins (9:00 for commodities and currencies,
+9:15 for shares)."""
+
+_DAY = 86_400
+_IST_OFFSET = 19_800
+
 PositionKey: TypeAlias = tuple[str, str, str]
-"""Segment, trading symbol, product."""
+"""Segment, trading symbol, product, in the spelling of `position_key`."""
 
 Report: TypeAlias = tuple[list[PositionRow], Mapping[str, Holding]]
-"""The positions report, and the holdings by token as far as its rows need them."""
+"""The positions report, and the holdings as far as its rows need them: by instrument
+(`nse_cm|11536`), or by token alone where a holding does not name its exchange."""
+
+
+def position_key(segment: str, symbol: str, product: str) -> PositionKey:
+    """The one spelling of a position's key: reports may differ in case and in blanks around."""
+    return segment.strip().lower(), symbol.strip().upper(), product.strip().upper()
+
+
+def holdings_by_instrument(holdings: Iterable[Holding]) -> dict[str, Holding]:
+    """The holdings as a Report has them. Several rows of one instrument are one holding, whose
+    average price is that of all units."""
+    joined: dict[str, Holding] = {}
+    for holding in holdings:
+        token, segment = holding.token.strip(), holding.segment.strip().lower()
+        key = f"{segment}|{token}" if segment in _SEGMENTS else token
+        known = joined.get(key)
+        joined[key] = holding if known is None else _joined(known, holding)
+    return joined
+
+
+def holding_of(row: PositionRow, holdings: Mapping[str, Holding]) -> Holding | None:
+    """The holding that a position's row belongs to: of its exchange and token, or of its token
+    where the holding does not name an exchange."""
+    return holdings.get(_instrument(row)) or holdings.get(row.token.strip())
+
+
+def valued(row: PositionRow, holding: Holding | None, last_price: float | None) -> Position:
+    """The position of a row, see `value_position`. Where an amount would be no finite number, all
+    are None, and `unknown_reason` names the value at fault."""
+    try:
+        position = value_position(row, holding, last_price)
+    except (TypeError, ArithmeticError):  # a number that was not told, or a sum beyond all numbers
+        return _unvalued(row, holding)
+    is_finite = all(value is None or math.isfinite(value) for value in _amounts_of(position))
+    return position if is_finite else _unvalued(row, holding)
+
+
+class Coverage:
+    """How far a report of the account and the messages of the order feed after it are complete.
+
+    With a live feed, and a report that was requested after the feed had become live, they are so up
+    to this moment; without the feed, up to its loss or to the request of a later report.
+    """
+
+    def __init__(self) -> None:
+        self._live_since: float | None = None
+        self._is_complete = False
+        self._until = -math.inf
+        self.requested_at = -math.inf
+        """Time of the loop at which the newest complete report was requested."""
+
+    def follow(self, feed: OrderSource) -> None:
+        """Take the state of this feed into account. Called once, before it is started."""
+        feed.on_event(self._feed_changed)
+
+    def take_report(self, requested_at: float) -> None:
+        """Take into account that a complete report was read."""
+        self.requested_at = max(self.requested_at, requested_at)
+        self._until = max(self._until, requested_at)
+        if self._live_since is not None and requested_at >= self._live_since:
+            self._is_complete = True
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether report and messages are complete up to this moment."""
+        return self._is_complete
+
+    def age(self, now: float) -> float:
+        """Seconds since the moment up to which they are complete; inf before the first report."""
+        return 0.0 if self._is_complete else now - self._until
+
+    def _feed_changed(self, event: FeedEvent) -> None:
+        now = asyncio.get_running_loop().time()
+        if event.state is FeedState.LIVE:
+            self._live_since = now
+            return
+        if self._is_complete:
+            self._until = now
+        self._live_since = None
+        self._is_complete = False
 
 
 class TotalPnl(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,15 +163,26 @@ class LivePositions:
     subscribe.
     """
 
-    def __init__(self, report: Callable[[], Awaitable[Report]], *, patience: float = 1.0) -> None:
+    def __init__(
+        self,
+        report: Callable[[], Awaitable[Report]],
+        *,
+        patience: float = 1.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """`patience` is how long, in seconds, a fill may lack its position message, and the least
-        time between two readings of the report (but a reconnect makes one at once)."""
+        time between two readings of the report (but a reconnect makes one at once). `clock` gives
+        Unix seconds, by which a new day begins."""
         self._report = report
         self._patience = patience
+        self._clock = clock
         self._feed: OrderSource | None = None
         self._is_started = False
         self._reading = asyncio.Lock()
         self._read_at = -math.inf
+        self._read_period = (0, 0)
+        """Part of the day in which the last reading began; see `_period`."""
+        self._coverage = Coverage()
         self._upkeep = Upkeep("positions report", self._read, self._due_in)
 
         self._rows: dict[PositionKey, PositionRow] = {}
@@ -81,7 +194,12 @@ class LivePositions:
         """Those whose worth was asked for since they changed."""
 
         self._is_behind = False
-        """Something has happened that only the report can tell."""
+        """The report has to be read again."""
+        self._uncertain_since = math.inf
+        """Time of the loop since which only the report can tell what has happened; inf when the
+        messages can."""
+        self._ahead_since: dict[PositionKey, float] = {}
+        """Times of the loop since which the report lacks trades that messages have reported."""
         self._unlisted: dict[PositionKey, PositionUpdate] = {}
         """Messages about positions that the report did not list yet."""
         self._tries = 0
@@ -115,8 +233,8 @@ class LivePositions:
     @property
     def instruments(self) -> list[str]:
         """Of the positions that are not closed, as the market feed names them."""
-        open_ones = (one for one in self.positions.values() if one.net_quantity)
-        return list(dict.fromkeys(f"{one.segment}|{one.token}" for one in open_ones))
+        open_ones = (one for one in self.positions.values() if one.net_quantity != 0)
+        return list(dict.fromkeys(_instrument(one.row) for one in open_ones))
 
     @property
     def is_current(self) -> bool:
@@ -128,9 +246,22 @@ class LivePositions:
             and not self._reading.locked()
             and not self._upkeep.is_asked
             and not self._is_behind
+            and self._read_period == self._period()
             and not self._unlisted
             and not self._lacks_fills()
         )
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last moment of which it is certain that `net_range` takes every trade
+        into account: 0 while the order feed is live, inf before the first reading."""
+        if not self._is_started:
+            return math.inf
+        now = asyncio.get_running_loop().time()
+        age = max(self._coverage.age(now), now - self._uncertain_since)
+        if self._read_period[0] != self._period()[0]:
+            return max(age, self._seconds_of_day())
+        return age
 
     def total(self) -> TotalPnl:
         positions = self.positions
@@ -157,19 +288,26 @@ class LivePositions:
         first."""
         return self._read_at
 
-    def net_range(self, segment: str, symbol: str) -> tuple[int, int]:
+    def net_range(self, segment: str, symbol: str) -> tuple[int, int] | None:
         """The least and the most units of an instrument that may be held over all products, when
-        the feed has told of a fill and not yet of what it did to the position."""
-        if self._heard_day != _today():
+        messages have reported a fill and not yet what it did to the position. None when a quantity
+        of a position cannot be read, so that nobody knows."""
+        if self._heard_day != self._period()[0]:
             self._heard.clear()
+        instrument = position_key(segment, symbol, "")[:2]
         least = most = 0
-        for key in self._rows.keys() | self._traded.keys() | self._heard.keys():
-            if key[0] != segment or key[1] != symbol:
+        keys = self._rows.keys() | self._traded.keys() | self._heard.keys() | self._unlisted.keys()
+        for key in keys:
+            if key[:2] != instrument:
                 continue
             row = self._rows.get(key)
+            if row is not None and not _has_quantities(row):
+                return None
             carried, reported = (row.carried_quantity, _traded(row)) if row else (0, (0, 0))
             at_least = tuple(map(max, reported, self._heard.get(key, (0, 0))))
             at_most = tuple(map(max, at_least, self._traded.get(key, (0, 0))))
+            if (update := self._unlisted.get(key)) is not None:
+                at_most = tuple(map(max, at_most, _traded(update)))
             least += carried + at_least[0] - at_most[1]
             most += carried + at_most[0] - at_least[1]
         return least, most
@@ -212,6 +350,7 @@ class LivePositions:
     def follow(self, feed: OrderSource) -> None:
         """Learn of trades from this feed. Called once, before it is started."""
         self._feed = feed
+        self._coverage.follow(feed)
         feed.listen(self._hear)
         feed.on_event(self._feed_changed)
 
@@ -245,22 +384,40 @@ class LivePositions:
             self._is_behind = True
             self._upkeep.look()
 
-    def repair(self, row: OrderRow) -> None:
-        """Take note of a fill that the order book has told, and the feed has not."""
-        self._note_fill(row)
+    def _doubt(self) -> None:
+        """Read the report again soon, because something has happened that only it can tell."""
+        now = asyncio.get_running_loop().time()
+        self._uncertain_since = min(self._uncertain_since, now)
         self.refresh()
+
+    def repair(self, row: OrderRow) -> None:
+        """Take note of a fill that the order book has told, and the feed has not. The report is
+        read in any case: the message of the position may be lost as well."""
+        self._note_fill(row)
+        self._doubt()
+
+    def take_book(self, rows: Iterable[OrderRow]) -> None:
+        """Take note of the fills of a whole order book that nothing has told before, also of orders
+        that are not known otherwise."""
+        today = self._period()[0]
+        for row in rows:
+            # A book may still be that of yesterday for a while after midnight.
+            is_news = row.filled_quantity > self._filled.get(row.number, 0)
+            if is_news and (_day_of_ns(row.updated_ns) or today) >= today:
+                self._note_fill(row)
 
     def on_tick(self, tick: Tick) -> None:
         """Value positions at the tick's price; ticks of other instruments pass by."""
         keys = self._by_instrument.get(tick.instrument)
-        if keys is None or not isinstance(tick, LiteTick | ScripTick) or not tick.last_price:
+        if keys is None or not isinstance(tick, LiteTick | ScripTick):
             return
-        self._take_price(tick.instrument, tick.last_price, keys)
+        if is_price(tick.last_price):
+            self._take_price(tick.instrument, tick.last_price, keys)
 
     def price(self, instrument: str, last_price: float) -> None:
         """Value positions at a price that somebody else has, as if a tick had told it."""
         keys = self._by_instrument.get(instrument)
-        if keys is not None:
+        if keys is not None and is_price(last_price):
             self._take_price(instrument, last_price, keys)
 
     def _take_price(self, instrument: str, last_price: float, keys: list[PositionKey]) -> None:
@@ -288,19 +445,22 @@ class LivePositions:
 
     def _note_fill(self, row: OrderRow) -> None:
         """Expect a position message for what an order message says was filled."""
-        if isinstance(row, OrderUpdate) and "filled_quantity" in row.missing:
+        is_told = "filled_quantity" not in _missing(row) and is_finite(row.filled_quantity)
+        filled = row.filled_quantity if is_told else 0
+        if not filled:
             if row.status is OrderStatus.COMPLETE:
-                self.refresh()
+                self._doubt()
             return
-        quantity = row.filled_quantity - self._filled.get(row.number, 0)
+        quantity = filled - self._filled.get(row.number, 0)
         if quantity <= 0:
             return
-        self._filled[row.number] = row.filled_quantity
-        if not (row.segment and row.symbol and row.product and row.side):
-            self.refresh()
+        self._filled[row.number] = filled
+        side = side_of(row.side)
+        if side is None or not (row.segment and row.symbol and row.product):
+            self._doubt()
             return
-        bought, sold = (quantity, 0) if row.side == Side.BUY else (0, quantity)
-        key = (row.segment, row.symbol, row.product)
+        bought, sold = (quantity, 0) if side is Side.BUY else (0, quantity)
+        key = position_key(row.segment, row.symbol, row.product)
         self._hear_of_trade(key, bought, sold)
         if not self._is_started:
             return
@@ -309,7 +469,7 @@ class LivePositions:
         self._expect(key, bought, sold)
 
     def _hear_of_trade(self, key: PositionKey, bought: int, sold: int) -> None:
-        if self._heard_day != (today := _today()):
+        if self._heard_day != (today := self._period()[0]):
             self._heard.clear()
             self._heard_day = today
         heard = self._heard[key]
@@ -327,7 +487,8 @@ class LivePositions:
         """Whether an order was filled by more than its position shows."""
         for key, (bought, sold) in self._traded.items():
             row = self._rows.get(key)
-            if row is None or row.buy_quantity < bought or row.sell_quantity < sold:
+            shown = (0, 0) if row is None else _traded(row)
+            if shown[0] < bought or shown[1] < sold:
                 return True
         return False
 
@@ -335,7 +496,7 @@ class LivePositions:
         """Take over a position message, or see to a reading of the report."""
         key = self._key_of(update)
         if key is None:
-            self.refresh()
+            self._doubt()
             return
         row = self._rows.get(key)
         if row is not None and _continues(update, row):
@@ -347,14 +508,16 @@ class LivePositions:
 
     def _key_of(self, update: PositionUpdate) -> PositionKey | None:
         """None when the message does not say which position has changed, or not how."""
-        if None in _amounts(update):
+        if not all(is_finite(amount) for amount in _amounts(update)):
             return None
-        if update.symbol:
-            return (update.segment, update.symbol, update.product)
+        wanted = position_key(update.segment, update.symbol, update.product)
+        segment, symbol, product = wanted
+        if symbol:
+            return wanted if segment and product else None
         fitting = [
             key
             for key, row in self._rows.items()
-            if (row.segment, row.product) == (update.segment, update.product)
+            if (key[0], key[2]) == (segment, product)
             # All contracts of an underlying share its name.
             and (row.token == update.token if update.token else row.name == update.name)
             and (update.token or not row.is_derivative)
@@ -369,20 +532,38 @@ class LivePositions:
 
     # --- the report ---------------------------------------------------------------------------
 
-    def _due_in(self) -> float | None:
-        """Seconds until the report has to be read; None while it has nothing to tell."""
-        read_at = self._upkeep.read_at
-        due = math.inf
-        if self._is_behind:
-            due = read_at + self._patience
+    def _due_in(self) -> float:
+        """Seconds until the report has to be read."""
+        now, read_at = asyncio.get_running_loop().time(), self._upkeep.read_at
+        due = min(max(read_at, self._read_at) + READ_EVERY, now + self._until_next_period())
+        if self._is_behind or self._read_period != self._period():
+            due = min(due, read_at + self._patience)
         if self._unlisted:
             due = min(due, read_at + self._patience * 2**self._tries)
         if self._lacks_fills():
             due = min(due, max(read_at, self._lacking_since) + self._patience)
-        return None if due == math.inf else due - asyncio.get_running_loop().time()
+        if self._ahead_since:
+            due = min(due, read_at + _LAG_READ_EVERY)
+        return due - now
+
+    def _period(self) -> tuple[int, int]:
+        """Number of the day in India, and of the part of it: the report of an earlier one may be
+        out of date."""
+        day = int((self._clock() + _IST_OFFSET) // _DAY)
+        return day, bisect.bisect_right(_BOUNDARIES, self._seconds_of_day())
+
+    def _until_next_period(self) -> float:
+        seconds = self._seconds_of_day()
+        return next((at for at in _BOUNDARIES if at > seconds), _DAY) - seconds
+
+    def _seconds_of_day(self) -> float:
+        """Since midnight in India."""
+        return (self._clock() + _IST_OFFSET) % _DAY
 
     async def _read(self) -> None:
+        began, period = asyncio.get_running_loop().time(), self._period()
         async with self._reading:
+            uncertain_since, self._uncertain_since = self._uncertain_since, math.inf
             self._is_behind = False
             self._updates_meanwhile.clear()
             self._fills_meanwhile.clear()
@@ -391,8 +572,11 @@ class LivePositions:
                 rows, holdings = await self._report()
             except BaseException:
                 self._is_behind = True
+                self._uncertain_since = min(self._uncertain_since, uncertain_since)
                 raise
         self._read_at = asyncio.get_running_loop().time()
+        self._read_period = period
+        self._coverage.take_report(began)
         before = self.positions
         self._holdings = holdings
         self._take_rows(rows)
@@ -406,18 +590,33 @@ class LivePositions:
     def _take_rows(self, rows: list[PositionRow]) -> None:
         before, self._rows = self._rows, {}
         self._by_instrument.clear()
+        ahead_since, self._ahead_since = self._ahead_since, {}
         for row in rows:
-            key = (row.segment, row.symbol, row.product)
+            key = position_key(row.segment, row.symbol, row.product)
             known = before.get(key)
             # The server that answers may be behind the one that sends the messages.
-            self._rows[key] = known if known and _is_ahead(known, row) else row
+            if known is not None and _is_ahead(known, row):
+                since = ahead_since.get(key, self._read_at)
+                if self._read_at - since < REPORT_LAG:
+                    self._ahead_since[key] = since
+                    row = known
+                else:
+                    log.warning(
+                        "the positions report has lacked trades in %s for %.0f s that the order "
+                        "feed has reported: bought and sold %s there, %s here; the report counts",
+                        key,
+                        self._read_at - since,
+                        _traded(row),
+                        _traded(known),
+                    )
+            self._rows[key] = row
             self._by_instrument.setdefault(_instrument(row), []).append(key)
 
     def _take_prices(self, rows: list[PositionRow]) -> None:
         """The report's prices, but not those that a tick has overtaken."""
         prices = {_instrument(row): row.last_price for row in rows}
         for instrument, price in prices.items():
-            if price and instrument not in self._ticked_meanwhile:
+            if is_price(price) and instrument not in self._ticked_meanwhile:
                 self._prices[instrument] = price
         for instrument in self._prices.keys() - prices.keys():
             del self._prices[instrument]
@@ -449,7 +648,7 @@ class LivePositions:
         if position is None:
             row = self._rows[key]
             price = self._prices.get(_instrument(row))
-            position = value_position(row, self._holdings.get(row.token), price)
+            position = valued(row, holding_of(row, self._holdings), price)
             self._valued[key] = position
         return position
 
@@ -471,13 +670,112 @@ class LivePositions:
         await self._changed.wait()
 
 
-def _today() -> int:
-    """Number of the day in India."""
-    return int((time.time() + 19_800) // 86_400)
+_SEGMENTS = frozenset(Segment)
+
+_QUANTITIES = ("carried_buy_quantity", "carried_sell_quantity", "buy_quantity", "sell_quantity")
+_VALUED_FIELDS = (
+    *_QUANTITIES,
+    "carried_buy_value",
+    "carried_sell_value",
+    "buy_value",
+    "sell_value",
+    "multiplier",
+    "price_numerator",
+    "price_denominator",
+    "general_numerator",
+    "general_denominator",
+)
+"""Numbers of a row without which it has no worth."""
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number, and neither NaN nor infinite."""
+    return isinstance(value, int | float | Decimal) and math.isfinite(value)
+
+
+def _missing(report: object) -> frozenset[str]:
+    """Names of the fields of a report that say nothing."""
+    names: frozenset[str] = getattr(report, "missing", frozenset())
+    return names
+
+
+def _has_quantities(row: PositionRow) -> bool:
+    """Whether each quantity of the row can be read."""
+    return _missing(row).isdisjoint(_QUANTITIES) and all(
+        is_finite(getattr(row, name)) for name in _QUANTITIES
+    )
+
+
+def _day_of_ns(unix_ns: int) -> int:
+    """Number of the day in India; 0 when the time is not known."""
+    return (unix_ns // 10**9 + _IST_OFFSET) // _DAY if unix_ns else 0
+
+
+def is_price(value: float | None) -> TypeGuard[float]:
+    """Whether it is a finite number above 0."""
+    return value is not None and 0 < value < math.inf
+
+
+def side_of(code: str) -> Side | None:
+    """The side that a report names, `B`, `s` or `BUY`; None when it names none."""
+    return _SIDES.get(code.strip().upper())
+
+
+_SIDES = {"B": Side.BUY, "BUY": Side.BUY, "S": Side.SELL, "SELL": Side.SELL}
+
+
+def _joined(one: Holding, other: Holding) -> Holding:
+    quantity = one.quantity + other.quantity
+    average = None
+    if one.average_price is not None and other.average_price is not None and quantity:
+        cost = one.average_price * one.quantity + other.average_price * other.quantity
+        average = cost / quantity
+    return msgspec.structs.replace(one, quantity=quantity, average_price=average, cost=None)
+
+
+def _unvalued(row: PositionRow, holding: Holding | None) -> Position:
+    """The position of a row of which nobody knows what it is worth."""
+    odd = [
+        f"{name} is {value!r}"
+        for name in _VALUED_FIELDS
+        if not is_finite(value := getattr(row, name))
+    ]
+    cost = None if holding is None else holding.average_price
+    if cost is not None and not is_finite(cost):
+        odd.append(f"the average price of the holding is {cost!r}")
+    reason = ", ".join(odd) or "the amounts are too large"
+    bought, sold = _traded(row)
+    carried = _units(row.carried_buy_quantity) - _units(row.carried_sell_quantity)
+    return Position(
+        segment=row.segment,
+        symbol=row.symbol,
+        token=row.token,
+        product=row.product,
+        net_quantity=carried + bought - sold,
+        average_price=None,
+        last_price=None,
+        realised=None,
+        unrealised=None,
+        pnl=None,
+        mtm_pnl=None,
+        unknown_reason=f"average price and P&L: {reason}",
+        row=row,
+    )
+
+
+def _amounts_of(position: Position) -> tuple[float | None, ...]:
+    return (
+        position.average_price,
+        position.realised,
+        position.unrealised,
+        position.pnl,
+        position.mtm_pnl,
+    )
 
 
 def _instrument(row: PositionRow) -> str:
-    return f"{row.segment}|{row.token}"
+    """As market feeds name it."""
+    return f"{row.segment.strip().lower()}|{row.token.strip()}"
 
 
 def _day(report: PositionRow | PositionUpdate) -> str:
@@ -496,8 +794,9 @@ def _continues(update: PositionUpdate, row: PositionRow) -> bool:
         return False
     if update.carried_sell_quantity not in (None, row.carried_sell_quantity):
         return False
-    bought = update.buy_quantity - row.buy_quantity
-    sold = update.sell_quantity - row.sell_quantity
+    before = _traded(row)
+    bought = update.buy_quantity - before[0]
+    sold = update.sell_quantity - before[1]
     return min(bought, sold) >= 0 or max(bought, sold) <= 0
 
 
@@ -512,7 +811,7 @@ def _updated(row: PositionRow, update: PositionUpdate) -> PositionRow | None:
     assert update.buy_value is not None
     assert update.sell_value is not None
     traded = update.buy_quantity + update.sell_quantity
-    if traded <= row.buy_quantity + row.sell_quantity or _is_of_an_earlier_day(update, row):
+    if traded <= sum(_traded(row)) or _is_of_an_earlier_day(update, row):
         return None
     return msgspec.structs.replace(
         row,
@@ -531,13 +830,16 @@ def _is_ahead(known: PositionRow, reported: PositionRow) -> bool:
     """Whether the known row has trades of the same day that the reported one lacks."""
     return (
         _day(known) == _day(reported) != ""
-        and known.buy_quantity >= reported.buy_quantity
-        and known.sell_quantity >= reported.sell_quantity
+        # What was carried changes over night only: a row that differs in it is of another day,
+        # even where nothing has moved the time of its last change.
+        and known.carried_buy_quantity == reported.carried_buy_quantity
+        and known.carried_sell_quantity == reported.carried_sell_quantity
+        and all(map(operator.ge, _traded(known), _traded(reported)))
         and _traded(known) != _traded(reported)
     )
 
 
-def _amounts(update: PositionUpdate) -> tuple[object, ...]:
+def _amounts(update: PositionUpdate) -> tuple[int | Decimal | None, ...]:
     return update.buy_quantity, update.sell_quantity, update.buy_value, update.sell_value
 
 
@@ -548,8 +850,13 @@ def _is_same(before: Position | None, now: Position) -> bool:
     return msgspec.structs.replace(now, row=before.row) == before
 
 
-def _traded(row: PositionRow) -> tuple[int, int]:
-    return row.buy_quantity, row.sell_quantity
+def _traded(report: PositionRow | PositionUpdate) -> tuple[int, int]:
+    """Units bought and sold today; 0 for what cannot be read."""
+    return _units(report.buy_quantity), _units(report.sell_quantity)
+
+
+def _units(quantity: int | None) -> int:
+    return quantity if quantity is not None and is_finite(quantity) else 0
 
 
 def _sum(amounts: Iterable[float | None]) -> float | None:
@@ -558,4 +865,8 @@ def _sum(amounts: Iterable[float | None]) -> float | None:
         if amount is None:
             return None
         known.append(amount)
-    return math.fsum(known)
+    try:
+        total = math.fsum(known)
+    except (OverflowError, ValueError):  # of what is infinite
+        return None
+    return total if math.isfinite(total) else None

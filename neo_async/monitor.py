@@ -17,6 +17,7 @@ from neo_async.model.health import (
 )
 from neo_async.model.metrics import Metrics
 from neo_async.orders import Orders
+from neo_async.risk import RiskGuard
 from neo_async.session import SessionManager
 from neo_async.transport.breaker import Breaker
 from neo_async.transport.lane import Lane
@@ -38,6 +39,7 @@ class Monitor:
         journal: Journal | None,
         order_feed: OrderFeed,
         market_feeds: Iterable[MarketFeed | ColumnFeed],
+        guard: RiskGuard | None = None,
     ) -> None:
         self._session = session
         self._limiter = limiter
@@ -46,6 +48,7 @@ class Monitor:
         self._journal = journal
         self._order_feed = order_feed
         self._market_feeds = market_feeds
+        self._guard = guard
 
     def health(self) -> Health:
         session = self._session
@@ -69,6 +72,7 @@ class Monitor:
                 *_circuit_problems(circuits),
                 *_limiter_problems(limiter),
                 *_feed_problems(feeds),
+                *(() if self._guard is None else self._guard.problems),
                 *(f"{each} may have taken effect, or not" for each in unknown),
                 *(
                     f"order {each.number} is open, and was reported not to exist or exists twice"

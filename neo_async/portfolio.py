@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 from neo_async.errors import BrokerError, NeoError, ProtocolError
-from neo_async.live import LivePositions, Report
+from neo_async.live import (
+    LivePositions,
+    Report,
+    holding_of,
+    holdings_by_instrument,
+    is_finite,
+    is_price,
+    valued,
+)
 from neo_async.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.market import QuoteFilter
@@ -16,7 +26,6 @@ from neo_async.model.portfolio import (
     OrderMargin,
     Position,
     PositionRow,
-    value_position,
 )
 from neo_async.session import SessionManager
 from neo_async.wire.endpoints import CHECK_MARGIN, HOLDINGS, LIMITS, POSITIONS, POSITIONS_OLDER
@@ -33,10 +42,12 @@ log = logging.getLogger(__name__)
 
 
 class Portfolio:
-    def __init__(self, session: SessionManager, market: Market) -> None:
+    def __init__(
+        self, session: SessionManager, market: Market, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._session = session
         self._market = market
-        self.live = LivePositions(self._report)
+        self.live = LivePositions(self._report, clock=clock)
         """The positions, kept current from `await live.start()` on."""
 
     async def positions(self, *, quotes: bool = True) -> list[Position]:
@@ -48,8 +59,10 @@ class Portfolio:
         rows, holdings = await self._report()
         prices = await self._quoted_prices(rows) if quotes else {}
         return [
-            value_position(
-                row, holdings.get(row.token), row.last_price or prices.get(row.instrument)
+            valued(
+                row,
+                holding_of(row, holdings),
+                row.last_price if is_price(row.last_price) else prices.get(row.instrument),
             )
             for row in rows
         ]
@@ -90,7 +103,9 @@ class Portfolio:
 
     async def _quoted_prices(self, rows: list[PositionRow]) -> dict[str, float | None]:
         """By instrument, of the rows without a last price."""
-        lacking = [row.instrument for row in rows if not row.last_price and row.has_instrument]
+        lacking = [
+            row.instrument for row in rows if not is_price(row.last_price) and row.has_instrument
+        ]
         if not lacking:
             return {}
         try:
@@ -103,10 +118,9 @@ class Portfolio:
 
     async def _report(self) -> Report:
         rows = await self._position_rows()
-        holdings = {}
-        if any(row.needs_holding for row in rows):
-            holdings = {holding.token: holding for holding in await self.holdings()}
-        return rows, holdings
+        if not any(map(_needs_holding, rows)):
+            return rows, {}
+        return rows, holdings_by_instrument(await self.holdings())
 
     async def _position_rows(self) -> list[PositionRow]:
         """From the newer path, which knows last prices, or from the older where that is missing."""
@@ -116,3 +130,10 @@ class Portfolio:
             if error.status not in (404, 405):
                 raise
         return await self._session.read(POSITIONS_OLDER, read_positions)
+
+
+def _needs_holding(row: PositionRow) -> bool:
+    """Whether the cost of the row is in a holding. It is not asked of a row whose carried quantity
+    cannot be read: that one has no worth, whatever the holdings are."""
+    carried = (row.carried_buy_quantity, row.carried_sell_quantity)
+    return all(map(is_finite, carried)) and row.needs_holding

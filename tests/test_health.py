@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
-from neo_async import NeoClient, OutcomeUnknown, Product, Segment, Side, Timeouts
-from tests.clients import PLACE, client_of, exchange_of
-from tests.far_ends import meddler
+from neo_async import NeoClient, OutcomeUnknown, Product, RiskLimits, Segment, Side, Timeouts
+from tests.clients import BOOK, PLACE, client_of, exchange_of, paths
+from tests.far_ends import VALIDATE, Reply, meddler
 from tests.virtual_time import in_virtual_time, now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
@@ -152,3 +153,53 @@ async def test_an_order_lane_without_a_connection_is_a_problem() -> None:
         await asyncio.sleep(0)
         assert neo.health().problems == ("no connection for orders",)
         await until_ok(neo, within=2.0)
+
+
+@in_virtual_time
+async def test_limits_that_refuse_for_what_they_do_not_know_are_a_problem() -> None:
+    is_busy = False
+    async with (
+        exchange_of() as exchange,
+        meddler(
+            exchange, lambda path, *_: Reply("busy", 503) if path == BOOK and is_busy else None
+        ) as endpoints,
+        client_of(
+            exchange,
+            endpoints=msgspec.structs.replace(endpoints, realtime="ws://127.0.0.1:9/realtime"),
+            risk=RiskLimits(open_orders=5),
+        ) as neo,
+    ):
+        is_busy = True
+        await asyncio.sleep(60)
+        (problem,) = [each for each in neo.health().problems if each.startswith("limits")]
+        assert problem.startswith(
+            "limits refuse orders: the open orders of the account were last known 60 s ago: the "
+            "order feed is down"
+        )
+        is_busy = False
+        await asyncio.sleep(20)
+        assert not any(each.startswith("limits") for each in neo.health().problems)
+
+
+@in_virtual_time
+async def test_a_feed_whose_login_is_refused_is_a_problem_and_makes_no_more_logins() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        await neo.order_feed.until_live()
+        async with neo.market_feed() as feed:
+            await feed.until_live()
+            right = neo._session._credentials
+            neo._session._credentials = msgspec.structs.replace(right, mpin="000000")
+            exchange.end_sessions()
+            exchange.drop_connections()
+            await asyncio.sleep(3600)
+            seen = (await paths(exchange)).count(VALIDATE)
+            assert seen <= 3  # the first login, and one for each feed at most
+            for name in ("order feed", "market feed"):
+                assert any(
+                    each.startswith(f"the {name} is waiting (the broker refuses the login (")
+                    for each in neo.health().problems
+                )
+            neo._session._credentials = right
+            await neo.login()
+            await until_ok(neo, within=60.0)
+            assert feed.is_live

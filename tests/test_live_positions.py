@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -25,7 +26,15 @@ from neo_async import (
 )
 from neo_async.config import FeedTimings
 from neo_async.exchange import Exchange, Faults
-from neo_async.live import TRIES, LivePositions
+from neo_async.live import (
+    READ_EVERY,
+    REPORT_LAG,
+    TRIES,
+    LivePositions,
+    holding_of,
+    holdings_by_instrument,
+)
+from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, MarketStatus
 from neo_async.transport.websocket import FeedState
@@ -485,7 +494,7 @@ async def test_a_position_that_no_report_lists_is_given_up_loudly(
         message = broker.message(("ITBEES-EQ", "CNC"))
         broker.traded.clear()
         broker.feed.say("position", message)
-        await asyncio.sleep(3600)
+        await asyncio.sleep(READ_EVERY - 1)
         assert "lacks what was traded in [('nse_cm', 'ITBEES-EQ', 'CNC')]" in caplog.text
         assert len(broker.reads) - before == TRIES
         assert live.is_current
@@ -517,6 +526,261 @@ async def test_a_report_that_cannot_be_read_is_read_again() -> None:
         assert not live.is_current
         await live.wait(lambda live: live.is_current, timeout=60)
         agrees(live, broker.truth())
+
+
+# --- days, and reports that are odd or late -----------------------------------------------------
+
+
+class Day:
+    """A clock that begins a minute before midnight in India and goes with the loop."""
+
+    def __init__(self, begin: str = "2026-11-23T23:59:00+05:30") -> None:
+        self.begin = datetime.fromisoformat(begin).timestamp()
+
+    def __call__(self) -> float:
+        return self.begin + asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize(
+    "begin", ["2026-11-23T23:59:00+05:30", "2026-11-24T08:59:00+05:30", "2026-11-24T09:14:00+05:30"]
+)
+def test_the_report_is_read_at_midnight_and_when_trading_begins(begin: str) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        broker = Broker()
+        broker.live = LivePositions(broker.report, patience=PATIENCE, clock=Day(begin))
+        broker.live.follow(broker.feed)
+        async with started(broker) as live:
+            before = len(broker.reads)
+            await asyncio.sleep(58)
+            assert len(broker.reads) == before
+            await asyncio.sleep(5)
+            assert len(broker.reads) == before + 1
+            assert live.is_current
+
+    check()
+
+
+@in_virtual_time
+async def test_positions_of_yesterday_are_not_current_and_grow_old_until_they_are_read() -> None:
+    broker = Broker()
+    broker.live = LivePositions(broker.report, patience=PATIENCE, clock=Day())
+    broker.live.follow(broker.feed)
+    async with started(broker) as live:
+        assert live.age == 0
+        broker.failures = [ServerError("busy", status=503)] * 1000
+        await asyncio.sleep(60 + 120)
+        assert not live.is_current
+        assert live.age == pytest.approx(120, abs=1)
+        broker.failures.clear()
+        await live.wait(lambda live: live.is_current, timeout=30)
+        assert live.age == 0
+
+
+@in_virtual_time
+async def test_a_trade_that_neither_feed_nor_book_reports_is_seen_within_minutes() -> None:
+    broker = Broker()
+    async with started(broker) as live:
+        broker.trade("ITBEES-EQ", "CNC", "B", 10)  # and nobody tells
+        await asyncio.sleep(READ_EVERY + 1)
+        agrees(live, broker.truth())
+
+
+@in_virtual_time
+async def test_a_carried_position_whose_time_has_not_moved_is_no_report_that_lags() -> None:
+    broker = Broker()
+    key = ("NIFTY26DECFUT", "NRML")
+    broker.trade(*key, "B", 65)
+    async with started(broker) as live:
+        broker.carried, broker.traded = {key: (65, 650_000)}, {}
+        live.refresh()
+        await live.wait(lambda live: live.is_current, timeout=30)
+        agrees(live, broker.truth())
+
+
+@in_virtual_time
+async def test_a_report_that_lacks_a_trade_for_long_is_right_and_that_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Broker()
+    key = ("ITBEES-EQ", "CNC")
+    broker.trade(*key, "B", 10)
+    async with started(broker) as live:
+        before = broker.traded[key]
+        _, (kind, message) = broker.trade(*key, "B", 5)
+        broker.feed.say(kind, message)
+        broker.traded[key] = before  # the exchange has taken the trade back
+        live.refresh()
+        await asyncio.sleep(REPORT_LAG / 2)
+        assert live.positions["nse_cm", *key].net_quantity == 15
+        await asyncio.sleep(REPORT_LAG)
+        assert live.positions["nse_cm", *key].net_quantity == 10
+        assert "the positions report has lacked trades" in caplog.text
+
+
+ODD = [float("nan"), float("inf"), float("-inf"), None]
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("field", ["buy_value", "sell_value", "carried_buy_value", "multiplier"])
+@in_virtual_time
+async def test_a_number_that_is_none_leaves_one_position_without_worth(
+    field: str, value: Any
+) -> None:
+    broker = Broker()
+    broker.trade("ITBEES-EQ", "CNC", "B", 10)
+    broker.trade("NIFTY26DECFUT", "NRML", "S", 65)
+    rows = broker.rows()
+    rows[0] = msgspec.structs.replace(rows[0], **{field: value})
+    broker.rows = lambda: rows  # type: ignore[method-assign]
+    async with started(broker) as live:
+        odd, whole = live.positions.values()
+        if field == "multiplier" and value is None:  # counts as 1, like 0
+            return
+        assert (odd.net_quantity, odd.pnl, odd.mtm_pnl, odd.average_price) == (10, None, None, None)
+        assert "average price and P&L: " in odd.unknown_reason
+        assert whole.pnl == 0.0
+        total = live.total()
+        assert (total.pnl, total.mtm_pnl) == (None, None)
+        assert list(total.unknown_reasons) == [("nse_cm", "ITBEES-EQ", "CNC")]
+        assert live.net_range("nse_cm", "ITBEES-EQ") == (10, 10)
+
+
+@pytest.mark.parametrize("value", ODD)
+@in_virtual_time
+async def test_a_quantity_that_is_none_leaves_the_held_units_unknown(value: Any) -> None:
+    broker = Broker()
+    broker.trade("ITBEES-EQ", "CNC", "B", 10)
+    broker.trade("NIFTY26DECFUT", "NRML", "S", 65)
+    rows = broker.rows()
+    rows[0] = msgspec.structs.replace(rows[0], buy_quantity=value)
+    broker.rows = lambda: rows  # type: ignore[method-assign]
+    async with started(broker) as live:
+        assert live.net_range("nse_cm", "ITBEES-EQ") is None
+        assert live.net_range("nse_fo", "NIFTY26DECFUT") == (-65, -65)
+        assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].pnl is None
+        assert live.positions["nse_fo", "NIFTY26DECFUT", "NRML"].pnl == 0.0
+        _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 10)
+        broker.feed.say(kind, message)  # and nothing is raised
+
+
+@in_virtual_time
+async def test_a_price_that_is_none_replaces_no_price() -> None:
+    broker = Broker()
+    broker.trade("ITBEES-EQ", "CNC", "B", 10)
+    async with started(broker) as live:
+        expected = broker.truth()
+        for price in (float("nan"), float("inf"), -1.0, 0.0):
+            live.on_tick(msgspec.structs.replace(tick("ITBEES-EQ", 0), last_price=price))
+            live.price("nse_cm|19084", price)
+            agrees(live, expected)
+
+
+@in_virtual_time
+async def test_reports_and_messages_that_are_spelt_otherwise_are_of_the_same_position() -> None:
+    broker = Broker()
+    broker.trade("ITBEES-EQ", "CNC", "B", 10)
+    async with started(broker) as live:
+        before = len(broker.reads)
+        (_, order), (_, message) = broker.trade("ITBEES-EQ", "CNC", "S", 4)
+        broker.feed.say("order", {**order, "trdSym": "ITBEES-EQ ", "trnsTp": "s", "prod": "cnc"})
+        assert live.net_range("nse_cm", " itbees-eq")[0] == 6  # type: ignore[index]
+        broker.feed.say("position", {**message, "trdSym": "itbees-eq ", "exSeg": "NSE_CM"})
+        assert live.is_current
+        agrees(live, broker.truth())
+        assert len(broker.reads) == before
+
+
+@in_virtual_time
+async def test_a_position_message_counts_before_the_report_lists_its_position() -> None:
+    broker = Broker(latency=0.5)
+    async with started(broker) as live:
+        await asyncio.sleep(5)
+        _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 10)
+        broker.feed.say(kind, message)
+        assert live.net_range("nse_cm", "ITBEES-EQ") == (0, 10)
+        await live.wait(lambda live: live.is_current, timeout=5)
+        assert live.net_range("nse_cm", "ITBEES-EQ") == (10, 10)
+
+
+@pytest.mark.parametrize("number", ["1", "77"])
+@in_virtual_time
+async def test_a_fill_that_the_book_reports_leads_to_a_reading_in_any_case(number: str) -> None:
+    broker = Broker()
+    async with started(broker) as live:
+        await asyncio.sleep(5)
+        (_, order), _ = broker.trade("ITBEES-EQ", "CNC", "B", 10)
+        row = OrderRow(
+            number=number, status_text="complete", segment="nse_cm", symbol="ITBEES-EQ",
+            product="CNC", side="B", quantity=10, filled_quantity=10,
+        )  # fmt: skip
+        if number == "1":
+            broker.feed.say("order", order)  # which told the same fill
+        live.repair(row)
+        assert not live.is_current
+        await live.wait(lambda live: live.is_current, timeout=5)
+        agrees(live, broker.truth())
+
+
+@in_virtual_time
+async def test_what_only_the_report_can_tell_makes_the_positions_older_until_it_is_read() -> None:
+    broker = Broker()
+    broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
+    async with started(broker) as live:
+        broker.failures = [ServerError("busy", status=503)] * 1000
+        _, (kind, message) = broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
+        broker.feed.say(kind, {k: v for k, v in message.items() if k not in ("trdSym", "tok")})
+        await asyncio.sleep(50)
+        assert live.age == pytest.approx(50, abs=1)
+        broker.failures.clear()
+        await live.wait(lambda live: live.is_current, timeout=30)
+        assert live.age == 0
+
+
+@in_virtual_time
+async def test_a_condition_that_fails_fails_for_the_one_who_waits_and_nobody_else() -> None:
+    broker = Broker()
+    broker.trade("ITBEES-EQ", "CNC", "B", 10)
+    async with started(broker) as live:
+        waiting = [
+            asyncio.create_task(live.wait(lambda live: 1 / (len(broker.reads) - 100) > 0)),
+            asyncio.create_task(live.wait(lambda live: bool(broker.day == "later"))),
+        ]
+        await asyncio.sleep(0)
+        broker.reads += [0.0] * (100 - len(broker.reads))
+        broker.print_price("ITBEES-EQ", 12_345)
+        with pytest.raises(ZeroDivisionError):
+            await waiting[0]
+        broker.day = "later"
+        broker.print_price("ITBEES-EQ", 12_350)
+        await waiting[1]
+
+
+# --- holdings of positions ----------------------------------------------------------------------
+
+
+def held(segment: str, token: str, quantity: int, price: float | None) -> Holding:
+    return Holding(quantity=quantity, symbol="X", segment=segment, token=token, average_price=price)
+
+
+@pytest.mark.parametrize(
+    ("holdings", "cost"),
+    [
+        ([held("nse_cm", "7", 10, 5.0), held("bse_cm", "7", 10, 9.0)], 5.0),
+        ([held("bse_cm", "7", 10, 9.0)], None),
+        ([held(" NSE_CM", "7 ", 10, 5.0)], 5.0),
+        ([held("", "7", 10, 5.0)], 5.0),
+        ([held("NSE", "7", 10, 5.0)], 5.0),
+        ([held("nse_cm", "7", 10, 5.0), held("nse_cm", "7", 30, 9.0)], 8.0),
+        ([held("nse_cm", "7", 10, 5.0), held("nse_cm", "7", 30, None)], None),
+    ],
+)
+def test_a_holding_belongs_to_the_position_of_its_exchange_and_token(
+    holdings: list[Holding], cost: float | None
+) -> None:
+    row = PositionRow(segment="nse_cm", symbol="X-EQ", token="7", carried_buy_quantity=10)
+    holding = holding_of(row, holdings_by_instrument(holdings))
+    assert (None if holding is None else holding.average_price) == cost
 
 
 # --- life -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
@@ -19,7 +20,14 @@ import neo_async.feeds
 from neo_async import NeoClient, NotLoggedIn
 from neo_async.config import FeedTimings
 from neo_async.delivery import Policy
-from neo_async.errors import SessionEnded, TransportError, UsageError
+from neo_async.errors import (
+    LoginFailed,
+    SessionEnded,
+    TransportError,
+    UsageError,
+    WrongMpin,
+    WrongTotp,
+)
 from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.server.feed_settings import AuthAnswer
 from neo_async.exchange.server.tls import self_signed
@@ -798,6 +806,114 @@ def test_the_market_is_open_by_the_clock_and_by_its_own_word(
             assert (feed.stalls == 1) is expected
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("told_at", "moment", "expected"),
+    [
+        (MONDAY.replace(hour=15, minute=29), MONDAY.replace(day=24, hour=9, minute=30), True),
+        (MONDAY.replace(hour=15, minute=29), MONDAY.replace(hour=15, minute=29), False),
+        (MONDAY.replace(hour=3), MONDAY.replace(hour=9, minute=30), True),
+        (MONDAY.replace(hour=15, minute=31), MONDAY.replace(day=30, hour=15, minute=29), True),
+        (MONDAY.replace(day=20, hour=11), MONDAY, True),
+    ],
+)
+def test_what_was_told_closed_before_a_session_says_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, told_at: datetime, moment: datetime, expected: bool
+) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        monkeypatch.setattr(FrozenTime, "at", told_at)
+        monkeypatch.setattr(neo_async.feeds, "datetime", FrozenTime)
+        async with live(
+            saying(status(MarketState.CLOSED)),
+            market_open=None,
+            timings={"silence": 10, "ping": 3600},
+        ) as (_, feed):
+            await feed.subscribe(["nse_cm|1"])
+            await until(lambda: feed.ticks == 1)
+            monkeypatch.setattr(FrozenTime, "at", moment)
+            await asyncio.sleep(15)
+            assert (feed.stalls == 1) is expected
+
+    check()
+
+
+@in_virtual_time
+async def test_a_market_open_that_fails_leaves_the_answer_to_the_clock(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def market_open() -> bool:
+        raise ZeroDivisionError("mine")
+
+    monkeypatch.setattr(FrozenTime, "at", MONDAY)
+    monkeypatch.setattr(neo_async.feeds, "datetime", FrozenTime)
+    async with live(serve, market_open=market_open, timings={"silence": 10}) as (_, feed):
+        await feed.subscribe(["nse_cm|1"])
+        await asyncio.sleep(5)
+        assert feed.reconnects == 0
+        await until(lambda: feed.stalls == 1, every=0.1)
+        assert "market_open failed" in caplog.text
+
+
+@in_virtual_time
+async def test_a_callback_that_raises_what_ends_tasks_ends_nothing() -> None:
+    ticks: list[Tick] = []
+    ended = asyncio.get_running_loop().create_future()
+    ended.cancel()
+
+    def on_tick(tick: Tick) -> None:
+        ticks.append(tick)
+        ended.result()  # raises CancelledError
+
+    async with live(saying(lite(1), lite(2), lite(3)), on_tick=on_tick) as (_, feed):
+        await until(lambda: len(ticks) == 3)
+        assert feed.is_live
+
+
+@pytest.mark.parametrize("error", [WrongMpin("wrong MPIN"), WrongTotp("no"), LoginFailed("no")])
+def test_a_login_that_the_broker_refuses_is_not_tried_before_the_program_logs_in(
+    error: LoginFailed,
+) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        async with feed_server(answering(REFUSED)) as server:
+            login = Login(server)
+            login.error = error
+            async with opened(server, login) as feed:
+                with pytest.raises(TransportError, match="the broker refuses the login"):
+                    await feed.until_live()
+                await asyncio.sleep(3600)
+                assert (len(server.peers), login.renewals) == (1, 1)
+                assert feed.state == "waiting"
+                assert str(error) in feed.reason
+                assert feed.refusal == feed.reason
+                server.script(serve)
+                login.current = msgspec.structs.replace(login.current, sid="another")
+                await until(lambda: feed.is_live, every=0.1)
+                assert feed.refusal == ""
+
+    check()
+
+
+@in_virtual_time
+async def test_the_last_price_is_that_of_the_newest_tick_of_any_level_that_has_one() -> None:
+    async with live(serve) as (server, feed):
+        await feed.subscribe(["nse_cm|1"], level=Level.LITE)
+        await server.peer.send(lite(1, 10.0))
+        await until(lambda: feed.last_price("nse_cm|1") == 10.0)
+        await server.peer.send(scrip(1, 11.0))  # as a snapshot is
+        await until(lambda: feed.last_price("nse_cm|1") == 11.0)
+        await server.peer.send(lite(1, 0.0), lite(2, 12.0))
+        await until(lambda: feed.ticks == 4)
+        assert feed.last_price("nse_cm|1") == 11.0
+        assert feed.last_price("nse_cm|2") is None, "it is not subscribed"
+        tick = feed.last_tick("nse_cm|1")
+        assert isinstance(tick, ScripTick)
+        feed._latest[Level.SCRIP]["nse_cm|1"] = msgspec.structs.replace(
+            tick, last_price=float("inf")
+        )
+        assert feed.last_price("nse_cm|1") is None
 
 
 def test_a_long_life_of_reconnects_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
-from neo_async import NeoClient, Product, Segment, Side
+from neo_async import NeoClient, Product, Segment, Side, WrongMpin
 from neo_async.config import FeedTimings
 from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.server.tls import self_signed
@@ -284,6 +285,34 @@ async def test_a_listener_hears_until_it_is_told_to_ignore() -> None:
         await server.peer.send(order(2))
         await anext(updates)
         assert len(taken) == 1
+
+
+@in_virtual_time
+async def test_a_listener_that_raises_what_ends_tasks_ends_nothing() -> None:
+    heard: list[object] = []
+    ended = asyncio.get_running_loop().create_future()
+    ended.cancel()
+    async with live(serve) as (server, feed):
+        feed.listen(lambda update: ended.result())
+        feed.listen(heard.append)
+        for _ in range(3):
+            await server.peer.send(order(1))
+        await until(lambda: len(heard) == 3)
+        assert feed.is_live
+
+
+@in_virtual_time
+async def test_a_login_that_the_broker_refuses_is_not_tried_before_the_program_logs_in() -> None:
+    async with feed_server(answering(REFUSED)) as server:
+        login = Login(server)
+        login.error = WrongMpin("wrong MPIN")
+        async with opened(server, login) as feed:
+            await asyncio.sleep(3600)
+            assert (len(server.peers), login.renewals) == (1, 1)
+            assert "the broker refuses the login (wrong MPIN): log in again" in feed.reason
+            server.script(serve)
+            login.current = msgspec.structs.replace(login.current, sid="another")
+            await until(lambda: feed.is_live, every=0.1)
 
 
 @in_virtual_time

@@ -248,6 +248,35 @@ async def test_a_last_price_that_is_none_makes_the_profit_unknown(price: str) ->
     assert position.unknown_reason == "P&L: there is no last price"
 
 
+async def test_a_holding_of_another_exchange_is_not_that_of_the_position() -> None:
+    holding = {**documented("holdings")["data"][0], "exchangeSegment": "bse_cm"}
+    position, _ = await positions_from(CARRIED, Reply({"data": [holding]}))
+    assert (position.average_price, position.pnl) == (None, None)
+    assert "no holding with token '19084'" in position.unknown_reason
+
+
+@pytest.mark.parametrize("ltp", ["NaN", "inf", "-Infinity"])
+async def test_a_last_price_that_is_no_number_is_quoted(ltp: str) -> None:
+    row = {**CARRIED, "cfBuyQty": "0", "cfBuyAmt": "0", "flBuyQty": "20", "ltp": ltp}
+    position, asked = await positions_from(row, Reply({"data": []}))
+    assert asked == [NEWER, LAST_PRICE]
+    assert (position.last_price, position.pnl) == (None, None)
+    assert position.unknown_reason == "P&L: there is no last price"
+
+
+@pytest.mark.parametrize(
+    ("field", "text"), [("buyAmt", "NaN"), ("multiplier", "inf"), ("sellAmt", "Infinity")]
+)
+async def test_an_amount_that_is_no_number_leaves_the_position_without_worth(
+    field: str, text: str
+) -> None:
+    row = {**CARRIED, "cfBuyQty": "0", "cfBuyAmt": "0", "flBuyQty": "20", field: text}
+    position, _ = await positions_from(row, Reply({"data": []}))
+    assert (position.net_quantity, position.average_price) == (10, None)
+    assert (position.realised, position.pnl, position.mtm_pnl) == (None, None, None)
+    assert position.unknown_reason
+
+
 @pytest.mark.parametrize("ltp", ["41.2500", "0.0000", "", None])
 async def test_last_prices_that_the_report_lacks_are_quoted_in_one_call(ltp: str | None) -> None:
     fresh = {**CARRIED, "cfBuyQty": "0", "cfBuyAmt": "0", "flBuyQty": "20", "ltp": "0.00"}

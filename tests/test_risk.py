@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import decimal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import neo_async.risk
 from neo_async import (
     Instrument,
     Level,
@@ -27,6 +31,7 @@ from neo_async import (
     OrderRequest,
     OrderStatus,
     OrderType,
+    OutcomeUnknown,
     PositionLimit,
     PriceLimit,
     Product,
@@ -42,7 +47,9 @@ from neo_async import (
     ValueLimit,
 )
 from neo_async.exchange import Exchange, Faults
-from tests.clients import MODIFY, PLACE, client_of, exchange_of, paths
+from neo_async.risk import OLDEST_FACTS, READ_EVERY, Asked
+from neo_async.wire.rules import modify_form
+from tests.clients import BOOK, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.far_ends import Cut, Reply, meddler
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 
@@ -613,3 +620,365 @@ async def test_without_limits_there_is_no_guard() -> None:
         await neo.orders.place(*BUY, 10, **MIS)
         assert isinstance(neo.market_feed(), MarketFeed)
         assert not neo.portfolio.live.is_started
+
+
+# --- what is not known ------------------------------------------------------------------------
+
+POSITIONS = "/neo/portfolio/v2/positions"
+NOWHERE = "ws://127.0.0.1:9/realtime"
+
+
+@contextlib.asynccontextmanager
+async def blind(**limits: Any) -> AsyncIterator[tuple[Exchange, NeoClient, NeoClient, set[str]]]:
+    """A client whose order feed finds nobody, another application of the same account, and the
+    paths whose answers are lost on the way to the first."""
+    lost: set[str] = set()
+    async with (
+        exchange_of() as exchange,
+        meddler(
+            exchange, lambda path, *_: Reply("busy", 503) if path in lost else None
+        ) as endpoints,
+        client_of(
+            exchange,
+            endpoints=msgspec.structs.replace(endpoints, realtime=NOWHERE),
+            risk=RiskLimits(**limits),
+        ) as neo,
+    ):
+        await asyncio.sleep(31)  # until the next code
+        async with client_of(exchange) as app:
+            yield exchange, neo, app, lost
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind"),
+    [({"net_position": 10}, PositionLimit), ({"open_orders": 1}, OpenOrdersLimit)],
+)
+@in_virtual_time
+async def test_without_the_order_feed_orders_of_others_are_read_and_counted(
+    limits: dict[str, Any], kind: type[RiskRefused]
+) -> None:
+    async with blind(**limits) as (_, neo, app, _):
+        theirs = await app.orders.place(*BUY, 10, **MIS)
+        await asyncio.sleep(7)
+        with pytest.raises(kind) as caught:
+            await neo.orders.place(*BUY, 1, **MIS)
+        assert caught.value.value is not None
+        await app.orders.cancel(theirs)
+        await asyncio.sleep(7)
+        await neo.orders.place(*BUY, 1, **MIS)
+
+
+@in_virtual_time
+async def test_without_the_order_feed_positions_of_others_are_read_and_counted() -> None:
+    async with blind(net_position=10) as (exchange, neo, app, _):
+        order = await app.orders.place(*BUY, 10, **MIS)
+        await trade(exchange, 3900)
+        await order.wait(OrderStatus.COMPLETE, timeout=5)
+        await asyncio.sleep(7)
+        with pytest.raises(PositionLimit, match="11 units"):
+            await neo.orders.place(*BUY, 1, **MIS)
+
+
+@pytest.mark.parametrize(
+    ("limits", "path", "kind", "message"),
+    [
+        ({"open_orders": 9}, BOOK, OpenOrdersLimit, "the open orders of the account were last"),
+        ({"net_position": 99}, BOOK, PositionLimit, "the open orders of the account were last"),
+        ({"net_position": 99}, POSITIONS, PositionLimit, "the positions of the account were last"),
+    ],
+)
+@in_virtual_time
+async def test_without_the_order_feed_and_the_report_a_limit_refuses_until_it_is_read_again(
+    limits: dict[str, Any], path: str, kind: type[RiskRefused], message: str
+) -> None:
+    async with blind(**limits) as (exchange, neo, _, lost):
+        await neo.orders.place(*BUY, 1, **MIS)
+        lost.add(path)
+        await asyncio.sleep(OLDEST_FACTS / 2)
+        await neo.orders.place(*BUY, 1, **MIS)  # a report of just now is good
+        await asyncio.sleep(OLDEST_FACTS)
+        before = await sent(exchange)
+        with pytest.raises(kind, match=message) as caught:
+            await neo.orders.place(*BUY, 1, **MIS)
+        assert caught.value.value is None
+        assert await sent(exchange) == before
+        assert any(message in problem for problem in neo.health().problems)
+        lost.clear()
+        await asyncio.sleep(30)
+        await neo.orders.place(*BUY, 1, **MIS)
+        assert not any(message in problem for problem in neo.health().problems)
+
+
+@in_virtual_time
+async def test_an_ordinary_reconnect_refuses_nothing() -> None:
+    async with desk(net_position=1000, open_orders=1000, day_loss=1000) as (exchange, neo):
+        await neo.order_feed.until_live()
+        await asyncio.sleep(1000)  # in which nothing happens
+        for _ in range(10):
+            exchange.drop_connections("orders")
+            for _ in range(10):
+                await neo.orders.place(*BUY, 1, **MIS)
+                await asyncio.sleep(0.1)
+
+
+@in_virtual_time
+async def test_an_order_whose_messages_are_lost_is_counted_within_a_minute() -> None:
+    async with desk(open_orders=1) as (exchange, neo):
+        await neo.order_feed.until_live()
+        await asyncio.sleep(31)
+        exchange.set_faults(Faults(feed_lose=1.0))
+        async with client_of(exchange) as app:
+            await app.orders.place(*BUY, 1, **MIS)
+        await asyncio.sleep(READ_EVERY + 6)
+        assert neo.order_feed.reconnects == 0
+        with pytest.raises(OpenOrdersLimit):
+            await neo.orders.place(*BUY, 1, **MIS)
+
+
+def spoilt_positions(**fields: Any) -> Reply:
+    row = {
+        "exSeg": "nse_cm", "trdSym": SYMBOL, "tok": TOKEN, "prod": "MIS", "flBuyQty": "10",
+        "flSellQty": "0", "buyAmt": "390.00", "sellAmt": "0.00", "ltp": "39.00",
+        "cfBuyQty": "0", "cfSellQty": "0", "cfBuyAmt": "0.00", "cfSellAmt": "0.00",
+    }  # fmt: skip
+    return Reply({"stat": "ok", "stCode": 200, "data": [{**row, **fields}]})
+
+
+@contextlib.asynccontextmanager
+async def reporting(reply: Reply, **limits: Any) -> AsyncIterator[NeoClient]:
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, lambda path, *_: reply if path == POSITIONS else None) as endpoints,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(**limits)) as neo,
+    ):
+        yield neo
+
+
+@pytest.mark.parametrize("text", ["NaN", "inf", "-Infinity"])
+@pytest.mark.parametrize("field", ["buyAmt", "sellAmt", "multiplier", "prcNum", "cfBuyAmt"])
+@in_virtual_time
+async def test_a_number_of_a_position_that_is_none_makes_the_loss_unknown(
+    field: str, text: str
+) -> None:
+    traded = {"flSellQty": "4", "sellAmt": "160.00", "cfBuyQty": "5", "cfBuyAmt": "190.00"}
+    async with reporting(spoilt_positions(**{**traded, field: text}), day_loss=10_000) as neo:
+        with pytest.raises(LossLimit, match="the loss of the day is not known") as caught:
+            await neo.orders.place(*BUY, 1, **MIS)
+        assert caught.value.value is None
+        (position,) = await neo.portfolio.positions()
+        assert position.mtm_pnl is None
+        assert position.unknown_reason
+
+
+@in_virtual_time
+async def test_a_position_is_counted_whatever_blanks_and_case_its_report_has() -> None:
+    odd = spoilt_positions(trdSym=f" {SYMBOL.lower()} ", exSeg="NSE_CM", prod="mis")
+    async with reporting(odd, net_position=10) as neo:
+        with pytest.raises(PositionLimit, match="11 units"):
+            await neo.orders.place(*BUY, 1, **MIS)
+        await neo.orders.place(*SELL, 20, **MIS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"qty": "NA"}, "the quantity of the open order 261123000000009 is 0"),
+        ({"trnsTp": "b"}, "11 units of ITBEES-EQ bought net"),
+        ({"trnsTp": ""}, "11 units of ITBEES-EQ bought net"),
+        ({"trdSym": ""}, "11 units of ITBEES-EQ bought net"),
+        ({"trdSym": "itbees-eq "}, "11 units of ITBEES-EQ bought net"),
+        ({"fldQty": "NA"}, "11 units of ITBEES-EQ bought net"),
+    ],
+)
+@in_virtual_time
+async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst(
+    fields: dict[str, Any], message: str
+) -> None:
+    row = {
+        "nOrdNo": "261123000000009", "ordSt": "open", "exSeg": "nse_cm", "trdSym": SYMBOL,
+        "trnsTp": "B", "prcTp": "L", "prod": "MIS", "vldt": "DAY", "qty": 10, "fldQty": 0,
+        "prc": "39.00", "updRecvTm": 1,
+    }  # fmt: skip
+    book = Reply({"stat": "Ok", "stCode": 200, "data": [{**row, **fields}]})
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, lambda path, *_: book if path == BOOK else None) as endpoints,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(net_position=10)) as neo,
+    ):
+        with pytest.raises(PositionLimit, match=message):
+            await neo.orders.place(*BUY, 1, **MIS)
+
+
+@in_virtual_time
+async def test_an_old_tick_is_no_last_price_while_the_market_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_open = True
+    monkeypatch.setattr(neo_async.risk, "is_in_session", lambda segment: is_open)
+    limits: dict[str, Any] = {"price_away_percent": 5, "order_value": 1_000_000}
+    async with desk(**limits) as (exchange, neo), ticking(exchange, neo) as feed:
+        market = {"order_type": OrderType.MARKET, "product": Product.MIS}
+        time_ns = time.time_ns
+        await neo.orders.place(*BUY, 1, **MIS)
+        monkeypatch.setattr(time, "time_ns", lambda: time_ns() + 119 * 10**9)
+        await neo.orders.place(*BUY, 1, **MIS)
+        monkeypatch.setattr(time, "time_ns", lambda: time_ns() + 300 * 10**9)
+        with pytest.raises(PriceLimit, match=r"its last tick is \d+ s old, and 120 s are the most"):
+            await neo.orders.place(*BUY, 1, **MIS)
+        with pytest.raises(ValueLimit, match=r"its last tick is \d+ s old") as caught:
+            await neo.orders.place(*BUY, 1, **market)
+        assert f"feed.snapshot(['nse_cm|{TOKEN}'])" in str(caught.value)
+        is_open = False  # then there is no newer price
+        await neo.orders.place(*BUY, 1, **market)
+        is_open = True
+        await feed.snapshot([f"nse_cm|{TOKEN}"])
+        await asyncio.sleep(1)
+        await neo.orders.place(*BUY, 1, **market)
+
+
+@in_virtual_time
+async def test_limits_count_in_whatever_decimal_context_the_program_has() -> None:
+    async with (
+        desk(order_value="389999.99", price_away_percent=2) as (exchange, neo),
+        ticking(exchange, neo),
+    ):
+        with decimal.localcontext() as context:
+            context.prec = 3
+            context.traps[decimal.Inexact] = True
+            context.traps[decimal.FloatOperation] = True
+            with pytest.raises(ValueLimit) as caught:
+                await neo.orders.place(*BUY, 10_000, **MIS)
+            assert caught.value.value == 390_000
+            await neo.orders.place(*BUY, 9_999, **MIS)
+
+
+@in_virtual_time
+async def test_a_larger_quantity_counts_until_the_book_shows_what_became_of_it() -> None:
+    async with desk(net_position=100) as (exchange, neo):
+        await neo.order_feed.until_live()
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        exchange.set_faults(Faults(feed_lose=1.0))
+        await neo.orders.modify(order, quantity=90)
+        order.quantity = 10  # as a message from before the change would have it
+        with pytest.raises(PositionLimit, match="101 units"):
+            await neo.orders.place(*BUY, 11, **MIS)
+        await asyncio.sleep(1)
+        assert neo._guard is not None
+        assert not neo._guard._changing
+        await neo.orders.place(*BUY, 10, **MIS)
+
+
+@in_virtual_time
+async def test_a_change_that_was_not_sent_takes_no_room() -> None:
+    async with desk(net_position=100) as (_, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        assert neo._guard is not None
+        for quantity in (90, 100):
+            form = modify_form_of(order, quantity)
+            hold = neo._guard.admit_change(order, form)
+            with pytest.raises(PositionLimit):
+                await neo.orders.place(*BUY, 91, **MIS)
+            hold.was_sent = False
+            hold.end()
+        assert not neo._guard._changing
+        await neo.orders.place(*BUY, 90, **MIS)
+
+
+def modify_form_of(order: Order, quantity: int) -> Any:
+    return modify_form(
+        number=order.number,
+        side=order.side,
+        product=order.product,
+        segment=order.segment,
+        order_type=order.order_type,
+        quantity=quantity,
+        filled_quantity=0,
+        price="39.00",
+        trigger=None,
+        validity=order.validity,
+        disclosed_quantity=0,
+        amo=False,
+    )
+
+
+@in_virtual_time
+async def test_two_changes_of_one_order_count_with_the_largest_until_both_are_answered() -> None:
+    async with desk(net_position=100) as (_, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        guard = neo._guard
+        assert guard is not None
+        larger = guard.admit_change(order, modify_form_of(order, 80))
+        smaller = guard.admit_change(order, modify_form_of(order, 5))
+        smaller.end()
+        await asyncio.sleep(15)  # the book is read, and the larger one is still on its way
+        with pytest.raises(PositionLimit, match="101 units"):
+            await neo.orders.place(*BUY, 21, **MIS)
+        larger.end()
+        await asyncio.sleep(20)  # it has had no effect
+        await neo.orders.place(*BUY, 90, **MIS)
+
+
+@in_virtual_time
+async def test_an_unknown_outcome_keeps_its_room_until_it_is_known_or_the_client_logs_out() -> None:
+    swallowed: set[str] = set()
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(net_position=10)) as neo,
+    ):
+        guard = neo._guard
+        assert guard is not None
+        swallowed.add(PLACE)
+        with pytest.raises(OutcomeUnknown):
+            await neo.orders.place(*BUY, 10, **MIS, settle=False)
+        await asyncio.sleep(20)
+        with pytest.raises(PositionLimit):
+            await neo.orders.place(*BUY, 1, **MIS)
+        await asyncio.sleep(20)
+        assert not guard._held
+        with pytest.raises(OutcomeUnknown):
+            await neo.orders.place(*BUY, 10, **MIS, settle=False)
+        assert guard._placing == 1
+        await neo.logout()
+        await asyncio.sleep(0)
+        assert not guard._held
+        assert not guard._placing
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+@in_virtual_time
+async def test_a_factor_that_is_no_number_makes_the_value_unknown(value: float) -> None:
+    async with desk(order_value=1_000_000) as (_, neo):
+        odd = Instrument(Segment.MCX_FO, "4711", "CRUDEOIL", "CRUDEOIL", price_numerator=value)
+        neo.instruments.find = lambda *_: odd  # type: ignore[method-assign]
+        with pytest.raises(RiskRefused, match="how many rupees a unit"):
+            neo._guard._check_value(  # type: ignore[union-attr]
+                Asked("mcx_fo", "CRUDEOIL", "B", "NRML", "L", 1, Decimal(5000), Decimal(0))
+            )
+
+
+@in_virtual_time
+async def test_a_fill_counts_that_only_the_book_tells_of_an_order_whose_answer_was_lost() -> None:
+    cut: dict[str, Any] = {}
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, lambda path, *_: cut.get(path)) as endpoints,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(net_position=10)) as neo,
+    ):
+        await neo.order_feed.until_live()
+        await current(neo)
+        exchange.set_faults(Faults(feed_lose=1.0))
+        exchange.market.print_price(Segment.NSE_CM, TOKEN, 3900)
+        cut[PLACE] = Cut()
+        await trade_soon(exchange, neo)
+        with pytest.raises(PositionLimit, match="11 units"):
+            await neo.orders.place(*BUY, 1, **MIS)
+
+
+async def trade_soon(exchange: Exchange, neo: NeoClient) -> None:
+    """An order whose answer is lost and that is filled before anything of it is known here."""
+    placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
+    await until(lambda: exchange.market.ledger)
+    await trade(exchange, 3890)
+    order = await placing
+    assert order.status is OrderStatus.COMPLETE

@@ -31,6 +31,13 @@ MAX_MESSAGE = 16 << 20
 LONGEST_PATIENCE = 900.0
 """Seconds of silence beyond which the limit is no longer doubled."""
 
+SETTLED = 10
+"""Times `FeedTimings.stable` that a connection has to live to end a series of short-lived ones."""
+
+SHORT_LIVES = 3
+"""Connections in a row that were stable, but not for long, after each of which the next try is at
+once; after more of them it waits."""
+
 CLOSE_WAIT = 0.2
 """Seconds granted to a server to answer our closing."""
 
@@ -42,7 +49,7 @@ class FeedState(StrEnum):
     """Opening a socket, or proving who we are on it."""
     LIVE = "live"
     WAITING = "waiting"
-    """Between two tries."""
+    """Between two tries; or, where `refusal` says so, until the program logs in again."""
     CLOSED = "closed"
 
 
@@ -106,7 +113,9 @@ class ReconnectingSocket:
     `handshake` proves who we are and sets up what should flow, on every new connection. `handle`
     takes every message; what it returns is awaited before the next is read, which is how a
     consumer holds the server up. SessionEnded from either leads to `renew` and another try; any
-    other error to another try after a growing, jittered while (the first at once).
+    other error to another try after a growing, jittered while. The first is at once, also when a
+    stable connection is lost, unless connections keep being lost soon after they were made.
+    `refuse`, called by `renew`, says that no login can be had.
 
     A server that gives no sign of life for `ping + pong` seconds is lost. So is one that keeps
     answering pings but sends nothing for `silence` seconds while `expects_data()`; that limit
@@ -145,12 +154,16 @@ class ReconnectingSocket:
         """Set while it is live, and once it is closed."""
         self._live_since: float | None = None
         self._lost_at: float | None = None
+        self._short_lives = 0
+        """Stable connections in a row that did not live long."""
         self._fruitless = 0
         """Connections in a row that stalled before their data flowed."""
         self._holding = False
         self.state = FeedState.CLOSED
         self.reason = ""
         """Why the connection was lost last."""
+        self.refusal = ""
+        """Why no login can be had for it; empty while one can, as far as is known."""
         self.last_message_at = 0.0
         """Time of the loop at the last message; 0 before the first."""
         self.reconnects = 0
@@ -175,18 +188,22 @@ class ReconnectingSocket:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self._live_since = self._lost_at = None
-            self._fruitless = 0
+            self._fruitless = self._short_lives = 0
             self._enter(FeedState.CLOSED, "closed by the caller")
+            self.refusal = ""
             self._turned.set()
 
     async def until_live(self) -> None:
         """Wait for the next moment in which it is live; at once if it is.
 
-        Raises UsageError when it was not started, and TransportError when it is closed meanwhile.
+        Raises UsageError when it was not started, and TransportError when it is closed meanwhile
+        or the login is refused.
         """
         if self._task is None:
             raise UsageError(f"the {self.name} is not started: it will never be live")
         while not self.is_live:
+            if self.refusal:
+                raise TransportError(f"the {self.name} cannot be live: {self.refusal}")
             await self._turned.wait()
             if self.state is FeedState.CLOSED:
                 raise TransportError(f"the {self.name} was closed before it was live")
@@ -194,6 +211,13 @@ class ReconnectingSocket:
     @property
     def is_live(self) -> bool:
         return self.state is FeedState.LIVE
+
+    def refuse(self, reason: str) -> None:
+        """Say that no login can be had for it. Called while `renew` is awaited."""
+        self.refusal = reason
+        self._enter(FeedState.WAITING, reason)
+        self._turned.set()
+        self._turned.clear()  # those that wait look at the state now
 
     async def send(self, text: str) -> bool:
         """Send on the live connection. False when there is none or it broke: then the handshake
@@ -226,7 +250,7 @@ class ReconnectingSocket:
                     # Ours or a listener's mistake; a feed that ends for it would be a worse one.
                     log.exception("%s failed unexpectedly", self.name)
                     reason = repr(error)
-                failures = 1 if self._was_stable() else failures + 1
+                failures = self._failures_after(failures)
                 self._mark_lost()
                 # The first try is at once: most losses are one connection's, not the server's.
                 delay = 0.0
@@ -240,6 +264,7 @@ class ReconnectingSocket:
 
     async def _serve_one_connection(self, http: aiohttp.ClientSession) -> None:
         """Connect, and hand over messages until it fails, with the reason as an exception."""
+        self.refusal = ""
         self._enter(FeedState.CONNECTING, "")
         timings = self._timings
         async with _deadline(timings.connect, "connection"):
@@ -280,7 +305,7 @@ class ReconnectingSocket:
     async def _watch(self, socket: Socket) -> None:
         """Send heartbeats, on a clock of their own; raise when the other side seems gone."""
         timings = self._timings
-        started = next_ping = next_heartbeat = _now()
+        started = next_ping = next_heartbeat = expected_since = _now()
         tick = min(timings.ping, timings.silence, timings.heartbeat) / 4
         while True:
             await asyncio.sleep(tick)
@@ -295,13 +320,15 @@ class ReconnectingSocket:
                 continue  # nothing is read while the consumer holds the server up
             if now - socket.last_sign > timings.ping + timings.pong:
                 raise TransportError(f"no sign of life for {now - socket.last_sign:.1f} s")
-            quiet = now - max(started, self.last_message_at)
+            if not self._expects_data():
+                expected_since, self._fruitless = now, 0  # the next session begins anew
+            quiet = now - max(started, self.last_message_at, expected_since)
             # What comes at once are snapshots of what was subscribed: they come from a feed in
             # which nothing flows, too.
             if self.last_message_at - started > timings.stable:
                 self._fruitless = 0
             patience = timings.silence * 2**self._fruitless
-            if quiet > patience and self._expects_data():
+            if quiet > patience:
                 self.stalls += 1
                 if patience <= LONGEST_PATIENCE:
                     self._fruitless += 1
@@ -333,9 +360,14 @@ class ReconnectingSocket:
             self._lost_at = _now()
             self._live_since = None
 
-    def _was_stable(self) -> bool:
-        since = self._live_since
-        return since is not None and _now() - since >= self._timings.stable
+    def _failures_after(self, failures: int) -> int:
+        """Failures in a row, when there were so many before the connection that was lost now."""
+        lived = 0.0 if self._live_since is None else _now() - self._live_since
+        if lived < self._timings.stable:
+            return failures + 1
+        self._short_lives = self._short_lives + 1 if lived < SETTLED * self._timings.stable else 0
+        # Each connection costs the server a login, and the client a reading of its reports.
+        return max(1, self._short_lives - SHORT_LIVES + 1)
 
     def _enter(self, state: FeedState, reason: str) -> None:
         self.state = state
@@ -345,7 +377,7 @@ class ReconnectingSocket:
         for listener in [*self._listeners]:
             try:
                 listener(event)
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # the latter from a future of its own
                 log.exception("a listener of the %s failed on %r", self.name, event)
 
 

@@ -427,6 +427,23 @@ async def test_the_patience_with_silence_has_an_end() -> None:
 
 
 @in_virtual_time
+async def test_a_session_begins_with_the_first_patience_and_with_no_silence_behind_it() -> None:
+    expected = True
+    async with (
+        feed_server(welcome) as server,
+        connected(server, silence=10, expects_data=lambda: expected) as client,
+    ):
+        await until(lambda: client.socket.stalls == 4, every=0.5)
+        expected = False  # the market closes
+        await asyncio.sleep(50_000)
+        assert client.socket.stalls == 4
+        expected = True
+        began = asyncio.get_running_loop().time()
+        await until(lambda: client.socket.stalls == 5, every=0.5)
+        assert client.times(WAITING)[4] - began == pytest.approx(10, abs=4)
+
+
+@in_virtual_time
 async def test_losses_of_other_kinds_do_not_lengthen_the_patience_with_silence() -> None:
     dropped = then(lambda _: asyncio.sleep(2))
     async with (
@@ -500,6 +517,50 @@ async def _prove(socket: Socket) -> None:
 async def _refuse(peer: Peer) -> None:
     await peer.hear()
     await peer.send("go away")
+
+
+def test_connections_that_keep_dying_young_are_made_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts, backoff = backoffs()
+    monkeypatch.setattr(websocket, "backoff", backoff)
+
+    @in_virtual_time
+    async def check() -> None:
+        young, old = then(lambda _: asyncio.sleep(1.1)), then(lambda _: asyncio.sleep(11))
+        async with (
+            feed_server(*[young] * 7, old, *[young] * 3, old, young, welcome) as server,
+            connected(server) as client,
+        ):
+            await until(lambda: client.socket.reconnects == 13, every=0.1)
+
+    check()
+    # Three are tried again at once, and so is one that has lived for ten seconds.
+    assert attempts == [1, 2, 3, 4]
+
+
+@in_virtual_time
+async def test_a_login_that_is_refused_ends_the_waiting_for_the_connection() -> None:
+    async with feed_server(then(lambda p: p.send(b"ended"))) as server:
+        client = Client(lambda: server.url, handle=_end)
+
+        async def refused() -> None:
+            client.socket.refuse("the MPIN is wrong")
+            await asyncio.sleep(3600)
+
+        client.socket._renew = refused
+        client.socket.start()
+        await until(lambda: client.socket.refusal, every=0.01)
+        with pytest.raises(TransportError, match="cannot be live: the MPIN is wrong"):
+            await client.socket.until_live()
+        assert (client.socket.state, client.socket.reason) == (WAITING, "the MPIN is wrong")
+        assert len(server.peers) == 1
+        await client.socket.close()
+        assert client.socket.refusal == ""
+
+
+def _end(message: bytes | str) -> None:
+    raise SessionEnded("over")
 
 
 @in_virtual_time
