@@ -115,7 +115,7 @@ class LivePositions:
     @property
     def instruments(self) -> list[str]:
         """Of the positions that are not closed, as the market feed names them."""
-        open_ones = (one for one in self.positions.values() if one.net_quantity)
+        open_ones = (one for one in self.positions.values() if one.net_quantity != 0)
         return list(dict.fromkeys(f"{one.segment}|{one.token}" for one in open_ones))
 
     @property

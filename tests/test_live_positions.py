@@ -26,6 +26,7 @@ from neo_async import (
 from neo_async.config import FeedTimings
 from neo_async.exchange import Exchange, Faults
 from neo_async.live import TRIES, LivePositions
+from neo_async.model.answer import Answer
 from neo_async.model.portfolio import Holding, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, MarketStatus
 from neo_async.transport.websocket import FeedState
@@ -87,10 +88,8 @@ class Broker:
         return answer
 
     def rows(self) -> list[PositionRow]:
-        return [
-            _ROWS.read_partial(self._row(key))[0]
-            for key in dict.fromkeys([*self.carried, *self.traded])
-        ]
+        rows = [self._row(key) for key in dict.fromkeys([*self.carried, *self.traded])]
+        return _ROWS.read(Answer(200, {}, msgspec.json.encode(rows)))
 
     def truth(self) -> list[Position]:
         holdings = {holding.token: holding for holding in self.holdings}
