@@ -152,7 +152,8 @@ def plain(value: Any) -> Any:
         } | ({"odd": list(odd)} if (odd := getattr(value, "odd", ())) else {})
     if isinstance(value, list):
         return [plain(item) for item in value]
-    return value
+    # Without the residue of binary fractions: no amount, price or percentage has more decimals.
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _console() -> Console:

@@ -348,8 +348,10 @@ def value_position(row: PositionRow, holding: Holding | None, last_price: float 
 
     `holding` is the one whose `token` equals the row's (None when there is none): equity carried
     from earlier days is valued at its average price, which the row does not know. A `last_price`
-    of 0 is the broker's way of not knowing it, and so is an average price of 0 in the holding.
-    Only the average price is rounded, to the row's precision.
+    of 0 is the broker's way of not knowing it; an average price of 0 counts as what was paid, as
+    with the broker itself.
+    Only the average price is rounded, to the row's precision: amounts are to be rounded where they
+    are shown.
 
     An amount that needs a number which the row lacks, or that is no finite number, is None.
     """
@@ -465,7 +467,7 @@ def _carried_cost(
         if not lacking.isdisjoint(_CARRIED_VALUES):
             return None
         return (row.carried_buy_value, 0.0) if carried > 0 else (0.0, row.carried_sell_value)
-    if holding is None or not holding.average_price:
+    if holding is None or holding.average_price is None:
         return None
     cost = holding.average_price * abs(carried)
     return (cost, 0.0) if carried > 0 else (0.0, cost)

@@ -71,8 +71,14 @@ _SEGMENTS: Final = frozenset(Segment)
 _WITH_CHAINS: Final = (Segment.NSE_FO, Segment.BSE_FO, Segment.MCX_FO)
 _WITH_CANDLES: Final = (Segment.NSE_CM, Segment.NSE_FO, Segment.BSE_CM, Segment.BSE_FO)
 
-_TOKEN: Final = re.compile(r"[^|,/\x00-\x1f\x7f]*[^|,/\s\x00-\x1f\x7f]")
-_UNDERLYING: Final = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?")
+# Without control characters, and without halves of surrogate pairs, which no UTF-8 can carry.
+_TOKEN: Final = re.compile(
+    r"[^|,/\x00-\x1f\x7f\ud800-\udfff]{0,99}[^|,/\s\x00-\x1f\x7f\ud800-\udfff]"
+)
+_UNDERLYING: Final = re.compile(
+    r"[^\s\x00-\x1f\x7f\ud800-\udfff]"
+    r"(?:[^\x00-\x1f\x7f\ud800-\udfff]{0,98}[^\s\x00-\x1f\x7f\ud800-\udfff])?"
+)
 
 
 # --- what is asked ----------------------------------------------------------------------------

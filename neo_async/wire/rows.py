@@ -125,17 +125,14 @@ class RowReader(Generic[Row]):
             return self._made(values, missing, [f"row {number} is no object: {reprlib.repr(row)}"])
         # Nearly always a number is absent and nothing else is odd. That alone is five times faster
         # than a look at every field, and a long report must not hold up the event loop.
-        plain = row
         for name, is_expected in self._numbers:
             value = row.get(name)
             if value is None or (isinstance(value, str) and value in _ABSENT):
                 if value is None and is_expected and name in row:
                     return self._read_odd_row(row)
-                if plain is row:
-                    plain = row.copy()
-                plain.pop(name, None)
+                row.pop(name, None)
         try:
-            return msgspec.convert(plain, self._row, strict=False)
+            return msgspec.convert(row, self._row, strict=False)
         except UNREADABLE:
             return self._read_odd_row(row)
 

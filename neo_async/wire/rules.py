@@ -28,6 +28,8 @@ E = TypeVar("E", bound=StrEnum)
 # come back under another symbol than it is looked for.
 _SYMBOL = re.compile(r"[A-Z0-9](?:[A-Z0-9&_.\- ]{0,48}[A-Z0-9&_.\-])?")
 
+_DIGITS = re.compile(r"[0-9]{1,40}")
+
 MAX_QUANTITY = 10**9
 """Above any freeze quantity there is."""
 
@@ -139,7 +141,7 @@ def margin_form(
     segment = _member("segment", segment, Segment)
     product = _member("product", product, Product)
     order_type = _member("order_type", order_type, OrderType)
-    if not (isinstance(token, str) and token.isascii() and token.isdigit()):
+    if not (isinstance(token, str) and _DIGITS.fullmatch(token)):
         raise InvalidOrder("token", token, "must be the digits of the instrument's exchange token")
     check_quantity("quantity", quantity)
     _check_product(product, segment)
@@ -262,7 +264,7 @@ _BAND_DIGITS = 6
 
 
 def check_number(number: str) -> None:
-    if not (isinstance(number, str) and number.isascii() and number.isdigit()):
+    if not (isinstance(number, str) and _DIGITS.fullmatch(number)):
         raise InvalidOrder("order", number, "must be an Order or the digits of an order number")
 
 

@@ -309,13 +309,6 @@ def test_an_unknown_previous_close_leaves_the_profit_against_cost() -> None:
     assert position.unknown_reason == "P&L of the day: x='?' is not a number"
 
 
-@pytest.mark.parametrize("price", [0.0, None])
-def test_a_holding_without_a_buying_price_has_no_cost(price: float | None) -> None:
-    position = value_position(cash(carried_buy_quantity=10), held(price), 101.0)
-    assert (position.average_price, position.pnl, position.realised) == (None, None, None)
-    assert "no average price in the holding" in position.unknown_reason
-
-
 any_number = st.floats() | st.sampled_from([0.0, 1.0, -1.0, 1e308, math.nan, math.inf])
 
 

@@ -758,3 +758,11 @@ def test_without_the_library_the_error_says_what_to_install(
     chain = read_futures(documented("futures_chain"), segment="nse_fo", underlying="NIFTY")
     with pytest.raises(UsageError, match=f"pip install {library}"):
         getattr(chain, f"to_{library}")()
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "1" * 101, "1\n", ""])
+def test_a_text_that_cannot_be_sent_is_refused_before_anything_is(text: str) -> None:
+    with pytest.raises(UsageError, match="must be segment"):
+        wire_instrument(f"nse_cm|{text}")
+    with pytest.raises(UsageError, match="underlying="):
+        expiries_query(Segment.NSE_FO, text, None)
