@@ -37,6 +37,7 @@ from benchmarks.harness import (
     summarise,
 )
 from neo_async.model.answer import Answer
+from neo_async.model.numbers import Number, Whole
 from neo_async.model.portfolio import Holding, PositionRow
 from neo_async.wire.portfolio import read_holdings, read_positions
 
@@ -162,9 +163,9 @@ def number_fields(row: type[msgspec.Struct], sample: dict[str, object]) -> dict[
     fields: dict[type, list[str]] = {int: [], float: []}
     for field in msgspec.structs.fields(row):
         if isinstance(sample.get(field.encode_name), str) and field.type is not str:
-            if field.type in (int, int | None):
+            if field.type in (Whole, Whole | None):
                 fields[int].append(field.encode_name)
-            elif field.type in (float, float | None):
+            elif field.type in (Number, Number | None):
                 fields[float].append(field.encode_name)
     return fields
 

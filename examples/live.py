@@ -16,7 +16,7 @@ from neo_async import Credentials, Endpoints, NeoClient, NeoError, Product, Segm
 async def main(symbol: str, quantity: int, price: str) -> None:
     async with NeoClient(Credentials.from_env(), endpoints=Endpoints.from_env()) as neo:
         limits = await neo.portfolio.limits()
-        print(f"logged in as {neo.session.ucc}, {limits.available:,.2f} available")
+        print(f"logged in as {neo.session.ucc}, {limits.available} rupees available")
         order = await neo.orders.place(
             Segment.NSE_CM, symbol, Side.BUY, quantity, price=price, product=Product.CNC
         )

@@ -36,9 +36,6 @@ Progress: TypeAlias = Callable[[Segment, int, int | None], None]
 ExpiryWish: TypeAlias = date | tuple[date, date] | None
 StrikeWish: TypeAlias = float | tuple[float, float] | None
 
-_PIECE: Final = 32_768
-"""Bytes that are read before others get their turn of the loop: about half a millisecond."""
-
 _IST: Final = timedelta(hours=5, minutes=30)
 
 
@@ -157,8 +154,7 @@ class Instruments:
                 raise kind(f"no scrip master at {address}", status=file.status)
             done = 0
             async for piece in file.pieces:
-                for start in range(0, len(piece), _PIECE):
-                    reader.feed(piece[start : start + _PIECE])
+                for _ in reader.feed_in_steps(piece):
                     await asyncio.sleep(0)
                 done += len(piece)
                 if progress is not None:

@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Code = TypeVar("Code", bound=StrEnum)
+Chain = TypeVar("Chain", OptionChain, FuturesChain)
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many requests of how many are done."""
@@ -154,7 +155,7 @@ class Market:
         def read(answer: Answer) -> OptionChain:
             return read_options(answer, segment=segment, underlying=underlying, expiry=expiry)
 
-        return await self._session.read(CHAIN, read, params=query)
+        return _told(await self._session.read(CHAIN, read, params=query))
 
     async def futures_chain(
         self, segment: Segment | str, underlying: str, expiry: date | None = None
@@ -168,7 +169,7 @@ class Market:
         def read(answer: Answer) -> FuturesChain:
             return read_futures(answer, segment=segment, underlying=underlying)
 
-        return await self._session.read(CHAIN, read, params=query)
+        return _told(await self._session.read(CHAIN, read, params=query))
 
     async def candles(
         self,
@@ -180,7 +181,8 @@ class Market:
         progress: Progress | None = None,
     ) -> Candles:
         """Candles from `start` to `end` (today unless given), both included, however long that is:
-        a range that the broker does not answer at once is asked for in portions.
+        a range that the broker does not answer at once is asked for in portions. A candle whose
+        time or prices cannot be read is left out, and a warning in the log names it.
 
         `progress` is told how many portions of how many are there, at the start and after each.
         """
@@ -257,13 +259,28 @@ class Market:
             await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
             attempt += 1
         candles: list[CandleValues] = []
+        odd: list[str] = []
         for portion in _portions(rows):
-            candles += read_candles(portion)
+            candles += read_candles(portion, odd)
             await asyncio.sleep(0)
+        if odd:
+            log.warning(
+                "candles of %s from %s to %s: %d left out, the first: %s",
+                instrument,
+                *window,
+                len(odd),
+                odd[0],
+            )
         return candles_within(candles, window, interval)
 
     def _today(self) -> date:
         return datetime.fromtimestamp(self._clock(), IST).date()
+
+
+def _told(chain: Chain) -> Chain:
+    for problem in chain.odd:
+        log.warning("chain of %s: left out: %s", chain.underlying, problem)
+    return chain
 
 
 async def _in_parallel(

@@ -34,6 +34,7 @@ from neo_async.live import (
     holding_of,
     holdings_by_instrument,
 )
+from neo_async.model.answer import Answer
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, MarketStatus
@@ -96,10 +97,8 @@ class Broker:
         return answer
 
     def rows(self) -> list[PositionRow]:
-        return [
-            _ROWS.read_partial(self._row(key))[0]
-            for key in dict.fromkeys([*self.carried, *self.traded])
-        ]
+        rows = [self._row(key) for key in dict.fromkeys([*self.carried, *self.traded])]
+        return _ROWS.read(Answer(200, {}, msgspec.json.encode(rows)))
 
     def truth(self) -> list[Position]:
         holdings = {holding.token: holding for holding in self.holdings}

@@ -390,9 +390,9 @@ async def test_a_month_of_minutes_does_not_hold_the_loop(
 
         read = module.read_candles
 
-        def noted(part: Any) -> Any:
+        def noted(part: Any, odd: list[str]) -> Any:
             decoded.append(turns)
-            return read(part)
+            return read(part, odd)
 
         monkeypatch.setattr(module, "read_candles", noted)
         count()

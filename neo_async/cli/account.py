@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -12,8 +12,8 @@ from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Column, amount_cell, limit_price, money, profit, units
 from neo_async.client import NeoClient
-from neo_async.model.orders import OrderRow
-from neo_async.model.portfolio import Limits
+from neo_async.model.orders import OrderRow, Trade
+from neo_async.model.portfolio import Holding, Limits
 
 T = TypeVar("T")
 
@@ -91,13 +91,14 @@ def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
                     row.time_text,
                     row.symbol,
                     side_name(row.side),
-                    f"{row.quantity:,}",
-                    money(row.price),
+                    known_units(row, "quantity"),
+                    money(known(row, "price")),
                     row.product,
                 )
                 for row in rows
             ),
         )
+        output.print_notes(_odd_notes(rows, "order_number"))
 
 
 def positions(fresh: Fresh = False, as_json: AsJson = False) -> None:
@@ -125,7 +126,7 @@ def positions(fresh: Fresh = False, as_json: AsJson = False) -> None:
                 (
                     row.symbol,
                     row.product,
-                    f"{row.net_quantity:,}",
+                    units(row.net_quantity),
                     money(row.average_price),
                     money(row.last_price),
                     profit(row.realised),
@@ -163,7 +164,7 @@ def holdings(fresh: Fresh = False, as_json: AsJson = False) -> None:
             (
                 (
                     row.symbol,
-                    f"{row.quantity:,}",
+                    known_units(row, "quantity"),
                     units(row.sellable_quantity),
                     money(row.average_price),
                     money(row.closing_price),
@@ -173,7 +174,11 @@ def holdings(fresh: Fresh = False, as_json: AsJson = False) -> None:
                 for row in rows
             ),
         )
-        if any(None in (row.average_price, row.closing_price, row.market_value) for row in rows):
+        output.print_notes(_odd_notes(rows, "symbol"))
+        if any(
+            None in (row.average_price, row.closing_price, row.market_value) and not row.odd
+            for row in rows
+        ):
             output.print_notes(["unknown: the broker's answer left it out"])
 
 
@@ -186,7 +191,8 @@ def limits(fresh: Fresh = False, as_json: AsJson = False) -> None:
     amounts = (
         ("Available", row.available),
         ("Margin used", row.margin_used),
-        ("Cash and collateral", row.collateral_value),
+        ("Cash", row.collateral_value),
+        ("Margin from pledged shares", row.collateral),
         ("Realised MTM", row.realised_mtm),
         ("Unrealised MTM", row.unrealised_mtm),
         ("SPAN margin", row.span_margin),
@@ -197,7 +203,8 @@ def limits(fresh: Fresh = False, as_json: AsJson = False) -> None:
         (Column("Funds"), Column("Rupees", _NUMBER)),
         ((name, amount_cell(amount)) for name, amount in amounts),
     )
-    if any(amount is None for _, amount in amounts):
+    output.print_notes(row.odd)
+    if sum(amount is None for _, amount in amounts) > len(row.odd):
         output.print_notes(["unknown: the broker's answer left it out"])
 
 
@@ -222,10 +229,10 @@ def print_orders(rows: list[OrderRow]) -> None:
                 row.time_text.rpartition(" ")[2],
                 row.symbol,
                 side_name(row.side),
-                f"{row.filled_quantity:,}/{row.quantity:,}",
-                limit_price(row.price),
-                limit_price(row.trigger),
-                limit_price(row.average_price),
+                f"{known_units(row, 'filled_quantity')}/{known_units(row, 'quantity')}",
+                _known_price(row, "price"),
+                _known_price(row, "trigger"),
+                _known_price(row, "average_price"),
                 f"{row.order_type} {row.product} {row.validity}",
                 output.status(row.status_text),
             )
@@ -233,12 +240,31 @@ def print_orders(rows: list[OrderRow]) -> None:
         ),
     )
     output.print_notes(f"{row.number}: {row.reject_reason}" for row in rows if row.reject_reason)
+    output.print_notes(_odd_notes(rows, "number"))
 
 
 def order_fields(row: OrderRow) -> dict[str, object]:
     """A row for machines: with the status as one of the known ones beside the broker's words."""
     fields: dict[str, object] = output.plain(row)
     return fields | {"status": row.status.value, "reject_reason": row.reject_reason}
+
+
+def known(row: Any, field: str) -> Any:
+    """A field of a report's row; None where the broker sent nothing that can be read."""
+    return None if field in row.missing else getattr(row, field)
+
+
+def known_units(row: OrderRow | Trade | Holding, field: str) -> str:
+    return units(known(row, field))
+
+
+def _known_price(row: OrderRow, field: str) -> str:
+    return money(None) if field in row.missing else limit_price(getattr(row, field))
+
+
+def _odd_notes(rows: Iterable[Any], name: str) -> Iterator[str]:
+    """What of a report could not be read."""
+    return (f"{getattr(row, name)}: {'; '.join(row.odd)}" for row in rows if row.odd)
 
 
 def side_name(code: str) -> str:

@@ -141,12 +141,19 @@ def print_json(value: object) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Structs as dicts of their own field names; encoding them would give the wire's."""
+    """Structs as dicts of their own field names; encoding them would give the wire's. What a
+    report's row lacks is null, not the default of its field."""
     if isinstance(value, msgspec.Struct):
-        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        missing = getattr(value, "missing", ())
+        return {
+            name: None if name in missing else plain(getattr(value, name))
+            for name in value.__struct_fields__
+            if name not in ("missing", "odd")
+        } | ({"odd": list(odd)} if (odd := getattr(value, "odd", ())) else {})
     if isinstance(value, list):
         return [plain(item) for item in value]
-    return value
+    # Without the residue of binary fractions: no amount, price or percentage has more decimals.
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _console() -> Console:

@@ -11,7 +11,7 @@ import typer
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.account import order_fields, print_orders, side_name
+from neo_async.cli.account import known_units, order_fields, print_orders, side_name
 from neo_async.cli.asking import Yes, confirm, interruption_told
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Cell, Column, money
@@ -300,9 +300,10 @@ def _describe(request: OrderRequest) -> str:
 
 def _describe_row(row: OrderRow) -> str:
     price = f" at {money(row.price)}" if row.price else ""
+    quantity, filled = known_units(row, "quantity"), known_units(row, "filled_quantity")
     return (
-        f"order {row.number}: {side_name(row.side)} {row.quantity:,} {row.symbol} ({row.segment})"
-        f"{price}, {row.product} {row.validity}, {row.status_text}, {row.filled_quantity:,} filled"
+        f"order {row.number}: {side_name(row.side)} {quantity} {row.symbol} ({row.segment})"
+        f"{price}, {row.product} {row.validity}, {row.status_text}, {filled} filled"
     )
 
 

@@ -114,7 +114,11 @@ class OrderStatus(StrEnum):
     MODIFY_VALIDATION_PENDING = "modify validation pending"
     MODIFY_PENDING = "modify pending"
     MODIFIED = "modified"
+    NOT_MODIFIED = "not modified"
+    """A change was refused: the order stands as it was."""
     CANCEL_PENDING = "cancel pending"
+    NOT_CANCELLED = "not cancelled"
+    """A cancellation was refused: the order stands as it was."""
     AMO_RECEIVED = "after market order req received"
     AMO_MODIFY_RECEIVED = "modify after market order req received"
     COMPLETE = "complete"
@@ -153,7 +157,9 @@ _WORKING = frozenset(
         OrderStatus.MODIFY_VALIDATION_PENDING,
         OrderStatus.MODIFY_PENDING,
         OrderStatus.MODIFIED,
+        OrderStatus.NOT_MODIFIED,
         OrderStatus.CANCEL_PENDING,
+        OrderStatus.NOT_CANCELLED,
     }
 )
 
@@ -162,6 +168,13 @@ _STATUS_BY_TEXT: dict[str, OrderStatus] = {
     # Spellings seen beside the usual ones.
     "traded": OrderStatus.COMPLETE,
     "canceled": OrderStatus.CANCELLED,
+    "not canceled": OrderStatus.NOT_CANCELLED,
+    "canceled after market order": OrderStatus.AMO_CANCELLED,
+    # Of other brokers whose order system has the same states.
+    "amo req received": OrderStatus.AMO_RECEIVED,
+    "modify amo req received": OrderStatus.AMO_MODIFY_RECEIVED,
+    "cancelled amo": OrderStatus.AMO_CANCELLED,
+    "modification pending": OrderStatus.MODIFY_PENDING,
 }
 
 
@@ -169,7 +182,8 @@ def parse_status(text: str) -> OrderStatus:
     """Read the broker's state text; `UNKNOWN` when it is none of the listed ones."""
     status = _STATUS_BY_TEXT.get(text)
     if status is None:
-        status = _STATUS_BY_TEXT.get(text.strip().lower(), OrderStatus.UNKNOWN)
+        plain = " ".join(text.replace("_", " ").lower().split())
+        status = _STATUS_BY_TEXT.get(plain, OrderStatus.UNKNOWN)
     return status
 
 

@@ -146,6 +146,9 @@ class OptionChain(msgspec.Struct, frozen=True, kw_only=True):
     lot_size: int | None = None
     multiplier: float | None = None
     rows: list[ChainRow]
+    odd: tuple[str, ...] = ()
+    """Options that the broker sent without an instrument or strike that can be read; they are not
+    among the rows."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -199,6 +202,8 @@ class FuturesChain(msgspec.Struct, frozen=True, kw_only=True):
     lot_size: int | None = None
     multiplier: float | None = None
     rows: list[FutureQuote]
+    odd: tuple[str, ...] = ()
+    """Contracts that the broker sent without an instrument; they are not among the rows."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -252,7 +257,8 @@ class Candle(msgspec.Struct, frozen=True, gc=False):
 
 
 class Candles(msgspec.Struct, frozen=True, kw_only=True):
-    """Candles of one instrument as columns, oldest first, no time twice."""
+    """Candles of one instrument as columns, oldest first, no time twice: of two candles of one
+    time, the first that the broker sent counts."""
 
     instrument: str
     interval: Interval

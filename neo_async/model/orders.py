@@ -17,6 +17,7 @@ from neo_async.model.enums import (
     Validity,
     parse_status,
 )
+from neo_async.model.numbers import Number, Whole
 
 Price: TypeAlias = str | Decimal | int | float
 """Rupees. Goes out as exact decimal text: `"39.35"`, `Decimal("39.35")` and `39.35` are equal."""
@@ -105,26 +106,31 @@ class OrderRow(
     order_type: str = ""
     product: str = ""
     validity: str = ""
-    quantity: int = 0
-    filled_quantity: int = 0
-    pending_quantity: int = 0
-    cancelled_quantity: int = 0
-    disclosed_quantity: int = 0
-    price: float = 0.0
+    quantity: Whole = 0
+    filled_quantity: Whole = 0
+    pending_quantity: Whole = 0
+    cancelled_quantity: Whole = 0
+    disclosed_quantity: Whole = 0
+    price: Number = 0.0
     """Rupees; 0 when the order has no limit."""
-    trigger: float = 0.0
-    average_price: float = 0.0
+    trigger: Number = 0.0
+    average_price: Number = 0.0
     """Rupees, of what is filled; 0 before the first fill and, for a while, after it."""
     generated_type: str = ""
     """`AMO` for an after-market order."""
     time_text: str = ""
     """IST, `22-Jan-2025 14:28:01`."""
-    updated_ns: int = 0
+    updated_ns: Whole = 0
     """Unix nanoseconds of the broker's last change: newest wins."""
     gui_order_id: str = ""
     """The client tag; overwritten by the broker after a modification, suffixed after a cancel."""
     parent_number: str = ""
     """Entry of a CO or BO leg; `NA` otherwise."""
+    missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
+    """Names of the fields that the broker sent without a value that can be read: what they hold
+    here is a default, and says nothing."""
+    odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
+    """What stood in those of them that were not empty: `avgPrc='1,039.35' is not a number`."""
 
     @property
     def status(self) -> OrderStatus:
@@ -177,16 +183,19 @@ class HistoryRow(
     order_type: str = ""
     product: str = ""
     validity: str = ""
-    quantity: int = 0
-    filled_quantity: int = 0
-    pending_quantity: int = 0
-    price: float = 0.0
-    trigger: float = 0.0
-    average_price: float = 0.0
+    quantity: Whole = 0
+    filled_quantity: Whole = 0
+    pending_quantity: Whole = 0
+    price: Number = 0.0
+    trigger: Number = 0.0
+    average_price: Number = 0.0
     time_text: str = ""
     """IST, `22-Jan-2025 14:32:53`, possibly with blanks after the colons, or `--`."""
-    updated_ns: int = 0
+    updated_ns: Whole = 0
     gui_order_id: str = ""
+    missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
+    """As in OrderRow."""
+    odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
 
     @property
     def status(self) -> OrderStatus:
@@ -226,7 +235,7 @@ class Trade(
     order_number: str
     exchange_number: str = ""
     trade_number: str = ""
-    leg: int = 0
+    leg: Whole = 0
     """Count of this fill within its order, from 1."""
     segment: str = ""
     symbol: str = ""
@@ -234,13 +243,16 @@ class Trade(
     side: str = ""
     product: str = ""
     order_type: str = ""
-    quantity: int = 0
+    quantity: Whole = 0
     """Units of this fill."""
-    price: float = 0.0
+    price: Number = 0.0
     """Rupees, of this fill."""
     date_text: str = ""
     """IST, `22-Jan-2025`."""
     time_text: str = ""
     """IST, `14:28:16`."""
-    updated_ns: int = 0
+    updated_ns: Whole = 0
     gui_order_id: str = ""
+    missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
+    """As in OrderRow."""
+    odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime
 import msgspec
 
 from neo_async.model.enums import Segment
+from neo_async.model.numbers import Number, Whole
 
 _SEGMENTS = frozenset(Segment)
 
@@ -64,52 +65,57 @@ class PositionRow(
     """One row of the positions report: today's business in one instrument and product."""
 
     account: str = ""
-    board_lot: int = 1
-    carried_buy_value: float = 0.0
+    board_lot: Whole = 1
+    carried_buy_value: Number = 0.0
     """At the previous close, not at cost."""
-    carried_sell_value: float = 0.0
-    carried_buy_quantity: int = 0
-    carried_sell_quantity: int = 0
+    carried_sell_value: Number = 0.0
+    carried_buy_quantity: Whole = 0
+    carried_sell_quantity: Whole = 0
     segment: str
-    buy_value: float = 0.0
+    buy_value: Number = 0.0
     """Traded today."""
-    sell_value: float = 0.0
-    buy_quantity: int = 0
+    sell_value: Number = 0.0
+    buy_quantity: Whole = 0
     """Filled today."""
-    sell_quantity: int = 0
+    sell_quantity: Whole = 0
     product: str = ""
     series: str = ""
     token: str = ""
     symbol: str
     option_type: str = ""
     """`CE`, `PE`; `XX` or a dash otherwise."""
-    strike: float = 0.0
+    strike: Number = 0.0
     kind: str = ""
     """`FUTSTK FUTIDX OPTIDX` …"""
     name: str = ""
     square_off_flag: str = ""
     """`Y`: may be squared off."""
     open_flag: str = ""
-    lot_size: int = 1
-    multiplier: float = 1.0
-    precision: int = 2
+    lot_size: Whole = 1
+    multiplier: Number = 1.0
+    precision: Whole = 2
     """Decimals of a price."""
-    price_numerator: float = 1.0
-    price_denominator: float = 1.0
+    price_numerator: Number = 1.0
+    price_denominator: Number = 1.0
     time_text: str = ""
     """IST, `2026/07/24 12:57:46`."""
     expiry_text: str = ""
     """`28 Jul, 2026`, or `NA`."""
     expiry_seconds: str = ""
     """Unix seconds, as text: instruments without expiry have words here."""
-    general_numerator: float = 1.0
-    general_denominator: float = 1.0
-    updated_ns: int = 0
+    general_numerator: Number = 1.0
+    general_denominator: Number = 1.0
+    updated_ns: Whole = 0
     """Unix nanoseconds."""
-    last_price: float | None = None
+    last_price: Number | None = None
     """Only on the v2 path, and 0 there now and then."""
-    quantity: int | None = None
-    """Net, on the older path only; `Position.net_quantity` is there always."""
+    quantity: Whole | None = None
+    """Net, on the older path only; `Position.net_quantity` is worked out from the four others."""
+    missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
+    """Names of the fields that the broker sent without a value that can be read: what they hold
+    here is a default, and says nothing."""
+    odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
+    """What stood in those of them that were not empty: `buyAmt='NaN' is not a number`."""
 
     @property
     def instrument(self) -> str:
@@ -120,6 +126,12 @@ class PositionRow(
     def has_instrument(self) -> bool:
         """False when the row lacks a token, as those of the older path may."""
         return self.segment.lower() in _SEGMENTS and self.token.isdecimal()
+
+    @property
+    def has_quantities(self) -> bool:
+        """False when a quantity of the row cannot be read, so that the net quantity is not
+        known."""
+        return not self.missing or self.missing.isdisjoint(_QUANTITIES)
 
     @property
     def is_derivative(self) -> bool:
@@ -160,8 +172,9 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     token: str
     product: str
-    net_quantity: int
-    """Carried and today's; negative when short, 0 when closed."""
+    net_quantity: int | None
+    """Carried and today's; negative when short, 0 when closed, None when the broker's row has a
+    quantity that cannot be read."""
     average_price: float | None
     """Of all buys when long, of all sells when short; 0 when closed."""
     last_price: float | None
@@ -224,34 +237,34 @@ class Holding(
     kind: str = ""
     """`Equity` …"""
     sector: str = ""
-    instrument_token: int | None = None
+    instrument_token: Whole | None = None
     """Kotak's own id. Not the exchange token: neither orders nor feeds know it."""
     common_code: str = ""
     description: str = ""
-    quantity: int
-    average_price: float | None = None
+    quantity: Whole
+    average_price: Number | None = None
     """Cost per unit, rounded to 4 decimals (`cost` is not rounded)."""
-    cost: float | None = None
-    closing_price: float | None = None
+    cost: Number | None = None
+    closing_price: Number | None = None
     """Of the previous day."""
-    market_value: float | None = None
+    market_value: Number | None = None
     """At the closing price."""
     scrip_id: str = ""
     alternate_scrip: bool | str = ""
     """Empty, a boolean or its text, by version; see `is_alternate_scrip`."""
-    unrealised: float | None = None
+    unrealised: Number | None = None
     """`market_value` less `cost`."""
-    square_off_gain: float | None = None
-    delivery_gain: float | None = None
-    subtotal: float | None = None
-    previous_last_price: float | None = None
+    square_off_gain: Number | None = None
+    delivery_gain: Number | None = None
+    subtotal: Number | None = None
+    previous_last_price: Number | None = None
     subtype: str = ""
     status_text: str = ""
     """`ACTV` …"""
-    lot_size: int | None = None
+    lot_size: Whole | None = None
     expiry_text: str = ""
     option_type: str = ""
-    strike: float = 0.0
+    strike: Number = 0.0
     symbol: str
     """Without series, `ITBEES`."""
     display_symbol: str = ""
@@ -259,11 +272,16 @@ class Holding(
     series: str = ""
     token: str = ""
     """Exchange token, as in the scrip master."""
-    sellable_quantity: int | None = None
+    sellable_quantity: Whole | None = None
     security_type: str = ""
     security_subtype: str = ""
     logo_url: str = ""
     cmot_code: str = ""
+    missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
+    """Names of the fields that the broker sent without a value that can be read: what they hold
+    here is a default, and says nothing."""
+    odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
+    """What stood in those of them that were not empty: `buyAmt='NaN' is not a number`."""
 
     @property
     def is_alternate_scrip(self) -> bool:
@@ -271,14 +289,18 @@ class Holding(
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Funds of the account, over all segments. Amounts the broker left out are None."""
+    """Funds of the account, over all segments. Amounts that the broker left out, or wrote in a
+    form that cannot be read, are None."""
 
-    available: float
-    """What new orders may use (`Net`)."""
+    available: float | None
+    """What new orders may use (`Net`): cash and margin from pledged shares, less what is in
+    use."""
     margin_used: float | None = None
     collateral_value: float | None = None
-    """Cash and collateral before use."""
+    """Cash (`CollateralValue`, whatever the broker's name suggests): pledging shares leaves it as
+    it is."""
     collateral: float | None = None
+    """Margin from pledged shares (`Collateral`)."""
     adhoc_margin: float | None = None
     notional_cash: float | None = None
     pay_in: float | None = None
@@ -292,27 +314,33 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     var_margin: float | None = None
     special_margin: float | None = None
     used_percent: float | None = None
-    """`margin_used` in percent of `collateral_value`."""
+    """How much of the funds is in use, in percent, as the broker states it."""
     category: str = ""
     """`CLIENT_SPECIAL`, `CLIENT_MTF` …"""
     amounts: dict[str, float] = {}
     """Every number of the answer under the broker's own name, `FoSpanrgnNrmlPrsnt`."""
+    odd: tuple[str, ...] = ()
+    """What stood in the fields above that are None, where they were not empty:
+    `Net='1,039.35' is not a number`."""
 
 
 class OrderMargin(msgspec.Struct, frozen=True, kw_only=True):
     """What an order would need, beside what the account has."""
 
     sufficient: bool
-    available: float
-    """Cash, before any margin in use."""
-    used: float
+    available: float | None
+    """Cash, before any margin in use. None, as for each amount here, when the broker wrote none
+    that can be read."""
+    used: float | None
     """Margin in use without the order."""
-    order: float
+    order: float | None
     """Margin of the order itself."""
-    required: float
+    required: float | None
     """`used` and `order` together."""
-    shortfall: float
+    shortfall: float | None
     """What is missing; 0 when it is sufficient."""
+    odd: tuple[str, ...] = ()
+    """What stood in the amounts that are None, where they were not empty."""
 
 
 def value_position(row: PositionRow, holding: Holding | None, last_price: float | None) -> Position:
@@ -320,46 +348,56 @@ def value_position(row: PositionRow, holding: Holding | None, last_price: float 
 
     `holding` is the one whose `token` equals the row's (None when there is none): equity carried
     from earlier days is valued at its average price, which the row does not know. A `last_price`
-    of 0 is the broker's way of not knowing it. Only the average price is rounded, to the row's
-    precision.
+    of 0 is the broker's way of not knowing it; an average price of 0 counts as what was paid, as
+    with the broker itself.
+    Only the average price is rounded, to the row's precision: amounts are to be rounded where they
+    are shown.
+
+    An amount that needs a number which the row lacks, or that is no finite number, is None.
     """
+    lacking = _lacking(row)
+    net = average = realised = unrealised = pnl = mtm_pnl = None
+    reasons = []
     bought = row.carried_buy_quantity + row.buy_quantity
     sold = row.carried_sell_quantity + row.sell_quantity
-    net = bought - sold
-    factor = row.factor
-    average = realised = unrealised = pnl = mtm_pnl = None
-    reasons = []
-
-    cost = _carried_cost(row, holding)
-    if cost is None:
-        lack = "no holding" if holding is None else "no average price in the holding"
-        reasons.append(
-            f"average price and P&L: {row.carried_quantity} units were carried from earlier days, "
-            f"and there is {lack} with token {row.token!r}"
-        )
-    else:
-        total_buy = row.buy_value + cost[0]
-        total_sell = row.sell_value + cost[1]
-        buy_average = _average(total_buy, bought * factor)
-        sell_average = _average(total_sell, sold * factor)
-        average = buy_average if net > 0 else sell_average if net < 0 else 0.0
-        average = round(average, row.precision or 2)
-        closed = min(bought, sold)
-        realised = closed * (sell_average - buy_average) * factor if closed else 0.0
-
+    if row.has_quantities:
+        net = bought - sold
     price = last_price if last_price and math.isfinite(last_price) else None
-    if net and price is None:
-        reasons.append("P&L: there is no last price")
-    else:
-        open_value = net * price * factor if price else 0.0
-        mtm_pnl = (
-            (row.sell_value + row.carried_sell_value)
-            - (row.buy_value + row.carried_buy_value)
-            + open_value
-        )
-        if realised is not None:
-            pnl = (total_sell - total_buy) + open_value
-            unrealised = pnl - realised
+
+    if not lacking.isdisjoint(_NEEDED):
+        reasons.append(f"quantity, average price and P&L: {_problem(row, lacking & _NEEDED)}")
+    elif net is not None:
+        factor = row.factor
+        cost = _carried_cost(row, holding, lacking)
+        if cost is None:
+            reasons.append(f"average price and P&L: {_lack_of_cost(row, holding, lacking)}")
+        else:
+            total_buy = row.buy_value + cost[0]
+            total_sell = row.sell_value + cost[1]
+            buy_average = _average(total_buy, bought * factor)
+            sell_average = _average(total_sell, sold * factor)
+            average = buy_average if net > 0 else sell_average if net < 0 else 0.0
+            average = round(average, _decimals(row))
+            closed = min(bought, sold)
+            realised = closed * (sell_average - buy_average) * factor if closed else 0.0
+        if net and price is None:
+            reasons.append("P&L: there is no last price")
+        else:
+            open_value = net * price * factor if price else 0.0
+            if not lacking.isdisjoint(_CARRIED_VALUES):
+                reasons.append(f"P&L of the day: {_problem(row, lacking & _CARRIED_VALUES)}")
+            else:
+                mtm_pnl = (
+                    (row.sell_value + row.carried_sell_value)
+                    - (row.buy_value + row.carried_buy_value)
+                    + open_value
+                )
+            if realised is not None:
+                pnl = (total_sell - total_buy) + open_value
+                unrealised = pnl - realised
+        if not all(map(_is_finite, (average, realised, unrealised, pnl, mtm_pnl))):
+            average = realised = unrealised = pnl = mtm_pnl = None
+            reasons.append("average price and P&L: a number of the row is not finite")
     return Position(
         segment=row.segment,
         symbol=row.symbol,
@@ -377,12 +415,57 @@ def value_position(row: PositionRow, holding: Holding | None, last_price: float 
     )
 
 
-def _carried_cost(row: PositionRow, holding: Holding | None) -> tuple[float, float] | None:
-    """Cost of the carried quantity as (buy side, sell side); None when nobody knows it."""
+_QUANTITIES = frozenset(
+    {"buy_quantity", "sell_quantity", "carried_buy_quantity", "carried_sell_quantity"}
+)
+_CARRIED_VALUES = frozenset({"carried_buy_value", "carried_sell_value"})
+_NEEDED = _QUANTITIES | {
+    "segment",
+    "buy_value",
+    "sell_value",
+    "multiplier",
+    "price_numerator",
+    "price_denominator",
+    "general_numerator",
+    "general_denominator",
+}
+"""Fields without which neither cost nor P&L of a position can be worked out."""
+
+_QUANTITY_OF = {
+    "buy_value": "buy_quantity",
+    "sell_value": "sell_quantity",
+    "carried_buy_value": "carried_buy_quantity",
+    "carried_sell_value": "carried_sell_quantity",
+}
+
+
+def _lacking(row: PositionRow) -> frozenset[str]:
+    """The fields of a row that say nothing. The value of no units is 0, whatever stands there."""
+    if not row.missing:
+        return row.missing
+    return frozenset(
+        name
+        for name in row.missing
+        if (quantity := _QUANTITY_OF.get(name)) is None
+        or quantity in row.missing
+        or getattr(row, quantity)
+    )
+
+
+def _problem(row: PositionRow, lacking: frozenset[str]) -> str:
+    return "; ".join(row.odd) or f"the broker's row has no {', '.join(sorted(lacking))}"
+
+
+def _carried_cost(
+    row: PositionRow, holding: Holding | None, lacking: frozenset[str]
+) -> tuple[float, float] | None:
+    """Cost of the carried quantity as (buy side, sell side); None when it is not known."""
     carried = row.carried_quantity
     if carried == 0:
         return 0.0, 0.0
     if row.is_derivative:
+        if not lacking.isdisjoint(_CARRIED_VALUES):
+            return None
         return (row.carried_buy_value, 0.0) if carried > 0 else (0.0, row.carried_sell_value)
     if holding is None or holding.average_price is None:
         return None
@@ -390,5 +473,27 @@ def _carried_cost(row: PositionRow, holding: Holding | None) -> tuple[float, flo
     return (cost, 0.0) if carried > 0 else (0.0, cost)
 
 
+def _lack_of_cost(row: PositionRow, holding: Holding | None, lacking: frozenset[str]) -> str:
+    if row.is_derivative:
+        return _problem(row, lacking & _CARRIED_VALUES)
+    lack = "no holding" if holding is None else "no average price in the holding"
+    return (
+        f"{row.carried_quantity} units were carried from earlier days, and there is {lack} with "
+        f"token {row.token!r}"
+    )
+
+
 def _average(total: float, quantity: float) -> float:
     return total / quantity if quantity else 0.0
+
+
+def _decimals(row: PositionRow) -> int:
+    """Of a price; the usual two where the row has none that any price has."""
+    return row.precision if 0 < row.precision <= _MOST_DECIMALS else 2
+
+
+_MOST_DECIMALS = 8
+
+
+def _is_finite(amount: float | None) -> bool:
+    return amount is None or math.isfinite(amount)

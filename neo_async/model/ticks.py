@@ -68,7 +68,7 @@ class ScripTick(msgspec.Struct, frozen=True, gc=False):
     volume: int
     """Of the day; tells what a conflated feed left out."""
     value: float
-    """Traded value of the day."""
+    """Traded value of the day; 0 when the broker sent no number."""
     total_buy_quantity: int
     total_sell_quantity: int
     open_interest: int

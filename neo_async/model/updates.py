@@ -6,15 +6,17 @@ from decimal import Decimal
 
 import msgspec
 
+from neo_async.model.numbers import Whole
 from neo_async.model.orders import OrderRow
 
 
 class OrderUpdate(OrderRow, frozen=True, kw_only=True, gc=False):
     """A state of an order, with the keys of the order book. Old servers send five of them."""
 
-    missing: frozenset[str] = frozenset()
-    """Names of the fields that the message did not have: their values here say nothing, while a
-    price of 0 that was sent says that there is no limit any more."""
+    missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
+    """Names of the fields that the message did not have, or not in a form that can be read: their
+    values here say nothing, while a price of 0 that was sent says that there is no limit any
+    more."""
 
 
 class PositionUpdate(
@@ -46,9 +48,9 @@ class PositionUpdate(
     """Without series or contract, `ITBEES`: several instruments may share it."""
     segment: str = ""
     product: str = ""
-    buy_quantity: int | None = None
+    buy_quantity: Whole | None = None
     """Units filled today."""
-    sell_quantity: int | None = None
+    sell_quantity: Whole | None = None
     buy_value: Decimal | None = None
     """Traded today."""
     sell_value: Decimal | None = None
@@ -56,10 +58,10 @@ class PositionUpdate(
     """Trading symbol. Not in the published message."""
     token: str = ""
     """Exchange token. Not in the published message."""
-    carried_buy_quantity: int | None = None
+    carried_buy_quantity: Whole | None = None
     """Of earlier days. Not in the published message."""
-    carried_sell_quantity: int | None = None
+    carried_sell_quantity: Whole | None = None
     time_text: str = ""
     """IST, `2026/02/16 12:29:31`."""
-    updated_ns: int = 0
+    updated_ns: Whole = 0
     """Unix nanoseconds; 0 when not sent."""

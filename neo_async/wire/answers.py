@@ -12,8 +12,6 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-import msgspec
-
 from neo_async.errors import (
     BODY_EXCERPT,
     BrokerError,
@@ -29,6 +27,7 @@ from neo_async.errors import (
     StaticIpRefused,
 )
 from neo_async.model.answer import Answer
+from neo_async.wire.lenient import UNREADABLE, read_json
 
 NO_DATA = 5203
 """Code of an empty book: an answer, not a failure."""
@@ -67,14 +66,25 @@ _SECRET_VALUES = re.compile(
 )
 
 
-def failure(answer: Answer) -> NeoError:
+def failure(answer: Answer, *, lacking: str = "") -> NeoError:
     """Classify an answer that is not a success of its call.
 
-    ProtocolError when it is not an error the broker would word: not JSON, cut off, empty, or JSON
-    of an unexpected shape. ServerError for 5xx whatever the body.
+    ProtocolError when it is not an error the broker would word: not JSON, cut off, empty, a
+    redirection, or JSON of an unexpected shape, of which `lacking` names the field that a success
+    would have. ServerError for 5xx whatever the body.
     """
     body = _excerpt(answer.body)
     content = _parse(answer.body)
+    place = answer.headers.get("location", "").partition("?")[0]
+    if 300 <= answer.status < 400 and place:
+        # Not followed, since the headers carry credentials: only the answer to the login says
+        # where they may go.
+        return ProtocolError(
+            f"the call has moved to {_without_secrets(place)[:BODY_EXCERPT]!r}; redirections are "
+            "not followed: Endpoints must name the server that answers",
+            status=answer.status,
+            body=body,
+        )
     if answer.status == 429 or (content and _is_throttle(content)):
         text = _text(content or {}) or "too many requests"
         return RateLimited(text, retry_after=retry_after(answer.headers), body=body)
@@ -91,7 +101,10 @@ def failure(answer: Answer) -> NeoError:
     text = _text(content)
     code = _code(content)
     if code is None and not text and answer.status < 400:
-        return ProtocolError("the answer has an unexpected shape", status=answer.status, body=body)
+        problem = "the answer has an unexpected shape"
+        if lacking:
+            problem = f"{problem}: {lacking} is missing"
+        return ProtocolError(problem, status=answer.status, body=body)
     return _kind(answer.status, code, text)(
         text or f"refused with HTTP {answer.status}", code=code, status=answer.status, body=body
     )
@@ -119,6 +132,40 @@ def _is_throttle(content: Mapping[str, object]) -> bool:
 def _is_wrong_url(text: str) -> bool:
     """403 with "Invalid URL" is a base URL of another day, not an ended session."""
     return "invalid url" in text.lower()
+
+
+def is_success(content: Mapping[str, object]) -> bool:
+    """Whether an object of an answer, in any of the broker's shapes, says that the call went well.
+
+    `stat` and `stCode` decide where there are any. Of an object without them, every marker of
+    an error that the broker is known to use must be absent.
+    """
+    stat = content.get("stat")
+    if stat not in (None, ""):
+        return (
+            isinstance(stat, str)
+            and stat.strip().lower() == "ok"
+            and not isinstance(content.get("fault"), dict)
+        )
+    if _number(content.get("stCode")) not in (None, *_SUCCESS_CODES):
+        return False
+    status = content.get("status")
+    if isinstance(status, str) and status.strip().lower().startswith(("err", "fail", "not")):
+        return False
+    return not (
+        isinstance(content.get("fault"), dict)
+        or content.get("error")
+        or any(_has_words(content.get(name)) for name in ("errMsg", "emsg", "errorCode"))
+    )
+
+
+def is_no_data(content: Mapping[str, object]) -> bool:
+    """Whether an object of an answer says that there is nothing to report."""
+    return _number(content.get("stCode")) == NO_DATA
+
+
+def _has_words(text: object) -> bool:
+    return isinstance(text, str) and bool(text.strip())
 
 
 def is_empty_book(answer: Answer) -> bool:
@@ -153,8 +200,8 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
 
 def _parse(body: bytes) -> dict[str, object] | None:
     try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        content = read_json(body)
+    except UNREADABLE:
         return None
     return content if isinstance(content, dict) else {}
 
@@ -192,13 +239,17 @@ def _code(content: Mapping[str, object]) -> int | None:
         content.get("code"),
     )
     for code in candidates:
-        if isinstance(code, bool):
-            continue
-        if isinstance(code, str) and _CODE.fullmatch(code):
-            code = int(code)
-        if isinstance(code, int) and code not in _SUCCESS_CODES:
-            return code
+        number = _number(code)
+        if number is not None and number not in _SUCCESS_CODES:
+            return number
     return None
+
+
+def _number(code: object) -> int | None:
+    """A code, which may be a number or its text."""
+    if isinstance(code, str) and _CODE.fullmatch(code):
+        return int(code)
+    return code if isinstance(code, int) and not isinstance(code, bool) else None
 
 
 def _first_error(content: Mapping[str, object]) -> Mapping[str, object]:

@@ -9,15 +9,17 @@ answer gives.
 
 from __future__ import annotations
 
+import reprlib
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Final
+from math import isfinite
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from neo_async.errors import ProtocolError
+from neo_async.errors import BODY_EXCERPT, ProtocolError
 from neo_async.model.enums import Level
 from neo_async.model.ticks import (
     AuctionTick,
@@ -29,6 +31,9 @@ from neo_async.model.ticks import (
     ScripTick,
     Tick,
 )
+from neo_async.wire.lenient import UNREADABLE, read_json
+
+T = TypeVar("T")
 
 EXCHANGE_IDS: Final[Mapping[str, int]] = {
     "none": 0,
@@ -140,7 +145,8 @@ class AuthFrame(msgspec.Struct, kw_only=True):
 
 
 class _Exchange(msgspec.Struct):
-    divider: int = DEFAULT_DIVIDER
+    divider: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = DEFAULT_DIVIDER
+    """0 counts as not given."""
     value: int | None = None
 
 
@@ -200,12 +206,51 @@ def acknowledgement_frame(symbols: Mapping[str, str]) -> str:
 
 
 def read_control(text: str | bytes) -> Control:
-    """Raises ProtocolError when the frame is not a JSON object of known shape."""
+    """Raises ProtocolError when the frame is not a JSON object of known shape, or has a divider
+    that is none: every price would be wrong. Names that cannot be read are left out."""
     try:
-        return _control.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        try:
+            return _control.decode(text)
+        except UNREADABLE:
+            return _read_odd_control(read_json(text))
+    except UNREADABLE as error:
         body = text if isinstance(text, str) else text.decode("utf-8", "replace")
-        raise ProtocolError(f"feed control frame: {error}", body=body) from error
+        raise ProtocolError(f"feed control frame: {error}", body=body[:BODY_EXCERPT]) from error
+
+
+def _read_odd_control(content: Any) -> Control:
+    if not isinstance(content, dict):
+        raise ValueError(f"{reprlib.repr(content)} is no object")
+    control = Control(
+        message_code=msgspec.convert(content.get("message_code") or 0, int, strict=False),
+        exchanges=msgspec.convert(
+            content.get("exchanges") or {}, dict[str, _Exchange], strict=False
+        ),
+    )
+    for name, type_ in (
+        ("message", str),
+        ("error_code", int),
+        ("description", str),
+        ("format", str),
+    ):
+        try:
+            setattr(control, name, msgspec.convert(content[name], type_, strict=False))
+        except (KeyError, *UNREADABLE):
+            continue
+    control.trading_symbols = _readable(content.get("trading_symbols"), str)
+    control.data = _readable(content.get("data"), _AckEntry)
+    return control
+
+
+def _readable(entries: object, type_: type[T]) -> dict[str, T]:
+    """The entries of an object that are of a type."""
+    found = {}
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        try:
+            found[name] = msgspec.convert(entry, type_, strict=False)
+        except UNREADABLE:
+            continue
+    return found
 
 
 # --- data plane -------------------------------------------------------------------------------
@@ -431,7 +476,7 @@ class FeedDecoder:
             close / divider,
             average / divider,
             volume,
-            value / divider,
+            value / divider if isfinite(value) else 0.0,
             total_buy,
             total_sell,
             open_interest,

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote_plus
 import msgspec
 
 from neo_async.errors import ProtocolError
+from neo_async.wire.lenient import UNREADABLE
 
 T = TypeVar("T")
 
@@ -58,5 +59,5 @@ def decode_form(body: bytes, type: type[T]) -> T:  # noqa: A002 - reads as it do
         arguments = msgspec.json.decode(values[0], type=dict[str, object])
         present = {name: value for name, value in arguments.items() if value is not None}
         return msgspec.convert(present, type, strict=False)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"jData is not as it should be: {error}", body=values[0]) from error

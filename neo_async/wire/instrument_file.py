@@ -23,6 +23,7 @@ import msgspec
 from neo_async.model.enums import Segment
 from neo_async.model.instrument_table import InstrumentTable
 from neo_async.model.instruments import Rows, Shared, Texts
+from neo_async.wire.lenient import UNREADABLE
 from neo_async.wire.scripmaster import BadRow
 
 _VERSION: Final = 1
@@ -107,7 +108,7 @@ class InstrumentFileReader:
         self._at = len(_MAGIC)
         try:
             self.header = _HEADER.decode(self._next())
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise BadFile(f"header: {error}") from error
         self.table = InstrumentTable()
 
@@ -121,7 +122,7 @@ class InstrumentFileReader:
             while len(self.table) < self.header.rows:
                 self.table.add(_rows(_BLOCK.decode(self._next())))
                 yield
-        except (msgspec.MsgspecError, ValueError) as error:
+        except UNREADABLE as error:
             raise BadFile(f"after {len(self.table)} rows: {error}") from error
 
     def _next(self) -> memoryview:

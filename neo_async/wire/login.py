@@ -6,6 +6,7 @@ import msgspec
 
 from neo_async.model.answer import Answer
 from neo_async.wire.answers import failure
+from neo_async.wire.lenient import UNREADABLE, decode
 
 
 class _Unprinted(msgspec.Struct):
@@ -58,8 +59,8 @@ def read_login(answer: Answer) -> LoginAnswer:
     else is a failure, HTTP 200 included."""
     if 200 <= answer.status < 300:
         try:
-            data = _envelope.decode(answer.body).data
-        except msgspec.MsgspecError:
+            data = decode(_envelope, answer.body).data
+        except UNREADABLE:
             raise failure(answer) from None
         if data.status == "success" and data.token and data.sid:
             return data

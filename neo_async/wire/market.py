@@ -35,9 +35,11 @@ from neo_async.model.market import (
     Quote,
     QuoteFilter,
 )
+from neo_async.model.numbers import Number, Whole
 from neo_async.model.ticks import DepthRow
-from neo_async.wire.answers import failure, is_empty_book
-from neo_async.wire.rows import UNREADABLE, read_object
+from neo_async.wire.answers import failure, is_empty_book, is_success
+from neo_async.wire.lenient import UNREADABLE, read_json
+from neo_async.wire.rows import read_object
 
 Window: TypeAlias = tuple[date, date]
 """First and last day of one request."""
@@ -69,8 +71,14 @@ _SEGMENTS: Final = frozenset(Segment)
 _WITH_CHAINS: Final = (Segment.NSE_FO, Segment.BSE_FO, Segment.MCX_FO)
 _WITH_CANDLES: Final = (Segment.NSE_CM, Segment.NSE_FO, Segment.BSE_CM, Segment.BSE_FO)
 
-_TOKEN: Final = re.compile(r"[^|,/\x00-\x1f\x7f]*[^|,/\s\x00-\x1f\x7f]")
-_UNDERLYING: Final = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?")
+# Without control characters, and without halves of surrogate pairs, which no UTF-8 can carry.
+_TOKEN: Final = re.compile(
+    r"[^|,/\x00-\x1f\x7f\ud800-\udfff]{0,99}[^|,/\s\x00-\x1f\x7f\ud800-\udfff]"
+)
+_UNDERLYING: Final = re.compile(
+    r"[^\s\x00-\x1f\x7f\ud800-\udfff]"
+    r"(?:[^\x00-\x1f\x7f\ud800-\udfff]{0,98}[^\s\x00-\x1f\x7f\ud800-\udfff])?"
+)
 
 
 # --- what is asked ----------------------------------------------------------------------------
@@ -301,20 +309,22 @@ def read_options(
 ) -> OptionChain:
     """`GET /market-data/1.0/watchlist/option-chain` of options.
 
-    Raises ProtocolError that names an option without instrument or strike.
+    An option without instrument or strike is left out, and named in the chain's `odd`. Raises
+    ProtocolError when that leaves nothing.
     """
     content, common = _chain(answer, ("call", "put"))
     sides: dict[str, dict[float, OptionQuote]] = {"call": {}, "put": {}}
+    odd = []
     for side, options in sides.items():
         for number, row in enumerate(_rows(content.get(side), answer), start=1):
             identity = _object(row.get("instrument") or row.get("inst"))
             strike = _number(identity.get("strikePrice"))
             instrument = _text(identity.get("neoSymbol"))
             if strike is None or not instrument:
-                raise ProtocolError(
-                    f"{side} {number} has no instrument and strike: {reprlib.repr(identity)}",
-                    status=answer.status,
+                odd.append(
+                    f"{side} {number} has no instrument and strike: {reprlib.repr(identity)}"
                 )
+                continue
             option = OptionQuote(
                 instrument=instrument,
                 symbol=_text(identity.get("symbol")),
@@ -323,6 +333,7 @@ def read_options(
             )
             options.setdefault(strike, option)
     calls, puts = sides.values()
+    _check_some(odd, [*calls, *puts], answer)
     return OptionChain(
         segment=_text(common.get("exSeg")) or segment,
         underlying=_text(common.get("unlSymbol")) or underlying,
@@ -333,24 +344,25 @@ def read_options(
             ChainRow(strike, calls.get(strike), puts.get(strike))
             for strike in sorted(calls.keys() | puts.keys())
         ],
+        odd=tuple(odd),
     )
 
 
 def read_futures(answer: Answer, *, segment: str, underlying: str) -> FuturesChain:
     """`GET /market-data/1.0/watchlist/option-chain` of futures.
 
-    Raises ProtocolError that names a contract without instrument.
+    A contract without instrument is left out, and named in the chain's `odd`. Raises
+    ProtocolError when that leaves nothing.
     """
     content, common = _chain(answer, ("fut",))
     futures = []
+    odd = []
     for number, row in enumerate(_rows(content.get("fut"), answer), start=1):
         identity = _object(row.get("inst") or row.get("instrument"))
         instrument = _text(identity.get("neoSymbol"))
         if not instrument:
-            raise ProtocolError(
-                f"future {number} has no instrument: {reprlib.repr(identity)}",
-                status=answer.status,
-            )
+            odd.append(f"future {number} has no instrument: {reprlib.repr(identity)}")
+            continue
         futures.append(
             FutureQuote(
                 instrument=instrument,
@@ -359,13 +371,20 @@ def read_futures(answer: Answer, *, segment: str, underlying: str) -> FuturesCha
                 **_figures(row),
             )
         )
+    _check_some(odd, futures, answer)
     return FuturesChain(
         segment=_text(common.get("exSeg")) or segment,
         underlying=_text(common.get("unlSymbol")) or underlying,
         lot_size=_whole(common.get("mktLot")),
         multiplier=_number(common.get("multiplier")),
         rows=sorted(futures, key=lambda future: future.expiry or date.max),
+        odd=tuple(odd),
     )
+
+
+def _check_some(odd: list[str], read: Sequence[object], answer: Answer) -> None:
+    if odd and not read:
+        raise ProtocolError(f"the chain cannot be read: {odd[0]}", status=answer.status)
 
 
 def _chain(
@@ -380,9 +399,9 @@ def _chain(
 def _rows(rows: object, answer: Answer) -> Iterator[Mapping[str, object]]:
     if rows is None:
         return
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list):
         raise ProtocolError("the chain is not a list of objects", status=answer.status)
-    yield from rows
+    yield from map(_object, rows)
 
 
 def _figures(row: Mapping[str, object]) -> dict[str, Any]:
@@ -437,7 +456,9 @@ def read_candle_rows(answer: Answer) -> list[msgspec.Raw]:
         try:
             content = _CANDLE_ANSWER.decode(answer.body)
         except UNREADABLE:
-            pass
+            rows = _odd_candle_rows(answer)
+            if rows is not None:
+                return rows
         else:
             if content.status.strip().lower() in ("success", "ok"):
                 return content.data.candles or []
@@ -448,47 +469,82 @@ def read_candle_rows(answer: Answer) -> list[msgspec.Raw]:
     raise error
 
 
-def read_candles(rows: Sequence[msgspec.Raw]) -> list[CandleValues]:
-    """Decode rows. Raises ProtocolError that names the one that is no candle."""
+def _odd_candle_rows(answer: Answer) -> list[msgspec.Raw] | None:
+    """The rows of an answer that is not quite as documented; None when it has none."""
+    try:
+        content = read_json(answer.body)
+    except UNREADABLE:
+        return None
+    data = content.get("data") if isinstance(content, dict) and is_success(content) else None
+    rows = data.get("candles") if isinstance(data, dict) else None
+    return [msgspec.Raw(_encoded(row)) for row in rows] if isinstance(rows, list) else None
+
+
+def _encoded(row: object) -> bytes:
+    try:
+        return msgspec.json.encode(row)
+    except UNREADABLE:  # a number beyond any
+        return msgspec.json.encode(reprlib.repr(row))
+
+
+def read_candles(rows: Sequence[msgspec.Raw], odd: list[str]) -> list[CandleValues]:
+    """Decode rows. One that is no candle is left out, and what stood there is added to `odd`."""
+    candles: Sequence[_CandleRow | None]
     try:
         candles = _CANDLE_ROWS.decode(b"[" + b",".join(rows) + b"]")
     except UNREADABLE:
         candles = [_candle_row(row) for row in rows]
     decoded = []
     for candle, row in zip(candles, rows, strict=True):
-        prices = (candle.open, candle.high, candle.low, candle.close)
-        try:
-            start = datetime.fromisoformat(candle.time)
-            start = start.astimezone(IST) if start.tzinfo else start.replace(tzinfo=IST)
-        except (ValueError, OverflowError) as error:
-            raise _no_candle(row) from error
-        if not math.isfinite(sum(prices)):
-            raise _no_candle(row)
-        decoded.append((start, *prices, candle.volume, candle.open_interest))
+        if candle is not None:
+            prices = (candle.open, candle.high, candle.low, candle.close)
+            try:
+                start = datetime.fromisoformat(candle.time)
+                start = start.astimezone(IST) if start.tzinfo else start.replace(tzinfo=IST)
+            except (ValueError, OverflowError):
+                pass
+            else:
+                if math.isfinite(sum(prices)):
+                    decoded.append((start, *prices, candle.volume, candle.open_interest))
+                    continue
+        text = bytes(row).decode("utf-8", "replace")
+        odd.append(
+            f"{reprlib.repr(text)} is no candle: must be time, open, high, low, close, volume, "
+            "open interest"
+        )
     return decoded
 
 
-def _candle_row(raw: msgspec.Raw) -> _CandleRow:
-    """A row of which some figure is not as documented."""
+def _candle_row(raw: msgspec.Raw) -> _CandleRow | None:
+    """A row of which some figure is not as documented; None when it is no candle."""
     try:
-        row = msgspec.json.decode(raw)
-    except UNREADABLE as error:
-        raise _no_candle(raw) from error
-    if not isinstance(row, list) or len(row) < 5 or not isinstance(row[0], str):
-        raise _no_candle(raw)
+        row = read_json(bytes(raw))
+    except UNREADABLE:
+        return None
+    if not isinstance(row, list) or len(row) < 5:
+        return None
+    time = _candle_time(row[0])
     open_, high, low, close = map(_number, row[1:5])
-    if open_ is None or high is None or low is None or close is None:
-        raise _no_candle(raw)
+    if time is None or open_ is None or high is None or low is None or close is None:
+        return None
     volume, interest, *_ = (*map(_whole, row[5:7]), None, None)
-    return _CandleRow(row[0], open_, high, low, close, volume, interest)
+    return _CandleRow(time, open_, high, low, close, volume, interest)
 
 
-def _no_candle(row: msgspec.Raw) -> ProtocolError:
-    text = bytes(row).decode("utf-8", "replace")
-    return ProtocolError(
-        f"{reprlib.repr(text)} is no candle: must be time, open, high, low, close, volume, "
-        "open interest"
-    )
+def _candle_time(value: object) -> str | None:
+    """The text of a time, which may be a number: Unix seconds, or milliseconds."""
+    if isinstance(value, str):
+        return value
+    number = _number(value)
+    if number is not None and abs(number) >= _MILLISECONDS_FROM:
+        number /= 1000
+    if number is None or not 0 < number < _LATEST:
+        return None
+    return datetime.fromtimestamp(number, IST).isoformat()
+
+
+_MILLISECONDS_FROM: Final = 10**11
+"""As seconds, a time in the year 5138."""
 
 
 def candles_within(
@@ -496,7 +552,8 @@ def candles_within(
 ) -> list[CandleValues]:
     """What the answer for a window says about that window, ascending, no time twice.
 
-    What lies outside belongs to another window; but a week may be dated before the first day.
+    What lies outside belongs to another window; but a week may be dated before the first day. Of
+    two candles of one time the first counts, whatever the other says.
     """
     times = [row[0] for row in rows]
     if not all(map(lt, times, times[1:])):
@@ -544,7 +601,7 @@ def _parse(answer: Answer) -> object:
     if not 200 <= answer.status < 300:
         raise failure(answer)
     try:
-        return msgspec.json.decode(answer.body)
+        return read_json(answer.body)
     except UNREADABLE as error:
         raise failure(answer) from error
 
@@ -563,23 +620,25 @@ def _number(value: object) -> float | None:
     if isinstance(value, str):
         value = value.strip()
     try:
-        number = msgspec.convert(value, float, strict=False)
-    except (msgspec.ValidationError, OverflowError):
+        return msgspec.convert(value, Number, strict=False)
+    except UNREADABLE:
         return None
-    return number if math.isfinite(number) else None
 
 
 def _whole(value: object) -> int | None:
     """Quantities come as `550`, now and then as `550.0`."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
     if isinstance(value, str):
         value = value.strip()
     try:
-        return msgspec.convert(value, int, strict=False)
-    except (msgspec.ValidationError, OverflowError):
+        return msgspec.convert(value, Whole, strict=False)
+    except UNREADABLE:
         number = _number(value)
-        return int(number) if number is not None and number.is_integer() else None
+        if number is None or not number.is_integer() or abs(number) > _LARGEST_WHOLE:
+            return None
+        return int(number)
+
+
+_LARGEST_WHOLE: Final = 2**53
 
 
 _MONTHS: Final = (
@@ -606,5 +665,5 @@ def _date(value: object) -> date | None:
         if month.isalpha():
             return date(int(year), _MONTHS.index(month.upper()) + 1, int(day))
         return date.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -6,13 +6,17 @@ import re
 from decimal import Decimal, InvalidOperation
 
 from neo_async.errors import InvalidOrder
+from neo_async.model.numbers import EXACT
 from neo_async.model.orders import Price
 
 _PLAIN = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
-_LARGEST_EXPONENT = 400
-"""Beyond that no float reaches; without a bound, "1e999999999" would fill the memory."""
+_MOST_DIGITS = 17
+"""Before the point. Without a bound, "1e999999999" would fill the memory."""
+
+_MOST_DECIMALS = 4
+"""Currency derivatives have as many; no instrument has more."""
 
 
 def price_text(field: str, value: Price) -> str:
@@ -20,7 +24,7 @@ def price_text(field: str, value: Price) -> str:
 
     Plain text keeps its trailing zeros (but `39.0` becomes `39`); a float goes out as the decimal
     it prints as, not as its binary expansion. `field` is what InvalidOrder names when the value is
-    no price.
+    no price, or has more than four decimals, as floats that were worked out often do.
     """
     # The usual cases, without the cost of a Decimal.
     text = value if type(value) is str else repr(value) if type(value) is float else ""
@@ -28,7 +32,28 @@ def price_text(field: str, value: Price) -> str:
         text = format(_decimal(field, value), "f")
     if text[0] == "0" and not text.strip("0."):
         return "0"  # the broker refuses "0.0"
-    return text[:-2] if text.endswith(".0") else text
+    whole, _, decimals = text.partition(".")
+    if len(decimals) > _MOST_DECIMALS:
+        if decimals[_MOST_DECIMALS:].strip("0"):
+            raise InvalidOrder(
+                field,
+                value,
+                f"has more than {_MOST_DECIMALS} decimals, which no price has: round it to the "
+                f"instrument's tick{_rounded(text)}",
+            )
+        return f"{whole}.{decimals[:_MOST_DECIMALS]}"
+    if len(whole) > _MOST_DIGITS:
+        raise InvalidOrder(field, value, "is out of any price's range")
+    return whole if decimals == "0" else text
+
+
+def _rounded(text: str) -> str:
+    """The nearest number of two decimals, or of four where that would be 0."""
+    for places in (2, _MOST_DECIMALS):
+        nearest = EXACT.quantize(Decimal(text), Decimal((0, (1,), -places)))
+        if nearest:
+            return f", such as '{nearest}'"
+    return ""
 
 
 def _decimal(field: str, value: object) -> Decimal:
@@ -49,8 +74,10 @@ def _decimal(field: str, value: object) -> Decimal:
         raise InvalidOrder(field, value, "must not be negative")
     if not number:
         return Decimal(0)  # without the sign and the exponent that a zero may carry
-    if abs(number.adjusted()) > _LARGEST_EXPONENT:
+    if number.adjusted() >= _MOST_DIGITS:
         raise InvalidOrder(field, value, "is out of any price's range")
+    if number.adjusted() < -_MOST_DIGITS:
+        raise InvalidOrder(field, value, "is too small for any price")
     return number
 
 

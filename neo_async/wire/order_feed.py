@@ -12,20 +12,17 @@ import msgspec
 
 from neo_async.errors import ProtocolError
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.wire.rows import UNREADABLE, RowReader
+from neo_async.wire.lenient import UNREADABLE, read_json
+from neo_async.wire.rows import RowReader
 
 HEARTBEAT = "{type:hb}"
 
 _NUMBER = "nOrdNo"
 
 
-def _names(struct: type[msgspec.Struct]) -> frozenset[str]:
-    return frozenset(field.encode_name for field in msgspec.structs.fields(struct))
-
-
 # What cannot be read counts as not sent: the rest of the message is worth having.
-_ORDERS = RowReader(OrderUpdate, optional=_names(OrderUpdate) - {_NUMBER})
-_POSITIONS = RowReader(PositionUpdate, optional=_names(PositionUpdate))
+_ORDERS = RowReader(OrderUpdate)
+_POSITIONS = RowReader(PositionUpdate)
 
 _ORDER_TYPES = {"LMT": "L"}
 """Spellings that only this feed uses."""
@@ -62,7 +59,7 @@ def read_message(
     if text in (HEARTBEAT, HEARTBEAT.encode()):
         return None  # some servers send it back as it came
     try:
-        message = msgspec.json.decode(text)
+        message = read_json(text)
     except UNREADABLE as error:
         raise ProtocolError(f"an order feed message is not JSON: {reprlib.repr(text)}") from error
     if not isinstance(message, dict):
@@ -83,17 +80,17 @@ def _data(message: dict[str, object]) -> dict[str, object]:
 
 
 def _order(data: dict[str, object]) -> OrderUpdate:
-    if not data.get(_NUMBER):
-        raise ProtocolError(f"an order message lacks {_NUMBER}: {reprlib.repr(data)}")
     order_type = data.get("prcTp")
     if isinstance(order_type, str):
         data["prcTp"] = _ORDER_TYPES.get(order_type, order_type)
-    update, missing = _ORDERS.read_partial(data)
-    return msgspec.structs.replace(update, missing=missing - {"missing"})
+    update = _ORDERS.read_partial(data)
+    if not update.number.strip():
+        raise ProtocolError(f"an order message lacks {_NUMBER}: {reprlib.repr(data)}")
+    return update
 
 
 def _position(data: dict[str, object]) -> PositionUpdate:
-    return _POSITIONS.read_partial(data)[0]
+    return _POSITIONS.read_partial(data)
 
 
 def _control(kind: str, message: dict[str, object]) -> Connected | Refused | None:

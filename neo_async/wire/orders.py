@@ -7,6 +7,7 @@ import msgspec
 
 from neo_async.model.answer import Answer
 from neo_async.wire.answers import failure
+from neo_async.wire.lenient import UNREADABLE, decode
 
 ORDER_SOURCE = "NEOTRADEAPI"
 
@@ -111,7 +112,7 @@ class Accepted(msgspec.Struct):
 
     nOrdNo: str = ""  # noqa: N815 - the wire's name
     stat: str = ""
-    stCode: int | str | None = None  # noqa: N815 - the wire's name
+    fault: object = None
 
 
 _accepted = msgspec.json.Decoder(Accepted)
@@ -124,9 +125,9 @@ def read_accepted(answer: Answer) -> str:
     """
     if answer.status == 200:
         try:
-            accepted = _accepted.decode(answer.body)
-        except msgspec.MsgspecError:
+            accepted = decode(_accepted, answer.body)
+        except UNREADABLE:
             raise failure(answer) from None
-        if accepted.nOrdNo and accepted.stat.lower() == "ok":
+        if accepted.nOrdNo and accepted.stat.lower() == "ok" and accepted.fault is None:
             return accepted.nOrdNo
     raise failure(answer)

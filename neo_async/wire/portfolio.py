@@ -9,10 +9,24 @@ import msgspec
 from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.model.portfolio import Holding, Limits, OrderMargin, PositionRow
+from neo_async.wire.answers import failure
 from neo_async.wire.rows import RowReader, number, read_object
 
-# A last price that cannot be read leaves the position without a valuation, not without a row.
-_POSITIONS = RowReader(PositionRow, optional=frozenset({"ltp"}))
+_POSITIONS = RowReader(
+    PositionRow,
+    expected=frozenset(
+        {
+            "buy_quantity",
+            "sell_quantity",
+            "buy_value",
+            "sell_value",
+            "carried_buy_quantity",
+            "carried_sell_quantity",
+            "carried_buy_value",
+            "carried_sell_value",
+        }
+    ),
+)
 _HOLDINGS = RowReader(Holding)
 
 _VERDICTS = {"ok": True, "not_ok": False, "notok": False, "79": True, "78": False}
@@ -55,53 +69,70 @@ def read_holdings(answer: Answer) -> list[Holding]:
 def read_limits(answer: Answer) -> Limits:
     """`POST /quick/user/limits`."""
     content = read_object(answer)
+    if "Net" not in content:
+        raise failure(answer, lacking="Net")
+    amounts = _Amounts(content)
     return Limits(
-        available=_required(content, "Net"),
-        margin_used=number(content, "MarginUsed"),
-        collateral_value=number(content, "CollateralValue"),
-        collateral=number(content, "Collateral"),
-        adhoc_margin=number(content, "AdhocMargin"),
-        notional_cash=number(content, "NotionalCash"),
-        pay_in=number(content, "RmsPayInAmt"),
-        pay_out=number(content, "RmsPayOutAmt"),
-        unrealised_mtm=number(content, "UnrealizedMtomPrsnt"),
-        realised_mtm=number(content, "RealizedMtomPrsnt"),
-        span_margin=number(content, "SpanMarginPrsnt"),
-        exposure_margin=number(content, "ExposureMarginPrsnt"),
-        premium=number(content, "PremiumPrsnt"),
-        var_margin=number(content, "MarginVarPrsnt"),
-        special_margin=number(content, "SpecialMarginPrsnt"),
-        used_percent=number(content, "MarginWarningPrcntPrsnt"),
+        available=amounts["Net"],
+        margin_used=amounts["MarginUsed"],
+        collateral_value=amounts["CollateralValue"],
+        collateral=amounts["Collateral"],
+        adhoc_margin=amounts["AdhocMargin"],
+        notional_cash=amounts["NotionalCash"],
+        pay_in=amounts["RmsPayInAmt"],
+        pay_out=amounts["RmsPayOutAmt"],
+        unrealised_mtm=amounts["UnrealizedMtomPrsnt"],
+        realised_mtm=amounts["RealizedMtomPrsnt"],
+        span_margin=amounts["SpanMarginPrsnt"],
+        exposure_margin=amounts["ExposureMarginPrsnt"],
+        premium=amounts["PremiumPrsnt"],
+        var_margin=amounts["MarginVarPrsnt"],
+        special_margin=amounts["SpecialMarginPrsnt"],
+        used_percent=amounts["MarginWarningPrcntPrsnt"],
         category=str(content.get("Category") or ""),
         amounts=_amounts(content),
+        odd=tuple(amounts.odd),
     )
 
 
 def read_margin(answer: Answer) -> OrderMargin:
     """`POST /quick/user/check-margin`."""
     content = read_object(answer)
-    verdict = content.get("rmsVldtd")
+    if "rmsVldtd" not in content:
+        raise failure(answer, lacking="rmsVldtd")
+    verdict = content["rmsVldtd"]
     sufficient = _VERDICTS.get(str(verdict).strip().lower())
     if sufficient is None:
         raise ProtocolError(
             f"rmsVldtd={reprlib.repr(verdict)} is none of OK, NOT_OK, 79, 78",
             status=answer.status,
         )
+    amounts = _Amounts(content)
     return OrderMargin(
         sufficient=sufficient,
-        available=_required(content, "avlCash"),
-        used=_required(content, "mrgnUsd"),
-        order=_required(content, "ordMrgn"),
-        required=_required(content, "totMrgnUsd"),
-        shortfall=_required(content, "insufFund"),
+        available=amounts["avlCash"],
+        used=amounts["mrgnUsd"],
+        order=amounts["ordMrgn"],
+        required=amounts["totMrgnUsd"],
+        shortfall=amounts["insufFund"],
+        odd=tuple(amounts.odd),
     )
 
 
-def _required(content: dict[str, object], name: str) -> float:
-    value = number(content, name)
-    if value is None:
-        raise ProtocolError(f"{name} is missing")
-    return value
+class _Amounts:
+    """The numbers of an object by the broker's names: None where there is none, or one that cannot
+    be read, which is then among `odd`."""
+
+    def __init__(self, content: dict[str, object]) -> None:
+        self._content = content
+        self.odd: list[str] = []
+
+    def __getitem__(self, name: str) -> float | None:
+        try:
+            return number(self._content, name)
+        except ProtocolError as error:
+            self.odd.append(error.problem)
+            return None
 
 
 def _amounts(content: dict[str, object]) -> dict[str, float]:

@@ -107,6 +107,8 @@ class RecordingReader:
         with _opened(self.path) as file:
             header = file.read(_FILE.size)
         if header != FILE_HEADER[: len(header)]:
+            if header.startswith(_MAGIC) and len(header) < _FILE.size:
+                raise UsageError(f"{self.path} is no recording: it ends in its header, {header!r}")
             if header.startswith(_MAGIC):
                 raise UsageError(
                     f"{self.path} is a recording of version {_FILE.unpack(header)[1]}: "

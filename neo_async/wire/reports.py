@@ -6,9 +6,9 @@ from neo_async.model.answer import Answer
 from neo_async.model.orders import HistoryRow, OrderRow, Trade
 from neo_async.wire.rows import RowReader
 
-_ORDERS = RowReader(OrderRow)
-_HISTORY = RowReader(HistoryRow)
-_TRADES = RowReader(Trade)
+_ORDERS = RowReader(OrderRow, expected=frozenset({"quantity", "filled_quantity"}))
+_HISTORY = RowReader(HistoryRow, expected=frozenset({"quantity", "filled_quantity"}))
+_TRADES = RowReader(Trade, expected=frozenset({"quantity", "price"}))
 
 
 def read_order_book(answer: Answer) -> list[OrderRow]:

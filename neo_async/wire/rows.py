@@ -2,22 +2,27 @@
 
 A report that keeps to the documents is decoded in a single pass, numbers inside strings included.
 Only when that fails is it read again, slowly: spellings of "no value" are taken out of number
-fields, numbers are allowed where text is expected, and what still does not fit is named.
+fields and numbers are allowed where text is expected. What still does not fit is unknown: the field
+has its default, its name is in the row's `missing`, and `odd` says what stood there. A row is never
+left out for a value that cannot be read, since a book without the row would say that there is no
+such order.
 """
 
 from __future__ import annotations
 
-import math
 import reprlib
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Generic, TypeVar, get_args
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 
 from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
-from neo_async.wire.answers import NO_DATA, failure
+from neo_async.model.numbers import Number
+from neo_async.wire.answers import failure, is_no_data, is_success
+from neo_async.wire.lenient import UNREADABLE as UNREADABLE
+from neo_async.wire.lenient import read_json
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
@@ -26,16 +31,32 @@ _ABSENT = frozenset({"", "NA", "--", "-", "- ", "XX", "null"})
 
 _ABSENT_FOLDED = frozenset(text.strip().lower() for text in _ABSENT)
 
-UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What decoding raises when the bytes are no JSON at all."""
+_LARGEST_EXPONENT = 30
+"""Of an exact amount; no account has that many rupees."""
+
+_OWN = ("missing", "odd")
+"""Fields of a row that say how it was read. No name of the wire is theirs."""
 
 
 class _Envelope(msgspec.Struct, Generic[Row]):
-    """What surrounds the rows of a report that went well."""
+    """What surrounds the rows of a report that went well, and what gives away one that did not."""
 
     data: list[Row]
     stat: str = ""
     code: int | None = msgspec.field(name="stCode", default=None)
+    status: object = None
+    fault: object = None
+    error: object = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says that all is well, in the usual words."""
+        return (
+            (self.stat in ("Ok", "ok") or (not self.stat and self.code in (None, 200)))
+            and self.status is None
+            and self.fault is None
+            and self.error is None
+        )
 
 
 class _Kind(Enum):
@@ -50,112 +71,125 @@ class _Field(msgspec.Struct, frozen=True):
     wire: str
     type: Any
     kind: _Kind
-    optional: bool
+    required: bool
+    is_expected: bool
 
 
 class RowReader(Generic[Row]):
     """Reads one kind of report. Built once: the decoder is compiled here."""
 
-    def __init__(self, row: type[Row], *, optional: frozenset[str] = frozenset()) -> None:
-        """`optional` names wire fields that count as missing when they cannot be read."""
+    def __init__(self, row: type[Row], *, expected: frozenset[str] = frozenset()) -> None:
+        """`expected` names fields whose default would be a lie: where a row has null for one, the
+        field counts as missing. (A dash or an empty text is how the broker writes nothing, or
+        0.)"""
         self._row = row
+        fields = msgspec.structs.fields(row)
         self._fields = [
             _Field(
                 field.name,
                 field.encode_name,
                 field.type,
                 _kind_of(field.type),
-                field.encode_name in optional,
+                field.required,
+                field.name in expected,
             )
-            for field in msgspec.structs.fields(row)
+            for field in fields
+            if field.name not in _OWN
         ]
+        self._own = {field.name: field.encode_name for field in fields if field.name in _OWN}
         self._numbers = [
-            field.wire for field in self._fields if field.kind in (_Kind.INTEGER, _Kind.NUMBER)
+            (field.wire, field.is_expected)
+            for field in self._fields
+            if field.kind in (_Kind.INTEGER, _Kind.NUMBER)
         ]
         self._decoder = msgspec.json.Decoder(_Envelope[row], strict=False)  # type: ignore[valid-type]
 
     def read(self, answer: Answer) -> list[Row]:
         """The rows of a report; an empty book is an empty list.
 
-        Raises what `failure` makes of an answer that is no success, and ProtocolError that names
-        row, field and value when a row cannot be read.
+        Raises what `failure` makes of an answer that is no success.
         """
-        try:
-            envelope = self._decoder.decode(answer.body)
-        except msgspec.ValidationError:
-            return self._read_slowly(answer)
-        except UNREADABLE as error:
-            raise failure(answer) from error
-        if not 200 <= answer.status < 300 or not _is_success(envelope.stat, envelope.code):
-            raise failure(answer)
-        return envelope.data
+        if 200 <= answer.status < 300:
+            try:
+                envelope = self._decoder.decode(answer.body)
+            except UNREADABLE:
+                pass
+            else:
+                if envelope.is_plain:
+                    return envelope.data
+        return [self._read_row(row, number) for number, row in enumerate(_unwrap(answer), start=1)]
 
-    def _read_slowly(self, answer: Answer) -> list[Row]:
-        return [
-            self._read_row(row, number, answer.status)
-            for number, row in enumerate(_unwrap(answer), start=1)
-        ]
-
-    def _read_row(self, row: object, number: int, status: int) -> Row:
+    def _read_row(self, row: object, number: int) -> Row:
         if not isinstance(row, dict):
-            raise ProtocolError(f"row {number} is no object: {reprlib.repr(row)}", status=status)
+            values, missing, _ = self._values({})
+            return self._made(values, missing, [f"row {number} is no object: {reprlib.repr(row)}"])
         # Nearly always a number is absent and nothing else is odd. That alone is five times faster
         # than a look at every field, and a long report must not hold up the event loop.
-        for name in self._numbers:
+        for name, is_expected in self._numbers:
             value = row.get(name)
             if value is None or (isinstance(value, str) and value in _ABSENT):
+                if value is None and is_expected and name in row:
+                    return self._read_odd_row(row)
                 row.pop(name, None)
         try:
             return msgspec.convert(row, self._row, strict=False)
-        except msgspec.ValidationError:
-            return self._read_odd_row(row, number, status)
+        except UNREADABLE:
+            return self._read_odd_row(row)
 
-    def read_partial(self, row: dict[str, object]) -> tuple[Row, frozenset[str]]:
-        """A row that came by itself, and the names of the fields for which it has no value.
+    def _read_odd_row(self, row: dict[str, object]) -> Row:
+        values, absent, odd = self._values(row)
+        missing = {
+            field.name
+            for field in self._fields
+            if field.name in absent
+            and (field.required or field.name in odd or _is_null(row, field))
+        }
+        return self._made(values, missing, list(odd.values()))
 
-        Raises ProtocolError when a field that is not optional is missing or cannot be read.
-        """
-        values = self._values(row)
-        missing = frozenset(field.name for field in self._fields if field.wire not in values)
-        try:
-            return msgspec.convert(values, self._row, strict=False), missing
-        except msgspec.ValidationError as error:
-            raise ProtocolError(self._explain(values) or str(error)) from error
+    def read_partial(self, row: dict[str, object]) -> Row:
+        """A row that came by itself: every field without a value is in its `missing`."""
+        values, missing, odd = self._values(row)
+        return self._made(values, missing, list(odd.values()))
 
-    def _values(self, row: dict[str, object]) -> dict[str, object]:
-        """What the row has, by wire name, in a form that its fields' kinds can take."""
+    def _values(self, row: dict[str, object]) -> tuple[dict[str, object], set[str], dict[str, str]]:
+        """What the row has, by wire name, in a form that its fields' kinds can take; the fields
+        for which it has nothing; and of those what stood there, if that cannot be read."""
         values: dict[str, object] = {}
+        missing: set[str] = set()
+        odd: dict[str, str] = {}
         for field in self._fields:
-            value = _tidy(row.get(field.wire), field.kind)
-            if value is not None and (not field.optional or _fits(value, field)):
+            given = row.get(field.wire)
+            value = _tidy(given, field.kind)
+            if value is not None and _fits(value, field):
                 values[field.wire] = value
-        return values
+                continue
+            missing.add(field.name)
+            if value is not None:
+                odd[field.name] = f"{field.wire}={reprlib.repr(given)} is not {field.kind.value}"
+            if field.required:
+                values[field.wire] = "" if field.kind is _Kind.TEXT else 0
+        return values, missing, odd
 
-    def _read_odd_row(self, row: dict[str, object], number: int, status: int) -> Row:
-        values = self._values(row)
+    def _made(self, values: dict[str, object], missing: set[str], odd: list[str]) -> Row:
+        own: dict[str, object] = {"missing": sorted(missing), "odd": odd}
+        for name, wire in self._own.items():
+            values[wire] = own[name]
         try:
             return msgspec.convert(values, self._row, strict=False)
-        except msgspec.ValidationError as error:
-            problem = self._explain(values) or str(error)
-            raise ProtocolError(f"row {number}: {problem}", status=status) from error
-
-    def _explain(self, values: dict[str, object]) -> str:
-        """Name the first field that does not fit; empty when each fits by itself."""
-        for field in self._fields:
-            value = values.get(field.wire)
-            if value is not None and not _fits(value, field):
-                return f"{field.wire}={reprlib.repr(value)} is not {field.kind.value}"
-        return ""
+        except UNREADABLE as error:  # none is known
+            raise ProtocolError(f"a row cannot be read: {error}") from error
 
 
 def read_object(answer: Answer) -> dict[str, object]:
     """A report that is one object at the root (or, as some wrap it, below `data`)."""
     content = _parse(answer)
-    wrapped = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not is_success(content):
+        raise failure(answer)
+    wrapped = content.get("data")
     if isinstance(wrapped, dict):
         content = wrapped
-    if not isinstance(content, dict) or not _is_success(content.get("stat"), content.get("stCode")):
-        raise failure(answer)
+        if not is_success(content):
+            raise failure(Answer(answer.status, answer.headers, msgspec.json.encode(content)))
     return content
 
 
@@ -168,9 +202,10 @@ def number(content: dict[str, object], name: str) -> float | None:
     if value is None:
         return None
     try:
-        return msgspec.convert(value, float, strict=False)
-    except msgspec.ValidationError as error:
-        raise ProtocolError(f"{name}={reprlib.repr(value)} is not a number") from error
+        return msgspec.convert(value, Number, strict=False)
+    except UNREADABLE as error:
+        shown = reprlib.repr(content.get(name))
+        raise ProtocolError(f"{name}={shown} is not a number") from error
 
 
 def _unwrap(answer: Answer) -> list[Any]:
@@ -180,11 +215,11 @@ def _unwrap(answer: Answer) -> list[Any]:
     if content is None:
         raise failure(answer)
     while isinstance(content, dict):
-        if _code(content.get("stCode")) == NO_DATA:
+        if is_no_data(content):
             return []
-        if "data" not in content or not _is_success(content.get("stat"), content.get("stCode")):
+        if "data" not in content or not is_success(content):
             body = msgspec.json.encode(content)
-            raise failure(Answer(answer.status, answer.headers, body))
+            raise failure(Answer(answer.status, answer.headers, body), lacking="data")
         content = content["data"]
     if content is None:
         return []
@@ -197,29 +232,27 @@ def _parse(answer: Answer) -> Any:
     if not 200 <= answer.status < 300:
         raise failure(answer)
     try:
-        return msgspec.json.decode(answer.body)
+        return read_json(answer.body)
     except UNREADABLE as error:
         raise failure(answer) from error
 
 
-def _is_success(stat: object, code: object) -> bool:
-    """`stat` decides, in any casing; where there is none (holdings), the code does."""
-    if stat:
-        return isinstance(stat, str) and stat.strip().lower() == "ok"
-    return _code(code) in (None, 200, 1000)
-
-
-def _code(code: object) -> object:
-    return int(code) if isinstance(code, str) and code.strip().isdecimal() else code
+def _is_null(row: dict[str, object], field: _Field) -> bool:
+    return field.is_expected and field.wire in row and row[field.wire] is None
 
 
 def _kind_of(type_: Any) -> _Kind:
-    types = set(get_args(type_)) - {type(None)} or {type_}
+    types = {_bare(part) for part in get_args(type_) if get_origin(type_) is not Annotated}
+    types = types - {type(None)} or {_bare(type_)}
     if types == {str}:
         return _Kind.TEXT
     if types == {int}:
         return _Kind.INTEGER
     return _Kind.NUMBER if types in ({float}, {Decimal}) else _Kind.OTHER
+
+
+def _bare(type_: Any) -> Any:
+    return get_args(type_)[0] if get_origin(type_) is Annotated else type_
 
 
 def _tidy(value: object, kind: _Kind) -> object:
@@ -237,8 +270,10 @@ def _tidy(value: object, kind: _Kind) -> object:
 def _fits(value: object, field: _Field) -> bool:
     try:
         converted = msgspec.convert(value, field.type, strict=False)
-    except msgspec.ValidationError:
+    except UNREADABLE:
+        return False
+    except ArithmeticError:  # the decimal context around us traps what is no number
         return False
     if isinstance(converted, Decimal):
-        return converted.is_finite()
-    return not isinstance(converted, float) or math.isfinite(converted)
+        return converted.is_finite() and converted.adjusted() <= _LARGEST_EXPONENT
+    return True

@@ -7,7 +7,7 @@ knows (tick, lot, freeze quantity, price band) is in `check_against` and `slices
 from __future__ import annotations
 
 import re
-from decimal import Context, Decimal
+from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from typing import TypeVar
@@ -15,6 +15,7 @@ from typing import TypeVar
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
+from neo_async.model.numbers import EXACT
 from neo_async.model.orders import Bracket, OrderRequest, Price
 from neo_async.wire.numbers import price_text
 from neo_async.wire.orders import ORDER_SOURCE, CancelForm, ModifyForm, PlaceForm
@@ -23,13 +24,14 @@ from neo_async.wire.portfolio import MarginForm
 E = TypeVar("E", bound=StrEnum)
 
 # Upper case, digits, and the few marks that real symbols contain: `M&M-EQ`, `NIFTY26JUN22250CE`.
-_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9&_.\- ]{0,49}")
+# Blanks stand inside of some, at the ends of none: the broker would trim them, and the order would
+# come back under another symbol than it is looked for.
+_SYMBOL = re.compile(r"[A-Z0-9](?:[A-Z0-9&_.\- ]{0,48}[A-Z0-9&_.\-])?")
+
+_DIGITS = re.compile(r"[0-9]{1,40}")
 
 MAX_QUANTITY = 10**9
 """Above any freeze quantity there is."""
-
-_ANY_PRICE = Context(prec=1000)
-"""Reckons exactly with every price that can be written."""
 
 MAX_SLICES = 100
 """Orders that one call may turn into: ten seconds at the published rate."""
@@ -139,7 +141,7 @@ def margin_form(
     segment = _member("segment", segment, Segment)
     product = _member("product", product, Product)
     order_type = _member("order_type", order_type, OrderType)
-    if not (isinstance(token, str) and token.isascii() and token.isdigit()):
+    if not (isinstance(token, str) and _DIGITS.fullmatch(token)):
         raise InvalidOrder("token", token, "must be the digits of the instrument's exchange token")
     check_quantity("quantity", quantity)
     _check_product(product, segment)
@@ -219,7 +221,7 @@ def slices(quantity: int, instrument: Instrument) -> list[int]:
 def _check_tick(field: str, text: str, instrument: Instrument) -> None:
     tick = instrument.tick_size
     # An index has no tick, and nothing that could be said of its prices.
-    if tick and _ANY_PRICE.remainder(Decimal(text), _exactly(tick)):
+    if tick and EXACT.remainder(Decimal(text), _exactly(tick)):
         raise InvalidOrder(
             field, text, f"{instrument.symbol} has prices in steps of {_exactly(tick)}"
         )
@@ -229,7 +231,7 @@ def _check_band(field: str, text: str, instrument: Instrument) -> None:
     low, high = instrument.lower_band, instrument.upper_band
     if low is None or high is None:
         return
-    if not _exactly(low) <= Decimal(text) <= _exactly(high):
+    if not _edge(low, -1) <= Decimal(text) <= _edge(high, 1):
         raise InvalidOrder(
             field,
             text,
@@ -244,8 +246,25 @@ def _exactly(number: float) -> Decimal:
     return Decimal(repr(number))
 
 
+@lru_cache(maxsize=4096)
+def _edge(price: float, side: int) -> Decimal:
+    """The end of a price band that a price may touch.
+
+    The scrip masters write most bands in paise with six significant digits: above 9,999.99 rupees
+    the last one is rounded, and the true end may be half a unit of it further out.
+    """
+    exact = _exactly(price)
+    if exact.adjusted() < 4 or float(f"{price:.{_BAND_DIGITS}g}") != price:
+        return exact
+    half = Decimal((0, (5,), exact.adjusted() - _BAND_DIGITS))
+    return EXACT.add(exact, EXACT.multiply(Decimal(side), half))
+
+
+_BAND_DIGITS = 6
+
+
 def check_number(number: str) -> None:
-    if not (isinstance(number, str) and number.isascii() and number.isdigit()):
+    if not (isinstance(number, str) and _DIGITS.fullmatch(number)):
         raise InvalidOrder("order", number, "must be an Order or the digits of an order number")
 
 

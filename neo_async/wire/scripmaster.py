@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
@@ -24,7 +24,10 @@ from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
 from neo_async.model.instrument_table import InstrumentTable
 from neo_async.model.instruments import Instrument, Rows, Shared, Texts
+from neo_async.model.numbers import EXACT
 from neo_async.wire.answers import failure
+from neo_async.wire.compressed import Inflater
+from neo_async.wire.rows import read_object
 
 HEADER: Final = (
     "pSymbol,pGroup,pExchSeg,pInstType,pSymbolName,pTrdSymbol,pOptionType,pScripRefKey,pISIN,"
@@ -94,6 +97,11 @@ _NONE: Final = math.nan
 _EXACT: Final = 2**53
 """Whole numbers below this are what they seem."""
 
+_LARGEST_WHOLE: Final = 2**63 - 1
+_LARGEST: Final = 512 << 20
+"""Bytes; the largest file there is has less than a tenth of them."""
+_LONGEST_LINE: Final = 1 << 20
+
 _SINCE_1980: Final = 315_513_000
 """Unix seconds of 1980-01-01 00:00 in India, which the NSE's files count from."""
 _COUNTED_SINCE_1980: Final = (Segment.NSE_FO, Segment.CDE_FO)
@@ -123,25 +131,13 @@ class ScripMaster(msgspec.Struct, frozen=True):
 # --- which files there are --------------------------------------------------------------------
 
 
-class _FilePaths(msgspec.Struct, frozen=True):
-    filesPaths: list[str]  # noqa: N815 - the broker's name
-
-
-class _FileList(msgspec.Struct, frozen=True):
-    data: _FilePaths
-
-
-_FILE_LIST = msgspec.json.Decoder(_FileList)
-
-
 def read_file_list(answer: Answer) -> list[str]:
     """Addresses of the day's files. Raises what else the answer means."""
-    try:
-        if answer.status == 200:
-            return _FILE_LIST.decode(answer.body).data.filesPaths
-    except msgspec.MsgspecError:
-        pass
-    raise failure(answer)
+    content = read_object(answer)
+    addresses = content.get("filesPaths")
+    if not isinstance(addresses, list):
+        raise failure(answer, lacking="filesPaths")
+    return [address for address in addresses if isinstance(address, str)]
 
 
 def choose_file(addresses: Iterable[str], segment: Segment) -> str | None:
@@ -158,7 +154,10 @@ def choose_file(addresses: Iterable[str], segment: Segment) -> str | None:
 
 
 def _file_name(address: str) -> str:
-    return urlsplit(address).path.rpartition("/")[2]
+    try:
+        return urlsplit(address).path.rpartition("/")[2]
+    except ValueError:  # half an IPv6 address
+        return ""
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -177,7 +176,8 @@ def parse_scripmaster(text: str | bytes, today: date) -> ScripMaster:
 
 
 class ScripMasterReader:
-    """Reads a file as it arrives, piece by piece.
+    """Reads a file as it arrives, piece by piece: plain or gzipped, with or without a byte order
+    mark, line ends of either kind, fields quoted or not, with blanks around them or not.
 
     `segment` is the only one whose rows are taken, None takes those of any.
     """
@@ -189,9 +189,13 @@ class ScripMasterReader:
         self.bad_row_count = 0
         self._today = today
         self._segment = segment
+        self._inflater = Inflater("the scrip master")
+        self._size = 0
+        """Bytes so far, inflated."""
         self._rest = b""
         """The line that has begun."""
         self._line_number = 0
+        self._is_over = False
         self._width = 0
         self._own: Callable[[Sequence[str]], tuple[str, ...]] = tuple
         self._shared: Callable[[Sequence[str]], tuple[str, ...]] = tuple
@@ -203,23 +207,50 @@ class ScripMasterReader:
     def feed(self, piece: bytes) -> None:
         """Read the lines that end in this piece: under 10 µs each, some 300 bytes long.
 
-        Raises ProtocolError when the header lacks a column that is needed.
+        Raises ProtocolError when the header lacks a column that is needed, or the file is none.
         """
+        for _ in self.feed_in_steps(piece):
+            pass
+
+    def feed_in_steps(self, piece: bytes) -> Iterator[None]:
+        """As `feed`, in steps of half a millisecond: between two of them others can have their
+        turn."""
+        for plain in self._inflater.feed(piece):
+            self._feed(plain)
+            yield
+
+    def _feed(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > _LARGEST:
+            raise ProtocolError(f"the scrip master has more than {_LARGEST >> 20} MiB")
         lines, newline, rest = piece.rpartition(b"\n")
         if not newline:
             self._rest += piece
+            if len(self._rest) > _LONGEST_LINE:
+                raise ProtocolError(f"the scrip master has a line of over {_LONGEST_LINE} bytes")
             return
         whole, self._rest = self._rest + lines, rest
         self._read(whole.decode("utf-8", "replace").split("\n"))
 
     def finish(self) -> None:
-        """There is no more: read the line that did not end."""
+        """There is no more: read the line that did not end. Raises ProtocolError when it, and so
+        the file, is cut off."""
+        self._feed(self._inflater.finish())
         rest, self._rest = self._rest, b""
+        self._is_over = True
         if rest or not self._width:
-            self._read([rest.decode("utf-8", "replace")])
+            line = rest.decode("utf-8", "replace")
+            if self._width and line.strip() and line.count(",") + 1 < self._width:
+                raise ProtocolError(
+                    f"the scrip master is cut off: its last line has {line.count(',') + 1} columns "
+                    f"and no end, where the header has {self._width}"
+                )
+            self._read([line])
 
     def _read(self, lines: list[str]) -> None:
-        if not self._width:
+        while not self._width:
+            if not lines:
+                return
             self._read_header(lines.pop(0))
         # Column by column from the start: a tuple a row would cost as much as all the rest.
         rows: list[list[Any]] = [[] for _ in Rows._fields]
@@ -230,15 +261,15 @@ class ScripMasterReader:
             self._line_number += 1
             try:
                 fields = line.split(",") if '"' not in line else _unquoted(line)
-                if len(fields) != width:
+                if len(fields) != width and not (
+                    len(fields) == width + 1 and not fields[-1].strip()
+                ):
                     if not line.strip():
                         continue
                     raise ValueError(f"{len(fields)} columns, where the header has {width}")
-                token, symbol, name, description, isin, strike, band, low, high, freeze = own(
-                    fields
+                token, symbol, name, description, isin, strike, band, low, high, freeze = map(
+                    str.strip, own(fields)
                 )
-                token = token.strip()
-                symbol = symbol.strip()
                 self._check_names(token, symbol, new_tokens)
                 shared = shared_of(fields)
                 place = places.get(shared)
@@ -254,9 +285,9 @@ class ScripMasterReader:
             row = (
                 token,
                 symbol,
-                name.strip(),
-                description.strip(),
-                isin.strip(),
+                name,
+                description,
+                isin,
                 place,
                 strike_price,
                 lower_band,
@@ -292,13 +323,19 @@ class ScripMasterReader:
             self.bad_rows.append(BadRow(self._line_number, token, str(error)))
 
     def _read_header(self, header: str) -> None:
-        names = [name.strip(" ;\r") for name in header.removeprefix("\ufeff").split(",")]
+        self._line_number += 1
+        header = header.removeprefix("\ufeff")
+        if not header.strip() and not self._is_over:
+            return  # blank lines before it
+        try:
+            names = [name.strip(" ;\r\t") for name in _unquoted(header)]
+        except csv.Error as error:
+            raise ProtocolError(f"scrip master header: {error}", body=header) from error
         columns = dict.fromkeys((*_OWN, *_SHARED))
         missing = [name for name in columns if name not in names and name not in _OPTIONAL]
         if missing:
             raise ProtocolError(f"scrip master header lacks {', '.join(missing)}", body=header)
         self._width = len(names)
-        self._line_number = 1
         self._own = itemgetter(*(names.index(name) for name in _OWN))
         present = [name for name in _SHARED if name in names]
         pick = itemgetter(*(names.index(name) for name in present))
@@ -312,7 +349,7 @@ class ScripMasterReader:
 
 def _unquoted(line: str) -> list[str]:
     # Line by line, so that a stray quote can spoil no row but its own.
-    return next(csv.reader([line]))
+    return next(csv.reader([line.strip()], skipinitialspace=True))
 
 
 def _read_shared(fields: tuple[str, ...], today: date) -> Shared:
@@ -372,12 +409,15 @@ def _factor(text: str) -> float:
 def _whole(text: str) -> int:
     """A whole number, which some versions of the file write as `65.0`."""
     try:
-        return int(text)
+        whole = int(text)
     except ValueError:
         number = float(text)
         if not number.is_integer():
             raise ValueError(f"{text[:20]!r} is not a whole number") from None
-        return int(number)
+        whole = int(number)
+    if abs(whole) > _LARGEST_WHOLE:
+        raise ValueError(f"{text[:20]!r} is beyond any number of units")
+    return whole
 
 
 def _count(text: str) -> int | None:
@@ -544,13 +584,14 @@ def _expiry_number(segment: Segment, expiry: date) -> str:
 
 
 def _hundredfold(rupees: float) -> str:
-    return _plain_decimal(Decimal(repr(rupees)) * 100)
+    return _plain_decimal(EXACT.multiply(Decimal(repr(rupees)), Decimal(100)))
 
 
 def _plain(rupees: float) -> str:
     """At least two decimals, as the broker writes bands."""
-    value = Decimal(repr(rupees))
-    return f"{value:.2f}" if value == round(value, 2) else f"{value:f}"
+    text = f"{Decimal(repr(rupees)):f}"
+    whole, _, decimals = text.partition(".")
+    return f"{whole}.{decimals:0<2}"
 
 
 def _plain_decimal(value: Decimal) -> str:

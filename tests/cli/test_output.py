@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from neo_async.cli import output
+from neo_async.cli import account, output
 from neo_async.cli.output import Column, print_table
+from neo_async.model.orders import OrderRow
+from neo_async.model.portfolio import PositionRow, value_position
 
 COLUMNS = (
     Column("Order", is_whole=True),
@@ -55,3 +57,42 @@ def test_what_can_be_spared_goes_first_then_cells_break_between_words_and_words_
         "FUTURE",
     ]
     assert f"{NUMBER}  NIFTY FUTURE  24,485.20" in narrow
+
+
+ODD = OrderRow(
+    number="7",
+    symbol="ITBEES-EQ",
+    quantity=10,
+    price=39.35,
+    status_text="open",
+    missing=frozenset({"filled_quantity", "average_price"}),
+    odd=("avgPrc='1,039.35' is not a number",),
+)
+
+
+def test_what_a_row_lacks_is_unknown_in_a_table_and_never_0(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "_console", lambda: Console(width=200))
+    account.print_orders([ODD])
+    shown = capsys.readouterr().out
+    assert "unknown/10" in shown
+    assert "39.35" in shown
+    assert "7: avgPrc='1,039.35' is not a number" in shown
+
+
+def test_what_a_row_lacks_is_null_in_json() -> None:
+    fields = account.order_fields(ODD)
+    assert (fields["filled_quantity"], fields["average_price"]) == (None, None)
+    assert (fields["quantity"], fields["price"]) == (10, 39.35)
+    assert fields["odd"] == ["avgPrc='1,039.35' is not a number"]
+    assert not fields.keys() & {"missing"}
+
+
+def test_amounts_in_json_are_free_of_binary_residue() -> None:
+    row = PositionRow(
+        segment="nse_fo", symbol="X", token="1", buy_quantity=3, buy_value=0.3, sell_value=0.0
+    )
+    position = value_position(row, None, 0.2)
+    assert position.pnl != 0.3
+    assert output.plain(position)["pnl"] == 0.3

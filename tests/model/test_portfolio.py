@@ -266,3 +266,66 @@ def test_a_closed_position_is_worth_the_same_at_any_price(
 def test_what_is_none_is_explained_and_nothing_else(row: PositionRow, price: float) -> None:
     for position in (value_position(row, None, price), value_position(row, None, None)):
         assert (None in amounts(position)) is bool(position.unknown_reason)
+
+
+# --- numbers that are not known ---------------------------------------------------------------
+
+
+def lacking(row: PositionRow, *names: str) -> PositionRow:
+    return msgspec.structs.replace(row, missing=frozenset(names), odd=("x='?' is not a number",))
+
+
+@pytest.mark.parametrize(
+    "name", ["buy_value", "multiplier", "price_denominator", "general_numerator", "segment"]
+)
+def test_amounts_that_need_an_unknown_number_are_none_with_its_reason(name: str) -> None:
+    row = lacking(future(buy_quantity=65, buy_value=6500.0), name)
+    position = value_position(row, None, 1.0)
+    assert amounts(position) == (None,) * 5
+    assert position.net_quantity == 65
+    assert "x='?' is not a number" in position.unknown_reason
+
+
+@pytest.mark.parametrize(
+    "name", ["buy_quantity", "sell_quantity", "carried_buy_quantity", "carried_sell_quantity"]
+)
+def test_an_unknown_quantity_makes_the_net_quantity_unknown(name: str) -> None:
+    row = lacking(future(buy_quantity=65, buy_value=6500.0), name)
+    position = value_position(row, None, 1.0)
+    assert (position.net_quantity, amounts(position)) == (None, (None,) * 5)
+    assert not row.has_quantities
+
+
+def test_an_unknown_value_of_no_units_is_nothing() -> None:
+    row = lacking(future(buy_quantity=65, buy_value=6500.0), "sell_value", "carried_buy_value")
+    position = value_position(row, None, 101.0)
+    assert (position.pnl, position.unknown_reason) == (65.0, "")
+
+
+def test_an_unknown_previous_close_leaves_the_profit_against_cost() -> None:
+    row = lacking(cash(carried_buy_quantity=10, carried_buy_value=1.0), "carried_buy_value")
+    position = value_position(row, held(100.0), 101.0)
+    assert (position.pnl, position.mtm_pnl) == (10.0, None)
+    assert position.unknown_reason == "P&L of the day: x='?' is not a number"
+
+
+any_number = st.floats() | st.sampled_from([0.0, 1.0, -1.0, 1e308, math.nan, math.inf])
+
+
+@given(any_number, any_number, any_number, any_number, st.integers(-(2**63), 2**63 - 1))
+def test_no_amount_is_ever_other_than_finite(
+    value: float, carried: float, factor: float, price: float, precision: int
+) -> None:
+    row = future(
+        buy_quantity=10,
+        sell_quantity=3,
+        buy_value=value,
+        carried_buy_quantity=5,
+        carried_buy_value=carried,
+        multiplier=factor,
+        price_denominator=value,
+        precision=precision,
+    )
+    position = value_position(row, None, price)
+    assert all(amount is None or math.isfinite(amount) for amount in amounts(position))
+    assert None not in amounts(position) or position.unknown_reason

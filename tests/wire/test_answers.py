@@ -303,6 +303,21 @@ def test_a_code_that_is_no_number_is_no_code(code):
     assert (type(error), error.text, error.code) == (Rejected, "words", None)
 
 
+def test_a_redirection_is_an_error_that_names_where_to():
+    error = failure(answer(b"", 307, location="https://other.example/quick/user/orders?sid=hush"))
+    assert isinstance(error, ProtocolError)
+    assert "moved to 'https://other.example/quick/user/orders'" in str(error)
+    assert error.status == 307
+    assert "hush" not in str(error)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_an_error_in_json_with_a_byte_order_mark_keeps_its_words(encoding):
+    text = '{"stat":"Not_Ok","emsg":"Invalid session","stCode":1003}'
+    error = failure(answer(text.encode(encoding)))
+    assert (type(error), error.text, error.code) == (SessionEnded, "Invalid session", 1003)
+
+
 # --- secrets ----------------------------------------------------------------------------------
 
 

@@ -540,7 +540,25 @@ def test_acknowledgements_name_instruments_in_either_shape(text: str) -> None:
     assert control.symbols == {"nse_cm|22": "ACC-EQ"}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"message_code":"x"}', b"\xff"])
+DEEP = '{"a":' + "[" * 100_000
+
+
+@pytest.mark.parametrize("divider", ["-100", "-1", "1" + "0" * 310, "1.5", '"many"', "null", "[]"])
+def test_a_divider_that_is_none_is_refused_with_its_frame(divider: str) -> None:
+    with pytest.raises(ProtocolError, match="feed control frame"):
+        read_control(f'{{"message_code":1117,"exchanges":{{"nse_cm":{{"divider":{divider}}}}}}}')
+
+
+def test_a_name_that_cannot_be_read_is_left_out_of_an_acknowledgement() -> None:
+    control = read_control(
+        '{"message_code":1109,"message":null,"trading_symbols":{"nse_cm|1":5,"nse_cm|22":"ACC-EQ"},'
+        '"data":{"nse_cm|3":{"trading_symbols":null},"nse_cm|4":{"trading_symbols":"TCS-EQ"}}}'
+    )
+    assert control.message_code == 1109
+    assert control.symbols == {"nse_cm|22": "ACC-EQ", "nse_cm|4": "TCS-EQ"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"message_code":"x"}', b"\xff", DEEP])
 def test_what_is_no_control_frame_raises_the_documented_error(text: str | bytes) -> None:
     with pytest.raises(ProtocolError, match="feed control frame"):
         read_control(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, Rounded, localcontext
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ from neo_async.model.enums import OffsetKind, Segment
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket
 from neo_async.wire.rules import MAX_SLICES, check_against, check_bracket, slices
+from neo_async.wire.scripmaster import write_scripmaster
 
 OPTION = Instrument(
     segment=Segment.NSE_FO,
@@ -94,6 +95,42 @@ def test_distances_of_a_bracket_in_rupees_are_whole_ticks() -> None:
             check_bracket(OPTION, Bracket(**prices))  # type: ignore[arg-type]
         assert caught.value.field == f"bracket.{field}"
     check_bracket(OPTION, Bracket(target=7, stop=3, trail=1, kind=OffsetKind.TICKS))
+
+
+def banded(low: int, high: int) -> Instrument:
+    """An instrument with a band in paise, as the scrip masters write it."""
+    lower, upper = (float(f"{paise:g}") / 100 for paise in (low, high))
+    return like(lower_band=lower, upper_band=upper, tick_size=0.01)
+
+
+@given(st.integers(1, 10**8), st.integers(0, 10**8))
+def test_a_price_at_the_circuit_limit_is_taken_however_the_file_rounds_it(
+    low: int, width: int
+) -> None:
+    instrument = banded(low, low + width)
+    for paise in (low, low + width):
+        check_against(instrument, price=f"{paise // 100}.{paise % 100:02}")
+
+
+@given(st.integers(10**4, 10**8), st.integers(0, 10**8))
+def test_a_price_beyond_the_sharpness_of_the_band_is_refused(low: int, width: int) -> None:
+    instrument = banded(low, low + width)
+    for paise in (low - low // 10**5 - 1, low + width + (low + width) // 10**5 + 1):
+        with pytest.raises(InvalidOrder, match="outside the day's band"):
+            check_against(instrument, price=f"{paise // 100}.{paise % 100:02}")
+
+
+def test_no_decimal_context_of_the_program_changes_what_is_on_tick_and_in_the_band() -> None:
+    instrument = banded(2_250_820, 2_751_225)
+    for prec in (1, 3, 6):
+        with localcontext(Context(prec=prec, traps=[Inexact, Rounded])):
+            check_against(instrument, price="27512.25", trigger="22508.20")
+            with pytest.raises(InvalidOrder):
+                check_against(instrument, price="27512.26")
+            with pytest.raises(InvalidOrder):
+                check_against(instrument, price="25000.001")
+            written = write_scripmaster([instrument])
+        assert written == write_scripmaster([instrument])
 
 
 @given(st.integers(1, 100), st.integers(1, 10_000), st.integers(1, 100))

@@ -287,7 +287,7 @@ def test_no_answer_breaks_the_readers(content: object) -> None:
         lambda: read_expiries(hostile),
         lambda: read_options(hostile, segment="nse_fo", underlying="X", expiry=None),
         lambda: read_futures(hostile, segment="nse_fo", underlying="X"),
-        lambda: read_candles(read_candle_rows(hostile)),
+        lambda: read_candles(read_candle_rows(hostile), []),
     )
     for read in readers:
         try:
@@ -423,9 +423,15 @@ def test_calls_and_puts_meet_at_their_strikes() -> None:
 
 def test_an_option_without_a_strike_is_named() -> None:
     for identity in ({"neoSymbol": "nse_fo|1"}, {"strikePrice": "100"}, "nse_fo|1", None):
-        content = {"data": {"common_data": {}, "call": [{"instrument": identity}], "put": []}}
+        content: Any = {"data": {"common_data": {}, "call": [{"instrument": identity}]}}
         with pytest.raises(ProtocolError, match="call 1 has no instrument and strike"):
             read_options(answer(content), segment="nse_fo", underlying="X", expiry=None)
+        good = {"instrument": {"neoSymbol": "nse_fo|2", "strikePrice": "100"}}
+        content["data"]["call"] += [good]
+        chain = read_options(answer(content), segment="nse_fo", underlying="X", expiry=None)
+        assert [row.strike for row in chain] == [100.0]
+        (problem,) = chain.odd
+        assert "call 1 has no instrument and strike" in problem
     for rows in ({}, "x", [None], [1]):
         content = {"data": {"common_data": {}, "call": rows}}
         with pytest.raises(ProtocolError):
@@ -520,7 +526,7 @@ def test_windows_reach_the_ends_of_the_calendar() -> None:
 
 
 def test_the_documented_candle(documented: Documented) -> None:
-    rows = read_candles(read_candle_rows(documented("candles")))
+    rows = read_candles(read_candle_rows(documented("candles")), [])
     start = datetime(2026, 8, 20, 9, 15, tzinfo=IST)
     assert rows == [(start, 798.5, 799.2, 797.9, 798.8, 125000, 0)]
     joiner = CandleJoiner("nse_cm|1333", Interval.MINUTES_5)
@@ -567,10 +573,10 @@ def test_times_are_ist_however_they_are_written() -> None:
         "2026-08-20T03:45:00Z",
         "2026-08-20 09:15:00",
     ):
-        ((time, *_),) = read_candles(candle_rows([text, 1, 1, 1, 1, 1, 1]))
+        ((time, *_),) = read_candles(candle_rows([text, 1, 1, 1, 1, 1, 1]), [])
         assert time == start
         assert time.tzinfo is IST
-    ((day, *_),) = read_candles(candle_rows(["2026-08-20", 1, 1, 1, 1, 1, 1]))
+    ((day, *_),) = read_candles(candle_rows(["2026-08-20", 1, 1, 1, 1, 1, 1]), [])
     assert day == datetime(2026, 8, 20, tzinfo=IST)
 
 
@@ -581,7 +587,8 @@ def test_figures_of_a_candle_may_be_text_and_volume_may_be_missing() -> None:
             [time, "1.5", "2.5", "0.5", "2.0", "10", "3"],
             [time, 1, 2, 1, 2],
             [time, 1, 2, 1, 2, "NA", None, "more"],
-        )
+        ),
+        [],
     )
     assert text[1:] == (1.5, 2.5, 0.5, 2.0, 10, 3)
     assert short[1:] == odd[1:] == (1.0, 2.0, 1.0, 2.0, None, None)
@@ -598,14 +605,45 @@ def test_figures_of_a_candle_may_be_text_and_volume_may_be_missing() -> None:
         ["2026-08-20T09:15:00+0530", 1, "NaN", 3, 4, 5, 6],
         ["2026-08-20T09:15:00+0530", "inf", 2, 3, 4, 5, 6],
         ["20 August", 1, 2, 3, 4, 5, 6],
-        [1782374657, 1, 2, 3, 4, 5, 6],
+        [1e300, 1, 2, 3, 4, 5, 6],
+        [-1, 1, 2, 3, 4, 5, 6],
+        [True, 1, 2, 3, 4, 5, 6],
+        ["2026-08-20T09:15:00+0530", 1, "1,039.35", 3, 4, 5, 6],
         ["0001-01-01T00:00:00+2359", 1, 2, 3, 4, 5, 6],
     ],
 )
-def test_what_is_no_candle_is_named(bad: object) -> None:
+def test_what_is_no_candle_is_left_out_and_named(bad: object) -> None:
     good = ["2026-08-20T09:15:00+0530", 1, 2, 3, 4, 5, 6]
-    with pytest.raises(ProtocolError, match="is no candle"):
-        read_candles(candle_rows(good, bad))
+    odd: list[str] = []
+    candles = read_candles(candle_rows(good, bad, good), odd)
+    assert candles == read_candles(candle_rows(good, good), [])
+    (problem,) = odd
+    assert "is no candle" in problem
+
+
+@pytest.mark.parametrize("time", [1787197500, 1787197500.0, 1787197500000])
+def test_a_candle_may_be_dated_in_unix_seconds_or_milliseconds(time: float) -> None:
+    ((start, *prices),) = read_candles(candle_rows([time, 1, 2, 3, 4, 5, 6]), [])
+    assert start == datetime(2026, 8, 20, 9, 15, tzinfo=IST)
+    assert prices == [1.0, 2.0, 3.0, 4.0, 5, 6]
+
+
+def test_of_two_candles_of_one_time_the_first_counts() -> None:
+    time = "2026-08-20T09:15:00+0530"
+    rows = read_candles(candle_rows([time, 1, 1, 1, 1, 1, 1], [time, 2, 2, 2, 2, 2, 2]), [])
+    day = date(2026, 8, 20)
+    assert candles_within(rows, (day, day), Interval.MINUTE) == rows[:1]
+
+
+def test_candles_in_json_that_only_a_lenient_parser_takes_are_read() -> None:
+    row = b'["2026-08-20T09:15:00+0530",1,2,3,4,5,6]'
+    for body in (
+        b'\xef\xbb\xbf{"status":"success","data":{"candles":[' + row + b"]}}",
+        b'{"status":null,"data":{"candles":[' + row + b',["2026-08-20T09:16:00+0530",NaN,2,3,4]]}}',
+    ):
+        odd: list[str] = []
+        ((_, *prices),) = read_candles(read_candle_rows(Answer(200, {}, body)), odd)
+        assert prices == [1.0, 2.0, 3.0, 4.0, 5, 6]
 
 
 MORNING = datetime(2026, 8, 20, 9, 15, tzinfo=IST)
@@ -720,3 +758,11 @@ def test_without_the_library_the_error_says_what_to_install(
     chain = read_futures(documented("futures_chain"), segment="nse_fo", underlying="NIFTY")
     with pytest.raises(UsageError, match=f"pip install {library}"):
         getattr(chain, f"to_{library}")()
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "1" * 101, "1\n", ""])
+def test_a_text_that_cannot_be_sent_is_refused_before_anything_is(text: str) -> None:
+    with pytest.raises(UsageError, match="must be segment"):
+        wire_instrument(f"nse_cm|{text}")
+    with pytest.raises(UsageError, match="underlying="):
+        expiries_query(Segment.NSE_FO, text, None)

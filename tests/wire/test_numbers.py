@@ -1,7 +1,20 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import (
+    ROUND_CEILING,
+    ROUND_DOWN,
+    ROUND_HALF_EVEN,
+    ROUND_UP,
+    Context,
+    Decimal,
+    FloatOperation,
+    Inexact,
+    InvalidOperation,
+    Rounded,
+    Subnormal,
+    localcontext,
+)
 
 import pytest
 from hypothesis import given
@@ -28,12 +41,12 @@ PLAIN = re.compile(r"[0-9]+(\.[0-9]+)?")
         (39, "39"),
         (39.35, "39.35"),
         (39.0, "39"),
-        (0.1 + 0.2, "0.30000000000000004"),
-        (1e-7, "0.0000001"),
+        ("39.350000", "39.3500"),
+        (0.0025, "0.0025"),
         (1e16, "10000000000000000"),
         (Decimal("39.35"), "39.35"),
         (Decimal("1E+3"), "1000"),
-        (Decimal("1E-7"), "0.0000001"),
+        (Decimal("39.35000"), "39.3500"),
     ],
 )
 def test_a_price_goes_out_as_exact_decimal_text(value: Price, text: str) -> None:
@@ -65,6 +78,15 @@ def test_zero_is_always_a_bare_zero(zero: Price) -> None:
         (float("inf"), "finite"),
         (Decimal("sNaN"), "finite"),
         (Decimal("-Infinity"), "finite"),
+        (0.1 + 0.2, "more than 4 decimals, .* such as '0.30'"),
+        (100.10000000000001, "more than 4 decimals, .* such as '100.10'"),
+        (39.949999999999996, "such as '39.95'"),
+        (Decimal("0.00123"), "such as '0.0012'"),
+        ("0.00001", "more than 4 decimals"),
+        (1e-7, "more than 4 decimals"),
+        ("1e-999999999", "small"),
+        (1e17, "range"),
+        ("9" * 5000, "range"),
         ("1e401", "range"),
         ("1e999999999", "range"),
         ("1e99999999999999999999", "range"),
@@ -90,11 +112,9 @@ def test_a_subclass_of_float_is_read_by_its_value() -> None:
 
 prices = st.one_of(
     st.integers(min_value=0, max_value=10**12),
-    st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+    st.integers(0, 10**12).map(lambda paise: paise / 100),
+    st.integers(0, 10**12).map(lambda units: units / 10_000),
     st.decimals(min_value=0, max_value=10**12, allow_nan=False, places=4),
-    st.decimals(min_value=0, allow_nan=False, allow_infinity=False).filter(
-        lambda price: abs(price.adjusted()) < 300
-    ),
 )
 
 
@@ -110,6 +130,40 @@ def test_the_text_is_plain_and_loses_nothing(price: int | float | Decimal) -> No
 def test_text_is_read_like_the_number_it_spells(price: int | float | Decimal) -> None:
     text = price_text("price", price)
     assert price_text("price", text) == text
+
+
+SIGNALS = [Inexact, Rounded, FloatOperation, InvalidOperation, Subnormal]
+any_context = st.builds(
+    Context,
+    prec=st.integers(1, 12),
+    rounding=st.sampled_from([ROUND_UP, ROUND_DOWN, ROUND_HALF_EVEN, ROUND_CEILING]),
+    traps=st.lists(st.sampled_from(SIGNALS)),
+)
+
+
+@given(prices, any_context)
+def test_no_decimal_context_of_the_program_changes_a_price(
+    price: int | float | Decimal, context: Context
+) -> None:
+    plain = price_text("price", price)
+    with localcontext(context):
+        assert price_text("price", price) == plain
+
+
+@given(
+    st.floats(min_value=0, allow_nan=False)
+    | st.decimals(min_value=0, allow_infinity=False, allow_nan=False)
+    | st.text("0123456789.eE+-", max_size=30),
+    any_context,
+)
+def test_a_price_of_more_than_four_decimals_never_goes_out(price: Price, context: Context) -> None:
+    with localcontext(context):
+        try:
+            text = price_text("price", price)
+        except InvalidOrder:
+            return
+    assert len(text.partition(".")[2]) <= 4
+    assert len(text) < 30
 
 
 @given(st.text(max_size=12))

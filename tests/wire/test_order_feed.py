@@ -1,7 +1,17 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import (
+    Clamped,
+    Context,
+    Decimal,
+    FloatOperation,
+    Inexact,
+    InvalidOperation,
+    Rounded,
+    Subnormal,
+    localcontext,
+)
 from typing import Any
 
 import pytest
@@ -239,3 +249,35 @@ def test_any_bytes_are_read_or_refused_as_a_protocol_error(raw: bytes | str) -> 
         read_message(raw)
     except ProtocolError:
         return
+
+
+# --- the program's own settings ---------------------------------------------------------------
+
+ALL_SIGNALS = [Inexact, Rounded, FloatOperation, InvalidOperation, Subnormal, Clamped]
+
+
+@pytest.mark.parametrize(
+    "context",
+    [Context(prec=2), Context(prec=1, traps=ALL_SIGNALS), Context(prec=28, traps=[])],
+)
+@pytest.mark.parametrize("value", ["123456789.05", 123456789.05, "NaN", "sNaN", "1e999", "many"])
+def test_no_decimal_context_of_the_program_changes_an_amount(
+    context: Context, value: object
+) -> None:
+    plain = position_of(sym="ITBEES", buyAmt=value, sellAmt="1.10")
+    with localcontext(context):
+        update = position_of(sym="ITBEES", buyAmt=value, sellAmt="1.10")
+        assert update == plain
+    assert update.sell_value == Decimal("1.10")
+    known = Decimal("123456789.05") if "5" in str(value) else None
+    assert update.buy_value == known
+
+
+def test_an_update_says_what_of_it_could_not_be_read() -> None:
+    update = order_of(fldQty="1,000", avgPrc="NaN", qty=10, ordSt="open")
+    assert {"filled_quantity", "average_price"} <= update.missing
+    assert update.odd == (
+        "fldQty='1,000' is not a whole number",
+        "avgPrc='NaN' is not a number",
+    )
+    assert (update.quantity, update.status) == (10, OrderStatus.OPEN)

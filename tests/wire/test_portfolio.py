@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from neo_async.errors import ProtocolError, SessionEnded
+from neo_async.errors import ProtocolError, Rejected, SessionEnded
 from neo_async.model.answer import Answer
 from neo_async.model.portfolio import Holding, OrderMargin, PositionRow
 from neo_async.wire.portfolio import read_holdings, read_limits, read_margin, read_positions
@@ -105,9 +105,20 @@ def test_what_does_not_expire_has_no_expiry(documented: Documented, text: str) -
     assert row.expiry is None
 
 
-def test_an_amount_that_cannot_be_read_is_named(documented: Documented) -> None:
-    with pytest.raises(ProtocolError, match="row 1: buyAmt='4752OO' is not a number"):
-        read_positions(changed(documented("positions_v2"), buyAmt="4752OO"))
+def test_an_amount_that_cannot_be_read_is_unknown_and_named(documented: Documented) -> None:
+    (row,) = read_positions(changed(documented("positions_v2"), buyAmt="4752OO"))
+    assert (row.missing, row.odd) == ({"buy_value"}, ("buyAmt='4752OO' is not a number",))
+    assert row.buy_quantity == 225
+
+
+@pytest.mark.parametrize(
+    ("nothing", "missing"), [(None, {"buy_value"}), ("", set()), ("--", set())]
+)
+def test_null_for_a_traded_amount_is_unknown_and_a_dash_is_nothing(
+    documented: Documented, nothing: object, missing: set[str]
+) -> None:
+    (row,) = read_positions(changed(documented("positions_v2"), buyAmt=nothing, brdLtQty=nothing))
+    assert (row.missing, row.odd) == (missing, ())
 
 
 # --- holdings ---------------------------------------------------------------------------------
@@ -155,7 +166,7 @@ def test_the_documented_holding(documented: Documented) -> None:
 def test_every_documented_key_of_a_holding_is_read(documented: Documented) -> None:
     (row,) = json.loads(documented("holdings").body)["data"]
     assert len(row) == 33
-    assert len(Holding.__struct_fields__) == 33
+    assert len(set(Holding.__struct_fields__) - {"missing", "odd"}) == 33
 
 
 SHORT_KEYS = {
@@ -236,12 +247,36 @@ def test_an_amount_left_out_of_the_limits_is_none(documented: Documented) -> Non
     assert limits.margin_used is None
 
 
-@pytest.mark.parametrize("net", [..., "", "plenty"])
-def test_limits_without_what_is_available_are_a_protocol_error(
-    documented: Documented, net: object
+def test_an_object_without_what_is_available_is_no_limits(documented: Documented) -> None:
+    with pytest.raises(ProtocolError, match="Net is missing"):
+        read_limits(changed(documented("limits"), Net=...))
+
+
+@pytest.mark.parametrize(
+    ("net", "odd"),
+    [
+        ("", ()),
+        (None, ()),
+        ("plenty", ("Net='plenty' is not a number",)),
+        ("1,039.35", ("Net='1,039.35' is not a number",)),
+        ("NaN", ("Net='NaN' is not a number",)),
+        ([], ("Net=[] is not a number",)),
+    ],
+)
+def test_limits_of_which_one_amount_cannot_be_read_have_all_others(
+    documented: Documented, net: object, odd: tuple[str, ...]
 ) -> None:
-    with pytest.raises(ProtocolError, match="Net"):
-        read_limits(changed(documented("limits"), Net=net))
+    limits = read_limits(changed(documented("limits"), Net=net))
+    assert (limits.available, limits.odd) == (None, odd)
+    assert limits.collateral_value == 38.19
+
+
+@pytest.mark.parametrize("read", [read_limits, read_margin, read_positions, read_holdings])
+def test_a_fault_keeps_the_broker_s_words(read: Callable[[Answer], object]) -> None:
+    body = b'{"status":"ERROR","fault":{"code":400,"message":"Invalid segment"}}'
+    with pytest.raises(Rejected, match="Invalid segment") as caught:
+        read(Answer(200, {}, body))
+    assert caught.value.code == 400
 
 
 def test_an_ended_session_has_no_limits(documented: Documented) -> None:
@@ -286,6 +321,8 @@ def test_a_verdict_on_margin_is_never_guessed(documented: Documented, verdict: o
         read_margin(changed(documented("margin_short"), rmsVldtd=verdict))
 
 
-def test_a_margin_without_the_order_s_own_is_a_protocol_error(documented: Documented) -> None:
-    with pytest.raises(ProtocolError, match="ordMrgn is missing"):
-        read_margin(changed(documented("margin_short"), ordMrgn=""))
+def test_an_amount_of_a_margin_that_cannot_be_read_is_unknown(documented: Documented) -> None:
+    margin = read_margin(changed(documented("margin_short"), ordMrgn="", avlCash="1,0"))
+    assert (margin.order, margin.available) == (None, None)
+    assert margin.odd == ("avlCash='1,0' is not a number",)
+    assert (margin.sufficient, margin.shortfall) == (False, 2342.92)

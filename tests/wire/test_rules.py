@@ -244,6 +244,8 @@ RULES = [
     ),
     ({"symbol": "itbees"}, "symbol='itbees': must be a trading symbol"),
     ({"symbol": "A\n"}, "symbol='A\\n': must be a trading symbol"),
+    ({"symbol": "ITBEES-EQ "}, "symbol='ITBEES-EQ ': must be a trading symbol"),
+    ({"symbol": " ITBEES-EQ"}, "symbol=' ITBEES-EQ': must be a trading symbol"),
     ({"symbol": 11536}, "symbol=11536: must be a trading symbol"),
     ({"quantity": 0}, f"quantity=0: must be a whole number of units, 1 to {MAX_QUANTITY}"),
     ({"quantity": -1}, "quantity=-1: must be a whole number of units"),

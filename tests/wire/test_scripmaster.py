@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from datetime import UTC, date, datetime, timedelta
 
 import msgspec
@@ -268,6 +269,103 @@ def test_a_file_that_is_none_is_a_protocol_error(content: str) -> None:
         parse_scripmaster(content, TODAY)
 
 
+def quoted(text: str) -> str:
+    lines = text.splitlines()
+    return "".join(",".join(f'"{field}"' for field in line.split(",")) + "\n" for line in lines)
+
+
+def columns_without_freeze(text: str) -> str:
+    """The file with an empty last field in every row."""
+    header, *rows = text.splitlines()
+    return "\n".join([header, *(row.rpartition(",")[0] + "," for row in rows)]) + "\n"
+
+
+PLAIN = write_scripmaster([SHARE, OPTION]).decode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN.encode(),
+        PLAIN.encode().rstrip(b"\n"),
+        quoted(PLAIN).encode(),
+        quoted(PLAIN).replace("\n", "\r\n").encode("utf-8-sig"),
+        PLAIN.replace(",", " , ").encode(),
+        quoted(PLAIN).replace(",", " , ").encode(),
+        PLAIN.replace("\n", ",\r\n").encode(),
+        b"\r\n" + PLAIN.encode(),
+        gzip.compress(PLAIN.encode()),
+        gzip.compress(PLAIN.encode("utf-8-sig")[:500]) + gzip.compress(PLAIN.encode()[497:]),
+        gzip.compress(PLAIN.encode()) + b"\0" * 512,
+    ],
+    ids=[
+        "plain",
+        "without a last line end",
+        "quoted",
+        "quoted, CRLF, byte order mark",
+        "blanks around fields",
+        "blanks around quoted fields",
+        "a comma behind the last field",
+        "a blank line first",
+        "gzip",
+        "gzip of two members",
+        "padded gzip",
+    ],
+)
+def test_the_same_file_is_read_in_every_dressing(content: bytes) -> None:
+    for size in (len(content), 7):
+        reader = ScripMasterReader(TODAY)
+        for start in range(0, len(content), size):
+            reader.feed(content[start : start + size])
+        reader.finish()
+        assert (list(reader.table), reader.bad_rows) == ([SHARE, OPTION], [])
+
+
+def test_the_last_field_of_a_row_may_be_empty_with_either_line_end() -> None:
+    for end in ("\n", "\r\n"):
+        content = columns_without_freeze(PLAIN).replace("\n", end)
+        read = parse_scripmaster(content, TODAY)
+        assert [row.freeze_quantity for row in read.instruments] == [None, None]
+        assert read.bad_rows == ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN.encode()[:-40],
+        PLAIN.encode().rstrip(b"\n")[: PLAIN.encode().rindex(b"\n", 0, -1) + 3],
+        gzip.compress(PLAIN.encode())[:-9],
+        gzip.compress(PLAIN.encode()) + gzip.compress(PLAIN.encode())[:20],
+    ],
+)
+def test_a_file_that_is_cut_off_is_an_error_and_no_shorter_list(content: bytes) -> None:
+    with pytest.raises(ProtocolError, match="cut off"):
+        parse_scripmaster(content, TODAY)
+
+
+def test_gzip_that_cannot_be_inflated_is_a_protocol_error() -> None:
+    content = bytearray(gzip.compress(PLAIN.encode()))
+    content[20] ^= 0xFF
+    with pytest.raises(ProtocolError):
+        parse_scripmaster(bytes(content), TODAY)
+
+
+def test_a_line_without_end_is_a_protocol_error_before_the_memory_is_full() -> None:
+    reader = ScripMasterReader(TODAY)
+    for _ in range(32):
+        reader.feed(b"x" * 32_768)
+    with pytest.raises(ProtocolError, match="a line of over"):
+        reader.feed(b"x")
+
+
+@pytest.mark.parametrize("column", ["lFreezeQty", "lLotSize", "lPrecision", "lMultiplier"])
+@pytest.mark.parametrize("number", ["99999999999999999999", "1e300", "9" * 5000, "inf", "many"])
+def test_a_row_with_a_number_beyond_any_is_left_out_and_named(column: str, number: str) -> None:
+    read = parse_scripmaster(file_with({column: number}), TODAY)
+    assert read.instruments == ()
+    assert [row.line for row in read.bad_rows] == [2]
+
+
 # --- both ways ------------------------------------------------------------------------------------
 
 words = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789&-", min_size=1, max_size=12)
@@ -315,7 +413,7 @@ def test_what_is_written_is_read_back(rows: list[Instrument]) -> None:
 
 @given(st.text(max_size=200), st.integers(0, 80))
 def test_no_row_is_ever_fatal(noise: str, commas: int) -> None:
-    read = parse_scripmaster(f"{HEADER}\n{noise}{',' * commas}", TODAY)
+    read = parse_scripmaster(f"{HEADER}\n{noise}{',' * commas}\n", TODAY)
     assert read.instruments == ()
 
 
@@ -470,6 +568,10 @@ def test_a_file_is_chosen_by_its_name(names: list[str], chosen: str | None) -> N
     folder = "https://files/nse_cm"
     address = choose_file([f"{folder}/{name}" for name in names], Segment.NSE_CM)
     assert address == (chosen and f"{folder}/{chosen}")
+
+
+def test_an_address_that_is_none_is_passed_over() -> None:
+    assert choose_file(["http://[::1/nse_cm.csv", *FILES], Segment.NSE_CM) == FILES[-1]
 
 
 def test_the_file_list_is_read_and_anything_else_is_an_error() -> None:

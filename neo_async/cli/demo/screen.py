@@ -13,7 +13,7 @@ from rich.text import Text
 
 from neo_async.cli.demo.play import Line, Play
 from neo_async.cli.demo.report import latency
-from neo_async.cli.output import money, profit, profit_style
+from neo_async.cli.output import money, profit, profit_style, units
 from neo_async.model.enums import Side
 
 _WIDE = 112
@@ -177,7 +177,7 @@ def _positions(play: Play, rows: int, width: int) -> Panel:
         symbol = Text(position.symbol)
         symbol.append(f" {position.product}", style="bright_black")
         pnl = profit(position.pnl)
-        cells: list[RenderableType] = [symbol, f"{position.net_quantity:,}"]
+        cells: list[RenderableType] = [symbol, units(position.net_quantity)]
         if with_average:
             cells.append(money(position.average_price))
         if with_last:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from neo_async.cli import output
 from neo_async.cli.demo.report import latency
-from neo_async.cli.output import money, profit
+from neo_async.cli.output import money, profit, units
 from neo_async.cli.watch.lines import order_tally
 from neo_async.cli.watch.state import Seen, Watched, clean
 from neo_async.feeds import IST, MarketFeed, OrderFeed
@@ -284,7 +284,7 @@ def _position_cells(position: Position) -> dict[str, Text]:
     return {
         "symbol": Text(clean(position.symbol)),
         "prod": Text(clean(position.product), style="bright_black"),
-        "net": Text(f"{position.net_quantity:,}"),
+        "net": Text(units(position.net_quantity)),
         "average": Text(money(position.average_price)),
         "last": Text(money(position.last_price)),
         "realised": _profit(position.realised),

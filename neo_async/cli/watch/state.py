@@ -117,7 +117,7 @@ class Watched:
         """Open ones first, then those with the largest P&L."""
         return sorted(
             self.neo.portfolio.live.positions.values(),
-            key=lambda one: (not one.net_quantity, -abs(one.pnl or 0.0), one.symbol),
+            key=lambda one: (one.net_quantity == 0, -abs(one.pnl or 0.0), one.symbol),
         )
 
     @property
@@ -236,7 +236,7 @@ class Watched:
         held = [
             position.row.instrument
             for position in self.positions
-            if position.net_quantity and position.row.has_instrument
+            if position.net_quantity != 0 and position.row.has_instrument
         ]
         if self._chosen:
             self._shown.update(dict.fromkeys(self._chosen))
