@@ -445,7 +445,7 @@ class LivePositions:
 
     def _note_fill(self, row: OrderRow) -> None:
         """Expect a position message for what an order message says was filled."""
-        is_told = "filled_quantity" not in _missing(row) and is_finite(row.filled_quantity)
+        is_told = "filled_quantity" not in row.missing and is_finite(row.filled_quantity)
         filled = row.filled_quantity if is_told else 0
         if not filled:
             if row.status is OrderStatus.COMPLETE:
@@ -693,15 +693,9 @@ def is_finite(value: object) -> bool:
     return isinstance(value, int | float | Decimal) and math.isfinite(value)
 
 
-def _missing(report: object) -> frozenset[str]:
-    """Names of the fields of a report that say nothing."""
-    names: frozenset[str] = getattr(report, "missing", frozenset())
-    return names
-
-
 def _has_quantities(row: PositionRow) -> bool:
     """Whether each quantity of the row can be read."""
-    return _missing(row).isdisjoint(_QUANTITIES) and all(
+    return row.missing.isdisjoint(_QUANTITIES) and all(
         is_finite(getattr(row, name)) for name in _QUANTITIES
     )
 

@@ -405,7 +405,7 @@ class Order:
         """Take over what a row or an update reports, as far as it is news. Returns whether
         anything moved. `asked_at` is the time of the loop at which a book was asked for."""
         before = (self.status, self.filled_quantity, self.average_price, self.reject_reason)
-        missing = _missing(row)
+        missing = row.missing
         # A report without a time (0) may be of any: it is taken as one of now, and only forwards.
         is_late = 0 < row.updated_ns < self.updated_ns
         self._take_status(row, is_late=is_late)
@@ -867,7 +867,7 @@ class Tracker:
             self._sort_in(order, is_news=True)
         elif update.number in self._forgotten:
             pass  # a repeated message of an order that is long final
-        elif _missing(update).isdisjoint(_TERMS):
+        elif update.missing.isdisjoint(_TERMS):
             # Placed elsewhere, or the answer to its placement is still under way.
             self.adopt(update)
         else:
@@ -1152,10 +1152,6 @@ def _awaits_session(order: Order) -> bool:
 def _days_between(first: str, last: str) -> int:
     form = "%y%m%d"
     return (datetime.strptime(last, form) - datetime.strptime(first, form)).days  # noqa: DTZ007
-
-
-def _missing(row: OrderRow) -> frozenset[str]:
-    return row.missing if isinstance(row, OrderUpdate) else getattr(row, "missing", _NOTHING)
 
 
 def _rupees(price: Price) -> str:
