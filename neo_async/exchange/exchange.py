@@ -575,7 +575,7 @@ class Exchange:
         if parts.feeds.takes(request.path):
             parts.admin.requests.append(Request(self._clock(), request.method, request.path))
             return await parts.feeds.serve(request)
-        body = await request.read() if request.can_read_body else b""
+        body = await request.read()
         if parts.admin.takes(request.path):
             return self._response(await self._answer(parts.admin.answer, request, body))
         parts.admin.requests.append(Request(self._clock(), request.method, request.path))
