@@ -129,7 +129,6 @@ ECHOES: list[Reply | Cut] = [
     Reply({"error": [{"code": "10020", "message": f"Auth {TOKEN}"}]}, 400),
     Reply({"fault": {"code": 900, "message": "no", "description": f"Sid: {SID}"}}, 500),
     Reply({"data": {"token": TOKEN, "sid": SID, "note": "not a book"}}),
-    Reply({"data": [{"nOrdNo": {"token": TOKEN}}], "stat": "Ok"}),
     Reply(f"<pre>auth: {TOKEN}\nsid: {SID}</pre>", 502, "text/html"),
     Reply(f'<p>{{"token":"{TOKEN}"', 200, "text/html"),
     Reply(f'{{"detail":"{{\\"token\\":\\"{TOKEN}\\"}}","sid":"{SID}"}}', 404),
@@ -156,6 +155,16 @@ async def test_an_error_shows_nothing_that_the_broker_echoes(
                 for error in (caught.value, caught.value.__cause__):
                     assert_none_of(secrets, repr(error) + repr(getattr(error, "__dict__", "")))
     assert_none_of(secrets, caplog.text)
+
+
+async def test_what_a_row_says_of_a_value_shows_nothing_that_the_broker_echoes() -> None:
+    odd = [{"nOrdNo": {"token": TOKEN, "sid": SID}, "qty": TOKEN, "prc": f"sid {SID}"}]
+    async with scripted_broker() as broker:
+        broker.script(BOOK, Reply({"data": odd, "stat": "Ok"}))
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            (row,) = await neo.orders.book()
+    assert row.missing == {"number", "quantity", "price"}
+    assert_none_of({TOKEN, TOKEN[:30], TOKEN[-20:], SID}, repr(row))
 
 
 @pytest.mark.parametrize("path", [LOGIN, VALIDATE])

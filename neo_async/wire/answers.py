@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+
+import msgspec
 
 from neo_async.errors import (
     BODY_EXCERPT,
@@ -266,6 +269,24 @@ def _is_prose(stat: str) -> bool:
 def _excerpt(body: bytes) -> str:
     """The start of the body as text, without the credentials an answer may carry."""
     return _without_secrets(body[:2000].decode("utf-8", "replace"))[:BODY_EXCERPT]
+
+
+def shown(value: object) -> str:
+    """A value out of an answer as a message names it: short, and without the credentials that it
+    may carry."""
+    if isinstance(value, dict | list):
+        try:
+            text = msgspec.json.encode(value).decode()
+        except UNREADABLE:
+            text = reprlib.repr(value)
+        text = _without_secrets(text[:2000])
+    else:
+        text = repr(_without_secrets(value[:2000]) if isinstance(value, str) else value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+_LONGEST_SHOWN = 60
+"""Characters of one value in a message."""
 
 
 def _without_secrets(text: str) -> str:

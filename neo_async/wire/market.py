@@ -37,7 +37,7 @@ from neo_async.model.market import (
 )
 from neo_async.model.numbers import Number, Whole
 from neo_async.model.ticks import DepthRow
-from neo_async.wire.answers import failure, is_empty_book, is_success
+from neo_async.wire.answers import failure, is_empty_book, is_success, shown
 from neo_async.wire.lenient import UNREADABLE, read_json
 from neo_async.wire.rows import read_object
 
@@ -297,7 +297,7 @@ def read_expiries(answer: Answer) -> list[date]:
         day = _date(text)
         if day is None:
             raise ProtocolError(
-                f"expiry {reprlib.repr(text)} is not a date such as 2026-06-25",
+                f"expiry {shown(text)} is not a date such as 2026-06-25",
                 status=answer.status,
             )
         days.add(day)
@@ -321,9 +321,7 @@ def read_options(
             strike = _number(identity.get("strikePrice"))
             instrument = _text(identity.get("neoSymbol"))
             if strike is None or not instrument:
-                odd.append(
-                    f"{side} {number} has no instrument and strike: {reprlib.repr(identity)}"
-                )
+                odd.append(f"{side} {number} has no instrument and strike: {shown(identity)}")
                 continue
             option = OptionQuote(
                 instrument=instrument,
@@ -361,7 +359,7 @@ def read_futures(answer: Answer, *, segment: str, underlying: str) -> FuturesCha
         identity = _object(row.get("inst") or row.get("instrument"))
         instrument = _text(identity.get("neoSymbol"))
         if not instrument:
-            odd.append(f"future {number} has no instrument: {reprlib.repr(identity)}")
+            odd.append(f"future {number} has no instrument: {shown(identity)}")
             continue
         futures.append(
             FutureQuote(
@@ -509,7 +507,7 @@ def read_candles(rows: Sequence[msgspec.Raw], odd: list[str]) -> list[CandleValu
                     continue
         text = bytes(row).decode("utf-8", "replace")
         odd.append(
-            f"{reprlib.repr(text)} is no candle: must be time, open, high, low, close, volume, "
+            f"{shown(text)} is no candle: must be time, open, high, low, close, volume, "
             "open interest"
         )
     return decoded

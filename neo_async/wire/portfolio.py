@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
-
 import msgspec
 
 from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.model.portfolio import Holding, Limits, OrderMargin, PositionRow
-from neo_async.wire.answers import failure
+from neo_async.wire.answers import failure, shown
 from neo_async.wire.rows import RowReader, number, read_object
 
 _POSITIONS = RowReader(
@@ -104,7 +102,7 @@ def read_margin(answer: Answer) -> OrderMargin:
     sufficient = _VERDICTS.get(str(verdict).strip().lower())
     if sufficient is None:
         raise ProtocolError(
-            f"rmsVldtd={reprlib.repr(verdict)} is none of OK, NOT_OK, 79, 78",
+            f"rmsVldtd={shown(verdict)} is none of OK, NOT_OK, 79, 78",
             status=answer.status,
         )
     amounts = _Amounts(content)

@@ -10,7 +10,6 @@ such order.
 
 from __future__ import annotations
 
-import reprlib
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
@@ -20,7 +19,7 @@ import msgspec
 from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.model.numbers import Number
-from neo_async.wire.answers import failure, is_no_data, is_success
+from neo_async.wire.answers import failure, is_no_data, is_success, shown
 from neo_async.wire.lenient import UNREADABLE as UNREADABLE
 from neo_async.wire.lenient import read_json
 
@@ -122,7 +121,7 @@ class RowReader(Generic[Row]):
     def _read_row(self, row: object, number: int) -> Row:
         if not isinstance(row, dict):
             values, missing, _ = self._values({})
-            return self._made(values, missing, [f"row {number} is no object: {reprlib.repr(row)}"])
+            return self._made(values, missing, [f"row {number} is no object: {shown(row)}"])
         # Nearly always a number is absent and nothing else is odd. That alone is five times faster
         # than a look at every field, and a long report must not hold up the event loop.
         for name, is_expected in self._numbers:
@@ -165,7 +164,7 @@ class RowReader(Generic[Row]):
                 continue
             missing.add(field.name)
             if value is not None:
-                odd[field.name] = f"{field.wire}={reprlib.repr(given)} is not {field.kind.value}"
+                odd[field.name] = f"{field.wire}={shown(given)} is not {field.kind.value}"
             if field.required:
                 values[field.wire] = "" if field.kind is _Kind.TEXT else 0
         return values, missing, odd
@@ -204,8 +203,7 @@ def number(content: dict[str, object], name: str) -> float | None:
     try:
         return msgspec.convert(value, Number, strict=False)
     except UNREADABLE as error:
-        shown = reprlib.repr(content.get(name))
-        raise ProtocolError(f"{name}={shown} is not a number") from error
+        raise ProtocolError(f"{name}={shown(content.get(name))} is not a number") from error
 
 
 def _unwrap(answer: Answer) -> list[Any]:

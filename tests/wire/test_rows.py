@@ -189,7 +189,7 @@ def test_unknown_fields_are_ignored() -> None:
         ({"ltp": "NaN"}, Lot(number="8", missing={"last"}, odd=("ltp='NaN' is not a number",))),
         ({"ltp": "-inf"}, Lot(number="8", missing={"last"}, odd=("ltp='-inf' is not a number",))),
         ({"ltp": []}, Lot(number="8", missing={"last"}, odd=("ltp=[] is not a number",))),
-        ({"nt": ["x"]}, Lot(number="8", missing={"note"}, odd=("nt=['x'] is not text",))),
+        ({"nt": ["x"]}, Lot(number="8", missing={"note"}, odd=('nt=["x"] is not text',))),
         ({"nd": None}, Lot(number="8", missing={"needed"})),
         ({"nd": "--"}, Lot(number="8")),
         ({"no": None, "sz": 4}, Lot(number="", size=4, missing={"number"})),
