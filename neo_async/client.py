@@ -181,11 +181,11 @@ class NeoClient:
         """Around a login: what has to be done before new orders go out. When it cannot be done,
         the login is given up, unless it only was to replace one."""
         was_open = self._session.is_open
-        is_new = self._journal is not None and not self._journal.is_open
+        is_new = False
         try:
             with self.orders.held():
-                if self._journal is not None and is_new:
-                    self._journal.open()
+                if self._journal is not None:
+                    is_new = await self._journal.start()
                 yield
                 if self._live_orders:
                     self.order_feed.start()

@@ -61,7 +61,7 @@ async def reconcile(
     """
     now = clock()
     today = today_ns(now)
-    intents = journal.intents(int(now * 1e9) - ADOPTED_DAYS * _DAY_NS)
+    intents = await journal.intents(int(now * 1e9) - ADOPTED_DAYS * _DAY_NS)
     open_intents = [intent for intent in intents if intent.is_open]
     if not any(intent.is_open or intent.order_number for intent in intents):
         return Reconciliation()
