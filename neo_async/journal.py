@@ -167,6 +167,10 @@ _FAILURES = (sqlite3.Error, ValueError, OverflowError)
 """What SQLite raises. Its words about a damaged file need not be text, and then they are a
 UnicodeDecodeError."""
 
+_OF_ONE_WRITE = (sqlite3.IntegrityError, UnicodeEncodeError, OverflowError)
+"""Failures of what is written and not of the file: an id that another program took, a text or a
+time that cannot be stored."""
+
 _form = msgspec.json.Encoder()
 _object = msgspec.json.Decoder(dict[str, object])
 
@@ -191,7 +195,8 @@ class Outcome(StrEnum):
     NOT_ACCEPTED = "not accepted"
     """It was sent, and proved to have had no effect."""
     LAPSED = "lapsed"
-    """Nobody will know: it is of an earlier day, and the order book is only of today."""
+    """It stays unknown: nothing proved it in time, or it is of an earlier day, and the order book
+    is only of today."""
 
     @property
     def is_final(self) -> bool:
@@ -343,7 +348,9 @@ class Journal:
             self._unresolved.add(intent)
         else:
             self._unresolved.discard(intent)
-        row = (outcome.value, self._now(), _text(reason), _text(order_number), intent)
+        if reason:
+            reason = _text(reason)
+        row = (outcome.value, self._now(), reason, order_number, intent)
         self._writer.put((_END, row))
         self._count()
 
@@ -585,8 +592,7 @@ class Journal:
     ) -> tuple[int, _Write]:
         text = _form.encode(form).decode()
         intent = self._last + 1
-        tag, number = _text(client_tag), _text(order_number)
-        row = (intent, self._now(), self._ucc, action, tag, number, text)
+        row = (intent, self._now(), self._ucc, action, client_tag, order_number, text)
         self._last = intent
         return intent, (_BEGIN, row)
 
@@ -726,9 +732,11 @@ class _Backlog:
     def commit_with(self, write: _Write) -> bool:
         """Commit one write together with the fresh ones. Returns whether it worked; nothing is
         changed when it did not."""
+        writes = [fresh for fresh, _ in self.fresh]
+        writes.append(write)
         self.is_writing = True
         try:
-            _commit(self._file, [*(fresh for fresh, _ in self.fresh), write])
+            _commit(self._file, writes)
             self.fresh.clear()
         except _FAILURES:
             return False
@@ -740,9 +748,16 @@ class _Backlog:
         """Commit the first `WRITES_AT_ONCE`. Returns whether it worked."""
         self.is_writing = True
         try:
-            self._commit_first()
-        except sqlite3.IntegrityError as error:
-            # An id that is taken already, say: the others must not fail with it for ever.
+            if self.has_failed or self.halt is not None or len(self.fresh) > WRITES_AT_ONCE:
+                self._commit_first()
+            else:
+                _commit(self._file, [write for write, _ in self.fresh])
+                waiters = [waiter for _, waiter in self.fresh if waiter is not None]
+                self.fresh.clear()
+                if waiters:
+                    self._announce(waiters, None)
+        except _OF_ONE_WRITE as error:
+            # The others must not fail with it for ever.
             self._fail(error, now)
             self._commit_singly()
             return False
@@ -757,6 +772,7 @@ class _Backlog:
         return True
 
     def _commit_first(self) -> None:
+        """The halt, and of the others as many as are allowed, late ones first."""
         waiting = self._waiting[:WRITES_AT_ONCE]
         kept = self._kept[: WRITES_AT_ONCE - len(waiting)]
         fresh = self.fresh[: WRITES_AT_ONCE - len(waiting) - len(kept)]
@@ -780,7 +796,7 @@ class _Backlog:
                 error: Exception | None = None
                 try:
                     _commit(self._file, [late.write])
-                except sqlite3.IntegrityError as failure:
+                except _OF_ONE_WRITE as failure:
                     error = failure
                     _log_missing(self._file, self._path, late.write, error)
                 except _FAILURES:

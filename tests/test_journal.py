@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async import (
@@ -571,7 +571,12 @@ async def test_half_a_surrogate_pair_is_written_as_it_would_be_escaped(tmp_path:
     journal = opened(tmp_path / "orders.db")
     intent = await journal.begin("place", {}, client_tag="t_1")
     journal.end(intent, Outcome.REJECTED, reason="fünds \ud800 low")
+    with pytest.raises(JournalFailed, match="surrogates not allowed"):
+        await journal.begin("place", {}, client_tag="t_\ud800")
+    assert journal.note("cancel", {}, order_number="\ud800") == 3
+    await journal.begin("place", {}, client_tag="t_4")
     await journal.close()
+    assert [row["id"] for row in rows_of(journal.path)] == [1, 4]
     assert rows_of(journal.path)[0]["reason"] == "fünds \\ud800 low"
 
 
@@ -700,6 +705,7 @@ async def test_a_journal_of_version_1_is_taken_over_in_place(tmp_path: Path) -> 
 OUTCOMES = [None, *Outcome]
 
 
+@settings(deadline=None, max_examples=40)  # each example starts journals in threads
 @given(
     runs=st.lists(
         st.lists(st.tuples(st.sampled_from(OUTCOMES), st.integers(0, 20)), max_size=12), max_size=4
