@@ -4,7 +4,8 @@
 
 It prints one JSON line with its address when it is ready, and serves until its stdin ends. It
 parses just enough HTTP/1.1 to find where a request ends, so that the clients and not the server
-are what is measured. `GET /count` tells how many placements arrived and how much processor time
+are what is measured. `GET /lose/N` has it close the connections of the next N placements without
+an answer. `GET /count` tells how many placements arrived and how much processor time
 the server has used, with which the benchmark checks both its clients and this claim.
 """
 
@@ -59,6 +60,8 @@ class Server:
     def __init__(self) -> None:
         self.url = ""
         self.orders = 0
+        self.lost = 0
+        """Placements whose connections are closed without an answer, of those that come next."""
         self._numbers = itertools.count(FIRST_ORDER)
 
     def answer_place(self) -> bytes:
@@ -75,6 +78,9 @@ class Server:
             return _answer(b'{"data":{"configs":{}}}')
         if path.startswith((b"/quick/", b"/portfolio/")):
             return _answer(_NO_DATA)
+        if path.startswith(b"/lose/"):
+            self.lost = int(path[6:])
+            return json_answer({"lost": self.lost})
         if path == b"/count":
             return json_answer({"orders": self.orders, "cpu_seconds": time.process_time()})
         missing = {"code": "404", "type": "Status report", "message": "Not Found"}
@@ -116,6 +122,10 @@ class Connection(asyncio.Protocol):
             if end is None:
                 break
             if data.startswith(PLACE):
+                if self._server.lost:
+                    self._server.lost -= 1
+                    self._transport.close()
+                    return
                 self._transport.write(self._server.answer_place())
             else:
                 method, path, _ = data.split(b" ", 2)

@@ -190,13 +190,14 @@ class NeoClient:
         """Around a login: what has to be done before new orders go out. When it cannot be done,
         the login is given up, unless it only was to replace one."""
         was_open = self._session.is_open
-        is_new = self._journal is not None and not self._journal.is_open
+        is_new = False
         # New orders are held back until a login that fails is given up, too.
         with self.orders.held(), self._switch.login():
             try:
-                if self._journal is not None and is_new:
-                    self._journal.open()
-                    self._switch.restore()
+                if self._journal is not None:
+                    is_new = await self._journal.start()
+                    if is_new:
+                        self._switch.restore()
                 yield
                 self._switch.logged_in()
                 if self._live_orders:

@@ -91,7 +91,7 @@ async def reconcile(
     LoginFailed when the order book cannot be read within `BOOK_PATIENCE` seconds.
     """
     now = clock()
-    intents = journal.intents(int(now * 1e9) - ADOPTED_DAYS * _DAY_NS)
+    intents = await journal.intents(int(now * 1e9) - ADOPTED_DAYS * _DAY_NS)
     open_intents = [intent for intent in intents if intent.is_open]
     async for intent in _in_turns(intents):
         if intent.action == "place" and intent.order_number:

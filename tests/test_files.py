@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,86 @@ def test_a_file_that_others_can_read_holds_no_secret_any_more(tmp_path: Path) ->
     assert files.read_private(path) == b"secret"
     path.chmod(0o640)
     assert files.read_private(path) is None
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+
+
+def others(kind: str, path: Path) -> None:
+    """Something that is not a regular file of the caller's own, and holds "theirs" if anything."""
+    if kind == "link":
+        target = path.with_name("target")
+        target.write_text("theirs")
+        target.chmod(0o600)
+        path.symlink_to(target)
+    elif kind == "pipe":
+        os.mkfifo(path, 0o600)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text("theirs")
+        path.chmod(0o606)
+
+
+KINDS = ("link", "pipe", "socket", "folder", "open to all")
+
+
+@posix
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_but_a_file_of_the_callers_own_is_read(tmp_path: Path, kind: str) -> None:
+    others(kind, tmp_path / "file")
+    assert files.read_private(tmp_path / "file") is None
+
+
+@posix
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_but_a_file_of_the_callers_own_is_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    others(kind, path)
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
+        with pytest.raises(OSError, match=r"file (is|can)|directory"):
+            os.close(files.open_private(path, flags))
+    with pytest.raises(files.NotPrivate, match=r"file (is|can)"):
+        files.make_private(path)
+    if kind in ("link", "open to all"):
+        assert path.read_text() == "theirs"
+
+
+@posix
+def test_a_file_of_somebody_else_is_named_with_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    files.replace(path, [b"theirs"])
+    monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+    assert files.read_private(path) is None
+    for call in (lambda: files.open_private(path, os.O_RDWR), lambda: files.make_private(path)):
+        with pytest.raises(files.NotPrivate, match="file belongs to user"):
+            call()
+
+
+@posix
+def test_a_private_file_is_private_from_its_creation_and_made_so_when_it_was_not(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0)
+    try:
+        os.close(files.open_private(tmp_path / "opened", os.O_RDWR | os.O_CREAT))
+        files.make_private(tmp_path / "made")
+        files.make_private(tmp_path / "none", create=False)
+        for name in ("old", "older"):
+            (tmp_path / name).write_text("kept")
+            (tmp_path / name).chmod(0o644)
+        os.close(files.open_private(tmp_path / "old", os.O_RDWR))
+        files.make_private(tmp_path / "older")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("opened", "made", "old", "older"), 0o600)
+    assert (tmp_path / "old").read_text() == (tmp_path / "older").read_text() == "kept"
 
 
 def test_files_of_servers_that_nobody_uses_go_after_two_weeks(tmp_path: Path) -> None:

@@ -87,6 +87,25 @@ def test_journal_measures_what_it_costs_beside_a_client_without_one() -> None:
     assert [figure["unit"] for figure in result["wanted"]] == [*3 * ["µs"], "orders/s"]
 
 
+def test_growth_compares_a_large_past_with_a_small_one_in_every_case() -> None:
+    result = json.loads(run("growth", "--json", "--quick"))
+
+    assert result["benchmark"] == "growth"
+    assert result["cases"].keys() == {"session", "starts", "pool", "lost", "login"}
+    for case in result["cases"].values():
+        for figure in ("large", "small", "ratio", "held_ms"):
+            assert_figure(case[figure])
+    assert [figure["unit"] for figure in result["wanted"]] == ["×", "×", "×", "×", "ms", "ms"]
+
+
+def test_growth_prints_a_row_for_each_case() -> None:
+    output = run("growth", "--quick", "--only", "session", "login")
+
+    assert "| large | small | ratio |" in " ".join(output.split())
+    assert output.count("| an order after 2,000 orders of the session and after 100 ") == 2
+    assert output.count("| a start with 2,000 rows in the journal and with 200 ") == 1
+
+
 def test_faults_compares_programs_with_the_ledger() -> None:
     result = json.loads(run("faults", "--json", "--seeds", "2", "--orders", "4"))
 
