@@ -138,7 +138,12 @@ class KiteEndpoints(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Starts allowed in any window of one second. The defaults are the published limits."""
+    """Starts allowed in any window of one second. The defaults are the published limits.
+
+    The last free start of a window is for cancels, until another one becomes free within 150 ms: of
+    10 orders at once, 9 start and the tenth follows within the same second. Below seven a second
+    starts are spread evenly after the first ones. The rate over many seconds is not lower.
+    """
 
     orders: int = 10
     """Place, modify and cancel together."""
@@ -301,10 +306,15 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Connections opened at login and kept open."""
     maximum: int = 32
     """Connections open at most while many orders are in flight at once."""
+    reserved: int = 2
+    """Connections that placements and changes leave to cancels: the last ones that may be open, of
+    which `maximum - 1` at most. Of the warm ones as many are kept idle for cancels, all but one."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.warm <= self.maximum:
             raise UsageError(f"warm={self.warm}, maximum={self.maximum}: need 1 <= warm <= maximum")
+        if self.reserved < 0:
+            raise UsageError(f"reserved={self.reserved}: must be 0 or more connections")
 
 
 def cache_directory() -> Path:

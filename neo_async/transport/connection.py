@@ -22,6 +22,10 @@ MAX_BODY = 8 << 20
 """Bytes of the largest answer to an order request that is read; the real ones have 60."""
 
 
+class HandedOver(Exception):
+    """The cause of a CancelledError whose request was with the socket already: it may arrive."""
+
+
 class RawHeaders(Mapping[str, str]):
     """Headers as they came, made readable when somebody reads them: of an order's answer nobody
     does, unless something is wrong."""
@@ -103,7 +107,8 @@ class Connection(asyncio.Protocol):
         """Send one whole request and wait for its whole answer, `timeout` seconds at most.
 
         Raises NotSent when the connection was closing already, AnswerLost in every other failure.
-        Cancelling closes the connection, so that the late answer finds nobody.
+        Cancelling closes the connection, so that the late answer finds nobody; the CancelledError
+        has a HandedOver for its cause, except where nothing was sent.
         """
         transport = self._transport
         if transport is None or transport.is_closing() or self._turn is not None:
@@ -119,11 +124,11 @@ class Connection(asyncio.Protocol):
         deadline = self._loop.call_later(timeout, self._expire, turn, timeout)
         try:
             return await turn
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if self._turn is turn:
                 self._turn = None
                 transport.abort()
-            raise
+            raise error from HandedOver()
         finally:
             deadline.cancel()
 

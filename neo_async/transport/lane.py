@@ -1,7 +1,8 @@
 """The order lane: a pool of warm connections to one server, for requests that must not be doubled.
 
 Connections are opened at login and opened again when the server closes them. The one used last is
-used next, so that the others grow idle together; under load the pool grows to its limit.
+used next, so that the others grow idle together; under load the pool grows to its limit. The last
+connections are reserved for cancels: placements that hang do not hold up what takes orders back.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import logging
 import socket
 import ssl
 import time
-from collections import deque
-from typing import cast
+from collections import OrderedDict, deque
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from neo_async.config import PoolLimits
@@ -33,6 +34,8 @@ SHORT_LIFE = 1.0
 
 TRIES = 3
 """Connections that one request waits for, when each is lost before it can be used."""
+
+_CANCEL: Final = Kind.CANCEL
 
 
 class Lane:
@@ -60,13 +63,18 @@ class Lane:
         self.host_header = parts.netloc.rpartition("@")[2]
         self._limiter = limiter
         self._pool = pool
+        self._reserved = min(pool.reserved, pool.maximum - 1)
+        self._kept = min(self._reserved, pool.warm - 1)
+        """Idle connections that are left to cancels, as long as another one can be opened."""
         self._meter = meter or Meter()
         self.breaker = (circuits or Circuits()).orders(self._server)
         self._connect_timeout = connect_timeout
         self._idle: list[Connection] = []
         self._open: dict[Connection, float] = {}  # when each was opened, on the loop's clock
         self._connecting: set[asyncio.Task[None]] = set()
-        self._waiters: tuple[deque[asyncio.Future[Connection]], ...] = tuple(deque() for _ in Kind)
+        self._waiters: tuple[OrderedDict[asyncio.Future[Connection], None], ...] = tuple(
+            OrderedDict() for _ in Kind
+        )
         self._keeper: asyncio.Task[None] | None = None
         self._closing = False
         self._changed = asyncio.Event()
@@ -101,8 +109,9 @@ class Lane:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        while (waiter := self._next_waiter()) is not None:
-            waiter.set_exception(NotSent("the order lane was closed"))
+        for queue in self._waiters:
+            while queue:
+                _fail(queue.popitem()[0], NotSent("the order lane was closed"))
         for connection in self._idle:
             connection.close()
         try:
@@ -117,7 +126,9 @@ class Lane:
         """Send one whole HTTP request as soon as the limiter and a connection allow.
 
         `timeout` counts from the moment in which the limiter does. Raises NotSent (CircuitOpen
-        when the server is taken for gone) or AnswerLost.
+        when the server is taken for gone), AnswerLost, or what `Limiter.acquire` does. A
+        CancelledError that leaves it has a `HandedOver` for its cause when the request may have
+        arrived, and none when nothing of it was sent.
         """
         breaker = self.breaker
         if not breaker.is_closed:
@@ -128,7 +139,7 @@ class Lane:
         # It may have opened while this one queued.
         is_probe = not breaker.is_closed and self._admit(kind, started)
         try:
-            connection = self._take_idle()
+            connection = self._take_idle(kind)
             if connection is None:
                 connection, timeout = await self._wait_for_connection(kind, started, timeout)
             sent = time.perf_counter()
@@ -160,10 +171,10 @@ class Lane:
 
     def drop_refused(self) -> None:
         """Let those wait for a connection no longer that the limiter would refuse to start."""
-        for kind in Kind:
-            for waiter in self._waiters[kind]:
-                if not waiter.done() and (error := self._limiter.refusal(kind)) is not None:
-                    waiter.set_exception(error)
+        for kind, queue in zip(Kind, self._waiters, strict=True):
+            while queue and (error := self._limiter.refusal(kind)) is not None:
+                _fail(queue.popitem()[0], error)
+        self._serve()
 
     @property
     def idle(self) -> int:
@@ -185,7 +196,7 @@ class Lane:
     @property
     def waiting(self) -> int:
         """Requests that wait for a connection."""
-        return sum(not waiter.done() for queue in self._waiters for waiter in queue)
+        return sum(map(len, self._waiters))
 
     def __repr__(self) -> str:
         return (
@@ -200,10 +211,21 @@ class Lane:
             self._limiter.give_back(kind, started)
             raise
 
-    def _take_idle(self) -> Connection | None:
-        while self._idle:
+    def _is_free_for(self, kind: Kind) -> bool:
+        """Whether an idle connection may be taken: cancels may take any."""
+        idle = len(self._idle)
+        if kind is _CANCEL:
+            return idle > 0
+        # What could be opened counts as well: cancels need not find it open.
+        spare = self._pool.maximum - len(self._open) + idle
+        return idle > self._kept and spare > self._reserved
+
+    def _take_idle(self, kind: Kind) -> Connection | None:
+        while self._is_free_for(kind):
             connection = self._idle.pop()
             if connection.is_usable:
+                if len(self._idle) < self._kept:
+                    self._changed.set()  # those left to cancels are replaced
                 return connection
         return None
 
@@ -213,61 +235,88 @@ class Lane:
         """A connection to use in this very moment, opening one where the limit allows, and what is
         left of the time.
 
-        The start is moved to the moment in which the connection is there: time spent on a
-        handshake would let two requests arrive closer together than the limit allows.
+        The start is put off until the connection is there: time spent on a handshake would let two
+        requests arrive closer together than the limit allows.
         """
-        loop = asyncio.get_running_loop()
+        limiter, loop = self._limiter, asyncio.get_running_loop()
         tries, until = 0, loop.time() + timeout
+        limiter.hold(kind, started)
         while True:
-            if self._closing:
-                self._limiter.give_back(kind, started)
-                raise NotSent("the order lane was closed")
-            waiter: asyncio.Future[Connection] = loop.create_future()
-            self._waiters[kind].append(waiter)
-            self._grow()
             try:
-                async with asyncio.timeout_at(until):
-                    connection = await waiter
-                restarted = self._limiter.restart(kind, started)
-            except BaseException as error:
-                self._limiter.give_back(kind, started)
-                if (
-                    waiter.done()
-                    and not waiter.cancelled()
-                    and waiter.exception() is None
-                    and waiter.result().is_usable
-                ):
-                    self._now_idle(waiter.result())
-                if isinstance(error, TimeoutError):
-                    raise NotSent(
-                        f"none of {len(self._open)} connections to {self._server} became free "
-                        f"within {timeout:g} s"
-                    ) from error
+                connection = await self._next_connection(kind, until, timeout)
+            except BaseException:
+                limiter.release(kind)
                 raise
-            if restarted is not None and connection.is_usable:
-                return connection, max(0.0, until - loop.time())
-            if connection.is_usable:
-                self._now_idle(connection)
-                self._limiter.give_back(kind, started)
-                started = await self._limiter.acquire(kind)
-                until = loop.time() + timeout
-                if (idle := self._take_idle()) is not None:
-                    return idle, timeout
-            else:
+            if not connection.is_usable:
                 tries += 1
                 if tries == TRIES:
-                    self._limiter.give_back(kind, started if restarted is None else restarted)
+                    limiter.release(kind)
                     text = f"{self._server} closes connections as soon as they are open"
                     self.breaker.failed(text, connected=True)
                     raise NotSent(text)
-                if restarted is not None:
-                    started = restarted
+                continue
+            try:
+                is_started = limiter.start_held(kind) is not None
+            except BaseException:
+                self._now_idle(connection)
+                raise
+            if is_started:
+                return connection, max(0.0, until - loop.time())
+            # Cancels or reads have taken the room meanwhile, or a pause began.
+            self._now_idle(connection)
+            started = await limiter.acquire(kind, first=True)
+            until = loop.time() + timeout
+            if (idle := self._take_idle(kind)) is not None:
+                return idle, timeout
+            limiter.hold(kind, started)
+
+    async def _next_connection(self, kind: Kind, until: float, timeout: float) -> Connection:
+        """The next connection that becomes free and is this request's turn, or NotSent at `until`
+        on the loop's clock."""
+        if self._closing:
+            raise NotSent("the order lane was closed")
+        loop = asyncio.get_running_loop()
+        queue = self._waiters[kind]
+        waiter: asyncio.Future[Connection] = loop.create_future()
+        queue[waiter] = None
+        self._grow()
+        deadline = loop.call_at(until, self._end_waiting, waiter, timeout)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                connection = waiter.result()
+                if connection.is_usable:
+                    self._now_idle(connection)
+            raise
+        finally:
+            deadline.cancel()
+            queue.pop(waiter, None)
+
+    def _end_waiting(self, waiter: asyncio.Future[Connection], timeout: float) -> None:
+        _fail(
+            waiter,
+            NotSent(
+                f"none of {len(self._open)} connections to {self._server} became free within "
+                f"{timeout:g} s"
+            ),
+        )
 
     def _grow(self) -> None:
-        """Open as many connections as somebody waits for, up to the limit."""
-        waiting = sum(1 for queue in self._waiters for waiter in queue if not waiter.done())
-        size = len(self._open) + len(self._connecting)
-        for _ in range(min(waiting - len(self._connecting), self._pool.maximum - size)):
+        """Open as many connections as are waited for, up to the limit."""
+        room = self._pool.maximum - len(self._open) - len(self._connecting)
+        if room <= 0:
+            return
+        cancels = len(self._waiters[_CANCEL])
+        others = self.waiting - cancels
+        ready = len(self._idle) + len(self._connecting)
+        spare = ready + room
+        for_cancels = min(cancels, spare)
+        for_others = min(others, spare - for_cancels - self._reserved)
+        missing = for_cancels - ready
+        if for_others > 0:
+            missing += for_others + self._kept
+        for _ in range(min(missing, room)):
             self._start_connecting()
 
     def _start_connecting(self) -> asyncio.Task[None]:
@@ -282,8 +331,8 @@ class Lane:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None and (waiter := self._next_waiter()) is not None:
-            waiter.set_exception(error)
+        if error is not None:
+            self._fail_next(error)
         if not self._closing:
             self._grow()  # somebody may have come who still counted on this one
 
@@ -346,17 +395,30 @@ class Lane:
             failures, reason = (0, "") if error is None else (failures + 1, str(error))
 
     def _is_warm(self) -> bool:
-        return len(self._open) + len(self._connecting) >= self._pool.warm
+        size = len(self._open) + len(self._connecting)
+        ready = len(self._idle) + len(self._connecting)
+        return size >= self._pool.warm and (ready >= self._kept or size >= self._pool.maximum)
 
     def _now_idle(self, connection: Connection) -> None:
         if self._closing:
             connection.close()
             return
-        waiter = self._next_waiter()
-        if waiter is not None:
-            waiter.set_result(connection)
-        else:
-            self._idle.append(connection)
+        self._idle.append(connection)
+        if self.waiting:
+            self._serve()
+
+    def _serve(self) -> None:
+        """Hand idle connections to those who wait, by kind, then by arrival."""
+        for kind, queue in zip(Kind, self._waiters, strict=True):
+            while queue:
+                connection = self._take_idle(kind)
+                if connection is None:
+                    break
+                waiter, _ = queue.popitem(last=False)
+                if waiter.done():  # its caller has given up, and is about to leave
+                    self._idle.append(connection)
+                else:
+                    waiter.set_result(connection)
 
     def _now_lost(self, connection: Connection) -> None:
         opened = self._open.pop(connection, None)
@@ -369,15 +431,21 @@ class Lane:
         self._changed.set()
         if not self._closing:
             self._grow()
+            self._serve()  # the room that this one leaves may be what was missing
 
-    def _next_waiter(self) -> asyncio.Future[Connection] | None:
-        """The one to be served next: by kind, then by arrival."""
+    def _fail_next(self, error: BaseException) -> None:
+        """No connection could be made for the one that would have been served next."""
         for queue in self._waiters:
             while queue:
-                waiter = queue.popleft()
+                waiter, _ = queue.popitem(last=False)
                 if not waiter.done():
-                    return waiter
-        return None
+                    waiter.set_exception(error)
+                    return
+
+
+def _fail(waiter: asyncio.Future[Connection], error: BaseException) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)
 
 
 def _keep_alive(connected: object) -> None:

@@ -22,15 +22,17 @@ async def lane_to(
     tls: bool = False,
     warm: int = 1,
     maximum: int = 4,
+    reserved: int = 0,
     limiter: Limiter | None = None,
 ) -> AsyncIterator[tuple[Lane, Server]]:
-    """A warm lane to a server with this script, and the server."""
+    """A warm lane to a server with this script, and the server; unless told otherwise, without
+    connections that are reserved for cancels."""
     authority = AUTHORITY if tls else None
     async with serving(script, tls=authority) as server:
         lane = Lane(
             server.url,
             limiter or Limiter(UNLIMITED),
-            PoolLimits(warm=warm, maximum=maximum),
+            PoolLimits(warm=warm, maximum=maximum, reserved=reserved),
             connect_timeout=2.0,
             tls=trust(AUTHORITY) if tls else None,
         )
