@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import ssl
 import time
 from collections import OrderedDict, deque
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from neo_async.config import PoolLimits
@@ -36,6 +37,12 @@ TRIES = 3
 """Connections that one request waits for, when each is lost before it can be used."""
 
 _CANCEL: Final = Kind.CANCEL
+
+_TICK = 0.001
+"""Seconds by which a timer may be early."""
+
+_Waiters: TypeAlias = OrderedDict[asyncio.Future[Connection], tuple[float, float]]
+"""Requests that wait for a connection, by arrival: until when on the loop's clock, and how long."""
 
 
 class Lane:
@@ -63,8 +70,10 @@ class Lane:
         self.host_header = parts.netloc.rpartition("@")[2]
         self._limiter = limiter
         self._pool = pool
-        self._reserved = min(pool.reserved, pool.maximum - 1)
-        self._kept = min(self._reserved, pool.warm - 1)
+        reserved = min(pool.reserved, pool.maximum - 1)
+        self._for_others = pool.maximum - reserved
+        """Connections that may be in use before only cancels get another one."""
+        self._kept = min(reserved, pool.warm - 1)
         """Idle connections that are left to cancels, as long as another one can be opened."""
         self._meter = meter or Meter()
         self.breaker = (circuits or Circuits()).orders(self._server)
@@ -72,9 +81,10 @@ class Lane:
         self._idle: list[Connection] = []
         self._open: dict[Connection, float] = {}  # when each was opened, on the loop's clock
         self._connecting: set[asyncio.Task[None]] = set()
-        self._waiters: tuple[OrderedDict[asyncio.Future[Connection], None], ...] = tuple(
-            OrderedDict() for _ in Kind
-        )
+        self._waiters: tuple[_Waiters, ...] = tuple(OrderedDict() for _ in Kind)
+        self._by_kind = tuple(zip(Kind, self._waiters, strict=True))
+        self._deadline: asyncio.TimerHandle | None = None
+        """Ends the waits for a connection; left alone while waiters come and go."""
         self._keeper: asyncio.Task[None] | None = None
         self._closing = False
         self._changed = asyncio.Event()
@@ -112,6 +122,8 @@ class Lane:
         for queue in self._waiters:
             while queue:
                 _fail(queue.popitem()[0], NotSent("the order lane was closed"))
+        if self._deadline is not None:
+            self._deadline.cancel()
         for connection in self._idle:
             connection.close()
         try:
@@ -134,14 +146,20 @@ class Lane:
         if not breaker.is_closed:
             await self.check(kind)
         asked = time.perf_counter()
-        started = await self._limiter.acquire(kind)
+        is_probe = False
+        # Where no connection is free, its start is put off at once.
+        is_held = breaker.is_closed and not self._is_free_for(kind) and self._limiter.hold_now(kind)
+        if not is_held:
+            started = await self._limiter.acquire(kind)
+            # It may have opened while this one queued.
+            is_probe = not breaker.is_closed and self._admit(kind, started)
         admitted = time.perf_counter()
-        # It may have opened while this one queued.
-        is_probe = not breaker.is_closed and self._admit(kind, started)
         try:
-            connection = self._take_idle(kind)
+            connection = None if is_held else self._take_idle(kind)
             if connection is None:
-                connection, timeout = await self._wait_for_connection(kind, started, timeout)
+                if not is_held:
+                    self._limiter.hold(kind, started)
+                connection, timeout = await self._wait_for_connection(kind, timeout)
             sent = time.perf_counter()
             answer = await connection.request(data, timeout)
         except AnswerLost as error:
@@ -171,7 +189,7 @@ class Lane:
 
     def drop_refused(self) -> None:
         """Let those wait for a connection no longer that the limiter would refuse to start."""
-        for kind, queue in zip(Kind, self._waiters, strict=True):
+        for kind, queue in self._by_kind:
             while queue and (error := self._limiter.refusal(kind)) is not None:
                 _fail(queue.popitem()[0], error)
         self._serve()
@@ -216,9 +234,7 @@ class Lane:
         idle = len(self._idle)
         if kind is _CANCEL:
             return idle > 0
-        # What could be opened counts as well: cancels need not find it open.
-        spare = self._pool.maximum - len(self._open) + idle
-        return idle > self._kept and spare > self._reserved
+        return idle > self._kept and len(self._open) - idle < self._for_others
 
     def _take_idle(self, kind: Kind) -> Connection | None:
         while self._is_free_for(kind):
@@ -229,22 +245,28 @@ class Lane:
                 return connection
         return None
 
-    async def _wait_for_connection(
-        self, kind: Kind, started: float, timeout: float
-    ) -> tuple[Connection, float]:
+    async def _wait_for_connection(self, kind: Kind, timeout: float) -> tuple[Connection, float]:
         """A connection to use in this very moment, opening one where the limit allows, and what is
-        left of the time.
+        left of the time. The start was put off (`Limiter.hold`), and is made now.
 
-        The start is put off until the connection is there: time spent on a handshake would let two
-        requests arrive closer together than the limit allows.
+        It is counted when the connection is there: time spent on a handshake would let two requests
+        arrive closer together than the limit allows.
         """
         limiter, loop = self._limiter, asyncio.get_running_loop()
+        queue = self._waiters[kind]
         tries, until = 0, loop.time() + timeout
-        limiter.hold(kind, started)
         while True:
+            waiter: asyncio.Future[Connection] = loop.create_future()
             try:
-                connection = await self._next_connection(kind, until, timeout)
+                if self._closing:
+                    raise NotSent("the order lane was closed")
+                queue[waiter] = (until, timeout)
+                self._end_waiting_at(until)
+                self._grow()
+                connection = await waiter
             except BaseException:
+                queue.pop(waiter, None)
+                self._pass_on(waiter)
                 limiter.release(kind)
                 raise
             if not connection.is_usable:
@@ -270,37 +292,35 @@ class Lane:
                 return idle, timeout
             limiter.hold(kind, started)
 
-    async def _next_connection(self, kind: Kind, until: float, timeout: float) -> Connection:
-        """The next connection that becomes free and is this request's turn, or NotSent at `until`
-        on the loop's clock."""
-        if self._closing:
-            raise NotSent("the order lane was closed")
-        loop = asyncio.get_running_loop()
-        queue = self._waiters[kind]
-        waiter: asyncio.Future[Connection] = loop.create_future()
-        queue[waiter] = None
-        self._grow()
-        deadline = loop.call_at(until, self._end_waiting, waiter, timeout)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                connection = waiter.result()
-                if connection.is_usable:
-                    self._now_idle(connection)
-            raise
-        finally:
-            deadline.cancel()
-            queue.pop(waiter, None)
+    def _pass_on(self, waiter: asyncio.Future[Connection]) -> None:
+        """Its caller has given up: a connection that it was handed just now is for others."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            connection = waiter.result()
+            if connection.is_usable:
+                self._now_idle(connection)
 
-    def _end_waiting(self, waiter: asyncio.Future[Connection], timeout: float) -> None:
-        _fail(
-            waiter,
-            NotSent(
-                f"none of {len(self._open)} connections to {self._server} became free within "
-                f"{timeout:g} s"
-            ),
-        )
+    def _end_waiting_at(self, until: float) -> None:
+        if self._deadline is not None:
+            if self._deadline.when() <= until:
+                return
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_at(until, self._end_waiting)
+
+    def _end_waiting(self) -> None:
+        """Fail those who have waited for their time."""
+        self._deadline = None
+        soon = asyncio.get_running_loop().time() + _TICK
+        rest = math.inf
+        for queue in self._waiters:
+            for waiter, (until, timeout) in list(queue.items()):
+                if until > soon:
+                    rest = min(rest, until)
+                    continue
+                del queue[waiter]
+                text = f"none of {len(self._open)} connections to {self._server} became free"
+                _fail(waiter, NotSent(f"{text} within {timeout:g} s"))
+        if rest < math.inf:
+            self._end_waiting_at(rest)
 
     def _grow(self) -> None:
         """Open as many connections as are waited for, up to the limit."""
@@ -312,7 +332,7 @@ class Lane:
         ready = len(self._idle) + len(self._connecting)
         spare = ready + room
         for_cancels = min(cancels, spare)
-        for_others = min(others, spare - for_cancels - self._reserved)
+        for_others = min(others, spare - for_cancels - (self._pool.maximum - self._for_others))
         missing = for_cancels - ready
         if for_others > 0:
             missing += for_others + self._kept
@@ -404,16 +424,12 @@ class Lane:
             connection.close()
             return
         self._idle.append(connection)
-        if self.waiting:
-            self._serve()
+        self._serve()
 
     def _serve(self) -> None:
         """Hand idle connections to those who wait, by kind, then by arrival."""
-        for kind, queue in zip(Kind, self._waiters, strict=True):
-            while queue:
-                connection = self._take_idle(kind)
-                if connection is None:
-                    break
+        for kind, queue in self._by_kind:
+            while queue and (connection := self._take_idle(kind)) is not None:
                 waiter, _ = queue.popitem(last=False)
                 if waiter.done():  # its caller has given up, and is about to leave
                     self._idle.append(connection)

@@ -302,6 +302,20 @@ class Limiter:
             self._held_ahead[behind] += 1
         self.give_back(kind, started)
 
+    def hold_now(self, kind: Kind) -> bool:
+        """Put a start off that would be possible in this very moment; False when it would not, and
+        `acquire` has to be called. Raises as that does."""
+        if self._refusal is not None:
+            self._check(kind)
+        if self._queued and self._is_somebody_before(kind):
+            return False
+        ahead = self._held_ahead[kind]
+        if self._free_at(kind, ahead, ahead) > self._clock():
+            return False
+        for behind in range(kind, _READ):
+            self._held_ahead[behind] += 1
+        return True
+
     def start_held(self, kind: Kind) -> float | None:
         """The time of a start that was put off and is made now; None when others have taken its
         room, or a pause began: `acquire` has to be called again. Raises what `refuse_by` says."""
