@@ -124,14 +124,17 @@ async def test_a_secret_that_is_not_base32_is_named_before_anything_is_sent() ->
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
-async def test_what_the_first_step_refuses_is_a_wrong_totp(wrong: dict[str, str]) -> None:
+@in_virtual_time
+async def test_what_the_first_step_refuses_twice_is_a_wrong_totp(wrong: dict[str, str]) -> None:
+    """Once more with the next code: the broker does not say that the code was used up."""
     async with exchange_of() as exchange:
         neo = client_of(exchange, credentials=replaced(exchange.credentials, **wrong))
         with pytest.raises(WrongTotp, match="check TOTP secret or code") as caught:
             async with neo:
                 raise AssertionError("logged in")
         assert (caught.value.status, caught.value.code) == (401, 401)
-        assert await paths(exchange) == [LOGIN]
+        assert now() == START + 30
+        assert await paths(exchange) == [LOGIN, LOGIN]
 
 
 async def test_a_wrong_mpin_is_told_apart() -> None:
@@ -241,7 +244,7 @@ async def test_every_shape_of_a_refused_login_has_its_error(
 ) -> None:
     async with scripted_broker() as broker:
         broker.script(path, reply)
-        neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints)
+        neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456")
         with pytest.raises(NeoError, match=re.escape(words)) as caught:
             async with neo:
                 raise AssertionError("logged in")

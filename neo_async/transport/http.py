@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 import types
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import aiohttp
@@ -18,7 +18,7 @@ from yarl import URL
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
 from neo_async.transport.breaker import GATEWAY_FAILURES, Breaker, Circuits
-from neo_async.transport.connector import Connector
+from neo_async.transport.connector import AT_CONNECTION, Connector
 from neo_async.transport.limiter import Kind
 from neo_async.transport.meter import Meter
 
@@ -82,17 +82,23 @@ class HttpClient:
         params: Mapping[str, str] | None = None,
         kind: int = Kind.READ,
         queued: float = 0.0,
+        at_connection: Callable[[], Awaitable[object]] | None = None,
     ) -> Answer:
         """Send one request and read its whole answer, `timeout` seconds at most. The path of `url`
         goes out as it is: the broker wants characters in it that others would encode. `kind` and
-        the seconds that it `queued` are for the meter.
+        the seconds that it `queued` are for the meter. `at_connection` is awaited when there is a
+        connection, before anything is written to it: a handshake takes time.
 
         Redirects are not followed: the headers carry credentials. A request that may change
         something goes out once at most. Raises NotSent or AnswerLost.
         """
         address = URL(url, encoded=True)
         timing = _Timing(kind, queued)
-        with self._watched(address) as breaker, _failures_named(method, url, timeout):
+        with (
+            self._watched(address) as breaker,
+            _failures_named(method, url, timeout),
+            _at_connection(at_connection),
+        ):
             async with self._opened().request(
                 method,
                 address,
@@ -214,6 +220,15 @@ async def _once(
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _SentOnce(error) from error
+
+
+@contextlib.contextmanager
+def _at_connection(call: Callable[[], Awaitable[object]] | None) -> Iterator[None]:
+    token = AT_CONNECTION.set(call)
+    try:
+        yield
+    finally:
+        AT_CONNECTION.reset(token)
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

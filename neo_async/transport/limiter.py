@@ -536,3 +536,41 @@ class Limiter:
         # Room that is there but promised to a turn not yet taken needs no timer: taking it wakes.
         if due < math.inf and not any(self._promised):
             self._timer = asyncio.get_running_loop().call_later(due - now, self._wake)
+
+
+class Start:
+    """The start of one request whose connection may have to be opened first.
+
+    It is taken before that, so that no more connections are opened than requests may start, and is
+    moved to the moment in which the connection is there: time spent on a handshake would let two
+    requests arrive closer together than the limit allows.
+    """
+
+    def __init__(self, limiter: Limiter, kind: Kind, *, first: bool = False) -> None:
+        self._limiter = limiter
+        self._kind = kind
+        self._first = first
+        self._started: float | None = None
+        self.queued = 0.0
+        """Seconds that it waited for its turn."""
+
+    async def take(self) -> Start:
+        """Wait for it; raises as `Limiter.acquire` does."""
+        began = time.perf_counter()
+        self._started = await self._limiter.acquire(self._kind, first=self._first)
+        self.queued = time.perf_counter() - began
+        return self
+
+    async def at_connection(self) -> None:
+        """Move it to now, or wait for another one where that cannot be. A request that is sent once
+        more, on another connection, takes another one. Raises as `Limiter.acquire` does."""
+        started, self._started = self._started, None
+        if started is not None:
+            try:
+                if self._limiter.restart(self._kind, started) is not None:
+                    return
+            except BaseException:
+                self._limiter.give_back(self._kind, started)
+                raise
+            self._limiter.give_back(self._kind, started)
+        await self._limiter.acquire(self._kind, first=True)
