@@ -287,8 +287,7 @@ class SessionManager:
                     body=body,
                     params=params,
                     timeout=timeouts.read,
-                    queued=start.queued,
-                    at_connection=start.at_connection,
+                    start=start,
                 )
 
             async def ask_again() -> Answer:
@@ -313,8 +312,7 @@ class SessionManager:
             root + endpoint.path,
             headers=self._access_headers(),
             timeout=self._timeouts.read,
-            queued=start.queued,
-            at_connection=start.at_connection,
+            start=start,
         )
         return self._decoded(Kind.READ, answer, decode)
 
@@ -533,8 +531,7 @@ class SessionManager:
             body=msgspec.json.encode(form),
             timeout=self._timeouts.login,
             kind=LOGIN,
-            queued=start.queued,
-            at_connection=start.at_connection,
+            start=start,
         )
 
     async def _next_code(self) -> str:

@@ -159,7 +159,7 @@ class Lane:
             if connection is None:
                 if not is_held:
                     self._limiter.hold(kind, started)
-                connection, timeout = await self._wait_for_connection(kind, timeout)
+                connection, started, timeout = await self._wait_for_connection(kind, timeout)
             sent = time.perf_counter()
             answer = await connection.request(data, timeout)
         except AnswerLost as error:
@@ -170,6 +170,8 @@ class Lane:
         finally:
             if is_probe:
                 breaker.probed()
+        if connection.requests == 1:
+            self._limiter.answered_late(kind, started)
         self.round_trips.append((kind, time.perf_counter() - sent))
         self._meter.sent(kind, admitted - asked, sent - admitted)
         if answer.status >= 500:
@@ -245,9 +247,11 @@ class Lane:
                 return connection
         return None
 
-    async def _wait_for_connection(self, kind: Kind, timeout: float) -> tuple[Connection, float]:
-        """A connection to use in this very moment, opening one where the limit allows, and what is
-        left of the time. The start was put off (`Limiter.hold`), and is made now.
+    async def _wait_for_connection(
+        self, kind: Kind, timeout: float
+    ) -> tuple[Connection, float, float]:
+        """A connection to use in this very moment, opening one where the limit allows, the time of
+        its start and what is left of the time. The start was put off (`Limiter.hold`) until now.
 
         It is counted when the connection is there: time spent on a handshake would let two requests
         arrive closer together than the limit allows.
@@ -278,18 +282,18 @@ class Lane:
                     raise NotSent(text)
                 continue
             try:
-                is_started = limiter.start_held(kind) is not None
+                started = limiter.start_held(kind)
             except BaseException:
                 self._now_idle(connection)
                 raise
-            if is_started:
-                return connection, max(0.0, until - loop.time())
+            if started is not None:
+                return connection, started, max(0.0, until - loop.time())
             # Cancels or reads have taken the room meanwhile, or a pause began.
             self._now_idle(connection)
             started = await limiter.acquire(kind, first=True)
             until = loop.time() + timeout
             if (idle := self._take_idle(kind)) is not None:
-                return idle, timeout
+                return idle, started, timeout
             limiter.hold(kind, started)
 
     def _pass_on(self, waiter: asyncio.Future[Connection]) -> None:

@@ -287,6 +287,12 @@ class Limiter:
         self._remember(kind, now)
         return now
 
+    def answered_late(self, kind: Kind, started: float) -> None:
+        """Count a start from now on: the answer is there, and the first request on a connection may
+        have arrived at any time until now, since proxies may have been connecting still."""
+        self._forget(kind, started)
+        self._remember(kind, self._clock())
+
     def give_back(self, kind: Kind, started: float) -> None:
         """Undo a start: nothing was sent."""
         self._forget(kind, started)
@@ -550,7 +556,9 @@ class Start:
         self._limiter = limiter
         self._kind = kind
         self._first = first
-        self._started: float | None = None
+        self._started = 0.0
+        self._is_fresh = False
+        """Whether it was taken and no connection used it yet."""
         self.queued = 0.0
         """Seconds that it waited for its turn."""
 
@@ -558,19 +566,27 @@ class Start:
         """Wait for it; raises as `Limiter.acquire` does."""
         began = time.perf_counter()
         self._started = await self._limiter.acquire(self._kind, first=self._first)
+        self._is_fresh = True
         self.queued = time.perf_counter() - began
         return self
 
     async def at_connection(self) -> None:
         """Move it to now, or wait for another one where that cannot be. A request that is sent once
         more, on another connection, takes another one. Raises as `Limiter.acquire` does."""
-        started, self._started = self._started, None
-        if started is not None:
+        limiter, kind = self._limiter, self._kind
+        if self._is_fresh:
+            self._is_fresh = False
             try:
-                if self._limiter.restart(self._kind, started) is not None:
-                    return
+                moved = limiter.restart(kind, self._started)
             except BaseException:
-                self._limiter.give_back(self._kind, started)
+                limiter.give_back(kind, self._started)
                 raise
-            self._limiter.give_back(self._kind, started)
-        await self._limiter.acquire(self._kind, first=True)
+            if moved is not None:
+                self._started = moved
+                return
+            limiter.give_back(kind, self._started)
+        self._started = await limiter.acquire(kind, first=True)
+
+    def answered_late(self) -> None:
+        """See Limiter.answered_late."""
+        self._limiter.answered_late(self._kind, self._started)

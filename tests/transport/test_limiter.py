@@ -23,6 +23,7 @@ from neo_async.transport.limiter import (
     DailyQuota,
     Kind,
     Limiter,
+    Start,
 )
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 
@@ -122,7 +123,7 @@ class Traffic:
             if not await hand_over(arrival, started):
                 return
         arrival.sent_at = now()
-        assert now() >= self.paused_until, "sent during a pause"
+        assert now() >= self.paused_until - 1e-9, "sent during a pause"
 
     async def _moved(self, arrival: Arrival, started: float) -> bool:
         """As reads: the start is moved to the moment in which the connection is there."""
@@ -164,7 +165,7 @@ class Traffic:
         finally:
             arrival.is_waiting = False
         assert started == now(), "the start is the moment of the return"
-        assert now() >= self.paused_until, "started during a pause"
+        assert now() >= self.paused_until - 1e-9, "started during a pause"
         if not again:
             self._assert_nobody_was_passed(arrival)
         return started
@@ -639,6 +640,34 @@ async def test_a_start_that_was_put_off_and_lost_its_room_is_the_first_of_its_ki
     assert served == ["put off", "later"]
 
 
+@in_virtual_time
+async def test_what_may_have_arrived_as_late_as_its_answer_counts_from_then_on():
+    limiter = new_limiter(orders=1, total=1)
+    started = await limiter.acquire(Kind.PLACE)
+    await asyncio.sleep(0.4)
+    limiter.answered_late(Kind.PLACE, started)
+    assert limiter.starts == [0, 0, 1, 0]
+    assert await limiter.acquire(Kind.PLACE) == pytest.approx(0.4 + WINDOW)
+
+
+@in_virtual_time
+async def test_a_start_is_moved_once_and_taken_anew_for_each_further_connection():
+    limiter = new_limiter(orders=2, total=2)
+    start = await Start(limiter, Kind.CANCEL).take()
+    await asyncio.sleep(0.5)
+    await start.at_connection()
+    assert limiter.starts == [1, 0, 0, 0]
+    await start.at_connection()
+    assert limiter.starts == [2, 0, 0, 0]
+    assert now() == 0.5
+    late = await Start(limiter, Kind.CANCEL).take()
+    assert now() == pytest.approx(0.5 + WINDOW)
+    await asyncio.sleep(2 * WINDOW)
+    await late.at_connection()  # too old to be moved
+    assert limiter.starts == [3, 0, 0, 0]
+    assert repr(limiter).startswith("<Limiter 1/2 in the window")
+
+
 # --- cost -------------------------------------------------------------------------------------
 
 
@@ -659,13 +688,17 @@ async def test_no_cost_grows_with_the_starts_of_the_past_or_with_those_that_wait
         await asyncio.gather(*waiting, return_exceptions=True)
         return time.perf_counter() - began - pause
 
-    few = await seconds(2_000)
+    async def least_seconds() -> float:
+        """Others share this machine."""
+        return min([await seconds(2_000) for _ in range(4)])
+
+    few = await least_seconds()
     for _ in range(200_000):
         await limiter.acquire(Kind.PLACE)
-    assert await seconds(2_000) < 5 * few + 0.1
-    assert len(limiter._total.starts) <= 210_000
+    assert await least_seconds() < 4 * few + 0.05
+    assert len(limiter._total.starts) <= 220_000
     await asyncio.sleep(WINDOW)
-    assert await seconds(2_000) < 5 * few + 0.1
+    assert await least_seconds() < 4 * few + 0.05
 
 
 # --- pauses -----------------------------------------------------------------------------------
