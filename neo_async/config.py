@@ -161,7 +161,9 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Deadlines in seconds, each from the moment the limiter lets the request go."""
+    """Deadlines in seconds, each from the moment the limiter lets the request go. A call that an
+    earlier 429 would hold back for longer than its deadline fails with RateLimited at once; waiting
+    for its turn behind other calls does not count."""
 
     connect: float = 5.0
     """One TCP and TLS handshake."""

@@ -160,6 +160,7 @@ class Lane:
                 if not is_held:
                     self._limiter.hold(kind, started)
                 connection, started, timeout = await self._wait_for_connection(kind, timeout)
+            is_first = not connection.requests
             sent = time.perf_counter()
             answer = await connection.request(data, timeout)
         except AnswerLost as error:
@@ -170,7 +171,7 @@ class Lane:
         finally:
             if is_probe:
                 breaker.probed()
-        if connection.requests == 1:
+        if is_first:
             self._limiter.answered_late(kind, started)
         self.round_trips.append((kind, time.perf_counter() - sent))
         self._meter.sent(kind, admitted - asked, sent - admitted)

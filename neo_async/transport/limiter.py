@@ -289,9 +289,12 @@ class Limiter:
 
     def answered_late(self, kind: Kind, started: float) -> None:
         """Count a start from now on: the answer is there, and the first request on a connection may
-        have arrived at any time until now, since proxies may have been connecting still."""
-        self._forget(kind, started)
-        self._remember(kind, self._clock())
+        have arrived at any time until now, since proxies may have been connecting still. An
+        answer that took longer than the window tells of a slow server, and counts where it was."""
+        now = self._clock()
+        if started + self._window > now:
+            self._forget(kind, started)
+            self._remember(kind, now)
 
     def give_back(self, kind: Kind, started: float) -> None:
         """Undo a start: nothing was sent."""

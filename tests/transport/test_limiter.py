@@ -647,7 +647,11 @@ async def test_what_may_have_arrived_as_late_as_its_answer_counts_from_then_on()
     await asyncio.sleep(0.4)
     limiter.answered_late(Kind.PLACE, started)
     assert limiter.starts == [0, 0, 1, 0]
-    assert await limiter.acquire(Kind.PLACE) == pytest.approx(0.4 + WINDOW)
+    later = await limiter.acquire(Kind.PLACE)
+    assert later == pytest.approx(0.4 + WINDOW)
+    await asyncio.sleep(5)
+    limiter.answered_late(Kind.PLACE, later)
+    assert await limiter.acquire(Kind.CANCEL) == now()
 
 
 @in_virtual_time
