@@ -152,8 +152,9 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("orders", "total"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}={getattr(self, name)}: must be at least 1 a second")
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise UsageError(f"{name}={value!r}: must be at least 1 a second, a whole number")
         if self.total < self.orders:
             raise UsageError(
                 f"total={self.total} is below orders={self.orders}: orders count towards the total"
@@ -313,6 +314,9 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     which `maximum - 1` at most. Of the warm ones as many are kept idle for cancels, all but one."""
 
     def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if type(getattr(self, name)) is not int:
+                raise UsageError(f"{name}={getattr(self, name)!r}: must be a whole number")
         if not 1 <= self.warm <= self.maximum:
             raise UsageError(f"warm={self.warm}, maximum={self.maximum}: need 1 <= warm <= maximum")
         if self.reserved < 0:

@@ -134,3 +134,10 @@ def test_a_pool_reserves_connections_for_cancels():
     PoolLimits(warm=1, maximum=1)  # there is none to reserve
     with pytest.raises(UsageError, match="reserved=-1: must be 0 or more"):
         PoolLimits(reserved=-1)
+
+
+@pytest.mark.parametrize("value", [2.5, "3", True, float("inf"), float("nan"), None])
+@pytest.mark.parametrize(("kind", "name"), [(RateLimits, "orders"), (PoolLimits, "reserved")])
+def test_what_is_counted_is_a_whole_number(kind, name, value):
+    with pytest.raises(UsageError, match=f"{name}={value!r}: "):
+        kind(**{name: value})
