@@ -148,7 +148,12 @@ class Lane:
         asked = time.perf_counter()
         is_probe = False
         # Where no connection is free, its start is put off at once.
-        is_held = breaker.is_closed and not self._is_free_for(kind) and self._limiter.hold_now(kind)
+        is_held = (
+            len(self._idle) <= self._kept  # rules most out, and costs less
+            and breaker.is_closed
+            and not self._is_free_for(kind)
+            and self._limiter.hold_now(kind)
+        )
         if not is_held:
             started = await self._limiter.acquire(kind)
             # It may have opened while this one queued.

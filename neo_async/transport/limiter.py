@@ -118,12 +118,11 @@ class _Window:
 
     def free_at(self, kind: Kind, ahead: int = 0) -> float:
         """When one more start is possible, the past when it is possible now, after `ahead` others
-        that begin now. Infinity while that depends on when those begin."""
+        that begin now; to be asked when there is no room for two more. Infinity while that depends
+        on when those begin."""
         starts = self.starts
         first = ahead + len(starts) - self.limit
         """Index of the start that has to leave the window for this one."""
-        if first < -1:
-            return 0.0
         if first >= len(starts) and first >= 0:
             return math.inf
         at = starts[first] + self._length if first >= 0 else 0.0
@@ -487,11 +486,17 @@ class Limiter:
     def _free_at(self, kind: Kind, ahead: int, orders_ahead: int) -> float:
         """When the next start of this kind is possible; the past when it is possible now. Of those
         that come before it, so many are starts in all, and so many are orders."""
-        at = self._total.free_at(kind, ahead)
-        if kind is not _READ and (of_orders := self._orders.free_at(kind, orders_ahead)) > at:
-            at = of_orders
-        paused = self._pause_end(kind)
-        return paused if paused > at else at
+        at = self._pause_end(kind)
+        # A window with room for two asks nothing of a start; that is looked at here, since a call
+        # costs more than the look.
+        window = self._total
+        if ahead + len(window.starts) > window.limit - 2:
+            at = max(at, window.free_at(kind, ahead))
+        if kind is not _READ:
+            window = self._orders
+            if orders_ahead + len(window.starts) > window.limit - 2:
+                at = max(at, window.free_at(kind, orders_ahead))
+        return at
 
     # --- the queue ----------------------------------------------------------------------------
 
