@@ -241,10 +241,17 @@ class StaticIpRefused(BrokerError):
 class RateLimited(BrokerError):
     """HTTP 429, and the deadline of the call does not allow to wait for the end of the pause."""
 
-    def __init__(self, text: str, *, retry_after: float | None, body: str = "") -> None:
-        super().__init__(text, code=429, status=429, body=body)
+    def __init__(
+        self, text: str, *, retry_after: float | None, body: str = "", was_sent: bool = True
+    ) -> None:
+        answered = 429 if was_sent else None
+        super().__init__(text, code=answered, status=answered, body=body)
         self.retry_after = retry_after
-        """Seconds that the broker asked to wait; None when it did not say."""
+        """Seconds that the broker asked to wait, or that are left of a pause that it asked for;
+        None when it did not say."""
+        self.was_sent = was_sent
+        """Whether the broker answered this request with 429. False when the client did not send it,
+        because an earlier 429 still holds it back or a daily quota is used up."""
 
 
 class ServerError(BrokerError):
