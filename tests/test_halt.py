@@ -773,7 +773,7 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
 @in_virtual_time
 async def test_a_machine_that_was_suspended_counts_as_a_loop_that_was_held_up() -> None:
     asleep = 0.0
-    async with desk(risk=RiskLimits(loop_stall=2), limits=RateLimits(orders=2, total=5)) as (
+    async with desk(risk=RiskLimits(loop_stall=2), limits=RateLimits(orders=3, total=6)) as (
         _,
         neo,
     ):
