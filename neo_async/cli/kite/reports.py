@@ -76,14 +76,17 @@ def holdings(as_json: AsJson = False) -> None:
                     row.fund,
                     row.tradingsymbol,
                     row.folio or NOTHING,
-                    f"{row.quantity:,.3f}",
+                    output.UNKNOWN if row.quantity is None else f"{row.quantity:,.3f}",
                     _nav(row.average_price),
                     _nav(row.last_price),
-                    money(row.quantity * row.last_price),
+                    output.amount_cell(row.value),
                     profit(row.pnl),
                 )
                 for row in rows
             ),
+        )
+        output.print_notes(
+            f"{row.fund}: {row.unknown_reason}" for row in rows if row.unknown_reason
         )
 
 
@@ -189,7 +192,7 @@ def print_sips(rows: list[Sip]) -> None:
                 money(row.instalment_amount),
                 _frequency(row),
                 f"{row.completed_instalments}"
-                + (f"/{row.instalments}" if row.instalments >= 0 else ""),
+                + (f"/{row.instalments}" if (row.instalments or -1) >= 0 else ""),
                 str(row.next_instalment or NOTHING),
                 ", ".join(f"{percent:g} % on {day}" for day, percent in row.step_up.items())
                 or NOTHING,
@@ -234,8 +237,8 @@ def _print_funds(rows: list[Fund]) -> None:
     )
 
 
-def _nav(price: float) -> str:
-    return f"{price:,.4f}"
+def _nav(price: float | None) -> str:
+    return output.UNKNOWN if price is None else f"{price:,.4f}"
 
 
 def _frequency(sip: Sip) -> str:
