@@ -52,12 +52,20 @@ from collections.abc import Awaitable, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from neo_async.model.text import shown
+
 BODY_EXCERPT = 300
 """Characters of a broker's answer that an error keeps for its message."""
 
 
 class NeoError(Exception):
-    """Root of everything this package raises on purpose."""
+    r"""Root of everything this package raises on purpose.
+
+    Its message is one line, whatever others have written into it: a line end is shown as `\n`.
+    """
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 # --- you asked for something impossible -------------------------------------------------------

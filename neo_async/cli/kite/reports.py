@@ -28,7 +28,7 @@ def orders(
     if as_json:
         output.print_json(rows)
     elif not rows:
-        typer.echo("no orders in the last seven days")
+        output.echo("no orders in the last seven days")
     else:
         print_orders(rows)
 
@@ -46,7 +46,7 @@ def sips(
     if as_json:
         output.print_json(rows)
     elif not rows:
-        typer.echo("no SIPs")
+        output.echo("no SIPs")
     else:
         print_sips(rows)
 
@@ -57,7 +57,7 @@ def holdings(as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(rows)
     elif not rows:
-        typer.echo("no holdings")
+        output.echo("no holdings")
     else:
         columns = (
             Column("Fund"),
@@ -76,7 +76,7 @@ def holdings(as_json: AsJson = False) -> None:
                     row.fund,
                     row.tradingsymbol,
                     row.folio or NOTHING,
-                    output.UNKNOWN if row.quantity is None else f"{row.quantity:,.3f}",
+                    fund_units(row.quantity),
                     _nav(row.average_price),
                     _nav(row.last_price),
                     output.amount_cell(row.value),
@@ -157,9 +157,9 @@ def print_orders(rows: list[FundOrder]) -> None:
                 f"{row.order_timestamp:%m-%d %H:%M}" if row.order_timestamp else NOTHING,
                 row.fund,
                 row.transaction_type.lower(),
-                money(row.amount) if row.amount else NOTHING,
-                f"{row.quantity:,.3f}" if row.quantity else NOTHING,
-                _nav(row.average_price) if row.average_price else NOTHING,
+                NOTHING if row.amount == 0 else money(row.amount),
+                NOTHING if row.quantity == 0 else fund_units(row.quantity),
+                NOTHING if row.average_price == 0 else _nav(row.average_price),
                 row.tag or NOTHING,
                 _status(row.status),
             )
@@ -235,6 +235,10 @@ def _print_funds(rows: list[Fund]) -> None:
             for row in rows
         ),
     )
+
+
+def fund_units(quantity: float | None) -> str:
+    return output.UNKNOWN if quantity is None else f"{quantity:,.3f}"
 
 
 def _nav(price: float | None) -> str:
