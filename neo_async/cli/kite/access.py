@@ -21,6 +21,7 @@ from neo_async.cli import asking, output
 from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
+from neo_async.wire.rows import UNREADABLE
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ class Access:
         try:
             content = files.read_private(self._path)
             stored = None if content is None else msgspec.json.decode(content, type=_Stored)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNREADABLE):
             return None
         return stored if stored is not None and stored.is_good(time.time()) else None
 
