@@ -220,11 +220,11 @@ class StateReader(ResultReader):
         return _readable(self._read_states, content)
 
     def _read_states(self, content: Json) -> list[AccountState]:
-        return [
-            self._state(row)
-            for row in self._list(content) or []
-            if isinstance(row, dict) and text(self._get["account_status"](row))
-        ]
+        rows = self._list(content) or []
+        if not all(isinstance(row, dict) for row in rows):
+            # One left out would look like an account that the bank does not know.
+            raise Unreadable("an account is no object")
+        return [self._state(row) for row in rows if text(self._get["account_status"](row))]
 
     def _state(self, row: Json) -> AccountState:
         get, formats = self._get, self._formats

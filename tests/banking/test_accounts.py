@@ -20,6 +20,7 @@ from neo_async.errors import (
     InvalidField,
     LoginFailed,
     NotSent,
+    ProtocolError,
     RateLimited,
     UsageError,
 )
@@ -200,6 +201,15 @@ async def test_results_that_cannot_be_read_are_looked_up(rows):
     async with serving(bank), client_of(bank) as client:
         (result,) = await client.create(ASHA)
     assert result.outcome is Outcome.UNKNOWN
+
+
+@in_virtual_time
+async def test_an_account_that_cannot_be_read_is_not_one_that_the_bank_does_not_know():
+    bank = SmallBank()
+    bank.instead["accounts/inquiry"] = (200, {"status": "SUCCESS", "results": ["odd"]})
+    async with serving(bank), client_of(bank) as client:
+        with pytest.raises(ProtocolError, match="an account is no object"):
+            await client.accounts(ASHA.number)
 
 
 @in_virtual_time
