@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,23 @@ import pytest
 # The official SDK writes a log into the working folder as soon as it is imported, unless told.
 os.environ["NEO_LOG_FILE_ENABLED"] = "false"
 
+# A shell that starts the tests in the background has SIGINT ignored, and so would every command that
+# a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Specification documents and real data; tests that read it skip where it is absent."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seeds",
+        type=int,
+        default=16,
+        metavar="N",
+        help="programs of orders to run with all faults on (tests/faults)",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,0 +1,14 @@
+"""Print the lowest version of every run-time dependency that pyproject.toml allows, as constraints."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+for requirement in project["dependencies"]:
+    match = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)(;.*)?", requirement.replace(" ", ""))
+    if match is None:
+        raise SystemExit(f"{requirement!r}: a dependency needs one lower bound, as name>=version")
+    print(f"{match[1]}=={match[2]}")
