@@ -34,7 +34,8 @@ async def main() -> None:
         print("next instalment on", (await kite.sip(sip_id)).next_instalment)
 
         for holding in await kite.holdings():
-            print(f"{holding.quantity:>10.3f}  {holding.pnl:>+10.2f}  {holding.fund}")
+            gain = holding.unknown_reason or f"{holding.pnl:+.2f}"
+            print(f"{holding.fund}: {holding.quantity} units, {gain}")
 
 
 neo_async.run(main())

@@ -210,7 +210,7 @@ def _shows(call: Call, item: Item, state: AccountState) -> bool:
     if call is Call.CREATE:
         item = dict.fromkeys(_OPTIONAL) | item
     if not item.keys().isdisjoint(state.unreadable):
-        return False  # None there means that nobody knows
+        return False  # None there does not mean that the bank has no value
     return all(
         getattr(state, name) == (_ABSENT.get(name) if value is None else value)
         for name, value in item.items()

@@ -309,7 +309,7 @@ def _entry_reader(
         reference = text(get_reference(row))
         try:
             if not reference.strip():
-                raise Unreadable("it could not be told from others")
+                raise Unreadable("it cannot be identified")
             amount = read_amount(get_amount(row))
             if amount is None:
                 raise Unreadable("it has no amount")

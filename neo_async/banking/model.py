@@ -134,7 +134,7 @@ class Credit(msgspec.Struct, frozen=True, gc=False):
     reference: str
     """The bank's transaction reference, what refunds are asked by. It is meant to be unique for
     ever; where a bank gives one to several payments (or "0" to all), each of them is a credit of
-    its own here, told from the others by everything else it says."""
+    its own here, distinguished by its other fields."""
     account: str
     """The virtual account's number."""
     physical_account: str
@@ -153,7 +153,7 @@ class Credit(msgspec.Struct, frozen=True, gc=False):
     may_be_repeated: bool = False
     """You may have had this one before: it was in your hands when the last run ended; without a
     store, the bank has sent its batch before; or its reference was handed over before with other
-    content and without a `sequence` that tells the two apart. Look into your books, by more than
+    content and without a `sequence` that distinguishes the two. Look into your books, by more than
     the reference, before booking it."""
 
 

@@ -2,7 +2,7 @@
 
 A SQLite file in WAL mode with one row a credit, about 60 bytes each: the bank's reference, a digest
 of all that it says of the credit, its sequence, and whether the consumer is done with it. One
-process at a time has it open; nobody but the file's owner can read it.
+process at a time has it open, and only the file's owner can read it.
 
 What is written, when:
 
@@ -136,7 +136,7 @@ class CreditStore:
         except sqlite3.Error as error:
             raise StoreFailed(f"the store {self.path} cannot be opened: {error}") from error
         try:
-            # A file of someone else's making is data: nothing in it is run.
+            # A file that others have made is data: nothing in it is run.
             file.execute("PRAGMA trusted_schema = OFF")
             # Ours until it is closed; that also spares WAL its shared memory.
             file.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -221,12 +221,12 @@ def _make_private(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return
-    # Not opened: closing it again would take away the locks of whoever has it open in this process.
+    # Not opened: closing it again would drop the locks that this process holds on it.
     state = os.lstat(path)
     if not stat.S_ISREG(state.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file")
     if os.name == "posix" and state.st_uid != os.getuid():
-        raise OSError(errno.EPERM, "it belongs to someone else")
+        raise OSError(errno.EPERM, "it belongs to another user")
     if stat.S_IMODE(state.st_mode) & 0o077:
         os.chmod(path, 0o600)
 

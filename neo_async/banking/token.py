@@ -39,7 +39,7 @@ _TRIES = 3
 """Of one renewal; asking for a token changes nothing."""
 
 _FALLBACK_LIFE = 300.0
-"""Seconds for which a token is taken as good when the bank does not say, or says nonsense."""
+"""Seconds for which a token is taken as good when the bank does not say, or says what cannot be."""
 
 _LONGEST_LIFE = 366 * 86_400.0
 

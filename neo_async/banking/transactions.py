@@ -16,8 +16,8 @@ How often a credit reaches its consumer:
   was in the consumer's hands when its process died: that one comes once more, and says so. See
   `store.py`.
 
-Always in the bank's order, and no credit is ever left out. What tells credits apart is all that the
-bank says of them, for there are banks that give several payments one reference.
+Always in the bank's order, and no credit is ever left out. Credits are distinguished by all of
+their fields, for there are banks that give several payments one reference.
 
 An entry that cannot be read as a credit (a reversal of -1500.00, an amount of "N/A") raises
 UnreadableCredit in its place, again and again: `Credits.skip` steps over it. Until then its batch
@@ -170,7 +170,7 @@ class BatchSource:
         log.warning("credit %r is stepped over unread: %s", skipped.reference, skipped.problem)
 
     async def finish(self, batch: Batch) -> None:
-        batch.check_read()  # what nobody has seen is never acknowledged
+        batch.check_read()  # an entry that the caller has not seen is never acknowledged
         if not batch.is_done:
             if self.store is not None and batch.credits:
                 await self.store.finish(batch.keys)
@@ -340,7 +340,7 @@ class Credits:
     async def _following(self) -> Batch | None:
         """The batch is at its end, and its consumer has come back."""
         self._put_down()
-        if self._whole is not None:  # left over by `batches()`, and handed over to nobody
+        if self._whole is not None:  # fetched by `batches()`, but not handed over
             batch, self._whole = self._whole, None
             return batch
         return await self._next()
@@ -387,7 +387,7 @@ def _repeated(entry: _Entry) -> _Entry:
 
 def _told_apart(entries: Sequence[Credit | Unread]) -> list[_Entry]:
     """Each entry of a batch once. Two that are equal in everything are one that was sent twice
-    where the bank's sequence says so; else nobody knows, and the second says `may_be_repeated`."""
+    where the bank's sequence says so; else the second one says `may_be_repeated`."""
     found: list[_Entry] = []
     times: Counter[Credit | Unread] = Counter()
     for content in entries:

@@ -215,8 +215,8 @@ def read_sip(row: Row) -> Sip:
 
 
 def read_holding(row: Row) -> FundHolding:
-    """A price of 0 is Kite's way of saying that it is not known; what it reckons with that is
-    nonsense."""
+    """A price of 0 is Kite's way of saying that it is not known, and a P&L that Kite has computed
+    with it is not one."""
     holding = _row(row, FundHolding)
     holding = msgspec.structs.replace(
         holding,
@@ -232,7 +232,7 @@ def _above_zero(price: float | None) -> float | None:
 
 
 def _row(row: Row, kind: type[S]) -> S:
-    """A field that cannot be read is as one that is not there, and the log tells.
+    """Decode a row. A field that cannot be read counts as missing, with a warning in the log.
 
     Raises ProtocolError when the row is no object, or a field that nothing works without is not
     there.
