@@ -144,11 +144,6 @@ def request_of(intent: Intent) -> Sought:
     )
 
 
-def number_prefix(now: float) -> str:
-    """What the numbers of a day's orders begin with: its date in India, `261123`."""
-    return (datetime.fromtimestamp(now, UTC) + _IST).strftime("%y%m%d")
-
-
 def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[OrderRow]:
     """The rows of a book that may be a placement of `since_ns` (Unix nanoseconds, our clock) under
     another mark: of the same kind, and not entered before it by the broker's times. Where those do

@@ -26,14 +26,13 @@ from neo_async.errors import (
     Rejected,
     UsageError,
 )
-from neo_async.evidence import number_prefix
 from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
 from neo_async.journal import Journal
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, Segment
 from neo_async.model.orders import OrderRow
 from neo_async.orders import Orders
-from neo_async.tracking import Order, Tracker
+from neo_async.tracking import Order, Tracker, day_of
 from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
 from neo_async.transport.websocket import FeedState
@@ -562,7 +561,7 @@ class _Cancelling:
         today; and since many a broken answer reads like an empty book, it takes two of those."""
         self._empty_books = 0 if rows else self._empty_books + 1
         numbers = {row.number for row in rows}
-        today = number_prefix(self._clock())
+        today = day_of(self._clock())
         lacking = [
             number
             for number in self._tracker.own

@@ -20,7 +20,9 @@ class Subject(NamedTuple):
     def __str__(self) -> str:
         marks = []
         if self.order_number:
-            marks.append(f"order {self.order_number}")
+            number = self.order_number
+            # Half a surrogate pair, say, is nothing that a handler could write.
+            marks.append(f"order {number if number.isprintable() else ascii(number)}")
         if self.client_tag:
             marks.append(f"tag {self.client_tag!r}")
         return f"{self.action} of {', '.join(marks)}" if marks else self.action

@@ -36,7 +36,6 @@ from neo_async.evidence import (
     could_be,
     had_terms,
     is_behind,
-    number_prefix,
     proves_cancellation,
     proves_modification,
     tags_in,
@@ -46,7 +45,7 @@ from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
-from neo_async.tracking import Order, Tracker
+from neo_async.tracking import Order, Tracker, day_of
 from neo_async.transport.backoff import backoff
 from neo_async.upkeep import Upkeep, persistently
 from neo_async.wire.tags import without_suffix
@@ -130,7 +129,7 @@ class Question:
         """Time of the loop before which the request was not sent."""
         self.sent_ns = sent_ns
         """The same as Unix nanoseconds, our clock."""
-        self.day = number_prefix(sent_ns / 1e9)
+        self.day = day_of(sent_ns / 1e9)
         """That the request was sent on: only that day's book proves that an order is not there."""
         self.problem = "no order book could be read"
         """Why it has no answer yet."""
@@ -352,7 +351,7 @@ class Settlement:
         if not over:
             return
         is_whole = self._is_whole(rows)
-        today = number_prefix(self._clock())
+        today = day_of(self._clock())
         vain = [
             question
             for question in over
@@ -487,7 +486,7 @@ class Settlement:
         """Whether a book can prove that something is not in it. It must hold our orders of its day;
         and since many a broken answer reads like an empty book, it takes two of those."""
         own, numbers = self._tracker.own, {row.number for row in rows}
-        today = number_prefix(self._clock())
+        today = day_of(self._clock())
         day, elsewhere = self._own_elsewhere
         # As long as it lacks the same ones of other days, nothing else need be looked through.
         lacks = len(own) - len(own & numbers)
