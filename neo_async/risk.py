@@ -332,6 +332,8 @@ class RiskGuard:
             return order is None or order.is_final
         if row.status in _CHANGING:
             return False
+        if "quantity" in row.missing and not row.status.is_final:
+            return False
         # A smaller quantity may be the one from before: a book is seconds behind at times.
         is_late = began < hold.answered_at + CHANGE_LAG
         is_new = row.quantity == hold.wanted or row.quantity >= hold.quantity

@@ -1064,7 +1064,12 @@ class Tracker:
         are over when their segment has traded without them, or after `LONGEST_CLOSURE` days.
         """
         numbers = {row.number for row in rows}
-        lacking = [order for number, order in self._carried.items() if number not in numbers]
+        nameless = [row for row in rows if not row.has_number]
+        lacking = [
+            order
+            for number, order in self._carried.items()
+            if number not in numbers and not any(_may_be(row, order) for row in nameless)
+        ]
         if not lacking or not self._is_whole(numbers, asked_at):
             return
         trading = {
@@ -1203,6 +1208,14 @@ def _awaits_session(order: Order) -> bool:
         order.status in _AWAITS_SESSION
         or (order.amo and order.exchange_number in _NO_EXCHANGE_NUMBER)
         or order.validity not in _ENDS_WITH_DAY
+    )
+
+
+def _may_be(row: OrderRow, order: Order) -> bool:
+    """Whether a row that names no order may be this one."""
+    return all(
+        name in row.missing or getattr(row, name) == getattr(order, name)
+        for name in ("segment", "symbol", "side")
     )
 
 

@@ -6,10 +6,11 @@ import asyncio
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 
 from neo_async import Order, OrderStatus, Validity
-from neo_async.model.orders import HistoryRow
+from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.tracking import LONGEST_CLOSURE, day_of
 from neo_async.transport.websocket import FeedState
 from tests.test_live_orders import Desk, state
@@ -289,3 +290,23 @@ async def test_a_history_says_how_an_order_ended_that_was_taken_for_over(at: int
         desk.tracker.take_history(OWN, [end] if not at else [end, *states])
         assert order.status is OrderStatus.COMPLETE
         assert (order.filled_quantity, order.average_price) == (order.quantity, 39.0)
+
+
+@in_virtual_time
+async def test_a_row_without_a_number_that_may_be_the_order_keeps_it_open() -> None:
+    async with Desk() as desk:
+        order = await monday(desk)
+        today = OrderRow(number=NUMBER_OF_TUESDAY, status_text="open", updated_ns=TUESDAY_NS)
+        odd = OrderRow(
+            number="",
+            status_text="open",
+            segment=order.segment,
+            symbol=order.symbol,
+            side=order.side,
+            missing=frozenset({"number"}),
+        )
+        desk.tracker.apply([today, odd], day=TUESDAY)
+        assert not order.is_final
+        other = msgspec.structs.replace(odd, symbol="IDEA-EQ")
+        desk.tracker.apply([today, other], day=TUESDAY)
+        assert order.status is OrderStatus.EXPIRED
