@@ -641,8 +641,10 @@ class _Judge:
                 "price": float(order.price or 0),
                 "tag": matches(order.client_tag, record.client_tag),
             }
-            if self._has_night and record.status is OrderStatus.CANCELLED and order.is_final:
-                theirs["status"] = order.status  # it may be known to be over, and not how
+            if self._has_night and order.is_presumed_over and record.status.is_final:
+                # It is known to be over, and not how: no report of a later day tells of it.
+                theirs |= {name: ours[name] for name in ("status", "average", "quantity", "price")}
+                theirs["filled"] = min(order.filled_quantity, record.filled_quantity)
             if (off := abs(theirs["average"] - ours["average"])) <= 0.005 and off:
                 ours["average"] = theirs["average"]  # the wire has two decimals
             for name, value in theirs.items():

@@ -54,9 +54,9 @@ from neo_async import (
     Side,
 )
 from neo_async.config import CircuitLimits, PoolLimits
-from neo_async.evidence import number_prefix
 from neo_async.journal import Journal
 from neo_async.model.orders import OrderRow
+from neo_async.tracking import day_of
 from neo_async.transport.limiter import Kind
 
 PACKAGES = ("uvloop", "httptools", "msgspec", "aiohttp")
@@ -134,7 +134,7 @@ class Case(ABC):
 
     async def know_all(self) -> None:
         """Fill the memory of orders, all placed here and complete."""
-        today = number_prefix(time.time())
+        today = day_of(time.time())
         for count in range(self.past):
             self.client._tracker.adopt(
                 OrderRow(

@@ -7,12 +7,13 @@ rows of the order's history still hold the tag. A modification is known by the t
 bring about; another one may have replaced them since, and then only the history has them.
 
 A change is proven by a report from after the request only: what the order looked like before it
-proves nothing, even where it looks as it was asked to.
+proves nothing, even where it looks as it was asked to. A field that a row lacks, or that cannot be
+read in it, neither proves nor disproves anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -20,10 +21,9 @@ import msgspec
 from neo_async.journal import Intent
 from neo_async.model.enums import OrderStatus, OrderType
 from neo_async.model.orders import HistoryRow, OrderRow
-from neo_async.model.updates import OrderUpdate
 from neo_async.tracking import Order
 from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm
-from neo_async.wire.tags import matches, without_suffix
+from neo_async.wire.tags import without_suffix
 
 Terms = Mapping[str, object]
 """Of an order by their names on it, as a modification was to make them."""
@@ -34,6 +34,7 @@ _OTHER_PRICE = "other price"
 """Among terms, the price that an order had before it was to become a market order. The broker makes
 a limit of that, at a price of its own."""
 _NOT_IN_HISTORY = ("disclosed_quantity",)
+_WITHOUT_LIMIT = frozenset(kind for kind in OrderType if not kind.has_limit)
 
 _CANCELLING = frozenset(
     {OrderStatus.CANCELLED, OrderStatus.AMO_CANCELLED, OrderStatus.CANCEL_PENDING}
@@ -47,7 +48,15 @@ _MODIFYING = frozenset(
         OrderStatus.AMO_MODIFY_RECEIVED,
     }
 )
-_NOT_MODIFIED_YET = frozenset({OrderStatus.MODIFY_VALIDATION_PENDING, OrderStatus.MODIFY_PENDING})
+_NOT_MODIFIED = frozenset(
+    {
+        OrderStatus.MODIFY_VALIDATION_PENDING,
+        OrderStatus.MODIFY_PENDING,
+        OrderStatus.NOT_MODIFIED,
+    }
+)
+"""States in which an order does not have the terms of its last modification, whatever it shows."""
+_KIND = ("segment", "symbol", "side", "product")
 
 CLOCKS_APART_NS = 2_000_000_000
 """Nanoseconds by which this machine's clock may be ahead of the broker's, at most, for a
@@ -88,12 +97,6 @@ class Sought(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mark(self) -> str:
         return f"tag {self.client_tag!r}" if self.client_tag else f"number {self.number!r}"
-
-    def is_in(self, row: OrderRow) -> bool:
-        """Whether a row of the book, or an update, is of the order concerned."""
-        if self.client_tag:
-            return matches(row.gui_order_id, self.client_tag)
-        return row.number == self.number
 
 
 def placement(form: PlaceForm) -> Sought:
@@ -144,11 +147,6 @@ def request_of(intent: Intent) -> Sought:
     )
 
 
-def number_prefix(now: float) -> str:
-    """What the numbers of a day's orders begin with: its date in India, `261123`."""
-    return (datetime.fromtimestamp(now, UTC) + _IST).strftime("%y%m%d")
-
-
 def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[OrderRow]:
     """The rows of a book that may be a placement of `since_ns` (Unix nanoseconds, our clock) under
     another mark: of the same kind, and not entered before it by the broker's times. Where those do
@@ -160,15 +158,28 @@ def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[Or
     return [
         row
         for row in rows
-        if (row.segment, row.symbol, row.side, row.product) == sought.kind
+        if _is_of_kind(row, sought.kind)
         and not 0 < row.updated_ns < limit_ns
         and not (row.time_text.startswith(day) and row.time_text < earliest)
     ]
 
 
+def _is_of_kind(row: OrderRow, kind: tuple[str, str, str, str]) -> bool:
+    if not row.missing:
+        return (row.segment, row.symbol, row.side, row.product) == kind
+    return all(
+        name in row.missing or getattr(row, name) == value
+        for name, value in zip(_KIND, kind, strict=True)
+    )
+
+
 def tags_in(history: Iterable[HistoryRow]) -> frozenset[str]:
-    """Every mark that the order has ever had."""
-    return frozenset(without_suffix(row.gui_order_id) for row in history)
+    """Every mark that the order has ever had; "" stands for those that cannot be read."""
+    return frozenset(
+        "" if "gui_order_id" in row.missing else without_suffix(row.gui_order_id)
+        for row in history
+        if row.gui_order_id or "gui_order_id" in row.missing
+    )
 
 
 def is_behind(reported_ns: int, order: Order) -> bool:
@@ -183,9 +194,9 @@ def proves_modification(sought: Sought, report: Order | OrderRow) -> bool:
         return False
     if 0 < report.updated_ns <= sought.since_ns:
         return False
-    missing = report.missing if isinstance(report, OrderUpdate) else frozenset()
-    named = {"price" if name == _OTHER_PRICE else name for name in sought.terms}
-    return named.isdisjoint(missing) and _agree(report, sought.terms)
+    if report.status is OrderStatus.NOT_MODIFIED:
+        return False
+    return _agree(report, sought.terms) is True
 
 
 def proves_cancellation(sought: Sought, order: Order) -> bool:
@@ -198,29 +209,34 @@ def proves_cancellation(sought: Sought, order: Order) -> bool:
     return not (sought.is_from_journal and 0 < order.updated_ns <= sought.since_ns)
 
 
-def had_terms(history: Iterable[HistoryRow], sought: Sought) -> bool:
+def had_terms(history: Iterable[HistoryRow], sought: Sought) -> bool | None:
     """Whether the order was modified since the request, and then had the terms that it was to
-    have.
+    have; None when that depends on what cannot be read.
 
     What no history tells (the disclosed quantity) is left out. Rows without a time are taken for
     later ones, unless a crash lies between request and history.
     """
     # Histories come newest first; rows of one time stay in their order.
     rows = sorted(history, key=lambda row: row.updated_ns, reverse=True)[::-1]
-    later = [
-        row
-        for row in rows
-        if row.updated_ns > sought.since_ns or (not row.updated_ns and not sought.is_from_journal)
-    ]
     terms = {name: value for name, value in sought.terms.items() if name not in _NOT_IN_HISTORY}
     if sought.is_from_journal and not terms:
         return False
-    is_modified = False
-    for row in later:
-        is_modified |= row.status in _MODIFYING
-        if is_modified and row.status not in _NOT_MODIFIED_YET and _agree(row, terms):
+    is_modified = may_be_modified = is_unclear = False
+    for row in rows:
+        is_later = row.updated_ns > sought.since_ns or (
+            not row.updated_ns and not sought.is_from_journal
+        )
+        if not is_later and "updated_ns" not in row.missing:
+            continue
+        is_modified |= is_later and row.status in _MODIFYING
+        may_be_modified |= row.status in _MODIFYING or "status_text" in row.missing
+        if not may_be_modified or row.status in _NOT_MODIFIED:
+            continue
+        agrees = _agree(row, terms)
+        if agrees and is_modified and is_later and "status_text" not in row.missing:
             return True
-    return False
+        is_unclear |= agrees is not False
+    return None if is_unclear else False
 
 
 def _terms(form: ModifyForm) -> dict[str, object]:
@@ -241,15 +257,23 @@ def _changed_terms(before: Order, form: ModifyForm) -> Terms:
     """What of an order a modification is to change."""
     changed = {name: value for name, value in _terms(form).items() if _term(before, name) != value}
     if not OrderType(form.pt).has_limit and before.order_type != form.pt:
-        changed[_OTHER_PRICE] = _term(before, "price")
+        price = _term(before, "price")
+        if price or before.order_type in _WITHOUT_LIMIT:  # else it is not known
+            changed[_OTHER_PRICE] = price
     return changed
 
 
-def _agree(state: Order | OrderRow | HistoryRow, terms: Terms) -> bool:
-    return all(
-        _term(state, "price") != value if name == _OTHER_PRICE else _term(state, name) == value
-        for name, value in terms.items()
-    )
+def _agree(state: Order | OrderRow | HistoryRow, terms: Terms) -> bool | None:
+    """Whether a state has these terms; None when those of them that can be read are right."""
+    missing: Collection[str] = () if isinstance(state, Order) else state.missing
+    is_known = True
+    for name, value in terms.items():
+        field = "price" if name == _OTHER_PRICE else name
+        if field in missing:
+            is_known = False
+        elif (_term(state, field) == value) is (name == _OTHER_PRICE):
+            return False
+    return is_known or None
 
 
 def _term(state: Order | OrderRow | HistoryRow, name: str) -> object:

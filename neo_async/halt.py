@@ -26,14 +26,13 @@ from neo_async.errors import (
     Rejected,
     UsageError,
 )
-from neo_async.evidence import number_prefix
 from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
 from neo_async.journal import Journal
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, Segment
 from neo_async.model.orders import OrderRow
-from neo_async.orders import Orders
-from neo_async.tracking import Order, Tracker
+from neo_async.orders import Orders, nameless_error
+from neo_async.tracking import Order, Tracker, day_of
 from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
 from neo_async.transport.websocket import FeedState
@@ -520,7 +519,9 @@ class _Cancelling:
         """Take in a whole book. Returns whether it shows open orders that were not met before."""
         now = self._loop.time()
         self._shown_open = {
-            row.number: self._tracker.adopt(row) for row in rows if not row.status.is_final
+            row.number: self._tracker.adopt(row)
+            for row in rows
+            if row.has_number and not row.status.is_final
         }
         standing = {row.number for row in rows if row.status is not OrderStatus.UNKNOWN}
         self._give_up(standing & self._shown_open.keys(), now)
@@ -559,24 +560,29 @@ class _Cancelling:
 
     def _is_whole(self, rows: list[OrderRow], now: float) -> bool:
         """Whether a book can prove that nothing else is open. It must hold every order placed here
-        today; and since many a broken answer reads like an empty book, it takes two of those."""
+        today, and none that is open and has no number to cancel it by; and since many a broken
+        answer reads like an empty book, it takes two of those."""
         self._empty_books = 0 if rows else self._empty_books + 1
         numbers = {row.number for row in rows}
-        today = number_prefix(self._clock())
+        today = day_of(self._clock())
         lacking = [
             number
             for number in self._tracker.own
             if number[:6] == today and number not in numbers and number not in self._given_up
         ]
-        if not lacking:
+        nameless = [row for row in rows if not (row.has_number or row.status.is_final)]
+        if not (lacking or nameless):
             self._book_doubted_since = self._book_problem = None
             return self._empty_books != 1
         if self._book_doubted_since is None:
             self._book_doubted_since = now
-        self._book_problem = ProtocolError(
-            f"the order book lacks {len(lacking)} orders that were placed today, such as "
-            f"{lacking[0]}: it does not prove that nothing is open"
-        )
+        if nameless:
+            self._book_problem = nameless_error(nameless[0])
+        else:
+            self._book_problem = ProtocolError(
+                f"the order book lacks {len(lacking)} orders that were placed today, such as "
+                f"{lacking[0]}: it does not prove that nothing is open"
+            )
         return False
 
     # --- reports ------------------------------------------------------------------------------
@@ -607,7 +613,8 @@ class _Cancelling:
                 results.append(order)
             else:
                 results.append(self._problems.get(number) or _left_open(order))
-        if not self.is_done and not any(isinstance(result, NeoError) for result in results):
+        has_error = any(isinstance(result, NeoError) for result in results)
+        if not self.is_done and (self._book_problem is not None or not has_error):
             results.append(
                 self._blindness
                 or self._book_problem

@@ -298,10 +298,16 @@ class LivePositions:
         least = most = 0
         keys = self._rows.keys() | self._traded.keys() | self._heard.keys() | self._unlisted.keys()
         for key in keys:
-            if key[:2] != instrument:
-                continue
             row = self._rows.get(key)
-            if row is not None and not _has_quantities(row):
+            if key[:2] != instrument:
+                if (
+                    row is None
+                    or row.missing.isdisjoint(_INSTRUMENT)
+                    or not _may_be(key, instrument)
+                ):
+                    continue
+                return None
+            if row is not None and not row.has_quantities:
                 return None
             carried, reported = (row.carried_quantity, _traded(row)) if row else (0, (0, 0))
             at_least = tuple(map(max, reported, self._heard.get(key, (0, 0))))
@@ -487,6 +493,8 @@ class LivePositions:
         """Whether an order was filled by more than its position shows."""
         for key, (bought, sold) in self._traded.items():
             row = self._rows.get(key)
+            if row is not None and not row.has_quantities:
+                continue  # what it shows is not known, and read again with all that is
             shown = (0, 0) if row is None else _traded(row)
             if shown[0] < bought or shown[1] < sold:
                 return True
@@ -593,6 +601,8 @@ class LivePositions:
         ahead_since, self._ahead_since = self._ahead_since, {}
         for row in rows:
             key = position_key(row.segment, row.symbol, row.product)
+            while key in self._rows and not row.missing.isdisjoint(_KEY):
+                key = (*key[:2], f"{key[2]}?")  # not the one that it looks like for what it lacks
             known = before.get(key)
             # The server that answers may be behind the one that sends the messages.
             if known is not None and _is_ahead(known, row):
@@ -672,6 +682,17 @@ class LivePositions:
 
 _SEGMENTS = frozenset(Segment)
 
+_INSTRUMENT = frozenset({"segment", "symbol"})
+_KEY = _INSTRUMENT | {"product"}
+_TOLD = {
+    "buy_quantity": "flBuyQty",
+    "sell_quantity": "flSellQty",
+    "buy_value": "buyAmt",
+    "sell_value": "sellAmt",
+}
+"""Fields of a row that a position message replaces, with their names on the wire."""
+
+_TRADED = frozenset({"buy_quantity", "sell_quantity"})
 _QUANTITIES = ("carried_buy_quantity", "carried_sell_quantity", "buy_quantity", "sell_quantity")
 _VALUED_FIELDS = (
     *_QUANTITIES,
@@ -690,14 +711,7 @@ _VALUED_FIELDS = (
 
 def is_finite(value: object) -> bool:
     """Whether it is a number, and neither NaN nor infinite."""
-    return isinstance(value, int | float | Decimal) and math.isfinite(value)
-
-
-def _has_quantities(row: PositionRow) -> bool:
-    """Whether each quantity of the row can be read."""
-    return row.missing.isdisjoint(_QUANTITIES) and all(
-        is_finite(getattr(row, name)) for name in _QUANTITIES
-    )
+    return type(value) is int or (isinstance(value, (int, float, Decimal)) and math.isfinite(value))
 
 
 def _day_of_ns(unix_ns: int) -> int:
@@ -745,7 +759,7 @@ def _unvalued(row: PositionRow, holding: Holding | None) -> Position:
         symbol=row.symbol,
         token=row.token,
         product=row.product,
-        net_quantity=carried + bought - sold,
+        net_quantity=carried + bought - sold if row.has_quantities else None,
         average_price=None,
         last_price=None,
         realised=None,
@@ -784,14 +798,20 @@ def _continues(update: PositionUpdate, row: PositionRow) -> bool:
     assert update.sell_quantity is not None
     if _day(update) != _day(row) and _day(update) and _day(row):
         return _is_of_an_earlier_day(update, row)
-    if update.carried_buy_quantity not in (None, row.carried_buy_quantity):
-        return False
-    if update.carried_sell_quantity not in (None, row.carried_sell_quantity):
-        return False
+    for name in ("carried_buy_quantity", "carried_sell_quantity"):
+        if name not in row.missing and getattr(update, name) not in (None, getattr(row, name)):
+            return False
+    if not row.missing.isdisjoint(_TRADED):
+        return "" != row.time_text <= update.time_text
     before = _traded(row)
     bought = update.buy_quantity - before[0]
     sold = update.sell_quantity - before[1]
     return min(bought, sold) >= 0 or max(bought, sold) <= 0
+
+
+def _may_be(key: PositionKey, instrument: tuple[str, str]) -> bool:
+    """Whether the parts of a key that are known are those of an instrument."""
+    return all(one in ("", other) for one, other in zip(key, instrument, strict=False))
 
 
 def _is_of_an_earlier_day(update: PositionUpdate, row: PositionRow) -> bool:
@@ -804,8 +824,10 @@ def _updated(row: PositionRow, update: PositionUpdate) -> PositionRow | None:
     assert update.sell_quantity is not None
     assert update.buy_value is not None
     assert update.sell_value is not None
+    if _is_of_an_earlier_day(update, row):
+        return None
     traded = update.buy_quantity + update.sell_quantity
-    if traded <= sum(_traded(row)) or _is_of_an_earlier_day(update, row):
+    if traded <= sum(_traded(row)) and row.missing.isdisjoint(_TRADED):
         return None
     return msgspec.structs.replace(
         row,
@@ -817,11 +839,16 @@ def _updated(row: PositionRow, update: PositionUpdate) -> PositionRow | None:
         quantity=None,
         time_text=update.time_text or row.time_text,
         updated_ns=max(update.updated_ns, row.updated_ns),
+        missing=row.missing.difference(_TOLD),
+        odd=tuple(odd for odd in row.odd if odd.partition("=")[0] not in _TOLD.values()),
     )
 
 
 def _is_ahead(known: PositionRow, reported: PositionRow) -> bool:
-    """Whether the known row has trades of the same day that the reported one lacks."""
+    """Whether the known row has trades of the same day that the reported one lacks. Of quantities
+    that cannot be read nobody knows."""
+    if not (known.has_quantities and reported.has_quantities):
+        return False
     return (
         _day(known) == _day(reported) != ""
         # What was carried changes over night only: a row that differs in it is of another day,

@@ -494,7 +494,7 @@ class Orders:
             )
 
         rows = [row for row in await self.book() if not row.status.is_final]
-        nameless = [_nameless(row) for row in rows if not row.number and is_meant(row)]
+        nameless = [nameless_error(row) for row in rows if not row.has_number and is_meant(row)]
         orders = [order async for order in self._adopted(rows) if is_meant(order)]
         results = await _outcomes([self.cancel(order, settle=settle) for order in orders])
         return [*results, *nameless]
@@ -521,9 +521,9 @@ class Orders:
         """The orders of rows that are not final, as far as they are open still."""
         async for part in in_slices(rows):
             for row in part:
-                if not row.number:
+                if not row.has_number:
                     subject = Subject("report", row.gui_order_id, "")
-                    tell(log, logging.ERROR, subject, "%s", _nameless(row))
+                    tell(log, logging.ERROR, subject, "%s", nameless_error(row))
                     continue
                 order = self._tracker.adopt(row)
                 if not order.is_final:
@@ -563,7 +563,9 @@ class Orders:
         number = order if isinstance(order, str) else order.number
         check_number(number)
         rows = await self._session.read(HISTORY, read_history, form=HistoryForm(number))
-        return [row for row in rows if row.number in ("", number)]
+        rows = [row for row in rows if row.number in ("", number)]
+        self._tracker.take_history(number, rows)
+        return rows
 
     async def trades(self) -> list[Trade]:
         """Today's fills of the account."""
@@ -698,7 +700,8 @@ def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
     return read_order_book(answer) if parts is None else parts
 
 
-def _nameless(row: OrderRow) -> ProtocolError:
+def nameless_error(row: OrderRow) -> ProtocolError:
+    """The error of an order that stands in the book without a number."""
     return ProtocolError(
         f"a row of the order book has no order number, and is {row.status_text!r}: {row.side} "
         f"{row.quantity} {row.symbol} cannot be cancelled from here"

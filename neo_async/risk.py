@@ -36,12 +36,16 @@ from neo_async.instruments import Instruments
 from neo_async.live import Coverage, LivePositions, is_finite, position_key, side_of
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
 from neo_async.model.instruments import Instrument
+from neo_async.model.numbers import EXACT
 from neo_async.model.orders import OrderRow
 from neo_async.settlement import Question
 from neo_async.tracking import Order, OrderSource, Tracker
 from neo_async.wire.orders import ModifyForm, PlaceForm
 
 MINUTE = 60.0
+
+_PERCENT = Decimal("0.0001")
+"""Digits of a percentage that are shown."""
 
 READ_EVERY = 60.0
 """Seconds between two readings of the order book, and of the positions, while the order feed is
@@ -61,13 +65,6 @@ OLDEST_PRICES = 60.0
 OLDEST_TICK = 120.0
 """Seconds after which a tick is no last price any more while its segment trades. Outside of that
 the last tick is the last price, however old it is."""
-
-_CONTEXT = decimal.Context(
-    prec=50,
-    rounding=decimal.ROUND_HALF_EVEN,
-    traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
-)
-"""Limits are the same in every program, whatever decimal context it has set."""
 
 _UNREAD = "the positions are not being kept: await neo.portfolio.live.start() first"
 
@@ -242,6 +239,8 @@ class RiskGuard:
         self._changing: dict[str, list[Hold]] = {}
         """Changes of quantities, by order number. Until the book shows them, an order may have the
         larger one: the exchange may refuse what the broker has taken, and the feed be late."""
+        self._nameless: OrderRow | None = None
+        """An open order of the last book that has no number: it is not among the known ones."""
         self._orders = Coverage()
         """Of the open orders of the account."""
         self._orders.follow(order_feed)
@@ -262,7 +261,7 @@ class RiskGuard:
 
     def admit(self, forms: Sequence[PlaceForm]) -> list[Hold]:
         """Check placements that go out together as a whole, and hold their room."""
-        with decimal.localcontext(_CONTEXT):
+        with decimal.localcontext(EXACT):
             asked = [_placement(form) for form in forms]
             wanted: Counter[OneSide] = Counter()
             for one in asked:
@@ -279,7 +278,7 @@ class RiskGuard:
 
     def admit_change(self, order: Order, form: ModifyForm) -> Hold:
         """Check what a change makes larger, dearer, or moves; and hold the larger quantity."""
-        with decimal.localcontext(_CONTEXT):
+        with decimal.localcontext(EXACT):
             before, after = _present(order), _changed(order, form)
             added = max(0, after.quantity - before.quantity)
             is_dearer = after.own_price > before.own_price or after.order_type != before.order_type
@@ -314,6 +313,9 @@ class RiskGuard:
     def see_book(self, rows: Sequence[OrderRow], began: float) -> None:
         """Take in a whole book that was asked for at that time of the loop."""
         self._orders.take_report(began)
+        self._nameless = next(
+            (row for row in rows if not (row.has_number or row.status.is_final)), None
+        )
         if self.needs_positions:
             self._live.take_book(rows)
         if not self._changing:
@@ -331,6 +333,8 @@ class RiskGuard:
             order = self._tracker.get(hold.order_number)
             return order is None or order.is_final
         if row.status in _CHANGING:
+            return False
+        if "quantity" in row.missing and not row.status.is_final:
             return False
         # A smaller quantity may be the one from before: a book is seconds behind at times.
         is_late = began < hold.answered_at + CHANGE_LAG
@@ -439,8 +443,9 @@ class RiskGuard:
             lacking = self._prices.lacking(asked.segment, asked.symbol)
             raise PriceLimit(most, None, f"the distance is not known {lacking}")
         for name, price in given.items():
-            away = abs(price - last) / last * 100
-            if price and away > Decimal(str(most)):
+            away = 100 * abs(price - last)
+            if price and away > Decimal(str(most)) * last:
+                away = EXACT.quantize(away / last, _PERCENT)
                 raise PriceLimit(
                     most,
                     away,
@@ -499,6 +504,11 @@ class RiskGuard:
 
     def _unknown_orders(self) -> str:
         """Why the open orders of the account are not known; empty when they are."""
+        if (row := self._nameless) is not None:
+            return (
+                "the order book has an open order without a number, which cannot be followed: "
+                f"{row.side} {row.quantity} {row.symbol}"
+            )
         age = self._orders.age(asyncio.get_running_loop().time())
         return "" if age <= OLDEST_FACTS else _out_of_date("the open orders", "order book", age)
 
@@ -512,7 +522,10 @@ class RiskGuard:
         for order in self._open_on(one_side):
             if self._pending(order) is None:
                 return f"the quantity of the open order {order.number} is {order.quantity!r}"
-        return f"a quantity of the positions in {one_side[1]} cannot be read"
+        return (
+            f"a quantity of the positions in {one_side[1]} cannot be read, or the instrument of a "
+            "position that may be in it"
+        )
 
     def _check_loss(self) -> None:
         if self._day_loss is None:

@@ -36,7 +36,6 @@ from neo_async.evidence import (
     could_be,
     had_terms,
     is_behind,
-    number_prefix,
     proves_cancellation,
     proves_modification,
     tags_in,
@@ -46,7 +45,7 @@ from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
-from neo_async.tracking import Order, Tracker
+from neo_async.tracking import Order, Tracker, day_of
 from neo_async.transport.backoff import backoff
 from neo_async.upkeep import Upkeep, persistently
 from neo_async.wire.tags import without_suffix
@@ -130,7 +129,7 @@ class Question:
         """Time of the loop before which the request was not sent."""
         self.sent_ns = sent_ns
         """The same as Unix nanoseconds, our clock."""
-        self.day = number_prefix(sent_ns / 1e9)
+        self.day = day_of(sent_ns / 1e9)
         """That the request was sent on: only that day's book proves that an order is not there."""
         self.problem = "no order book could be read"
         """Why it has no answer yet."""
@@ -218,6 +217,8 @@ class Settlement:
         self._looks = 0
         self._vain_looks = 0
         """Books in a row that should have answered a question, and could not."""
+        self._failed_inquiries = 0
+        """Inquiries in a row that told nothing."""
         self._empty_books = 0
         self._look_at = -math.inf
         """Time of the loop of the next look."""
@@ -225,6 +226,8 @@ class Settlement:
         """Time of the loop up to which a book is read although there is no question."""
         self._seen_at: dict[str, float] = {}
         """Times of the loop at which a book first showed an order, by order number."""
+        self._nameless: list[OrderRow] = []
+        """Rows of the last book that name no order: no history can be asked for by them."""
         self._own_elsewhere: tuple[str, frozenset[str]] = ("", frozenset())
         """A day, and the numbers of our orders of other days that its book lacks."""
         self._resends: set[asyncio.Task[None]] = set()
@@ -352,7 +355,7 @@ class Settlement:
         if not over:
             return
         is_whole = self._is_whole(rows)
-        today = number_prefix(self._clock())
+        today = day_of(self._clock())
         vain = [
             question
             for question in over
@@ -404,12 +407,16 @@ class Settlement:
         now = asyncio.get_running_loop().time()
         changed: dict[str, OrderRow] = {}
         tagged: dict[str, list[OrderRow]] = {}
+        self._nameless = [row for row in rows if not row.has_number]
+        for row in self._nameless:
+            for question in self._placements.get(without_suffix(row.gui_order_id), ()):
+                question.is_proven = True
         for row in rows:
             number = row.number
             self._seen_at.setdefault(number, now)
             if number in self._changes:
                 changed[number] = row
-            if row.gui_order_id:
+            if row.gui_order_id and row.has_number:
                 tag = without_suffix(row.gui_order_id)
                 if self._is_of_note(tag, number):
                     tagged.setdefault(tag, []).append(row)
@@ -487,7 +494,7 @@ class Settlement:
         """Whether a book can prove that something is not in it. It must hold our orders of its day;
         and since many a broken answer reads like an empty book, it takes two of those."""
         own, numbers = self._tracker.own, {row.number for row in rows}
-        today = number_prefix(self._clock())
+        today = day_of(self._clock())
         day, elsewhere = self._own_elsewhere
         # As long as it lacks the same ones of other days, nothing else need be looked through.
         lacks = len(own) - len(own & numbers)
@@ -538,6 +545,9 @@ class Settlement:
             return True
         if row is None and not sought.client_tag:
             question.problem = f"the order book lacks order {sought.number}"
+            return False
+        if sought.client_tag and could_be(sought, self._nameless, question.sent_ns):
+            question.problem = "the order book has an order without a number that could be it"
             return False
         order = self._tracker.get(sought.number)
         if row is not None and order is not None and is_behind(row.updated_ns, order):
@@ -681,7 +691,8 @@ class Settlement:
     def _look_again(self) -> None:
         """After a report that should have answered a question and could not; the more of them, the
         later."""
-        pause = min(LONGEST_WAIT, FIRST_LOOK * 2.0 ** min(self._vain_looks, 10))
+        count = max(self._vain_looks, self._failed_inquiries)
+        pause = min(LONGEST_WAIT, FIRST_LOOK * 2.0 ** min(count, 10))
         self._look_at = asyncio.get_running_loop().time() + pause
         self._upkeep.look()
 
@@ -715,10 +726,19 @@ class Settlement:
                 await self._consult(question)
         except Exception as error:
             question.problem = f"no history: {error}"
+            self._failed_inquiries += 1
             unforeseen = None if isinstance(error, NeoError) else error
-            log.warning("%s: no history: %s", self._subject(question), error, exc_info=unforeseen)
-            self._vain_looks += 1
+            is_first = self._failed_inquiries == 1 or unforeseen is not None
+            log.log(
+                logging.WARNING if is_first else logging.DEBUG,
+                "%s: no history: %s",
+                self._subject(question),
+                error,
+                exc_info=unforeseen,
+            )
             self._look_again()  # at a book that begins it anew
+        else:
+            self._failed_inquiries = 0
 
     async def _states_of(self, number: str) -> list[HistoryRow]:
         """The history of an order that exists: one without a state is no history."""
@@ -772,6 +792,11 @@ class Settlement:
                 order = self._tracker.adopt(row, client_tag=sought.client_tag)
                 self._accept(question, order)
                 return
+        unread = [row.number for row, marks in zip(asked, tags, strict=True) if "" in marks]
+        for number in unread:
+            self._tags.pop(number, None)
+        if unread:
+            raise ProtocolError(f"the history of order {unread[0]} has a tag that cannot be read")
         if len(asked) < len(candidates):
             self.lapse(
                 question,
@@ -792,7 +817,12 @@ class Settlement:
             newest = max(row.updated_ns for row in history)
             if order is not None and is_behind(newest, order):
                 raise ProtocolError(f"the history of order {order.number} lacks its newest state")
-            had = had_terms(history, sought)
+            told = had_terms(history, sought)
+            if told is None:
+                raise ProtocolError(
+                    f"the history of order {sought.number} lacks what it would show"
+                )
+            had = told
         if not question.is_open:
             return
         if order is None:

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -23,10 +23,10 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from neo_async.errors import NotLoggedIn
+from neo_async.errors import NotLoggedIn, ProtocolError
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
-from neo_async.model.orders import OrderRow, Price
+from neo_async.model.orders import HistoryRow, OrderRow, Price
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.upkeep import Upkeep
@@ -84,10 +84,12 @@ _EARLY_STAGES = {
 _WORKING_STAGE = 3
 
 _CHANGING = frozenset({OrderStatus.MODIFY_VALIDATION_PENDING, OrderStatus.MODIFY_PENDING})
-_NOT_MODIFIED = "not modified"
-"""The broker's words when the exchange has refused a modification."""
 _VALUES_KEPT = 32
 """Earlier values of one term that reports may still show."""
+
+_PARTS = frozenset({"filled_quantity", "pending_quantity"})
+_OF_HISTORY = ("status_text", "reject_text", "filled_quantity", "average_price", "updated_ns")
+"""What a history tells of an order's end."""
 
 _AWAITS_SESSION = frozenset({OrderStatus.AMO_RECEIVED, OrderStatus.AMO_MODIFY_RECEIVED})
 _ENDS_WITH_DAY = frozenset({"", Validity.DAY, Validity.IOC})
@@ -212,6 +214,8 @@ class TermsChange:
                 return False
         if not is_unlimited or row.order_type == kind:
             return True
+        if "price" in missing:
+            return False
         return _comparable("price", row.price) not in self._earlier_values["price"]
 
     def _is_distinct(self) -> bool:
@@ -226,7 +230,7 @@ class TermsChange:
         """Whether the report says that the exchange or the risk system has refused the change."""
         if self._is_chained or row.updated_ns <= self._since_ns:
             return False
-        if row.status_text.strip().lower() == _NOT_MODIFIED:
+        if row.status is OrderStatus.NOT_MODIFIED:
             return True
         return bool(row.reject_reason) and row.reject_reason != self._reject_reason
 
@@ -247,6 +251,7 @@ class Order:
         "_corrected_ns",
         "_history",
         "_is_priced",
+        "_presumed_ns",
         "_status_ns",
         "_tracker",
         "amo",
@@ -302,7 +307,7 @@ class Order:
         self.symbol = symbol
         self.side = side
         self.quantity = quantity
-        """Units, in total."""
+        """Units, in total; 0 when no report has said it in a form that can be read."""
         self.product = product
         self.order_type = order_type
         self.price = price
@@ -322,6 +327,9 @@ class Order:
         self._is_priced = False
         self._status_ns = 0
         """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
+        self._presumed_ns = 0
+        """Begin of the day (Unix nanoseconds) whose order book lacks the order, which was therefore
+        taken for over; 0 when a report gave the status."""
         self._corrected_ns = 0
         """Time of a final state that was corrected: what is no newer is outdated."""
         self.known_at = self.heard_at = _LONG_AGO
@@ -360,8 +368,8 @@ class Order:
 
     @property
     def pending_quantity(self) -> int:
-        """Units that may still be filled."""
-        return 0 if self.status.is_final else self.quantity - self.filled_quantity
+        """Units that may still be filled; 0 also when the quantity is not known."""
+        return 0 if self.status.is_final else max(0, self.quantity - self.filled_quantity)
 
     @property
     def is_final(self) -> bool:
@@ -408,7 +416,7 @@ class Order:
         missing = row.missing
         # A report without a time (0) may be of any: it is taken as one of now, and only forwards.
         is_late = 0 < row.updated_ns < self.updated_ns
-        self._take_status(row, is_late=is_late)
+        self._take_status(row, is_late=is_late, is_of_book=asked_at > -math.inf)
         self._take_fills(row, missing, is_late=is_late)
         if not is_late:
             self._take_terms(row, missing, asked_at)
@@ -418,13 +426,20 @@ class Order:
         self._note(row.updated_ns or self.updated_ns)
         return True
 
-    def expire(self, reason: str) -> None:
-        """Take the order for ended because its day is over, without a report of how it ended."""
+    def expire(self, reason: str, day_ns: int) -> None:
+        """Take the order for ended because its day is over, without a report of how it ended.
+        `day_ns` is the begin of the day that has come since, in Unix nanoseconds."""
+        self._presumed_ns = day_ns
         self.status = OrderStatus.EXPIRED
         self.status_text = self.status.value
         self.reject_reason = reason
         self._change = None
         self._note(self.updated_ns)
+
+    @property
+    def is_presumed_over(self) -> bool:
+        """Whether it counts as expired only because the order book of a later day lacks it."""
+        return self._presumed_ns > 0
 
     def begin_change(self, terms: Mapping[str, object]) -> TermsChange:
         """Watch for reports of a modification that is about to be sent. `terms` are all terms of
@@ -495,9 +510,10 @@ class Order:
             f"{self.filled_quantity} filled>"
         )
 
-    def _take_status(self, row: OrderRow, *, is_late: bool) -> None:
+    def _take_status(self, row: OrderRow, *, is_late: bool, is_of_book: bool) -> None:
         status = row.status
         if status is self.status and status.is_final:
+            self._presumed_ns = 0
             if row.updated_ns:
                 self._status_ns = max(self._status_ns, row.updated_ns)
             self.reject_reason = self.reject_reason or row.reject_reason
@@ -506,7 +522,12 @@ class Order:
             return
         # Of two reports with times the newer is right; without them, an order only goes forwards.
         is_newer = row.updated_ns > self._status_ns >= 0
-        if self.status.is_final:
+        if self._presumed_ns:
+            if not self._is_reported_by(row, is_of_book=is_of_book):
+                return
+            self._tell_correction(row)
+            self._presumed_ns = 0
+        elif self.status.is_final:
             if not self._is_corrected_by(row, is_newer=is_newer, is_late=is_late):
                 return
             self._tell_correction(row)
@@ -524,13 +545,18 @@ class Order:
         self.status_text = row.status_text
         self.reject_reason = row.reject_reason
 
+    def _is_reported_by(self, row: OrderRow, *, is_of_book: bool) -> bool:
+        """Whether a report says how the order stands that was taken for over with its day. A late
+        message of that day, when it was open, does not."""
+        if row.status.is_final:
+            return not 0 < row.updated_ns <= self._corrected_ns
+        return is_of_book or row.updated_ns >= self._presumed_ns
+
     def _is_corrected_by(self, row: OrderRow, *, is_newer: bool, is_late: bool) -> bool:
         """Whether a report of another state than this final one says what is right now."""
-        if self.status is OrderStatus.EXPIRED:  # which no report has said
-            return row.updated_ns >= self._status_ns
         if not row.status.is_final:
             # Fills are never taken back, so nothing can be open of what was filled in full.
-            return is_newer and self.filled_quantity < self.quantity
+            return is_newer and not 0 < self.quantity <= self.filled_quantity
         is_more = row.status is OrderStatus.COMPLETE and row.filled_quantity > self.filled_quantity
         return is_newer or (is_more and not is_late)
 
@@ -572,13 +598,14 @@ class Order:
         change = self._change
         if change is not None:
             change.observe(row, missing, asked_at)
-        self.quantity = row.quantity or self.quantity
+        if row.quantity > 0:
+            self.quantity = row.quantity
         if row.validity:
             self.validity = _known(Validity, row.validity)
         if row.order_type:
             self.order_type = _known(OrderType, row.order_type)
         # A row that is no order's whole description says nothing with its zeros.
-        if row.order_type or missing:
+        if row.order_type or isinstance(row, OrderUpdate):
             if "price" not in missing:
                 self.price = row.price or None
             if "trigger" not in missing:
@@ -743,10 +770,16 @@ class Tracker:
             del self._by_tag[tag]
 
     def adopt(self, row: OrderRow, *, client_tag: str = "", asked_at: float = -math.inf) -> Order:
-        """The order of a row of the book: the one known already, or a new one made from the row."""
+        """The order of a row of the book: the one known already, or a new one made from the row.
+
+        Raises ProtocolError for a row that names no order.
+        """
+        if not row.has_number:
+            raise ProtocolError(f"a row of the order book has no order number: {row}")
         if client_tag:
             self._own.add(row.number)
         order = self.get(row.number)
+        is_new = order is None
         if order is None:
             order = self._know(
                 Order(
@@ -756,8 +789,7 @@ class Tracker:
                     segment=_known(Segment, row.segment),
                     symbol=row.symbol,
                     side=_known(Side, row.side),
-                    # A number of units that cannot be read is the sum of its parts.
-                    quantity=row.quantity or row.filled_quantity + row.pending_quantity,
+                    quantity=_quantity_of(row),
                     product=_known(Product, row.product),
                     order_type=_known(OrderType, row.order_type),
                     price=row.price or None,
@@ -771,7 +803,18 @@ class Tracker:
             order.client_tag = client_tag
         order.apply(row, asked_at=asked_at)
         self._sort_in(order)
+        if is_new and order.filled_quantity and not isinstance(row, OrderUpdate):
+            self._tell_repairs([row])
         return order
+
+    def take_history(self, number: str, rows: Sequence[HistoryRow]) -> None:
+        """Learn how an order ended that was taken for over with its day, from its history."""
+        order = self.get(number)
+        if order is None or not order.is_presumed_over:
+            return
+        newest = max(rows, key=lambda row: row.updated_ns, default=None)
+        if newest is not None and newest.status.is_final:
+            self._apply_rows([_as_order_row(number, newest)], adopts_open=False, asked_at=_LONG_AGO)
 
     def apply(
         self,
@@ -904,18 +947,22 @@ class Tracker:
             order = self._orders.get(row.number)
             if order is None and self._has_forgotten:
                 order = self.get(row.number)
-            filled = order.filled_quantity if order is not None else 0
             if order is not None:
+                filled = order.filled_quantity
                 order.apply(row, asked_at=asked_at)
+                if order.filled_quantity > filled:
+                    repairs.append(row)
             elif row.number in self._strangers or (
-                adopts_open and row.number and not row.status.is_final
+                adopts_open and row.has_number and not row.status.is_final
             ):
                 order = self.adopt(row, asked_at=asked_at)
             if order is not None:
                 self._sort_in(order, is_confirmed=row.status.is_final)
-                if order.filled_quantity > filled:
-                    repairs.append(row)
-        for row in repairs:
+        self._tell_repairs(repairs)
+
+    def _tell_repairs(self, rows: Iterable[OrderRow]) -> None:
+        """Hand rows to the listeners that tell of fills which the feed had not told."""
+        for row in rows:
             for listener in [*self._repair_listeners]:
                 try:
                     listener(row)
@@ -959,6 +1006,8 @@ class Tracker:
                 self._upkeep.look()
         elif number not in self._open:
             self._open[number] = order
+            if self._day and _date_in(number) != self._day:
+                self._carried[number] = order
             if self._lacking:
                 self._lacking.pop(number, None)
             if self._orders.get(number) is not order:
@@ -1015,7 +1064,12 @@ class Tracker:
         are over when their segment has traded without them, or after `LONGEST_CLOSURE` days.
         """
         numbers = {row.number for row in rows}
-        lacking = [order for number, order in self._carried.items() if number not in numbers]
+        nameless = [row for row in rows if not row.has_number]
+        lacking = [
+            order
+            for number, order in self._carried.items()
+            if number not in numbers and not any(_may_be(row, order) for row in nameless)
+        ]
         if not lacking or not self._is_whole(numbers, asked_at):
             return
         trading = {
@@ -1043,7 +1097,8 @@ class Tracker:
     def _expire(self, order: Order) -> None:
         order.expire(
             f"it is not in the order book of a later day ({self._day}); no report has said how it "
-            "ended"
+            "ended",
+            _begin_of(self._day),
         )
         subject = Subject("report", order.client_tag, order.number)
         tell(log, logging.WARNING, subject, "expired: %s", order.reject_reason)
@@ -1112,6 +1167,12 @@ def day_of(seconds: float) -> str:
     return (datetime.fromtimestamp(seconds, UTC) + _IST).strftime("%y%m%d")
 
 
+def _begin_of(day: str) -> int:
+    """Unix nanoseconds at which a day of `day_of` begins in India."""
+    begin = datetime.strptime(day, "%y%m%d").replace(tzinfo=UTC) - _IST
+    return int(begin.timestamp()) * 10**9
+
+
 def _now() -> float:
     """Time of the running loop; long ago where there is none."""
     try:
@@ -1135,7 +1196,8 @@ def _date_in(number: str) -> str:
 
 def _last_day(order: Order, today: str) -> str:
     """The last day on which an order is known to have been placed or to have moved."""
-    days = [_date_in(order.number), day_of(order.placed_ns / 1e9), day_of(order.updated_ns / 1e9)]
+    # When the order became known here says nothing where reports have a time.
+    days = [_date_in(order.number), day_of((order.updated_ns or order.placed_ns) / 1e9)]
     # A day that has not come yet is of another clock, or no date at all.
     return max((day for day in days if day <= today), default=today)
 
@@ -1149,9 +1211,33 @@ def _awaits_session(order: Order) -> bool:
     )
 
 
+def _may_be(row: OrderRow, order: Order) -> bool:
+    """Whether a row that names no order may be this one."""
+    return all(
+        name in row.missing or getattr(row, name) == getattr(order, name)
+        for name in ("segment", "symbol", "side")
+    )
+
+
 def _days_between(first: str, last: str) -> int:
     form = "%y%m%d"
     return (datetime.strptime(last, form) - datetime.strptime(first, form)).days  # noqa: DTZ007
+
+
+def _quantity_of(row: OrderRow) -> int:
+    """The units of an order that was not known: as the row has them, or the sum of their parts; 0
+    when neither can be read."""
+    if row.quantity > 0:
+        return row.quantity
+    # Of an open order something is pending: 0 is no answer there.
+    is_told = row.missing.isdisjoint(_PARTS) and (row.pending_quantity or row.status.is_final)
+    return row.filled_quantity + row.pending_quantity if is_told else 0
+
+
+def _as_order_row(number: str, state: HistoryRow) -> OrderRow:
+    """A state of an order's history as the order book would show it."""
+    fields = {name: getattr(state, name) for name in _OF_HISTORY}
+    return OrderRow(**fields | {"number": number, "missing": state.missing})
 
 
 def _rupees(price: Price) -> str:

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 
 from neo_async import Order, OrderStatus, Validity
+from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.tracking import LONGEST_CLOSURE, day_of
 from neo_async.transport.websocket import FeedState
 from tests.test_live_orders import Desk, state
@@ -220,3 +222,91 @@ async def test_numbers_of_earlier_days_are_dropped() -> None:
         assert order.is_final
         await read(desk, SATURDAY)
         assert desk.tracker.own == set()
+
+
+@in_virtual_time
+async def test_a_late_message_of_its_day_does_not_open_an_order_again_that_is_over() -> None:
+    async with Desk() as desk:
+        order = await monday(desk)
+        desk.book = []
+        await read(desk, TUESDAY, times=2)
+        desk.feed.say("order", row(OWN, MONDAY_NS + 10**9, fldQty=3, avgPrc="39.00"))
+        assert order.status is OrderStatus.EXPIRED
+        assert order.filled_quantity == 3
+        desk.feed.say(
+            "order", row(OWN, MONDAY_NS + 3 * 10**9, "cancelled", fldQty=3, avgPrc="39.00")
+        )
+        assert order.status is OrderStatus.CANCELLED
+        desk.feed.say("order", row(OWN, MONDAY_NS + 2 * 10**9))
+        assert order.is_final
+
+
+@in_virtual_time
+async def test_an_order_that_is_open_again_after_its_day_ends_with_the_next_whole_book() -> None:
+    async with Desk() as desk:
+        order = await monday(desk)
+        desk.book = []
+        await read(desk, TUESDAY, times=2)
+        assert order.status is OrderStatus.EXPIRED
+        desk.book = [row(OWN, MONDAY_NS)]
+        await read(desk, TUESDAY)
+        assert order.status is OrderStatus.OPEN
+        desk.book = [row(NUMBER_OF_TUESDAY, TUESDAY_NS)]
+        await read(desk, TUESDAY)
+        assert order.status is OrderStatus.EXPIRED
+
+
+@in_virtual_time
+async def test_an_order_of_an_earlier_day_that_becomes_known_late_ends_with_its_day_too() -> None:
+    async with Desk() as desk:
+        await monday(desk)
+        desk.book = []
+        await read(desk, TUESDAY, times=2)
+        number = f"{MONDAY}000000002"
+        desk.feed.say("order", row(number, MONDAY_NS))
+        late = desk.tracker.orders[number]
+        assert late.status is OrderStatus.OPEN
+        await read(desk, TUESDAY)
+        assert late.status is OrderStatus.EXPIRED
+
+
+@pytest.mark.parametrize("at", [MONDAY_NS + 10**9, 0])
+@in_virtual_time
+async def test_a_history_says_how_an_order_ended_that_was_taken_for_over(at: int) -> None:
+    async with Desk() as desk:
+        order = await monday(desk)
+        desk.book = []
+        await read(desk, TUESDAY, times=2)
+        states = [HistoryRow(number=OWN, status_text="open", updated_ns=MONDAY_NS)]
+        desk.tracker.take_history(OWN, states)
+        assert order.status is OrderStatus.EXPIRED
+        end = HistoryRow(
+            number=OWN,
+            status_text="complete",
+            filled_quantity=order.quantity,
+            average_price=39.0,
+            updated_ns=at,
+        )
+        desk.tracker.take_history(OWN, [end] if not at else [end, *states])
+        assert order.status is OrderStatus.COMPLETE
+        assert (order.filled_quantity, order.average_price) == (order.quantity, 39.0)
+
+
+@in_virtual_time
+async def test_a_row_without_a_number_that_may_be_the_order_keeps_it_open() -> None:
+    async with Desk() as desk:
+        order = await monday(desk)
+        today = OrderRow(number=NUMBER_OF_TUESDAY, status_text="open", updated_ns=TUESDAY_NS)
+        odd = OrderRow(
+            number="",
+            status_text="open",
+            segment=order.segment,
+            symbol=order.symbol,
+            side=order.side,
+            missing=frozenset({"number"}),
+        )
+        desk.tracker.apply([today, odd], day=TUESDAY)
+        assert not order.is_final
+        other = msgspec.structs.replace(odd, symbol="IDEA-EQ")
+        desk.tracker.apply([today, other], day=TUESDAY)
+        assert order.status is OrderStatus.EXPIRED

@@ -39,6 +39,7 @@ from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, MarketStatus
 from neo_async.transport.websocket import FeedState
+from neo_async.wire.portfolio import read_positions
 from neo_async.wire.rows import RowReader
 from tests.clients import client_of, exchange_of, paths
 from tests.test_live_orders import Feed
@@ -645,22 +646,87 @@ async def test_a_number_that_is_none_leaves_one_position_without_worth(
         assert live.net_range("nse_cm", "ITBEES-EQ") == (10, 10)
 
 
-@pytest.mark.parametrize("value", ODD)
+class OddBroker(Broker):
+    """Its report has `odd` in place of the first position's fields."""
+
+    def __init__(self, **odd: Any) -> None:
+        super().__init__()
+        self.odd = odd
+
+    def rows(self) -> list[PositionRow]:
+        rows = [self._row(key) for key in dict.fromkeys([*self.carried, *self.traded])]
+        rows[0] |= self.odd
+        return read_positions(Answer(200, {}, msgspec.json.encode({"data": rows, "stat": "ok"})))
+
+
+@pytest.mark.parametrize("text", ["NaN", "inf", "-Infinity", "1,0", None])
 @in_virtual_time
-async def test_a_quantity_that_is_none_leaves_the_held_units_unknown(value: Any) -> None:
-    broker = Broker()
+async def test_a_quantity_that_is_none_leaves_the_held_units_unknown(text: str | None) -> None:
+    broker = OddBroker(flBuyQty=text)
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
     broker.trade("NIFTY26DECFUT", "NRML", "S", 65)
-    rows = broker.rows()
-    rows[0] = msgspec.structs.replace(rows[0], buy_quantity=value)
-    broker.rows = lambda: rows  # type: ignore[method-assign]
     async with started(broker) as live:
         assert live.net_range("nse_cm", "ITBEES-EQ") is None
         assert live.net_range("nse_fo", "NIFTY26DECFUT") == (-65, -65)
         assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].pnl is None
+        assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].net_quantity is None
         assert live.positions["nse_fo", "NIFTY26DECFUT", "NRML"].pnl == 0.0
         _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 10)
-        broker.feed.say(kind, message)  # and nothing is raised
+        broker.feed.say(kind, message)  # which has the number
+        assert live.net_range("nse_cm", "ITBEES-EQ") == (20, 20)
+        assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].row.missing == frozenset()
+        assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].row.odd == ()
+        assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].net_quantity == 20
+        live.refresh()
+        await asyncio.sleep(5)
+        assert live.net_range("nse_cm", "ITBEES-EQ") is None  # nobody knows what came since
+
+
+@in_virtual_time
+async def test_an_older_message_is_no_answer_to_a_quantity_that_cannot_be_read() -> None:
+    broker = OddBroker(flBuyQty="NaN")
+    _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 10)
+    broker.clock += 120
+    async with started(broker) as live:
+        broker.feed.say(kind, message)
+        await asyncio.sleep(60)
+        assert live.net_range("nse_cm", "ITBEES-EQ") is None
+
+
+@in_virtual_time
+async def test_a_report_whose_quantity_cannot_be_read_is_not_read_every_second_for_a_fill() -> None:
+    broker = OddBroker(flBuyQty="NaN")
+    broker.trade("ITBEES-EQ", "CNC", "B", 10)
+    async with started(broker) as live:
+        (kind, message), _ = broker.trade("ITBEES-EQ", "CNC", "B", 10)
+        broker.feed.say(kind, message)
+        before = len(broker.reads)
+        await asyncio.sleep(60)
+        assert len(broker.reads) - before <= 2
+        assert live.net_range("nse_cm", "ITBEES-EQ") is None
+
+
+@pytest.mark.parametrize("field", ["exSeg", "trdSym"])
+@in_virtual_time
+async def test_a_position_whose_instrument_cannot_be_read_may_be_of_any(field: str) -> None:
+    broker = OddBroker(**{field: None})
+    broker.trade("ITBEES-EQ", "CNC", "B", 10)
+    broker.trade("NIFTY26DECFUT", "NRML", "S", 65)
+    async with started(broker) as live:
+        assert live.net_range("nse_cm", "ITBEES-EQ") is None
+        assert live.net_range("nse_fo", "NIFTY26DECFUT") == (-65, -65)
+
+
+@in_virtual_time
+async def test_two_positions_whose_products_cannot_be_read_both_count() -> None:
+    broker = OddBroker(prod={})
+    broker.trade("ITBEES-EQ", "CNC", "B", 10)
+    broker.trade("ITBEES-EQ", "MIS", "B", 5)
+    rows = broker.rows()
+    rows[1] = msgspec.structs.replace(rows[1], product="", missing=frozenset({"product"}))
+    broker.rows = lambda: rows  # type: ignore[method-assign]
+    async with started(broker) as live:
+        assert live.net_range("nse_cm", "ITBEES-EQ") == (15, 15)
 
 
 @in_virtual_time

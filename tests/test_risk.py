@@ -809,6 +809,46 @@ async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst(
             await neo.orders.place(*BUY, 1, **MIS)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"flBuyQty": "1,0"}, "a quantity of the positions in ITBEES-EQ cannot be read"),
+        ({"cfSellQty": "NaN"}, "a quantity of the positions in ITBEES-EQ cannot be read"),
+        ({"exSeg": None}, "or the instrument of a position that may be in it"),
+        ({"trdSym": {}}, "or the instrument of a position that may be in it"),
+    ],
+)
+@in_virtual_time
+async def test_a_position_that_cannot_be_read_in_full_refuses_orders_that_may_add_to_it(
+    fields: dict[str, Any], message: str
+) -> None:
+    async with reporting(spoilt_positions(**fields), net_position=10) as neo:
+        with pytest.raises(PositionLimit, match=message) as caught:
+            await neo.orders.place(*BUY, 1, **MIS)
+        assert caught.value.value is None
+
+
+@pytest.mark.parametrize("limit", ["net_position", "open_orders"])
+@in_virtual_time
+async def test_an_open_order_without_a_number_refuses_until_the_book_can_be_read(
+    limit: str,
+) -> None:
+    row = {"nOrdNo": None, "ordSt": "open", "exSeg": "nse_cm", "trdSym": SYMBOL, "trnsTp": "B"}
+    books = iter([Reply({"stat": "Ok", "stCode": 200, "data": [row]})])
+    async with (
+        exchange_of() as exchange,
+        meddler(
+            exchange, lambda path, *_: next(books, None) if path == BOOK else None
+        ) as endpoints,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(**{limit: 100})) as neo,
+    ):
+        with pytest.raises(RiskRefused, match="an open order without a number") as caught:
+            await neo.orders.place(*BUY, 1, **MIS)
+        assert caught.value.value is None
+        await neo.orders.book()
+        await neo.orders.place(*BUY, 1, **MIS)
+
+
 @in_virtual_time
 async def test_an_old_tick_is_no_last_price_while_the_market_is_open(
     monkeypatch: pytest.MonkeyPatch,
@@ -836,16 +876,24 @@ async def test_an_old_tick_is_no_last_price_while_the_market_is_open(
         await neo.orders.place(*BUY, 1, **market)
 
 
+@pytest.mark.parametrize("is_trapping", [True, False])
 @in_virtual_time
-async def test_limits_count_in_whatever_decimal_context_the_program_has() -> None:
+async def test_limits_count_in_whatever_decimal_context_the_program_has(is_trapping: bool) -> None:
     async with (
-        desk(order_value="389999.99", price_away_percent=2) as (exchange, neo),
+        desk(order_value="389999.99", price_away_percent=2, day_loss=1000) as (exchange, neo),
         ticking(exchange, neo),
     ):
         with decimal.localcontext() as context:
             context.prec = 3
-            context.traps[decimal.Inexact] = True
-            context.traps[decimal.FloatOperation] = True
+            context.rounding = decimal.ROUND_UP
+            for signal in context.traps:
+                context.traps[signal] = is_trapping
+            with pytest.raises(PriceLimit) as away:
+                await neo.orders.place(*BUY, 1, price="39.79", product=Product.MIS)
+            assert away.value.value == Decimal("2.0256")
+            order = await neo.orders.place(*BUY, 1, price="38.30", product=Product.MIS)
+            with pytest.raises(PriceLimit):
+                await neo.orders.modify(order, price="39.79")
             with pytest.raises(ValueLimit) as caught:
                 await neo.orders.place(*BUY, 10_000, **MIS)
             assert caught.value.value == 390_000

@@ -13,11 +13,12 @@ import pytest
 
 from neo_async import NotAccepted, OrderAlreadyFinal, OutcomeUnknown, Side
 from neo_async.errors import ServerError
-from neo_async.evidence import Sought
+from neo_async.evidence import Sought, change, had_terms
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate
 from neo_async.settlement import GIVE_UP_AFTER, MOST_HISTORIES, Question, Settlement
 from neo_async.tracking import Tracker
+from neo_async.wire.orders import ModifyForm
 from tests.virtual_time import in_virtual_time, now
 
 HORIZON = 30.0
@@ -589,3 +590,151 @@ async def test_a_question_is_found_and_ended_whatever_else_is_open() -> None:
     assert [*settlement.questions] == questions[:2]
     await settlement.close()
     assert not settlement.questions
+
+
+# --- what cannot be read --------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_row_without_a_number_that_may_be_the_order_proves_no_absence() -> None:
+    for fields in (
+        {"missing": frozenset({"number"})},
+        {"missing": frozenset({"number", "symbol"}), "symbol": ""},
+        {"missing": frozenset({"number"}), "gui_order_id": "lost"},
+    ):
+        broker = Broker()
+        broker.rows = [msgspec.structs.replace(row(), number="", **fields)]
+        with pytest.raises(OutcomeUnknown, match="an order without a number that could be it"):
+            await broker.settlement.open(placement())
+        await broker.settlement.close()
+
+
+@pytest.mark.parametrize("fields", [{"symbol": "IDEA-EQ"}, {"updated_ns": 1}])
+@in_virtual_time
+async def test_a_row_without_a_number_that_is_another_order_keeps_no_question_open(
+    fields: dict[str, Any],
+) -> None:
+    broker = Broker()
+    odd = row(missing=frozenset({"number"}), **fields)
+    broker.rows = [msgspec.structs.replace(odd, number="")]
+    with pytest.raises(NotAccepted):
+        await broker.settlement.open(placement())
+    await broker.settlement.close()
+
+
+@in_virtual_time
+async def test_a_tag_that_the_book_does_not_show_is_looked_for_in_the_history() -> None:
+    broker = Broker()
+    odd = row(missing=frozenset({"gui_order_id", "side"}), side="")
+    broker.rows = [odd]
+    broker.histories[odd.number] = [state(odd, gui_order_id="lost")]
+    assert (await broker.settlement.open(placement())).number == odd.number
+    await broker.settlement.close()
+
+
+@in_virtual_time
+async def test_a_history_whose_tags_cannot_be_read_proves_no_absence() -> None:
+    broker = Broker()
+    odd = row()
+    broker.rows = [odd]
+    broker.histories[odd.number] = [state(odd, missing=frozenset({"gui_order_id"}))]
+    with pytest.raises(OutcomeUnknown, match="has a tag that cannot be read"):
+        await broker.settlement.open(placement())
+    question = broker.settlement.open(placement("again"))
+    broker.rows = [odd := row(2)]
+    broker.histories[odd.number] = [state(odd, missing=frozenset({"gui_order_id"}))]
+    await asyncio.sleep(HORIZON + 5)
+    broker.histories[odd.number] = [state(odd, gui_order_id="again")]
+    assert (await question).number == odd.number
+    await broker.settlement.close()
+
+
+@in_virtual_time
+async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() -> None:
+    broker = Broker()
+    order = broker.tracker.adopt(row())
+    sought = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
+    assert dict(sought.terms) == {"other price": 39.0}
+    question = broker.settlement.open(sought)
+    await asyncio.sleep(1)
+    broker.rows = [row(price=0.0, missing=frozenset({"price"}))]
+    await broker.book()
+    assert question.is_open
+    broker.rows = [row(price=40.0)]
+    await broker.book()
+    assert await question is order
+    await broker.settlement.close()
+
+
+@in_virtual_time
+async def test_a_change_from_a_price_that_is_not_known_is_not_proven_by_any_price() -> None:
+    broker = Broker()
+    order = broker.tracker.adopt(row(price=0.0, missing=frozenset({"price"})))
+    sought = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
+    assert sought.terms == {}
+    await broker.settlement.close()
+
+
+@pytest.mark.parametrize("missing", ["price", "status_text", "updated_ns"])
+@in_virtual_time
+async def test_a_history_that_lacks_what_a_change_would_show_neither_proves_nor_disproves_it(
+    missing: str,
+) -> None:
+    broker = Broker()
+    broker.tracker.adopt(row())
+    order = broker.tracker.get(row().number)
+    assert order is not None
+    sought = Sought(
+        action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
+    )
+    question = broker.settlement.open(sought)
+    await asyncio.sleep(1)
+    broker.rows = [row(price=39.2)]
+    modified = state(row(), status_text="modified", price=39.1)
+    blank = {"price": 0.0, "status_text": "", "updated_ns": 0}[missing]
+    odd = msgspec.structs.replace(modified, missing=frozenset({missing}), **{missing: blank})
+    if missing == "updated_ns":
+        sought = msgspec.structs.replace(sought, is_from_journal=True)
+        assert had_terms([odd], sought) is None
+        assert had_terms([modified], sought) is True
+    else:
+        broker.histories[order.number] = [state(broker.rows[0]), odd]
+        with pytest.raises(OutcomeUnknown, match="lacks what it would show"):
+            await question
+    await broker.settlement.close()
+
+
+@in_virtual_time
+async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_shown_with_that() -> (
+    None
+):
+    broker = Broker()
+    order = broker.tracker.adopt(row())
+    sought = Sought(
+        action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
+    )
+    question = broker.settlement.open(sought)
+    await asyncio.sleep(1)
+    pending = row(price=39.0, status_text="modify pending")
+    await asyncio.sleep(1)
+    refused = row(price=39.1, status_text="not modified")
+    broker.rows = [refused]
+    broker.histories[order.number] = [state(refused), state(pending)]
+    await broker.book()
+    assert question.is_open
+    with pytest.raises(NotAccepted):
+        await question
+    await broker.settlement.close()
+
+
+@in_virtual_time
+async def test_a_cancel_that_the_exchange_refused_did_not_take_effect() -> None:
+    broker = Broker()
+    order = broker.tracker.adopt(row())
+    question = broker.settlement.open(Sought(action="cancel", number=order.number))
+    await asyncio.sleep(1)
+    broker.rows = [row(status_text="not cancelled")]
+    with pytest.raises(NotAccepted):
+        await question
+    assert order.status.is_working
+    await broker.settlement.close()

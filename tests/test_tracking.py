@@ -20,6 +20,7 @@ from neo_async import (
     OrderStatus,
     OrderType,
     Product,
+    ProtocolError,
     Segment,
     ServerError,
     Side,
@@ -329,3 +330,46 @@ async def test_logging_out_tells_those_who_wait_for_an_order() -> None:
 )
 def test_prices_of_the_broker_are_shown_as_rupees(price: Any, shown: str) -> None:
     assert shown in repr(order_of(price=price))
+
+
+def unread(status: str, *names: str, **facts: Any) -> OrderRow:
+    """A row of the book in which nobody can read the fields of these names."""
+    blank: dict[str, Any] = {
+        name: type(value)() for name in names if (value := getattr(row(status), name)) is not None
+    }
+    return msgspec.structs.replace(row(status), missing=frozenset(names), **blank | facts)
+
+
+def test_a_row_without_a_number_makes_no_order() -> None:
+    tracker = Tracker()
+    nameless = unread("open", "number")
+    tracker.apply([nameless, nameless], adopts_open=True)
+    assert not tracker.orders
+    with pytest.raises(ProtocolError, match="no order number"):
+        tracker.adopt(nameless)
+
+
+def test_an_open_order_whose_quantity_cannot_be_read_has_none() -> None:
+    tracker = Tracker()
+    facts = {"number": "9", "quantity": 0, "filled_quantity": 3, "pending_quantity": 0}
+    order = tracker.adopt(unread("open", "quantity", **facts))
+    assert (order.quantity, order.filled_quantity, order.pending_quantity) == (0, 3, 0)
+    parts = facts | {"number": "10", "pending_quantity": 7}
+    assert tracker.adopt(unread("open", "quantity", **parts)).quantity == QUANTITY
+    unknown = parts | {"number": "11", "filled_quantity": 0}
+    assert tracker.adopt(unread("open", "quantity", "filled_quantity", **unknown)).quantity == 0
+
+
+def test_terms_that_a_book_cannot_be_read_for_stay_as_they_were() -> None:
+    order = order_of()
+    order.apply(unread("open", "quantity", "price", "order_type"))
+    assert (order.quantity, order.price, order.order_type) == (QUANTITY, "39.00", OrderType.LIMIT)
+
+
+def test_the_first_sight_of_an_order_that_is_filled_is_told_like_any_fill() -> None:
+    tracker = Tracker()
+    told: list[str] = []
+    tracker.on_repair(lambda each: told.append(each.number))
+    tracker.adopt(row("complete", QUANTITY, 39.0, at=2))
+    tracker.adopt(row("complete", QUANTITY, 39.0, at=2))
+    assert told == [row("open").number]

@@ -19,6 +19,8 @@ from neo_async.model.enums import (
 )
 from neo_async.model.numbers import Number, Whole
 
+_NO_NUMBER = frozenset({"", "NA", "--", "null"})
+
 Price: TypeAlias = str | Decimal | int | float
 """Rupees. Goes out as exact decimal text: `"39.35"`, `Decimal("39.35")` and `39.35` are equal."""
 
@@ -131,6 +133,11 @@ class OrderRow(
     here is a default, and says nothing."""
     odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
     """What stood in those of them that were not empty: `avgPrc='1,039.35' is not a number`."""
+
+    @property
+    def has_number(self) -> bool:
+        """False when the row names no order: nothing can be cancelled by it, and it may be any."""
+        return self.number.strip() not in _NO_NUMBER
 
     @property
     def status(self) -> OrderStatus:

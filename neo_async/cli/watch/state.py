@@ -225,7 +225,8 @@ class Watched:
         rows = await self.neo.orders.book()
         self._learn_instruments(rows)
         for row in rows:
-            self._tracker.adopt(row)
+            if row.has_number:
+                self._tracker.adopt(row)
 
     def _learn_instruments(self, rows: Iterable[OrderRow]) -> None:
         for row in rows:
