@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import (
     AsyncIterator,
@@ -79,6 +80,10 @@ log = logging.getLogger(__name__)
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
 
+ABSENT_FOR = 60.0
+"""Seconds for which every order book has to lack an order before its history is asked whether the
+broker still knows it; twice the time in which a placement may appear."""
+
 _ROWS_OF_A_PART = 500
 """Rows of a long order book that are decoded before other tasks get their turn."""
 
@@ -146,6 +151,10 @@ class Orders:
             tracker, self.book, self.history, journal=journal, horizon=horizon, clock=clock
         )
         self._dispatch = Dispatch(session, self._settlement, journal)
+        self._renewals = 0
+        self._renewed_at = -math.inf
+        """Time of the loop at which the first order book after the last renewal was asked for."""
+        self._absence: asyncio.Task[None] | None = None
         tracker.clock = clock
         tracker.refresh_with(self.book)
 
@@ -192,6 +201,9 @@ class Orders:
 
     async def close(self) -> None:
         """Stop finding out what became of requests whose answers were lost."""
+        if self._absence is not None:
+            self._absence.cancel()
+            await asyncio.gather(self._absence, return_exceptions=True)
         await self._settlement.close()
 
     @overload
@@ -544,7 +556,41 @@ class Orders:
         if guard is not None:
             guard.see_book(rows, began)
         self._settlement.judge(rows, began)
+        self._look_for_absent(began)
         return rows
+
+    def _look_for_absent(self, began: float) -> None:
+        """Ask the histories of own orders that the broker seems to know no more.
+
+        A book that lacks an order proves nothing. But sessions end with the day, and the clocks of
+        both sides may disagree about that: what was open before the broker ended the session, is in
+        no book for `ABSENT_FOR` seconds since and has no history is over.
+        """
+        if self._session.renewals != self._renewals:
+            self._renewals, self._renewed_at = self._session.renewals, began
+        if self._absence is not None and not self._absence.done():
+            return
+        absent = [
+            order
+            for order in self._tracker.absent_since(began - ABSENT_FOR)
+            if order.heard_at < self._renewed_at
+        ]
+        if absent:
+            self._absence = asyncio.create_task(self._end_absent(absent), name="absent orders")
+
+    async def _end_absent(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            try:
+                rows = await self.history(order)
+            except NeoError as error:
+                log.warning("the history of order %s could not be read: %s", order.number, error)
+                return
+            if not rows:
+                self._tracker.end_absent(
+                    order,
+                    f"the broker has ended the session it was placed in, and for {ABSENT_FOR:g} s "
+                    "neither its order book nor the order's history has known it",
+                )
 
     async def _read_book(self) -> list[OrderRow]:
         """The rows of the order book. A long one is decoded in parts, so that it does not hold up

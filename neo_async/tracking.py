@@ -681,6 +681,8 @@ class Tracker:
         """Of that day, one after the other, each asked for after the one before had come."""
         self._carried: dict[str, Order] = {}
         """Orders that were open when that day began."""
+        self._absent_since: dict[str, float] = {}
+        """Open own orders that every book since then has lacked: time of the loop by number."""
 
     @property
     def orders(self) -> Mapping[str, Order]:
@@ -972,6 +974,7 @@ class Tracker:
     def _end_book(self, rows: Sequence[OrderRow], *, asked_at: float, day: str) -> None:
         """Draw the conclusions from a whole book."""
         self._forget_strangers()
+        self._note_absent(rows, asked_at)
         for number, order in [*self._changed.items()]:
             change = order.unreported_change
             # What the book does not show by now is looked for no oftener than anything else.
@@ -1055,6 +1058,34 @@ class Tracker:
             numbers.intersection_update(
                 [one for one in numbers if one[:6] >= day or one in self._open]
             )
+
+    def _note_absent(self, rows: Sequence[OrderRow], asked_at: float) -> None:
+        """Note which open own orders a book lacks that was asked for after all news of them."""
+        if any(not row.has_number for row in rows):
+            return
+        numbers = {row.number for row in rows}
+        before = self._absent_since
+        self._absent_since = {
+            number: before.get(number, asked_at)
+            for number, order in self._open.items()
+            if number not in numbers and number in self._own and order.heard_at < asked_at
+        }
+
+    def absent_since(self, moment: float) -> list[Order]:
+        """Open own orders that every book asked for since `moment`, a time of the loop, has lacked,
+        and some before that."""
+        return [
+            self._orders[number] for number, since in self._absent_since.items() if since < moment
+        ]
+
+    def end_absent(self, order: Order, reason: str) -> None:
+        """Take an order for over that the broker knows no more, until a report shows it."""
+        if order.is_final:
+            return
+        order.expire(reason, int(self.clock() * 1e9))
+        subject = Subject("report", order.client_tag, order.number)
+        tell(log, logging.ERROR, subject, "expired: %s", reason)
+        self._sort_in(order, is_confirmed=True)
 
     def _end_expired(self, rows: Sequence[OrderRow], asked_at: float) -> None:
         """End the orders of earlier days that a whole book of today lacks.
