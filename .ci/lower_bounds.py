@@ -1,4 +1,4 @@
-"""Print the lowest version of every run-time dependency that pyproject.toml allows, as constraints."""
+"""Print the lowest versions of the run-time dependencies that pyproject.toml allows."""
 
 from __future__ import annotations
 

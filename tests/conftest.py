@@ -13,8 +13,8 @@ import pytest
 # The official SDK writes a log into the working folder as soon as it is imported, unless told.
 os.environ["NEO_LOG_FILE_ENABLED"] = "false"
 
-# A shell that starts the tests in the background has SIGINT ignored, and so would every command that
-# a test starts and interrupts.
+# A shell that starts the tests in the background has SIGINT ignored, and so has every command
+# that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
