@@ -582,8 +582,7 @@ class _Judge:
             return {tag}
         if numbers and not (self._has_night and outcome == "lapsed"):
             self._report.complain("wrong", f"{what}: {outcome}, in the ledger {numbers}")
-            return {tag}
-        return set()
+        return {tag} if numbers else set()
 
     def _changes(self, record: OrderRecord, accepted: Counter[str], lapsed: Counter[str]) -> None:
         report = self._report
@@ -624,8 +623,14 @@ class _Judge:
 
     def states(self) -> None:
         """Every order's, as the client sees it."""
+        last_day = max((record.number[:6] for record in self._ledger), default="")
         for record in self._ledger:
             order = self._neo.orders._tracker.get(record.number)
+            if self._has_night and record.number[:6] < last_day:
+                # No book tells any more how it ended; but that it is over has to be known.
+                if order is not None and not order.is_final:
+                    self._report.complain("wrong", f"{record.number} is over, seen as {order!r}")
+                continue
             if order is None:
                 self._report.complain("lost", f"{record.number} is followed by nobody")
                 continue
