@@ -425,13 +425,12 @@ def measure_case(
 
 
 def wanted_of(grown: dict[str, Grown]) -> list[Wanted]:
-    figures = []
-    for name, one in grown.items():
-        if name != "login":  # it reads the placements of a week, beside the loop
-            figures.append(at_most(one.title, RATIO, one.ratio.median))
-        if name in ("lost", "login"):
-            figures.append(at_most(f"{one.title}: loop held", HELD_MS, one.held_ms.median, "ms"))
-    return figures
+    return [
+        at_most(one.title, RATIO, one.ratio.median)
+        if name != "login"  # it reads the placements of a week, beside the loop
+        else at_most(f"{one.title}: loop held", HELD_MS, one.held_ms.median, "ms")
+        for name, one in grown.items()
+    ]
 
 
 def print_growth(grown: dict[str, Grown]) -> None:

@@ -138,7 +138,12 @@ class KiteEndpoints(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Starts allowed in any window of one second. The defaults are the published limits."""
+    """Starts allowed in any window of one second. The defaults are the published limits.
+
+    The last free start of a window is for cancels, until another one becomes free within 150 ms: of
+    10 orders at once, 9 start and the tenth follows within the same second. Below seven a second
+    starts are spread evenly after the first ones. The rate over many seconds is not lower.
+    """
 
     orders: int = 10
     """Place, modify and cancel together."""
@@ -147,8 +152,9 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("orders", "total"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}={getattr(self, name)}: must be at least 1 a second")
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise UsageError(f"{name}={value!r}: must be at least 1 a second, a whole number")
         if self.total < self.orders:
             raise UsageError(
                 f"total={self.total} is below orders={self.orders}: orders count towards the total"
@@ -156,7 +162,9 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Deadlines in seconds, each from the moment the limiter lets the request go."""
+    """Deadlines in seconds, each from the moment the limiter lets the request go. A call that an
+    earlier 429 would hold back for longer than its deadline fails with RateLimited at once; waiting
+    for its turn behind other calls does not count."""
 
     connect: float = 5.0
     """One TCP and TLS handshake."""
@@ -304,10 +312,18 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Connections opened at login and kept open."""
     maximum: int = 32
     """Connections open at most while many orders are in flight at once."""
+    reserved: int = 2
+    """Connections that placements and changes leave to cancels: the last ones that may be open, of
+    which `maximum - 1` at most. Of the warm ones as many are kept idle for cancels, all but one."""
 
     def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if type(getattr(self, name)) is not int:
+                raise UsageError(f"{name}={getattr(self, name)!r}: must be a whole number")
         if not 1 <= self.warm <= self.maximum:
             raise UsageError(f"warm={self.warm}, maximum={self.maximum}: need 1 <= warm <= maximum")
+        if self.reserved < 0:
+            raise UsageError(f"reserved={self.reserved}: must be 0 or more connections")
 
 
 def cache_directory() -> Path:

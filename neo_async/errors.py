@@ -40,6 +40,7 @@
     ├── JournalFailed              the journal cannot be opened or written; nothing was sent
     ├── StoreFailed                the store of received credits cannot be opened or written
     └── ProtocolError              an answer arrived that is not what the protocol promises
+        └── UnreadableCredit       one entry of a batch of credits cannot be read
 
 Messages name what was wrong, with the value, and what would be right. The same facts are
 attributes, so nobody has to parse a sentence. No message or `repr` holds a secret.
@@ -51,12 +52,20 @@ from collections.abc import Awaitable, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from neo_async.model.text import shown
+
 BODY_EXCERPT = 300
 """Characters of a broker's answer that an error keeps for its message."""
 
 
 class NeoError(Exception):
-    """Root of everything this package raises on purpose."""
+    r"""Root of everything this package raises on purpose.
+
+    Its message is one line, whatever others have written into it: a line end is shown as `\n`.
+    """
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 # --- you asked for something impossible -------------------------------------------------------
@@ -241,10 +250,17 @@ class StaticIpRefused(BrokerError):
 class RateLimited(BrokerError):
     """HTTP 429, and the deadline of the call does not allow to wait for the end of the pause."""
 
-    def __init__(self, text: str, *, retry_after: float | None, body: str = "") -> None:
-        super().__init__(text, code=429, status=429, body=body)
+    def __init__(
+        self, text: str, *, retry_after: float | None, body: str = "", was_sent: bool = True
+    ) -> None:
+        answered = 429 if was_sent else None
+        super().__init__(text, code=answered, status=answered, body=body)
         self.retry_after = retry_after
-        """Seconds that the broker asked to wait; None when it did not say."""
+        """Seconds that the broker asked to wait, or that are left of a pause that it asked for;
+        None when it did not say."""
+        self.was_sent = was_sent
+        """Whether the broker answered this request with 429. False when the client did not send it,
+        because an earlier 429 still holds it back or a daily quota is used up."""
 
 
 class ServerError(BrokerError):
@@ -435,3 +451,21 @@ class ProtocolError(NeoError):
         self.problem = problem
         self.status = status
         self.body = body
+
+
+class UnreadableCredit(ProtocolError):
+    """One entry of a batch of credits cannot be read as money that came in: its amount is no
+    number, zero, or negative (a reversal), or it has no reference.
+
+    The credits before it were handed over. Neither it nor what follows counts as received, and its
+    batch is not acknowledged, until the caller has looked into it and calls `Credits.skip` with
+    this error.
+    """
+
+    def __init__(self, problem: str, *, reference: str, entry: str) -> None:
+        name = f"credit {reference}" if reference else "a credit without a reference"
+        super().__init__(f"{name}: {problem}", body=entry)
+        self.reference = reference
+        """The bank's transaction reference; empty when the entry has none."""
+        self.entry = entry
+        """The whole entry, as JSON."""

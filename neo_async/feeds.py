@@ -40,6 +40,7 @@ from neo_async.errors import (
 )
 from neo_async.model.enums import Level
 from neo_async.model.session import Session
+from neo_async.model.text import shown
 from neo_async.model.ticks import LiteTick, MarketState, MarketStatus, ScripTick, Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.recorder import Recording
@@ -429,7 +430,7 @@ class _SubscribedFeed(_Feed, ABC):
         if control.message_code != ACKNOWLEDGED:
             return
         if control.error_code:
-            log.warning("market feed: subscription refused: %s", control.text)
+            log.warning("market feed: subscription refused: %s", shown(control.text))
             self.refusals.append(control.text)
         self.symbols.update(control.symbols)
         self._decoder.set_symbols(control.symbols)

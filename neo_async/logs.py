@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
+from neo_async.model.text import shown
+
 
 class Subject(NamedTuple):
     """What a line is about."""
@@ -20,15 +22,15 @@ class Subject(NamedTuple):
     def __str__(self) -> str:
         marks = []
         if self.order_number:
-            number = self.order_number
-            # Half a surrogate pair, say, is nothing that a handler could write.
-            marks.append(f"order {number if number.isprintable() else ascii(number)}")
+            marks.append(f"order {shown(self.order_number)}")
         if self.client_tag:
             marks.append(f"tag {self.client_tag!r}")
         return f"{self.action} of {', '.join(marks)}" if marks else self.action
 
 
 def tell(log: logging.Logger, level: int, subject: Subject, text: str, *args: object) -> None:
-    """Write one line: the subject, a colon, and `text` with its `args`."""
+    """Write one line: the subject, a colon, and `text` with its `args`, which may be words of
+    others."""
     if log.isEnabledFor(level):
-        log.log(level, f"%s: {text}", subject, *args, extra=subject._asdict(), stacklevel=2)
+        words = (shown(arg) if isinstance(arg, str) else arg for arg in args)
+        log.log(level, f"%s: {text}", subject, *words, extra=subject._asdict(), stacklevel=2)

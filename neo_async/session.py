@@ -29,6 +29,7 @@ from neo_async.errors import (
     LoginFailed,
     NeoError,
     NotLoggedIn,
+    NotSent,
     ProtocolError,
     RateLimited,
     ServerError,
@@ -44,7 +45,7 @@ from neo_async.transport.breaker import Circuits
 from neo_async.transport.hedge import hedged
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import HandOver, Lane
-from neo_async.transport.limiter import Kind, Limiter, Refusal
+from neo_async.transport.limiter import Kind, Limiter, Refusal, Start
 from neo_async.transport.meter import LOGIN, Meter
 from neo_async.transport.tls import trusting
 from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH, Auth, Endpoint
@@ -57,6 +58,11 @@ T = TypeVar("T")
 
 FIN_KEY = "neotradeapi"
 TOTP_STEP = 30
+
+BETWEEN_LOGINS = 300.0
+"""Seconds in which no login is made for a call that was refused after the last one, too: what it
+lacks is something else, such as a permission."""
+
 _CODE = re.compile(r"[0-9]{6}")
 DEFAULT_FEED = "wss://sfeed.kotaksecurities.com/apifeed"
 
@@ -78,6 +84,7 @@ class SessionManager:
         self._credentials = credentials
         self._endpoints = endpoints
         self._limiter = limiter
+        limiter.patience = (timeouts.order, timeouts.order, timeouts.order, timeouts.read)
         self._timeouts = timeouts
         self._pool = pool
         self._clock = clock
@@ -98,6 +105,12 @@ class SessionManager:
         self._refusing: asyncio.Future[None] | None = None
         """Done when those who wait for a renewal should ask whether they are refused."""
         self._used_code = ""
+        self._login_refusal: LoginFailed | None = None
+        """What the broker said to the credentials: they are not sent again unasked."""
+        self._refused_paths: set[str] = set()
+        """Of calls that were told that the present session has ended."""
+        self._unhelped_paths: dict[str, float] = {}
+        """Of calls that were told so after a new login, too, and when, on the loop's clock."""
         self.logged_in_at = 0.0
         """Unix seconds of the last login; 0 before the first."""
         self.renewals = 0
@@ -137,11 +150,25 @@ class SessionManager:
     async def login(self, totp: str | None = None) -> Session:
         """Log in with a code made from the secret, or with the one handed in, and warm the lane.
 
+        A code made from the secret may have been used up by an earlier process: when the broker
+        refuses it, the next one is tried, once, after up to 30 s.
+
         Raises WrongTotp, WrongMpin or ClockSkew, LoginFailed for what else the broker finds wrong,
-        and TransportError when it cannot be reached.
+        and TransportError when it cannot be reached. Credentials that were refused are not sent
+        again until this is called again.
         """
-        view = await self._first_step(totp)
-        trade = await self._second_step(view)
+        self._login_refusal = None
+        return await self._log_in(totp)
+
+    async def _log_in(self, totp: str | None = None) -> Session:
+        try:
+            trade = await self._second_step(await self._first_step_or_next_code(totp))
+        except LoginFailed as error:
+            is_of_server = error.status == 404  # no broker has judged the credentials
+            is_of_code = totp is not None and isinstance(error, (WrongTotp, ClockSkew))
+            if not is_of_server and not is_of_code:
+                self._login_refusal = error
+            raise
         base = (self._endpoints.base or trade.baseUrl or self._endpoints.login).rstrip("/")
         session = Session(
             token=trade.token,
@@ -169,6 +196,7 @@ class SessionManager:
     async def _take_up(self, session: Session) -> None:
         await self._open_lane(session.base_url)
         self._heads.clear()
+        self._refused_paths.clear()
         self._session = session
         self.logged_in_at = self._clock()
 
@@ -204,12 +232,15 @@ class SessionManager:
         """Log in again, once for all callers that found the same session ended. `kind` is what the
         login is wanted for.
 
-        Raises LoginFailed when the broker refuses the login, and SessionEnded when it cannot be
-        made: without a TOTP secret, or because network or broker failed; and what `refuse_by` says.
+        Raises LoginFailed when the broker refuses the login, or has refused one before and `login`
+        was not called since, and SessionEnded when it cannot be made: without a TOTP secret, or
+        because network or broker failed; and what `refuse_by` says.
         """
         if self._session is not ended:
             return  # somebody else has renewed it already
         if self._renewal is None:
+            if self._login_refusal is not None:
+                raise self._login_refusal.with_traceback(None)
             log.info("the broker has ended the session: logging in again")
             self._renewal = asyncio.create_task(self._renew(), name="session renewal")
             self._renewal.add_done_callback(self._renewal_done)
@@ -247,7 +278,7 @@ class SessionManager:
             url = session.base_url + endpoint.path + suffix
             await self._http.check(url)
 
-            def ask(queued: float) -> Coroutine[Any, Any, Answer]:
+            def ask(start: Start) -> Coroutine[Any, Any, Answer]:
                 return self._http.request(
                     endpoint.method,
                     url,
@@ -255,41 +286,38 @@ class SessionManager:
                     body=body,
                     params=params,
                     timeout=timeouts.read,
-                    queued=queued,
+                    start=start,
                 )
 
             async def ask_again() -> Answer:
                 self.meter.hedges += 1
-                return await ask(await self._queued())
+                return await ask(await self._started())
 
-            first = ask(await self._queued())
+            first = ask(await self._started())
             if timeouts.hedge is None:
                 return await first
             return await hedged(first, ask_again, delay=timeouts.hedge, timeout=timeouts.read)
 
-        # What carries no login is not refused for want of one, and a new one would not help it.
-        renews = endpoint.auth is not Auth.ACCESS
-        return await self._call(send, decode, timeouts.read, renews=renews)
+        return await self._call(endpoint, send, decode, timeouts.read)
 
     async def read_open(self, endpoint: Endpoint, decode: Callable[[Answer], T]) -> T:
         """Make a call that needs no login; before one, at the host that logins go to."""
         if self.is_open:
             return await self.read(endpoint, decode)
         root = (self._endpoints.base or self._endpoints.login).rstrip("/")
+        start = await self._started()
         answer = await self._http.request(
             endpoint.method,
             root + endpoint.path,
             headers=self._access_headers(),
             timeout=self._timeouts.read,
-            queued=await self._queued(),
+            start=start,
         )
         return self._decoded(Kind.READ, answer, decode)
 
-    async def _queued(self) -> float:
-        """Wait until a read may start; the seconds that it took."""
-        began = time.perf_counter()
-        await self._limiter.acquire(Kind.READ)
-        return time.perf_counter() - began
+    async def _started(self) -> Start:
+        """Wait until a read may start."""
+        return await Start(self._limiter, Kind.READ).take()
 
     def _decoded(self, kind: int, answer: Answer, decode: Callable[[Answer], T]) -> T:
         began = time.perf_counter()
@@ -343,8 +371,9 @@ class SessionManager:
         decode: Callable[[Answer], T],
         record: HandOver | None = None,
     ) -> Awaitable[T]:
-        """Make a call on the order lane. Raises NotSent, AnswerLost, or what `decode` makes of
-        the answer. `record` is marked when the bytes are handed to a socket."""
+        """Make a call on the order lane. Raises NotSent, AnswerLost, RateLimited, or what `decode`
+        makes of the answer. `record` is marked when the bytes are handed to a socket: a caller that
+        is cancelled learns from it whether the request may have had an effect."""
         body = encode_form(form)
 
         def send(session: Session) -> Awaitable[Answer]:
@@ -352,41 +381,75 @@ class SessionManager:
             data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
             return self.lane.request(kind, data, self._timeouts.order, record)
 
-        return self._call(send, decode, self._timeouts.order, kind=kind)
+        return self._call(endpoint, send, decode, self._timeouts.order, kind=kind)
 
     async def _call(
         self,
+        endpoint: Endpoint,
         send: Callable[[Session], Awaitable[Answer]],
         decode: Callable[[Answer], T],
         patience: float,
         *,
         kind: Kind = Kind.READ,
-        renews: bool = True,
     ) -> T:
-        """Send and read; after an ended session or a 429 (neither took effect) send once more."""
-        renewed = not renews
+        """Send and read; after an ended session or a 429 send once more. Neither took effect, but
+        that is certain of the first only: of an order that got a 429 nobody says that nothing was
+        sent."""
+        path = endpoint.path
+        renewed, throttled = False, None
         while True:
             session = self.current
-            if self._renewal is not None:
-                # Sent now it would be refused, and take the room that the login waits for.
+            if (
+                self._renewal is not None
+                and path in self._refused_paths
+                and kind is not Kind.CANCEL
+            ):
+                # Sent now it would be refused, and take the room that the login waits for. Others
+                # go out: the session may have ended for that call only.
                 await self.renew(session, kind=kind)
                 session = self.current
             try:
-                result = self._decoded(kind, await send(session), decode)
+                answer = await send(session)
+            except (NotSent, RateLimited) as error:
+                if throttled is not None and kind is not Kind.READ:
+                    raise throttled from error
+                raise
+            try:
+                result = self._decoded(kind, answer, decode)
             except SessionEnded:
-                if renewed:
+                if not self._is_helped_by_login(endpoint, session, renewed=renewed):
                     raise
                 renewed = True
                 self.meter.retries += 1
                 await self.renew(session, kind=kind)
             except RateLimited as refusal:
-                patience -= self._limiter.pause(refusal.retry_after)
+                throttled = refusal
+                patience -= self._limiter.pause(refusal.retry_after, kind)
                 if patience < 0:
                     raise
                 self.meter.retries += 1
             else:
                 self._limiter.succeeded()
+                if self._unhelped_paths:
+                    self._unhelped_paths.pop(path, None)
                 return result
+
+    def _is_helped_by_login(self, endpoint: Endpoint, session: Session, *, renewed: bool) -> bool:
+        """Whether a call that was told that `session` has ended is worth another try, after a new
+        login where there is none yet. `renewed` says whether this was that other try."""
+        if endpoint.auth is Auth.ACCESS:
+            return False  # what carries no login is not refused for want of one
+        now = asyncio.get_running_loop().time()
+        if renewed:
+            self._unhelped_paths[endpoint.path] = now
+            return False
+        if session is not self._session:
+            return True
+        unhelped_at = self._unhelped_paths.get(endpoint.path)
+        if unhelped_at is not None and now < unhelped_at + BETWEEN_LOGINS:
+            return False
+        self._refused_paths.add(endpoint.path)
+        return True
 
     def __repr__(self) -> str:
         if self._session is None:
@@ -395,6 +458,16 @@ class SessionManager:
         return f"<SessionManager {who}, {self._lane!r}, {self.renewals} renewals>"
 
     # --- login --------------------------------------------------------------------------------
+
+    async def _first_step_or_next_code(self, totp: str | None) -> LoginAnswer:
+        try:
+            return await self._first_step(totp)
+        except WrongTotp as error:
+            if totp is not None:
+                raise
+            # Codes work once, and an earlier process of this account may have used this one.
+            log.warning("%s; trying the next code, once, in up to %d s", error.text, TOTP_STEP)
+        return await self._first_step(None)
 
     async def _first_step(self, totp: str | None) -> LoginAnswer:
         code = await self._next_code() if totp is None else totp
@@ -443,6 +516,8 @@ class SessionManager:
             raise _as(kind, error) from error
 
     async def _login_call(self, path: str, form: object, extra: Mapping[str, str]) -> Answer:
+        # Everything else waits for a login that is made because a session ended, cancels too.
+        start = await Start(self._limiter, Kind.CANCEL, first=True).take()
         return await self._http.request(
             "POST",
             self._endpoints.login.rstrip("/") + path,
@@ -456,7 +531,7 @@ class SessionManager:
             body=msgspec.json.encode(form),
             timeout=self._timeouts.login,
             kind=LOGIN,
-            queued=await self._queued(),
+            start=start,
         )
 
     async def _next_code(self) -> str:
@@ -495,12 +570,10 @@ class SessionManager:
                 "the broker has ended the session, and without a TOTP secret it cannot be renewed"
             )
         try:
-            await self.login()
-        except WrongTotp:
-            # The secret has logged in before, so it is the code that is used up: by another process
-            # of the same account, for the same reason. The next login waits for the next code.
-            log.info("the TOTP code was refused, maybe as used: trying the next one")
-            await self.login()
+            await self._log_in()
+        except LoginFailed as error:
+            log.error("the login was refused, and is not tried again until login(): %s", error)
+            raise
         self.renewals += 1
 
     def _renewal_done(self, renewal: asyncio.Task[None]) -> None:

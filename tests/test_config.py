@@ -127,3 +127,17 @@ def test_a_deadline_is_above_zero(name, value):
 def test_a_pool_holds_at_least_its_warm_connections(warm, maximum):
     with pytest.raises(UsageError, match=f"warm={warm}, maximum={maximum}: need"):
         PoolLimits(warm=warm, maximum=maximum)
+
+
+def test_a_pool_reserves_connections_for_cancels():
+    assert PoolLimits() == PoolLimits(warm=2, maximum=32, reserved=2)
+    PoolLimits(warm=1, maximum=1)  # there is none to reserve
+    with pytest.raises(UsageError, match="reserved=-1: must be 0 or more"):
+        PoolLimits(reserved=-1)
+
+
+@pytest.mark.parametrize("value", [2.5, "3", True, float("inf"), float("nan"), None])
+@pytest.mark.parametrize(("kind", "name"), [(RateLimits, "orders"), (PoolLimits, "reserved")])
+def test_what_is_counted_is_a_whole_number(kind, name, value):
+    with pytest.raises(UsageError, match=f"{name}={value!r}: "):
+        kind(**{name: value})

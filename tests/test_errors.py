@@ -43,6 +43,7 @@ from neo_async.errors import (
     StaticIpRefused,
     StoreFailed,
     TransportError,
+    UnreadableCredit,
     UsageError,
     ValueLimit,
     WrongMpin,
@@ -144,6 +145,10 @@ SENTENCES = [
     (JournalFailed("the disk is full"), "the disk is full"),
     (StoreFailed("the disk is full"), "the disk is full"),
     (ProtocolError("the answer is empty"), "the answer is empty"),
+    (
+        UnreadableCredit("it has no amount", reference="R1", entry='{"ref":"R1"}'),
+        'credit R1: it has no amount: \'{"ref":"R1"}\'',
+    ),
     (
         ProtocolError("the answer is not JSON", status=200, body="<html>"),
         "the answer is not JSON (HTTP 200): '<html>'",

@@ -720,7 +720,7 @@ async def test_a_stalled_loop_halts() -> None:
 
 @in_virtual_time
 async def test_the_first_order_after_a_stall_does_not_slip_through() -> None:
-    limits = RateLimits(orders=2, total=5)
+    limits = RateLimits(orders=3, total=5)
     async with desk(risk=RiskLimits(loop_stall=2), limits=limits) as (exchange, neo):
         await asyncio.sleep(2)
         placing = asyncio.create_task(neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5))
@@ -773,7 +773,7 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
 @in_virtual_time
 async def test_a_machine_that_was_suspended_counts_as_a_loop_that_was_held_up() -> None:
     asleep = 0.0
-    async with desk(risk=RiskLimits(loop_stall=2), limits=RateLimits(orders=2, total=5)) as (
+    async with desk(risk=RiskLimits(loop_stall=2), limits=RateLimits(orders=3, total=6)) as (
         _,
         neo,
     ):

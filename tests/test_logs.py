@@ -315,3 +315,9 @@ async def test_no_secret_is_logged_of_sessions_that_end_and_feeds_that_break(kep
         secrets += [session.token, session.sid, neo.session.token, neo.session.sid]
     assert not [secret for secret in secrets if secret in kept.text]
     assert not [secret for secret in secrets if secret in said]
+
+
+def test_words_of_others_stay_on_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    subject = Subject("cancel", order_number="7\n8")
+    tell(logging.getLogger("neo_async.x"), logging.WARNING, subject, "%s", "no\r\n\x1b[2J")
+    assert caplog.messages == [r"cancel of order 7\n8: no\r\n\x1b[2J"]

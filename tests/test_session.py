@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+from email.utils import formatdate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -23,6 +26,7 @@ from neo_async import (
     PoolLimits,
     Product,
     ProtocolError,
+    RateLimited,
     RateLimits,
     Segment,
     ServerError,
@@ -35,9 +39,11 @@ from neo_async import (
 )
 from neo_async.exchange.server.tls import self_signed
 from neo_async.orders import Orders
-from neo_async.session import SessionManager
+from neo_async.session import BETWEEN_LOGINS, SessionManager
 from neo_async.tracking import Tracker
 from neo_async.transport.limiter import Kind, Limiter
+from neo_async.wire.endpoints import PLACE
+from neo_async.wire.orders import read_accepted
 from tests.clients import BOOK, client_of, exchange_of, logins, paths
 from tests.far_ends import (
     BASE,
@@ -124,14 +130,17 @@ async def test_a_secret_that_is_not_base32_is_named_before_anything_is_sent() ->
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
-async def test_what_the_first_step_refuses_is_a_wrong_totp(wrong: dict[str, str]) -> None:
+@in_virtual_time
+async def test_what_the_first_step_refuses_twice_is_a_wrong_totp(wrong: dict[str, str]) -> None:
+    """Once more with the next code: the broker does not say that the code was used up."""
     async with exchange_of() as exchange:
         neo = client_of(exchange, credentials=replaced(exchange.credentials, **wrong))
         with pytest.raises(WrongTotp, match="check TOTP secret or code") as caught:
             async with neo:
                 raise AssertionError("logged in")
         assert (caught.value.status, caught.value.code) == (401, 401)
-        assert await paths(exchange) == [LOGIN]
+        assert now() == START + 30
+        assert await paths(exchange) == [LOGIN, LOGIN]
 
 
 async def test_a_wrong_mpin_is_told_apart() -> None:
@@ -241,7 +250,7 @@ async def test_every_shape_of_a_refused_login_has_its_error(
 ) -> None:
     async with scripted_broker() as broker:
         broker.script(path, reply)
-        neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints)
+        neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456")
         with pytest.raises(NeoError, match=re.escape(words)) as caught:
             async with neo:
                 raise AssertionError("logged in")
@@ -621,6 +630,240 @@ async def test_logging_out_tells_those_who_wait_for_a_renewal() -> None:
         await neo.logout()
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [NotLoggedIn] * 3
+
+
+@in_virtual_time
+async def test_a_cancel_goes_out_with_the_session_at_hand_while_another_call_renews_it() -> None:
+    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+        forbidden = path == "/neo/quick/user/limits"
+        return Reply("<html>403 Forbidden</html>", 403, "text/html") if forbidden else None
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+    ):
+        first = await neo.orders.place(*BUY, **CNC)
+        reading = asyncio.create_task(neo.portfolio.limits())
+        await asyncio.sleep(0.5)
+        assert neo._session.is_renewing
+        began = now()
+        await neo.orders.cancel(first)
+        second = await neo.orders.place(*BUY, **CNC)
+        assert {row.number for row in await neo.orders.book()} == {first.number, second.number}
+        assert now() - began < 0.5
+        assert neo._session.is_renewing
+        with pytest.raises(SessionEnded):
+            await reading
+        assert neo._session.renewals == 1
+
+
+@in_virtual_time
+async def test_a_cancel_that_was_refused_itself_joins_the_renewal() -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        order = await neo.orders.place(*BUY, **CNC)
+        exchange.end_sessions()
+        reading = asyncio.create_task(neo.orders.book())
+        await asyncio.sleep(0.5)
+        await asyncio.gather(neo.orders.cancel(order), reading)
+        assert neo._session.renewals == 1
+        assert [order.status_text for order in await neo.orders.book()] == ["cancelled"]
+
+
+@in_virtual_time
+async def test_a_login_that_did_not_help_a_call_is_not_made_for_it_again_within_five_minutes() -> (
+    None
+):
+    is_forbidden = True
+
+    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+        forbidden = is_forbidden and path == "/neo/quick/user/limits"
+        return Reply("<html>403 Forbidden</html>", 403, "text/html") if forbidden else None
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+    ):
+        for _ in range(20):
+            with pytest.raises(SessionEnded):
+                await neo.portfolio.limits()
+            await asyncio.sleep(10)
+        assert neo._session.renewals == 1
+        exchange.end_sessions()
+        assert await neo.orders.book() == []  # another call may have one
+        assert neo._session.renewals == 2
+        await asyncio.sleep(BETWEEN_LOGINS)
+        with pytest.raises(SessionEnded):
+            await neo.portfolio.limits()
+        assert neo._session.renewals == 3
+        is_forbidden = False
+        await neo.portfolio.limits()
+        exchange.end_sessions()
+        await neo.portfolio.limits()  # it worked since
+        assert neo._session.renewals == 4
+
+
+@in_virtual_time
+@pytest.mark.parametrize(
+    ("path", "words", "kind", "tries"),
+    [
+        (VALIDATE, "Invalid MPIN.", WrongMpin, 1),
+        (VALIDATE, "Account locked.", LoginFailed, 1),
+        (LOGIN, "Invalid credentials or TOTP.", WrongTotp, 2),
+        (LOGIN, "Invalid UCC", WrongTotp, 2),
+    ],
+)
+async def test_credentials_that_a_renewal_found_refused_are_not_sent_again_unasked(
+    path: str, words: str, kind: type[NeoError], tries: int
+) -> None:
+    sent = 0
+    is_refused = False
+
+    def spoil(at: str, status: int, body: bytes) -> Reply | None:
+        nonlocal sent
+        if not is_refused or at != path:
+            return None
+        sent += 1
+        date = formatdate(now(), usegmt=True)
+        refused = {"status": "error", "message": words, "errorCode": "401"}
+        return Reply(refused, 401, headers={"Date": date})
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints) as neo,
+    ):
+        exchange.end_sessions()
+        is_refused = True
+        for _ in range(5):
+            calls = (neo.orders.book(), neo.orders.place(*BUY, **CNC), neo.portfolio.limits())
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(result) for result in results] == [kind] * 3
+            await asyncio.sleep(100)
+        assert sent == tries
+        with pytest.raises(kind):
+            await neo.login()
+        assert sent == 2 * tries
+        await asyncio.sleep(100)
+        is_refused = False
+        await neo.login()
+        assert await neo.orders.book() == []
+
+
+@in_virtual_time
+async def test_a_restart_within_one_totp_step_waits_for_the_next_code(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with exchange_of() as exchange:
+        async with client_of(exchange):
+            pass
+        caplog.set_level(logging.WARNING)
+        async with client_of(exchange) as neo:
+            assert await neo.orders.book() == []
+        assert now() == pytest.approx(START + 30, abs=0.1)
+        assert [record.getMessage() for record in caplog.records] == [
+            "Invalid credentials or TOTP: check TOTP secret or code (each code works once), UCC, "
+            "mobile number and consumer key; trying the next code, once, in up to 30 s"
+        ]
+
+
+@in_virtual_time
+async def test_a_code_that_was_handed_in_is_not_replaced_by_another() -> None:
+    async with exchange_of() as exchange:
+        code = pyotp.TOTP(exchange.credentials.totp_secret).at(now())
+        async with client_of(exchange):
+            pass
+        neo = client_of(exchange, totp=code)
+        with pytest.raises(WrongTotp):
+            await neo.login()
+        assert (await paths(exchange)).count(LOGIN) == 2
+
+
+@in_virtual_time
+async def test_a_flood_of_cancels_with_a_dead_session_does_not_starve_the_login() -> None:
+    async with exchange_of() as exchange:
+        loop = asyncio.get_running_loop()
+        session = SessionManager(
+            exchange.credentials,
+            exchange.endpoints,
+            limiter=Limiter(RateLimits(), clock=loop.time),
+            timeouts=Timeouts(),
+            pool=PoolLimits(),
+            clock=now,
+        )
+        await session.login()
+        orders = Orders(session, Tracker())
+        placed = [await orders.place(*BUY, **CNC) for _ in range(60)]
+        await asyncio.sleep(30)
+        exchange.end_sessions()
+        cancelling = [asyncio.create_task(orders.cancel(order)) for order in placed]
+        await asyncio.sleep(2.5)  # two windows, one for each step
+        assert session.renewals == 1
+        await asyncio.gather(*cancelling)
+        await session.logout()
+
+
+# --- pauses -----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_report_that_is_throttled_for_a_day_leaves_orders_and_cancels_alone() -> None:
+    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+        throttled = path == "/neo/quick/user/trades"
+        return Reply({}, 429, headers={"Retry-After": "86400"}) if throttled else None
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+    ):
+        neo.limiter._clock = asyncio.get_running_loop().time
+        order = await neo.orders.place(*BUY, **CNC)
+        began = now()
+        with pytest.raises(RateLimited, match="429"):
+            await neo.orders.trades()
+        await neo.orders.cancel(order)
+        with pytest.raises(RateLimited, match="for another 60") as caught:
+            await neo.orders.book()
+        assert not caught.value.was_sent
+        assert now() - began < 0.1
+        await neo.orders.place(*BUY, **CNC)
+        assert now() - began < 1.1
+        await asyncio.sleep(60)
+        assert len(await neo.orders.book()) == 2
+
+
+@in_virtual_time
+async def test_an_order_that_got_a_429_is_never_said_to_be_unsent() -> None:
+    """Brokers were seen to take what they answer with 429."""
+    throttling = True
+
+    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+        throttled = throttling and path.endswith("/ms/place")
+        return Reply({}, 429, headers={"Retry-After": "2"}) if throttled else None
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+    ):
+        neo.limiter._clock = asyncio.get_running_loop().time
+        form = {"any": "form"}
+        records = [SimpleNamespace(was_sent=False) for _ in range(2)]
+        calls = [
+            asyncio.create_task(neo._session.order(Kind.PLACE, PLACE, form, read_accepted, record))
+            for record in records
+        ]
+        await asyncio.sleep(0.5)
+        calls[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calls[0]
+        assert records[0].was_sent
+        neo.limiter.pause(50.0)
+        with pytest.raises(RateLimited) as refused:
+            await calls[1]
+        assert refused.value.was_sent
 
 
 # --- life cycle -------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class Accounts:
         request = self._calls.request(call, envelope, items=items)
         send = self._calls.repeated if self._calls.repeatable(call) else self._calls.once
         try:
-            said = self._readers[call].read(await send(request))
+            said = self._calls.understood(self._readers[call].read, await send(request))
         except UNCLEAR as error:
             log.warning("%s of %d accounts: %s", call, len(items), error)
             return await self._looked_up(call, envelope, items, str(error))
@@ -126,13 +126,14 @@ class Accounts:
         for item in items:
             number = str(item["number"])
             result = said.get(number)
+            words = self._calls.secrets.scrub(result.message) if result is not None else ""
             if result is None or (not result.is_done and result.refusal is None):
                 unsaid.append(item)
             elif result.is_done:
-                results[number] = AccountResult(number, Outcome.DONE, result.message, result.code)
+                results[number] = AccountResult(number, Outcome.DONE, words, result.code)
             else:
                 results[number] = AccountResult(
-                    number, Outcome.REFUSED, result.message, result.code, result.refusal
+                    number, Outcome.REFUSED, words, result.code, result.refusal
                 )
         if unsaid:
             results |= await self._looked_up(call, envelope, unsaid, _NO_RESULT)
@@ -187,7 +188,8 @@ class Accounts:
     ) -> dict[str, AccountState]:
         numbers = [{"number": item["number"]} for item in items]
         request = self._calls.request(Call.INQUIRY, envelope, items=numbers)
-        states = self._states.states(await self._calls.repeated(request))
+        content = await self._calls.repeated(request)
+        states = self._calls.understood(self._states.states, content)
         return {state.number: state for state in states}
 
 
@@ -207,6 +209,8 @@ def _shows(call: Call, item: Item, state: AccountState) -> bool:
         return False
     if call is Call.CREATE:
         item = dict.fromkeys(_OPTIONAL) | item
+    if not item.keys().isdisjoint(state.unreadable):
+        return False  # None there means that nobody knows
     return all(
         getattr(state, name) == (_ABSENT.get(name) if value is None else value)
         for name, value in item.items()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from datetime import datetime
-from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +15,7 @@ from neo_async.banking.mapping import (
     count,
     decode,
     getter,
+    known,
     list_getter,
     text,
 )
@@ -37,11 +37,15 @@ from neo_async.errors import (
     RateLimited,
     ServerError,
     SessionEnded,
+    UnreadableCredit,
 )
 from neo_async.model.answer import Answer
 from neo_async.wire.answers import retry_after
+from neo_async.wire.rows import UNREADABLE
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _TIMED_OUT = frozenset({408, 424, 499})
 """The gateway's own trouble; what the service has done, nobody says."""
@@ -69,7 +73,20 @@ class Delivery(msgspec.Struct, frozen=True):
     batch_id: str
     delivery_count: int
     """Times the bank has sent it, this one included; 1 when it does not say."""
-    credits: list[Credit]
+    entries: list[Credit | Unread]
+    """In the bank's order."""
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """An entry of a batch that cannot be read as a credit."""
+
+    reference: str
+    problem: str
+    entry: str
+    """As JSON."""
+
+    def error(self) -> UnreadableCredit:
+        return UnreadableCredit(self.problem, reference=self.reference, entry=self.entry)
 
 
 class Refusals:
@@ -102,7 +119,7 @@ class Refusals:
             raise self._failure(answer, content, "")
         if call in self._results and _read(answer, self._results[call], content):
             return content  # each account has an answer of its own, whatever the whole is called
-        word = _text(self._statuses[call](content))
+        word = text(self._statuses[call](content))
         if word in self._success or word in self._partial or call in self._without_status:
             return content
         raise self._failure(answer, content, word)
@@ -119,8 +136,8 @@ class Refusals:
     def _failure(self, answer: Answer, found: Json | None, word: str) -> NeoError:
         status, body = answer.status, excerpt(answer.body)
         content = found or {}
-        code = _text(self._code(content))
-        words = _text(self._message(content)) or f"the bank refused with HTTP {status}"
+        code = text(self._code(content))
+        words = text(self._message(content)) or f"the bank refused with HTTP {status}"
         refusal = self.refusal(word, code)
         if status == 429 or refusal is Refusal.THROTTLE:
             return RateLimited(words, retry_after=retry_after(answer.headers), body=body)
@@ -140,7 +157,7 @@ class Refusals:
         return BankRejected(
             words,
             refusal=refusal or Refusal.OTHER,
-            field=_text(self._field(content)),
+            field=text(self._field(content)),
             code=code or None,
             status=status,
             body=body,
@@ -164,17 +181,20 @@ class ResultReader:
         return {item.number: item for item in _readable(self._read, content)}
 
     def _read(self, content: Json) -> list[ItemResult]:
-        return [self._item(row) for row in self._list(content) or []]
+        # An account without a readable row is one that the answer says nothing of.
+        return [self._item(row) for row in self._list(content) or [] if isinstance(row, dict)]
 
     def _item(self, row: Json) -> ItemResult:
         word, code = text(self._status(row)), text(self._code(row))
         is_done = self._refusals.is_done(word)
+        refusal = None if is_done else self._refusals.refusal(word, code)
         return ItemResult(
             number=text(self._number(row)),
             is_done=is_done,
             code=code,
             message=text(self._message(row)),
-            refusal=None if is_done else self._refusals.refusal(word, code),
+            # The bank's own trouble proves nothing about the account.
+            refusal=None if refusal is Refusal.TEMPORARY else refusal,
         )
 
 
@@ -200,27 +220,39 @@ class StateReader(ResultReader):
         return _readable(self._read_states, content)
 
     def _read_states(self, content: Json) -> list[AccountState]:
-        return [
-            self._state(row)
-            for row in self._list(content) or []
-            if text(self._get["account_status"](row))
-        ]
+        rows = self._list(content) or []
+        if not all(isinstance(row, dict) for row in rows):
+            # One left out would look like an account that the bank does not know.
+            raise Unreadable("an account is no object")
+        return [self._state(row) for row in rows if text(self._get["account_status"](row))]
 
     def _state(self, row: Json) -> AccountState:
         get, formats = self._get, self._formats
         word = text(get["account_status"](row))
+        number = text(get["number"](row))
+        unreadable = []
+
+        def read(name: str, form: Callable[[object], T | None]) -> T | None:
+            try:
+                return form(get[name](row))
+            except Unreadable as error:
+                log.warning("%s of account %r cannot be read: %s", name, number, error)
+                unreadable.append(name)
+                return None
+
         return AccountState(
-            number=text(get["number"](row)),
+            number=number,
             status=self._words.get(word),
             status_text=word,
             name=text(get["name"](row)),
-            valid_from=formats.read_date(get["valid_from"](row)),
-            valid_to=formats.read_date(get["valid_to"](row)),
-            min_amount=formats.read_amount(get["min_amount"](row)),
-            max_amount=formats.read_amount(get["max_amount"](row)),
+            valid_from=read("valid_from", formats.read_date),
+            valid_to=read("valid_to", formats.read_date),
+            min_amount=read("min_amount", formats.read_amount),
+            max_amount=read("max_amount", formats.read_amount),
             mobile=text(get["mobile"](row)),
             email=text(get["email"](row)),
             description=text(get["description"](row)),
+            unreadable=tuple(unreadable),
         )
 
 
@@ -234,29 +266,31 @@ class DeliveryReader:
         self._count = getter(names["count"])
         self._list = list_getter(names["transactions"])
         self._has_list = names["transactions"]
-        self._credit = _credit_reader(names, formats, dict(profile.status_words.mode))
+        self._entry = _entry_reader(names, formats, dict(profile.status_words.mode))
 
     def read(self, content: Json) -> Delivery:
-        """Raises ProtocolError when a credit is unreadable, or some of the batch are missing: a
-        batch can only be acknowledged as a whole."""
+        """Raises ProtocolError when some of the batch are missing: a batch can only be acknowledged
+        as a whole. An entry that cannot be read has its place in it."""
         return _readable(self._read, content)
 
     def _read(self, content: Json) -> Delivery:
         rows = self._list(content)
         if rows is None:
             raise Unreadable(f"there is no {self._has_list}")
-        promised = count(self._count(content))
+        promised = known(count, "the count of a batch", self._count(content))
         if promised is not None and promised != len(rows):
             raise Unreadable(f"{promised} credits are promised, {len(rows)} are there")
-        times = count(self._delivery_count(content))
+        times = known(count, "the delivery count of a batch", self._delivery_count(content))
         return Delivery(
             batch_id=text(self._batch_id(content)),
             delivery_count=1 if times is None else times,
-            credits=[self._credit(row) for row in rows],
+            entries=[self._entry(row) for row in rows],
         )
 
 
-def _credit_reader(names: Any, formats: Formats, modes: dict[str, str]) -> Callable[[Json], Credit]:
+def _entry_reader(
+    names: Any, formats: Formats, modes: dict[str, str]
+) -> Callable[[object], Credit | Unread]:
     get = {
         meaning.removeprefix("transactions."): getter(path)
         for meaning, path in names.items()
@@ -269,17 +303,21 @@ def _credit_reader(names: Any, formats: Formats, modes: dict[str, str]) -> Calla
     get_narration, get_time = get["narration"], get["credited_at"]
     read_amount, read_time = formats.read_amount, formats.read_time
 
-    def read(row: Json) -> Credit:
+    def read(row: object) -> Credit | Unread:
+        if not isinstance(row, dict):
+            return Unread("", "it is no object", text(row))
         reference = text(get_reference(row))
-        if not reference:
-            raise Unreadable("a credit has no reference")
         try:
+            if not reference.strip():
+                raise Unreadable("it could not be told from others")
             amount = read_amount(get_amount(row))
-            if amount is None or amount <= 0:
-                raise Unreadable(f"the amount is {amount}")
+            if amount is None:
+                raise Unreadable("it has no amount")
+            if amount <= 0:
+                raise Unreadable(f"its amount is {amount}, which is not above 0")
             mode = text(get_mode(row))
             return Credit(
-                count(get_sequence(row)),
+                known(count, f"sequence of credit {reference!r}", get_sequence(row)),
                 reference,
                 text(get_account(row)),
                 text(get_physical(row)),
@@ -291,10 +329,10 @@ def _credit_reader(names: Any, formats: Formats, modes: dict[str, str]) -> Calla
                 text(get_remitter(row)),
                 text(get_ifsc(row)),
                 text(get_narration(row)),
-                read_time(get_time(row)),
+                known(read_time, f"time of credit {reference!r}", get_time(row)),
             )
         except Unreadable as error:
-            raise Unreadable(f"credit {reference}: {error}") from None
+            return Unread(reference, str(error), text(row))
 
     return read
 
@@ -320,8 +358,10 @@ class RefundReader:
         reference = text(get["refund_reference"](content))
         if not word or not (reference or text(get["reference"](content))):
             raise Unreadable("neither status nor reference of a refund")
-        amount: Decimal | None = self._formats.read_amount(get["amount"](content))
-        updated_at: datetime | None = self._formats.read_time(get["updated_at"](content))
+        formats = self._formats
+        name = f"of refund {reference!r}"
+        amount = known(formats.read_amount, f"amount {name}", get["amount"](content))
+        updated_at = known(formats.read_time, f"time {name}", get["updated_at"](content))
         return Refund(
             refund_reference=reference,
             reference=text(get["reference"](content)),
@@ -342,14 +382,9 @@ def excerpt(body: bytes) -> str:
 def _object(body: bytes) -> Json | None:
     try:
         content = decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     return content if isinstance(content, dict) else None
-
-
-def _text(value: object) -> str:
-    """Of an error, whatever is there: it must not hide the error."""
-    return value if isinstance(value, str) else "" if value is None else str(value)
 
 
 def _read(answer: Answer, read: Callable[[Json], T], content: Json) -> T:

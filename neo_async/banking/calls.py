@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 from uuid import uuid4
 
 from neo_async.banking.answers import Refusals
@@ -32,6 +33,9 @@ from neo_async.errors import (
 from neo_async.transport.backoff import backoff
 from neo_async.transport.http import HttpClient
 from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.redaction import Secrets
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,8 @@ class BankCalls:
         self._pass = pass_
         self._http = http
         self._limiter = limiter
+        self.secrets = Secrets()
+        """What was sent with the last request, to be kept out of what its answer says."""
         self._writers = {
             call: Writer(profile, call, self.formats) for call in Call if profile.path(call)
         }
@@ -108,8 +114,10 @@ class BankCalls:
                 params=self._pass.params,
                 timeout=self.profile.server.timeout,
             )
+            self.secrets = self._pass.secrets(token)
             try:
-                content = self.refusals.open(request.call, answer)
+                with self.secrets.kept_out_of_errors():
+                    content = self.refusals.open(request.call, answer)
             except SessionEnded:
                 if renewed or not self._pass.refused(token):
                     raise
@@ -121,6 +129,11 @@ class BankCalls:
             else:
                 self._limiter.succeeded()
                 return content
+
+    def understood(self, read: Callable[[Json], T], content: Json) -> T:
+        """What `read` makes of a content. Raises as `read` does, without any secret."""
+        with self.secrets.kept_out_of_errors():
+            return read(content)
 
     async def repeated(self, request: Outgoing) -> Json:
         """`once`, and the same again when that ended without an answer, a few times. Only for what

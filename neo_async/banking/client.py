@@ -180,8 +180,9 @@ class VirtualAccounts:
         comes again. Without a store every credit comes at least once; with one exactly once, but
         for the one in your hands when the process died, which says `may_be_repeated`.
 
-        Iterating raises BankRejected, TransportError, ServerError, StoreFailed, and ProtocolError
-        for a batch that cannot be read: none of it is handed over then, nor acknowledged.
+        Iterating raises BankRejected, TransportError, ServerError, StoreFailed, ProtocolError for
+        a batch that is cut or no batch at all, and UnreadableCredit for an entry that is no credit:
+        `skip` of what this returns steps over it. Neither is acknowledged.
         """
         if poll is not None and not poll > 0:
             raise InvalidField("poll", poll, "must be above 0 s, or None")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import logging
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, tzinfo
-from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import Any, Final, TypeAlias
+from decimal import Decimal
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -14,28 +15,30 @@ import msgspec
 from neo_async.banking.model import AccountStatus
 from neo_async.banking.names import Call
 from neo_async.banking.profile import ISO, AmountForm, BankingProfile
+from neo_async.model import money
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Json: TypeAlias = dict[str, Any]
 Getter: TypeAlias = Callable[[Json], Any]
 
-PAISA: Final = Decimal("0.01")
-_EXACT: Final = Context(prec=28, traps=[Inexact, InvalidOperation])
-_PLAIN: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,10})?")
 
-decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
+def _number(text: str) -> Decimal | str:
+    """A number of the answer; one beyond any range stays text, and spoils only what needs it."""
+    try:
+        return money.exact(text)
+    except ValueError:
+        return text
+
+
+decode: Final = msgspec.json.Decoder(float_hook=_number).decode
 """JSON whose numbers never were a binary float: whole ones become int, others Decimal."""
 
 
 class Unreadable(ValueError):
     """A value that is not of the form which the profile says; the text names both."""
-
-
-def rupees(value: Decimal) -> Decimal:
-    """With two digits behind the point. Raises Unreadable when that is not the same amount."""
-    try:
-        return value.quantize(PAISA, context=_EXACT)
-    except (Inexact, InvalidOperation):
-        raise Unreadable(f"{value} is no amount in rupees and paise") from None
 
 
 def getter(path: str) -> Getter:
@@ -57,16 +60,15 @@ def getter(path: str) -> Getter:
     return get
 
 
-def list_getter(path: str) -> Callable[[Json], list[Json] | None]:
-    """The same of a list of objects. None when it is absent; raises Unreadable when it is none."""
+def list_getter(path: str) -> Callable[[Json], list[Any] | None]:
+    """What reads a list out of a decoded object; None when it is absent. Raises Unreadable when
+    something else is there. Its rows may be anything."""
     get = getter(path.removesuffix("[]"))
 
-    def get_list(item: Json) -> list[Json] | None:
+    def get_list(item: Json) -> list[Any] | None:
         value = get(item)
-        if value is None:
-            return None
-        if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-            raise Unreadable(f"{path} is no list of objects")
+        if value is not None and not isinstance(value, list):
+            raise Unreadable(f"{path} is no list")
         return value
 
     return get_list
@@ -81,7 +83,8 @@ def put(tree: Json, path: str, value: object) -> None:
 
 
 class Formats:
-    """Dates, times and amounts in the bank's form, both ways. None and "" are read as None."""
+    """Dates, times and amounts in the bank's form, both ways. None and "" are read as None, and
+    what is not of the form raises Unreadable."""
 
     def __init__(self, profile: BankingProfile) -> None:
         form = profile.format
@@ -95,8 +98,8 @@ class Formats:
         """A value as it goes into JSON; see `encoder` for what becomes of Decimals."""
         if isinstance(value, Decimal):
             if self._amount is AmountForm.PAISE:
-                return int(value.scaleb(2))
-            return rupees(value)
+                return money.to_paise(value)
+            return money.rupees(value)
         if isinstance(value, AccountStatus):
             return self._account_words.get(value, value.value)
         if isinstance(value, date):
@@ -111,12 +114,12 @@ class Formats:
     def read_amount(self, value: object) -> Decimal | None:
         if value is None or value == "":
             return None
-        is_text = isinstance(value, str) and _PLAIN.fullmatch(value) is not None
-        is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
-        if not (is_text or is_number):
-            raise Unreadable(f"{value!r} is no amount")
-        number = Decimal(value)  # type: ignore[arg-type]
-        return rupees(number.scaleb(-2) if self._amount is AmountForm.PAISE else number)
+        try:
+            number = money.exact(value)  # type: ignore[arg-type]
+            is_paise = self._amount is AmountForm.PAISE
+            return money.from_paise(number) if is_paise else money.rupees(number)
+        except ValueError:
+            raise Unreadable(f"{reprlib.repr(value)} is no amount") from None
 
     def read_date(self, value: object) -> date | None:
         if value is None or value == "":
@@ -126,7 +129,7 @@ class Formats:
                 return date.fromisoformat(str(value))
             return datetime.strptime(str(value), self._date).replace(tzinfo=self._zone).date()
         except ValueError:
-            raise Unreadable(f"{value!r} is no date of the form {self._date}") from None
+            raise Unreadable(f"{reprlib.repr(value)} is no date of the form {self._date}") from None
 
     def read_time(self, value: object) -> datetime | None:
         if value is None or value == "":
@@ -137,30 +140,47 @@ class Formats:
             else:
                 time = datetime.strptime(str(value), self._datetime)  # noqa: DTZ007
         except ValueError:
-            raise Unreadable(f"{value!r} is no time of the form {self._datetime}") from None
+            raise Unreadable(
+                f"{reprlib.repr(value)} is no time of the form {self._datetime}"
+            ) from None
         return time if time.tzinfo is not None else time.replace(tzinfo=self._zone)
 
 
 def text(value: object) -> str:
-    """Text that some banks send as numbers, and leave out or null when there is none."""
-    if value is None:
-        return ""
+    """Text, which some banks send as numbers, and leave out or null when there is none. What is
+    neither is given as the JSON that came."""
     if isinstance(value, str):
         return value
+    if value is None:
+        return ""
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
-        return str(value)
-    raise Unreadable(f"{value!r} is no text")
+        return format(value, "f" if isinstance(value, Decimal) else "d")
+    return msgspec.json.encode(value).decode()
 
 
 def count(value: object) -> int | None:
+    """A whole number; None when there is none. Raises Unreadable."""
+    if type(value) is int:
+        return value
     if value is None or value == "":
         return None
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise Unreadable(f"{value!r} is no whole number")
     try:
-        return int(value)
+        number = money.exact(value)  # type: ignore[arg-type]
     except ValueError:
-        raise Unreadable(f"{value!r} is no whole number") from None
+        number = None
+    if number is None or number != int(number):
+        raise Unreadable(f"{reprlib.repr(value)} is no whole number")
+    return int(number)
+
+
+def known(read: Callable[[object], T | None], name: str, value: object) -> T | None:
+    """What `read` makes of a field that others do not depend on: None, and a line in the log, when
+    the bank's value cannot be read."""
+    try:
+        return read(value)
+    except Unreadable as error:
+        log.warning("%s is taken as unknown: %s", name, error)
+        return None
 
 
 class Outgoing(msgspec.Struct, frozen=True):

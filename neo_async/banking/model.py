@@ -121,6 +121,9 @@ class AccountState(msgspec.Struct, frozen=True):
     mobile: str = ""
     email: str = ""
     description: str = ""
+    unreadable: tuple[str, ...] = ()
+    """Names of the fields for which the bank has a value that cannot be read; they are None
+    here."""
 
 
 class Credit(msgspec.Struct, frozen=True, gc=False):
@@ -129,7 +132,9 @@ class Credit(msgspec.Struct, frozen=True, gc=False):
     sequence: int | None
     """Rises with every credit of a physical account: the bank's order."""
     reference: str
-    """The bank's transaction reference: unique for ever, what refunds are asked by."""
+    """The bank's transaction reference, what refunds are asked by. It is meant to be unique for
+    ever; where a bank gives one to several payments (or "0" to all), each of them is a credit of
+    its own here, told from the others by everything else it says."""
     account: str
     """The virtual account's number."""
     physical_account: str
@@ -146,8 +151,10 @@ class Credit(msgspec.Struct, frozen=True, gc=False):
     narration: str
     credited_at: datetime | None
     may_be_repeated: bool = False
-    """You may have had this one before: it was in your hands when the last run ended, or, without
-    a store, the bank has sent its batch before. Look into your books before booking it."""
+    """You may have had this one before: it was in your hands when the last run ended; without a
+    store, the bank has sent its batch before; or its reference was handed over before with other
+    content and without a `sequence` that tells the two apart. Look into your books, by more than
+    the reference, before booking it."""
 
 
 class RefundStatus(StrEnum):

@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from yarl import URL
 
 from neo_async.banking.model import AccountStatus, RefundStatus, Refusal
 from neo_async.banking.names import CODES, INDISPENSABLE, LISTS, REQUEST, RESPONSE, Call
@@ -347,10 +348,39 @@ def _check_path(key: str, meaning: str, path: str) -> None:
         raise UsageError(f"{key}={path!r}: must be names with dots between them")
 
 
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        address = URL(text)
+        return (
+            address.scheme in ("http", "https")
+            and bool(address.host)
+            and bool(address.port)
+            and text.isprintable()
+            and " " not in text
+        )
+    except ValueError:
+        return False
+
+
 def _check(profile: BankingProfile) -> None:
     server, form = profile.server, profile.format
-    if not re.match(r"https?://[^/\s]+", server.base_url):
+    if not _is_address(server.base_url):
         raise UsageError(f"server.base_url={server.base_url!r}: must be http(s)://host")
+    for name, value in server.extra_headers.items():
+        if not (_HEADER_NAME.fullmatch(name) and value.isascii() and value.isprintable()):
+            # The value may be what proves who is calling.
+            raise UsageError(
+                f"server.extra_headers.{name}: must be a header's name and printable ASCII"
+            )
+    for key, header in (
+        ("server.request_id_header", server.request_id_header),
+        ("idempotency.header", profile.idempotency.header),
+    ):
+        if header and not _HEADER_NAME.fullmatch(header):
+            raise UsageError(f"{key}={header!r}: must be a header's name")
     for section, names in (
         ("server", ("timeout", "connect_timeout")),
         ("plan", ("requests_per_second",)),

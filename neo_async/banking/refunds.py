@@ -6,18 +6,22 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+import msgspec
+
 from neo_async.banking.answers import RefundReader
 from neo_async.banking.calls import TRIES, UNCLEAR, BankCalls
-from neo_async.banking.mapping import Outgoing
+from neo_async.banking.mapping import Json, Outgoing
 from neo_async.banking.model import Refund, Refusal
 from neo_async.banking.names import Call
 from neo_async.errors import (
     BankRejected,
     BrokerError,
+    LoginFailed,
     NeoError,
     NotSent,
     ProtocolError,
     RefundUnknown,
+    SessionEnded,
     TransportError,
 )
 from neo_async.transport.backoff import backoff
@@ -50,10 +54,15 @@ class Refunds:
     async def status(self, values: Mapping[str, object], key: str) -> Refund:
         """One look at the bank's books."""
         request = self._calls.request(Call.REFUND_STATUS, values)
-        return self._later.read(await self._calls.repeated(request), key)
+        return self._understood(self._later, await self._calls.repeated(request), key)
 
     async def _send(self, request: Outgoing) -> Refund:
-        return self._first.read(await self._calls.once(request), request.key)
+        return self._understood(self._first, await self._calls.once(request), request.key)
+
+    def _understood(self, reader: RefundReader, content: Json, key: str) -> Refund:
+        refund = self._calls.understood(lambda content: reader.read(content, key), content)
+        words = self._calls.secrets.scrub(refund.message)
+        return msgspec.structs.replace(refund, message=words)
 
     async def _settle(
         self, request: Outgoing, values: Mapping[str, object], unclear: NeoError
@@ -65,8 +74,11 @@ class Refunds:
             await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
             try:
                 known = await self._known(values, request.key)
+            except (BankRejected, LoginFailed, SessionEnded) as refusal:
+                reason = refusal  # of the question, not of the refund; it is not asked again
+                break
             except (TransportError, BrokerError, ProtocolError) as error:
-                reason = error  # a refusal, too, is one to tell: not of the refund
+                reason = error
                 continue
             if known is not None:
                 return known
@@ -77,6 +89,9 @@ class Refunds:
                 return await self._send(request)
             except BankRejected:
                 raise
+            except (LoginFailed, SessionEnded) as refusal:
+                reason = refusal
+                break
             except (TransportError, BrokerError, ProtocolError) as error:
                 reason = error
         raise RefundUnknown(idempotency_key=request.key, reason=str(reason)) from unclear

@@ -12,16 +12,16 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from neo_async.banking.mapping import Unreadable, rupees
 from neo_async.banking.model import AccountChange, AccountStatus, VirtualAccount
 from neo_async.banking.profile import BankingProfile
 from neo_async.errors import InvalidField
+from neo_async.model.money import rupees
 
 _NUMBER = re.compile(r"[0-9]{1,13}(\.[0-9]{1,2})?")
 _IFSC = re.compile(r"[A-Z]{4}0[A-Z0-9]{6}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _BANK_ACCOUNT = re.compile(r"[A-Z0-9]{5,34}")
-_LARGEST = Decimal(10) ** 13
+_LARGEST = Decimal("1e13")
 
 Item = dict[str, object]
 """An account by our meanings, ready to be written."""
@@ -39,7 +39,7 @@ def money(field: str, value: object) -> Decimal:
         raise InvalidField(field, value, "must be above 0 and below 10 million million rupees")
     try:
         return rupees(number)
-    except Unreadable:
+    except ValueError:
         raise InvalidField(field, value, "has more than two digits behind the point") from None
 
 
@@ -171,7 +171,7 @@ class AccountRules:
 def _form(field: str, value: object, form: re.Pattern[str], rule: str = "") -> str:
     if not isinstance(value, str):
         raise InvalidField(field, value, "must be text")
-    if not form.fullmatch(value):
+    if not form.fullmatch(value) or not value.isprintable():
         raise InvalidField(field, value, rule or f"must be of the form {form.pattern}")
     return value
 

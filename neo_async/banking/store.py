@@ -1,7 +1,8 @@
 """Which credits were handed over already: what makes exactly once of the bank's at least once.
 
-A SQLite file in WAL mode with one row a credit, about 50 bytes each: the bank's reference, and
-whether its consumer is done with it. One process at a time has it open.
+A SQLite file in WAL mode with one row a credit, about 60 bytes each: the bank's reference, a digest
+of all that it says of the credit, its sequence, and whether the consumer is done with it. One
+process at a time has it open; nobody but the file's owner can read it.
 
 What is written, when:
 
@@ -18,30 +19,60 @@ their batch was not acknowledged yet.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+import stat
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from neo_async.errors import StoreFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VERSION = 1
-"""Of the table; kept as the file's `user_version`."""
+VERSION = 2
+"""Of the table; kept as the file's `user_version`. Version 1 knew credits by their reference."""
 
 _CREATE = """
-CREATE TABLE IF NOT EXISTS credits (
-    reference TEXT PRIMARY KEY,
-    done INTEGER NOT NULL
+CREATE TABLE credits (
+    reference TEXT NOT NULL,
+    mark BLOB NOT NULL,
+    sequence INTEGER,
+    done INTEGER NOT NULL,
+    PRIMARY KEY (reference, mark)
 ) WITHOUT ROWID
 """
-_TAKE = "INSERT OR IGNORE INTO credits (reference, done) VALUES (?, 0)"
-_DONE = "UPDATE credits SET done = 1 WHERE reference = ?"
+_FROM_VERSION_1 = (
+    "ALTER TABLE credits RENAME TO credits_of_version_1",
+    _CREATE,
+    "INSERT INTO credits SELECT reference, x'', NULL, done FROM credits_of_version_1",
+    "DROP TABLE credits_of_version_1",
+)
+_TAKE = "INSERT OR IGNORE INTO credits (reference, mark, sequence, done) VALUES (?, ?, ?, 0)"
+_DONE = "UPDATE credits SET done = 1 WHERE reference = ? AND mark = ?"
+LARGEST_SEQUENCE = 2**63 - 1
+"""The largest whole number that SQLite holds."""
 
 _BATCHES_BETWEEN_CHECKPOINTS = 20
+
+
+class Key(NamedTuple):
+    """What a credit is recognised by when it comes again."""
+
+    reference: str
+    mark: bytes
+    """Digest of all that the bank says of it; empty for what version 1 of the file knew."""
+    sequence: int | None
+
+    def is_new_beside(self, others: Collection[Key]) -> bool:
+        """Whether it is certainly none of those that had the same reference."""
+        return not others or (
+            self.sequence is not None
+            and all(other.sequence not in (None, self.sequence) for other in others)
+        )
 
 
 class CreditStore:
@@ -63,42 +94,50 @@ class CreditStore:
         if file is not None:
             await _aside(file.close)
 
-    async def known(self, references: Sequence[str]) -> dict[str, bool]:
-        """Of those that were handed over before, whether their consumer is done with them."""
-        return await _aside(self._known, references)
+    async def known(self, references: Sequence[str]) -> dict[str, dict[Key, bool]]:
+        """Of the credits with one of these references that were handed over before, whether their
+        consumer is done with them."""
+        return await _aside(self._known, references) if references else {}
 
-    def step(self, *, done: str | None, taken: str | None) -> None:
+    def step(self, *, done: Key | None, taken: Key | None) -> None:
         """The consumer is done with one credit and takes another."""
         file = self._opened()
         try:
             file.execute("BEGIN")
             if done is not None:
-                file.execute(_DONE, (done,))
+                file.execute(_DONE, done[:2])
             if taken is not None:
-                file.execute(_TAKE, (taken,))
+                file.execute(_TAKE, taken)
             file.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._failed(file, error) from error
 
-    async def take(self, references: Iterable[str]) -> None:
+    async def take(self, keys: Iterable[Key]) -> None:
         """The consumer takes a whole batch."""
-        await _aside(self._write, _TAKE, list(references))
+        await _aside(self._write, _TAKE, list(keys))
 
-    async def finish(self, references: Iterable[str]) -> None:
+    async def finish(self, keys: Iterable[Key]) -> None:
         """The consumer is done with a whole batch."""
-        await _aside(self._write, _DONE, list(references))
+        await _aside(self._write, _DONE, [key[:2] for key in keys])
 
     def __repr__(self) -> str:
         return f"<CreditStore {self.path}{'' if self._file else ', closed'}>"
 
     def _connect(self) -> sqlite3.Connection:
         try:
+            _make_private(self.path)
             file = sqlite3.connect(
                 self.path, timeout=0.0, isolation_level=None, check_same_thread=False
             )
+        except OSError as error:
+            raise StoreFailed(
+                f"the store {self.path}: unable to open it: {error.strerror}"
+            ) from error
         except sqlite3.Error as error:
             raise StoreFailed(f"the store {self.path} cannot be opened: {error}") from error
         try:
+            # A file of someone else's making is data: nothing in it is run.
+            file.execute("PRAGMA trusted_schema = OFF")
             # Ours until it is closed; that also spares WAL its shared memory.
             file.execute("PRAGMA locking_mode = EXCLUSIVE")
             file.execute("PRAGMA journal_mode = WAL")
@@ -107,13 +146,23 @@ class CreditStore:
             file.execute("PRAGMA synchronous = NORMAL")
             file.execute("PRAGMA wal_autocheckpoint = 0")
             (version,) = file.execute("PRAGMA user_version").fetchone()
-            if version not in (0, VERSION):
+            if version not in (0, 1, VERSION):
                 raise StoreFailed(
                     f"the store {self.path} is of version {version}, this package writes "
                     f"{VERSION}: give it another file"
                 )
-            file.execute(_CREATE)
-            file.execute(f"PRAGMA user_version = {VERSION}")
+            held = file.execute("SELECT type, name FROM sqlite_master WHERE sql NOT NULL")
+            if held.fetchall() != ([("table", "credits")] if version else []):
+                raise StoreFailed(
+                    f"the store {self.path} holds more than a store of credits does: give it "
+                    "another file"
+                )
+            if version != VERSION:
+                file.execute("BEGIN IMMEDIATE")
+                for statement in _FROM_VERSION_1 if version else (_CREATE,):
+                    file.execute(statement)
+                file.execute(f"PRAGMA user_version = {VERSION}")
+                file.execute("COMMIT")
         except sqlite3.OperationalError as error:
             file.close()
             busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
@@ -127,12 +176,13 @@ class CreditStore:
             raise
         return file
 
-    def _known(self, references: Sequence[str]) -> dict[str, bool]:
+    def _known(self, references: Sequence[str]) -> dict[str, dict[Key, bool]]:
         file = self._opened()
         places = ",".join("?" * len(references))
         try:
             rows = file.execute(
-                f"SELECT reference, done FROM credits WHERE reference IN ({places})",
+                "SELECT reference, mark, sequence, done FROM credits "
+                f"WHERE reference IN ({places})",
                 references,
             ).fetchall()
             self._batches += 1
@@ -140,13 +190,16 @@ class CreditStore:
                 file.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
             raise self._failed(file, error) from error
-        return {reference: bool(done) for reference, done in rows}
+        known: dict[str, dict[Key, bool]] = {}
+        for *key, done in rows:
+            known.setdefault(key[0], {})[Key(*key)] = bool(done)
+        return known
 
-    def _write(self, statement: str, references: list[str]) -> None:
+    def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         file = self._opened()
         try:
             file.execute("BEGIN")
-            file.executemany(statement, [(reference,) for reference in references])
+            file.executemany(statement, rows)
             file.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._failed(file, error) from error
@@ -160,6 +213,22 @@ class CreditStore:
         if file.in_transaction:
             file.execute("ROLLBACK")
         return StoreFailed(f"the store {self.path} cannot be used: {error}")
+
+
+def _make_private(path: Path) -> None:
+    """Make the file, if there is none, so that its owner alone can read it from the first moment;
+    what SQLite puts beside it has the same mode. Raises OSError."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        return
+    # Not opened: closing it again would take away the locks of whoever has it open in this process.
+    state = os.lstat(path)
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    if os.name == "posix" and state.st_uid != os.getuid():
+        raise OSError(errno.EPERM, "it belongs to someone else")
+    if stat.S_IMODE(state.st_mode) & 0o077:
+        os.chmod(path, 0o600)
 
 
 async def _aside(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

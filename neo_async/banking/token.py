@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,8 +25,10 @@ from neo_async.model.answer import Answer
 from neo_async.transport.backoff import backoff
 from neo_async.transport.http import HttpClient
 from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.redaction import Secrets
 from neo_async.wire.answers import retry_after
 from neo_async.wire.forms import FORM_CONTENT_TYPE
+from neo_async.wire.rows import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,12 @@ _TRIES = 3
 """Of one renewal; asking for a token changes nothing."""
 
 _FALLBACK_LIFE = 300.0
-"""Seconds for which a token is taken as good when the bank does not say."""
+"""Seconds for which a token is taken as good when the bank does not say, or says nonsense."""
+
+_LONGEST_LIFE = 366 * 86_400.0
+
+
+_TOKEN = re.compile(r"[!-~]+")
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -50,6 +58,10 @@ class Identity(msgspec.Struct, frozen=True):
             value = getattr(self, name)
             if not isinstance(value, str) or not value or not value.isprintable():
                 raise UsageError(f"{name} is empty or no text: copy it from the Auth tab")
+
+    def secrets(self, *others: str) -> Secrets:
+        """What no error about an answer may repeat: id, secret and what else was sent."""
+        return Secrets(self.client_id, self.client_secret, *others)
 
     def __repr__(self) -> str:
         return "Identity(...)"
@@ -127,15 +139,17 @@ class TokenKeeper:
                 token = await self._ask()
                 break
             except RateLimited as refusal:
-                if attempt == _TRIES:
+                pause = self._limiter.pause(refusal.retry_after)
+                if attempt == _TRIES or pause > self._server.timeout:
                     raise
-                self._limiter.pause(refusal.retry_after)
             except (TransportError, ServerError, ProtocolError) as error:
                 if attempt == _TRIES:
                     raise
                 log.info("no token yet: %s", error)
                 await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
-        life = _FALLBACK_LIFE if token.expires_in is None else token.expires_in
+        life = token.expires_in
+        if life is None or not 0 < life <= _LONGEST_LIFE:
+            life = _FALLBACK_LIFE
         self._token = token.access_token
         self._good_until = self._clock() + life - min(_EARLY, life / 2)
         self.renewals += 1
@@ -147,6 +161,7 @@ class TokenKeeper:
             "client_id": self._identity.client_id,
             "client_secret": self._identity.client_secret,
         }
+        secrets = self._identity.secrets(*self._server.extra_headers.values())
         await self._limiter.acquire(Kind.CANCEL)  # everybody else waits for it
         answer = await self._http.request(
             "POST",
@@ -159,7 +174,8 @@ class TokenKeeper:
             body=urlencode(form).encode(),
             timeout=self._server.timeout,
         )
-        return _read(answer)
+        with secrets.kept_out_of_errors():
+            return _read(answer)
 
 
 class Pass:
@@ -167,6 +183,8 @@ class Pass:
 
     def __init__(self, identity: Identity, server: Server, keeper: TokenKeeper | None) -> None:
         """Without a keeper, the client id goes along as API key."""
+        self._identity = identity
+        self._extra = tuple(server.extra_headers.values())
         self._keeper = keeper
         self._params = None if keeper else {server.apikey_param: identity.client_id}
 
@@ -178,6 +196,10 @@ class Pass:
         """Empty when none is needed."""
         return await self._keeper.token() if self._keeper else ""
 
+    def secrets(self, token: str) -> Secrets:
+        """What no error about the answer to a request with this token may repeat."""
+        return self._identity.secrets(token, *self._extra)
+
     def refused(self, token: str) -> bool:
         """Whether another try has a chance, now that the bank has refused this one."""
         if self._keeper is None:
@@ -187,7 +209,7 @@ class Pass:
 
 
 def _read(answer: Answer) -> _TokenAnswer:
-    """Nothing of a body may get into a message: it may hold the token, or the secret again."""
+    """Nothing of a body but its words gets into a message: it may hold the token."""
     if answer.status == 429:
         raise RateLimited("too many requests for a token", retry_after=retry_after(answer.headers))
     if answer.status >= 500:
@@ -196,10 +218,13 @@ def _read(answer: Answer) -> _TokenAnswer:
         raise LoginFailed(_refusal(answer.body), status=answer.status)
     try:
         token = msgspec.json.decode(answer.body, type=_TokenAnswer, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         raise ProtocolError("the answer to the request for a token holds none") from None
-    if not token.access_token:
-        raise ProtocolError("the answer to the request for a token holds an empty one")
+    if not _TOKEN.fullmatch(token.access_token):
+        raise ProtocolError(
+            "the answer to the request for a token holds an empty one, or one that "
+            "no header can hold"
+        )
     return token
 
 
@@ -208,7 +233,7 @@ def _refusal(body: bytes) -> str:
     words: Any = None
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         content = None
     if isinstance(content, dict):
         words = content.get("error_description") or content.get("error")

@@ -16,29 +16,39 @@ How often a credit reaches its consumer:
   was in the consumer's hands when its process died: that one comes once more, and says so. See
   `store.py`.
 
-Always in the bank's order, and no credit is ever left out.
+Always in the bank's order, and no credit is ever left out. What tells credits apart is all that the
+bank says of them, for there are banks that give several payments one reference.
+
+An entry that cannot be read as a credit (a reversal of -1500.00, an amount of "N/A") raises
+UnreadableCredit in its place, again and again: `Credits.skip` steps over it. Until then its batch
+is not acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 import msgspec
 
-from neo_async.banking.answers import Delivery, DeliveryReader
+from neo_async.banking.answers import Delivery, DeliveryReader, Unread
 from neo_async.banking.calls import BankCalls, new_key
+from neo_async.banking.mapping import Json
 from neo_async.banking.model import Credit, Refusal
 from neo_async.banking.names import Call
 from neo_async.banking.profile import AckMode
-from neo_async.banking.store import CreditStore
+from neo_async.banking.store import LARGEST_SEQUENCE, CreditStore, Key
 from neo_async.errors import (
     BankRejected,
     ProtocolError,
     RateLimited,
     ServerError,
     TransportError,
+    UnreadableCredit,
+    UsageError,
 )
 from neo_async.transport.backoff import backoff
 
@@ -51,6 +61,13 @@ _REPEATS = 5
 """Times in a row that a batch may come again after its acknowledgement was confirmed."""
 
 
+class _Entry(msgspec.Struct, frozen=True):
+    """An entry of a batch, and what it is recognised by when it comes again."""
+
+    key: Key
+    content: Credit | Unread
+
+
 class Batch:
     """Credits to be acknowledged together.
 
@@ -58,16 +75,26 @@ class Batch:
     `await batch.ack()` does so earlier.
     """
 
-    def __init__(self, source: BatchSource, delivery: Delivery, new: list[Credit]) -> None:
+    def __init__(
+        self,
+        source: BatchSource,
+        delivery: Delivery,
+        sent: Sequence[_Entry],
+        new: list[_Entry],
+    ) -> None:
         self._source = source
         self.batch_id = delivery.batch_id
-        self.credits = new
+        self.credits = [entry.content for entry in new if isinstance(entry.content, Credit)]
         """Those of the batch that are to be handed over, in the bank's order."""
-        self.delivered = len(delivery.credits)
+        self.delivered = len(delivery.entries)
         """How many the bank has sent with it, those included that were handed over earlier."""
         self.delivery_count = delivery.delivery_count
         """Times the bank has sent it; 1 when it does not say."""
-        self.references = frozenset(credit.reference for credit in delivery.credits)
+        self.sent = frozenset(entry.key for entry in sent)
+        self.entries = new
+        """For Credits: all that is to be handed over, what cannot be read included."""
+        self.unread = [entry.content for entry in new if isinstance(entry.content, Unread)]
+        """For Credits: what cannot be read and was not stepped over yet."""
         self.ack_key = new_key()
         self.is_done = False
         """Whether its consumer has come back."""
@@ -78,9 +105,20 @@ class Batch:
         does nothing more.
 
         Where the acknowledgement goes out with the next request (`ack.mode`), so does this one.
-        Raises what a call to the bank can; the batch comes again then.
+        Raises what a call to the bank can, and the batch comes again then; UnreadableCredit while
+        there is an entry that was not stepped over.
         """
         await self._source.finish(self)
+
+    @property
+    def keys(self) -> list[Key]:
+        """For Credits: of those that are to be handed over."""
+        return [entry.key for entry in self.entries if isinstance(entry.content, Credit)]
+
+    def check_read(self) -> None:
+        """Raises UnreadableCredit while there is an entry that was not stepped over."""
+        if self.unread:
+            raise self.unread[0].error()
 
     def __iter__(self) -> Iterator[Credit]:
         return iter(self.credits)
@@ -114,18 +152,28 @@ class BatchSource:
             if self._last is not None:
                 await self.finish(self._last)
             delivery = await self._fetch()
-            if not delivery.credits:
+            if not delivery.entries:
                 return None
-            batch = Batch(self, delivery, await self._new_ones(delivery))
+            sent = _told_apart(delivery.entries)
+            batch = Batch(self, delivery, sent, await self._new_ones(delivery, sent))
             self._check_for_standstill(batch)
             self._last = batch
-            if batch.credits:
+            if batch.entries:
                 return batch
 
+    def skip(self, error: UnreadableCredit) -> None:
+        """As `Credits.skip`."""
+        unread = self._last.unread if self._last is not None else []
+        if not unread or unread[0].entry != error.entry:
+            raise UsageError("skip() takes the UnreadableCredit that was raised last")
+        skipped = unread.pop(0)
+        log.warning("credit %r is stepped over unread: %s", skipped.reference, skipped.problem)
+
     async def finish(self, batch: Batch) -> None:
+        batch.check_read()  # what nobody has seen is never acknowledged
         if not batch.is_done:
             if self.store is not None and batch.credits:
-                await self.store.finish(credit.reference for credit in batch.credits)
+                await self.store.finish(batch.keys)
             batch.is_done = True
         if not batch.is_acknowledged and self._ack.mode is AckMode.SEPARATE_CALL:
             await self._acknowledge(batch)
@@ -149,7 +197,18 @@ class BatchSource:
             return await self._fetch()
         if last is not None and carries_ack:
             last.is_acknowledged = True
-        return self._reader.read(content)
+        return self._calls.understood(self._read, content)
+
+    def _read(self, content: Json) -> Delivery:
+        delivery = self._reader.read(content)
+        scrub = self._calls.secrets.scrub
+        delivery.entries[:] = [
+            Unread(entry.reference, scrub(entry.problem), scrub(entry.entry))
+            if isinstance(entry, Unread)
+            else entry
+            for entry in delivery.entries
+        ]
+        return delivery
 
     async def _acknowledge(self, batch: Batch) -> None:
         values = {
@@ -166,28 +225,24 @@ class BatchSource:
             _forgotten(batch, refusal)
         batch.is_acknowledged = True
 
-    async def _new_ones(self, delivery: Delivery) -> list[Credit]:
+    async def _new_ones(self, delivery: Delivery, sent: Sequence[_Entry]) -> list[_Entry]:
         """Those that were not handed over before, each once."""
-        new = list({credit.reference: credit for credit in delivery.credits}.values())
-        if self._last is not None:
-            past = self._last.references
-            new = [credit for credit in new if credit.reference not in past]
+        past = self._last.sent if self._last is not None else frozenset()
+        new = [entry for entry in sent if entry.key not in past]
         if self.store is None:
-            if delivery.delivery_count < 2:
-                return new
-            return [_repeated(credit) for credit in new]
-        if not new:
-            return []
-        known = await self.store.known([credit.reference for credit in new])
-        return [
-            _repeated(credit) if credit.reference in known else credit
-            for credit in new
-            if not known.get(credit.reference, False)
-        ]
+            return [_repeated(entry) for entry in new] if delivery.delivery_count > 1 else new
+        known = await self.store.known([entry.key.reference for entry in new])
+        left: list[_Entry] = []
+        for entry in new:
+            others = known.get(entry.key.reference, {})
+            if others.get(entry.key, False):
+                continue
+            left.append(entry if entry.key.is_new_beside(others) else _repeated(entry))
+        return left
 
     def _check_for_standstill(self, batch: Batch) -> None:
         last = self._last
-        if last is None or batch.references != last.references:
+        if last is None or batch.sent != last.sent:
             self._repeats = 0
             return
         self._repeats += 1
@@ -211,7 +266,9 @@ class Credits:
         self._poll = poll
         self._batch: Batch | None = None
         self._place = 0
-        self._in_hand: str | None = None
+        self._whole: Batch | None = None
+        """A batch that is to be handed over as such."""
+        self._in_hand: Key | None = None
         self.taken = 0
         """Credits handed over so far."""
 
@@ -219,19 +276,37 @@ class Credits:
         return self
 
     async def __anext__(self) -> Credit:
-        while self._batch is None or self._place == len(self._batch.credits):
-            self._batch = await self._following()
-            self._place = 0
-            if self._batch is None:
-                raise StopAsyncIteration
-        credit = self._batch.credits[self._place]
+        while True:
+            while self._batch is None or self._place == len(self._batch.entries):
+                self._batch = await self._following()
+                self._place = 0
+                if self._batch is None:
+                    raise StopAsyncIteration
+            entry = self._batch.entries[self._place]
+            if isinstance(entry.content, Credit):
+                return self._handed_over(entry.key, entry.content)
+            self._put_down()
+            if entry.content in self._batch.unread:
+                raise entry.content.error()
+            self._place += 1
+
+    def _handed_over(self, key: Key, credit: Credit) -> Credit:
         if (store := self._source.store) is not None:
             # No await from here on: nothing can come between the mark and the handing over.
-            store.step(done=self._in_hand, taken=credit.reference)
-        self._in_hand = credit.reference
+            store.step(done=self._in_hand, taken=key)
+        self._in_hand = key
         self._place += 1
         self.taken += 1
         return credit
+
+    def skip(self, error: UnreadableCredit) -> None:
+        """Step over the entry that this error was raised for: the caller has looked into it. It is
+        not handed over, and its batch can be acknowledged. Iterate again to go on; `batches()` has
+        to be called again.
+
+        Raises UsageError when it is not the entry that stands in the way.
+        """
+        self._source.skip(error)
 
     async def done(self) -> None:
         """Say that the credit in hand is done, without taking another. That of the last credit of a
@@ -242,10 +317,20 @@ class Credits:
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Whole batches; asking for the next one says that all of the one before is done. After a
-        failure, call it again to go on."""
-        while (batch := await self._next()) is not None:
+        failure, call it again to go on. Raises UnreadableCredit before it hands over a batch with
+        an entry that cannot be read."""
+        if self._batch is not None and self._place < len(self._batch.entries):
+            raise UsageError("a batch was begun credit by credit: take the rest of it so, too")
+        while True:
+            if self._whole is None:
+                self._whole = await self._next()
+            batch = self._whole
+            if batch is None:
+                return
+            batch.check_read()
             if self._source.store is not None:
-                await self._source.store.take(credit.reference for credit in batch)
+                await self._source.store.take(batch.keys)
+            self._whole = None
             self.taken += len(batch)
             yield batch
 
@@ -255,13 +340,16 @@ class Credits:
     async def _following(self) -> Batch | None:
         """The batch is at its end, and its consumer has come back."""
         self._put_down()
+        if self._whole is not None:  # left over by `batches()`, and handed over to nobody
+            batch, self._whole = self._whole, None
+            return batch
         return await self._next()
 
     def _put_down(self) -> None:
         if self._in_hand is not None and self._source.store is not None:
             self._source.store.step(done=self._in_hand, taken=None)
         self._in_hand = None
-        if self._batch is not None and self._place == len(self._batch.credits):
+        if self._batch is not None and self._place == len(self._batch.entries):
             self._batch.is_done = True
 
     async def _next(self) -> Batch | None:
@@ -287,9 +375,30 @@ class Credits:
 
 def _forgotten(batch: Batch, refusal: BankRejected) -> None:
     # Nothing is lost by that: it has arrived, or comes again.
-    log.warning("the bank knows no batch %s any more: %s", batch.batch_id, refusal)
+    log.warning("the bank knows no batch %r any more: %s", batch.batch_id, refusal)
     batch.is_acknowledged = True
 
 
-def _repeated(credit: Credit) -> Credit:
-    return msgspec.structs.replace(credit, may_be_repeated=True)
+def _repeated(entry: _Entry) -> _Entry:
+    if not isinstance(entry.content, Credit):
+        return entry
+    return _Entry(entry.key, msgspec.structs.replace(entry.content, may_be_repeated=True))
+
+
+def _told_apart(entries: Sequence[Credit | Unread]) -> list[_Entry]:
+    """Each entry of a batch once. Two that are equal in everything are one that was sent twice
+    where the bank's sequence says so; else nobody knows, and the second says `may_be_repeated`."""
+    found: list[_Entry] = []
+    times: Counter[Credit | Unread] = Counter()
+    for content in entries:
+        earlier = times[content]
+        times[content] += 1
+        sequence = content.sequence if isinstance(content, Credit) else None
+        if sequence is not None and abs(sequence) > LARGEST_SEQUENCE:
+            sequence = None
+        if earlier and sequence is not None:
+            continue
+        mark = hashlib.blake2b(msgspec.json.encode((content, earlier)), digest_size=8).digest()
+        entry = _Entry(Key(content.reference, mark, sequence), content)
+        found.append(_repeated(entry) if earlier else entry)
+    return found

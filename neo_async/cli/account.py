@@ -43,14 +43,14 @@ def login(
     if as_json:
         output.print_json({"ucc": ucc, "base_url": base_url, "available": limits.available})
         return
-    typer.echo(f"logged in as {ucc} at {base_url}; available {money(limits.available)}")
+    output.echo(f"logged in as {ucc} at {base_url}; available {money(limits.available)}")
 
 
 def logout() -> None:
     """Forget the stored login. The broker itself has no call for it."""
     account = Account()
     account.file.forget()
-    typer.echo(f"no login is stored any more for {account}")
+    output.echo(f"no login is stored any more for {account}")
 
 
 def orders(fresh: Fresh = False, as_json: AsJson = False) -> None:
@@ -59,7 +59,7 @@ def orders(fresh: Fresh = False, as_json: AsJson = False) -> None:
     if as_json:
         output.print_json([order_fields(row) for row in rows])
     elif not rows:
-        typer.echo("no orders today")
+        output.echo("no orders today")
     else:
         print_orders(rows)
 
@@ -70,7 +70,7 @@ def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(rows)
     elif not rows:
-        typer.echo("no trades today")
+        output.echo("no trades today")
     else:
         columns = (
             Column("Order", is_whole=True),
@@ -107,7 +107,7 @@ def positions(fresh: Fresh = False, as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(rows)
     elif not rows:
-        typer.echo("no positions")
+        output.echo("no positions")
     else:
         columns = (
             Column("Symbol"),
@@ -148,7 +148,7 @@ def holdings(fresh: Fresh = False, as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(rows)
     elif not rows:
-        typer.echo("no holdings")
+        output.echo("no holdings")
     else:
         columns = (
             Column("Symbol"),

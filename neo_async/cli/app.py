@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import neo_async
-from neo_async.cli import account, bank, demo, exchange, instruments, market, trade, watch
+from neo_async.cli import account, bank, demo, exchange, instruments, market, output, trade, watch
 from neo_async.cli.kite import kite
 from neo_async.errors import NeoError, UsageError
+from neo_async.model.text import shown
 
 
 class _Commands(TyperGroup):
@@ -22,13 +24,25 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except NeoError as error:
-            typer.echo(f"neo-async: {error}", err=True)
+            output.echo(f"neo-async: {error}", err=True)
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # the reader has seen enough: typer leaves without a word
-            typer.echo(f"neo-async: {error}", err=True)
+            output.echo(f"neo-async: {error}", err=True)
             raise typer.Exit(1) from None
+
+
+class _OneLine(logging.Formatter):
+    """What a record says on one line, whatever others have written into it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return shown(super().formatMessage(record))
+
+
+if isinstance(logging.lastResort, logging.Handler):
+    # It prints warnings of a program that has not set up logging, as these commands.
+    logging.lastResort.setFormatter(_OneLine())
 
 
 app = typer.Typer(
@@ -49,7 +63,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(neo_async.__version__)
+        output.echo(neo_async.__version__)
         raise typer.Exit
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from neo_async.cli import output
 from neo_async.errors import UsageError
 
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -19,16 +20,17 @@ def confirm(what: str, who: object, *, yes: bool) -> None:
     """Say what will be sent for whom, and ask. Leaves the command when the answer is no."""
     if yes:
         return
-    typer.echo(f"{what}\nfor {who}", err=True)
+    output.echo(what, err=True)
+    output.echo(f"for {who}", err=True)
     if not can_ask():
         raise UsageError("nothing was sent: stdin is no terminal to ask at; --yes sends unasked")
     try:
         is_wanted = typer.confirm("Send it?", err=True)
     except typer.Abort:  # Ctrl-C, or the end of the input
-        typer.echo(err=True)
+        output.echo(err=True)
         is_wanted = False
     if not is_wanted:
-        typer.echo("nothing was sent", err=True)
+        output.echo("nothing was sent", err=True)
         raise typer.Exit(1)
 
 
@@ -43,7 +45,7 @@ def interruption_told(what: str, command: str) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        typer.echo(
+        output.echo(
             f"interrupted: {what} may have been sent; {command} shows what became of it", err=True
         )
         raise

@@ -12,6 +12,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import typer
 
 import neo_async
+from neo_async.cli import output
 from neo_async.cli.stored_login import LoginFile, StoredLogin
 from neo_async.client import NeoClient
 from neo_async.config import Credentials, Endpoints, PoolLimits, cache_directory
@@ -84,7 +85,7 @@ class Account:
             wait = stored.seconds_to_next_code(time.time()) if stored else 0.0
             if wait:
                 note = f"the present TOTP code is used up: waiting {wait:.0f} s for the next"
-                typer.echo(note, err=True)
+                output.echo(note, err=True)
                 await asyncio.sleep(wait)
         try:
             await neo.login(totp)
@@ -98,7 +99,7 @@ class Account:
             self.file.save(StoredLogin(session=session, made_at=time.time()))
         except OSError as error:
             # The command itself can do without; the next one will have to log in.
-            typer.echo(f"the login could not be stored in {self.file.path}: {error}", err=True)
+            output.echo(f"the login could not be stored in {self.file.path}: {error}", err=True)
 
 
 async def _resume(neo: NeoClient, stored: StoredLogin | None) -> bool:

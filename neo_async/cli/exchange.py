@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 import neo_async
+from neo_async.cli import output
 from neo_async.config import RateLimits
 from neo_async.errors import UsageError
 
@@ -191,7 +192,7 @@ async def _serve(
         typer.echo(msgspec.json.encode(ready))
         if env:
             for line in _exports(running, str(ca_file)):
-                typer.echo(line, err=True)
+                output.echo(line, err=True)
         if running.replay is not None:
             await _tell_of_replay(running.replay, interrupted)
         await interrupted.wait()
@@ -215,16 +216,16 @@ async def _tell_of_replay(replay: Replay, interrupted: asyncio.Event) -> None:
     """Say, on stderr, what can be subscribed, and when the recording has ended."""
     instruments = replay.instruments
     for instrument, symbol in list(instruments.items())[:_SHOWN]:
-        typer.echo(f"recorded: {instrument} {symbol}".rstrip(), err=True)
+        output.echo(f"recorded: {instrument} {symbol}".rstrip(), err=True)
     if len(instruments) > _SHOWN:
-        typer.echo(f"recorded: {len(instruments) - _SHOWN} more", err=True)
+        output.echo(f"recorded: {len(instruments) - _SHOWN} more", err=True)
     waits = [asyncio.create_task(event.wait()) for event in (replay.ended, interrupted)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
     if replay.ended.is_set():
         damage = f"; the file is damaged behind that: {replay.damage}" if replay.damage else ""
-        typer.echo(f"the replay has ended after {replay.frames} frames{damage}", err=True)
+        output.echo(f"the replay has ended after {replay.frames} frames{damage}", err=True)
 
 
 def _on_interruption() -> asyncio.Event:

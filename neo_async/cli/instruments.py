@@ -161,11 +161,10 @@ def _print_notes(loaded: Loaded, found: int, shown: int) -> None:
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Progress]:
     """On stderr, where a person looks at it."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    console = Console(stderr=True)
+    console = output.console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scrip master", total=None, visible=False)

@@ -114,7 +114,7 @@ def chain(
     if as_json:
         output.print_json(table)
     elif not table.rows:
-        typer.echo(f"the broker lists none for {underlying}")
+        output.echo(f"the broker lists none for {underlying}")
     elif isinstance(table, OptionChain):
         _print_options(table)
     else:
@@ -157,7 +157,7 @@ def candles(
     elif as_csv:
         _print_csv(history)
     elif not history:
-        typer.echo("no candles in this range")
+        output.echo("no candles in this range")
     else:
         _print_candles(history)
 
@@ -219,7 +219,7 @@ def _print_quotes(quotes: Quotes) -> None:
 def _print_depth(quotes: Quotes) -> None:
     headings = ("Orders", "Quantity", "Bid", "Ask", "Quantity", "Orders")
     for name, quote in quotes.items():
-        typer.echo(f"{name} {quote.symbol}")
+        output.echo(f"{name} {quote.symbol}")
         output.print_table(
             [Column(heading, _NUMBER) for heading in headings],
             (
@@ -241,7 +241,7 @@ def _cell(value: Any, form: Callable[[Any], str | Cell]) -> str | Cell:
 
 
 def _print_options(table: OptionChain) -> None:
-    typer.echo(f"{table.underlying} {table.expiry or ''}, lots of {units(table.lot_size)}")
+    output.echo(f"{table.underlying} {table.expiry or ''}, lots of {units(table.lot_size)}")
     headings = ("OI", "Volume", "Change", "Call", "Strike", "Put", "Change", "Volume", "OI")
     output.print_table(
         [Column(heading, _NUMBER, is_spare=heading == "Volume") for heading in headings],
@@ -271,7 +271,7 @@ def _option_cells(option: OptionQuote | None) -> tuple[str | Cell, ...]:
 
 
 def _print_futures(table: FuturesChain) -> None:
-    typer.echo(f"{table.underlying}, lots of {units(table.lot_size)}")
+    output.echo(f"{table.underlying}, lots of {units(table.lot_size)}")
     output.print_table(
         (
             Column("Symbol"),
@@ -323,10 +323,9 @@ def _print_csv(history: Candles) -> None:
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Progress]:
     """On stderr, where a person looks at it, and only when there is something to wait for."""
-    from rich.console import Console
     from rich.progress import Progress as Bar
 
-    console = Console(stderr=True)
+    console = output.console(stderr=True)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("candles", total=None, visible=False)
 

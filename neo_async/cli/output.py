@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 import typer
 
+from neo_async.model.text import shown, shown_json
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.measure import Measurement
@@ -88,39 +90,44 @@ def status(text: str) -> Cell:
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]]) -> None:
     """In a terminal that is too narrow, cells break between their words; where that does not help,
     rows are longer than a line, and can still be copied."""
-    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
-    shown = [
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    used = [
         number
         for number, column in enumerate(columns)
         if not column.is_optional or any(row[number].text != NOTHING for row in cells)
     ]
     console = _console()
-    table = _table(columns, cells, shown)
+    table = _table(columns, cells, used)
     if _widths(console, table).maximum > console.width:
-        table = _table(columns, cells, [one for one in shown if not columns[one].is_spare])
+        table = _table(columns, cells, [one for one in used if not columns[one].is_spare])
     widths = _widths(console, table)
     if widths.minimum > console.width:
         console.width = widths.maximum
     console.print(table)
 
 
-def _table(columns: Sequence[Column], rows: list[list[Cell]], shown: list[int]) -> Table:
+def _cell(cell: str | Cell) -> Cell:
+    """Cells hold words of others, which must be seen and not act on the terminal."""
+    return Cell(shown(cell.text), cell.style) if isinstance(cell, Cell) else Cell(shown(cell))
+
+
+def _table(columns: Sequence[Column], rows: list[list[Cell]], used: list[int]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for number in shown:
+    for number in used:
         column = columns[number]
         table.add_column(
-            column.heading,
+            shown(column.heading),
             justify="right" if column.is_number else "left",
             no_wrap=column.is_number or column.is_whole,
             overflow="fold",
         )
     for row in rows:
         # Text, so that square brackets in the broker's words are not taken for markup.
-        table.add_row(*(Text(row[number].text, style=row[number].style) for number in shown))
+        table.add_row(*(Text(row[number].text, style=row[number].style) for number in used))
     return table
 
 
@@ -133,11 +140,17 @@ def _widths(console: Console, table: Table) -> Measurement:
 
 def print_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        typer.echo(note)
+        echo(note)
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print one line. What others have written into it is seen and cannot act: use this, not
+    `typer.echo`, for everything but JSON."""
+    typer.echo(shown(str(text)), err=err)
 
 
 def print_json(value: object) -> None:
-    typer.echo(msgspec.json.encode(plain(value)).decode())
+    typer.echo(shown_json(msgspec.json.encode(plain(value)).decode()))
 
 
 def plain(value: Any) -> Any:
@@ -156,7 +169,12 @@ def plain(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def _console() -> Console:
-    from rich.console import Console
+def console(**options: Any) -> Console:
+    """A console of rich's on which the words of others cannot act."""
+    from neo_async.cli.console import ShownConsole
 
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    return ShownConsole(highlight=False, **options)
+
+
+def _console() -> Console:
+    return console(width=None if sys.stdout.isatty() else PIPE_WIDTH)

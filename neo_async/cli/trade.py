@@ -224,9 +224,9 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
     elif rows:
         print_orders(rows)
     elif not errors:
-        typer.echo("no order was open", err=True)
+        output.echo("no order was open", err=True)
     for error in errors:
-        typer.echo(f"neo-async: {error}", err=True)
+        output.echo(f"neo-async: {error}", err=True)
     if errors or any(not row.status.is_final for row in rows):
         raise typer.Exit(1)
 
@@ -322,7 +322,7 @@ async def _outcome(neo: NeoClient, order: Order, wait: float, *settled: OrderSta
         return await _row(neo, order.number)
     except NeoError as error:
         # What was asked for is done; whoever reads "failed" might do it again.
-        typer.echo(f"sent, but the order book could not be read: {error}", err=True)
+        output.echo(f"sent, but the order book could not be read: {error}", err=True)
         raise typer.Exit(0) from None
 
 
@@ -332,7 +332,7 @@ async def _wait_for(order: Order, wait: float, *settled: OrderStatus) -> None:
             with interruption_told(f"order {order.number} or its change", _SHOWING):
                 await order.wait(*settled, timeout=wait)
     except TimeoutError:
-        typer.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)
+        output.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)
 
 
 async def _row(neo: NeoClient, number: str) -> OrderRow:

@@ -16,6 +16,7 @@ from neo_async.model.answer import Answer
 from neo_async.transport.backoff import backoff
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class Calls:
     def use_token(self, access_token: str) -> None:
         token = _checked("access_token", access_token)
         self._headers = {**VERSION_HEADERS, "Authorization": f"token {self._api_key}:{token}"}
+        self.secrets = Secrets(self._api_key, token)
+        """What the reading of answers keeps out of errors."""
 
     async def read(self, path: str, decode: Callable[[Answer], T]) -> T:
         """Make a call that changes nothing."""
@@ -81,15 +84,17 @@ class Calls:
 
     @contextlib.asynccontextmanager
     async def download(self, path: str) -> AsyncIterator[Download]:
-        """Get a file of any size."""
+        """Get a file of any size. What the caller makes of it belongs into the block, so that its
+        errors repeat no secret."""
         await self._turn(Kind.READ)
-        async with self._http.download(
-            self._root + path,
-            timeout=self._timeouts.download,
-            between=self._timeouts.read,
-            headers=self._headers,
-        ) as file:
-            yield file
+        with self.secrets.kept_out_of_errors():
+            async with self._http.download(
+                self._root + path,
+                timeout=self._timeouts.download,
+                between=self._timeouts.read,
+                headers=self._headers,
+            ) as file:
+                yield file
 
     async def close(self) -> None:
         self._is_closed = True
@@ -108,17 +113,19 @@ class Calls:
         timeout = patience
         while True:
             await self._turn(kind)
+            headers, secrets = self._headers, self.secrets
             answer = await self._http.request(
                 method,
                 self._root + path,
-                headers=self._headers if form is None else {**self._headers, **FORM_HEADERS},
+                headers=headers if form is None else {**headers, **FORM_HEADERS},
                 body=b"" if form is None else form_body(form),
                 timeout=timeout,
                 kind=kind,
             )
             self._note_date(answer)
             try:
-                result = decode(answer)
+                with secrets.kept_out_of_errors():
+                    result = decode(answer)
             except RateLimited as refusal:
                 patience -= self._limiter.pause(refusal.retry_after)
                 if patience < 0:
@@ -134,7 +141,7 @@ class Calls:
             raise NotLoggedIn("closed: make another KiteMutualFunds")
 
     def _note_date(self, answer: Answer) -> None:
-        with contextlib.suppress(KeyError, ValueError):
+        with contextlib.suppress(KeyError, ValueError, OverflowError):
             theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
             self.skew = theirs - self._clock()
 

@@ -40,6 +40,7 @@ from neo_async.kite.wire import (
     read_sip,
     read_sip_id,
 )
+from neo_async.model import money
 from neo_async.model.enums import Side
 from neo_async.model.orders import Price
 from neo_async.transport.limiter import Kind, Limiter
@@ -54,7 +55,7 @@ _INSTRUMENTS: Final = "/mf/instruments"
 _ORDER_BOOK: Final = "list of orders"
 _SIP_BOOK: Final = "list of SIPs"
 
-_ROWS_AT_ONCE: Final = 100
+_ROWS_AT_ONCE: Final = 50
 """Rows that are read before others get their turn of the loop: below a millisecond."""
 
 
@@ -155,7 +156,7 @@ class KiteMutualFunds:
     async def order(self, order_id: str) -> FundOrder:
         """One order, of any age."""
         path = f"{_ORDERS}/{rules.check_id('order_id', order_id)}"
-        return read_order(await self._calls.read(path, read_one))
+        return await self._calls.read(path, lambda answer: read_order(read_one(answer)))
 
     async def place_order(
         self,
@@ -232,7 +233,7 @@ class KiteMutualFunds:
     async def sip(self, sip_id: str) -> Sip:
         """One SIP, also a cancelled one."""
         path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
-        return read_sip(await self._calls.read(path, read_one))
+        return await self._calls.read(path, lambda answer: read_sip(read_one(answer)))
 
     async def place_sip(
         self,
@@ -353,12 +354,13 @@ class KiteMutualFunds:
     # --- checks -------------------------------------------------------------------------------
 
     def _fund(self, isin: str) -> Fund | None:
-        """None as long as no list is loaded. Raises InvalidOrder when today's has no such fund."""
+        """None as long as no list is loaded. Raises InvalidOrder when today's has no such fund; a
+        list with rows that could not be read does not prove that."""
         funds = self._store.loaded
         if funds is None:
             return None
         fund = funds.get(isin)
-        if fund is None and self._store.is_of_today:
+        if fund is None and self._store.is_of_today and not funds.bad_row_count:
             raise InvalidOrder("tradingsymbol", isin, f"is no fund of the list of {funds.day}")
         return fund
 
@@ -373,14 +375,17 @@ class KiteMutualFunds:
         if rules.is_below_redemption(fund, form["quantity"]):
             holdings = await self.holdings()
             isin = fund.tradingsymbol
-            held = sum(each.quantity for each in holdings if each.tradingsymbol == isin)
+            units = [each.quantity for each in holdings if each.tradingsymbol == isin]
+            if None not in units:
+                held = float(money.total(money.exact(each) for each in units if each is not None))
         rules.check_redemption(fund, form["quantity"], held)
 
     async def _list(self, path: str, read: Callable[[Row], T]) -> list[T]:
         rows = await self._calls.read(path, read_list)
         found: list[T] = []
-        for first in range(0, len(rows), _ROWS_AT_ONCE):
-            if first:
-                await asyncio.sleep(0)
-            found += map(read, rows[first : first + _ROWS_AT_ONCE])
+        with self._calls.secrets.kept_out_of_errors():
+            for first in range(0, len(rows), _ROWS_AT_ONCE):
+                if first:
+                    await asyncio.sleep(0)
+                found += map(read, rows[first : first + _ROWS_AT_ONCE])
         return found

@@ -6,20 +6,29 @@ import csv
 import io
 import logging
 import zlib
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Final, TypeVar
 
 import msgspec
 
 from neo_async.errors import BODY_EXCERPT, ProtocolError
 from neo_async.kite.model import Fund
+from neo_async.kite.wire import read_number
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 _GZIP: Final = b"\x1f\x8b"
+_BOM: Final = b"\xef\xbb\xbf"
 _PIECE: Final = 16_384
 """Bytes of CSV that are read at once: about a millisecond."""
+_LONGEST: Final = 32 * 1024 * 1024
+"""Bytes of a list, as it comes and inflated; Kite's is of some megabytes."""
+_LONGEST_ROW: Final = 65_536
 _REQUIRED: Final = frozenset(field.name for field in msgspec.structs.fields(Fund) if field.required)
+_NUMBERS: Final = tuple(field.name for field in msgspec.structs.fields(Fund) if field.type is float)
 
 
 class FundFileReader:
@@ -33,26 +42,43 @@ class FundFileReader:
         self._inflater: zlib._Decompress | None = None
         self._has_begun = False
         self._rest = b""
+        self._came = 0
+        self._inflated = 0
+        self._odd_values = 0
+        """Of rows that were read all the same."""
 
     def feed(self, piece: bytes) -> Iterator[None]:
         """Read what has come, in steps that hold the loop for about a millisecond each.
 
-        Raises ProtocolError when it is no list of funds.
+        Raises ProtocolError when it is no list of funds, or a longer one than any.
         """
+        self._came += len(piece)
         for plain in self._plain(piece):
+            self._inflated += len(plain)
+            if max(self._came, self._inflated) > _LONGEST:
+                raise ProtocolError(f"the list of funds has more than {_LONGEST:,} bytes")
             self._rest += plain
             end = self._rest.rfind(b"\n") + 1
-            # A quoted name may hold a line end, so a record ends where no quote is open.
-            if end and self._rest.count(b'"', 0, end) % 2 == 0:
+            # A quoted name may hold a line end, so a record ends where no quote is open. One that
+            # is open for too long is none: `Fund 12" and more`.
+            is_whole = self._rest.count(b'"', 0, end) % 2 == 0
+            if end and (is_whole or len(self._rest) > _LONGEST_ROW):
                 lines, self._rest = self._rest[:end], self._rest[end:]
                 self._read(lines)
+            elif len(self._rest) > _LONGEST_ROW:
+                raise ProtocolError(
+                    f"the list of funds: a row has more than {_LONGEST_ROW:,} bytes"
+                )
             yield
 
     def finish(self) -> None:
         """Raises ProtocolError when the list is cut off, or holds no fund that can be read."""
         if self._inflater is not None and not self._inflater.eof:
             raise ProtocolError("the list of funds is cut off: its gzip stream has no end")
+        before = self.bad_row_count + self._odd_values
         self._read(self._rest)
+        if self.funds and self.bad_row_count + self._odd_values > before:
+            raise ProtocolError("the list of funds is cut off in its last row")
         if not self.funds:
             raise ProtocolError(
                 f"the list of funds: none of {self.bad_row_count} rows could be read"
@@ -64,47 +90,93 @@ class FundFileReader:
         """Inflated, in pieces that are soon read."""
         if not self._has_begun:
             piece, self._rest = self._rest + piece, b""
-            if len(piece) < len(_GZIP):
+            if len(piece) < len(_BOM):
                 self._rest = piece
                 return
             self._has_begun = True
             if piece.startswith(_GZIP):
-                self._inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+                self._inflater = _new_inflater()
         if self._inflater is None:
             for start in range(0, len(piece), _PIECE):
                 yield piece[start : start + _PIECE]
             return
         try:
-            while piece:
-                yield self._inflater.decompress(piece, _PIECE)
-                piece = self._inflater.unconsumed_tail
+            yield from self._inflate(piece)
         except zlib.error as error:
             raise ProtocolError(f"the list of funds is no gzip file: {error}") from error
 
+    def _inflate(self, piece: bytes) -> Iterator[bytes]:
+        """A file may have several members, one behind the other, and be padded with zeros."""
+        assert self._inflater is not None
+        is_more = bool(piece)
+        while is_more:
+            if self._inflater.eof:
+                piece = piece.lstrip(b"\0")
+                if not piece:
+                    return
+                self._inflater = _new_inflater()
+            plain = self._inflater.decompress(piece, _PIECE)
+            yield plain
+            inflater = self._inflater
+            piece = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            # A full piece may have more behind it, also when all that came was taken in.
+            is_more = bool(piece) or (len(plain) == _PIECE and not inflater.eof)
+
     def _read(self, lines: bytes) -> None:
+        if not self._columns:
+            lines = lines.removeprefix(_BOM)
         rows = csv.reader(io.StringIO(lines.decode("utf-8", "replace"), newline=""))
-        for values in rows:
-            if not values:
-                continue
-            if not self._columns:
-                self._columns = _columns(values)
-                continue
-            try:
-                self.funds.append(self._fund(values))
-            except ValueError as error:
-                self.bad_row_count += 1
-                log.debug("the list of funds: %s in %r", error, values)
+        try:
+            for values in rows:
+                if values:
+                    self._read_row([value.strip() for value in values])
+        except csv.Error as error:
+            raise ProtocolError(f"the list of funds is no CSV: {error}") from error
+
+    def _read_row(self, values: list[str]) -> None:
+        if not any(values):
+            return
+        if not self._columns:
+            self._columns = _columns(values)
+            return
+        try:
+            self.funds.append(self._fund(values))
+        except ValueError as error:
+            # A quote that is never closed takes the lines that follow into its row.
+            self.bad_row_count += 1 + sum(value.count("\n") for value in values)
+            log.debug("the list of funds: %s in %r", error, values)
 
     def _fund(self, values: list[str]) -> Fund:
         """Raises ValueError, of which msgspec's errors are some."""
-        fields: dict[str, str | None] = dict(zip(self._columns, values, strict=True))
-        if not fields["last_price_date"]:
-            fields["last_price_date"] = None
+        while len(values) > len(self._columns) and not values[-1]:
+            del values[-1]
+        fields: dict[str, object] = dict(zip(self._columns, values, strict=True))
+        for name in _NUMBERS:
+            fields[name] = read_number(fields[name])
+        price = self._value(fields, "last_price", read_number)
+        fields["last_price"] = price or None  # 0 is what is written of a NAV that is not known
+        fields["last_price_date"] = self._value(fields, "last_price_date", date.fromisoformat)
         return msgspec.convert(fields, Fund, strict=False)
+
+    def _value(self, fields: dict[str, object], name: str, read: Callable[[str], T]) -> T | None:
+        """A value that a fund can be without: None when it is empty or cannot be read."""
+        text = str(fields.get(name) or "")
+        try:
+            return read(text) if text else None
+        except ValueError as error:
+            self._odd_values += 1
+            log.debug("the list of funds: %s is taken as unknown: %s", name, error)
+            return None
+
+
+def _new_inflater() -> zlib._Decompress:
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
 
 
 def _columns(names: list[str]) -> list[str]:
-    names = [name.strip().lstrip("\ufeff") for name in names]
+    names = [name.lower() for name in names]
+    while names and not names[-1]:  # lines may end in a comma
+        del names[-1]
     missing = sorted(_REQUIRED.difference(names))
     if missing:
         raise ProtocolError(

@@ -171,7 +171,7 @@ class FundStore:
                 pieces.append(piece)
                 for _ in reader.feed(piece):
                     await asyncio.sleep(0)
-        reader.finish()
+            reader.finish()
         await self._keep(today, pieces)
         return Funds(reader.funds, day=today, bad_row_count=reader.bad_row_count)
 
@@ -183,7 +183,11 @@ class FundStore:
             reader = FundFileReader()
             try:
                 day = date.fromisoformat(path.stem.removeprefix(self._prefix))
-                for _ in reader.feed(await asyncio.to_thread(path.read_bytes)):
+                content = await asyncio.to_thread(files.read_private, path)
+                if content is None:
+                    log.info("the funds are read anew from Kite: %s is not its owner's alone", path)
+                    continue
+                for _ in reader.feed(content):
                     await asyncio.sleep(0)
                 reader.finish()
             except (OSError, ValueError, ProtocolError) as error:

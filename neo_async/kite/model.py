@@ -1,7 +1,8 @@
 """Nouns of Kite Connect's mutual funds, under the names of its document.
 
 Money is rupees, quantities are units of a fund, dates and times are those of India. Fields that the
-document does not have are left out; what it calls null is None. Status, frequency and the like stay
+document does not have are left out; what it calls null is None, and so is a number, date or time
+that cannot be read, with a line in the log. Status, frequency and the like stay
 the text that came, since there may be values that nobody has documented; the enums beside them
 compare equal to their text.
 """
@@ -10,9 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
+
+from neo_async.model import money
 
 
 class FundOrderStatus(StrEnum):
@@ -45,25 +49,25 @@ class FundOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An order as Kite reports it."""
 
     order_id: str
-    tradingsymbol: str
+    tradingsymbol: str = ""
     """ISIN of the fund."""
     fund: str = ""
     """Its name."""
-    transaction_type: str
+    transaction_type: str = ""
     """`BUY` or `SELL`."""
     status: str | None = None
     """One of `FundOrderStatus`, or another one."""
     status_message: str | None = None
     """Why it failed, or what it waits for: `Insufficient fund. 1/5`."""
-    amount: float
+    amount: float | None = None
     """Placed for the purchase of units."""
-    quantity: float
+    quantity: float | None = None
     """Units allotted or sold; of a purchase, 0 before."""
-    average_price: float
+    average_price: float | None = None
     """NAV at which they were; 0 before."""
     price: float | None = None
     """In the document, and in none of its samples."""
-    last_price: float
+    last_price: float | None = None
     """The last NAV of the fund."""
     last_price_date: date | None = None
     order_timestamp: datetime | None = None
@@ -94,24 +98,24 @@ class Sip(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A systematic investment plan as Kite reports it."""
 
     sip_id: str
-    tradingsymbol: str
+    tradingsymbol: str = ""
     """ISIN of the fund."""
     fund: str = ""
     """Its name."""
     dividend_type: str = ""
     transaction_type: str = "BUY"
-    status: str
+    status: str = ""
     """One of `SipStatus`, or another one."""
     created: datetime | None = None
-    frequency: str
+    frequency: str = ""
     """One of `Frequency`."""
-    instalment_amount: float
+    instalment_amount: float | None = None
     instalment_day: int = 0
     """Day of the month, of a monthly one; else 0."""
-    instalments: int
+    instalments: int | None = None
     """-1 until it is cancelled."""
     completed_instalments: int = 0
-    pending_instalments: int
+    pending_instalments: int | None = None
     """-1 until it is cancelled."""
     last_instalment: datetime | None = None
     """The creation, before the first one."""
@@ -137,16 +141,56 @@ class FundHolding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fund: str = ""
     """Its name."""
     folio: str | None = None
-    quantity: float
+    quantity: float | None = None
     """To three decimals."""
     pledged_quantity: float = 0.0
-    average_price: float
-    last_price: float
-    """The last NAV."""
+    average_price: float | None = None
+    """Rupees that a unit has cost; None when Kite does not know it (it sends 0 or null): of units
+    that were moved in from elsewhere, or that have just been allotted."""
+    last_price: float | None = None
+    """The last NAV; None when Kite sends 0 or null."""
     last_price_date: date | None = None
-    pnl: float
-    """Of what is held, at the last NAV. Kite sends 0 in every sample of its document; it is
-    reckoned from the prices then."""
+    pnl: float | None = None
+    """Profit or loss in rupees of what is held, at the last NAV. Kite sends 0 in every sample of
+    its document; it is computed from the prices then. None when it cannot be known, and
+    `unknown_reason` says why."""
+
+    @property
+    def value(self) -> float | None:
+        """Rupees that the units are worth at the last NAV; None when that cannot be known."""
+        if self.quantity is None or self.last_price is None:
+            return None
+        return float(money.rounded(_times(self.quantity, self.last_price), 2))
+
+    @property
+    def gain(self) -> float | None:
+        """Profit or loss in rupees as quantity, average price and NAV give it; None when one of
+        them is not known."""
+        if self.quantity is None or self.last_price is None or self.average_price is None:
+            return None
+        worth = _times(self.quantity, self.last_price)
+        cost = _times(self.quantity, self.average_price)
+        return float(money.rounded(money.difference(worth, cost), 2))
+
+    @property
+    def unknown_reason(self) -> str:
+        """Why `pnl` is None; empty when it is not."""
+        if self.pnl is not None:
+            return ""
+        missing = [
+            name
+            for name, value in (
+                ("quantity", self.quantity),
+                ("average price", self.average_price),
+                ("NAV", self.last_price),
+            )
+            if value is None
+        ]
+        return f"Kite does not say the {' and the '.join(missing)}"
+
+
+def _times(one: float, other: float) -> Decimal:
+    return money.product(money.exact(one), money.exact(other))
 
 
 class Fund(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -175,8 +219,8 @@ class Fund(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`direct` or `regular`."""
     settlement_type: str
     """`T1`, `T2` …"""
-    last_price: float
-    """The last NAV."""
+    last_price: float | None = None
+    """The last NAV; None when the list has none, or 0."""
     last_price_date: date | None = None
 
 

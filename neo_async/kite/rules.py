@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from neo_async.errors import InvalidOrder
 from neo_async.kite.model import Frequency, Fund, SipStatus
+from neo_async.model import money
 from neo_async.model.enums import Side
 from neo_async.model.isin import check_digit
 from neo_async.model.orders import Price
@@ -26,6 +27,8 @@ INSTALMENT_DAYS: Final = (1, 5, 10, 15, 20, 25)
 _TAG_LENGTH: Final = 8
 _MONEY_DECIMALS: Final = 2
 _UNIT_DECIMALS: Final = 3
+_LARGEST: Final = Decimal("1e13")
+"""Of an amount or a quantity."""
 
 _ISIN: Final = re.compile(r"INF[0-9A-Z]{8}[0-9]", re.ASCII)
 _TAG: Final = re.compile(rf"[A-Za-z0-9]{{1,{_TAG_LENGTH}}}", re.ASCII)
@@ -147,17 +150,18 @@ def check_instalment(fund: Fund, amount: str) -> None:
 
 def is_below_redemption(fund: Fund, quantity: str) -> bool:
     """Whether so few units can be sold only if they are all there are."""
-    return Decimal(quantity) < _exact(fund.minimum_redemption_quantity)
+    return Decimal(quantity) < money.exact(fund.minimum_redemption_quantity)
 
 
 def check_redemption(fund: Fund, quantity: str, held: float | None) -> None:
-    """`held` has to be known where `is_below_redemption`."""
+    """`held` is needed where `is_below_redemption`; None when Kite does not say it, and then it is
+    for Kite to refuse."""
     _check_kind(fund)
     if not fund.redemption_allowed:
         raise InvalidOrder("tradingsymbol", fund.tradingsymbol, f"{fund.name} cannot be redeemed")
     minimum = fund.minimum_redemption_quantity
     if held is not None and is_below_redemption(fund, quantity):
-        if Decimal(quantity) != round(_exact(held), _UNIT_DECIMALS):
+        if Decimal(quantity) != money.rounded(money.exact(held), _UNIT_DECIMALS):
             raise InvalidOrder(
                 "quantity",
                 quantity,
@@ -176,13 +180,13 @@ def _check_amount(fund: Fund, field: str, amount: str, minimum: float) -> None:
 
 
 def _check_least(fund: Fund, field: str, amount: str, minimum: float) -> None:
-    if Decimal(amount) < _exact(minimum):
+    if Decimal(amount) < money.exact(minimum):
         raise InvalidOrder(field, amount, f"must be at least {minimum:.12g} for {fund.name}")
     _check_multiple(field, amount, fund.purchase_amount_multiplier)
 
 
 def _check_multiple(field: str, text: str, multiple: float) -> None:
-    if multiple and Decimal(text) % _exact(multiple):
+    if multiple and not money.is_multiple(Decimal(text), money.exact(multiple)):
         raise InvalidOrder(field, text, f"must be a multiple of {multiple:.12g}")
 
 
@@ -194,11 +198,6 @@ def _check_kind(fund: Fund) -> None:
             f"{fund.name} reinvests dividends, which Kite's API does not support: take the growth "
             "or payout option",
         )
-
-
-def _exact(number: float) -> Decimal:
-    """The decimal that Kite wrote: 0.001 has no binary form."""
-    return Decimal(repr(number))
 
 
 # --- fields ---------------------------------------------------------------------------------------
@@ -237,6 +236,8 @@ def _number(field: str, value: Price | None, decimals: int, unit: str) -> str:
         raise InvalidOrder(field, value, "must be above 0")
     if len(text.partition(".")[2].rstrip("0")) > decimals:
         raise InvalidOrder(field, value, f"must have at most {decimals} decimals")
+    if Decimal(text) >= _LARGEST:
+        raise InvalidOrder(field, value, "must be below 10 million million")
     return text
 
 

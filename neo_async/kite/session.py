@@ -25,6 +25,7 @@ from neo_async.kite.wire import (
 )
 from neo_async.model.answer import Answer
 from neo_async.transport.http import HttpClient
+from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
 
 
@@ -73,7 +74,9 @@ class KiteSession:
     async def end(self, access_token: str) -> None:
         """Make an access token worthless."""
         query = urlencode({"api_key": self._api_key, "access_token": access_token})
-        check_success(await self._request("DELETE", f"/session/token?{query}"))
+        answer = await self._request("DELETE", f"/session/token?{query}")
+        with Secrets(self._api_key, access_token).kept_out_of_errors():
+            check_success(answer)
 
     async def _session(self, path: str, name: str, token: str) -> KiteLogin:
         text = self._api_key + token + self._api_secret
@@ -83,12 +86,13 @@ class KiteSession:
             "checksum": hashlib.sha256(text.encode()).hexdigest(),
         }
         answer = await self._request("POST", path, form_body(form))
-        try:
-            return read_login(answer)
-        except SessionEnded as error:
-            raise LoginFailed(
-                error.text, code=error.code, status=error.status, body=error.body
-            ) from error
+        with Secrets(*form.values(), self._api_secret).kept_out_of_errors():
+            try:
+                return read_login(answer)
+            except SessionEnded as error:
+                raise LoginFailed(
+                    error.text, code=error.code, status=error.status, body=error.body
+                ) from error
 
     async def _request(self, method: str, path: str, body: bytes = b"") -> Answer:
         http = HttpClient(

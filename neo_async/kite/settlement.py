@@ -26,8 +26,10 @@ from neo_async.errors import (
     ProtocolError,
     Rejected,
     ServerError,
+    SessionEnded,
 )
 from neo_async.kite.model import FundOrder, FundOrderStatus, Sip, SipStatus
+from neo_async.model import money
 from neo_async.model.enums import Side
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ FIRST_LOOK: Final = 0.25
 LONGEST_WAIT: Final = 5.0
 LONGEST_WAIT_BEYOND: Final = 30.0
 """When the horizon is over: only a list that cannot be read is waited for then."""
+LONGEST_SEARCH: Final = 3600.0
+"""Seconds beyond the horizon after which a list that cannot be read is waited for no longer."""
 
 _CLOCK_MARGIN: Final = 2.0
 """Kite's times are whole seconds, and so is the Date by which its clock is compared with ours."""
@@ -59,6 +63,16 @@ class Lost(NamedTuple):
     """Of a placement."""
     number: str = ""
     """Of the order or SIP that was to change."""
+
+    def unknown(self, cause: NeoError, resolution: Question | None = None) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            self.action,
+            client_tag=self.tag,
+            order_number=self.number,
+            reason=str(cause),
+            resolution=resolution,
+            book=self.book,
+        )
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,9 +106,9 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         return (
             order.order_id not in self.known
             and (order.tradingsymbol, (order.transaction_type,)) == (self.tradingsymbol, self.terms)
-            and self.value == _decimal(value)
-            and placed is not None
-            and placed.timestamp() >= self._earliest(skew)
+            # What Kite does not say does not prove that it is another one.
+            and (value is None or self.value == money.exact(value))
+            and (placed is None or placed.timestamp() >= self._earliest(skew))
         )
 
     def is_sip(self, sip: Sip, skew: float) -> bool:
@@ -102,12 +116,12 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
             return False
         if self.is_ours:
             return True
+        value = sip.instalment_amount
         return (
             sip.sip_id not in self.known
             and (sip.tradingsymbol, (sip.frequency,)) == (self.tradingsymbol, self.terms)
-            and self.value == _decimal(sip.instalment_amount)
-            and sip.created is not None
-            and sip.created.timestamp() >= self._earliest(skew)
+            and (value is None or self.value == money.exact(value))
+            and (sip.created is None or sip.created.timestamp() >= self._earliest(skew))
         )
 
     def _earliest(self, skew: float) -> float:
@@ -160,8 +174,10 @@ def judge_changed_sip(sip: Sip, form: dict[str, str]) -> str | None:
     }
     wanted = dict(form)
     amount = wanted.pop("amount", None)
-    if amount is not None and Decimal(amount) != _decimal(sip.instalment_amount):
-        return None
+    if amount is not None:
+        shown = sip.instalment_amount
+        if shown is None or Decimal(amount) != money.exact(shown):
+            return None
     return sip.sip_id if wanted.items() <= found.items() else None
 
 
@@ -216,10 +232,15 @@ class Question:
             except NeoError as error:
                 if isinstance(error, Rejected) and error.status in (None, _NOT_FOUND):
                     raise  # it is final, or there is no such thing
+                # A refusal would be the same again, until the program has another token.
+                is_refused = isinstance(error, Rejected | SessionEnded)
+                if is_refused or began >= proof_at + LONGEST_SEARCH:
+                    log.error("%s: no longer looked for: %s", self._lost.action, error)
+                    raise self._lost.unknown(error) from error
                 log.warning("%s cannot be read: %s", self._lost.book, error)
                 continue
             if found is not None:
-                log.info("%s did take effect: %s", self._lost.action, found)
+                log.info("%s did take effect: %r", self._lost.action, found)
                 return found
             if began >= proof_at:
                 raise NotAccepted(
@@ -297,14 +318,7 @@ class Settlement:
             patience = self.horizon + self._patience
             if await question.settled_within(patience):
                 return await question
-        raise OutcomeUnknown(
-            lost.action,
-            client_tag=lost.tag,
-            order_number=lost.number,
-            reason=str(cause),
-            resolution=question,
-            book=lost.book,
-        ) from cause
+        raise lost.unknown(cause, question) from cause
 
     def _open(self, lost: Lost, look: Look) -> Question:
         question = Question(lost, look, self.horizon)
@@ -316,7 +330,3 @@ class Settlement:
         self._is_closed = True
         for question in [*self._questions]:
             await question.close()
-
-
-def _decimal(number: float) -> Decimal:
-    return Decimal(repr(number))

@@ -6,10 +6,14 @@ Pure functions. Facts are from Kite Connect's mutual-fund document and the offic
 
 from __future__ import annotations
 
+import logging
+import math
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from typing import Any, Final, TypeVar
+from functools import cache
+from typing import Any, Final, TypeVar, get_args
 from urllib.parse import urlencode
 
 import msgspec
@@ -26,15 +30,22 @@ from neo_async.errors import (
     SessionEnded,
 )
 from neo_async.kite.model import FundHolding, FundOrder, KiteLogin, Sip
+from neo_async.model import money
 from neo_async.model.answer import Answer
 from neo_async.model.market import IST
 from neo_async.wire.answers import retry_after
+from neo_async.wire.rows import UNREADABLE
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 Row = msgspec.Raw
 """A part of an answer that is not read yet."""
+
+_PLAIN: Final = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}")
+_LARGEST_WHOLE: Final = 10**18
 
 _NOTHING: Final = Row()
 _NULL: Final = b"null"
@@ -60,13 +71,6 @@ _SECRETS: Final = re.compile(
     r'("(?:access_token|refresh_token|public_token|enctoken|api_key|api_secret)"\s*:\s*")[^"]*'
 )
 
-_ORDER_TIMES: Final = ("order_timestamp",)
-_ORDER_DAYS: Final = ("exchange_timestamp", "last_price_date")
-_SIP_TIMES: Final = ("created", "last_instalment")
-_SIP_DAYS: Final = ("next_instalment",)
-_HOLDING_DAYS: Final = ("last_price_date",)
-_LOGIN_TIMES: Final = ("login_time",)
-
 
 class _Envelope(msgspec.Struct):
     data: Row = _NOTHING
@@ -82,7 +86,9 @@ class _OrderId(msgspec.Struct):
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
 _read_rows = msgspec.json.Decoder(list[Row]).decode
-_read_fields = msgspec.json.Decoder(dict[str, Any]).decode
+_read_fields = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
+"""Numbers with a point stay text until it is known what they are for: one beyond any range spoils
+nothing but itself."""
 _read_id = msgspec.json.Decoder(_OrderId).decode
 
 
@@ -115,7 +121,7 @@ def read_sip_id(answer: Answer) -> str:
 
 
 def read_login(answer: Answer) -> KiteLogin:
-    return _row(_data(answer), KiteLogin, times=_LOGIN_TIMES)
+    return _row(_data(answer), KiteLogin)
 
 
 def check_success(answer: Answer) -> None:
@@ -133,7 +139,7 @@ def _shaped(answer: Answer, read: Callable[[Row], T]) -> T:
     data = _data(answer)
     try:
         return read(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise _unexpected(answer, f"the answer has an unexpected shape: {error}") from error
 
 
@@ -141,7 +147,7 @@ def _data(answer: Answer) -> Row:
     """What a successful answer holds. A `status` is in most of them, but not in all."""
     try:
         envelope = _read_envelope(answer.body)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         raise failure(answer) from None
     is_success = 200 <= answer.status < 300 and envelope.status != "error"
     if not is_success or envelope.error_type or bytes(envelope.data) in (b"", _NULL):
@@ -156,7 +162,7 @@ def failure(answer: Answer) -> NeoError:
     """The exception that an answer stands for. Its `code` is Kite's `error_type`."""
     try:
         envelope = _read_envelope(answer.body)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         envelope = None
     body = _excerpt(answer.body)
     text = (envelope.message or "") if envelope is not None else ""
@@ -201,44 +207,125 @@ def _excerpt(body: bytes) -> str:
 
 
 def read_order(row: Row) -> FundOrder:
-    return _row(row, FundOrder, times=_ORDER_TIMES, days=_ORDER_DAYS)
+    return _row(row, FundOrder)
 
 
 def read_sip(row: Row) -> Sip:
-    return _row(row, Sip, times=_SIP_TIMES, days=_SIP_DAYS)
+    return _row(row, Sip)
 
 
 def read_holding(row: Row) -> FundHolding:
-    holding = _row(row, FundHolding, days=_HOLDING_DAYS)
-    if holding.pnl:
-        return holding
-    gain = (holding.last_price - holding.average_price) * holding.quantity
-    return msgspec.structs.replace(holding, pnl=round(gain, 2))
+    """A price of 0 is Kite's way of saying that it is not known; what it reckons with that is
+    nonsense."""
+    holding = _row(row, FundHolding)
+    holding = msgspec.structs.replace(
+        holding,
+        average_price=_above_zero(holding.average_price),
+        last_price=_above_zero(holding.last_price),
+    )
+    gain = holding.gain
+    return msgspec.structs.replace(holding, pnl=None if gain is None else holding.pnl or gain)
 
 
-def _row(row: Row, kind: type[S], *, times: tuple[str, ...] = (), days: tuple[str, ...] = ()) -> S:
-    """Raises ProtocolError that names the field at fault."""
+def _above_zero(price: float | None) -> float | None:
+    return price if price is not None and price > 0 else None
+
+
+def _row(row: Row, kind: type[S]) -> S:
+    """A field that cannot be read is as one that is not there, and the log tells.
+
+    Raises ProtocolError when the row is no object, or a field that nothing works without is not
+    there.
+    """
     try:
+        given = _read_fields(row)
+    except UNREADABLE as error:
+        raise ProtocolError(
+            f"a row of the answer is not as it should be: {error}", body=_excerpt(bytes(row))
+        ) from error
+    fields = {}
+    for name, read in _readers(kind).items():
+        value = given.get(name)
         # Null is Kite's way of saying that there is nothing, also where it is not documented.
-        fields = {name: value for name, value in _read_fields(row).items() if value is not None}
-        for name in times:
-            if name in fields:
-                fields[name] = _moment(fields[name])
-        for name in days:
-            if name in fields:
-                fields[name] = _day(fields[name])
-        return msgspec.convert(fields, kind, strict=False)
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        if value is None:
+            continue
+        try:
+            fields[name] = read(value)
+        except (ValueError, OverflowError) as error:
+            log.warning("%s: %s is taken as unknown: %s", kind.__name__, name, error)
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
         raise ProtocolError(
             f"a row of the answer is not as it should be: {error}", body=_excerpt(bytes(row))
         ) from error
 
 
-def _moment(text: str) -> datetime | None:
+@cache
+def _readers(kind: type[msgspec.Struct]) -> dict[str, Callable[[Any], Any]]:
+    """What reads each field, by its type."""
+    return {
+        field.name: _BY_FIELD.get(field.type) or _BY_FIELD[get_args(field.type)[0]]
+        for field in msgspec.structs.fields(kind)
+    }
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{reprlib.repr(value)} is no text")
+    return str(value)
+
+
+def read_number(value: object) -> float:
+    """A number of Kite's, which may be text. Raises ValueError."""
+    is_plain = isinstance(value, str) and _PLAIN.fullmatch(value) is not None
+    number = float(value if is_plain else money.exact(value))  # type: ignore[arg-type]
+    if not math.isfinite(number):
+        raise ValueError(f"{reprlib.repr(value)} is out of range")
+    return number
+
+
+def _whole(value: object) -> int:
+    if type(value) is int and abs(value) < _LARGEST_WHOLE:
+        return value
+    number = money.exact(value)  # type: ignore[arg-type]
+    if number != int(number) or abs(number) >= _LARGEST_WHOLE:
+        raise ValueError(f"{reprlib.repr(value)} is no whole number")
+    return int(number)
+
+
+def _moment(value: object) -> datetime | None:
     """`2021-06-30 08:33:07`, in India; empty means none."""
+    text = _as_text(value)
     return datetime.fromisoformat(text).replace(tzinfo=IST) if text else None
 
 
-def _day(text: str) -> date | None:
+def _day(value: object) -> date | None:
     """`2021-06-30`, maybe with a time behind it; empty means none."""
+    text = _as_text(value)
     return date.fromisoformat(text[:10]) if text else None
+
+
+def _as_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{reprlib.repr(value)} is no date")
+    return value.strip()
+
+
+def _percents(value: object) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{reprlib.repr(value)} is no table")
+    return {name: read_number(percent) for name, percent in value.items()}
+
+
+_BY_FIELD: Final[Mapping[Any, Callable[[Any], Any]]] = {
+    str: _text,
+    float: read_number,
+    int: _whole,
+    datetime: _moment,
+    date: _day,
+    Mapping[str, float]: _percents,
+}
+"""What reads a field of each type."""

@@ -1,10 +1,13 @@
-"""Connections of aiohttp that are gone when their connector is closed."""
+"""Connections of aiohttp that are gone when their connector is closed, and to which a request waits
+for its start."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -13,6 +16,12 @@ from aiohttp.connector import Connection
 _TURNS_TO_END = 4
 """Of the loop, at most: an aborted connection needs one; one that the server ended first, and on
 which asyncio's abort does nothing any more, needs up to three."""
+
+
+AT_CONNECTION: Final[ContextVar[Callable[[], Awaitable[object]] | None]] = ContextVar(
+    "AT_CONNECTION", default=None
+)
+"""Awaited when a connection is there for the request of this context, before it is written."""
 
 
 class Connector(aiohttp.TCPConnector):
@@ -35,6 +44,13 @@ class Connector(aiohttp.TCPConnector):
         assert transport is not None
         if transport.get_extra_info("sslcontext") is not None:
             self._transports[protocol] = transport
+        at_connection = AT_CONNECTION.get()
+        if at_connection is not None:
+            try:
+                await at_connection()
+            except BaseException:
+                connection.release()  # it is as good as before
+                raise
         return connection
 
     async def close(self, **options: Any) -> None:

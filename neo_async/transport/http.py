@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 import types
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import aiohttp
@@ -18,8 +18,8 @@ from yarl import URL
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
 from neo_async.transport.breaker import GATEWAY_FAILURES, Breaker, Circuits
-from neo_async.transport.connector import Connector
-from neo_async.transport.limiter import Kind
+from neo_async.transport.connector import AT_CONNECTION, Connector
+from neo_async.transport.limiter import Kind, Start
 from neo_async.transport.meter import Meter
 
 _LONGEST = 120
@@ -45,6 +45,8 @@ class _Timing:
         self.kind = kind
         self.queued = queued
         self.began = self.sent_at = time.perf_counter()
+        self.is_first = False
+        """Whether it is the first one on its connection."""
 
 
 class HttpClient:
@@ -81,18 +83,22 @@ class HttpClient:
         body: bytes = b"",
         params: Mapping[str, str] | None = None,
         kind: int = Kind.READ,
-        queued: float = 0.0,
+        start: Start | None = None,
     ) -> Answer:
         """Send one request and read its whole answer, `timeout` seconds at most. The path of `url`
-        goes out as it is: the broker wants characters in it that others would encode. `kind` and
-        the seconds that it `queued` are for the meter.
+        goes out as it is: the broker wants characters in it that others would encode. `kind` is for
+        the meter; a `start` is moved to when there is a connection, for a handshake takes time.
 
         Redirects are not followed: the headers carry credentials. A request that may change
         something goes out once at most. Raises NotSent or AnswerLost.
         """
         address = URL(url, encoded=True)
-        timing = _Timing(kind, queued)
-        with self._watched(address) as breaker, _failures_named(method, url, timeout):
+        timing = _Timing(kind, 0.0 if start is None else start.queued)
+        with (
+            self._watched(address) as breaker,
+            _failures_named(method, url, timeout),
+            _at_connection(None if start is None else start.at_connection),
+        ):
             async with self._opened().request(
                 method,
                 address,
@@ -105,6 +111,8 @@ class HttpClient:
                 trace_request_ctx=timing,
             ) as response:
                 first_byte = time.perf_counter() - timing.sent_at
+                if timing.is_first and start is not None:
+                    start.answered_late()
                 content = await response.read()
                 self._judge(breaker, response.status)
                 return Answer(response.status, _lower(response.headers), content, first_byte)
@@ -168,6 +176,16 @@ class HttpClient:
         else:
             breaker.answered()
 
+    async def _note_connected(
+        self,
+        session: aiohttp.ClientSession,
+        context: types.SimpleNamespace,
+        parameters: aiohttp.TraceConnectionCreateEndParams,
+    ) -> None:
+        timing = context.trace_request_ctx
+        if timing is not None:  # of a download there is none
+            timing.is_first = True
+
     async def _note_sent(
         self,
         session: aiohttp.ClientSession,
@@ -186,6 +204,7 @@ class HttpClient:
 
     def _new_session(self) -> aiohttp.ClientSession:
         tracing = aiohttp.TraceConfig()
+        tracing.on_connection_create_end.append(self._note_connected)
         tracing.on_request_headers_sent.append(self._note_sent)
         return aiohttp.ClientSession(
             trace_configs=[tracing],
@@ -214,6 +233,15 @@ async def _once(
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _SentOnce(error) from error
+
+
+@contextlib.contextmanager
+def _at_connection(call: Callable[[], Awaitable[object]] | None) -> Iterator[None]:
+    token = AT_CONNECTION.set(call)
+    try:
+        yield
+    finally:
+        AT_CONNECTION.reset(token)
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,18 +1,20 @@
 """The order lane: a pool of warm connections to one server, for requests that must not be doubled.
 
 Connections are opened at login and opened again when the server closes them. The one used last is
-used next, so that the others grow idle together; under load the pool grows to its limit.
+used next, so that the others grow idle together; under load the pool grows to its limit. The last
+connections are reserved for cancels: placements that hang do not hold up what takes orders back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import ssl
 import time
-from collections import deque
-from typing import Protocol, cast
+from collections import OrderedDict, deque
+from typing import Final, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from neo_async.config import PoolLimits
@@ -33,6 +35,14 @@ SHORT_LIFE = 1.0
 
 TRIES = 3
 """Connections that one request waits for, when each is lost before it can be used."""
+
+_CANCEL: Final = Kind.CANCEL
+
+_TICK = 0.001
+"""Seconds by which a timer may be early."""
+
+_Waiters: TypeAlias = OrderedDict[asyncio.Future[Connection], tuple[float, float]]
+"""Requests that wait for a connection, by arrival: until when on the loop's clock, and how long."""
 
 
 class HandOver(Protocol):
@@ -66,13 +76,21 @@ class Lane:
         self.host_header = parts.netloc.rpartition("@")[2]
         self._limiter = limiter
         self._pool = pool
+        reserved = min(pool.reserved, pool.maximum - 1)
+        self._for_others = pool.maximum - reserved
+        """Connections that may be in use before only cancels get another one."""
+        self._kept = min(reserved, pool.warm - 1)
+        """Idle connections that are left to cancels, as long as another one can be opened."""
         self._meter = meter or Meter()
         self.breaker = (circuits or Circuits()).orders(self._server)
         self._connect_timeout = connect_timeout
         self._idle: list[Connection] = []
         self._open: dict[Connection, float] = {}  # when each was opened, on the loop's clock
         self._connecting: set[asyncio.Task[None]] = set()
-        self._waiters: tuple[deque[asyncio.Future[Connection]], ...] = tuple(deque() for _ in Kind)
+        self._waiters: tuple[_Waiters, ...] = tuple(OrderedDict() for _ in Kind)
+        self._by_kind = tuple(zip(Kind, self._waiters, strict=True))
+        self._deadline: asyncio.TimerHandle | None = None
+        """Ends the waits for a connection; left alone while waiters come and go."""
         self._keeper: asyncio.Task[None] | None = None
         self._closing = False
         self._changed = asyncio.Event()
@@ -107,8 +125,11 @@ class Lane:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        while (waiter := self._next_waiter()) is not None:
-            waiter.set_exception(NotSent("the order lane was closed"))
+        for queue in self._waiters:
+            while queue:
+                _fail(queue.popitem()[0], NotSent("the order lane was closed"))
+        if self._deadline is not None:
+            self._deadline.cancel()
         for connection in self._idle:
             connection.close()
         try:
@@ -125,21 +146,34 @@ class Lane:
         """Send one whole HTTP request as soon as the limiter and a connection allow.
 
         `timeout` counts from the moment in which the limiter does. Raises NotSent (CircuitOpen
-        when the server is taken for gone) or AnswerLost. `record` is marked when the bytes are
-        handed to a socket: a caller that is cancelled learns from it whether they were.
+        when the server is taken for gone), AnswerLost, or what `Limiter.acquire` does. `record` is
+        marked when the bytes are handed to a socket: a caller that is cancelled learns from it
+        whether the request may have arrived.
         """
         breaker = self.breaker
         if not breaker.is_closed:
             await self.check(kind)
         asked = time.perf_counter()
-        started = await self._limiter.acquire(kind)
+        is_probe = False
+        # Where no connection is free, its start is put off at once.
+        is_held = (
+            len(self._idle) <= self._kept  # rules most out, and costs less
+            and breaker.is_closed
+            and not self._is_free_for(kind)
+            and self._limiter.hold_now(kind)
+        )
+        if not is_held:
+            started = await self._limiter.acquire(kind)
+            # It may have opened while this one queued.
+            is_probe = not breaker.is_closed and self._admit(kind, started)
         admitted = time.perf_counter()
-        # It may have opened while this one queued.
-        is_probe = not breaker.is_closed and self._admit(kind, started)
         try:
-            connection = self._take_idle()
+            connection = None if is_held else self._take_idle(kind)
             if connection is None:
-                connection, timeout = await self._wait_for_connection(kind, started, timeout)
+                if not is_held:
+                    self._limiter.hold(kind, started)
+                connection, started, timeout = await self._wait_for_connection(kind, timeout)
+            is_first = not connection.requests
             sent = time.perf_counter()
             if record is not None:
                 record.was_sent = True
@@ -152,6 +186,8 @@ class Lane:
         finally:
             if is_probe:
                 breaker.probed()
+        if is_first:
+            self._limiter.answered_late(kind, started)
         self.round_trips.append((kind, time.perf_counter() - sent))
         self._meter.sent(kind, admitted - asked, sent - admitted)
         if answer.status >= 500:
@@ -171,10 +207,10 @@ class Lane:
 
     def drop_refused(self) -> None:
         """Let those wait for a connection no longer that the limiter would refuse to start."""
-        for kind in Kind:
-            for waiter in self._waiters[kind]:
-                if not waiter.done() and (error := self._limiter.refusal(kind)) is not None:
-                    waiter.set_exception(error)
+        for kind, queue in self._by_kind:
+            while queue and (error := self._limiter.refusal(kind)) is not None:
+                _fail(queue.popitem()[0], error)
+        self._serve()
 
     @property
     def idle(self) -> int:
@@ -196,7 +232,7 @@ class Lane:
     @property
     def waiting(self) -> int:
         """Requests that wait for a connection."""
-        return sum(not waiter.done() for queue in self._waiters for waiter in queue)
+        return sum(map(len, self._waiters))
 
     def __repr__(self) -> str:
         return (
@@ -211,74 +247,116 @@ class Lane:
             self._limiter.give_back(kind, started)
             raise
 
-    def _take_idle(self) -> Connection | None:
-        while self._idle:
+    def _is_free_for(self, kind: Kind) -> bool:
+        """Whether an idle connection may be taken: cancels may take any."""
+        idle = len(self._idle)
+        if kind is _CANCEL:
+            return idle > 0
+        return idle > self._kept and len(self._open) - idle < self._for_others
+
+    def _take_idle(self, kind: Kind) -> Connection | None:
+        while self._is_free_for(kind):
             connection = self._idle.pop()
             if connection.is_usable:
+                if len(self._idle) < self._kept:
+                    self._changed.set()  # those left to cancels are replaced
                 return connection
         return None
 
     async def _wait_for_connection(
-        self, kind: Kind, started: float, timeout: float
-    ) -> tuple[Connection, float]:
-        """A connection to use in this very moment, opening one where the limit allows, and what is
-        left of the time.
+        self, kind: Kind, timeout: float
+    ) -> tuple[Connection, float, float]:
+        """A connection to use in this very moment, opening one where the limit allows, the time of
+        its start and what is left of the time. The start was put off (`Limiter.hold`) until now.
 
-        The start is moved to the moment in which the connection is there: time spent on a
-        handshake would let two requests arrive closer together than the limit allows.
+        It is counted when the connection is there: time spent on a handshake would let two requests
+        arrive closer together than the limit allows.
         """
-        loop = asyncio.get_running_loop()
+        limiter, loop = self._limiter, asyncio.get_running_loop()
+        queue = self._waiters[kind]
         tries, until = 0, loop.time() + timeout
         while True:
-            if self._closing:
-                self._limiter.give_back(kind, started)
-                raise NotSent("the order lane was closed")
             waiter: asyncio.Future[Connection] = loop.create_future()
-            self._waiters[kind].append(waiter)
-            self._grow()
             try:
-                async with asyncio.timeout_at(until):
-                    connection = await waiter
-                restarted = self._limiter.restart(kind, started)
-            except BaseException as error:
-                self._limiter.give_back(kind, started)
-                if (
-                    waiter.done()
-                    and not waiter.cancelled()
-                    and waiter.exception() is None
-                    and waiter.result().is_usable
-                ):
-                    self._now_idle(waiter.result())
-                if isinstance(error, TimeoutError):
-                    raise NotSent(
-                        f"none of {len(self._open)} connections to {self._server} became free "
-                        f"within {timeout:g} s"
-                    ) from error
+                if self._closing:
+                    raise NotSent("the order lane was closed")
+                queue[waiter] = (until, timeout)
+                self._end_waiting_at(until)
+                self._grow()
+                connection = await waiter
+            except BaseException:
+                queue.pop(waiter, None)
+                self._pass_on(waiter)
+                limiter.release(kind)
                 raise
-            if restarted is not None and connection.is_usable:
-                return connection, max(0.0, until - loop.time())
-            if connection.is_usable:
-                self._now_idle(connection)
-                self._limiter.give_back(kind, started)
-                started = await self._limiter.acquire(kind)
-                until = loop.time() + timeout
-                if (idle := self._take_idle()) is not None:
-                    return idle, timeout
-            else:
+            if not connection.is_usable:
                 tries += 1
                 if tries == TRIES:
-                    self._limiter.give_back(kind, started if restarted is None else restarted)
+                    limiter.release(kind)
                     text = f"{self._server} closes connections as soon as they are open"
                     self.breaker.failed(text, connected=True)
                     raise NotSent(text)
-                if restarted is not None:
-                    started = restarted
+                continue
+            try:
+                started = limiter.start_held(kind)
+            except BaseException:
+                self._now_idle(connection)
+                raise
+            if started is not None:
+                return connection, started, max(0.0, until - loop.time())
+            # Cancels or reads have taken the room meanwhile, or a pause began.
+            self._now_idle(connection)
+            started = await limiter.acquire(kind, first=True)
+            until = loop.time() + timeout
+            if (idle := self._take_idle(kind)) is not None:
+                return idle, started, timeout
+            limiter.hold(kind, started)
+
+    def _pass_on(self, waiter: asyncio.Future[Connection]) -> None:
+        """Its caller has given up: a connection that it was handed just now is for others."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            connection = waiter.result()
+            if connection.is_usable:
+                self._now_idle(connection)
+
+    def _end_waiting_at(self, until: float) -> None:
+        if self._deadline is not None:
+            if self._deadline.when() <= until:
+                return
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_at(until, self._end_waiting)
+
+    def _end_waiting(self) -> None:
+        """Fail those who have waited for their time."""
+        self._deadline = None
+        soon = asyncio.get_running_loop().time() + _TICK
+        rest = math.inf
+        for queue in self._waiters:
+            for waiter, (until, timeout) in list(queue.items()):
+                if until > soon:
+                    rest = min(rest, until)
+                    continue
+                del queue[waiter]
+                text = f"none of {len(self._open)} connections to {self._server} became free"
+                _fail(waiter, NotSent(f"{text} within {timeout:g} s"))
+        if rest < math.inf:
+            self._end_waiting_at(rest)
 
     def _grow(self) -> None:
-        """Open as many connections as somebody waits for, up to the limit."""
-        waiting = sum(1 for queue in self._waiters for waiter in queue if not waiter.done())
-        size = len(self._open) + len(self._connecting)
-        for _ in range(min(waiting - len(self._connecting), self._pool.maximum - size)):
+        """Open as many connections as are waited for, up to the limit."""
+        room = self._pool.maximum - len(self._open) - len(self._connecting)
+        if room <= 0:
+            return
+        cancels = len(self._waiters[_CANCEL])
+        others = self.waiting - cancels
+        ready = len(self._idle) + len(self._connecting)
+        spare = ready + room
+        for_cancels = min(cancels, spare)
+        for_others = min(others, spare - for_cancels - (self._pool.maximum - self._for_others))
+        missing = for_cancels - ready
+        if for_others > 0:
+            missing += for_others + self._kept
+        for _ in range(min(missing, room)):
             self._start_connecting()
 
     def _start_connecting(self) -> asyncio.Task[None]:
@@ -293,8 +371,8 @@ class Lane:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None and (waiter := self._next_waiter()) is not None:
-            waiter.set_exception(error)
+        if error is not None:
+            self._fail_next(error)
         if not self._closing:
             self._grow()  # somebody may have come who still counted on this one
 
@@ -357,17 +435,26 @@ class Lane:
             failures, reason = (0, "") if error is None else (failures + 1, str(error))
 
     def _is_warm(self) -> bool:
-        return len(self._open) + len(self._connecting) >= self._pool.warm
+        size = len(self._open) + len(self._connecting)
+        ready = len(self._idle) + len(self._connecting)
+        return size >= self._pool.warm and (ready >= self._kept or size >= self._pool.maximum)
 
     def _now_idle(self, connection: Connection) -> None:
         if self._closing:
             connection.close()
             return
-        waiter = self._next_waiter()
-        if waiter is not None:
-            waiter.set_result(connection)
-        else:
-            self._idle.append(connection)
+        self._idle.append(connection)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Hand idle connections to those who wait, by kind, then by arrival."""
+        for kind, queue in self._by_kind:
+            while queue and (connection := self._take_idle(kind)) is not None:
+                waiter, _ = queue.popitem(last=False)
+                if waiter.done():  # its caller has given up, and is about to leave
+                    self._idle.append(connection)
+                else:
+                    waiter.set_result(connection)
 
     def _now_lost(self, connection: Connection) -> None:
         opened = self._open.pop(connection, None)
@@ -380,15 +467,21 @@ class Lane:
         self._changed.set()
         if not self._closing:
             self._grow()
+            self._serve()  # the room that this one leaves may be what was missing
 
-    def _next_waiter(self) -> asyncio.Future[Connection] | None:
-        """The one to be served next: by kind, then by arrival."""
+    def _fail_next(self, error: BaseException) -> None:
+        """No connection could be made for the one that would have been served next."""
         for queue in self._waiters:
             while queue:
-                waiter = queue.popleft()
+                waiter, _ = queue.popitem(last=False)
                 if not waiter.done():
-                    return waiter
-        return None
+                    waiter.set_exception(error)
+                    return
+
+
+def _fail(waiter: asyncio.Future[Connection], error: BaseException) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)
 
 
 def _keep_alive(connected: object) -> None:

@@ -20,6 +20,7 @@ from neo_async.errors import (
     InvalidField,
     LoginFailed,
     NotSent,
+    ProtocolError,
     RateLimited,
     UsageError,
 )
@@ -179,6 +180,53 @@ async def test_an_account_of_which_the_answer_says_nothing_is_looked_up():
         Outcome.DONE,
     ]
     assert bank.paths()[-1] == "accounts/inquiry"
+
+
+@in_virtual_time
+async def test_an_account_that_the_bank_had_trouble_with_is_looked_up():
+    bank = SmallBank()
+    async with serving(bank), client_of(bank) as client:
+        await client.create(ASHA)
+        result = {"virtualAccountNumber": ASHA.number, "status": "FAILURE", "code": "VA0500"}
+        bank.instead["accounts/create"] = (200, {"status": "FAILURE", "results": [result]})
+        (result,) = await client.create(ASHA)
+    assert result.outcome is Outcome.DONE
+
+
+@pytest.mark.parametrize("rows", [["odd"], [None], [["x"]]])
+@in_virtual_time
+async def test_results_that_cannot_be_read_are_looked_up(rows):
+    bank = SmallBank()
+    bank.instead["accounts/create"] = (200, {"status": "SUCCESS", "results": rows})
+    async with serving(bank), client_of(bank) as client:
+        (result,) = await client.create(ASHA)
+    assert result.outcome is Outcome.UNKNOWN
+
+
+@in_virtual_time
+async def test_an_account_that_cannot_be_read_is_not_one_that_the_bank_does_not_know():
+    bank = SmallBank()
+    bank.instead["accounts/inquiry"] = (200, {"status": "SUCCESS", "results": ["odd"]})
+    async with serving(bank), client_of(bank) as client:
+        with pytest.raises(ProtocolError, match="an account is no object"):
+            await client.accounts(ASHA.number)
+
+
+@in_virtual_time
+async def test_an_odd_value_of_an_account_is_unknown_and_proves_nothing():
+    bank = SmallBank()
+    async with serving(bank), client_of(bank) as client:
+        await client.create([ASHA, *some(1)])
+        odd = {"minAmount": "N/A", "validTo": "31/10/2027", "maxAmount": "5,00,000.00"}
+        bank.accounts[ASHA.number] |= odd
+        first, second = await client.accounts([ASHA.number, some(1)[0].number])
+        assert (first.min_amount, first.valid_to) == (None, None)
+        assert first.unreadable == ("valid_to", "min_amount")
+        assert first.max_amount == Decimal(500_000)
+        assert second.unreadable == ()
+        bank.instead["accounts/modify"] = (500, {})
+        (result,) = await client.modify(AccountChange(ASHA.number, min_amount=None))
+    assert result.outcome is Outcome.UNKNOWN
 
 
 @in_virtual_time

@@ -75,6 +75,28 @@ def test_a_struct_does_as_well_as_a_file():
         BankingProfile(request={"fetch": {"who": "x"}})
 
 
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"server": {"base_url": "https://bank.example:99999"}}, "server.base_url"),
+        ({"server": {"base_url": "https://[::1"}}, "server.base_url"),
+        ({"server": {"base_url": "https://bank.example/a b"}}, "server.base_url"),
+        ({"server": {"base_url": "ftp://bank.example"}}, "server.base_url"),
+        ({"server": {"base_url": "https://"}}, "server.base_url"),
+        ({"server": {"extra_headers": {"X Key": "hush"}}}, "server.extra_headers.X Key"),
+        ({"server": {"extra_headers": {"X": "hush\r\nY: 1"}}}, "server.extra_headers.X"),
+        ({"server": {"extra_headers": {"X": "hu\u0161h"}}}, "server.extra_headers.X"),
+        ({"server": {"request_id_header": "a:b"}}, "server.request_id_header"),
+        ({"idempotency": {"header": "a\nb"}}, "idempotency.header"),
+    ],
+)
+def test_what_could_not_be_sent_is_named_when_the_profile_is_made(sections, message):
+    with pytest.raises(UsageError) as caught:
+        BankingProfile.of(sections)
+    assert message in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
 def test_headers_that_may_hold_a_secret_are_not_shown():
     profile = BankingProfile(server=Server(extra_headers={"X-Key": "hush"}))
     assert "hush" not in repr(profile)

@@ -6,6 +6,7 @@ import asyncio
 from decimal import Decimal
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,45 @@ async def test_a_refusal_of_the_lookup_says_nothing_of_the_refund():
         with pytest.raises(RefundUnknown, match="not in your plan"):
             await client.refund(CLIENT, REFERENCE)
     assert bank.paths().count("refunds/create") == 1
+
+
+@in_virtual_time
+async def test_a_refused_lookup_is_not_repeated():
+    bank = bank_with_a_credit("before")
+    refusal = {"status": "FAILURE", "errorCode": "VA0403", "message": "not in your plan"}
+    bank.instead["refunds/status"] = (403, refusal)
+    async with serving(bank), client_of(bank) as client:
+        with pytest.raises(RefundUnknown, match="not in your plan"):
+            await client.refund(CLIENT, REFERENCE)
+    assert bank.paths() == ["refunds/create", "refunds/status"]
+
+
+@in_virtual_time
+async def test_a_refused_secret_is_not_tried_again_for_a_refund():
+    bank = bank_with_a_credit("before")
+    async with serving(bank), client_of(bank) as client:
+        sending = asyncio.ensure_future(client.refund(CLIENT, REFERENCE))
+        await asyncio.sleep(0.1)  # it has been lost, and is about to be looked for
+        bank._good.clear()
+        refusals = [web.json_response({"error": "invalid_client"}, status=401) for _ in range(9)]
+        bank.token_answers += refusals
+        with pytest.raises(RefundUnknown, match="invalid_client"):
+            await sending
+    assert len(bank.token_answers) == 8
+
+
+@pytest.mark.parametrize("amount", ["1,500.00", "N/A", "-5.00", {}, True, "1e99999"])
+@in_virtual_time
+async def test_an_odd_amount_in_the_answer_leaves_the_refund_known(amount):
+    bank = bank_with_a_credit()
+    answer = {"status": "SUCCESS", "refundReference": "R", "refundStatus": "INITIATED"}
+    bank.instead["refunds/create"] = (200, {**answer, "amount": amount, "updatedAt": "soon"})
+    async with serving(bank), client_of(bank) as client:
+        refund = await client.refund(CLIENT, REFERENCE)
+    known = {"1,500.00": Decimal("1500.00"), "-5.00": Decimal("-5.00")}
+    assert (refund.status, refund.amount) == ("INITIATED", known.get(str(amount)))
+    assert refund.updated_at is None
+    assert bank.paths() == ["refunds/create"]
 
 
 @in_virtual_time

@@ -10,7 +10,15 @@ import pytest
 from aiohttp import web
 
 from neo_async.banking import VirtualAccount, VirtualAccounts
-from neo_async.errors import LoginFailed, NotSent, RefundUnknown, SessionEnded, UsageError
+from neo_async.errors import (
+    LoginFailed,
+    NeoError,
+    NotSent,
+    RateLimited,
+    RefundUnknown,
+    SessionEnded,
+    UsageError,
+)
 from tests.banking.small_bank import CLIENT_ID, CLIENT_SECRET, SmallBank, client_of, serving
 from tests.virtual_time import in_virtual_time
 
@@ -86,6 +94,8 @@ async def test_a_token_without_a_life_is_not_kept_for_long():
         (lambda: web.Response(status=503, text="<h1>down</h1>"), "the bank gave no token"),
         (lambda: web.Response(text="<h1>hello</h1>"), "holds none"),
         (lambda: web.json_response({"access_token": ""}), "holds an empty one"),
+        (lambda: web.json_response({"access_token": "a\r\nX-Evil: 1"}), "no header can hold"),
+        (lambda: web.Response(text="[" * 100_000), "holds none"),
     ],
 )
 @in_virtual_time
@@ -149,6 +159,75 @@ async def test_an_api_key_is_in_no_message_about_an_answer_that_is_no_http():
             with pytest.raises(RefundUnknown, match="was no HTTP: Bad status line") as caught:
                 await client.refund("ACME", "REF00000001")
     assert CLIENT_ID not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("life", [-1, 0, "NaN", 1e300, None])
+@in_virtual_time
+async def test_a_life_that_makes_no_sense_is_not_believed(life):
+    bank = SmallBank()
+    for _ in range(2):
+        answer = {"access_token": "token-x", "expires_in": life}
+        bank.token_answers.append(web.json_response(answer))
+    bank._good.add("token-x")
+    async with serving(bank), client_of(bank) as client:
+        for _ in range(3):
+            await client.accounts(ACCOUNT)
+        assert len(bank.token_answers) == 1
+        await asyncio.sleep(300)
+        await client.accounts(ACCOUNT)
+        assert not bank.token_answers
+
+
+@in_virtual_time
+async def test_a_long_pause_before_a_token_is_told_and_not_waited_out():
+    bank = SmallBank()
+    bank.token_answers.append(web.Response(status=429, headers={"Retry-After": "86400"}))
+    async with serving(bank), client_of(bank) as client:
+        with pytest.raises(RateLimited):
+            await client.accounts(ACCOUNT)
+    assert asyncio.get_running_loop().time() < 60
+
+
+SECRETS = (CLIENT_ID, CLIENT_SECRET, "token-1", "h2h-header-secret")
+
+
+@pytest.mark.parametrize("at", ["token", "fetch", "create", "refund", "credit"])
+@in_virtual_time
+async def test_what_the_bank_repeats_of_the_secrets_is_taken_out(at, caplog):
+    """It may repeat a request, in an error, in the result of an account or in a bad entry."""
+    caplog.set_level(logging.DEBUG, "neo_async")
+    told = " ".join((*SECRETS, CLIENT_SECRET.upper()))
+    bank = SmallBank()
+    bank.add_credits(1)
+    if at == "token":
+        refusal = {"error": "invalid_client", "error_description": f"cannot take {told}"}
+        bank.token_answers.append(web.json_response(refusal, status=401))
+    elif at == "fetch":
+        refusal = {"status": "FAILURE", "errorCode": "VA0403", "message": f"cannot take {told}"}
+        bank.instead["transactions/fetch"] = (403, refusal)
+    elif at == "credit":
+        bank.credits[0] |= {"amount": told, "narration": told}
+    shown = []
+    sections = {"server": {"extra_headers": {"X-Key": "h2h-header-secret"}}}
+    async with serving(bank), client_of(bank, **sections) as client:
+        if at == "create":
+            result = {"virtualAccountNumber": ACCOUNT, "status": "FAILURE", "code": "VA1001"}
+            answer = {"status": "FAILURE", "results": [{**result, "message": told}]}
+            bank.instead["accounts/create"] = (200, answer)
+            shown.append(repr(await client.create(VirtualAccount(ACCOUNT, "Asha"))))
+        elif at == "refund":
+            answer = {"status": "SUCCESS", "refundReference": "R", "refundStatus": "INITIATED"}
+            bank.instead["refunds/create"] = (200, {**answer, "message": told})
+            shown.append(repr(await client.refund("ACME", "REF00000001")))
+        else:
+            with pytest.raises(NeoError) as caught:
+                await anext(client.transactions())
+            shown += traceback.format_exception(caught.value)
+            shown += [repr(caught.value), repr(vars(caught.value))]
+    text = "".join([*shown, caplog.text])
+    assert "***" in text
+    for secret in SECRETS if at != "token" else SECRETS[:2]:
+        assert secret not in text
 
 
 async def test_an_empty_id_or_secret_is_named():

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import decimal
+import os
+import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -12,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +31,8 @@ from neo_async.errors import (
     SessionEnded,
     StoreFailed,
     TransportError,
+    UnreadableCredit,
+    UsageError,
 )
 from tests.banking.small_bank import SmallBank, client_of, serving
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
@@ -341,15 +348,205 @@ async def test_polling_ends_with_a_refusal():
     assert caught.value.refusal == "forbidden"
 
 
+# --- entries that are no credits ----------------------------------------------------------------
+
+NO_CREDITS = ["12.345", "-1500.00", "0", 0, "0.00", "N/A", "1,50", "1.500,00", "", None, True, [],
+              {"value": "5.00"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("amount", NO_CREDITS)
 @in_virtual_time
-async def test_a_batch_with_something_unreadable_is_neither_handed_over_nor_acknowledged():
+async def test_an_entry_that_is_no_credit_stands_in_the_way_until_it_is_stepped_over(amount):
+    bank = SmallBank()
+    bank.add_credits(102)
+    bank.credits[1]["amount"] = amount
+    async with serving(bank), client_of(bank) as client:
+        stream = client.transactions()
+        assert (await anext(stream)).sequence == 1
+        for _ in range(3):  # coming back is no word that it was seen
+            with pytest.raises(UnreadableCredit, match="credit REF00000002: ") as caught:
+                await anext(stream)
+        assert caught.value.reference == "REF00000002"
+        assert msgspec.json.decode(caught.value.entry)["amount"] == amount
+        assert "transactions/ack" not in bank.paths()
+        stream.skip(caught.value)
+        rest = [credit.sequence async for credit in stream]
+    assert rest == list(range(3, 103))
+    assert bank.acknowledged == 102
+    assert bank.bodies("ack")[0]["count"] == 100
+
+
+@pytest.mark.parametrize("lacking", [{"transactionReference": ""}, {"transactionReference": None}])
+@in_virtual_time
+async def test_an_entry_without_a_reference_is_stepped_over_in_the_same_way(lacking):
+    bank = SmallBank()
+    bank.add_credits(1)
+    bank.credits[0] |= lacking
+    async with serving(bank), client_of(bank) as client:
+        stream = client.transactions()
+        with pytest.raises(UnreadableCredit, match="a credit without a reference") as caught:
+            await anext(stream)
+        assert bank.acknowledged == 0
+        stream.skip(caught.value)
+        assert [credit async for credit in stream] == []
+    assert bank.acknowledged == 1
+
+
+@in_virtual_time
+async def test_a_whole_batch_waits_for_what_cannot_be_read_in_it(tmp_path):
+    bank = SmallBank()
+    bank.add_credits(4)
+    bank.credits[1]["amount"] = bank.credits[2]["amount"] = "-5.00"
+    async with serving(bank), client_of(bank, store=tmp_path / "c.db") as client:
+        stream = client.transactions()
+        for _ in range(3):
+            with pytest.raises(UnreadableCredit, match="REF00000002"):
+                await anext(stream.batches())
+        for reference in ("REF00000002", "REF00000003"):
+            with pytest.raises(UnreadableCredit, match=reference) as caught:
+                await anext(stream.batches())
+            stream.skip(caught.value)
+        assert bank.acknowledged == 0
+        sequences = [[credit.sequence for credit in batch] async for batch in stream.batches()]
+    assert sequences == [[1, 4]]
+    assert bank.acknowledged == 4
+
+
+@in_virtual_time
+async def test_only_what_stands_in_the_way_can_be_stepped_over():
     bank = SmallBank()
     bank.add_credits(2)
-    bank.credits[1]["amount"] = "12.345"
+    bank.credits[0]["amount"] = bank.credits[1]["amount"] = "0"
     async with serving(bank), client_of(bank) as client:
-        with pytest.raises(ProtocolError, match=r"credit REF00000002: 12\.345 is no amount"):
-            await anext(client.transactions())
-    assert "transactions/ack" not in bank.paths()
+        stream = client.transactions()
+        with pytest.raises(UnreadableCredit) as first:
+            await anext(stream)
+        stream.skip(first.value)
+        with pytest.raises(UsageError, match="raised last"):
+            stream.skip(first.value)
+        with pytest.raises(UnreadableCredit, match="REF00000002"):
+            await anext(stream)
+
+
+@in_virtual_time
+async def test_odd_values_beside_the_money_are_unknown_and_the_credit_is_there(caplog):
+    bank = SmallBank()
+    bank.add_credits(2)
+    bank.credits[0] |= {
+        "sequence": "first",
+        "amount": "1,23,456.50",
+        "creditedAt": "yesterday",
+        "remitterName": {"first": "RAVI"},
+        "utr": 12345,
+        "narration": True,
+        "mode": None,
+    }
+    async with serving(bank), client_of(bank) as client:
+        odd, _ = [credit async for credit in client.transactions()]
+    assert odd.amount == Decimal("123456.50")
+    assert (odd.sequence, odd.credited_at, odd.utr, odd.mode) == (None, None, "12345", "")
+    assert (odd.remitter_name, odd.narration) == ('{"first":"RAVI"}', "true")
+    assert "time of credit 'REF00000001' is taken as unknown: 'yesterday'" in caplog.text
+
+
+@in_virtual_time
+async def test_amounts_are_exact_whatever_decimal_context_the_program_has():
+    bank = SmallBank()
+    bank.add_credits(1)
+    bank.credits[0]["amount"] = 123456789
+    with decimal.localcontext(decimal.Context(prec=6, traps=[decimal.Inexact])):
+        async with serving(bank), client_of(bank, format={"amount": "paise"}) as client:
+            (credit,) = [credit async for credit in client.transactions()]
+            await client.refund("ACME", "REF00000001", amount="12345.67")
+    assert str(credit.amount) == "1234567.89"
+    assert bank.bodies("refunds/create")[0]["amount"] == 1234567
+
+
+# --- credits that share a reference ---------------------------------------------------------------
+
+
+def share_a_reference(bank: SmallBank, **fields: Any) -> None:
+    for credit in bank.credits:
+        credit |= {"transactionReference": "0", **fields}
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+@pytest.mark.parametrize("by_batch", [True, False])
+@in_virtual_time
+async def test_credits_that_share_a_reference_are_each_handed_over_once(
+    has_store, by_batch, tmp_path
+):
+    bank = SmallBank()
+    bank.add_credits(800)
+    share_a_reference(bank)
+    store = tmp_path / "c.db" if has_store else None
+    async with serving(bank), client_of(bank, store=store) as client:
+        stream = client.transactions()
+        if by_batch:
+            taken = [credit async for batch in stream.batches() for credit in batch]
+        else:
+            taken = [credit async for credit in stream]
+    assert [credit.sequence for credit in taken] == list(range(1, 801))
+    assert not any(credit.may_be_repeated for credit in taken)
+    assert bank.acknowledged == 800
+
+
+@in_virtual_time
+async def test_without_a_sequence_credits_of_one_reference_are_told_apart_by_the_rest(tmp_path):
+    bank = SmallBank()
+    bank.add_credits(150)
+    share_a_reference(bank, sequence=None)
+    async with serving(bank), client_of(bank, store=tmp_path / "c.db") as client:
+        taken = [credit async for credit in client.transactions()]
+    assert [credit.utr for credit in taken] == [f"UTR{number}" for number in range(1, 151)]
+    # Those of the first batch are new for certain; the others' reference has been seen before.
+    assert [credit.may_be_repeated for credit in taken] == [False] * 100 + [True] * 50
+
+
+@pytest.mark.parametrize("sequence", [1, None])
+@in_virtual_time
+async def test_an_entry_that_comes_twice_in_a_batch_is_one_only_where_the_sequence_says_so(
+    sequence, tmp_path
+):
+    bank = SmallBank()
+    bank.add_credits(2)
+    bank.credits[0]["sequence"] = sequence
+    bank.credits[1] = dict(bank.credits[0])
+    async with serving(bank), client_of(bank, store=tmp_path / "c.db") as client:
+        taken = [credit.may_be_repeated async for credit in client.transactions()]
+    assert taken == ([False] if sequence else [False, True])
+    assert bank.acknowledged == 2
+
+
+@in_virtual_time
+async def test_with_a_store_a_restart_repeats_nothing_that_shares_a_reference(tmp_path):
+    bank = SmallBank()
+    bank.add_credits(5)
+    share_a_reference(bank)
+    taken = []
+    async with serving(bank):
+        for deadly in (3, 0):
+            async with client_of(bank, store=tmp_path / "c.db") as client:
+                async for credit in client.transactions():
+                    taken.append((credit.sequence, credit.may_be_repeated))
+                    if credit.sequence == deadly:
+                        break
+    assert taken == [(1, False), (2, False), (3, False), (3, True), (4, False), (5, False)]
+
+
+@in_virtual_time
+async def test_a_credit_whose_words_have_changed_comes_again_and_says_so(tmp_path):
+    bank = SmallBank()
+    bank.add_credits(1)
+    async with serving(bank):
+        async with client_of(bank, store=tmp_path / "c.db") as client:
+            stream = client.transactions()
+            await anext(stream)
+            await stream._source.store.finish([stream._in_hand])  # type: ignore[union-attr, list-item]
+        bank.credits[0]["narration"] = "INV 77, corrected"
+        async with client_of(bank, store=tmp_path / "c.db") as client:
+            (again,) = [credit async for credit in client.transactions()]
+    assert again.may_be_repeated
 
 
 @in_virtual_time
@@ -423,9 +620,110 @@ async def test_a_file_that_is_no_store_is_refused(tmp_path):
             pass
 
 
-async def test_a_store_of_another_version_is_refused(tmp_path):
-    import sqlite3
+def permissions(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
+
+@in_virtual_time
+async def test_nobody_but_its_owner_can_read_a_store_at_any_time(tmp_path):
+    bank = SmallBank()
+    bank.add_credits(3)
+    path = tmp_path / "c.db"
+    path.touch(0o644)
+    old = os.umask(0o022)
+    try:
+        async with serving(bank), client_of(bank, store=path) as client:
+            await anext(client.transactions())
+            assert {permissions(file) for file in tmp_path.iterdir()} == {0o600}
+        path.unlink()
+        async with client_of(bank, store=path):
+            assert permissions(path) == 0o600
+    finally:
+        os.umask(old)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "symlink", "directory"])
+async def test_a_store_is_a_file_of_its_own(kind, tmp_path):
+    path = tmp_path / "c.db"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "symlink":
+        (tmp_path / "elsewhere.db").touch()
+        path.symlink_to(tmp_path / "elsewhere.db")
+    else:
+        path.mkdir()
+    bank = SmallBank()
+    bank.url = "http://127.0.0.1:1"
+    with pytest.raises(StoreFailed, match=r"regular file|symbolic link"):
+        async with client_of(bank, store=path):
+            pass
+
+
+@pytest.mark.parametrize(
+    "extra",
+    ["CREATE TRIGGER t AFTER INSERT ON credits BEGIN DELETE FROM credits; END",
+     "CREATE TABLE more (x)", "CREATE VIEW v AS SELECT 1"],
+)  # fmt: skip
+async def test_a_store_with_foreign_content_is_refused(extra, tmp_path):
+    path = tmp_path / "c.db"
+    bank = SmallBank()
+    bank.url = "http://127.0.0.1:1"
+    async with client_of(bank, store=path):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.execute(extra)
+    with pytest.raises(StoreFailed, match="holds more than a store of credits"):
+        async with client_of(bank, store=path):
+            pass
+
+
+@in_virtual_time
+async def test_a_store_of_the_first_version_is_read_and_what_it_knows_comes_marked(tmp_path):
+    path = tmp_path / "c.db"
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.executescript(
+            "CREATE TABLE credits (reference TEXT PRIMARY KEY, done INTEGER NOT NULL) "
+            "WITHOUT ROWID; PRAGMA user_version = 1;"
+            "INSERT INTO credits VALUES ('REF00000001', 0), ('REF00000009', 1);"
+        )
+    bank = SmallBank()
+    bank.add_credits(2)
+    async with serving(bank), client_of(bank, store=path) as client:
+        taken = [credit.may_be_repeated async for credit in client.transactions()]
+    assert taken == [True, False]
+
+
+@in_virtual_time
+async def test_a_batch_that_could_not_be_marked_is_handed_over_later(tmp_path):
+    bank = SmallBank()
+    bank.add_credits(2)
+    async with serving(bank), client_of(bank, store=tmp_path / "c.db") as client:
+        stream = client.transactions()
+        assert client._store is not None
+        file = client._store._file
+        assert file is not None
+        file.execute("PRAGMA query_only = 1")
+        for _ in range(2):
+            with pytest.raises(StoreFailed, match="readonly"):
+                await anext(stream.batches())
+        file.execute("PRAGMA query_only = 0")
+        assert [len(batch) async for batch in stream.batches()] == [2]
+    assert bank.acknowledged == 2
+
+
+@in_virtual_time
+async def test_a_batch_that_was_begun_credit_by_credit_is_not_left_for_the_next_one():
+    bank = SmallBank()
+    bank.add_credits(3)
+    async with serving(bank), client_of(bank) as client:
+        stream = client.transactions()
+        await anext(stream)
+        with pytest.raises(UsageError, match="credit by credit"):
+            await anext(stream.batches())
+        assert [credit.sequence async for credit in stream] == [2, 3]
+
+
+async def test_a_store_of_another_version_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / "c.db") as file:
         file.execute("PRAGMA user_version = 7")
     file.close()

@@ -30,8 +30,9 @@ from neo_async import (
 )
 from neo_async.cli.watch.lines import plain_line, snapshot
 from neo_async.cli.watch.screen import board, compact, shares
-from neo_async.cli.watch.state import USUAL, Watched, checked_instruments, clean
+from neo_async.cli.watch.state import USUAL, Watched, checked_instruments
 from neo_async.exchange import Exchange, Faults
+from neo_async.model.text import shown
 from neo_async.tracking import Order
 from tests.cli.conftest import Invoke
 from tests.cli.terminal import interrupted
@@ -256,7 +257,7 @@ def test_large_numbers_take_six_letters() -> None:
 
 
 def test_words_of_the_broker_cannot_move_the_cursor() -> None:
-    assert clean("\x1b[2Jrejected\n") == " [2Jrejected "
+    assert shown("\x1b[2Jrejected\n") == r"\x1b[2Jrejected\n"
 
 
 async def test_no_secret_is_shown() -> None:

@@ -7,16 +7,33 @@ import json
 import subprocess
 import sys
 import time
+import traceback
 from datetime import date
 from pathlib import Path
 
 import pytest
 
-from neo_async import InsufficientFunds, RateLimited, RateLimits, Rejected, SessionEnded, Side
+from neo_async import (
+    InsufficientFunds,
+    NeoError,
+    RateLimited,
+    RateLimits,
+    Rejected,
+    SessionEnded,
+    Side,
+)
 from neo_async.exchange import Exchange, Faults
 from neo_async.kite import FundOrderStatus, KiteMutualFunds, SipStatus
 from tests.far_ends import Reply
-from tests.kite.far_end import ISIN, PAYLOADS, fund_exchange, kite_of, scripted_kite
+from tests.kite.far_end import (
+    ACCESS_TOKEN,
+    API_KEY,
+    ISIN,
+    PAYLOADS,
+    fund_exchange,
+    kite_of,
+    scripted_kite,
+)
 from tests.virtual_time import in_virtual_time
 
 DAY = 86_400.0
@@ -137,6 +154,34 @@ async def test_kites_limit_is_kept(tmp_path: Path) -> None:
         assert kite.limiter.pauses == 0
 
 
+SAID = f"cannot take token {API_KEY}:{ACCESS_TOKEN}"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply({"status": "error", "error_type": "TokenException", "message": SAID}, 403),
+        Reply({"status": "error", "error_type": "InputException", "message": SAID}, 400),
+        Reply(f"<h1>{SAID}</h1>" + "x" * 5000, 502, "text/html"),
+        Reply("x" * 290 + ACCESS_TOKEN, 200, "text/html"),
+        Reply({"status": "error", "message": SAID.upper()}, 429),
+        Reply({"data": [{"fund": SAID}]}),
+    ],
+)
+@in_virtual_time
+async def test_no_error_repeats_the_token(reply: Reply, tmp_path: Path) -> None:
+    async with scripted_kite(tmp_path) as (far_end, kite):
+        for path in ("/mf/orders", "/mf/orders/1", "/mf/instruments"):
+            far_end.script("GET", path, reply)
+        for call in (kite.orders, lambda: kite.order("1"), kite.instruments):
+            with pytest.raises(NeoError) as caught:
+                await call()
+            shown = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
+            assert ACCESS_TOKEN not in shown.lower()
+            assert API_KEY not in shown.lower()
+            assert ACCESS_TOKEN[:9] not in shown.lower()
+
+
 async def test_a_long_list_holds_the_loop_for_moments_only(tmp_path: Path) -> None:
     sample = json.loads((PAYLOADS / "sips.json").read_bytes())["data"]
     body = {"data": [{**sample[0], "sip_id": str(number)} for number in range(2000)]}
@@ -159,7 +204,7 @@ async def test_a_long_list_holds_the_loop_for_moments_only(tmp_path: Path) -> No
 
 async def test_a_row_that_cannot_be_read_is_no_short_list(tmp_path: Path) -> None:
     async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.script("GET", "/mf/holdings", Reply({"data": [{"tradingsymbol": ISIN}]}))
+        far_end.script("GET", "/mf/holdings", Reply({"data": [{"quantity": 1.5}]}))
         with pytest.raises(Exception, match="missing required field"):
             await kite.holdings()
 

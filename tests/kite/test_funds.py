@@ -136,6 +136,28 @@ async def test_a_file_that_is_spoilt_is_read_anew(content: bytes, tmp_path: Path
             assert len(await again.instruments()) == 4
 
 
+@pytest.mark.parametrize("mode", [0o666, 0o644, 0o620])
+async def test_a_file_that_others_can_touch_is_read_anew(mode: int, tmp_path: Path) -> None:
+    async with fund_exchange(tmp_path) as (exchange, kite):
+        await kite.instruments()
+        (file,) = kept(tmp_path)
+        file.chmod(mode)
+        async with kite_of(exchange, tmp_path) as other:
+            await other.instruments()
+        assert (await arrivals(exchange)).count(f"GET {FILE}") == 2
+        (file,) = kept(tmp_path)
+        assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_a_bad_row_does_not_prove_that_there_is_no_such_fund(tmp_path: Path) -> None:
+    async with scripted_kite(tmp_path) as (far_end, kite):
+        content = (PAYLOADS / "instruments.csv").read_bytes()
+        far_end.script("GET", "/mf/instruments", Reply(content + b"INF179K01VY8,odd\n"))
+        far_end.script("POST", "/mf/orders", Reply({"data": {"order_id": "1"}}))
+        assert (await kite.instruments()).bad_row_count == 1
+        assert await kite.place_order("INF179K01VY8", Side.BUY, amount=5) == "1"
+
+
 async def test_a_folder_that_cannot_be_written_costs_the_next_start_a_download(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -174,6 +174,43 @@ async def test_a_list_that_cannot_be_read_leaves_it_unknown(tmp_path: Path) -> N
 
 
 @in_virtual_time
+async def test_a_list_that_can_never_be_read_is_not_asked_for_for_ever(tmp_path: Path) -> None:
+    async with fund_exchange(tmp_path) as (exchange, kite):
+        exchange.set_faults(Faults(error_before=1.0, calls=("orders", "reads")))
+        with pytest.raises(OutcomeUnknown) as caught:
+            await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine", settle=False)
+        with pytest.raises(OutcomeUnknown, match="look for tag 'mine'"):
+            await caught.value.outcome()
+        assert seconds() < HORIZON + 3600 + 60
+        asked = len(await arrivals(exchange))
+        await asyncio.sleep(3600)
+        assert len(await arrivals(exchange)) == asked
+
+
+@pytest.mark.parametrize("kind", ["TokenException", "PermissionException"])
+@in_virtual_time
+async def test_a_refused_list_is_not_asked_for_again(kind: str, tmp_path: Path) -> None:
+    async with scripted_kite(tmp_path) as (far_end, kite):
+        refusal = {"status": "error", "error_type": kind, "message": "no"}
+        far_end.script("POST", "/mf/orders", Cut())
+        far_end.script("GET", "/mf/orders", Reply(refusal, 403))
+        with pytest.raises(OutcomeUnknown, match="look for tag 'mine'"):
+            await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
+        await asyncio.sleep(600)
+    assert [asked.method for asked in far_end.asked] == ["POST", "GET"]
+
+
+@in_virtual_time
+async def test_an_order_with_odd_values_beside_it_is_found_all_the_same(tmp_path: Path) -> None:
+    async with scripted_kite(tmp_path) as (far_end, kite):
+        odd = {"order_id": "mine", "tag": "mine", "tradingsymbol": ISIN, "transaction_type": "BUY"}
+        rows = [{"order_id": "x", "amount": "N/A"}, {**odd, "amount": None, "quantity": "?"}]
+        far_end.script("POST", "/mf/orders", Cut())
+        far_end.script("GET", "/mf/orders", Reply({"data": rows}))
+        assert await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine") == "mine"
+
+
+@in_virtual_time
 async def test_closing_ends_the_search(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.set_faults(faults("lose_before"))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import decimal
 import json
 from datetime import date, datetime
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neo_async import (
     InsufficientFunds,
@@ -18,6 +23,7 @@ from neo_async import (
     SessionEnded,
 )
 from neo_async.kite.wire import (
+    check_success,
     read_holding,
     read_list,
     read_login,
@@ -130,7 +136,7 @@ def test_a_changed_sip_may_call_its_id_an_orders() -> None:
 
 
 def test_an_errors_body_shows_no_token() -> None:
-    body = {"data": {"access_token": "geheim", "public_token": "geheim", "user_id": 7}}
+    body = {"data": {"access_token": "geheim", "public_token": "geheim", "user_id": None}}
     with pytest.raises(ProtocolError) as caught:
         read_login(answer(body))
     assert "geheim" not in str(caught.value) + caught.value.body
@@ -180,15 +186,113 @@ def test_a_gain_that_kite_sends_is_kites() -> None:
     assert read_holding(sample("holdings.json", pnl=12.5)).pnl == 12.5
 
 
+def test_a_row_without_an_id_says_so() -> None:
+    with pytest.raises(ProtocolError, match="order_id"):
+        read_order(sample("order.json", order_id=None))
+    with pytest.raises(ProtocolError, match="sip_id"):
+        read_sip(sample("sip.json", sip_id=None))
+    with pytest.raises(ProtocolError, match="tradingsymbol"):
+        read_holding(sample("holdings.json", tradingsymbol=None))
+
+
 @pytest.mark.parametrize(
-    ("changes", "field"),
+    ("field", "value", "known"),
     [
-        ({"amount": "a lot"}, "amount"),
-        ({"order_id": None}, "order_id"),
-        ({"order_timestamp": "yesterday"}, "yesterday"),
-        ({"order_timestamp": 1625000000}, "must be str"),
+        ("amount", "a lot", None),
+        ("amount", None, None),
+        ("amount", "1,00,000.50", 100_000.5),
+        ("amount", "5000.0", 5000.0),
+        ("amount", True, None),
+        ("amount", [], None),
+        ("order_timestamp", "yesterday", None),
+        ("order_timestamp", 1625000000, None),
+        ("exchange_timestamp", "30-06-2021", None),
+        ("tag", 77, "77"),
+        ("folio", 1.5, "1.5"),
+        ("fund", {"a": 1}, ""),
+        ("placed_by", None, ""),
     ],
 )
-def test_a_row_that_cannot_be_read_says_why(changes: dict[str, object], field: str) -> None:
-    with pytest.raises(ProtocolError, match=field):
-        read_order(sample("order.json", **changes))
+def test_an_odd_value_spoils_its_own_field_only(field: str, value: object, known: object) -> None:
+    whole, odd = (
+        read_order(sample("order.json")),
+        read_order(sample("order.json", **{field: value})),
+    )
+    assert getattr(odd, field) == known
+    assert odd == msgspec.structs.replace(whole, **{field: known})
+
+
+def test_a_number_beyond_any_range_spoils_its_own_field_only() -> None:
+    (row,) = read_list(answer(b'{"data":[{"order_id":"1","amount":1e9999999999,"quantity":2}]}'))
+    assert (read_order(row).amount, read_order(row).quantity) == (None, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "known"),
+    [
+        ("instalments", "many", None),
+        ("instalments", 12.0, 12),
+        ("instalments", 12.5, None),
+        ("completed_instalments", "x", 0),
+        ("instalment_amount", None, None),
+        ("next_instalment", 20210512, None),
+        ("step_up", "5%", {}),
+        ("step_up", {"05-05": "ten"}, {}),
+        ("step_up", {"05-05": "10"}, {"05-05": 10.0}),
+    ],
+)
+def test_an_odd_value_of_a_sip_spoils_its_own_field_only(
+    field: str, value: object, known: object
+) -> None:
+    odd = read_sip(sample("sip.json", **{field: value}))
+    assert getattr(odd, field) == known
+
+
+@pytest.mark.parametrize("price", ["average_price", "last_price"])
+@pytest.mark.parametrize("unknown", [0, 0.0, None, "", "NA", -1])
+@pytest.mark.parametrize("sent", [0, None, 32457.93])
+def test_a_holding_of_unknown_cost_or_nav_has_no_gain(
+    price: str, unknown: object, sent: object
+) -> None:
+    holding = read_holding(sample("holdings.json", **{price: unknown, "pnl": sent}))
+    assert (holding.pnl, getattr(holding, price)) == (None, None)
+    name = {"average_price": "average price", "last_price": "NAV"}[price]
+    assert holding.unknown_reason == f"Kite does not say the {name}"
+    assert (holding.value is None) is (price == "last_price")
+
+
+def test_a_gain_is_exact_to_the_paisa_in_any_decimal_context() -> None:
+    with decimal.localcontext(decimal.Context(prec=3, rounding=decimal.ROUND_UP)):
+        changes = {"average_price": 0.1, "last_price": 1234.565, "quantity": 3, "pnl": 0}
+        holding = read_holding(sample("holdings.json", **changes))
+    assert (holding.pnl, holding.value, holding.unknown_reason) == (3703.40, 3703.70, "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"data":[' + b'{"a":' * 100_000,
+        b'{"data":[{"order_id":' + b"[" * 500 + b"]" * 500 + b"}]}",
+        b'{"status":"success","data":[{"order_id":"1","amount":' + b"9" * 5000 + b"}]}",
+        b'{"status":"success","data":[{"order_id":"\xff"}]}',
+        b'{"status":"success","data":[7]}',
+        b'{"status":"success","data":[null]}',
+        b'{"status":"success","data":{"a":1}}',
+    ],
+)
+def test_whatever_comes_is_read_or_is_an_error_of_our_own(body: bytes) -> None:
+    for read in (read_order, read_sip, read_holding):
+        with pytest.raises(NeoError):
+            [read(row) for row in read_list(Answer(200, {}, body))]
+    for read_answer in (read_login, read_order_id, check_success):
+        with contextlib.suppress(NeoError):
+            read_answer(Answer(200, {}, body))
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_no_bytes_raise_anything_else(noise: bytes) -> None:
+    for body in (noise, b'{"data":[{"order_id":"1","amount":%b}]}' % noise):
+        with contextlib.suppress(NeoError):
+            for row in read_list(Answer(200, {}, body)):
+                read_order(row)

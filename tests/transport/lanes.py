@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from neo_async.config import PoolLimits, RateLimits
 from neo_async.model.answer import Answer
-from neo_async.transport.lane import Lane
+from neo_async.transport.lane import HandOver, Lane
 from neo_async.transport.limiter import Kind, Limiter
 from tests.transport.servers import AUTHORITY, Script, Server, request, serving, trust
 
@@ -22,15 +22,17 @@ async def lane_to(
     tls: bool = False,
     warm: int = 1,
     maximum: int = 4,
+    reserved: int = 0,
     limiter: Limiter | None = None,
 ) -> AsyncIterator[tuple[Lane, Server]]:
-    """A warm lane to a server with this script, and the server."""
+    """A warm lane to a server with this script, and the server; unless told otherwise, without
+    connections that are reserved for cancels."""
     authority = AUTHORITY if tls else None
     async with serving(script, tls=authority) as server:
         lane = Lane(
             server.url,
             limiter or Limiter(UNLIMITED),
-            PoolLimits(warm=warm, maximum=maximum),
+            PoolLimits(warm=warm, maximum=maximum, reserved=reserved),
             connect_timeout=2.0,
             tls=trust(AUTHORITY) if tls else None,
         )
@@ -43,9 +45,14 @@ async def lane_to(
 
 
 async def send(
-    lane: Lane, body: bytes = b"x", *, within: float = 5.0, kind: Kind = Kind.PLACE
+    lane: Lane,
+    body: bytes = b"x",
+    *,
+    within: float = 5.0,
+    kind: Kind = Kind.PLACE,
+    record: HandOver | None = None,
 ) -> Answer:
-    return await lane.request(kind, request(body), within)
+    return await lane.request(kind, request(body), within, record)
 
 
 async def assert_usable(lane: Lane) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
+from neo_async.config import RateLimits
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
 from neo_async.transport.http import HttpClient
+from neo_async.transport.limiter import Kind, Limiter, Start
 from tests.transport.servers import (
     AUTHORITY,
     Peer,
     answering,
+    echo,
     never,
     reply,
     serving,
@@ -127,3 +132,43 @@ async def test_a_file_is_asked_for_with_headers_and_no_redirect_takes_them_elsew
         async with http.download(path, timeout=5, between=5, headers={"Auth": "x"}) as file:
             assert (file.status, file.headers["location"]) == (302, "/elsewhere")
         assert len(server.arrivals) == 1
+
+
+async def read(http: HttpClient, url: str, limiter: Limiter) -> Answer:
+    start = await Start(limiter, Kind.READ).take()
+    return await http.request("POST", url, headers={}, body=b"x", timeout=5.0, start=start)
+
+
+async def test_a_read_counts_when_its_connection_is_there():
+    """Whether the handshake is seen here or lies behind something that accepts at once."""
+
+    async def slow_at_first(peer: Peer) -> None:
+        await asyncio.sleep(0.1)
+        await echo(peer)
+
+    limiter = Limiter(RateLimits(orders=1, total=1), window=0.2)
+    async with serving(slow_at_first) as server, client() as http:
+        for _ in range(3):
+            assert (await read(http, server.url, limiter)).body == b"x"
+        times = [at for at, _ in server.arrivals]
+        assert all(later - earlier >= 0.19 for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_a_caller_that_gives_up_while_its_start_is_moved_leaves_the_connection_to_others(tls):
+    limiter = Limiter(RateLimits(orders=1, total=1), window=30.0)
+    authority = AUTHORITY if tls else None
+    async with serving(echo, tls=authority) as server, client(tls=tls) as http:
+        start = await Start(limiter, Kind.READ).take()
+        limiter.pause(20.0)  # it cannot be moved, and waits with its connection in hand
+        call = asyncio.create_task(
+            http.request("POST", server.url, headers={}, body=b"1", timeout=5.0, start=start)
+        )
+        await until(lambda: server.open and limiter.waiting)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        assert call.cancelled()
+        assert not server.arrivals
+        assert (limiter.waiting, limiter.starts) == (0, [0, 0, 0, 0])
+        assert (await post(http, server.url)).body == b"body"
+        assert len(server.peers) == 1

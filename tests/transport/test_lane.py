@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -343,9 +345,8 @@ class Load:
             assert most <= maximum
             await until(lambda: not lane._connecting)
             assert len(lane._idle) == len(lane._open) <= maximum
-            assert not any(not waiter.done() for queue in lane._waiters for waiter in queue), (
-                "a waiter was left behind"
-            )
+            assert lane.waiting == 0, "a waiter was left behind"
+            assert lane._limiter._held_ahead == [0] * len(Kind), "a start was left behind"
 
 
 moments = st.integers(0, 20).map(lambda hundredths: hundredths / 100)
@@ -433,6 +434,219 @@ async def test_whoever_comes_while_a_connection_is_being_counted_gets_one_of_his
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# --- connections for cancels ------------------------------------------------------------------
+
+
+class Busy:
+    """A script that answers cancels at once, and nothing else until it is told to."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def __call__(self, peer: Peer) -> None:
+        while True:
+            body = await peer.take()
+            if not body.startswith(b"cancel"):
+                await self.go.wait()
+            peer.send(reply(body))
+
+
+async def cancel(lane: Lane, *, within: float = 5.0) -> None:
+    answer = await send(lane, b"cancel", kind=Kind.CANCEL, within=within)
+    assert answer.body == b"cancel"
+
+
+@both_loops
+@pytest.mark.parametrize("kind", [Kind.PLACE, Kind.MODIFY])
+@pytest.mark.parametrize(
+    ("warm", "maximum", "reserved", "used"),
+    [
+        (2, 6, 2, 4),
+        (1, 6, 2, 4),
+        (1, 2, 2, 1),
+        (3, 3, 2, 1),
+        (2, 32, 2, 30),
+        (1, 1, 2, 1),
+        (2, 4, 0, 4),
+    ],
+)
+async def test_others_that_hang_leave_the_reserved_connections_to_cancels(
+    kind, warm, maximum, reserved, used
+):
+    busy = Busy()
+    async with lane_to(busy, warm=warm, maximum=maximum, reserved=reserved) as (lane, server):
+        hanging = [asyncio.create_task(send(lane, kind=kind)) for _ in range(maximum + 5)]
+        await until(lambda: len(server.arrivals) == used)
+        await asyncio.sleep(0.02)
+        assert len(server.arrivals) == used
+        if used < maximum:
+            await asyncio.gather(*(cancel(lane) for _ in range(20)))
+        assert lane.waiting == maximum + 5 - used
+        busy.go.set()
+        await asyncio.gather(*hanging)
+        assert len(server.arrivals) == maximum + 5 + (20 if used < maximum else 0)
+        assert len(lane._open) <= maximum
+
+
+@both_loops
+async def test_a_warm_connection_is_idle_when_a_cancel_comes():
+    busy = Busy()
+    async with lane_to(busy, warm=2, maximum=8, reserved=2) as (lane, server):
+        hanging = [asyncio.create_task(send(lane)) for _ in range(4)]
+        await until(lambda: len(server.arrivals) == 4)
+        opened = lane.opened
+        assert lane.idle == 1
+        await cancel(lane)
+        assert lane.opened == opened
+        busy.go.set()
+        await asyncio.gather(*hanging)
+
+
+@both_loops
+async def test_a_connection_kept_for_cancels_is_replaced_when_the_server_closes_it():
+    busy = Busy()
+    async with lane_to(busy, warm=2, maximum=8, reserved=2) as (lane, server):
+        hanging = [asyncio.create_task(send(lane)) for _ in range(4)]
+        await until(lambda: len(server.arrivals) == 4 and lane.idle == 1)
+        kept = lane._idle[0]
+        kept.close()
+        await until(lambda: lane._idle and lane._idle[0] is not kept)
+        await cancel(lane)
+        busy.go.set()
+        await asyncio.gather(*hanging)
+
+
+@both_loops
+async def test_a_connection_that_a_cancel_takes_is_replaced_for_the_next_one():
+    busy = Busy()
+    async with lane_to(never, warm=2, maximum=8, reserved=2) as (lane, server):
+        calls = [asyncio.create_task(send(lane)) for _ in range(3)]
+        await until(lambda: len(server.arrivals) == 3 and lane.idle == 1)
+        for number in range(4, 7):
+            calls.append(asyncio.create_task(send(lane, kind=Kind.CANCEL)))
+            await until(lambda number=number: len(server.arrivals) == number and lane.idle == 1)
+        busy.go.set()
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_a_pool_that_is_busy_with_hanging_orders_serves_cancels_and_reads_their_starts():
+    """What waits for a connection keeps no start from others, and never takes it twice."""
+    limiter = Limiter(RateLimits(), clock=asyncio.get_running_loop().time)
+    loop = asyncio.get_running_loop()
+    busy = Busy()
+    async with lane_to(busy, warm=2, maximum=4, reserved=2, limiter=limiter) as (lane, server):
+        hanging = [asyncio.create_task(send(lane, within=60)) for _ in range(40)]
+        await asyncio.sleep(3)
+        assert len(server.arrivals) == 2
+        assert lane.waiting == 9, "no more than could start at once"
+        assert limiter.waiting == 29
+        began = loop.time()
+        await asyncio.gather(cancel(lane), limiter.acquire(Kind.READ), send_later(lane))
+        assert loop.time() - began < 0.1
+        busy.go.set()
+        await asyncio.gather(*hanging)
+        times = sorted(at for at, _ in server.arrivals)
+        assert all(
+            later - earlier >= 1.0 for earlier, later in zip(times, times[10:], strict=False)
+        )
+        assert sum(limiter.starts) == len(times) + 1
+
+
+async def send_later(lane: Lane) -> None:
+    await asyncio.sleep(0.05)
+    await cancel(lane)
+
+
+# --- giving up --------------------------------------------------------------------------------
+
+
+@both_loops
+async def test_who_gives_up_learns_whether_anything_was_sent():
+    busy = Busy()
+    limiter = Limiter(RateLimits(orders=2, total=2))
+    async with lane_to(busy, maximum=1, limiter=limiter) as (lane, server):
+        for waits_for, is_sent in (("an answer", True), ("a connection", False), ("a turn", False)):
+            record = SimpleNamespace(was_sent=False)
+            call = asyncio.create_task(send(lane, record=record))
+            if is_sent:
+                await until(lambda: server.arrivals)
+                sent = call
+                assert record.was_sent
+                continue
+            await asyncio.sleep(0.6)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            assert not record.was_sent, waits_for
+        assert len(server.arrivals) == 1
+        sent.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sent
+
+
+async def test_a_deadline_around_a_request_is_still_a_deadline():
+    async with lane_to(never) as (lane, _):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await send(lane)
+
+
+class Whim:
+    """Callers of all kinds that give up at any moment, at a server that answers, hangs, closes."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    async def serve(self, peer: Peer) -> None:
+        while True:
+            body = await peer.take()
+            dice = self.random.random()
+            await asyncio.sleep(self.random.choice([0.0, 0.01, 0.2]))
+            if dice < 0.1:
+                peer.reset()
+                return
+            if dice > 0.1:
+                peer.send(reply(body))
+
+    async def run(self) -> None:
+        pick = self.random
+        limiter = Limiter(RateLimits(orders=8, total=9), clock=asyncio.get_running_loop().time)
+        async with lane_to(
+            self.serve,
+            warm=pick.randint(1, 2),
+            maximum=pick.randint(2, 5),
+            reserved=pick.randint(0, 3),
+            limiter=limiter,
+        ) as (lane, server):
+
+            async def call() -> None:
+                await asyncio.sleep(pick.random() * 3)
+                kind = pick.choice([Kind.CANCEL, Kind.MODIFY, Kind.PLACE])
+                await send(lane, kind=kind, within=pick.choice([0.1, 1.0, 5.0]))
+
+            calls = [asyncio.create_task(call()) for _ in range(40)]
+            while not all(call.done() for call in calls):
+                await asyncio.sleep(pick.choice([0.0, 0.001, 0.05, 0.3]))
+                if pick.random() < 0.3:
+                    pick.choice(calls).cancel()
+            for result in await asyncio.gather(*calls, return_exceptions=True):
+                assert result is None or isinstance(
+                    result, asyncio.CancelledError | NotSent | AnswerLost
+                )
+            await until(lambda: not lane._connecting and lane.idle >= lane._kept, seconds=60)
+            assert (lane.waiting, lane.busy, limiter.waiting) == (0, 0, 0)
+            assert limiter._promised == limiter._held_ahead == [0] * len(Kind)
+            assert sum(limiter.starts) >= len(server.arrivals)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whoever_gives_up_at_any_moment_takes_no_place_with_him(seed):
+    in_virtual_time(Whim(seed).run)()
 
 
 # --- closing ----------------------------------------------------------------------------------
@@ -595,18 +809,18 @@ async def test_a_connection_that_comes_to_a_refused_request_goes_back() -> None:
         pass
 
     held, limiter = Held(), Limiter(UNLIMITED)
-    restart = limiter.restart
+    start_held = limiter.start_held
 
-    def refused_in_this_moment(kind: Kind, started: float) -> float | None:
+    def refused_in_this_moment(kind: Kind) -> float | None:
         limiter.refuse_by(lambda kind: Closed())
-        return restart(kind, started)
+        return start_held(kind)
 
     async with lane_to(held, maximum=1, limiter=limiter) as (lane, _):
         first = asyncio.create_task(send(lane))
         await until(lambda: held.waiting)
         place = asyncio.create_task(send(lane))
         await asyncio.sleep(0)
-        limiter.restart = refused_in_this_moment  # type: ignore[method-assign]
+        limiter.start_held = refused_in_this_moment  # type: ignore[method-assign]
         held.waiting.pop().set()
         await first
         with pytest.raises(Closed):

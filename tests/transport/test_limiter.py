@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+import random
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -13,7 +15,16 @@ from hypothesis import strategies as st
 from neo_async.config import RateLimits
 from neo_async.errors import RateLimited
 from neo_async.transport.backoff import backoff
-from neo_async.transport.limiter import READ_PATIENCE, WINDOW, DailyQuota, Kind, Limiter
+from neo_async.transport.limiter import (
+    CANCEL_WAIT,
+    LONGEST_PAUSE,
+    READ_PATIENCE,
+    WINDOW,
+    DailyQuota,
+    Kind,
+    Limiter,
+    Start,
+)
 from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 
 ORDERS = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE)
@@ -38,10 +49,15 @@ async def turns_of_the_loop() -> None:
         await asyncio.sleep(0)
 
 
-async def fill(limiter: Limiter, kind: Kind = Kind.PLACE) -> None:
-    """Take all the room there is."""
+async def fill(limiter: Limiter) -> None:
+    """Take all the room there is, at once: only cancels may."""
     for _ in range(limiter.limits.orders):
-        await limiter.acquire(kind)
+        await limiter.acquire(Kind.CANCEL)
+
+
+def longest_wait(limits: RateLimits) -> float:
+    """Seconds after which a single cancel starts at the latest, whatever else is sent."""
+    return max(CANCEL_WAIT, WINDOW / limits.orders, WINDOW / limits.total)
 
 
 def most_in_a_second(starts: list[float]) -> int:
@@ -101,33 +117,57 @@ class Traffic:
             await self._send(arrival)
 
     async def _send(self, arrival: Arrival) -> None:
-        limiter, kind = self.limiter, arrival.kind
         started = await self._acquire(arrival)
         if arrival.handshake or arrival.fails:
-            try:
-                await asyncio.sleep(arrival.handshake)
-            except asyncio.CancelledError:
-                limiter.give_back(kind, started)
-                raise
-            if arrival.fails:
-                limiter.give_back(kind, started)
+            hand_over = self._moved if arrival.kind is Kind.READ else self._put_off
+            if not await hand_over(arrival, started):
                 return
-            if limiter.restart(kind, started) is None:
-                limiter.give_back(kind, started)
-                await self._acquire(arrival)
         arrival.sent_at = now()
-        assert now() >= self.paused_until, "sent during a pause"
+        assert now() >= self.paused_until - 1e-9, "sent during a pause"
 
-    async def _acquire(self, arrival: Arrival) -> float:
-        arrival.at = now()  # whoever has to come again joins the end of the queue
+    async def _moved(self, arrival: Arrival, started: float) -> bool:
+        """As reads: the start is moved to the moment in which the connection is there."""
+        limiter, kind = self.limiter, arrival.kind
+        try:
+            await asyncio.sleep(arrival.handshake)
+        except asyncio.CancelledError:
+            limiter.give_back(kind, started)
+            raise
+        if arrival.fails:
+            limiter.give_back(kind, started)
+            return False
+        if limiter.restart(kind, started) is None:
+            limiter.give_back(kind, started)
+            await self._acquire(arrival)
+        return True
+
+    async def _put_off(self, arrival: Arrival, started: float) -> bool:
+        """As orders: the start is put off until the connection is there."""
+        limiter, kind = self.limiter, arrival.kind
+        limiter.hold(kind, started)
+        try:
+            await asyncio.sleep(arrival.handshake)
+        except asyncio.CancelledError:
+            limiter.release(kind)
+            raise
+        if arrival.fails:
+            limiter.release(kind)
+            return False
+        if limiter.start_held(kind) is None:
+            await self._acquire(arrival, again=True)
+        return True
+
+    async def _acquire(self, arrival: Arrival, *, again: bool = False) -> float:
+        arrival.at = now()
         arrival.is_waiting = True
         try:
-            started = await self.limiter.acquire(arrival.kind)
+            started = await self.limiter.acquire(arrival.kind, first=again)
         finally:
             arrival.is_waiting = False
         assert started == now(), "the start is the moment of the return"
-        assert now() >= self.paused_until, "started during a pause"
-        self._assert_nobody_was_passed(arrival)
+        assert now() >= self.paused_until - 1e-9, "started during a pause"
+        if not again:
+            self._assert_nobody_was_passed(arrival)
         return started
 
     def _assert_nobody_was_passed(self, arrival: Arrival) -> None:
@@ -176,20 +216,104 @@ def test_no_window_holds_more_than_allowed_whatever_arrives(crowd, pauses, allow
         if arrival.patience is None and not arrival.fails
     )
     assert traffic.limiter.waiting == 0
+    assert traffic.limiter._promised == traffic.limiter._held_ahead == [0] * len(Kind)
     assert sum(traffic.limiter.starts) == len(sent)
+
+
+floods = st.lists(
+    st.tuples(st.sampled_from([Kind.MODIFY, Kind.PLACE, Kind.READ]), instants), max_size=60
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(floods, st.floats(0, 3), limits | st.just(RateLimits()))
+def test_a_cancel_starts_soon_whatever_else_is_sent(flood, at, allowed):
+    async def flooded():
+        limiter = Limiter(allowed, clock=asyncio.get_running_loop().time)
+
+        async def send(kind: Kind, begin: float) -> float:
+            await asyncio.sleep(begin)
+            return await limiter.acquire(kind)
+
+        others = [asyncio.create_task(send(kind, begin)) for kind, begin in flood]
+        assert await send(Kind.CANCEL, at) - at <= longest_wait(allowed) + 1e-5
+        await asyncio.gather(*others)
+
+    in_time(flooded())
+
+
+class Load:
+    """Callers that take starts, put them off, move them and give up at any moment."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.sent: list[float] = []
+
+    async def run(self) -> Limiter:
+        limiter = Limiter(RateLimits(orders=3, total=4), clock=asyncio.get_running_loop().time)
+        callers = [asyncio.create_task(self._call(limiter)) for _ in range(60)]
+        while not all(caller.done() for caller in callers):
+            await asyncio.sleep(self.random.choice([0.0, 0.001, 0.3]))
+            if self.random.random() < 0.3:
+                self.random.choice(callers).cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        return limiter
+
+    async def _call(self, limiter: Limiter) -> None:
+        kind = self.random.choice(list(Kind))
+        await asyncio.sleep(self.random.random() * 3)
+        started: float | None = await limiter.acquire(kind)
+        if kind is not Kind.READ and self.random.random() < 0.5:
+            limiter.hold(kind, started)
+            try:
+                await asyncio.sleep(self.random.random())
+            except asyncio.CancelledError:
+                limiter.release(kind)
+                raise
+            if limiter.start_held(kind) is None:
+                await limiter.acquire(kind, first=True)
+        self.sent.append(now())
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_giving_up_at_any_moment_leaves_no_place_taken(seed):
+    async def check():
+        load = Load(seed)
+        limiter = await load.run()
+        assert most_in_a_second(load.sent) <= 4
+        assert sum(limiter.starts) == len(load.sent)
+        assert limiter.waiting == 0
+        assert limiter._promised == limiter._held_ahead == [0] * len(Kind)
+        await asyncio.sleep(WINDOW)
+        await fill(limiter)  # at once
+        assert limiter._timer is None
+
+    in_time(check())
 
 
 # --- the rate ---------------------------------------------------------------------------------
 
 
 @in_virtual_time
-async def test_a_burst_of_the_limit_starts_at_once_when_idle():
+async def test_a_burst_of_cancels_starts_at_once_when_idle():
     limiter = new_limiter(orders=10, total=25)
-    for _ in range(10):
-        await limiter.acquire(Kind.PLACE)
+    await fill(limiter)
     assert now() == 0.0
     assert limiter.waits == 0
-    await limiter.acquire(Kind.PLACE)
+    await limiter.acquire(Kind.CANCEL)
+    assert now() == pytest.approx(WINDOW)
+
+
+@pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.PLACE])
+@in_virtual_time
+async def test_a_burst_of_others_leaves_the_last_start_to_a_cancel_until_the_next_is_near(kind):
+    limiter = new_limiter(orders=10, total=25)
+    for _ in range(9):
+        await limiter.acquire(kind)
+    assert now() == 0.0
+    await limiter.acquire(kind)
+    assert now() == pytest.approx(WINDOW - CANCEL_WAIT)
+    await limiter.acquire(kind)
     assert now() == pytest.approx(WINDOW)
 
 
@@ -215,7 +339,7 @@ def test_the_rate_is_reached_when_kept_busy(orders, total):
 
 @in_virtual_time
 async def test_orders_leave_the_rest_of_the_total_to_reads():
-    limiter = new_limiter(orders=2, total=4)
+    limiter = new_limiter(orders=2, total=5)
     await fill(limiter)
     order = asyncio.create_task(limiter.acquire(Kind.PLACE))
     await turns_of_the_loop()
@@ -293,6 +417,28 @@ async def test_a_flood_of_orders_lets_a_read_pass_now_and_then(kind):
 
 
 @in_virtual_time
+async def test_a_steady_stream_of_reads_does_not_keep_orders_from_starting():
+    limiter = new_limiter()
+
+    async def poll(number):
+        await asyncio.sleep(number / 10)
+        while True:
+            await limiter.acquire(Kind.READ)
+            await asyncio.sleep(1.0)
+
+    pollers = [asyncio.create_task(poll(number)) for number in range(20)]
+    await asyncio.sleep(12)
+    begin, reads = now(), limiter.starts[Kind.READ]
+    await asyncio.gather(*(limiter.acquire(kind) for kind in (*[Kind.PLACE] * 8, Kind.MODIFY)))
+    assert now() - begin < 1.2
+    await asyncio.sleep(10)
+    assert limiter.starts[Kind.READ] - reads > 80
+    for poller in pollers:
+        poller.cancel()
+    await asyncio.gather(*pollers, return_exceptions=True)
+
+
+@in_virtual_time
 async def test_not_even_a_read_that_waited_long_overtakes_a_cancel():
     limiter = new_limiter(orders=1, total=1)
     await limiter.acquire(Kind.CANCEL)
@@ -344,7 +490,7 @@ async def test_who_comes_just_as_turns_are_given_does_not_pass_those_who_got_one
     served = []
 
     async def caller(name):
-        await limiter.acquire(Kind.PLACE)
+        await limiter.acquire(Kind.CANCEL)
         served.append(name)
 
     async def late_caller():
@@ -458,7 +604,189 @@ async def test_a_start_cannot_be_moved_into_a_pause():
     assert limiter.restart(Kind.PLACE, started) is None
 
 
+@in_virtual_time
+async def test_a_start_that_is_put_off_keeps_its_room_from_placements_and_from_nothing_else():
+    limiter = new_limiter(orders=10, total=10)
+    for _ in range(9):
+        limiter.hold(Kind.PLACE, await limiter.acquire(Kind.PLACE))
+    place = asyncio.create_task(limiter.acquire(Kind.PLACE))
+    await turns_of_the_loop()
+    assert not place.done()
+    for kind in (Kind.MODIFY, Kind.READ, Kind.CANCEL):
+        assert await limiter.acquire(kind) == 0.0
+    assert limiter.start_held(Kind.PLACE) == 0.0
+    for _ in range(8):
+        limiter.release(Kind.PLACE)
+    await place
+    assert now() == 0.0
+    assert limiter.starts == [1, 1, 2, 1]
+
+
+@in_virtual_time
+async def test_a_start_that_was_put_off_and_lost_its_room_is_the_first_of_its_kind_again():
+    limiter = new_limiter(orders=1, total=1)
+    limiter.hold(Kind.PLACE, await limiter.acquire(Kind.PLACE))
+    served: list[str] = []
+
+    async def caller(name: str, *, first: bool = False) -> None:
+        await limiter.acquire(Kind.PLACE, first=first)
+        served.append(name)
+
+    later = asyncio.create_task(caller("later"))
+    await turns_of_the_loop()
+    await limiter.acquire(Kind.CANCEL)
+    assert limiter.start_held(Kind.PLACE) is None
+    await asyncio.gather(later, caller("put off", first=True))
+    assert served == ["put off", "later"]
+
+
+@in_virtual_time
+async def test_what_may_have_arrived_as_late_as_its_answer_counts_from_then_on():
+    limiter = new_limiter(orders=1, total=1)
+    started = await limiter.acquire(Kind.PLACE)
+    await asyncio.sleep(0.4)
+    limiter.answered_late(Kind.PLACE, started)
+    assert limiter.starts == [0, 0, 1, 0]
+    later = await limiter.acquire(Kind.PLACE)
+    assert later == pytest.approx(0.4 + WINDOW)
+    await asyncio.sleep(5)
+    limiter.answered_late(Kind.PLACE, later)
+    assert await limiter.acquire(Kind.CANCEL) == now()
+
+
+@in_virtual_time
+async def test_a_start_is_moved_once_and_taken_anew_for_each_further_connection():
+    limiter = new_limiter(orders=2, total=2)
+    start = await Start(limiter, Kind.CANCEL).take()
+    await asyncio.sleep(0.5)
+    await start.at_connection()
+    assert limiter.starts == [1, 0, 0, 0]
+    await start.at_connection()
+    assert limiter.starts == [2, 0, 0, 0]
+    assert now() == 0.5
+    late = await Start(limiter, Kind.CANCEL).take()
+    assert now() == pytest.approx(0.5 + WINDOW)
+    await asyncio.sleep(2 * WINDOW)
+    await late.at_connection()  # too old to be moved
+    assert limiter.starts == [3, 0, 0, 0]
+    assert repr(limiter).startswith("<Limiter 1/2 in the window")
+
+
+# --- cost -------------------------------------------------------------------------------------
+
+
+async def test_no_cost_grows_with_the_starts_of_the_past_or_with_those_that_wait():
+    limiter = Limiter(RateLimits(orders=1_000_000, total=1_000_000))
+
+    async def seconds(count: int) -> float:
+        """Of so many starts given back, and as many that queued and gave up or started."""
+        began = time.perf_counter()
+        for _ in range(count):
+            limiter.give_back(Kind.PLACE, await limiter.acquire(Kind.PLACE))
+        pause = 0.05
+        limiter.pause(pause)
+        waiting = [asyncio.create_task(limiter.acquire(Kind.PLACE)) for _ in range(2 * count)]
+        await asyncio.sleep(0)
+        for caller in waiting[::2]:
+            caller.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return time.perf_counter() - began - pause
+
+    async def least_seconds() -> float:
+        """Others share this machine."""
+        return min([await seconds(2_000) for _ in range(4)])
+
+    few = await least_seconds()
+    for _ in range(200_000):
+        await limiter.acquire(Kind.PLACE)
+    assert await least_seconds() < 4 * few + 0.05
+    assert len(limiter._total.starts) <= 220_000
+    await asyncio.sleep(WINDOW)
+    assert await least_seconds() < 4 * few + 0.05
+
+
 # --- pauses -----------------------------------------------------------------------------------
+
+
+def starts_after(limiter: Limiter) -> list[float]:
+    """Seconds until a start of each kind is possible."""
+    return [max(0.0, limiter._pause_end(kind) - now()) for kind in Kind]
+
+
+@pytest.mark.parametrize("asked", [1.0, 30.0, 86_394.0, 1e18, math.inf])
+@in_virtual_time
+async def test_a_pause_is_bounded_and_above_all_for_those_that_did_not_earn_it(asked):
+    bounded = min(asked, LONGEST_PAUSE)
+    window = min(asked, WINDOW)
+    for kind, expected in (
+        (Kind.READ, [0.0, window, window, bounded]),
+        (Kind.PLACE, [window, bounded, bounded, bounded]),
+        (Kind.MODIFY, [window, bounded, bounded, bounded]),
+        (Kind.CANCEL, [window, bounded, bounded, bounded]),
+        (None, [bounded] * 4),
+    ):
+        limiter = new_limiter()
+        own = expected[Kind.PLACE if kind is None else kind]
+        assert limiter.pause(asked, kind) == pytest.approx(own)
+        assert starts_after(limiter) == pytest.approx(expected)
+        assert limiter.paused_for == pytest.approx(bounded)
+
+
+@pytest.mark.parametrize("asked", [None, 0.0, -5.0, math.nan])
+@in_virtual_time
+async def test_a_pause_of_no_length_that_can_be_is_one_of_ours(asked):
+    limiter = new_limiter()
+    for _ in range(20):
+        assert 0.0 <= limiter.pause(asked, Kind.PLACE) <= 30.0
+        await asyncio.sleep(limiter.paused_for)
+    assert await limiter.acquire(Kind.PLACE) == now()
+
+
+@in_virtual_time
+async def test_a_pause_longer_than_a_call_may_wait_ends_it_at_once_and_says_for_how_long():
+    limiter = new_limiter(orders=1, total=1)
+    limiter.patience = (10.0, 10.0, 10.0, 15.0)
+    await fill(limiter)
+    waiting = [asyncio.create_task(limiter.acquire(kind)) for kind in Kind]
+    await turns_of_the_loop()
+    limiter.pause(40.0, Kind.PLACE)
+    results = await asyncio.gather(*waiting[1:], return_exceptions=True)
+    assert now() == 0.0
+    for result in (*results, await caught(limiter.acquire(Kind.MODIFY))):
+        assert isinstance(result, RateLimited)
+        assert "starts for another 40.0 s" in str(result)
+        assert "nothing was sent" in str(result)
+        assert result.retry_after == 40.0
+        assert (result.was_sent, result.status) == (False, None)
+    assert await waiting[0] == pytest.approx(WINDOW)
+    assert limiter.waiting == 0
+    await asyncio.sleep(31.0)
+    assert await limiter.acquire(Kind.PLACE) == pytest.approx(40.0)  # it may wait for the rest
+
+
+async def caught(call: Coroutine[Any, Any, float]) -> BaseException:
+    with pytest.raises(RateLimited) as caught:
+        await call
+    return caught.value
+
+
+@in_virtual_time
+async def test_a_long_queue_is_no_reason_to_fail():
+    limiter = new_limiter()
+    limiter.patience = (1.0, 1.0, 1.0, 1.0)
+    await asyncio.gather(*(limiter.acquire(Kind.PLACE) for _ in range(300)))
+    assert 29 <= now() <= 31
+    limiter.pause(0.9, Kind.PLACE)
+    await asyncio.gather(*(limiter.acquire(Kind.PLACE) for _ in range(30)))
+
+
+@in_virtual_time
+async def test_a_pause_that_a_read_has_earned_is_told_with_what_it_leaves_free(caplog):
+    new_limiter().pause(30.0, Kind.READ)
+    assert caplog.messages == [
+        "rate limit hit (429): cancels, other orders and reads start again in "
+        "0.00, 1.01 and 30.00 s"
+    ]
 
 
 @in_virtual_time
@@ -557,8 +885,9 @@ async def test_what_is_refused_ends_waiting_at_once_and_frees_its_place():
     assert await cancel == pytest.approx(WINDOW)
     with pytest.raises(Closed):
         await limiter.acquire(Kind.PLACE)
-    assert limiter.starts == [1, 0, 2, 0]
+    assert limiter.starts == [3, 0, 0, 0]
     limiter.refuse_by(None)
+    await asyncio.sleep(WINDOW)
     assert await limiter.acquire(Kind.PLACE) == now()
 
 
@@ -590,8 +919,8 @@ async def test_a_start_is_not_moved_when_its_kind_is_refused_meanwhile():
 async def test_counters_and_repr_tell_the_state():
     limiter = new_limiter(orders=2, total=3)
     assert repr(limiter) == "<Limiter 0/3 in the window, 0 waiting>"
-    await limiter.acquire(Kind.CANCEL)
     await limiter.acquire(Kind.PLACE)
+    await limiter.acquire(Kind.CANCEL)
     waiter = asyncio.create_task(limiter.acquire(Kind.PLACE))
     await turns_of_the_loop()
     assert repr(limiter) == "<Limiter 2/3 in the window, 1 waiting>"

@@ -272,7 +272,7 @@ def _run(work: _Work, profile: Path | None, *, yes: bool, as_json: bool) -> None
     failures = [result for result in results if not result.is_done]
     if failures:
         if len(results) > 1:
-            typer.echo(f"{len(failures):,} of {len(results):,} are not done", err=True)
+            output.echo(f"{len(failures):,} of {len(results):,} are not done", err=True)
         raise typer.Exit(1)
 
 

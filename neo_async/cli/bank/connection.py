@@ -13,6 +13,7 @@ import typer
 
 from neo_async.banking import BankingProfile, VirtualAccounts
 from neo_async.banking.accounts import Progress
+from neo_async.cli import output
 from neo_async.errors import UsageError
 
 ProfileFile: TypeAlias = Annotated[
@@ -68,11 +69,10 @@ def _load(profile: Path) -> BankingProfile:
 @contextlib.contextmanager
 def progress_bar(what: str, visible_above: int) -> Iterator[Progress]:
     """On stderr, where a person looks at it, and only for more than so many."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    console = Console(stderr=True)
+    console = output.console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

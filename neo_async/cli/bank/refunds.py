@@ -20,6 +20,7 @@ from neo_async.cli.bank.connection import Customer, ProfileFile, progress_bar
 from neo_async.cli.bank.tables import CsvFile, CsvWriter, Row, Table, read_table
 from neo_async.cli.output import AsJson, Cell, Column
 from neo_async.errors import BankRejected, InvalidField, NeoError, RefundUnknown, UsageError
+from neo_async.model.money import grouped, total
 
 _COLUMNS = ("reference", "amount", "reason", "key")
 _NAMESPACE = UUID("6f1d2a53-7f5e-5d0b-9a77-0b6c1e0f4d11")
@@ -109,18 +110,18 @@ async def _refund_one(customer: Customer, wish: _Wish, wait: float) -> Refund:
         try:
             return await bank.settled_refund(answer, timeout=wait, every=2.0)
         except TimeoutError:
-            typer.echo(f"not final after {wait:g} s", err=True)
+            output.echo(f"not final after {wait:g} s", err=True)
         except NeoError as error:
             # What was asked for is done; whoever reads "failed" might do it again.
-            typer.echo(f"sent, but its status could not be read: {error}", err=True)
+            output.echo(f"sent, but its status could not be read: {error}", err=True)
         return answer
 
 
 def _refund_many(customer: Customer, wishes: list[_Wish], *, yes: bool, as_json: bool) -> None:
     whole = sum(wish.amount is None for wish in wishes)
-    total = sum((wish.amount for wish in wishes if wish.amount is not None), Decimal(0))
+    amount = grouped(total(wish.amount for wish in wishes if wish.amount is not None))
     rest = f", and all that is left of {whole:,} credits" if whole else ""
-    confirm(f"refund {len(wishes):,} credits: {total:,.2f} rupees{rest}", customer, yes=yes)
+    confirm(f"refund {len(wishes):,} credits: {amount} rupees{rest}", customer, yes=yes)
     writer = None if as_json else CsvWriter(_Told.__struct_fields__)
 
     async def run() -> int:
@@ -140,7 +141,7 @@ def _refund_many(customer: Customer, wishes: list[_Wish], *, yes: bool, as_json:
 
     failures = neo_async.run(run())
     if failures:
-        typer.echo(f"{failures:,} of {len(wishes):,} are not done", err=True)
+        output.echo(f"{failures:,} of {len(wishes):,} are not done", err=True)
         raise typer.Exit(1)
 
 
@@ -214,7 +215,7 @@ def _wish(rules: AccountRules, reference: str, amount: str, reason: str, key: st
 
 
 def _describe(wish: _Wish) -> str:
-    amount = "what is left" if wish.amount is None else f"{wish.amount:,.2f} rupees"
+    amount = "what is left" if wish.amount is None else f"{grouped(wish.amount)} rupees"
     return f"refund {amount} of {wish.reference}"
 
 
@@ -226,7 +227,7 @@ def _cells(told: _Told) -> list[object]:
 
 
 def _print(answer: Refund) -> None:
-    amount = output.NOTHING if answer.amount is None else f"{answer.amount:,.2f}"
+    amount = output.NOTHING if answer.amount is None else grouped(answer.amount)
     output.print_table(
         (Column("Refund"), Column("", is_whole=True)),
         (

@@ -13,13 +13,17 @@ from typing import Annotated, TypeAlias, TypeVar
 import typer
 
 from neo_async.errors import InvalidField, UsageError
+from neo_async.model.text import shown
 
 T = TypeVar("T")
 
 CsvFile: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--csv", metavar="FILE", help="Many at once, - for stdin; the results are CSV, too."
+        "--csv",
+        metavar="FILE",
+        help="Many at once, - for stdin; the results are CSV, too. In them, an apostrophe stands "
+        "before a text that a spreadsheet would take for a formula.",
     ),
 ]
 
@@ -105,13 +109,26 @@ def day(text: str) -> date:
     return date.fromisoformat(text)
 
 
+_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""With what a cell begins that a spreadsheet takes for a formula; full-width signs, too."""
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
+def as_text(cell: object) -> str:
+    """A cell that stays what it is in a spreadsheet: an apostrophe stands before what would be a
+    formula, and control characters are written out. A plain number stays a number."""
+    text = str(cell)
+    is_formula = _FORMULA.match(text) is not None and _PLAIN_NUMBER.fullmatch(text) is None
+    return f"'{shown(text)}" if is_formula else shown(text)
+
+
 class CsvWriter:
-    """To stdout, line by line, each of them there when `write` returns."""
+    """To stdout, line by line, each of them there when `write` returns; cells as `as_text`."""
 
     def __init__(self, columns: Iterable[str]) -> None:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
         self._writer.writerow(columns)
 
     def write(self, rows: Iterable[Iterable[object]]) -> None:
-        self._writer.writerows(rows)
+        self._writer.writerows(map(as_text, row) for row in rows)
         sys.stdout.flush()

@@ -17,7 +17,8 @@ from neo_async.cli.asking import Yes, confirm
 from neo_async.cli.bank.connection import Customer, ProfileFile
 from neo_async.cli.bank.tables import CsvWriter
 from neo_async.cli.output import Cell, Column
-from neo_async.errors import UsageError
+from neo_async.errors import UnreadableCredit, UsageError
+from neo_async.model.money import grouped
 
 _Show: TypeAlias = Callable[[Sequence[Credit]], None]
 
@@ -37,7 +38,22 @@ def transactions(
         Path | None,
         typer.Option(metavar="FILE", help="Remember what was shown, so that it comes once."),
     ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable",
+            help="Print entries that are no credits (reversals, odd amounts) to stderr, and "
+            "acknowledge them with the rest.",
+        ),
+    ] = False,
+    as_csv: Annotated[
+        bool,
+        typer.Option(
+            "--csv",
+            help="Print CSV instead of tables. An apostrophe stands before a text that a "
+            "spreadsheet would take for a formula.",
+        ),
+    ] = False,
     profile: ProfileFile = None,
     yes: Yes = False,
     as_json: Annotated[
@@ -62,18 +78,26 @@ def transactions(
     async def run() -> int:
         async with customer.client(store) as bank:
             stream = bank.transactions(poll=follow)
-            async for batch in stream.batches():
-                # Whoever reads has all of it before the loop comes back and acknowledges it.
-                show(batch.credits)
-                if peek:
-                    break
-            return stream.taken
+            while True:
+                try:
+                    async for batch in stream.batches():
+                        # The reader has all of it before the loop comes back and acknowledges it.
+                        show(batch.credits)
+                        if peek:
+                            break
+                    return stream.taken
+                except UnreadableCredit as error:
+                    if not (skip_unreadable or peek):
+                        output.echo("--skip-unreadable steps over such entries", err=True)
+                        raise
+                    output.echo(f"left out, {error.problem}: {error.entry}", err=True)
+                    stream.skip(error)
 
     taken = neo_async.run(run())
     if not taken:
-        typer.echo("no credits are waiting", err=True)
+        output.echo("no credits are waiting", err=True)
     elif not peek and (as_csv or as_json):
-        typer.echo(f"{taken:,} credits", err=True)
+        output.echo(f"{taken:,} credits", err=True)
 
 
 def _show_csv() -> _Show:
@@ -114,7 +138,7 @@ def _show_table(credits_: Sequence[Credit]) -> None:
             (
                 f"{each.credited_at:%Y-%m-%d %H:%M:%S}" if each.credited_at else "",
                 each.account,
-                f"{each.amount:,.2f}",
+                grouped(each.amount),
                 each.mode,
                 each.remitter_name,
                 each.remitter_account,

@@ -47,20 +47,19 @@ def demo(
     try:
         play, report = neo_async.run(_demo(seed, scripmaster or [], as_json=as_json))
     except TimeoutError:
-        typer.echo(f"neo-async demo: not at its end after {_LONGEST:.0f} s", err=True)
+        output.echo(f"neo-async demo: not at its end after {_LONGEST:.0f} s", err=True)
         raise typer.Exit(1) from None
     if svg is not None:
         _draw(svg, play, report)
     if as_json:
         output.print_json(report)
     for problem in report.problems:
-        typer.echo(f"neo-async demo: {problem}", err=True)
+        output.echo(f"neo-async demo: {problem}", err=True)
     if report.problems:
         raise typer.Exit(1)
 
 
 async def _demo(seed: int, scripmaster: list[Path], *, as_json: bool) -> tuple[Play, Report]:
-    from rich.console import Console
     from rich.live import Live
 
     from neo_async.cli.demo.play import Play
@@ -68,7 +67,7 @@ async def _demo(seed: int, scripmaster: list[Path], *, as_json: bool) -> tuple[P
     from neo_async.cli.demo.screen import board, final_board
     from neo_async.exchange import Exchange
 
-    console = Console(highlight=False)
+    console = output.console()
     live = console.is_terminal and not as_json
     async with asyncio.timeout(_LONGEST), Exchange(seed=seed, scripmaster=scripmaster) as exchange:
         play = Play(exchange, seed=seed, scripmaster=scripmaster, pause=1.0 if live else 0.0)
@@ -104,16 +103,17 @@ async def _paint(play: Play, screen: Live, board: Callable[[Play, int, int], Any
 
 def _print_event(elapsed: float, text: str) -> None:
     line = f"{elapsed:6.2f} s  {text}"
-    typer.echo(textwrap.fill(line, _PIPE_WIDTH, subsequent_indent=" " * 10))
+    for part in textwrap.wrap(line, _PIPE_WIDTH, subsequent_indent=" " * 10):
+        output.echo(part)
 
 
 def _draw(file: Path, play: Play, report: Report) -> None:
     """The last board and the summary, as a picture."""
-    from rich.console import Console, Group
+    from rich.console import Group
 
     from neo_async.cli.demo.report import summary
     from neo_async.cli.demo.screen import board
 
-    console = Console(record=True, width=_SVG_WIDTH, file=io.StringIO(), force_terminal=True)
+    console = output.console(record=True, width=_SVG_WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(Group(board(play, _SVG_WIDTH, _SVG_HEIGHT), "", summary(report)))
     file.write_text(console.export_svg(title="neo-async demo"), encoding="utf-8")

@@ -17,10 +17,11 @@ import typer
 
 import neo_async
 from neo_async import files
-from neo_async.cli import asking
+from neo_async.cli import asking, output
 from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
+from neo_async.wire.rows import UNREADABLE
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ class Access:
         try:
             content = files.read_private(self._path)
             stored = None if content is None else msgspec.json.decode(content, type=_Stored)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNREADABLE):
             return None
         return stored if stored is not None and stored.is_good(time.time()) else None
 
@@ -119,13 +120,13 @@ def login(
     access = Access()
     session = access.session()
     if not address:
-        typer.echo(f"log in at {session.login_url}", err=True)
+        output.echo(f"log in at {session.login_url}", err=True)
         if not asking.can_ask():
             raise UsageError("then: neo-async kite login ADDRESS, with where the browser was sent")
         address = typer.prompt("address that it led to", err=True)
     made = neo_async.run(session.open(address))
     access.keep(made)
-    typer.echo(f"logged in as {made.user_id} until six in the morning")
+    output.echo(f"logged in as {made.user_id} until six in the morning")
 
 
 def logout() -> None:
@@ -134,7 +135,7 @@ def logout() -> None:
     token = access.forget()
     if token:
         neo_async.run(access.session().end(token))
-    typer.echo("logged out" if token else "nobody was logged in")
+    output.echo("logged out" if token else "nobody was logged in")
 
 
 def _needed(name: str) -> str:

@@ -12,8 +12,8 @@ import neo_async
 from neo_async.cli import output
 from neo_async.cli.asking import Yes, confirm, interruption_told
 from neo_async.cli.kite.access import Access
-from neo_async.cli.kite.reports import print_orders, print_sips
-from neo_async.cli.output import AsJson
+from neo_async.cli.kite.reports import fund_units, print_orders, print_sips
+from neo_async.cli.output import AsJson, money
 from neo_async.errors import InvalidOrder, NeoError, UsageError
 from neo_async.kite import Frequency, Fund, FundOrder, FundOrderStatus, KiteMutualFunds, Sip, rules
 from neo_async.kite.rules import order_form, sip_change_form, sip_form
@@ -92,7 +92,7 @@ def cancel(order_id: _Order, yes: Yes = False, as_json: AsJson = False) -> None:
 
     async def describe(kite: KiteMutualFunds) -> str:
         row = await kite.order(order_id)
-        what = f"{row.amount:,.2f} rupees" if row.amount else f"{row.quantity:,.3f} units"
+        what = f"{money(row.amount)} rupees" if row.amount else f"{fund_units(row.quantity)} units"
         return (
             f"cancel order {order_id}: {row.transaction_type.lower()} {what} of {row.fund}, "
             f"{(row.status or '?').lower()}"
@@ -223,7 +223,7 @@ def _asked(
                 return await show(kite, number)
             except NeoError as error:
                 # What was asked for is done; whoever reads "failed" might do it again.
-                typer.echo(f"{number} was sent, but cannot be read: {error}", err=True)
+                output.echo(f"{number} was sent, but cannot be read: {error}", err=True)
                 raise typer.Exit(0) from None
 
     if not yes:
@@ -236,7 +236,7 @@ async def _fund(kite: KiteMutualFunds, isin: str) -> Fund | None:
     try:
         return (await kite.instruments()).get(isin)
     except NeoError as error:
-        typer.echo(f"not checked against the list of funds: {error}", err=True)
+        output.echo(f"not checked against the list of funds: {error}", err=True)
         return None
 
 
@@ -246,7 +246,7 @@ def _name(fund: Fund | None, isin: str) -> str:
 
 def _described(sip: Sip) -> str:
     return (
-        f"SIP {sip.sip_id}: {sip.instalment_amount:,.2f} rupees {sip.frequency} in {sip.fund}, "
+        f"SIP {sip.sip_id}: {money(sip.instalment_amount)} rupees {sip.frequency} in {sip.fund}, "
         f"{sip.status.lower()}"
     )
 

@@ -28,7 +28,7 @@ def orders(
     if as_json:
         output.print_json(rows)
     elif not rows:
-        typer.echo("no orders in the last seven days")
+        output.echo("no orders in the last seven days")
     else:
         print_orders(rows)
 
@@ -46,7 +46,7 @@ def sips(
     if as_json:
         output.print_json(rows)
     elif not rows:
-        typer.echo("no SIPs")
+        output.echo("no SIPs")
     else:
         print_sips(rows)
 
@@ -57,7 +57,7 @@ def holdings(as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(rows)
     elif not rows:
-        typer.echo("no holdings")
+        output.echo("no holdings")
     else:
         columns = (
             Column("Fund"),
@@ -76,14 +76,17 @@ def holdings(as_json: AsJson = False) -> None:
                     row.fund,
                     row.tradingsymbol,
                     row.folio or NOTHING,
-                    f"{row.quantity:,.3f}",
+                    fund_units(row.quantity),
                     _nav(row.average_price),
                     _nav(row.last_price),
-                    money(row.quantity * row.last_price),
+                    output.amount_cell(row.value),
                     profit(row.pnl),
                 )
                 for row in rows
             ),
+        )
+        output.print_notes(
+            f"{row.fund}: {row.unknown_reason}" for row in rows if row.unknown_reason
         )
 
 
@@ -154,9 +157,9 @@ def print_orders(rows: list[FundOrder]) -> None:
                 f"{row.order_timestamp:%m-%d %H:%M}" if row.order_timestamp else NOTHING,
                 row.fund,
                 row.transaction_type.lower(),
-                money(row.amount) if row.amount else NOTHING,
-                f"{row.quantity:,.3f}" if row.quantity else NOTHING,
-                _nav(row.average_price) if row.average_price else NOTHING,
+                NOTHING if row.amount == 0 else money(row.amount),
+                NOTHING if row.quantity == 0 else fund_units(row.quantity),
+                NOTHING if row.average_price == 0 else _nav(row.average_price),
                 row.tag or NOTHING,
                 _status(row.status),
             )
@@ -189,7 +192,7 @@ def print_sips(rows: list[Sip]) -> None:
                 money(row.instalment_amount),
                 _frequency(row),
                 f"{row.completed_instalments}"
-                + (f"/{row.instalments}" if row.instalments >= 0 else ""),
+                + (f"/{row.instalments}" if (row.instalments or -1) >= 0 else ""),
                 str(row.next_instalment or NOTHING),
                 ", ".join(f"{percent:g} % on {day}" for day, percent in row.step_up.items())
                 or NOTHING,
@@ -234,8 +237,12 @@ def _print_funds(rows: list[Fund]) -> None:
     )
 
 
-def _nav(price: float) -> str:
-    return f"{price:,.4f}"
+def fund_units(quantity: float | None) -> str:
+    return output.UNKNOWN if quantity is None else f"{quantity:,.3f}"
+
+
+def _nav(price: float | None) -> str:
+    return output.UNKNOWN if price is None else f"{price:,.4f}"
 
 
 def _frequency(sip: Sip) -> str:

@@ -109,9 +109,7 @@ async def _watch(
 
 
 def _way_to_show(refresh: float | None, *, as_json: bool) -> Callable[[Watched], Awaitable[None]]:
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = output.console()
     if as_json or not sys.stdout.isatty() or console.is_dumb_terminal:
         every = refresh or _BETWEEN_LINES
         return lambda watched: _show_lines(watched, every, as_json=as_json)
@@ -143,7 +141,7 @@ async def _show_lines(watched: Watched, every: float, *, as_json: bool) -> None:
             if as_json:
                 await asyncio.to_thread(output.print_json, snapshot(watched))
             else:
-                await asyncio.to_thread(typer.echo, plain_line(watched))
+                await asyncio.to_thread(output.echo, plain_line(watched))
         except BrokenPipeError:
             # Whoever read it has gone. What is left in the buffer has to go somewhere at the exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

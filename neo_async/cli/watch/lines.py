@@ -12,7 +12,7 @@ from typing import Any
 from neo_async.cli import output
 from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit
-from neo_async.cli.watch.state import Watched, clean
+from neo_async.cli.watch.state import Watched
 from neo_async.feeds import IST, MarketFeed, OrderFeed
 from neo_async.model.enums import OrderStatus
 from neo_async.model.ticks import ScripTick
@@ -122,7 +122,7 @@ def _order(order: Order) -> dict[str, Any]:
         "trigger": None if order.trigger is None else str(order.trigger),
         "average_price": order.average_price or None,
         "status": order.status,
-        "status_text": clean(order.status_text),
+        "status_text": order.status_text,
         "reject_reason": order.reject_reason,
         "updated_ns": order.updated_ns,
     }

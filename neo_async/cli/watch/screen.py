@@ -20,10 +20,11 @@ from neo_async.cli import output
 from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit, units
 from neo_async.cli.watch.lines import order_tally
-from neo_async.cli.watch.state import Seen, Watched, clean
+from neo_async.cli.watch.state import Seen, Watched
 from neo_async.feeds import IST, MarketFeed, OrderFeed
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.portfolio import Position
+from neo_async.model.text import shown
 from neo_async.model.ticks import ScripTick
 from neo_async.tracking import Order
 from neo_async.transport.websocket import FeedState
@@ -174,7 +175,7 @@ def _title(watched: Watched) -> RenderableType:
     title.add_column(justify="right", no_wrap=True)
     session = watched.neo.session
     name = Text(" neo-async watch", style="bold")
-    name.append(f"  {clean(session.ucc)} at {clean(session.base_url)}", style="bright_black")
+    name.append(f"  {shown(session.ucc)} at {shown(session.base_url)}", style="bright_black")
     title.add_row(name, f" {datetime.now(IST):%H:%M:%S} IST · Ctrl-C quits ")
     return title
 
@@ -237,7 +238,7 @@ def _order_cells(order: Order) -> dict[str, Text]:
     changed = datetime.fromtimestamp(order.updated_ns / 1e9, IST) if order.updated_ns else None
     return {
         "time": Text(f"{changed:%H:%M:%S}" if changed else ""),
-        "symbol": Text(clean(order.symbol)),
+        "symbol": Text(shown(order.symbol)),
         "side": Text("buy" if buys else "sell", style="blue" if buys else "magenta"),
         "filled": Text(f"{order.filled_quantity:,}/{order.quantity:,}"),
         "price": Text(money(float(order.price)) if order.price else "-"),
@@ -251,11 +252,11 @@ def _trail(order: Order, room: int) -> Text:
     for change in order.history[1:]:  # the first is assumed
         name = _SHORT.get(change.status, change.status.value)
         if change.status is OrderStatus.UNKNOWN:
-            name = clean(order.status_text)
+            name = shown(order.status_text)
         if not steps or steps[-1][0] != name:
             steps.append((name, output.status(change.status.value).style))
     if order.reject_reason and steps:
-        steps[-1] = (f"{steps[-1][0]}: {clean(order.reject_reason)}", steps[-1][1])
+        steps[-1] = (f"{steps[-1][0]}: {shown(order.reject_reason)}", steps[-1][1])
     text = Text()
     for name, style in reversed(steps):
         if text and text.cell_len + len(name) + 3 > room:
@@ -282,8 +283,8 @@ def _position_panel(watched: Watched, rows: int, width: int) -> Panel:
 
 def _position_cells(position: Position) -> dict[str, Text]:
     return {
-        "symbol": Text(clean(position.symbol)),
-        "prod": Text(clean(position.product), style="bright_black"),
+        "symbol": Text(shown(position.symbol)),
+        "prod": Text(shown(position.product), style="bright_black"),
         "net": Text(units(position.net_quantity)),
         "average": Text(money(position.average_price)),
         "last": Text(money(position.last_price)),
@@ -334,13 +335,13 @@ def _latency(watched: Watched) -> Text:
 
 def _notices(watched: Watched, count: int) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
-    shown = list(watched.notices)[-count:]
-    for position, (at, what) in enumerate(shown):
+    notices = list(watched.notices)[-count:]
+    for position, (at, what) in enumerate(notices):
         if position:
             text.append("\n")
         text.append(f"{datetime.fromtimestamp(at, IST):%H:%M:%S} ", style="bright_black")
         text.append(what)
-    return text.append("\n" * (count - max(1, len(shown))))
+    return text.append("\n" * (count - max(1, len(notices))))
 
 
 # --- parts ----------------------------------------------------------------------------------------

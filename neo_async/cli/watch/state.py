@@ -19,6 +19,7 @@ from neo_async.model.enums import Level
 from neo_async.model.indices import exact_index_name
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Position
+from neo_async.model.text import shown
 from neo_async.model.ticks import IndexTick, LiteTick, ScripTick, Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.tracking import Order, Tracker
@@ -129,10 +130,10 @@ class Watched:
         """The name that people know it by, as soon as the server has told it."""
         seen = self.seen.get(instrument)
         if seen is None:
-            return clean(self.feed.symbols.get(instrument) or instrument)
+            return shown(self.feed.symbols.get(instrument) or instrument)
         tick = seen.tick
         name = tick.name if isinstance(tick, IndexTick) else tick.symbol
-        return clean(name or self.feed.symbols.get(instrument) or instrument)
+        return shown(name or self.feed.symbols.get(instrument) or instrument)
 
     # --- how it is kept -----------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class Watched:
             self.note(str(error))
 
     def note(self, text: str) -> None:
-        self.notices.append((time.time(), clean(text)))
+        self.notices.append((time.time(), shown(text)))
 
     @contextlib.contextmanager
     def warnings_noted(self) -> Iterator[None]:
@@ -303,11 +304,6 @@ def _checked(text: str) -> str:
             f"index of {segment}"
         )
     return name
-
-
-def clean(text: str) -> str:
-    """Without what would move the cursor: the words are the broker's."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _is_index(name: str) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from neo_async.exchange.bank.types import AccountStatus, Client, Refused, VirtualAccount
+from neo_async.wire.rows import UNREADABLE
 
 T = TypeVar("T")
 
@@ -170,7 +171,7 @@ def read_form(body: bytes, form: type[T]) -> T:
         return msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:
         raise _bad_field(error) from None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise Refused("VA0400", f"malformed request: {error}") from None
 
 
@@ -180,6 +181,8 @@ def read_item(item: msgspec.Raw, index: int, form: type[T]) -> T:
         return msgspec.json.decode(item, type=form)
     except msgspec.ValidationError as error:
         raise _bad_field(error, f"accounts[{index}]") from None
+    except UNREADABLE as error:
+        raise Refused("VA1001", f"{error}", field=f"accounts[{index}]") from None
 
 
 def read_items(items: list[msgspec.Raw]) -> list[msgspec.Raw]:
@@ -193,7 +196,7 @@ def number_of(item: msgspec.Raw) -> str:
     """As far as it can be told."""
     try:
         content: Mapping[str, Any] = msgspec.json.decode(item, type=dict[str, Any])
-    except msgspec.ValidationError:
+    except UNREADABLE:
         return ""
     return str(content.get("virtualAccountNumber", ""))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -101,7 +102,10 @@ async def test_paths_that_are_none(method: str, path: str, status: int, code: st
         assert (refused.status, refused.json()["errorCode"]) == (status, code)
 
 
-@pytest.mark.parametrize("body", ["", "{", "[]", "null", "\xff"])
+@pytest.mark.parametrize("body", [
+    "", "{", "[]", "null", "\xff", "[" * 100_000, '{"requestId":' + "[" * 100_000,
+    '{"requestId":"\xff"}', '{"requestId":' + "9" * 5000 + "}",
+])  # fmt: skip
 async def test_bodies_that_are_none(body: str) -> None:
     async with at_the_bank() as teller:
         headers = {"Authorization": f"Bearer {teller.token}"}
@@ -110,6 +114,23 @@ async def test_bodies_that_are_none(body: str) -> None:
         )
         assert refused.status == 400
         assert refused.json()["errorCode"] in ("VA0400", "VA1001")
+
+
+@pytest.mark.parametrize(
+    "item", ["[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500, '"\xff"', "1e999"]
+)
+async def test_an_item_that_cannot_be_read_is_refused_by_its_place(item: str) -> None:
+    async with at_the_bank() as teller:
+        body = (
+            f'{{"requestId":"{uuid.uuid4()}","clientName":"{teller.client.name}",'
+            f'"physicalAccount":"{teller.physical}","accounts":[{item}]}}'
+        )
+        headers = {"Authorization": f"Bearer {teller.token}"}
+        answered = await teller.request(
+            "POST", "/va/v1/accounts/create", data=body.encode("latin-1"), headers=headers
+        )
+    assert answered.status in (200, 400)
+    assert b"VA1001" in answered.body or b"VA0400" in answered.body
 
 
 # --- plans ----------------------------------------------------------------------------------------
