@@ -88,17 +88,6 @@ def holding_of(row: PositionRow, holdings: Mapping[str, Holding]) -> Holding | N
     return holdings.get(_instrument(row)) or holdings.get(row.token.strip())
 
 
-def valued(row: PositionRow, holding: Holding | None, last_price: float | None) -> Position:
-    """The position of a row, see `value_position`. Where an amount would be no finite number, all
-    are None, and `unknown_reason` names the value at fault."""
-    try:
-        position = value_position(row, holding, last_price)
-    except (TypeError, ArithmeticError):  # a number that was not told, or a sum beyond all numbers
-        return _unvalued(row, holding)
-    is_finite = all(value is None or math.isfinite(value) for value in _amounts_of(position))
-    return position if is_finite else _unvalued(row, holding)
-
-
 class Coverage:
     """How far a report of the account and the messages of the order feed after it are complete.
 
@@ -658,7 +647,7 @@ class LivePositions:
         if position is None:
             row = self._rows[key]
             price = self._prices.get(_instrument(row))
-            position = valued(row, holding_of(row, self._holdings), price)
+            position = value_position(row, holding_of(row, self._holdings), price)
             self._valued[key] = position
         return position
 
@@ -693,20 +682,6 @@ _TOLD = {
 """Fields of a row that a position message replaces, with their names on the wire."""
 
 _TRADED = frozenset({"buy_quantity", "sell_quantity"})
-_QUANTITIES = ("carried_buy_quantity", "carried_sell_quantity", "buy_quantity", "sell_quantity")
-_VALUED_FIELDS = (
-    *_QUANTITIES,
-    "carried_buy_value",
-    "carried_sell_value",
-    "buy_value",
-    "sell_value",
-    "multiplier",
-    "price_numerator",
-    "price_denominator",
-    "general_numerator",
-    "general_denominator",
-)
-"""Numbers of a row without which it has no worth."""
 
 
 def is_finite(value: object) -> bool:
@@ -739,46 +714,6 @@ def _joined(one: Holding, other: Holding) -> Holding:
         cost = one.average_price * one.quantity + other.average_price * other.quantity
         average = cost / quantity
     return msgspec.structs.replace(one, quantity=quantity, average_price=average, cost=None)
-
-
-def _unvalued(row: PositionRow, holding: Holding | None) -> Position:
-    """The position of a row of which nobody knows what it is worth."""
-    odd = [
-        f"{name} is {value!r}"
-        for name in _VALUED_FIELDS
-        if not is_finite(value := getattr(row, name))
-    ]
-    cost = None if holding is None else holding.average_price
-    if cost is not None and not is_finite(cost):
-        odd.append(f"the average price of the holding is {cost!r}")
-    reason = ", ".join(odd) or "the amounts are too large"
-    bought, sold = _traded(row)
-    carried = _units(row.carried_buy_quantity) - _units(row.carried_sell_quantity)
-    return Position(
-        segment=row.segment,
-        symbol=row.symbol,
-        token=row.token,
-        product=row.product,
-        net_quantity=carried + bought - sold if row.has_quantities else None,
-        average_price=None,
-        last_price=None,
-        realised=None,
-        unrealised=None,
-        pnl=None,
-        mtm_pnl=None,
-        unknown_reason=f"average price and P&L: {reason}",
-        row=row,
-    )
-
-
-def _amounts_of(position: Position) -> tuple[float | None, ...]:
-    return (
-        position.average_price,
-        position.realised,
-        position.unrealised,
-        position.pnl,
-        position.mtm_pnl,
-    )
 
 
 def _instrument(row: PositionRow) -> str:

@@ -14,7 +14,6 @@ from neo_async.live import (
     holdings_by_instrument,
     is_finite,
     is_price,
-    valued,
 )
 from neo_async.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
@@ -26,6 +25,7 @@ from neo_async.model.portfolio import (
     OrderMargin,
     Position,
     PositionRow,
+    value_position,
 )
 from neo_async.session import SessionManager
 from neo_async.wire.endpoints import CHECK_MARGIN, HOLDINGS, LIMITS, POSITIONS, POSITIONS_OLDER
@@ -59,7 +59,7 @@ class Portfolio:
         rows, holdings = await self._report()
         prices = await self._quoted_prices(rows) if quotes else {}
         return [
-            valued(
+            value_position(
                 row,
                 holding_of(row, holdings),
                 row.last_price if is_price(row.last_price) else prices.get(row.instrument),

@@ -618,34 +618,6 @@ async def test_a_report_that_lacks_a_trade_for_long_is_right_and_that_is_logged(
         assert "the positions report has lacked trades" in caplog.text
 
 
-ODD = [float("nan"), float("inf"), float("-inf"), None]
-
-
-@pytest.mark.parametrize("value", ODD)
-@pytest.mark.parametrize("field", ["buy_value", "sell_value", "carried_buy_value", "multiplier"])
-@in_virtual_time
-async def test_a_number_that_is_none_leaves_one_position_without_worth(
-    field: str, value: Any
-) -> None:
-    broker = Broker()
-    broker.trade("ITBEES-EQ", "CNC", "B", 10)
-    broker.trade("NIFTY26DECFUT", "NRML", "S", 65)
-    rows = broker.rows()
-    rows[0] = msgspec.structs.replace(rows[0], **{field: value})
-    broker.rows = lambda: rows  # type: ignore[method-assign]
-    async with started(broker) as live:
-        odd, whole = live.positions.values()
-        if field == "multiplier" and value is None:  # counts as 1, like 0
-            return
-        assert (odd.net_quantity, odd.pnl, odd.mtm_pnl, odd.average_price) == (10, None, None, None)
-        assert "average price and P&L: " in odd.unknown_reason
-        assert whole.pnl == 0.0
-        total = live.total()
-        assert (total.pnl, total.mtm_pnl) == (None, None)
-        assert list(total.unknown_reasons) == [("nse_cm", "ITBEES-EQ", "CNC")]
-        assert live.net_range("nse_cm", "ITBEES-EQ") == (10, 10)
-
-
 class OddBroker(Broker):
     """Its report has `odd` in place of the first position's fields."""
 
@@ -657,6 +629,29 @@ class OddBroker(Broker):
         rows = [self._row(key) for key in dict.fromkeys([*self.carried, *self.traded])]
         rows[0] |= self.odd
         return read_positions(Answer(200, {}, msgspec.json.encode({"data": rows, "stat": "ok"})))
+
+
+@pytest.mark.parametrize("text", ["NaN", "inf", "-Infinity", "3,900.00", {}])
+@pytest.mark.parametrize("field", ["buyAmt", "sellAmt", "cfBuyAmt", "multiplier"])
+@in_virtual_time
+async def test_a_number_that_is_none_leaves_one_position_without_worth(
+    field: str, text: object
+) -> None:
+    key = ("ITBEES-EQ", "CNC")
+    broker = OddBroker(**{field: text})
+    broker.carried[key] = (5, 50_000)
+    broker.trade(*key, "B", 10)
+    broker.trade(*key, "S", 4)
+    broker.trade("NIFTY26DECFUT", "NRML", "S", 65)
+    async with started(broker) as live:
+        odd, whole = live.positions.values()
+        assert (odd.net_quantity, odd.pnl, odd.mtm_pnl, odd.average_price) == (11, None, None, None)
+        assert f"{field}=" in odd.unknown_reason
+        assert whole.pnl == 0.0
+        total = live.total()
+        assert (total.pnl, total.mtm_pnl) == (None, None)
+        assert list(total.unknown_reasons) == [("nse_cm", *key)]
+        assert live.net_range("nse_cm", "ITBEES-EQ") == (11, 11)
 
 
 @pytest.mark.parametrize("text", ["NaN", "inf", "-Infinity", "1,0", None])
