@@ -24,9 +24,11 @@ from neo_async.errors import (
     DuplicateTag,
     NotLoggedIn,
     NotSent,
+    OrderAlreadyFinal,
     OutcomeUnknown,
     ProtocolError,
     RateLimited,
+    Rejected,
     ServerError,
     UsageError,
 )
@@ -48,6 +50,9 @@ _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Pyth
 _CANCEL = Kind.CANCEL
 _REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
 _ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
+
+_NOT_FOUND = 1006
+"""Code for an order that is final or not found; which of them, the broker does not say."""
 
 PATIENCE = 60.0
 """Seconds after the end of the horizon that a caller waits for a book. A session that has ended
@@ -231,6 +236,11 @@ class Dispatch:
             if request.was_sent:
                 # Of a 429 it is only assumed that nothing was taken.
                 self._watch(request, intent, is_doubted=isinstance(error, RateLimited))
+            order = request.order
+            if type(error) is Rejected and error.code == _NOT_FOUND and order and order.is_final:
+                raise OrderAlreadyFinal(
+                    error.text, code=error.code, status=error.status, body=error.body
+                ) from error
             raise
         except (NotSent, UsageError) as error:
             self._end(request, intent, Outcome.NOT_SENT, logging.INFO, "not sent: %s", error)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from neo_async import NotAccepted, Order, OrderStatus, RateLimited
+from neo_async import NotAccepted, Order, OrderAlreadyFinal, OrderStatus, RateLimited, Rejected
 from tests.far_ends import Reply
 from tests.order_broker import (
     BOOK,
     CANCEL,
     HISTORY,
     MODIFY,
+    NOT_FOUND,
     PLACE,
     accepted,
     order_broker,
@@ -78,6 +79,34 @@ async def test_a_connection_that_gave_the_answer_of_another_order_is_used_no_mor
         cancelling.cancel()
 
 
+# --- orders that the broker does not find ------------------------------------------------------
+
+
+@in_virtual_time
+async def test_an_order_that_the_broker_does_not_find_yet_is_not_said_to_be_final() -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        broker.refusal = lambda number: NOT_FOUND
+        with pytest.raises(Rejected, match="not found") as refused:
+            await neo.orders.cancel(order)
+        assert not isinstance(refused.value, OrderAlreadyFinal)
+        assert not order.is_final
+        broker.refusal = lambda number: None
+        await neo.orders.cancel(order)
+        assert broker.open_numbers() == []
+
+
+@in_virtual_time
+async def test_an_order_that_is_known_to_be_final_is_said_to_be_so_when_it_is_not_found() -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        broker.rows[order.number]["ordSt"] = "cancelled"
+        await neo.orders.book()
+        broker.refusal = lambda number: NOT_FOUND
+        with pytest.raises(OrderAlreadyFinal, match="not found"):
+            await neo.orders.cancel(order)
+
+
 # --- taken, and answered with 429 -------------------------------------------------------------
 
 
@@ -88,7 +117,7 @@ async def test_a_halt_waits_for_an_order_that_may_have_been_taken_in_spite_of_a_
 ) -> None:
     async with order_broker() as (broker, neo):
         began = asyncio.get_running_loop().time()
-        broker.instead[PLACE] = TOO_MANY
+        broker.instead[PLACE] = TOO_MANY._replace(headers={"Retry-After": "5"})
         broker.takes_placements_in_spite = True
         broker.shown = lambda row: (
             row if asyncio.get_running_loop().time() > began + shown_after else None
