@@ -32,7 +32,7 @@ from neo_async.journal import Journal
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, Segment
 from neo_async.model.orders import OrderRow
-from neo_async.orders import Orders
+from neo_async.orders import Orders, nameless
 from neo_async.tracking import Order, Tracker
 from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
@@ -520,7 +520,9 @@ class _Cancelling:
         """Take in a whole book. Returns whether it shows open orders that were not met before."""
         now = self._loop.time()
         self._shown_open = {
-            row.number: self._tracker.adopt(row) for row in rows if not row.status.is_final
+            row.number: self._tracker.adopt(row)
+            for row in rows
+            if row.number and not row.status.is_final
         }
         standing = {row.number for row in rows if row.status is not OrderStatus.UNKNOWN}
         self._give_up(standing & self._shown_open.keys(), now)
@@ -559,8 +561,10 @@ class _Cancelling:
 
     def _is_whole(self, rows: list[OrderRow], now: float) -> bool:
         """Whether a book can prove that nothing else is open. It must hold every order placed here
-        today; and since many a broken answer reads like an empty book, it takes two of those."""
+        today, and no open one without an order number, which cannot be cancelled; and since many a
+        broken answer reads like an empty book, it takes two of those."""
         self._empty_books = 0 if rows else self._empty_books + 1
+        unnamed = [row for row in rows if not row.number and not row.status.is_final]
         numbers = {row.number for row in rows}
         today = number_prefix(self._clock())
         lacking = [
@@ -568,11 +572,14 @@ class _Cancelling:
             for number in self._tracker.own
             if number[:6] == today and number not in numbers and number not in self._given_up
         ]
-        if not lacking:
+        if not lacking and not unnamed:
             self._book_doubted_since = self._book_problem = None
             return self._empty_books != 1
         if self._book_doubted_since is None:
             self._book_doubted_since = now
+        if unnamed:
+            self._book_problem = nameless(unnamed[0])
+            return False
         self._book_problem = ProtocolError(
             f"the order book lacks {len(lacking)} orders that were placed today, such as "
             f"{lacking[0]}: it does not prove that nothing is open"

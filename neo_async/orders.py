@@ -498,10 +498,10 @@ class Orders:
             )
 
         rows = [row for row in await self.book() if not row.status.is_final]
-        nameless = [_nameless(row) for row in rows if not row.number and is_meant(row)]
+        unnamed = [nameless(row) for row in rows if not row.number and is_meant(row)]
         orders = [order async for order in self._adopted(rows) if is_meant(order)]
         results = await _outcomes([self.cancel(order, settle=settle) for order in orders])
-        return [*results, *nameless]
+        return [*results, *unnamed]
 
     @property
     def latecomers(self) -> Sequence[Order]:
@@ -527,7 +527,7 @@ class Orders:
             for row in part:
                 if not row.number:
                     subject = Subject("report", row.gui_order_id, "")
-                    tell(log, logging.ERROR, subject, "%s", _nameless(row))
+                    tell(log, logging.ERROR, subject, "%s", nameless(row))
                     continue
                 order = self._tracker.adopt(row)
                 if not order.is_final:
@@ -702,7 +702,8 @@ def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
     return read_order_book(answer) if parts is None else parts
 
 
-def _nameless(row: OrderRow) -> ProtocolError:
+def nameless(row: OrderRow) -> ProtocolError:
+    """The error that stands for a row of the order book without an order number."""
     return ProtocolError(
         f"a row of the order book has no order number, and is {row.status_text!r}: {row.side} "
         f"{row.quantity} {row.symbol} cannot be cancelled from here"
