@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from neo_async import NotAccepted, Order, OrderAlreadyFinal, OrderStatus, RateLimited, Rejected
+from neo_async import (
+    NotAccepted,
+    Order,
+    OrderAlreadyFinal,
+    OrderStatus,
+    OutcomeUnknown,
+    RateLimited,
+    Rejected,
+)
 from tests.far_ends import Reply
 from tests.order_broker import (
     BOOK,
@@ -77,6 +85,22 @@ async def test_a_connection_that_gave_the_answer_of_another_order_is_used_no_mor
             await neo.orders.place(*BUY, 10, **MIS)
         assert broker.ports[position] not in broker.ports[position + 1 :]
         cancelling.cancel()
+
+
+@in_virtual_time
+async def test_a_lost_order_that_the_book_shows_without_a_number_is_not_settled() -> None:
+    async with order_broker(horizon=5.0) as (broker, neo):
+        broker.instead[PLACE] = Reply("", 504)
+        broker.takes_placements_in_spite = True
+        broker.shown = lambda row: (
+            row if asyncio.get_running_loop().time() > 300 else row | {"nOrdNo": ""}
+        )
+        with pytest.raises(OutcomeUnknown):
+            await neo.orders.place(*BUY, 10, **MIS)
+        assert neo.orders.latecomers == []
+        await asyncio.sleep(360)
+        await neo.orders.book()
+        assert [order.number for order in neo.orders.latecomers] == broker.open_numbers()
 
 
 # --- orders that the broker does not find ------------------------------------------------------
