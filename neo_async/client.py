@@ -236,7 +236,8 @@ class NeoClient:
         that. The result holds every order that was open: an Order that is final now, or the error
         for which it may still be open. An order whose cancels the broker answers for two minutes
         (or two horizons) while its order book lacks it, or shows a state that is not known, is such
-        an error. Orders can be cancelled by hand as ever.
+        an error, and so is an open one that the order book shows without an order number for as
+        long. Orders can be cancelled by hand as ever.
 
         A halt may be asked for at any moment. Without a login there is nothing to cancel with: the
         result holds NotLoggedIn, and the next login cancels what it finds open; while one is under

@@ -46,9 +46,10 @@ _Waiters: TypeAlias = OrderedDict[asyncio.Future[Connection], tuple[float, float
 
 
 class HandOver(Protocol):
-    """A request that knows whether its bytes were handed to a socket."""
+    """A request that knows whether its bytes were handed to a socket, and to which."""
 
     was_sent: bool
+    connection: Connection | None
 
 
 class Lane:
@@ -177,6 +178,7 @@ class Lane:
             sent = time.perf_counter()
             if record is not None:
                 record.was_sent = True
+                record.connection = connection
             answer = await connection.request(data, timeout)
         except AnswerLost as error:
             self._meter.sent(kind, admitted - asked, sent - admitted)
