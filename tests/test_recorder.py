@@ -344,8 +344,6 @@ async def test_a_recording_is_its_owners_alone_and_follows_no_link(tmp_path: Pat
             read_recording(f"{tmp_path}/{name}")
     with pytest.raises(UsageError, match="not a regular file"):
         read_recording(tmp_path / "fifo")
-    recording = Recording(
-        tmp_path / "new", overwrite=False, greeting=list, on_end=lambda _: None
-    )
+    recording = Recording(tmp_path / "new", overwrite=False, greeting=list, on_end=lambda _: None)
     await recording.close()
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
