@@ -16,6 +16,23 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Specification documents and real data; tests that read it skip where it is absent."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options = parser.getgroup("neo_async", "how much is tried")
+    options.addoption(
+        "--examples",
+        type=int,
+        default=60,
+        metavar="N",
+        help="inputs that tests/fuzz tries for each reader",
+    )
+
+
+@pytest.fixture
+def examples(request: pytest.FixtureRequest) -> int:
+    """How many inputs to try."""
+    return int(request.config.getoption("--examples"))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -56,6 +56,11 @@ class _Envelope(msgspec.Struct, Generic[Row]):
             and self.fault is None
             and self.error is None
         )
+
+
+_ODD_ROWS: Final = 1_000
+_SHORTEST_ROW: Final = 200
+"""Bytes of a row; those of orders, trades, positions and holdings have more."""
 
 
 class _Kind(Enum):
@@ -116,7 +121,16 @@ class RowReader(Generic[Row]):
             else:
                 if envelope.is_plain:
                     return envelope.data
-        return [self._read_row(row, number) for number, row in enumerate(_unwrap(answer), start=1)]
+        rows = _unwrap(answer)
+        # Rows that hold something odd are read field by field. Those of brokers are longer than
+        # this; shorter ones in such a number would hold the event loop for seconds.
+        most = max(_ODD_ROWS, len(answer.body) // _SHORTEST_ROW)
+        if len(rows) > most:
+            raise ProtocolError(
+                f"a report of {len(answer.body)} bytes has {len(rows)} rows, not all of which can "
+                f"be read: must be {most} rows at most"
+            )
+        return [self._read_row(row, number) for number, row in enumerate(rows, start=1)]
 
     def _read_row(self, row: object, number: int) -> Row:
         if not isinstance(row, dict):
