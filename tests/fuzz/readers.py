@@ -29,6 +29,7 @@ from neo_async.exchange.server.store import Store
 from neo_async.journal import Journal
 from neo_async.kite import wire as kite
 from neo_async.kite.fund_file import FundFileReader
+from neo_async.market import _ROWS_AT_ONCE
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Level
 from neo_async.transport.connection import Connection
@@ -85,6 +86,15 @@ def _answer(read: Callable[[Answer], object]) -> Callable[[bytes], object]:
 
 def _error(answer: Answer) -> object:
     return str(failure(msgspec.structs.replace(answer, status=400)))
+
+
+def _candles(answer: Answer) -> Iterator[None]:
+    """In the portions in which the client reads them."""
+    rows = read_candle_rows(answer)
+    yield
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        read_candles(rows[start : start + _ROWS_AT_ONCE], [])
+        yield
 
 
 # --- the market feed ------------------------------------------------------------------------------
@@ -330,7 +340,7 @@ READERS: Final[dict[str, Reader]] = {
         ),
         Reader(
             "candles",
-            _answer(lambda answer: read_candles(read_candle_rows(answer), [])),
+            _answer(_candles),
             ("candles", "details", "candles_refused"),
         ),
         Reader("login", _answer(read_login), ("tradeApiLogin", "tradeApiValidate")),

@@ -58,12 +58,6 @@ auth = "apikey"
 
 [plan]
 requests_per_second = 5
-
-[error]
-success_values = ["OK"]
-
-[status_words.account]
-A = "active"
 """,
 )
 
