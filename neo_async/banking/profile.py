@@ -241,7 +241,7 @@ class BankingProfile(_Section, frozen=True, kw_only=True):
         try:
             with Path(path).open("rb") as file:
                 return cls.of(tomllib.load(file))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or 5,000 digits
             raise UsageError(f"profile {path}: {error}") from error
         except UsageError as error:
             raise UsageError(f"profile {path}: {error}") from error
