@@ -303,8 +303,6 @@ class Lane:
         while True:
             waiter: asyncio.Future[Connection] = loop.create_future()
             try:
-                if tries:
-                    await asyncio.sleep(0)  # what came on the last one is read now
                 if self._closing:
                     raise NotSent("the order lane was closed")
                 queue[waiter] = (until, timeout)
