@@ -321,6 +321,7 @@ async def test_addresses_of_the_caller_win() -> None:
             base=broker.url + BASE,
             feed="https://feed.example.com/x",
             realtime="ws://realtime.example.com",
+            insecure=True,
         )
         data = {"token": TOKEN, "sid": SID, "baseUrl": "http://127.0.0.1:1", "feedUrl": "wss://no"}
         broker.script(VALIDATE, Reply({"data": data}))

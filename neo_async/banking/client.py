@@ -60,6 +60,8 @@ class VirtualAccounts:
 
         Raises UsageError.
         """
+        identity = Identity(client_id, client_secret)
+        del client_id, client_secret  # tracebacks may show local variables
         if profile is None:
             profile = BankingProfile()
         elif not isinstance(profile, BankingProfile):
@@ -70,9 +72,10 @@ class VirtualAccounts:
         self._rules = AccountRules(profile)
         self._store = CreditStore(store) if store is not None else None
         server, plan = profile.server, profile.plan
-        identity = Identity(client_id, client_secret)
         self._http = HttpClient(
-            connect_timeout=server.connect_timeout, tls=trusting(server.ca_file)
+            connect_timeout=server.connect_timeout,
+            tls=trusting(server.ca_file),
+            insecure=server.insecure,
         )
         pace = plan.requests_per_second
         per_day = plan.requests_per_day

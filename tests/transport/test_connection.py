@@ -12,6 +12,7 @@ import pytest
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
 from neo_async.transport.connection import MAX_BODY, Connection
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.lane import Lane
 from tests.transport.lanes import assert_usable, lane_to, send
 from tests.transport.servers import (
@@ -294,4 +295,4 @@ async def test_a_request_for_a_closed_connection_is_not_sent():
         connection = next(iter(lane._open))
         connection.close()
         with pytest.raises(NotSent):
-            await connection.request(request(), 1.0)
+            await connection.request(Hidden(request()), 1.0)

@@ -57,7 +57,12 @@ async def test_an_answer_is_read_whole(tls):
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", reply(b"content")[:-3], b"SSH-2.0\r\n", reply(b"none", b"Content-Encoding: gzip")],
+    [
+        b"",
+        reply(b"content")[:-3],
+        b"SSH-2.0\r\n",
+        reply(b"none", b"Content-Encoding: gzip", b"Connection: close"),
+    ],
     ids=["nothing", "cut off", "no HTTP", "no gzip"],
 )
 async def test_a_broken_answer_is_lost_and_the_client_goes_on(answer):
