@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import shutil
+import socket
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -264,11 +265,17 @@ def _kite_row(read: Callable[[Any], object]) -> Callable[[bytes], object]:
 # --- the lane ---------------------------------------------------------------------------------
 
 
+_SOCKETS: Final = socket.socketpair()
+"""One that nothing is ever sent to, and its other end."""
+for _socket in _SOCKETS:
+    atexit.register(_socket.close)
+
+
 class _Transport(asyncio.Transport):
     """A socket that takes whatever is written."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"socket": _SOCKETS[0]})
         self.is_closed = False
 
     def write(self, data: object) -> None:
