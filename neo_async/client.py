@@ -42,6 +42,7 @@ from neo_async.reconciliation import Reconciliation
 from neo_async.risk import LastPrices, RiskGuard
 from neo_async.session import SessionManager
 from neo_async.tracking import Order, Tracker
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.limiter import Kind, Limiter
 
 
@@ -175,10 +176,12 @@ class NeoClient:
 
     async def login(self, totp: str | None = None) -> Session:
         """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
-        if totp is None:
-            totp, self._totp = self._totp, None
+        code = Hidden(totp)
+        del totp  # tracebacks may show local variables
+        if code.value is None:
+            code.value, self._totp = self._totp, None
         async with self._beginning():
-            return await self._session.login(totp)
+            return await self._session.login(code.value)
 
     async def resume(self, session: Session) -> None:
         """Take up an earlier login instead of making one; see SessionManager.resume."""

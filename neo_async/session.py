@@ -169,12 +169,11 @@ class SessionManager:
         again until this is called again.
         """
         self._login_refusal = None
-        return await self._log_in(totp)
-
-    async def _log_in(self, totp: str | None = None) -> Session:
-        # Local variables are shown by some tracebacks, and a code is a secret.
         code = None if totp is None else Hidden(totp)
-        del totp
+        del totp  # tracebacks may show local variables
+        return await self._log_in(code)
+
+    async def _log_in(self, code: Hidden[str] | None = None) -> Session:
         try:
             view = await self._first_step_or_next_code(code)
             problem = view.problem

@@ -27,8 +27,8 @@ T = TypeVar("T")
 class Calls:
     def __init__(
         self,
-        api_key: str,
-        access_token: str,
+        api_key: Hidden[str],
+        access_token: Hidden[str],
         endpoints: KiteEndpoints,
         *,
         limiter: Limiter,
@@ -36,7 +36,7 @@ class Calls:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises UsageError when key or token cannot be one."""
-        self._api_key = _checked("api_key", Hidden(api_key))
+        self._api_key = _checked("api_key", api_key)
         self._root = endpoints.api.rstrip("/")
         self._limiter = limiter
         self._timeouts = timeouts
@@ -52,9 +52,8 @@ class Calls:
         tells."""
         self.use_token(access_token)
 
-    def use_token(self, access_token: str) -> None:
-        token = Hidden(access_token)
-        del access_token  # tracebacks may show local variables
+    def use_token(self, token: Hidden[str]) -> None:
+        """Raises UsageError when it can be none."""
         _checked("access_token", token)
         self._headers = Hidden(
             {**VERSION_HEADERS, "Authorization": f"token {self._api_key}:{token.value}"}

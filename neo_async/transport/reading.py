@@ -14,7 +14,7 @@ from neo_async.wire.lenient import UNREADABLE
 
 T = TypeVar("T")
 
-_AT_ONCE: Final = 256 << 10
+_AT_ONCE: Final = 64 << 10
 """Bytes of an answer that are read on the event loop; longer ones are read in a thread."""
 
 
