@@ -1,6 +1,7 @@
 """What becomes of orders when everything goes wrong: five measurements against the ledger.
 
     python -m benchmarks.faults --seeds N [--orders N]           programs of orders, all faults on
+    python -m benchmarks.faults --first K --seeds N              the same, of the seeds from K
     python -m benchmarks.faults --seed K [--orders N] [--story]  one of them again, told
     python -m benchmarks.faults --kills N                        SIGKILL at any moment, restart
     python -m benchmarks.faults --outage                         5 s without an exchange
@@ -226,6 +227,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="programs to run")
+    parser.add_argument("--first", type=int, default=0, metavar="K", help="first seed of --seeds")
     parser.add_argument("--orders", type=int, default=ORDERS, metavar="N", help="in a program")
     parser.add_argument("--jobs", type=int, default=JOBS, help="programs at a time")
     parser.add_argument("--seed", type=int, metavar="K", help="this program only")
@@ -269,7 +271,7 @@ _Result = tuple[Any, Callable[[], None], list[Wanted]]
 def _measure(arguments: argparse.Namespace) -> dict[str, _Result]:
     results: dict[str, _Result] = {}
     if arguments.seeds or arguments.seed is not None:
-        seeds = range(arguments.seeds or 0)
+        seeds = range(arguments.first, arguments.first + (arguments.seeds or 0))
         if arguments.seed is not None:
             seeds = range(arguments.seed, arguments.seed + 1)
         total = total_of(run_programs(seeds, arguments.orders, arguments.jobs))
