@@ -201,7 +201,7 @@ class Dispatch:
                     client_tag=request.client_tag,
                     order_number=request.number,
                 )
-        began = asyncio.get_running_loop().time()
+        sent_at, sent = asyncio.get_running_loop().time(), self._settlement.clock()
         # The order may be another one when the answer is lost.
         sought = None if request.order is None else request.sought()
         self._under_way += not is_cancel
@@ -214,7 +214,11 @@ class Dispatch:
             self._end(request, intent, Outcome.UNKNOWN, logging.WARNING, text, error)
             is_proven = isinstance(error, DuplicateTag) and bool(request.client_tag)
             question = self._settlement.open(
-                sought or request.sought(), intent=intent, is_proven=is_proven, age=_since(began)
+                sought or request.sought(),
+                intent=intent,
+                is_proven=is_proven,
+                sent_at=sent_at,
+                sent_ns=int(sent * 1e9),
             )
             raise _unknown(request, error, question) from error
         except BrokerError as error:
@@ -240,7 +244,12 @@ class Dispatch:
             # There may be an order nevertheless.
             text = "%s: being found out"
             self._end(request, intent, Outcome.UNKNOWN, logging.INFO, text, reason)
-            self._settlement.open(sought or request.sought(), intent=intent, age=_since(began))
+            self._settlement.open(
+                sought or request.sought(),
+                intent=intent,
+                sent_at=sent_at,
+                sent_ns=int(sent * 1e9),
+            )
             raise
         finally:
             self._under_way -= not is_cancel
@@ -315,11 +324,6 @@ class Dispatch:
         if settle and await self._settlement.wait(question, patience=PATIENCE):
             return await question
         raise unknown
-
-
-def _since(began: float) -> float:
-    """Seconds since a time of the loop."""
-    return asyncio.get_running_loop().time() - began
 
 
 def _unknown(request: Request, error: Exception, question: Question) -> OutcomeUnknown:

@@ -1111,7 +1111,7 @@ class Tracker:
             and day_of(row.updated_ns / 1e9) == self._day
         }
         for order in lacking:
-            last_day = _last_day(order, self._day)
+            last_day = last_day_of(order, self._day)
             if order.is_final or last_day >= self._day:
                 continue
             if (
@@ -1225,7 +1225,7 @@ def _date_in(number: str) -> str:
     return number[:6] if "01" <= month <= "12" and "01" <= day <= "31" else ""
 
 
-def _last_day(order: Order, today: str) -> str:
+def last_day_of(order: Order, today: str) -> str:
     """The last day on which an order is known to have been placed or to have moved."""
     # When the order became known here says nothing where reports have a time.
     days = [_date_in(order.number), day_of((order.updated_ns or order.placed_ns) / 1e9)]
