@@ -64,6 +64,8 @@ class Request(msgspec.Struct):
     """That is to be changed or cancelled."""
     was_sent: bool = False
     """Whether its bytes were handed to a socket, at least once."""
+    sent_ns: int = 0
+    """Unix nanoseconds by our clock, before which it was not sent."""
 
     @property
     def action(self) -> str:
@@ -201,7 +203,8 @@ class Dispatch:
                     client_tag=request.client_tag,
                     order_number=request.number,
                 )
-        sent_at, sent = asyncio.get_running_loop().time(), self._settlement.clock()
+        sent_at = asyncio.get_running_loop().time()
+        request.sent_ns = int(self._settlement.clock() * 1e9)
         # The order may be another one when the answer is lost.
         sought = None if request.order is None else request.sought()
         self._under_way += not is_cancel
@@ -218,7 +221,7 @@ class Dispatch:
                 intent=intent,
                 is_proven=is_proven,
                 sent_at=sent_at,
-                sent_ns=int(sent * 1e9),
+                sent_ns=request.sent_ns,
             )
             raise _unknown(request, error, question) from error
         except BrokerError as error:
@@ -248,7 +251,7 @@ class Dispatch:
                 sought or request.sought(),
                 intent=intent,
                 sent_at=sent_at,
-                sent_ns=int(sent * 1e9),
+                sent_ns=request.sent_ns,
             )
             raise
         finally:

@@ -295,6 +295,7 @@ class Order:
         validity: Validity | str,
         disclosed_quantity: int,
         amo: bool,
+        placed_ns: int = 0,
     ) -> None:
         self._tracker = tracker
         self._changed: asyncio.Event | None = None
@@ -337,8 +338,9 @@ class Order:
         self.reject_reason = ""
         self.updated_ns = 0
         """Unix nanoseconds of the newest report; 0 when there was none yet."""
-        self.placed_ns = int(tracker.clock() * 1e9)
-        """Unix nanoseconds at which the order became known here, by the client's clock."""
+        self.placed_ns = placed_ns or int(tracker.clock() * 1e9)
+        """Unix nanoseconds by the client's clock, at which its placement was sent; where that is
+        not known, at which the order became known here."""
         # Most orders of a busy bot are never asked for it, and lists cost the collector.
         self._history: list[OrderChange] | None = None
 

@@ -47,11 +47,15 @@ class Market:
         self._slept = 0.0
         self.late: set[str] = set()
         """Paths whose answers come after the client has given up."""
+        self.slow: set[str] = set()
+        """Paths whose answers take some seconds."""
 
     def clock(self) -> float:
         return now() + self._slept
 
     def spoil(self, path: str, status: int, body: bytes) -> Late | None:
+        if path in self.slow:
+            return Late(3.0, Reply(body, status))
         return LATE if path in self.late else None
 
     def sleep(self) -> None:
@@ -122,6 +126,22 @@ async def test_a_change_of_the_day_before_that_nothing_can_prove_ends_with_its_h
         with pytest.raises(OutcomeUnknown, match="of an earlier day"):
             await changing
         assert asyncio.get_running_loop().time() - began < 45
+
+
+@in_virtual_time
+async def test_an_order_whose_answer_came_after_the_night_is_over_with_its_own_day() -> None:
+    """No report has shown it: its placement was sent on the day before."""
+    async with market_of() as market:
+        orders = market.neo.orders
+        market.slow.add(PLACE)
+        placing = asyncio.create_task(orders.place(*BUY, **CNC))
+        await asyncio.sleep(1)
+        market.sleep()
+        order = await placing
+        assert order.number.startswith("261123")
+        for _ in range(3):  # one empty book proves nothing
+            await orders.book()
+        assert order.status is OrderStatus.EXPIRED
 
 
 @pytest.mark.parametrize("action", ["cancel", "modify"])
