@@ -81,6 +81,7 @@ def total_of(reports: Sequence[Report]) -> dict[str, Any]:
         "lost": sum(report.lost for report in reports),
         "wrong": sum(report.wrong for report in reports),
         "unknown": sum(report.unknown for report in reports),
+        "broken": sum(report.broken for report in reports),
         "leaks": sum(report.leaks for report in reports),
         "halts": sum(report.halts for report in reports),
         "nights": sum(report.nights for report in reports),
@@ -103,6 +104,7 @@ def wanted_of_programs(total: dict[str, Any]) -> list[Wanted]:
         at_most("the same: wrong outcomes or states", 0, total["wrong"], ""),
         at_most("the same: unknown after the horizon", 0, total["unknown"], "requests"),
         at_most("the same: waited for and told to be unknown", 0, total["overdue"], "calls"),
+        at_most("the same: programs that ended with an error", 0, total["broken"], "programs"),
         at_most("the same: tasks and files left", 0, total["leaks"], ""),
         at_most("the same: halts that left something open", 0, total["left_open"], "halts"),
         at_most(
