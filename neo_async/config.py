@@ -311,14 +311,15 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     warm: int = 2
     """Connections opened at login and kept open."""
     maximum: int = 32
-    """Connections open at most while many orders are in flight at once, but for those of cancels."""
+    """Connections open at most while many orders are in flight at once, without those that cancels
+    open beyond it."""
     reserved: int = 2
     """Connections that placements and changes leave to cancels: the last ones that may be open, of
     which `maximum - 1` at most. Of the warm ones as many are kept idle for cancels, all but one."""
     for_cancels: int = 96
-    """Connections that cancels may open beyond `maximum` while all others are in use. A cancel whose
-    answer does not come keeps its connection for `Timeouts.order` seconds, and no other cancel waits
-    for it: ten a second need a hundred."""
+    """Connections that cancels may open beyond `maximum` while all others are in use. A cancel
+    whose answer does not come keeps its connection for `Timeouts.order` seconds, and no other
+    cancel waits for it: ten a second need a hundred."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
