@@ -135,6 +135,8 @@ class Report(msgspec.Struct):
     nights: int = 0
     slowest_cancel: float = 0.0
     """Seconds until the first cancel of a call or a halt reached the exchange, at most."""
+    broken: int = 0
+    """Whether the program ended with an error, so that nothing could be compared."""
     leaks: int = 0
     """Tasks, connections and files that are left."""
     overdue: int = 0
@@ -163,8 +165,13 @@ def run_program(seed: int, orders: int, *, story: Callable[[str], None] | None =
     """Run one program in a loop of its own. `story` is told every step."""
     random.seed(seed)  # for jitter
     started, files = time.perf_counter(), _open_files()
+    program = _Program(seed, orders, story)
+    report = program.report
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        report = runner.run(_Program(seed, orders, story).run())
+        try:
+            runner.run(program.run())
+        except Exception as error:
+            report.complain("broken", repr(error))
     if (left := _open_files() - files) > 0:
         report.complain("leaks", f"{left} file descriptors more than before")
     report.seconds = time.perf_counter() - started

@@ -1,6 +1,7 @@
 """What becomes of orders when everything goes wrong: five measurements against the ledger.
 
     python -m benchmarks.faults --seeds N [--orders N]           programs of orders, all faults on
+    python -m benchmarks.faults --first K --seeds N              the same, of the seeds from K
     python -m benchmarks.faults --seed K [--orders N] [--story]  one of them again, told
     python -m benchmarks.faults --kills N                        SIGKILL at any moment, restart
     python -m benchmarks.faults --outage                         5 s without an exchange
@@ -80,6 +81,7 @@ def total_of(reports: Sequence[Report]) -> dict[str, Any]:
         "lost": sum(report.lost for report in reports),
         "wrong": sum(report.wrong for report in reports),
         "unknown": sum(report.unknown for report in reports),
+        "broken": sum(report.broken for report in reports),
         "leaks": sum(report.leaks for report in reports),
         "halts": sum(report.halts for report in reports),
         "nights": sum(report.nights for report in reports),
@@ -102,6 +104,7 @@ def wanted_of_programs(total: dict[str, Any]) -> list[Wanted]:
         at_most("the same: wrong outcomes or states", 0, total["wrong"], ""),
         at_most("the same: unknown after the horizon", 0, total["unknown"], "requests"),
         at_most("the same: waited for and told to be unknown", 0, total["overdue"], "calls"),
+        at_most("the same: programs that ended with an error", 0, total["broken"], "programs"),
         at_most("the same: tasks and files left", 0, total["leaks"], ""),
         at_most("the same: halts that left something open", 0, total["left_open"], "halts"),
         at_most(
@@ -226,6 +229,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="programs to run")
+    parser.add_argument("--first", type=int, default=0, metavar="K", help="first seed of --seeds")
     parser.add_argument("--orders", type=int, default=ORDERS, metavar="N", help="in a program")
     parser.add_argument("--jobs", type=int, default=JOBS, help="programs at a time")
     parser.add_argument("--seed", type=int, metavar="K", help="this program only")
@@ -269,7 +273,7 @@ _Result = tuple[Any, Callable[[], None], list[Wanted]]
 def _measure(arguments: argparse.Namespace) -> dict[str, _Result]:
     results: dict[str, _Result] = {}
     if arguments.seeds or arguments.seed is not None:
-        seeds = range(arguments.seeds or 0)
+        seeds = range(arguments.first, arguments.first + (arguments.seeds or 0))
         if arguments.seed is not None:
             seeds = range(arguments.seed, arguments.seed + 1)
         total = total_of(run_programs(seeds, arguments.orders, arguments.jobs))

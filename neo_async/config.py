@@ -334,10 +334,15 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     warm: int = 2
     """Connections opened at login and kept open."""
     maximum: int = 32
-    """Connections open at most while many orders are in flight at once."""
+    """Connections open at most while many orders are in flight at once, without those that cancels
+    open beyond it."""
     reserved: int = 2
     """Connections that placements and changes leave to cancels: the last ones that may be open, of
     which `maximum - 1` at most. Of the warm ones as many are kept idle for cancels, all but one."""
+    for_cancels: int = 96
+    """Connections that cancels may open beyond `maximum` while all others are in use. A cancel
+    whose answer does not come keeps its connection for `Timeouts.order` seconds, and no other
+    cancel waits for it: ten a second need a hundred."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -345,8 +350,9 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
                 raise UsageError(f"{name}={getattr(self, name)!r}: must be a whole number")
         if not 1 <= self.warm <= self.maximum:
             raise UsageError(f"warm={self.warm}, maximum={self.maximum}: need 1 <= warm <= maximum")
-        if self.reserved < 0:
-            raise UsageError(f"reserved={self.reserved}: must be 0 or more connections")
+        for name in ("reserved", "for_cancels"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}={getattr(self, name)}: must be 0 or more connections")
 
 
 def cache_directory() -> Path:

@@ -73,6 +73,8 @@ class Request(msgspec.Struct):
     """Whether its bytes were handed to a socket, at least once."""
     connection: Connection | None = None
     """The connection to which they were handed last."""
+    sent_ns: int = 0
+    """Unix nanoseconds by our clock, before which it was not sent."""
 
     @property
     def action(self) -> str:
@@ -211,7 +213,8 @@ class Dispatch:
                     client_tag=request.client_tag,
                     order_number=request.number,
                 )
-        began = asyncio.get_running_loop().time()
+        sent_at = asyncio.get_running_loop().time()
+        request.sent_ns = int(self._settlement.clock() * 1e9)
         # The order may be another one when the answer is lost.
         sought = None if request.order is None else request.sought()
         self._under_way += not is_cancel
@@ -225,7 +228,11 @@ class Dispatch:
             self._end(request, intent, Outcome.UNKNOWN, logging.WARNING, text, error)
             is_proven = isinstance(error, DuplicateTag) and bool(request.client_tag)
             question = self._settlement.open(
-                sought or request.sought(), intent=intent, is_proven=is_proven, age=_since(began)
+                sought or request.sought(),
+                intent=intent,
+                is_proven=is_proven,
+                sent_at=sent_at,
+                sent_ns=request.sent_ns,
             )
             raise _unknown(request, error, question) from error
         except BrokerError as error:
@@ -256,7 +263,12 @@ class Dispatch:
             # There may be an order nevertheless.
             text = "%s: being found out"
             self._end(request, intent, Outcome.UNKNOWN, logging.INFO, text, reason)
-            self._settlement.open(sought or request.sought(), intent=intent, age=_since(began))
+            self._settlement.open(
+                sought or request.sought(),
+                intent=intent,
+                sent_at=sent_at,
+                sent_ns=request.sent_ns,
+            )
             raise
         finally:
             self._under_way -= not is_cancel
@@ -351,11 +363,6 @@ class Dispatch:
         if settle and await self._settlement.wait(question, patience=PATIENCE):
             return await question
         raise unknown
-
-
-def _since(began: float) -> float:
-    """Seconds since a time of the loop."""
-    return asyncio.get_running_loop().time() - began
 
 
 def _unknown(request: Request, error: Exception, question: Question) -> OutcomeUnknown:

@@ -692,13 +692,13 @@ class Orders:
                 self._send_again(unknown, request, form)
             return await self._dispatch.settled(unknown, settle=settle)
         else:
-            return self._placed(request, form, number)
+            return self._placed(request, form, number, sending.sent_ns)
         finally:
             if hold is not None:
                 hold.was_sent = sending.was_sent
                 hold.end(self._settlement.find("place", client_tag=client_tag))
 
-    def _placed(self, request: OrderRequest, form: PlaceForm, number: str) -> Order:
+    def _placed(self, request: OrderRequest, form: PlaceForm, number: str, sent_ns: int) -> Order:
         # The form's codes are members of the enums already: the rules have put them there.
         order = Order(
             self._tracker,
@@ -715,6 +715,7 @@ class Orders:
             validity=form.rt,
             disclosed_quantity=request.disclosed_quantity,
             amo=request.amo,
+            placed_ns=sent_ns,
         )
         return self._tracker.add(order)
 
@@ -724,8 +725,9 @@ class Orders:
         assert isinstance(question, Question)
 
         async def again() -> Order:
+            sent_ns = int(self._clock() * 1e9)
             number = await self._session.order(Kind.PLACE, PLACE, form, read_accepted)
-            return self._placed(request, form, number)
+            return self._placed(request, form, number, sent_ns)
 
         self._settlement.resend(question, again)
 

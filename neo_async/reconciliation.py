@@ -119,7 +119,12 @@ async def reconcile(
 
 def _ask(settlement: Settlement, intent: Intent, now: float) -> Question:
     age = max(0.0, now - intent.at_ns / 1e9)
-    question = settlement.open(request_of(intent), intent=intent.id, age=age)
+    question = settlement.open(
+        request_of(intent),
+        intent=intent.id,
+        sent_at=asyncio.get_running_loop().time() - age,
+        sent_ns=min(intent.at_ns, int(now * 1e9)),
+    )
     if age > CANNOT_ARRIVE_AFTER:
         question.proof_at = -math.inf
     return question

@@ -46,7 +46,7 @@ from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
-from neo_async.tracking import Order, Tracker, day_of
+from neo_async.tracking import Order, Tracker, day_of, last_day_of
 from neo_async.transport.backoff import backoff
 from neo_async.upkeep import Upkeep, persistently
 from neo_async.wire.tags import without_suffix
@@ -193,7 +193,8 @@ class Settlement:
         self._journal = journal
         self.horizon = horizon
         """Seconds after the loss of an answer in which an order may still appear."""
-        self._clock = clock
+        self.clock = clock
+        """Gives Unix seconds, our clock."""
         self._questions: dict[Question, None] = {}
         """Those that are open, oldest first."""
         self._placements: dict[str, dict[Question, None]] = {}
@@ -263,10 +264,13 @@ class Settlement:
         *,
         intent: int | None = None,
         is_proven: bool = False,
-        age: float = 0.0,
+        sent_at: float | None = None,
+        sent_ns: int | None = None,
     ) -> Question:
-        """Begin to find out about a request whose answer was lost just now, and which was sent at
-        most `age` seconds ago.
+        """Begin to find out about a request whose answer was lost just now. It was not sent before
+        `sent_at`, a time of the loop, which was `sent_ns` by `clock` in Unix nanoseconds; both are
+        now where they are not given. One does not follow from the other: a machine that sleeps
+        stops the loop's clock, and a day may have ended since.
 
         `is_proven` says that the broker has the order of a placement; of a change it says nothing.
         """
@@ -276,8 +280,8 @@ class Settlement:
             intent=intent,
             is_proven=is_proven and bool(sought.client_tag),
             proof_at=now + self.horizon,
-            sent_at=now - age,
-            sent_ns=int((self._clock() - age) * 1e9),
+            sent_at=now if sent_at is None else sent_at,
+            sent_ns=int(self.clock() * 1e9) if sent_ns is None else sent_ns,
         )
         if self.is_closed:
             self._log_out(question)
@@ -381,7 +385,7 @@ class Settlement:
         if not over:
             return
         is_whole = self._is_whole(rows)
-        today = day_of(self._clock())
+        today = day_of(self.clock())
         vain = [
             question
             for question in over
@@ -524,7 +528,7 @@ class Settlement:
         """Whether a book can prove that something is not in it. It must hold our orders of its day;
         and since many a broken answer reads like an empty book, it takes two of those."""
         own, numbers = self._tracker.own, {row.number for row in rows}
-        today = day_of(self._clock())
+        today = day_of(self.clock())
         day, elsewhere = self._own_elsewhere
         # As long as it lacks the same ones of other days, nothing else need be looked through.
         lacks = len(own) - len(own & numbers)
@@ -573,13 +577,20 @@ class Settlement:
             reason = f"{sought.mark} is of an earlier day, and not in today's order book"
             self.lapse(question, reason)
             return True
+        order = self._tracker.get(sought.number)
         if row is None and not sought.client_tag:
+            if (
+                order is not None
+                and order.is_final
+                and last_day_of(order, question.day) < question.day
+            ):
+                self._end_as_final(question, order)
+                return True
             question.problem = f"the order book lacks order {sought.number}"
             return False
         if sought.client_tag and could_be(sought, self._nameless, question.sent_ns):
             question.problem = "the order book has an order without a number that could be it"
             return False
-        order = self._tracker.get(sought.number)
         if row is not None and order is not None and is_behind(row.updated_ns, order):
             question.problem = f"the order book is behind the feed with order {sought.number}"
             return False

@@ -295,6 +295,7 @@ class Order:
         validity: Validity | str,
         disclosed_quantity: int,
         amo: bool,
+        placed_ns: int = 0,
     ) -> None:
         self._tracker = tracker
         self._changed: asyncio.Event | None = None
@@ -337,8 +338,9 @@ class Order:
         self.reject_reason = ""
         self.updated_ns = 0
         """Unix nanoseconds of the newest report; 0 when there was none yet."""
-        self.placed_ns = int(tracker.clock() * 1e9)
-        """Unix nanoseconds at which the order became known here, by the client's clock."""
+        self.placed_ns = placed_ns or int(tracker.clock() * 1e9)
+        """Unix nanoseconds by the client's clock, at which its placement was sent; where that is
+        not known, at which the order became known here."""
         # Most orders of a busy bot are never asked for it, and lists cost the collector.
         self._history: list[OrderChange] | None = None
 
@@ -1111,7 +1113,7 @@ class Tracker:
             and day_of(row.updated_ns / 1e9) == self._day
         }
         for order in lacking:
-            last_day = _last_day(order, self._day)
+            last_day = last_day_of(order, self._day)
             if order.is_final or last_day >= self._day:
                 continue
             if (
@@ -1225,7 +1227,7 @@ def _date_in(number: str) -> str:
     return number[:6] if "01" <= month <= "12" and "01" <= day <= "31" else ""
 
 
-def _last_day(order: Order, today: str) -> str:
+def last_day_of(order: Order, today: str) -> str:
     """The last day on which an order is known to have been placed or to have moved."""
     # When the order became known here says nothing where reports have a time.
     days = [_date_in(order.number), day_of((order.updated_ns or order.placed_ns) / 1e9)]

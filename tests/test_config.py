@@ -130,10 +130,12 @@ def test_a_pool_holds_at_least_its_warm_connections(warm, maximum):
 
 
 def test_a_pool_reserves_connections_for_cancels():
-    assert PoolLimits() == PoolLimits(warm=2, maximum=32, reserved=2)
+    assert PoolLimits() == PoolLimits(warm=2, maximum=32, reserved=2, for_cancels=96)
     PoolLimits(warm=1, maximum=1)  # there is none to reserve
     with pytest.raises(UsageError, match="reserved=-1: must be 0 or more"):
         PoolLimits(reserved=-1)
+    with pytest.raises(UsageError, match="for_cancels=-1: must be 0 or more"):
+        PoolLimits(for_cancels=-1)
 
 
 @pytest.mark.parametrize("value", [2.5, "3", True, float("inf"), float("nan"), None])

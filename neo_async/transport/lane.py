@@ -2,7 +2,8 @@
 
 Connections are opened at login and opened again when the server closes them. The one used last is
 used next, so that the others grow idle together; under load the pool grows to its limit. The last
-connections are reserved for cancels: placements that hang do not hold up what takes orders back.
+connections are reserved for cancels, and cancels open more than the limit where all are in use: no
+request that hangs, not even another cancel, holds up what takes orders back.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Lane:
         """Connections that may be in use before only cancels get another one."""
         self._kept = min(reserved, pool.warm - 1)
         """Idle connections that are left to cancels, as long as another one can be opened."""
+        self._for_cancels = pool.maximum + pool.for_cancels
+        """Connections that may be open where cancels need them."""
         self._meter = meter or Meter()
         self.breaker = (circuits or Circuits()).orders(self._server)
         self._connect_timeout = connect_timeout
@@ -370,20 +373,18 @@ class Lane:
             self._end_waiting_at(rest)
 
     def _grow(self) -> None:
-        """Open as many connections as are waited for, up to the limit."""
-        room = self._pool.maximum - len(self._open) - len(self._connecting)
-        if room <= 0:
+        """Open as many connections as are waited for, up to the limits."""
+        size = len(self._open) + len(self._connecting)
+        if size >= self._for_cancels:
             return
         cancels = len(self._waiters[_CANCEL])
         others = self.waiting - cancels
         ready = len(self._idle) + len(self._connecting)
-        spare = ready + room
-        for_cancels = min(cancels, spare)
-        for_others = min(others, spare - for_cancels - (self._pool.maximum - self._for_others))
-        missing = for_cancels - ready
+        missing = min(cancels - ready, self._for_cancels - size)
+        for_others = min(others, ready + self._for_others - size - cancels)
         if for_others > 0:
-            missing += for_others + self._kept
-        for _ in range(min(missing, room)):
+            missing = cancels - ready + for_others + self._kept
+        for _ in range(missing):
             self._start_connecting()
 
     def _start_connecting(self) -> asyncio.Task[None]:

@@ -24,16 +24,17 @@ async def lane_to(
     warm: int = 1,
     maximum: int = 4,
     reserved: int = 0,
+    for_cancels: int = 0,
     limiter: Limiter | None = None,
 ) -> AsyncIterator[tuple[Lane, Server]]:
     """A warm lane to a server with this script, and the server; unless told otherwise, without
-    connections that are reserved for cancels."""
+    connections that are reserved for cancels, or opened for them beyond the limit."""
     authority = AUTHORITY if tls else None
     async with serving(script, tls=authority) as server:
         lane = Lane(
             server.url,
             limiter or Limiter(UNLIMITED),
-            PoolLimits(warm=warm, maximum=maximum, reserved=reserved),
+            PoolLimits(warm=warm, maximum=maximum, reserved=reserved, for_cancels=for_cancels),
             connect_timeout=2.0,
             tls=trust(AUTHORITY) if tls else None,
         )

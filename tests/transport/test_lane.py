@@ -535,6 +535,34 @@ async def test_a_connection_that_a_cancel_takes_is_replaced_for_the_next_one():
         await asyncio.gather(*calls, return_exceptions=True)
 
 
+@both_loops
+async def test_cancels_that_hang_hold_up_no_other_cancel():
+    async with lane_to(never, maximum=4, reserved=2, for_cancels=6) as (lane, server):
+        calls = [asyncio.create_task(send(lane, kind=Kind.CANCEL)) for _ in range(9)]
+        await until(lambda: len(server.arrivals) == 9)
+        calls += [asyncio.create_task(send(lane)) for _ in range(3)]
+        calls += [asyncio.create_task(send(lane, kind=Kind.CANCEL)) for _ in range(3)]
+        await until(lambda: len(server.arrivals) == 10)
+        await asyncio.sleep(0.02)
+        assert (lane.busy, lane.waiting, lane.connecting) == (10, 5, 0), "the limit for cancels"
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+@both_loops
+async def test_connections_beyond_the_limit_are_for_cancels_only():
+    busy = Busy()
+    async with lane_to(busy, maximum=4, reserved=2, for_cancels=6) as (lane, server):
+        hanging = [asyncio.create_task(send(lane)) for _ in range(9)]
+        await until(lambda: len(server.arrivals) == 2)
+        await asyncio.gather(*(cancel(lane) for _ in range(8)))
+        await asyncio.sleep(0.02)
+        assert (lane.busy, lane.waiting) == (2, 7)
+        busy.go.set()
+        await asyncio.gather(*hanging)
+
+
 @in_virtual_time
 async def test_a_pool_that_is_busy_with_hanging_orders_serves_cancels_and_reads_their_starts():
     """What waits for a connection keeps no start from others, and never takes it twice."""
