@@ -18,6 +18,7 @@ import msgspec
 
 from neo_async.config import FeedTimings
 from neo_async.errors import NeoError, SessionEnded, TransportError, UsageError
+from neo_async.model.address import shown_address
 from neo_async.transport.backoff import backoff
 from neo_async.transport.connector import Connector
 from neo_async.transport.http import connect_problem
@@ -258,6 +259,7 @@ class ReconnectingSocket:
         async with aiohttp.ClientSession(
             connector=Connector(tls=self._tls),
             cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_unredirected,),
         ) as http:
             failures = 0
             while True:
@@ -309,7 +311,10 @@ class ReconnectingSocket:
         finally:
             self._socket = None
             self._turned.clear()
-            await websocket.close()
+            # aiohttp grants the time anew for every message that comes meanwhile.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_WAIT):
+                    await websocket.close()
 
     async def _pump(self, socket: Socket) -> None:
         while True:
@@ -401,6 +406,19 @@ class ReconnectingSocket:
                 listener(event)
             except (Exception, asyncio.CancelledError):  # the latter from a future of its own
                 log.exception("a listener of the %s failed on %r", self.name, event)
+
+
+async def _unredirected(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Follow no redirect: the handshake carries the login, and aiohttp would follow one from wss to
+    ws. Raises TransportError."""
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        target = shown_address(response.headers.get("Location", ""))
+        response.close()
+        raise TransportError(f"the server redirects to {target}; redirections are not followed")
+    return response
 
 
 @contextlib.asynccontextmanager

@@ -564,6 +564,52 @@ def _end(message: bytes | str) -> None:
 
 
 @in_virtual_time
+async def test_a_server_that_goes_on_sending_after_our_close_delays_no_next_try() -> None:
+    async def talkative(peer: Peer) -> None:
+        await peer.hear()
+        peer.deafen()  # it does not answer our close
+        await peer.send("no")
+        for number in range(1000):
+            await asyncio.sleep(0.05)
+            await peer.send(str(number))
+
+    async def refused(socket: Socket) -> None:
+        await socket.send("hello")
+        if await socket.receive() == "no":
+            raise SessionEnded("refused")
+
+    async with feed_server(talkative, welcome) as server, started(server, prove=refused) as client:
+        await asyncio.wait_for(client.socket.until_live(), 2)
+        assert client.reasons == ["refused"]
+        assert client.renewals == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_of_a_feed_is_not_followed(status: int) -> None:
+    """The login that goes over it would go to another server, maybe in clear text."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        lines = f"HTTP/1.1 {status} Moved\r\nLocation: {elsewhere.url}?private\r\n"
+        writer.write(lines.encode() + b"Content-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with (
+        feed_server(welcome) as elsewhere,
+        await asyncio.start_server(handle, "127.0.0.1", 0) as server,
+    ):
+        port = server.sockets[0].getsockname()[1]
+        client = Client(lambda: f"ws://127.0.0.1:{port}/feed")
+        client.socket.start()
+        await until(lambda: client.reasons)
+        await client.socket.close()
+        reason = f"the server redirects to '{elsewhere.url}'; redirections are not followed"
+        assert client.reasons[0] == reason
+        assert elsewhere.peers == []
+
+
+@in_virtual_time
 async def test_an_ended_session_is_renewed_before_the_next_try() -> None:
     async with (
         feed_server(_refuse, welcome) as server,
