@@ -49,7 +49,7 @@ from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import HandOver, Lane
 from neo_async.transport.limiter import Kind, Limiter, Refusal, Start
 from neo_async.transport.meter import LOGIN, Meter
-from neo_async.transport.reading import read_answer
+from neo_async.transport.reading import AT_ONCE, read_answer, read_now
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
 from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH, Auth, Endpoint
@@ -376,9 +376,22 @@ class SessionManager:
         return await Start(self._limiter, Kind.READ).take()
 
     async def _decoded(self, kind: int, answer: Answer, decode: Callable[[Answer], T]) -> T:
+        if len(answer.body) <= AT_ONCE:
+            return self._decoded_now(kind, answer, decode)
         began = time.perf_counter()
         try:
             result = await read_answer(answer, decode)
+        except NeoError as error:
+            self._secrets().scrub_error(error)
+            raise
+        self.meter.answered(kind, answer.first_byte, time.perf_counter() - began)
+        return result
+
+    def _decoded_now(self, kind: int, answer: Answer, decode: Callable[[Answer], T]) -> T:
+        """As `_decoded`, without a coroutine: the way of every order's answer."""
+        began = time.perf_counter()
+        try:
+            result = read_now(answer, decode)
         except NeoError as error:
             # It keeps the broker's words, and those may repeat what we have sent.
             self._secrets().scrub_error(error)
@@ -466,7 +479,10 @@ class SessionManager:
                     raise throttled from error
                 raise
             try:
-                result = await self._decoded(kind, answer, decode)
+                if len(answer.body) <= AT_ONCE:
+                    result = self._decoded_now(kind, answer, decode)
+                else:
+                    result = await self._decoded(kind, answer, decode)
             except SessionEnded:
                 if not self._is_helped_by_login(endpoint, session, renewed=renewed):
                     raise
