@@ -80,12 +80,13 @@ class Lane:
         self.host_header = parts.netloc.rpartition("@")[2]
         self._limiter = limiter
         self._pool = pool
-        reserved = min(pool.reserved, pool.maximum - 1)
-        self._for_others = pool.maximum - reserved
+        self._for_others = pool.maximum
         """Connections that may be in use before only cancels get another one."""
-        self._kept = min(reserved, pool.warm - 1)
+        self._most = pool.maximum + pool.reserved
+        """Connections that are open at most, without those that only hanging cancels need."""
+        self._kept = min(pool.reserved, pool.warm - 1)
         """Idle connections that are left to cancels, as long as another one can be opened."""
-        self._for_cancels = pool.maximum + pool.for_cancels
+        self._for_cancels = self._most + pool.for_cancels
         """Connections that may be open where cancels need them."""
         self._meter = meter or Meter()
         self.breaker = (circuits or Circuits()).orders(self._server)
@@ -465,7 +466,7 @@ class Lane:
     def _is_warm(self) -> bool:
         size = len(self._open) + len(self._connecting)
         ready = len(self._idle) + len(self._connecting)
-        return size >= self._pool.warm and (ready >= self._kept or size >= self._pool.maximum)
+        return size >= self._pool.warm and (ready >= self._kept or size >= self._most)
 
     def _now_idle(self, connection: Connection) -> None:
         if self._closing:
