@@ -151,7 +151,8 @@ class SessionManager:
         """Log in with a code made from the secret, or with the one handed in, and warm the lane.
 
         A code made from the secret may have been used up by an earlier process: when the broker
-        refuses it, the next one is tried, once, after up to 30 s.
+        refuses it, the next one is tried, once, after up to 30 s; also when the broker ends the
+        login between its two steps, as at midnight.
 
         Raises WrongTotp, WrongMpin or ClockSkew, LoginFailed for what else the broker finds wrong,
         and TransportError when it cannot be reached. Credentials that were refused are not sent
@@ -162,7 +163,7 @@ class SessionManager:
 
     async def _log_in(self, totp: str | None = None) -> Session:
         try:
-            trade = await self._second_step(await self._first_step_or_next_code(totp))
+            trade = await self._both_steps(totp)
         except LoginFailed as error:
             is_of_server = error.status == 404  # no broker has judged the credentials
             is_of_code = totp is not None and isinstance(error, (WrongTotp, ClockSkew))
@@ -458,6 +459,24 @@ class SessionManager:
         return f"<SessionManager {who}, {self._lane!r}, {self.renewals} renewals>"
 
     # --- login --------------------------------------------------------------------------------
+
+    async def _both_steps(self, totp: str | None) -> LoginAnswer:
+        """The trade token. When the broker has ended the login between its two steps, as it does
+        with every session at midnight, the login is begun again, once."""
+        view = await self._first_step_or_next_code(totp)
+        try:
+            return await self._second_step(view)
+        except LoginFailed as error:
+            # Sent were the MPIN, whose refusal is a WrongMpin, and what the first step gave.
+            if totp is not None or "TOTP" not in error.text.upper():
+                raise
+            log.warning(
+                "%s: the first step counts no more at the second; logging in once more, in up to "
+                "%d s",
+                error.text,
+                TOTP_STEP,
+            )
+        return await self._second_step(await self._first_step(None))
 
     async def _first_step_or_next_code(self, totp: str | None) -> LoginAnswer:
         try:
