@@ -48,6 +48,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Faults, Hours, Rules, Uniform
 from neo_async.exchange.core.types import OrderRecord
+from neo_async.tracking import day_of
 from neo_async.wire.tags import matches
 from tests.virtual_time import VirtualTimeLoop, now
 
@@ -295,7 +296,11 @@ class _Program:
                     exchange.set_faults(Faults())
                     await self._settle()
                     judge = _Judge(
-                        self.report, exchange.market.ledger, self._neo, has_night=self._has_night
+                        self.report,
+                        exchange.market.ledger,
+                        self._neo,
+                        has_night=self._has_night,
+                        today=day_of(self._now()),
                     )
                     judge.outcomes(path)
                     judge.callers(self._told, self._placed)
@@ -534,11 +539,19 @@ class _Judge:
     """Compares what the client holds for true with the exchange's ledger."""
 
     def __init__(
-        self, report: Report, ledger: list[OrderRecord], neo: NeoClient, *, has_night: bool
+        self,
+        report: Report,
+        ledger: list[OrderRecord],
+        neo: NeoClient,
+        *,
+        has_night: bool,
+        today: str,
     ) -> None:
         self._report = report
         self._has_night = has_night
         """Whether orders have ended with their day, and requests with nobody to tell of them."""
+        self._today = today
+        """As order numbers begin."""
         self._ledger = ledger
         self._by_tag = Counter(record.client_tag for record in ledger)
         self._by_number = {record.number: record for record in ledger}
@@ -630,10 +643,9 @@ class _Judge:
 
     def states(self) -> None:
         """Every order's, as the client sees it."""
-        last_day = max((record.number[:6] for record in self._ledger), default="")
         for record in self._ledger:
             order = self._neo.orders._tracker.get(record.number)
-            if self._has_night and record.number[:6] < last_day:
+            if self._has_night and record.number[:6] < self._today:
                 # No book tells any more how it ended; but that it is over has to be known.
                 if order is not None and not order.is_final:
                     self._report.complain("wrong", f"{record.number} is over, seen as {order!r}")
