@@ -42,6 +42,7 @@ from neo_async.reconciliation import Reconciliation
 from neo_async.risk import LastPrices, RiskGuard
 from neo_async.session import SessionManager
 from neo_async.tracking import Order, Tracker
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.limiter import Kind, Limiter
 
 
@@ -175,10 +176,12 @@ class NeoClient:
 
     async def login(self, totp: str | None = None) -> Session:
         """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
-        if totp is None:
-            totp, self._totp = self._totp, None
+        code = Hidden(totp)
+        del totp  # tracebacks may show local variables
+        if code.value is None:
+            code.value, self._totp = self._totp, None
         async with self._beginning():
-            return await self._session.login(totp)
+            return await self._session.login(code.value)
 
     async def resume(self, session: Session) -> None:
         """Take up an earlier login instead of making one; see SessionManager.resume."""
@@ -236,7 +239,8 @@ class NeoClient:
         that. The result holds every order that was open: an Order that is final now, or the error
         for which it may still be open. An order whose cancels the broker answers for two minutes
         (or two horizons) while its order book lacks it, or shows a state that is not known, is such
-        an error. Orders can be cancelled by hand as ever.
+        an error, and so is an open one that the order book shows without an order number for as
+        long. Orders can be cancelled by hand as ever.
 
         A halt may be asked for at any moment. Without a login there is nothing to cancel with: the
         result holds NotLoggedIn, and the next login cancels what it finds open; while one is under

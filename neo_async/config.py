@@ -10,11 +10,11 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from neo_async.errors import UsageError
+from neo_async.model.address import SOCKET, WEB, address_problem, shown_address
 from neo_async.model.enums import Product, Segment
 from neo_async.model.orders import Price
 
@@ -66,17 +66,27 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises UsageError that lists every variable that is missing.
         """
-        env = os.environ if environ is None else environ
-        required = ("NEO_CONSUMER_KEY", "NEO_MOBILE_NUMBER", "NEO_UCC", "NEO_MPIN")
-        missing = [name for name in required if not env.get(name)]
+        fields = {
+            "NEO_CONSUMER_KEY": "consumer_key",
+            "NEO_MOBILE_NUMBER": "mobile_number",
+            "NEO_UCC": "ucc",
+            "NEO_MPIN": "mpin",
+            "NEO_TOTP_SECRET": "totp_secret",
+        }
+        # The environment stays out of the local variables: tracebacks may show those.
+        missing = [
+            name
+            for name in fields
+            if name != "NEO_TOTP_SECRET"
+            and not (os.environ if environ is None else environ).get(name)
+        ]
         if missing:
             raise UsageError(f"environment lacks {', '.join(missing)}")
         return cls(
-            consumer_key=env["NEO_CONSUMER_KEY"],
-            mobile_number=env["NEO_MOBILE_NUMBER"],
-            ucc=env["NEO_UCC"],
-            mpin=env["NEO_MPIN"],
-            totp_secret=env.get("NEO_TOTP_SECRET", ""),
+            **{
+                field: (os.environ if environ is None else environ).get(name, "")
+                for name, field in fields.items()
+            }
         )
 
 
@@ -90,26 +100,31 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     realtime: str = ""
     ca_file: str = ""
     """PEM file of the authority to trust instead of the system's, for servers of one's own."""
+    insecure: bool = False
+    """Allow plain http and ws to other machines than this one: credentials, tokens and orders then
+    cross the network in clear text. What a login over https answers must use TLS all the same."""
 
     def __post_init__(self) -> None:
-        for name, schemes in (
-            ("login", ("https://", "http://")),
-            ("base", ("https://", "http://")),
-            ("feed", ("wss://", "ws://", "https://", "http://")),
-            ("realtime", ("wss://", "ws://", "https://", "http://")),
-        ):
+        if self.login:
+            _check_address("login", self.login, insecure=self.insecure, is_base=True)
+        if self.base:
+            _check_address("base", self.base, insecure=self.insecure, is_base=True)
+        for name in ("feed", "realtime"):
             url = getattr(self, name)
             if url:
-                _check_address(name, url, schemes)
+                _check_address(name, url, schemes=SOCKET + WEB, insecure=self.insecure)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Endpoints:
         """Read `NEO_LOGIN_URL` and `NEO_CA_FILE`; without them, production and the system's
-        authorities."""
-        env = os.environ if environ is None else environ
+        authorities. `NEO_INSECURE=1` is `insecure`.
+
+        Raises UsageError for an address that cannot be used."""
+        read = (os.environ if environ is None else environ).get
         return cls(
-            login=env.get("NEO_LOGIN_URL") or PRODUCTION_LOGIN,
-            ca_file=env.get("NEO_CA_FILE", ""),
+            login=read("NEO_LOGIN_URL") or PRODUCTION_LOGIN,
+            ca_file=read("NEO_CA_FILE") or "",
+            insecure=_switch("NEO_INSECURE", read("NEO_INSECURE")),
         )
 
 
@@ -121,19 +136,27 @@ class KiteEndpoints(msgspec.Struct, frozen=True, kw_only=True):
     """The website on which people log in."""
     ca_file: str = ""
     """PEM file of the authority to trust instead of the system's, for servers of one's own."""
+    insecure: bool = False
+    """Allow plain http to other machines than this one: keys, tokens and orders then cross the
+    network in clear text."""
 
     def __post_init__(self) -> None:
         for name in ("api", "login"):
-            _check_address(name, getattr(self, name), ("https://", "http://"))
+            _check_address(name, getattr(self, name), insecure=self.insecure, is_base=True)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> KiteEndpoints:
         """Read `KITE_URL` (another server, for both) and `KITE_CA_FILE`; without them, production
-        and the system's authorities."""
-        env = os.environ if environ is None else environ
-        url = env.get("KITE_URL", "")
+        and the system's authorities. `KITE_INSECURE=1` is `insecure`.
+
+        Raises UsageError for an address that cannot be used."""
+        read = (os.environ if environ is None else environ).get
+        url = read("KITE_URL")
         return cls(
-            api=url or KITE_API, login=url or KITE_LOGIN, ca_file=env.get("KITE_CA_FILE", "")
+            api=url or KITE_API,
+            login=url or KITE_LOGIN,
+            ca_file=read("KITE_CA_FILE") or "",
+            insecure=_switch("KITE_INSECURE", read("KITE_INSECURE")),
         )
 
 
@@ -338,19 +361,27 @@ def cache_directory() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "neo_async"
 
 
-def _check_address(name: str, url: str, schemes: tuple[str, ...]) -> None:
-    if not url.startswith(schemes):
-        raise UsageError(f"{name}={url!r}: must start with {' or '.join(schemes)}")
-    if not _is_address(url):
-        raise UsageError(f"{name}={url!r}: holds no host, or one or a port that cannot be")
+def _check_address(
+    name: str,
+    url: str,
+    *,
+    schemes: tuple[str, ...] = WEB,
+    insecure: bool,
+    is_base: bool = False,
+) -> None:
+    problem = address_problem(url, schemes=schemes, insecure=insecure, is_base=is_base)
+    if problem:
+        raise UsageError(f"{name}={shown_address(url)}: {problem}")
 
 
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", parts.netloc)
-    except ValueError:  # a port beyond 65535, half an IPv6 address
+def _switch(name: str, text: str | None) -> bool:
+    """A variable of the environment that is on or off."""
+    word = (text or "").strip().lower()
+    if word in ("1", "true", "yes"):
+        return True
+    if word in ("", "0", "false", "no"):
         return False
+    raise UsageError(f"{name}={text!r}: must be 1 or 0")
 
 
 def _is_amount(value: object) -> bool:

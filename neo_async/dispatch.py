@@ -24,8 +24,11 @@ from neo_async.errors import (
     DuplicateTag,
     NotLoggedIn,
     NotSent,
+    OrderAlreadyFinal,
     OutcomeUnknown,
     ProtocolError,
+    RateLimited,
+    Rejected,
     ServerError,
     UsageError,
 )
@@ -36,6 +39,7 @@ from neo_async.session import SessionManager
 from neo_async.settlement import Question, Settlement
 from neo_async.tracking import Order
 from neo_async.transport.backoff import backoff
+from neo_async.transport.connection import Connection
 from neo_async.transport.limiter import Kind, Refusal
 from neo_async.wire.endpoints import Endpoint
 from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accepted
@@ -46,6 +50,9 @@ _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Pyth
 _CANCEL = Kind.CANCEL
 _REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
 _ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
+
+_NOT_FOUND = 1006
+"""Code for an order that is final or not found; which of them, the broker does not say."""
 
 PATIENCE = 60.0
 """Seconds after the end of the horizon that a caller waits for a book. A session that has ended
@@ -64,6 +71,8 @@ class Request(msgspec.Struct):
     """That is to be changed or cancelled."""
     was_sent: bool = False
     """Whether its bytes were handed to a socket, at least once."""
+    connection: Connection | None = None
+    """The connection to which they were handed last."""
     sent_ns: int = 0
     """Unix nanoseconds by our clock, before which it was not sent."""
 
@@ -167,9 +176,10 @@ class Dispatch:
     @property
     def is_quiet(self) -> bool:
         """Whether no placement or change of this client can arrive at the broker any more: none is
-        under way, and those whose answers were lost are older than the horizon. A cancel that
-        arrives late opens nothing, so cancels do not count."""
-        if self._under_way:
+        under way, and those whose answers were lost are older than the horizon, as are placements
+        that were answered with 429. A cancel that arrives late opens nothing, so cancels do not
+        count."""
+        if self._under_way or self._settlement.has_doubts:
             return False
         now = asyncio.get_running_loop().time()
         return not any(
@@ -210,6 +220,7 @@ class Dispatch:
         self._under_way += not is_cancel
         try:
             number = await self._hand_over(request)
+            self._check_number(request, number)
         except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
             # Every placement has a tag of its own, so the order that has it is this one: an
             # earlier try arrived although its answer said otherwise.
@@ -229,15 +240,20 @@ class Dispatch:
             # login to be had.
             outcome = Outcome.REJECTED if request.was_sent else Outcome.NOT_SENT
             self._end(request, intent, outcome, logging.INFO, f"{_REFUSED[outcome]}: %s", error)
-            # Of a 429 it is only assumed that nothing was taken.
             if request.was_sent:
-                self._watch(request, intent)
+                # Of a 429 it is only assumed that nothing was taken.
+                self._watch(request, intent, is_doubted=isinstance(error, RateLimited))
+            order = request.order
+            if type(error) is Rejected and error.code == _NOT_FOUND and order and order.is_final:
+                raise OrderAlreadyFinal(
+                    error.text, code=error.code, status=error.status, body=error.body
+                ) from error
             raise
         except (NotSent, UsageError) as error:
             self._end(request, intent, Outcome.NOT_SENT, logging.INFO, "not sent: %s", error)
             # It may have been answered with 429 before.
             if request.was_sent:
-                self._watch(request, intent)
+                self._watch(request, intent, is_doubted=True)
             raise
         except (asyncio.CancelledError, Exception):
             reason = "the caller gave up"
@@ -286,6 +302,22 @@ class Dispatch:
                         await self._interruption.wait()
                 self.check_refusal(request.kind)
 
+    def _check_number(self, request: Request, number: str) -> None:
+        """Raises ProtocolError, and closes the connection, where an answer is about another order:
+        after one that came twice, every answer on a connection would be taken for the one before
+        it."""
+        if request.order is None:
+            if not self._settlement.is_another_order(number, request.client_tag):
+                return
+            problem = f"the answer to a new order names order {number}, which was placed before"
+        else:
+            if number == request.order.number:
+                return
+            problem = f"the answer names order {number} instead of {request.order.number}"
+        if request.connection is not None:
+            request.connection.close()
+        raise ProtocolError(problem)
+
     async def _send_told(self, request: Request) -> str:
         """Send, and tell the log when and for how long."""
         tell(log, logging.DEBUG, request.subject, "goes out")
@@ -313,10 +345,14 @@ class Dispatch:
         if intent is not None and self._journal is not None:
             self._journal.end(intent, outcome, reason=str(reason))
 
-    def _watch(self, request: Request, intent: int | None) -> None:
-        """Have an order reported that appears for a placement which failed."""
-        if request.client_tag:
-            self._settlement.watch_for(request.client_tag, intent)
+    def _watch(self, request: Request, intent: int | None, *, is_doubted: bool) -> None:
+        """Have an order reported that appears for a placement which failed; and look for it, where
+        the failure is in doubt."""
+        if not request.client_tag:
+            return
+        self._settlement.watch_for(request.client_tag, intent)
+        if is_doubted:
+            self._settlement.doubt(request.client_tag)
 
     # --- what became of it --------------------------------------------------------------------
 

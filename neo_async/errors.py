@@ -276,7 +276,11 @@ class InsufficientFunds(Rejected):
 
 
 class OrderAlreadyFinal(Rejected):
-    """The order is complete, cancelled, rejected or not known; it cannot be changed."""
+    """The order is complete, cancelled or rejected; it cannot be changed.
+
+    A broker that does not find an order has not said that: it may know one that was just placed
+    only seconds later. That is a plain Rejected, unless the order is known to be final here.
+    """
 
 
 class DuplicateTag(Rejected):

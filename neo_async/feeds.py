@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import reprlib
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
@@ -84,7 +85,7 @@ login that a feed would need."""
 
 IST = timezone(timedelta(hours=5, minutes=30), "IST")
 
-_INSTRUMENT = re.compile(r"[a-z]+_[a-z]+\|[^|,]+")
+_INSTRUMENT = re.compile(r"[a-z]{1,16}_[a-z]{1,16}\|[^|,]{1,64}")
 
 
 class _Feed:
@@ -230,7 +231,7 @@ class _SubscribedFeed(_Feed, ABC):
     ) -> None:
         self._manager = session
         self._timings = timings
-        self._decoder = FeedDecoder()
+        self._decoder = FeedDecoder(only_asked=True)
         self.market_open = market_open
         """What the caller gave to say whether the market is open; None for the default."""
         self._market_open = market_open or self._is_market_open
@@ -239,6 +240,8 @@ class _SubscribedFeed(_Feed, ABC):
         # Wishes and facts: what should be subscribed, and what this connection was told.
         self._wished: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
         self._told: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
+        self._snapshots: dict[str, None] = {}
+        """Instruments that snapshots were asked of, the newest last."""
         self._telling = asyncio.Lock()
         self._recordings: list[Recording] = []
         self._greeting = ""
@@ -247,6 +250,8 @@ class _SubscribedFeed(_Feed, ABC):
         """Trading symbols by instrument, as the server acknowledged them."""
         self.refusals: deque[str] = deque(maxlen=100)
         """What the server said of subscriptions it did not take, newest last."""
+        self._has_warned = False
+        """Whether the log has it that this server sends what was not asked for."""
         self._connection = ReconnectingSocket(
             "market feed",
             address=lambda: session.current.feed_url,
@@ -291,7 +296,9 @@ class _SubscribedFeed(_Feed, ABC):
     async def snapshot(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
         """Ask for one tick of each instrument, without subscribing it.
 
-        Raises TransportError when the feed is not live: a snapshot is of now or of no use.
+        Raises TransportError when the feed is not live: a snapshot is of now or of no use; and
+        UsageError when an instrument is malformed. Ticks of the last 3,000 instruments asked of
+        are taken, or of all in one call where those are more.
         """
         stream = _stream(level)
         if stream is Stream.FULL_DEPTH:
@@ -307,6 +314,12 @@ class _SubscribedFeed(_Feed, ABC):
         return sum(
             len(names) for stream, names in self._wished.items() if stream is not Stream.EXCHANGE
         )
+
+    @property
+    def unasked(self) -> int:
+        """Ticks and trading symbols that the server sent of instruments that are not subscribed:
+        they are dropped."""
+        return self._decoder.unasked
 
     # --- recordings ---------------------------------------------------------------------------
 
@@ -432,8 +445,14 @@ class _SubscribedFeed(_Feed, ABC):
         if control.error_code:
             log.warning("market feed: subscription refused: %s", shown(control.text))
             self.refusals.append(control.text)
-        self.symbols.update(control.symbols)
-        self._decoder.set_symbols(control.symbols)
+        self.symbols.update(self._decoder.set_symbols(control.symbols))
+        self._warn_of_unasked()
+
+    def _warn_of_unasked(self) -> None:
+        """Say once that a server sends what was not asked for."""
+        if self.unasked and not self._has_warned:
+            self._has_warned = True
+            log.warning("market feed: the server sends what is not subscribed: it is dropped")
 
     def _note_status(self, status: MarketStatus) -> None:
         if status.code in (MarketState.CLOSED, MarketState.CLOSING_ENDED):
@@ -477,19 +496,46 @@ class _SubscribedFeed(_Feed, ABC):
                 f"{BUDGET} on a connection; unsubscribe some or open a second feed"
             )
         self._wished[stream].update(dict.fromkeys(new))
-        self._decoder.set_symbols(dict.fromkeys(new, ""))
+        if stream is not Stream.EXCHANGE:
+            self._decoder.ask(new)
         await self._tell_if_live()
 
     async def _unwish(self, stream: Stream, instruments: Iterable[str]) -> None:
-        for name in _checked(stream, instruments):
+        names = _checked(stream, instruments)
+        for name in names:
             self._wished[stream].pop(name, None)
+        self._forget(names)
         await self._tell_if_live()
+
+    def _forget(self, names: Iterable[str]) -> None:
+        """Drop what is kept of instruments that nothing is asked of any more."""
+        gone = [
+            name
+            for name in names
+            if name not in self._snapshots
+            and not any(name in wished for wished in self._wished.values())
+        ]
+        self._decoder.forget(gone)
+        for name in gone:
+            self.symbols.pop(name, None)
+            self._drop_ticks(name)
+
+    def _drop_ticks(self, name: str) -> None:
+        """Forget the ticks of an instrument, where a subclass keeps them."""
 
     async def _snapshot(self, stream: Stream, instruments: Iterable[str]) -> None:
         names = _checked(stream, instruments)
         if not names:
             return
-        self._decoder.set_symbols(dict.fromkeys(names, ""))
+        for name in names:
+            self._snapshots.pop(name, None)
+            self._snapshots[name] = None
+        self._decoder.ask(names)
+        if (surplus := len(self._snapshots) - max(BUDGET, len(names))) > 0:
+            oldest = list(self._snapshots)[:surplus]
+            for name in oldest:
+                del self._snapshots[name]
+            self._forget(oldest)
         if not await self._connection.send(subscription_frame("snapshot", stream, names)):
             raise TransportError("the market feed is not connected: await feed.until_live() first")
 
@@ -612,21 +658,34 @@ class MarketFeed(_SubscribedFeed):
         await super().close()
         self._delivery.close()
 
+    def _drop_ticks(self, name: str) -> None:
+        for of_level in self._latest.values():
+            of_level.pop(name, None)
+
     def _take(self, message: bytes) -> Awaitable[None] | None:
         ticks = self._decoder.decode(message, time.time_ns())
         if not ticks:
+            self._warn_of_unasked()
             return None
-        self.ticks += len(ticks)
-        self._manager.meter.ticks += len(ticks)
         latest = self._latest
         lite = latest[Level.LITE]
+        unasked = False
         for tick in ticks:
             if tick.__class__ is LiteTick:  # the commonest kind, the shortest way
                 lite[tick.instrument] = tick
                 continue
-            latest[tick.level][tick.instrument] = tick
             if tick.__class__ is MarketStatus:
-                self._note_status(tick)
+                self._note_status(tick)  # it counts for the feed itself, whoever asked for it
+                if not self._wished[Stream.EXCHANGE]:
+                    unasked = True
+                    continue
+            latest[tick.level][tick.instrument] = tick
+        if unasked:
+            before = len(ticks)
+            ticks = [tick for tick in ticks if tick.__class__ is not MarketStatus]
+            self._decoder.unasked += before - len(ticks)
+        self.ticks += len(ticks)
+        self._manager.meter.ticks += len(ticks)
         held: Awaitable[None] | None = None
         if self._on_tick is not None:
             self._call_back(ticks)
@@ -673,13 +732,27 @@ class ColumnFeed(_SubscribedFeed):
         _stream(level)
         self._columns = ColumnDecoder(Level(level))
         self._messages = Messages(bound)
+        self._asked = self._columns.keys([])
+        self._asked_at = -1
+        """Changes of the decoder at which `_asked` was made."""
+        self._others = 0
 
     async def __aiter__(self) -> AsyncIterator[Columns]:
         while messages := await self._messages.take():
-            columns = self._columns.decode(messages, self._decoder.dividers)
+            if self._asked_at != self._decoder.changes:
+                self._asked_at = self._decoder.changes
+                self._asked = self._columns.keys(self._decoder.asked_keys())
+            columns = self._columns.decode(messages, self._decoder.dividers, self._asked)
             self._manager.meter.ticks += len(columns)
+            self._others += columns.unasked
             if len(columns):
                 yield columns
+
+    @property
+    def unasked(self) -> int:
+        """Packets and trading symbols that the server sent of instruments that are not subscribed:
+        they are dropped."""
+        return super().unasked + self._others
 
     async def close(self) -> None:
         """Disconnect; iteration ends when what is pending has been taken."""
@@ -856,6 +929,12 @@ def _checked(stream: Stream, instruments: Iterable[str]) -> list[str]:
         for name in names:
             if not (isinstance(name, str) and _INSTRUMENT.fullmatch(name)):
                 raise UsageError(
-                    f"instrument {name!r}: must be segment|token, such as 'nse_cm|11536'"
+                    f"instrument {reprlib.repr(name)}: must be segment|token, such as "
+                    "'nse_cm|11536', of at most 64 characters behind the bar"
                 )
+            if shown(name) != name:
+                raise UsageError(f"instrument {name!r}: has characters that cannot be sent")
+            token = name.partition("|")[2]
+            if token.isdecimal() and not (token.isascii() and token == (token.lstrip("0") or "0")):
+                raise UsageError(f"instrument {name!r}: the token must be written as 11536 is")
     return names

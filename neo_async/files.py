@@ -3,7 +3,8 @@
 A private file is a regular file of the caller's own that nobody else can read or write, from the
 moment it exists. Every private file is opened in one of three ways: `read_private` for a file that
 is read in one piece, `open_private` for one that is worked with through its descriptor, and
-`make_private` before a library such as SQLite opens it by its name.
+`make_private` before a library such as SQLite opens it by its name. `open_regular` is for the files
+of others that a user names for reading.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 _KEPT_DAYS: Final = 14
 """Files that nobody has written for so long are those of servers that nobody uses."""
@@ -70,6 +71,18 @@ def read_private(path: Path) -> bytes | None:
         return None
     with open(handle, "rb") as file:
         return file.read()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that the user has named for reading, whoever owns it and wherever a link leads.
+
+    Raises OSError, for what is not a regular file too: opening a FIFO would wait for its writer.
+    """
+    handle = os.open(path, os.O_RDONLY | _SAFELY & ~getattr(os, "O_NOFOLLOW", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"{path.name} {_NO_FILE}", str(path))
+    return open(handle, "rb")
 
 
 def open_private(path: Path, flags: int) -> int:

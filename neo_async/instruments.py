@@ -190,13 +190,16 @@ class Instruments:
         """The file of the last day that this segment was loaded, or None."""
         path = self._path(segment)
         try:
-            reader = InstrumentFileReader(await asyncio.to_thread(path.read_bytes))
+            content = await asyncio.to_thread(files.read_private, path)
+            if content is None:
+                if await asyncio.to_thread(path.exists):
+                    raise BadFile("is not its owner's alone")
+                return None
+            reader = InstrumentFileReader(content)
             if reader.header.segment is not segment:
                 raise BadFile(f"holds {reader.header.segment}")
             for _ in reader.blocks():
                 await asyncio.sleep(0)
-        except FileNotFoundError:
-            return None
         except (BadFile, OSError) as error:
             log.info("%s is read anew from the broker: %s: %s", segment, path, error)
             return None

@@ -347,7 +347,9 @@ class Orders:
     ) -> Order:
         """Change what is given and leave the rest as it is. `quantity` is the new total.
 
-        Takes an Order or an order number. Raises OrderAlreadyFinal when it is too late.
+        Takes an Order or an order number. Raises OrderAlreadyFinal when it is too late, and
+        Rejected for other refusals: of an order that the broker does not find, too, which may be
+        one that it knows only seconds later.
 
         Changes of one order go out one after the other, since what is not given has to be filled
         in with what the change before has led to. When the answer of that one was lost, a change
@@ -472,7 +474,9 @@ class Orders:
     async def cancel(self, order: Order | str, *, settle: bool = True) -> Order:
         """Ask for cancellation; `order.wait()` tells when it is done, or filled before that.
 
-        Takes an Order or an order number. Raises OrderAlreadyFinal when it is too late.
+        Takes an Order or an order number. Raises OrderAlreadyFinal when it is too late, and
+        Rejected for other refusals: of an order that the broker does not find, too, which may be
+        one that it knows only seconds later, and is open.
         """
         order = await self._resolve(order)
         form = cancel_form(number=order.number, symbol=order.symbol, amo=order.amo)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from neo_async import files
 from neo_async.errors import UsageError
 from neo_async.wire.recording import BLOCK_BYTES, FILE_HEADER, BlockBuilder, encode_block
 
@@ -208,8 +209,10 @@ class Recording:
 
 
 def _create(path: Path, overwrite: bool) -> FileIO:
+    mode = os.O_TRUNC if overwrite else os.O_EXCL
     try:
-        file = FileIO(path, "w" if overwrite else "x")
+        # It shows what its owner trades: nobody else may read it.
+        file = FileIO(files.open_private(path, os.O_WRONLY | os.O_CREAT | mode), "w")
         try:
             file.write(FILE_HEADER)
         except OSError:
@@ -221,4 +224,6 @@ def _create(path: Path, overwrite: bool) -> FileIO:
         ) from None
     except OSError as error:
         raise UsageError(f"cannot record to {path}: {error.strerror}") from error
+    except ValueError as error:  # a name with a zero byte, or half of a character
+        raise UsageError(f"cannot record to {str(path)!r}: {error}") from error
     return file

@@ -39,18 +39,28 @@ from neo_async.errors import (
     WrongMpin,
     WrongTotp,
 )
+from neo_async.model.address import SOCKET, WEB, address_problem, shown_address, uses_tls
 from neo_async.model.answer import Answer
 from neo_async.model.session import Session
 from neo_async.transport.breaker import Circuits
 from neo_async.transport.hedge import hedged
+from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import HandOver, Lane
 from neo_async.transport.limiter import Kind, Limiter, Refusal, Start
 from neo_async.transport.meter import LOGIN, Meter
+from neo_async.transport.reading import read_answer
+from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
 from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH, Auth, Endpoint
 from neo_async.wire.forms import FORM_CONTENT_TYPE, encode_form
-from neo_async.wire.login import LoginAnswer, LoginForm, ValidateForm, read_login
+from neo_async.wire.login import (
+    LoginAnswer,
+    LoginForm,
+    ValidateForm,
+    header_problem,
+    read_login,
+)
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +106,12 @@ class SessionManager:
             tls=self._tls,
             circuits=self.circuits,
             meter=self.meter,
+            insecure=endpoints.insecure,
         )
         self._lane: Lane | None = None
         self._lane_server = ""
         self._session: Session | None = None
-        self._heads: dict[str, bytes] = {}
+        self._heads: dict[str, Hidden[bytes]] = {}
         self._renewal: asyncio.Task[None] | None = None
         self._refusing: asyncio.Future[None] | None = None
         """Done when those who wait for a renewal should ask whether they are refused."""
@@ -159,39 +170,81 @@ class SessionManager:
         again until this is called again.
         """
         self._login_refusal = None
-        return await self._log_in(totp)
+        code = None if totp is None else Hidden(totp)
+        del totp  # tracebacks may show local variables
+        return await self._log_in(code)
 
-    async def _log_in(self, totp: str | None = None) -> Session:
+    async def _log_in(self, code: Hidden[str] | None = None) -> Session:
         try:
-            trade = await self._both_steps(totp)
+            trade = await self._both_steps(code)
         except LoginFailed as error:
             is_of_server = error.status == 404  # no broker has judged the credentials
-            is_of_code = totp is not None and isinstance(error, (WrongTotp, ClockSkew))
+            is_of_code = code is not None and isinstance(error, (WrongTotp, ClockSkew))
             if not is_of_server and not is_of_code:
                 self._login_refusal = error
             raise
-        base = (self._endpoints.base or trade.baseUrl or self._endpoints.login).rstrip("/")
-        session = Session(
-            token=trade.token,
-            sid=trade.sid,
-            base_url=base,
-            feed_url=_websocket(self._endpoints.feed or trade.feedUrl or DEFAULT_FEED),
-            realtime_url=_websocket(
-                self._endpoints.realtime or trade.rtUrl or _same_host(base, "/realtime")
-            ),
-            ucc=trade.ucc or self._credentials.ucc,
-            data_center=trade.dataCenter or "",
-        )
+        if problem := trade.problem:
+            raise LoginFailed(f"the answer to the login cannot be used: {problem}")
+        session = self._session_of(trade)
         await self._take_up(session)
         log.info("logged in as %s at %s", session.ucc, session.base_url)
         return session
+
+    def _session_of(self, trade: LoginAnswer) -> Session:
+        """Raises LoginFailed when the answer leads to an address that no secret may be sent to."""
+        endpoints = self._endpoints
+        base = (endpoints.base or trade.baseUrl or endpoints.login).rstrip("/")
+        self._check_given("baseUrl", base, WEB, is_own=bool(endpoints.base or not trade.baseUrl))
+        feed = _websocket(endpoints.feed or trade.feedUrl or DEFAULT_FEED)
+        self._check_given("feedUrl", feed, SOCKET, is_own=bool(endpoints.feed))
+        realtime = _websocket(endpoints.realtime or trade.rtUrl or _same_host(base, "/realtime"))
+        is_own = bool(endpoints.realtime or not trade.rtUrl)
+        self._check_given("rtUrl", realtime, SOCKET, is_own=is_own)
+        return Session(
+            token=trade.token,
+            sid=trade.sid,
+            base_url=base,
+            feed_url=feed,
+            realtime_url=realtime,
+            ucc=trade.ucc or self._credentials.ucc,
+            data_center=trade.dataCenter or "",
+        )
+
+    def _check_given(
+        self, name: str, address: str, schemes: tuple[str, ...], *, is_own: bool
+    ) -> None:
+        """Raises LoginFailed. An address that `is_own` was set by the user, or follows from one."""
+        problem = address_problem(
+            address,
+            schemes=schemes,
+            tls_only=uses_tls(self._endpoints.login) and not is_own,
+            insecure=self._endpoints.insecure,
+            is_base=schemes is WEB,
+        )
+        if problem:
+            where = shown_address(address)
+            raise LoginFailed(f"the answer to the login has {name}={where}: {problem}")
 
     async def resume(self, session: Session) -> None:
         """Take up a login that `login` returned earlier, maybe in another process, and warm the
         lane. Whether the broker has ended it meanwhile, the first call tells and puts right.
 
-        Raises TransportError when its server cannot be reached.
+        Raises UsageError when it holds what no login answers, or an address that no secret may be
+        sent to, and TransportError when its server cannot be reached.
         """
+        for name, header in (("token", Hidden(session.token)), ("sid", Hidden(session.sid))):
+            if problem := header_problem(header.value):
+                raise UsageError(f"{name} of the session {problem}")
+        for name, schemes in (("base_url", WEB), ("feed_url", SOCKET), ("realtime_url", SOCKET)):
+            address: str = getattr(session, name)
+            problem = address_problem(
+                address,
+                schemes=schemes,
+                insecure=self._endpoints.insecure,
+                is_base=name == "base_url",
+            )
+            if problem:
+                raise UsageError(f"{name}={shown_address(address)} of the session: {problem}")
         await self._take_up(session)
 
     async def _take_up(self, session: Session) -> None:
@@ -314,39 +367,34 @@ class SessionManager:
             timeout=self._timeouts.read,
             start=start,
         )
-        return self._decoded(Kind.READ, answer, decode)
+        return await self._decoded(Kind.READ, answer, decode)
 
     async def _started(self) -> Start:
         """Wait until a read may start."""
         return await Start(self._limiter, Kind.READ).take()
 
-    def _decoded(self, kind: int, answer: Answer, decode: Callable[[Answer], T]) -> T:
+    async def _decoded(self, kind: int, answer: Answer, decode: Callable[[Answer], T]) -> T:
         began = time.perf_counter()
         try:
-            result = decode(answer)
-        except NeoError:
-            pass
-        else:
-            self.meter.answered(kind, answer.first_byte, time.perf_counter() - began)
-            return result
-        # The error keeps the broker's words, and those may repeat what we have sent. Outside of the
-        # except clause: else it would keep the first error, too.
-        return decode(msgspec.structs.replace(answer, body=self._without_secrets(answer.body)))
+            result = await read_answer(answer, decode)
+        except NeoError as error:
+            # It keeps the broker's words, and those may repeat what we have sent.
+            self._secrets().scrub_error(error)
+            raise
+        self.meter.answered(kind, answer.first_byte, time.perf_counter() - began)
+        return result
 
-    def _without_secrets(self, body: bytes) -> bytes:
+    def _secrets(self) -> Secrets:
         credentials, session = self._credentials, self._session
-        secrets = [
+        return Secrets(
             credentials.consumer_key,
             credentials.mobile_number,
             credentials.mobile_number.removeprefix("+91"),
             credentials.mpin,
             credentials.totp_secret,
             self._used_code,
-        ]
-        if session is not None:
-            secrets += [session.token, session.sid]
-        words = b"|".join(re.escape(secret.encode()) for secret in secrets if secret)
-        return re.sub(rb"(?<!\w)(?:%b)(?!\w)" % words, b"***", body)
+            *(() if session is None else (session.token, session.sid)),
+        )
 
     def download(self, url: str) -> contextlib.AbstractAsyncContextManager[Download]:
         """Get a public file; see HttpClient.download."""
@@ -379,7 +427,7 @@ class SessionManager:
 
         def send(session: Session) -> Awaitable[Answer]:
             head = self._heads.get(endpoint.name) or self._new_head(endpoint, session)
-            data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+            data = Hidden(b"%b%d\r\n\r\n%b" % (head.value, len(body), body))
             return self.lane.request(kind, data, self._timeouts.order, record)
 
         return self._call(endpoint, send, decode, self._timeouts.order, kind=kind)
@@ -416,7 +464,7 @@ class SessionManager:
                     raise throttled from error
                 raise
             try:
-                result = self._decoded(kind, answer, decode)
+                result = await self._decoded(kind, answer, decode)
             except SessionEnded:
                 if not self._is_helped_by_login(endpoint, session, renewed=renewed):
                     raise
@@ -460,10 +508,13 @@ class SessionManager:
 
     # --- login --------------------------------------------------------------------------------
 
-    async def _both_steps(self, totp: str | None) -> LoginAnswer:
-        """The trade token. When the broker has ended the login between its two steps, as it does
-        with every session at midnight, the login is begun again, once."""
+    async def _both_steps(self, totp: Hidden[str] | None) -> LoginAnswer:
+        """The trade token, or the answer of a step that has a `problem`. When the broker has ended
+        the login between its two steps, as it does with every session at midnight, the login is
+        begun again, once."""
         view = await self._first_step_or_next_code(totp)
+        if view.problem:
+            return view
         try:
             return await self._second_step(view)
         except LoginFailed as error:
@@ -476,9 +527,10 @@ class SessionManager:
                 error.text,
                 TOTP_STEP,
             )
-        return await self._second_step(await self._first_step(None))
+        view = await self._first_step(None)
+        return view if view.problem else await self._second_step(view)
 
-    async def _first_step_or_next_code(self, totp: str | None) -> LoginAnswer:
+    async def _first_step_or_next_code(self, totp: Hidden[str] | None) -> LoginAnswer:
         try:
             return await self._first_step(totp)
         except WrongTotp as error:
@@ -488,22 +540,22 @@ class SessionManager:
             log.warning("%s; trying the next code, once, in up to %d s", error.text, TOTP_STEP)
         return await self._first_step(None)
 
-    async def _first_step(self, totp: str | None) -> LoginAnswer:
+    async def _first_step(self, totp: Hidden[str] | None) -> LoginAnswer:
         code = await self._next_code() if totp is None else totp
-        if not _CODE.fullmatch(code):
+        if not _CODE.fullmatch(code.value):
             raise UsageError("a TOTP code is six digits")
-        if code == self._used_code:
+        if code.value == self._used_code:
             raise UsageError("this TOTP code was used already: wait for the next one")
-        self._used_code = code
+        self._used_code = code.value
         form = LoginForm(
-            mobileNumber=self._credentials.mobile_number, ucc=self._credentials.ucc, totp=code
+            mobileNumber=self._credentials.mobile_number, ucc=self._credentials.ucc, totp=code.value
         )
-        answer = await self._login_call(LOGIN_PATH, form, {})
+        answer = await self._login_call(LOGIN_PATH, form, Hidden({}))
         if answer.status == 404:  # whatever its body: this server is no broker
             where = self._endpoints.login
             raise LoginFailed(f"{where} knows no {LOGIN_PATH}: check the login URL", status=404)
         try:
-            return self._decoded(LOGIN, answer, read_login)
+            return await self._decoded(LOGIN, answer, read_login)
         except (ServerError, RateLimited):
             raise
         except BrokerError as error:
@@ -524,17 +576,17 @@ class SessionManager:
         answer = await self._login_call(
             VALIDATE_PATH,
             ValidateForm(mpin=self._credentials.mpin),
-            {"sid": view.sid, "Auth": view.token},
+            Hidden({"sid": view.sid, "Auth": view.token}),
         )
         try:
-            return self._decoded(LOGIN, answer, read_login)
+            return await self._decoded(LOGIN, answer, read_login)
         except (ServerError, RateLimited):
             raise
         except BrokerError as error:
             kind = WrongMpin if "MPIN" in error.text.upper() else LoginFailed
             raise _as(kind, error) from error
 
-    async def _login_call(self, path: str, form: object, extra: Mapping[str, str]) -> Answer:
+    async def _login_call(self, path: str, form: object, extra: Hidden[dict[str, str]]) -> Answer:
         # Everything else waits for a login that is made because a session ended, cancels too.
         start = await Start(self._limiter, Kind.CANCEL, first=True).take()
         return await self._http.request(
@@ -545,7 +597,7 @@ class SessionManager:
                 "neo-fin-key": FIN_KEY,
                 "Content-Type": "application/json",
                 "accept": "application/json",
-                **extra,
+                **extra.value,
             },
             body=msgspec.json.encode(form),
             timeout=self._timeouts.login,
@@ -553,17 +605,17 @@ class SessionManager:
             start=start,
         )
 
-    async def _next_code(self) -> str:
+    async def _next_code(self) -> Hidden[str]:
         """A TOTP code that was not used before: at most one per step of 30 s."""
         if not self._credentials.totp_secret:
             raise UsageError("no TOTP secret in the credentials: hand a code to login(totp=…)")
-        totp = _authenticator(self._credentials.totp_secret)
-        code = totp.at(int(self._clock()))
-        while code == self._used_code:
+        totp = Hidden(_authenticator(Hidden(self._credentials.totp_secret)))
+        code = Hidden(totp.value.at(int(self._clock())))
+        while code.value == self._used_code:
             wait = TOTP_STEP - self._clock() % TOTP_STEP
             log.info("waiting %.0f s for a TOTP code that was not used yet", wait)
             await asyncio.sleep(wait)
-            code = totp.at(int(self._clock()))
+            code = Hidden(totp.value.at(int(self._clock())))
         return code
 
     def _skew(self, answer: Answer) -> float:
@@ -639,30 +691,37 @@ class SessionManager:
     def _access_headers(self) -> dict[str, str]:
         return {"Authorization": self._credentials.consumer_key, "accept": "application/json"}
 
-    def _new_head(self, endpoint: Endpoint, session: Session) -> bytes:
+    def _new_head(self, endpoint: Endpoint, session: Session) -> Hidden[bytes]:
         """Everything of an order request up to the value of Content-Length: the same for every
         order of a session, so written once."""
         path = urlsplit(session.base_url).path + endpoint.path
-        lines = [f"{endpoint.method} {path} HTTP/1.1", f"Host: {self.lane.host_header}"]
-        lines += [f"{k}: {v}" for k, v in self._headers(endpoint.auth, session).items()]
-        head = ("\r\n".join(lines) + "\r\nContent-Length: ").encode("latin-1")
+        lines = Hidden(
+            [
+                f"{endpoint.method} {path} HTTP/1.1",
+                f"Host: {self.lane.host_header}",
+                *(f"{k}: {v}" for k, v in self._headers(endpoint.auth, session).items()),
+            ]
+        )
+        head = Hidden(("\r\n".join(lines.value) + "\r\nContent-Length: ").encode("ascii"))
         self._heads[endpoint.name] = head
         return head
 
 
-def _authenticator(secret: str) -> pyotp.TOTP:
+def _authenticator(secret: Hidden[str]) -> pyotp.TOTP:
     """Raises UsageError when the secret is none."""
+    text = Hidden("".join(secret.value.split()).replace("-", "").rstrip("=").upper())
     try:
-        text = "".join(secret.split()).replace("-", "").rstrip("=").upper()
-        key = base64.b32decode(text + "=" * (-len(text) % 8))
-    except binascii.Error:
+        key = Hidden(base64.b32decode(text.value + "=" * (-len(text.value) % 8)))
+    except (binascii.Error, ValueError) as error:
+        # The frames of the decoder hold the secret in local variables.
+        without_frames(error)
         raise UsageError(
             "totp_secret is not base32 (letters A-Z and digits 2-7): copy it from the page that "
             "showed the QR code"
         ) from None
     # pyotp insists on 112 bits, while authenticator secrets of 80 are common and not the user's
     # choice. HMAC fills short keys up with zeros itself, so these change no code.
-    return pyotp.TOTP(base64.b32encode(key.ljust(20, b"\0")).decode())
+    return pyotp.TOTP(base64.b32encode(key.value.ljust(20, b"\0")).decode())
 
 
 def _as(kind: type[BrokerError], error: BrokerError) -> BrokerError:

@@ -7,7 +7,8 @@ arrive answers it with no, and the histories of the orders that it might be unde
 Every question ends: with one of these answers, or `GIVE_UP_AFTER` seconds after the end of its
 horizon with OutcomeUnknown, and an error in the log. A logout ends it with OutcomeUnknown at once.
 The client tags of placements that were refused, denied or given up are looked for in every later
-book and message.
+book and message. Where a refusal is in doubt, as that of a 429 is, books are read for it until the
+end of its horizon.
 """
 
 from __future__ import annotations
@@ -209,6 +210,9 @@ class Settlement:
         """Those in the histories of orders that were looked for one, by order number."""
         self._watched: OrderedDict[str, _Watched] = OrderedDict()
         """Placements that are reported to have no order, by client tag."""
+        self._doubts: dict[str, float] = {}
+        """Client tags of placements whose refusal is in doubt, and the times of the loop from which
+        on their orders cannot appear any more."""
         self.latecomers: list[Order] = []
         """Orders of which the caller was told that they do not exist, or that should not exist."""
         self._latecomer_listeners: list[Callable[[Order], None]] = []
@@ -315,6 +319,26 @@ class Settlement:
             self._watched.popitem(last=False)
         self._watched[client_tag] = _Watched(intent, said)
 
+    def doubt(self, client_tag: str) -> None:
+        """Read books until the end of the horizon for the order of a placement that was refused,
+        and is watched for, but may have been taken all the same."""
+        self._doubts[client_tag] = asyncio.get_running_loop().time() + self.horizon
+        if not self.is_closed:
+            self._look_soon()
+
+    @property
+    def has_doubts(self) -> bool:
+        """Whether an order may still appear for a placement whose refusal is in doubt."""
+        now = asyncio.get_running_loop().time()
+        return any(until > now for until in self._doubts.values())
+
+    def is_another_order(self, number: str, client_tag: str) -> bool:
+        """Whether a number is known to be that of an order placed here under another client tag."""
+        if number not in self._tracker.own:
+            return False
+        order = self._tracker.get(number)
+        return order is not None and order.client_tag != client_tag
+
     async def wait(self, question: Question, *, patience: float) -> bool:
         """Wait until it is settled; False when it is not by the end of its horizon and `patience`
         seconds for the book that is read then."""
@@ -355,6 +379,8 @@ class Settlement:
             order = self._tracker.adopt(row)
             for question in [*self._changes.get(row.number, ())]:
                 self._affirm(question, order, row)
+        for tag in [tag for tag, until in self._doubts.items() if until <= began]:
+            del self._doubts[tag]
         over = [question for question in self._questions if self._is_over(question, began)]
         if not over:
             return
@@ -422,7 +448,11 @@ class Settlement:
                 changed[number] = row
             if row.gui_order_id and row.has_number:
                 tag = without_suffix(row.gui_order_id)
-                if self._is_of_note(tag, number):
+                if not number:
+                    # It exists, and nothing can be done with it before its number is known.
+                    for question in self._placements.get(tag, ()):
+                        question.is_proven = True
+                elif self._is_of_note(tag, number):
                     tagged.setdefault(tag, []).append(row)
         if len(self._seen_at) > 2 * len(rows) + 1000:
             self._seen_at = {row.number: self._seen_at[row.number] for row in rows}
@@ -617,6 +647,7 @@ class Settlement:
     def _admit(self, tag: str, order: Order) -> None:
         """An order that its caller does not know of: report it as an error."""
         watched = self._watched.pop(tag)
+        self._doubts.pop(tag, None)
         tell(
             log,
             logging.ERROR,
@@ -709,7 +740,8 @@ class Settlement:
 
     async def _look(self) -> None:
         """Read the book, which judges, unless nothing needs it any more."""
-        if not self._questions and asyncio.get_running_loop().time() >= self._wanted_until:
+        is_wanted = asyncio.get_running_loop().time() < self._wanted_until
+        if not (self._questions or self._doubts or is_wanted):
             return
         try:
             async with asyncio.timeout(READ_PATIENCE):
@@ -846,13 +878,17 @@ class Settlement:
             self._deny(question)
 
     def _due_in(self) -> float | None:
-        """Seconds until the book has to be read; None while there is no question."""
-        if not self._questions:
-            return None
+        """Seconds until the book has to be read; None while there is no question or doubt."""
         now = asyncio.get_running_loop().time()
+        self._doubts = {
+            tag: until for tag, until in self._doubts.items() if now < until + GIVE_UP_AFTER
+        }
+        if not self._questions and not self._doubts:
+            return None
         if self._upkeep.read_at >= self._look_at:
             self._looks += 1
-            beyond = all(question.proof_at <= now for question in self._questions)
+            ends = [question.proof_at for question in self._questions]
+            beyond = max([*ends, *self._doubts.values()]) <= now
             longest = LONGEST_WAIT_BEYOND if beyond else LONGEST_WAIT
             pause = min(longest, FIRST_LOOK * 2.0 ** min(self._looks, 10))
             self._look_at = self._upkeep.read_at + pause

@@ -23,13 +23,27 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
+    options = parser.getgroup("neo_async", "how much is tried")
+    options.addoption(
         "--seeds",
         type=int,
         default=16,
         metavar="N",
-        help="programs of orders to run with all faults on (tests/faults)",
+        help="programs of orders that tests/faults runs with all faults on",
     )
+    options.addoption(
+        "--examples",
+        type=int,
+        default=60,
+        metavar="N",
+        help="inputs that tests/fuzz tries for each reader",
+    )
+
+
+@pytest.fixture
+def examples(request: pytest.FixtureRequest) -> int:
+    """How many inputs to try."""
+    return int(request.config.getoption("--examples"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -31,7 +31,9 @@ from tests.far_ends import (
 from tests.virtual_time import now
 
 PLACE = "/quick/order/rule/ms/place"
+MODIFY = "/quick/order/vr/modify"
 CANCEL = "/quick/order/cancel"
+HISTORY = "/quick/order/history"
 BOOK = "/quick/user/orders"
 
 NO_DATA = Reply({"stCode": 5203, "errMsg": "No Data", "desc": "data not found", "stat": "Not_Ok"})
@@ -61,6 +63,10 @@ class OrderBroker(Scripted):
         """Set when no answer is waited for any more."""
         self.arrivals: list[tuple[float, str]] = []
         """Time of the loop and path of every request."""
+        self.ports: list[int] = []
+        """Of the client's end of the connection of each."""
+        self.takes_placements_in_spite = False
+        """Whether a placement takes effect although it is answered with what `instead` holds."""
 
     def open_numbers(self) -> list[str]:
         return [number for number, row in self.rows.items() if row["ordSt"] == "open"]
@@ -73,19 +79,23 @@ class OrderBroker(Scripted):
         if path not in (PLACE, CANCEL, BOOK):
             return await super().handle(request)
         self.arrivals.append((asyncio.get_running_loop().time(), path))
+        assert request.transport is not None
+        self.ports.append(request.transport.get_extra_info("peername")[1])
         form = await _form(request) if path != BOOK else {}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.seconds.get(path, 0.05)):
                 await self.closing.wait()
         if path in self.instead:
+            if path == PLACE and self.takes_placements_in_spite:
+                self.add(form)
             return await respond(request, self.instead[path])
         if path == PLACE:
-            return await respond(request, _accepted(self.add(form)))
+            return await respond(request, accepted(self.add(form)))
         if path == CANCEL:
             refused = self.refusal(form["on"])
             if refused is None:
                 self.rows[form["on"]]["ordSt"] = "cancelled"
-            return await respond(request, refused or _accepted(form["on"]))
+            return await respond(request, refused or accepted(form["on"]))
         rows = [row for row in map(self.shown, self.rows.values()) if row is not None]
         content = {"stat": "Ok", "stCode": 200, "data": rows}
         return await respond(request, Reply(content) if rows else NO_DATA)
@@ -144,5 +154,5 @@ async def _form(request: web.BaseRequest) -> dict[str, str]:
     return form
 
 
-def _accepted(number: str) -> Reply:
+def accepted(number: str) -> Reply:
     return Reply({"nOrdNo": number, "stat": "Ok", "stCode": 200})

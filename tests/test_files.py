@@ -134,3 +134,14 @@ def test_files_of_servers_that_nobody_uses_go_after_two_weeks(tmp_path: Path) ->
         os.utime(path, (now - days * 86_400, now - days * 86_400))
     files.remove_old(tmp_path, "a-*.bin", "c-*")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-1.bin", "b-1.bin"]
+
+
+def test_a_file_named_for_reading_may_be_a_link_but_not_a_fifo(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "fifo")
+    with files.open_regular(tmp_path / "link") as file:
+        assert file.read() == b"content"
+    for name in ("fifo", "."):
+        with pytest.raises(OSError, match="not a regular file"):
+            files.open_regular(tmp_path / name)

@@ -114,6 +114,22 @@ async def test_a_state_that_is_not_known_does_not_keep_a_halt_at_work_for_ever(
     assert [r.levelname for r in caplog.records if r.getMessage() == f"halt: {result}"] == ["ERROR"]
 
 
+@in_virtual_time
+async def test_an_open_order_without_a_number_is_an_error_of_the_halt_and_not_cancelled_blindly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with order_broker() as (broker, neo):
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        unnamed = broker.add()
+        broker.shown = lambda row: row | {"nOrdNo": ""} if row["nOrdNo"] == unnamed else row
+        results = await asyncio.wait_for(neo.halt(), DOUBT + 60)
+        assert results[0] is order
+        assert "has no order number, and is 'open'" in str(results[1])
+        assert broker.open_numbers() == [unnamed]
+        assert broker.count(CANCEL) == 1
+        assert "halt: not done after" in caplog.text
+
+
 @pytest.mark.parametrize("takes_cancels", [True, False])
 @in_virtual_time
 async def test_an_order_that_no_book_ever_shows_does_not_keep_a_halt_at_work_for_ever(

@@ -45,7 +45,7 @@ from neo_async.model.ticks import (
 )
 from neo_async.transport import websocket
 from neo_async.transport.websocket import FeedEvent, FeedState, Socket
-from neo_async.wire.feed import FeedEncoder
+from neo_async.wire.feed import FeedEncoder, acknowledgement_frame
 from tests.clients import client_of, exchange_of
 from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
 from tests.virtual_time import in_virtual_time
@@ -127,6 +127,12 @@ def answering(*messages: str | bytes) -> Callable[[Peer], Awaitable[None]]:
     return script
 
 
+def take_all(feed: MarketFeed | ColumnFeed) -> None:
+    """Let the feed take the ticks of the tokens below 3,000 as asked for: the scripts here send
+    them without looking at subscriptions."""
+    feed._decoder.ask(f"nse_cm|{token}" for token in range(3000))
+
+
 @contextlib.asynccontextmanager
 async def opened(
     server: FeedServer, login: Login | None = None, **settings: Any
@@ -134,7 +140,9 @@ async def opened(
     timings = FeedTimings(**settings.pop("timings", {}))
     settings.setdefault("market_open", lambda: False)
     session: Any = login or Login(server)
-    async with MarketFeed(session, timings, **settings) as feed:
+    feed = MarketFeed(session, timings, **settings)
+    take_all(feed)
+    async with feed:
         yield feed
 
 
@@ -605,7 +613,9 @@ async def test_market_status_and_auctions_are_ticks_too() -> None:
     auction = ENCODE.auction(AuctionTick("nse_cm|11536", "", 1501.0, 2500, -1200, 0))
     nothing = ENCODE.auction(AuctionTick("nse_cm|11536", "", 0.0, 0, 0, 0))
     script = saying(status(MarketState.OPEN) + nothing + auction)
-    async with live(script) as (_, feed):
+    async with feed_server(script) as server, opened(server) as feed:
+        await feed.subscribe(["nse_cm|11536"])
+        await feed.subscribe_status()
         first, second = await next_ticks(feed, 2)
         assert isinstance(first, MarketStatus)
         assert (first.segment, first.code) == ("nse_cm", MarketState.OPEN)
@@ -650,7 +660,7 @@ async def test_all_subscriptions_come_back_in_a_frame_each_and_the_consumer_goes
 
     async def ticking(peer: Peer) -> None:
         await accept(peer)
-        await peer.send(lite(1, float(len(server.peers))))
+        await peer.send(lite(500, float(len(server.peers))))
         await peer.linger()
 
     async with feed_server(ticking) as server, opened(server) as feed:
@@ -831,7 +841,7 @@ def test_what_was_told_closed_before_a_session_says_nothing_of_it(
             timings={"silence": 10, "ping": 3600},
         ) as (_, feed):
             await feed.subscribe(["nse_cm|1"])
-            await until(lambda: feed.ticks == 1)
+            await until(lambda: feed._closed_at)
             monkeypatch.setattr(FrozenTime, "at", moment)
             await asyncio.sleep(15)
             assert (feed.stalls == 1) is expected
@@ -1098,6 +1108,7 @@ async def columns(
     async with feed_server(*scripts) as server:
         session: Any = Login(server)
         async with ColumnFeed(session, FeedTimings(), **settings) as feed:
+            take_all(feed)
             await feed.until_live()
             yield feed
 
@@ -1197,6 +1208,7 @@ def test_the_exchange_accepts_the_client(answer: AuthAnswer) -> None:
 async def test_bad_days_of_the_exchange_are_survived() -> None:
     async with trading() as (exchange, neo), neo.market_feed() as feed:
         await feed.subscribe(TOKENS)
+        take_all(feed)
         await until(lambda: feed.latest(TOKENS[1]), every=0.05)
         exchange.send_garbage("market")
         exchange.feeds.market.publish((lite(1) + lite(2))[:-1])
@@ -1255,3 +1267,113 @@ def test_ticks_come_over_tls_on_either_loop(
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())
+
+
+# --- what was not asked for ---------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_ticks_of_what_is_not_subscribed_are_dropped_and_counted_and_nothing_is_kept() -> (
+    None
+):
+    strange = b"".join(lite(token) for token in range(20_000, 30_000))
+    names = {f"nse_cm|{number}": "X" for number in range(20_000, 30_000)}
+    async with live(serve) as (server, feed):
+        await feed.subscribe(["nse_cm|11536"], level=Level.LITE)
+        await server.peer.send(
+            strange + scrip(40_000) + index(50_000, "Other") + lite(11536, 7.0),
+            acknowledgement_frame(names),
+            strange,
+            lite(11536, 8.0),
+        )
+        await until(lambda: feed.ticks == 2)
+        ticks = await next_ticks(feed, 1)
+        assert {tick.instrument for tick in ticks} == {"nse_cm|11536"}
+        assert feed.unasked == 30_002
+        assert feed.symbols == {}
+        assert feed.latest("nse_cm|20000") is None
+        assert sum(map(len, feed._decoder._listed.values())) <= 2
+
+
+@in_virtual_time
+async def test_a_status_that_was_not_asked_for_is_no_tick_but_counts_for_the_feed() -> None:
+    async with live(saying(status(MarketState.CLOSED))) as (_, feed):
+        await until(lambda: feed.unasked == 1)
+        assert feed.ticks == 0
+        assert feed.latest("nse_cm") is None
+        assert "nse_cm" in feed._closed_at
+
+
+@in_virtual_time
+async def test_what_is_unsubscribed_is_forgotten() -> None:
+    ack = acknowledgement_frame({"nse_cm|7000": "X-EQ", "nse_cm|7001": "Y-EQ"})
+    async with live(serve) as (server, feed):
+        await feed.subscribe(["nse_cm|7000", "nse_cm|7001"])
+        await feed.subscribe(["nse_cm|7001"], level=Level.LITE)
+        await server.peer.send(ack, scrip(7000), scrip(7001))
+        await until(lambda: feed.ticks == 2)
+        await feed.unsubscribe(["nse_cm|7000", "nse_cm|7001"])
+        assert feed.symbols == {"nse_cm|7001": "Y-EQ"}
+        assert feed.latest("nse_cm|7000") is None
+        assert feed.latest("nse_cm|7001") is not None
+        await server.peer.send(scrip(7000), lite(7001))
+        await until(lambda: feed.ticks == 3)
+        assert feed.latest("nse_cm|7000") is None
+
+
+@in_virtual_time
+async def test_ticks_of_a_snapshot_are_taken_and_only_of_the_newest_ones() -> None:
+    async with live(serve) as (server, feed):
+        await feed.snapshot(["nse_cm|9000"])
+        await server.peer.send(scrip(9000))
+        await until(lambda: feed.latest("nse_cm|9000"))
+        await feed.snapshot([f"nse_cm|{token}" for token in range(10_000, 10_000 + BUDGET)])
+        await server.peer.send(scrip(9000), scrip(10_000))
+        await until(lambda: feed.latest("nse_cm|10000"))
+        assert feed.latest("nse_cm|9000") is None
+
+
+@pytest.mark.parametrize("name", ["NIFTY MIDCAP LIQUID FIFTEEN", "Nifty 50", "nifty 50"])
+def test_an_index_is_found_by_its_name_whatever_the_packet_has_of_it(name: str) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        async with live(serve) as (server, feed):
+            await feed.subscribe_indices([f"nse_cm|{name}"])
+            await server.peer.send(index(26_000, name.upper()))
+            [tick] = await next_ticks(feed, 1)
+            assert tick.instrument == f"nse_cm|{name}"
+
+    check()
+
+
+@in_virtual_time
+async def test_columns_have_only_what_is_subscribed() -> None:
+    async with columns(saying(lite(9001), lite(9002, 20.5) + lite(9001), lite(9002))) as feed:
+        await feed.subscribe(["nse_cm|9002"], level=Level.LITE)
+        await asyncio.sleep(1)
+        await feed.close()
+        [table] = [table async for table in feed]
+        assert table["token"].tolist() == [9002, 9002]
+        assert feed.unasked == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nse_cm|\ud800", "nse_cm|1\n2", "nse_cm|\x1b[2J", "nse_cm|" + "9" * 5000,
+        "a" * 99 + "_b|1", "nse_cm|011536", "nse_cm|\u0661",
+    ],
+)  # fmt: skip
+def test_a_name_that_cannot_be_sent_is_refused_before_it_is_kept(name: str) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        async with live(serve) as (server, feed):
+            for call in (feed.subscribe, feed.subscribe_indices, feed.snapshot, feed.unsubscribe):
+                with pytest.raises(UsageError, match="instrument"):
+                    await call([name])
+            assert feed.subscriptions == 0
+            await feed.subscribe(["nse_cm|11536"])
+            server.peer.drop()
+            await until(lambda: feed.reconnects == 1)
+
+    check()

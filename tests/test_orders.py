@@ -346,7 +346,8 @@ async def test_an_order_of_another_kind_does_not_keep_cancel_all_from_the_rest(
     rows = [{**usual, "nOrdNo": "1"}, {**usual, "nOrdNo": "2", **oddity}, {**usual, "nOrdNo": "3"}]
     async with scripted_broker() as broker:
         broker.script("/quick/user/orders", Reply({"stat": "Ok", "stCode": 200, "data": rows}))
-        broker.script("/quick/order/cancel", Reply({"nOrdNo": "1", "stat": "Ok", "stCode": 200}))
+        taken = [Reply({"nOrdNo": number, "stat": "Ok", "stCode": 200}) for number in "123"]
+        broker.script("/quick/order/cancel", *taken)
         async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
             results = await neo.orders.cancel_all()
             numbers = [order.number for order in results if isinstance(order, Order)]

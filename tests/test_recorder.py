@@ -326,3 +326,24 @@ def test_a_killed_process_leaves_a_file_that_reads_up_to_its_last_whole_block(
 
 def _binary(path: Path) -> list[bytes]:
     return [frame.content for frame in read_recording(path) if isinstance(frame.content, bytes)]
+
+
+@in_virtual_time
+async def test_a_recording_is_its_owners_alone_and_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "open-to-all").write_bytes(b"")
+    (tmp_path / "open-to-all").chmod(0o666)
+    for name in ("link", "fifo", "open-to-all"):
+        with pytest.raises(UsageError, match="cannot record"):
+            Recording(tmp_path / name, overwrite=True, greeting=list, on_end=lambda _: None)
+    for name in ("with\0zero", "half\ud800"):
+        with pytest.raises(UsageError, match="cannot record"):
+            Recording(f"{tmp_path}/{name}", overwrite=True, greeting=list, on_end=lambda _: None)
+        with pytest.raises(UsageError, match="cannot read"):
+            read_recording(f"{tmp_path}/{name}")
+    with pytest.raises(UsageError, match="not a regular file"):
+        read_recording(tmp_path / "fifo")
+    recording = Recording(tmp_path / "new", overwrite=False, greeting=list, on_end=lambda _: None)
+    await recording.close()
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600

@@ -23,6 +23,7 @@ from neo_async import (
     NeoError,
     NotLoggedIn,
     NotSent,
+    OutcomeUnknown,
     PoolLimits,
     Product,
     ProtocolError,
@@ -349,6 +350,7 @@ async def test_addresses_of_the_caller_win() -> None:
             base=broker.url + BASE,
             feed="https://feed.example.com/x",
             realtime="ws://realtime.example.com",
+            insecure=True,
         )
         data = {"token": TOKEN, "sid": SID, "baseUrl": "http://127.0.0.1:1", "feedUrl": "wss://no"}
         broker.script(VALIDATE, Reply({"data": data}))
@@ -997,3 +999,63 @@ async def test_a_client_shows_who_it_is_and_how_its_lane_does() -> None:
             assert f"{exchange.credentials.ucc} at {exchange.base_url}" in repr(neo)
             assert "2 idle, 0 busy" in repr(neo)
             assert "2/10000 in the window" in repr(neo)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"baseUrl": "http://127.0.0.1:99999"}, "baseUrl='http://127.0.0.1:99999': holds no host"),
+        ({"baseUrl": "http://[::1"}, "baseUrl='http://.*': holds no host"),
+        ({"baseUrl": "http://x\u2100y.example/"}, "baseUrl='.*': holds no host"),
+        ({"baseUrl": "ftp://127.0.0.1"}, "baseUrl='ftp://127.0.0.1': must start with https"),
+        ({"baseUrl": "http://broker.example"}, "baseUrl='http://broker.example': would carry"),
+        ({"feedUrl": "ws://broker.example"}, "feedUrl='ws://broker.example': would carry"),
+        ({"rtUrl": "http://broker.example"}, "rtUrl='ws://broker.example': would carry"),
+        ({"token": "hush\u0935"}, "its token holds line ends, or letters beyond ASCII"),
+        ({"token": "hush" * 2001}, "its token is longer than 8000 characters"),
+        ({"sid": "hush\r\nX: y"}, "its sid holds line ends"),
+        ({"ucc": "A\nB"}, "its ucc is longer than 64 characters or cannot be printed"),
+    ],
+)
+async def test_a_login_whose_answer_cannot_be_used_fails_at_once(given, message) -> None:
+    async with scripted_broker() as broker:
+        data = {"token": TOKEN, "sid": SID, "status": "success", "baseUrl": broker.url + BASE}
+        broker.script(VALIDATE, Reply({"data": data | given}))
+        client = NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456")
+        with pytest.raises(LoginFailed, match=message) as caught:
+            await client.login()
+        assert "hush" not in str(caught.value)
+        await client.logout()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"token": "hush\r\n"},
+        {"token": ""},
+        {"sid": "hush\u0935"},
+        {"base_url": "http://broker.example"},
+        {"base_url": "https://[::1"},
+        {"feed_url": "https://broker.example"},
+        {"realtime_url": "ws://broker.example"},
+    ],
+)
+async def test_a_session_that_no_login_answers_is_not_resumed(change) -> None:
+    async with scripted_broker() as broker:
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            session = msgspec.structs.replace(neo.session, **change)
+        client = NeoClient(CREDENTIALS, endpoints=broker.endpoints)
+        with pytest.raises(UsageError, match=next(iter(change))) as caught:
+            await client.resume(session)
+        assert "hush" not in str(caught.value)
+
+
+async def test_an_answer_to_an_order_that_is_nested_too_deeply_leaves_its_outcome_unknown() -> None:
+    async with scripted_broker() as broker:
+        broker.script("/quick/order/rule/ms/place", Reply('{"x":' + "[" * 100_000))
+        broker.script("/quick/user/orders", Reply("[" * 100_000))
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            with pytest.raises(OutcomeUnknown):
+                await neo.orders.place(*BUY, **CNC, settle=False)
+            with pytest.raises(ProtocolError):
+                await neo.orders.book()

@@ -8,6 +8,7 @@ which is safe for what changes nothing, and for what the bank recognises by its 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -31,8 +32,10 @@ from neo_async.errors import (
     UsageError,
 )
 from neo_async.transport.backoff import backoff
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.limiter import Kind, Limiter, Start
+from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
 
 T = TypeVar("T")
@@ -105,7 +108,8 @@ class BankCalls:
         renewed = False
         while True:
             token = await self._token()
-            await self._limiter.acquire(_KINDS.get(request.call, Kind.PLACE))
+            kind = _KINDS.get(request.call, Kind.PLACE)
+            start = await Start(self._limiter, kind).take()
             answer = await self._http.request(
                 request.method,
                 request.url,
@@ -113,13 +117,16 @@ class BankCalls:
                 body=request.body,
                 params=self._pass.params,
                 timeout=self.profile.server.timeout,
+                kind=kind,
+                start=start,
             )
-            self.secrets = self._pass.secrets(token)
+            self.secrets = self._pass.secrets(token.value)
+            open_ = functools.partial(self.refusals.open, request.call)
             try:
                 with self.secrets.kept_out_of_errors():
-                    content = self.refusals.open(request.call, answer)
+                    content = await read_answer(answer, open_)
             except SessionEnded:
-                if renewed or not self._pass.refused(token):
+                if renewed or not self._pass.refused(token.value):
                     raise
                 renewed = True
             except RateLimited as refusal:
@@ -162,22 +169,22 @@ class BankCalls:
         assert failure is not None
         raise unclear or failure
 
-    async def _token(self) -> str:
+    async def _token(self) -> Hidden[str]:
         """What happened to the request for a token did not happen to the call."""
         try:
-            return await self._pass.token()
+            return Hidden(await self._pass.token())
         except UNCLEAR as error:
             raise NotSent(f"no token could be had: {error}") from error
 
-    def _headers(self, request: Outgoing, token: str) -> dict[str, str]:
+    def _headers(self, request: Outgoing, token: Hidden[str]) -> dict[str, str]:
         profile = self.profile
         headers = {
             **profile.server.extra_headers,
             "Content-Type": "application/json",
             "Accept": "application/json",
         }
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+        if token.value:
+            headers["Authorization"] = f"Bearer {token.value}"
         if name := profile.server.request_id_header:
             headers[name] = request.key
         has_key = request.call not in _READS and profile.idempotency.offered

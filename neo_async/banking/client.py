@@ -27,6 +27,7 @@ from neo_async.banking.token import Identity, Pass, TokenKeeper
 from neo_async.banking.transactions import BatchSource, Credits
 from neo_async.config import RateLimits
 from neo_async.errors import InvalidField, UsageError
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
 from neo_async.transport.limiter import DailyQuota, Limiter
 from neo_async.transport.tls import trusting
@@ -60,6 +61,9 @@ class VirtualAccounts:
 
         Raises UsageError.
         """
+        name, secret = Hidden(client_id), Hidden(client_secret)
+        del client_id, client_secret  # tracebacks may show local variables
+        identity = Identity(name.value, secret.value)
         if profile is None:
             profile = BankingProfile()
         elif not isinstance(profile, BankingProfile):
@@ -70,9 +74,10 @@ class VirtualAccounts:
         self._rules = AccountRules(profile)
         self._store = CreditStore(store) if store is not None else None
         server, plan = profile.server, profile.plan
-        identity = Identity(client_id, client_secret)
         self._http = HttpClient(
-            connect_timeout=server.connect_timeout, tls=trusting(server.ca_file)
+            connect_timeout=server.connect_timeout,
+            tls=trusting(server.ca_file),
+            insecure=server.insecure,
         )
         pace = plan.requests_per_second
         per_day = plan.requests_per_day
@@ -264,6 +269,8 @@ class VirtualAccounts:
         return refund
 
     def __repr__(self) -> str:
+        if not hasattr(self, "limiter"):
+            return "<VirtualAccounts without settings>"  # in the traceback of refused ones
         who = self._client_name or "nobody"
         return f"<VirtualAccounts of {who} at {self.profile.server.base_url}, {self.limiter!r}>"
 

@@ -40,11 +40,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from yarl import URL
 
 from neo_async.banking.model import AccountStatus, RefundStatus, Refusal
 from neo_async.banking.names import CODES, INDISPENSABLE, LISTS, REQUEST, RESPONSE, Call
 from neo_async.errors import UsageError
+from neo_async.model.address import address_problem, shown_address
 
 
 class Auth(StrEnum):
@@ -97,6 +97,9 @@ class Server(_Section, frozen=True, kw_only=True):
     connect_timeout: float = 5.0
     ca_file: str = ""
     """PEM file of the authority to trust instead of the system's."""
+    insecure: bool = False
+    """Allow plain http to another machine than this one: client secret, tokens and payments then
+    cross the network in clear text."""
 
     def __repr__(self) -> str:
         # Headers may hold what proves who is calling.
@@ -241,7 +244,7 @@ class BankingProfile(_Section, frozen=True, kw_only=True):
         try:
             with Path(path).open("rb") as file:
                 return cls.of(tomllib.load(file))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or 5,000 digits
             raise UsageError(f"profile {path}: {error}") from error
         except UsageError as error:
             raise UsageError(f"profile {path}: {error}") from error
@@ -351,24 +354,12 @@ def _check_path(key: str, meaning: str, path: str) -> None:
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
-def _is_address(text: str) -> bool:
-    try:
-        address = URL(text)
-        return (
-            address.scheme in ("http", "https")
-            and bool(address.host)
-            and bool(address.port)
-            and text.isprintable()
-            and " " not in text
-        )
-    except ValueError:
-        return False
-
-
 def _check(profile: BankingProfile) -> None:
     server, form = profile.server, profile.format
-    if not _is_address(server.base_url):
-        raise UsageError(f"server.base_url={server.base_url!r}: must be http(s)://host")
+    if problem := address_problem(server.base_url, insecure=server.insecure, is_base=True):
+        raise UsageError(f"server.base_url={shown_address(server.base_url)}: {problem}")
+    if not re.fullmatch(r"/[!-~]*", server.token_path):
+        raise UsageError(f"server.token_path={server.token_path!r}: must be /path")
     for name, value in server.extra_headers.items():
         if not (_HEADER_NAME.fullmatch(name) and value.isascii() and value.isprintable()):
             # The value may be what proves who is calling.

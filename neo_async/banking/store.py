@@ -19,15 +19,13 @@ their batch was not acknowledged yet.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import os
 import sqlite3
-import stat
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from neo_async import files
 from neo_async.errors import StoreFailed
 
 P = ParamSpec("P")
@@ -125,7 +123,10 @@ class CreditStore:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            _make_private(self.path)
+            # What SQLite puts beside the file gets its mode.
+            files.make_private(self.path)
+            for suffix in ("-wal", "-shm", "-journal"):
+                files.make_private(Path(f"{self.path}{suffix}"), create=False)
             file = sqlite3.connect(
                 self.path, timeout=0.0, isolation_level=None, check_same_thread=False
             )
@@ -133,7 +134,7 @@ class CreditStore:
             raise StoreFailed(
                 f"the store {self.path}: unable to open it: {error.strerror}"
             ) from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             raise StoreFailed(f"the store {self.path} cannot be opened: {error}") from error
         try:
             # A file that others have made is data: nothing in it is run.
@@ -213,22 +214,6 @@ class CreditStore:
         if file.in_transaction:
             file.execute("ROLLBACK")
         return StoreFailed(f"the store {self.path} cannot be used: {error}")
-
-
-def _make_private(path: Path) -> None:
-    """Make the file, if there is none, so that its owner alone can read it from the first moment;
-    what SQLite puts beside it has the same mode. Raises OSError."""
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        return
-    # Not opened: closing it again would drop the locks that this process holds on it.
-    state = os.lstat(path)
-    if not stat.S_ISREG(state.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file")
-    if os.name == "posix" and state.st_uid != os.getuid():
-        raise OSError(errno.EPERM, "it belongs to another user")
-    if stat.S_IMODE(state.st_mode) & 0o077:
-        os.chmod(path, 0o600)
 
 
 async def _aside(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

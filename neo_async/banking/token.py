@@ -23,8 +23,10 @@ from neo_async.errors import (
 )
 from neo_async.model.answer import Answer
 from neo_async.transport.backoff import backoff
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.limiter import Kind, Limiter, Start
+from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
 from neo_async.wire.answers import retry_after
 from neo_async.wire.forms import FORM_CONTENT_TYPE
@@ -45,6 +47,8 @@ _LONGEST_LIFE = 366 * 86_400.0
 
 
 _TOKEN = re.compile(r"[!-~]+")
+_LONGEST_TOKEN = 8000
+"""Characters; servers take header lines of about 8 KiB."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -55,8 +59,7 @@ class Identity(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         for name in ("client_id", "client_secret"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not value or not value.isprintable():
+            if not _is_text(Hidden(getattr(self, name))):
                 raise UsageError(f"{name} is empty or no text: copy it from the Auth tab")
 
     def secrets(self, *others: str) -> Secrets:
@@ -70,9 +73,20 @@ class Identity(msgspec.Struct, frozen=True):
         return []
 
 
+def _is_text(value: Hidden[object]) -> bool:
+    text = value.value
+    return isinstance(text, str) and bool(text) and text.isprintable()
+
+
 class _TokenAnswer(msgspec.Struct):
     access_token: str
     expires_in: float | None = None
+
+    def __repr__(self) -> str:
+        return "_TokenAnswer(...)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return []
 
 
 class TokenKeeper:
@@ -156,13 +170,15 @@ class TokenKeeper:
         log.info("the bank gave a token for %.0f s", life)
 
     async def _ask(self) -> _TokenAnswer:
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": self._identity.client_id,
-            "client_secret": self._identity.client_secret,
-        }
+        form = Hidden(
+            {
+                "grant_type": "client_credentials",
+                "client_id": self._identity.client_id,
+                "client_secret": self._identity.client_secret,
+            }
+        )
         secrets = self._identity.secrets(*self._server.extra_headers.values())
-        await self._limiter.acquire(Kind.CANCEL)  # everybody else waits for it
+        start = await Start(self._limiter, Kind.CANCEL).take()  # everybody else waits for it
         answer = await self._http.request(
             "POST",
             self._server.base_url.rstrip("/") + self._server.token_path,
@@ -171,11 +187,12 @@ class TokenKeeper:
                 "Content-Type": FORM_CONTENT_TYPE,
                 "Accept": "application/json",
             },
-            body=urlencode(form).encode(),
+            body=urlencode(form.value).encode(),
             timeout=self._server.timeout,
+            start=start,
         )
         with secrets.kept_out_of_errors():
-            return _read(answer)
+            return await read_answer(answer, _read)
 
 
 class Pass:
@@ -220,7 +237,7 @@ def _read(answer: Answer) -> _TokenAnswer:
         token = msgspec.json.decode(answer.body, type=_TokenAnswer, strict=False)
     except UNREADABLE:
         raise ProtocolError("the answer to the request for a token holds none") from None
-    if not _TOKEN.fullmatch(token.access_token):
+    if len(token.access_token) > _LONGEST_TOKEN or not _TOKEN.fullmatch(token.access_token):
         raise ProtocolError(
             "the answer to the request for a token holds an empty one, or one that "
             "no header can hold"

@@ -39,6 +39,10 @@ class _OneLine(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return shown(super().formatMessage(record))
 
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        # The last line of a traceback is the error's text.
+        return "\n".join(map(shown, super().formatException(ei).split("\n")))
+
 
 if isinstance(logging.lastResort, logging.Handler):
     # It prints warnings of a program that has not set up logging, as these commands.

@@ -262,4 +262,6 @@ def _exports(exchange: Exchange, ca_file: str) -> list[str]:
     }
     if ca_file:
         variables |= {"NEO_CA_FILE": ca_file, "KITE_CA_FILE": ca_file}
+    elif exchange.endpoints.insecure:
+        variables |= dict.fromkeys(("NEO_INSECURE", "KITE_INSECURE", "KOTAK_BANK_INSECURE"), "1")
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]

@@ -16,6 +16,7 @@ import msgspec
 from neo_async import files
 from neo_async.config import Credentials, Endpoints
 from neo_async.model.session import Session
+from neo_async.wire.lenient import UNREADABLE
 
 _IST = 19_800
 _DAY = 86_400
@@ -50,7 +51,7 @@ class LoginFile:
         try:
             content = files.read_private(self.path)
             return None if content is None else msgspec.json.decode(content, type=StoredLogin)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNREADABLE):
             return None
 
     def save(self, login: StoredLogin) -> None:

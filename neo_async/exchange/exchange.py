@@ -250,7 +250,9 @@ class Exchange:
 
     @property
     def endpoints(self) -> Endpoints:
-        return Endpoints(login=self.login_url, ca_file=self._ca_file)
+        return Endpoints(
+            login=self.login_url, ca_file=self._ca_file, insecure=not self._on_loopback
+        )
 
     @property
     def market(self) -> Market:
@@ -302,7 +304,12 @@ class Exchange:
 
     @property
     def kite_endpoints(self) -> KiteEndpoints:
-        return KiteEndpoints(api=self.kite_url, login=self.kite_url, ca_file=self._ca_file)
+        return KiteEndpoints(
+            api=self.kite_url,
+            login=self.kite_url,
+            ca_file=self._ca_file,
+            insecure=not self._on_loopback,
+        )
 
     @property
     def funds(self) -> FundHouse:

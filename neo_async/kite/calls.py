@@ -14,8 +14,10 @@ from neo_async.errors import NotLoggedIn, NotSent, RateLimited, UsageError
 from neo_async.kite.wire import FORM_HEADERS, VERSION_HEADERS, form_body
 from neo_async.model.answer import Answer
 from neo_async.transport.backoff import backoff
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import Download, HttpClient
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.limiter import Kind, Limiter, Start
+from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
 
@@ -25,8 +27,8 @@ T = TypeVar("T")
 class Calls:
     def __init__(
         self,
-        api_key: str,
-        access_token: str,
+        api_key: Hidden[str],
+        access_token: Hidden[str],
         endpoints: KiteEndpoints,
         *,
         limiter: Limiter,
@@ -39,17 +41,24 @@ class Calls:
         self._limiter = limiter
         self._timeouts = timeouts
         self._clock = clock
-        self._http = HttpClient(connect_timeout=timeouts.connect, tls=trusting(endpoints.ca_file))
+        self._http = HttpClient(
+            connect_timeout=timeouts.connect,
+            tls=trusting(endpoints.ca_file),
+            insecure=endpoints.insecure,
+        )
         self._is_closed = False
         self.skew = 0.0
         """Seconds by which Kite's clock was ahead of ours in its last answer, as its Date header
         tells."""
         self.use_token(access_token)
 
-    def use_token(self, access_token: str) -> None:
-        token = _checked("access_token", access_token)
-        self._headers = {**VERSION_HEADERS, "Authorization": f"token {self._api_key}:{token}"}
-        self.secrets = Secrets(self._api_key, token)
+    def use_token(self, token: Hidden[str]) -> None:
+        """Raises UsageError when it can be none."""
+        _checked("access_token", token)
+        self._headers = Hidden(
+            {**VERSION_HEADERS, "Authorization": f"token {self._api_key}:{token.value}"}
+        )
+        self.secrets = Secrets(self._api_key, token.value)
         """What the reading of answers keeps out of errors."""
 
     async def read(self, path: str, decode: Callable[[Answer], T]) -> T:
@@ -92,7 +101,7 @@ class Calls:
                 self._root + path,
                 timeout=self._timeouts.download,
                 between=self._timeouts.read,
-                headers=self._headers,
+                headers=self._headers.value,
             ) as file:
                 yield file
 
@@ -112,20 +121,21 @@ class Calls:
         """Send and read; after a 429, which took no effect, send once more when it may be."""
         timeout = patience
         while True:
-            await self._turn(kind)
+            start = await self._turn(kind)
             headers, secrets = self._headers, self.secrets
             answer = await self._http.request(
                 method,
                 self._root + path,
-                headers=headers if form is None else {**headers, **FORM_HEADERS},
+                headers=headers.value if form is None else {**headers.value, **FORM_HEADERS},
                 body=b"" if form is None else form_body(form),
                 timeout=timeout,
                 kind=kind,
+                start=start,
             )
             self._note_date(answer)
             try:
                 with secrets.kept_out_of_errors():
-                    result = decode(answer)
+                    result = await read_answer(answer, decode)
             except RateLimited as refusal:
                 patience -= self._limiter.pause(refusal.retry_after)
                 if patience < 0:
@@ -134,11 +144,12 @@ class Calls:
                 self._limiter.succeeded()
                 return result
 
-    async def _turn(self, kind: Kind) -> None:
+    async def _turn(self, kind: Kind) -> Start:
         await self._http.check(self._root)
-        await self._limiter.acquire(kind)
+        start = await Start(self._limiter, kind).take()
         if self._is_closed:
             raise NotLoggedIn("closed: make another KiteMutualFunds")
+        return start
 
     def _note_date(self, answer: Answer) -> None:
         with contextlib.suppress(KeyError, ValueError, OverflowError):
@@ -146,10 +157,14 @@ class Calls:
             self.skew = theirs - self._clock()
 
 
-def _checked(name: str, value: str) -> str:
-    """Never shown: keys and tokens are secrets."""
-    if not value:
+def _checked(name: str, value: Hidden[str]) -> str:
+    """The value, which is never shown: keys and tokens are secrets."""
+    if not value.value:
         raise UsageError(f"{name} is empty")
-    if not (value.isascii() and value.isprintable()) or " " in value or ":" in value:
+    if (
+        not (value.value.isascii() and value.value.isprintable())
+        or " " in value.value
+        or ":" in value.value
+    ):
         raise UsageError(f"{name} holds blanks, colons, line ends or letters beyond ASCII")
-    return value
+    return value.value

@@ -43,6 +43,7 @@ from neo_async.kite.wire import (
 from neo_async.model import money
 from neo_async.model.enums import Side
 from neo_async.model.orders import Price
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.limiter import Kind, Limiter
 
 T = TypeVar("T")
@@ -95,9 +96,12 @@ class KiteMutualFunds:
 
         Raises UsageError when key or token cannot be one.
         """
+        key, token = Hidden(api_key), Hidden(access_token)
+        del api_key, access_token  # tracebacks may show local variables
+        self._server = endpoints.api
         self.limiter = Limiter(RateLimits(orders=rate_limit, total=rate_limit))
         self._calls = Calls(
-            api_key, access_token, endpoints, limiter=self.limiter, timeouts=timeouts, clock=clock
+            key, token, endpoints, limiter=self.limiter, timeouts=timeouts, clock=clock
         )
         self._settlement = Settlement(horizon=horizon, patience=timeouts.read)
         self._store = FundStore(
@@ -106,7 +110,6 @@ class KiteMutualFunds:
             directory=directory,
             clock=clock,
         )
-        self._server = endpoints.api
         self._clock = clock
         self._known: set[str] = set()
         """Ids of orders and SIPs that were seen in any answer."""
@@ -140,7 +143,9 @@ class KiteMutualFunds:
 
     def use_token(self, access_token: str) -> None:
         """Go on with the token of a new login."""
-        self._calls.use_token(access_token)
+        token = Hidden(access_token)
+        del access_token  # tracebacks may show local variables
+        self._calls.use_token(token)
 
     def __repr__(self) -> str:
         return f"<KiteMutualFunds at {self._server}, {self.limiter!r}>"

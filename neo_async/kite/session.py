@@ -24,7 +24,9 @@ from neo_async.kite.wire import (
     read_login,
 )
 from neo_async.model.answer import Answer
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
+from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
 
@@ -40,8 +42,8 @@ class KiteSession:
         endpoints: KiteEndpoints = KiteEndpoints(),  # noqa: B008 - frozen
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
-        for name, value in (("api_key", api_key), ("api_secret", api_secret)):
-            if not value:
+        for name, value in (("api_key", Hidden(api_key)), ("api_secret", Hidden(api_secret))):
+            if not value.value:
                 raise UsageError(f"{name} is empty: copy it from the application's page at Kite")
         self._api_key = api_key
         self._api_secret = api_secret
@@ -65,61 +67,83 @@ class KiteSession:
         take the token or its checksum (a wrong `api_secret`), and TransportError when it cannot be
         reached.
         """
-        return await self._session("/session/token", "request_token", _token_in(request_token))
+        given = Hidden(request_token)
+        del request_token  # tracebacks may show local variables
+        return await self._session("/session/token", "request_token", _token_in(given))
 
     async def renew(self, refresh_token: str) -> KiteLogin:
         """The next access token, for applications that were given a refresh token."""
-        return await self._session("/session/refresh_token", "refresh_token", refresh_token)
+        token = Hidden(refresh_token)
+        del refresh_token  # tracebacks may show local variables
+        return await self._session("/session/refresh_token", "refresh_token", token)
 
     async def end(self, access_token: str) -> None:
         """Make an access token worthless."""
-        query = urlencode({"api_key": self._api_key, "access_token": access_token})
-        answer = await self._request("DELETE", f"/session/token?{query}")
-        with Secrets(self._api_key, access_token).kept_out_of_errors():
-            check_success(answer)
+        token = Hidden(access_token)
+        del access_token  # tracebacks may show local variables
+        query = Hidden(urlencode({"api_key": self._api_key, "access_token": token.value}))
+        answer = await self._request("DELETE", "/session/token", query=query)
+        with Secrets(self._api_key, token.value).kept_out_of_errors():
+            await read_answer(answer, check_success)
 
-    async def _session(self, path: str, name: str, token: str) -> KiteLogin:
-        text = self._api_key + token + self._api_secret
-        form = {
-            "api_key": self._api_key,
-            name: token,
-            "checksum": hashlib.sha256(text.encode()).hexdigest(),
-        }
-        answer = await self._request("POST", path, form_body(form))
-        with Secrets(*form.values(), self._api_secret).kept_out_of_errors():
+    async def _session(self, path: str, name: str, token: Hidden[str]) -> KiteLogin:
+        text = Hidden((self._api_key + token.value + self._api_secret).encode())
+        form = Hidden(
+            {
+                "api_key": self._api_key,
+                name: token.value,
+                "checksum": hashlib.sha256(text.value).hexdigest(),
+            }
+        )
+        answer = await self._request("POST", path, Hidden(form_body(form.value)))
+        with Secrets(*form.value.values(), self._api_secret).kept_out_of_errors():
             try:
-                return read_login(answer)
+                return await read_answer(answer, read_login)
             except SessionEnded as error:
                 raise LoginFailed(
                     error.text, code=error.code, status=error.status, body=error.body
                 ) from error
 
-    async def _request(self, method: str, path: str, body: bytes = b"") -> Answer:
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Hidden[bytes] = Hidden(b""),  # noqa: B008 - never changed
+        *,
+        query: Hidden[str] = Hidden(""),  # noqa: B008 - never changed
+    ) -> Answer:
         http = HttpClient(
-            connect_timeout=self._timeouts.connect, tls=trusting(self._endpoints.ca_file)
+            connect_timeout=self._timeouts.connect,
+            tls=trusting(self._endpoints.ca_file),
+            insecure=self._endpoints.insecure,
         )
         try:
             return await http.request(
                 method,
-                self._endpoints.api.rstrip("/") + path,
-                headers={**VERSION_HEADERS, **(FORM_HEADERS if body else {})},
-                body=body,
+                self._endpoints.api.rstrip("/") + path + (f"?{query.value}" if query.value else ""),
+                headers={**VERSION_HEADERS, **(FORM_HEADERS if body.value else {})},
+                body=body.value,
                 timeout=self._timeouts.login,
             )
         finally:
             await http.close()
 
 
-def _token_in(text: str) -> str:
+def _token_in(given: Hidden[str]) -> Hidden[str]:
     """The request token itself, or out of the address that the browser was sent to."""
-    text = text.strip()
-    if "?" not in text and "=" not in text:
-        if not text:
+    text = Hidden(given.value.strip())
+    if "?" not in text.value and "=" not in text.value:
+        if not text.value:
             raise UsageError("request_token is empty: log in at login_url first")
         return text
-    query = parse_qs(urlsplit(text).query or text)
-    tokens = query.get("request_token")
-    if not tokens or query.get("status", ["success"])[0] != "success":
-        status = query.get("status", ["none"])[0]
+    try:
+        query = Hidden(parse_qs(urlsplit(text.value).query or text.value))
+    except ValueError:  # half an IPv6 address, too many fields
+        raise UsageError(
+            "request_token: is neither a token nor the address that the browser was sent to"
+        ) from None
+    tokens = Hidden(query.value.get("request_token", []))
+    status = query.value.get("status", ["none"])[0]
+    if not tokens.value or query.value.get("status", ["success"])[0] != "success":
         raise LoginFailed(f"the address holds no request token of a login that worked: {status=}")
-    return tokens[0]
+    return Hidden(tokens.value[0])

@@ -15,3 +15,10 @@ class Answer(msgspec.Struct, frozen=True):
     """Decompressed."""
     first_byte: float = 0.0
     """Seconds from the hand-over of the request to the first byte of this."""
+
+    def __repr__(self) -> str:
+        # An answer to a login holds tokens, and local variables of tracebacks may be shown.
+        return f"Answer(status={self.status}, {len(self.body)} bytes)"
+
+    def __rich_repr__(self) -> list[tuple[str, int]]:
+        return [("status", self.status)]

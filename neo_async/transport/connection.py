@@ -8,7 +8,6 @@ answer is lost (`AnswerLost`). There is no fourth case, and no pipelining.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import cast
@@ -17,9 +16,24 @@ import httptools
 
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
+from neo_async.transport.hidden import Hidden
+from neo_async.transport.inflating import inflated
+from neo_async.transport.unread import unread_check
 
-MAX_BODY = 8 << 20
+MAX_BODY = 256 << 10
 """Bytes of the largest answer to an order request that is read; the real ones have 60."""
+MAX_HEAD = 64 << 10
+"""Bytes of its headers."""
+MAX_HEADERS = 200
+MAX_INTERIM = 20
+"""Interim answers (1xx) before the one that was asked for."""
+
+_MAX_RECEIVED = MAX_BODY + 2 * MAX_HEAD
+"""Bytes of one answer as they come, with all that is around its content."""
+
+
+class _TooMuch(Exception):
+    """Ends the parsing of an answer."""
 
 
 class RawHeaders(Mapping[str, str]):
@@ -57,11 +71,14 @@ class Connection(asyncio.Protocol):
         "_encoding",
         "_first_byte_at",
         "_framed",
+        "_has_unread",
         "_headers",
+        "_interim",
         "_loop",
         "_on_idle",
         "_on_lost",
         "_parser",
+        "_received",
         "_sent_at",
         "_size",
         "_status",
@@ -86,9 +103,12 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._size = 0
+        self._received = 0
+        self._interim = 0
         self._status = 0
         self._framed = False
         self._encoding = ""
+        self._has_unread: Callable[[], bool] = bool
         self._sent_at = self._first_byte_at = 0.0
         self.requests = 0
         """Requests handed to the socket so far."""
@@ -99,7 +119,11 @@ class Connection(asyncio.Protocol):
             self._transport is not None and not self._transport.is_closing() and self._turn is None
         )
 
-    async def request(self, data: bytes, timeout: float) -> Answer:
+    def has_unread(self) -> bool:
+        """Whether bytes, or the end of the stream, wait to be read. Only while it is usable."""
+        return self._has_unread()
+
+    async def request(self, data: Hidden[bytes], timeout: float) -> Answer:
         """Send one whole request and wait for its whole answer, `timeout` seconds at most.
 
         Raises NotSent when the connection was closing already, AnswerLost in every other failure.
@@ -111,9 +135,10 @@ class Connection(asyncio.Protocol):
         turn: asyncio.Future[Answer] = self._loop.create_future()
         self._turn = turn
         self.requests += 1
+        self._received = self._interim = 0
         self._first_byte_at = 0.0
         self._sent_at = perf_counter()
-        transport.write(data)
+        transport.write(data.value)
         # Between the answer and the moment in which this task wakes up, the connection may be in
         # somebody else's hands; so neither the deadline nor a cancellation may strike another turn.
         deadline = self._loop.call_later(timeout, self._expire, turn, timeout)
@@ -137,6 +162,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an isinstance check: uvloop's transports derive from nothing of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
+        self._has_unread = unread_check(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._turn is None:
@@ -146,12 +172,21 @@ class Connection(asyncio.Protocol):
             return
         if not self._first_byte_at:
             self._first_byte_at = perf_counter()
+        self._received += len(data)
+        if self._received > _MAX_RECEIVED:
+            self._fail(f"the answer is longer than {MAX_BODY} bytes")
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._fail("the answer switches to another protocol")
         except httptools.HttpParserError as error:
-            self._fail(f"the answer is not HTTP: {error}")
+            too_much = error.__context__ if isinstance(error.__context__, _TooMuch) else None
+            self._fail(str(too_much) if too_much else f"the answer is not HTTP: {error}")
+        else:
+            # The parser keeps the beginning of an endless line, and puts it together anew.
+            if not self._status and self._turn is not None and self._received > MAX_HEAD:
+                self._fail(f"the headers of the answer are longer than {MAX_HEAD} bytes")
 
     def eof_received(self) -> None:
         # Without Content-Length and chunks, the end of the stream is the end of the answer.
@@ -179,11 +214,13 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
+        if len(self._headers) > MAX_HEADERS:
+            raise _TooMuch(f"the answer has more than {MAX_HEADERS} headers")
         length = len(name)
         if length in (14, 17) and name.lower() in (b"content-length", b"transfer-encoding"):
             self._framed = True
         elif length == 16 and name.lower() == b"content-encoding":
-            self._encoding = value.decode("latin-1").lower()
+            self._encoding = value[:40].decode("latin-1").lower()
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
@@ -198,6 +235,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._status < 200:
             self._status = 0  # 1xx are not answers: the real one follows
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise _TooMuch(f"more than {MAX_INTERIM} interim answers came before the answer")
         elif self._turn is not None:
             self._complete(keep=self._parser.should_keep_alive())
 
@@ -209,8 +249,8 @@ class Connection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         if self._encoding:
             try:
-                body = _decompress(body, self._encoding)
-            except (zlib.error, ValueError) as error:
+                body = inflated(body, self._encoding, MAX_BODY)
+            except ValueError as error:
                 self._turn = turn
                 self._fail(f"the answer cannot be decompressed ({self._encoding}): {error}")
                 return
@@ -232,15 +272,3 @@ class Connection(asyncio.Protocol):
     def _expire(self, turn: asyncio.Future[Answer], timeout: float) -> None:
         if self._turn is turn:
             self._fail(f"no complete answer within {timeout:g} s", is_timeout=True)
-
-
-def _decompress(body: bytes, encoding: str) -> bytes:
-    if encoding == "identity":
-        return body
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise ValueError("unknown content encoding")
-    inflate = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, by its header
-    plain = inflate.decompress(body, MAX_BODY)
-    if not inflate.eof:
-        raise ValueError("cut off, or too long")
-    return plain

@@ -10,20 +10,35 @@ import ssl
 import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import aiohttp
 from yarl import URL
 
-from neo_async.errors import AnswerLost, NotSent
+from neo_async.errors import AnswerLost, NotSent, ProtocolError
+from neo_async.model.address import address_problem, shown_address, uses_tls
 from neo_async.model.answer import Answer
 from neo_async.transport.breaker import GATEWAY_FAILURES, Breaker, Circuits
-from neo_async.transport.connector import AT_CONNECTION, Connector
+from neo_async.transport.connector import AT_CONNECTION, Connector, NoSilence
+from neo_async.transport.hidden import Hidden, without_frames
+from neo_async.transport.inflating import Inflater
 from neo_async.transport.limiter import Kind, Start
 from neo_async.transport.meter import Meter
 
 _LONGEST = 120
 """Characters of an address in a message; a path may name fifty instruments."""
+
+
+LARGEST_ANSWER: Final = 32 << 20
+"""Bytes of an answer that is read whole, inflated; a book of ten thousand orders has 10 MB."""
+LARGEST_FILE: Final = 1 << 30
+"""Bytes of a file, inflated."""
+
+_REDIRECTS: Final = 5
+"""That one download follows."""
+
+_AT_ONCE: Final = 512 << 10
+"""Bytes that are read without a turn for the rest of the event loop."""
 
 
 class Download(NamedTuple):
@@ -36,6 +51,16 @@ class Download(NamedTuple):
     """Bytes to come, where the server tells and they are not compressed."""
     pieces: AsyncIterator[bytes]
     """As they arrive."""
+
+
+class _Request(NamedTuple):
+    """What goes out. It travels in a `Hidden`."""
+
+    method: str
+    url: URL
+    headers: Mapping[str, str] | None
+    body: bytes = b""
+    params: Mapping[str, str] | None = None
 
 
 class _Timing:
@@ -59,7 +84,10 @@ class HttpClient:
         tls: ssl.SSLContext | None = None,
         circuits: Circuits | None = None,
         meter: Meter | None = None,
+        insecure: bool = False,
     ) -> None:
+        """`insecure` allows downloads to be redirected to plain http on other machines."""
+        self._insecure = insecure
         self._circuits = circuits or Circuits()
         self._meter = meter or Meter()
         self._connect_timeout = connect_timeout
@@ -68,7 +96,7 @@ class HttpClient:
 
     async def check(self, url: str) -> None:
         """Raises CircuitOpen when no call to the host may be made now: before a caller queues."""
-        breaker = self._breaker(URL(url, encoded=True))
+        breaker = self._breaker(_place(URL(url, encoded=True)))
         if not breaker.is_closed:
             await asyncio.sleep(0)  # a caller that tries for ever must not hold up the loop
             breaker.check()
@@ -84,38 +112,58 @@ class HttpClient:
         params: Mapping[str, str] | None = None,
         kind: int = Kind.READ,
         start: Start | None = None,
+        limit: int = LARGEST_ANSWER,
     ) -> Answer:
-        """Send one request and read its whole answer, `timeout` seconds at most. The path of `url`
-        goes out as it is: the broker wants characters in it that others would encode. `kind` is for
-        the meter; a `start` is moved to when there is a connection, for a handshake takes time.
+        """Send one request and read its whole answer, `timeout` seconds and `limit` bytes at most.
+        The path of `url` goes out as it is: the broker wants characters in it that others would
+        encode. `kind` is for the meter; a `start` is moved to when there is a connection, for a
+        handshake takes time.
 
         Redirects are not followed: the headers carry credentials. A request that may change
         something goes out once at most. Raises NotSent or AnswerLost.
         """
         address = URL(url, encoded=True)
+        where, place = _origin(url), _place(address)
+        request = Hidden(_Request(method, address, headers, body, params))
+        del url, address, headers, body, params  # tracebacks may show local variables
         timing = _Timing(kind, 0.0 if start is None else start.queued)
         with (
-            self._watched(address) as breaker,
-            _failures_named(method, url, timeout),
+            self._watched(place) as breaker,
+            _failures_named(method, where, timeout),
             _at_connection(None if start is None else start.at_connection),
         ):
-            async with self._opened().request(
-                method,
-                address,
-                headers=headers,
-                data=body or None,
-                params=params,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=self._connect_timeout),
-                middlewares=() if method == "GET" else (_once,),
-                trace_request_ctx=timing,
-            ) as response:
-                first_byte = time.perf_counter() - timing.sent_at
-                if timing.is_first and start is not None:
-                    start.answered_late()
-                content = await response.read()
-                self._judge(breaker, response.status)
-                return Answer(response.status, _lower(response.headers), content, first_byte)
+            try:
+                answer = await self._exchange(request, timeout, limit, timing, start)
+            except BaseException as error:
+                raise without_frames(error)  # noqa: B904 - it is the error itself
+            self._judge(breaker, answer.status)
+            return answer
+
+    async def _exchange(
+        self,
+        request: Hidden[_Request],
+        timeout: float,
+        limit: int,
+        timing: _Timing,
+        start: Start | None,
+    ) -> Answer:
+        async with self._opened().request(
+            request.value.method,
+            request.value.url,
+            headers=request.value.headers,
+            data=request.value.body or None,
+            params=request.value.params,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=self._connect_timeout),
+            middlewares=() if request.value.method == "GET" else (_once,),
+            trace_request_ctx=timing,
+        ) as response:
+            first_byte = time.perf_counter() - timing.sent_at
+            if timing.is_first and start is not None:
+                start.answered_late()
+            pieces = [piece async for piece in _content(response, limit)]
+            content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return Answer(response.status, _lower(response.headers), content, first_byte)
 
     @contextlib.asynccontextmanager
     async def download(
@@ -125,35 +173,80 @@ class HttpClient:
         timeout: float,
         between: float,
         headers: Mapping[str, str] | None = None,
+        limit: int = LARGEST_FILE,
     ) -> AsyncIterator[Download]:
-        """Get a file of any size within `timeout` seconds, `between` at most between two pieces of
-        it. Redirects are followed where no headers tell who asks. Raises NotSent or AnswerLost."""
-        patience = aiohttp.ClientTimeout(
-            total=timeout, sock_connect=self._connect_timeout, sock_read=between
+        """Get a file of `limit` bytes at most within `timeout` seconds, `between` at most between
+        two pieces of it. Redirects are followed where no headers tell who asks, and only to where
+        the address itself might have led: from https to https.
+
+        Raises NotSent or AnswerLost, and ProtocolError for a redirect that is not followed."""
+        where, until = _origin(url), time.monotonic() + timeout
+        request = Hidden(_Request("GET", URL(url), headers))
+        place, follows = _place(request.value.url), headers is None
+        del url, headers  # tracebacks may show local variables
+        for _ in range(_REDIRECTS + 1):
+            patience = aiohttp.ClientTimeout(
+                total=max(0.001, until - time.monotonic()),
+                sock_connect=self._connect_timeout,
+                sock_read=between,
+            )
+            with self._watched(place) as breaker, _failures_named("GET", where, timeout):
+                try:
+                    response = await self._opened().get(
+                        request.value.url,
+                        headers=request.value.headers,
+                        allow_redirects=False,
+                        timeout=patience,
+                    )
+                except BaseException as error:
+                    raise without_frames(error)  # noqa: B904 - it is the error itself
+                async with response:
+                    self._judge(breaker, response.status)
+                    target = response.headers.get("Location", "") if follows else ""
+                    if not target or response.status not in (301, 302, 303, 307, 308):
+                        is_plain = "Content-Encoding" not in response.headers
+                        yield Download(
+                            response.status,
+                            _lower(response.headers),
+                            response.content_length if is_plain else None,
+                            _content(response, limit),
+                        )
+                        return
+            request = Hidden(
+                request.value._replace(url=self._redirected(request.value.url, target))
+            )
+            where, place = _origin(str(request.value.url)), _place(request.value.url)
+        raise ProtocolError(f"GET {where}: more than {_REDIRECTS} redirects")
+
+    def _redirected(self, url: URL, target: str) -> URL:
+        """Where a redirect leads. Raises ProtocolError when nobody may be sent there."""
+        try:
+            following = url.join(URL(target))
+        except ValueError:
+            problem = "it is no address"
+        else:
+            problem = address_problem(
+                str(following), tls_only=uses_tls(str(url)), insecure=self._insecure
+            )
+            target = str(following)
+            if not problem:
+                return following
+        raise ProtocolError(
+            f"GET {_origin(str(url))} is redirected to {shown_address(target)}: {problem}"
         )
-        address = URL(url)
-        with self._watched(address) as breaker, _failures_named("GET", url, timeout):
-            async with self._opened().get(
-                address, headers=headers, allow_redirects=headers is None, timeout=patience
-            ) as response:
-                self._judge(breaker, response.status)
-                is_plain = "Content-Encoding" not in response.headers
-                size = response.content_length if is_plain else None
-                pieces = response.content.iter_any()
-                yield Download(response.status, _lower(response.headers), size, pieces)
 
     async def close(self) -> None:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
 
-    def _breaker(self, url: URL) -> Breaker:
-        return self._circuits.reads(f"{url.host}:{url.port}")
+    def _breaker(self, place: str) -> Breaker:
+        return self._circuits.reads(place)
 
     @contextlib.contextmanager
-    def _watched(self, url: URL) -> Iterator[Breaker]:
+    def _watched(self, place: str) -> Iterator[Breaker]:
         """Around a call: its failure counts, unless it is not made at all."""
-        breaker = self._breaker(url)
+        breaker = self._breaker(place)
         is_probe = breaker.admit()
         try:
             yield breaker
@@ -211,6 +304,7 @@ class HttpClient:
             connector=Connector(tls=self._tls, limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "gzip, deflate"},
+            auto_decompress=False,  # `_content` inflates, with a bound
         )
 
 
@@ -248,25 +342,57 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
+async def _content(response: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
+    """The content of an answer as it arrives, inflated. Holds the event loop for a millisecond or
+    two at once, however much a server compressed into little."""
+    try:
+        if (response.content_length or 0) > limit:
+            raise ValueError(f"it is longer than {limit} bytes")
+        inflater = Inflater(response.headers.get("Content-Encoding", ""))
+        total = since_turn = 0
+        async for received in response.content.iter_any():
+            for piece in inflater.feed(received):
+                total += len(piece)
+                since_turn += len(piece)
+                if total > limit:
+                    raise ValueError(f"it is longer than {limit} bytes")
+                if since_turn > _AT_ONCE:
+                    since_turn = 0
+                    await asyncio.sleep(0)
+                yield piece
+        inflater.finish()
+    except ValueError as error:
+        response.close()  # what is left of it must not be waited for
+        raise _Unreadable(str(error)) from None
+    except BaseException as error:
+        response.close()
+        raise without_frames(error)  # noqa: B904 - it is the error itself
+
+
+class _Unreadable(Exception):
+    """An answer whose content cannot be had."""
+
+
 @contextlib.contextmanager
-def _failures_named(method: str, url: str, timeout: float) -> Iterator[None]:
+def _failures_named(method: str, where: str, timeout: float) -> Iterator[None]:
+    """Around a request to `where`, an address without a query."""
     try:
         yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise NotSent(f"cannot connect to {_origin(url)}: {connect_problem(error)}") from error
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, NoSilence) as error:
+        raise NotSent(f"cannot connect to {where}: {connect_problem(error)}") from error
     except TimeoutError as error:
         raise AnswerLost(
-            f"no complete answer to {method} {_origin(url)} within {timeout:g} s", is_timeout=True
+            f"no complete answer to {method} {where} within {timeout:g} s", is_timeout=True
         ) from error
     except aiohttp.ClientResponseError as error:
         # Its own words, and so a traceback that goes on to it, hold the query.
-        raise AnswerLost(
-            f"the answer to {method} {_origin(url)} was no HTTP: {error.message}"
-        ) from None
+        raise AnswerLost(f"the answer to {method} {where} was no HTTP: {error.message}") from None
+    except _Unreadable as error:
+        raise AnswerLost(f"the answer to {method} {where} cannot be used: {error}") from None
     except (aiohttp.ClientError, OSError) as error:
         cause = error.cause if isinstance(error, _SentOnce) else error
         raise AnswerLost(
-            f"the answer to {method} {_origin(url)} was lost: {type(cause).__name__}: {cause}"
+            f"the answer to {method} {where} was lost: {type(cause).__name__}: {cause}"
         ) from cause
 
 
@@ -281,6 +407,10 @@ def connect_problem(error: Exception) -> str:
         return cause.strerror or str(cause)
     # asyncio gives failed connections a text of its own, without the reason.
     return os.strerror(cause.errno)
+
+
+def _place(url: URL) -> str:
+    return f"{url.host}:{url.port}"
 
 
 def _origin(url: str) -> str:

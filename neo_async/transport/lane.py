@@ -24,8 +24,10 @@ from neo_async.model.answer import Answer
 from neo_async.transport.backoff import backoff
 from neo_async.transport.breaker import GATEWAY_FAILURES, Circuits
 from neo_async.transport.connection import Connection
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.limiter import Kind, Limiter
 from neo_async.transport.meter import Meter
+from neo_async.transport.unread import TURNS
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +49,10 @@ _Waiters: TypeAlias = OrderedDict[asyncio.Future[Connection], tuple[float, float
 
 
 class HandOver(Protocol):
-    """A request that knows whether its bytes were handed to a socket."""
+    """A request that knows whether its bytes were handed to a socket, and to which."""
 
     was_sent: bool
+    connection: Connection | None
 
 
 class Lane:
@@ -144,7 +147,7 @@ class Lane:
                 connection.close()
 
     async def request(
-        self, kind: Kind, data: bytes, timeout: float, record: HandOver | None = None
+        self, kind: Kind, data: Hidden[bytes], timeout: float, record: HandOver | None = None
     ) -> Answer:
         """Send one whole HTTP request as soon as the limiter and a connection allow.
 
@@ -180,6 +183,7 @@ class Lane:
             sent = time.perf_counter()
             if record is not None:
                 record.was_sent = True
+                record.connection = connection
             answer = await connection.request(data, timeout)
         except AnswerLost as error:
             self._meter.sent(kind, admitted - asked, sent - admitted)
@@ -257,14 +261,37 @@ class Lane:
             return idle > 0
         return idle > self._kept and len(self._open) - idle < self._for_others
 
-    def _take_idle(self, kind: Kind) -> Connection | None:
+    def _take_idle(self, kind: Kind, *, for_later: bool = False) -> Connection | None:
+        """A connection to write to in this moment, or to hand to a request that wakes up later and
+        looks itself whether bytes have come on it."""
         while self._is_free_for(kind):
             connection = self._idle.pop()
-            if connection.is_usable:
+            if connection.is_usable if for_later else self._is_ready(connection):
                 if len(self._idle) < self._kept:
                     self._changed.set()  # those left to cancels are replaced
                 return connection
         return None
+
+    def _is_ready(self, connection: Connection) -> bool:
+        """Whether a request may be written to it in this moment. What came before the request is
+        not its answer: while bytes wait to be read, the connection is put aside, until the loop
+        has read them. Then it is idle again, or closed if they were for a program to see."""
+        if not connection.is_usable:
+            return False
+        if not connection.has_unread():
+            return True
+        asyncio.get_running_loop().call_soon(self._look_again, connection, TURNS)
+        return False
+
+    def _look_again(self, connection: Connection, turns: int) -> None:
+        if not connection.is_usable:
+            return
+        if not connection.has_unread():
+            self._now_idle(connection)
+        elif turns > 0:
+            asyncio.get_running_loop().call_soon(self._look_again, connection, turns - 1)
+        else:
+            connection.close()
 
     async def _wait_for_connection(
         self, kind: Kind, timeout: float
@@ -292,7 +319,7 @@ class Lane:
                 self._pass_on(waiter)
                 limiter.release(kind)
                 raise
-            if not connection.is_usable:
+            if not self._is_ready(connection):
                 tries += 1
                 if tries == TRIES:
                     limiter.release(kind)
@@ -450,7 +477,7 @@ class Lane:
     def _serve(self) -> None:
         """Hand idle connections to those who wait, by kind, then by arrival."""
         for kind, queue in self._by_kind:
-            while queue and (connection := self._take_idle(kind)) is not None:
+            while queue and (connection := self._take_idle(kind, for_later=True)) is not None:
                 waiter, _ = queue.popitem(last=False)
                 if waiter.done():  # its caller has given up, and is about to leave
                     self._idle.append(connection)

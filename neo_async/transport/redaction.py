@@ -56,8 +56,12 @@ class Secrets:
         try:
             yield
         except NeoError as error:
-            self._scrub_chain(error)
+            self.scrub_error(error)
             raise
+
+    def scrub_error(self, error: NeoError) -> None:
+        """Take the secrets out of the texts of an error, of its causes and of its contexts."""
+        self._scrub_chain(error)
 
     def scrub(self, text: AnyStr) -> AnyStr:
         """The text, or the bytes of one, with `***` for each secret, in time linear in its

@@ -38,6 +38,13 @@ SHORT_LIVES = 3
 """Connections in a row that were stable, but not for long, after each of which the next try is at
 once; after more of them it waits."""
 
+PINGS = 100
+"""Of a server within a second; more of them are a flood."""
+
+TURN = 0.005
+"""Seconds for which messages that have come already are handled before the rest of the event loop
+has its turn."""
+
 CLOSE_WAIT = 0.2
 """Seconds granted to a server to answer our closing."""
 
@@ -71,6 +78,9 @@ class Socket:
         self._patience = patience
         self.last_sign = _now()
         """When the server was last heard, pongs included."""
+        self._turn_ends = 0.0
+        self._pings = 0
+        self._pings_since = 0.0
 
     async def send(self, text: str) -> None:
         async with self._sending():
@@ -84,19 +94,31 @@ class Socket:
         """The next message."""
         while True:
             message = await self._websocket.receive()
-            self.last_sign = _now()
+            now = self.last_sign = _now()
+            if now > self._turn_ends:
+                # Messages that wait already are received without a turn for anything else.
+                await asyncio.sleep(0)
+                self._turn_ends = _now() + TURN
             kind = message.type
             if kind is aiohttp.WSMsgType.BINARY or kind is aiohttp.WSMsgType.TEXT:
                 content: bytes | str = message.data
                 return content
             if kind is aiohttp.WSMsgType.PING:
+                self._count_ping(now)
                 async with self._sending():
                     await self._websocket.pong(message.data)
             elif kind is aiohttp.WSMsgType.ERROR:
-                raise TransportError(f"the connection broke: {message.data!r}")
+                raise TransportError(f"the connection broke: {_problem(message.data)}")
             elif kind is not aiohttp.WSMsgType.PONG:
                 code = self._websocket.close_code
                 raise TransportError(f"the server closed the connection (code {code})")
+
+    def _count_ping(self, now: float) -> None:
+        if now - self._pings_since > 1.0:
+            self._pings, self._pings_since = 0, now
+        self._pings += 1
+        if self._pings > PINGS:
+            raise TransportError(f"the server sends more than {PINGS} pings a second")
 
     @contextlib.asynccontextmanager
     async def _sending(self) -> AsyncIterator[None]:
@@ -394,6 +416,15 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect to {error.host}:{error.port}: {connect_problem(error)}"
     return str(error) or type(error).__name__
+
+
+def _problem(error: object) -> str:
+    """What is wrong with a message, in the words of its reader."""
+    if isinstance(error, aiohttp.WebSocketError):
+        if error.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
+            return f"a message is longer than {MAX_MESSAGE} bytes"
+        return str(error.args[-1])
+    return repr(error)
 
 
 def _now() -> float:

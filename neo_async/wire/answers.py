@@ -118,6 +118,8 @@ def _kind(status: int, code: int | None, text: str) -> type[BrokerError]:
         return Rejected  # the same code also means "Bad Input" on a cancel
     if code == 1006 and "exchange" in text.lower():
         return Rejected  # the same code also means an invalid exchange on a placement
+    if code == 1006 and "not found" in text.lower():
+        return Rejected  # "already cancelled or not found": what is said of a young order, too
     if code in _BY_CODE:
         return _BY_CODE[code]
     if status >= 500 or status in _GATEWAY_FAILURES or (code is not None and 500 <= code < 600):

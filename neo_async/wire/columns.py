@@ -121,8 +121,12 @@ class Columns:
     structured.
     """
 
-    def __init__(self, packets: NDArray[Any], dividers: NDArray[np.float64]) -> None:
+    def __init__(
+        self, packets: NDArray[Any], dividers: NDArray[np.float64], unasked: int = 0
+    ) -> None:
         self.packets = packets
+        self.unasked = unasked
+        """Packets that were left out because their instruments were not asked for."""
         self._dividers = dividers
 
     def __len__(self) -> int:
@@ -188,7 +192,14 @@ class ColumnDecoder:
         self._rows = _ROWS.get(level, 0)
         self._fixed = SCRIP.size if self._rows else LITE.size
 
-    def decode(self, messages: Sequence[bytes], dividers: Mapping[int, int]) -> Columns:
+    def decode(
+        self,
+        messages: Sequence[bytes],
+        dividers: Mapping[int, int],
+        asked: NDArray[np.int64] | None = None,
+    ) -> Columns:
+        """Decode the packets of our level, in their order. `asked` has the keys of the instruments
+        that are taken, ascending, as `FeedDecoder.asked_keys` gives them; None takes all."""
         table = self._numpy.full(256, float(DEFAULT_DIVIDER))
         for exchange, divider in dividers.items():
             table[exchange & 0xFF] = divider
@@ -201,7 +212,21 @@ class ColumnDecoder:
         if packets is None:
             picked = b"".join(self._pick(message) for message in messages)
             packets = self._numpy.frombuffer(picked, self._dtype)
-        return Columns(packets, table)
+        ours = packets if asked is None else self._only(packets, asked)
+        return Columns(ours, table, len(packets) - len(ours))
+
+    def keys(self, keys: Sequence[int]) -> NDArray[np.int64]:
+        """Return keys of instruments as `decode` takes them."""
+        return self._numpy.array(keys, self._numpy.int64)
+
+    def _only(self, packets: NDArray[Any], asked: NDArray[np.int64]) -> NDArray[Any]:
+        """The packets of instruments that were asked for."""
+        if not len(asked):
+            return packets[:0]
+        keys = packets["exchange"].view("u1").astype(self._numpy.int64) << 32 | packets["token"]
+        places = self._numpy.searchsorted(asked, keys).clip(max=len(asked) - 1)
+        ours = asked[places] == keys
+        return packets if ours.all() else packets[ours]
 
     def _are_ours(self, packets: NDArray[Any]) -> bool:
         ours = bool(

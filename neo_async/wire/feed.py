@@ -97,6 +97,11 @@ STATUS_PACKET = struct.Struct("<HHbBBBB H5s")
 AUCTION_PACKET = struct.Struct("<HHbBBBB IIqq")
 
 _LENGTH = struct.Struct("<H")
+_NAME_BYTES: Final = 21
+"""Room for the name in an index packet; longer names are cut off."""
+_MAX_SYMBOL: Final = 100
+"""Characters of a trading symbol; longer ones are not trading symbols."""
+_MAX_TOKEN: Final = 0xFFFF_FFFF
 _DEPTH_SIZE = SCRIP.size + 2 * _FIVE_ROWS.size
 _SCRIP = int(Level.SCRIP)
 _PICTURE_LEVELS = frozenset({2, _SCRIP, int(Level.DEPTH), int(Level.FULL_DEPTH)})
@@ -175,7 +180,9 @@ class Control(msgspec.Struct):
 
     @property
     def text(self) -> str:
-        return self.message or self.description or f"message code {self.message_code}"
+        """The words of the frame, cut off where they are long: errors and `refusals` keep them."""
+        words = self.message or self.description or f"message code {self.message_code}"
+        return words[:BODY_EXCERPT]
 
 
 _control = msgspec.json.Decoder(Control, strict=False)
@@ -265,41 +272,98 @@ class _Listed(msgspec.Struct, gc=False):
 
 
 class FeedDecoder:
-    """Decodes the messages of one connection; knows its dividers and the names it was told."""
+    """Decodes the messages of one connection; knows its dividers and the names it was told.
 
-    def __init__(self) -> None:
+    With `only_asked` it drops the packets of instruments, and the trading symbols of names, that
+    `ask` has not named, and counts them in `unasked`: what it keeps does not grow with what a
+    server sends.
+    """
+
+    def __init__(self, *, only_asked: bool = False) -> None:
         self._segments = {number: name for name, number in EXCHANGE_IDS.items()}
         self._dividers = {EXCHANGE_IDS[name]: divider for name, divider in DIVIDERS.items()}
         self._symbols: dict[str, str] = {}
         # By exchange, then token: making and hashing a pair as the key costs a fifth of a tick.
         self._listed: defaultdict[int, dict[int, _Listed]] = defaultdict(dict)
+        self._asked: dict[str, str] | None = {} if only_asked else None
+        """The text that was asked for, by each form in which packets and answers may name it."""
+        self.changes = 0
+        """Times that what was asked for, or the numbers of exchanges, may have changed."""
         self.stray_bytes = 0
         """Bytes at the end of messages that were no whole packet."""
+        self.unasked = 0
+        """Packets and trading symbols that were dropped because nobody had asked for them."""
+
+    def ask(self, instruments: Iterable[str]) -> None:
+        """Take the packets of these instruments from now on."""
+        if self._asked is not None:
+            for instrument in instruments:
+                self._asked[instrument] = instrument
+                self._asked.setdefault(_in_packets(instrument), instrument)
+        self._forget_listed()
+
+    def forget(self, instruments: Iterable[str]) -> None:
+        """Take the packets of these instruments no longer, and forget their trading symbols."""
+        for instrument in instruments:
+            self._symbols.pop(instrument, None)
+            if self._asked is not None and self._asked.get(instrument) == instrument:
+                del self._asked[instrument]
+                form = _in_packets(instrument)
+                if self._asked.get(form) == instrument:
+                    del self._asked[form]
+                    # Another text may name the same index.
+                    for other in [*self._asked.values()]:
+                        self._asked.setdefault(_in_packets(other), other)
+        self._forget_listed()
+
+    def asked_keys(self) -> list[int]:
+        """The number of the exchange, as an unsigned byte, and below it the 32 bits of the token of
+        each instrument that was asked for by its token."""
+        numbers: defaultdict[str, list[int]] = defaultdict(list)
+        for number, segment in self._segments.items():
+            numbers[segment].append(number)
+        keys: set[int] = set()
+        for form in self._asked or ():
+            segment, _, token = form.partition("|")
+            if (value := _token(token)) is not None:
+                keys.update((number & 0xFF) << 32 | value for number in numbers.get(segment, ()))
+        return sorted(keys)
+
+    def _forget_listed(self) -> None:
+        self.changes += 1
+        self._listed.clear()
 
     def set_exchanges(self, control: Control) -> None:
         """Take dividers (and numbers, where given) from an authentication answer; an exchange that
-        it does not name has the default one."""
+        it does not name has the default one. Numbers that no packet can carry are left out."""
         if control.exchanges:
             self._dividers.clear()
         for name, exchange in control.exchanges.items():
             number = EXCHANGE_IDS.get(name) if exchange.value is None else exchange.value
-            if number is not None:
+            if number is not None and -128 <= number < 128:
                 self._segments[number] = name
                 self._dividers[number] = exchange.divider or DEFAULT_DIVIDER
-        self._listed.clear()
+        self._forget_listed()
 
     @property
     def dividers(self) -> Mapping[int, int]:
         """By the number of the exchange."""
         return self._dividers
 
-    def set_symbols(self, symbols: Mapping[str, str]) -> None:
+    def set_symbols(self, symbols: Mapping[str, str]) -> dict[str, str]:
         """Take trading symbols by subscribed text, from an acknowledgement or a subscription (then
-        with an empty symbol)."""
-        for instrument, symbol in symbols.items():
+        with an empty symbol); return those that were taken."""
+        taken = {
+            instrument: symbol
+            for instrument, symbol in symbols.items()
+            if (self._asked is None or instrument in self._asked) and len(symbol) <= _MAX_SYMBOL
+        }
+        self.unasked += len(symbols) - len(taken)
+        for instrument, symbol in taken.items():
             if symbol or instrument not in self._symbols:
                 self._symbols[instrument] = symbol
-        self._listed.clear()
+        self._forget_listed()
+        return taken
 
     def decode(self, message: bytes, received_ns: int) -> list[Tick]:
         """Every tick of one binary message, in its order."""
@@ -351,6 +415,8 @@ class FeedDecoder:
             multiplier,
         ) in _LITE_BODY.iter_unpack(message):
             listed = listed_of[exchange].get(token) or self._list(exchange, token)
+            if listed is None:
+                continue
             divider = listed.divider
             append(
                 LiteTick(
@@ -397,7 +463,7 @@ class FeedDecoder:
                 return None
             one: list[Tick] = []
             self._decode_lite(memoryview(message)[at : at + LITE.size], received_ns, one)
-            return one[0]
+            return one[0] if one else None
         if level in _PICTURE_LEVELS:
             return self._scrip(message, at, size, auction, received_ns)
         return None
@@ -445,6 +511,8 @@ class FeedDecoder:
             multiplier,
         ) = SCRIP.unpack_from(message, at)
         listed = self._listed[exchange].get(token) or self._list(exchange, token)
+        if listed is None:
+            return None
         divider = listed.divider
         if level == _SCRIP:  # one and one, whatever the counts say
             bid_count = ask_count = 1
@@ -523,6 +591,8 @@ class FeedDecoder:
         ) = INDEX_PACKET.unpack_from(message, at)
         name = _text(raw_name)
         listed = self._listed[exchange].get(token) or self._list(exchange, token, name)
+        if listed is None:
+            return None
         divider = listed.divider
         return IndexTick(
             listed.instrument,
@@ -558,6 +628,8 @@ class FeedDecoder:
             return None
         exchange = header[2]
         listed = self._listed[exchange].get(token) or self._list(exchange, token)
+        if listed is None:
+            return None
         return AuctionTick(
             listed.instrument,
             listed.symbol,
@@ -570,21 +642,47 @@ class FeedDecoder:
     def _segment(self, exchange: int) -> str:
         return self._segments.get(exchange, str(exchange))
 
-    def _list(self, exchange: int, token: int, name: str = "") -> _Listed:
-        """Look up what a packet stands for, once until names or dividers change.
+    def _list(self, exchange: int, token: int, name: str = "") -> _Listed | None:
+        """Look up what a packet stands for, once until names or dividers change; None when it was
+        not asked for.
 
         An index may be subscribed by number or by name, while its packets carry both.
         """
         segment = self._segment(exchange)
         instrument = f"{segment}|{token}"
-        if name and instrument not in self._symbols:
+        known = self._symbols if self._asked is None else self._asked
+        if name and instrument not in known:
             by_name = f"{segment}|{name}"
-            if by_name in self._symbols:
+            if by_name in known:
                 instrument = by_name
+            elif self._asked is not None:
+                instrument = self._asked.get(f"{segment}|{name.casefold()}", instrument)
+        if self._asked is not None and instrument not in self._asked:
+            self.unasked += 1
+            return None
         divider = self._dividers.get(exchange) or DEFAULT_DIVIDER
         listed = _Listed(instrument, self._symbols.get(instrument, ""), divider)
-        self._listed[exchange][token] = listed
+        # Any number of tokens may come under the name of one index.
+        if self._asked is None or len(self._listed[exchange]) < len(self._asked):
+            self._listed[exchange][token] = listed
         return listed
+
+
+def _in_packets(instrument: str) -> str:
+    """A form of a subscribed index in which the names of packets find it, whose capitals may be
+    others and which are cut off; an instrument with a number as it is."""
+    segment, _, name = instrument.partition("|")
+    if name.isdecimal():
+        return instrument
+    return f"{segment}|{_text(name.encode('utf-8', 'replace')[:_NAME_BYTES]).casefold()}"
+
+
+def _token(text: str) -> int | None:
+    """The number of an instrument; None when a text is not one that packets can carry."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20):
+        return None
+    value = int(text)
+    return value if value <= _MAX_TOKEN else None
 
 
 def _five_rows(message: bytes, at: int, divider: int) -> tuple[DepthRow, ...]:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import msgspec
 
 from neo_async.model.answer import Answer
 from neo_async.wire.answers import failure
 from neo_async.wire.lenient import UNREADABLE, decode
+
+LONGEST_HEADER: Final = 8000
+"""Characters of a token or a sid; servers take header lines of about 8 KiB."""
+_LONGEST_NAME: Final = 64
+
+_HEADER: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+
+
+def header_problem(value: str) -> str:
+    """Why a token or a sid can be no header's value, without the value; empty when it can."""
+    if not isinstance(value, str) or not value:
+        return "is empty or no text"
+    if len(value) > LONGEST_HEADER:
+        return f"is longer than {LONGEST_HEADER} characters"
+    if not _HEADER.fullmatch(value):
+        return "holds line ends, or letters beyond ASCII"
+    return ""
 
 
 class _Unprinted(msgspec.Struct):
@@ -45,6 +65,19 @@ class LoginAnswer(_Unprinted, kw_only=True):
     feedUrl: str | None = None  # noqa: N815
     rtUrl: str | None = None  # noqa: N815
     dataCenter: str | None = None  # noqa: N815
+
+    @property
+    def problem(self) -> str:
+        """Which of its values can go into no request, and why; empty when all can. Values of
+        secrets are not in it."""
+        for name in ("token", "sid"):
+            if problem := header_problem(getattr(self, name)):
+                return f"its {name} {problem}"
+        for name in ("ucc", "dataCenter"):
+            value = getattr(self, name) or ""
+            if len(value) > _LONGEST_NAME or not value.isprintable():
+                return f"its {name} is longer than {_LONGEST_NAME} characters or cannot be printed"
+        return ""
 
 
 class _Envelope(msgspec.Struct):

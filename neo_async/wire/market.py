@@ -39,7 +39,7 @@ from neo_async.model.numbers import Number, Whole
 from neo_async.model.ticks import DepthRow
 from neo_async.wire.answers import failure, is_empty_book, is_success, shown
 from neo_async.wire.lenient import UNREADABLE, read_json
-from neo_async.wire.rows import read_object
+from neo_async.wire.rows import check_row_count, read_object
 
 Window: TypeAlias = tuple[date, date]
 """First and last day of one request."""
@@ -210,6 +210,7 @@ def read_quotes(answer: Answer) -> list[Quote]:
         if is_empty_book(answer):
             return []
         raise failure(answer)
+    check_row_count(content, answer)
     return [_quote(row) for row in content if isinstance(row, dict)]
 
 
@@ -269,12 +270,16 @@ def _quote(row: Mapping[str, object]) -> Quote:
     )
 
 
+_MOST_LEVELS: Final = 200
+"""Prices of one side of a book, of which the broker sends five."""
+
+
 def _depth(rows: object) -> tuple[DepthRow, ...]:
     """Levels without quantity are how the broker fills up to five."""
     if not isinstance(rows, list):
         return ()
     levels = []
-    for row in map(_object, rows):
+    for row in map(_object, rows[:_MOST_LEVELS]):
         price, quantity = _number(row.get("price")), _whole(row.get("quantity"))
         if price is not None and quantity:
             levels.append(DepthRow(quantity, price, _whole(row.get("orders")) or 0))
@@ -399,6 +404,7 @@ def _rows(rows: object, answer: Answer) -> Iterator[Mapping[str, object]]:
         return
     if not isinstance(rows, list):
         raise ProtocolError("the chain is not a list of objects", status=answer.status)
+    check_row_count(rows, answer)
     yield from map(_object, rows)
 
 

@@ -22,6 +22,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from neo_async import files
 from neo_async.errors import UsageError
 
 BLOCK_BYTES: Final = 48 << 10
@@ -153,9 +154,11 @@ class _Broken(Exception):
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return files.open_regular(path)
     except OSError as error:
         raise UsageError(f"cannot read the recording {path}: {error.strerror}") from error
+    except ValueError as error:  # a name with a zero byte, or half of a character
+        raise UsageError(f"cannot read the recording {str(path)!r}: {error}") from error
 
 
 def _read_block(file: BinaryIO) -> list[Frame] | None:

@@ -10,9 +10,10 @@ such order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -56,6 +57,11 @@ class _Envelope(msgspec.Struct, Generic[Row]):
             and self.fault is None
             and self.error is None
         )
+
+
+_ODD_ROWS: Final = 1_000
+_SHORTEST_ROW: Final = 200
+"""Bytes of a row; those of orders, trades, positions, holdings and contracts have more."""
 
 
 class _Kind(Enum):
@@ -116,7 +122,9 @@ class RowReader(Generic[Row]):
             else:
                 if envelope.is_plain:
                     return envelope.data
-        return [self._read_row(row, number) for number, row in enumerate(_unwrap(answer), start=1)]
+        rows = _unwrap(answer)
+        check_row_count(rows, answer)
+        return [self._read_row(row, number) for number, row in enumerate(rows, start=1)]
 
     def _read_row(self, row: object, number: int) -> Row:
         if not isinstance(row, dict):
@@ -190,6 +198,20 @@ def read_object(answer: Answer) -> dict[str, object]:
         if not is_success(content):
             raise failure(Answer(answer.status, answer.headers, msgspec.json.encode(content)))
     return content
+
+
+def check_row_count(rows: Sequence[object], answer: Answer) -> None:
+    """Raise ProtocolError when an answer has more rows than one of its size can have.
+
+    Rows that are read field by field cost some 20 µs each, whatever their length: tiny ones, of
+    which a broker's answer has none, would hold the event loop for seconds.
+    """
+    most = max(_ODD_ROWS, len(answer.body) // _SHORTEST_ROW)
+    if len(rows) > most:
+        raise ProtocolError(
+            f"an answer of {len(answer.body)} bytes has {len(rows)} rows that have to be read one "
+            f"by one: must be {most} at most"
+        )
 
 
 def number(content: dict[str, object], name: str) -> float | None:

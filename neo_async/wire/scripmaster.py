@@ -100,7 +100,7 @@ _EXACT: Final = 2**53
 _LARGEST_WHOLE: Final = 2**63 - 1
 _LARGEST: Final = 512 << 20
 """Bytes; the largest file there is has less than a tenth of them."""
-_LONGEST_LINE: Final = 1 << 20
+_LONGEST_LINE: Final = 1 << 17
 
 _SINCE_1980: Final = 315_513_000
 """Unix seconds of 1980-01-01 00:00 in India, which the NSE's files count from."""

@@ -16,7 +16,7 @@ from tests.banking.other_bank import PROFILE
 WRONG = [
     ("[sever]\n", "sever: unknown key; known are server, customer, plan, "),
     ("[server]\nbase = 'https://x'\n", r"server\.base: unknown key; known are base_url, "),
-    ("[server]\nbase_url = 'x'\n", r"server\.base_url='x': must be http\(s\)://host"),
+    ("[server]\nbase_url = 'x'\n", r"server\.base_url='x': must start with https:// or http://"),
     ("[server]\nauth = 'oauth1'\n", r"server\.auth: Invalid enum value 'oauth1'"),
     ("[server]\ntimeout = 0\n", r"server\.timeout=0.*: must be above 0"),
     ("[plan]\nrequests_per_second = 0\n", r"plan\.requests_per_second=0: must be above 0"),

@@ -696,3 +696,29 @@ def test_a_state_file_with_bytes_changed_at_random_is_read_or_refused(
             name.unlink(missing_ok=True)
         file.write_bytes(damaged)
         asyncio.run(open_and_close())
+
+
+def test_a_state_file_is_its_owners_alone_and_no_file_of_others_is_opened(
+    file: Path,
+) -> None:
+    def modes() -> set[int]:
+        async def check() -> set[int]:
+            async with trading(state=file):
+                return {path.stat().st_mode & 0o777 for path in file.parent.iterdir()}
+
+        return asyncio.run(check())
+
+    def opening(path: Path) -> None:
+        asyncio.run(Exchange(state=path, seed=7, makers=False).__aenter__())
+
+    assert modes() == {0o600}
+    file.chmod(0o644)
+    assert modes() == {0o600}
+    file.chmod(0o666)
+    with pytest.raises(UsageError, match="can be written by every user"):
+        opening(file)
+    file.chmod(0o600)
+    link = file.parent / "link"
+    link.symlink_to(file)
+    with pytest.raises(UsageError, match="symbolic link"):
+        opening(link)

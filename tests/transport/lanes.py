@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from neo_async.config import PoolLimits, RateLimits
 from neo_async.model.answer import Answer
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.lane import HandOver, Lane
 from neo_async.transport.limiter import Kind, Limiter
 from tests.transport.servers import AUTHORITY, Script, Server, request, serving, trust
@@ -53,7 +54,7 @@ async def send(
     kind: Kind = Kind.PLACE,
     record: HandOver | None = None,
 ) -> Answer:
-    return await lane.request(kind, request(body), within, record)
+    return await lane.request(kind, Hidden(request(body)), within, record)
 
 
 async def assert_usable(lane: Lane) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 import zlib
 
 import pytest
 
 from neo_async.errors import AnswerLost, NotSent
 from neo_async.model.answer import Answer
-from neo_async.transport.connection import MAX_BODY, Connection
+from neo_async.transport.connection import MAX_BODY, MAX_HEADERS, Connection
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.lane import Lane
 from tests.transport.lanes import assert_usable, lane_to, send
 from tests.transport.servers import (
@@ -110,6 +112,11 @@ BAD = {
     "two lengths": reply(BODY, b"Content-Length: 5"),
     "a chunk size that is none": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "a giant body": reply(bytes(MAX_BODY + 1)),
+    "a giant body in chunks of a byte": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + b"1\r\nx\r\n" * (MAX_BODY // 2),
+    "too many headers": reply(BODY, *[b"a: b"] * (MAX_HEADERS + 1)),
+    "an endless header": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2_000_000,
+    "interim answers without end": b"HTTP/1.1 100 Continue\r\n\r\n" * 1000 + reply(BODY),
 }
 
 
@@ -294,4 +301,39 @@ async def test_a_request_for_a_closed_connection_is_not_sent():
         connection = next(iter(lane._open))
         connection.close()
         with pytest.raises(NotSent):
-            await connection.request(request(), 1.0)
+            await connection.request(Hidden(request()), 1.0)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("unasked", [reply(b"stale"), b"HTTP/1.1 200 O"], ids=["whole", "begun"])
+async def test_what_came_before_a_request_is_not_its_answer(unasked, tls):
+    """It lies in the socket, since the loop was busy when it came."""
+    speak, spoken = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.take()
+        peer.send(reply(b"first"))
+        if len(peer.server.peers) == 1:
+            await speak.wait()
+            peer.send(unasked)
+            spoken.set()
+        peer.send(reply(await peer.take()))
+
+    async with lane_to(script, tls=tls) as (lane, server):
+        assert (await send(lane)).body == b"first"
+        lane._keeper.cancel()
+        speak.set()
+        # In the turn in which the bytes have arrived, and before the loop reads them.
+        await spoken.wait()
+        time.sleep(0.02)  # noqa: ASYNC251 - the loop is to be busy
+        assert (await send(lane, b"second")).body == b"first"  # of the second connection
+        assert len(server.peers) == 2
+
+
+async def test_fresh_tls_connections_are_used_though_the_server_speaks_first():
+    """A TLS server sends session tickets, which no program sees."""
+    async with lane_to(echo, tls=True, warm=1, maximum=8) as (lane, server):
+        for _ in range(5):
+            answers = await asyncio.gather(*(send(lane, b"%d" % n) for n in range(30)))
+            assert [answer.body for answer in answers] == [b"%d" % n for n in range(30)]
+        assert len(server.peers) <= 8

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
 
 from neo_async.config import RateLimits
-from neo_async.errors import AnswerLost, NotSent
+from neo_async.errors import AnswerLost, NotSent, ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.transport.http import HttpClient
 from neo_async.transport.limiter import Kind, Limiter, Start
@@ -57,7 +59,12 @@ async def test_an_answer_is_read_whole(tls):
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", reply(b"content")[:-3], b"SSH-2.0\r\n", reply(b"none", b"Content-Encoding: gzip")],
+    [
+        b"",
+        reply(b"content")[:-3],
+        b"SSH-2.0\r\n",
+        reply(b"none", b"Content-Encoding: gzip", b"Connection: close"),
+    ],
     ids=["nothing", "cut off", "no HTTP", "no gzip"],
 )
 async def test_a_broken_answer_is_lost_and_the_client_goes_on(answer):
@@ -172,3 +179,131 @@ async def test_a_caller_that_gives_up_while_its_start_is_moved_leaves_the_connec
         assert (limiter.waiting, limiter.starts) == (0, [0, 0, 0, 0])
         assert (await post(http, server.url)).body == b"body"
         assert len(server.peers) == 1
+
+
+async def longest_turn(work: Awaitable[object]) -> float:
+    """Seconds for which the loop was held at once, at most, while the work was done."""
+    longest, last = 0.0, time.perf_counter()
+
+    async def watch() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+
+    watcher = asyncio.ensure_future(watch())
+    await work
+    watcher.cancel()
+    return longest
+
+
+async def test_what_inflates_without_end_is_lost_and_holds_up_nothing():
+    bomb = reply(gzip.compress(bytes(100_000_000), 1), b"Content-Encoding: gzip")
+    async with serving(answering(bomb)) as server, client() as http:
+
+        async def ask() -> None:
+            with pytest.raises(AnswerLost, match="longer than 33554432 bytes"):
+                await post(http, server.url)
+
+        assert await longest_turn(ask()) < 0.1
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 1000000", b"Connection: close"])
+async def test_an_answer_is_read_up_to_its_limit(length):
+    answer = b"HTTP/1.1 200 OK\r\n" + length + b"\r\n\r\n" + bytes(1_000_000)
+    for limit in (999_999, 1_000_000):
+        async with serving(answering(answer)) as server, client() as http:
+            ask = http.request("GET", server.url, headers={}, timeout=5, limit=limit)
+            if limit == 1_000_000:
+                assert len((await ask).body) == 1_000_000
+                continue
+            with pytest.raises(AnswerLost, match="longer than 999999 bytes"):
+                await ask
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "bare deflate", "two members", "br"])
+async def test_compressed_answers_are_inflated(encoding):
+    text = b"content" * 50_000
+    bare = zlib.compressobj(wbits=-15)
+    content = {
+        "gzip": gzip.compress(text),
+        "deflate": zlib.compress(text),
+        "bare deflate": bare.compress(text) + bare.flush(),
+        "two members": gzip.compress(text[:9]) + gzip.compress(text[9:]),
+        "br": b"?",
+    }[encoding]
+    name = {"bare deflate": "deflate", "two members": "gzip"}.get(encoding, encoding)
+    answer = reply(content, b"Content-Encoding: " + name.encode())
+    async with serving(answering(answer)) as server, client() as http:
+        if encoding == "br":
+            with pytest.raises(AnswerLost, match="encoding 'br' is not known"):
+                await post(http, server.url)
+        else:
+            assert (await post(http, server.url)).body == text
+
+
+@pytest.mark.parametrize("unasked", [reply(b"stale"), b"HTTP/1.1 200 OK\r\nContent-Le"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_what_came_before_a_request_is_not_its_answer(tls, unasked):
+    async def speak_unasked(peer: Peer) -> None:
+        peer.send(reply(await peer.take()))
+        if len(peer.server.peers) == 1:
+            await asyncio.sleep(0.05)
+            peer.send(unasked)
+        peer.send(reply(await peer.take()))
+
+    authority = AUTHORITY if tls else None
+    async with serving(speak_unasked, tls=authority) as server, client(tls=tls) as http:
+        await post(http, server.url)
+        await asyncio.sleep(0.1)
+        assert (await post(http, server.url)).body == b"body"
+        assert len(server.peers) == 2
+
+
+async def test_a_download_follows_redirects_only_to_where_it_might_have_gone_itself():
+    async def lead_elsewhere(peer: Peer) -> None:
+        while True:
+            await peer.take()
+            target = b"Location: http://broker.example/file"
+            peer.send(reply(b"", target, status=b"302 Found"))
+
+    async with serving(lead_elsewhere) as server, client() as http:
+        with pytest.raises(ProtocolError, match=r"'http://broker\.example/file': would carry"):
+            async with http.download(server.url, timeout=5, between=5):
+                pass
+    async with (
+        serving(echo) as clear,
+        serving(lead_to(lambda: clear.url), tls=AUTHORITY) as server,
+        client(tls=True) as http,
+    ):
+        with pytest.raises(ProtocolError, match="must start with https://"):
+            async with http.download(server.url, timeout=5, between=5):
+                pass
+        assert not clear.peers
+
+
+async def test_a_download_follows_a_few_redirects():
+    async with (
+        serving(answering(reply(b"file"), keeps=True)) as far,
+        serving(lead_to(lambda: far.url + "/a")) as server,
+        client() as http,
+        http.download(server.url, timeout=5, between=5) as file,
+    ):
+        assert b"".join([piece async for piece in file.pieces]) == b"file"
+    async with (
+        serving(lead_to(lambda: "/again")) as server,
+        client() as http,
+    ):
+        with pytest.raises(ProtocolError, match="more than 5 redirects"):
+            async with http.download(server.url, timeout=5, between=5):
+                pass
+
+
+def lead_to(where: Callable[[], str]) -> Callable[[Peer], Awaitable[None]]:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.take()
+            peer.send(reply(b"", b"Location: " + where().encode(), status=b"302 Found"))
+
+    return script

@@ -194,6 +194,7 @@ CODES = [
     (1004, "Insufficient balance.", InsufficientFunds),
     (1005, "internal error", ServerError),
     (1006, "Order cannot be modified as it is already executed.", OrderAlreadyFinal),
+    (1006, "Order already cancelled or not found.", Rejected),
     (1006, "invalid exchange", Rejected),
     (1007, "body invalid", Rejected),
     (1008, "market closed", Rejected),

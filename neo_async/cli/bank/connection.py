@@ -38,7 +38,8 @@ class Customer:
             raise UsageError(f"environment lacks {', '.join(missing)}")
         self.profile = _load(profile) if profile else BankingProfile()
         if url := env.get("KOTAK_BANK_URL"):
-            server = msgspec.structs.replace(self.profile.server, base_url=url)
+            insecure = env.get("KOTAK_BANK_INSECURE", "") == "1" or self.profile.server.insecure
+            server = msgspec.structs.replace(self.profile.server, base_url=url, insecure=insecure)
             self.profile = msgspec.structs.replace(self.profile, server=server)
         customer = self.profile.customer
         self.client_name = env.get("KOTAK_BANK_CLIENT_NAME") or customer.client_name

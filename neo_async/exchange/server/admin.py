@@ -23,6 +23,7 @@ from neo_async.exchange.server.requests import read_price, read_segment
 from neo_async.exchange.server.tape import in_india
 from neo_async.exchange.server.venue import Venue
 from neo_async.model.market import IST
+from neo_async.wire.lenient import UNREADABLE
 
 REQUESTS_KEPT = 1_000_000
 
@@ -101,7 +102,7 @@ class Admin:
             wanted = msgspec.json.decode(call.body, type=_Price)
             price = read_price(str(wanted.price))
             self._venue.now().print_price(read_segment(wanted.segment), wanted.token, price)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             return _error(400, f'{error}; send {{"segment": ..., "token": ..., "price": rupees}}')
         except Refusal as refusal:
             what = f"{wanted.segment}|{wanted.token} at {wanted.price}"
@@ -113,7 +114,7 @@ class Admin:
     def _clock(self, call: Call) -> Reply:
         try:
             wanted = msgspec.json.decode(call.body, type=_Clock)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             return _error(400, f"{error}; {_CLOCK_HINT}")
         if (wanted.now is None) is (wanted.advance is None):
             return _error(400, f"either now or advance, not both; {_CLOCK_HINT}")

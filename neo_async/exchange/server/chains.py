@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Final
@@ -14,6 +15,7 @@ Row = dict[str, object]
 
 _COUNT: Final = 40
 _COUNT_STEP: Final = 10
+_COUNT_TEXT: Final = re.compile(r"[0-9]{1,6}")
 _SEGMENTS: Final = (Segment.NSE_FO, Segment.BSE_FO, Segment.MCX_FO)
 _KINDS: Final = ("option", "fut")
 _MONTHS: Final = (
@@ -77,7 +79,7 @@ def read_expiry(query: Mapping[str, str]) -> date | None:
 
 def read_count(query: Mapping[str, str]) -> int:
     text = query.get("count") or str(_COUNT)
-    if not text.isdecimal() or not int(text) or int(text) % _COUNT_STEP:
+    if not _COUNT_TEXT.fullmatch(text) or not int(text) or int(text) % _COUNT_STEP:
         raise Refusal(400, f"count must be a multiple of {_COUNT_STEP}")
     return int(text)
 

@@ -19,6 +19,7 @@ import msgspec
 
 from neo_async.errors import UsageError
 from neo_async.exchange.server.durations import Seconds, Uniform, check_seconds, is_number
+from neo_async.wire.lenient import UNREADABLE
 
 Calls = Literal["orders", "reads", "logins", "bank"]
 """What a request is: placing, changing or cancelling an order; logging in; anything else that the
@@ -181,5 +182,5 @@ def read_faults(content: bytes | str) -> Faults:
                 known = ", ".join(Faults.__struct_fields__)
                 raise UsageError(f"faults: {name!r} is none of them; there are {known}")
         return msgspec.convert(settings, Faults)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UsageError(f"faults: {error}") from None

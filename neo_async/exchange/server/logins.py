@@ -16,6 +16,7 @@ import pyotp
 
 from neo_async.exchange.core.types import Refusal
 from neo_async.exchange.server.accounts import Account
+from neo_async.wire.lenient import UNREADABLE
 
 DATA_CENTER = "E43"
 
@@ -241,7 +242,7 @@ class LoginDesk:
 def _read_form(body: bytes, names: Iterable[str]) -> dict[str, str]:
     try:
         content = msgspec.json.decode(body, type=dict[str, object])
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         raise LoginRefused(422, "Invalid parameters.") from None
     form = {}
     for name in names:

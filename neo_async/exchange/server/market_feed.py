@@ -56,6 +56,7 @@ from neo_async.wire.feed import (
     batches,
     split,
 )
+from neo_async.wire.lenient import UNREADABLE
 
 BUDGET: Final = 3000
 """Instruments that one connection may have subscribed, each kind counted."""
@@ -403,7 +404,7 @@ class MarketFeed:
         """Whose frame it is, or what is wrong with it."""
         try:
             frame = msgspec.json.decode(text, type=_Auth)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             return f"not an authentication frame: {error}"
         if frame.format != "native_batch":
             return f"format {frame.format!r}: only native_batch is served"
@@ -417,7 +418,7 @@ class MarketFeed:
     async def _answer(self, line: MarketLine, text: str) -> None:
         try:
             request = msgspec.json.decode(text, type=_Request)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             return await self._refuse(line, _NOT_UNDERSTOOD, f"not understood: {error}")
         action, stream = _EVENTS.get(request.event, ("", Stream.EXCHANGE))
         if not action:

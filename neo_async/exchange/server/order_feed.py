@@ -29,6 +29,7 @@ from neo_async.exchange.server.mishaps import Mishaps
 from neo_async.exchange.server.odd_values import with_odd_value
 from neo_async.exchange.server.rows import order_update, position_update
 from neo_async.exchange.server.venue import Venue
+from neo_async.wire.lenient import UNREADABLE
 
 BACKLOG = 10_000
 """Updates kept for a client that does not read; one more ends its connection."""
@@ -197,7 +198,7 @@ def read_handshake(text: str) -> dict[str, str]:
     try:
         content = msgspec.json.decode(text, type=dict[str, object])
         return {name.lower(): str(value) for name, value in content.items()}
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         pass
     inner = text.strip()
     if not (inner.startswith("{") and inner.endswith("}")):

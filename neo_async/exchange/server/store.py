@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from neo_async import files
 from neo_async.errors import UsageError
 from neo_async.exchange.core.journal import Entry
 from neo_async.exchange.core.state import State
@@ -69,11 +70,17 @@ class Store:
         self._entries = self._kept_entries = 0
         """Numbers of the journal's last entry, and of the last that the state has in it."""
         try:
+            # What SQLite puts beside the file gets its mode.
+            files.make_private(path)
+            for suffix in ("-wal", "-shm", "-journal"):
+                files.make_private(Path(f"{path}{suffix}"), create=False)
             # Opened by a thread, used by the loop's: never by two at a time.
             self._database = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
+        except OSError as error:
+            raise self._unusable(f"unable to open it: {error.strerror}") from error
+        except (sqlite3.Error, ValueError) as error:
             raise self._unusable(str(error)) from error
         try:
             # Nobody else may have it open; that spares us the shared memory of WAL, too.

@@ -9,6 +9,7 @@ import subprocess
 from ipaddress import ip_address
 from pathlib import Path
 
+from neo_async import files
 from neo_async.errors import UsageError
 
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "SYSTEMROOT", "OPENSSL_CONF", "LD_LIBRARY_PATH")
@@ -36,11 +37,14 @@ def self_signed(directory: Path, host: str = "127.0.0.1") -> tuple[ssl.SSLContex
     # Strict verification, the default since Python 3.13, wants an authority to say that it is one.
     command += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
     command += ["-keyout", str(key), "-out", str(certificate)]
+    try:
+        files.make_private(key)
+    except OSError as error:
+        raise UsageError(f"no key can be made in {directory}: {error.strerror}") from error
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if run.returncode != 0:
         raise UsageError(f"openssl made no certificate: {run.stderr.strip()}")
-    key.chmod(0o600)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context, certificate

@@ -1,0 +1,106 @@
+"""Which addresses a client may connect to: one rule for what a user sets and for what a server
+gives.
+
+Secrets never cross a network in clear text. Plain http and ws are for this machine's own loopback,
+or for an explicit wish; what comes from a server that was reached over TLS must use TLS, too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+WEB: Final = ("https", "http")
+SOCKET: Final = ("wss", "ws")
+
+_SECURE: Final = frozenset({"https", "wss"})
+
+_LONGEST: Final = 2000
+"""Characters of an address."""
+_LONGEST_SHOWN: Final = 120
+
+_PRINTABLE: Final = re.compile(r"[!-~]+")
+_HOST: Final = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE
+)
+
+
+def address_problem(
+    address: str,
+    *,
+    schemes: tuple[str, ...] = WEB,
+    tls_only: bool = False,
+    insecure: bool = False,
+    is_base: bool = False,
+) -> str:
+    """What is wrong with an address, as the end of an error message that names it (`shown_address`)
+    before; empty when a client may connect to it.
+
+    `tls_only` is for what was given by a server that was reached over TLS. Without it, plain http
+    and ws are right for loopback addresses, and with `insecure` for any. To an address that
+    `is_base`, paths are added: it may not hold a query.
+    """
+    scheme, separator, _ = address.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in schemes:
+        return f"must start with {' or '.join(f'{each}://' for each in schemes)}"
+    host = _host(address)
+    if not host:
+        return "holds no host, or one or a port that cannot be"
+    if "@" in urlsplit(address).netloc:
+        return "must not hold a user name or a password"
+    if is_base and ("?" in address or "#" in address):
+        return "must not hold a query or a fragment: paths are added to it"
+    if scheme in _SECURE:
+        return ""
+    secure = " or ".join(f"{each}://" for each in schemes if each in _SECURE)
+    if tls_only:
+        return f"must start with {secure}, as the address did that led to it"
+    if insecure or is_loopback(host):
+        return ""
+    return (
+        f"would carry secrets in clear text: must start with {secure}, or be on this machine "
+        "(localhost, 127.0.0.1, ::1), unless insecure is set"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or IP address is this machine's own, whatever a name server says."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def uses_tls(address: str) -> bool:
+    """Whether connections to an address are encrypted and their server is authenticated."""
+    return address.partition("://")[0].lower() in _SECURE
+
+
+def shown_address(address: str) -> str:
+    """An address as an error message shows it: quoted, short, and without a password or a query."""
+    scheme, separator, rest = address[:_LONGEST].partition("?")[0].rpartition("://")
+    place, slash, path = rest.partition("/")
+    text = f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}"
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
+
+
+def _host(address: str) -> str:
+    """The host; empty when it, its port or a character of the address is none."""
+    if len(address) > _LONGEST or not _PRINTABLE.fullmatch(address) or "\\" in address:
+        return ""
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+        if parts.port == 0:
+            return ""
+        if "[" in parts.netloc:
+            ipaddress.IPv6Address(host)
+            return host
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        return ""
+    return host if _HOST.fullmatch(host) else ""

@@ -1,0 +1,49 @@
+"""Secrets on their way to a socket, out of sight of everything that shows local variables."""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+_CAUSES: Final = 20
+"""Errors of a chain whose frames are dropped; beyond that the chain is cut."""
+
+
+class Hidden(Generic[T]):
+    """Holds a value that is or contains a secret: headers, a body, a token.
+
+    Neither its `repr` nor rich shows the value, and it is no mapping, text or bytes that an error
+    tracker would serialise. Code keeps the holder in local variables and takes `value` out of it
+    only inside the expression that needs it.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+    def __rich_repr__(self) -> list[str]:
+        return []
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """The error without the frames that it, its causes and its contexts went through so far.
+
+    Frames of other libraries keep headers and bodies in their local variables, which tracebacks
+    may show. Types and words stay.
+    """
+    link: BaseException | None = error
+    for _ in range(_CAUSES):
+        if link is None:
+            return error
+        link.__traceback__ = None
+        if link.__cause__ is not None and link.__context__ is not link.__cause__:
+            link.__context__ = None  # not shown, but held
+        link = link.__cause__ or link.__context__
+    if link is not None:
+        link.__traceback__ = link.__cause__ = link.__context__ = None
+    return error
