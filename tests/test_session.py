@@ -153,6 +153,34 @@ async def test_a_wrong_mpin_is_told_apart() -> None:
         assert await paths(exchange) == [LOGIN, VALIDATE]
 
 
+@in_virtual_time
+async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again_once() -> None:
+    times = 1
+
+    def spoil(path: str, status: int, body: bytes) -> None:
+        nonlocal times
+        if path == LOGIN and times:
+            times -= 1
+            exchange.end_sessions()
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+    ):
+        both = [LOGIN, VALIDATE]
+        assert await paths(exchange) == both * 2
+        times = 1
+        exchange.end_sessions()
+        assert await neo.orders.book() == []  # a renewal does the same
+        assert [path for path in await paths(exchange) if path in both] == both * 4
+        times = 9
+        with pytest.raises(LoginFailed, match="Invalid credentials or TOTP"):
+            await neo.login()
+        assert times == 7
+        assert [path for path in await paths(exchange) if path in both] == both * 6
+
+
 @pytest.mark.parametrize("skew", [-3600.0, -95.0, 95.0, 300.0])
 async def test_a_clock_that_is_off_is_told_with_its_seconds(skew: float) -> None:
     async with exchange_of() as exchange:
