@@ -410,7 +410,18 @@ class SessionManager:
         )
 
     def download(self, url: str) -> contextlib.AbstractAsyncContextManager[Download]:
-        """Get a public file; see HttpClient.download."""
+        """Get a public file that the broker's list names; see HttpClient.download.
+
+        Raises ProtocolError for an address that no client of this broker may connect to: plain
+        http after logins over TLS, for example.
+        """
+        problem = address_problem(
+            url,
+            tls_only=uses_tls(self._endpoints.login),
+            insecure=self._endpoints.insecure,
+        )
+        if problem:
+            raise ProtocolError(f"the broker's file list names {shown_address(url)}: it {problem}")
         return self._http.download(
             url, timeout=self._timeouts.download, between=self._timeouts.read
         )

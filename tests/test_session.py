@@ -1059,3 +1059,19 @@ async def test_an_answer_to_an_order_that_is_nested_too_deeply_leaves_its_outcom
                 await neo.orders.place(*BUY, **CNC, settle=False)
             with pytest.raises(ProtocolError):
                 await neo.orders.book()
+
+
+@pytest.mark.parametrize(
+    ("login", "file"),
+    [
+        ("https://mis.example", "http://files.example/nse_cm.csv"),
+        ("https://mis.example", "http://127.0.0.1/nse_cm.csv"),
+        ("http://127.0.0.1:1", "http://files.example/nse_cm.csv"),
+        ("https://mis.example", "ftp://files.example/nse_cm.csv"),
+        ("https://mis.example", "file:///etc/passwd"),
+    ],
+)
+def test_a_file_list_does_not_lead_to_an_address_in_clear_text(login: str, file: str) -> None:
+    neo = NeoClient(CREDENTIALS, endpoints=Endpoints(login=login))
+    with pytest.raises(ProtocolError, match="file list names"):
+        neo._session.download(file)
