@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import functools
 import logging
 import math
 import operator
@@ -186,6 +187,8 @@ class LivePositions:
         self._upkeep = Upkeep("positions report", self._read, self._due_in)
 
         self._rows: dict[PositionKey, PositionRow] = {}
+        self._nameless: set[PositionKey] = set()
+        """Those of them that are not flat and do not say what they are of."""
         self._holdings: Mapping[str, Holding] = {}
         self._prices: dict[str, float] = {}
         """By instrument."""
@@ -198,6 +201,11 @@ class LivePositions:
         self._uncertain_since = math.inf
         """Time of the loop since which only the report can tell what has happened; inf when the
         messages can."""
+        self._uncertain_before = math.inf
+        """The same of a reading that is under way."""
+        self._unknown_fills = 0
+        """Fills that were reported without saying of what or how much, and that no reading has told
+        since."""
         self._ahead_since: dict[PositionKey, float] = {}
         """Times of the loop since which the report lacks trades that messages have reported."""
         self._unlisted: dict[PositionKey, PositionUpdate] = {}
@@ -258,7 +266,8 @@ class LivePositions:
         if not self._is_started:
             return math.inf
         now = asyncio.get_running_loop().time()
-        age = max(self._coverage.age(now), now - self._uncertain_since)
+        uncertain_since = min(self._uncertain_since, self._uncertain_before)
+        age = max(self._coverage.age(now), now - uncertain_since)
         if self._read_period[0] != self._period()[0]:
             return max(age, self._seconds_of_day())
         return age
@@ -290,8 +299,11 @@ class LivePositions:
 
     def net_range(self, segment: str, symbol: str) -> tuple[int, int] | None:
         """The least and the most units of an instrument that may be held over all products, when
-        messages have reported a fill and not yet what it did to the position. None when a quantity
-        of a position cannot be read, so that nobody knows."""
+        messages have reported a fill and not yet what it did to the position. None when nobody
+        knows: a quantity of a position or a fill cannot be read, or the instrument of a position
+        that is not flat."""
+        if self._unknown_fills:
+            return None
         if self._heard_day != self._period()[0]:
             self._heard.clear()
         instrument = position_key(segment, symbol, "")[:2]
@@ -299,6 +311,8 @@ class LivePositions:
         keys = self._rows.keys() | self._traded.keys() | self._heard.keys() | self._unlisted.keys()
         for key in keys:
             if key[:2] != instrument:
+                if key in self._nameless and _may_be(key, instrument):
+                    return None
                 continue
             row = self._rows.get(key)
             if row is not None and not _has_quantities(row):
@@ -402,7 +416,8 @@ class LivePositions:
         today = self._period()[0]
         for row in rows:
             # A book may still be that of yesterday for a while after midnight.
-            is_news = row.filled_quantity > self._filled.get(row.number, 0)
+            filled = _filled(row) or 0
+            is_news = filled > self._filled.get(row.number, 0)
             if is_news and (_day_of_ns(row.updated_ns) or today) >= today:
                 self._note_fill(row)
 
@@ -445,11 +460,11 @@ class LivePositions:
 
     def _note_fill(self, row: OrderRow) -> None:
         """Expect a position message for what an order message says was filled."""
-        is_told = "filled_quantity" not in row.missing and is_finite(row.filled_quantity)
-        filled = row.filled_quantity if is_told else 0
+        filled = _filled(row)
+        if filled is None and row.status.is_final:
+            self._unknown_fills += 1
+            self._doubt()
         if not filled:
-            if row.status is OrderStatus.COMPLETE:
-                self._doubt()
             return
         quantity = filled - self._filled.get(row.number, 0)
         if quantity <= 0:
@@ -457,6 +472,7 @@ class LivePositions:
         self._filled[row.number] = filled
         side = side_of(row.side)
         if side is None or not (row.segment and row.symbol and row.product):
+            self._unknown_fills += 1
             self._doubt()
             return
         bought, sold = (quantity, 0) if side is Side.BUY else (0, quantity)
@@ -563,7 +579,8 @@ class LivePositions:
     async def _read(self) -> None:
         began, period = asyncio.get_running_loop().time(), self._period()
         async with self._reading:
-            uncertain_since, self._uncertain_since = self._uncertain_since, math.inf
+            self._uncertain_before, self._uncertain_since = self._uncertain_since, math.inf
+            unknown_fills = self._unknown_fills
             self._is_behind = False
             self._updates_meanwhile.clear()
             self._fills_meanwhile.clear()
@@ -572,10 +589,13 @@ class LivePositions:
                 rows, holdings = await self._report()
             except BaseException:
                 self._is_behind = True
-                self._uncertain_since = min(self._uncertain_since, uncertain_since)
+                self._uncertain_since = min(self._uncertain_since, self._uncertain_before)
                 raise
+            finally:
+                self._uncertain_before = math.inf
         self._read_at = asyncio.get_running_loop().time()
         self._read_period = period
+        self._unknown_fills -= unknown_fills
         self._coverage.take_report(began)
         before = self.positions
         self._holdings = holdings
@@ -590,9 +610,9 @@ class LivePositions:
     def _take_rows(self, rows: list[PositionRow]) -> None:
         before, self._rows = self._rows, {}
         self._by_instrument.clear()
+        self._nameless.clear()
         ahead_since, self._ahead_since = self._ahead_since, {}
-        for row in rows:
-            key = position_key(row.segment, row.symbol, row.product)
+        for key, row in _by_key(rows).items():
             known = before.get(key)
             # The server that answers may be behind the one that sends the messages.
             if known is not None and _is_ahead(known, row):
@@ -611,6 +631,8 @@ class LivePositions:
                     )
             self._rows[key] = row
             self._by_instrument.setdefault(_instrument(row), []).append(key)
+            if not (key[1] and key[0] in _SEGMENTS) and not _is_flat(row):
+                self._nameless.add(key)
 
     def _take_prices(self, rows: list[PositionRow]) -> None:
         """The report's prices, but not those that a tick has overtaken."""
@@ -673,12 +695,15 @@ class LivePositions:
 _SEGMENTS = frozenset(Segment)
 
 _QUANTITIES = ("carried_buy_quantity", "carried_sell_quantity", "buy_quantity", "sell_quantity")
-_VALUED_FIELDS = (
+_ADDED_UP = (
     *_QUANTITIES,
     "carried_buy_value",
     "carried_sell_value",
     "buy_value",
     "sell_value",
+)
+_VALUED_FIELDS = (
+    *_ADDED_UP,
     "multiplier",
     "price_numerator",
     "price_denominator",
@@ -698,6 +723,54 @@ def _has_quantities(row: PositionRow) -> bool:
     return row.missing.isdisjoint(_QUANTITIES) and all(
         is_finite(getattr(row, name)) for name in _QUANTITIES
     )
+
+
+def _is_flat(row: PositionRow) -> bool:
+    """Whether it is certain that nothing is held, nor was traded today."""
+    return _has_quantities(row) and not any(getattr(row, name) for name in _QUANTITIES)
+
+
+def _may_be(key: PositionKey, instrument: tuple[str, str]) -> bool:
+    """Whether a position that does not say all of what it is of may be one in this instrument."""
+    segment, symbol = instrument
+    return key[1] in (symbol, "") and (key[0] == segment or key[0] not in _SEGMENTS)
+
+
+def _by_key(rows: Iterable[PositionRow]) -> dict[PositionKey, PositionRow]:
+    """The rows of a report. Several of one position are added up, but for mere repetitions."""
+    several: dict[PositionKey, list[PositionRow]] = {}
+    for row in rows:
+        same = several.setdefault(position_key(row.segment, row.symbol, row.product), [])
+        if all(_business(row) != _business(other) for other in same):
+            same.append(row)
+    return {key: functools.reduce(_added, same) for key, same in several.items()}
+
+
+def _business(row: PositionRow) -> tuple[object, ...]:
+    return tuple(getattr(row, name) for name in _ADDED_UP)
+
+
+def _added(one: PositionRow, other: PositionRow) -> PositionRow:
+    sums = {name: getattr(one, name) + getattr(other, name) for name in _ADDED_UP}
+    return msgspec.structs.replace(
+        one,
+        **sums,
+        quantity=None,
+        time_text=max(one.time_text, other.time_text),
+        updated_ns=max(one.updated_ns, other.updated_ns),
+        last_price=one.last_price or other.last_price,
+        missing=one.missing | other.missing,
+        odd=one.odd + other.odd,
+    )
+
+
+def _filled(row: OrderRow) -> int | None:
+    """Units that an order's report says are filled; None when it does not say it so that it can be
+    read. All of a complete one are."""
+    is_told = "filled_quantity" not in row.missing and not row.contradicts_itself
+    if row.status is OrderStatus.COMPLETE and not (is_told and row.filled_quantity):
+        return row.quantity if row.quantity > 0 and not row.contradicts_itself else None
+    return row.filled_quantity if is_told else None
 
 
 def _day_of_ns(unix_ns: int) -> int:

@@ -36,7 +36,15 @@ from neo_async.logs import Subject, tell
 from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
-from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
+from neo_async.model.orders import (
+    Bracket,
+    HistoryRow,
+    OrderRequest,
+    OrderRow,
+    Price,
+    Trade,
+    is_order_number,
+)
 from neo_async.reconciliation import Reconciliation, reconcile
 from neo_async.risk import Hold, RiskGuard
 from neo_async.session import SessionManager
@@ -58,7 +66,7 @@ from neo_async.wire.orders import (
     HistoryForm,
     ModifyForm,
     PlaceForm,
-    read_accepted,
+    read_placed,
 )
 from neo_async.wire.parts import in_parts
 from neo_async.wire.reports import read_history, read_order_book, read_trades
@@ -494,7 +502,9 @@ class Orders:
             )
 
         rows = [row for row in await self.book() if not row.status.is_final]
-        nameless = [_nameless(row) for row in rows if not row.number and is_meant(row)]
+        nameless = [
+            _nameless(row) for row in rows if not is_order_number(row.number) and is_meant(row)
+        ]
         orders = [order async for order in self._adopted(rows) if is_meant(order)]
         results = await _outcomes([self.cancel(order, settle=settle) for order in orders])
         return [*results, *nameless]
@@ -521,7 +531,7 @@ class Orders:
         """The orders of rows that are not final, as far as they are open still."""
         async for part in in_slices(rows):
             for row in part:
-                if not row.number:
+                if not is_order_number(row.number):
                     subject = Subject("report", row.gui_order_id, "")
                     tell(log, logging.ERROR, subject, "%s", _nameless(row))
                     continue
@@ -672,7 +682,7 @@ class Orders:
         assert isinstance(question, Question)
 
         async def again() -> Order:
-            number = await self._session.order(Kind.PLACE, PLACE, form, read_accepted)
+            number = await self._session.order(Kind.PLACE, PLACE, form, read_placed)
             return self._placed(request, form, number)
 
         self._settlement.resend(question, again)
@@ -700,7 +710,8 @@ def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
 
 def _nameless(row: OrderRow) -> ProtocolError:
     return ProtocolError(
-        f"a row of the order book has no order number, and is {row.status_text!r}: {row.side} "
+        f"a row of the order book has {row.number!r} for its order number, and is "
+        f"{row.status_text!r}: {row.side} "
         f"{row.quantity} {row.symbol} cannot be cancelled from here"
     )
 

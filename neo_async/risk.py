@@ -36,7 +36,7 @@ from neo_async.instruments import Instruments
 from neo_async.live import Coverage, LivePositions, is_finite, position_key, side_of
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
 from neo_async.model.instruments import Instrument
-from neo_async.model.orders import OrderRow
+from neo_async.model.orders import OrderRow, is_order_number
 from neo_async.settlement import Question
 from neo_async.tracking import Order, OrderSource, Tracker
 from neo_async.wire.orders import ModifyForm, PlaceForm
@@ -245,6 +245,9 @@ class RiskGuard:
         self._orders = Coverage()
         """Of the open orders of the account."""
         self._orders.follow(order_feed)
+        self._nameless: list[OrderRow] = []
+        """Open orders of the newest book that have no order number, so that nothing can follow
+        them."""
         self._keeping: asyncio.Task[None] | None = None
         self._placed: deque[float] = deque()
         """Times of the loop at which placements of the last minute were no longer on their way:
@@ -314,6 +317,9 @@ class RiskGuard:
     def see_book(self, rows: Sequence[OrderRow], began: float) -> None:
         """Take in a whole book that was asked for at that time of the loop."""
         self._orders.take_report(began)
+        self._nameless = [
+            row for row in rows if not is_order_number(row.number) and not row.status.is_final
+        ]
         if self.needs_positions:
             self._live.take_book(rows)
         if not self._changing:
@@ -464,7 +470,7 @@ class RiskGuard:
             return
         if reason := self._unknown_orders():
             raise OpenOrdersLimit(most, None, reason)
-        open_orders = len(self._tracker.open_orders) + self._placing + count
+        open_orders = len(self._tracker.open_orders) + len(self._nameless) + self._placing + count
         if open_orders > most:
             raise OpenOrdersLimit(most, open_orders, f"{open_orders} orders would be open")
 
@@ -512,7 +518,10 @@ class RiskGuard:
         for order in self._open_on(one_side):
             if self._pending(order) is None:
                 return f"the quantity of the open order {order.number} is {order.quantity!r}"
-        return f"a quantity of the positions in {one_side[1]} cannot be read"
+        return (
+            f"a quantity of the positions in {one_side[1]}, of a fill or of an order without a "
+            "number cannot be read, or a position does not say what it is of"
+        )
 
     def _check_loss(self) -> None:
         if self._day_loss is None:
@@ -567,18 +576,17 @@ class RiskGuard:
             if pending is None:
                 return None
             total += pending
+        for row in self._nameless:
+            if _is_on(row, one_side):
+                if row.quantity <= 0:
+                    return None
+                total += row.quantity
         return total + self._held[one_side] + quantity
 
     def _open_on(self, one_side: OneSide) -> Iterator[Order]:
         """Open orders on a side, with those that do not say where or on which side they are."""
-        segment, symbol, side = one_side
         for order in self._tracker.open_orders:
-            known_segment, known_symbol, _ = position_key(order.segment, order.symbol, "")
-            if (
-                known_symbol in (symbol, "")
-                and known_segment in (segment, "")
-                and side_of(order.side) in (side, None)
-            ):
+            if _is_on(order, one_side):
                 yield order
 
     def _pending(self, order: Order) -> int | None:
@@ -623,6 +631,17 @@ class RiskGuard:
         if is_moved and self._limits.net_position is not None:
             self._changing.setdefault(order.number, []).append(hold)
         return hold
+
+
+def _is_on(order: Order | OrderRow, one_side: OneSide) -> bool:
+    """Whether an order is on that side, as far as it says where it is."""
+    segment, symbol, side = one_side
+    known_segment, known_symbol, _ = position_key(order.segment, order.symbol, "")
+    return (
+        known_symbol in (symbol, "")
+        and known_segment in (segment, "")
+        and side_of(order.side) in (side, None)
+    )
 
 
 def _placement(form: PlaceForm) -> Asked:

@@ -26,7 +26,7 @@ import msgspec
 from neo_async.errors import NotLoggedIn
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
-from neo_async.model.orders import OrderRow, Price
+from neo_async.model.orders import OrderRow, Price, is_order_number
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.upkeep import Upkeep
@@ -548,7 +548,7 @@ class Order:
 
     def _take_fills(self, row: OrderRow, missing: frozenset[str], *, is_late: bool) -> None:
         filled = row.filled_quantity
-        if "filled_quantity" in missing:
+        if "filled_quantity" in missing or row.contradicts_itself:
             if is_late or self._is_priced:
                 return
             filled = self.filled_quantity
@@ -572,7 +572,8 @@ class Order:
         change = self._change
         if change is not None:
             change.observe(row, missing, asked_at)
-        self.quantity = row.quantity or self.quantity
+        if row.quantity and not row.contradicts_itself:
+            self.quantity = row.quantity
         if row.validity:
             self.validity = _known(Validity, row.validity)
         if row.order_type:
@@ -908,7 +909,7 @@ class Tracker:
             if order is not None:
                 order.apply(row, asked_at=asked_at)
             elif row.number in self._strangers or (
-                adopts_open and row.number and not row.status.is_final
+                adopts_open and is_order_number(row.number) and not row.status.is_final
             ):
                 order = self.adopt(row, asked_at=asked_at)
             if order is not None:
