@@ -151,8 +151,8 @@ def number_prefix(now: float) -> str:
 
 def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[OrderRow]:
     """The rows of a book that may be a placement of `since_ns` (Unix nanoseconds, our clock) under
-    another mark: of the same kind, and not entered before it by the broker's times. Where those do
-    not tell, a row may be it."""
+    another mark: of the same kind, and not entered before it by the broker's times. Where a row
+    does not say these, it may be it."""
     limit_ns = max(0, since_ns - CLOCKS_FAR_APART_NS)
     limit = datetime.fromtimestamp(limit_ns // 10**9, UTC) + _IST
     day = f"{limit.day:02}-{_MONTHS[limit.month - 1]}-{limit.year} "
@@ -160,7 +160,12 @@ def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[Or
     return [
         row
         for row in rows
-        if (row.segment, row.symbol, row.side, row.product) == sought.kind
+        if all(
+            given in (wanted, "")
+            for given, wanted in zip(
+                (row.segment, row.symbol, row.side, row.product), sought.kind, strict=True
+            )
+        )
         and not 0 < row.updated_ns < limit_ns
         and not (row.time_text.startswith(day) and row.time_text < earliest)
     ]

@@ -31,8 +31,8 @@ from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
 from neo_async.journal import Journal
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, Segment
-from neo_async.model.orders import OrderRow
-from neo_async.orders import Orders
+from neo_async.model.orders import OrderRow, is_order_number
+from neo_async.orders import Orders, without_number
 from neo_async.tracking import Order, Tracker
 from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
@@ -520,7 +520,9 @@ class _Cancelling:
         """Take in a whole book. Returns whether it shows open orders that were not met before."""
         now = self._loop.time()
         self._shown_open = {
-            row.number: self._tracker.adopt(row) for row in rows if not row.status.is_final
+            row.number: self._tracker.adopt(row)
+            for row in rows
+            if not row.status.is_final and is_order_number(row.number)
         }
         standing = {row.number for row in rows if row.status is not OrderStatus.UNKNOWN}
         self._give_up(standing & self._shown_open.keys(), now)
@@ -568,11 +570,17 @@ class _Cancelling:
             for number in self._tracker.own
             if number[:6] == today and number not in numbers and number not in self._given_up
         ]
-        if not lacking:
+        nameless = [
+            row for row in rows if not row.status.is_final and not is_order_number(row.number)
+        ]
+        if not lacking and not nameless:
             self._book_doubted_since = self._book_problem = None
             return self._empty_books != 1
         if self._book_doubted_since is None:
             self._book_doubted_since = now
+        if nameless:
+            self._book_problem = without_number(nameless[0])
+            return False
         self._book_problem = ProtocolError(
             f"the order book lacks {len(lacking)} orders that were placed today, such as "
             f"{lacking[0]}: it does not prove that nothing is open"

@@ -27,7 +27,7 @@ import msgspec
 
 from neo_async.errors import NotLoggedIn, UsageError
 from neo_async.model.enums import OrderStatus, Segment, Side
-from neo_async.model.orders import OrderRow
+from neo_async.model.orders import OrderRow, is_order_number
 from neo_async.model.portfolio import Holding, Position, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, ScripTick, Tick
 from neo_async.model.updates import PositionUpdate
@@ -417,7 +417,8 @@ class LivePositions:
         for row in rows:
             # A book may still be that of yesterday for a while after midnight.
             filled = _filled(row) or 0
-            is_news = filled > self._filled.get(row.number, 0)
+            # Without its number, an order that was heard of would count once more.
+            is_news = filled > self._filled.get(row.number, 0) and is_order_number(row.number)
             if is_news and (_day_of_ns(row.updated_ns) or today) >= today:
                 self._note_fill(row)
 

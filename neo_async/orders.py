@@ -503,7 +503,7 @@ class Orders:
 
         rows = [row for row in await self.book() if not row.status.is_final]
         nameless = [
-            _nameless(row) for row in rows if not is_order_number(row.number) and is_meant(row)
+            without_number(row) for row in rows if not is_order_number(row.number) and is_meant(row)
         ]
         orders = [order async for order in self._adopted(rows) if is_meant(order)]
         results = await _outcomes([self.cancel(order, settle=settle) for order in orders])
@@ -533,7 +533,7 @@ class Orders:
             for row in part:
                 if not is_order_number(row.number):
                     subject = Subject("report", row.gui_order_id, "")
-                    tell(log, logging.ERROR, subject, "%s", _nameless(row))
+                    tell(log, logging.ERROR, subject, "%s", without_number(row))
                     continue
                 order = self._tracker.adopt(row)
                 if not order.is_final:
@@ -708,11 +708,11 @@ def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
     return read_order_book(answer) if parts is None else parts
 
 
-def _nameless(row: OrderRow) -> ProtocolError:
+def without_number(row: OrderRow) -> ProtocolError:
+    """The error about an open order in the book that nothing can cancel."""
     return ProtocolError(
         f"a row of the order book has {row.number!r} for its order number, and is "
-        f"{row.status_text!r}: {row.side} "
-        f"{row.quantity} {row.symbol} cannot be cancelled from here"
+        f"{row.status_text!r}: {row.side} {row.quantity} {row.symbol} cannot be cancelled from here"
     )
 
 

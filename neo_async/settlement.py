@@ -44,7 +44,7 @@ from neo_async.evidence import (
 from neo_async.journal import Journal, Outcome
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus
-from neo_async.model.orders import HistoryRow, OrderRow
+from neo_async.model.orders import HistoryRow, OrderRow, is_order_number
 from neo_async.model.updates import PositionUpdate
 from neo_async.tracking import Order, Tracker
 from neo_async.transport.backoff import backoff
@@ -411,7 +411,11 @@ class Settlement:
                 changed[number] = row
             if row.gui_order_id:
                 tag = without_suffix(row.gui_order_id)
-                if self._is_of_note(tag, number):
+                if not is_order_number(number):
+                    # There is an order, and only another report can tell which.
+                    for question in self._placements.get(tag, ()):
+                        question.is_proven = True
+                elif self._is_of_note(tag, number):
                     tagged.setdefault(tag, []).append(row)
         if len(self._seen_at) > 2 * len(rows) + 1000:
             self._seen_at = {row.number: self._seen_at[row.number] for row in rows}

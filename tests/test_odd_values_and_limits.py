@@ -26,7 +26,7 @@ from neo_async.model.answer import Answer
 from neo_async.wire.orders import read_accepted
 from tests.clients import BOOK, PLACE, client_of, exchange_of
 from tests.far_ends import Reply, meddler
-from tests.virtual_time import in_virtual_time, now
+from tests.virtual_time import START, in_virtual_time, now
 
 BUY: Any = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY)
 MIS: dict[str, Any] = {"price": "39.00", "product": Product.MIS}
@@ -58,8 +58,11 @@ OPEN = {
 
 
 @contextlib.asynccontextmanager
-async def desk(reports: dict[str, Any] | None = None, **limits: Any) -> AsyncIterator[NeoClient]:
+async def desk(
+    reports: dict[str, Any] | None = None, *, takes_orders: bool = True, **limits: Any
+) -> AsyncIterator[NeoClient]:
     """A client whose reports are these, where given, by path."""
+    refused = {} if takes_orders else {PLACE: Reply({})}
     reports = reports or {}
 
     def spoil(path: str, status: int, body: bytes) -> Reply | None:
@@ -72,7 +75,7 @@ async def desk(reports: dict[str, Any] | None = None, **limits: Any) -> AsyncIte
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        meddler(exchange, spoil, refused=refused) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(**limits), horizon=3) as neo,
     ):
         await neo.order_feed.until_live()
@@ -173,3 +176,44 @@ def test_an_answer_that_names_an_order_and_no_error_refuses_nothing() -> None:
         read(stat="Success")
     with pytest.raises(Rejected, match="margin"):
         read(stat="Not_Ok", emsg="no margin", stCode=1041)
+
+
+@in_virtual_time
+async def test_a_fill_in_a_row_without_a_number_is_not_counted_twice() -> None:
+    filled = {**OPEN, "ordSt": "complete", "fldQty": 60, "updRecvTm": int(START * 1e9)}
+    reports = {BOOK: [filled], POSITIONS: [POSITION]}
+    async with desk(reports, net_position=100) as neo:
+        reports[BOOK] = [{**filled, "nOrdNo": None}]
+        await neo.orders.book()
+        assert neo.portfolio.live.net_range("nse_cm", "ITBEES-EQ") == (60, 60)
+
+
+@in_virtual_time
+async def test_a_lost_order_is_known_when_a_report_shows_its_number() -> None:
+    lost: dict[str, Any] = {BOOK: []}
+
+    def row(**fields: Any) -> dict[str, Any]:
+        (question,) = neo.orders.questions
+        return {**OPEN, "qty": 10, "GuiOrdId": question.sought.client_tag, **fields}
+
+    async with desk(lost, takes_orders=False) as neo:
+        placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
+        await asyncio.sleep(0.5)
+        lost[BOOK] = [row(nOrdNo=None)]
+        await asyncio.sleep(8)
+        assert not placing.done()
+        lost[BOOK] = [row()]
+        assert (await placing).number == OPEN["nOrdNo"]
+        assert [order.number for order in neo._tracker.open_orders] == [OPEN["nOrdNo"]]
+
+
+@in_virtual_time
+async def test_an_open_order_without_a_number_keeps_a_halt_from_being_done() -> None:
+    reports = {BOOK: [{**OPEN, "nOrdNo": None}]}
+    async with desk(reports) as neo:
+        halting = neo.halt(reason="test")
+        await asyncio.sleep(8)
+        assert not halting.done()
+        reports[BOOK] = [{**OPEN, "ordSt": "cancelled"}]
+        assert await asyncio.wait_for(halting, 30) == []
+        assert neo._tracker.open_orders == []
