@@ -212,7 +212,9 @@ class LivePositions:
         """Messages about positions that the report did not list yet."""
         self._tries = 0
         self._filled: dict[str, int] = {}
-        """Units, by order number, as the feed has reported them."""
+        """Units, by order number, as reports of `_heard_day` have told them."""
+        self._filled_before: dict[str, int] = {}
+        """The same of the last day before on which there was any."""
         self._traded: dict[PositionKey, tuple[int, int]] = {}
         """Units bought and sold today, by the last reading and the fills since then. One of those
         may have been in the reading already, so this may be too much, but never too little."""
@@ -304,8 +306,7 @@ class LivePositions:
         that is not flat."""
         if self._unknown_fills:
             return None
-        if self._heard_day != self._period()[0]:
-            self._heard.clear()
+        self._begin_day()
         instrument = position_key(segment, symbol, "")[:2]
         least = most = 0
         keys = self._rows.keys() | self._traded.keys() | self._heard.keys() | self._unlisted.keys()
@@ -418,7 +419,7 @@ class LivePositions:
             # A book may still be that of yesterday for a while after midnight.
             filled = _filled(row) or 0
             # Without its number, an order that was heard of would count once more.
-            is_news = filled > self._filled.get(row.number, 0) and is_order_number(row.number)
+            is_news = filled > self._known_fill(row.number) and is_order_number(row.number)
             if is_news and (_day_of_ns(row.updated_ns) or today) >= today:
                 self._note_fill(row)
 
@@ -467,7 +468,8 @@ class LivePositions:
             self._doubt()
         if not filled:
             return
-        quantity = filled - self._filled.get(row.number, 0)
+        self._begin_day()
+        quantity = filled - self._known_fill(row.number)
         if quantity <= 0:
             return
         self._filled[row.number] = filled
@@ -485,10 +487,21 @@ class LivePositions:
             self._fills_meanwhile.append((key, bought, sold))
         self._expect(key, bought, sold)
 
+    def _begin_day(self) -> None:
+        """Forget, on a new day, what was traded on earlier ones."""
+        today = self._period()[0]
+        if self._heard_day == today:
+            return
+        self._heard.clear()
+        if self._filled:
+            self._filled_before, self._filled = self._filled, {}
+        self._heard_day = today
+
+    def _known_fill(self, number: str) -> int:
+        """Units of an order whose fill reports have told."""
+        return self._filled.get(number) or self._filled_before.get(number, 0)
+
     def _hear_of_trade(self, key: PositionKey, bought: int, sold: int) -> None:
-        if self._heard_day != (today := self._period()[0]):
-            self._heard.clear()
-            self._heard_day = today
         heard = self._heard[key]
         heard[0] += bought
         heard[1] += sold

@@ -470,7 +470,7 @@ class RiskGuard:
             return
         if reason := self._unknown_orders():
             raise OpenOrdersLimit(most, None, reason)
-        open_orders = len(self._tracker.open_orders) + len(self._nameless) + self._placing + count
+        open_orders = self._tracker.open_count + len(self._nameless) + self._placing + count
         if open_orders > most:
             raise OpenOrdersLimit(most, open_orders, f"{open_orders} orders would be open")
 
@@ -585,7 +585,7 @@ class RiskGuard:
 
     def _open_on(self, one_side: OneSide) -> Iterator[Order]:
         """Open orders on a side, with those that do not say where or on which side they are."""
-        for order in self._tracker.open_orders:
+        for order in self._tracker.open_in(one_side[1]):
             if _is_on(order, one_side):
                 yield order
 

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -620,6 +620,8 @@ class Tracker:
         self._own: set[str] = set()
         self._open: OrderedDict[str, Order] = OrderedDict()
         """The order of which the feed has said nothing for longest comes first."""
+        self._open_by_symbol: dict[str, dict[str, Order]] = {}
+        """The same by symbol, in capitals and without blanks around."""
         self._kept = kept
         self._final: deque[str] = deque()
         """Numbers in the order in which the orders became final."""
@@ -666,6 +668,16 @@ class Tracker:
     def open_orders(self) -> list[Order]:
         """Those that are not final, as far as is known."""
         return list(self._open.values())
+
+    @property
+    def open_count(self) -> int:
+        """How many those are."""
+        return len(self._open)
+
+    def open_in(self, symbol: str) -> Iterator[Order]:
+        """Those of a symbol in capitals, and those whose symbol is not known."""
+        for one in (symbol, "") if symbol else ("",):
+            yield from self._open_by_symbol.get(one, {}).values()
 
     def refresh_with(self, refresh: Callable[[], Awaitable[object]]) -> None:
         self._refresh = refresh
@@ -950,6 +962,11 @@ class Tracker:
             del self._changed[number]
         if order.is_final:
             if self._open.pop(number, None) is not None:
+                symbol = _folded(order.symbol)
+                alike = self._open_by_symbol[symbol]
+                del alike[number]
+                if not alike:
+                    del self._open_by_symbol[symbol]
                 self._final.append(number)
                 self._forget_old()
             if is_confirmed or not order.lacks_fills:
@@ -960,6 +977,7 @@ class Tracker:
                 self._upkeep.look()
         elif number not in self._open:
             self._open[number] = order
+            self._open_by_symbol.setdefault(_folded(order.symbol), {})[number] = order
             if self._lacking:
                 self._lacking.pop(number, None)
             if self._orders.get(number) is not order:
@@ -1119,6 +1137,10 @@ def _now() -> float:
         return asyncio.get_running_loop().time()
     except RuntimeError:
         return -math.inf
+
+
+def _folded(symbol: str) -> str:
+    return symbol.strip().upper()
 
 
 def _comparable(name: str, value: object) -> object:
