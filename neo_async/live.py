@@ -219,8 +219,10 @@ class LivePositions:
         """Units bought and sold today, by the last reading and the fills since then. One of those
         may have been in the reading already, so this may be too much, but never too little."""
         self._heard: defaultdict[PositionKey, list[int]] = defaultdict(lambda: [0, 0])
-        """Units bought and sold by orders whose fills were reported on `_heard_day`: may be too
-        little, but never too much."""
+        """Units bought and sold by orders whose fills were reported on `_heard_day`, until the
+        report must have them: may be too little, but never too much."""
+        self._heard_at: dict[PositionKey, float] = {}
+        """Times of the loop at which the last of those fills was reported."""
         self._heard_day = 0
         self._lacking_since = 0.0
 
@@ -493,6 +495,7 @@ class LivePositions:
         if self._heard_day == today:
             return
         self._heard.clear()
+        self._heard_at.clear()
         if self._filled:
             self._filled_before, self._filled = self._filled, {}
         self._heard_day = today
@@ -502,6 +505,7 @@ class LivePositions:
         return self._filled.get(number) or self._filled_before.get(number, 0)
 
     def _hear_of_trade(self, key: PositionKey, bought: int, sold: int) -> None:
+        self._heard_at[key] = asyncio.get_running_loop().time()
         heard = self._heard[key]
         heard[0] += bought
         heard[1] += sold
@@ -610,6 +614,10 @@ class LivePositions:
         self._read_at = asyncio.get_running_loop().time()
         self._read_period = period
         self._unknown_fills -= unknown_fills
+        # By now the report is right: a position may have been converted to another product.
+        for key in [key for key, at in self._heard_at.items() if began >= at + REPORT_LAG]:
+            del self._heard_at[key]
+            self._heard.pop(key, None)
         self._coverage.take_report(began)
         before = self.positions
         self._holdings = holdings
