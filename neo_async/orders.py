@@ -710,9 +710,10 @@ def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
 
 def without_number(row: OrderRow) -> ProtocolError:
     """The error about an open order in the book that nothing can cancel."""
+    instead = f" (but {row.number!r})" if row.number else ""
     return ProtocolError(
-        f"a row of the order book has {row.number!r} for its order number, and is "
-        f"{row.status_text!r}: {row.side} {row.quantity} {row.symbol} cannot be cancelled from here"
+        f"a row of the order book has no order number{instead}, and is {row.status_text!r}: "
+        f"{row.side} {row.quantity} {row.symbol} cannot be cancelled from here"
     )
 
 
