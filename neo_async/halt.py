@@ -49,6 +49,9 @@ RETRY_BASE = 0.1
 RETRY_CAP = 5.0
 """Seconds between two looks at what is still open, and between two tries of a cancel that fails."""
 
+CANCELS_AT_ONCE = 200
+"""Cancels of one halt that are under way: the tasks of thousands would hold up the event loop."""
+
 DOUBT = 120.0
 """Seconds for which an order may stay undecided, at least, before a halt gives it up and says so:
 the broker has answered its cancels, and the order book either lacks it or shows a state that this
@@ -331,6 +334,8 @@ class _Cancelling:
         self.is_done = False
         """Whether it is proved that nothing is open, but for orders that were given up."""
 
+        self._tried: set[str] = set()
+        """Orders that were cancelled at least once."""
         self._met: dict[str, Order] = {}
         """Every order that was open."""
         self._cancels: dict[str, asyncio.Task[None]] = {}
@@ -435,8 +440,11 @@ class _Cancelling:
             not self._cancels and now >= self._idle_since + AGAIN
         )
         for number, order in self._open_orders().items():
-            if number not in self._met:
-                self._met[number] = order
+            self._met.setdefault(number, order)
+            if len(self._cancels) >= CANCELS_AT_ONCE:
+                continue
+            if number not in self._tried:
+                self._tried.add(number)
             elif not may_repeat or number in self._cancels or now < self._again_at.get(number, now):
                 continue
             else:

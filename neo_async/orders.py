@@ -37,7 +37,14 @@ from neo_async.logs import Subject, tell
 from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
-from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
+from neo_async.model.orders import (
+    Bracket,
+    HistoryRow,
+    OrderRequest,
+    OrderRow,
+    Price,
+    Trade,
+)
 from neo_async.reconciliation import Reconciliation, reconcile
 from neo_async.risk import Hold, RiskGuard
 from neo_async.session import SessionManager
@@ -59,7 +66,7 @@ from neo_async.wire.orders import (
     HistoryForm,
     ModifyForm,
     PlaceForm,
-    read_accepted,
+    read_placed,
 )
 from neo_async.wire.parts import in_parts
 from neo_async.wire.reports import read_history, read_order_book, read_trades
@@ -726,7 +733,7 @@ class Orders:
 
         async def again() -> Order:
             sent_ns = int(self._clock() * 1e9)
-            number = await self._session.order(Kind.PLACE, PLACE, form, read_accepted)
+            number = await self._session.order(Kind.PLACE, PLACE, form, read_placed)
             return self._placed(request, form, number, sent_ns)
 
         self._settlement.resend(question, again)
@@ -754,9 +761,10 @@ def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
 
 def nameless_error(row: OrderRow) -> ProtocolError:
     """The error of an order that stands in the book without a number."""
+    instead = f" (but {row.number!r})" if row.number else ""
     return ProtocolError(
-        f"a row of the order book has no order number, and is {row.status_text!r}: {row.side} "
-        f"{row.quantity} {row.symbol} cannot be cancelled from here"
+        f"a row of the order book has no order number{instead}, and is {row.status_text!r}: "
+        f"{row.side} {row.quantity} {row.symbol} cannot be cancelled from here"
     )
 
 

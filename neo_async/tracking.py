@@ -13,7 +13,15 @@ import logging
 import math
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -576,7 +584,7 @@ class Order:
 
     def _take_fills(self, row: OrderRow, missing: frozenset[str], *, is_late: bool) -> None:
         filled = row.filled_quantity
-        if "filled_quantity" in missing:
+        if "filled_quantity" in missing or row.contradicts_itself:
             if is_late or self._is_priced:
                 return
             filled = self.filled_quantity
@@ -600,7 +608,7 @@ class Order:
         change = self._change
         if change is not None:
             change.observe(row, missing, asked_at)
-        if row.quantity > 0:
+        if row.quantity > 0 and not row.contradicts_itself:
             self.quantity = row.quantity
         if row.validity:
             self.validity = _known(Validity, row.validity)
@@ -648,6 +656,8 @@ class Tracker:
         self._own: set[str] = set()
         self._open: OrderedDict[str, Order] = OrderedDict()
         """The order of which the feed has said nothing for longest comes first."""
+        self._open_by_symbol: dict[str, dict[str, Order]] = {}
+        """The same by symbol, in capitals and without blanks around."""
         self._kept = kept
         self._final: deque[str] = deque()
         """Numbers in the order in which the orders became final."""
@@ -696,6 +706,16 @@ class Tracker:
     def open_orders(self) -> list[Order]:
         """Those that are not final, as far as is known."""
         return list(self._open.values())
+
+    @property
+    def open_count(self) -> int:
+        """How many those are."""
+        return len(self._open)
+
+    def open_in(self, symbol: str) -> Iterator[Order]:
+        """Those of a symbol in capitals, and those whose symbol is not known."""
+        for one in (symbol, "") if symbol else ("",):
+            yield from self._open_by_symbol.get(one, {}).values()
 
     def refresh_with(self, refresh: Callable[[], Awaitable[object]]) -> None:
         self._refresh = refresh
@@ -1000,7 +1020,12 @@ class Tracker:
         if self._changed and number in self._changed and order.unreported_change is None:
             del self._changed[number]
         if order.is_final:
-            if self._open.pop(number, None) is not None:
+            if (known := self._open.pop(number, None)) is not None:
+                symbol = _folded(known.symbol)
+                alike = self._open_by_symbol[symbol]
+                del alike[number]
+                if not alike:
+                    del self._open_by_symbol[symbol]
                 self._final.append(number)
                 self._forget_old()
             if is_confirmed or not order.lacks_fills:
@@ -1011,6 +1036,7 @@ class Tracker:
                 self._upkeep.look()
         elif number not in self._open:
             self._open[number] = order
+            self._open_by_symbol.setdefault(_folded(order.symbol), {})[number] = order
             if self._day and _date_in(number) != self._day:
                 self._carried[number] = order
             if self._lacking:
@@ -1214,6 +1240,10 @@ def _now() -> float:
         return -math.inf
 
 
+def _folded(symbol: str) -> str:
+    return symbol.strip().upper()
+
+
 def _comparable(name: str, value: object) -> object:
     """A term in the one form in which a caller's value and the broker's can be compared."""
     return float(str(value or 0)) if name in ("price", "trigger") else value
@@ -1247,8 +1277,7 @@ def _awaits_session(order: Order) -> bool:
 def _may_be(row: OrderRow, order: Order) -> bool:
     """Whether a row that names no order may be this one."""
     return all(
-        name in row.missing or getattr(row, name) == getattr(order, name)
-        for name in ("segment", "symbol", "side")
+        getattr(row, name) in (getattr(order, name), "") for name in ("segment", "symbol", "side")
     )
 
 
