@@ -201,6 +201,7 @@ class NeoClient:
                     is_new = await self._journal.start()
                     if is_new:
                         self._switch.restore()
+                        self._switch.know_left(await self.orders.uncancelled())
                 yield
                 self._switch.logged_in()
                 if self._live_orders:

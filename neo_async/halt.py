@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -27,11 +29,12 @@ from neo_async.errors import (
     UsageError,
 )
 from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
-from neo_async.journal import Journal
+from neo_async.journal import Intent, Journal
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, Segment
 from neo_async.model.orders import OrderRow
 from neo_async.orders import Orders, nameless_error
+from neo_async.reconciliation import order_of
 from neo_async.tracking import Order, Tracker, day_of
 from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
@@ -51,6 +54,11 @@ RETRY_CAP = 5.0
 
 CANCELS_AT_ONCE = 200
 """Cancels of one halt that are under way: the tasks of thousands would hold up the event loop."""
+
+LEFT_AT_ONCE = 10
+"""Cancels of an earlier process's orders that are under way before a book shows which are open."""
+LEFT_TRIES = 3
+"""Refusals of such a cancel after which it is left to the order book."""
 
 DOUBT = 120.0
 """Seconds for which an order may stay undecided, at least, before a halt gives it up and says so:
@@ -102,6 +110,8 @@ class KillSwitch:
         self._is_announced = True
         self._was_resumed = False
         """Whether the program has ended a halt, and the journal may still hold it."""
+        self._left: Sequence[Intent] = ()
+        """Placements of an earlier process whose orders may be open, while a login is under way."""
         self.halted: Halted | None = None
         orders.on_latecomer(self._cancel_latecomer)
 
@@ -189,8 +199,17 @@ class KillSwitch:
             yield
         finally:
             self._logins -= 1
+            if not self._logins:
+                self.know_left(())  # from now on the order book has shown what is open
             if self._cancelling is not None:
                 self._cancelling.hurry()
+
+    def know_left(self, left: Sequence[Intent]) -> None:
+        """Take note of placements of an earlier process whose orders may be open, newest first: a
+        halt cancels them by their numbers until the login has read the order book."""
+        self._left = left
+        if self._cancelling is not None:
+            self._cancelling.take_left(left)
 
     def logged_in(self) -> None:
         """Go on with a halt that was asked for when there was no login, or was not done before
@@ -271,6 +290,7 @@ class KillSwitch:
             cancelling = self._cancelling = _Cancelling(
                 self._orders,
                 self._tracker,
+                left=self._left,
                 is_logging_in=lambda: self._logins > 0,
                 doubt=self._doubt,
                 clock=self._clock,
@@ -314,12 +334,20 @@ class _Cancelling:
         orders: Orders,
         tracker: Tracker,
         *,
+        left: Sequence[Intent],
         is_logging_in: Callable[[], bool],
         doubt: float,
         clock: Callable[[], float],
     ) -> None:
         self._orders = orders
         self._tracker = tracker
+        self._left = deque(left)
+        """Placements of an earlier process whose orders may be open, and which no order book has
+        shown yet."""
+        self._left_under_way = 0
+        """Cancels of those."""
+        self._left_again_at = -math.inf
+        """Time of the loop from which more of them go out although requests wait for room."""
         self._is_logging_in = is_logging_in
         self._doubt = doubt
         self._clock = clock
@@ -387,6 +415,11 @@ class _Cancelling:
         self._again_at.clear()
         self._news.set()
 
+    def take_left(self, left: Iterable[Intent]) -> None:
+        """See KillSwitch.know_left."""
+        self._left = deque(left)
+        self._news.set()
+
     async def run(self, started: Callable[[], None]) -> list[Order | NeoError]:
         """Work until it is done or ended, and return what became of every order that was open.
         `started` is called once the first cancels are on their way."""
@@ -451,6 +484,39 @@ class _Cancelling:
                 self._looks_at_repeat = self._looks
             task = asyncio.create_task(self._cancel(order), name=f"halt: cancel {number}")
             self._cancels[number] = task
+        if self._left and self._orders.is_logged_in:
+            self._start_cancels_of_left(now)
+
+    def _start_cancels_of_left(self, now: float) -> None:
+        """Cancel orders of an earlier process by their numbers, newest first, before any order book
+        has shown which of them are open. Only a few at once: where the speed limit is the
+        bottleneck, the reading of the book must not wait for them all."""
+        if self._orders.is_throttled and now < self._left_again_at:
+            return
+        self._left_again_at = now + AGAIN
+        while self._left and self._left_under_way < LEFT_AT_ONCE:
+            intent = self._left.popleft()
+            number = intent.order_number
+            if number in self._cancels or self._tracker.get(number) is not None:
+                continue
+            self._tried.add(number)
+            self._left_under_way += 1
+            task = asyncio.create_task(self._cancel_left(intent), name=f"halt: cancel {number}")
+            self._cancels[number] = task
+
+    async def _cancel_left(self, intent: Intent) -> None:
+        number, left = intent.order_number, self._left
+        try:
+            await self._cancel(order_of(intent, self._tracker))
+        finally:
+            self._left_under_way -= 1
+        problem = self._problems.get(number)
+        is_answered = problem is None or isinstance(problem, OrderAlreadyFinal)
+        # An order that is not found may be one that the broker knows only seconds later.
+        if isinstance(problem, Rejected) and self._failures[number] >= LEFT_TRIES:
+            is_answered = True
+        if not is_answered:
+            self._loop.call_at(self._again_at[number], left.append, intent)
 
     async def _cancel(self, order: Order) -> None:
         number = order.number
@@ -531,6 +597,11 @@ class _Cancelling:
             for row in rows
             if row.has_number and not row.status.is_final
         }
+        if self._left:
+            shown = {row.number for row in rows}
+            left = [intent for intent in self._left if intent.order_number not in shown]
+            self._left.clear()
+            self._left.extend(left)
         standing = {row.number for row in rows if row.status is not OrderStatus.UNKNOWN}
         self._give_up(standing & self._shown_open.keys(), now)
         is_whole = self._is_whole(rows, now)
@@ -604,6 +675,11 @@ class _Cancelling:
             first = next(iter(still_open))
             said = f" ({self._problems[first]})" if first in self._problems else ""
             reasons.append(f"{len(still_open)} orders may be open, such as {first}{said}")
+        if self._left:
+            first = self._left[0].order_number
+            reasons.append(
+                f"{len(self._left)} orders of an earlier process may be open, such as {first}"
+            )
         reasons += [str(each) for each in (self._blindness, self._book_problem) if each is not None]
         if self._is_logging_in():
             reasons.append("a login is under way")

@@ -149,6 +149,13 @@ _SELECT = (
     f"WHERE id >= ? AND ucc = ? AND (({_IS_OPEN} AND id > ? AND (action <> 'cancel' OR id <= ?)) "
     "OR (action = 'place' AND at_ns >= ?)) ORDER BY id"
 )
+_SELECT_UNCANCELLED = (
+    "SELECT id, at_ns, action, client_tag, order_number, form, outcome, reason FROM intents "
+    "WHERE id >= ? AND ucc = ? AND action = 'place' AND order_number <> '' "
+    """AND (at_ns >= ? OR form LIKE '%"am":"YES"%') """
+    "AND order_number NOT IN (SELECT order_number FROM intents WHERE id >= ? AND ucc = ? "
+    "AND action = 'cancel' AND outcome = 'accepted') ORDER BY id DESC"
+)
 _SUBJECT = "SELECT action, client_tag, order_number FROM intents WHERE id = ?"
 
 _WHAT_TO_DO = (
@@ -215,7 +222,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     client_tag: str
     order_number: str
     form: str
-    """JSON; empty where the outcome is final, since it is not read then."""
+    """JSON; empty where it was not asked for."""
     outcome: Outcome | None
     reason: str
 
@@ -358,12 +365,29 @@ class Journal:
         """Return the open intents of the account, and its placements since then; oldest first.
 
         Open are those without a final outcome, whatever their age, but not the cancels that this
-        process has sent since it opened the journal: they may be under way. Reads in a thread.
-        Raises JournalFailed for a file that cannot be read, or holds what no journal holds.
+        process has sent since it opened the journal: they may be under way. Only open ones have
+        their form. Reads in a thread. Raises JournalFailed for a file that cannot be read, or holds
+        what no journal holds.
         """
-        if self._file is None:
-            raise JournalFailed(f"the journal {self.path} cannot be read: {self._why_closed}")
-        return await asyncio.to_thread(self._read, since_ns)
+
+        def select(file: sqlite3.Connection) -> Iterator[_Row]:
+            first = min(_first_since(file, since_ns, self._last), self._settled + 1)
+            row = (first, self._ucc, self._settled, self._last_at_start, since_ns)
+            return file.execute(_SELECT, row)
+
+        return await self._read(select)
+
+    async def uncancelled(self, since_ns: int, *, amo_since_ns: int) -> list[Intent]:
+        """Return the placements of the account since `since_ns` whose orders have a number, but for
+        those that the broker has accepted a cancel of; newest first, with their forms. After-market
+        orders are returned since `amo_since_ns`. Reads in a thread, and raises, as `intents`."""
+
+        def select(file: sqlite3.Connection) -> Iterator[_Row]:
+            first = _first_since(file, min(since_ns, amo_since_ns), self._last)
+            row = (first, self._ucc, since_ns, first, self._ucc)
+            return file.execute(_SELECT_UNCANCELLED, row)
+
+        return await self._read(select)
 
     # --- the halt -----------------------------------------------------------------------------
 
@@ -533,14 +557,17 @@ class Journal:
         file.execute("PRAGMA busy_timeout = 0")
         return _Prepared(lock, file, last, settled, open_ids, halt)
 
-    def _read(self, since_ns: int) -> list[Intent]:
+    async def _read(self, select: Callable[[sqlite3.Connection], Iterator[_Row]]) -> list[Intent]:
+        if self._file is None:
+            raise JournalFailed(f"the journal {self.path} cannot be read: {self._why_closed}")
+        return await asyncio.to_thread(self._read_here, select)
+
+    def _read_here(self, select: Callable[[sqlite3.Connection], Iterator[_Row]]) -> list[Intent]:
         """See `intents`. Runs in a thread, on a connection of its own."""
         began = time.monotonic()
         try:
             with contextlib.closing(_connect(self._place)) as file:
-                first = min(_first_since(file, since_ns, self._last), self._settled + 1)
-                row = (first, self._ucc, self._settled, self._last_at_start, since_ns)
-                intents = [_intent_of(row) for row in file.execute(_SELECT, row)]
+                intents = [_intent_of(row) for row in select(file)]
         except (*_FAILURES, _Unreadable) as error:
             raise JournalFailed(
                 f"the journal {self.path} cannot be read ({error}): {_WHAT_TO_DO}"

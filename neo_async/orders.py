@@ -32,7 +32,7 @@ from neo_async.errors import (
     Rejected,
 )
 from neo_async.instruments import Instruments
-from neo_async.journal import Journal
+from neo_async.journal import Intent, Journal
 from neo_async.logs import Subject, tell
 from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
@@ -45,7 +45,7 @@ from neo_async.model.orders import (
     Price,
     Trade,
 )
-from neo_async.reconciliation import Reconciliation, reconcile
+from neo_async.reconciliation import Reconciliation, reconcile, uncancelled
 from neo_async.risk import Hold, RiskGuard
 from neo_async.session import SessionManager
 from neo_async.settlement import Question, Settlement
@@ -198,6 +198,21 @@ class Orders:
     def unknowns_resolved(self) -> Mapping[str, int]:
         """Those of which it is known by now, by outcome."""
         return dict(self._settlement.resolved)
+
+    @property
+    def is_logged_in(self) -> bool:
+        """Whether there is a login to send orders with."""
+        return self._session.is_open
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether a request waits for the speed limit."""
+        return self._session.is_throttled
+
+    async def uncancelled(self) -> list[Intent]:
+        """The placements of the journal whose orders may be open; see `reconciliation`."""
+        assert self._journal is not None
+        return await uncancelled(self._journal, self._clock())
 
     async def reconcile(self) -> Reconciliation:
         """Bring journal and book together after a login; see Reconciliation."""
