@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from neo_async.errors import ProtocolError, Rejected
+from neo_async.errors import BrokerError, ProtocolError, RateLimited
 from neo_async.model.answer import Answer
 from neo_async.model.orders import is_order_number
 from neo_async.wire.answers import failure
@@ -134,7 +134,8 @@ def read_accepted(answer: Answer) -> str:
         if accepted.nOrdNo and accepted.stat.lower() == "ok" and accepted.fault is None:
             return accepted.nOrdNo
         error = failure(answer)
-        if accepted.nOrdNo and isinstance(error, Rejected) and error.code is None:
+        is_verdict = isinstance(error, BrokerError) and error.code is not None
+        if accepted.nOrdNo and not is_verdict and not isinstance(error, RateLimited):
             problem = f"the answer names order {accepted.nOrdNo}, with stat={accepted.stat!r}"
             raise ProtocolError(problem, status=answer.status) from error
         raise error
