@@ -151,6 +151,7 @@ class NeoClient:
         self.reconciliation = Reconciliation()
         """What the last login found that the process before had left."""
         self.portfolio.live.follow(self.order_feed)
+        self.portfolio.live.doubt_fills_by(self._tracker.has_odd_fill)
         self._tracker.on_repair(self.portfolio.live.repair)
         self._switch = KillSwitch(
             self.orders, self._tracker, journal=self._journal, horizon=horizon, clock=clock

@@ -200,6 +200,7 @@ class LivePositions:
         self._unlisted: dict[PositionKey, PositionUpdate] = {}
         """Messages about positions that the report did not list yet."""
         self._tries = 0
+        self._is_odd: Callable[[OrderRow], bool] = operator.attrgetter("contradicts_itself")
         self._filled: dict[str, int] = {}
         """Units, by order number, as reports of `_heard_day` have told them."""
         self._filled_before: dict[str, int] = {}
@@ -360,6 +361,10 @@ class LivePositions:
         feed.listen(self._hear)
         feed.on_event(self._feed_changed)
 
+    def doubt_fills_by(self, is_odd: Callable[[OrderRow], bool]) -> None:
+        """Believe no report of an order whose filled quantity `is_odd` calls impossible."""
+        self._is_odd = is_odd
+
     async def start(self) -> None:
         """Read the positions, and keep them current until the logout.
 
@@ -408,7 +413,7 @@ class LivePositions:
         today = self._period()[0]
         for row in rows:
             # A book may still be that of yesterday for a while after midnight.
-            filled = _filled(row) or 0
+            filled = self._filled_in(row) or 0
             # Without its number, an order that was heard of would count once more.
             is_news = filled > self._known_fill(row.number) and row.has_number
             if is_news and (_day_of_ns(row.updated_ns) or today) >= today:
@@ -451,9 +456,19 @@ class LivePositions:
 
     # --- trades -------------------------------------------------------------------------------
 
+    def _filled_in(self, row: OrderRow) -> int | None:
+        """Units that an order's report says are filled; None when it does not say it so that it can
+        be read and believed. All of a complete one are."""
+        if self._is_odd(row):
+            return None
+        is_told = "filled_quantity" not in row.missing
+        if row.status is OrderStatus.COMPLETE and not (is_told and row.filled_quantity):
+            return row.quantity if row.quantity > 0 else None
+        return row.filled_quantity if is_told else None
+
     def _note_fill(self, row: OrderRow) -> None:
         """Expect a position message for what an order message says was filled."""
-        filled = _filled(row)
+        filled = self._filled_in(row)
         if filled is None and row.status.is_final:
             self._unknown_fills += 1
             self._doubt()
@@ -767,15 +782,6 @@ def _added(one: PositionRow, other: PositionRow) -> PositionRow:
         missing=one.missing | other.missing,
         odd=one.odd + other.odd,
     )
-
-
-def _filled(row: OrderRow) -> int | None:
-    """Units that an order's report says are filled; None when it does not say it so that it can be
-    read. All of a complete one are."""
-    is_told = "filled_quantity" not in row.missing and not row.contradicts_itself
-    if row.status is OrderStatus.COMPLETE and not (is_told and row.filled_quantity):
-        return row.quantity if row.quantity > 0 and not row.contradicts_itself else None
-    return row.filled_quantity if is_told else None
 
 
 def _day_of_ns(unix_ns: int) -> int:

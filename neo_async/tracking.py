@@ -95,6 +95,7 @@ _CHANGING = frozenset({OrderStatus.MODIFY_VALIDATION_PENDING, OrderStatus.MODIFY
 _VALUES_KEPT = 32
 """Earlier values of one term that reports may still show."""
 
+_FILL = frozenset({"filled_quantity", "quantity"})
 _PARTS = frozenset({"filled_quantity", "pending_quantity"})
 _OF_HISTORY = ("status_text", "reject_text", "filled_quantity", "average_price", "updated_ns")
 """What a history tells of an order's end."""
@@ -178,6 +179,15 @@ class TermsChange:
     def earlier(self) -> TermsChange | None:
         """The accepted change before this one, while it is not reported."""
         return None if self._earlier is None or self._earlier.is_reported else self._earlier
+
+    @property
+    def largest_quantity(self) -> int:
+        """Units that the order may have by this change, or had before it; 0 when it changes
+        none."""
+        values = {*self._earlier_values.get("quantity", ()), self.terms.get("quantity", 0)}
+        if self._earlier is not None:
+            values.add(self._earlier.largest_quantity)
+        return max((value for value in values if isinstance(value, int)), default=0)
 
     def accept(self, now: float) -> None:
         self.accepted_at = now
@@ -419,6 +429,17 @@ class Order:
             return True
         return self.filled_quantity > 0 and not self._is_priced
 
+    def has_odd_fill(self, row: OrderRow) -> bool:
+        """Whether a report says that more is filled than the order can have, as it is or as a
+        change may make it: then neither that number nor its quantity can be relied on. The order
+        book may show a quantity that another application has changed; a message must not."""
+        if row.filled_quantity <= self.quantity:
+            return row.contradicts_itself
+        most = max(self.quantity, 0 if self._change is None else self._change.largest_quantity)
+        if not (most and isinstance(row, OrderUpdate)):
+            most = max(most, row.quantity)
+        return row.contradicts_itself or 0 < most < row.filled_quantity
+
     def apply(self, row: OrderRow, *, asked_at: float = -math.inf) -> bool:
         """Take over what a row or an update reports, as far as it is news. Returns whether
         anything moved. `asked_at` is the time of the loop at which a book was asked for."""
@@ -426,6 +447,8 @@ class Order:
         missing = row.missing
         # A report without a time (0) may be of any: it is taken as one of now, and only forwards.
         is_late = 0 < row.updated_ns < self.updated_ns
+        if self.has_odd_fill(row):
+            missing |= _FILL
         self._take_status(row, is_late=is_late, is_of_book=asked_at > -math.inf)
         self._take_fills(row, missing, is_late=is_late)
         if not is_late:
@@ -568,7 +591,7 @@ class Order:
             # Fills are never taken back, so nothing can be open of what was filled in full.
             return is_newer and not 0 < self.quantity <= self.filled_quantity
         is_more = row.status is OrderStatus.COMPLETE and row.filled_quantity > self.filled_quantity
-        return is_newer or (is_more and not is_late)
+        return is_newer or (is_more and not is_late and not self.has_odd_fill(row))
 
     def _tell_correction(self, row: OrderRow) -> None:
         tell(
@@ -584,7 +607,7 @@ class Order:
 
     def _take_fills(self, row: OrderRow, missing: frozenset[str], *, is_late: bool) -> None:
         filled = row.filled_quantity
-        if "filled_quantity" in missing or row.contradicts_itself:
+        if "filled_quantity" in missing:
             if is_late or self._is_priced:
                 return
             filled = self.filled_quantity
@@ -608,7 +631,7 @@ class Order:
         change = self._change
         if change is not None:
             change.observe(row, missing, asked_at)
-        if row.quantity > 0 and not row.contradicts_itself:
+        if row.quantity > 0 and "quantity" not in missing:
             self.quantity = row.quantity
         if row.validity:
             self.validity = _known(Validity, row.validity)
@@ -693,6 +716,9 @@ class Tracker:
         """Of that day, one after the other, each asked for after the one before had come."""
         self._carried: dict[str, Order] = {}
         """Orders that were open when that day began."""
+        self._odd_since = math.inf
+        """Time of the loop since which only the order book can say what is filled of an order; inf
+        when messages have said it of all."""
         self._absent_since: dict[str, float] = {}
         """Open own orders that every book since then has lacked: time of the loop by number."""
 
@@ -895,6 +921,11 @@ class Tracker:
         if self._followed_since is not None:
             self._upkeep.look()
 
+    def has_odd_fill(self, row: OrderRow) -> bool:
+        """See `Order.has_odd_fill`; of an order that is not known only the row itself says it."""
+        order = self._orders.get(row.number)
+        return row.contradicts_itself if order is None else order.has_odd_fill(row)
+
     def reread(self) -> None:
         """Have the book read, beginning no earlier than now."""
         self._upkeep.ask()
@@ -931,6 +962,9 @@ class Tracker:
         if order is not None:
             order.heard_at = asyncio.get_running_loop().time()
             order.apply(update)
+            if order.has_odd_fill(update) and self._odd_since == math.inf:
+                self._odd_since = order.heard_at
+                self._upkeep.look()
             self._sort_in(order, is_news=True)
         elif update.number in self._forgotten:
             pass  # a repeated message of an order that is long final
@@ -995,6 +1029,8 @@ class Tracker:
 
     def _end_book(self, rows: Sequence[OrderRow], *, asked_at: float, day: str) -> None:
         """Draw the conclusions from a whole book."""
+        if asked_at >= self._odd_since:
+            self._odd_since = math.inf
         self._forget_strangers()
         self._note_absent(rows, asked_at)
         for number, order in [*self._changed.items()]:
@@ -1195,6 +1231,8 @@ class Tracker:
                 due = min(due, max(read_at, self._lacking_since) + SETTLING)
             if self._changed:
                 due = min(due, max(read_at, self._changed_since) + SETTLING)
+            if self._odd_since < math.inf:
+                due = min(due, max(read_at, self._odd_since) + SETTLING)
         return None if due == math.inf else due - asyncio.get_running_loop().time()
 
     async def _read(self) -> None:

@@ -110,6 +110,36 @@ async def test_more_filled_than_ordered_is_not_believed() -> None:
         await neo.orders.place(*BUY, 40, **MIS)
 
 
+@pytest.mark.parametrize("odd", [{"qty": 10**12}, {"qty": None}, {"qty": 60}])
+@in_virtual_time
+async def test_a_fill_above_the_orders_quantity_is_unknown_and_the_book_is_asked(odd: Any) -> None:
+    async with desk(net_position=100) as neo:
+        order = await neo.orders.place(*BUY, 60, **MIS)
+        await asyncio.sleep(5)
+        before = neo._tracker._upkeep.read_at
+        hear(neo, order, fldQty=10**12, **odd)
+        assert (order.quantity, order.filled_quantity) == (60, 0)
+        with pytest.raises(PositionLimit, match="101 units"):
+            await neo.orders.place(*BUY, 41, **MIS)
+        await asyncio.sleep(5)
+        assert neo._tracker._upkeep.read_at > before
+        hear(neo, order, fldQty=25)
+        assert (order.quantity, order.filled_quantity) == (60, 25)
+
+
+@in_virtual_time
+async def test_a_fill_of_an_order_that_another_application_enlarged_is_read_in_the_book() -> None:
+    reports: dict[str, Any] = {BOOK: None}
+    async with desk(reports) as neo:
+        order = await neo.orders.place(*BUY, 60, **MIS)
+        larger = {"nOrdNo": order.number, "qty": 90, "fldQty": 75}
+        reports[BOOK] = [{**OPEN, **larger, "updRecvTm": int(now() * 1e9) + 10**9}]
+        hear(neo, order, **larger)
+        assert order.filled_quantity == 0
+        await asyncio.sleep(5)
+        assert (order.quantity, order.filled_quantity) == (90, 75)
+
+
 @pytest.mark.parametrize(
     "odd",
     [
