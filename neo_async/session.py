@@ -139,6 +139,11 @@ class SessionManager:
         return self._session is not None
 
     @property
+    def is_throttled(self) -> bool:
+        """Whether a request waits for the speed limit."""
+        return self._limiter.waiting > 0
+
+    @property
     def is_sending(self) -> bool:
         """Whether an order request may be on its way."""
         return self._lane is not None and self._lane.is_busy
