@@ -373,6 +373,48 @@ async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_eviden
         await asyncio.gather(placing, return_exceptions=True)
 
 
+@in_virtual_time
+async def test_the_first_cancel_arrives_at_once_with_the_settings_that_nobody_changed(
+    tmp_path: Path,
+) -> None:
+    """As above, with the pool and the speed limit of a client that was given none: placements hang
+    on every connection that is not the cancels' own."""
+    path = tmp_path / "orders.db"
+    settings = {"pool": PoolLimits(), "limits": RateLimits(), "journal": path}
+    async with order_broker(**settings, horizon=2.0, timeouts=Timeouts(order=30.0)) as (
+        broker,
+        neo,
+    ):
+        numbers = [(await neo.orders.place(*BUY, 10, **MIS)).number for _ in range(20)]
+        broker.seconds[PLACE] = 60.0
+        placing = asyncio.create_task(
+            neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 40, settle=False)
+        )
+        await asyncio.sleep(6)
+        assert neo._session.lane.busy == PoolLimits().maximum
+        broker.instead[BOOK] = Reply({"message": "Forbidden", "code": 9999}, 403)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            began = seconds()
+            halting = asyncio.ensure_future(neo.halt())
+            await asyncio.sleep(3)
+            cancels = [at - began for at, path in broker.arrivals if path == CANCEL]
+            assert cancels[0] < 0.02
+            assert len(cancels) >= len(numbers)
+            assert not set(numbers) & set(broker.open_numbers())
+            assert not halting.done()
+            other.execute("ROLLBACK")
+        times = [at for at, _ in broker.arrivals]
+        pairs = zip(times, times[RateLimits().total :], strict=False)
+        assert all(later - earlier > 0.9 for earlier, later in pairs)
+        del broker.instead[BOOK]
+        broker.seconds[PLACE] = 0.0
+        placing.cancel()
+        await asyncio.gather(placing, return_exceptions=True)
+        results = await asyncio.wait_for(halting, 200)
+        assert set(numbers) <= {one.number for one in results if isinstance(one, Order)}
+
+
 @contextlib.asynccontextmanager
 async def restarted(
     path: Path, orders: int, **options: Any
