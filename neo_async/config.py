@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,17 @@ KITE_LOGIN: Final = "https://kite.zerodha.com"
 _KEY = re.compile(r"[!-~]+")
 _MOBILE = re.compile(r"\+91[0-9]{10}")
 _MPIN = re.compile(r"[0-9]{6}")
+
+
+def variable_reader(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
+    """A function that returns a variable of `environ`, by default the process's own environment;
+    empty when it is not set.
+
+    Its `repr` shows no variable, unlike that of a mapping and of its `get`, so that secrets stay
+    out of tracebacks that show local variables.
+    """
+    variables = os.environ if environ is None else environ
+    return lambda name: variables.get(name) or ""
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,21 +84,12 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
             "NEO_MPIN": "mpin",
             "NEO_TOTP_SECRET": "totp_secret",
         }
-        # The environment stays out of the local variables: tracebacks may show those.
-        missing = [
-            name
-            for name in fields
-            if name != "NEO_TOTP_SECRET"
-            and not (os.environ if environ is None else environ).get(name)
-        ]
+        read = variable_reader(environ)
+        del environ  # tracebacks may show local variables
+        missing = [name for name in fields if name != "NEO_TOTP_SECRET" and not read(name)]
         if missing:
             raise UsageError(f"environment lacks {', '.join(missing)}")
-        return cls(
-            **{
-                field: (os.environ if environ is None else environ).get(name, "")
-                for name, field in fields.items()
-            }
-        )
+        return cls(**{field: read(name) for name, field in fields.items()})
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,10 +122,11 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
         authorities. `NEO_INSECURE=1` is `insecure`.
 
         Raises UsageError for an address that cannot be used."""
-        read = (os.environ if environ is None else environ).get
+        read = variable_reader(environ)
+        del environ  # tracebacks may show local variables
         return cls(
             login=read("NEO_LOGIN_URL") or PRODUCTION_LOGIN,
-            ca_file=read("NEO_CA_FILE") or "",
+            ca_file=read("NEO_CA_FILE"),
             insecure=_switch("NEO_INSECURE", read("NEO_INSECURE")),
         )
 
@@ -150,12 +153,13 @@ class KiteEndpoints(msgspec.Struct, frozen=True, kw_only=True):
         and the system's authorities. `KITE_INSECURE=1` is `insecure`.
 
         Raises UsageError for an address that cannot be used."""
-        read = (os.environ if environ is None else environ).get
+        read = variable_reader(environ)
+        del environ  # tracebacks may show local variables
         url = read("KITE_URL")
         return cls(
             api=url or KITE_API,
             login=url or KITE_LOGIN,
-            ca_file=read("KITE_CA_FILE") or "",
+            ca_file=read("KITE_CA_FILE"),
             insecure=_switch("KITE_INSECURE", read("KITE_INSECURE")),
         )
 
@@ -373,9 +377,9 @@ def _check_address(
         raise UsageError(f"{name}={shown_address(url)}: {problem}")
 
 
-def _switch(name: str, text: str | None) -> bool:
+def _switch(name: str, text: str) -> bool:
     """A variable of the environment that is on or off."""
-    word = (text or "").strip().lower()
+    word = text.strip().lower()
     if word in ("1", "true", "yes"):
         return True
     if word in ("", "0", "false", "no"):

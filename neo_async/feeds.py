@@ -46,6 +46,7 @@ from neo_async.model.ticks import LiteTick, MarketState, MarketStatus, ScripTick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.recorder import Recording
 from neo_async.session import SessionManager
+from neo_async.transport.redaction import Secrets
 from neo_async.transport.websocket import FeedEvent, FeedState, ReconnectingSocket, Socket
 from neo_async.wire.columns import ColumnDecoder, Columns
 from neo_async.wire.feed import (
@@ -244,6 +245,8 @@ class _SubscribedFeed(_Feed, ABC):
         """Instruments that snapshots were asked of, the newest last."""
         self._telling = asyncio.Lock()
         self._recordings: list[Recording] = []
+        self._secrets = Secrets()
+        """What was sent with the last login here."""
         self._greeting = ""
         """The server's answer to the last login here; it has the dividers."""
         self.symbols: dict[str, str] = {}
@@ -359,22 +362,19 @@ class _SubscribedFeed(_Feed, ABC):
                 recording.mark_gap()
 
     def _record(self, message: bytes | str) -> None:
-        if isinstance(message, str):
-            message = self._without_secrets(message)
         for recording in self._recordings:
             recording.add(message)
 
     def _without_secrets(self, text: str) -> str:
-        """The server has no reason to say them, and files outlive a login."""
-        if self._session is not None:
-            for secret in (self._session.sid, self._session.token):
-                text = text.replace(secret, "...") if secret else text
-        return text
+        """A text message as it is read, logged and recorded: the server has no reason to repeat
+        secrets, and files outlive a login."""
+        return self._secrets.scrub(text)
 
     # ------------------------------------------------------------------------------------------
 
     async def _authenticate(self, socket: Socket) -> None:
         session = self._session = self._manager.current
+        self._secrets = Secrets(session.sid, session.token)
         now = datetime.now(UTC)
         await socket.send(
             auth_frame(
@@ -384,7 +384,7 @@ class _SubscribedFeed(_Feed, ABC):
                 now_iso=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             )
         )
-        self._greeting = self._without_secrets(await self._until_accepted(socket))
+        self._greeting = await self._until_accepted(socket)
         self._renewed_at = None
         for recording in self._recordings:
             recording.greet()
@@ -402,6 +402,7 @@ class _SubscribedFeed(_Feed, ABC):
                     message = await socket.receive()
                     if isinstance(message, bytes):
                         continue
+                    message = self._without_secrets(message)
                     control = read_control(message)
                     if control.message_code == AUTH_FAILED:
                         raise SessionEnded(control.text, code=control.message_code)
@@ -419,6 +420,8 @@ class _SubscribedFeed(_Feed, ABC):
         return answer
 
     def _handle(self, message: bytes | str) -> Awaitable[None] | None:
+        if isinstance(message, str):
+            message = self._without_secrets(message)
         if self._recordings:
             self._record(message)
         if isinstance(message, str):
@@ -778,6 +781,8 @@ class OrderFeed(_Feed):
         self._manager = session
         self._timings = timings
         self._as_json = False
+        self._secrets = Secrets()
+        """What was sent with the last login here."""
         self._listeners: list[Callable[[OrderUpdate | PositionUpdate], None]] = []
         # Weak: an iterator that nobody holds any more collects nothing.
         self._iterators: WeakSet[_Updates] = WeakSet()
@@ -824,13 +829,16 @@ class OrderFeed(_Feed):
         """Say who we are in one of the two forms; the next try uses the other unless this one was
         understood. Servers were seen that drop the raw form, and such that drop JSON."""
         session = self._session = self._manager.current
+        self._secrets = Secrets(session.token, session.sid)
         as_json, self._as_json = self._as_json, not self._as_json
         await socket.send(handshake_text(session.token, session.sid, as_json=as_json))
         while True:
-            message = read_message(await socket.receive())
-            if isinstance(message, Refused):
-                self._as_json = as_json
-                raise SessionEnded(f"the order feed refused the login: {message.text}")
+            received = await socket.receive()
+            with self._secrets.kept_out_of_errors():
+                message = read_message(received)
+                if isinstance(message, Refused):
+                    self._as_json = as_json
+                    raise SessionEnded(f"the order feed refused the login: {message.text}")
             if message is not None:
                 break
         self._as_json = as_json
@@ -842,10 +850,12 @@ class OrderFeed(_Feed):
         try:
             message = read_message(text)
         except ProtocolError as error:
+            self._secrets.scrub_error(error)
             log.warning("order feed: %s", error)
             return
         if isinstance(message, Refused):
-            raise SessionEnded(f"the order feed ended the login: {message.text}")
+            text = self._secrets.scrub(message.text)
+            raise SessionEnded(f"the order feed ended the login: {text}")
         if message is not None and not isinstance(message, Connected):
             self._tell_listeners(message)
 

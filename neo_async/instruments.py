@@ -142,7 +142,12 @@ class Instruments:
         return entry.loaded
 
     async def _download(self, segment: Segment, today: date, progress: Progress | None) -> _Entry:
-        addresses = await self._session.read_open(SCRIP_MASTERS, read_file_list)
+        # An address is stored and may lead to another server: what was sent must not be in it.
+        scrub = self._session.secrets().scrub
+        addresses = [
+            scrub(address)
+            for address in await self._session.read_open(SCRIP_MASTERS, read_file_list)
+        ]
         address = choose_file(addresses, segment)
         if address is None:
             offered = ", ".join(address.rpartition("/")[2] for address in addresses) or "no file"

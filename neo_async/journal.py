@@ -539,7 +539,7 @@ class Journal:
             raise self._unopened(error) from error
         try:
             files.make_private(self._place)
-            for suffix in ("-wal", "-shm"):
+            for suffix in ("-wal", "-shm", "-journal"):
                 files.make_private(self._beside(suffix), create=False)
             file = _connect(self._place)
             try:

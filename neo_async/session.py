@@ -14,7 +14,7 @@ import logging
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -385,7 +385,7 @@ class SessionManager:
         try:
             result = await read_answer(answer, decode)
         except NeoError as error:
-            self._secrets().scrub_error(error)
+            self.secrets().scrub_error(error)
             raise
         self.meter.answered(kind, answer.first_byte, time.perf_counter() - began)
         return result
@@ -397,12 +397,13 @@ class SessionManager:
             result = read_now(answer, decode)
         except NeoError as error:
             # It keeps the broker's words, and those may repeat what we have sent.
-            self._secrets().scrub_error(error)
+            self.secrets().scrub_error(error)
             raise
         self.meter.answered(kind, answer.first_byte, time.perf_counter() - began)
         return result
 
-    def _secrets(self) -> Secrets:
+    def secrets(self) -> Secrets:
+        """What no error about an answer or a message of the broker may repeat."""
         credentials, session = self._credentials, self._session
         return Secrets(
             credentials.consumer_key,
@@ -414,22 +415,25 @@ class SessionManager:
             *(() if session is None else (session.token, session.sid)),
         )
 
-    def download(self, url: str) -> contextlib.AbstractAsyncContextManager[Download]:
-        """Get a public file that the broker's list names; see HttpClient.download.
+    @contextlib.asynccontextmanager
+    async def download(self, url: str) -> AsyncIterator[Download]:
+        """Get a public file from an address that the broker gave; see HttpClient.download. What
+        the caller makes of it belongs into the block: the address may repeat what was sent to the
+        broker, and errors of the block show no secret.
 
-        Raises ProtocolError for an address that no client of this broker may connect to: plain
-        http after logins over TLS, for example.
+        Raises ProtocolError when the address is none that a client may connect to, such as one
+        without TLS from a broker that was asked over TLS.
         """
-        problem = address_problem(
-            url,
-            tls_only=uses_tls(self._endpoints.login),
-            insecure=self._endpoints.insecure,
-        )
-        if problem:
-            raise ProtocolError(f"the broker's file list names {shown_address(url)}: it {problem}")
-        return self._http.download(
-            url, timeout=self._timeouts.download, between=self._timeouts.read
-        )
+        endpoints, session = self._endpoints, self._session
+        root = (endpoints.base or endpoints.login) if session is None else session.base_url
+        problem = address_problem(url, tls_only=uses_tls(root), insecure=endpoints.insecure)
+        with self.secrets().kept_out_of_errors():
+            if problem:
+                raise ProtocolError(f"the broker offers a file at {shown_address(url)}: {problem}")
+            async with self._http.download(
+                url, timeout=self._timeouts.download, between=self._timeouts.read
+            ) as file:
+                yield file
 
     @property
     def is_order_circuit_closed(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
@@ -34,6 +35,7 @@ from neo_async import (
     UsageError,
 )
 from neo_async.exchange import Exchange
+from neo_async.exchange.server.tls import self_signed
 from neo_async.instruments import Instruments
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import write_scripmaster
@@ -104,6 +106,8 @@ class FileServer:
         self.status = self.file_status = 200
         self.moved_to = ""
         self.is_compressed = False
+        self.listed_at = ""
+        """Where the list says that the files are, unless here."""
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
 
@@ -113,7 +117,8 @@ class FileServer:
         if self.status != 200:
             return web.json_response({"stCode": self.status}, status=self.status)
         if request.path.endswith("/file-paths"):
-            paths = [f"{self.url}/2026-11-23/{name}" for name in self.files]
+            root = self.listed_at or self.url
+            paths = [f"{root}/2026-11-23/{name}" for name in self.files]
             return web.json_response({"data": {"filesPaths": paths}})
         if self.file_status != 200:
             return web.Response(status=self.file_status, text="<Error>NoSuchKey</Error>")
@@ -136,16 +141,16 @@ class FileServer:
 
 
 @contextlib.asynccontextmanager
-async def file_server() -> AsyncIterator[FileServer]:
+async def file_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[FileServer]:
     server = FileServer()
     application = web.Application()
     application.router.add_get("/{path:.*}", server.answer)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        server.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
         yield server
     finally:
         await runner.cleanup()
@@ -153,13 +158,13 @@ async def file_server() -> AsyncIterator[FileServer]:
 
 @contextlib.asynccontextmanager
 async def instruments_of(
-    server: FileServer | str, directory: Path, at: float = NOON
+    server: FileServer | str, directory: Path, at: float = NOON, ca_file: str = ""
 ) -> AsyncIterator[Instruments]:
     """Those of a client that never logs in."""
     url = server if isinstance(server, str) else server.url
     neo = NeoClient(
         CREDENTIALS,
-        endpoints=Endpoints(login=url),
+        endpoints=Endpoints(login=url, ca_file=ca_file),
         instruments_directory=directory,
         clock=lambda: at,
     )
@@ -195,6 +200,35 @@ async def test_what_is_loaded_is_what_the_file_says(tmp_path: Path) -> None:
         assert instruments.get(Segment.NSE_CM, "TCS-EQ") == TCS
         assert instruments[Segment.NSE_FO, FUTURE.symbol] == FUTURE
         assert instruments.by_token(Segment.NSE_FO, OPTIONS[3].token) == OPTIONS[3]
+
+
+async def test_a_list_that_came_over_tls_leads_to_no_file_in_clear_text(tmp_path: Path) -> None:
+    context, ca_file = self_signed(tmp_path)
+    async with (
+        file_server(context) as server,
+        file_server() as plain,
+        instruments_of(server, tmp_path, ca_file=str(ca_file)) as instruments,
+    ):
+        for address in (plain.url, "ftp://127.0.0.1", f"https://user:pass@{server.url[8:]}"):
+            server.listed_at = address
+            with pytest.raises(ProtocolError, match=r"the broker offers a file at '.*': must "):
+                await instruments.load(Segment.NSE_CM)
+        assert plain.paths == []
+        server.listed_at = ""
+        await instruments.load(Segment.NSE_CM)
+
+
+async def test_what_the_list_repeats_of_the_access_token_goes_nowhere(tmp_path: Path) -> None:
+    key = CREDENTIALS.consumer_key
+    async with file_server() as server, instruments_of(server, tmp_path) as instruments:
+        server.listed_at = f"{server.url}/{key}"
+        (loaded,) = await instruments.load(Segment.NSE_CM)
+        assert key not in loaded.address + "".join(server.paths)
+        assert all(key.encode() not in content for content in kept(tmp_path).values())
+        server.file_status = 404
+        with pytest.raises(Rejected) as caught:
+            await instruments.load(Segment.NSE_FO)
+    assert key not in str(caught.value)
 
 
 async def test_the_list_needs_the_access_token_and_no_login_and_the_file_gets_neither(

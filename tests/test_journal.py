@@ -909,7 +909,9 @@ async def test_a_journal_that_others_could_read_is_closed_to_them(tmp_path: Path
 
 
 @posix
-@pytest.mark.parametrize("name", ["orders.db", "orders.db-lock", "orders.db-wal"])
+@pytest.mark.parametrize(
+    "name", ["orders.db", "orders.db-lock", "orders.db-wal", "orders.db-shm", "orders.db-journal"]
+)
 @pytest.mark.parametrize("kind", ["link", "pipe", "open to all"])
 async def test_what_is_not_a_file_of_the_user_alone_is_refused_and_left_alone(
     tmp_path: Path, name: str, kind: str

@@ -333,6 +333,38 @@ async def test_a_login_that_ends_after_it_was_accepted_is_renewed_each_time() ->
         assert login.renewals == 3
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"message_code":1120,"message":"sid-0"}',
+        '{"message_code":1117,"format":"sid-0"}',
+        '["sid-0"]',
+        '{"auth":"sid-0"',
+        '{"message_code":1113,"error_code":1,"description":"sid-0"}',
+    ],
+)
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_what_a_server_repeats_of_the_login_is_in_no_log_and_no_reason(
+    message: str, *, is_accepted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(1, "neo_async")
+
+    @in_virtual_time
+    async def check() -> None:
+        script = saying(message) if is_accepted else answering(message)
+        async with feed_server(script) as server:
+            login = Login(server)
+            login.error = SessionEnded("the broker cannot be reached")
+            async with opened(server, login) as feed:
+                events: list[str] = []
+                feed.on_event(lambda event: events.append(event.reason))
+                await asyncio.sleep(1)
+                said = "".join([feed.reason, *events, *feed.refusals, caplog.text])
+        assert "sid-0" not in said
+
+    check()
+
+
 @in_virtual_time
 async def test_a_login_that_cannot_be_made_is_tried_again_soon() -> None:
     async with feed_server(answering(REFUSED)) as server:

@@ -180,6 +180,42 @@ async def test_a_refusal_on_a_live_connection_ends_the_login() -> None:
             assert login.renewals == 1
 
 
+SAID = "the-token and sid-0"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [json.dumps({"ak": "nk", "type": "cn", "msg": SAID})],
+        [CONNECTED, json.dumps({"ak": "nk", "type": "cn", "msg": SAID})],
+        [SAID],
+        [CONNECTED, SAID],
+        [json.dumps({"type": "order", "data": {"x": SAID}})],
+        [CONNECTED, json.dumps({"type": "order", "data": SAID})],
+    ],
+)
+def test_what_a_server_repeats_of_the_login_is_in_no_log_and_no_reason(
+    messages: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(1, "neo_async")
+
+    @in_virtual_time
+    async def check() -> None:
+        async with feed_server(answering(*messages)) as server:
+            login = Login(server)
+            login.error = WrongMpin("no")
+            async with opened(server, login, longest_wait=0.1) as feed:
+                events: list[str] = []
+                feed.on_event(lambda event: events.append(event.reason))
+                await asyncio.sleep(1)
+                said = "".join([feed.reason, *events, caplog.text])
+        assert "***" in said
+        assert "the-token" not in said
+        assert "sid-0" not in said
+
+    check()
+
+
 @in_virtual_time
 async def test_an_order_instead_of_the_acknowledgement_counts_as_one() -> None:
     taken: list[object] = []

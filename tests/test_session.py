@@ -1071,7 +1071,8 @@ async def test_an_answer_to_an_order_that_is_nested_too_deeply_leaves_its_outcom
         ("https://mis.example", "file:///etc/passwd"),
     ],
 )
-def test_a_file_list_does_not_lead_to_an_address_in_clear_text(login: str, file: str) -> None:
+async def test_a_file_list_does_not_lead_to_an_address_in_clear_text(login: str, file: str) -> None:
     neo = NeoClient(CREDENTIALS, endpoints=Endpoints(login=login))
-    with pytest.raises(ProtocolError, match="file list names"):
-        neo._session.download(file)
+    with pytest.raises(ProtocolError, match="offers a file at"):
+        async with neo._session.download(file):
+            pass

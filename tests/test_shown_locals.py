@@ -12,12 +12,18 @@ from typing import Any
 import msgspec
 import pytest
 from rich.console import Console
+from rich.pretty import pretty_repr
 from rich.traceback import Traceback
 
-from neo_async import Endpoints, NeoClient, Timeouts
+from neo_async import Credentials, Endpoints, NeoClient, Timeouts
 from neo_async.banking import BankingProfile, VirtualAccounts
+from neo_async.banking.profile import Auth, Server
+from neo_async.cli.bank.connection import Customer
+from neo_async.cli.kite import access
+from neo_async.cli.kite.access import Access
 from neo_async.config import KiteEndpoints
 from neo_async.errors import NeoError, UsageError
+from neo_async.exchange import Exchange
 from neo_async.kite import KiteMutualFunds, KiteSession
 from tests.far_ends import CREDENTIALS, LOGIN, SID, TOKEN, VALIDATE, Cut, Late, Reply
 from tests.far_ends import scripted_broker as scripted
@@ -198,6 +204,8 @@ async def test_bank_calls_that_fail_show_none(where, failure):
         lambda: KiteMutualFunds(KEY + " ", ACCESS),
         lambda: VirtualAccounts(BANK_ID, BANK_SECRET + "\n"),
         lambda: VirtualAccounts(BANK_ID, BANK_SECRET, profile="/nowhere"),
+        lambda: KiteSession("", SECRET),
+        lambda: KiteSession(KEY, ""),
         lambda: msgspec.structs.replace(CREDENTIALS, mpin="12").__post_init__(),
     ],
 )
@@ -205,3 +213,120 @@ def test_settings_that_are_refused_show_none(make):
     with pytest.raises((UsageError, OSError)) as caught:
         make()
     assert [secret for secret in SECRETS if secret in shown(caught.value)] == []
+
+
+ENVIRONMENT = {
+    "NEO_CONSUMER_KEY": CREDENTIALS.consumer_key,
+    "NEO_MOBILE_NUMBER": CREDENTIALS.mobile_number,
+    "NEO_UCC": CREDENTIALS.ucc,
+    "NEO_MPIN": CREDENTIALS.mpin,
+    "NEO_TOTP_SECRET": CREDENTIALS.totp_secret,
+    "KITE_API_KEY": KEY,
+    "KITE_API_SECRET": SECRET,
+    "KITE_ACCESS_TOKEN": ACCESS,
+    "KOTAK_BANK_CLIENT_ID": BANK_ID,
+    "KOTAK_BANK_CLIENT_SECRET": BANK_SECRET,
+}
+FAR = "http://far.example"
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["of the process", "handed in"])
+@pytest.mark.parametrize(
+    ("changes", "read"),
+    [
+        ({"NEO_MPIN": "12"}, Credentials.from_env),
+        ({"NEO_UCC": ""}, Credentials.from_env),
+        ({"NEO_LOGIN_URL": FAR}, Endpoints.from_env),
+        ({"KITE_URL": FAR}, KiteEndpoints.from_env),
+        ({"KITE_URL": FAR}, KiteMutualFunds.from_env),
+        ({"KITE_API_KEY": ""}, KiteMutualFunds.from_env),
+        ({"KITE_ACCESS_TOKEN": ACCESS + ":"}, KiteMutualFunds.from_env),
+        ({"KOTAK_BANK_URL": FAR}, lambda _: Customer(None).client()),
+        ({"KOTAK_BANK_CLIENT_ID": ""}, lambda _: Customer(None)),
+        ({"KITE_ACCESS_TOKEN": ACCESS + ":"}, lambda _: Access().client()),
+    ],
+)
+def test_an_environment_that_is_refused_is_not_shown(monkeypatch, changes, read, is_own):
+    environment = ENVIRONMENT | changes
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError) as caught:
+        read(None if is_own else environment)
+    assert [secret for secret in SECRETS if secret in shown(caught.value)] == []
+
+
+def test_a_stored_login_at_kite_shows_none():
+    stored = access._Stored(access_token=ACCESS, user_id="ZV0001", made_at=0.0)
+    assert ACCESS not in repr(stored) + pretty_repr(stored)
+
+
+def test_the_made_up_secrets_of_an_exchange_are_not_shown_either():
+    kite = Exchange(key="0123456789abcdef").kite
+    assert kite.api_secret not in pretty_repr(kite)
+    assert kite.access_token not in pretty_repr(kite)
+
+
+# --- answers that are no HTTP, and repeat the request ---------------------------------------------
+
+
+def _lines(head: bytes) -> bytes:
+    return head.partition(b"\r\n")[2]
+
+
+def _line(head: bytes, body: bytes) -> bytes:
+    return (head + body).replace(b"\r\n", b" ")
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+ECHOES: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "whole": lambda head, body: head + body,
+    "body": lambda head, body: body + b"\r\n\r\n",
+    "bad names": lambda head, body: OK + _lines(head).replace(b": ", b" : "),
+    "bad values": lambda head, body: OK + _lines(head).replace(b"\r\n", b"\x01\r\n"),
+    "long line": lambda head, body: OK + b"A: " + 200 * _line(head, body),
+    "head cut off": lambda head, body: OK + b"A: " + _line(head, body),
+    "length": lambda head, body: OK + b"Content-Length: " + _line(head, body) + b"\r\n\r\n",
+    "chunk": lambda head, body: (
+        OK + b"Transfer-Encoding: chunked\r\n\r\n" + _line(head, body) + b"\r\n"
+    ),
+    "encoding": lambda head, body: (
+        OK
+        + b"Content-Length: 1\r\nContent-Encoding: "
+        + (body or head)[-40:].strip()
+        + b"\r\n\r\nx"
+    ),
+}
+
+
+@contextlib.asynccontextmanager
+async def echoing(echo: Callable[[bytes, bytes], bytes]) -> AsyncIterator[str]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
+            writer.write(echo(head, await reader.readexactly(length)))
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+async def test_an_answer_that_is_no_http_and_repeats_the_request_shows_none(echo):
+    async with echoing(echo) as url:
+        client = NeoClient(CREDENTIALS, endpoints=Endpoints(login=url), timeouts=PATIENCE)
+        await assert_fails_without(BROKER, lambda: client.login(CODE))
+        await client.logout()
+        endpoints = KiteEndpoints(api=url, login=url)
+        async with KiteMutualFunds(KEY, ACCESS, endpoints=endpoints, timeouts=PATIENCE) as kite:
+            await assert_fails_without(KITE, kite.orders)
+            await assert_fails_without(KITE, kite.instruments)
+        session = KiteSession(KEY, SECRET, endpoints=endpoints, timeouts=PATIENCE)
+        await assert_fails_without(KITE_LOGIN, lambda: session.open(REQUEST))
+        await assert_fails_without(KITE, lambda: session.end(ACCESS))
+        server = Server(base_url=url, timeout=0.3, auth=Auth.API_KEY)
+        profile = msgspec.structs.replace(BankingProfile(), server=server)
+        async with VirtualAccounts(
+            BANK_ID, BANK_SECRET, profile=profile, client_name="ACME", physical_account="12345678"
+        ) as bank:
+            await assert_fails_without(BANK_LOGIN, lambda: bank.refund("ACME", "REF00000001"))

@@ -601,10 +601,11 @@ class Exchange:
         headers = request.headers
         if why := foreign_page(headers, request.method, on_loopback=self._on_loopback):
             return f"{why}: the exchange takes no requests from web pages of others"
-        if not request.path.startswith(f"{_ADMIN_PATH}/"):
-            return None
+        # The GET of a page whose own name was rebound to this machine says so in nothing else.
         if self._on_loopback and (why := foreign_host(headers)):
             return f"{why}: use one of those, such as 127.0.0.1"
+        if not request.path.startswith(f"{_ADMIN_PATH}/"):
+            return None
         within = f"{self._admin_path}/".encode()
         if not secrets.compare_digest(request.path.encode()[: len(within)], within):
             return (

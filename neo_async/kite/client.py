@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from neo_async.config import KiteEndpoints, RateLimits, Timeouts
+from neo_async.config import KiteEndpoints, RateLimits, Timeouts, variable_reader
 from neo_async.errors import (
     InvalidOrder,
     UsageError,
@@ -118,12 +117,13 @@ class KiteMutualFunds:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Read `KITE_API_KEY` and `KITE_ACCESS_TOKEN`; `KITE_URL` and `KITE_CA_FILE` lead to
         another server. Raises UsageError that lists every variable that is missing."""
-        env = os.environ if environ is None else environ
-        missing = [name for name in ("KITE_API_KEY", "KITE_ACCESS_TOKEN") if not env.get(name)]
+        read, given = variable_reader(environ), Hidden(environ)
+        del environ  # tracebacks may show local variables
+        missing = [name for name in ("KITE_API_KEY", "KITE_ACCESS_TOKEN") if not read(name)]
         if missing:
             raise UsageError(f"environment lacks {', '.join(missing)}")
-        endpoints = KiteEndpoints.from_env(env)
-        return cls(env["KITE_API_KEY"], env["KITE_ACCESS_TOKEN"], endpoints=endpoints)
+        endpoints = KiteEndpoints.from_env(given.value)
+        return cls(read("KITE_API_KEY"), read("KITE_ACCESS_TOKEN"), endpoints=endpoints)
 
     async def __aenter__(self) -> Self:
         return self

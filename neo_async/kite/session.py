@@ -42,13 +42,14 @@ class KiteSession:
         endpoints: KiteEndpoints = KiteEndpoints(),  # noqa: B008 - frozen
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
-        for name, value in (("api_key", Hidden(api_key)), ("api_secret", Hidden(api_secret))):
-            if not value.value:
-                raise UsageError(f"{name} is empty: copy it from the application's page at Kite")
-        self._api_key = api_key
-        self._api_secret = api_secret
         self._endpoints = endpoints
         self._timeouts = timeouts
+        self._api_key = api_key
+        self._api_secret = api_secret
+        del api_key, api_secret  # tracebacks may show local variables
+        for name in ("api_key", "api_secret"):
+            if not getattr(self, f"_{name}"):
+                raise UsageError(f"{name} is empty: copy it from the application's page at Kite")
 
     def __repr__(self) -> str:
         return f"<KiteSession at {self._endpoints.api}>"

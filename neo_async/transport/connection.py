@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
                 body = inflated(body, self._encoding, MAX_BODY)
             except ValueError as error:
                 self._turn = turn
-                self._fail(f"the answer cannot be decompressed ({self._encoding}): {error}")
+                self._fail(f"the answer cannot be decompressed: {error}")
                 return
         assert turn is not None
         if not turn.done():

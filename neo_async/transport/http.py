@@ -37,6 +37,11 @@ LARGEST_FILE: Final = 1 << 30
 _REDIRECTS: Final = 5
 """That one download follows."""
 
+_ENDED_EARLY: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
+
+_CAUSES: Final = 5
+"""Errors of a chain that are looked at."""
+
 _AT_ONCE: Final = 512 << 10
 """Bytes that are read without a turn for the rest of the event loop."""
 
@@ -72,6 +77,45 @@ class _Timing:
         self.began = self.sent_at = time.perf_counter()
         self.is_first = False
         """Whether it is the first one on its connection."""
+
+
+class _Call(NamedTuple):
+    """How a request is named in errors, and its deadline."""
+
+    method: str
+    where: str
+    """The address without a query."""
+    timeout: float
+    """Seconds."""
+
+    def failure(self, error: BaseException) -> BaseException:
+        """The error that a caller gets for one of aiohttp's, with the cause that may be shown.
+
+        aiohttp's errors about an answer repeat parts of it, which may repeat what was sent, and
+        hold the request's headers: nothing of them is kept but their names. Other errors, such as a
+        cancellation, are returned as they are, without their frames.
+        """
+        name = f"{self.method} {self.where}"
+        without_frames(error)
+        failure: Exception
+        match error:
+            case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError() | NoSilence():
+                failure = NotSent(f"cannot connect to {self.where}: {connect_problem(error)}")
+                failure.__cause__ = error
+            case TimeoutError():
+                text = f"no complete answer to {name} within {self.timeout:g} s"
+                failure = AnswerLost(text, is_timeout=True)
+                failure.__cause__ = error
+            case aiohttp.ClientResponseError():
+                failure = AnswerLost(f"the answer to {name} was no HTTP: {_first_cause(error)}")
+            case ValueError():  # of what inflates the content
+                failure = AnswerLost(f"the answer to {name} cannot be used: {error}")
+            case aiohttp.ClientError() | OSError():
+                cause = error.cause if isinstance(error, _SentOnce) else error
+                failure = AnswerLost(f"the answer to {name} was lost: {_lost_by(cause)}")
+            case _:
+                return error
+        return failure
 
 
 class HttpClient:
@@ -127,22 +171,23 @@ class HttpClient:
         request = Hidden(_Request(method, address, headers, body, params))
         del url, address, headers, body, params  # tracebacks may show local variables
         timing = _Timing(kind, 0.0 if start is None else start.queued)
+        call = _Call(method, where, timeout)
         with (
             self._watched(place) as breaker,
-            _failures_named(method, where, timeout),
             _at_connection(None if start is None else start.at_connection),
         ):
             try:
-                answer = await self._exchange(request, timeout, limit, timing, start)
+                answer = await self._exchange(request, call, limit, timing, start)
             except BaseException as error:
-                raise without_frames(error)  # noqa: B904 - it is the error itself
+                failure = call.failure(error)
+                raise failure from failure.__cause__
             self._judge(breaker, answer.status)
             return answer
 
     async def _exchange(
         self,
         request: Hidden[_Request],
-        timeout: float,
+        call: _Call,
         limit: int,
         timing: _Timing,
         start: Start | None,
@@ -154,14 +199,14 @@ class HttpClient:
             data=request.value.body or None,
             params=request.value.params,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=self._connect_timeout),
+            timeout=aiohttp.ClientTimeout(total=call.timeout, sock_connect=self._connect_timeout),
             middlewares=() if request.value.method == "GET" else (_once,),
             trace_request_ctx=timing,
         ) as response:
             first_byte = time.perf_counter() - timing.sent_at
             if timing.is_first and start is not None:
                 start.answered_late()
-            pieces = [piece async for piece in _content(response, limit)]
+            pieces = [piece async for piece in _content(response, limit, call)]
             content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             return Answer(response.status, _lower(response.headers), content, first_byte)
 
@@ -190,7 +235,8 @@ class HttpClient:
                 sock_connect=self._connect_timeout,
                 sock_read=between,
             )
-            with self._watched(place) as breaker, _failures_named("GET", where, timeout):
+            call = _Call("GET", where, timeout)
+            with self._watched(place) as breaker:
                 try:
                     response = await self._opened().get(
                         request.value.url,
@@ -199,7 +245,8 @@ class HttpClient:
                         timeout=patience,
                     )
                 except BaseException as error:
-                    raise without_frames(error)  # noqa: B904 - it is the error itself
+                    failure = call.failure(error)
+                    raise failure from failure.__cause__
                 async with response:
                     self._judge(breaker, response.status)
                     target = response.headers.get("Location", "") if follows else ""
@@ -209,7 +256,7 @@ class HttpClient:
                             response.status,
                             _lower(response.headers),
                             response.content_length if is_plain else None,
-                            _content(response, limit),
+                            _content(response, limit, call),
                         )
                         return
             request = Hidden(
@@ -342,9 +389,11 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-async def _content(response: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
+async def _content(
+    response: aiohttp.ClientResponse, limit: int, call: _Call
+) -> AsyncIterator[bytes]:
     """The content of an answer as it arrives, inflated. Holds the event loop for a millisecond or
-    two at once, however much a server compressed into little."""
+    two at once, however much a server compressed into little. Raises AnswerLost."""
     try:
         if (response.content_length or 0) > limit:
             raise ValueError(f"it is longer than {limit} bytes")
@@ -361,39 +410,28 @@ async def _content(response: aiohttp.ClientResponse, limit: int) -> AsyncIterato
                     await asyncio.sleep(0)
                 yield piece
         inflater.finish()
-    except ValueError as error:
-        response.close()  # what is left of it must not be waited for
-        raise _Unreadable(str(error)) from None
     except BaseException as error:
-        response.close()
-        raise without_frames(error)  # noqa: B904 - it is the error itself
+        response.close()  # what is left of it must not be waited for
+        failure = call.failure(error)
+        raise failure from failure.__cause__
 
 
-class _Unreadable(Exception):
-    """An answer whose content cannot be had."""
+def _lost_by(error: Exception) -> str:
+    """What ended an answer; of aiohttp's errors only the name, for their words may be the
+    server's."""
+    name = type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name}: {error.strerror}"
+    return f"{name}: the server ended it early" if isinstance(error, _ENDED_EARLY) else name
 
 
-@contextlib.contextmanager
-def _failures_named(method: str, where: str, timeout: float) -> Iterator[None]:
-    """Around a request to `where`, an address without a query."""
-    try:
-        yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, NoSilence) as error:
-        raise NotSent(f"cannot connect to {where}: {connect_problem(error)}") from error
-    except TimeoutError as error:
-        raise AnswerLost(
-            f"no complete answer to {method} {where} within {timeout:g} s", is_timeout=True
-        ) from error
-    except aiohttp.ClientResponseError as error:
-        # Its own words, and so a traceback that goes on to it, hold the query.
-        raise AnswerLost(f"the answer to {method} {where} was no HTTP: {error.message}") from None
-    except _Unreadable as error:
-        raise AnswerLost(f"the answer to {method} {where} cannot be used: {error}") from None
-    except (aiohttp.ClientError, OSError) as error:
-        cause = error.cause if isinstance(error, _SentOnce) else error
-        raise AnswerLost(
-            f"the answer to {method} {where} was lost: {type(cause).__name__}: {cause}"
-        ) from cause
+def _first_cause(error: BaseException) -> str:
+    """The name of the error that led to this one, such as BadStatusLine."""
+    for _ in range(_CAUSES):
+        if error.__cause__ is None:
+            break
+        error = error.__cause__
+    return type(error).__name__
 
 
 def connect_problem(error: Exception) -> str:

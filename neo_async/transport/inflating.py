@@ -3,6 +3,7 @@ mercy of what a server compressed."""
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Final
@@ -21,7 +22,9 @@ class Inflater:
         """Raises ValueError when the encoding is none of these."""
         encoding = encoding.strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise ValueError(f"its encoding {encoding[:40]!r} is not known")
+            # A longer word, or one with digits, may repeat a secret that was sent.
+            name = f" {encoding!r}" if re.fullmatch("[a-z]{1,7}", encoding) else ""
+            raise ValueError(f"its encoding{name} is not known")
         self._is_plain = encoding in ("", "identity")
         self._is_deflate = encoding == "deflate"
         self._inflater: zlib._Decompress | None = None

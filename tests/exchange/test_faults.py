@@ -36,7 +36,7 @@ class Wire:
     def send(self, method: str, path: str, body: str = "") -> None:
         lines = [
             f"{method} /neo{path} HTTP/1.1",
-            "Host: exchange",
+            "Host: localhost",
             *(f"{name}: {value}" for name, value in self._caller.pair.items()),
             "Content-Type: application/x-www-form-urlencoded",
             f"Content-Length: {len(body)}",

@@ -52,6 +52,31 @@ async def test_a_name_that_was_rebound_to_loopback_reads_nothing() -> None:
         assert await status(login, "POST", Host=rebound, Origin=f"http://{rebound}") == 403
 
 
+async def test_a_rebound_name_reads_neither_funds_nor_bank_nor_broker_nor_a_feed() -> None:
+    async with Exchange() as exchange:
+        rebound = f"page.example:{exchange.login_url.rpartition(':')[2]}"
+        kite = exchange.kite
+        token = f"token {kite.api_key}:{kite.access_token}"
+        page = {"Host": rebound, "Authorization": token, "X_Kite_Version": "3"}
+        assert (
+            await status(f"{exchange.kite_url}/mf/holdings", **page | {"Host": "localhost"}) == 200
+        )
+        for url in (
+            f"{exchange.kite_url}/mf/holdings",
+            f"{exchange.kite_url}/connect/login?api_key={kite.api_key}",
+            f"{exchange.bank_url}/va/v1/accounts?apikey={exchange.bank.client.client_id}",
+            f"{exchange.base_url}/script-details/1.0/masterscrip/file-paths",
+            exchange.feed_url,
+            exchange.realtime_url,
+        ):
+            assert await status(url, **page) == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1#.page.example", "page@127.0.0.1", "127.0.0.1/a"])
+def test_what_is_no_host_is_no_name_of_this_machine(host: str) -> None:
+    assert foreign_host({"Host": host}) is not None
+
+
 async def test_a_page_of_the_exchange_itself_and_a_link_to_it_are_let_through() -> None:
     async with Exchange() as exchange:
         ledger = f"{exchange.admin_url}/ledger"

@@ -14,6 +14,7 @@ import typer
 from neo_async.banking import BankingProfile, VirtualAccounts
 from neo_async.banking.accounts import Progress
 from neo_async.cli import output
+from neo_async.config import variable_reader
 from neo_async.errors import UsageError
 
 ProfileFile: TypeAlias = Annotated[
@@ -31,19 +32,19 @@ class Customer:
     """Who the environment says that the user is, and the bank's format."""
 
     def __init__(self, profile: Path | None) -> None:
-        env = os.environ
+        read = variable_reader()
         required = ("KOTAK_BANK_CLIENT_ID", "KOTAK_BANK_CLIENT_SECRET")
-        missing = [name for name in required if not env.get(name)]
+        missing = [name for name in required if not read(name)]
         if missing:
             raise UsageError(f"environment lacks {', '.join(missing)}")
         self.profile = _load(profile) if profile else BankingProfile()
-        if url := env.get("KOTAK_BANK_URL"):
-            insecure = env.get("KOTAK_BANK_INSECURE", "") == "1" or self.profile.server.insecure
+        if url := read("KOTAK_BANK_URL"):
+            insecure = read("KOTAK_BANK_INSECURE") == "1" or self.profile.server.insecure
             server = msgspec.structs.replace(self.profile.server, base_url=url, insecure=insecure)
             self.profile = msgspec.structs.replace(self.profile, server=server)
         customer = self.profile.customer
-        self.client_name = env.get("KOTAK_BANK_CLIENT_NAME") or customer.client_name
-        self.physical_account = env.get("KOTAK_BANK_PHYSICAL_ACCOUNT") or customer.physical_account
+        self.client_name = read("KOTAK_BANK_CLIENT_NAME") or customer.client_name
+        self.physical_account = read("KOTAK_BANK_PHYSICAL_ACCOUNT") or customer.physical_account
 
     def __str__(self) -> str:
         who = self.client_name or "nobody"

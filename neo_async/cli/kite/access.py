@@ -21,6 +21,7 @@ from neo_async.cli import asking, output
 from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
+from neo_async.transport.hidden import Hidden
 from neo_async.wire.rows import UNREADABLE
 
 T = TypeVar("T")
@@ -35,6 +36,12 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     made_at: float
     """Unix seconds of the login."""
+
+    def __repr__(self) -> str:
+        return f"_Stored(user_id={self.user_id!r}, ...)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("user_id", self.user_id)]
 
     def is_good(self, now: float) -> bool:
         return _token_day(self.made_at) == _token_day(now)
@@ -58,16 +65,16 @@ class Access:
 
     def client(self) -> KiteMutualFunds:
         """Raises UsageError when there is no access token."""
-        token = os.environ.get("KITE_ACCESS_TOKEN", "")
+        token = Hidden(os.environ.get("KITE_ACCESS_TOKEN", ""))
         stored = self._stored()
-        if not token and stored is not None:
-            token = stored.access_token
-        if not token:
+        if not token.value and stored is not None:
+            token = Hidden(stored.access_token)
+        if not token.value:
             raise UsageError(
                 "KITE_ACCESS_TOKEN is not set, and no login of today is stored: "
                 "neo-async kite login"
             )
-        return KiteMutualFunds(self.api_key, token, endpoints=self.endpoints)
+        return KiteMutualFunds(self.api_key, token.value, endpoints=self.endpoints)
 
     def session(self) -> KiteSession:
         return KiteSession(self.api_key, _needed("KITE_API_SECRET"), endpoints=self.endpoints)
@@ -79,11 +86,11 @@ class Access:
         )
         files.replace(self._path, [msgspec.json.encode(stored)])
 
-    def forget(self) -> str:
-        """The token that was kept, or nothing. Raises OSError."""
+    def forget(self) -> Hidden[str]:
+        """The token that was kept, or an empty one. Raises OSError."""
         stored = self._stored()
         self._path.unlink(missing_ok=True)
-        return stored.access_token if stored is not None else ""
+        return Hidden(stored.access_token if stored is not None else "")
 
     def _stored(self) -> _Stored | None:
         try:
@@ -133,9 +140,9 @@ def logout() -> None:
     """End the stored login, at Kite too."""
     access = Access()
     token = access.forget()
-    if token:
-        neo_async.run(access.session().end(token))
-    output.echo("logged out" if token else "nobody was logged in")
+    if token.value:
+        neo_async.run(access.session().end(token.value))
+    output.echo("logged out" if token.value else "nobody was logged in")
 
 
 def _needed(name: str) -> str:

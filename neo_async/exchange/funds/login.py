@@ -34,6 +34,10 @@ class KiteApplication(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"KiteApplication(user_id={self.user_id!r}, ...)"
 
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        # Structs show rich every field, in tracebacks with locals for instance.
+        return [("user_id", self.user_id)]
+
 
 def make_application(seed: int, key: str = "") -> KiteApplication:
     """The same one for the same seed and key."""

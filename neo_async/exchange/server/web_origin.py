@@ -50,6 +50,9 @@ def foreign_host(headers: Mapping[str, str]) -> str | None:
 
 
 def _host_of(authority: str) -> str:
+    """The host of a `host:port`; empty when it is none."""
+    if any(mark in authority for mark in "/?#@"):
+        return ""
     try:
         return urlsplit(f"//{authority}").hostname or ""
     except ValueError:  # half an IPv6 address
