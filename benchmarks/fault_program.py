@@ -48,6 +48,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Faults, Hours, Rules, Uniform
 from neo_async.exchange.core.types import OrderRecord
+from neo_async.tracking import day_of
 from neo_async.wire.tags import matches
 from tests.virtual_time import VirtualTimeLoop, now
 
@@ -85,7 +86,9 @@ SPREAD = 10.0
 HORIZON = 30.0
 CANCEL_BOUND = 2.0
 """Seconds from the call of `cancel`, or from a halt that knows of open orders, in which a cancel
-reaches the exchange: a pause that the exchange has asked for, and a few broken connections."""
+reaches the exchange. It waits for two things only: for one window of the rate limit (1.015 s) after
+a 429 of an order call, and before it is sent again on a connection that broke before anything was
+sent: at most 0.1, 0.2 and 0.4 s, and 0.28 s are left of the 0.5 s before a fourth try."""
 HALT_BOUND = 10 * HORIZON
 """Seconds in which a halt ends."""
 NIGHT = 23.5 * 3600.0
@@ -295,7 +298,11 @@ class _Program:
                     exchange.set_faults(Faults())
                     await self._settle()
                     judge = _Judge(
-                        self.report, exchange.market.ledger, self._neo, has_night=self._has_night
+                        self.report,
+                        exchange.market.ledger,
+                        self._neo,
+                        has_night=self._has_night,
+                        today=day_of(self._now()),
                     )
                     judge.outcomes(path)
                     judge.callers(self._told, self._placed)
@@ -534,11 +541,19 @@ class _Judge:
     """Compares what the client holds for true with the exchange's ledger."""
 
     def __init__(
-        self, report: Report, ledger: list[OrderRecord], neo: NeoClient, *, has_night: bool
+        self,
+        report: Report,
+        ledger: list[OrderRecord],
+        neo: NeoClient,
+        *,
+        has_night: bool,
+        today: str,
     ) -> None:
         self._report = report
         self._has_night = has_night
         """Whether orders have ended with their day, and requests with nobody to tell of them."""
+        self._today = today
+        """As order numbers begin."""
         self._ledger = ledger
         self._by_tag = Counter(record.client_tag for record in ledger)
         self._by_number = {record.number: record for record in ledger}
@@ -630,10 +645,9 @@ class _Judge:
 
     def states(self) -> None:
         """Every order's, as the client sees it."""
-        last_day = max((record.number[:6] for record in self._ledger), default="")
         for record in self._ledger:
             order = self._neo.orders._tracker.get(record.number)
-            if self._has_night and record.number[:6] < last_day:
+            if self._has_night and record.number[:6] < self._today:
                 # No book tells any more how it ended; but that it is over has to be known.
                 if order is not None and not order.is_final:
                     self._report.complain("wrong", f"{record.number} is over, seen as {order!r}")

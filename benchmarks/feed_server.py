@@ -37,8 +37,8 @@ from neo_async.model.ticks import DepthRow, LiteTick, ScripTick
 from neo_async.wire.feed import FeedEncoder
 
 FIRST_TOKEN = 1000
-LAST_TOKEN = 999_999
-"""Of the packet after which nothing comes."""
+LAST_TOKEN = FIRST_TOKEN
+"""Of the packet after which nothing comes; it has to be subscribed, or the feed drops it."""
 LAST_TIME = 1
 """Its last trade time."""
 

@@ -151,6 +151,7 @@ class NeoClient:
         self.reconciliation = Reconciliation()
         """What the last login found that the process before had left."""
         self.portfolio.live.follow(self.order_feed)
+        self.portfolio.live.doubt_fills_by(self._tracker.has_odd_fill)
         self._tracker.on_repair(self.portfolio.live.repair)
         self._switch = KillSwitch(
             self.orders, self._tracker, journal=self._journal, horizon=horizon, clock=clock
@@ -201,6 +202,7 @@ class NeoClient:
                     is_new = await self._journal.start()
                     if is_new:
                         self._switch.restore()
+                        self._switch.know_left(await self.orders.uncancelled())
                 yield
                 self._switch.logged_in()
                 if self._live_orders:

@@ -338,13 +338,12 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     warm: int = 2
     """Connections opened at login and kept open."""
     maximum: int = 32
-    """Connections open at most while many orders are in flight at once, without those that cancels
-    open beyond it."""
+    """Connections that placements and changes use at most at once."""
     reserved: int = 2
-    """Connections that placements and changes leave to cancels: the last ones that may be open, of
-    which `maximum - 1` at most. Of the warm ones as many are kept idle for cancels, all but one."""
+    """Connections beyond these that are the cancels' own. Of the warm ones as many are kept idle
+    for cancels, all but one."""
     for_cancels: int = 96
-    """Connections that cancels may open beyond `maximum` while all others are in use. A cancel
+    """Connections that cancels may open beyond both while all others are in use. A cancel
     whose answer does not come keeps its connection for `Timeouts.order` seconds, and no other
     cancel waits for it: ten a second need a hundred."""
 

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -35,6 +35,7 @@ from neo_async.errors import (
 from neo_async.evidence import Sought, change, placement
 from neo_async.journal import Journal, Outcome
 from neo_async.logs import Subject, tell
+from neo_async.model.answer import Answer
 from neo_async.session import SessionManager
 from neo_async.settlement import Question, Settlement
 from neo_async.tracking import Order
@@ -42,12 +43,13 @@ from neo_async.transport.backoff import backoff
 from neo_async.transport.connection import Connection
 from neo_async.transport.limiter import Kind, Refusal
 from neo_async.wire.endpoints import Endpoint
-from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accepted
+from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accepted, read_placed
 
 log = logging.getLogger(__name__)
 
 _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Python 3.11
 _CANCEL = Kind.CANCEL
+_PLACE = Kind.PLACE
 _REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
 _ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
 
@@ -79,6 +81,11 @@ class Request(msgspec.Struct):
     @property
     def action(self) -> str:
         return _ACTIONS[self.kind]
+
+    @property
+    def read(self) -> Callable[[Answer], str]:
+        """What takes the order's number from the answer."""
+        return read_placed if self.kind is _PLACE else read_accepted
 
     @property
     def number(self) -> str:
@@ -285,7 +292,7 @@ class Dispatch:
                 if log.isEnabledFor(logging.DEBUG):
                     return await self._send_told(request)
                 return await self._session.order(
-                    request.kind, request.endpoint, request.form, read_accepted, request
+                    request.kind, request.endpoint, request.form, request.read, request
                 )
             except NotSent as error:
                 now = asyncio.get_running_loop().time()
@@ -323,7 +330,7 @@ class Dispatch:
         tell(log, logging.DEBUG, request.subject, "goes out")
         began = time.perf_counter()
         number = await self._session.order(
-            request.kind, request.endpoint, request.form, read_accepted, request
+            request.kind, request.endpoint, request.form, request.read, request
         )
         took = (time.perf_counter() - began) * 1000
         subject = request.subject._replace(order_number=number)

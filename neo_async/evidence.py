@@ -56,7 +56,6 @@ _NOT_MODIFIED = frozenset(
     }
 )
 """States in which an order does not have the terms of its last modification, whatever it shows."""
-_KIND = ("segment", "symbol", "side", "product")
 
 CLOCKS_APART_NS = 2_000_000_000
 """Nanoseconds by which this machine's clock may be ahead of the broker's, at most, for a
@@ -149,8 +148,8 @@ def request_of(intent: Intent) -> Sought:
 
 def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[OrderRow]:
     """The rows of a book that may be a placement of `since_ns` (Unix nanoseconds, our clock) under
-    another mark: of the same kind, and not entered before it by the broker's times. Where those do
-    not tell, a row may be it."""
+    another mark: of the same kind, and not entered before it by the broker's times. Where a row
+    does not say these, it may be it."""
     limit_ns = max(0, since_ns - CLOCKS_FAR_APART_NS)
     limit = datetime.fromtimestamp(limit_ns // 10**9, UTC) + _IST
     day = f"{limit.day:02}-{_MONTHS[limit.month - 1]}-{limit.year} "
@@ -165,11 +164,9 @@ def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[Or
 
 
 def _is_of_kind(row: OrderRow, kind: tuple[str, str, str, str]) -> bool:
-    if not row.missing:
-        return (row.segment, row.symbol, row.side, row.product) == kind
-    return all(
-        name in row.missing or getattr(row, name) == value
-        for name, value in zip(_KIND, kind, strict=True)
+    given = (row.segment, row.symbol, row.side, row.product)
+    return given == kind or all(
+        one in (wanted, "") for one, wanted in zip(given, kind, strict=True)
     )
 
 

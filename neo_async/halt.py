@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -27,11 +29,12 @@ from neo_async.errors import (
     UsageError,
 )
 from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
-from neo_async.journal import Journal
+from neo_async.journal import Intent, Journal
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, Segment
 from neo_async.model.orders import OrderRow
 from neo_async.orders import Orders, nameless_error
+from neo_async.reconciliation import order_of
 from neo_async.tracking import Order, Tracker, day_of
 from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
@@ -48,6 +51,14 @@ cancelled once more."""
 RETRY_BASE = 0.1
 RETRY_CAP = 5.0
 """Seconds between two looks at what is still open, and between two tries of a cancel that fails."""
+
+CANCELS_AT_ONCE = 200
+"""Cancels of one halt that are under way: the tasks of thousands would hold up the event loop."""
+
+LEFT_AT_ONCE = 10
+"""Cancels of an earlier process's orders that are under way before a book shows which are open."""
+LEFT_TRIES = 3
+"""Refusals of such a cancel after which it is left to the order book."""
 
 DOUBT = 120.0
 """Seconds for which an order may stay undecided, at least, before a halt gives it up and says so:
@@ -99,6 +110,8 @@ class KillSwitch:
         self._is_announced = True
         self._was_resumed = False
         """Whether the program has ended a halt, and the journal may still hold it."""
+        self._left: Sequence[Intent] = ()
+        """Placements of an earlier process whose orders may be open, while a login is under way."""
         self.halted: Halted | None = None
         orders.on_latecomer(self._cancel_latecomer)
 
@@ -186,8 +199,17 @@ class KillSwitch:
             yield
         finally:
             self._logins -= 1
+            if not self._logins:
+                self.know_left(())  # from now on the order book has shown what is open
             if self._cancelling is not None:
                 self._cancelling.hurry()
+
+    def know_left(self, left: Sequence[Intent]) -> None:
+        """Take note of placements of an earlier process whose orders may be open, newest first: a
+        halt cancels them by their numbers until the login has read the order book."""
+        self._left = left
+        if self._cancelling is not None:
+            self._cancelling.take_left(left)
 
     def logged_in(self) -> None:
         """Go on with a halt that was asked for when there was no login, or was not done before
@@ -268,6 +290,7 @@ class KillSwitch:
             cancelling = self._cancelling = _Cancelling(
                 self._orders,
                 self._tracker,
+                left=self._left,
                 is_logging_in=lambda: self._logins > 0,
                 doubt=self._doubt,
                 clock=self._clock,
@@ -311,12 +334,20 @@ class _Cancelling:
         orders: Orders,
         tracker: Tracker,
         *,
+        left: Sequence[Intent],
         is_logging_in: Callable[[], bool],
         doubt: float,
         clock: Callable[[], float],
     ) -> None:
         self._orders = orders
         self._tracker = tracker
+        self._left = deque(left)
+        """Placements of an earlier process whose orders may be open, and which no order book has
+        shown yet."""
+        self._left_under_way = 0
+        """Cancels of those."""
+        self._left_again_at = -math.inf
+        """Time of the loop from which more of them go out although requests wait for room."""
         self._is_logging_in = is_logging_in
         self._doubt = doubt
         self._clock = clock
@@ -331,6 +362,8 @@ class _Cancelling:
         self.is_done = False
         """Whether it is proved that nothing is open, but for orders that were given up."""
 
+        self._tried: set[str] = set()
+        """Orders that were cancelled at least once."""
         self._met: dict[str, Order] = {}
         """Every order that was open."""
         self._cancels: dict[str, asyncio.Task[None]] = {}
@@ -380,6 +413,11 @@ class _Cancelling:
         """Try and look again at once: circumstances have changed."""
         self._look_at = self._loop.time()
         self._again_at.clear()
+        self._news.set()
+
+    def take_left(self, left: Iterable[Intent]) -> None:
+        """See KillSwitch.know_left."""
+        self._left = deque(left)
         self._news.set()
 
     async def run(self, started: Callable[[], None]) -> list[Order | NeoError]:
@@ -435,14 +473,50 @@ class _Cancelling:
             not self._cancels and now >= self._idle_since + AGAIN
         )
         for number, order in self._open_orders().items():
-            if number not in self._met:
-                self._met[number] = order
+            self._met.setdefault(number, order)
+            if len(self._cancels) >= CANCELS_AT_ONCE:
+                continue
+            if number not in self._tried:
+                self._tried.add(number)
             elif not may_repeat or number in self._cancels or now < self._again_at.get(number, now):
                 continue
             else:
                 self._looks_at_repeat = self._looks
             task = asyncio.create_task(self._cancel(order), name=f"halt: cancel {number}")
             self._cancels[number] = task
+        if self._left and self._orders.is_logged_in:
+            self._start_cancels_of_left(now)
+
+    def _start_cancels_of_left(self, now: float) -> None:
+        """Cancel orders of an earlier process by their numbers, newest first, before any order book
+        has shown which of them are open. Only a few at once: where the speed limit is the
+        bottleneck, the reading of the book must not wait for them all."""
+        if self._orders.is_throttled and now < self._left_again_at:
+            return
+        self._left_again_at = now + AGAIN
+        while self._left and self._left_under_way < LEFT_AT_ONCE:
+            intent = self._left.popleft()
+            number = intent.order_number
+            if number in self._cancels or self._tracker.get(number) is not None:
+                continue
+            self._tried.add(number)
+            self._left_under_way += 1
+            task = asyncio.create_task(self._cancel_left(intent), name=f"halt: cancel {number}")
+            self._cancels[number] = task
+
+    async def _cancel_left(self, intent: Intent) -> None:
+        number, left = intent.order_number, self._left
+        try:
+            await self._cancel(order_of(intent, self._tracker))
+        finally:
+            self._left_under_way -= 1
+        problem = self._problems.get(number)
+        is_answered = problem is None or isinstance(problem, OrderAlreadyFinal)
+        # An order that is not found may be one that the broker knows only seconds later.
+        if isinstance(problem, Rejected) and self._failures[number] >= LEFT_TRIES:
+            is_answered = True
+        if not is_answered:
+            self._loop.call_at(self._again_at[number], left.append, intent)
 
     async def _cancel(self, order: Order) -> None:
         number = order.number
@@ -523,6 +597,11 @@ class _Cancelling:
             for row in rows
             if row.has_number and not row.status.is_final
         }
+        if self._left:
+            shown = {row.number for row in rows}
+            left = [intent for intent in self._left if intent.order_number not in shown]
+            self._left.clear()
+            self._left.extend(left)
         standing = {row.number for row in rows if row.status is not OrderStatus.UNKNOWN}
         self._give_up(standing & self._shown_open.keys(), now)
         is_whole = self._is_whole(rows, now)
@@ -596,6 +675,11 @@ class _Cancelling:
             first = next(iter(still_open))
             said = f" ({self._problems[first]})" if first in self._problems else ""
             reasons.append(f"{len(still_open)} orders may be open, such as {first}{said}")
+        if self._left:
+            first = self._left[0].order_number
+            reasons.append(
+                f"{len(self._left)} orders of an earlier process may be open, such as {first}"
+            )
         reasons += [str(each) for each in (self._blindness, self._book_problem) if each is not None]
         if self._is_logging_in():
             reasons.append("a login is under way")

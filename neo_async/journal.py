@@ -50,7 +50,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +72,8 @@ MOST_WRITES_BETWEEN_CHECKPOINTS = 50_000
 """About 100 MB of log: from there on it is moved into the file even while orders come."""
 LATEST = 0.01
 """Seconds after which an outcome is written that no intent has followed."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether the path still leads to the open file."""
 QUIET = 0.05
 """Seconds without a write after which a checkpoint delays no order."""
 
@@ -149,6 +151,13 @@ _SELECT = (
     f"WHERE id >= ? AND ucc = ? AND (({_IS_OPEN} AND id > ? AND (action <> 'cancel' OR id <= ?)) "
     "OR (action = 'place' AND at_ns >= ?)) ORDER BY id"
 )
+_SELECT_UNCANCELLED = (
+    "SELECT id, at_ns, action, client_tag, order_number, form, outcome, reason FROM intents "
+    "WHERE id >= ? AND ucc = ? AND action = 'place' AND order_number <> '' "
+    """AND (at_ns >= ? OR form LIKE '%"am":"YES"%') """
+    "AND order_number NOT IN (SELECT order_number FROM intents WHERE id >= ? AND ucc = ? "
+    "AND action = 'cancel' AND outcome = 'accepted') ORDER BY id DESC"
+)
 _SUBJECT = "SELECT action, client_tag, order_number FROM intents WHERE id = ?"
 
 _WHAT_TO_DO = (
@@ -215,7 +224,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     client_tag: str
     order_number: str
     form: str
-    """JSON; empty where the outcome is final, since it is not read then."""
+    """JSON; empty where it was not asked for."""
     outcome: Outcome | None
     reason: str
 
@@ -263,10 +272,23 @@ class Journal:
         """Writes so far, and how many of them the last checkpoint moved."""
         self._checkpoint_timer: asyncio.TimerHandle | None = None
         self._checkpoint: threading.Thread | None = None
+        self._files: Mapping[Path, tuple[int, int]] = {}
+        """The open file and its log, by where they were found: device and inode."""
+        self._looked_at = -math.inf
+        """Time of the loop at which they were last looked for there."""
+        self._is_lost = False
 
     @property
     def is_open(self) -> bool:
         return self._file is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the path does not lead to the open file and its log any more: what is written
+        ends with this process then. It is looked at once a second at most, and said in the log."""
+        if self._loop is not None and self._loop.time() >= self._looked_at + LOOK_EVERY:
+            self._look_for_files(self._loop.time())
+        return self._is_lost
 
     def open(self) -> None:
         """Open the file, and create it where there is none.
@@ -353,17 +375,38 @@ class Journal:
         row = (outcome.value, self._now(), reason, order_number, intent)
         self._writer.put((_END, row))
         self._count()
+        assert self._loop is not None
+        now = self._loop.time()
+        if now >= self._looked_at + LOOK_EVERY:
+            self._look_for_files(now)
 
     async def intents(self, since_ns: int) -> list[Intent]:
         """Return the open intents of the account, and its placements since then; oldest first.
 
         Open are those without a final outcome, whatever their age, but not the cancels that this
-        process has sent since it opened the journal: they may be under way. Reads in a thread.
-        Raises JournalFailed for a file that cannot be read, or holds what no journal holds.
+        process has sent since it opened the journal: they may be under way. Only open ones have
+        their form. Reads in a thread. Raises JournalFailed for a file that cannot be read, or holds
+        what no journal holds.
         """
-        if self._file is None:
-            raise JournalFailed(f"the journal {self.path} cannot be read: {self._why_closed}")
-        return await asyncio.to_thread(self._read, since_ns)
+
+        def select(file: sqlite3.Connection) -> Iterator[_Row]:
+            first = min(_first_since(file, since_ns, self._last), self._settled + 1)
+            row = (first, self._ucc, self._settled, self._last_at_start, since_ns)
+            return file.execute(_SELECT, row)
+
+        return await self._read(select)
+
+    async def uncancelled(self, since_ns: int, *, amo_since_ns: int) -> list[Intent]:
+        """Return the placements of the account since `since_ns` whose orders have a number, but for
+        those that the broker has accepted a cancel of; newest first, with their forms. After-market
+        orders are returned since `amo_since_ns`. Reads in a thread, and raises, as `intents`."""
+
+        def select(file: sqlite3.Connection) -> Iterator[_Row]:
+            first = _first_since(file, min(since_ns, amo_since_ns), self._last)
+            row = (first, self._ucc, since_ns, first, self._ucc)
+            return file.execute(_SELECT_UNCANCELLED, row)
+
+        return await self._read(select)
 
     # --- the halt -----------------------------------------------------------------------------
 
@@ -400,6 +443,21 @@ class Journal:
         self._count()
 
     # --- life ---------------------------------------------------------------------------------
+
+    def _look_for_files(self, now: float) -> None:
+        self._looked_at = now
+        was_lost, self._is_lost = self._is_lost, False
+        if self._file is None:
+            return
+        lost = [path for path, identity in self._files.items() if _identity(path) != identity]
+        self._is_lost = bool(lost)
+        if lost and not was_lost:
+            log.error(
+                "%s is not the file any more that was opened as the journal: it was moved, deleted "
+                "or replaced, and what is written now ends with this process; put it back, or log "
+                "out and in again to begin another journal",
+                lost[0],
+            )
 
     async def close(self) -> None:
         """Write what is still to be written, and let others have the file.
@@ -443,6 +501,8 @@ class Journal:
     def _use(self, prepared: _Prepared) -> None:
         self._lock = prepared.lock
         self._file = prepared.file
+        self._files = prepared.files
+        self._looked_at, self._is_lost = -math.inf, False
         self._last = self._last_at_start = prepared.last
         self._settled = prepared.settled
         self._unresolved = set(prepared.open_ids)
@@ -531,16 +591,21 @@ class Journal:
         )
         # The loop waits for no lock of another program: what fails is tried again.
         file.execute("PRAGMA busy_timeout = 0")
-        return _Prepared(lock, file, last, settled, open_ids, halt)
+        places = (self._place, self._beside("-wal"))
+        found = {place: identity for place in places if (identity := _identity(place))}
+        return _Prepared(lock, file, last, settled, open_ids, halt, found)
 
-    def _read(self, since_ns: int) -> list[Intent]:
+    async def _read(self, select: Callable[[sqlite3.Connection], Iterator[_Row]]) -> list[Intent]:
+        if self._file is None:
+            raise JournalFailed(f"the journal {self.path} cannot be read: {self._why_closed}")
+        return await asyncio.to_thread(self._read_here, select)
+
+    def _read_here(self, select: Callable[[sqlite3.Connection], Iterator[_Row]]) -> list[Intent]:
         """See `intents`. Runs in a thread, on a connection of its own."""
         began = time.monotonic()
         try:
             with contextlib.closing(_connect(self._place)) as file:
-                first = min(_first_since(file, since_ns, self._last), self._settled + 1)
-                row = (first, self._ucc, self._settled, self._last_at_start, since_ns)
-                intents = [_intent_of(row) for row in file.execute(_SELECT, row)]
+                intents = [_intent_of(row) for row in select(file)]
         except (*_FAILURES, _Unreadable) as error:
             raise JournalFailed(
                 f"the journal {self.path} cannot be read ({error}): {_WHAT_TO_DO}"
@@ -632,6 +697,7 @@ class Journal:
             return
         if self._writer is not None and (settled := self._next_settled(self._writer)) is not None:
             self._writer.put(settled)
+        self._look_for_files(asyncio.get_running_loop().time())
         self._moved = self._writes
         self._checkpoint = threading.Thread(
             target=_checkpoint, args=(self._place,), name="journal checkpoint"
@@ -677,6 +743,7 @@ class _Prepared(NamedTuple):
     settled: int
     open_ids: Sequence[int]
     halt: _Halt | None
+    files: Mapping[Path, tuple[int, int]]
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -1126,6 +1193,15 @@ def _text(value: str) -> str:
 
 
 # --- opening and reading --------------------------------------------------------------------------
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import functools
 import logging
 import math
 import operator
@@ -175,6 +176,8 @@ class LivePositions:
         self._upkeep = Upkeep("positions report", self._read, self._due_in)
 
         self._rows: dict[PositionKey, PositionRow] = {}
+        self._nameless: set[PositionKey] = set()
+        """Those of them that are not flat and do not say what they are of."""
         self._holdings: Mapping[str, Holding] = {}
         self._prices: dict[str, float] = {}
         """By instrument."""
@@ -187,19 +190,29 @@ class LivePositions:
         self._uncertain_since = math.inf
         """Time of the loop since which only the report can tell what has happened; inf when the
         messages can."""
+        self._uncertain_before = math.inf
+        """The same of a reading that is under way."""
+        self._unknown_fills = 0
+        """Fills that were reported without saying of what or how much, and that no reading has told
+        since."""
         self._ahead_since: dict[PositionKey, float] = {}
         """Times of the loop since which the report lacks trades that messages have reported."""
         self._unlisted: dict[PositionKey, PositionUpdate] = {}
         """Messages about positions that the report did not list yet."""
         self._tries = 0
+        self._is_odd: Callable[[OrderRow], bool] = operator.attrgetter("contradicts_itself")
         self._filled: dict[str, int] = {}
-        """Units, by order number, as the feed has reported them."""
+        """Units, by order number, as reports of `_heard_day` have told them."""
+        self._filled_before: dict[str, int] = {}
+        """The same of the last day before on which there was any."""
         self._traded: dict[PositionKey, tuple[int, int]] = {}
         """Units bought and sold today, by the last reading and the fills since then. One of those
         may have been in the reading already, so this may be too much, but never too little."""
         self._heard: defaultdict[PositionKey, list[int]] = defaultdict(lambda: [0, 0])
-        """Units bought and sold by orders whose fills were reported on `_heard_day`: may be too
-        little, but never too much."""
+        """Units bought and sold by orders whose fills were reported on `_heard_day`, until the
+        report must have them: may be too little, but never too much."""
+        self._heard_at: dict[PositionKey, float] = {}
+        """Times of the loop at which the last of those fills was reported."""
         self._heard_day = 0
         self._lacking_since = 0.0
 
@@ -247,7 +260,8 @@ class LivePositions:
         if not self._is_started:
             return math.inf
         now = asyncio.get_running_loop().time()
-        age = max(self._coverage.age(now), now - self._uncertain_since)
+        uncertain_since = min(self._uncertain_since, self._uncertain_before)
+        age = max(self._coverage.age(now), now - uncertain_since)
         if self._read_period[0] != self._period()[0]:
             return max(age, self._seconds_of_day())
         return age
@@ -279,23 +293,21 @@ class LivePositions:
 
     def net_range(self, segment: str, symbol: str) -> tuple[int, int] | None:
         """The least and the most units of an instrument that may be held over all products, when
-        messages have reported a fill and not yet what it did to the position. None when a quantity
-        of a position cannot be read, so that nobody knows."""
-        if self._heard_day != self._period()[0]:
-            self._heard.clear()
+        messages have reported a fill and not yet what it did to the position. None when nobody
+        knows: a quantity of a position or a fill cannot be read, or the instrument of a position
+        that is not flat."""
+        if self._unknown_fills:
+            return None
+        self._begin_day()
         instrument = position_key(segment, symbol, "")[:2]
         least = most = 0
         keys = self._rows.keys() | self._traded.keys() | self._heard.keys() | self._unlisted.keys()
         for key in keys:
-            row = self._rows.get(key)
             if key[:2] != instrument:
-                if (
-                    row is None
-                    or row.missing.isdisjoint(_INSTRUMENT)
-                    or not _may_be(key, instrument)
-                ):
-                    continue
-                return None
+                if key in self._nameless and _may_be(key, instrument):
+                    return None
+                continue
+            row = self._rows.get(key)
             if row is not None and not row.has_quantities:
                 return None
             carried, reported = (row.carried_quantity, _traded(row)) if row else (0, (0, 0))
@@ -349,6 +361,10 @@ class LivePositions:
         feed.listen(self._hear)
         feed.on_event(self._feed_changed)
 
+    def doubt_fills_by(self, is_odd: Callable[[OrderRow], bool]) -> None:
+        """Believe no report of an order whose filled quantity `is_odd` calls impossible."""
+        self._is_odd = is_odd
+
     async def start(self) -> None:
         """Read the positions, and keep them current until the logout.
 
@@ -397,7 +413,9 @@ class LivePositions:
         today = self._period()[0]
         for row in rows:
             # A book may still be that of yesterday for a while after midnight.
-            is_news = row.filled_quantity > self._filled.get(row.number, 0)
+            filled = self._filled_in(row) or 0
+            # Without its number, an order that was heard of would count once more.
+            is_news = filled > self._known_fill(row.number) and row.has_number
             if is_news and (_day_of_ns(row.updated_ns) or today) >= today:
                 self._note_fill(row)
 
@@ -438,20 +456,32 @@ class LivePositions:
 
     # --- trades -------------------------------------------------------------------------------
 
+    def _filled_in(self, row: OrderRow) -> int | None:
+        """Units that an order's report says are filled; None when it does not say it so that it can
+        be read and believed. All of a complete one are."""
+        if self._is_odd(row):
+            return None
+        is_told = "filled_quantity" not in row.missing
+        if row.status is OrderStatus.COMPLETE and not (is_told and row.filled_quantity):
+            return row.quantity if row.quantity > 0 else None
+        return row.filled_quantity if is_told else None
+
     def _note_fill(self, row: OrderRow) -> None:
         """Expect a position message for what an order message says was filled."""
-        is_told = "filled_quantity" not in row.missing and is_finite(row.filled_quantity)
-        filled = row.filled_quantity if is_told else 0
+        filled = self._filled_in(row)
+        if filled is None and row.status.is_final:
+            self._unknown_fills += 1
+            self._doubt()
         if not filled:
-            if row.status is OrderStatus.COMPLETE:
-                self._doubt()
             return
-        quantity = filled - self._filled.get(row.number, 0)
+        self._begin_day()
+        quantity = filled - self._known_fill(row.number)
         if quantity <= 0:
             return
         self._filled[row.number] = filled
         side = side_of(row.side)
         if side is None or not (row.segment and row.symbol and row.product):
+            self._unknown_fills += 1
             self._doubt()
             return
         bought, sold = (quantity, 0) if side is Side.BUY else (0, quantity)
@@ -463,10 +493,23 @@ class LivePositions:
             self._fills_meanwhile.append((key, bought, sold))
         self._expect(key, bought, sold)
 
+    def _begin_day(self) -> None:
+        """Forget, on a new day, what was traded on earlier ones."""
+        today = self._period()[0]
+        if self._heard_day == today:
+            return
+        self._heard.clear()
+        self._heard_at.clear()
+        if self._filled:
+            self._filled_before, self._filled = self._filled, {}
+        self._heard_day = today
+
+    def _known_fill(self, number: str) -> int:
+        """Units of an order whose fill reports have told."""
+        return self._filled.get(number) or self._filled_before.get(number, 0)
+
     def _hear_of_trade(self, key: PositionKey, bought: int, sold: int) -> None:
-        if self._heard_day != (today := self._period()[0]):
-            self._heard.clear()
-            self._heard_day = today
+        self._heard_at[key] = asyncio.get_running_loop().time()
         heard = self._heard[key]
         heard[0] += bought
         heard[1] += sold
@@ -560,7 +603,8 @@ class LivePositions:
     async def _read(self) -> None:
         began, period = asyncio.get_running_loop().time(), self._period()
         async with self._reading:
-            uncertain_since, self._uncertain_since = self._uncertain_since, math.inf
+            self._uncertain_before, self._uncertain_since = self._uncertain_since, math.inf
+            unknown_fills = self._unknown_fills
             self._is_behind = False
             self._updates_meanwhile.clear()
             self._fills_meanwhile.clear()
@@ -569,10 +613,17 @@ class LivePositions:
                 rows, holdings = await self._report()
             except BaseException:
                 self._is_behind = True
-                self._uncertain_since = min(self._uncertain_since, uncertain_since)
+                self._uncertain_since = min(self._uncertain_since, self._uncertain_before)
                 raise
+            finally:
+                self._uncertain_before = math.inf
         self._read_at = asyncio.get_running_loop().time()
         self._read_period = period
+        self._unknown_fills -= unknown_fills
+        # By now the report is right: a position may have been converted to another product.
+        for key in [key for key, at in self._heard_at.items() if began >= at + REPORT_LAG]:
+            del self._heard_at[key]
+            self._heard.pop(key, None)
         self._coverage.take_report(began)
         before = self.positions
         self._holdings = holdings
@@ -587,11 +638,9 @@ class LivePositions:
     def _take_rows(self, rows: list[PositionRow]) -> None:
         before, self._rows = self._rows, {}
         self._by_instrument.clear()
+        self._nameless.clear()
         ahead_since, self._ahead_since = self._ahead_since, {}
-        for row in rows:
-            key = position_key(row.segment, row.symbol, row.product)
-            while key in self._rows and not row.missing.isdisjoint(_KEY):
-                key = (*key[:2], f"{key[2]}?")  # not the one that it looks like for what it lacks
+        for key, row in _by_key(rows).items():
             known = before.get(key)
             # The server that answers may be behind the one that sends the messages.
             if known is not None and _is_ahead(known, row):
@@ -610,6 +659,8 @@ class LivePositions:
                     )
             self._rows[key] = row
             self._by_instrument.setdefault(_instrument(row), []).append(key)
+            if not (key[1] and key[0] in _SEGMENTS) and not _is_flat(row):
+                self._nameless.add(key)
 
     def _take_prices(self, rows: list[PositionRow]) -> None:
         """The report's prices, but not those that a tick has overtaken."""
@@ -671,8 +722,7 @@ class LivePositions:
 
 _SEGMENTS = frozenset(Segment)
 
-_INSTRUMENT = frozenset({"segment", "symbol"})
-_KEY = _INSTRUMENT | {"product"}
+_KEY = frozenset({"segment", "symbol", "product"})
 _TOLD = {
     "buy_quantity": "flBuyQty",
     "sell_quantity": "flSellQty",
@@ -682,11 +732,56 @@ _TOLD = {
 """Fields of a row that a position message replaces, with their names on the wire."""
 
 _TRADED = frozenset({"buy_quantity", "sell_quantity"})
+_QUANTITIES = ("carried_buy_quantity", "carried_sell_quantity", "buy_quantity", "sell_quantity")
+_ADDED_UP = (*_QUANTITIES, "carried_buy_value", "carried_sell_value", "buy_value", "sell_value")
 
 
 def is_finite(value: object) -> bool:
     """Whether it is a number, and neither NaN nor infinite."""
     return type(value) is int or (isinstance(value, (int, float, Decimal)) and math.isfinite(value))
+
+
+def _is_flat(row: PositionRow) -> bool:
+    """Whether it is certain that nothing is held, nor was traded today."""
+    return row.has_quantities and not any(getattr(row, name) for name in _QUANTITIES)
+
+
+def _may_be(key: PositionKey, instrument: tuple[str, str]) -> bool:
+    """Whether a position that does not say all of what it is of may be one in this instrument."""
+    segment, symbol = instrument
+    return key[1] in (symbol, "") and (key[0] == segment or key[0] not in _SEGMENTS)
+
+
+def _by_key(rows: Iterable[PositionRow]) -> dict[PositionKey, PositionRow]:
+    """The rows of a report. Several of one position are added up, but for mere repetitions; rows
+    that do not say which position they are of stay apart."""
+    several: dict[PositionKey, list[PositionRow]] = {}
+    for count, row in enumerate(rows):
+        key = position_key(row.segment, row.symbol, row.product)
+        if not row.missing.isdisjoint(_KEY):
+            key = (*key[:2], f"{key[2]}?{count}")
+        same = several.setdefault(key, [])
+        if all(_business(row) != _business(other) for other in same):
+            same.append(row)
+    return {key: functools.reduce(_added, same) for key, same in several.items()}
+
+
+def _business(row: PositionRow) -> tuple[object, ...]:
+    return tuple(getattr(row, name) for name in _ADDED_UP)
+
+
+def _added(one: PositionRow, other: PositionRow) -> PositionRow:
+    sums = {name: getattr(one, name) + getattr(other, name) for name in _ADDED_UP}
+    return msgspec.structs.replace(
+        one,
+        **sums,
+        quantity=None,
+        time_text=max(one.time_text, other.time_text),
+        updated_ns=max(one.updated_ns, other.updated_ns),
+        last_price=one.last_price or other.last_price,
+        missing=one.missing | other.missing,
+        odd=one.odd + other.odd,
+    )
 
 
 def _day_of_ns(unix_ns: int) -> int:
@@ -742,11 +837,6 @@ def _continues(update: PositionUpdate, row: PositionRow) -> bool:
     bought = update.buy_quantity - before[0]
     sold = update.sell_quantity - before[1]
     return min(bought, sold) >= 0 or max(bought, sold) <= 0
-
-
-def _may_be(key: PositionKey, instrument: tuple[str, str]) -> bool:
-    """Whether the parts of a key that are known are those of an instrument."""
-    return all(one in ("", other) for one, other in zip(key, instrument, strict=False))
 
 
 def _is_of_an_earlier_day(update: PositionUpdate, row: PositionRow) -> bool:

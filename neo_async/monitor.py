@@ -124,8 +124,11 @@ class Monitor:
             yield "the broker has ended the session: logging in again"
         if not lane.idle + lane.busy:
             yield "no connection for orders"
-        if self._journal is not None and not self._journal.is_open:
-            yield f"the journal {self._journal.path} is not open"
+        journal = self._journal
+        if journal is not None and not journal.is_open:
+            yield f"the journal {journal.path} is not open"
+        elif journal is not None and journal.is_lost:
+            yield f"the journal {journal.path} was moved, deleted or replaced while it is open"
 
 
 def _lane(lane: Lane) -> LaneHealth:

@@ -32,13 +32,20 @@ from neo_async.errors import (
     Rejected,
 )
 from neo_async.instruments import Instruments
-from neo_async.journal import Journal
+from neo_async.journal import Intent, Journal
 from neo_async.logs import Subject, tell
 from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
-from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Price, Trade
-from neo_async.reconciliation import Reconciliation, reconcile
+from neo_async.model.orders import (
+    Bracket,
+    HistoryRow,
+    OrderRequest,
+    OrderRow,
+    Price,
+    Trade,
+)
+from neo_async.reconciliation import Reconciliation, reconcile, uncancelled
 from neo_async.risk import Hold, RiskGuard
 from neo_async.session import SessionManager
 from neo_async.settlement import Question, Settlement
@@ -59,7 +66,7 @@ from neo_async.wire.orders import (
     HistoryForm,
     ModifyForm,
     PlaceForm,
-    read_accepted,
+    read_placed,
 )
 from neo_async.wire.parts import in_parts
 from neo_async.wire.reports import read_history, read_order_book, read_trades
@@ -191,6 +198,21 @@ class Orders:
     def unknowns_resolved(self) -> Mapping[str, int]:
         """Those of which it is known by now, by outcome."""
         return dict(self._settlement.resolved)
+
+    @property
+    def is_logged_in(self) -> bool:
+        """Whether there is a login to send orders with."""
+        return self._session.is_open
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether a request waits for the speed limit."""
+        return self._session.is_throttled
+
+    async def uncancelled(self) -> list[Intent]:
+        """The placements of the journal whose orders may be open; see `reconciliation`."""
+        assert self._journal is not None
+        return await uncancelled(self._journal, self._clock())
 
     async def reconcile(self) -> Reconciliation:
         """Bring journal and book together after a login; see Reconciliation."""
@@ -726,7 +748,7 @@ class Orders:
 
         async def again() -> Order:
             sent_ns = int(self._clock() * 1e9)
-            number = await self._session.order(Kind.PLACE, PLACE, form, read_accepted)
+            number = await self._session.order(Kind.PLACE, PLACE, form, read_placed)
             return self._placed(request, form, number, sent_ns)
 
         self._settlement.resend(question, again)
@@ -754,9 +776,10 @@ def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
 
 def nameless_error(row: OrderRow) -> ProtocolError:
     """The error of an order that stands in the book without a number."""
+    instead = f" (but {row.number!r})" if row.number else ""
     return ProtocolError(
-        f"a row of the order book has no order number, and is {row.status_text!r}: {row.side} "
-        f"{row.quantity} {row.symbol} cannot be cancelled from here"
+        f"a row of the order book has no order number{instead}, and is {row.status_text!r}: "
+        f"{row.side} {row.quantity} {row.symbol} cannot be cancelled from here"
     )
 
 

@@ -25,11 +25,13 @@ from neo_async.errors import (
     OutcomeUnknown,
 )
 from neo_async.evidence import request_of
-from neo_async.journal import Intent, Journal, Outcome
-from neo_async.model.orders import OrderRow
+from neo_async.journal import Intent, Journal, Outcome, today_ns
+from neo_async.model.enums import Product
+from neo_async.model.orders import OrderRow, is_order_number
 from neo_async.settlement import Question, Settlement
 from neo_async.tracking import Order, Tracker
 from neo_async.transport.backoff import backoff
+from neo_async.wire.orders import PlaceForm
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,43 @@ class Reconciliation(msgspec.Struct, frozen=True):
     """Every order of the journal that is in today's book; followed from now on."""
     findings: Sequence[Finding] = ()
     """One for every intent that had no outcome."""
+
+
+async def uncancelled(journal: Journal, now: float) -> list[Intent]:
+    """The placements in the journal whose orders may be open at `now` (Unix seconds), newest first:
+    those of today, and after-market orders of `ADOPTED_DAYS`. Raises JournalFailed."""
+    amo_since_ns = int(now * 1e9) - ADOPTED_DAYS * _DAY_NS
+    intents = await journal.uncancelled(today_ns(now), amo_since_ns=amo_since_ns)
+    return [intent for intent in intents if is_order_number(intent.order_number)]
+
+
+def order_of(intent: Intent, tracker: Tracker) -> Order:
+    """The order of an accepted placement, as its form describes it. The tracker does not know it:
+    only a report says whether it is open."""
+    try:
+        form = msgspec.json.decode(intent.form, type=PlaceForm)
+        product: Product | str = Product(form.pc)
+        quantity = int(form.qt)
+    except (msgspec.DecodeError, ValueError):  # the number is enough for an ordinary cancel
+        form = PlaceForm("NO", "0", "", "0", "", "0", "", "0", "", "0", "", "")
+        product, quantity = "", 0
+    return Order(
+        tracker,
+        number=intent.order_number,
+        client_tag=intent.client_tag,
+        segment=form.es,
+        symbol=form.ts,
+        side=form.tt,
+        quantity=quantity,
+        product=product,
+        order_type=form.pt,
+        price=form.pr,
+        trigger=form.tp,
+        validity=form.rt,
+        disclosed_quantity=0,
+        amo=form.am == "YES",
+        placed_ns=intent.at_ns,
+    )
 
 
 async def reconcile(

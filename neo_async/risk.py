@@ -469,7 +469,7 @@ class RiskGuard:
             return
         if reason := self._unknown_orders():
             raise OpenOrdersLimit(most, None, reason)
-        open_orders = len(self._tracker.open_orders) + self._placing + count
+        open_orders = self._tracker.open_count + self._placing + count
         if open_orders > most:
             raise OpenOrdersLimit(most, open_orders, f"{open_orders} orders would be open")
 
@@ -524,7 +524,7 @@ class RiskGuard:
                 return f"the quantity of the open order {order.number} is {order.quantity!r}"
         return (
             f"a quantity of the positions in {one_side[1]} cannot be read, or the instrument of a "
-            "position that may be in it"
+            "position that may be in it, or a fill does not say what it is of, or how much"
         )
 
     def _check_loss(self) -> None:
@@ -585,13 +585,9 @@ class RiskGuard:
     def _open_on(self, one_side: OneSide) -> Iterator[Order]:
         """Open orders on a side, with those that do not say where or on which side they are."""
         segment, symbol, side = one_side
-        for order in self._tracker.open_orders:
-            known_segment, known_symbol, _ = position_key(order.segment, order.symbol, "")
-            if (
-                known_symbol in (symbol, "")
-                and known_segment in (segment, "")
-                and side_of(order.side) in (side, None)
-            ):
+        for order in self._tracker.open_in(symbol):
+            known_segment = position_key(order.segment, "", "")[0]
+            if known_segment in (segment, "") and side_of(order.side) in (side, None):
                 yield order
 
     def _pending(self, order: Order) -> int | None:

@@ -49,7 +49,7 @@ from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import HandOver, Lane
 from neo_async.transport.limiter import Kind, Limiter, Refusal, Start
 from neo_async.transport.meter import LOGIN, Meter
-from neo_async.transport.reading import read_answer
+from neo_async.transport.reading import AT_ONCE, read_answer, read_now
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
 from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH, Auth, Endpoint
@@ -139,6 +139,11 @@ class SessionManager:
         return self._session is not None
 
     @property
+    def is_throttled(self) -> bool:
+        """Whether a request waits for the speed limit."""
+        return self._limiter.waiting > 0
+
+    @property
     def is_sending(self) -> bool:
         """Whether an order request may be on its way."""
         return self._lane is not None and self._lane.is_busy
@@ -162,7 +167,8 @@ class SessionManager:
         """Log in with a code made from the secret, or with the one handed in, and warm the lane.
 
         A code made from the secret may have been used up by an earlier process: when the broker
-        refuses it, the next one is tried, once, after up to 30 s.
+        refuses it, the next one is tried, once, after up to 30 s; also when the broker ends the
+        login between its two steps, as at midnight.
 
         Raises WrongTotp, WrongMpin or ClockSkew, LoginFailed for what else the broker finds wrong,
         and TransportError when it cannot be reached. Credentials that were refused are not sent
@@ -175,17 +181,14 @@ class SessionManager:
 
     async def _log_in(self, code: Hidden[str] | None = None) -> Session:
         try:
-            view = await self._first_step_or_next_code(code)
-            problem = view.problem
-            trade = view if problem else await self._second_step(view)
+            trade = await self._both_steps(code)
         except LoginFailed as error:
             is_of_server = error.status == 404  # no broker has judged the credentials
             is_of_code = code is not None and isinstance(error, (WrongTotp, ClockSkew))
             if not is_of_server and not is_of_code:
                 self._login_refusal = error
             raise
-        problem = problem or trade.problem
-        if problem:
+        if problem := trade.problem:
             raise LoginFailed(f"the answer to the login cannot be used: {problem}")
         session = self._session_of(trade)
         await self._take_up(session)
@@ -376,9 +379,22 @@ class SessionManager:
         return await Start(self._limiter, Kind.READ).take()
 
     async def _decoded(self, kind: int, answer: Answer, decode: Callable[[Answer], T]) -> T:
+        if len(answer.body) <= AT_ONCE:
+            return self._decoded_now(kind, answer, decode)
         began = time.perf_counter()
         try:
             result = await read_answer(answer, decode)
+        except NeoError as error:
+            self.secrets().scrub_error(error)
+            raise
+        self.meter.answered(kind, answer.first_byte, time.perf_counter() - began)
+        return result
+
+    def _decoded_now(self, kind: int, answer: Answer, decode: Callable[[Answer], T]) -> T:
+        """As `_decoded`, without a coroutine: the way of every order's answer."""
+        began = time.perf_counter()
+        try:
+            result = read_now(answer, decode)
         except NeoError as error:
             # It keeps the broker's words, and those may repeat what we have sent.
             self.secrets().scrub_error(error)
@@ -481,7 +497,10 @@ class SessionManager:
                     raise throttled from error
                 raise
             try:
-                result = await self._decoded(kind, answer, decode)
+                if len(answer.body) <= AT_ONCE:
+                    result = self._decoded_now(kind, answer, decode)
+                else:
+                    result = await self._decoded(kind, answer, decode)
             except SessionEnded:
                 if not self._is_helped_by_login(endpoint, session, renewed=renewed):
                     raise
@@ -524,6 +543,28 @@ class SessionManager:
         return f"<SessionManager {who}, {self._lane!r}, {self.renewals} renewals>"
 
     # --- login --------------------------------------------------------------------------------
+
+    async def _both_steps(self, totp: Hidden[str] | None) -> LoginAnswer:
+        """The trade token, or the answer of a step that has a `problem`. When the broker has ended
+        the login between its two steps, as it does with every session at midnight, the login is
+        begun again, once."""
+        view = await self._first_step_or_next_code(totp)
+        if view.problem:
+            return view
+        try:
+            return await self._second_step(view)
+        except LoginFailed as error:
+            # Sent were the MPIN, whose refusal is a WrongMpin, and what the first step gave.
+            if totp is not None or "TOTP" not in error.text.upper():
+                raise
+            log.warning(
+                "%s: the first step counts no more at the second; logging in once more, in up to "
+                "%d s",
+                error.text,
+                TOTP_STEP,
+            )
+        view = await self._first_step(None)
+        return view if view.problem else await self._second_step(view)
 
     async def _first_step_or_next_code(self, totp: Hidden[str] | None) -> LoginAnswer:
         try:

@@ -448,11 +448,7 @@ class Settlement:
                 changed[number] = row
             if row.gui_order_id and row.has_number:
                 tag = without_suffix(row.gui_order_id)
-                if not number:
-                    # It exists, and nothing can be done with it before its number is known.
-                    for question in self._placements.get(tag, ()):
-                        question.is_proven = True
-                elif self._is_of_note(tag, number):
+                if self._is_of_note(tag, number):
                     tagged.setdefault(tag, []).append(row)
         if len(self._seen_at) > 2 * len(rows) + 1000:
             self._seen_at = {row.number: self._seen_at[row.number] for row in rows}

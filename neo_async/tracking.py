@@ -13,7 +13,15 @@ import logging
 import math
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -87,6 +95,7 @@ _CHANGING = frozenset({OrderStatus.MODIFY_VALIDATION_PENDING, OrderStatus.MODIFY
 _VALUES_KEPT = 32
 """Earlier values of one term that reports may still show."""
 
+_FILL = frozenset({"filled_quantity", "quantity"})
 _PARTS = frozenset({"filled_quantity", "pending_quantity"})
 _OF_HISTORY = ("status_text", "reject_text", "filled_quantity", "average_price", "updated_ns")
 """What a history tells of an order's end."""
@@ -170,6 +179,15 @@ class TermsChange:
     def earlier(self) -> TermsChange | None:
         """The accepted change before this one, while it is not reported."""
         return None if self._earlier is None or self._earlier.is_reported else self._earlier
+
+    @property
+    def largest_quantity(self) -> int:
+        """Units that the order may have by this change, or had before it; 0 when it changes
+        none."""
+        values = {*self._earlier_values.get("quantity", ()), self.terms.get("quantity", 0)}
+        if self._earlier is not None:
+            values.add(self._earlier.largest_quantity)
+        return max((value for value in values if isinstance(value, int)), default=0)
 
     def accept(self, now: float) -> None:
         self.accepted_at = now
@@ -411,6 +429,17 @@ class Order:
             return True
         return self.filled_quantity > 0 and not self._is_priced
 
+    def has_odd_fill(self, row: OrderRow) -> bool:
+        """Whether a report says that more is filled than the order can have, as it is or as a
+        change may make it: then neither that number nor its quantity can be relied on. The order
+        book may show a quantity that another application has changed; a message must not."""
+        if row.filled_quantity <= self.quantity:
+            return row.contradicts_itself
+        most = max(self.quantity, 0 if self._change is None else self._change.largest_quantity)
+        if not (most and isinstance(row, OrderUpdate)):
+            most = max(most, row.quantity)
+        return row.contradicts_itself or 0 < most < row.filled_quantity
+
     def apply(self, row: OrderRow, *, asked_at: float = -math.inf) -> bool:
         """Take over what a row or an update reports, as far as it is news. Returns whether
         anything moved. `asked_at` is the time of the loop at which a book was asked for."""
@@ -418,6 +447,8 @@ class Order:
         missing = row.missing
         # A report without a time (0) may be of any: it is taken as one of now, and only forwards.
         is_late = 0 < row.updated_ns < self.updated_ns
+        if self.has_odd_fill(row):
+            missing |= _FILL
         self._take_status(row, is_late=is_late, is_of_book=asked_at > -math.inf)
         self._take_fills(row, missing, is_late=is_late)
         if not is_late:
@@ -560,7 +591,7 @@ class Order:
             # Fills are never taken back, so nothing can be open of what was filled in full.
             return is_newer and not 0 < self.quantity <= self.filled_quantity
         is_more = row.status is OrderStatus.COMPLETE and row.filled_quantity > self.filled_quantity
-        return is_newer or (is_more and not is_late)
+        return is_newer or (is_more and not is_late and not self.has_odd_fill(row))
 
     def _tell_correction(self, row: OrderRow) -> None:
         tell(
@@ -600,7 +631,7 @@ class Order:
         change = self._change
         if change is not None:
             change.observe(row, missing, asked_at)
-        if row.quantity > 0:
+        if row.quantity > 0 and "quantity" not in missing:
             self.quantity = row.quantity
         if row.validity:
             self.validity = _known(Validity, row.validity)
@@ -648,6 +679,8 @@ class Tracker:
         self._own: set[str] = set()
         self._open: OrderedDict[str, Order] = OrderedDict()
         """The order of which the feed has said nothing for longest comes first."""
+        self._open_by_symbol: dict[str, dict[str, Order]] = {}
+        """The same by symbol, in capitals and without blanks around."""
         self._kept = kept
         self._final: deque[str] = deque()
         """Numbers in the order in which the orders became final."""
@@ -683,6 +716,9 @@ class Tracker:
         """Of that day, one after the other, each asked for after the one before had come."""
         self._carried: dict[str, Order] = {}
         """Orders that were open when that day began."""
+        self._odd_since = math.inf
+        """Time of the loop since which only the order book can say what is filled of an order; inf
+        when messages have said it of all."""
         self._absent_since: dict[str, float] = {}
         """Open own orders that every book since then has lacked: time of the loop by number."""
 
@@ -696,6 +732,16 @@ class Tracker:
     def open_orders(self) -> list[Order]:
         """Those that are not final, as far as is known."""
         return list(self._open.values())
+
+    @property
+    def open_count(self) -> int:
+        """How many those are."""
+        return len(self._open)
+
+    def open_in(self, symbol: str) -> Iterator[Order]:
+        """Those of a symbol in capitals, and those whose symbol is not known."""
+        for one in (symbol, "") if symbol else ("",):
+            yield from self._open_by_symbol.get(one, {}).values()
 
     def refresh_with(self, refresh: Callable[[], Awaitable[object]]) -> None:
         self._refresh = refresh
@@ -875,6 +921,11 @@ class Tracker:
         if self._followed_since is not None:
             self._upkeep.look()
 
+    def has_odd_fill(self, row: OrderRow) -> bool:
+        """See `Order.has_odd_fill`; of an order that is not known only the row itself says it."""
+        order = self._orders.get(row.number)
+        return row.contradicts_itself if order is None else order.has_odd_fill(row)
+
     def reread(self) -> None:
         """Have the book read, beginning no earlier than now."""
         self._upkeep.ask()
@@ -911,6 +962,9 @@ class Tracker:
         if order is not None:
             order.heard_at = asyncio.get_running_loop().time()
             order.apply(update)
+            if order.has_odd_fill(update) and self._odd_since == math.inf:
+                self._odd_since = order.heard_at
+                self._upkeep.look()
             self._sort_in(order, is_news=True)
         elif update.number in self._forgotten:
             pass  # a repeated message of an order that is long final
@@ -975,6 +1029,8 @@ class Tracker:
 
     def _end_book(self, rows: Sequence[OrderRow], *, asked_at: float, day: str) -> None:
         """Draw the conclusions from a whole book."""
+        if asked_at >= self._odd_since:
+            self._odd_since = math.inf
         self._forget_strangers()
         self._note_absent(rows, asked_at)
         for number, order in [*self._changed.items()]:
@@ -1000,7 +1056,12 @@ class Tracker:
         if self._changed and number in self._changed and order.unreported_change is None:
             del self._changed[number]
         if order.is_final:
-            if self._open.pop(number, None) is not None:
+            if (known := self._open.pop(number, None)) is not None:
+                symbol = _folded(known.symbol)
+                alike = self._open_by_symbol[symbol]
+                del alike[number]
+                if not alike:
+                    del self._open_by_symbol[symbol]
                 self._final.append(number)
                 self._forget_old()
             if is_confirmed or not order.lacks_fills:
@@ -1011,6 +1072,7 @@ class Tracker:
                 self._upkeep.look()
         elif number not in self._open:
             self._open[number] = order
+            self._open_by_symbol.setdefault(_folded(order.symbol), {})[number] = order
             if self._day and _date_in(number) != self._day:
                 self._carried[number] = order
             if self._lacking:
@@ -1169,6 +1231,8 @@ class Tracker:
                 due = min(due, max(read_at, self._lacking_since) + SETTLING)
             if self._changed:
                 due = min(due, max(read_at, self._changed_since) + SETTLING)
+            if self._odd_since < math.inf:
+                due = min(due, max(read_at, self._odd_since) + SETTLING)
         return None if due == math.inf else due - asyncio.get_running_loop().time()
 
     async def _read(self) -> None:
@@ -1214,6 +1278,10 @@ def _now() -> float:
         return -math.inf
 
 
+def _folded(symbol: str) -> str:
+    return symbol.strip().upper()
+
+
 def _comparable(name: str, value: object) -> object:
     """A term in the one form in which a caller's value and the broker's can be compared."""
     return float(str(value or 0)) if name in ("price", "trigger") else value
@@ -1247,8 +1315,7 @@ def _awaits_session(order: Order) -> bool:
 def _may_be(row: OrderRow, order: Order) -> bool:
     """Whether a row that names no order may be this one."""
     return all(
-        name in row.missing or getattr(row, name) == getattr(order, name)
-        for name in ("segment", "symbol", "side")
+        getattr(row, name) in (getattr(order, name), "") for name in ("segment", "symbol", "side")
     )
 
 

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import sqlite3
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from neo_async import (
     Halted,
+    NeoClient,
     NeoError,
     Order,
     OrderRequest,
@@ -24,11 +26,22 @@ from neo_async import (
     Timeouts,
 )
 from neo_async.halt import DOUBT
+from neo_async.journal import Journal
+from neo_async.reconciliation import uncancelled
 from neo_async.transport.limiter import Kind
-from tests.far_ends import Reply
-from tests.order_broker import BOOK, CANCEL, NOT_FOUND, PLACE, order_broker
+from tests.clients import WIDE
+from tests.far_ends import CREDENTIALS, Reply
+from tests.order_broker import (
+    BOOK,
+    CANCEL,
+    NOT_FOUND,
+    PLACE,
+    OrderBroker,
+    order_broker,
+    serving_orders,
+)
 from tests.test_risk import BUY, MIS
-from tests.virtual_time import in_virtual_time
+from tests.virtual_time import in_virtual_time, now
 
 
 def seconds() -> float:
@@ -358,6 +371,138 @@ async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_eviden
         assert any(at >= mended for at, path in broker.arrivals if path == BOOK)
         assert {result.number for result in results if isinstance(result, Order)} == set(numbers)
         await asyncio.gather(placing, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_the_first_cancel_arrives_at_once_with_the_settings_that_nobody_changed(
+    tmp_path: Path,
+) -> None:
+    """As above, with the pool and the speed limit of a client that was given none: placements hang
+    on every connection that is not the cancels' own."""
+    path = tmp_path / "orders.db"
+    settings = {"pool": PoolLimits(), "limits": RateLimits(), "journal": path}
+    async with order_broker(**settings, horizon=2.0, timeouts=Timeouts(order=30.0)) as (
+        broker,
+        neo,
+    ):
+        numbers = [(await neo.orders.place(*BUY, 10, **MIS)).number for _ in range(20)]
+        broker.seconds[PLACE] = 60.0
+        placing = asyncio.create_task(
+            neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 40, settle=False)
+        )
+        await asyncio.sleep(6)
+        assert neo._session.lane.busy == PoolLimits().maximum
+        broker.instead[BOOK] = Reply({"message": "Forbidden", "code": 9999}, 403)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            began = seconds()
+            halting = asyncio.ensure_future(neo.halt())
+            await asyncio.sleep(3)
+            cancels = [at - began for at, path in broker.arrivals if path == CANCEL]
+            assert cancels[0] < 0.02
+            assert len(cancels) >= len(numbers)
+            assert not set(numbers) & set(broker.open_numbers())
+            assert not halting.done()
+            other.execute("ROLLBACK")
+        times = [at for at, _ in broker.arrivals]
+        pairs = zip(times, times[RateLimits().total :], strict=False)
+        assert all(later - earlier > 0.9 for earlier, later in pairs)
+        del broker.instead[BOOK]
+        broker.seconds[PLACE] = 0.0
+        placing.cancel()
+        await asyncio.gather(placing, return_exceptions=True)
+        results = await asyncio.wait_for(halting, 200)
+        assert set(numbers) <= {one.number for one in results if isinstance(one, Order)}
+
+
+@contextlib.asynccontextmanager
+async def restarted(
+    path: Path, orders: int, **options: Any
+) -> AsyncIterator[tuple[OrderBroker, NeoClient, asyncio.Task[Any]]]:
+    """A client that logs in after a crash of the process before, which had placed orders, while the
+    order book hangs."""
+    async with serving_orders() as broker:
+        settings = {"live_orders": False, "limits": WIDE, "clock": now, "journal": path, **options}
+
+        def client() -> NeoClient:
+            neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints, **settings)
+            neo.limiter._clock = asyncio.get_running_loop().time
+            return neo
+
+        async with client() as before:
+            for _ in range(orders):
+                await before.orders.place(*BUY, 10, **MIS)
+        await asyncio.sleep(30)
+        broker.arrivals.clear()
+        broker.seconds[BOOK] = 1000.0
+        neo = client()
+        login = asyncio.create_task(neo.login())
+        try:
+            yield broker, neo, login
+        finally:
+            login.cancel()
+            await asyncio.wait([login])
+            await neo.logout()
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+@pytest.mark.parametrize("bad", [None, Reply({"message": "Forbidden", "code": 9999}, 403)])
+@in_virtual_time
+async def test_a_halt_at_a_login_cancels_the_orders_of_the_process_before_while_no_book_can_be_read(
+    tmp_path: Path, when: str, bad: Reply | None
+) -> None:
+    async with restarted(tmp_path / "orders.db", 3) as (broker, neo, login):
+        if bad is not None:
+            broker.instead[BOOK] = bad
+            broker.seconds[BOOK] = 0.05
+        if when == "before":
+            halting = neo.halt()
+        while not neo._session.is_open:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)
+        if when == "during":
+            await asyncio.sleep(5)
+            halting = neo.halt()
+        began = seconds()
+        await asyncio.sleep(1)
+        cancels = [at - began for at, path in broker.arrivals if path == CANCEL]
+        assert len(cancels) == 3
+        assert cancels[0] < 0.02
+        assert broker.open_numbers() == []
+        broker.instead.clear()
+        broker.seconds[BOOK] = 0.05
+        assert not asyncio.ensure_future(halting).done()
+        await asyncio.wait_for(login, 60)
+        results = await asyncio.wait_for(halting, 60)
+        assert not [result for result in results if isinstance(result, NeoError)]
+        assert broker.count(CANCEL) == 3
+
+
+@in_virtual_time
+async def test_orders_of_the_process_before_that_it_cancelled_or_the_book_shows_are_left_alone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "orders.db"
+    limits = RateLimits(orders=10, total=10)
+    async with restarted(path, 60, limits=limits) as (broker, neo, login):
+        broker.seconds[BOOK] = 0.05
+        _, *between, _ = broker.rows
+        for number in between:
+            broker.rows[number]["ordSt"] = "complete"
+        broker.refusal = lambda number: (
+            None if broker.rows[number]["ordSt"] == "open" else NOT_FOUND
+        )
+        results = await asyncio.wait_for(neo.halt(), 60)
+        await login
+        assert broker.open_numbers() == []
+        # Those of a first portion, and what the book then shows to be open.
+        assert broker.count(CANCEL) <= 15
+        assert not [one for one in results if isinstance(one, NeoError)]
+    journal = Journal(path, ucc=CREDENTIALS.ucc, clock=now)
+    journal.open()
+    left = await uncancelled(journal, now())
+    await journal.close()
+    # The broker has accepted cancels of the others.
+    assert [intent.order_number for intent in left] == between[::-1]
 
 
 @in_virtual_time

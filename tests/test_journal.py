@@ -1017,3 +1017,37 @@ def test_a_forked_process_has_no_share_in_the_journal_and_does_it_no_harm(tmp_pa
         assert halts_in(path) == []
         with closing(sqlite3.connect(path)) as file:
             assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("is_replaced", [False, True])
+@in_virtual_time
+async def test_a_journal_that_is_deleted_or_replaced_is_said_once_and_is_a_problem_of_health(
+    tmp_path: Path, suffix: str, is_replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "orders.db"
+
+    def errors() -> list[str]:
+        return [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+
+    async with exchange_of() as exchange, client_of(exchange, journal=path) as neo:
+        assert neo._journal is not None
+        await neo.orders.place(*BUY, **CNC)
+        await asyncio.sleep(2)
+        assert not neo._journal.is_lost
+        lost = path.with_name(path.name + suffix)
+        content = lost.read_bytes()
+        aside = lost.rename(tmp_path / "aside")
+        if is_replaced:
+            lost.write_bytes(content)
+        await asyncio.sleep(2)
+        for _ in range(3):
+            await neo.orders.place(*BUY, **CNC)
+            await asyncio.sleep(2)
+        (error,) = errors()
+        assert error.startswith(f"{lost} is not the file any more that was opened as the journal")
+        assert "moved, deleted or replaced" in " ".join(neo.health().problems)
+        aside.rename(lost)
+        await asyncio.sleep(2)
+        assert "replaced" not in " ".join(neo.health().problems)

@@ -1030,3 +1030,16 @@ async def test_over_sockets_live_positions_equal_the_report_after_any_trades(tro
 def _lite(instrument: str, price: float) -> LiteTick:
     blank = LiteTick(**dict.fromkeys(LiteTick.__struct_fields__, 0))  # type: ignore[arg-type]
     return msgspec.structs.replace(blank, instrument=instrument, last_price=price)
+
+
+@in_virtual_time
+async def test_a_position_that_was_converted_to_another_product_counts_once() -> None:
+    broker = Broker()
+    async with started(broker) as live:
+        for kind, data in broker.trade("ITBEES-EQ", "MIS", "B", 60):
+            broker.feed.say(kind, data)
+        await asyncio.sleep(5)
+        assert live.net_range("nse_cm", "ITBEES-EQ") == (60, 60)
+        broker.traded["ITBEES-EQ", "CNC"] = broker.traded.pop(("ITBEES-EQ", "MIS"))
+        await asyncio.sleep(READ_EVERY + REPORT_LAG)
+        assert live.net_range("nse_cm", "ITBEES-EQ") == (60, 60)

@@ -196,6 +196,8 @@ async def test_each_stage_is_the_time_of_what_it_says(monkeypatch: pytest.Monkey
             await asyncio.sleep(0.05)
             return await open_connection()
 
+        # No start is there at once, so the lane waits for one.
+        monkeypatch.setattr(lane._limiter, "start_now", lambda kind: None)
         monkeypatch.setattr(lane._limiter, "acquire", slow_acquire)
         monkeypatch.setattr(lane, "_open_connection", slow_open)
         for connection in list(lane._open):

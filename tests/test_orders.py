@@ -541,6 +541,8 @@ SPOILT: list[Reply | Cut] = [
     Reply(""),
     Reply('{"nOrdNo":"2611'),
     Reply({"stat": "Ok", "stCode": 200}),
+    Reply({"message": "Internal server error"}),
+    Reply({"stat": "Success", "message": "done"}),
     Reply("[]"),
     Cut(),
     Cut(b'{"nOrdNo":"261'),

@@ -153,6 +153,34 @@ async def test_a_wrong_mpin_is_told_apart() -> None:
         assert await paths(exchange) == [LOGIN, VALIDATE]
 
 
+@in_virtual_time
+async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again_once() -> None:
+    times = 1
+
+    def spoil(path: str, status: int, body: bytes) -> None:
+        nonlocal times
+        if path == LOGIN and times:
+            times -= 1
+            exchange.end_sessions()
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+    ):
+        both = [LOGIN, VALIDATE]
+        assert await paths(exchange) == both * 2
+        times = 1
+        exchange.end_sessions()
+        assert await neo.orders.book() == []  # a renewal does the same
+        assert [path for path in await paths(exchange) if path in both] == both * 4
+        times = 9
+        with pytest.raises(LoginFailed, match="Invalid credentials or TOTP"):
+            await neo.login()
+        assert times == 7
+        assert [path for path in await paths(exchange) if path in both] == both * 6
+
+
 @pytest.mark.parametrize("skew", [-3600.0, -95.0, 95.0, 300.0])
 async def test_a_clock_that_is_off_is_told_with_its_seconds(skew: float) -> None:
     async with exchange_of() as exchange:
@@ -1031,3 +1059,20 @@ async def test_an_answer_to_an_order_that_is_nested_too_deeply_leaves_its_outcom
                 await neo.orders.place(*BUY, **CNC, settle=False)
             with pytest.raises(ProtocolError):
                 await neo.orders.book()
+
+
+@pytest.mark.parametrize(
+    ("login", "file"),
+    [
+        ("https://mis.example", "http://files.example/nse_cm.csv"),
+        ("https://mis.example", "http://127.0.0.1/nse_cm.csv"),
+        ("http://127.0.0.1:1", "http://files.example/nse_cm.csv"),
+        ("https://mis.example", "ftp://files.example/nse_cm.csv"),
+        ("https://mis.example", "file:///etc/passwd"),
+    ],
+)
+async def test_a_file_list_does_not_lead_to_an_address_in_clear_text(login: str, file: str) -> None:
+    neo = NeoClient(CREDENTIALS, endpoints=Endpoints(login=login))
+    with pytest.raises(ProtocolError, match="offers a file at"):
+        async with neo._session.download(file):
+            pass

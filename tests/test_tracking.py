@@ -26,6 +26,7 @@ from neo_async import (
     Side,
     Validity,
 )
+from neo_async.model.updates import OrderUpdate
 from neo_async.tracking import Tracker
 from tests.clients import BOOK, client_of, exchange_of, paths
 from tests.virtual_time import in_virtual_time
@@ -373,3 +374,21 @@ def test_the_first_sight_of_an_order_that_is_filled_is_told_like_any_fill() -> N
     tracker.adopt(row("complete", QUANTITY, 39.0, at=2))
     tracker.adopt(row("complete", QUANTITY, 39.0, at=2))
     assert told == [row("open").number]
+
+
+@pytest.mark.parametrize(("changed", "most"), [(None, 10), (4, 10), (15, 15)])
+def test_no_message_fills_more_than_the_order_has_or_a_change_under_way_gives_it(
+    changed: int | None, most: int
+) -> None:
+    def after(filled: int, quantity: int) -> int:
+        order = order_of(quantity=10)
+        if changed is not None:
+            order.begin_change({"quantity": changed})
+        fields = {name: getattr(row("open"), name) for name in OrderRow.__struct_fields__}
+        order.apply(OrderUpdate(**fields | {"filled_quantity": filled, "quantity": quantity}))
+        return order.filled_quantity
+
+    for quantity in (0, most, 10**12):
+        assert after(most, quantity) == most
+        assert after(most + 1, quantity) == 0
+        assert after(10**12, quantity) == 0

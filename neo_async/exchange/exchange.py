@@ -67,7 +67,8 @@ from neo_async.exchange.server.sabotage import Sabotage
 from neo_async.exchange.server.store import Beginning, Store
 from neo_async.exchange.server.throttle import Throttle
 from neo_async.exchange.server.venue import NewListings, Venue
-from neo_async.exchange.server.web_origin import foreign_host, foreign_page, is_loopback
+from neo_async.exchange.server.web_origin import foreign_host, foreign_page
+from neo_async.model.address import is_loopback
 from neo_async.model.enums import Segment
 from neo_async.model.ticks import MarketState
 

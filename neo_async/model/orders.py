@@ -19,10 +19,13 @@ from neo_async.model.enums import (
 )
 from neo_async.model.numbers import Number, Whole
 
-_NO_NUMBER = frozenset({"", "NA", "--", "null"})
-
 Price: TypeAlias = str | Decimal | int | float
 """Rupees. Goes out as exact decimal text: `"39.35"`, `Decimal("39.35")` and `39.35` are equal."""
+
+
+def is_order_number(text: str) -> bool:
+    """Whether it is the number of an order: digits, and not only zeros."""
+    return text.isascii() and text.isdigit() and bool(text.strip("0"))
 
 
 class Bracket(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,11 +140,17 @@ class OrderRow(
     @property
     def has_number(self) -> bool:
         """False when the row names no order: nothing can be cancelled by it, and it may be any."""
-        return self.number.strip() not in _NO_NUMBER
+        return is_order_number(self.number)
 
     @property
     def status(self) -> OrderStatus:
         return parse_status(self.status_text)
+
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether more is said to be filled than was ordered, or less than nothing: then neither
+        of the two numbers can be relied on."""
+        return self.filled_quantity < 0 or self.filled_quantity > self.quantity > 0
 
     @property
     def reject_reason(self) -> str:

@@ -71,7 +71,6 @@ class Connection(asyncio.Protocol):
         "_encoding",
         "_first_byte_at",
         "_framed",
-        "_has_unread",
         "_headers",
         "_interim",
         "_loop",
@@ -84,6 +83,7 @@ class Connection(asyncio.Protocol):
         "_status",
         "_transport",
         "_turn",
+        "has_unread",
         "requests",
     )
 
@@ -108,20 +108,18 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._framed = False
         self._encoding = ""
-        self._has_unread: Callable[[], bool] = bool
         self._sent_at = self._first_byte_at = 0.0
         self.requests = 0
         """Requests handed to the socket so far."""
+        self.has_unread: Callable[[], bool] = bool
+        """Says whether bytes, or the end of the stream, wait to be read. Only while it is usable.
+        """
 
     @property
     def is_usable(self) -> bool:
         return (
             self._transport is not None and not self._transport.is_closing() and self._turn is None
         )
-
-    def has_unread(self) -> bool:
-        """Whether bytes, or the end of the stream, wait to be read. Only while it is usable."""
-        return self._has_unread()
 
     async def request(self, data: Hidden[bytes], timeout: float) -> Answer:
         """Send one whole request and wait for its whole answer, `timeout` seconds at most.
@@ -162,7 +160,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an isinstance check: uvloop's transports derive from nothing of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
-        self._has_unread = unread_check(transport)
+        self.has_unread = unread_check(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._turn is None:

@@ -80,12 +80,13 @@ class Lane:
         self.host_header = parts.netloc.rpartition("@")[2]
         self._limiter = limiter
         self._pool = pool
-        reserved = min(pool.reserved, pool.maximum - 1)
-        self._for_others = pool.maximum - reserved
+        self._for_others = pool.maximum
         """Connections that may be in use before only cancels get another one."""
-        self._kept = min(reserved, pool.warm - 1)
+        self._most = pool.maximum + pool.reserved
+        """Connections that are open at most, without those that only hanging cancels need."""
+        self._kept = min(pool.reserved, pool.warm - 1)
         """Idle connections that are left to cancels, as long as another one can be opened."""
-        self._for_cancels = pool.maximum + pool.for_cancels
+        self._for_cancels = self._most + pool.for_cancels
         """Connections that may be open where cancels need them."""
         self._meter = meter or Meter()
         self.breaker = (circuits or Circuits()).orders(self._server)
@@ -169,7 +170,8 @@ class Lane:
             and self._limiter.hold_now(kind)
         )
         if not is_held:
-            started = await self._limiter.acquire(kind)
+            at_once = self._limiter.start_now(kind)
+            started = await self._limiter.acquire(kind) if at_once is None else at_once
             # It may have opened while this one queued.
             is_probe = not breaker.is_closed and self._admit(kind, started)
         admitted = time.perf_counter()
@@ -264,20 +266,19 @@ class Lane:
     def _take_idle(self, kind: Kind, *, for_later: bool = False) -> Connection | None:
         """A connection to write to in this moment, or to hand to a request that wakes up later and
         looks itself whether bytes have come on it."""
+        idle = self._idle
         while self._is_free_for(kind):
-            connection = self._idle.pop()
-            if connection.is_usable if for_later else self._is_ready(connection):
-                if len(self._idle) < self._kept:
+            connection = idle.pop()
+            if connection.is_usable and (for_later or self._has_nothing_unread(connection)):
+                if len(idle) < self._kept:
                     self._changed.set()  # those left to cancels are replaced
                 return connection
         return None
 
-    def _is_ready(self, connection: Connection) -> bool:
+    def _has_nothing_unread(self, connection: Connection) -> bool:
         """Whether a request may be written to it in this moment. What came before the request is
         not its answer: while bytes wait to be read, the connection is put aside, until the loop
         has read them. Then it is idle again, or closed if they were for a program to see."""
-        if not connection.is_usable:
-            return False
         if not connection.has_unread():
             return True
         asyncio.get_running_loop().call_soon(self._look_again, connection, TURNS)
@@ -319,7 +320,7 @@ class Lane:
                 self._pass_on(waiter)
                 limiter.release(kind)
                 raise
-            if not self._is_ready(connection):
+            if not (connection.is_usable and self._has_nothing_unread(connection)):
                 tries += 1
                 if tries == TRIES:
                     limiter.release(kind)
@@ -465,7 +466,7 @@ class Lane:
     def _is_warm(self) -> bool:
         size = len(self._open) + len(self._connecting)
         ready = len(self._idle) + len(self._connecting)
-        return size >= self._pool.warm and (ready >= self._kept or size >= self._pool.maximum)
+        return size >= self._pool.warm and (ready >= self._kept or size >= self._most)
 
     def _now_idle(self, connection: Connection) -> None:
         if self._closing:

@@ -380,8 +380,10 @@ class Limiter:
             self._paused_until = max(self._paused_until, now + window)
         else:
             self._paused_until = max(self._paused_until, now + longest)
-            of_cancels = longest if kind is None else window
-            self._cancels_paused_until = max(self._cancels_paused_until, now + of_cancels)
+            # One more answer to requests from before the pause begins none anew for cancels.
+            if kind is None or now >= self._cancels_paused_until:
+                of_cancels = longest if kind is None else window
+                self._cancels_paused_until = max(self._cancels_paused_until, now + of_cancels)
         level = logging.WARNING if begins else logging.DEBUG
         if kind is not None and (kind is _READ or longest > self._window):
             log.log(

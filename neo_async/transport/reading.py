@@ -14,19 +14,20 @@ from neo_async.wire.lenient import UNREADABLE
 
 T = TypeVar("T")
 
-_AT_ONCE: Final = 64 << 10
+AT_ONCE: Final = 64 << 10
 """Bytes of an answer that are read on the event loop; longer ones are read in a thread."""
 
 
 async def read_answer(answer: Answer, read: Callable[[Answer], T]) -> T:
     """What `read` makes of an answer. Raises what it raises, and ProtocolError where it meets what
     no reader can read, such as JSON that is nested too deeply."""
-    if len(answer.body) <= _AT_ONCE:
-        return _read(answer, read)
-    return await asyncio.to_thread(_read, answer, read)
+    if len(answer.body) <= AT_ONCE:
+        return read_now(answer, read)
+    return await asyncio.to_thread(read_now, answer, read)
 
 
-def _read(answer: Answer, read: Callable[[Answer], T]) -> T:
+def read_now(answer: Answer, read: Callable[[Answer], T]) -> T:
+    """As `read_answer`, in this very moment: for an answer of `AT_ONCE` bytes at most."""
     try:
         return read(answer)
     except NeoError as error:

@@ -19,7 +19,10 @@ needs one."""
 def unread_check(transport: asyncio.BaseTransport) -> Callable[[], bool]:
     """A function that says whether bytes, or the end of the stream, wait in a transport's socket.
     It costs half a microsecond, and must not be called once the transport is closing."""
-    number: int = transport.get_extra_info("socket").fileno()
+    fileno = getattr(transport.get_extra_info("socket"), "fileno", None)
+    if fileno is None:  # a transport without a socket, such as a test's: nothing waits below it
+        return lambda: False
+    number: int = fileno()
     if not hasattr(select, "poll"):  # Windows
         return lambda: bool(select.select([number], [], [], 0)[0])
     poll: Any = select.poll()

@@ -55,6 +55,9 @@ _BY_CODE: dict[int, type[BrokerError]] = {
     100022: SessionEnded,
 }
 
+_BAD_WORDS = ("err", "fail", "not", "rej")
+"""Beginnings of what `stat` and `status` say of a call that did not go well."""
+
 _CODE = re.compile(r"\s*[0-9]{1,9}\s*")
 
 _SECRET_FIELDS = re.compile(
@@ -74,7 +77,9 @@ def failure(answer: Answer, *, lacking: str = "") -> NeoError:
 
     ProtocolError when it is not an error the broker would word: not JSON, cut off, empty, a
     redirection, or JSON of an unexpected shape, of which `lacking` names the field that a success
-    would have. ServerError for 5xx whatever the body.
+    would have. So is an answer below HTTP 400 that has words, and none of the marks of the broker's
+    errors: a message alone does not say that nothing was done. ServerError for 5xx whatever the
+    body.
     """
     body = _excerpt(answer.body)
     content = _parse(answer.body)
@@ -103,8 +108,11 @@ def failure(answer: Answer, *, lacking: str = "") -> NeoError:
 
     text = _text(content)
     code = _code(content)
-    if code is None and not text and answer.status < 400:
+    is_refusal = code is not None or (bool(text) and _is_marked_as_error(content))
+    if answer.status < 400 and not is_refusal:
         problem = "the answer has an unexpected shape"
+        if text:
+            problem = f"the answer is neither a success nor an error of the broker's form: {text!r}"
         if lacking:
             problem = f"{problem}: {lacking} is missing"
         return ProtocolError(problem, status=answer.status, body=body)
@@ -127,6 +135,25 @@ def _kind(status: int, code: int | None, text: str) -> type[BrokerError]:
     if status in (401, 403) and not _is_wrong_url(text):
         return SessionEnded
     return Rejected
+
+
+def _is_marked_as_error(content: Mapping[str, object]) -> bool:
+    """Whether an object without a code is, in one of the broker's forms, an error."""
+    stat, status = content.get("stat"), content.get("status")
+    if isinstance(stat, str) and stat.strip().lower() == "ok":
+        return isinstance(content.get("fault"), dict)
+    if any(
+        isinstance(word, str) and word.strip().lower().startswith(_BAD_WORDS)
+        for word in (stat, status)
+    ):
+        return True
+    error = content.get("error")
+    return (
+        isinstance(content.get("fault"), dict)
+        or error is True
+        or (isinstance(error, list) and bool(error))
+        or any(_has_words(content.get(name)) for name in ("errMsg", "emsg", "stMsg"))
+    )
 
 
 def _is_throttle(content: Mapping[str, object]) -> bool:
@@ -155,7 +182,7 @@ def is_success(content: Mapping[str, object]) -> bool:
     if _number(content.get("stCode")) not in (None, *_SUCCESS_CODES):
         return False
     status = content.get("status")
-    if isinstance(status, str) and status.strip().lower().startswith(("err", "fail", "not")):
+    if isinstance(status, str) and status.strip().lower().startswith(_BAD_WORDS):
         return False
     return not (
         isinstance(content.get("fault"), dict)

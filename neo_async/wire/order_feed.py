@@ -11,6 +11,7 @@ import reprlib
 import msgspec
 
 from neo_async.errors import ProtocolError
+from neo_async.model.orders import is_order_number
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.wire.lenient import UNREADABLE, read_json
 from neo_async.wire.rows import RowReader
@@ -84,7 +85,7 @@ def _order(data: dict[str, object]) -> OrderUpdate:
     if isinstance(order_type, str):
         data["prcTp"] = _ORDER_TYPES.get(order_type, order_type)
     update = _ORDERS.read_partial(data)
-    if not update.number.strip():
+    if not is_order_number(update.number):
         raise ProtocolError(f"an order message lacks {_NUMBER}: {reprlib.repr(data)}")
     return update
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import msgspec
 
+from neo_async.errors import BrokerError, ProtocolError, RateLimited
 from neo_async.model.answer import Answer
+from neo_async.model.orders import is_order_number
 from neo_async.wire.answers import failure
 from neo_async.wire.lenient import UNREADABLE, decode
 
@@ -121,7 +123,8 @@ _accepted = msgspec.json.Decoder(Accepted)
 def read_accepted(answer: Answer) -> str:
     """The order number of an accepted placement, modification, cancellation or exit.
 
-    Raises the error that the answer stands for when it is anything else.
+    Raises the error that the answer stands for when it is anything else; ProtocolError when it
+    names an order, and neither says that all is well nor what is wrong.
     """
     if answer.status == 200:
         try:
@@ -130,4 +133,21 @@ def read_accepted(answer: Answer) -> str:
             raise failure(answer) from None
         if accepted.nOrdNo and accepted.stat.lower() == "ok" and accepted.fault is None:
             return accepted.nOrdNo
+        error = failure(answer)
+        is_verdict = isinstance(error, BrokerError) and error.code is not None
+        if accepted.nOrdNo and not is_verdict and not isinstance(error, RateLimited):
+            problem = f"the answer names order {accepted.nOrdNo}, with stat={accepted.stat!r}"
+            raise ProtocolError(problem, status=answer.status) from error
+        raise error
     raise failure(answer)
+
+
+def read_placed(answer: Answer) -> str:
+    """The order number of an accepted placement. Raises what `read_accepted` raises, and
+    ProtocolError when the number is none, such as `NA`: several orders would be taken for one, and
+    none of them could be cancelled."""
+    number = read_accepted(answer)
+    if not is_order_number(number):
+        problem = f"nOrdNo={number!r} is no order number"
+        raise ProtocolError(problem, status=answer.status)
+    return number

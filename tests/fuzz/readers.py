@@ -34,6 +34,7 @@ from neo_async.market import _ROWS_AT_ONCE
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Level
 from neo_async.transport.connection import Connection
+from neo_async.transport.hidden import Hidden
 from neo_async.wire.answers import failure
 from neo_async.wire.columns import ColumnDecoder
 from neo_async.wire.feed import FeedDecoder, read_control
@@ -302,7 +303,7 @@ def _http(content: bytes) -> object:
         connection = Connection(_LOOP, on_idle=lambda _: None, on_lost=lambda _: None)
         transport = _Transport()
         connection.connection_made(transport)
-        waiting = _LOOP.create_task(connection.request(b"GET / HTTP/1.1\r\n\r\n", 1.0))
+        waiting = _LOOP.create_task(connection.request(Hidden(b"GET / HTTP/1.1\r\n\r\n"), 1.0))
         await asyncio.sleep(0)
         for start in range(0, len(content), 65536):
             if not transport.is_closed:

@@ -732,6 +732,21 @@ async def test_a_pause_is_bounded_and_above_all_for_those_that_did_not_earn_it(a
         assert limiter.paused_for == pytest.approx(bounded)
 
 
+@in_virtual_time
+async def test_a_second_429_does_not_keep_cancels_longer_than_the_first():
+    """Answers are slow: it is about a request from before the pause as well."""
+    limiter, began = new_limiter(), now()
+    limiter.pause(1.0, Kind.PLACE)
+    cancelling = asyncio.create_task(limiter.acquire(Kind.CANCEL))
+    for _ in range(3):
+        await asyncio.sleep(0.3)
+        limiter.pause(1.0, Kind.MODIFY)
+    await cancelling
+    assert now() - began == pytest.approx(1.0, abs=0.01)
+    limiter.pause(1.0, Kind.CANCEL)  # the cancel met with one itself
+    assert starts_after(limiter)[Kind.CANCEL] == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("asked", [None, 0.0, -5.0, math.nan])
 @in_virtual_time
 async def test_a_pause_of_no_length_that_can_be_is_one_of_ours(asked):

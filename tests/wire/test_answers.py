@@ -23,6 +23,8 @@ from neo_async.errors import (
 )
 from neo_async.model.answer import Answer
 from neo_async.wire.answers import failure, is_empty_book, retry_after
+from neo_async.wire.orders import read_accepted, read_placed
+from neo_async.wire.reports import read_order_book
 
 
 def answer(content: object, status: int = 200, **headers: str) -> Answer:
@@ -396,3 +398,50 @@ def test_a_429_carries_what_the_server_asked_for():
     silent = failure(answer(b"", 429))
     assert isinstance(silent, RateLimited)
     assert (silent.text, silent.retry_after) == ("too many requests", None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"message": "Internal server error"},
+        {"message": "Internal server error", "status": 500},
+        {"timestamp": "2026-11-23", "error": "Internal Server Error", "message": "no"},
+        {"stat": "Ok", "message": "queued"},
+        {"stat": "Ok", "errMsg": "queued"},
+        {"stat": "Success", "message": "done"},
+        {"stat": "pending"},
+        {"stCode": 200, "message": "accepted for processing"},
+        {"desc": "try later"},
+        {"data": {"Message": "timeout"}},
+    ],
+)
+def test_words_without_a_mark_of_an_error_are_no_refusal(content: dict[str, object]) -> None:
+    error = failure(answer(content))
+    assert type(error) is ProtocolError
+    for read in (read_accepted, read_placed, read_order_book):
+        with pytest.raises(ProtocolError):
+            read(answer(content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"stat": "Not_Ok", "message": "no margin"},
+        {"stat": "Not_Ok", "emsg": "no margin"},
+        {"errMsg": "no margin"},
+        {"stMsg": "no margin"},
+        {"status": "error", "message": "no margin"},
+        {"status": "failure", "errMsg": "no margin"},
+        {"error": True, "message": "no margin"},
+        {"error": [{"message": "no margin"}]},
+        {"fault": {"message": "no margin"}},
+        {"stCode": 1041, "stat": "no margin"},
+        {"code": "404", "message": "no margin"},
+    ],
+)
+def test_an_error_in_any_form_of_the_broker_is_a_refusal_whatever_it_lacks(
+    content: dict[str, object],
+) -> None:
+    error = failure(answer(content))
+    assert isinstance(error, Rejected)
+    assert error.text == "no margin"

@@ -9,18 +9,9 @@ rebinding). Browsers name the page in `Origin` (Fetch standard) and its relation
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address, without a port, means this machine only."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+from neo_async.model.address import is_loopback
 
 
 def foreign_page(headers: Mapping[str, str], method: str, *, on_loopback: bool) -> str | None:
