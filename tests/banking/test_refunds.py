@@ -145,7 +145,9 @@ async def test_a_refused_secret_is_not_tried_again_for_a_refund():
     bank = bank_with_a_credit("before")
     async with serving(bank), client_of(bank) as client:
         sending = asyncio.ensure_future(client.refund(CLIENT, REFERENCE))
-        await asyncio.sleep(0.1)  # it has been lost, and is about to be looked for
+        while "refunds/create" not in bank.paths():  # noqa: ASYNC110 - the bank has no event
+            await asyncio.sleep(0.001)
+        # Its answer is lost, and it is about to be looked for.
         bank._good.clear()
         refusals = [web.json_response({"error": "invalid_client"}, status=401) for _ in range(9)]
         bank.token_answers += refusals

@@ -303,7 +303,9 @@ async def test_the_pool_grows_by_those_who_wait_and_not_beyond_its_limit():
             await asyncio.sleep(0.01)
             assert len(server.open) == len(server.peers) == connections
         assert repr(lane).endswith("0 idle, 3 busy, 0 connecting, 2 waiting>")
-        await held.answer_all()
+        while not all(request.done() for request in requests):
+            await held.answer_all()
+            await asyncio.sleep(0.005)
         await asyncio.gather(*requests)
         assert repr(lane).endswith("3 idle, 0 busy, 0 connecting, 0 waiting>")
 
