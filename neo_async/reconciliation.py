@@ -131,14 +131,18 @@ async def reconcile(
     """
     now = clock()
     intents = await journal.intents(int(now * 1e9) - ADOPTED_DAYS * _DAY_NS)
-    open_intents = [intent for intent in intents if intent.is_open]
+    open_intents: list[Intent] = []
+    is_book_needed = False
     async for intent in _in_turns(intents):
+        if intent.is_open:
+            open_intents.append(intent)
+        is_book_needed = is_book_needed or intent.is_open or bool(intent.order_number)
         if intent.action == "place" and intent.order_number:
             tracker.claim(intent.order_number)
         if intent.outcome in _WITHOUT_ORDER and intent.client_tag:
             said = _WITHOUT_ORDER[intent.outcome]
             settlement.watch_for(intent.client_tag, intent.id, said=said)
-    if not any(intent.is_open or intent.order_number for intent in intents):
+    if not is_book_needed:
         return Reconciliation()
     rows = await _read_book_in_time(read_book)
     orders = await _adopt(tracker, rows, intents)

@@ -156,7 +156,8 @@ async def test_an_api_key_is_in_no_message_about_an_answer_that_is_no_http():
         bank.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         sections = {"server": {"auth": "apikey"}, "idempotency": {"offered": False}}
         async with client_of(bank, **sections, paths={"refund_status": ""}) as client:
-            with pytest.raises(RefundUnknown, match="was no HTTP: Bad(StatusLine|HttpMessage)") as caught:
+            no_http = r"was no HTTP: Bad(StatusLine|HttpMessage)"
+            with pytest.raises(RefundUnknown, match=no_http) as caught:
                 await client.refund("ACME", "REF00000001")
     assert CLIENT_ID not in "".join(traceback.format_exception(caught.value))
 
