@@ -41,6 +41,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import logging
 import math
 import os
@@ -50,7 +51,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -149,7 +150,12 @@ _SELECT = (
     "SELECT id, at_ns, action, client_tag, order_number, "
     f"CASE WHEN {_IS_OPEN} THEN form ELSE '' END, outcome, reason FROM intents "
     f"WHERE id >= ? AND ucc = ? AND (({_IS_OPEN} AND id > ? AND (action <> 'cancel' OR id <= ?)) "
-    "OR (action = 'place' AND at_ns >= ?)) ORDER BY id"
+    "OR (action = 'place' AND at_ns >= CASE order_number WHEN '' THEN ? ELSE ? END)) ORDER BY id"
+)
+_SELECT_PLACED = (
+    "SELECT id, at_ns, action, client_tag, order_number, '', outcome, reason FROM intents "
+    "WHERE id >= ? AND ucc = ? AND action = 'place' "
+    "AND order_number IN (SELECT value FROM json_each(?)) ORDER BY id"
 )
 _SELECT_UNCANCELLED = (
     "SELECT id, at_ns, action, client_tag, order_number, form, outcome, reason FROM intents "
@@ -380,8 +386,16 @@ class Journal:
         if now >= self._looked_at + LOOK_EVERY:
             self._look_for_files(now)
 
-    async def intents(self, since_ns: int) -> list[Intent]:
+    @property
+    def has_intents(self) -> bool:
+        """Whether anything was ever written to it, of any account."""
+        return self._last > 0
+
+    async def intents(
+        self, since_ns: int, *, without_order_since_ns: int | None = None
+    ) -> list[Intent]:
         """Return the open intents of the account, and its placements since then; oldest first.
+        Those without an order number are returned since `without_order_since_ns`, if it is given.
 
         Open are those without a final outcome, whatever their age, but not the cancels that this
         process has sent since it opened the journal: they may be under way. Only open ones have
@@ -390,9 +404,22 @@ class Journal:
         """
 
         def select(file: sqlite3.Connection) -> Iterator[_Row]:
-            first = min(_first_since(file, since_ns, self._last), self._settled + 1)
-            row = (first, self._ucc, self._settled, self._last_at_start, since_ns)
-            return file.execute(_SELECT, row)
+            without_order = since_ns if without_order_since_ns is None else without_order_since_ns
+            recent = _first_since(file, min(since_ns, without_order), self._last)
+            first = min(recent, self._settled + 1)
+            settled = (self._settled, self._last_at_start)
+            return file.execute(_SELECT, (first, self._ucc, *settled, without_order, since_ns))
+
+        return await self._read(select)
+
+    async def placed(self, numbers: Collection[str], since_ns: int) -> list[Intent]:
+        """Return the account's placements since then whose orders have these numbers, oldest first
+        and without their forms. Reads in a thread, and raises, as `intents`."""
+        wanted = json.dumps(list(numbers))
+
+        def select(file: sqlite3.Connection) -> Iterator[_Row]:
+            first = _first_since(file, since_ns, self._last)
+            return file.execute(_SELECT_PLACED, (first, self._ucc, wanted))
 
         return await self._read(select)
 

@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 ADOPTED_DAYS = 7
 """Age of the oldest orders that are looked for in today's book at login: after-market orders wait
 over weekends and holidays."""
-_DAY_NS = 86_400 * 1_000_000_000
+_HOUR_NS = 3600 * 1_000_000_000
+_DAY_NS = 24 * _HOUR_NS
 
 BOOK_PATIENCE = 120.0
 """Seconds for which the order book is asked for at login."""
@@ -130,22 +131,32 @@ async def reconcile(
     LoginFailed when the order book cannot be read within `BOOK_PATIENCE` seconds.
     """
     now = clock()
-    intents = await journal.intents(int(now * 1e9) - ADOPTED_DAYS * _DAY_NS)
+    past_ns = int(now * 1e9) - ADOPTED_DAYS * _DAY_NS
+    # An order that was placed just before midnight may have a number of the day after.
+    intents = await journal.intents(today_ns(now) - _HOUR_NS, without_order_since_ns=past_ns)
     open_intents: list[Intent] = []
-    is_book_needed = False
+    tags: dict[str, str] = {}
     async for intent in _in_turns(intents):
         if intent.is_open:
             open_intents.append(intent)
-        is_book_needed = is_book_needed or intent.is_open or bool(intent.order_number)
         if intent.action == "place" and intent.order_number:
             tracker.claim(intent.order_number)
+            if intent.client_tag:
+                tags[intent.order_number] = intent.client_tag
         if intent.outcome in _WITHOUT_ORDER and intent.client_tag:
             said = _WITHOUT_ORDER[intent.outcome]
             settlement.watch_for(intent.client_tag, intent.id, said=said)
-    if not is_book_needed:
+    if not journal.has_intents:
         return Reconciliation()
     rows = await _read_book_in_time(read_book)
-    orders = await _adopt(tracker, rows, intents)
+    numbers = {row.number for row in rows}
+    if others := numbers - tags.keys():
+        for intent in await journal.placed(others, past_ns):
+            tracker.claim(intent.order_number)
+            tags[intent.order_number] = intent.client_tag
+    orders = [
+        tracker.adopt(row, client_tag=tags[row.number]) for row in rows if tags.get(row.number)
+    ]
     asked = [(intent, _ask(settlement, intent, now)) for intent in open_intents]
     settlement.judge(rows, -math.inf)
     findings = [await _finding(intent, question, settlement) for intent, question in asked]
@@ -208,14 +219,6 @@ async def _read_book_in_time(
             f"compare the journal with (last: {last}); the journal is as it was: log in again when "
             "the broker answers"
         ) from None
-
-
-async def _adopt(tracker: Tracker, rows: list[OrderRow], intents: list[Intent]) -> list[Order]:
-    tags: dict[str, str] = {}
-    async for intent in _in_turns(intents):
-        if intent.client_tag and intent.order_number:
-            tags[intent.order_number] = intent.client_tag
-    return [tracker.adopt(row, client_tag=tags[row.number]) for row in rows if row.number in tags]
 
 
 async def _finding(intent: Intent, question: Question, settlement: Settlement) -> Finding:

@@ -1051,3 +1051,33 @@ async def test_a_journal_that_is_deleted_or_replaced_is_said_once_and_is_a_probl
         aside.rename(lost)
         await asyncio.sleep(2)
         assert "replaced" not in " ".join(neo.health().problems)
+
+
+async def test_placements_are_found_by_the_numbers_of_their_orders(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "orders.db")
+    for tag, number in (("a", "11"), ("b", "12"), ("c", "13")):
+        intent = await journal.begin("place", {}, client_tag=tag)
+        journal.end(intent, Outcome.ACCEPTED, order_number=number)
+    await journal.close()
+    journal = opened(tmp_path / "orders.db")
+    found = await journal.placed({"13", "11", "' OR 1=1", "\ud800"}, 0)
+    assert [(one.client_tag, one.order_number) for one in found] == [("a", "11"), ("c", "13")]
+    assert await journal.placed({"11"}, 2**62) == []
+    await journal.close()
+
+
+async def test_placements_without_an_order_are_returned_since_a_time_of_their_own(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "orders.db"
+    journal = opened(path)
+    journal.end(await journal.begin("place", {}, client_tag="a"), Outcome.REJECTED)
+    intent = await journal.begin("place", {}, client_tag="b")
+    journal.end(intent, Outcome.ACCEPTED, order_number="11")
+    await journal.close()
+    journal = opened(path)
+    found = await journal.intents(2**62, without_order_since_ns=0)
+    assert [one.client_tag for one in found] == ["a"]
+    assert len(await journal.intents(0, without_order_since_ns=0)) == 2
+    assert await journal.intents(2**62) == []
+    await journal.close()
