@@ -22,6 +22,18 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Specification documents and real data; tests that read it skip where it is absent."""
 
 
+WORKERS_A_CORE = 2.5
+"""Many tests wait for sockets and processes in real time: more of them run than there are cores."""
+
+
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is installed
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers that `-n auto` starts."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return round(WORKERS_A_CORE * cores)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     options = parser.getgroup("neo_async", "how much is tried")
     options.addoption(

@@ -376,9 +376,9 @@ class Lane:
     def _grow(self) -> None:
         """Open as many connections as are waited for, up to the limits."""
         size = len(self._open) + len(self._connecting)
-        if size >= self._for_cancels:
-            return
         cancels = len(self._waiters[_CANCEL])
+        if size >= (self._for_cancels if cancels else self._most):
+            return
         others = self.waiting - cancels
         ready = len(self._idle) + len(self._connecting)
         missing = min(cancels - ready, self._for_cancels - size)
