@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from neo_async import logs
 from neo_async.errors import (
     AnswerLost,
     BrokerError,
@@ -45,7 +46,7 @@ from neo_async.transport.limiter import Kind, Refusal
 from neo_async.wire.endpoints import Endpoint
 from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accepted, read_placed
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.ORDERS)
 
 _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Python 3.11
 _CANCEL = Kind.CANCEL

@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
+from neo_async import logs
 from neo_async.config import FeedTimings
 from neo_async.delivery import DEFAULT_BOUND, Messages, Policy, delivery
 from neo_async.errors import (
@@ -70,7 +71,7 @@ from neo_async.wire.order_feed import (
     read_message,
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.FEEDS)
 
 BUDGET = 3000
 """Subscriptions one connection may hold, an instrument at two levels counting twice: whether the

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
+from neo_async import logs
 from neo_async.config import RiskLimits
 from neo_async.errors import (
     Halted,
@@ -40,7 +41,7 @@ from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
 from neo_async.transport.websocket import FeedState
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.RISK)
 
 Feed: TypeAlias = OrderFeed | MarketFeed | ColumnFeed
 

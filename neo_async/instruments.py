@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from neo_async import files
+from neo_async import files, logs
 from neo_async.config import cache_directory
 from neo_async.errors import NeoError, ProtocolError, Rejected, ServerError, UsageError
 from neo_async.model.enums import Segment
@@ -28,7 +28,7 @@ from neo_async.wire.endpoints import SCRIP_MASTERS
 from neo_async.wire.instrument_file import BadFile, Header, InstrumentFileReader, write_blocks
 from neo_async.wire.scripmaster import BadRow, ScripMasterReader, choose_file, read_file_list
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.MARKET_DATA)
 
 Progress: TypeAlias = Callable[[Segment, int, int | None], None]
 """Told how many bytes of a file have been read, and of how many, where the server says that."""

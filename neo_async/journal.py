@@ -58,12 +58,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from neo_async import files
+from neo_async import files, logs
 from neo_async.config import Durability
 from neo_async.errors import Halted, JournalFailed
 from neo_async.logs import Subject, tell
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.JOURNAL)
 
 VERSION = 2
 """Of the tables; kept as the file's `user_version`."""

@@ -25,6 +25,7 @@ from typing import TypeAlias, TypeGuard
 
 import msgspec
 
+from neo_async import logs
 from neo_async.errors import NotLoggedIn, UsageError
 from neo_async.model.enums import OrderStatus, Segment, Side
 from neo_async.model.orders import OrderRow
@@ -35,7 +36,7 @@ from neo_async.tracking import OrderSource
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.upkeep import Upkeep
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.PORTFOLIO)
 
 TRIES = 6
 """Readings of the report for a position that it does not list."""

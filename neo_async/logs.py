@@ -1,7 +1,8 @@
-"""Lines of the log about one order request: each says which, in words and as fields.
+"""The loggers of the package, and lines about one order request.
 
-A formatter finds `action`, `client_tag` and `order_number` on the record; what is not known is
-empty. The loggers are those of the modules, below `neo_async`.
+Users set levels and handlers by these names, so they do not change when a module moves. A formatter
+finds `action`, `client_tag` and `order_number` on the record of a line about an order request; a
+field that is not known is empty.
 """
 
 from __future__ import annotations
@@ -10,6 +11,18 @@ import logging
 from typing import NamedTuple
 
 from neo_async.model.text import shown
+
+ORDERS = "neo_async.orders"
+JOURNAL = "neo_async.journal"
+RISK = "neo_async.risk"
+PORTFOLIO = "neo_async.portfolio"
+MARKET_DATA = "neo_async.market_data"
+FEEDS = "neo_async.feeds"
+SESSION = "neo_async.session"
+TRANSPORT = "neo_async.transport"
+EXCHANGE = "neo_async.exchange"
+KITE = "neo_async.kite"
+BANKING = "neo_async.banking"
 
 
 class Subject(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
+from neo_async import logs
 from neo_async.errors import Rejected, ServerError, TransportError, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
@@ -56,7 +57,7 @@ from neo_async.wire.market import (
     wire_instrument,
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.MARKET_DATA)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

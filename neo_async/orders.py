@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from neo_async import logs
 from neo_async.dispatch import PATIENCE, Dispatch, Request
 from neo_async.errors import (
     InvalidOrder,
@@ -82,7 +83,7 @@ from neo_async.wire.rules import (
 )
 from neo_async.wire.tags import TagMaker
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.ORDERS)
 
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from neo_async import logs
 from neo_async.errors import BrokerError, NeoError, ProtocolError
 from neo_async.live import (
     LivePositions,
@@ -38,7 +39,7 @@ from neo_async.wire.portfolio import (
 )
 from neo_async.wire.rules import margin_form
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.PORTFOLIO)
 
 
 class Portfolio:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
+from neo_async import logs
 from neo_async.errors import (
     LoginFailed,
     NeoError,
@@ -33,7 +34,7 @@ from neo_async.tracking import Order, Tracker
 from neo_async.transport.backoff import backoff
 from neo_async.wire.orders import PlaceForm
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.ORDERS)
 
 ADOPTED_DAYS = 7
 """Age of the oldest orders that are looked for in today's book at login: after-market orders wait

@@ -19,11 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from neo_async import files
+from neo_async import files, logs
 from neo_async.errors import UsageError
 from neo_async.wire.recording import BLOCK_BYTES, FILE_HEADER, BlockBuilder, encode_block
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.FEEDS)
 
 BLOCK_SECONDS = 1.0
 """Seconds after which a block is written although it is not full."""

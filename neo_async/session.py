@@ -22,6 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 import pyotp
 
+from neo_async import logs
 from neo_async.config import CircuitLimits, Credentials, Endpoints, PoolLimits, Timeouts
 from neo_async.errors import (
     BrokerError,
@@ -62,7 +63,7 @@ from neo_async.wire.login import (
     read_login,
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.SESSION)
 
 T = TypeVar("T")
 

@@ -20,6 +20,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable
 from typing import Any, NamedTuple
 
+from neo_async import logs
 from neo_async.errors import (
     AnswerLost,
     DuplicateTag,
@@ -51,7 +52,7 @@ from neo_async.transport.backoff import backoff
 from neo_async.upkeep import Upkeep, persistently
 from neo_async.wire.tags import without_suffix
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.ORDERS)
 
 FIRST_LOOK = 0.25
 """Seconds after a question is opened at which the book is read; every further look waits twice as

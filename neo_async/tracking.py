@@ -31,6 +31,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from neo_async import logs
 from neo_async.errors import NotLoggedIn, ProtocolError
 from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
@@ -40,7 +41,7 @@ from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.upkeep import Upkeep
 from neo_async.wire.tags import own_tag, without_suffix
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.ORDERS)
 
 E = TypeVar("E", bound=StrEnum)
 

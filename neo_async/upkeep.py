@@ -9,10 +9,11 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from neo_async import logs
 from neo_async.errors import NeoError, ProtocolError, ServerError, TransportError
 from neo_async.transport.backoff import backoff
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.SESSION)
 
 RETRY_BASE = 0.5
 RETRY_CAP = 10.0

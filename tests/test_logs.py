@@ -56,7 +56,7 @@ def echo(own: Credentials) -> Reply:
     return Reply({"stCode": 401, "errMsg": " ".join(words), "stat": "Not_Ok"}, 401)
 
 
-ORDER_LOGGERS = ("orders", "dispatch", "settlement", "tracking", "journal", "halt")
+ORDER_LOGGERS = ("orders", "journal", "risk")
 
 
 class Kept(logging.Handler):
@@ -125,7 +125,7 @@ def secrets_of(own: Credentials) -> list[str]:
 
 
 def test_a_line_says_what_it_is_about_in_words_and_as_fields(kept: Kept) -> None:
-    log = logging.getLogger("neo_async.dispatch")
+    log = logging.getLogger("neo_async.orders")
     tell(log, logging.INFO, Subject("cancel", "t_1", "261123000000001"), "%d %% of %s", 5, "it")
     tell(log, logging.INFO, Subject("place", "t_2"), "goes out")
     first, second = kept.records
@@ -145,7 +145,7 @@ async def test_an_order_that_works_has_two_lines_with_its_latency(kept: Kept) ->
         order = await neo.orders.place(*BUY, **CNC, tag="mine")
         await neo.orders.cancel(order)
     tag, number = order.client_tag, order.number
-    place, accepted, cancel, cancelled = kept.lines("neo_async.dispatch")
+    place, accepted, cancel, cancelled = kept.lines("neo_async.orders")
     assert place == f"DEBUG place of tag '{tag}': goes out"
     assert re.fullmatch(
         rf"DEBUG place of order {number}, tag '{tag}': accepted after \d+\.\d{{3}} ms", accepted
@@ -156,7 +156,7 @@ async def test_an_order_that_works_has_two_lines_with_its_latency(kept: Kept) ->
 
 @in_virtual_time
 async def test_nothing_is_made_for_lines_that_nobody_wants() -> None:
-    log = logging.getLogger("neo_async.dispatch")
+    log = logging.getLogger("neo_async.orders")
     log.setLevel(logging.INFO)
     handler = Kept()
     log.addHandler(handler)
@@ -250,7 +250,7 @@ async def test_what_could_not_be_sent_is_told_with_its_tag(kept: Kept) -> None:
             connection.close()
         with pytest.raises(NotSent):
             await neo.orders.place(*BUY, **CNC, tag="gone")
-    lines = [line for line in kept.lines("neo_async.dispatch") if "gone_" in line]
+    lines = [line for line in kept.lines("neo_async.orders") if "gone_" in line]
     assert "next try in" in lines[1]
     assert lines[-1].startswith("INFO place of tag 'gone_")
     assert "not sent: " in lines[-1]

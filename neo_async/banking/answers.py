@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from neo_async import logs
 from neo_async.banking.mapping import (
     Formats,
     Json,
@@ -45,7 +46,7 @@ from neo_async.wire.rows import UNREADABLE
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.BANKING)
 
 _TIMED_OUT = frozenset({408, 424, 499})
 """The gateway's own trouble; what the service has done, nobody says."""

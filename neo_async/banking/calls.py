@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 from uuid import uuid4
 
+from neo_async import logs
 from neo_async.banking.answers import Refusals
 from neo_async.banking.mapping import Formats, Json, Outgoing, Writer
 from neo_async.banking.names import Call
@@ -40,7 +41,7 @@ from neo_async.transport.redaction import Secrets
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.BANKING)
 
 UNCLEAR = (AnswerLost, ServerError, ProtocolError)
 """After these a request may have taken effect, or not."""

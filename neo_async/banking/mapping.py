@@ -12,12 +12,13 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from neo_async import logs
 from neo_async.banking.model import AccountStatus
 from neo_async.banking.names import Call
 from neo_async.banking.profile import ISO, AmountForm, BankingProfile
 from neo_async.model import money
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.BANKING)
 
 T = TypeVar("T")
 

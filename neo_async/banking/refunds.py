@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from neo_async import logs
 from neo_async.banking.answers import RefundReader
 from neo_async.banking.calls import TRIES, UNCLEAR, BankCalls
 from neo_async.banking.mapping import Json, Outgoing
@@ -26,7 +27,7 @@ from neo_async.errors import (
 )
 from neo_async.transport.backoff import backoff
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.BANKING)
 
 
 class Refunds:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from neo_async import logs
 from neo_async.banking.profile import Server
 from neo_async.errors import (
     LoginFailed,
@@ -32,7 +33,7 @@ from neo_async.wire.answers import retry_after
 from neo_async.wire.forms import FORM_CONTENT_TYPE
 from neo_async.wire.rows import UNREADABLE
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.BANKING)
 
 _EARLY = 60.0
 """Seconds before its end in which a token is renewed; at most half of its life."""

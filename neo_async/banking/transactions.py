@@ -34,6 +34,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 import msgspec
 
+from neo_async import logs
 from neo_async.banking.answers import Delivery, DeliveryReader, Unread
 from neo_async.banking.calls import BankCalls, new_key
 from neo_async.banking.mapping import Json
@@ -52,7 +53,7 @@ from neo_async.errors import (
 )
 from neo_async.transport.backoff import backoff
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.BANKING)
 
 _PASSING = (TransportError, ServerError, RateLimited)
 """What a consumer who waits for more is not bothered with."""

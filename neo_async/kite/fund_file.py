@@ -12,13 +12,14 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from neo_async import logs
 from neo_async.errors import BODY_EXCERPT, ProtocolError
 from neo_async.kite.model import Fund
 from neo_async.kite.wire import read_number
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.KITE)
 
 _GZIP: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Final
 
-from neo_async import files
+from neo_async import files, logs
 from neo_async.config import cache_directory
 from neo_async.errors import NeoError, ProtocolError, UsageError
 from neo_async.kite.fund_file import FundFileReader
@@ -22,7 +22,7 @@ from neo_async.model.answer import Answer
 from neo_async.model.market import IST
 from neo_async.transport.http import Download
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.KITE)
 
 _DOWNLOADED: Final = 262_144
 """Bytes of an error page that are read."""

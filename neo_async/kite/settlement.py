@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from neo_async import logs
 from neo_async.errors import (
     AnswerLost,
     NeoError,
@@ -32,7 +33,7 @@ from neo_async.kite.model import FundOrder, FundOrderStatus, Sip, SipStatus
 from neo_async.model import money
 from neo_async.model.enums import Side
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.KITE)
 
 FIRST_LOOK: Final = 0.25
 """Seconds after the loss at which is looked first; every further look waits twice as long, up to

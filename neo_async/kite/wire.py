@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from neo_async import logs
 from neo_async.errors import (
     BODY_EXCERPT,
     BrokerError,
@@ -36,7 +37,7 @@ from neo_async.model.market import IST
 from neo_async.wire.answers import retry_after
 from neo_async.wire.rows import UNREADABLE
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.KITE)
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)

@@ -12,11 +12,12 @@ import logging
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 
+from neo_async import logs
 from neo_async.config import CircuitLimits
 from neo_async.errors import CircuitOpen
 from neo_async.transport.backoff import backoff
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.TRANSPORT)
 
 GATEWAY_FAILURES = frozenset({502, 503, 504})
 """Statuses by which a gateway says that there is nobody behind it."""

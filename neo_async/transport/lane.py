@@ -18,6 +18,7 @@ from collections import OrderedDict, deque
 from typing import Final, Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
 
+from neo_async import logs
 from neo_async.config import PoolLimits
 from neo_async.errors import AnswerLost, CircuitOpen, NotSent, UsageError
 from neo_async.model.answer import Answer
@@ -29,7 +30,7 @@ from neo_async.transport.limiter import Kind, Limiter
 from neo_async.transport.meter import Meter
 from neo_async.transport.unread import TURNS
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.TRANSPORT)
 
 ROUND_TRIPS_KEPT = 1000
 

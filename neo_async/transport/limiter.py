@@ -23,11 +23,12 @@ from typing import Final, TypeAlias
 
 from aiolimiter import AsyncLimiter
 
+from neo_async import logs
 from neo_async.config import RateLimits
 from neo_async.errors import RateLimited
 from neo_async.transport.backoff import backoff
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.TRANSPORT)
 
 # Starts are counted here, arrivals at the server: a request that travelled faster than one before
 # it comes closer to it by the difference. The margin absorbs that, at a cost of 1.5 % of the rate.

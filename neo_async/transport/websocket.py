@@ -16,6 +16,7 @@ from enum import StrEnum
 import aiohttp
 import msgspec
 
+from neo_async import logs
 from neo_async.config import FeedTimings
 from neo_async.errors import NeoError, SessionEnded, TransportError, UsageError
 from neo_async.model.address import shown_address
@@ -24,7 +25,7 @@ from neo_async.transport.connector import Connector
 from neo_async.transport.http import connect_problem
 from neo_async.transport.meter import Meter
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.TRANSPORT)
 
 MAX_MESSAGE = 16 << 20
 """Bytes of the largest message taken; the broker keeps them below one MiB."""

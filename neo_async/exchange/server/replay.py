@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from neo_async import logs
 from neo_async.errors import UsageError
 from neo_async.exchange.core.types import Listing
 from neo_async.exchange.server.market_feed import MarketFeed
@@ -23,7 +24,7 @@ from neo_async.model.ticks import LiteTick, ScripTick
 from neo_async.wire.feed import FeedDecoder
 from neo_async.wire.recording import Frame, read_recording
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(logs.EXCHANGE)
 
 GRACE: Final = 0.5
 """Seconds from the first subscription to the first frame: a client subscribes in several steps."""
