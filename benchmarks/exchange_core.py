@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import Figure, alternate, cores, pin, summarise
-from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Change, Listing, NewOrder, Refusal
+from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.types import Change, Listing, NewOrder, Refusal
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 
 WANTED = 100_000

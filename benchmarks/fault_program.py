@@ -47,10 +47,10 @@ from neo_async import (
     Validity,
 )
 from neo_async.exchange import Exchange, Faults, Hours, Rules, Uniform
-from neo_async.exchange.core.types import OrderRecord
-from neo_async.tracking import day_of
+from neo_async.exchange.engine.types import OrderRecord
+from neo_async.execution.order_cache import day_of
 from neo_async.wire.tags import matches
-from tests.virtual_time import VirtualTimeLoop, now
+from tests.simulation.virtual_time import VirtualTimeLoop, now
 
 WORST_DAY = Faults(
     lose_before=0.04,

@@ -28,8 +28,8 @@ from benchmarks.feed_server import LAST_TIME, LAST_TOKEN, Plan, instrument, inst
 from benchmarks.harness import pin
 from benchmarks.peers import TOTP_SECRET
 from neo_async import Credentials, Endpoints, Level, NeoClient, RateLimits
-from neo_async.delivery import Policy
-from neo_async.feeds import BUDGET, ColumnFeed, MarketFeed
+from neo_async.feeds.buffers import Policy
+from neo_async.feeds.market_feed import BUDGET, ColumnFeed, MarketFeed
 from neo_async.model.ticks import LiteTick
 from neo_async.wire.feed import LITE, ROW, SCRIP
 

@@ -54,9 +54,9 @@ from neo_async import (
     Side,
 )
 from neo_async.config import CircuitLimits, PoolLimits
-from neo_async.journal import Journal
+from neo_async.execution.journal import Journal
+from neo_async.execution.order_cache import day_of
 from neo_async.model.orders import OrderRow
-from neo_async.tracking import day_of
 from neo_async.transport.limiter import Kind
 
 PACKAGES = ("uvloop", "httptools", "msgspec", "aiohttp")

@@ -51,7 +51,7 @@ from benchmarks.harness import (
 )
 from neo_async.client import NeoClient
 from neo_async.config import Credentials, Endpoints
-from neo_async.instruments import Instruments
+from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
 from neo_async.model.market import IST

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         RiskLimits,
         Timeouts,
     )
-    from neo_async.delivery import Policy
     from neo_async.errors import (
         AnswerLost,
         BankRejected,
@@ -72,9 +71,12 @@ if TYPE_CHECKING:
         WrongMpin,
         WrongTotp,
     )
-    from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
-    from neo_async.journal import Intent, Outcome
-    from neo_async.live import LivePositions, TotalPnl
+    from neo_async.execution.journal import Intent, Outcome
+    from neo_async.execution.order_cache import Order, OrderChange
+    from neo_async.execution.reconciliation import Finding, Reconciliation
+    from neo_async.feeds.buffers import Policy
+    from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
+    from neo_async.feeds.recorder import Recording
     from neo_async.model.enums import (
         Level,
         OffsetKind,
@@ -120,9 +122,7 @@ if TYPE_CHECKING:
         Tick,
     )
     from neo_async.model.updates import OrderUpdate, PositionUpdate
-    from neo_async.reconciliation import Finding, Reconciliation
-    from neo_async.recorder import Recording
-    from neo_async.tracking import Order, OrderChange
+    from neo_async.portfolio.live_positions import LivePositions, TotalPnl
     from neo_async.transport.websocket import FeedEvent, FeedState
 
 __version__ = "0.1.0"
@@ -138,11 +138,11 @@ _HOMES = {
     "LimiterHealth": "neo_async.model.health",
     "Histogram": "neo_async.model.metrics",
     "Metrics": "neo_async.model.metrics",
-    "Policy": "neo_async.delivery",
+    "Policy": "neo_async.feeds.buffers",
     "Tick": "neo_async.model.ticks",
-    "Recording": "neo_async.recorder",
-    "TotalPnl": "neo_async.live",
-    "LivePositions": "neo_async.live",
+    "Recording": "neo_async.feeds.recorder",
+    "TotalPnl": "neo_async.portfolio.live_positions",
+    "LivePositions": "neo_async.portfolio.live_positions",
     "AuctionTick": "neo_async.model.ticks",
     "DepthRow": "neo_async.model.ticks",
     "IndexTick": "neo_async.model.ticks",
@@ -154,9 +154,9 @@ _HOMES = {
     "PositionUpdate": "neo_async.model.updates",
     "FeedEvent": "neo_async.transport.websocket",
     "FeedState": "neo_async.transport.websocket",
-    "ColumnFeed": "neo_async.feeds",
-    "MarketFeed": "neo_async.feeds",
-    "OrderFeed": "neo_async.feeds",
+    "ColumnFeed": "neo_async.feeds.market_feed",
+    "MarketFeed": "neo_async.feeds.market_feed",
+    "OrderFeed": "neo_async.feeds.market_feed",
     "NeoClient": "neo_async.client",
     "CircuitLimits": "neo_async.config",
     "Credentials": "neo_async.config",
@@ -208,8 +208,8 @@ _HOMES = {
     "PositionLimit": "neo_async.errors",
     "LossLimit": "neo_async.errors",
     "WrongTotp": "neo_async.errors",
-    "Intent": "neo_async.journal",
-    "Outcome": "neo_async.journal",
+    "Intent": "neo_async.execution.journal",
+    "Outcome": "neo_async.execution.journal",
     "Level": "neo_async.model.enums",
     "OffsetKind": "neo_async.model.enums",
     "OrderStatus": "neo_async.model.enums",
@@ -240,10 +240,10 @@ _HOMES = {
     "Limits": "neo_async.model.portfolio",
     "OrderMargin": "neo_async.model.portfolio",
     "Position": "neo_async.model.portfolio",
-    "Finding": "neo_async.reconciliation",
-    "Reconciliation": "neo_async.reconciliation",
-    "Order": "neo_async.tracking",
-    "OrderChange": "neo_async.tracking",
+    "Finding": "neo_async.execution.reconciliation",
+    "Reconciliation": "neo_async.execution.reconciliation",
+    "Order": "neo_async.execution.order_cache",
+    "OrderChange": "neo_async.execution.order_cache",
 }
 """Where each public name lives. It is imported when first asked for: `import neo_async` alone costs
 neither aiohttp's start-up time nor its memory."""

@@ -22,26 +22,26 @@ from neo_async.config import (
     RiskLimits,
     Timeouts,
 )
-from neo_async.delivery import DEFAULT_BOUND, Policy
 from neo_async.errors import Halted, NeoError
-from neo_async.feeds import ColumnFeed, MarketFeed, OrderFeed
-from neo_async.halt import DeadMansSwitch, KillSwitch
-from neo_async.instruments import Instruments
-from neo_async.journal import Journal
-from neo_async.market import Market
+from neo_async.execution.journal import Journal
+from neo_async.execution.order_cache import Order, Tracker
+from neo_async.execution.reconciliation import Reconciliation
+from neo_async.feeds.buffers import DEFAULT_BOUND, Policy
+from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.market_data.instruments import Instruments
+from neo_async.market_data.market import Market
 from neo_async.model.enums import Level
 from neo_async.model.health import Health
 from neo_async.model.metrics import Metrics
 from neo_async.model.session import Session
 from neo_async.model.ticks import Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.monitor import Monitor
+from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
-from neo_async.portfolio import Portfolio
-from neo_async.reconciliation import Reconciliation
-from neo_async.risk import LastPrices, RiskGuard
-from neo_async.session import SessionManager
-from neo_async.tracking import Order, Tracker
+from neo_async.portfolio.portfolio import Portfolio
+from neo_async.risk.engine import LastPrices, RiskGuard
+from neo_async.risk.kill_switch import DeadMansSwitch, KillSwitch
+from neo_async.session.manager import SessionManager
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.limiter import Kind, Limiter
 

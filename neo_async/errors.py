@@ -52,7 +52,7 @@ from collections.abc import Awaitable, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from neo_async.model.text import shown
+from neo_async.text import shown
 
 BODY_EXCERPT = 300
 """Characters of a broker's answer that an error keeps for its message."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from neo_async.model.text import shown
+from neo_async.text import shown
 
 ORDERS = "neo_async.orders"
-JOURNAL = "neo_async.journal"
-RISK = "neo_async.risk"
-PORTFOLIO = "neo_async.portfolio"
+JOURNAL = "neo_async.execution.journal"
+RISK = "neo_async.risk.engine"
+PORTFOLIO = "neo_async.portfolio.portfolio"
 MARKET_DATA = "neo_async.market_data"
-FEEDS = "neo_async.feeds"
-SESSION = "neo_async.session"
+FEEDS = "neo_async.feeds.market_feed"
+SESSION = "neo_async.session.manager"
 TRANSPORT = "neo_async.transport"
 EXCHANGE = "neo_async.exchange"
 KITE = "neo_async.kite"

@@ -23,7 +23,6 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from neo_async import logs
-from neo_async.dispatch import PATIENCE, Dispatch, Request
 from neo_async.errors import (
     InvalidOrder,
     NeoError,
@@ -32,9 +31,13 @@ from neo_async.errors import (
     ProtocolError,
     Rejected,
 )
-from neo_async.instruments import Instruments
-from neo_async.journal import Intent, Journal
+from neo_async.execution.engine import PATIENCE, Dispatch, Request
+from neo_async.execution.in_flight import Question, Settlement
+from neo_async.execution.journal import Intent, Journal
+from neo_async.execution.order_cache import Order, OrderSource, Tracker, day_of, in_slices
+from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
 from neo_async.logs import Subject, tell
+from neo_async.market_data.instruments import Instruments
 from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
@@ -46,11 +49,8 @@ from neo_async.model.orders import (
     Price,
     Trade,
 )
-from neo_async.reconciliation import Reconciliation, reconcile, uncancelled
-from neo_async.risk import Hold, RiskGuard
-from neo_async.session import SessionManager
-from neo_async.settlement import Question, Settlement
-from neo_async.tracking import Order, OrderSource, Tracker, day_of, in_slices
+from neo_async.risk.engine import Hold, RiskGuard
+from neo_async.session.manager import SessionManager
 from neo_async.transport.limiter import Kind, Refusal
 from neo_async.wire.endpoints import (
     CANCEL,

@@ -8,8 +8,8 @@ import aiohttp
 
 from neo_async import NeoClient, RateLimits
 from neo_async.exchange import Exchange
-from tests.far_ends import LOGIN, VALIDATE
-from tests.virtual_time import now
+from tests.fake_servers import LOGIN, VALIDATE
+from tests.simulation.virtual_time import now
 
 WIDE = RateLimits(orders=10_000, total=10_000)
 

@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=16,
         metavar="N",
-        help="programs of orders that tests/faults runs with all faults on",
+        help="programs of orders that tests/simulation runs with all faults on",
     )
     options.addoption(
         "--examples",

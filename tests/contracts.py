@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from neo_async.exchange.core.listings import default_listings
+from neo_async.exchange.engine.listings import default_listings
 
 _TOKENS = {listing.symbol: listing.token for listing in default_listings(date(2026, 11, 23))}
 

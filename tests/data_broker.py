@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from aiohttp import web
 
-from tests.far_ends import BASE, SID, TOKEN, VALIDATE, Cut, Reply, Scripted, respond, serving
+from tests.fake_servers import BASE, SID, TOKEN, VALIDATE, Cut, Reply, Scripted, respond, serving
 
 UNKNOWN = Reply({"stat": "Not_Ok", "emsg": "Invalid instrument/code", "stCode": 1009})
 REFUSED = Reply({"code": 400, "message": "malformed request"}, 400)

@@ -17,7 +17,7 @@ from aiohttp import web
 from neo_async import NeoClient
 from neo_async.wire.forms import FORM_CONTENT_TYPE
 from tests.clients import WIDE
-from tests.far_ends import (
+from tests.fake_servers import (
     BASE,
     CREDENTIALS,
     SID,
@@ -28,7 +28,7 @@ from tests.far_ends import (
     respond,
     serving,
 )
-from tests.virtual_time import now
+from tests.simulation.virtual_time import now
 
 PLACE = "/quick/order/rule/ms/place"
 MODIFY = "/quick/order/vr/modify"

@@ -25,8 +25,8 @@ from neo_async import (
 from neo_async.model.session import Session
 from neo_async.wire.login import LoginAnswer, LoginForm, ValidateForm
 from tests.clients import client_of, exchange_of
-from tests.far_ends import CREDENTIALS, LOGIN, SID, TOKEN, VALIDATE, Cut, Reply, scripted_broker
-from tests.virtual_time import in_virtual_time, now
+from tests.fake_servers import CREDENTIALS, LOGIN, SID, TOKEN, VALIDATE, Cut, Reply, scripted_broker
+from tests.simulation.virtual_time import in_virtual_time, now
 
 BUY: tuple[Any, ...] = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}

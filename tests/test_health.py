@@ -10,8 +10,8 @@ import pytest
 
 from neo_async import NeoClient, OutcomeUnknown, Product, RiskLimits, Segment, Side, Timeouts
 from tests.clients import BOOK, PLACE, client_of, exchange_of, paths
-from tests.far_ends import VALIDATE, Reply, meddler
-from tests.virtual_time import in_virtual_time, now
+from tests.fake_servers import VALIDATE, Reply, meddler
+from tests.simulation.virtual_time import in_virtual_time, now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}

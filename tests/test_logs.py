@@ -28,10 +28,10 @@ from neo_async import (
     Side,
     Timeouts,
 )
-from neo_async.journal import Journal, Outcome
+from neo_async.execution.journal import Journal, Outcome
 from neo_async.logs import Subject, tell
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, WIDE, client_of, exchange_of
-from tests.far_ends import (
+from tests.fake_servers import (
     CREDENTIALS,
     LOGIN,
     SID,
@@ -43,7 +43,7 @@ from tests.far_ends import (
     meddler,
     scripted_broker,
 )
-from tests.virtual_time import START, in_virtual_time, now
+from tests.simulation.virtual_time import START, in_virtual_time, now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -274,7 +274,7 @@ async def test_an_outcome_that_the_journal_lacks_is_told_with_its_tag(
     other.close()
     await journal.close()
     assert "ERROR place of tag 't_1': the journal lacks its outcome (accepted): " in "\n".join(
-        kept.lines("neo_async.journal")
+        kept.lines("neo_async.execution.journal")
     )
     assert_marked(kept)
 

@@ -26,10 +26,10 @@ from neo_async.model.metrics import BUCKETS
 from neo_async.transport.limiter import Kind
 from neo_async.transport.meter import LOGIN, NAMES, Meter
 from tests.clients import BOOK, CANCEL, PLACE, client_of, exchange_of
-from tests.far_ends import Cut, Late, Reply, meddler
+from tests.fake_servers import Cut, Late, Reply, meddler
+from tests.simulation.virtual_time import in_virtual_time
 from tests.transport.lanes import lane_to, send
 from tests.transport.servers import Peer, reply
-from tests.virtual_time import in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}

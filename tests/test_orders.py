@@ -32,15 +32,15 @@ from neo_async import (
     Timeouts,
     Validity,
 )
-from neo_async.exchange.server.tls import self_signed
+from neo_async.exchange.tls import self_signed
+from neo_async.execution.order_cache import Tracker
 from neo_async.orders import Orders
-from neo_async.session import SessionManager
-from neo_async.tracking import Tracker
+from neo_async.session.manager import SessionManager
 from neo_async.transport.limiter import Limiter
 from neo_async.wire.tags import matches, own_tag
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, admin, client_of, exchange_of, logins, paths
-from tests.far_ends import CREDENTIALS, Cut, Late, Reply, meddler, scripted_broker
-from tests.virtual_time import in_virtual_time, now
+from tests.fake_servers import CREDENTIALS, Cut, Late, Reply, meddler, scripted_broker
+from tests.simulation.virtual_time import in_virtual_time, now
 
 ITBEES = (Segment.NSE_CM, "ITBEES-EQ")
 BUY = (*ITBEES, Side.BUY, 10)

@@ -72,7 +72,17 @@ def test_banking_stands_on_its_own() -> None:
     )
     loaded = json.loads(run_python("-W", "error", "-c", code))
     rooms = {name.split(".")[1] for name in loaded}
-    assert rooms == {"banking", "config", "errors", "files", "model", "transport", "wire"}
+    assert rooms == {
+        "banking",
+        "config",
+        "errors",
+        "files",
+        "logs",
+        "model",
+        "text",
+        "transport",
+        "wire",
+    }
 
 
 def test_the_exchange_is_imported_without_warnings_too() -> None:

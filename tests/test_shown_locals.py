@@ -25,8 +25,8 @@ from neo_async.config import KiteEndpoints
 from neo_async.errors import NeoError, UsageError
 from neo_async.exchange import Exchange
 from neo_async.kite import KiteMutualFunds, KiteSession
-from tests.far_ends import CREDENTIALS, LOGIN, SID, TOKEN, VALIDATE, Cut, Late, Reply
-from tests.far_ends import scripted_broker as scripted
+from tests.fake_servers import CREDENTIALS, LOGIN, SID, TOKEN, VALIDATE, Cut, Late, Reply
+from tests.fake_servers import scripted_broker as scripted
 from tests.test_orders import BUY, CNC
 
 CODE = "918273"

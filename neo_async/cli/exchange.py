@@ -19,7 +19,7 @@ from neo_async.errors import UsageError
 
 if TYPE_CHECKING:
     from neo_async.exchange import Exchange, Faults
-    from neo_async.exchange.server.replay import Replay
+    from neo_async.exchange.replay.replay import Replay
 
 _SHOWN = 20
 """Recorded instruments that are listed by name."""
@@ -160,8 +160,8 @@ async def _serve(
     env: bool,
 ) -> None:
     from neo_async.exchange import Exchange, Faults
-    from neo_async.exchange.core.types import Hours, Rules
-    from neo_async.exchange.server.tls import self_signed
+    from neo_async.exchange.engine.types import Hours, Rules
+    from neo_async.exchange.tls import self_signed
 
     context, ca_file = self_signed(tls_directory, host) if tls_directory else (None, "")
     opening = Exchange(
@@ -202,7 +202,7 @@ async def _serve(
 
 def _read_faults(text: str) -> Faults:
     """Written out, or the name of a file that holds them."""
-    from neo_async.exchange.server.fault_settings import read_faults
+    from neo_async.exchange.faults.settings import read_faults
 
     if text.lstrip().startswith("{"):
         return read_faults(text)

@@ -18,7 +18,7 @@ from neo_async.cli.naming import instrument_name
 from neo_async.cli.output import AsJson, Cell, Column, money, units
 from neo_async.client import NeoClient
 from neo_async.errors import Rejected, UsageError
-from neo_async.market import Progress
+from neo_async.market_data.market import Progress
 from neo_async.model.enums import Segment
 from neo_async.model.market import (
     Candles,

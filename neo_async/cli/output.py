@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 import typer
 
-from neo_async.model.text import shown, shown_json
+from neo_async.text import shown, shown_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,8 +18,7 @@ from neo_async.errors import (
 from neo_async.kite import rules
 from neo_async.kite.calls import Calls
 from neo_async.kite.funds import Funds, FundStore
-from neo_async.kite.model import Frequency, Fund, FundHolding, FundOrder, Sip, SipStatus
-from neo_async.kite.settlement import (
+from neo_async.kite.in_flight import (
     Lost,
     Placement,
     Settlement,
@@ -29,6 +28,7 @@ from neo_async.kite.settlement import (
     judge_cancelled_sip,
     judge_changed_sip,
 )
+from neo_async.kite.model import Frequency, Fund, FundHolding, FundOrder, Sip, SipStatus
 from neo_async.kite.wire import (
     Row,
     read_holding,

@@ -25,7 +25,7 @@ from neo_async.errors import (
     UsageError,
 )
 from tests.banking.small_bank import CLIENT, PHYSICAL, SmallBank, client_of, serving
-from tests.virtual_time import in_virtual_time
+from tests.simulation.virtual_time import in_virtual_time
 
 ASHA = VirtualAccount(
     "ACME00000001",

@@ -22,8 +22,8 @@ from neo_async.banking import (
 from neo_async.errors import BankRejected, NeoError, RateLimited, RefundUnknown
 from neo_async.exchange import Exchange
 from neo_async.exchange.bank import BankSettings
-from neo_async.exchange.server.fault_settings import Faults
-from tests.virtual_time import in_virtual_time, now
+from neo_async.exchange.faults.settings import Faults
+from tests.simulation.virtual_time import in_virtual_time, now
 
 FAST = BankSettings(requests_per_second=None, requests_per_day=None)
 

@@ -24,7 +24,7 @@ from neo_async.errors import BankRejected, InvalidField
 from tests.banking.other_bank import KEY, OtherBank
 from tests.banking.small_bank import serving
 from tests.banking.test_transactions import in_time
-from tests.virtual_time import in_virtual_time
+from tests.simulation.virtual_time import in_virtual_time
 
 
 @contextlib.asynccontextmanager

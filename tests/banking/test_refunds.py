@@ -21,7 +21,7 @@ from neo_async.errors import (
     UsageError,
 )
 from tests.banking.small_bank import CLIENT, SmallBank, client_of, serving
-from tests.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
 
 REFERENCE = "REF00000001"
 KEY = "1f0c9a4e-7c1e-4c1e-9e0a-0c1d2e3f4a5b"

@@ -20,7 +20,7 @@ from neo_async.errors import (
     UsageError,
 )
 from tests.banking.small_bank import CLIENT_ID, CLIENT_SECRET, SmallBank, client_of, serving
-from tests.virtual_time import in_virtual_time
+from tests.simulation.virtual_time import in_virtual_time
 
 ACCOUNT = "ACME00000001"
 

@@ -35,7 +35,7 @@ from neo_async.errors import (
     UsageError,
 )
 from tests.banking.small_bank import SmallBank, client_of, serving
-from tests.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
 
 FAULTS = ("before", "after", "500 before", "500 after", "401", "429", "html", "twice", "")
 

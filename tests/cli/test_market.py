@@ -14,7 +14,7 @@ import pytest
 from neo_async.exchange import Exchange
 from tests.cli.conftest import Invoke, exchange_in_a_thread, one_line_a_row, set_environment
 from tests.data_broker import UPSTREAM, DataBroker
-from tests.far_ends import CREDENTIALS, Reply
+from tests.fake_servers import CREDENTIALS, Reply
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
 

@@ -13,9 +13,9 @@ import pytest
 
 from neo_async.cli import asking
 from neo_async.exchange import Exchange
-from neo_async.exchange.server.broker import Broker
-from neo_async.exchange.server.doors import Call
-from neo_async.exchange.server.replies import Reply
+from neo_async.exchange.rest.broker import Broker
+from neo_async.exchange.rest.replies import Reply
+from neo_async.exchange.rest.services import Call
 from tests.cli.conftest import Invoke
 
 PLACE = ("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", "--price", "2100")

@@ -13,7 +13,7 @@ import pyotp
 import pytest
 
 from neo_async.exchange import AuthAnswer, Exchange, FeedSettings
-from neo_async.exchange.core.types import NewOrder
+from neo_async.exchange.engine.types import NewOrder
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.ticks import MarketState
 from neo_async.wire.feed import FeedDecoder, read_control

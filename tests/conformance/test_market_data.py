@@ -14,7 +14,7 @@ from neo_async import NeoClient, RateLimits, Rejected, Segment
 from neo_async.exchange import Exchange
 from tests.contracts import NIFTY_FUTURE
 from tests.data_broker import DataBroker
-from tests.far_ends import BASE, CREDENTIALS
+from tests.fake_servers import BASE, CREDENTIALS
 
 Sdk = Any
 Ours = Callable[..., Any]

@@ -13,7 +13,7 @@ import trustme
 from neo_async.config import Endpoints
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
-from neo_async.exchange.server.tls import self_signed
+from neo_async.exchange.tls import self_signed
 from tests.exchange.door import Caller, Clock, trading, visiting
 
 
@@ -101,7 +101,7 @@ async def test_it_closes_at_once_under_open_connections() -> None:
 
 
 async def test_time_passes_although_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neo_async.exchange.exchange._TICK", 0)
+    monkeypatch.setattr("neo_async.exchange.simulator._TICK", 0)
     async with visiting() as caller:
         caller.clock.now += 3600
         for _ in range(3):

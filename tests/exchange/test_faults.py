@@ -13,11 +13,11 @@ import pytest
 
 from neo_async.errors import UsageError
 from neo_async.exchange import DoorSettings, Exchange, Exponential, Faults, LogNormal, Uniform
-from neo_async.exchange.server.durations import Seconds, draw
-from neo_async.exchange.server.fault_settings import Harm, read_faults
-from neo_async.exchange.server.faults import UNHARMED, FaultPlan
+from neo_async.exchange.faults.durations import Seconds, draw
+from neo_async.exchange.faults.plan import UNHARMED, FaultPlan
+from neo_async.exchange.faults.settings import Harm, read_faults
 from tests.exchange.door import Caller, order, trading, visiting
-from tests.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import in_virtual_time, now
 
 BOOK = "/quick/user/orders"
 PLACE = "/quick/order/rule/ms/place"

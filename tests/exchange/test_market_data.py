@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from neo_async.exchange.core.listings import default_listings
-from neo_async.exchange.server.past import Candle, Past
+from neo_async.exchange.engine.listings import default_listings
+from neo_async.exchange.history.synthetic import Candle, Past
 from neo_async.model.enums import Segment
 from tests.exchange.door import START, Answered, Caller, Clock, trading, visiting
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from neo_async.config import RateLimits
-from neo_async.exchange.server.throttle import Throttle, Throttled
+from neo_async.exchange.rest.throttle import Throttle, Throttled
 from tests.exchange.door import START, second_account, trading
 
 

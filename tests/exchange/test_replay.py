@@ -19,7 +19,7 @@ from neo_async.wire.recording import (
     read_recording,
 )
 from tests.clients import client_of, exchange_of
-from tests.virtual_time import in_virtual_time
+from tests.simulation.virtual_time import in_virtual_time
 
 TCS, NEWCO, FUTURE = "nse_cm|11536", "nse_cm|999001", "nse_fo|999002"
 START = 1_795_000_000_000_000_000
@@ -169,7 +169,7 @@ def test_times_are_those_of_the_recording_over_the_speed(
 def test_without_waiting_it_goes_as_fast_as_subscribers_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neo_async.exchange.server.market_feed.BACKLOG", 4000)
+    monkeypatch.setattr("neo_async.exchange.feeds.market_feed.BACKLOG", 4000)
     tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
     for second in range(500):
         tape.ticks(second, lite(TCS, 1001 + second))

@@ -7,7 +7,7 @@ import pytest
 
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
-from neo_async.exchange.core.listings import default_listings
+from neo_async.exchange.engine.listings import default_listings
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import parse_scripmaster, write_scripmaster

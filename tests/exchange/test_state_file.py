@@ -17,9 +17,9 @@ import pytest
 from neo_async.config import Credentials
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange, Hours, Rules
-from neo_async.exchange.core.types import NewOrder
-from neo_async.exchange.server import memory
-from neo_async.exchange.server.store import Store
+from neo_async.exchange.engine.types import NewOrder
+from neo_async.exchange.persistence import persistence as memory
+from neo_async.exchange.persistence.store import Store
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from tests.exchange.door import START, Caller, Clock, order, trading, visiting
 from tests.exchange.serving import Process, exchange_process
@@ -399,7 +399,7 @@ async def test_an_order_that_cannot_be_kept_is_not_accepted(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller gets a server error: whether it counts is open. It does once the disk has room."""
-    from neo_async.exchange.server.store import Store
+    from neo_async.exchange.persistence.store import Store
 
     async with trading(state=file) as caller:
         await caller.placed(ig="one")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from neo_async import NeoClient
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
-from neo_async.exchange.server.web_origin import foreign_host, foreign_page
+from neo_async.exchange.rest.web_origin import foreign_host, foreign_page
 from neo_async.model.address import is_loopback
 
 PAGE = "https://page.example"

@@ -21,16 +21,16 @@ from neo_async.banking.answers import DeliveryReader, RefundReader, Refusals, St
 from neo_async.banking.mapping import Formats
 from neo_async.banking.names import Call as BankCall
 from neo_async.errors import AnswerLost, NeoError, NotSent, UsageError
-from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Refusal
-from neo_async.exchange.server.fault_settings import read_faults
-from neo_async.exchange.server.order_feed import read_handshake
-from neo_async.exchange.server.requests import read_place
-from neo_async.exchange.server.store import Store
-from neo_async.journal import Journal
+from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.types import Refusal
+from neo_async.exchange.faults.settings import read_faults
+from neo_async.exchange.feeds.order_feed import read_handshake
+from neo_async.exchange.persistence.store import Store
+from neo_async.exchange.rest.requests import read_place
+from neo_async.execution.journal import Journal
 from neo_async.kite import wire as kite
 from neo_async.kite.fund_file import FundFileReader
-from neo_async.market import _ROWS_AT_ONCE
+from neo_async.market_data.market import _ROWS_AT_ONCE
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Level
 from neo_async.transport.connection import Connection

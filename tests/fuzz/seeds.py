@@ -17,8 +17,8 @@ from neo_async import Level, NeoClient, NeoError, Product, Segment, Side
 from neo_async.banking import BankingProfile, VirtualAccount, VirtualAccounts
 from neo_async.exchange import Exchange
 from neo_async.exchange.bank import BankSettings
-from neo_async.exchange.server.fault_settings import Faults
-from neo_async.exchange.server.order_feed import _order_frame, _position_frame
+from neo_async.exchange.faults.settings import Faults
+from neo_async.exchange.feeds.order_feed import _order_frame, _position_frame
 from neo_async.kite import KiteMutualFunds
 from neo_async.model.market import IST
 from neo_async.wire.order_feed import handshake_text

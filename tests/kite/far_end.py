@@ -15,8 +15,8 @@ from neo_async.config import KiteEndpoints
 from neo_async.exchange import Exchange
 from neo_async.kite import KiteMutualFunds
 from tests.clients import admin
-from tests.far_ends import Answer, Reply, respond, serving
-from tests.virtual_time import now
+from tests.fake_servers import Answer, Reply, respond, serving
+from tests.simulation.virtual_time import now
 
 PAYLOADS = Path(__file__).parents[1] / "payloads" / "kite"
 

@@ -24,7 +24,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Faults
 from neo_async.kite import FundOrderStatus, KiteMutualFunds, SipStatus
-from tests.far_ends import Reply
+from tests.fake_servers import Reply
 from tests.kite.far_end import (
     ACCESS_TOKEN,
     API_KEY,
@@ -34,7 +34,7 @@ from tests.kite.far_end import (
     kite_of,
     scripted_kite,
 )
-from tests.virtual_time import in_virtual_time
+from tests.simulation.virtual_time import in_virtual_time
 
 DAY = 86_400.0
 TOO_MANY = Reply(
@@ -219,8 +219,8 @@ def test_neither_client_loads_the_other() -> None:
     rooms = {".".join(name.split(".")[:2]) for name in loaded}
     assert "neo_async.kite" in rooms
     assert not rooms & {
-        "neo_async.client", "neo_async.session", "neo_async.orders", "neo_async.exchange",
-        "neo_async.cli", "neo_async.tracking", "neo_async.settlement",
+        "neo_async.client", "neo_async.session.manager", "neo_async.orders", "neo_async.exchange",
+        "neo_async.cli", "neo_async.execution.order_cache", "neo_async.execution.in_flight",
     }  # fmt: skip
     code = "import sys; from neo_async import NeoClient; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ import pytest
 from neo_async import Side
 from neo_async.kite import Frequency, FundOrderStatus, KiteMutualFunds, SipStatus
 from neo_async.model.market import IST
-from tests.far_ends import Reply
+from tests.fake_servers import Reply
 from tests.kite.far_end import ACCESS_TOKEN, API_KEY, ISIN, PAYLOADS, scripted_kite
 
 ORDER = "3bb085d1-5038-450e-a807-6543fef6c9ae"

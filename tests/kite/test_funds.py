@@ -22,9 +22,9 @@ from neo_async import (
 from neo_async.exchange.funds.types import NewOrder
 from neo_async.exchange.funds.types import Side as HouseSide
 from neo_async.kite import Funds
-from tests.far_ends import Cut, Reply
+from tests.fake_servers import Cut, Reply
 from tests.kite.far_end import ISIN, PAYLOADS, arrivals, fund_exchange, kite_of, scripted_kite
-from tests.virtual_time import START, in_virtual_time
+from tests.simulation.virtual_time import START, in_virtual_time
 
 FILE = "/mf/instruments"
 DAY = 86_400.0

@@ -13,9 +13,9 @@ from neo_async import LoginFailed, SessionEnded, UsageError
 from neo_async.exchange import Exchange
 from neo_async.kite import KiteEndpoints, KiteMutualFunds, KiteSession
 from neo_async.model.market import IST
-from tests.far_ends import Reply
+from tests.fake_servers import Reply
 from tests.kite.far_end import fund_exchange, kite_of, scripted_kite
-from tests.virtual_time import in_virtual_time
+from tests.simulation.virtual_time import in_virtual_time
 
 LOGIN = {
     "access_token": "at", "user_id": "ZV8062", "user_name": "N", "refresh_token": "rt",
@@ -174,7 +174,7 @@ def test_from_the_environment() -> None:
 
 
 async def test_over_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
-    from neo_async.exchange.server.tls import self_signed
+    from neo_async.exchange.tls import self_signed
 
     context, ca_file = self_signed(tmp_path, "127.0.0.1")
     async with Exchange(seed=7, tls=context, ca_file=ca_file) as exchange:

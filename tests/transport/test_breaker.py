@@ -19,9 +19,9 @@ from neo_async.transport.breaker import PROBE_PATIENCE, Breaker, Circuits, Circu
 from neo_async.transport.http import HttpClient
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Kind, Limiter
+from tests.simulation.virtual_time import in_virtual_time
 from tests.transport.lanes import lane_to, send
 from tests.transport.servers import Peer, echo, never, reply, serving, until
-from tests.virtual_time import in_virtual_time
 
 LIMITS = CircuitLimits()
 

@@ -15,6 +15,7 @@ from neo_async.model.answer import Answer
 from neo_async.transport.connection import MAX_BODY, MAX_HEADERS, Connection
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.lane import Lane
+from tests.simulation.virtual_time import in_virtual_time
 from tests.transport.lanes import assert_usable, lane_to, send
 from tests.transport.servers import (
     Peer,
@@ -25,7 +26,6 @@ from tests.transport.servers import (
     request,
     until,
 )
-from tests.virtual_time import in_virtual_time
 
 pytestmark = pytest.mark.usefixtures("loop_factory")
 

@@ -16,9 +16,9 @@ from neo_async.model.answer import Answer
 from neo_async.transport.hedge import hedged
 from neo_async.transport.http import HttpClient
 from tests.clients import WIDE
-from tests.far_ends import CREDENTIALS, LOGIN, Late, Reply, Scripted, scripted_broker
+from tests.fake_servers import CREDENTIALS, LOGIN, Late, Reply, Scripted, scripted_broker
+from tests.simulation.virtual_time import in_virtual_time, now
 from tests.transport.servers import Peer, echo, reply, serving
-from tests.virtual_time import in_virtual_time, now
 
 BOOK = "/quick/user/orders"
 PLACE = "/quick/order/rule/ms/place"

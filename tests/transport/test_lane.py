@@ -16,6 +16,7 @@ from neo_async.errors import AnswerLost, NotSent, UsageError
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Kind, Limiter
+from tests.simulation.virtual_time import in_virtual_time
 from tests.transport.lanes import UNLIMITED, assert_usable, lane_to, send
 from tests.transport.servers import (
     AUTHORITY,
@@ -28,7 +29,6 @@ from tests.transport.servers import (
     trust,
     until,
 )
-from tests.virtual_time import in_virtual_time
 
 both_loops = pytest.mark.usefixtures("loop_factory")
 

@@ -25,7 +25,7 @@ from neo_async.transport.limiter import (
     Limiter,
     Start,
 )
-from tests.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
 
 ORDERS = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE)
 

@@ -19,7 +19,7 @@ from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageE
 from neo_async.transport import websocket
 from neo_async.transport.websocket import FeedEvent, FeedState, ReconnectingSocket, Socket
 from tests.feed_servers import FeedServer, Peer, backoffs, feed_server, until
-from tests.virtual_time import in_virtual_time
+from tests.simulation.virtual_time import in_virtual_time
 
 CONNECTING, LIVE, WAITING, CLOSED = FeedState
 

@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import typer
 
 from neo_async.errors import InvalidField, UsageError
-from neo_async.model.text import shown
+from neo_async.text import shown
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from operator import itemgetter
 from pathlib import Path
 
 from neo_async.errors import UsageError
-from neo_async.exchange.core.market import Market
-from neo_async.exchange.core.types import Listing
+from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import OrderRequest
 

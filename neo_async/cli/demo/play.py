@@ -21,11 +21,11 @@ from neo_async.client import NeoClient
 from neo_async.config import RateLimits
 from neo_async.errors import InvalidOrder, NeoError
 from neo_async.exchange import Exchange
-from neo_async.exchange.core.types import Listing
+from neo_async.exchange.engine.types import Listing
+from neo_async.execution.order_cache import Order
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.orders import OrderRequest, Trade
 from neo_async.model.portfolio import Position
-from neo_async.tracking import Order
 from neo_async.transport.http import HttpClient
 from neo_async.transport.limiter import Kind
 

@@ -13,10 +13,10 @@ from neo_async.cli import output
 from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit
 from neo_async.cli.watch.state import Watched
-from neo_async.feeds import IST, MarketFeed, OrderFeed
+from neo_async.execution.order_cache import Order
+from neo_async.feeds.market_feed import IST, MarketFeed, OrderFeed
 from neo_async.model.enums import OrderStatus
 from neo_async.model.ticks import ScripTick
-from neo_async.tracking import Order
 
 
 def plain_line(watched: Watched) -> str:

@@ -25,10 +25,10 @@ from neo_async.exchange.bank.types import (
     Refused,
     make_clients,
 )
-from neo_async.exchange.server.doors import AdminRoutes, Call, Wording
-from neo_async.exchange.server.fault_settings import Calls
-from neo_async.exchange.server.faults import FaultPlan
-from neo_async.exchange.server.replies import Reply, json
+from neo_async.exchange.faults.plan import FaultPlan
+from neo_async.exchange.faults.settings import Calls
+from neo_async.exchange.rest.replies import Reply, json
+from neo_async.exchange.rest.services import AdminRoutes, Call, Wording
 
 TOKEN_PATH: Final = "/auth/oauth/v2/token"  # noqa: S105 - a path
 

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs
 
 from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.bank.types import Client, Refused
-from neo_async.exchange.server.doors import Call
-from neo_async.exchange.server.replies import Reply, json
+from neo_async.exchange.rest.replies import Reply, json
+from neo_async.exchange.rest.services import Call
 
 _WINDOW: Final = 1.0
 _DAY: Final = 86_400

@@ -28,7 +28,7 @@ from neo_async.exchange.bank.forms import (
     read_items,
 )
 from neo_async.exchange.bank.types import Client, Credit, Refund, Refused, VirtualAccount
-from neo_async.exchange.server.faults import FaultPlan
+from neo_async.exchange.faults.plan import FaultPlan
 from neo_async.model.market import IST
 
 Content = dict[str, object]

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
 
+from neo_async.exchange.faults.settings import Calls
 from neo_async.exchange.funds.login import KiteDesk
 from neo_async.exchange.funds.requests import need, read_change, read_form, read_order, read_sip
 from neo_async.exchange.funds.rows import (
@@ -21,10 +22,9 @@ from neo_async.exchange.funds.rows import (
 )
 from neo_async.exchange.funds.types import FundRefusal
 from neo_async.exchange.funds.venue import FundVenue
-from neo_async.exchange.server.doors import AdminRoutes, Call, Wording
-from neo_async.exchange.server.fault_settings import Calls
-from neo_async.exchange.server.replies import Reply, json
-from neo_async.exchange.server.throttle import Throttle, Throttled
+from neo_async.exchange.rest.replies import Reply, json
+from neo_async.exchange.rest.services import AdminRoutes, Call, Wording
+from neo_async.exchange.rest.throttle import Throttle, Throttled
 
 _VERSION: Final = "3"
 _PREFIXES: Final = ("/mf/", "/session/", "/connect/")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from neo_async.exchange.funds.house import FundHouse
 from neo_async.exchange.funds.types import FundState
-from neo_async.exchange.server.store import Store
+from neo_async.exchange.persistence.store import Store
 
 
 class FundVenue:

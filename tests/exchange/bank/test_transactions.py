@@ -7,7 +7,7 @@ import pytest
 
 from neo_async.errors import UsageError
 from neo_async.exchange import Faults
-from neo_async.exchange.server.fault_settings import Harm
+from neo_async.exchange.faults.settings import Harm
 from tests.exchange.bank.teller import (
     ACK,
     DELETE,

@@ -16,9 +16,9 @@ from neo_async.banking import (
 )
 from neo_async.errors import BrokerError, RefundUnknown, TransportError
 from neo_async.exchange import Faults, Uniform
-from neo_async.exchange.server.fault_settings import Harm
+from neo_async.exchange.faults.settings import Harm
 from tests.exchange.bank.teller import NUMBER, Teller, at_the_bank
-from tests.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import in_virtual_time, now
 
 BAD_DAY = Faults(
     **{harm.value: 0.03 for harm in Harm},

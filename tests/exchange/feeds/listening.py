@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from neo_async.exchange import Exchange
-from neo_async.exchange.core.types import NewOrder, OrderRecord
+from neo_async.exchange.engine.types import NewOrder, OrderRecord
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.ticks import Tick
 from neo_async.wire.feed import (

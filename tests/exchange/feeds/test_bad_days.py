@@ -11,7 +11,7 @@ import pytest
 
 from neo_async.errors import UsageError
 from neo_async.exchange import Faults, FeedSettings
-from neo_async.exchange.server.market_feed import BACKLOG
+from neo_async.exchange.feeds.market_feed import BACKLOG
 from neo_async.model.enums import Segment, Side
 from neo_async.model.ticks import LiteTick
 from neo_async.wire.feed import Stream
@@ -26,7 +26,7 @@ from tests.exchange.feeds.listening import (
     put,
     trade,
 )
-from tests.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import in_virtual_time, now
 
 AT_ONCE = FeedSettings(interval=0)
 
@@ -347,7 +347,7 @@ async def test_of_each_instrument_and_level_a_slow_reader_finds_one_packet() -> 
 async def test_who_lets_too_many_order_updates_wait_is_disconnected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("neo_async.exchange.server.order_feed.BACKLOG", 10)
+    monkeypatch.setattr("neo_async.exchange.feeds.order_feed.BACKLOG", 10)
     async with trading() as caller, order_reader(caller) as reader:
         caller.exchange.stall_feeds()
         for _ in range(3):

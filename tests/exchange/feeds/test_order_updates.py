@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from neo_async.exchange import FeedSettings
-from neo_async.exchange.server.order_feed import read_handshake
+from neo_async.exchange.feeds.order_feed import read_handshake
 from neo_async.model.enums import Side
 from tests.exchange.door import Caller, second_account, trading, visiting
 from tests.exchange.feeds.listening import OrderReader, order_reader, put, raw_handshake
-from tests.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import in_virtual_time, now
 
 KEYS = {
     **dict.fromkeys(("nOrdNo", "exOrdId", "ordSt", "rejRsn", "GuiOrdId"), str),
@@ -235,7 +235,7 @@ async def test_a_position_frame_is_text_throughout() -> None:
 async def test_updates_follow_their_request_without_waiting_for_the_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("neo_async.exchange.exchange._TICK", 3600)
+    monkeypatch.setattr("neo_async.exchange.simulator._TICK", 3600)
     async with trading() as caller, order_reader(caller) as reader:
         number = await caller.placed(pr="39.00")
         assert await reader.states("open") == ACCEPTED

@@ -11,8 +11,8 @@ import pytest
 import trustme
 
 from neo_async.exchange import Exchange, FeedSettings
-from neo_async.exchange.core.listings import default_listings
-from neo_async.exchange.server.market_feed import BUDGET
+from neo_async.exchange.engine.listings import default_listings
+from neo_async.exchange.feeds.market_feed import BUDGET
 from neo_async.model.enums import Level, Segment, Side
 from neo_async.model.ticks import (
     AuctionTick,
@@ -217,7 +217,7 @@ async def test_what_is_not_understood_is_said_to_be_so(frame: str) -> None:
 async def test_a_request_beyond_the_budget_subscribes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("neo_async.exchange.server.market_feed.BUDGET", 2)
+    monkeypatch.setattr("neo_async.exchange.feeds.market_feed.BUDGET", 2)
     async with trading() as caller, market_reader(caller) as reader:
         refused = await reader.ask("subscribe", Stream.LITE, ITBEES, TCS, RELIANCE)
         assert (refused.message_code, refused.symbols) == (1109, {})
@@ -389,7 +389,7 @@ async def test_many_changes_come_in_one_message() -> None:
 
 
 async def test_no_message_is_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neo_async.exchange.server.market_feed.MAX_MESSAGE", 1000)
+    monkeypatch.setattr("neo_async.exchange.feeds.market_feed.MAX_MESSAGE", 1000)
     async with trading() as caller, market_reader(caller) as reader:
         await reader.ask("subscribe", Stream.DEPTH, *[f"nse_cm|{t}" for t in (25, 236, 317, 526)])
         sizes = [len(await reader.message()) for _ in range(2)]
@@ -419,7 +419,7 @@ async def test_changes_wait_for_the_interval_after_a_flush(
     settings = FeedSettings(interval=7.5)
     async with trading(feeds=settings) as caller, market_reader(caller) as reader:
         await reader.subscribe(Stream.LITE, ITBEES)
-        monkeypatch.setattr("neo_async.exchange.server.market_feed._pause", pause)
+        monkeypatch.setattr("neo_async.exchange.feeds.market_feed._pause", pause)
         trade(caller.exchange, 1, 39_10)
         assert (await reader.tick(LiteTick)).last_price == 39.10
         assert pauses == [7.5]

@@ -1,0 +1,168 @@
+"""Which requests and messages meet with which fault: decided here, done elsewhere.
+
+No socket and no clock. Requests are drawn for per kind of call, messages per feed, each from a
+stream of its own: the same seed gives the hundredth order the same fate, however many reports were
+asked for in between.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import accumulate
+from random import Random
+from typing import Final, Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from neo_async.errors import UsageError
+from neo_async.exchange.faults.durations import draw
+from neo_async.exchange.faults.settings import (
+    PROBABILITIES,
+    Calls,
+    Closing,
+    Faults,
+    Harm,
+    Mishap,
+)
+
+FeedName = Literal["market", "orders"]
+E = TypeVar("E", bound=StrEnum)
+Steps = list[tuple[float, E]]
+"""Names that exclude each other, and the sums of probabilities up to each."""
+
+
+class Decision(NamedTuple):
+    """What becomes of one request."""
+
+    harm: Harm | None = None
+    form: int = 0
+    """Which of the harm's forms, by remainder."""
+    seconds: float = 0.0
+    """How long the harm lasts, if it does."""
+    delay_before: float = 0.0
+    delay_after: float = 0.0
+    closing: Closing | None = None
+    idle_seconds: float = 0.0
+
+
+UNHARMED: Final = Decision()
+
+_FEED_FAULTS: Final = frozenset((*Mishap, "feed_stall"))
+_BANK_FAULTS: Final = frozenset({"bank_expire", "bank_repeat"})
+
+
+class FaultPlan:
+    def __init__(self, seed: int, settings: Faults = Faults()) -> None:  # noqa: B008 - frozen
+        self._seed = seed
+        self.set(settings)
+
+    def set(self, settings: Faults) -> None:
+        """From now on these, and only these; draws and counts begin anew.
+
+        Raises UsageError for what is no Faults, such as a dict.
+        """
+        if not isinstance(settings, Faults):
+            raise UsageError(f"faults={settings!r}: must be such as Faults(lose_after=0.1)")
+        self.settings = settings
+        active = {name for name in PROBABILITIES if getattr(settings, name)}
+        self.hits_requests = not active <= _FEED_FAULTS | _BANK_FAULTS
+        self.hits_feeds = bool(active & _FEED_FAULTS)
+        self._harms = _steps(settings, list(Harm))
+        self._closings = _steps(settings, list(Closing))
+        self._mishaps = _steps(settings, list(Mishap))
+        self.restart()
+
+    def restart(self) -> None:
+        """Draw from the beginning again, and count from zero."""
+        self.counts: Counter[str] = Counter()
+        """How often each fault has happened, by the name of its setting."""
+        self._streams: dict[str, Random] = {}
+
+    def report(self) -> dict[str, object]:
+        """The settings that differ from those of a good day, and the counts."""
+        calm = msgspec.to_builtins(Faults())
+        settings = msgspec.to_builtins(self.settings)
+        return {
+            "settings": {name: value for name, value in settings.items() if value != calm[name]},
+            "injected": dict(self.counts),
+        }
+
+    def for_request(self, calls: Calls) -> Decision:
+        """What becomes of the next request of that kind."""
+        settings = self.settings
+        if calls not in settings.calls:
+            return UNHARMED
+        random = self._stream(calls)
+        harm = self._counted(self._harms, random)
+        form = random.getrandbits(32)
+        seconds = 0.0
+        if harm in (Harm.HANG_BEFORE, Harm.HANG_AFTER):
+            seconds = draw(settings.hang_seconds, random)
+        elif harm is Harm.DRIP:
+            seconds = draw(settings.drip_seconds, random)
+        # Counted once it happens: the client may close first.
+        closing = _pick(self._closings, random)
+        return Decision(
+            harm,
+            form,
+            seconds,
+            self._delay("delay_before", random),
+            self._delay("delay_after", random),
+            closing,
+            draw(settings.idle_seconds, random) if closing is Closing.IDLE else 0.0,
+        )
+
+    def for_message(self, feed: FeedName) -> tuple[Mishap | None, float]:
+        """What becomes of the next message of that feed, and how late it is if it is."""
+        random = self._stream(f"{feed} feed")
+        mishap = self._counted(self._mishaps, random)
+        late = draw(self.settings.feed_late_seconds, random) if mishap is Mishap.LATE else 0.0
+        return mishap, late
+
+    def stall_seconds(self) -> float:
+        """How long the feeds fall silent from this tick on; mostly 0."""
+        if not self.strikes("feed_stall"):
+            return 0.0
+        return draw(self.settings.feed_stall_seconds, self._stream("feed_stall"))
+
+    def strikes(self, name: Literal["feed_stall", "bank_expire", "bank_repeat"]) -> bool:
+        """Whether that one happens this time."""
+        probability: float = getattr(self.settings, name)
+        if not probability or self._stream(name).random() >= probability:
+            return False
+        self.count(name)
+        return True
+
+    def count(self, name: str) -> None:
+        """One more has happened. Those that depend on what the other side does are told here."""
+        self.counts[str(name)] += 1
+
+    def _counted(self, steps: Steps[E], random: Random) -> E | None:
+        name = _pick(steps, random)
+        if name is not None:
+            self.count(name)
+        return name
+
+    def _stream(self, name: str) -> Random:
+        random = self._streams.get(name)
+        if random is None:
+            seed = self._seed if self.settings.seed is None else self.settings.seed
+            random = self._streams[name] = Random(f"{seed}|faults|{name}")
+        return random
+
+    def _delay(self, name: Literal["delay_before", "delay_after"], random: Random) -> float:
+        if random.random() >= getattr(self.settings, name):
+            return 0.0
+        self.count(name)
+        return draw(self.settings.delay_seconds, random)
+
+
+def _steps(settings: Faults, names: Sequence[E]) -> Steps[E]:
+    return list(zip(accumulate(getattr(settings, name) for name in names), names, strict=True))
+
+
+def _pick(steps: Steps[E], random: Random) -> E | None:
+    point = random.random()
+    return next((name for limit, name in steps if point < limit), None)

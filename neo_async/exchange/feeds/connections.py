@@ -1,0 +1,162 @@
+"""One websocket each: who is at the other end, and what is on its way there.
+
+A line is written to by a task of its own, so that whoever has news only queues it: a reader that is
+slow, or has gone, holds nobody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+
+from aiohttp import WSMsgType, web
+
+from neo_async.exchange.rest.logins import Login
+
+CLOSE_TIMEOUT = 0.5
+"""Seconds for a client to take part in a goodbye."""
+AUTH_TIMEOUT = 10.0
+"""Seconds for a client to say who it is."""
+
+GOING_AWAY = 1001
+POLICY = 1008
+
+_ENDS = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
+
+
+class Gate:
+    """Shut, it silences the feeds while their sockets stay open."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def shut(self, seconds: float | None) -> None:
+        self._stop_timer()
+        self._open.clear()
+        if seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.open)
+
+    def open(self) -> None:
+        self._stop_timer()
+        self._open.set()
+
+    @property
+    def is_shut(self) -> bool:
+        return not self._open.is_set()
+
+    async def passed(self) -> None:
+        while not self._open.is_set():
+            await self._open.wait()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Line:
+    def __init__(
+        self, websocket: web.WebSocketResponse, transport: asyncio.Transport, gate: Gate
+    ) -> None:
+        self.login: Login | None = None
+        """None until the client has shown one."""
+        self._websocket = websocket
+        self._transport = transport
+        self._gate = gate
+        self._queue: deque[str | bytes] = deque()
+        self._wake = asyncio.Event()
+        self._goodbye: tuple[int, bytes] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self.idle = asyncio.Event()
+        """Set while nothing waits to be sent."""
+        self.gone = asyncio.Event()
+
+    async def hear(self) -> str | None:
+        """What the client says next; None when it has gone."""
+        while True:
+            message = await self._websocket.receive()
+            if message.type is WSMsgType.TEXT:
+                return str(message.data)
+            if message.type is WSMsgType.BINARY:
+                return bytes(message.data).decode("utf-8", "replace")
+            if message.type in _ENDS:
+                return None
+
+    async def hear_first(self) -> str | None:
+        """None if the client says nothing in time, or goes."""
+        try:
+            async with asyncio.timeout(AUTH_TIMEOUT):
+                return await self.hear()
+        except TimeoutError:
+            return None
+
+    async def say(self, text: str) -> None:
+        """Answer at once, ahead of what is queued. Waits while the client does not read."""
+        await self._gate.passed()
+        with contextlib.suppress(ConnectionError):
+            await self._websocket.send_str(text)
+
+    def push(self, message: str | bytes) -> None:
+        self._queue.append(message)
+        self._stir()
+
+    async def write(self) -> None:
+        """Send what is queued until the line has gone or is told goodbye."""
+        try:
+            while self._goodbye is None:
+                if not self._wake.is_set():
+                    self.idle.set()
+                await self._wake.wait()
+                await self._gate.passed()
+                self._wake.clear()
+                for message in self._pending():
+                    await self._gate.passed()
+                    if isinstance(message, str):
+                        await self._websocket.send_str(message)
+                    else:
+                        await self._websocket.send_bytes(message)
+            code, reason = self._goodbye
+            await self._websocket.close(code=code, message=reason)
+        except ConnectionError:
+            pass  # gone meanwhile; the reading side notices, and ends the line
+
+    def finish(self, code: int, reason: str) -> None:
+        """Close soon: in good order when the client takes part, else without it."""
+        self._goodbye = (code, reason.encode())
+        self._wake.set()
+        if self._deadline is None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+
+    def cut(self) -> None:
+        """Break the connection without a word."""
+        self._transport.abort()
+
+    async def end(self, writer: asyncio.Task[None], code: int = 1000) -> None:
+        """Tidy up after the last word."""
+        # Cancelled in the middle of a goodbye, it would not let the client have its say.
+        await asyncio.wait([writer], timeout=0 if self._goodbye is None else CLOSE_TIMEOUT)
+        writer.cancel()
+        await asyncio.wait([writer])
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._websocket.close(code=code)
+        except TimeoutError:
+            self._transport.abort()
+        finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self.idle.set()
+            self.gone.set()
+
+    def _stir(self) -> None:
+        self.idle.clear()
+        self._wake.set()
+
+    def _pending(self) -> Iterator[str | bytes]:
+        while self._queue:
+            yield self._queue.popleft()

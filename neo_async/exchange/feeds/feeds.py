@@ -1,0 +1,138 @@
+"""Both feeds of the exchange behind one door: their sockets, their news and their faults."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final, get_args
+
+from aiohttp import web
+
+from neo_async.errors import UsageError
+from neo_async.exchange.faults.plan import FaultPlan, FeedName
+from neo_async.exchange.feeds.connections import CLOSE_TIMEOUT, GOING_AWAY, POLICY, Gate, Line
+from neo_async.exchange.feeds.market_feed import MarketFeed
+from neo_async.exchange.feeds.order_feed import OrderFeed
+from neo_async.exchange.feeds.settings import FeedSettings
+from neo_async.exchange.replay.recorded import NOTHING, Recorded
+from neo_async.exchange.rest.logins import Login, LoginDesk
+from neo_async.exchange.venue import Venue
+
+MARKET_PATH: Final = "/apifeed"
+ORDER_PATH: Final = "/realtime"
+
+
+class Feeds:
+    def __init__(
+        self,
+        venue: Venue,
+        desk: LoginDesk,
+        settings: FeedSettings,
+        seed: int,
+        plan: FaultPlan,
+        recorded: Recorded = NOTHING,
+    ) -> None:
+        self._venue = venue
+        self._gate = Gate()
+        self._plan = plan
+        self._closing = False
+        self._noticing = False
+        self.market = MarketFeed(venue, desk, settings, self._gate, seed, plan, recorded)
+        self.orders = OrderFeed(venue, desk, settings, self._gate, seed, plan)
+        desk.on_end = self._end
+
+    # --- sockets --------------------------------------------------------------------------------
+
+    def takes(self, path: str) -> bool:
+        return path in (MARKET_PATH, ORDER_PATH)
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        websocket = web.WebSocketResponse(timeout=CLOSE_TIMEOUT, compress=False)
+        if self._closing or not websocket.can_prepare(request) or request.transport is None:
+            return web.Response(status=426, text="a websocket is expected here")
+        transport = request.transport
+        try:
+            await websocket.prepare(request)
+        except ConnectionResetError:
+            return web.Response()  # the client left while its stream was being opened
+        feed = self.market if request.path == MARKET_PATH else self.orders
+        await feed.serve(websocket, transport)
+        return websocket
+
+    async def close(self) -> None:
+        """Say goodbye to everyone, and go without those who do not answer soon."""
+        self._closing = True
+        self._gate.open()
+        lines = list(self._lines())
+        for line in lines:
+            line.finish(GOING_AWAY, "the exchange closes")
+        if lines:
+            waiting = [asyncio.create_task(line.gone.wait()) for line in lines]
+            _, late = await asyncio.wait(waiting, timeout=3 * CLOSE_TIMEOUT)
+            for task in late:
+                task.cancel()
+
+    # --- news -----------------------------------------------------------------------------------
+
+    def notice_soon(self) -> None:
+        """Pass on what a command has led to, once its answer is on the way."""
+        if not self._noticing and (self.orders.lines or self.market.lines):
+            self._noticing = True
+            asyncio.get_running_loop().call_soon(self.notice)
+
+    def notice(self) -> None:
+        """Pass on what has happened until now."""
+        self._noticing = False
+        self.orders.tell(self._venue.take_events())
+        self.market.notice()
+
+    def tick(self) -> None:
+        """Pass on what the passing of time has led to."""
+        self.notice()
+        if self._plan.hits_feeds and not self._gate.is_shut:
+            self._stall_by_chance()
+        self.orders.mishaps.tick()
+        self.market.mishaps.tick()
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def stall(self, seconds: float | None) -> None:
+        self._gate.shut(seconds)
+
+    def resume(self) -> None:
+        self._gate.open()
+
+    def _stall_by_chance(self) -> None:
+        seconds = self._plan.stall_seconds()
+        if seconds:
+            self.stall(seconds)
+
+    def drop(self, feed: FeedName | None) -> None:
+        _check_name(feed)
+        for line in list(self._lines(feed)):
+            line.cut()
+
+    def send_garbage(self, feed: FeedName | None) -> None:
+        _check_name(feed)
+        if feed != "orders":
+            self.market.send_garbage()
+        if feed != "market":
+            self.orders.send_garbage()
+
+    def _lines(self, feed: FeedName | None = None) -> Iterator[Line]:
+        if feed != "orders":
+            yield from self.market.lines
+        if feed != "market":
+            yield from self.orders.lines
+
+    def _end(self, login: Login) -> None:
+        """A login is over, and so are its connections."""
+        for line in list(self._lines()):
+            if line.login is login:
+                line.finish(POLICY, "the session has ended")
+
+
+def _check_name(feed: str | None) -> None:
+    if feed not in (None, *get_args(FeedName)):
+        names = ", ".join(map(repr, get_args(FeedName)))
+        raise UsageError(f"feed={feed!r}: must be {names}, or None for both")

@@ -1,0 +1,201 @@
+"""The exchange's own control surface: what it took, what reached it, and the hand on the price.
+
+Not part of the broker's protocol. Errors are `{"error": "what is wrong and what would be right"}`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from neo_async.errors import UsageError
+from neo_async.exchange.clock import MovedClock
+from neo_async.exchange.engine.types import OrderRecord, Refusal
+from neo_async.exchange.faults.plan import FaultPlan
+from neo_async.exchange.faults.settings import read_faults
+from neo_async.exchange.history.trade_tape import in_india
+from neo_async.exchange.rest.replies import Reply, json
+from neo_async.exchange.rest.requests import read_price, read_segment
+from neo_async.exchange.rest.services import Answer, Call, Door
+from neo_async.exchange.venue import Venue
+from neo_async.model.market import IST
+from neo_async.wire.lenient import UNREADABLE
+
+REQUESTS_KEPT = 1_000_000
+
+
+class Request(NamedTuple):
+    time: float
+    method: str
+    path: str
+
+
+class _Price(msgspec.Struct):
+    """A trade prints at `price` rupees, a number or text."""
+
+    segment: str
+    token: str
+    price: str | float
+
+
+class _Clock(msgspec.Struct):
+    now: str | float | None = None
+    """Unix seconds, or a date and time, in India if it does not say where."""
+    advance: float | None = None
+    """Seconds."""
+
+
+_CLOCK_HINT = 'send {"now": "2026-11-23T09:15:00"} or {"advance": seconds}'
+
+
+class Admin:
+    def __init__(
+        self,
+        venue: Venue,
+        clock: MovedClock,
+        faults: FaultPlan,
+        doors: Sequence[Door],
+        path: str,
+    ) -> None:
+        self._venue = venue
+        self._moved_clock = clock
+        self._plan = faults
+        self._doors = doors
+        self._prefix = f"{path}/"
+        self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
+        """Every request that reached the server, these here excepted; the newest million."""
+        self._routes: dict[str, Mapping[str, Answer]] = {
+            "ledger": {"GET": self._ledger},
+            "requests": {"GET": self._requests},
+            "price": {"POST": self._price},
+            "clock": {"POST": self._clock},
+            "faults": {"GET": self._faults, "POST": self._set_faults},
+            "reset": {"POST": self._reset},
+        }
+        for door in doors:
+            self._routes.update(door.admin_routes)
+
+    def takes(self, path: str) -> bool:
+        return path.startswith(self._prefix)
+
+    def answer(self, call: Call) -> Reply:
+        name = call.path.removeprefix(self._prefix)
+        if name not in self._routes:
+            return _error(404, f"no {call.path} here; there are {', '.join(self._routes)}")
+        methods = self._routes[name]
+        if call.method not in methods:
+            return _error(405, f"{call.path} takes {' or '.join(methods)}, not {call.method}")
+        return methods[call.method](call)
+
+    def _ledger(self, _: Call) -> Reply:
+        return json([_entry(order) for order in self._venue.now().ledger])
+
+    def _requests(self, _: Call) -> Reply:
+        return json([request._asdict() for request in self.requests])
+
+    def _price(self, call: Call) -> Reply:
+        try:
+            wanted = msgspec.json.decode(call.body, type=_Price)
+            price = read_price(str(wanted.price))
+            self._venue.now().print_price(read_segment(wanted.segment), wanted.token, price)
+        except UNREADABLE as error:
+            return _error(400, f'{error}; send {{"segment": ..., "token": ..., "price": rupees}}')
+        except Refusal as refusal:
+            what = f"{wanted.segment}|{wanted.token} at {wanted.price}"
+            return _error(400, f"no trade printed in {what}: {refusal.text}")
+        except UsageError as error:
+            return _error(400, f"no trade printed: {error}")
+        return json({"segment": wanted.segment, "token": wanted.token, "price": price / 100})
+
+    def _clock(self, call: Call) -> Reply:
+        try:
+            wanted = msgspec.json.decode(call.body, type=_Clock)
+        except UNREADABLE as error:
+            return _error(400, f"{error}; {_CLOCK_HINT}")
+        if (wanted.now is None) is (wanted.advance is None):
+            return _error(400, f"either now or advance, not both; {_CLOCK_HINT}")
+        try:
+            if wanted.advance is not None:
+                self._moved_clock.advance(wanted.advance)
+            else:
+                self._moved_clock.set(_read_time(wanted.now))
+        except UsageError as error:
+            return _error(400, f"{error}; {_CLOCK_HINT}")
+        self._venue.now()
+        now = self._moved_clock()
+        return json({"now": now, "india": f"{in_india(now):%Y-%m-%dT%H:%M:%S}"})
+
+    def _faults(self, _: Call) -> Reply:
+        return json(self._plan.report())
+
+    def _set_faults(self, call: Call) -> Reply:
+        try:
+            self._plan.set(read_faults(call.body))
+        except UsageError as error:
+            return _error(400, str(error))
+        return json(self._plan.report())
+
+    def _reset(self, _: Call) -> Reply:
+        """A fresh market, with no request on record. Logins and faults stay; the latter are drawn
+        and counted from the beginning again, so that a scenario can be repeated."""
+        self._venue.reset()
+        self._plan.restart()
+        for door in self._doors:
+            door.reset()
+        self.requests.clear()
+        return json({"reset": True})
+
+
+def _entry(order: OrderRecord) -> dict[str, object]:
+    """Money in rupees, times in Unix ns."""
+    return {
+        "number": order.number,
+        "account": order.account,
+        "client_tag": order.client_tag,
+        "state": order.status.value,
+        "segment": order.listing.segment.value,
+        "token": order.listing.token,
+        "symbol": order.listing.symbol,
+        "side": order.side.value,
+        "product": order.product.value,
+        "order_type": order.order_type.value,
+        "validity": order.validity.value,
+        "price": order.price / 100,
+        "trigger": order.trigger / 100,
+        "quantity": order.quantity,
+        "filled_quantity": order.filled_quantity,
+        "pending_quantity": order.pending_quantity,
+        "cancelled_quantity": order.cancelled_quantity,
+        "reject_reason": order.reject_reason,
+        "modifications": order.request_id - 1,
+        "arrivals": order.arrivals,
+        "accepted_ns": order.accepted_ns,
+        "updated_ns": order.updated_ns,
+        "fills": [
+            {
+                "trade_number": fill.trade_number,
+                "quantity": fill.quantity,
+                "price": fill.price / 100,
+                "time_ns": fill.time_ns,
+            }
+            for fill in order.fills
+        ],
+    }
+
+
+def _read_time(text: str | float | None) -> float:
+    if isinstance(text, float | int):
+        return float(text)
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        raise UsageError(f"now={text!r} is no date and time") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=IST)).timestamp()
+
+
+def _error(status: int, text: str) -> Reply:
+    return json({"error": text}, status=status)

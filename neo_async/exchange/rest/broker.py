@@ -1,0 +1,450 @@
+"""The broker's front door without its sockets: a call in, a reply out.
+
+One table says which path goes where, and what a caller needs to show for it. Trading calls live
+below the base URL, which has a path of its own; login, files and the configuration service do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+from neo_async.config import RateLimits
+from neo_async.exchange.engine.types import NewOrder, Refusal
+from neo_async.exchange.faults.settings import Calls
+from neo_async.exchange.rest import replies, rows
+from neo_async.exchange.rest.logins import (
+    DATA_CENTER,
+    FieldMissing,
+    Login,
+    LoginDesk,
+    LoginRefused,
+)
+from neo_async.exchange.rest.market_data import MarketData
+from neo_async.exchange.rest.replies import Reply
+from neo_async.exchange.rest.requests import (
+    MarginForm,
+    read_change,
+    read_form,
+    read_order_type,
+    read_place,
+    read_price,
+    read_product,
+    read_quantity,
+    read_segment,
+    read_side,
+)
+from neo_async.exchange.rest.scrip_files import FOLDER, Shelf
+from neo_async.exchange.rest.services import Call, LongAnswer, Wording
+from neo_async.exchange.rest.settings import DoorSettings
+from neo_async.exchange.rest.throttle import Throttle, Throttled
+from neo_async.exchange.venue import Venue
+from neo_async.wire.orders import CancelForm, HistoryForm, ModifyForm
+
+T = TypeVar("T")
+
+_IST = timedelta(hours=5, minutes=30)
+
+_LOGIN_PATHS = (
+    ("/login/1.0/tradeApiLogin", "/login/1.0/tradeApiValidate"),
+    *(
+        (f"{older}/login/v6/totp/login", f"{older}/login/v6/totp/validate")
+        for older in ("/login/1.0", "/apim/login/2.0", "/api/1.0")
+    ),
+)
+"""Both steps: as they are today, and as older clients know them."""
+
+_LOGINS = frozenset(path for steps in _LOGIN_PATHS for path in steps)
+
+_OLD_PREFIXES = (
+    "/Orders/2.0",
+    "/apim/orders/2.0",
+    "/apim/order/2.0",
+    "/Portfolio/1.0",
+    "/apim/portfolio/2.0",
+)
+"""Older clients put one of these before the paths of today."""
+
+_DUPLICATE = 32
+_OLD_DUPLICATE = "Put Order Response : Client OrderID already exists"
+
+_ONE_ORDER = "/quick/user/orders/"
+_QUOTES = (
+    "/script-details/1.0/quotes/neosymbol/",
+    "/apim/quotes/1.0/quotes/neosymbol/",
+    "/apim/quotes/2.0/quotes/neosymbol/",
+)
+"""What is asked for follows in the path."""
+
+
+class Guard(Enum):
+    OPEN = "needs nothing"
+    APPLICATION = "needs the access token of an application"
+    TRADE_LOGIN = "needs the token and sid of a trade login"
+
+
+class _Route(NamedTuple):
+    answer: LongAnswer
+    guard: Guard
+    is_order: bool = False
+
+
+class Broker:
+    def __init__(
+        self,
+        *,
+        venue: Venue,
+        desk: LoginDesk,
+        throttle: Throttle,
+        settings: DoorSettings,
+        shelf: Shelf,
+        market_data: MarketData,
+        root_url: str,
+        base_path: str,
+        feed_url: str,
+        realtime_url: str,
+    ) -> None:
+        self._venue = venue
+        self._desk = desk
+        self._throttle = throttle
+        self._settings = settings
+        self._shelf = shelf
+        self._market_data = market_data
+        self._root_url = root_url
+        self._base_path = base_path
+        self._config = replies.json(
+            {
+                "data": {
+                    "configs": {
+                        f"{DATA_CENTER}_broadcast_source": "sh",
+                        f"{DATA_CENTER}_sh_broadcast_endpoint": feed_url,
+                        f"{DATA_CENTER}_sh_interactive_endpoint": realtime_url,
+                    }
+                }
+            }
+        )
+        self._base_url = replies.json({"data": {"baseURL": f"{root_url}{base_path}"}})
+        self._root_routes, self._base_routes = self._make_routes()
+        self.wording = Wording(replies.throttled(RateLimits().orders), replies.failed)
+
+    def answer(self, call: Call) -> Reply | Awaitable[Reply]:
+        try:
+            return self._dispatch(call)
+        except Refusal as refusal:
+            return replies.refused(refusal)
+        except Throttled as throttled:
+            return replies.throttled(throttled.limit)
+        except LoginRefused as refused:
+            if self._settings.login_failures_as_200:
+                return replies.login_failed(refused.status, refused.text)
+            return replies.login_refused(refused.status, refused.text)
+        except FieldMissing as missing:
+            return replies.field_missing(missing.name)
+
+    def kind(self, method: str, path: str) -> Calls:
+        """Which kind of call this is."""
+        if path in _LOGINS:
+            return "logins"
+        routes = (self._methods_at(path) or {}).values()
+        return "orders" if any(route.is_order for route in routes) else "reads"
+
+    # --- from a path to an answer -------------------------------------------------------------
+
+    def _make_routes(self) -> tuple[dict[str, dict[str, _Route]], dict[str, dict[str, _Route]]]:
+        """Path to method to route: at the root of the server, and below the base URL."""
+
+        def order(answer: Callable[[Call], Reply]) -> dict[str, _Route]:
+            return {"POST": _Route(answer, Guard.TRADE_LOGIN, is_order=True)}
+
+        def report(method: str, answer: Callable[[Call], Reply]) -> dict[str, _Route]:
+            return {method: _Route(answer, Guard.TRADE_LOGIN)}
+
+        # The broker serves these on the login host too: they need no login.
+        public: dict[str, LongAnswer] = {
+            "/script-details/1.0/masterscrip/file-paths": self._file_paths,
+            "/Files/1.0/masterscrip/v2/file-paths": self._file_paths,
+            "/apim/files/2.0/masterscrip/v1/file-paths": self._file_paths,
+            **dict.fromkeys(_QUOTES, self._quotes),
+            "/market-data/1.0/watchlist/expiries": self._expiries,
+            "/market-data/1.0/watchlist/option-chain": self._chain,
+            "/market-data/1.0/historical/details": self._candles,
+        }
+        data = {path: {"GET": _Route(answer, Guard.APPLICATION)} for path, answer in public.items()}
+        root = data | {
+            **{
+                path: {"POST": _Route(answer, Guard.OPEN)}
+                for first, second in _LOGIN_PATHS
+                for path, answer in ((first, self._login), (second, self._validate))
+            },
+            "/algo-user/v5/get-base-url": {"GET": _Route(lambda _: self._base_url, Guard.OPEN)},
+            "/login/1.0/get-client-ip": report("GET", self._client_ip),
+            "/5config/config": {"GET": _Route(lambda _: self._config, Guard.OPEN)},
+        }
+        base = data | {
+            "/quick/order/rule/ms/place": order(self._place),
+            "/quick/order/vr/modify": order(self._modify),
+            "/quick/order/cancel": order(self._cancel),
+            "/quick/order/bo/exit": order(self._exit),
+            "/quick/order/co/exit": order(self._exit),
+            "/quick/order/history": report("POST", self._history),
+            "/quick/user/orders": report("GET", self._orders),
+            _ONE_ORDER: report("GET", self._one_order),
+            "/quick/user/trades": report("GET", self._trades),
+            "/quick/user/positions": report("GET", self._positions),
+            "/portfolio/v2/positions": report("GET", self._positions_with_price),
+            "/portfolio/v1/holdings": report("GET", self._holdings),
+            "/quick/user/limits": report("POST", self._limits),
+            "/quick/user/check-margin": report("POST", self._check_margin),
+            "/apim/login/2.0/logout": report("POST", self._logout),
+            "/registration/subscription": report("GET", self._registration),
+        }
+        return root, base
+
+    def _dispatch(self, call: Call) -> Reply | Awaitable[Reply]:
+        methods = self._methods_at(call.path)
+        if methods is None:
+            if call.method == "GET" and call.path.startswith(f"{FOLDER}/"):
+                return self._file(call)
+            return replies.gateway_report(404, "Not Found", f"no service at {call.path}")
+        route = methods.get(call.method)
+        if route is None:
+            allowed = ", ".join(methods)
+            return replies.gateway_report(405, "Method Not Allowed", f"{call.path} takes {allowed}")
+        if route.guard is Guard.TRADE_LOGIN:
+            login = self._desk.authorise(
+                call.headers.get("Sid", ""), call.headers.get("Auth", ""), call.time
+            )
+            if route.is_order:
+                self._check_address(call.client_ip, login)
+            account = login.account
+        elif route.guard is Guard.APPLICATION:
+            known = self._desk.account_of(call.headers.get("Authorization", ""))
+            if known is None:
+                raise Refusal(401, "Invalid access token", http_status=401)
+            account = known
+        else:
+            # Logging in is not metered: until it succeeds, there is no account to charge.
+            return route.answer(call)
+        self._throttle.admit(account.ucc, call.wall_time, is_order=route.is_order)
+        call.ucc = account.ucc
+        return route.answer(call)
+
+    def _methods_at(self, path: str) -> dict[str, _Route] | None:
+        if not path.startswith(f"{self._base_path}/"):
+            return self._root_routes.get(_quotes_path(path) or path)
+        tail = path[len(self._base_path) :]
+        methods = self._base_routes.get(tail)
+        if methods is not None:
+            return methods
+        for prefix in _OLD_PREFIXES:
+            if tail.startswith(f"{prefix}/"):
+                tail = tail[len(prefix) :]
+                break
+        if tail.startswith(_ONE_ORDER):
+            tail = _ONE_ORDER
+        return self._base_routes.get(_quotes_path(tail) or tail)
+
+    def _check_address(self, address: str, login: Login) -> None:
+        """The rule of static addresses, where it is in force."""
+        allowed = self._settings.static_ips
+        if allowed is None:
+            return
+        if address not in allowed:
+            raise Refusal(100008, "unauthorized", http_status=403)
+        if address != login.client_ip:
+            # The broker's own spelling.
+            raise Refusal(1037, "session ip doesnt match with reqest ip", http_status=403)
+
+    # --- login --------------------------------------------------------------------------------
+
+    def _login(self, call: Call) -> Reply:
+        authorization = call.headers.get("Authorization", "")
+        data = self._desk.login(authorization, call.body, call.time, call.wall_time)
+        return replies.json({"data": data})
+
+    def _validate(self, call: Call) -> Reply:
+        data = self._desk.validate(
+            call.headers.get("Authorization", ""),
+            call.headers.get("sid", ""),
+            call.headers.get("Auth", ""),
+            call.body,
+            call.time,
+            call.client_ip,
+        )
+        return replies.json({"data": data})
+
+    def _logout(self, call: Call) -> Reply:
+        self._desk.end(call.headers.get("Sid", ""))
+        return replies.json({"data": {"status": "success"}})
+
+    def _client_ip(self, call: Call) -> Reply:
+        time = f"{_in_india(call.time):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+        content = {"data": [{"ip": call.client_ip, "time": time}]}
+        # Success is 1000 here, and only here.
+        return replies.json({**content, "stCode": 1000, "status": "success"})
+
+    def _registration(self, _: Call) -> Reply:
+        """The static addresses on record. The broker's shape is not published; this one is ours."""
+        primary, secondary = (*(self._settings.static_ips or ()), "", "")[:2]
+        status = "ACTIVE" if primary else "INACTIVE"
+        content = {"primaryIp": primary, "secondaryIp": secondary, "status": status}
+        return replies.json({"data": content, "stCode": 200, "stat": "Ok"})
+
+    # --- orders -------------------------------------------------------------------------------
+
+    def _place(self, call: Call) -> Reply:
+        order = read_place(call.body)
+        try:
+            record = self._venue.now().place(call.ucc, order)
+        except Refusal as refusal:
+            if refusal.code == _DUPLICATE and self._settings.old_duplicate_code:
+                raise Refusal(5204, _OLD_DUPLICATE, http_status=200) from None
+            raise
+        return replies.accepted(record.number)
+
+    def _modify(self, call: Call) -> Reply:
+        form = read_form(call.body, ModifyForm)
+        market = self._venue.now()
+        order = market.order(call.ucc, form.no)
+        if order is None:
+            raise Refusal(
+                1021,
+                "order is completed",
+                http_status=200,
+                stat="please provide valid order number",
+            )
+        change = read_change(form, order)
+        return replies.accepted(market.modify(call.ucc, form.no, change).number)
+
+    def _cancel(self, call: Call) -> Reply:
+        number = read_form(call.body, CancelForm).on
+        return replies.accepted(self._venue.now().cancel(call.ucc, number).number)
+
+    def _exit(self, call: Call) -> Reply:
+        number = read_form(call.body, CancelForm).on
+        return replies.accepted(self._venue.now().exit(call.ucc, number).number)
+
+    # --- reports ------------------------------------------------------------------------------
+
+    def _orders(self, call: Call) -> Reply:
+        orders = self._venue.now().orders(call.ucc)
+        return _book([rows.order_row(order) for order in orders], stat="Ok")
+
+    def _one_order(self, call: Call) -> Reply:
+        order = self._venue.now().order(call.ucc, call.path.rpartition("/")[2])
+        return _book([rows.order_row(order)] if order else [], stat="Ok")
+
+    def _history(self, call: Call) -> Reply:
+        number = read_form(call.body, HistoryForm).nOrdNo
+        order = self._venue.now().order(call.ucc, number)
+        states = reversed(order.history) if order else ()
+        return _book([rows.history_row(order, state) for state in states if order], stat="Ok")
+
+    def _trades(self, call: Call) -> Reply:
+        market = self._venue.now()
+        fills = [
+            (fill, market.order(call.ucc, fill.order_number)) for fill in market.fills(call.ucc)
+        ]
+        return _book([rows.trade_row(fill, order) for fill, order in fills if order], stat="ok")
+
+    def _positions(self, call: Call) -> Reply:
+        positions = self._venue.now().positions(call.ucc)
+        return _book(
+            [
+                {**rows.position_row(call.ucc, position), "qty": str(rows.net_quantity(position))}
+                for position in positions
+            ],
+            stat="ok",
+        )
+
+    def _positions_with_price(self, call: Call) -> Reply:
+        market = self._venue.now()
+        return _book(
+            [
+                {
+                    **rows.position_row(call.ucc, position),
+                    "ltp": rows.rupees(market.last_price(position.listing)),
+                }
+                for position in market.positions(call.ucc)
+            ],
+            stat="ok",
+        )
+
+    def _holdings(self, call: Call) -> Reply:
+        holdings = self._venue.now().holdings(call.ucc)
+        return replies.json({"data": [rows.holding_row(holding) for holding in holdings]})
+
+    def _limits(self, call: Call) -> Reply:
+        market = self._venue.now()
+        return replies.json(rows.limits_row(call.ucc, market.funds(call.ucc), market.now_ns))
+
+    def _check_margin(self, call: Call) -> Reply:
+        form = read_form(call.body, MarginForm)
+        market = self._venue.now()
+        segment = read_segment(form.exSeg)
+        listing = market.listing_by_token(segment, form.tok)
+        if listing is None:
+            raise Refusal(1007, f"invalid token {form.tok!r} in {segment.value}")
+        order = NewOrder(
+            segment=segment,
+            symbol=listing.symbol,
+            side=read_side(form.trnsTp),
+            quantity=read_quantity(form.qty),
+            order_type=read_order_type(form.prcTp),
+            product=read_product(form.prod),
+            price=read_price(form.prc),
+            trigger=read_price(form.trgPrc or "0"),
+        )
+        margin = market.order_margin(call.ucc, order)
+        return replies.json(rows.margin_row(market.funds(call.ucc), margin))
+
+    # --- market data --------------------------------------------------------------------------
+
+    def _quotes(self, call: Call) -> Reply:
+        return _data_reply(self._market_data.quotes, call.path.partition("/neosymbol/")[2])
+
+    def _expiries(self, call: Call) -> Reply:
+        return _data_reply(self._market_data.expiries, call.query)
+
+    def _chain(self, call: Call) -> Reply:
+        return _data_reply(self._market_data.chain, call.query)
+
+    def _candles(self, call: Call) -> Awaitable[Reply]:
+        return self._market_data.candles(call.query)
+
+    # --- scrip master -------------------------------------------------------------------------
+
+    def _file_paths(self, call: Call) -> Reply:
+        addresses = self._shelf.catalogue().addresses(self._root_url, _in_india(call.time).date())
+        folder = f"{self._root_url}{FOLDER}"
+        return replies.json({"data": {"filesPaths": addresses, "baseFolder": folder}})
+
+    def _file(self, call: Call) -> Reply:
+        content = self._shelf.catalogue().file(call.path)
+        if content is None:
+            return replies.gateway_report(404, "Not Found", f"no file at {call.path}")
+        return Reply(content, content_type="text/csv")
+
+
+def _quotes_path(path: str) -> str | None:
+    """The path of the quotes that this one asks for, if it does."""
+    return next((quotes for quotes in _QUOTES if path.startswith(quotes)), None)
+
+
+def _data_reply(answer: Callable[[T], Reply], asked: T) -> Reply:
+    """Quotes and chains are refused in a shape of their own."""
+    try:
+        return answer(asked)
+    except Refusal as refusal:
+        return replies.data_refused(refusal)
+
+
+def _book(rows_: list[rows.Row], *, stat: str) -> Reply:
+    """`stat` is spelled differently from book to book."""
+    return replies.json({"stat": stat, "stCode": 200, "data": rows_}) if rows_ else replies.NO_DATA
+
+
+def _in_india(time: float) -> datetime:
+    return datetime.fromtimestamp(time, UTC) + _IST

@@ -1,0 +1,215 @@
+"""Expiries, option chains and futures chains, by the underlying's name in the scrip master."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from typing import Final
+
+from neo_async.exchange.engine.session_stats import Day
+from neo_async.exchange.engine.types import Listing, Refusal
+from neo_async.model.enums import Segment
+
+Row = dict[str, object]
+
+_COUNT: Final = 40
+_COUNT_STEP: Final = 10
+_COUNT_TEXT: Final = re.compile(r"[0-9]{1,6}")
+_SEGMENTS: Final = (Segment.NSE_FO, Segment.BSE_FO, Segment.MCX_FO)
+_KINDS: Final = ("option", "fut")
+_MONTHS: Final = (
+    *("JAN", "FEB", "MAR", "APR", "MAY", "JUN"),
+    *("JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
+)
+
+DayOf = Callable[[Listing], Day]
+
+
+def unknown_instrument() -> Refusal:
+    return Refusal(1009, "Invalid instrument/code", http_status=200)
+
+
+class Contracts:
+    """What is listed on one underlying, in one segment."""
+
+    def __init__(self, segment: str, underlying: str, listings: Sequence[Listing]) -> None:
+        """Raises Refusal when there is nothing."""
+        self.segment = segment
+        self.underlying = underlying
+        if segment not in _SEGMENTS or not listings:
+            raise unknown_instrument()
+        self.options = [listing for listing in listings if listing.is_option]
+        self.futures = [listing for listing in listings if not listing.is_option]
+
+
+def read_kind(query: Mapping[str, str]) -> str:
+    """`option`, `fut`, or empty when it is not said."""
+    kind = query.get("instrument_type", "")
+    if kind and kind not in _KINDS:
+        raise unknown_instrument()
+    return kind
+
+
+def expiries_body(contracts: Contracts, kind: str) -> Row:
+    wanted = {
+        "option": contracts.options,
+        "fut": contracts.futures,
+        "": contracts.options + contracts.futures,
+    }[kind]
+    days = sorted({listing.expiry for listing in wanted if listing.expiry})
+    if not days:
+        raise unknown_instrument()
+    return {
+        "exchange": contracts.segment,
+        "underlying": contracts.underlying,
+        "expiries": [day.isoformat() for day in days],
+    }
+
+
+def read_expiry(query: Mapping[str, str]) -> date | None:
+    text = query.get("expiry")
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise unknown_instrument() from None
+
+
+def read_count(query: Mapping[str, str]) -> int:
+    text = query.get("count") or str(_COUNT)
+    if not _COUNT_TEXT.fullmatch(text) or not int(text) or int(text) % _COUNT_STEP:
+        raise Refusal(400, f"count must be a multiple of {_COUNT_STEP}")
+    return int(text)
+
+
+def option_chain_body(
+    contracts: Contracts, expiry: date | None, count: int, spot: int, day_of: DayOf
+) -> Row:
+    """The `count` strikes nearest to the underlying's price `spot` (0: unknown), of one expiry."""
+    days = sorted({listing.expiry for listing in contracts.options if listing.expiry})
+    if expiry is None and days:
+        expiry = days[0]
+    if expiry not in days:
+        raise unknown_instrument()
+    options = [listing for listing in contracts.options if listing.expiry == expiry]
+    strikes = sorted({listing.strike for listing in options})
+    spot = spot or strikes[len(strikes) // 2]
+    money = min(strikes, key=lambda strike: abs(strike - spot))
+    shown = set(sorted(strikes, key=lambda strike: (abs(strike - spot), strike))[:count])
+    sides: dict[str, list[Row]] = {"CE": [], "PE": []}
+    for listing in sorted(options, key=lambda listing: listing.strike):
+        if listing.strike in shown:
+            sides[listing.option_type].append(_option_row(listing, money, day_of(listing)))
+    return {
+        "data": {
+            "common_data": _common(contracts, options[0], expiry),
+            "call": sides["CE"],
+            "put": sides["PE"],
+        }
+    }
+
+
+def futures_chain_body(contracts: Contracts, expiry: date | None, day_of: DayOf) -> Row:
+    """Every contract, or that of one expiry."""
+    futures = sorted(
+        (future for future in contracts.futures if expiry is None or future.expiry == expiry),
+        key=lambda future: future.expiry or date.max,
+    )
+    if not futures:
+        raise unknown_instrument()
+    return {
+        "data": {
+            "common_data": _common(contracts, futures[0], expiry),
+            "call": [],
+            "put": [],
+            "fut": [_future_row(future, day_of(future)) for future in futures],
+        }
+    }
+
+
+def _common(contracts: Contracts, listing: Listing, expiry: date | None) -> Row:
+    return {
+        "mktLot": str(listing.lot_size),
+        "multiplier": "1",
+        "unlSymbol": contracts.underlying,
+        "exSeg": contracts.segment,
+        "expiryDt": expiry.isoformat() if expiry else None,
+    }
+
+
+def _option_row(listing: Listing, money: int, day: Day) -> Row:
+    """Prices are text, the rest are numbers. `close` is settled after the day."""
+    return {
+        "instrument": {
+            "neoSymbol": f"{listing.segment.value}|{listing.token}",
+            "symbol": listing.symbol,
+            "optionType": listing.option_type,
+            "strikePrice": f"{listing.strike / 100:.2f}".rstrip("0").rstrip("."),
+            "moneyness": _moneyness(listing, money),
+        },
+        "quote": {
+            "ltp": _four(day.last_price),
+            "open": _four(day.open),
+            "high": _four(day.high),
+            "low": _four(day.low),
+            "prevClose": _four(listing.base_price),
+            "close": None,
+            "volume": day.volume,
+        },
+        "openInterest": {
+            "current": day.open_interest,
+            "previous": day.previous_open_interest,
+            "change": day.open_interest - day.previous_open_interest,
+            "changePct": round(_interest_percent(day), 2),
+        },
+    }
+
+
+def _moneyness(listing: Listing, money: int) -> str:
+    if listing.strike == money:
+        return "ATM"
+    return "ITM" if (listing.strike < money) is (listing.option_type == "CE") else "OTM"
+
+
+def _future_row(listing: Listing, day: Day) -> Row:
+    """Text throughout."""
+    expiry = listing.expiry
+    return {
+        "inst": {
+            "neoSymbol": f"{listing.segment.value}|{listing.token}",
+            "symbol": listing.symbol,
+            "expiryDt": f"{expiry.day:02d}-{_MONTHS[expiry.month - 1]}-{expiry.year}"
+            if expiry
+            else "",
+        },
+        "quote": {
+            "ltp": _two(day.last_price),
+            "o": _two(day.open),
+            "h": _two(day.high),
+            "l": _two(day.low),
+            "c": _two(day.last_price),
+            "pc": _two(listing.base_price),
+            "vol": str(day.volume),
+        },
+        "oi": {
+            "cur": str(day.open_interest),
+            "prev": str(day.previous_open_interest),
+            "chg": str(day.open_interest - day.previous_open_interest),
+            "chgPct": f"{_interest_percent(day):.2f}",
+        },
+    }
+
+
+def _interest_percent(day: Day) -> float:
+    before = day.previous_open_interest
+    return 100 * (day.open_interest - before) / before if before else 0.0
+
+
+def _four(paise: int) -> str:
+    return f"{paise / 100:.4f}"
+
+
+def _two(paise: int) -> str:
+    return f"{paise / 100:.2f}"

@@ -1,0 +1,146 @@
+"""Quotes: `GET /script-details/1.0/quotes/neosymbol/<instruments>[/<filter>]`.
+
+Every value is text, inside `ohlc` and `depth` too. The broker does not tabulate which keys a filter
+brings; ours are in `_KEYS`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from neo_async.exchange.engine.indices import IndexPicture
+from neo_async.exchange.engine.session_stats import Picture
+from neo_async.exchange.engine.types import Refusal
+
+Row = dict[str, object]
+
+MOST: Final = 50
+"""Instruments of one request."""
+
+_ALWAYS: Final = ("exchange_token", "display_symbol", "exchange", "lstup_time")
+_KEYS: Final[dict[str, tuple[str, ...] | None]] = {
+    "all": None,
+    "ltp": ("ltp",),
+    "ohlc": ("ohlc",),
+    "oi": ("open_int",),
+    "52w": ("year_high", "year_low"),
+    "circuit_limits": ("low_price_range", "high_price_range"),
+    "depth": ("depth",),
+    "market_depth": ("depth",),
+    "scrip_details": (
+        "ltp",
+        "last_traded_quantity",
+        "total_buy",
+        "total_sell",
+        "last_volume",
+        "avg_cost",
+        "change",
+        "per_change",
+    ),
+}
+"""By filter in lower case; None stands for every key."""
+
+_LEVELS: Final = 5
+_NOBODY: Final = {"price": "0.0000", "quantity": "0", "orders": "0"}
+_NS: Final = 1_000_000_000
+
+
+def read_query(tail: str) -> tuple[list[str], str]:
+    """Instruments and filter of what follows the endpoint's path.
+
+    How the broker refuses more than it allows, or another filter, is not documented.
+    """
+    listed, _, kind = tail.partition("/")
+    instruments = [name for name in listed.split(",") if name]
+    kind = (kind.strip("/") or "all").casefold()
+    if kind not in _KEYS:
+        raise Refusal(400, f"invalid quote type {kind!r}")
+    if len(instruments) > MOST:
+        raise Refusal(400, f"{len(instruments)} instruments: at most {MOST} are allowed")
+    return instruments, kind
+
+
+def filtered(row: Row, kind: str) -> Row:
+    keys = _KEYS[kind]
+    if keys is None:
+        return row
+    return {key: row[key] for key in (*_ALWAYS, *keys) if key in row}
+
+
+def quote_row(picture: Picture) -> Row:
+    """Every key. Before the first trade of the day, what has not happened is zero."""
+    listing, day = picture.listing, picture.day
+    change = day.last_price - listing.base_price
+    average = day.value / day.volume if day.volume else 0.0
+    return {
+        "exchange_token": listing.token,
+        "display_symbol": listing.symbol,
+        "exchange": listing.segment.value,
+        "lstup_time": str(picture.changed_ns // _NS),
+        "ltp": _four(day.last_price),
+        "last_traded_quantity": str(day.last_quantity),
+        "total_buy": str(picture.total_buy_quantity),
+        "total_sell": str(picture.total_sell_quantity),
+        "last_volume": str(day.volume),
+        "avg_cost": _four(round(average)),
+        "open_int": str(day.open_interest),
+        "change": _four(change),
+        "per_change": f"{_percent(change, listing.base_price):.4f}",
+        "low_price_range": _four(listing.lower_band),
+        "high_price_range": _four(listing.upper_band),
+        "year_high": _short(day.year_high),
+        "year_low": _short(day.year_low),
+        "ohlc": _ohlc(day.open, day.high, day.low, listing.base_price),
+        "depth": {"buy": _levels(picture.bids), "sell": _levels(picture.asks)},
+    }
+
+
+def index_row(picture: IndexPicture, name: str, now_ns: int) -> Row:
+    """An index, by the name or number that it was asked for by. It has no average, open interest
+    or circuit limits."""
+    index, day = picture.index, picture.day
+    change = day.last_price - index.close
+    nobody = [_NOBODY] * _LEVELS
+    return {
+        "exchange_token": name,
+        "display_symbol": index.symbol,
+        "exchange": index.segment.value,
+        "lstup_time": str((day.last_trade_ns or now_ns) // _NS),
+        "ltp": _four(day.last_price),
+        "last_traded_quantity": "0",
+        "total_buy": "0",
+        "total_sell": "0",
+        "last_volume": "0",
+        "change": _four(change),
+        "per_change": f"{_percent(change, index.close):.4f}",
+        "year_high": _short(day.year_high),
+        "year_low": _short(day.year_low),
+        "ohlc": _ohlc(day.open, day.high, day.low, index.close),
+        "depth": {"buy": nobody, "sell": nobody},
+    }
+
+
+def _ohlc(opened: int, high: int, low: int, close: int) -> Row:
+    """`close` is the previous one."""
+    return {"open": _four(opened), "high": _four(high), "low": _four(low), "close": _four(close)}
+
+
+def _levels(levels: list[tuple[int, int, int]]) -> list[dict[str, str]]:
+    shown = [
+        {"price": _four(price), "quantity": str(quantity), "orders": str(orders)}
+        for price, quantity, orders in levels[:_LEVELS]
+    ]
+    return shown + [_NOBODY] * (_LEVELS - len(shown))
+
+
+def _percent(change: int, base: int) -> float:
+    return round(100 * change / base, 2) if base else 0.0
+
+
+def _four(paise: int) -> str:
+    return f"{paise / 100:.4f}"
+
+
+def _short(paise: int) -> str:
+    """As short as it goes: `726.65`, `2037.7`."""
+    return f"{paise / 100:g}" if abs(paise) < 100_000_00 else f"{paise / 100:.2f}"

@@ -1,0 +1,329 @@
+"""What the market does and did: quotes, expiries, chains, candles.
+
+Nothing here needs a subscription; for prices as they change there is the market feed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+
+from neo_async import logs
+from neo_async.errors import Rejected, ServerError, TransportError, UsageError
+from neo_async.model.answer import Answer
+from neo_async.model.enums import Segment
+from neo_async.model.instruments import Instrument
+from neo_async.model.market import (
+    IST,
+    Candles,
+    FuturesChain,
+    Interval,
+    OptionChain,
+    Quote,
+    QuoteFilter,
+    Quotes,
+)
+from neo_async.session.manager import SessionManager
+from neo_async.transport.backoff import backoff
+from neo_async.wire.endpoints import CANDLES, CHAIN, EXPIRIES, QUOTES
+from neo_async.wire.market import (
+    UNKNOWN_INSTRUMENT,
+    CandleJoiner,
+    CandleValues,
+    Window,
+    batches,
+    candle_instrument,
+    candle_windows,
+    candles_query,
+    candles_within,
+    expiries_query,
+    futures_query,
+    match_quotes,
+    options_query,
+    quotes_path,
+    read_candle_rows,
+    read_candles,
+    read_expiries,
+    read_futures,
+    read_options,
+    read_quotes,
+    wire_instrument,
+)
+
+log = logging.getLogger(logs.MARKET_DATA)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Code = TypeVar("Code", bound=StrEnum)
+Chain = TypeVar("Chain", OptionChain, FuturesChain)
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told how many requests of how many are done."""
+
+_AT_ONCE: Final = 4
+"""Requests of one call that are under way at a time. More would not be faster than the limiter,
+and every other read would have to queue behind them."""
+
+_TRIES: Final = 3
+"""Of one window of candles. Reading again is harmless, and one failure must not cost a whole
+range."""
+
+_ROWS_AT_ONCE: Final = 1_000
+"""Candles that are decoded or joined before others get their turn of the loop: below a
+millisecond."""
+
+_NOT_ANSWERED: Final = "not in the broker's answer: it knows no such instrument"
+
+
+class _QuoteRound(msgspec.Struct):
+    """What became of the instruments of one call for quotes, over all of its requests."""
+
+    found: dict[str, Quote] = {}
+    refused: dict[str, Rejected] = {}
+    is_answered: bool = False
+    """Some request was not refused: where others were, it is their instruments' fault."""
+
+
+class Market:
+    def __init__(self, session: SessionManager, *, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives the Unix seconds that tell which day it is."""
+        self._session = session
+        self._clock = clock
+
+    async def quotes(
+        self,
+        instruments: Iterable[str | Instrument],
+        *,
+        filter: QuoteFilter | str = QuoteFilter.ALL,  # noqa: A002 - the broker's word for it
+    ) -> Quotes:
+        """Quotes of any number of instruments (`nse_cm|1333`) and indices (`nse_cm|Nifty 50`).
+
+        An instrument that the broker does not know is in `missing`, and the others are there all
+        the same. Raises UsageError, and asks nothing, when one is malformed.
+        """
+        wanted = _member("filter", filter, QuoteFilter)
+        asked = {name: wire_instrument(name) for name in _names(instruments)}
+        round_ = _QuoteRound()
+
+        async def ask(batch: list[str]) -> None:
+            await self._ask_quotes(batch, wanted, round_)
+
+        await _in_parallel(ask, batches(list(dict.fromkeys(asked.values()))))
+        if round_.refused and not round_.is_answered:
+            raise next(iter(round_.refused.values()))
+        found: dict[str, Quote] = {}
+        missing: dict[str, str] = {}
+        for name, wire_name in asked.items():
+            if (quote := round_.found.get(wire_name)) is not None:
+                found[name] = msgspec.structs.replace(quote, instrument=name)
+            else:
+                refusal = round_.refused.get(wire_name)
+                missing[name] = str(refusal) if refusal else _NOT_ANSWERED
+        return Quotes(found, missing)
+
+    async def expiries(
+        self, segment: Segment | str, underlying: str, *, kind: str | None = None
+    ) -> list[date]:
+        """Expiries of `NIFTY`, `RELIANCE` …, nearest first; of every `kind` (`option`, `fut`)
+        unless one is given.
+
+        Raises Rejected when the broker does not know the underlying.
+        """
+        query = expiries_query(segment, underlying, kind)
+        return await self._session.read(EXPIRIES, read_expiries, params=query)
+
+    async def option_chain(
+        self,
+        segment: Segment | str,
+        underlying: str,
+        expiry: date | None = None,
+        count: int = 40,
+    ) -> OptionChain:
+        """Calls and puts by strike, `count` of each around the money, of the nearest expiry unless
+        one is given.
+
+        Raises Rejected when the broker does not know the underlying.
+        """
+        query = options_query(segment, underlying, expiry, count)
+
+        def read(answer: Answer) -> OptionChain:
+            return read_options(answer, segment=segment, underlying=underlying, expiry=expiry)
+
+        return _told(await self._session.read(CHAIN, read, params=query))
+
+    async def futures_chain(
+        self, segment: Segment | str, underlying: str, expiry: date | None = None
+    ) -> FuturesChain:
+        """Every futures contract of an underlying, or that of one expiry.
+
+        Raises Rejected when the broker does not know the underlying.
+        """
+        query = futures_query(segment, underlying, expiry)
+
+        def read(answer: Answer) -> FuturesChain:
+            return read_futures(answer, segment=segment, underlying=underlying)
+
+        return _told(await self._session.read(CHAIN, read, params=query))
+
+    async def candles(
+        self,
+        instrument: str | Instrument,
+        interval: Interval | str,
+        *,
+        start: date,
+        end: date | None = None,
+        progress: Progress | None = None,
+    ) -> Candles:
+        """Candles from `start` to `end` (today unless given), both included, however long that is:
+        a range that the broker does not answer at once is asked for in portions. A candle whose
+        time or prices cannot be read is left out, and a warning in the log names it.
+
+        `progress` is told how many portions of how many are there, at the start and after each.
+        """
+        name = _name(instrument)
+        wire_name = candle_instrument(name)
+        width = _member("interval", interval, Interval)
+        windows = candle_windows(start, self._today() if end is None else end, width)
+        done = 0
+
+        def tell() -> None:
+            if progress is not None:
+                progress(done, len(windows))
+
+        async def fetch(window: Window) -> list[CandleValues]:
+            nonlocal done
+            candles = await self._window(wire_name, width, window)
+            done += 1
+            tell()
+            return candles
+
+        tell()
+        joiner = CandleJoiner(name, width)
+        for candles in await _in_parallel(fetch, windows):
+            for portion in _portions(candles):
+                joiner.add(portion)
+                await asyncio.sleep(0)
+        return joiner.candles
+
+    async def _ask_quotes(self, batch: list[str], wanted: QuoteFilter, round_: _QuoteRound) -> None:
+        """Ask for a batch; where the broker refuses it as a whole, for its halves, so that those
+        at fault are found and the others get their quotes."""
+        pending = [batch]
+        refusals = 0
+        is_answered = False
+        # Twice what it takes to find one culprit: after that the broker seems to refuse everything.
+        patience = 2 * len(batch).bit_length()
+        while pending:
+            part = pending.pop()
+            try:
+                quotes = await self._read_quotes(part, wanted)
+            except Rejected as refusal:
+                refusals += 1
+                if len(part) > 1 and (is_answered or refusals <= patience):
+                    middle = len(part) // 2
+                    pending += [part[middle:], part[:middle]]
+                else:
+                    round_.refused.update(dict.fromkeys(part, refusal))
+            else:
+                is_answered = round_.is_answered = True
+                round_.found.update(match_quotes(part, quotes))
+
+    async def _read_quotes(self, part: list[str], wanted: QuoteFilter) -> list[Quote]:
+        path = quotes_path(part, wanted)
+        try:
+            return await self._session.read(QUOTES, read_quotes, suffix=path)
+        except Rejected as refusal:
+            if refusal.code != UNKNOWN_INSTRUMENT:
+                raise
+            return []  # how the broker says that it knows none of them
+
+    async def _window(
+        self, instrument: str, interval: Interval, window: Window
+    ) -> list[CandleValues]:
+        query = candles_query(instrument, interval, window)
+        attempt = 1
+        while True:
+            try:
+                rows = await self._session.read(CANDLES, read_candle_rows, params=query)
+                break
+            except (TransportError, ServerError) as error:
+                if attempt == _TRIES:
+                    raise
+                log.info("candles from %s to %s: %s; trying again", *window, error)
+            await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
+            attempt += 1
+        candles: list[CandleValues] = []
+        odd: list[str] = []
+        for portion in _portions(rows):
+            candles += read_candles(portion, odd)
+            await asyncio.sleep(0)
+        if odd:
+            log.warning(
+                "candles of %s from %s to %s: %d left out, the first: %s",
+                instrument,
+                *window,
+                len(odd),
+                odd[0],
+            )
+        return candles_within(candles, window, interval)
+
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self._clock(), IST).date()
+
+
+def _told(chain: Chain) -> Chain:
+    for problem in chain.odd:
+        log.warning("chain of %s: left out: %s", chain.underlying, problem)
+    return chain
+
+
+async def _in_parallel(
+    work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]
+) -> list[Result]:
+    """The results in the order of the items. The first failure ends the rest."""
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(item: Item) -> Result:
+        async with room:
+            return await work(item)
+
+    tasks = [asyncio.ensure_future(one(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+def _portions(rows: list[Item]) -> Iterator[list[Item]]:
+    return (rows[first : first + _ROWS_AT_ONCE] for first in range(0, len(rows), _ROWS_AT_ONCE))
+
+
+def _names(instruments: Iterable[str | Instrument]) -> list[str]:
+    """Without repeats."""
+    if isinstance(instruments, str):
+        raise UsageError(f"instruments={instruments!r}: must be a list of such texts, not one text")
+    return list(dict.fromkeys(map(_name, instruments)))
+
+
+def _name(instrument: str | Instrument) -> str:
+    if isinstance(instrument, Instrument):
+        return f"{instrument.segment.value}|{instrument.token}"
+    return instrument
+
+
+def _member(field: str, value: Code | str, vocabulary: type[Code]) -> Code:
+    try:
+        return vocabulary(value)
+    except ValueError:
+        codes = ", ".join(member.value for member in vocabulary)
+        raise UsageError(f"{field}={value!r}: must be one of {codes}") from None

@@ -1,0 +1,169 @@
+"""Reads the state of a client off its services, for `neo.health()` and `neo.metrics()`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+
+from neo_async.execution.journal import Journal
+from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.model.health import (
+    CircuitHealth,
+    FeedHealth,
+    Health,
+    LaneHealth,
+    LimiterHealth,
+)
+from neo_async.model.metrics import Metrics
+from neo_async.orders import Orders
+from neo_async.risk.engine import RiskGuard
+from neo_async.risk.kill_switch import KillSwitch
+from neo_async.session.manager import SessionManager
+from neo_async.transport.breaker import Breaker
+from neo_async.transport.lane import Lane
+from neo_async.transport.limiter import Limiter
+from neo_async.transport.websocket import FeedState
+
+Feed = OrderFeed | MarketFeed | ColumnFeed
+
+
+class Monitor:
+    """Changes nothing, and nothing knows of it."""
+
+    def __init__(
+        self,
+        session: SessionManager,
+        limiter: Limiter,
+        orders: Orders,
+        switch: KillSwitch,
+        journal: Journal | None,
+        order_feed: OrderFeed,
+        market_feeds: Iterable[MarketFeed | ColumnFeed],
+        guard: RiskGuard | None = None,
+    ) -> None:
+        self._session = session
+        self._limiter = limiter
+        self._orders = orders
+        self._switch = switch
+        self._journal = journal
+        self._order_feed = order_feed
+        self._market_feeds = market_feeds
+        self._guard = guard
+
+    def health(self) -> Health:
+        session = self._session
+        lane = _lane(session.lane) if session.is_open else None
+        circuits = tuple(_circuit(breaker) for breaker in session.circuits)
+        limiter = LimiterHealth(self._limiter.waiting, self._limiter.paused_for)
+        feeds = tuple(
+            _feed(feed)
+            for feed in (self._order_feed, *self._market_feeds)
+            if feed.state is not FeedState.CLOSED
+        )
+        unknown = tuple(
+            f"{each.sought.action} of {each.sought.mark}" for each in self._orders.questions
+        )
+        halted = "" if self._switch.halted is None else self._switch.halted.reason
+        journal = "" if self._journal is None else str(self._journal.path)
+        return Health(
+            problems=(
+                *self._session_problems(lane),
+                *([f"halted: {halted}"] if halted else []),
+                *_circuit_problems(circuits),
+                *_limiter_problems(limiter),
+                *_feed_problems(feeds),
+                *(() if self._guard is None else self._guard.problems),
+                *(f"{each} may have taken effect, or not" for each in unknown),
+                *(
+                    f"order {each.number} is open, and was reported not to exist or exists twice"
+                    for each in self._orders.latecomers
+                    if not each.is_final
+                ),
+            ),
+            logged_in_since=session.logged_in_at if session.is_open else None,
+            renewals=session.renewals,
+            lane=lane,
+            circuits=circuits,
+            limiter=limiter,
+            feeds=feeds,
+            unknown=unknown,
+            halted=halted,
+            journal=journal,
+        )
+
+    def metrics(self) -> Metrics:
+        meter, circuits = self._session.meter, self._session.circuits
+        send = meter.send.histograms()
+        return Metrics(
+            requests={kind: histogram.count for kind, histogram in send.items()},
+            outcomes=meter.outcomes,
+            queue=meter.queue.histograms(),
+            send=send,
+            first_byte=meter.first_byte.histograms(),
+            decode=meter.decode.histograms(),
+            retries=meter.retries,
+            rate_limited=self._limiter.pauses,
+            server_errors=meter.server_errors,
+            timeouts=meter.timeouts,
+            hedges=meter.hedges,
+            circuit_openings={each.name: each.openings for each in circuits},
+            circuit_refusals={each.name: each.refusals for each in circuits},
+            reconnects=dict(meter.reconnects),
+            ticks=meter.ticks,
+            order_updates=meter.order_updates,
+            unknowns_opened=self._orders.unknowns_opened,
+            unknowns_resolved=self._orders.unknowns_resolved,
+            journal_writes=0 if self._journal is None else self._journal.writes,
+        )
+
+    def _session_problems(self, lane: LaneHealth | None) -> Iterator[str]:
+        if lane is None:
+            yield "not logged in"
+            return
+        if self._session.is_renewing:
+            yield "the broker has ended the session: logging in again"
+        if not lane.idle + lane.busy:
+            yield "no connection for orders"
+        journal = self._journal
+        if journal is not None and not journal.is_open:
+            yield f"the journal {journal.path} is not open"
+        elif journal is not None and journal.is_lost:
+            yield f"the journal {journal.path} was moved, deleted or replaced while it is open"
+
+
+def _lane(lane: Lane) -> LaneHealth:
+    return LaneHealth(lane.idle, lane.busy, lane.connecting, lane.waiting, lane.opened)
+
+
+def _circuit(breaker: Breaker) -> CircuitHealth:
+    return CircuitHealth(
+        breaker.name,
+        breaker.state.value,
+        breaker.failures,
+        breaker.last_failure,
+        breaker.open_for,
+    )
+
+
+def _feed(feed: Feed) -> FeedHealth:
+    at = feed.last_message_at
+    age = asyncio.get_running_loop().time() - at if at else None
+    return FeedHealth(feed.name, feed.state.value, feed.reason, age, feed.reconnects)
+
+
+def _circuit_problems(circuits: Iterable[CircuitHealth]) -> Iterator[str]:
+    for circuit in circuits:
+        if circuit.open_for:
+            yield f"{circuit.name}: gone for {circuit.open_for:.1f} s ({circuit.last_failure})"
+
+
+def _limiter_problems(limiter: LimiterHealth) -> Iterator[str]:
+    if limiter.paused_for:
+        yield f"nothing starts for {limiter.paused_for:.1f} s: the broker has said 429"
+
+
+def _feed_problems(feeds: Iterable[FeedHealth]) -> Iterator[str]:
+    for feed in feeds:
+        if feed.state != FeedState.LIVE:
+            reason = f" ({feed.reason})" if feed.reason else ""
+            yield f"the {feed.name} is {feed.state}{reason}"

@@ -1,0 +1,140 @@
+"""What the account holds and can afford."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from neo_async import logs
+from neo_async.errors import BrokerError, NeoError, ProtocolError
+from neo_async.market_data.market import Market
+from neo_async.model.enums import OrderType, Product, Segment, Side
+from neo_async.model.market import QuoteFilter
+from neo_async.model.orders import Price
+from neo_async.model.portfolio import (
+    Holding,
+    Limits,
+    OrderMargin,
+    Position,
+    PositionRow,
+    value_position,
+)
+from neo_async.portfolio.live_positions import (
+    LivePositions,
+    Report,
+    holding_of,
+    holdings_by_instrument,
+    is_finite,
+    is_price,
+)
+from neo_async.session.manager import SessionManager
+from neo_async.wire.endpoints import CHECK_MARGIN, HOLDINGS, LIMITS, POSITIONS, POSITIONS_OLDER
+from neo_async.wire.portfolio import (
+    LimitsForm,
+    read_holdings,
+    read_limits,
+    read_margin,
+    read_positions,
+)
+from neo_async.wire.rules import margin_form
+
+log = logging.getLogger(logs.PORTFOLIO)
+
+
+class Portfolio:
+    def __init__(
+        self, session: SessionManager, market: Market, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._session = session
+        self._market = market
+        self.live = LivePositions(self._report, clock=clock)
+        """The positions, kept current from `await live.start()` on."""
+
+    async def positions(self, *, quotes: bool = True) -> list[Position]:
+        """Open and closed positions of the day and those carried, valued as the broker documents
+        it. An amount that cannot be known is None, and `unknown_reason` says why.
+
+        Last prices that the report lacks, as it does now and then, are taken from `quotes`.
+        """
+        rows, holdings = await self._report()
+        prices = await self._quoted_prices(rows) if quotes else {}
+        return [
+            value_position(
+                row,
+                holding_of(row, holdings),
+                row.last_price if is_price(row.last_price) else prices.get(row.instrument),
+            )
+            for row in rows
+        ]
+
+    async def holdings(self) -> list[Holding]:
+        """Delivery stock."""
+        return await self._session.read(HOLDINGS, read_holdings)
+
+    async def limits(self) -> Limits:
+        """Funds of the account over all segments, exchanges and products."""
+        return await self._session.read(LIMITS, read_limits, form=LimitsForm())
+
+    async def margin(
+        self,
+        segment: Segment,
+        token: str,
+        side: Side,
+        quantity: int,
+        *,
+        product: Product,
+        price: Price | None = None,
+        order_type: OrderType = OrderType.LIMIT,
+        trigger: Price | None = None,
+    ) -> OrderMargin:
+        """What one order would need. `token` is the instrument's, not its trading symbol: this
+        call of the broker knows nothing else."""
+        form = margin_form(
+            segment=segment,
+            token=token,
+            side=side,
+            quantity=quantity,
+            product=product,
+            price=price,
+            order_type=order_type,
+            trigger=trigger,
+        )
+        return await self._session.read(CHECK_MARGIN, read_margin, form=form)
+
+    async def _quoted_prices(self, rows: list[PositionRow]) -> dict[str, float | None]:
+        """By instrument, of the rows without a last price."""
+        lacking = [
+            row.instrument for row in rows if not is_price(row.last_price) and row.has_instrument
+        ]
+        if not lacking:
+            return {}
+        try:
+            quotes = await self._market.quotes(lacking, filter=QuoteFilter.LAST_PRICE)
+        except NeoError as error:
+            # What the account holds is known all the same.
+            log.warning("no quotes for %d positions without a last price: %s", len(lacking), error)
+            return {}
+        return {name: quote.last_price for name, quote in quotes.items()}
+
+    async def _report(self) -> Report:
+        rows = await self._position_rows()
+        if not any(map(_needs_holding, rows)):
+            return rows, {}
+        return rows, holdings_by_instrument(await self.holdings())
+
+    async def _position_rows(self) -> list[PositionRow]:
+        """From the newer path, which knows last prices, or from the older where that is missing."""
+        try:
+            return await self._session.read(POSITIONS, read_positions)
+        except (BrokerError, ProtocolError) as error:  # the latter where a page says it
+            if error.status not in (404, 405):
+                raise
+        return await self._session.read(POSITIONS_OLDER, read_positions)
+
+
+def _needs_holding(row: PositionRow) -> bool:
+    """Whether the cost of the row is in a holding. It is not asked of a row whose carried quantity
+    cannot be read: that one has no worth, whatever the holdings are."""
+    carried = (row.carried_buy_quantity, row.carried_sell_quantity)
+    return all(map(is_finite, carried)) and row.needs_holding

@@ -1,0 +1,855 @@
+"""Orders moved by the feed: fast, but it loses, repeats and mixes up; the book puts that right."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neo_async import (
+    NotLoggedIn,
+    Order,
+    OrderRow,
+    OrderStatus,
+    OrderType,
+    Product,
+    Segment,
+    ServerError,
+    Side,
+    Validity,
+)
+from neo_async.exchange import Faults
+from neo_async.execution.order_cache import SETTLING, STRANGERS, OrderChange, Tracker
+from neo_async.model.updates import OrderUpdate, PositionUpdate
+from neo_async.transport.websocket import FeedEvent, FeedState
+from neo_async.wire.order_feed import read_message
+from tests.clients import BOOK, client_of, exchange_of, paths
+from tests.simulation.virtual_time import in_virtual_time
+
+QUIET = 15.0
+POLL = 0.5
+STAGES = ["put order req received", "validation pending", "open pending", "open"]
+
+Wire = dict[str, Any]
+
+
+class Feed:
+    """The order feed as a test wants it."""
+
+    def __init__(self) -> None:
+        self.is_live = False
+        self.starts = 0
+        self._listeners: list[Callable[[OrderRow | PositionUpdate], None]] = []
+        self._event_listeners: list[Callable[[FeedEvent], None]] = []
+
+    def start(self) -> None:
+        self.starts += 1
+
+    def listen(self, listener: Callable[[OrderRow | PositionUpdate], None], /) -> None:
+        self._listeners.append(listener)
+
+    def on_event(self, listener: Callable[[FeedEvent], None], /) -> None:
+        self._event_listeners.append(listener)
+
+    def go(self, state: FeedState) -> None:
+        self.is_live = state is FeedState.LIVE
+        for listener in self._event_listeners:
+            listener(FeedEvent(state, "", 0.0))
+
+    def say(self, kind: str, data: Wire) -> None:
+        update = read_message(json.dumps({"type": kind, "data": data}))
+        assert isinstance(update, OrderUpdate | PositionUpdate)
+        for listener in self._listeners:
+            listener(update)
+
+
+def state(status: str, at: int, **facts: Any) -> Wire:
+    """A whole row, as the broker has it."""
+    return {
+        "nOrdNo": "1",
+        "ordSt": status,
+        "exSeg": "nse_cm",
+        "trdSym": "ITBEES-EQ",
+        "trnsTp": "B",
+        "prcTp": "L",
+        "prod": "CNC",
+        "vldt": "DAY",
+        "qty": 10,
+        "fldQty": 0,
+        "dscQty": 0,
+        "prc": "39.00",
+        "trgPrc": "0.00",
+        "avgPrc": "0.00",
+        "rejRsn": "--",
+        "updRecvTm": at,
+        "GuiOrdId": "own_abc1230000",
+    } | facts
+
+
+class Desk:
+    """A tracker between a feed and a book that takes `latency` to be read."""
+
+    def __init__(self, *, latency: float = 0.0) -> None:
+        self.feed = Feed()
+        self.book: list[Wire] = []
+        self.failures: list[Exception] = []
+        self.reads: list[float] = []
+        """When each began."""
+        self.in_flight = self.most_in_flight = 0
+        self._latency = latency
+        self.day = ""
+        self.tracker = Tracker(interval=POLL, quiet=QUIET)
+        self.tracker.refresh_with(self._read)
+        self.tracker.follow(self.feed)
+
+    def order(self, **changes: Any) -> Order:
+        """As `place` makes it from the answer."""
+        facts: dict[str, Any] = {
+            "number": "1",
+            "client_tag": "own_abc1230000",
+            "segment": Segment.NSE_CM,
+            "symbol": "ITBEES-EQ",
+            "side": Side.BUY,
+            "quantity": 10,
+            "product": Product.CNC,
+            "order_type": OrderType.LIMIT,
+            "price": "39.00",
+            "trigger": None,
+            "validity": Validity.DAY,
+            "disclosed_quantity": 0,
+            "amo": False,
+        }
+        return self.tracker.add(Order(self.tracker, **facts | changes))
+
+    def say(self, status: str, at: int, **facts: Any) -> None:
+        self.feed.say("order", state(status, at, **facts))
+
+    async def __aenter__(self) -> Desk:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.tracker.close()
+
+    async def _read(self) -> None:
+        asked_at = asyncio.get_running_loop().time()
+        self.reads.append(asked_at)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        rows = [dict(row) for row in self.book]  # as it stands when the request arrives
+        try:
+            await asyncio.sleep(self._latency)
+            if self.failures:
+                raise self.failures.pop(0)
+            updates = [read_message(json.dumps({"type": "order", "data": row})) for row in rows]
+        finally:
+            self.in_flight -= 1
+        self.tracker.apply(
+            [_as_book_row(update) for update in updates], asked_at=asked_at, day=self.day
+        )
+
+
+def _as_book_row(update: object) -> OrderRow:
+    assert isinstance(update, OrderUpdate)
+    return OrderRow(**{name: getattr(update, name) for name in OrderRow.__struct_fields__})
+
+
+def agrees(order: Order, row: Wire) -> None:
+    assert order.status.value == row["ordSt"]
+    assert order.filled_quantity == row["fldQty"]
+    if row["fldQty"]:
+        assert order.average_price == float(row["avgPrc"])
+    assert order.quantity == row["qty"]
+    assert order.price == float(row["prc"])
+    assert order.reject_reason == row["rejRsn"].replace("--", "")
+
+
+# --- whatever the feed does -------------------------------------------------------------------
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[Wire]:
+    """The true states of one order, oldest first. Times may be shared, but only within a stage."""
+    rows: list[Wire] = []
+    at = 1_000
+    facts: Wire = {"qty": 10, "prc": "39.00", "fldQty": 0, "avgPrc": "0.00"}
+
+    def reach(status: str, **news: Any) -> None:
+        nonlocal at
+        at += draw(st.integers(1, 3))
+        facts.update(news)
+        rows.append(state(status, at, **facts))
+
+    for status in STAGES[: draw(st.sampled_from([4, 4, 4, 4, 3, 2, 1]))]:
+        reach(status)
+    if rows[-1]["ordSt"] == "open":
+        for filled in sorted(draw(st.sets(st.integers(1, 9), max_size=4))):
+            if draw(st.booleans()):
+                reach("modify validation pending")
+                reach("modify pending")
+                reach("open", qty=facts["qty"] + 5, prc=draw(st.sampled_from(["38.90", "39.10"])))
+            reach("open", fldQty=filled, avgPrc=f"{39 + filled / 100:.2f}")
+        end = draw(st.sampled_from(["open", "complete", "cancelled"]))
+    else:
+        end = draw(st.sampled_from([rows[-1]["ordSt"], "rejected"]))
+    if end == "complete":
+        reach(end, fldQty=facts["qty"], avgPrc="39.50")
+    elif end == "rejected":
+        reach(end, rejRsn="RMS:Margin Exceeds")
+    elif end == "cancelled":
+        reach(end)
+    return rows
+
+
+@st.composite
+def frames_of(draw: st.DrawFn, row: Wire) -> list[Wire]:
+    """What the feed makes of a state: perhaps first without the price, perhaps not all of it."""
+    frames = [row]
+    if row["fldQty"] and draw(st.booleans()):
+        frames.insert(0, row | {"avgPrc": "0.00"})
+    lost = draw(st.sampled_from([(), (), ("updRecvTm",), "five"]))
+    if lost == "five":
+        keys = ("nOrdNo", "ordSt")
+        return [{key: frame[key] for key in keys} for frame in frames]
+    dropped = draw(st.sets(st.sampled_from(sorted(row.keys() - {"nOrdNo"})), max_size=4))
+    dropped |= set(lost)
+    if draw(st.booleans()):
+        dropped = set()
+    return [{key: frame[key] for key in frame if key not in dropped} for frame in frames]
+
+
+@st.composite
+def disturbed(draw: st.DrawFn) -> tuple[list[Wire], list[Wire], int]:
+    """A life, its frames as they arrive, and when the answer to place does among them."""
+    life = draw(lives())
+    frames = [frame for row in life for frame in draw(frames_of(row))]
+    kept = [frame for frame in frames if draw(st.integers(0, 4))]
+    again = draw(st.lists(st.sampled_from(frames), max_size=4))
+    arriving = draw(st.permutations(kept + again)) if draw(st.booleans()) else kept + again
+    return (
+        life,
+        arriving,
+        draw(st.sampled_from([0, 0, 1, 2, len(arriving)]).filter(lambda n: n <= len(arriving))),
+    )
+
+
+@settings(deadline=None)
+@given(disturbed())
+@in_virtual_time
+async def test_whatever_the_feed_does_an_order_never_moves_back_and_ends_as_the_book_says(
+    case: tuple[list[Wire], list[Wire], int],
+) -> None:
+    life, arriving, placed_after = case
+    async with Desk(latency=0.05) as desk:
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(1)
+        order: Order | None = None
+        changes: list[OrderChange] = []
+        watch: asyncio.Task[None] | None = None
+        seen = (0, 0, 0, False)
+        for position, frame in enumerate([*arriving, {}]):
+            if position == placed_after:
+                order = desk.order()
+                watch = asyncio.create_task(_collect(order.changes(), changes))
+                await asyncio.sleep(0)
+            if frame:
+                desk.feed.say("order", frame)
+            if order is not None:
+                stage = 4 if order.is_final else min(3, _stage_of(order))
+                now = (order.filled_quantity, order.updated_ns, stage, order.is_final)
+                assert all(after >= before for before, after in zip(seen, now, strict=True))
+                seen = now
+        assert order is not None
+        assert watch is not None
+        final_before = order.status if order.is_final else None
+        desk.book = [life[-1]]
+        desk.feed.go(FeedState.WAITING)
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(1)
+        agrees(order, life[-1])
+        assert final_before in (None, order.status)
+        assert order.filled_quantity >= seen[0]
+        if order.is_final:
+            await watch
+            if final_before is None:
+                assert changes[-1].status is order.status
+                assert changes[-1].filled_quantity == order.filled_quantity
+        filled = [change.filled_quantity for change in changes]
+        assert filled == sorted(filled)
+        if not order.is_final:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+
+def _stage_of(order: Order) -> int:
+    text = order.status.value
+    return STAGES.index(text) if text in STAGES else 3
+
+
+async def _collect(changes: AsyncIterator[OrderChange], into: list[OrderChange]) -> None:
+    async for change in changes:
+        into.append(change)  # noqa: PERF401 - one by one, as they come
+
+
+# --- what a message says ----------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_what_a_message_leaves_out_stays_as_it_was() -> None:
+    async with Desk() as desk:
+        order = desk.order(order_type=OrderType.SL, trigger="38.90", disclosed_quantity=4)
+        desk.feed.go(FeedState.LIVE)
+        desk.say("open", 5, fldQty=3, avgPrc="38.95", prcTp="SL", trgPrc="38.90", dscQty=4)
+        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "cancel pending", "hsUpTm": "x"})
+        assert order.status is OrderStatus.CANCEL_PENDING
+        assert (order.filled_quantity, order.average_price) == (3, 38.95)
+        assert (order.order_type, order.price, order.trigger) == (OrderType.SL, 39.0, 38.9)
+        assert (order.quantity, order.disclosed_quantity, order.updated_ns) == (10, 4, 5)
+
+
+@in_virtual_time
+async def test_a_price_of_zero_that_was_sent_takes_the_limit_away() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.feed.say(
+            "order", {"nOrdNo": "1", "ordSt": "open", "prcTp": "MKT", "prc": "0", "updRecvTm": 3}
+        )
+        assert (order.order_type, order.price) == (OrderType.MARKET, None)
+
+
+@in_virtual_time
+async def test_messages_without_a_time_move_an_order_forwards_only() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        for status in ("open pending", "validation pending", "open", "open pending"):
+            desk.feed.say("order", {"nOrdNo": "1", "ordSt": status})
+        assert [change.status.value for change in order.history[1:]] == ["open pending", "open"]
+        # Nor does one with a time, when it may be older than what was told without.
+        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "validation pending", "updRecvTm": 7})
+        assert order.status is OrderStatus.OPEN
+
+
+@in_virtual_time
+async def test_a_final_state_is_corrected_by_a_newer_report_and_by_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
+        for status in ("open", "complete", "rejected"):
+            desk.say(status, 4, fldQty=2, avgPrc="39.00")
+            desk.feed.say("order", {"nOrdNo": "1", "ordSt": status})
+        assert order.status is OrderStatus.CANCELLED
+        assert desk.tracker.open_orders == []
+        assert caplog.records == []
+        desk.say("complete", 6, fldQty=10, avgPrc="39.10")
+        assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
+        (record,) = caplog.records
+        assert record.levelno == logging.ERROR
+        assert "was final (cancelled, 2 filled)" in record.getMessage()
+        desk.say("open", 7, fldQty=2, avgPrc="39.00")  # of what was filled nothing can be open
+        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
+        assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
+
+
+@in_virtual_time
+async def test_an_order_that_a_correction_has_opened_is_open_until_a_newer_end() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")
+        desk.say("open", 6)
+        assert desk.tracker.open_orders == [order]
+        assert order.reject_reason == ""
+        waiting = asyncio.create_task(order.wait())
+        await asyncio.sleep(0)
+        desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")  # the same message again
+        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "rejected"})
+        desk.book = [state("rejected", 5)]  # and a book that has not caught up
+        desk.tracker.reread()
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        desk.say("complete", 7, fldQty=10, avgPrc="39.00")
+        assert await waiting is OrderStatus.COMPLETE
+        assert desk.tracker.open_orders == []
+
+
+@in_virtual_time
+async def test_a_fill_without_a_time_corrects_a_cancellation() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
+        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "complete", "fldQty": 10})
+        assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
+
+
+# --- changes and waiting ----------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_changes_that_come_at_once_reach_every_consumer_one_by_one() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        taken: list[list[OrderChange]] = [[], []]
+        watches = [asyncio.create_task(_collect(order.changes(), into)) for into in taken]
+        await asyncio.sleep(0.1)
+        for at, status in enumerate(STAGES, start=1):
+            desk.say(status, at)
+        desk.say("open", 5, fldQty=4, avgPrc="39.00")
+        desk.say("complete", 6, fldQty=10, avgPrc="39.20")
+        await asyncio.gather(*watches)
+        expected = [*((text, 0) for text in STAGES[1:]), ("open", 4), ("complete", 10)]
+        for changes in taken:
+            assert [(one.status.value, one.filled_quantity) for one in changes] == expected
+
+
+@in_virtual_time
+async def test_changes_begin_when_they_are_asked_for_and_end_at_once_on_a_final_order() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.say("open", 2)
+        from_here = order.changes()
+        desk.say("cancelled", 3)
+        assert [change.status async for change in from_here] == [OrderStatus.CANCELLED]
+        assert [change async for change in order.changes()] == []
+
+
+@in_virtual_time
+async def test_a_price_that_came_with_the_end_is_among_the_changes() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        changes = order.changes()
+        desk.say("complete", 3, fldQty=10)
+        desk.say("complete", 4, fldQty=10, avgPrc="39.10")
+        assert [change.average_price async for change in changes] == [0.0, 39.1]
+
+
+@in_virtual_time
+async def test_while_the_feed_is_live_waiting_reads_no_book() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(0.1)
+        waiting = asyncio.create_task(order.wait(OrderStatus.COMPLETE))
+        await asyncio.sleep(QUIET - 1)
+        assert len(desk.reads) == 1  # that of connecting
+        desk.say("complete", 9, fldQty=10, avgPrc="39.00")
+        assert await waiting is OrderStatus.COMPLETE
+
+
+@in_virtual_time
+async def test_a_feed_that_is_lost_meanwhile_is_made_up_for_by_polling() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        waiting = asyncio.create_task(order.wait())
+        await asyncio.sleep(5)
+        desk.feed.go(FeedState.WAITING)
+        await asyncio.sleep(POLL / 2)
+        before = len(desk.reads)
+        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
+        assert await waiting is OrderStatus.COMPLETE
+        assert len(desk.reads) == before + 1
+        assert asyncio.get_running_loop().time() <= 5 + 2 * POLL
+
+
+@in_virtual_time
+async def test_those_who_wait_learn_of_the_logout() -> None:
+    desk = Desk()
+    order = desk.order()
+    desk.feed.go(FeedState.LIVE)
+    waiting = asyncio.create_task(order.wait())
+    watching = asyncio.create_task(_collect(order.changes(), []))
+    await asyncio.sleep(1)
+    await desk.tracker.close()
+    for task in (waiting, watching):
+        with pytest.raises(NotLoggedIn, match="order 1"):
+            await task
+
+
+# --- repairs ----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_silence_with_an_open_order_leads_to_one_reading_per_silence() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(10)
+        desk.say("open", 2)
+        assert desk.reads == [0.0]
+        desk.book = [state("open", 3, fldQty=4, avgPrc="39.00")]
+        await asyncio.sleep(QUIET + 1)
+        assert desk.reads == [0.0, pytest.approx(10 + QUIET)]
+        assert order.filled_quantity == 4
+        await asyncio.sleep(QUIET)
+        assert len(desk.reads) == 3
+
+
+@in_virtual_time
+async def test_silence_without_open_orders_means_nothing() -> None:
+    async with Desk() as desk:
+        desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.say("complete", 2, fldQty=10, avgPrc="39.00")
+        await asyncio.sleep(10 * QUIET)
+        assert desk.reads == [0.0]
+
+
+@in_virtual_time
+async def test_messages_about_an_order_keep_the_book_from_being_read_for_it() -> None:
+    async with Desk() as desk:
+        desk.order()
+        desk.feed.go(FeedState.LIVE)
+        for at in range(10):
+            await asyncio.sleep(QUIET - 1)
+            desk.say("open", at)
+        assert desk.reads == [0.0]
+
+
+@in_virtual_time
+async def test_messages_about_other_orders_are_no_news_of_this_one() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        mute, loud = desk.order(), desk.order(number="2")
+        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00"), state("open", 1, nOrdNo="2")]
+        desk.reads.clear()
+        for at in range(1, int(QUIET) + 2):
+            desk.say("open", at, nOrdNo="2")
+            desk.feed.say("position", {"actId": "A", "sym": "TCS", "exSeg": "nse_cm"})
+            await asyncio.sleep(1)
+        assert mute.status is OrderStatus.COMPLETE
+        assert not loud.is_final
+
+
+@in_virtual_time
+async def test_an_order_that_rests_for_an_hour_has_the_book_read_once_per_quiet_time() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        desk.order()
+        for number in range(2, 22):
+            desk.order(number=str(number))
+        desk.book = [state("open", 1, nOrdNo=str(number)) for number in range(1, 22)]
+        await asyncio.sleep(0.1)
+        desk.reads.clear()
+        for second in range(3600):
+            desk.say("open", second + 2, nOrdNo=str(2 + second % 20))
+            await asyncio.sleep(1)
+        assert len(desk.reads) <= 3600 / QUIET + 1
+
+
+@in_virtual_time
+async def test_an_unknown_order_is_looked_up_however_much_is_heard_of_others() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        desk.order()
+        await asyncio.sleep(1)
+        desk.feed.say("order", {"nOrdNo": "77", "ordSt": "open"})
+        desk.book = [state("open", 2, nOrdNo="77"), state("open", 1)]
+        for at in range(1, int(QUIET) + 2):
+            await asyncio.sleep(1)
+            desk.say("open", at)
+        assert "77" in desk.tracker.orders
+
+
+@in_virtual_time
+async def test_every_reconnect_leads_to_exactly_one_reading() -> None:
+    async with Desk(latency=0.1) as desk:
+        order = desk.order()
+        for times in range(1, 5):
+            desk.book = [state("open", times, fldQty=times, avgPrc="39.00")]
+            desk.feed.go(FeedState.LIVE)
+            await asyncio.sleep(5)
+            assert len(desk.reads) == times
+            assert order.filled_quantity == times
+            desk.feed.go(FeedState.WAITING)
+
+
+@in_virtual_time
+async def test_reconnects_during_a_reading_are_one_more_and_never_two_at_once() -> None:
+    async with Desk(latency=1.0) as desk:
+        order = desk.order()
+        for _ in range(5):
+            desk.feed.go(FeedState.LIVE)
+            desk.feed.go(FeedState.WAITING)
+            await asyncio.sleep(0.1)
+        desk.feed.go(FeedState.LIVE)
+        desk.book = [state("open", 3)]  # too late for the first reading
+        await asyncio.sleep(10)
+        assert desk.reads == [0.0, 1.0]
+        assert desk.most_in_flight == 1
+        assert order.status is OrderStatus.OPEN
+
+
+@in_virtual_time
+async def test_a_repair_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.failures = [ServerError("busy", status=503)] * 3
+        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
+        with caplog.at_level(logging.WARNING):
+            desk.feed.go(FeedState.LIVE)
+            await asyncio.sleep(10)
+        assert order.status is OrderStatus.COMPLETE
+        assert len(desk.reads) == 4
+        assert caplog.text.count("the order book could not be read: busy (HTTP 503)") == 3
+
+
+@in_virtual_time
+async def test_a_fill_whose_price_stays_out_is_asked_for_once_the_order_is_done() -> None:
+    async with Desk() as desk:
+        order, other = desk.order(), desk.order(number="2")
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(5)
+        desk.say("complete", 3, fldQty=10)
+        desk.book = [state("complete", 4, fldQty=10, avgPrc="39.10")]
+        for at in range(8):  # the feed is not silent
+            await asyncio.sleep(SETTLING / 4)
+            desk.say("open", at, nOrdNo="2")
+        assert order.average_price == 39.1
+        assert len(desk.reads) == 2
+        assert not other.is_final
+
+
+@in_virtual_time
+async def test_a_price_that_comes_in_time_needs_no_book() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(5)
+        desk.say("complete", 3, fldQty=10)
+        await asyncio.sleep(SETTLING / 2)
+        desk.say("complete", 3, fldQty=10, avgPrc="39.10")
+        await asyncio.sleep(60)
+        assert (order.average_price, len(desk.reads)) == (39.1, 1)
+
+
+@in_virtual_time
+async def test_a_completion_without_quantities_is_completed_by_the_book() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(5)
+        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "complete"})
+        assert order.is_final
+        desk.book = [state("complete", 4, fldQty=10, avgPrc="39.10")]
+        await asyncio.sleep(2 * SETTLING)
+        assert (order.filled_quantity, order.average_price) == (10, 39.1)
+        await asyncio.sleep(60)
+        assert len(desk.reads) == 2
+
+
+@in_virtual_time
+async def test_what_the_book_confirms_is_not_asked_for_again() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(5)
+        desk.say("complete", 3, fldQty=10)
+        desk.book = [state("complete", 3, fldQty=10)]
+        await asyncio.sleep(60)
+        assert (order.average_price, len(desk.reads)) == (0.0, 2)
+
+
+@in_virtual_time
+async def test_whoever_wants_to_know_hears_of_fills_that_only_the_book_told() -> None:
+    async with Desk() as desk:
+        heard: list[float] = []
+        desk.tracker.on_repair(lambda _: heard.append(asyncio.get_running_loop().time()))
+        desk.order()
+        desk.feed.go(FeedState.LIVE)
+        desk.say("open", 2, fldQty=2, avgPrc="39.00")
+        await asyncio.sleep(1)
+        assert heard == []
+        desk.book = [state("open", 3, fldQty=4, avgPrc="39.00")]
+        await asyncio.sleep(2 * QUIET + 1)
+        assert heard == [pytest.approx(QUIET)]
+
+
+@in_virtual_time
+async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Desk() as desk:
+        heard: list[str] = []
+        desk.tracker.on_repair(lambda _: [].remove(1))
+        desk.tracker.on_repair(lambda row: heard.append(row.number))
+        first, second = desk.order(), desk.order(number="2")
+        desk.book = [
+            state("complete", 3, fldQty=10, avgPrc="39.00", nOrdNo=number) for number in ("1", "2")
+        ]
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(1)
+        assert heard == ["1", "2"]
+        assert first.is_final
+        assert second.is_final
+        assert "a listener failed on the fill of order 1" in caplog.text
+
+
+@in_virtual_time
+async def test_a_reading_that_fails_when_it_was_due_is_tried_again_soon() -> None:
+    async with Desk() as desk:
+        order = desk.order()
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(1)
+        desk.failures = [ServerError("busy", status=503)] * 2
+        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
+        await asyncio.sleep(QUIET + 2)
+        assert order.status is OrderStatus.COMPLETE
+
+
+# --- orders that are not known ----------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_updates_that_outrun_the_answer_to_place_are_not_lost() -> None:
+    for partial in (False, True):
+        async with Desk() as desk:
+            desk.feed.go(FeedState.LIVE)
+            for at, status in enumerate([*STAGES, "complete"], start=1):
+                row = state(status, at)
+                if status == "complete":
+                    row |= {"fldQty": 10, "avgPrc": "39.00"}
+                if partial:
+                    del row["prc"], row["trnsTp"]
+                desk.feed.say("order", row)
+            order = desk.order(client_tag="other_xyz")
+            assert desk.tracker.get("1") is order
+            assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
+            assert (order.average_price, order.tag) == (39.0, "other")
+            assert await order.wait() is OrderStatus.COMPLETE
+            assert (order.side, float(str(order.price))) == (Side.BUY, 39.0)
+            assert desk.tracker.orders == {"1": order}
+
+
+@in_virtual_time
+async def test_an_order_placed_elsewhere_is_adopted_from_the_feed() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        desk.say("open", 2, nOrdNo="77", trnsTp="S", vldt="GTC", fldQty=3, avgPrc="39.10")
+        order = desk.tracker.orders["77"]
+        assert (order.side, order.validity, order.status) == (Side.SELL, "GTC", OrderStatus.OPEN)
+        assert (order.filled_quantity, order.average_price, order.price) == (3, 39.1, 39.0)
+        waiting = asyncio.create_task(order.wait())
+        await asyncio.sleep(0)
+        desk.say("cancelled", 3, nOrdNo="77", fldQty=3, avgPrc="39.10")
+        assert await waiting is OrderStatus.CANCELLED
+
+
+@in_virtual_time
+async def test_an_order_of_which_the_feed_says_little_is_adopted_from_the_book() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        await asyncio.sleep(1)
+        desk.feed.say("order", {"nOrdNo": "77", "ordSt": "open"})
+        assert desk.tracker.orders == {}
+        desk.book = [state("open", 2, nOrdNo="77"), state("open", 2, nOrdNo="78")]
+        await asyncio.sleep(QUIET + 1)
+        assert list(desk.tracker.orders) == ["77"]  # nobody has asked about the other
+        assert len(desk.reads) == 2
+
+
+@in_virtual_time
+async def test_strangers_whom_nobody_knows_are_forgotten() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        for number in range(1, 2 * STRANGERS + 1):
+            for _ in range(3):
+                desk.feed.say("order", {"nOrdNo": str(number), "ordSt": "open"})
+        assert len(desk.tracker._strangers) == STRANGERS
+        await asyncio.sleep(2 * QUIET + 1)
+        assert len(desk.tracker._strangers) == 0
+        reads = len(desk.reads)
+        await asyncio.sleep(10 * QUIET)
+        assert len(desk.reads) == reads
+
+
+# --- over sockets -----------------------------------------------------------------------------
+
+BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
+CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
+
+
+async def _eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            holds = condition()
+            if holds if isinstance(holds, bool) else await holds:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_an_order_moves_through_its_life_without_the_book_being_asked() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        await neo.order_feed.until_live()
+        await _eventually(lambda: _count(exchange, BOOK, 1))
+        order = await neo.orders.place(*BUY, **CNC)
+        changes = order.changes()
+        await order.wait(OrderStatus.OPEN, timeout=5)
+        exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
+        assert await order.wait(timeout=5) is OrderStatus.COMPLETE
+        assert (order.filled_quantity, order.average_price) == (10, 39.0)
+        last = [change async for change in changes][-1]
+        assert (last.status, last.filled_quantity) == (OrderStatus.COMPLETE, 10)
+        assert await _count(exchange, BOOK, 1)
+
+
+async def test_a_lost_connection_costs_one_reading_of_the_book_and_no_news() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        await neo.order_feed.until_live()
+        order = await neo.orders.place(*BUY, **CNC)
+        await order.wait(OrderStatus.OPEN, timeout=5)
+        await _eventually(lambda: _count(exchange, BOOK, 1))
+        exchange.drop_connections("orders")
+        exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
+        assert await order.wait(timeout=5) is OrderStatus.COMPLETE
+        await _eventually(lambda: neo.order_feed.reconnects == 1)
+        await _eventually(lambda: _count(exchange, BOOK, 2))
+
+
+async def test_lost_late_and_repeated_messages_do_not_matter_in_the_end() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        await neo.order_feed.until_live()
+        exchange.set_faults(Faults(feed_repeat=0.3, feed_late=0.3, feed_lose=0.4))
+        orders = [await neo.orders.place(*BUY, **CNC) for _ in range(10)]
+        await neo.orders.modify(orders[0], quantity=20, price="39.10")
+        await neo.orders.cancel(orders[1])
+        exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
+        exchange.drop_connections("orders")
+        await asyncio.gather(*(order.wait(timeout=5) for order in orders))
+        rows = {row.number: row for row in await neo.orders.book()}
+        for order in orders:
+            row = rows[order.number]
+            assert order.status is row.status
+            assert (order.filled_quantity, order.quantity) == (row.filled_quantity, row.quantity)
+            assert (order.average_price, order.price) == (row.average_price, row.price)
+
+
+async def test_orders_placed_with_another_client_are_followed_too() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        await neo.order_feed.until_live()
+        app = client_of(exchange, live_orders=False)
+        await app.resume(neo.session)
+        placed = await app.orders.place(*BUY, **CNC)
+        tracker = neo.orders._tracker
+        await _eventually(lambda: placed.number in tracker.orders)
+        await app.orders.cancel(placed)
+        order = tracker.orders[placed.number]
+        assert await order.wait(timeout=5) is OrderStatus.CANCELLED
+        await app.logout()
+
+
+async def _count(exchange: Any, path: str, times: int) -> bool:
+    return (await paths(exchange)).count(path) == times

@@ -1,0 +1,394 @@
+"""Orders as they live: reports come late, twice and in any order; a state never moves back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neo_async import (
+    NotLoggedIn,
+    Order,
+    OrderRow,
+    OrderStatus,
+    OrderType,
+    Product,
+    ProtocolError,
+    Segment,
+    ServerError,
+    Side,
+    Validity,
+)
+from neo_async.execution.order_cache import Tracker
+from neo_async.model.updates import OrderUpdate
+from tests.clients import BOOK, client_of, exchange_of, paths
+from tests.simulation.virtual_time import in_virtual_time
+
+QUANTITY = 10
+
+
+def order_of(tracker: Tracker | None = None, **changes: Any) -> Order:
+    tracker = tracker or Tracker()
+    facts: dict[str, Any] = {
+        "number": "1",
+        "client_tag": "own_abc1230000",
+        "segment": Segment.NSE_CM,
+        "symbol": "ITBEES-EQ",
+        "side": Side.BUY,
+        "quantity": QUANTITY,
+        "product": Product.CNC,
+        "order_type": OrderType.LIMIT,
+        "price": "39.00",
+        "trigger": None,
+        "validity": Validity.DAY,
+        "disclosed_quantity": 0,
+        "amo": False,
+    }
+    order = Order(tracker, **facts | changes)
+    tracker.add(order)
+    return order
+
+
+def row(
+    status: str, filled: int = 0, average: float = 0.0, *, at: int = 1, **facts: Any
+) -> OrderRow:
+    fields: dict[str, Any] = {
+        "number": "1",
+        "status_text": status,
+        "quantity": QUANTITY,
+        "filled_quantity": filled,
+        "average_price": average,
+        "updated_ns": at,
+        "order_type": "L",
+        "price": 39.0,
+    }
+    return OrderRow(**fields | facts)
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[OrderRow]:
+    """What a broker reports of one order, oldest first."""
+    texts = ["put order req received", "validation pending", "open pending"]
+    end = draw(st.sampled_from(["open", "complete", "cancelled", "rejected"]))
+    rows = [(text, 0, 0.0) for text in texts]
+    if end == "rejected":
+        rows.append((end, 0, 0.0))
+    else:
+        rows.append(("open", 0, 0.0))
+        steps = draw(st.lists(st.integers(1, QUANTITY - 1), max_size=4, unique=True))
+        filled = sorted(steps)
+        for quantity in filled:
+            if draw(st.booleans()):  # the price comes later than the quantity
+                rows.append(("open", quantity, 0.0))
+            rows.append(("open", quantity, 39.0 + quantity / 100))
+        if end == "complete":
+            rows += [("complete", QUANTITY, 0.0), ("complete", QUANTITY, 39.5)]
+        elif end == "cancelled":
+            last = filled[-1] if filled else 0
+            rows.append(("cancelled", last, 39.0 + last / 100 if last else 0.0))
+    return [row(*facts, at=at) for at, facts in enumerate(rows, start=1)]
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> tuple[list[OrderRow], list[OrderRow]]:
+    """A life, and its rows as they arrive: all of them, shuffled, some more than once."""
+    life = draw(lives())
+    again = draw(st.lists(st.sampled_from(life), max_size=5))
+    return life, draw(st.permutations(life + again))
+
+
+@given(deliveries())
+def test_however_reports_arrive_the_end_is_the_same_and_nothing_moves_back(
+    delivery: tuple[list[OrderRow], list[OrderRow]],
+) -> None:
+    life, arriving = delivery
+    in_order, order = order_of(), order_of()
+    for one in life:
+        in_order.apply(one)
+    seen: list[tuple[OrderStatus, int, int]] = []
+    for one in arriving:
+        order.apply(one)
+        seen.append((order.status, order.filled_quantity, order.updated_ns))
+    for before, after in itertools.pairwise(seen):
+        assert after[1] >= before[1]
+        assert after[2] >= before[2]
+        assert not before[0].is_final or after[0] is before[0]
+    assert (order.status, order.filled_quantity) == (in_order.status, in_order.filled_quantity)
+    assert order.status.value == life[-1].status_text
+    if life[-1].average_price:
+        assert order.average_price == life[-1].average_price
+    assert [change.filled_quantity for change in order.history] == sorted(
+        change.filled_quantity for change in order.history
+    )
+
+
+@given(lives())
+def test_the_same_report_again_is_no_news(life: list[OrderRow]) -> None:
+    order = order_of()
+    for one in life:
+        order.apply(one)
+        length = len(order.history)
+        assert not order.apply(one)
+        assert len(order.history) == length
+
+
+def test_every_state_is_kept_with_its_time() -> None:
+    order = order_of()
+    order.apply(row("open", at=5))
+    order.apply(row("open", 4, 39.0, at=6))
+    order.apply(row("complete", 10, 39.1, at=9))
+    first, *others = order.history
+    assert (first.status, first.filled_quantity) == (OrderStatus.PUT_RECEIVED, 0)
+    assert [
+        (change.status.value, change.filled_quantity, change.updated_ns) for change in others
+    ] == [("open", 0, 5), ("open", 4, 6), ("complete", 10, 9)]
+    assert order.pending_quantity == 0
+
+
+def test_a_price_that_comes_after_the_fill_is_taken_and_not_lost() -> None:
+    order = order_of()
+    order.apply(row("complete", 10, 0.0, at=3))
+    assert (order.filled_quantity, order.average_price) == (10, 0.0)
+    assert order.apply(row("complete", 10, 39.2, at=4))
+    assert not order.apply(row("complete", 10, 0.0, at=4))
+    assert order.average_price == 39.2
+
+
+def test_terms_follow_the_newest_report_only() -> None:
+    order = order_of()
+    order.apply(row("open", at=7, quantity=30, price=39.4, disclosed_quantity=5))
+    order.apply(row("open", at=6))
+    assert (order.quantity, order.price, order.disclosed_quantity) == (30, 39.4, 5)
+
+
+def test_a_market_order_shows_the_limit_that_the_broker_gave_it() -> None:
+    order = order_of(order_type=OrderType.MARKET, price=None)
+    order.apply(row("open", at=2, price=40.18))
+    assert (order.order_type, order.price) == (OrderType.LIMIT, 40.18)
+
+
+def test_a_rejection_carries_its_reason() -> None:
+    order = order_of()
+    order.apply(row("rejected", reject_text="RMS:Margin Exceeds "))
+    assert (order.reject_reason, order.is_final) == ("RMS:Margin Exceeds", True)
+
+
+def test_an_unknown_state_is_told_once_with_the_brokers_words_and_is_not_final(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    order = order_of()
+    order.apply(row("open", 4, 39.0, at=2))
+    order.apply(row("frozen by surveillance", 4, 39.0, at=3))
+    order.apply(row("frozen by surveillance", 4, 39.0, at=4))
+    assert (order.status, order.status_text) == (OrderStatus.UNKNOWN, "frozen by surveillance")
+    assert (order.is_final, order.pending_quantity) == (False, 6)
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "'frozen by surveillance'" in warnings[0].getMessage()
+    order.apply(row("complete", 10, 39.0, at=5))
+    assert order.status is OrderStatus.COMPLETE
+
+
+def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
+    tracker = Tracker()
+    stranger = row(
+        "trigger pending",
+        at=8,
+        number="77",
+        segment="nse_fo",
+        symbol="NIFTY26DECFUT",
+        side="S",
+        product="NRML",
+        validity="DAY",
+        order_type="SL",
+        trigger=24_000.0,
+        price=23_990.0,
+        gui_order_id="grid_abc1230007",
+        generated_type="AMO",
+    )
+    order = tracker.adopt(stranger)
+    assert tracker.get("77") is tracker.adopt(stranger) is order
+    assert (order.segment, order.side, order.product) == (Segment.NSE_FO, Side.SELL, Product.NRML)
+    assert (order.status, order.trigger, order.tag) == (
+        OrderStatus.TRIGGER_PENDING,
+        24_000.0,
+        "grid",
+    )
+    assert order.amo
+    assert "77 SELL 10 NIFTY26DECFUT @ 23990.00 SL NRML: trigger pending" in repr(order)
+    odd = tracker.adopt(msgspec.structs.replace(stranger, number="78", side="?"))
+    assert "78 ? 10" in repr(odd)
+
+
+# --- waiting ----------------------------------------------------------------------------------
+
+
+class Book:
+    """An order book to be read, which says what the test has put into it."""
+
+    def __init__(self, *answers: Iterable[OrderRow] | Exception) -> None:
+        self.tracker = Tracker(interval=0.5)
+        self.tracker.refresh_with(self.read)
+        self.order = order_of(self.tracker)
+        self._answers = list(answers)
+        self.reads = 0
+
+    async def read(self) -> None:
+        self.reads += 1
+        answer = self._answers.pop(0) if self._answers else []
+        if isinstance(answer, Exception):
+            raise answer
+        self.tracker.apply(list(answer))
+
+
+@in_virtual_time
+async def test_waiting_ends_in_the_wanted_state() -> None:
+    book = Book(
+        [row("open", at=2)], [row("open", 4, 39.0, at=3)], [row("complete", 10, 39.0, at=4)]
+    )
+    assert await book.order.wait(OrderStatus.OPEN) is OrderStatus.OPEN
+    assert (book.reads, asyncio.get_running_loop().time()) == (1, 0.0)
+    assert await book.order.wait(OrderStatus.COMPLETE) is OrderStatus.COMPLETE
+    assert (book.reads, asyncio.get_running_loop().time()) == (3, 1.0)
+
+
+@in_virtual_time
+async def test_waiting_ends_in_any_final_state() -> None:
+    book = Book([row("rejected", at=2)])
+    assert await book.order.wait(OrderStatus.COMPLETE) is OrderStatus.REJECTED
+    assert await book.order.wait() is OrderStatus.REJECTED
+    assert await book.order.wait(OrderStatus.COMPLETE, timeout=0) is OrderStatus.REJECTED
+
+
+@in_virtual_time
+async def test_waiting_in_vain_ends_at_the_timeout_and_so_does_reading() -> None:
+    book = Book()
+    with pytest.raises(TimeoutError):
+        await book.order.wait(timeout=2.2)
+    assert asyncio.get_running_loop().time() == pytest.approx(2.2)
+    assert book.reads == 5
+    await asyncio.sleep(60)
+    assert book.reads == 5
+    # The next to wait finds a reader again.
+    with pytest.raises(TimeoutError):
+        await book.order.wait(timeout=0.4)
+    assert book.reads == 6
+    await asyncio.sleep(1)
+
+
+@in_virtual_time
+async def test_many_waiters_share_one_reader() -> None:
+    book = Book([], [], [row("open", at=2)], [row("complete", 10, 39.0, at=3)])
+    waits = [book.order.wait() for _ in range(20)]
+    waits += [book.order.wait(OrderStatus.OPEN) for _ in range(20)]
+    states = await asyncio.gather(*waits)
+    assert states == [OrderStatus.COMPLETE] * 20 + [OrderStatus.OPEN] * 20
+    assert book.reads == 4
+
+
+@in_virtual_time
+async def test_a_book_that_cannot_be_read_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    book = Book(ServerError("busy", status=503), [row("complete", 10, 39.0, at=3)])
+    assert await book.order.wait() is OrderStatus.COMPLETE
+    assert "the order book could not be read: busy (HTTP 503)" in caplog.text
+
+
+@in_virtual_time
+async def test_a_report_from_elsewhere_wakes_the_waiters_at_once() -> None:
+    book = Book()
+    waiting = asyncio.create_task(book.order.wait())
+    await asyncio.sleep(0.1)
+    book.tracker.apply([row("complete", 10, 39.0, at=3)])
+    await waiting
+    assert asyncio.get_running_loop().time() == pytest.approx(0.1)
+    await book.tracker.close()
+
+
+@in_virtual_time
+async def test_logging_out_tells_those_who_wait_for_an_order() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        order = await neo.orders.place(
+            Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, price="39.00", product=Product.CNC
+        )
+        waiting = [asyncio.create_task(order.wait()) for _ in range(3)]
+        await asyncio.sleep(1.2)
+        assert (await paths(exchange)).count(BOOK) >= 1
+        await neo.logout()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [NotLoggedIn] * 3
+
+
+@pytest.mark.parametrize(
+    ("price", "shown"),
+    [("39.5", "@ 39.5 "), (39.5, "@ 39.50 "), (83.1025, "@ 83.1025 "), (39, "@ 39 ")],
+)
+def test_prices_of_the_broker_are_shown_as_rupees(price: Any, shown: str) -> None:
+    assert shown in repr(order_of(price=price))
+
+
+def unread(status: str, *names: str, **facts: Any) -> OrderRow:
+    """A row of the book in which nobody can read the fields of these names."""
+    blank: dict[str, Any] = {
+        name: type(value)() for name in names if (value := getattr(row(status), name)) is not None
+    }
+    return msgspec.structs.replace(row(status), missing=frozenset(names), **blank | facts)
+
+
+def test_a_row_without_a_number_makes_no_order() -> None:
+    tracker = Tracker()
+    nameless = unread("open", "number")
+    tracker.apply([nameless, nameless], adopts_open=True)
+    assert not tracker.orders
+    with pytest.raises(ProtocolError, match="no order number"):
+        tracker.adopt(nameless)
+
+
+def test_an_open_order_whose_quantity_cannot_be_read_has_none() -> None:
+    tracker = Tracker()
+    facts = {"number": "9", "quantity": 0, "filled_quantity": 3, "pending_quantity": 0}
+    order = tracker.adopt(unread("open", "quantity", **facts))
+    assert (order.quantity, order.filled_quantity, order.pending_quantity) == (0, 3, 0)
+    parts = facts | {"number": "10", "pending_quantity": 7}
+    assert tracker.adopt(unread("open", "quantity", **parts)).quantity == QUANTITY
+    unknown = parts | {"number": "11", "filled_quantity": 0}
+    assert tracker.adopt(unread("open", "quantity", "filled_quantity", **unknown)).quantity == 0
+
+
+def test_terms_that_a_book_cannot_be_read_for_stay_as_they_were() -> None:
+    order = order_of()
+    order.apply(unread("open", "quantity", "price", "order_type"))
+    assert (order.quantity, order.price, order.order_type) == (QUANTITY, "39.00", OrderType.LIMIT)
+
+
+def test_the_first_sight_of_an_order_that_is_filled_is_told_like_any_fill() -> None:
+    tracker = Tracker()
+    told: list[str] = []
+    tracker.on_repair(lambda each: told.append(each.number))
+    tracker.adopt(row("complete", QUANTITY, 39.0, at=2))
+    tracker.adopt(row("complete", QUANTITY, 39.0, at=2))
+    assert told == [row("open").number]
+
+
+@pytest.mark.parametrize(("changed", "most"), [(None, 10), (4, 10), (15, 15)])
+def test_no_message_fills_more_than_the_order_has_or_a_change_under_way_gives_it(
+    changed: int | None, most: int
+) -> None:
+    def after(filled: int, quantity: int) -> int:
+        order = order_of(quantity=10)
+        if changed is not None:
+            order.begin_change({"quantity": changed})
+        fields = {name: getattr(row("open"), name) for name in OrderRow.__struct_fields__}
+        order.apply(OrderUpdate(**fields | {"filled_quantity": filled, "quantity": quantity}))
+        return order.filled_quantity
+
+    for quantity in (0, most, 10**12):
+        assert after(most, quantity) == most
+        assert after(most + 1, quantity) == 0
+        assert after(10**12, quantity) == 0

@@ -1,0 +1,291 @@
+"""Changes of one order at the same time, numbers that are looked up, and long books."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from neo_async import (
+    InvalidOrder,
+    NeoClient,
+    OrderStatus,
+    OutcomeUnknown,
+    Product,
+    ProtocolError,
+    RateLimits,
+    Rejected,
+    Segment,
+    Side,
+)
+from neo_async.execution.order_cache import Tracker
+from neo_async.model.answer import Answer
+from neo_async.transport.websocket import FeedState
+from neo_async.wire.parts import SHORT, in_parts
+from neo_async.wire.reports import read_order_book
+from tests.clients import MODIFY, client_of, exchange_of, paths
+from tests.execution.test_live_orders import Desk, state
+from tests.execution.test_order_cache import order_of, row
+from tests.fake_servers import CREDENTIALS, Late, Reply, meddler, scripted_broker
+from tests.simulation.virtual_time import in_virtual_time
+
+BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 100)
+CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
+PLACE_PATH = "/quick/order/rule/ms/place"
+MODIFY_PATH = "/quick/order/vr/modify"
+BOOK_PATH = "/quick/user/orders"
+QUANTITY_OF_ROWS = 10
+OK = {"stat": "Ok", "stCode": 200}
+
+
+@in_virtual_time
+async def test_changes_of_one_order_at_once_do_not_undo_each_other() -> None:
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange, limits=RateLimits(orders=1, total=10)) as neo,
+    ):
+        order = await neo.orders.place(*BUY, **CNC)
+        await asyncio.gather(
+            neo.orders.modify(order, quantity=10),
+            neo.orders.modify(order, price="38.90"),
+            neo.orders.modify(order.number, disclosed_quantity=5),
+        )
+        (record,) = exchange.market.ledger
+        assert (record.quantity, record.price, record.disclosed_quantity) == (10, 3890, 5)
+        assert (order.quantity, float(str(order.price))) == (10, 38.9)
+
+
+@in_virtual_time
+async def test_a_cancel_does_not_wait_for_a_change_of_its_order() -> None:
+    async with scripted_broker() as broker:
+        broker.script(PLACE_PATH, Reply({"nOrdNo": "261123000000001", **OK}))
+        broker.script(MODIFY_PATH, Late(8.0, Reply({"nOrdNo": "261123000000001", **OK})))
+        broker.script("/quick/order/cancel", Reply({"nOrdNo": "261123000000001", **OK}))
+        broker.script(BOOK_PATH, Reply({"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"}))
+        async with NeoClient(
+            CREDENTIALS, endpoints=broker.endpoints, totp="123456", live_orders=False
+        ) as neo:
+            order = await neo.orders.place(*BUY, **CNC)
+            changing = [
+                asyncio.create_task(neo.orders.modify(order, price=price))
+                for price in ("38.90", "38.80")
+            ]
+            await asyncio.sleep(1)
+            began = asyncio.get_running_loop().time()
+            await neo.orders.cancel(order)
+            assert asyncio.get_running_loop().time() - began < 1
+            with pytest.raises(InvalidOrder):  # nor does the check of what is malformed
+                await neo.orders.modify(order, quantity=0)
+            assert asyncio.get_running_loop().time() - began < 1
+            for task in changing:
+                task.cancel()
+            await asyncio.gather(*changing, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_a_change_waits_for_a_lost_one_only_where_it_leaves_out_what_that_was_to_change() -> (
+    None
+):
+    lose = [True]
+
+    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+        if path == MODIFY and lose and lose.pop():
+            return Reply("gone", 504, "text/plain")
+        return None
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints) as neo,
+    ):
+        order = await neo.orders.place(*BUY, **CNC)
+        with pytest.raises(OutcomeUnknown):
+            await neo.orders.modify(order, quantity=10, settle=False)
+        await neo.orders.modify(order, quantity=20)
+        assert exchange.market.ledger[0].quantity == 20
+        lose.append(True)
+        with pytest.raises(OutcomeUnknown):
+            await neo.orders.modify(order, quantity=10, settle=False)
+        await neo.orders.modify(order, price="38.90")
+        (record,) = exchange.market.ledger
+        assert (record.quantity, record.price) == (10, 3890)
+        assert (await paths(exchange)).count(MODIFY) == 4
+
+
+@pytest.mark.parametrize("others", [["261123000000002"], []])
+async def test_only_the_row_of_a_number_is_taken_for_it(others: list[str]) -> None:
+    async with scripted_broker() as broker:
+        rows = [state("open", 1, nOrdNo=number) for number in others]
+        broker.script(f"{BOOK_PATH}/261123000000001", Reply({**OK, "data": rows}))
+        broker.script("/quick/order/history", Reply({**OK, "data": rows}))
+        async with NeoClient(
+            CREDENTIALS, endpoints=broker.endpoints, totp="123456", live_orders=False
+        ) as neo:
+            with pytest.raises(Rejected, match="261123000000001"):
+                await neo.orders.cancel("261123000000001")
+            assert "/quick/order/cancel" not in broker.paths()
+            assert await neo.orders.history("261123000000001") == []
+
+
+async def test_the_row_of_a_number_is_found_among_others() -> None:
+    async with scripted_broker() as broker:
+        numbers = ["261123000000002", "261123000000001"]
+        rows = [state("open", 1, nOrdNo=number) for number in numbers]
+        broker.script(f"{BOOK_PATH}/261123000000001", Reply({**OK, "data": rows}))
+        broker.script("/quick/order/cancel", Reply({"nOrdNo": "261123000000001", **OK}))
+        async with NeoClient(
+            CREDENTIALS, endpoints=broker.endpoints, totp="123456", live_orders=False
+        ) as neo:
+            assert (await neo.orders.cancel("261123000000001")).number == "261123000000001"
+            (body,) = [body for path, _, body in broker.requests if path == "/quick/order/cancel"]
+            assert b"261123000000001" in body
+
+
+async def test_a_row_without_a_number_does_not_keep_the_others_from_being_cancelled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with scripted_broker() as broker:
+        rows = [state("open", 1, nOrdNo=""), state("open", 1, nOrdNo="261123000000001")]
+        broker.script(BOOK_PATH, Reply({**OK, "data": rows}))
+        broker.script("/quick/order/cancel", Reply({"nOrdNo": "261123000000001", **OK}))
+        async with NeoClient(
+            CREDENTIALS, endpoints=broker.endpoints, totp="123456", live_orders=False
+        ) as neo:
+            cancelled, nameless = await neo.orders.cancel_all(symbol="ITBEES-EQ")
+        assert not isinstance(cancelled, Exception)
+        assert cancelled.number == "261123000000001"
+        assert isinstance(nameless, ProtocolError)
+        assert "no order number" in caplog.text
+
+
+# --- many orders ------------------------------------------------------------------------------
+
+
+def test_an_order_is_found_by_its_tag_whatever_happens_to_it() -> None:
+    tracker = Tracker(kept=2)
+    order = order_of(tracker, client_tag="own_abc1230000")
+    assert tracker.by_tag("own_abc1230000") is order
+    assert tracker.by_tag("own_abc1230000-17") is order
+    assert tracker.by_tag("") is None
+    order.client_tag = "own_abc1230001"
+    assert tracker.by_tag("own_abc1230000") is None
+    assert tracker.by_tag("own_abc1230001") is order
+    second = order_of(tracker, number="2", client_tag="own_abc1230001")
+    assert tracker.by_tag("own_abc1230001") is order
+    second.client_tag = "own_abc1230002"
+    assert tracker.by_tag("own_abc1230001") is order
+    tracker.apply([row("complete", QUANTITY_OF_ROWS, 39.0)])
+    for number in ("3", "4", "5"):
+        order_of(tracker, number=number, client_tag=f"other{number}")
+        tracker.apply([row("complete", QUANTITY_OF_ROWS, 39.0, number=number)])
+    assert tracker.by_tag("own_abc1230001") is None
+
+
+@in_virtual_time
+async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> None:
+    async with Desk() as desk:
+        desk.tracker = tracker = Tracker(kept=5)
+        tracker.refresh_with(desk._read)
+        tracker.follow(desk.feed)
+        desk.feed.go(FeedState.LIVE)
+        held = desk.order()
+        desk.say("cancelled", 5)
+        for number in range(2, 30):
+            desk.order(number=str(number), client_tag=f"tag{number}")
+            desk.say("complete", 5, nOrdNo=str(number), fldQty=10, avgPrc="39.00")
+        gc.collect()
+        resting = desk.order(number="99", client_tag="tag99")
+        assert len(tracker.orders) == 5 + 1
+        assert tracker.get("2") is None
+        assert tracker.get("1") is held
+        # What comes late of those that are forgotten makes no order of them.
+        desk.say("open", 3, nOrdNo="2")
+        assert tracker.open_orders == [resting]
+        # A correction reaches the object that the program holds, and the order is open again.
+        desk.say("open", 6)
+        assert held.status is OrderStatus.OPEN
+        assert tracker.open_orders == [resting, held]
+        assert tracker.orders["1"] is held
+        assert tracker.by_tag(held.client_tag) is held
+        desk.say("complete", 7, fldQty=10, avgPrc="39.00")
+        assert tracker.open_orders == [resting]
+        # A book that still has a forgotten order as open is believed by those who look for it.
+        tracker.adopt(row("open", number="3", at=9))
+        assert [order.number for order in tracker.open_orders] == ["99", "3"]
+
+
+def test_what_is_held_of_an_order_does_not_grow_with_those_that_are_over() -> None:
+    tracker = Tracker(kept=100)
+    for number in range(3000):
+        order_of(tracker, number=str(number), client_tag=f"tag{number}")
+        tracker.apply([row("complete", QUANTITY_OF_ROWS, 39.0, number=str(number))])
+    gc.collect()
+    assert len(tracker.orders) == len(tracker._by_tag) == len(tracker._final) == 100
+    assert len(tracker._held_elsewhere) == 0
+
+
+def book_of(count: int) -> Answer:
+    rows = [
+        state("open", 1, nOrdNo=f"261123{number:09d}", GuiOrdId=f"tag{number}")
+        for number in range(count)
+    ]
+    return Answer(200, {"x": "y"}, msgspec.json.encode({**OK, "data": rows}))
+
+
+def test_a_long_book_in_parts_is_the_same_book() -> None:
+    whole = book_of(2000)
+    assert len(whole.body) > SHORT
+    parts = [*(in_parts(whole, 300) or ())]
+    assert len(parts) == 7
+    assert [row for part in parts for row in read_order_book(part)] == read_order_book(whole)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"stat":"Not_Ok","stCode":1005,"data":[' + b"{}," * 90_000 + b"{}]}",
+        b'{"stat":"Ok","stCode":200,"fault":{"code":1},"data":[' + b"{}," * 90_000 + b"{}]}",
+        b'{"stat":"Ok","stCode":200,"data":[' + b"{}," * 90_000,
+        b"<html>" + b" " * SHORT,
+        b"[" + b"{}," * 90_000 + b"{}]",
+    ],
+)
+def test_what_is_no_plain_list_of_rows_is_left_whole(body: bytes) -> None:
+    answer = Answer(200, {}, body)
+    assert in_parts(answer, 300) is None
+
+
+async def test_a_book_of_ten_thousand_rows_lets_other_tasks_run() -> None:
+    tracker = Tracker()
+    rows = read_order_book(book_of(10_000))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await tracker.apply_in_slices(rows, adopts_open=True, asked_at=time.monotonic(), day="261123")
+    counting.cancel()
+    assert len(tracker.open_orders) == 10_000
+    assert turns >= 10_000 // 250 - 1
+
+
+@in_virtual_time
+async def test_news_that_comes_between_two_slices_is_not_undone() -> None:
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        tracker = desk.tracker
+        answer = book_of(1000)
+        last = desk.order(number="261123000000999")
+        applying = asyncio.create_task(tracker.apply_in_slices(read_order_book(answer)))
+        await asyncio.sleep(0)
+        desk.say("complete", 2, nOrdNo=last.number, fldQty=10, avgPrc="39.00")
+        await applying
+        assert (last.status, last.filled_quantity) == (OrderStatus.COMPLETE, 10)

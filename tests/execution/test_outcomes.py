@@ -1,0 +1,606 @@
+"""Requests whose answers were lost: they are never sent again, and never stay unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neo_async import (
+    CircuitLimits,
+    NeoClient,
+    NotAccepted,
+    NotSent,
+    OpenOrdersLimit,
+    Order,
+    OrderAlreadyFinal,
+    OrderStatus,
+    OrderType,
+    OutcomeUnknown,
+    Product,
+    RiskLimits,
+    Segment,
+    Side,
+    Timeouts,
+    UsageError,
+    Validity,
+)
+from neo_async.exchange import Exchange, Faults
+from neo_async.exchange.engine.types import Change
+from neo_async.execution.in_flight import GIVE_UP_AFTER
+from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
+from tests.fake_servers import Cut, Late, Reply, meddler
+from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
+
+BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
+CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
+BOOK = "/neo/quick/user/orders"
+HISTORY = "/neo/quick/order/history"
+EMPTY = Reply({"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"})
+BUSY = Reply("busy", 503)
+HORIZON = 30.0
+
+
+def seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Desk:
+    """An exchange behind a meddler whose `spoil` a test may change."""
+
+    def __init__(self, exchange: Exchange, neo: NeoClient) -> None:
+        self.exchange = exchange
+        self.neo = neo
+        self.spoilt: dict[str, Any] = {}
+        """By path, what goes out instead of the exchange's answer, or what makes it."""
+        self.swallowed: set[str] = set()
+        """Paths to which nothing arrives."""
+        self.refused: dict[str, Reply] = {}
+        """By path, what is answered without asking the exchange."""
+
+    @property
+    def ledger(self) -> Any:
+        return self.exchange.market.ledger
+
+    async def sent(self, path: str) -> int:
+        return (await paths(self.exchange)).count(path)
+
+
+@contextlib.asynccontextmanager
+async def desk_of(**options: Any) -> AsyncIterator[Desk]:
+    spoilt: dict[str, Any] = {}
+    swallowed: set[str] = set()
+    refused: dict[str, Reply] = {}
+
+    def spoil(path: str, status: int, body: bytes) -> Any:
+        answer = spoilt.get(path)
+        return answer() if callable(answer) else answer
+
+    defaults: dict[str, Any] = {
+        "live_orders": False,
+        "timeouts": Timeouts(order=2.0),
+        "circuit": CircuitLimits(failures=10**6),
+    }
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil, swallowed=swallowed, refused=refused) as endpoints,
+        client_of(exchange, endpoints=endpoints, **{**defaults, **options}) as neo,
+    ):
+        desk = Desk(exchange, neo)
+        desk.spoilt, desk.swallowed, desk.refused = spoilt, swallowed, refused
+        yield desk
+
+
+LOST = [BUSY, Reply(""), Reply('{"nOrdNo":"26'), Cut(), Cut(b'{"nOr'), Late(60.0, Reply("late"))]
+
+
+@pytest.mark.parametrize("lost", LOST)
+@in_virtual_time
+async def test_a_lost_answer_is_found_out_and_nothing_is_sent_again(lost: Any) -> None:
+    async with desk_of() as desk:
+        orders = desk.neo.orders
+        desk.spoilt.update({PLACE: lost, MODIFY: lost, CANCEL: lost})
+        order = await orders.place(*BUY, **CNC, tag="mine")
+        (record,) = desk.ledger
+        assert (order.number, order.client_tag, order.tag) == (
+            record.number,
+            record.client_tag,
+            "mine",
+        )
+        assert await orders.modify(order, price="39.10", quantity=20) is order
+        assert (float(str(order.price)), order.quantity, record.price) == (39.1, 20, 3910)
+        assert await orders.cancel(order) is order
+        assert order.status is record.status is OrderStatus.CANCELLED
+        assert seconds() < 3 * (2.0 + 1.0)
+        assert [await desk.sent(path) for path in (PLACE, MODIFY, CANCEL)] == [1, 1, 1]
+        assert record.arrivals == 1
+
+
+@in_virtual_time
+async def test_an_order_that_appears_late_is_waited_for() -> None:
+    async with desk_of() as desk:
+        desk.spoilt.update({PLACE: BUSY, BOOK: lambda: EMPTY if seconds() < 4 else None})
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        assert order.number == desk.ledger[0].number
+        assert 4 <= seconds() < 10
+
+
+@in_virtual_time
+async def test_what_left_no_trace_by_the_end_of_the_horizon_was_not_accepted() -> None:
+    async with desk_of() as desk:
+        neo = desk.neo
+        desk.swallowed.add(PLACE)
+        with pytest.raises(NotAccepted, match="no trace") as caught:
+            await neo.orders.place(*BUY, **CNC, tag="gone")
+        assert caught.value.client_tag.startswith("gone_")
+        assert HORIZON <= seconds() < HORIZON + 1
+        assert desk.ledger == []
+
+
+@pytest.mark.parametrize("path", [MODIFY, CANCEL])
+@in_virtual_time
+async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
+    async with desk_of(horizon=5.0) as desk:
+        neo = desk.neo
+        desk.swallowed.add(path)
+        order = await neo.orders.place(*BUY, **CNC)
+        call = neo.orders.cancel(order)
+        if path == MODIFY:
+            call.close()
+            call = neo.orders.modify(order, price="39.10")
+        with pytest.raises(NotAccepted, match=order.number):
+            await call
+        (record,) = desk.ledger
+        assert (record.status, record.price, order.price) == (OrderStatus.OPEN, 3900, 39.0)
+
+
+@in_virtual_time
+async def test_a_cancel_that_never_arrived_and_a_fill_are_told_apart() -> None:
+    async with desk_of() as desk:
+        neo = desk.neo
+        desk.swallowed.add(CANCEL)
+        order = await neo.orders.place(*BUY, **CNC)
+        cancelling = asyncio.create_task(neo.orders.cancel(order))
+        await asyncio.sleep(3)
+        desk.exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
+        with pytest.raises(OrderAlreadyFinal, match="too late to cancel"):
+            await cancelling
+        assert order.status is OrderStatus.COMPLETE
+
+
+@in_virtual_time
+async def test_an_unreadable_book_proves_nothing() -> None:
+    async with desk_of(horizon=5.0) as desk:
+        desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        with pytest.raises(OutcomeUnknown) as caught:
+            await desk.neo.orders.place(*BUY, **CNC)
+        assert seconds() >= 5.0
+        del desk.spoilt[BOOK]
+        order = await caught.value.outcome()
+        assert order.number == desk.ledger[0].number
+
+
+@in_virtual_time
+async def test_books_that_hang_do_not_keep_a_caller_waiting() -> None:
+    async with desk_of(horizon=5.0) as desk:
+        books = iter([Late(60.0, BUSY)] * 3)
+        desk.spoilt.update({BOOK: lambda: next(books, None) if seconds() > 4 else BUSY})
+        desk.swallowed.add(PLACE)
+        with pytest.raises(NotAccepted):
+            await desk.neo.orders.place(*BUY, **CNC)
+        assert 5.0 <= seconds() < 5.0 + 3.0
+
+
+@in_virtual_time
+async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        desk.swallowed.update({MODIFY, PLACE})
+        desk.spoilt[HISTORY] = Late(60.0, BUSY)
+        modifying = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
+        with pytest.raises(NotAccepted):
+            await desk.neo.orders.place(*BUY, **CNC)
+        assert seconds() < HORIZON + 1.0
+        await asyncio.sleep(5)
+        assert not modifying.done()
+        del desk.spoilt[HISTORY]
+        with pytest.raises(NotAccepted):
+            await modifying
+        assert seconds() < HORIZON + 5.0 + 4.0
+
+
+@in_virtual_time
+async def test_a_history_is_asked_for_once_however_many_look_for_their_tag_in_it() -> None:
+    async with desk_of(horizon=60.0) as desk:
+        desk.swallowed.add(PLACE)
+        placing = [asyncio.create_task(desk.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
+        await asyncio.sleep(31)  # until there is a code for another login
+        async with client_of(desk.exchange, live_orders=False) as other:
+            for _ in range(2):
+                await other.orders.place(*BUY, **CNC)
+        outcomes = await asyncio.gather(*placing, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [NotAccepted] * 5
+        assert await desk.sent(HISTORY) == 2
+
+
+@in_virtual_time
+async def test_who_cannot_wait_learns_it_later() -> None:
+    async with desk_of() as desk:
+        desk.spoilt[PLACE] = BUSY
+        with pytest.raises(OutcomeUnknown) as caught:
+            await desk.neo.orders.place(*BUY, **CNC, settle=False)
+        assert seconds() < 0.1
+        first, second = await asyncio.gather(caught.value.outcome(), caught.value.outcome())
+        assert first is second
+        assert first.number == desk.ledger[0].number
+
+
+@in_virtual_time
+async def test_the_order_of_a_caller_who_gave_up_is_found_nevertheless() -> None:
+    async with desk_of() as desk:
+        desk.spoilt[PLACE] = Late(1.0, Reply(""))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(desk.neo.orders.place(*BUY, **CNC, tag="left"), 0.5)
+        await asyncio.sleep(5)
+        (order,) = desk.neo.orders._tracker.orders.values()
+        assert (order.number, order.tag) == (desk.ledger[0].number, "left")
+        assert not desk.neo.orders._settlement.questions
+
+
+@in_virtual_time
+async def test_the_feed_tells_before_any_book_is_read() -> None:
+    async with desk_of(live_orders=True) as desk:
+        await desk.neo.order_feed.until_live()
+        desk.spoilt.update({PLACE: Reply(""), BOOK: BUSY})
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        assert order.number == desk.ledger[0].number
+
+
+@in_virtual_time
+async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() -> None:
+    async with desk_of() as desk:
+        desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+        with pytest.raises(OutcomeUnknown) as caught:
+            await desk.neo.orders.place(*BUY, **CNC, settle=False)
+        await desk.neo.logout()
+        for ending in (caught.value.outcome(), placing):
+            with pytest.raises(OutcomeUnknown, match="logged out before") as ended:
+                await ending
+            assert not isinstance(ended.value, UsageError)
+        assert len(desk.ledger) == 2
+
+
+@in_virtual_time
+async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unknown() -> None:
+    async with desk_of() as desk:
+        desk.spoilt[PLACE] = Late(1.0, Reply("late"))
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+        await asyncio.sleep(0.5)
+        await desk.neo.orders.close()
+        with pytest.raises(OutcomeUnknown, match="logged out before"):
+            await placing
+        assert len(desk.ledger) == 1
+
+
+# --- what the book does not show --------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_modification_that_another_one_has_replaced_is_found_in_the_history() -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        desk.spoilt.update({MODIFY: BUSY, BOOK: lambda: BUSY if seconds() < 2 else None})
+        first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
+        await asyncio.sleep(0.1)
+        del desk.spoilt[MODIFY]
+        await desk.neo.orders.modify(order, price="39.20")
+        assert await first is order
+        assert (desk.ledger[0].request_id, desk.ledger[0].price) == (3, 3920)
+
+
+@in_virtual_time
+async def test_a_modification_that_never_arrived_is_in_no_history() -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        await desk.neo.orders.modify(order, price="39.10")
+        await desk.neo.orders.book()
+        desk.swallowed.add(MODIFY)
+        back = asyncio.create_task(desk.neo.orders.modify(order, price="39.00"))
+        await asyncio.sleep(0.1)
+        desk.swallowed.clear()
+        await desk.neo.orders.modify(order, quantity=20)
+        with pytest.raises(NotAccepted):
+            await back
+        assert (desk.ledger[0].price, desk.ledger[0].quantity) == (3910, 20)
+
+
+@pytest.mark.parametrize("path", [MODIFY, CANCEL])
+@in_virtual_time
+async def test_what_is_lost_of_a_change_to_a_final_order_came_too_late(path: str) -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        await desk.neo.orders.cancel(order)
+        await desk.neo.orders.book()
+        desk.spoilt[path] = Cut()
+        call = desk.neo.orders.cancel(order)
+        if path == MODIFY:
+            call.close()
+            call = desk.neo.orders.modify(order, price="39.10")
+        with pytest.raises(OrderAlreadyFinal, match="too late"):
+            await call
+        assert seconds() < 3
+
+
+@in_virtual_time
+async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_history() -> None:
+    async with desk_of() as desk:
+        desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC, tag="mine"))
+        await asyncio.sleep(1)
+        (record,) = desk.ledger
+        change = Change(
+            quantity=20,
+            order_type=OrderType.LIMIT,
+            validity=Validity.DAY,
+            price=3910,
+            trigger=0,
+            disclosed_quantity=0,
+        )
+        desk.exchange.market.modify(record.account, record.number, change)
+        assert "mine" not in record.gui_order_id
+        desk.spoilt.clear()
+        order = await placing
+        assert (order.number, order.tag, order.quantity) == (record.number, "mine", 20)
+
+
+@pytest.mark.parametrize("broken", ["[]", '{"result":[]}', '{"data":null,"stat":null}'])
+@in_virtual_time
+async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> None:
+    async with desk_of(horizon=5.0) as desk:
+        await desk.neo.orders.place(*BUY, **CNC)
+        desk.spoilt.update({PLACE: Cut(), BOOK: Reply(broken)})
+        with pytest.raises(OutcomeUnknown) as caught:
+            await desk.neo.orders.place(*BUY, **CNC)
+        del desk.spoilt[BOOK]
+        order = await caught.value.outcome()
+        assert order.number == desk.ledger[1].number
+
+
+@in_virtual_time
+async def test_one_empty_book_is_not_believed() -> None:
+    async with desk_of(horizon=5.0) as desk:
+        books = iter([Reply("[]")])
+        desk.spoilt.update(
+            {PLACE: Cut(), BOOK: lambda: BUSY if seconds() < 5 else next(books, None)}
+        )
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        assert order.number == desk.ledger[0].number
+
+
+@in_virtual_time
+async def test_an_empty_history_is_none() -> None:
+    async with desk_of() as desk:
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        histories = iter([Reply("[]"), BUSY])
+        desk.spoilt.update({MODIFY: BUSY, HISTORY: lambda: next(histories, None)})
+        first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
+        await asyncio.sleep(0.1)
+        del desk.spoilt[MODIFY]
+        await desk.neo.orders.modify(order, price="39.20")
+        assert await first is order
+
+
+@pytest.mark.parametrize("live_orders", [False, True])
+@in_virtual_time
+async def test_an_order_that_appears_after_it_was_given_up_is_reported_loudly(
+    live_orders: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    async with desk_of(
+        horizon=5.0, live_orders=live_orders, journal=tmp_path / "orders.db"
+    ) as desk:
+        heard: list[Order] = []
+        orders = desk.neo.orders
+        orders.on_latecomer(heard.append)
+        desk.exchange.set_faults(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
+        with pytest.raises(NotAccepted) as caught:
+            await orders.place(*BUY, **CNC, tag="late")
+        assert seconds() < 10
+        await asyncio.sleep(15)
+        (record,) = desk.ledger
+        if not live_orders:
+            assert orders.latecomers == []
+            await orders.book()
+        await asyncio.sleep(1)
+        (order,) = orders.latecomers
+        assert heard == [order]
+        assert (order.number, order.client_tag) == (record.number, caught.value.client_tag)
+        (error,) = [entry for entry in caplog.records if entry.levelname == "ERROR"]
+        assert record.client_tag in error.getMessage()
+        assert record.number in error.getMessage()
+
+
+CORE = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
+
+
+@pytest.mark.parametrize("path", [PLACE, MODIFY, CANCEL])
+@in_virtual_time
+async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: str) -> None:
+    async with desk_of(risk=RiskLimits(open_orders=2)) as desk:
+        orders = desk.neo.orders
+        order = await orders.place(*BUY, **CNC)
+        desk.refused[path] = CORE
+        call = {
+            PLACE: lambda: orders.place(*BUY, **CNC),
+            MODIFY: lambda: orders.modify(order, price="39.10"),
+            CANCEL: lambda: orders.cancel(order),
+        }[path]
+        with pytest.raises(OutcomeUnknown if path == PLACE else NotAccepted):
+            await call()
+        assert HORIZON <= seconds() < HORIZON + 5
+        assert desk.neo.health().unknown == ()
+        desk.refused.clear()
+        books = await desk.sent(BOOK)
+        await asyncio.sleep(120)
+        assert await desk.sent(BOOK) <= books + 12  # of an order that is open
+        await orders.place(*BUY, **CNC)
+        await asyncio.wait_for(desk.neo.halt(), 10)
+        assert all(record.status.is_final for record in desk.ledger)
+
+
+@in_virtual_time
+async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() -> None:
+    async with desk_of(horizon=5.0, risk=RiskLimits(open_orders=1)) as desk:
+        desk.swallowed.add(PLACE)
+        desk.spoilt[BOOK] = BUSY
+        with pytest.raises(OutcomeUnknown):
+            await desk.neo.orders.place(*BUY, **CNC, settle=False)
+        with pytest.raises(OpenOrdersLimit):
+            await desk.neo.orders.place(*BUY, **CNC)
+        await asyncio.sleep(5.0 + GIVE_UP_AFTER)
+        desk.spoilt.clear()
+        desk.swallowed.clear()
+        await asyncio.sleep(20)
+        await desk.neo.orders.place(*BUY, **CNC)
+
+
+# --- never sent -------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the_deadline() -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        hand_over, tries = neo._session.order, []
+
+        def failing(kind: Any, endpoint: Any, form: Any, *rest: Any) -> Any:
+            tries.append(form.ig)
+            if len(tries) <= 3:
+                raise NotSent("cannot connect")
+            return hand_over(kind, endpoint, form, *rest)
+
+        neo._session.order = failing  # type: ignore[method-assign]
+        order = await neo.orders.place(*BUY, **CNC)
+        assert tries == [order.client_tag] * 4
+        (record,) = exchange.market.ledger
+        assert record.number == order.number
+
+
+# --- sending again under the same tag ---------------------------------------------------------
+
+
+@in_virtual_time
+async def test_sent_again_under_the_same_tag_the_refusal_proves_the_first() -> None:
+    async with desk_of(resend_unknown=True) as desk:
+        answers = iter([Cut()])
+        desk.spoilt[PLACE] = lambda: next(answers, None)
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        (record,) = desk.ledger
+        assert (record.number, record.arrivals) == (order.number, 2)
+        assert await desk.sent(PLACE) == 2
+
+
+@in_virtual_time
+async def test_sent_again_under_the_same_tag_it_arrives_when_the_first_did_not() -> None:
+    async with desk_of(resend_unknown=True) as desk:
+        neo = desk.neo
+        desk.swallowed.add(PLACE)
+        placing = asyncio.create_task(neo.orders.place(*BUY, **CNC))
+        await asyncio.sleep(1)
+        desk.swallowed.clear()
+        order = await placing
+        (record,) = desk.ledger
+        assert (record.number, record.arrivals, record.client_tag) == (
+            order.number,
+            1,
+            order.client_tag,
+        )
+        assert seconds() < HORIZON
+
+
+@in_virtual_time
+async def test_nothing_is_denied_while_it_is_being_sent_again() -> None:
+    async with desk_of(resend_unknown=True, timeouts=Timeouts(order=10.0), horizon=5.0) as desk:
+        desk.swallowed.add(PLACE)
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+        await asyncio.sleep(1.0)
+        desk.swallowed.clear()
+        # The next one arrives when the horizon of those before it is over.
+        desk.exchange.set_faults(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
+        order = await placing
+        (record,) = desk.ledger
+        assert record.number == order.number
+        assert desk.neo.orders.latecomers == []
+
+
+# --- programs of faults -----------------------------------------------------------------------
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "busy": lambda: BUSY,
+    "cut": lambda: Cut(),
+    "garbage": lambda: Reply("<html>"),
+    "late": lambda: Late(5.0, Reply("")),
+}
+
+
+@given(
+    programme=st.lists(
+        st.tuples(st.sampled_from(["place", "modify", "cancel"]), st.sampled_from(sorted(FAULTS))),
+        min_size=1,
+        max_size=8,
+    ),
+    hidden=st.floats(0, 8),
+)
+@settings(max_examples=15, deadline=None)
+def test_whatever_goes_wrong_client_and_exchange_agree(
+    programme: list[tuple[str, str]], hidden: float
+) -> None:
+    async def run() -> None:
+        async with desk_of() as desk:
+            orders: list[Order] = []
+            placed = 0
+            for action, fault in programme:
+                path = {"place": PLACE, "modify": MODIFY, "cancel": CANCEL}[action]
+                desk.spoilt.clear()
+                until = seconds() + hidden
+                desk.spoilt[path] = FAULTS[fault]
+                desk.spoilt[BOOK] = lambda until=until: BUSY if seconds() < until else None
+                if action == "place":
+                    placed += 1
+                    orders.append(await desk.neo.orders.place(*BUY, **CNC))
+                elif orders:
+                    order = orders[-1]
+                    (record,) = (each for each in desk.ledger if each.number == order.number)
+                    was_final = record.status.is_final
+                    try:
+                        if action == "modify":
+                            await desk.neo.orders.modify(order, quantity=order.quantity + 1)
+                        else:
+                            await desk.neo.orders.cancel(order)
+                    except OrderAlreadyFinal:
+                        assert was_final
+                    else:
+                        # Of two requests to cancel, nobody can tell which one did it.
+                        is_as_asked = action == "cancel" and order.status is OrderStatus.CANCELLED
+                        assert not was_final or is_as_asked
+            desk.spoilt.clear()
+            await desk.neo.orders.book()
+            assert [record.arrivals for record in desk.ledger] == [1] * placed
+            by_number = {order.number: order for order in orders}
+            assert set(by_number) == {record.number for record in desk.ledger}
+            for record in desk.ledger:
+                order = by_number[record.number]
+                assert (order.client_tag, order.quantity, order.status) == (
+                    record.client_tag,
+                    record.quantity,
+                    record.status,
+                )
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(run())

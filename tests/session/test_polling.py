@@ -1,0 +1,119 @@
+"""Reads that somebody waits for: asked again until there is an answer, and not by more and more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from neo_async import AnswerLost, NeoError, NotLoggedIn, NotSent, ProtocolError, RateLimited
+from neo_async.session.polling import AGAIN_AFTER, AT_ONCE, Upkeep, persistently
+from tests.simulation.virtual_time import in_virtual_time
+
+HANGS = 60.0
+
+
+def seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Report:
+    """Each try takes that long, and then fails or gives its number."""
+
+    def __init__(self, *tries: tuple[float, NeoError | None]) -> None:
+        self._tries: Iterator[tuple[float, NeoError | None]] = iter(tries)
+        self.began: list[float] = []
+        self.at_once = self.most_at_once = 0
+
+    async def read(self) -> int:
+        number = len(self.began)
+        self.began.append(seconds())
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            takes, error = next(self._tries, (HANGS, None))
+            await asyncio.sleep(takes)
+            if error is not None:
+                raise error
+            return number
+        finally:
+            self.at_once -= 1
+
+
+@in_virtual_time
+async def test_an_answer_in_time_is_asked_for_once() -> None:
+    report = Report((AGAIN_AFTER / 2, None))
+    assert await persistently(report.read) == 0
+    assert report.began == [0.0]
+
+
+@pytest.mark.parametrize("error", [NotSent("gone"), AnswerLost("lost"), ProtocolError("garbage")])
+@in_virtual_time
+async def test_what_fails_is_soon_asked_again(error: NeoError) -> None:
+    report = Report(*[(0.0, error)] * 20, (0.0, None))
+    assert await persistently(report.read) == 20
+    assert seconds() <= 20 * AGAIN_AFTER
+
+
+@in_virtual_time
+async def test_what_hangs_is_joined_by_another_and_a_slow_answer_is_one() -> None:
+    report = Report((HANGS, None), (0.0, None))
+    assert await persistently(report.read) == 1
+    assert report.began == [0.0, AGAIN_AFTER]
+    report = Report((10.0, None))
+    began = seconds()
+    assert await persistently(report.read) == 0
+    assert seconds() - began == pytest.approx(10.0)
+    assert report.most_at_once == AT_ONCE
+    assert report.at_once == 0
+
+
+@in_virtual_time
+async def test_a_failure_makes_room_while_all_others_hang() -> None:
+    report = Report(*[(HANGS, None)] * (AT_ONCE - 1), (5.0, AnswerLost("lost")), (0.0, None))
+    assert await persistently(report.read) == AT_ONCE
+    assert seconds() <= (AT_ONCE - 1) * AGAIN_AFTER + 5.0 + AGAIN_AFTER
+
+
+@pytest.mark.parametrize(
+    "error", [NotLoggedIn("logged out"), RateLimited("the day is used up", retry_after=9999.0)]
+)
+@in_virtual_time
+async def test_what_another_try_would_not_mend_is_raised(error: NeoError) -> None:
+    report = Report((HANGS, None), (0.0, error))
+    with pytest.raises(type(error)):
+        await persistently(report.read)
+    assert (len(report.began), report.at_once) == (2, 0)
+
+
+@in_virtual_time
+async def test_of_two_that_end_in_one_moment_the_answer_counts() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    for errors in ((NotLoggedIn("out"), None), (None, NotLoggedIn("out"))):
+        report = Report((AGAIN_AFTER, errors[0]), (0.0, errors[1]))
+        assert await persistently(report.read) in (0, 1)
+    assert complaints == []
+
+
+@in_virtual_time
+async def test_a_read_that_fails_for_whatever_reason_is_tried_again_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    errors: list[Exception] = [KeyError("a fault of ours"), AnswerLost("lost")]
+    reads: list[float] = []
+
+    async def read() -> None:
+        reads.append(seconds())
+        if errors:
+            raise errors.pop(0)
+
+    upkeep = Upkeep("order book", read, lambda: None if upkeep.read_at > 0 else 0.0)
+    upkeep.look()  # due, and not asked for
+    await asyncio.sleep(30)
+    assert len(reads) == 3
+    assert upkeep.read_at == reads[-1]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+    await upkeep.close()

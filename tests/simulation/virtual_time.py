@@ -1,0 +1,93 @@
+"""A loop whose time passes only when nothing is left to do, and then at once.
+
+Sockets are real. A test that waits for the next TOTP code, or for the end of a pause that the
+server asked for, takes milliseconds and always the same steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec
+
+P = ParamSpec("P")
+
+START = 1_795_408_200.0
+"""2026-11-23 10:00:00 IST, a Monday; a whole number of TOTP steps."""
+
+_GRACE = 0.001
+"""Real seconds in which bytes on their way through the kernel may arrive before time is moved."""
+
+_PATIENCE = 5.0
+"""Real seconds to wait for something from outside when no timer is left."""
+
+_BUSY_TURNS = 100
+"""Turns of the loop that take a microsecond. What is left of a wait by rounding may be too little
+to move the clock, and whoever waits for it would wait for ever."""
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self._busy_turns = 0
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None:
+            ready = super().select(_PATIENCE)
+            assert ready, "nothing is scheduled and nothing arrives: a wake-up was lost"
+            return ready
+        if timeout <= 0:
+            self._busy_turns += 1
+            if self._busy_turns % _BUSY_TURNS == 0:
+                self.now += 1e-6
+            return super().select(timeout)
+        has_sockets = len(self.get_map()) > 1  # the first is the loop's own
+        ready = super().select(_GRACE if has_sockets else 0)
+        if not ready:
+            self.now += timeout
+        return ready
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        # What the journal has done in a thread is done at once: a real thread would end sooner or
+        # later than the traffic beside it, and time would pass meanwhile.
+        work = func.args[0] if isinstance(func, functools.partial) and func.args else func
+        if getattr(work, "__module__", "") != "neo_async.execution.journal":
+            return super().run_in_executor(executor, func, *args)
+        done = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        # Whatever the limit, threads work in real time: ours would be over before they end.
+        await super().shutdown_default_executor()
+
+
+def now() -> float:
+    """Unix seconds of the running loop: the clock for both sides of a test."""
+    return START + asyncio.get_running_loop().time()
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Decorates a coroutine test."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
