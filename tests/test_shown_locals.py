@@ -25,7 +25,17 @@ from neo_async.config import KiteEndpoints
 from neo_async.errors import NeoError, UsageError
 from neo_async.exchange import Exchange
 from neo_async.kite import KiteMutualFunds, KiteSession
-from tests.fake_servers import CREDENTIALS, LOGIN, SID, TOKEN, VALIDATE, Cut, Late, Reply
+from tests.fake_servers import (
+    CREDENTIALS,
+    LOGIN,
+    SID,
+    TOKEN,
+    VALIDATE,
+    Cut,
+    Late,
+    Reply,
+    tcp_server,
+)
 from tests.fake_servers import scripted_broker as scripted
 from tests.test_orders import BUY, CNC
 
@@ -301,14 +311,12 @@ ECHOES: dict[str, Callable[[bytes, bytes], bytes]] = {
 @contextlib.asynccontextmanager
 async def echoing(echo: Callable[[bytes, bytes], bytes]) -> AsyncIterator[str]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
-            writer.write(echo(head, await reader.readexactly(length)))
-        writer.close()
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
+        writer.write(echo(head, await reader.readexactly(length)))
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with tcp_server(handle) as address:
+        yield f"http://{address}"
 
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)

@@ -20,6 +20,7 @@ from neo_async.errors import (
     UsageError,
 )
 from tests.banking.small_bank import CLIENT_ID, CLIENT_SECRET, SmallBank, client_of, serving
+from tests.fake_servers import tcp_server
 from tests.simulation.virtual_time import in_virtual_time
 
 ACCOUNT = "ACME00000001"
@@ -149,11 +150,10 @@ async def test_an_api_key_is_in_no_message_about_an_answer_that_is_no_http():
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"garbage\r\n\r\n")
-        writer.close()
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+    async with tcp_server(handle) as address:
         bank = SmallBank()
-        bank.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        bank.url = f"http://{address}"
         sections = {"server": {"auth": "apikey"}, "idempotency": {"offered": False}}
         async with client_of(bank, **sections, paths={"refund_status": ""}) as client:
             no_http = r"was no HTTP: Bad(StatusLine|HttpMessage)"

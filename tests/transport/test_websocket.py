@@ -18,6 +18,7 @@ from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.transport import websocket
 from neo_async.transport.websocket import FeedEvent, FeedState, ReconnectingSocket, Socket
+from tests.fake_servers import tcp_server
 from tests.feed_servers import FeedServer, Peer, backoffs, feed_server, until
 from tests.simulation.virtual_time import in_virtual_time
 
@@ -593,14 +594,9 @@ async def test_a_redirect_of_a_feed_is_not_followed(status: int) -> None:
         lines = f"HTTP/1.1 {status} Moved\r\nLocation: {elsewhere.url}?private\r\n"
         writer.write(lines.encode() + b"Content-Length: 0\r\n\r\n")
         await writer.drain()
-        writer.close()
 
-    async with (
-        feed_server(welcome) as elsewhere,
-        await asyncio.start_server(handle, "127.0.0.1", 0) as server,
-    ):
-        port = server.sockets[0].getsockname()[1]
-        client = Client(lambda: f"ws://127.0.0.1:{port}/feed")
+    async with feed_server(welcome) as elsewhere, tcp_server(handle) as address:
+        client = Client(lambda: f"ws://{address}/feed")
         client.socket.start()
         await until(lambda: client.reasons)
         await client.socket.close()
