@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from neo_async import (
-    CircuitLimits,
+    BreakerConfig,
     Credentials,
     Endpoints,
     NeoClient,
@@ -101,7 +101,7 @@ async def _measure(ready: dict[str, object], requests: int) -> Leaks:
         endpoints=Endpoints(login=str(ready["login_url"])),
         limits=RateLimits(orders=10_000, total=10_000),
         timeouts=Timeouts(order=0.5, read=0.5),
-        circuit=CircuitLimits(failures=10**6),  # every request is to be sent
+        breaker=BreakerConfig(failures=10**6),  # every request is to be sent
         horizon=HORIZON,
     ) as neo:
         orders = [

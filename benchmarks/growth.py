@@ -53,7 +53,7 @@ from neo_async import (
     Segment,
     Side,
 )
-from neo_async.config import CircuitLimits, PoolLimits
+from neo_async.config import BreakerConfig, PoolLimits
 from neo_async.execution.journal import Journal
 from neo_async.execution.order_cache import day_of
 from neo_async.model.orders import OrderRow
@@ -284,7 +284,7 @@ def client_of(url: str, pool: PoolLimits, *, journal: Path | None = None) -> Neo
         endpoints=Endpoints(login=url),
         limits=WIDE,
         pool=pool,
-        circuit=CircuitLimits(failures=10**6),
+        breaker=BreakerConfig(failures=10**6),
         journal=journal,
         live_orders=False,
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from neo_async.client import NeoClient
     from neo_async.config import (
-        CircuitLimits,
+        BreakerConfig,
         Credentials,
         Durability,
         Endpoints,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from neo_async.errors import (
         AnswerLost,
         BankRejected,
+        BreakerOpen,
         BrokerError,
-        CircuitOpen,
         ClockSkew,
         DuplicateTag,
         Halted,
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
         Validity,
     )
     from neo_async.model.health import (
-        CircuitHealth,
+        BreakerHealth,
         FeedHealth,
         Health,
         LaneHealth,
@@ -131,7 +131,7 @@ T = TypeVar("T")
 
 
 _HOMES = {
-    "CircuitHealth": "neo_async.model.health",
+    "BreakerHealth": "neo_async.model.health",
     "FeedHealth": "neo_async.model.health",
     "Health": "neo_async.model.health",
     "LaneHealth": "neo_async.model.health",
@@ -158,7 +158,7 @@ _HOMES = {
     "MarketFeed": "neo_async.feeds.market_feed",
     "OrderFeed": "neo_async.feeds.market_feed",
     "NeoClient": "neo_async.client",
-    "CircuitLimits": "neo_async.config",
+    "BreakerConfig": "neo_async.config",
     "Credentials": "neo_async.config",
     "Durability": "neo_async.config",
     "Endpoints": "neo_async.config",
@@ -170,7 +170,7 @@ _HOMES = {
     "AnswerLost": "neo_async.errors",
     "BankRejected": "neo_async.errors",
     "BrokerError": "neo_async.errors",
-    "CircuitOpen": "neo_async.errors",
+    "BreakerOpen": "neo_async.errors",
     "ClockSkew": "neo_async.errors",
     "DuplicateTag": "neo_async.errors",
     "InsufficientFunds": "neo_async.errors",
@@ -277,13 +277,13 @@ __all__ = [
     "AuctionTick",
     "BankRejected",
     "Bracket",
+    "BreakerConfig",
+    "BreakerHealth",
+    "BreakerOpen",
     "BrokerError",
     "Candle",
     "Candles",
     "ChainRow",
-    "CircuitHealth",
-    "CircuitLimits",
-    "CircuitOpen",
     "ClockSkew",
     "ColumnFeed",
     "Credentials",

@@ -12,7 +12,7 @@ from typing import Self
 from weakref import WeakSet
 
 from neo_async.config import (
-    CircuitLimits,
+    BreakerConfig,
     Credentials,
     Durability,
     Endpoints,
@@ -64,7 +64,7 @@ class NeoClient:
         risk: RiskLimits | None = None,
         timeouts: Timeouts | None = None,
         pool: PoolLimits | None = None,
-        circuit: CircuitLimits | None = None,
+        breaker: BreakerConfig | None = None,
         feed_timings: FeedTimings | None = None,
         live_orders: bool = True,
         totp: str | None = None,
@@ -80,7 +80,7 @@ class NeoClient:
 
         `live_orders` keeps the order feed connected from login to logout: it moves the orders
         placed here. `totp` is a code for the first login, for accounts whose secret is not at
-        hand. `circuit` says when the broker is taken for gone. `instruments_directory` is where
+        hand. `breaker` says when the broker counts as unreachable. `instruments_directory` is where
         scrip masters are kept, `$XDG_CACHE_HOME/neo_async` unless given.
 
         `journal` is a file that keeps every order request from before it is sent, and what became
@@ -102,7 +102,7 @@ class NeoClient:
             limiter=self.limiter,
             timeouts=timeouts or Timeouts(),
             pool=pool or PoolLimits(),
-            circuit=circuit,
+            breaker=breaker,
             clock=clock,
         )
         self._feed_timings = feed_timings or FeedTimings()

@@ -212,7 +212,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         _check_positive(self)
 
 
-class CircuitLimits(msgspec.Struct, frozen=True, kw_only=True):
+class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """When a host is taken for gone, and how often it is tried then. Times are in seconds.
 
     Gone is what gives no connection, no answer by its deadline, or a gateway's 502, 503 or 504.

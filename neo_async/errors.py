@@ -32,7 +32,7 @@
     │       └── BankRejected       the bank's virtual account service refused
     ├── TransportError             the network failed
     │   ├── NotSent                no byte was handed to the socket: safe to send again
-    │   │   └── CircuitOpen        the host failed too often just now: nothing was tried
+    │   │   └── BreakerOpen        the host failed too often just now: nothing was tried
     │   └── AnswerLost             bytes were handed over, no complete answer came back
     ├── OutcomeUnknown             an order request may or may not have taken effect
     │   └── RefundUnknown          a refund may or may not have been initiated
@@ -319,17 +319,17 @@ class NotSent(TransportError):
     effect, and sending it again is safe."""
 
 
-class CircuitOpen(NotSent):
+class BreakerOpen(NotSent):
     """The host failed so often in a row that it is taken for gone, and the call failed at once."""
 
     def __init__(
-        self, circuit: str, *, open_for: float, last_failure: str, probe_in: float
+        self, breaker: str, *, open_for: float, last_failure: str, probe_in: float
     ) -> None:
         super().__init__(
-            f"{circuit}: gone for {open_for:.1f} s (last: {last_failure}); nothing was sent, the "
+            f"{breaker}: gone for {open_for:.1f} s (last: {last_failure}); nothing was sent, the "
             f"next try is let through in {probe_in:.2f} s"
         )
-        self.circuit = circuit
+        self.breaker = breaker
         """What is gone: orders or reads at a host."""
         self.open_for = open_for
         """Seconds since it was taken for gone."""

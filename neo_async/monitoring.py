@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from neo_async.execution.journal import Journal
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
 from neo_async.model.health import (
-    CircuitHealth,
+    BreakerHealth,
     FeedHealth,
     Health,
     LaneHealth,
@@ -53,7 +53,7 @@ class Monitor:
     def health(self) -> Health:
         session = self._session
         lane = _lane(session.lane) if session.is_open else None
-        circuits = tuple(_circuit(breaker) for breaker in session.circuits)
+        breakers = tuple(_breaker_health(breaker) for breaker in session.breakers)
         limiter = LimiterHealth(self._limiter.waiting, self._limiter.paused_for)
         feeds = tuple(
             _feed(feed)
@@ -69,7 +69,7 @@ class Monitor:
             problems=(
                 *self._session_problems(lane),
                 *([f"halted: {halted}"] if halted else []),
-                *_circuit_problems(circuits),
+                *_breaker_problems(breakers),
                 *_limiter_problems(limiter),
                 *_feed_problems(feeds),
                 *(() if self._guard is None else self._guard.problems),
@@ -83,7 +83,7 @@ class Monitor:
             logged_in_since=session.logged_in_at if session.is_open else None,
             renewals=session.renewals,
             lane=lane,
-            circuits=circuits,
+            breakers=breakers,
             limiter=limiter,
             feeds=feeds,
             unknown=unknown,
@@ -92,7 +92,7 @@ class Monitor:
         )
 
     def metrics(self) -> Metrics:
-        meter, circuits = self._session.meter, self._session.circuits
+        meter, breakers = self._session.meter, self._session.breakers
         send = meter.send.histograms()
         return Metrics(
             requests={kind: histogram.count for kind, histogram in send.items()},
@@ -106,8 +106,8 @@ class Monitor:
             server_errors=meter.server_errors,
             timeouts=meter.timeouts,
             hedges=meter.hedges,
-            circuit_openings={each.name: each.openings for each in circuits},
-            circuit_refusals={each.name: each.refusals for each in circuits},
+            breaker_openings={each.name: each.openings for each in breakers},
+            breaker_refusals={each.name: each.refusals for each in breakers},
             reconnects=dict(meter.reconnects),
             ticks=meter.ticks,
             order_updates=meter.order_updates,
@@ -135,8 +135,8 @@ def _lane(lane: Lane) -> LaneHealth:
     return LaneHealth(lane.idle, lane.busy, lane.connecting, lane.waiting, lane.opened)
 
 
-def _circuit(breaker: Breaker) -> CircuitHealth:
-    return CircuitHealth(
+def _breaker_health(breaker: Breaker) -> BreakerHealth:
+    return BreakerHealth(
         breaker.name,
         breaker.state.value,
         breaker.failures,
@@ -151,10 +151,10 @@ def _feed(feed: Feed) -> FeedHealth:
     return FeedHealth(feed.name, feed.state.value, feed.reason, age, feed.reconnects)
 
 
-def _circuit_problems(circuits: Iterable[CircuitHealth]) -> Iterator[str]:
-    for circuit in circuits:
-        if circuit.open_for:
-            yield f"{circuit.name}: gone for {circuit.open_for:.1f} s ({circuit.last_failure})"
+def _breaker_problems(breakers: Iterable[BreakerHealth]) -> Iterator[str]:
+    for breaker in breakers:
+        if breaker.open_for:
+            yield f"{breaker.name}: gone for {breaker.open_for:.1f} s ({breaker.last_failure})"
 
 
 def _limiter_problems(limiter: LimiterHealth) -> Iterator[str]:

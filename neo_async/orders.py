@@ -116,7 +116,7 @@ class Orders:
     one of: it worked; `Rejected` or another BrokerError; `NotSent`; `OutcomeUnknown`.
 
     What could not be sent is sent again until the deadline. Only where the broker has failed for a
-    while when a call begins, it fails at once with `CircuitOpen`; cancels never do.
+    while when a call begins, it fails at once with `BreakerOpen`; cancels never do.
 
     What was sent, and whose answer was lost, is not sent again: it is looked for in the order feed
     and the order book, and the call waits for what they tell. Then it worked after all, or raises

@@ -9,8 +9,8 @@ from neo_async.errors import (
     BODY_EXCERPT,
     AnswerLost,
     BankRejected,
+    BreakerOpen,
     BrokerError,
-    CircuitOpen,
     ClockSkew,
     DuplicateTag,
     Halted,
@@ -117,7 +117,7 @@ SENTENCES = [
     (TransportError("broken"), "broken"),
     (NotSent("cannot connect"), "cannot connect"),
     (
-        CircuitOpen("orders at h:443", open_for=3.21, last_failure="HTTP 503", probe_in=0.25),
+        BreakerOpen("orders at h:443", open_for=3.21, last_failure="HTTP 503", probe_in=0.25),
         "orders at h:443: gone for 3.2 s (last: HTTP 503); nothing was sent, the next try is let "
         "through in 0.25 s",
     ),

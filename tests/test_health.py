@@ -49,8 +49,8 @@ async def test_a_client_that_is_well_says_so(tmp_path: Any) -> None:
             assert health.logged_in_since == pytest.approx(now() - 1.0, abs=0.1)
             assert health.lane is not None
             assert (health.lane.idle, health.lane.busy, health.lane.opened) == (2, 0, 2)
-            assert {circuit.state for circuit in health.circuits} == {"closed"}
-            assert [circuit.name.partition(" ")[0] for circuit in health.circuits] == [
+            assert {breaker.state for breaker in health.breakers} == {"closed"}
+            assert [breaker.name.partition(" ")[0] for breaker in health.breakers] == [
                 "reads",
                 "orders",
             ]

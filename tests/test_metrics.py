@@ -163,8 +163,8 @@ async def test_circuits_retries_and_refusals_are_counted() -> None:
         with pytest.raises(Exception, match="gone for"):
             await neo.orders.place(*BUY, **CNC)
         metrics = neo.metrics()
-        assert metrics.circuit_openings[breaker.name] == 1
-        assert metrics.circuit_refusals[breaker.name] == 1
+        assert metrics.breaker_openings[breaker.name] == 1
+        assert metrics.breaker_refusals[breaker.name] == 1
         assert metrics.requests["place"] == 0
 
 
@@ -273,8 +273,8 @@ def sample_metrics(**changes: Any) -> Metrics:
         "send": meter.send.histograms(),
         "first_byte": meter.first_byte.histograms(),
         "decode": meter.decode.histograms(),
-        "circuit_openings": {"orders at h:443": 2},
-        "circuit_refusals": {"orders at h:443": 30},
+        "breaker_openings": {"orders at h:443": 2},
+        "breaker_refusals": {"orders at h:443": 30},
         "reconnects": {"order feed": 4},
         "unknowns_resolved": {"not accepted": 1},
     }
@@ -291,7 +291,7 @@ def test_the_text_is_what_a_scraper_reads() -> None:
     assert samples["neo_requests_total", (("kind", "place"),)] == 5
     assert samples["neo_outcomes_total", (("kind", "place"), ("outcome", "accepted"))] == 1
     assert samples["neo_hedges_total", ()] == metrics.hedges
-    assert samples["neo_circuit_openings_total", (("circuit", "orders at h:443"),)] == 2
+    assert samples["neo_breaker_openings_total", (("breaker", "orders at h:443"),)] == 2
     assert types["neo_queue_seconds"] == "histogram"
 
     def up_to(bound: str) -> float:

@@ -206,7 +206,7 @@ class Dispatch:
         is_cancel = request.kind is _CANCEL
         if self._gate is not None and not is_cancel:
             await self.pass_gate(request.kind)
-        if not self._session.is_order_circuit_closed:
+        if not self._session.is_order_breaker_closed:
             await self._session.check_orders(request.kind)
         intent = None
         if self._journal is not None:

@@ -17,7 +17,7 @@ class LaneHealth(msgspec.Struct, frozen=True):
     """Since the login."""
 
 
-class CircuitHealth(msgspec.Struct, frozen=True):
+class BreakerHealth(msgspec.Struct, frozen=True):
     """What is known of the orders, or of the reads, at one host."""
 
     name: str
@@ -64,7 +64,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Times the broker had ended the session."""
     lane: LaneHealth | None
     """None without a login."""
-    circuits: tuple[CircuitHealth, ...]
+    breakers: tuple[BreakerHealth, ...]
     limiter: LimiterHealth
     feeds: tuple[FeedHealth, ...]
     """Those that were started and not closed."""

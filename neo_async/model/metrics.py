@@ -92,9 +92,9 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """Answers that did not come by their deadline."""
     hedges: int
     """Reads that were made once more because they hung."""
-    circuit_openings: Mapping[str, int]
-    """Times a circuit opened, by circuit."""
-    circuit_refusals: Mapping[str, int]
+    breaker_openings: Mapping[str, int]
+    """Times a circuit breaker opened, by breaker."""
+    breaker_refusals: Mapping[str, int]
     """Calls that failed at once because of it."""
     reconnects: Mapping[str, int]
     """Times that a feed was live again after a loss, by feed."""
@@ -125,8 +125,8 @@ _HELP: Final = {
     "server_errors": "Answers with HTTP 5xx.",
     "timeouts": "Answers that did not come by their deadline.",
     "hedges": "Reads made once more because they hung.",
-    "circuit_openings": "Times a host was taken for gone.",
-    "circuit_refusals": "Calls that failed at once because of that.",
+    "breaker_openings": "Times a host was taken for gone.",
+    "breaker_refusals": "Calls that failed at once because of that.",
     "reconnects": "Times a feed was live again after a loss.",
     "ticks": "Ticks of the market feeds.",
     "order_updates": "Updates of the order feed.",
@@ -137,8 +137,8 @@ _HELP: Final = {
 _LABELS: Final = {
     "requests": ("kind",),
     "outcomes": ("kind", "outcome"),
-    "circuit_openings": ("circuit",),
-    "circuit_refusals": ("circuit",),
+    "breaker_openings": ("breaker",),
+    "breaker_refusals": ("breaker",),
     "reconnects": ("feed",),
     "unknowns_resolved": ("outcome",),
 }

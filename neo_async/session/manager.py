@@ -23,7 +23,7 @@ import msgspec
 import pyotp
 
 from neo_async import logs
-from neo_async.config import CircuitLimits, Credentials, Endpoints, PoolLimits, Timeouts
+from neo_async.config import BreakerConfig, Credentials, Endpoints, PoolLimits, Timeouts
 from neo_async.errors import (
     BrokerError,
     ClockSkew,
@@ -43,7 +43,7 @@ from neo_async.errors import (
 from neo_async.model.address import SOCKET, WEB, address_problem, shown_address, uses_tls
 from neo_async.model.answer import Answer
 from neo_async.model.session import Session
-from neo_async.transport.breaker import Circuits
+from neo_async.transport.breaker import Breakers
 from neo_async.transport.hedge import hedged
 from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.http import Download, HttpClient
@@ -89,7 +89,7 @@ class SessionManager:
         limiter: Limiter,
         timeouts: Timeouts,
         pool: PoolLimits,
-        circuit: CircuitLimits | None = None,
+        breaker: BreakerConfig | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._credentials = credentials
@@ -100,12 +100,12 @@ class SessionManager:
         self._pool = pool
         self._clock = clock
         self._tls = trusting(endpoints.ca_file)
-        self.circuits = Circuits(circuit)
+        self.breakers = Breakers(breaker)
         self.meter = Meter()
         self._http = HttpClient(
             connect_timeout=timeouts.connect,
             tls=self._tls,
-            circuits=self.circuits,
+            breakers=self.breakers,
             meter=self.meter,
             insecure=endpoints.insecure,
         )
@@ -437,12 +437,12 @@ class SessionManager:
                 yield file
 
     @property
-    def is_order_circuit_closed(self) -> bool:
+    def is_order_breaker_closed(self) -> bool:
         """Whether the server of orders is taken to be there."""
         return self._lane is None or self._lane.breaker.is_closed
 
     async def check_orders(self, kind: Kind) -> None:
-        """Raises CircuitOpen when an order request would fail at once; see Lane.check."""
+        """Raises BreakerOpen when an order request would fail at once; see Lane.check."""
         if self._lane is not None:
             await self._lane.check(kind)
 
@@ -701,7 +701,7 @@ class SessionManager:
             self._pool,
             connect_timeout=self._timeouts.connect,
             tls=self._tls,
-            circuits=self.circuits,
+            breakers=self.breakers,
             meter=self.meter,
         )
         await lane.open()

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from neo_async import logs
-from neo_async.config import CircuitLimits
-from neo_async.errors import CircuitOpen
+from neo_async.config import BreakerConfig
+from neo_async.errors import BreakerOpen
 from neo_async.transport.backoff import backoff
 
 log = logging.getLogger(logs.TRANSPORT)
@@ -32,7 +32,7 @@ LONGEST_WAIT = 10.0
 every so many seconds."""
 
 
-class CircuitState(StrEnum):
+class BreakerState(StrEnum):
     """What becomes of a call to a host."""
 
     CLOSED = "closed"
@@ -58,7 +58,7 @@ class Breaker:
     def __init__(
         self,
         name: str,
-        limits: CircuitLimits,
+        limits: BreakerConfig,
         *,
         clock: Callable[[], float] = loop_time,
     ) -> None:
@@ -84,10 +84,10 @@ class Breaker:
         self._can_connect = True
 
     @property
-    def state(self) -> CircuitState:
+    def state(self) -> BreakerState:
         if self.is_closed:
-            return CircuitState.CLOSED
-        return CircuitState.HALF_OPEN if self._probes_out else CircuitState.OPEN
+            return BreakerState.CLOSED
+        return BreakerState.HALF_OPEN if self._probes_out else BreakerState.OPEN
 
     @property
     def open_for(self) -> float:
@@ -95,13 +95,13 @@ class Breaker:
         return 0.0 if self.is_closed else self._clock() - self._opened_at
 
     def check(self) -> None:
-        """Raises CircuitOpen when no call may be made now."""
+        """Raises BreakerOpen when no call may be made now."""
         if self.is_closed:
             return
         probe_in = self._probe_at - self._clock()
         if probe_in > 0:
             self.refusals += 1
-            raise CircuitOpen(
+            raise BreakerOpen(
                 self.name,
                 open_for=self.open_for,
                 last_failure=self.last_failure,
@@ -111,7 +111,7 @@ class Breaker:
     def admit(self, *, is_urgent: bool = False) -> bool:
         """Whether the call that is made now is a probe; `probed` has to be called after it then.
 
-        Urgent calls are always let through. Raises CircuitOpen for others when none may be made.
+        Urgent calls are always let through. Raises BreakerOpen for others when none may be made.
         """
         if self.is_closed:
             return False
@@ -171,11 +171,11 @@ class Breaker:
         return f"<Breaker {self.name}: {self.state}, {self.failures} failures in a row>"
 
 
-class Circuits:
+class Breakers:
     """The breakers of every host that was called so far."""
 
-    def __init__(self, limits: CircuitLimits | None = None) -> None:
-        self._limits = limits or CircuitLimits()
+    def __init__(self, limits: BreakerConfig | None = None) -> None:
+        self._limits = limits or BreakerConfig()
         self._breakers: dict[str, Breaker] = {}
 
     def orders(self, server: str) -> Breaker:

@@ -18,7 +18,7 @@ from yarl import URL
 from neo_async.errors import AnswerLost, NotSent, ProtocolError
 from neo_async.model.address import address_problem, shown_address, uses_tls
 from neo_async.model.answer import Answer
-from neo_async.transport.breaker import GATEWAY_FAILURES, Breaker, Circuits
+from neo_async.transport.breaker import GATEWAY_FAILURES, Breaker, Breakers
 from neo_async.transport.connector import AT_CONNECTION, Connector, NoSilence
 from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.inflating import Inflater
@@ -126,20 +126,20 @@ class HttpClient:
         *,
         connect_timeout: float,
         tls: ssl.SSLContext | None = None,
-        circuits: Circuits | None = None,
+        breakers: Breakers | None = None,
         meter: Meter | None = None,
         insecure: bool = False,
     ) -> None:
         """`insecure` allows downloads to be redirected to plain http on other machines."""
         self._insecure = insecure
-        self._circuits = circuits or Circuits()
+        self._breakers = breakers or Breakers()
         self._meter = meter or Meter()
         self._connect_timeout = connect_timeout
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
     async def check(self, url: str) -> None:
-        """Raises CircuitOpen when no call to the host may be made now: before a caller queues."""
+        """Raises BreakerOpen when no call to the host may be made now: before a caller queues."""
         breaker = self._breaker(_place(URL(url, encoded=True)))
         if not breaker.is_closed:
             await asyncio.sleep(0)  # a caller that tries for ever must not hold up the loop
@@ -288,7 +288,7 @@ class HttpClient:
             await session.close()
 
     def _breaker(self, place: str) -> Breaker:
-        return self._circuits.reads(place)
+        return self._breakers.reads(place)
 
     @contextlib.contextmanager
     def _watched(self, place: str) -> Iterator[Breaker]:

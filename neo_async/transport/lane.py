@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 
 from neo_async import logs
 from neo_async.config import PoolLimits
-from neo_async.errors import AnswerLost, CircuitOpen, NotSent, UsageError
+from neo_async.errors import AnswerLost, BreakerOpen, NotSent, UsageError
 from neo_async.model.answer import Answer
 from neo_async.transport.backoff import backoff
-from neo_async.transport.breaker import GATEWAY_FAILURES, Circuits
+from neo_async.transport.breaker import GATEWAY_FAILURES, Breakers
 from neo_async.transport.connection import Connection
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.limiter import Kind, Limiter
@@ -67,7 +67,7 @@ class Lane:
         *,
         connect_timeout: float,
         tls: ssl.SSLContext | None = None,
-        circuits: Circuits | None = None,
+        breakers: Breakers | None = None,
         meter: Meter | None = None,
     ) -> None:
         parts = urlsplit(url)
@@ -90,7 +90,7 @@ class Lane:
         self._for_cancels = self._most + pool.for_cancels
         """Connections that may be open where cancels need them."""
         self._meter = meter or Meter()
-        self.breaker = (circuits or Circuits()).orders(self._server)
+        self.breaker = (breakers or Breakers()).orders(self._server)
         self._connect_timeout = connect_timeout
         self._idle: list[Connection] = []
         self._open: dict[Connection, float] = {}  # when each was opened, on the loop's clock
@@ -153,7 +153,7 @@ class Lane:
     ) -> Answer:
         """Send one whole HTTP request as soon as the limiter and a connection allow.
 
-        `timeout` counts from the moment in which the limiter does. Raises NotSent (CircuitOpen
+        `timeout` counts from the moment in which the limiter does. Raises NotSent (BreakerOpen
         when the server is taken for gone), AnswerLost, or what `Limiter.acquire` does. `record` is
         marked when the bytes are handed to a socket: a caller that is cancelled learns from it
         whether the request may have arrived.
@@ -209,7 +209,7 @@ class Lane:
         return answer
 
     async def check(self, kind: Kind) -> None:
-        """Raises CircuitOpen when the server is taken for gone: before a caller queues. Cancels
+        """Raises BreakerOpen when the server is taken for gone: before a caller queues. Cancels
         are always let through."""
         if kind is not Kind.CANCEL and not self.breaker.is_closed:
             await asyncio.sleep(0)  # a caller that tries for ever must not hold up the loop
@@ -253,7 +253,7 @@ class Lane:
     def _admit(self, kind: Kind, started: float) -> bool:
         try:
             return self.breaker.admit(is_urgent=kind is Kind.CANCEL)
-        except CircuitOpen:
+        except BreakerOpen:
             self._limiter.give_back(kind, started)
             raise
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async import (
-    CircuitLimits,
+    BreakerConfig,
     NeoClient,
     NotAccepted,
     NotSent,
@@ -85,7 +85,7 @@ async def desk_of(**options: Any) -> AsyncIterator[Desk]:
     defaults: dict[str, Any] = {
         "live_orders": False,
         "timeouts": Timeouts(order=2.0),
-        "circuit": CircuitLimits(failures=10**6),
+        "breaker": BreakerConfig(failures=10**6),
     }
     async with (
         exchange_of() as exchange,

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async import (
-    CircuitLimits,
+    BreakerConfig,
     FeedTimings,
     Halted,
     NeoClient,
@@ -342,7 +342,7 @@ async def test_resuming_ends_it_too() -> None:
     async with (
         exchange_of() as exchange,
         meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
-        client_of(exchange, endpoints=endpoints, circuit=CircuitLimits(failures=10**6)) as neo,
+        client_of(exchange, endpoints=endpoints, breaker=BreakerConfig(failures=10**6)) as neo,
     ):
         await neo.orders.place(*BUY, 10, **MIS)
         halting = asyncio.ensure_future(neo.halt())

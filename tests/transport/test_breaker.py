@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from neo_async.config import CircuitLimits, PoolLimits, RateLimits
-from neo_async.errors import AnswerLost, CircuitOpen, NotSent, UsageError
-from neo_async.transport.breaker import PROBE_PATIENCE, Breaker, Circuits, CircuitState
+from neo_async.config import BreakerConfig, PoolLimits, RateLimits
+from neo_async.errors import AnswerLost, BreakerOpen, NotSent, UsageError
+from neo_async.transport.breaker import PROBE_PATIENCE, Breaker, Breakers, BreakerState
 from neo_async.transport.http import HttpClient
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Kind, Limiter
@@ -23,7 +23,7 @@ from tests.simulation.virtual_time import in_virtual_time
 from tests.transport.lanes import lane_to, send
 from tests.transport.servers import Peer, echo, never, reply, serving, until
 
-LIMITS = CircuitLimits()
+LIMITS = BreakerConfig()
 
 
 class Clock:
@@ -56,20 +56,20 @@ def test_it_opens_after_so_many_failures_in_a_row(breaker: Breaker) -> None:
     open_up(breaker, failures=LIMITS.failures - 1)
     breaker.answered()
     open_up(breaker, failures=LIMITS.failures - 1)
-    assert breaker.state is CircuitState.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     assert breaker.admit() is False
     open_up(breaker, failures=1)
-    assert breaker.state is CircuitState.OPEN
+    assert breaker.state is BreakerState.OPEN
     assert breaker.openings == 1
 
 
 def test_while_it_is_open_calls_fail_and_say_why(breaker: Breaker, clock: Clock) -> None:
     open_up(breaker)
     breaker._probe_at = clock.now + 0.25
-    with pytest.raises(CircuitOpen, match=r"orders at h:443: gone for 0\.0 s") as caught:
+    with pytest.raises(BreakerOpen, match=r"orders at h:443: gone for 0\.0 s") as caught:
         breaker.admit()
     error = caught.value
-    assert (error.circuit, error.last_failure) == (
+    assert (error.breaker, error.last_failure) == (
         "orders at h:443",
         "no complete answer within 10 s",
     )
@@ -82,12 +82,12 @@ def test_one_call_is_let_through_after_a_while(breaker: Breaker, clock: Clock) -
     open_up(breaker)
     clock.now += LIMITS.first_wait
     assert breaker.admit() is True
-    assert breaker.state is CircuitState.HALF_OPEN
-    with pytest.raises(CircuitOpen):
+    assert breaker.state is BreakerState.HALF_OPEN
+    with pytest.raises(BreakerOpen):
         breaker.admit()
     breaker.answered()
     breaker.probed()
-    assert breaker.state is CircuitState.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     assert breaker.failures == 0
 
 
@@ -97,7 +97,7 @@ def test_a_probe_in_vain_leads_to_a_longer_wait(breaker: Breaker, clock: Clock) 
     breaker.admit()
     breaker.failed("again", connected=True)
     breaker.probed()
-    assert breaker.state is CircuitState.OPEN
+    assert breaker.state is BreakerState.OPEN
     assert 0 <= breaker._probe_at - clock.now <= 2 * LIMITS.first_wait
 
 
@@ -108,7 +108,7 @@ def test_a_probe_that_hangs_holds_others_back_for_a_second_only(
     clock.now += LIMITS.first_wait
     breaker.admit()
     clock.now += PROBE_PATIENCE - 0.001
-    with pytest.raises(CircuitOpen):
+    with pytest.raises(BreakerOpen):
         breaker.check()
     clock.now += 0.002
     assert breaker.admit() is True
@@ -124,7 +124,7 @@ def test_urgent_calls_are_always_let_through(breaker: Breaker, clock: Clock) -> 
     assert breaker.admit(is_urgent=True) is True
     breaker.failed("again", connected=True)
     breaker.probed()
-    assert breaker.state is CircuitState.OPEN
+    assert breaker.state is BreakerState.OPEN
 
 
 def test_a_connection_closes_what_lost_connections_opened_and_nothing_else(
@@ -135,7 +135,7 @@ def test_a_connection_closes_what_lost_connections_opened_and_nothing_else(
     open_up(silent, connected=True)
     unreachable.connected()
     silent.connected()
-    assert (unreachable.state, silent.state) == (CircuitState.CLOSED, CircuitState.OPEN)
+    assert (unreachable.state, silent.state) == (BreakerState.CLOSED, BreakerState.OPEN)
     assert unreachable.failures == 0
 
 
@@ -181,7 +181,7 @@ def test_whatever_happens_a_probe_is_at_most_a_second_away(happenings: list[Any]
         if event in ("call", "urgent"):
             due_in = breaker._probe_at - clock.now
             assert breaker.is_closed or due_in <= PROBE_PATIENCE
-            with contextlib.suppress(CircuitOpen):
+            with contextlib.suppress(BreakerOpen):
                 out += breaker.admit(is_urgent=event == "urgent")
         elif event == "answer":
             breaker.answered()
@@ -202,19 +202,19 @@ def test_whatever_happens_a_probe_is_at_most_a_second_away(happenings: list[Any]
 @pytest.mark.parametrize("limits", [{"failures": 0}, {"first_wait": 0}, {"longest_wait": -1}])
 def test_settings_that_cannot_be_are_refused(limits: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="must be above 0"):
-        CircuitLimits(**limits)
+        BreakerConfig(**limits)
 
 
 def test_the_waits_are_in_order() -> None:
     with pytest.raises(UsageError, match=r"longest_wait=0\.1: is below first_wait=0\.2"):
-        CircuitLimits(first_wait=0.2, longest_wait=0.1)
+        BreakerConfig(first_wait=0.2, longest_wait=0.1)
 
 
 def test_every_host_has_one_for_its_orders_and_one_for_the_rest() -> None:
-    circuits = Circuits()
-    assert circuits.orders("h:1") is circuits.orders("h:1")
-    assert len({circuits.orders("h:1"), circuits.reads("h:1"), circuits.orders("h:2")}) == 3
-    assert [each.name for each in circuits] == ["orders at h:1", "reads at h:1", "orders at h:2"]
+    breakers = Breakers()
+    assert breakers.orders("h:1") is breakers.orders("h:1")
+    assert len({breakers.orders("h:1"), breakers.reads("h:1"), breakers.orders("h:2")}) == 3
+    assert [each.name for each in breakers] == ["orders at h:1", "reads at h:1", "orders at h:2"]
 
 
 # --- at the lane ------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ async def test_a_gateway_with_nobody_behind_it_opens_and_an_answer_closes() -> N
             assert (await send(lane)).status == 503
         # Not at once: the first probe may be due after no time at all.
         lane.breaker._probe_at += 0.05
-        with pytest.raises(CircuitOpen, match="answered with HTTP 503"):
+        with pytest.raises(BreakerOpen, match="answered with HTTP 503"):
             await send(lane)
         assert len(server.arrivals) == LIMITS.failures
         await asyncio.sleep(LIMITS.first_wait + 0.05)
@@ -265,7 +265,7 @@ async def test_orders_that_hang_open_and_cancels_go_through() -> None:
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(result, AnswerLost) and result.is_timeout for result in results)
         lane.breaker._probe_at += 0.05
-        with pytest.raises(CircuitOpen):
+        with pytest.raises(BreakerOpen):
             await send(lane)
         with pytest.raises(AnswerLost):
             await send(lane, b"cancel", kind=Kind.CANCEL, within=0.01)
@@ -282,7 +282,7 @@ async def test_those_who_queue_when_it_opens_are_turned_away_and_take_no_start()
         open_up(lane.breaker)
         lane.breaker._probe_at += 60
         results = await asyncio.gather(*queued, return_exceptions=True)
-        assert all(isinstance(result, CircuitOpen) for result in results)
+        assert all(isinstance(result, BreakerOpen) for result in results)
         assert limiter.starts == [0, 0, 1, 0]
         assert len(server.arrivals) == 1
 
@@ -296,7 +296,7 @@ async def test_a_caller_that_tries_for_ever_does_not_hold_up_the_loop() -> None:
                 try:
                     await send(lane)
                     return
-                except CircuitOpen:
+                except BreakerOpen:
                     pass
 
         async with asyncio.timeout(5):
@@ -310,10 +310,10 @@ async def test_a_probe_whose_caller_gives_up_keeps_nobody_back() -> None:
         await asyncio.sleep(LIMITS.first_wait)
         probe = asyncio.create_task(send(lane))
         await until(lambda: server.arrivals)
-        assert lane.breaker.state is CircuitState.HALF_OPEN
+        assert lane.breaker.state is BreakerState.HALF_OPEN
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
-        assert lane.breaker.state is CircuitState.OPEN
+        assert lane.breaker.state is BreakerState.OPEN
         assert lane.breaker._probe_at - asyncio.get_running_loop().time() <= 2 * LIMITS.first_wait
 
 
@@ -348,18 +348,18 @@ async def get(http: HttpClient, url: str, *, within: float = 5.0) -> int:
 
 @in_virtual_time
 async def test_reads_fail_at_once_and_orders_do_not_with_them() -> None:
-    circuits = Circuits()
+    breakers = Breakers()
     async with serving(never) as server:
-        http = HttpClient(connect_timeout=1.0, circuits=circuits)
+        http = HttpClient(connect_timeout=1.0, breakers=breakers)
         calls = [get(http, server.url) for _ in range(LIMITS.failures)]
         await asyncio.gather(*calls, return_exceptions=True)
         reads, orders = (
-            each(server.url.removeprefix("http://")) for each in (circuits.reads, circuits.orders)
+            each(server.url.removeprefix("http://")) for each in (breakers.reads, breakers.orders)
         )
         reads._probe_at += 0.05
-        with pytest.raises(CircuitOpen, match="reads at"):
+        with pytest.raises(BreakerOpen, match="reads at"):
             await get(http, server.url)
-        with pytest.raises(CircuitOpen):
+        with pytest.raises(BreakerOpen):
             await http.check(server.url)
         assert len(server.arrivals) == LIMITS.failures
         orders.check()
@@ -374,7 +374,7 @@ async def test_a_download_counts_as_well() -> None:
             async with http.download(server.url, timeout=5.0, between=1.0) as file:
                 assert file.status == 503
         http._breaker(URL(server.url))._probe_at += 60
-        with pytest.raises(CircuitOpen):
+        with pytest.raises(BreakerOpen):
             await http.download(server.url, timeout=5.0, between=1.0).__aenter__()
         await http.close()
 

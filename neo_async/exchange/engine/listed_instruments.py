@@ -154,7 +154,7 @@ class Floor:
             best = against.best()
             if best is not None:
                 executions = against.execute(best.price, quantity)
-                self._matching.settle(desk, None, executions)
+                self._matching.apply_fill(desk, None, executions)
         if desk.underlying is None:
             maker.walk()
         else:
@@ -195,7 +195,7 @@ class Floor:
             against = book.against(side)
             if against.meets(price):
                 executions = against.execute(price, quantity)
-                self._matching.settle(desk, None, executions)
+                self._matching.apply_fill(desk, None, executions)
                 quantity -= sum(traded for _, traded in executions)
             if quantity:
                 entry = quote(side, price, quantity)

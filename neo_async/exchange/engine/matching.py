@@ -71,7 +71,7 @@ class Matching:
         against = desk.book.against(working.side)
         if against.meets(record.price):
             executions = against.execute(record.price, record.pending_quantity)
-            self.settle(desk, working, executions)
+            self.apply_fill(desk, working, executions)
             if record.filled_quantity == record.quantity:
                 return
         if record.validity is _IOC:
@@ -89,7 +89,7 @@ class Matching:
         working.rests = True
         working.desk.book.side(record.side).add(working)
 
-    def settle(
+    def apply_fill(
         self, desk: Desk, incoming: Working | None, executions: list[tuple[Resting, int]]
     ) -> None:
         """Book what an incoming order of a client (or of a maker: None) has traded."""

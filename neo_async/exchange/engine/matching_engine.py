@@ -333,7 +333,7 @@ class Market:
         self._floor.pull_quotes(desk)
         for side in (Side.SELL, Side.BUY):
             executions = desk.book.against(side).execute(price, _EVERYTHING)
-            self._matching.settle(desk, None, executions)
+            self._matching.apply_fill(desk, None, executions)
         self._matching.print_trade(desk, price, 0)
         if desk.maker is not None:
             desk.maker.move_to(price)
