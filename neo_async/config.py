@@ -203,7 +203,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Each of the two login steps."""
     download: float = 300.0
     """A whole file: a scrip master has some tens of megabytes."""
-    hedge: float | None = 2.0
+    duplicate_read_after: float | None = 2.0
     """A read without an answer by then is made once more on another connection, and the first
     good answer wins; None never does. Answers take some tenths of a second, so what takes this
     long hangs, and asking twice costs a start where the alternative is the deadline."""

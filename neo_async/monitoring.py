@@ -105,7 +105,7 @@ class Monitor:
             rate_limited=self._limiter.pauses,
             server_errors=meter.server_errors,
             timeouts=meter.timeouts,
-            hedges=meter.hedges,
+            duplicate_reads=meter.duplicate_reads,
             breaker_openings={each.name: each.openings for each in breakers},
             breaker_refusals={each.name: each.refusals for each in breakers},
             reconnects=dict(meter.reconnects),

@@ -108,7 +108,7 @@ async def test_every_call_is_counted_and_timed_by_kind() -> None:
             assert set(by_kind) == set(NAMES)
             assert {kind: by_kind[kind].count for kind in NAMES} == metrics.requests
             assert all(0 < by_kind[kind].total < 5 for kind in NAMES), stage
-        assert (metrics.retries, metrics.timeouts, metrics.hedges) == (0, 0, 0)
+        assert (metrics.retries, metrics.timeouts, metrics.duplicate_reads) == (0, 0, 0)
 
 
 @in_virtual_time
@@ -148,7 +148,7 @@ async def test_what_goes_wrong_is_counted() -> None:
         assert metrics.outcomes["cancel"] == {"rejected": 1}
         assert metrics.unknowns_resolved == {"accepted": 2}
         assert metrics.server_errors == 1
-        assert metrics.hedges == 1
+        assert metrics.duplicate_reads == 1
         assert (metrics.rate_limited, metrics.retries) == (1, 1)
 
 
@@ -290,7 +290,7 @@ def test_the_text_is_what_a_scraper_reads() -> None:
     assert types["neo_requests_total"] == "counter"
     assert samples["neo_requests_total", (("kind", "place"),)] == 5
     assert samples["neo_outcomes_total", (("kind", "place"), ("outcome", "accepted"))] == 1
-    assert samples["neo_hedges_total", ()] == metrics.hedges
+    assert samples["neo_hedges_total", ()] == metrics.duplicate_reads
     assert samples["neo_breaker_openings_total", (("breaker", "orders at h:443"),)] == 2
     assert types["neo_queue_seconds"] == "histogram"
 

@@ -86,7 +86,7 @@ FAILURES = {
     "not gzip": Reply("x", headers={"Content-Encoding": "gzip"}),
     "odd": Reply({"data": ALL, "stat": ALL, "status": ALL, "access_token": {ALL: ALL}}),
 }
-PATIENCE = Timeouts(connect=1, login=0.3, read=0.3, order=0.3, hedge=None)
+PATIENCE = Timeouts(connect=1, login=0.3, read=0.3, order=0.3, duplicate_read_after=None)
 
 
 def shown(error: BaseException) -> str:

@@ -90,7 +90,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """Answers with 5xx."""
     timeouts: int
     """Answers that did not come by their deadline."""
-    hedges: int
+    duplicate_reads: int
     """Reads that were made once more because they hung."""
     breaker_openings: Mapping[str, int]
     """Times a circuit breaker opened, by breaker."""
@@ -124,7 +124,7 @@ _HELP: Final = {
     "rate_limited": "Refusals for too many requests (429).",
     "server_errors": "Answers with HTTP 5xx.",
     "timeouts": "Answers that did not come by their deadline.",
-    "hedges": "Reads made once more because they hung.",
+    "duplicate_reads": "Reads made once more because they hung.",
     "breaker_openings": "Times a host was taken for gone.",
     "breaker_refusals": "Calls that failed at once because of that.",
     "reconnects": "Times a feed was live again after a loss.",

@@ -44,7 +44,7 @@ from neo_async.model.address import SOCKET, WEB, address_problem, shown_address,
 from neo_async.model.answer import Answer
 from neo_async.model.session import Session
 from neo_async.transport.breaker import Breakers
-from neo_async.transport.hedge import hedged
+from neo_async.transport.duplicate_read_after import with_duplicate
 from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import HandOver, Lane
@@ -350,13 +350,15 @@ class SessionManager:
                 )
 
             async def ask_again() -> Answer:
-                self.meter.hedges += 1
+                self.meter.duplicate_reads += 1
                 return await ask(await self._started())
 
             first = ask(await self._started())
-            if timeouts.hedge is None:
+            if timeouts.duplicate_read_after is None:
                 return await first
-            return await hedged(first, ask_again, delay=timeouts.hedge, timeout=timeouts.read)
+            return await with_duplicate(
+                first, ask_again, delay=timeouts.duplicate_read_after, timeout=timeouts.read
+            )
 
         return await self._call(endpoint, send, decode, timeouts.read)
 

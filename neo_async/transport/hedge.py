@@ -9,7 +9,7 @@ from neo_async.errors import TransportError
 from neo_async.model.answer import Answer
 
 
-async def hedged(
+async def with_duplicate(
     ask: Awaitable[Answer],
     ask_again: Callable[[], Awaitable[Answer]],
     *,

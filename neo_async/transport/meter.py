@@ -59,7 +59,7 @@ class Meter:
         self.retries = 0
         self.server_errors = 0
         self.timeouts = 0
-        self.hedges = 0
+        self.duplicate_reads = 0
         self.ticks = 0
         self.order_updates = 0
         self.reconnects: dict[str, int] = {}

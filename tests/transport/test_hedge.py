@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from neo_async.transport.duplicate_read_after import with_duplicate
 
 from neo_async import AnswerLost, NeoClient, NotSent, OutcomeUnknown, Product, Segment, Side
 from neo_async.config import Timeouts
 from neo_async.errors import NeoError
 from neo_async.model.answer import Answer
-from neo_async.transport.hedge import hedged
 from neo_async.transport.http import HttpClient
 from tests.clients import WIDE
 from tests.fake_servers import CREDENTIALS, LOGIN, Late, Reply, Scripted, scripted_broker
@@ -76,7 +76,10 @@ async def test_what_fails_before_the_delay_is_not_asked_again() -> None:
 
 @in_virtual_time
 async def test_two_that_hang_end_at_the_deadline_of_the_first() -> None:
-    async with scripted_broker() as broker, client_of(broker, read=15.0, hedge=2.0) as neo:
+    async with (
+        scripted_broker() as broker,
+        client_of(broker, read=15.0, duplicate_read_after=2.0) as neo,
+    ):
         broker.script(BOOK, Late(60.0, EMPTY))
         began = seconds()
         with pytest.raises(AnswerLost, match="within 15 s"):
@@ -86,7 +89,7 @@ async def test_two_that_hang_end_at_the_deadline_of_the_first() -> None:
 
 @in_virtual_time
 async def test_it_can_be_turned_off() -> None:
-    async with scripted_broker() as broker, client_of(broker, hedge=None) as neo:
+    async with scripted_broker() as broker, client_of(broker, duplicate_read_after=None) as neo:
         broker.script(BOOK, Late(10.0, EMPTY))
         assert await neo.orders.book() == []
         assert broker.paths().count(BOOK) == 1
@@ -150,7 +153,7 @@ async def test_the_losers_connection_is_closed_and_never_used_again() -> None:
         async def ask() -> Answer:
             return await http.request("POST", server.url, headers={}, body=b"x", timeout=5.0)
 
-        assert (await hedged(ask(), ask, delay=0.5, timeout=5.0)).body == b"x"
+        assert (await with_duplicate(ask(), ask, delay=0.5, timeout=5.0)).body == b"x"
         for _ in range(10):
             assert (await ask()).body == b"x"
             await asyncio.sleep(0.2)
@@ -169,7 +172,7 @@ async def test_a_caller_that_gives_up_ends_both() -> None:
         await asyncio.sleep(60)
         raise NotSent("never")
 
-    call = asyncio.create_task(hedged(ask(), ask, delay=1.0, timeout=30.0))
+    call = asyncio.create_task(with_duplicate(ask(), ask, delay=1.0, timeout=30.0))
     await asyncio.sleep(2.0)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
@@ -186,7 +189,7 @@ async def test_the_first_is_asked_in_this_very_turn_of_the_loop() -> None:
 
     loop = asyncio.get_running_loop()
     loop.call_soon(asked.append, "next turn")
-    await hedged(ask(), ask, delay=1.0, timeout=5.0)
+    await with_duplicate(ask(), ask, delay=1.0, timeout=5.0)
     await asyncio.sleep(0)
     assert asked == ["first", "next turn"]
 
@@ -198,7 +201,9 @@ async def test_two_answers_at_the_same_moment_are_one() -> None:
         return Answer(200, {}, body)
 
     for first in (1.999999, 2.0, 2.000001):
-        answer = await hedged(ask(first, b"1"), lambda: ask(1.0, b"2"), delay=1.0, timeout=5.0)
+        answer = await with_duplicate(
+            ask(first, b"1"), lambda: ask(1.0, b"2"), delay=1.0, timeout=5.0
+        )
         assert answer.body in (b"1", b"2")
     task = asyncio.current_task()
     assert task is not None
