@@ -242,22 +242,22 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     that is not known refuses as well, and says what to do about it.
     """
 
-    order_quantity: int | None = None
+    max_order_quantity: int | None = None
     """Units of one order."""
-    order_value: Price | None = None
+    max_order_notional: Price | None = None
     """Rupees of one order: by its limit or trigger, whichever is higher, and market orders by the
     last price. Sales count at the last price where that is known and higher."""
-    orders_per_minute: int | None = None
+    max_orders_per_minute: int | None = None
     """Placements in any 60 seconds."""
     open_orders: int | None = None
     """Of the account that are not final; those on their way count."""
-    net_position: int | None = None
+    max_net_position: int | None = None
     """Units of one instrument over all products, bought or sold: what is held, and everything
     that is open or on its way on the order's side."""
-    day_loss: Price | None = None
+    max_daily_loss: Price | None = None
     """Rupees; `neo.portfolio.live.total().mtm_pnl` is what it is held against. Orders that can
     only close a position still pass."""
-    price_away_percent: float | None = None
+    max_price_deviation_pct: float | None = None
     """Of the last price: the distance at which a limit or trigger may lie on either side."""
     segments: Set[Segment] | None = None
     """The only ones in which orders are placed."""
@@ -272,15 +272,20 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     this client knows orders, or else of all. A market feed with `market_open` goes by that."""
 
     def __post_init__(self) -> None:
-        for name in ("order_quantity", "orders_per_minute", "open_orders", "net_position"):
+        for name in (
+            "max_order_quantity",
+            "max_orders_per_minute",
+            "open_orders",
+            "max_net_position",
+        ):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name}={value!r}: must be a whole number, 1 or more")
-        for name in ("order_value", "day_loss"):
+        for name in ("max_order_notional", "max_daily_loss"):
             value = getattr(self, name)
             if value is not None and not _is_amount(value):
                 raise UsageError(f"{name}={value!r}: must be an amount of rupees above 0")
-        for name in ("price_away_percent", "loop_stall", "feed_outage"):
+        for name in ("max_price_deviation_pct", "loop_stall", "feed_outage"):
             value = getattr(self, name)
             if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
                 raise UsageError(f"{name}={value!r}: must be a number above 0")

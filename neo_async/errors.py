@@ -147,25 +147,25 @@ class ProductNotAllowed(RiskRefused):
 class QuantityLimit(RiskRefused):
     """One order has more units than are allowed."""
 
-    setting = "order_quantity"
+    setting = "max_order_quantity"
 
 
 class ValueLimit(RiskRefused):
     """One order is worth more rupees than are allowed."""
 
-    setting = "order_value"
+    setting = "max_order_notional"
 
 
 class PriceLimit(RiskRefused):
     """A limit or trigger price is further from the last price than is allowed."""
 
-    setting = "price_away_percent"
+    setting = "max_price_deviation_pct"
 
 
 class OrderRateLimit(RiskRefused):
     """More orders would be placed within a minute than are allowed."""
 
-    setting = "orders_per_minute"
+    setting = "max_orders_per_minute"
 
 
 class OpenOrdersLimit(RiskRefused):
@@ -178,13 +178,13 @@ class PositionLimit(RiskRefused):
     """The net position in an instrument could become larger than is allowed, if all that is open
     on one side were filled."""
 
-    setting = "net_position"
+    setting = "max_net_position"
 
 
 class LossLimit(RiskRefused):
     """The loss of the day has reached what is allowed; only what closes a position goes on."""
 
-    setting = "day_loss"
+    setting = "max_daily_loss"
 
 
 # --- the broker answered, and refused ---------------------------------------------------------

@@ -230,8 +230,8 @@ class RiskGuard:
     ) -> None:
         """The guard follows the state of `order_feed`, which must not have been started."""
         self._limits = limits
-        self._order_value = _amount(limits.order_value)
-        self._day_loss = _amount(limits.day_loss)
+        self._order_value = _amount(limits.max_order_notional)
+        self._day_loss = _amount(limits.max_daily_loss)
         self._segments = None if limits.segments is None else frozenset(limits.segments)
         self._products = None if limits.products is None else frozenset(limits.products)
         self._tracker = tracker
@@ -258,7 +258,7 @@ class RiskGuard:
     @property
     def needs_positions(self) -> bool:
         """Whether live positions have to be kept for it."""
-        return self._limits.net_position is not None or self._limits.day_loss is not None
+        return self._limits.max_net_position is not None or self._limits.max_daily_loss is not None
 
     @property
     def needs_orders(self) -> bool:
@@ -305,7 +305,7 @@ class RiskGuard:
             if not self._held[hold.one_side]:
                 del self._held[hold.one_side]
             self._placing -= 1
-            if hold.was_sent and self._limits.orders_per_minute is not None:
+            if hold.was_sent and self._limits.max_orders_per_minute is not None:
                 self._placed.append(now)
             return
         hold.answered_at = now
@@ -409,7 +409,7 @@ class RiskGuard:
             )
 
     def _check_quantity(self, asked: Asked) -> None:
-        most = self._limits.order_quantity
+        most = self._limits.max_order_quantity
         if most is not None and asked.quantity > most:
             raise QuantityLimit(
                 most, asked.quantity, f"an order of {asked.quantity} units of {asked.symbol}"
@@ -418,7 +418,7 @@ class RiskGuard:
     def _check_value(self, asked: Asked) -> None:
         if self._order_value is None:
             return
-        limit = self._limits.order_value
+        limit = self._limits.max_order_notional
         price = self._dearest(asked)
         if price is None:
             lacking = self._prices.lacking(asked.segment, asked.symbol)
@@ -440,7 +440,7 @@ class RiskGuard:
             )
 
     def _check_price(self, asked: Asked) -> None:
-        most = self._limits.price_away_percent
+        most = self._limits.max_price_deviation_pct
         given = {"price": asked.price, "trigger": asked.trigger}
         if most is None or not any(given.values()):
             return
@@ -461,7 +461,7 @@ class RiskGuard:
     # --- rules of all orders together ---------------------------------------------------------
 
     def _check_rate(self, count: int) -> None:
-        most = self._limits.orders_per_minute
+        most = self._limits.max_orders_per_minute
         since = asyncio.get_running_loop().time() - MINUTE
         while self._placed and self._placed[0] <= since:
             self._placed.popleft()
@@ -489,7 +489,7 @@ class RiskGuard:
             self._check_loss()
 
     def _check_positions(self, worst: Mapping[OneSide, int | None]) -> None:
-        most = self._limits.net_position
+        most = self._limits.max_net_position
         if most is None:
             return
         if not self._live.is_started:
@@ -536,7 +536,7 @@ class RiskGuard:
     def _check_loss(self) -> None:
         if self._day_loss is None:
             return
-        limit = self._limits.day_loss
+        limit = self._limits.max_daily_loss
         if not self._live.is_started:
             raise LossLimit(limit, None, _UNREAD)
         is_old = self._live.read_at < asyncio.get_running_loop().time() - OLDEST_PRICES
@@ -635,7 +635,7 @@ class RiskGuard:
         hold = Hold(self, after.one_side, largest, order_number=order.number)
         hold.wanted = after.quantity
         is_moved = order.number in self._changing or after.quantity != before.quantity
-        if is_moved and self._limits.net_position is not None:
+        if is_moved and self._limits.max_net_position is not None:
             self._changing.setdefault(order.number, []).append(hold)
         return hold
 

@@ -102,14 +102,18 @@ async def trade(exchange: Exchange, price: int) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("order_quantity", 0, "order_quantity=0: must be a whole number, 1 or more"),
-        ("orders_per_minute", 1.5, "orders_per_minute=1.5: must be a whole number"),
+        ("max_order_quantity", 0, "order_quantity=0: must be a whole number, 1 or more"),
+        ("max_orders_per_minute", 1.5, "orders_per_minute=1.5: must be a whole number"),
         ("open_orders", True, "open_orders=True: must be a whole number"),
-        ("net_position", -1, "net_position=-1: must be a whole number"),
-        ("order_value", "much", "order_value='much': must be an amount of rupees above 0"),
-        ("order_value", Decimal("NaN"), "must be an amount of rupees"),
-        ("day_loss", 0, "day_loss=0: must be an amount of rupees above 0"),
-        ("price_away_percent", float("nan"), "price_away_percent=nan: must be a number above 0"),
+        ("max_net_position", -1, "net_position=-1: must be a whole number"),
+        ("max_order_notional", "much", "order_value='much': must be an amount of rupees above 0"),
+        ("max_order_notional", Decimal("NaN"), "must be an amount of rupees"),
+        ("max_daily_loss", 0, "day_loss=0: must be an amount of rupees above 0"),
+        (
+            "max_price_deviation_pct",
+            float("nan"),
+            "price_away_percent=nan: must be a number above 0",
+        ),
         ("loop_stall", -1.0, "loop_stall=-1.0: must be a number above 0"),
         ("feed_outage", "1", "feed_outage='1': must be a number above 0"),
         ("segments", "nse_cm", "segments='nse_cm': must be a set of some of nse_cm, bse_cm"),
@@ -126,35 +130,35 @@ def test_limits_that_cannot_be_meant_are_refused(field: str, value: Any, message
 
 RULES: list[tuple[dict[str, Any], dict[str, Any], type[RiskRefused], object, str]] = [
     (
-        {"order_quantity": 99},
+        {"max_order_quantity": 99},
         {},
         QuantityLimit,
         100,
         "order_quantity=99: an order of 100 units of ITBEES-EQ",
     ),
     (
-        {"order_value": "3899.99"},
+        {"max_order_notional": "3899.99"},
         {},
         ValueLimit,
         Decimal(3900),
         "order_value=3899.99: an order of 100 units of ITBEES-EQ is worth 3900.00 rupees",
     ),
     (
-        {"order_value": 3900},
+        {"max_order_notional": 3900},
         {"order_type": OrderType.SL, "trigger": "39", "price": "39.05"},
         ValueLimit,
         Decimal(3905),
         "is worth 3905.00 rupees",
     ),
     (
-        {"order_value": 3900},
+        {"max_order_notional": 3900},
         {"order_type": OrderType.MARKET, "price": None},
         ValueLimit,
         None,
         "the value of a market order is not known without the last price of ITBEES-EQ: subscribe",
     ),
     (
-        {"price_away_percent": 5},
+        {"max_price_deviation_pct": 5},
         {},
         PriceLimit,
         None,
@@ -197,15 +201,15 @@ async def test_an_order_that_breaks_a_limit_is_refused_and_not_sent(
 @in_virtual_time
 async def test_an_order_at_its_limits_passes() -> None:
     limits = {
-        "order_quantity": 100,
-        "order_value": 3900,
-        "price_away_percent": 2.5,
+        "max_order_quantity": 100,
+        "max_order_notional": 3900,
+        "max_price_deviation_pct": 2.5,
         "segments": {Segment.NSE_CM},
         "products": {Product.MIS},
-        "orders_per_minute": 1,
+        "max_orders_per_minute": 1,
         "open_orders": 1,
-        "net_position": 100,
-        "day_loss": 1,
+        "max_net_position": 100,
+        "max_daily_loss": 1,
     }
     async with desk(**limits) as (exchange, neo), ticking(exchange, neo, 4000):
         await neo.orders.place(*BUY, 100, **MIS)
@@ -215,7 +219,7 @@ async def test_an_order_at_its_limits_passes() -> None:
 @in_virtual_time
 async def test_prices_are_held_against_the_last_tick() -> None:
     async with (
-        desk(price_away_percent=2, order_value=4000) as (exchange, neo),
+        desk(max_price_deviation_pct=2, max_order_notional=4000) as (exchange, neo),
         ticking(exchange, neo) as feed,
     ):
         place = neo.orders.place
@@ -238,7 +242,7 @@ async def test_prices_are_held_against_the_last_tick() -> None:
 
 @in_virtual_time
 async def test_a_price_is_found_by_the_scrip_master_too_and_not_while_the_feed_is_down() -> None:
-    async with desk(price_away_percent=2) as (exchange, neo), ticking(exchange, neo) as feed:
+    async with desk(max_price_deviation_pct=2) as (exchange, neo), ticking(exchange, neo) as feed:
         await neo.instruments.load(Segment.NSE_CM)
         feed.symbols.clear()
         await neo.orders.place(*BUY, 10, **MIS)
@@ -249,7 +253,7 @@ async def test_a_price_is_found_by_the_scrip_master_too_and_not_while_the_feed_i
 
 @in_virtual_time
 async def test_what_a_unit_stands_for_has_to_be_known() -> None:
-    async with desk(order_value=1_000_000) as (exchange, neo):
+    async with desk(max_order_notional=1_000_000) as (exchange, neo):
         order = (Segment.MCX_FO, "CRUDEOIL26DECFUT", Side.BUY, 200)
         price = {"price": "5000", "product": Product.NRML}
         with pytest.raises(ValueLimit, match=r"await instruments.load\('mcx_fo'\) first"):
@@ -268,7 +272,7 @@ async def test_what_a_unit_stands_for_has_to_be_known() -> None:
 
 @in_virtual_time
 async def test_orders_of_a_minute_are_counted_while_they_may_arrive() -> None:
-    async with desk(orders_per_minute=2) as (_, neo):
+    async with desk(max_orders_per_minute=2) as (_, neo):
         first = await neo.orders.place(*BUY, 1, **MIS)
         await asyncio.sleep(30)
         with pytest.raises(Rejected):  # refused by the broker counts as well
@@ -302,7 +306,7 @@ async def test_open_orders_are_those_of_the_account() -> None:
 
 @in_virtual_time
 async def test_a_net_position_counts_what_is_held_open_and_on_its_way() -> None:
-    async with desk(net_position=100) as (exchange, neo):
+    async with desk(max_net_position=100) as (exchange, neo):
         place = neo.orders.place
         order = await place(*BUY, 60, **MIS)
         results = await asyncio.gather(
@@ -325,7 +329,7 @@ async def test_a_net_position_counts_what_is_held_open_and_on_its_way() -> None:
 
 @in_virtual_time
 async def test_what_was_sold_has_made_room_in_the_moment_in_which_the_order_is_complete() -> None:
-    async with desk(net_position=10) as (exchange, neo):
+    async with desk(max_net_position=10) as (exchange, neo):
         await current(neo)
         for _ in range(3):
             order = await neo.orders.place(*BUY, 10, **MIS)
@@ -338,7 +342,7 @@ async def test_what_was_sold_has_made_room_in_the_moment_in_which_the_order_is_c
 
 @in_virtual_time
 async def test_a_fill_that_only_the_book_tells_counts_at_once() -> None:
-    async with desk(net_position=10) as (exchange, neo):
+    async with desk(max_net_position=10) as (exchange, neo):
         await current(neo)
         exchange.set_faults(Faults(feed_lose=1.0))
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -351,7 +355,7 @@ async def test_a_fill_that_only_the_book_tells_counts_at_once() -> None:
 
 @in_virtual_time
 async def test_a_day_of_losses_ends_new_business_and_not_the_old() -> None:
-    async with desk(day_loss="50") as (exchange, neo), ticking(exchange, neo):
+    async with desk(max_daily_loss="50") as (exchange, neo), ticking(exchange, neo):
         order = await neo.orders.place(*BUY, 100, **MIS)
         await trade(exchange, 3900)
         await order.wait(OrderStatus.COMPLETE, timeout=5)
@@ -371,7 +375,7 @@ async def test_a_day_of_losses_ends_new_business_and_not_the_old() -> None:
 
 @in_virtual_time
 async def test_positions_that_no_feed_prices_are_valued_anew_now_and_then() -> None:
-    async with desk(day_loss=50) as (exchange, neo):
+    async with desk(max_daily_loss=50) as (exchange, neo):
         order = await neo.orders.place(*BUY, 100, **MIS)
         await trade(exchange, 3900)
         await order.wait(OrderStatus.COMPLETE, timeout=5)
@@ -388,7 +392,7 @@ async def test_a_loss_that_cannot_be_known_refuses() -> None:
     async with (
         exchange_of() as exchange,
         meddler(exchange, lambda path, status, body: spoilt.get(path)) as endpoints,
-        client_of(exchange, endpoints=endpoints, risk=RiskLimits(day_loss=50)) as neo,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_daily_loss=50)) as neo,
     ):
         order = await neo.orders.place(*BUY, 100, **MIS)
         await trade(exchange, 3900)
@@ -416,8 +420,8 @@ def requests(count: int, quantity: int = 10, **changes: Any) -> list[OrderReques
     ("limits", "kind"),
     [
         ({"open_orders": 9}, OpenOrdersLimit),
-        ({"orders_per_minute": 9}, OrderRateLimit),
-        ({"net_position": 99}, PositionLimit),
+        ({"max_orders_per_minute": 9}, OrderRateLimit),
+        ({"max_net_position": 99}, PositionLimit),
     ],
 )
 @in_virtual_time
@@ -434,7 +438,7 @@ async def test_a_program_that_breaks_a_limit_together_is_refused_as_a_whole(
 
 @in_virtual_time
 async def test_slices_count_as_what_they_are() -> None:
-    async with desk(open_orders=2, order_quantity=1000) as (exchange, neo):
+    async with desk(open_orders=2, max_order_quantity=1000) as (exchange, neo):
         await neo.instruments.load(Segment.NSE_CM)
         freeze = neo.instruments[ITBEES].freeze_quantity or 0
         with pytest.raises(QuantityLimit):
@@ -454,7 +458,7 @@ async def test_room_is_given_back_when_orders_fail() -> None:
         client_of(
             exchange,
             endpoints=endpoints,
-            risk=RiskLimits(open_orders=2, net_position=20, orders_per_minute=10),
+            risk=RiskLimits(open_orders=2, max_net_position=20, max_orders_per_minute=10),
             horizon=5.0,
         ) as neo,
     ):
@@ -485,8 +489,12 @@ async def test_room_is_given_back_when_orders_fail() -> None:
 
 @in_virtual_time
 async def test_a_change_is_checked_for_what_it_makes_larger_dearer_or_moves() -> None:
-    limits: dict[str, Any] = {"order_quantity": 100, "order_value": 4000, "net_position": 150}
-    async with desk(price_away_percent=3, **limits) as (exchange, neo):
+    limits: dict[str, Any] = {
+        "max_order_quantity": 100,
+        "max_order_notional": 4000,
+        "max_net_position": 150,
+    }
+    async with desk(max_price_deviation_pct=3, **limits) as (exchange, neo):
         async with ticking(exchange, neo, 3920):
             modify = neo.orders.modify
             order = await neo.orders.place(*BUY, 90, **MIS)
@@ -508,7 +516,7 @@ async def test_a_change_is_checked_for_what_it_makes_larger_dearer_or_moves() ->
 
 @in_virtual_time
 async def test_a_change_that_the_exchange_refuses_later_gives_no_room() -> None:
-    async with desk(net_position=100) as (_, neo):
+    async with desk(max_net_position=100) as (_, neo):
         await neo.order_feed.until_live()
         order = await neo.orders.place(*BUY, 100, **MIS)
         await neo.orders.modify(order, quantity=50, price="99.00")  # beyond the circuit limit
@@ -550,24 +558,24 @@ class Auditor:
         for record in self.exchange.market.ledger:
             net[record.side] += record.filled_quantity
             most_open += not record.status.is_final
-        assert self.limits.net_position is not None
+        assert self.limits.max_net_position is not None
         assert self.limits.open_orders is not None
-        assert abs(net[Side.BUY] - net[Side.SELL]) <= self.limits.net_position
+        assert abs(net[Side.BUY] - net[Side.SELL]) <= self.limits.max_net_position
         assert most_open <= self.limits.open_orders
 
 
 @given(
     programme=st.lists(ACTIONS, min_size=5, max_size=30),
-    net_position=st.integers(20, 100),
+    max_net_position=st.integers(20, 100),
     open_orders=st.integers(1, 5),
     per_minute=st.integers(1, 12),
 )
 @settings(max_examples=25, deadline=None)
 def test_the_exchange_never_sees_more_than_the_limits_allow(
-    programme: list[tuple[Any, ...]], net_position: int, open_orders: int, per_minute: int
+    programme: list[tuple[Any, ...]], max_net_position: int, open_orders: int, per_minute: int
 ) -> None:
     limits = RiskLimits(
-        net_position=net_position, open_orders=open_orders, orders_per_minute=per_minute
+        max_net_position=max_net_position, open_orders=open_orders, max_orders_per_minute=per_minute
     )
 
     async def act(
@@ -651,7 +659,7 @@ async def blind(**limits: Any) -> AsyncIterator[tuple[Exchange, NeoClient, NeoCl
 
 @pytest.mark.parametrize(
     ("limits", "kind"),
-    [({"net_position": 10}, PositionLimit), ({"open_orders": 1}, OpenOrdersLimit)],
+    [({"max_net_position": 10}, PositionLimit), ({"open_orders": 1}, OpenOrdersLimit)],
 )
 @in_virtual_time
 async def test_without_the_order_feed_orders_of_others_are_read_and_counted(
@@ -670,7 +678,7 @@ async def test_without_the_order_feed_orders_of_others_are_read_and_counted(
 
 @in_virtual_time
 async def test_without_the_order_feed_positions_of_others_are_read_and_counted() -> None:
-    async with blind(net_position=10) as (exchange, neo, app, _):
+    async with blind(max_net_position=10) as (exchange, neo, app, _):
         order = await app.orders.place(*BUY, 10, **MIS)
         await trade(exchange, 3900)
         await order.wait(OrderStatus.COMPLETE, timeout=5)
@@ -683,8 +691,13 @@ async def test_without_the_order_feed_positions_of_others_are_read_and_counted()
     ("limits", "path", "kind", "message"),
     [
         ({"open_orders": 9}, BOOK, OpenOrdersLimit, "the open orders of the account were last"),
-        ({"net_position": 99}, BOOK, PositionLimit, "the open orders of the account were last"),
-        ({"net_position": 99}, POSITIONS, PositionLimit, "the positions of the account were last"),
+        ({"max_net_position": 99}, BOOK, PositionLimit, "the open orders of the account were last"),
+        (
+            {"max_net_position": 99},
+            POSITIONS,
+            PositionLimit,
+            "the positions of the account were last",
+        ),
     ],
 )
 @in_virtual_time
@@ -711,7 +724,10 @@ async def test_without_the_order_feed_and_the_report_a_limit_refuses_until_it_is
 
 @in_virtual_time
 async def test_an_ordinary_reconnect_refuses_nothing() -> None:
-    async with desk(net_position=1000, open_orders=1000, day_loss=1000) as (exchange, neo):
+    async with desk(max_net_position=1000, open_orders=1000, max_daily_loss=1000) as (
+        exchange,
+        neo,
+    ):
         await neo.order_feed.until_live()
         await asyncio.sleep(1000)  # in which nothing happens
         for _ in range(10):
@@ -761,7 +777,7 @@ async def test_a_number_of_a_position_that_is_none_makes_the_loss_unknown(
     field: str, text: str
 ) -> None:
     traded = {"flSellQty": "4", "sellAmt": "160.00", "cfBuyQty": "5", "cfBuyAmt": "190.00"}
-    async with reporting(spoilt_positions(**{**traded, field: text}), day_loss=10_000) as neo:
+    async with reporting(spoilt_positions(**{**traded, field: text}), max_daily_loss=10_000) as neo:
         with pytest.raises(LossLimit, match="the loss of the day is not known") as caught:
             await neo.orders.place(*BUY, 1, **MIS)
         assert caught.value.value is None
@@ -773,7 +789,7 @@ async def test_a_number_of_a_position_that_is_none_makes_the_loss_unknown(
 @in_virtual_time
 async def test_a_position_is_counted_whatever_blanks_and_case_its_report_has() -> None:
     odd = spoilt_positions(trdSym=f" {SYMBOL.lower()} ", exSeg="NSE_CM", prod="mis")
-    async with reporting(odd, net_position=10) as neo:
+    async with reporting(odd, max_net_position=10) as neo:
         with pytest.raises(PositionLimit, match="11 units"):
             await neo.orders.place(*BUY, 1, **MIS)
         await neo.orders.place(*SELL, 20, **MIS)
@@ -803,7 +819,7 @@ async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst(
     async with (
         exchange_of() as exchange,
         meddler(exchange, lambda path, *_: book if path == BOOK else None) as endpoints,
-        client_of(exchange, endpoints=endpoints, risk=RiskLimits(net_position=10)) as neo,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=10)) as neo,
     ):
         with pytest.raises(PositionLimit, match=message):
             await neo.orders.place(*BUY, 1, **MIS)
@@ -822,13 +838,13 @@ async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst(
 async def test_a_position_that_cannot_be_read_in_full_refuses_orders_that_may_add_to_it(
     fields: dict[str, Any], message: str
 ) -> None:
-    async with reporting(spoilt_positions(**fields), net_position=10) as neo:
+    async with reporting(spoilt_positions(**fields), max_net_position=10) as neo:
         with pytest.raises(PositionLimit, match=message) as caught:
             await neo.orders.place(*BUY, 1, **MIS)
         assert caught.value.value is None
 
 
-@pytest.mark.parametrize("limit", ["net_position", "open_orders"])
+@pytest.mark.parametrize("limit", ["max_net_position", "open_orders"])
 @in_virtual_time
 async def test_an_open_order_without_a_number_refuses_until_the_book_can_be_read(
     limit: str,
@@ -855,7 +871,7 @@ async def test_an_old_tick_is_no_last_price_while_the_market_is_open(
 ) -> None:
     is_open = True
     monkeypatch.setattr(neo_async.risk.engine, "is_in_session", lambda segment: is_open)
-    limits: dict[str, Any] = {"price_away_percent": 5, "order_value": 1_000_000}
+    limits: dict[str, Any] = {"max_price_deviation_pct": 5, "max_order_notional": 1_000_000}
     async with desk(**limits) as (exchange, neo), ticking(exchange, neo) as feed:
         market = {"order_type": OrderType.MARKET, "product": Product.MIS}
         time_ns = time.time_ns
@@ -880,7 +896,10 @@ async def test_an_old_tick_is_no_last_price_while_the_market_is_open(
 @in_virtual_time
 async def test_limits_count_in_whatever_decimal_context_the_program_has(is_trapping: bool) -> None:
     async with (
-        desk(order_value="389999.99", price_away_percent=2, day_loss=1000) as (exchange, neo),
+        desk(max_order_notional="389999.99", max_price_deviation_pct=2, max_daily_loss=1000) as (
+            exchange,
+            neo,
+        ),
         ticking(exchange, neo),
     ):
         with decimal.localcontext() as context:
@@ -902,7 +921,7 @@ async def test_limits_count_in_whatever_decimal_context_the_program_has(is_trapp
 
 @in_virtual_time
 async def test_a_larger_quantity_counts_until_the_book_shows_what_became_of_it() -> None:
-    async with desk(net_position=100) as (exchange, neo):
+    async with desk(max_net_position=100) as (exchange, neo):
         await neo.order_feed.until_live()
         order = await neo.orders.place(*BUY, 10, **MIS)
         exchange.set_faults(Faults(feed_lose=1.0))
@@ -918,7 +937,7 @@ async def test_a_larger_quantity_counts_until_the_book_shows_what_became_of_it()
 
 @in_virtual_time
 async def test_a_change_that_was_not_sent_takes_no_room() -> None:
-    async with desk(net_position=100) as (_, neo):
+    async with desk(max_net_position=100) as (_, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
         assert neo._guard is not None
         for quantity in (90, 100):
@@ -951,7 +970,7 @@ def modify_form_of(order: Order, quantity: int) -> Any:
 
 @in_virtual_time
 async def test_two_changes_of_one_order_count_with_the_largest_until_both_are_answered() -> None:
-    async with desk(net_position=100) as (_, neo):
+    async with desk(max_net_position=100) as (_, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
         guard = neo._guard
         assert guard is not None
@@ -972,7 +991,7 @@ async def test_an_unknown_outcome_keeps_its_room_until_it_is_known_or_the_client
     async with (
         exchange_of() as exchange,
         meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
-        client_of(exchange, endpoints=endpoints, risk=RiskLimits(net_position=10)) as neo,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=10)) as neo,
     ):
         guard = neo._guard
         assert guard is not None
@@ -996,7 +1015,7 @@ async def test_an_unknown_outcome_keeps_its_room_until_it_is_known_or_the_client
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 @in_virtual_time
 async def test_a_factor_that_is_no_number_makes_the_value_unknown(value: float) -> None:
-    async with desk(order_value=1_000_000) as (_, neo):
+    async with desk(max_order_notional=1_000_000) as (_, neo):
         odd = Instrument(Segment.MCX_FO, "4711", "CRUDEOIL", "CRUDEOIL", price_numerator=value)
         neo.instruments.find = lambda *_: odd  # type: ignore[method-assign]
         with pytest.raises(RiskRefused, match="how many rupees a unit"):
@@ -1011,7 +1030,7 @@ async def test_a_fill_counts_that_only_the_book_tells_of_an_order_whose_answer_w
     async with (
         exchange_of() as exchange,
         meddler(exchange, lambda path, *_: cut.get(path)) as endpoints,
-        client_of(exchange, endpoints=endpoints, risk=RiskLimits(net_position=10)) as neo,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=10)) as neo,
     ):
         await neo.order_feed.until_live()
         await current(neo)

@@ -874,7 +874,7 @@ async def test_without_the_settings_nothing_watches() -> None:
 
 @in_virtual_time
 async def test_a_logout_lets_go_of_everything() -> None:
-    limits = RiskLimits(loop_stall=2, feed_outage=3, day_loss=1000)
+    limits = RiskLimits(loop_stall=2, feed_outage=3, max_daily_loss=1000)
     async with desk(risk=limits) as (_, neo):
         await neo.halt()
     names = {task.get_name() for task in asyncio.all_tasks()}

@@ -92,7 +92,7 @@ def hear(neo: NeoClient, order: Order, **fields: Any) -> None:
 @pytest.mark.parametrize("status", ["complete", "cancelled"])
 @in_virtual_time
 async def test_a_fill_that_cannot_be_read_counts_until_the_positions_are_read(status: str) -> None:
-    async with desk(net_position=100) as neo:
+    async with desk(max_net_position=100) as neo:
         order = await neo.orders.place(*BUY, 60, **MIS)
         hear(neo, order, ordSt=status, fldQty="N/A")
         with pytest.raises(PositionLimit):
@@ -101,7 +101,7 @@ async def test_a_fill_that_cannot_be_read_counts_until_the_positions_are_read(st
 
 @in_virtual_time
 async def test_more_filled_than_ordered_is_not_believed() -> None:
-    async with desk(net_position=100) as neo:
+    async with desk(max_net_position=100) as neo:
         order = await neo.orders.place(*BUY, 60, **MIS)
         hear(neo, order, fldQty=10**17)
         assert (order.quantity, order.filled_quantity) == (60, 0)
@@ -113,7 +113,7 @@ async def test_more_filled_than_ordered_is_not_believed() -> None:
 @pytest.mark.parametrize("odd", [{"qty": 10**12}, {"qty": None}, {"qty": 60}])
 @in_virtual_time
 async def test_a_fill_above_the_orders_quantity_is_unknown_and_the_book_is_asked(odd: Any) -> None:
-    async with desk(net_position=100) as neo:
+    async with desk(max_net_position=100) as neo:
         order = await neo.orders.place(*BUY, 60, **MIS)
         await asyncio.sleep(5)
         before = neo._tracker._upkeep.read_at
@@ -153,7 +153,7 @@ async def test_a_fill_of_an_order_that_another_application_enlarged_is_read_in_t
 )
 @in_virtual_time
 async def test_a_position_that_does_not_say_what_it_is_of_may_be_of_anything(odd: Any) -> None:
-    async with desk({POSITIONS: [odd]}, net_position=100) as neo:
+    async with desk({POSITIONS: [odd]}, max_net_position=100) as neo:
         with pytest.raises(PositionLimit, match="does not say what it is of"):
             await neo.orders.place(*BUY, 60, **MIS)
 
@@ -161,14 +161,14 @@ async def test_a_position_that_does_not_say_what_it_is_of_may_be_of_anything(odd
 @in_virtual_time
 async def test_a_flat_position_may_be_of_anything() -> None:
     flat = {**POSITION, "trdSym": None, "flBuyQty": "0", "buyAmt": "0.00"}
-    async with desk({POSITIONS: [flat]}, net_position=100) as neo:
+    async with desk({POSITIONS: [flat]}, max_net_position=100) as neo:
         await neo.orders.place(*BUY, 60, **MIS)
 
 
 @in_virtual_time
 async def test_several_rows_of_one_position_are_added_up() -> None:
     carried = {**POSITION, "flBuyQty": "0", "buyAmt": "0", "cfBuyQty": "30", "cfBuyAmt": "1170.00"}
-    async with desk({POSITIONS: [POSITION, carried, POSITION]}, net_position=100) as neo:
+    async with desk({POSITIONS: [POSITION, carried, POSITION]}, max_net_position=100) as neo:
         (position,) = neo.portfolio.live.positions.values()
         assert position.net_quantity == 90
         with pytest.raises(PositionLimit, match="101 units"):
@@ -180,7 +180,7 @@ async def test_several_rows_of_one_position_are_added_up() -> None:
 @in_virtual_time
 async def test_an_open_order_without_a_number_takes_up_room(number: Any) -> None:
     rows = [{**OPEN, "nOrdNo": number}, {**OPEN, "nOrdNo": number}]
-    for limits in ({"net_position": 160}, {"open_orders": 2}):
+    for limits in ({"max_net_position": 160}, {"open_orders": 2}):
         async with desk({BOOK: rows}, **limits) as neo:
             with pytest.raises(RiskRefused, match="an open order without a number"):
                 await neo.orders.place(*BUY, 60, **MIS)
@@ -212,7 +212,7 @@ def test_an_answer_that_names_an_order_and_no_error_refuses_nothing() -> None:
 async def test_a_fill_in_a_row_without_a_number_is_not_counted_twice() -> None:
     filled = {**OPEN, "ordSt": "complete", "fldQty": 60, "updRecvTm": int(START * 1e9)}
     reports = {BOOK: [filled], POSITIONS: [POSITION]}
-    async with desk(reports, net_position=100) as neo:
+    async with desk(reports, max_net_position=100) as neo:
         reports[BOOK] = [{**filled, "nOrdNo": None}]
         await neo.orders.book()
         assert neo.portfolio.live.net_range("nse_cm", "ITBEES-EQ") == (60, 60)
