@@ -249,7 +249,7 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     last price. Sales count at the last price where that is known and higher."""
     max_orders_per_minute: int | None = None
     """Placements in any 60 seconds."""
-    open_orders: int | None = None
+    max_open_orders: int | None = None
     """Of the account that are not final; those on their way count."""
     max_net_position: int | None = None
     """Units of one instrument over all products, bought or sold: what is held, and everything
@@ -275,7 +275,7 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
         for name in (
             "max_order_quantity",
             "max_orders_per_minute",
-            "open_orders",
+            "max_open_orders",
             "max_net_position",
         ):
             value = getattr(self, name)

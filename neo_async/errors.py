@@ -171,7 +171,7 @@ class OrderRateLimit(RiskRefused):
 class OpenOrdersLimit(RiskRefused):
     """More orders would be open at once than are allowed."""
 
-    setting = "open_orders"
+    setting = "max_open_orders"
 
 
 class PositionLimit(RiskRefused):

@@ -166,7 +166,7 @@ async def test_limits_that_refuse_for_what_they_do_not_know_are_a_problem() -> N
         client_of(
             exchange,
             endpoints=msgspec.structs.replace(endpoints, realtime="ws://127.0.0.1:9/realtime"),
-            risk=RiskLimits(open_orders=5),
+            risk=RiskLimits(max_open_orders=5),
         ) as neo,
     ):
         is_busy = True

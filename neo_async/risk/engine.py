@@ -263,7 +263,7 @@ class RiskGuard:
     @property
     def needs_orders(self) -> bool:
         """Whether every open order of the account has to be known to it."""
-        return self._limits.open_orders is not None or self.needs_positions
+        return self._limits.max_open_orders is not None or self.needs_positions
 
     def admit(self, forms: Sequence[PlaceForm]) -> list[Hold]:
         """Check placements that go out together as a whole, and hold their room."""
@@ -470,7 +470,7 @@ class RiskGuard:
             raise OrderRateLimit(most, within, f"{within} orders within a minute")
 
     def _check_open_orders(self, count: int) -> None:
-        most = self._limits.open_orders
+        most = self._limits.max_open_orders
         if most is None:
             return
         if reason := self._unknown_orders():

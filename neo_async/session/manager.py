@@ -44,7 +44,7 @@ from neo_async.model.address import SOCKET, WEB, address_problem, shown_address,
 from neo_async.model.answer import Answer
 from neo_async.model.session import Session
 from neo_async.transport.breaker import Breakers
-from neo_async.transport.duplicate_read_after import with_duplicate
+from neo_async.transport.duplicate_read import with_duplicate
 from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.lane import HandOver, Lane

@@ -22,7 +22,7 @@ NIGHT = 23.5 * 3600
 async def test_an_order_that_book_and_history_lack_after_the_session_ended_is_over() -> None:
     async with (
         exchange_of(rules=Rules(hours=Hours.EXCHANGE)) as exchange,
-        client_of(exchange, risk=RiskLimits(open_orders=1)) as neo,
+        client_of(exchange, risk=RiskLimits(max_open_orders=1)) as neo,
     ):
         order = await neo.orders.place(*BUY, 10, **CNC)
         await asyncio.sleep(1)

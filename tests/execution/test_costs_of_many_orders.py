@@ -30,7 +30,7 @@ def open_order(number: int, symbol: str) -> OrderRow:
 
 @in_virtual_time
 async def test_limits_do_not_go_through_the_open_orders_of_other_instruments() -> None:
-    risk = RiskLimits(max_net_position=10**6, open_orders=10**6)
+    risk = RiskLimits(max_net_position=10**6, max_open_orders=10**6)
     async with exchange_of() as exchange, client_of(exchange, risk=risk) as neo:
         seconds = []
         for count in (0, 20_000):

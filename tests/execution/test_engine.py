@@ -161,7 +161,7 @@ async def test_orders_wait_for_the_last_of_two_logins() -> None:
 async def test_what_is_cancelled_in_the_limiters_queue_was_not_sent(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     limits = RateLimits(orders=5, total=10)  # four placements at once, one start for a cancel
-    risk = RiskLimits(open_orders=30, max_orders_per_minute=24)
+    risk = RiskLimits(max_open_orders=30, max_orders_per_minute=24)
     async with exchange_of() as exchange:
         neo = in_loop_time(client_of(exchange, limits=limits, journal=path, risk=risk))
         async with neo:

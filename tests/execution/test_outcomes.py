@@ -432,7 +432,7 @@ CORE = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
 @pytest.mark.parametrize("path", [PLACE, MODIFY, CANCEL])
 @in_virtual_time
 async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: str) -> None:
-    async with desk_of(risk=RiskLimits(open_orders=2)) as desk:
+    async with desk_of(risk=RiskLimits(max_open_orders=2)) as desk:
         orders = desk.neo.orders
         order = await orders.place(*BUY, **CNC)
         desk.refused[path] = CORE
@@ -456,7 +456,7 @@ async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: st
 
 @in_virtual_time
 async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() -> None:
-    async with desk_of(horizon=5.0, risk=RiskLimits(open_orders=1)) as desk:
+    async with desk_of(horizon=5.0, risk=RiskLimits(max_open_orders=1)) as desk:
         desk.swallowed.add(PLACE)
         desk.spoilt[BOOK] = BUSY
         with pytest.raises(OutcomeUnknown):

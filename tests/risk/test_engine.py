@@ -102,17 +102,21 @@ async def trade(exchange: Exchange, price: int) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("max_order_quantity", 0, "order_quantity=0: must be a whole number, 1 or more"),
-        ("max_orders_per_minute", 1.5, "orders_per_minute=1.5: must be a whole number"),
-        ("open_orders", True, "open_orders=True: must be a whole number"),
-        ("max_net_position", -1, "net_position=-1: must be a whole number"),
-        ("max_order_notional", "much", "order_value='much': must be an amount of rupees above 0"),
+        ("max_order_quantity", 0, "max_order_quantity=0: must be a whole number, 1 or more"),
+        ("max_orders_per_minute", 1.5, "max_orders_per_minute=1.5: must be a whole number"),
+        ("max_open_orders", True, "max_open_orders=True: must be a whole number"),
+        ("max_net_position", -1, "max_net_position=-1: must be a whole number"),
+        (
+            "max_order_notional",
+            "much",
+            "max_order_notional='much': must be an amount of rupees above 0",
+        ),
         ("max_order_notional", Decimal("NaN"), "must be an amount of rupees"),
-        ("max_daily_loss", 0, "day_loss=0: must be an amount of rupees above 0"),
+        ("max_daily_loss", 0, "max_daily_loss=0: must be an amount of rupees above 0"),
         (
             "max_price_deviation_pct",
             float("nan"),
-            "price_away_percent=nan: must be a number above 0",
+            "max_price_deviation_pct=nan: must be a number above 0",
         ),
         ("loop_stall", -1.0, "loop_stall=-1.0: must be a number above 0"),
         ("feed_outage", "1", "feed_outage='1': must be a number above 0"),
@@ -134,14 +138,14 @@ RULES: list[tuple[dict[str, Any], dict[str, Any], type[RiskRefused], object, str
         {},
         QuantityLimit,
         100,
-        "order_quantity=99: an order of 100 units of ITBEES-EQ",
+        "max_order_quantity=99: an order of 100 units of ITBEES-EQ",
     ),
     (
         {"max_order_notional": "3899.99"},
         {},
         ValueLimit,
         Decimal(3900),
-        "order_value=3899.99: an order of 100 units of ITBEES-EQ is worth 3900.00 rupees",
+        "max_order_notional=3899.99: an order of 100 units of ITBEES-EQ is worth 3900.00 rupees",
     ),
     (
         {"max_order_notional": 3900},
@@ -207,7 +211,7 @@ async def test_an_order_at_its_limits_passes() -> None:
         "segments": {Segment.NSE_CM},
         "products": {Product.MIS},
         "max_orders_per_minute": 1,
-        "open_orders": 1,
+        "max_open_orders": 1,
         "max_net_position": 100,
         "max_daily_loss": 1,
     }
@@ -292,9 +296,9 @@ async def test_open_orders_are_those_of_the_account() -> None:
     async with exchange_of() as exchange, client_of(exchange) as other:
         theirs = await other.orders.place(*BUY, 1, **MIS)
         await asyncio.sleep(30)
-        async with client_of(exchange, risk=RiskLimits(open_orders=2)) as neo:
+        async with client_of(exchange, risk=RiskLimits(max_open_orders=2)) as neo:
             mine = await neo.orders.place(*BUY, 1, **MIS)
-            with pytest.raises(OpenOrdersLimit, match="open_orders=2: 3 orders would be open"):
+            with pytest.raises(OpenOrdersLimit, match="max_open_orders=2: 3 orders would be open"):
                 await neo.orders.place(*BUY, 1, **MIS)
             await neo.orders.cancel(mine)
             await mine.wait(timeout=5)
@@ -362,7 +366,9 @@ async def test_a_day_of_losses_ends_new_business_and_not_the_old() -> None:
         await current(neo)
         await trade(exchange, 3850)
         await until(lambda: neo._guard and neo._guard._prices.of(f"nse_cm|{TOKEN}") == 38.5)
-        with pytest.raises(LossLimit, match=r"day_loss=50: a loss of 50.00 rupees today") as caught:
+        with pytest.raises(
+            LossLimit, match=r"max_daily_loss=50: a loss of 50.00 rupees today"
+        ) as caught:
             await neo.orders.place(*BUY, 1, **MIS)
         assert caught.value.value == 50.0
         with pytest.raises(LossLimit):
@@ -419,7 +425,7 @@ def requests(count: int, quantity: int = 10, **changes: Any) -> list[OrderReques
 @pytest.mark.parametrize(
     ("limits", "kind"),
     [
-        ({"open_orders": 9}, OpenOrdersLimit),
+        ({"max_open_orders": 9}, OpenOrdersLimit),
         ({"max_orders_per_minute": 9}, OrderRateLimit),
         ({"max_net_position": 99}, PositionLimit),
     ],
@@ -438,7 +444,7 @@ async def test_a_program_that_breaks_a_limit_together_is_refused_as_a_whole(
 
 @in_virtual_time
 async def test_slices_count_as_what_they_are() -> None:
-    async with desk(open_orders=2, max_order_quantity=1000) as (exchange, neo):
+    async with desk(max_open_orders=2, max_order_quantity=1000) as (exchange, neo):
         await neo.instruments.load(Segment.NSE_CM)
         freeze = neo.instruments[ITBEES].freeze_quantity or 0
         with pytest.raises(QuantityLimit):
@@ -458,7 +464,7 @@ async def test_room_is_given_back_when_orders_fail() -> None:
         client_of(
             exchange,
             endpoints=endpoints,
-            risk=RiskLimits(open_orders=2, max_net_position=20, max_orders_per_minute=10),
+            risk=RiskLimits(max_open_orders=2, max_net_position=20, max_orders_per_minute=10),
             horizon=5.0,
         ) as neo,
     ):
@@ -575,7 +581,9 @@ def test_the_exchange_never_sees_more_than_the_limits_allow(
     programme: list[tuple[Any, ...]], max_net_position: int, open_orders: int, per_minute: int
 ) -> None:
     limits = RiskLimits(
-        max_net_position=max_net_position, open_orders=open_orders, max_orders_per_minute=per_minute
+        max_net_position=max_net_position,
+        max_open_orders=open_orders,
+        max_orders_per_minute=per_minute,
     )
 
     async def act(
@@ -659,7 +667,7 @@ async def blind(**limits: Any) -> AsyncIterator[tuple[Exchange, NeoClient, NeoCl
 
 @pytest.mark.parametrize(
     ("limits", "kind"),
-    [({"max_net_position": 10}, PositionLimit), ({"open_orders": 1}, OpenOrdersLimit)],
+    [({"max_net_position": 10}, PositionLimit), ({"max_open_orders": 1}, OpenOrdersLimit)],
 )
 @in_virtual_time
 async def test_without_the_order_feed_orders_of_others_are_read_and_counted(
@@ -690,7 +698,7 @@ async def test_without_the_order_feed_positions_of_others_are_read_and_counted()
 @pytest.mark.parametrize(
     ("limits", "path", "kind", "message"),
     [
-        ({"open_orders": 9}, BOOK, OpenOrdersLimit, "the open orders of the account were last"),
+        ({"max_open_orders": 9}, BOOK, OpenOrdersLimit, "the open orders of the account were last"),
         ({"max_net_position": 99}, BOOK, PositionLimit, "the open orders of the account were last"),
         (
             {"max_net_position": 99},
@@ -724,7 +732,7 @@ async def test_without_the_order_feed_and_the_report_a_limit_refuses_until_it_is
 
 @in_virtual_time
 async def test_an_ordinary_reconnect_refuses_nothing() -> None:
-    async with desk(max_net_position=1000, open_orders=1000, max_daily_loss=1000) as (
+    async with desk(max_net_position=1000, max_open_orders=1000, max_daily_loss=1000) as (
         exchange,
         neo,
     ):
@@ -739,7 +747,7 @@ async def test_an_ordinary_reconnect_refuses_nothing() -> None:
 
 @in_virtual_time
 async def test_an_order_whose_messages_are_lost_is_counted_within_a_minute() -> None:
-    async with desk(open_orders=1) as (exchange, neo):
+    async with desk(max_open_orders=1) as (exchange, neo):
         await neo.order_feed.until_live()
         await asyncio.sleep(31)
         exchange.set_faults(Faults(feed_lose=1.0))
@@ -844,7 +852,7 @@ async def test_a_position_that_cannot_be_read_in_full_refuses_orders_that_may_ad
         assert caught.value.value is None
 
 
-@pytest.mark.parametrize("limit", ["max_net_position", "open_orders"])
+@pytest.mark.parametrize("limit", ["max_net_position", "max_open_orders"])
 @in_virtual_time
 async def test_an_open_order_without_a_number_refuses_until_the_book_can_be_read(
     limit: str,

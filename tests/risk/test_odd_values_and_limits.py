@@ -180,7 +180,7 @@ async def test_several_rows_of_one_position_are_added_up() -> None:
 @in_virtual_time
 async def test_an_open_order_without_a_number_takes_up_room(number: Any) -> None:
     rows = [{**OPEN, "nOrdNo": number}, {**OPEN, "nOrdNo": number}]
-    for limits in ({"max_net_position": 160}, {"open_orders": 2}):
+    for limits in ({"max_net_position": 160}, {"max_open_orders": 2}):
         async with desk({BOOK: rows}, **limits) as neo:
             with pytest.raises(RiskRefused, match="an open order without a number"):
                 await neo.orders.place(*BUY, 60, **MIS)
@@ -190,7 +190,7 @@ async def test_an_open_order_without_a_number_takes_up_room(number: Any) -> None
 @in_virtual_time
 async def test_an_accepted_order_whose_number_is_none_is_looked_for_by_its_tag(number: str) -> None:
     answer = {"nOrdNo": number, "stat": "Ok", "stCode": 200}
-    async with desk({PLACE: answer}, open_orders=2) as neo:
+    async with desk({PLACE: answer}, max_open_orders=2) as neo:
         orders = [await neo.orders.place(*BUY, 10, **MIS) for _ in range(2)]
         assert all(order.number.startswith("261123") for order in orders)
         with pytest.raises(RiskRefused, match="3 orders would be open"):

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from neo_async.transport.duplicate_read_after import with_duplicate
 
 from neo_async import AnswerLost, NeoClient, NotSent, OutcomeUnknown, Product, Segment, Side
 from neo_async.config import Timeouts
 from neo_async.errors import NeoError
 from neo_async.model.answer import Answer
+from neo_async.transport.duplicate_read import with_duplicate
 from neo_async.transport.http import HttpClient
 from tests.clients import WIDE
 from tests.fake_servers import CREDENTIALS, LOGIN, Late, Reply, Scripted, scripted_broker
