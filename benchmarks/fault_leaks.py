@@ -145,10 +145,10 @@ async def _ask(
                         1,
                         price="1",
                         product=Product.CNC,
-                        settle=False,
+                        wait_for_outcome=False,
                     )
                 elif number % 3 == 1:
-                    await neo.orders.cancel(orders[number % len(orders)], settle=False)
+                    await neo.orders.cancel(orders[number % len(orders)], wait_for_outcome=False)
                 else:
                     await neo.orders.trades()
             except NeoError:

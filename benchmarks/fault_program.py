@@ -412,7 +412,9 @@ class _Program:
                 life,
                 "cancel",
                 dice,
-                lambda settle: self._neo.orders.cancel(order, settle=settle),
+                lambda wait_for_outcome: self._neo.orders.cancel(
+                    order, wait_for_outcome=wait_for_outcome
+                ),
                 order.number,
             )
             return
@@ -424,7 +426,9 @@ class _Program:
             life,
             "modify",
             dice,
-            lambda settle: self._neo.orders.modify(order, **changes, settle=settle),
+            lambda wait_for_outcome: self._neo.orders.modify(
+                order, **changes, wait_for_outcome=wait_for_outcome
+            ),
             order.number,
         )
 
@@ -436,7 +440,7 @@ class _Program:
         start: Callable[[bool], Coroutine[Any, Any, Order]],
         number: str = "",
     ) -> Order | None:
-        settle = dice.random() < 0.8
+        wait_for_outcome = dice.random() < 0.8
         patience = dice.uniform(0, 12) if dice.random() < 0.1 else None
         step = dice.randrange(1, 30) if patience is None and dice.random() < 0.1 else None
         self._say(f"life {life}: {action} {number} {settle=} {patience=} {step=}")
@@ -446,10 +450,10 @@ class _Program:
         try:
             async with asyncio.timeout(patience):
                 try:
-                    order = await _cancelled_at(start(settle), step)
+                    order = await _cancelled_at(start(wait_for_outcome), step)
                 except OutcomeUnknown as unknown:
                     self._say(f"life {life}: {action} {unknown.client_tag}: unknown")
-                    told.was_unknown = settle
+                    told.was_unknown = wait_for_outcome
                     order = await unknown.outcome()
             told.order = order.number
         except TimeoutError:
@@ -529,8 +533,8 @@ def _placing(
             terms["price"] = f"{dice.randrange(low, high) / 100:.2f}"
             if kind[0] == "ioc":
                 terms["validity"] = Validity.IOC
-    return lambda settle: neo.orders.place(
-        Segment.NSE_CM, symbol, side, quantity, **terms, settle=settle
+    return lambda wait_for_outcome: neo.orders.place(
+        Segment.NSE_CM, symbol, side, quantity, **terms, wait_for_outcome=wait_for_outcome
     )
 
 

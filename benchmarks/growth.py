@@ -123,7 +123,7 @@ class Case(ABC):
             10,
             price="39.35",
             product=Product.CNC,
-            settle=False,
+            wait_for_outcome=False,
         )
         return order.number
 

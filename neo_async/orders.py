@@ -122,7 +122,7 @@ class Orders:
     and the order book, and the call waits for what they tell. Then it worked after all, or raises
     `NotAccepted`; OutcomeUnknown remains where no book could be read, however often it was asked
     for, within a minute after the end of the horizon.
-    With `settle=False` a call raises OutcomeUnknown at once, whose `outcome()` waits for the same,
+    With `wait_for_outcome=False` a call raises OutcomeUnknown at once, whose `outcome()` waits for the same,
     and raises OutcomeUnknown itself when nothing is known three minutes after the horizon, or at a
     logout.
 
@@ -247,7 +247,7 @@ class Orders:
         tag: str = ...,
         bracket: Bracket | None = ...,
         slice: Literal[False] = ...,
-        settle: bool = ...,
+        wait_for_outcome: bool = ...,
     ) -> Order: ...
 
     @overload
@@ -268,7 +268,7 @@ class Orders:
         tag: str = ...,
         bracket: Bracket | None = ...,
         slice: Literal[True],
-        settle: bool = ...,
+        wait_for_outcome: bool = ...,
     ) -> list[Order | NeoError]: ...
 
     async def place(
@@ -288,7 +288,7 @@ class Orders:
         tag: str = "",
         bracket: Bracket | None = None,
         slice: bool = False,  # noqa: A002 - what traders call it
-        settle: bool = True,
+        wait_for_outcome: bool = True,
     ) -> Order | list[Order | NeoError]:
         """Place one order; see OrderRequest for the arguments.
 
@@ -315,16 +315,16 @@ class Orders:
             bracket,
         )
         if slice:
-            return await self.place_many(self._sliced(request), settle=settle)
+            return await self.place_many(self._sliced(request), wait_for_outcome=wait_for_outcome)
         form = self._form(request)
         hold = None
         self._dispatch.check_refusal(Kind.PLACE)
         if self._guard is not None:
             (hold,) = await self._admit(self._guard, [form])
-        return await self._place(request, form, hold, settle=settle)
+        return await self._place(request, form, hold, wait_for_outcome=wait_for_outcome)
 
     async def place_many(
-        self, requests: Iterable[OrderRequest], *, settle: bool = True
+        self, requests: Iterable[OrderRequest], *, wait_for_outcome: bool = True
     ) -> list[Order | NeoError]:
         """Place orders at once, as fast as the limiter allows, and return what became of each, in
         their order.
@@ -342,13 +342,16 @@ class Orders:
         self._dispatch.check_refusal(Kind.PLACE)
         if self._guard is None:
             return await _outcomes(
-                [self._place(request, form, None, settle=settle) for request, form in forms]
+                [
+                    self._place(request, form, None, wait_for_outcome=wait_for_outcome)
+                    for request, form in forms
+                ]
             )
         holds = await self._admit(self._guard, [form for _, form in forms])
         try:
             return await _outcomes(
                 [
-                    self._place(request, form, hold, settle=settle)
+                    self._place(request, form, hold, wait_for_outcome=wait_for_outcome)
                     for (request, form), hold in zip(forms, holds, strict=True)
                 ]
             )
@@ -366,7 +369,7 @@ class Orders:
         order_type: OrderType | None = None,
         validity: Validity | None = None,
         disclosed_quantity: int | None = None,
-        settle: bool = True,
+        wait_for_outcome: bool = True,
     ) -> Order:
         """Change what is given and leave the rest as it is. `quantity` is the new total.
 
@@ -409,7 +412,7 @@ class Orders:
                 if hold is not None:
                     hold.was_sent = request.was_sent
                     hold.end(self._settlement.find("modify", number=order.number))
-        return await self._dispatch.settled(unknown, settle=settle)
+        return await self._dispatch.settled(unknown, wait_for_outcome=wait_for_outcome)
 
     async def _send_change(
         self, order: Order, request: Request, terms: Mapping[str, object]
@@ -494,7 +497,7 @@ class Orders:
             "disclosed_quantity": int(form.dq),
         }
 
-    async def cancel(self, order: Order | str, *, settle: bool = True) -> Order:
+    async def cancel(self, order: Order | str, *, wait_for_outcome: bool = True) -> Order:
         """Ask for cancellation; `order.wait()` tells when it is done, or filled before that.
 
         Takes an Order or an order number. Raises OrderAlreadyFinal when it is too late, and
@@ -507,7 +510,7 @@ class Orders:
         try:
             await self._dispatch.send(Request(Kind.CANCEL, endpoint, form, order=order))
         except OutcomeUnknown as unknown:
-            return await self._dispatch.settled(unknown, settle=settle)
+            return await self._dispatch.settled(unknown, wait_for_outcome=wait_for_outcome)
         return order
 
     async def cancel_all(
@@ -515,7 +518,7 @@ class Orders:
         *,
         segment: Segment | None = None,
         symbol: str | None = None,
-        settle: bool = True,
+        wait_for_outcome: bool = True,
     ) -> list[Order | NeoError]:
         """Cancel every order that is not final, of one segment or symbol where given; returns what
         became of each request. Cover and bracket orders are exited.
@@ -535,7 +538,9 @@ class Orders:
         rows = [row for row in await self.book() if not row.status.is_final]
         nameless = [nameless_error(row) for row in rows if not row.has_number and is_meant(row)]
         orders = [order async for order in self._adopted(rows) if is_meant(order)]
-        results = await _outcomes([self.cancel(order, settle=settle) for order in orders])
+        results = await _outcomes(
+            [self.cancel(order, wait_for_outcome=wait_for_outcome) for order in orders]
+        )
         return [*results, *nameless]
 
     @property
@@ -704,7 +709,7 @@ class Orders:
         return guard.admit_change(order, form)
 
     async def _place(
-        self, request: OrderRequest, form: PlaceForm, hold: Hold | None, *, settle: bool
+        self, request: OrderRequest, form: PlaceForm, hold: Hold | None, *, wait_for_outcome: bool
     ) -> Order:
         client_tag = form.ig or ""
         sending = Request(Kind.PLACE, PLACE, form, client_tag)
@@ -713,7 +718,7 @@ class Orders:
         except OutcomeUnknown as unknown:
             if self._resends_unknown:
                 self._send_again(unknown, request, form)
-            return await self._dispatch.settled(unknown, settle=settle)
+            return await self._dispatch.settled(unknown, wait_for_outcome=wait_for_outcome)
         else:
             return self._placed(request, form, number, sending.sent_ns)
         finally:

@@ -147,7 +147,7 @@ async def test_an_error_shows_nothing_that_the_broker_echoes(
         broker.script(BOOK, echo)
         broker.script(PLACE, echo)
         async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
-            for call in (neo.orders.book(), neo.orders.place(*BUY, **CNC, settle=False)):
+            for call in (neo.orders.book(), neo.orders.place(*BUY, **CNC, wait_for_outcome=False)):
                 with pytest.raises(NeoError) as caught:
                     await call
                 shown = "".join(traceback.format_exception(caught.value))

@@ -76,7 +76,7 @@ async def test_every_kind_of_trouble_has_its_words() -> None:
 
         swallowed.add(PLACE)
         with pytest.raises(OutcomeUnknown) as caught:
-            await neo.orders.place(*BUY, **CNC, tag="lost", settle=False)
+            await neo.orders.place(*BUY, **CNC, tag="lost", wait_for_outcome=False)
         tag = caught.value.client_tag
         assert neo.health().problems == (f"place of tag {tag!r} may have taken effect, or not",)
         assert neo.health().unknown == (f"place of tag {tag!r}",)

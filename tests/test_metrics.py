@@ -131,7 +131,7 @@ async def test_what_goes_wrong_is_counted() -> None:
         assert neo.metrics().timeouts == 1
         spoilt[PLACE] = [Cut()]
         with pytest.raises(OutcomeUnknown):
-            await neo.orders.place(*BUY, **CNC, settle=False)
+            await neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         assert neo.metrics().unknowns_opened == 2
         spoilt[CANCEL] = [Reply({"stCode": 1013, "errMsg": "No", "stat": "Not_Ok"}, 400)]
         with pytest.raises(Exception, match="No"):

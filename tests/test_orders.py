@@ -524,7 +524,7 @@ async def test_a_duplicate_tag_that_cannot_be_looked_up_is_an_unknown_outcome(
         broker.script("/quick/user/orders", book)
         async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
             with pytest.raises(OutcomeUnknown) as caught:
-                await neo.orders.place(*BUY, **CNC, tag="again", settle=False)
+                await neo.orders.place(*BUY, **CNC, tag="again", wait_for_outcome=False)
             assert caught.value.client_tag.startswith("again_")
 
 
@@ -563,7 +563,7 @@ async def test_when_the_answer_is_useless_the_outcome_is_unknown_and_nothing_is_
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         with pytest.raises(OutcomeUnknown) as caught:
-            await neo.orders.place(*BUY, **CNC, tag="once", settle=False)
+            await neo.orders.place(*BUY, **CNC, tag="once", wait_for_outcome=False)
         (record,) = exchange.market.ledger
         assert (record.client_tag, record.arrivals) == (caught.value.client_tag, 1)
         assert repr(record.client_tag) in str(caught.value)
@@ -575,11 +575,11 @@ async def test_when_the_answer_is_useless_the_outcome_is_unknown_and_nothing_is_
 
         target = MODIFY
         with pytest.raises(OutcomeUnknown, match=record.number):
-            await neo.orders.modify(record.number, price="39.10", settle=False)
+            await neo.orders.modify(record.number, price="39.10", wait_for_outcome=False)
         assert (record.price, record.request_id) == (3910, 2)
         target = CANCEL
         with pytest.raises(OutcomeUnknown, match=record.number) as caught:
-            await neo.orders.cancel(record.number, settle=False)
+            await neo.orders.cancel(record.number, wait_for_outcome=False)
         assert (caught.value.order_number, caught.value.client_tag) == (record.number, "")
         assert record.status is OrderStatus.CANCELLED
         seen = await paths(exchange)
@@ -600,7 +600,7 @@ async def test_an_answer_slower_than_the_deadline_is_an_unknown_outcome() -> Non
     ):
         before = now()
         with pytest.raises(OutcomeUnknown, match=r"within 2.5 s") as caught:
-            await neo.orders.place(*BUY, **CNC, settle=False)
+            await neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         assert now() - before == pytest.approx(2.5, abs=0.01)
         assert [record.client_tag for record in exchange.market.ledger] == [caught.value.client_tag]
         await asyncio.sleep(2)  # the late answer finds nobody

@@ -155,7 +155,9 @@ async def test_reads_and_orders_that_fail_show_none(failure):
         async with NeoClient(CREDENTIALS, totp=CODE, **options) as neo:
             await assert_fails_without(BROKER, neo.orders.book)
             await assert_fails_without(BROKER, neo.portfolio.holdings)
-            await assert_fails_without(BROKER, lambda: neo.orders.place(*BUY, **CNC, settle=False))
+            await assert_fails_without(
+                BROKER, lambda: neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
+            )
 
 
 async def test_a_read_that_its_caller_gives_up_shows_none():

@@ -364,11 +364,11 @@ class Dispatch:
 
     # --- what became of it --------------------------------------------------------------------
 
-    async def settled(self, unknown: OutcomeUnknown, *, settle: bool) -> Order:
+    async def settled(self, unknown: OutcomeUnknown, *, wait_for_outcome: bool) -> Order:
         """The order of a request whose answer was lost, as soon as it is known to have worked."""
         question = unknown.resolution
         assert isinstance(question, Question)
-        if settle and await self._settlement.wait(question, patience=PATIENCE):
+        if wait_for_outcome and await self._settlement.wait(question, patience=PATIENCE):
             return await question
         raise unknown
 

@@ -171,7 +171,7 @@ class KiteMutualFunds:
         amount: Price | None = None,
         quantity: Price | None = None,
         tag: str = "",
-        settle: bool = True,
+        wait_for_outcome: bool = True,
     ) -> str:
         """Buy for an `amount` of rupees, or sell a `quantity` of units, of the fund with this ISIN.
         Returns the order's id once Kite has taken it.
@@ -182,7 +182,7 @@ class KiteMutualFunds:
 
         When the answer is lost, waits until it is known whether Kite has taken the order; raises
         NotAccepted when it has not, and OutcomeUnknown when that cannot be found out, or at once
-        without `settle`. Raises InvalidOrder, and sends nothing, when a rule is broken, and
+        without `wait_for_outcome`. Raises InvalidOrder, and sends nothing, when a rule is broken, and
         InsufficientFunds or another Rejected when Kite refuses.
         """
         form = rules.order_form(tradingsymbol, side, amount, quantity, tag or rules.new_tag())
@@ -206,10 +206,10 @@ class KiteMutualFunds:
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _ORDERS, form, read_order_id),
             look,
-            settle=settle,
+            wait_for_outcome=wait_for_outcome,
         )
 
-    async def cancel_order(self, order_id: str, *, settle: bool = True) -> str:
+    async def cancel_order(self, order_id: str, *, wait_for_outcome: bool = True) -> str:
         """Cancel an order that is open. Returns its id.
 
         Raises Rejected when it is not open, OrderAlreadyFinal when that shows only after the answer
@@ -224,7 +224,7 @@ class KiteMutualFunds:
             Lost("cancel order", _ORDER_BOOK, number=order_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_order_id),
             look,
-            settle=settle,
+            wait_for_outcome=wait_for_outcome,
         )
 
     # --- SIPs ---------------------------------------------------------------------------------
@@ -250,14 +250,14 @@ class KiteMutualFunds:
         instalment_day: int | None = None,
         initial_amount: Price | None = None,
         tag: str = "",
-        settle: bool = True,
+        wait_for_outcome: bool = True,
     ) -> str:
         """Invest an `amount` of rupees again and again. Returns the SIP's id.
 
         `frequency` is weekly, monthly or quarterly; a monthly one needs an `instalment_day` of 1,
         5, 10, 15, 20 or 25. `instalments` is how many there are to be, -1 until it is cancelled.
         Where nothing was invested in the fund before, `initial_amount` has to be given, and is
-        ordered at once. `tag`, `settle` and errors are as for `place_order`.
+        ordered at once. `tag`, `wait_for_outcome` and errors are as for `place_order`.
         """
         form = rules.sip_form(
             tradingsymbol,
@@ -290,7 +290,7 @@ class KiteMutualFunds:
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _SIPS, form, read_sip_id),
             look,
-            settle=settle,
+            wait_for_outcome=wait_for_outcome,
         )
 
     async def modify_sip(
@@ -302,12 +302,12 @@ class KiteMutualFunds:
         instalments: int | None = None,
         instalment_day: int | None = None,
         status: SipStatus | str | None = None,
-        settle: bool = True,
+        wait_for_outcome: bool = True,
     ) -> str:
         """Change what is given of a SIP and leave the rest as it is; `status` pauses it (`paused`)
         or lets it go on (`active`). Returns its id.
 
-        `settle` and errors are as for `place_order`; OrderAlreadyFinal when it was cancelled
+        `wait_for_outcome` and errors are as for `place_order`; OrderAlreadyFinal when it was cancelled
         meanwhile.
         """
         path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
@@ -324,11 +324,11 @@ class KiteMutualFunds:
             Lost("modify SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.MODIFY, "PUT", path, form, read_sip_id),
             look,
-            settle=settle,
+            wait_for_outcome=wait_for_outcome,
         )
 
-    async def cancel_sip(self, sip_id: str, *, settle: bool = True) -> str:
-        """End a SIP. Returns its id. `settle` and errors are as for `place_order`."""
+    async def cancel_sip(self, sip_id: str, *, wait_for_outcome: bool = True) -> str:
+        """End a SIP. Returns its id. `wait_for_outcome` and errors are as for `place_order`."""
         path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
 
         async def look() -> str | None:
@@ -338,7 +338,7 @@ class KiteMutualFunds:
             Lost("cancel SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_sip_id),
             look,
-            settle=settle,
+            wait_for_outcome=wait_for_outcome,
         )
 
     # --- what there is ------------------------------------------------------------------------

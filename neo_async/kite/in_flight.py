@@ -275,7 +275,7 @@ class Settlement:
         send: Callable[[], Awaitable[str]],
         look: Look,
         *,
-        settle: bool,
+        wait_for_outcome: bool,
     ) -> str:
         """As `change`. The id, answered or found, belongs to this placement alone from then on."""
         # Those that only their time tells apart take turns; and whoever looks for one of them waits
@@ -295,10 +295,12 @@ class Settlement:
                     self.claimed.add(number)
                 return number
 
-        return await self.change(lost, send_in_turn, look_in_turn, settle=settle)
+        return await self.change(
+            lost, send_in_turn, look_in_turn, wait_for_outcome=wait_for_outcome
+        )
 
     async def change(
-        self, lost: Lost, send: Callable[[], Awaitable[str]], look: Look, *, settle: bool
+        self, lost: Lost, send: Callable[[], Awaitable[str]], look: Look, *, wait_for_outcome: bool
     ) -> str:
         """Send a change, once. The id, as soon as it is known to have worked; `lost` and `look`
         are for the case that its answer is lost.
@@ -315,7 +317,7 @@ class Settlement:
             log.warning("%s was given up and may have been sent: look for %s", lost.action, mark)
             raise
         question = None if self._is_closed else self._open(lost, look)
-        if settle and question is not None:
+        if wait_for_outcome and question is not None:
             patience = self.horizon + self._patience
             if await question.settled_within(patience):
                 return await question

@@ -523,7 +523,7 @@ class _Cancelling:
         number = order.number
         problem: NeoError | None = None
         try:
-            await self._orders.cancel(order, settle=False)
+            await self._orders.cancel(order, wait_for_outcome=False)
         except NeoError as error:
             problem = error
         except Exception as error:

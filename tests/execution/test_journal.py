@@ -352,10 +352,10 @@ async def test_a_restart_adopts_what_is_known_and_finds_out_what_is_not(tmp_path
             known = await first.orders.place(*BUY, **CNC, tag="known")
             spoilt.update({PLACE: BUSY, BOOK: BUSY})
             with pytest.raises(OutcomeUnknown):
-                await first.orders.place(*BUY, **CNC, tag="lost", settle=False)
+                await first.orders.place(*BUY, **CNC, tag="lost", wait_for_outcome=False)
             swallowed.add(PLACE)
             with pytest.raises(OutcomeUnknown):
-                await first.orders.place(*BUY, **CNC, tag="gone", settle=False)
+                await first.orders.place(*BUY, **CNC, tag="gone", wait_for_outcome=False)
         assert [row["outcome"] for row in rows_of(path)] == ["accepted", "unknown", "unknown"]
         spoilt.clear()
         swallowed.clear()

@@ -104,12 +104,12 @@ async def test_a_change_waits_for_a_lost_one_only_where_it_leaves_out_what_that_
     ):
         order = await neo.orders.place(*BUY, **CNC)
         with pytest.raises(OutcomeUnknown):
-            await neo.orders.modify(order, quantity=10, settle=False)
+            await neo.orders.modify(order, quantity=10, wait_for_outcome=False)
         await neo.orders.modify(order, quantity=20)
         assert exchange.market.ledger[0].quantity == 20
         lose.append(True)
         with pytest.raises(OutcomeUnknown):
-            await neo.orders.modify(order, quantity=10, settle=False)
+            await neo.orders.modify(order, quantity=10, wait_for_outcome=False)
         await neo.orders.modify(order, price="38.90")
         (record,) = exchange.market.ledger
         assert (record.quantity, record.price) == (10, 3890)

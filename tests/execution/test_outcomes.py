@@ -234,7 +234,7 @@ async def test_who_cannot_wait_learns_it_later() -> None:
     async with desk_of() as desk:
         desk.spoilt[PLACE] = BUSY
         with pytest.raises(OutcomeUnknown) as caught:
-            await desk.neo.orders.place(*BUY, **CNC, settle=False)
+            await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         assert seconds() < 0.1
         first, second = await asyncio.gather(caught.value.outcome(), caught.value.outcome())
         assert first is second
@@ -268,7 +268,7 @@ async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() 
         desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
         placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
         with pytest.raises(OutcomeUnknown) as caught:
-            await desk.neo.orders.place(*BUY, **CNC, settle=False)
+            await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         await desk.neo.logout()
         for ending in (caught.value.outcome(), placing):
             with pytest.raises(OutcomeUnknown, match="logged out before") as ended:
@@ -460,7 +460,7 @@ async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() 
         desk.swallowed.add(PLACE)
         desk.spoilt[BOOK] = BUSY
         with pytest.raises(OutcomeUnknown):
-            await desk.neo.orders.place(*BUY, **CNC, settle=False)
+            await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         with pytest.raises(OpenOrdersLimit):
             await desk.neo.orders.place(*BUY, **CNC)
         await asyncio.sleep(5.0 + GIVE_UP_AFTER)

@@ -150,7 +150,7 @@ async def test_without_settling_the_outcome_can_be_awaited_later(tmp_path: Path)
         with pytest.raises(
             OutcomeUnknown, match="look for tag 'mine' in the list of orders"
         ) as one:
-            await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine", settle=False)
+            await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine", wait_for_outcome=False)
         assert seconds() == 0
         assert one.value.client_tag == "mine"
         assert await one.value.outcome() == exchange.funds.orders()[0].order_id
@@ -178,7 +178,7 @@ async def test_a_list_that_can_never_be_read_is_not_asked_for_for_ever(tmp_path:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.set_faults(Faults(error_before=1.0, calls=("orders", "reads")))
         with pytest.raises(OutcomeUnknown) as caught:
-            await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine", settle=False)
+            await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine", wait_for_outcome=False)
         with pytest.raises(OutcomeUnknown, match="look for tag 'mine'"):
             await caught.value.outcome()
         assert seconds() < HORIZON + 3600 + 60
@@ -215,7 +215,7 @@ async def test_closing_ends_the_search(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.set_faults(faults("lose_before"))
         with pytest.raises(OutcomeUnknown) as caught:
-            await kite.place_order(ISIN, Side.BUY, amount=5000, settle=False)
+            await kite.place_order(ISIN, Side.BUY, amount=5000, wait_for_outcome=False)
         waiting = asyncio.create_task(caught.value.outcome())
         await asyncio.sleep(1)
         await kite.close()
@@ -230,7 +230,7 @@ async def test_one_who_gives_up_does_not_take_the_answer_from_others(tmp_path: P
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.set_faults(faults("lose_after"))
         with pytest.raises(OutcomeUnknown) as caught:
-            await kite.place_order(ISIN, Side.BUY, amount=5000, settle=False)
+            await kite.place_order(ISIN, Side.BUY, amount=5000, wait_for_outcome=False)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(caught.value.outcome(), 0.1)
         assert await caught.value.outcome()

@@ -1005,14 +1005,14 @@ async def test_an_unknown_outcome_keeps_its_room_until_it_is_known_or_the_client
         assert guard is not None
         swallowed.add(PLACE)
         with pytest.raises(OutcomeUnknown):
-            await neo.orders.place(*BUY, 10, **MIS, settle=False)
+            await neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
         await asyncio.sleep(20)
         with pytest.raises(PositionLimit):
             await neo.orders.place(*BUY, 1, **MIS)
         await asyncio.sleep(20)
         assert not guard._held
         with pytest.raises(OutcomeUnknown):
-            await neo.orders.place(*BUY, 10, **MIS, settle=False)
+            await neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
         assert guard._placing == 1
         await neo.logout()
         await asyncio.sleep(0)

@@ -208,9 +208,9 @@ async def test_an_error_from_the_core_does_not_keep_a_halt_at_work_for_ever(call
         broker.script("/quick/order/vr/modify", core)
         with contextlib.suppress(NeoError):
             if call == "place":
-                await neo.orders.place(*BUY, 10, **MIS, settle=False)
+                await neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
             else:
-                await neo.orders.modify(order, price="39.10", settle=False)
+                await neo.orders.modify(order, price="39.10", wait_for_outcome=False)
         began = seconds()
         assert await neo.halt() == [order]
         assert seconds() - began < 60  # the horizon, and a look
@@ -340,7 +340,7 @@ async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_eviden
         numbers = [(await neo.orders.place(*BUY, 10, **MIS)).number for _ in range(20)]
         broker.seconds[PLACE] = 60.0
         placing = asyncio.create_task(
-            neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 20, settle=False)
+            neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 20, wait_for_outcome=False)
         )
         await asyncio.sleep(1.2)
         broker.instead[BOOK] = Reply({"message": "Forbidden", "code": 9999}, 403)
@@ -388,7 +388,7 @@ async def test_the_first_cancel_arrives_at_once_with_the_settings_that_nobody_ch
         numbers = [(await neo.orders.place(*BUY, 10, **MIS)).number for _ in range(20)]
         broker.seconds[PLACE] = 60.0
         placing = asyncio.create_task(
-            neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 40, settle=False)
+            neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 40, wait_for_outcome=False)
         )
         await asyncio.sleep(6)
         assert neo._session.lane.busy == PoolLimits().maximum

@@ -1056,7 +1056,7 @@ async def test_an_answer_to_an_order_that_is_nested_too_deeply_leaves_its_outcom
         broker.script("/quick/user/orders", Reply("[" * 100_000))
         async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
             with pytest.raises(OutcomeUnknown):
-                await neo.orders.place(*BUY, **CNC, settle=False)
+                await neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
             with pytest.raises(ProtocolError):
                 await neo.orders.book()
 

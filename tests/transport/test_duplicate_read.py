@@ -115,7 +115,7 @@ async def test_orders_and_logins_are_never_asked_twice() -> None:
                     1,
                     price="39",
                     product=Product.CNC,
-                    settle=False,
+                    wait_for_outcome=False,
                 )
         assert broker.paths().count(LOGIN) == 1
         assert broker.paths().count(PLACE) == 2

@@ -71,7 +71,7 @@ class MarketReader:
         await self.ask("subscribe", stream, *instruments)
         return await self.ticks()
 
-    async def settle(self) -> None:
+    async def wait_for_outcome(self) -> None:
         """Wait until the server has read everything sent so far."""
         await self.send({"event": "nothing of the kind"})
         assert (await self.control()).error_code

@@ -77,7 +77,7 @@ async def test_success_can_be_said_in_three_ways(answer: AuthAnswer, codes: list
         controls = [await reader.control() for _ in codes]
         assert [control.message_code for control in controls] == codes
         assert all(set(control.exchanges) == set(DIVIDERS) for control in controls)
-        await reader.settle()  # nothing else was said
+        await reader.wait_for_outcome()  # nothing else was said
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ async def test_another_session_of_the_account_goes_on() -> None:
         async with market_reader(caller) as reader:
             caller.login_data = first
             await log_out(caller)
-            await reader.settle()
+            await reader.wait_for_outcome()
 
 
 async def assert_refused(reader: MarketReader) -> None:

@@ -97,7 +97,7 @@ async def test_connections_break_without_a_word(
                 assert message.type is aiohttp.WSMsgType.CLOSED
                 assert reader.websocket.close_code == 1006
         if not market_goes:
-            await market.settle()
+            await market.wait_for_outcome()
         if not orders_go:
             await caller.placed()
             await orders.states("open")
@@ -108,7 +108,7 @@ async def test_a_feed_that_does_not_exist_is_an_error_and_harms_none(harm: str) 
     async with trading() as caller, market_reader(caller) as market, order_reader(caller):
         with pytest.raises(UsageError, match=r"feed='order': must be 'market', 'orders', or None"):
             getattr(caller.exchange, harm)("order")
-        await market.settle()
+        await market.wait_for_outcome()
 
 
 # --- rubbish ------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ async def test_garbage_can_be_for_one_feed() -> None:
         order_reader(caller) as orders,
     ):
         caller.exchange.send_garbage("orders")
-        await market.settle()
+        await market.wait_for_outcome()
         caller.exchange.send_garbage("market")
         for _ in range(3):
             await orders.websocket.receive(timeout=5)

@@ -165,7 +165,7 @@ async def test_levels_are_streams_of_their_own() -> None:
         await reader.subscribe(Stream.LITE, ITBEES)
         await reader.subscribe(Stream.DEPTH, ITBEES)
         await reader.send({"event": "unsubscribeScripsLite", "inputtoken": ITBEES})
-        await reader.settle()
+        await reader.wait_for_outcome()
         trade(caller.exchange, 1, 39_50)
         assert (await reader.tick(ScripTick)).level == Level.DEPTH
         assert caller.exchange.subscribed == {ITBEES}
@@ -175,7 +175,7 @@ async def test_unsubscribing_ends_the_packets_and_says_nothing() -> None:
     async with trading(feeds=AT_ONCE) as caller, market_reader(caller) as reader:
         await reader.subscribe(Stream.LITE, ITBEES, TCS)
         await reader.send({"event": "unsubscribeScripsLite", "inputtoken": f"{ITBEES},nse_cm|0"})
-        await reader.settle()
+        await reader.wait_for_outcome()
         trade(caller.exchange, 1, 39_50)
         trade(caller.exchange, 1, 2117_00, symbol="TCS-EQ")
         assert (await reader.tick(LiteTick)).instrument == TCS
@@ -195,7 +195,7 @@ async def test_a_snapshot_is_one_packet_and_no_subscription() -> None:
             assert len(await reader.ticks()) == 1
         assert caller.exchange.subscribed == set()
         trade(caller.exchange, 1, 39_50)
-        await reader.settle()
+        await reader.wait_for_outcome()
 
 
 @pytest.mark.parametrize(
@@ -318,9 +318,9 @@ async def test_market_status_is_told_at_once_and_when_it_changes() -> None:
         assert {status.code for status in await reader.ticks()} == {10}  # type: ignore[union-attr]
 
         await reader.send({"event": "unsubscribeExchange"})
-        await reader.settle()
+        await reader.wait_for_outcome()
         caller.exchange.set_market_status(MarketState.OPEN)
-        await reader.settle()
+        await reader.wait_for_outcome()
 
 
 async def test_whoever_comes_later_is_told_the_present_status() -> None:
@@ -403,7 +403,7 @@ async def test_prices_between_two_flushes_are_left_out() -> None:
             caller.exchange.market.print_price(Segment.NSE_CM, "19084", price)
         caller.exchange.tick()
         assert (await reader.tick(LiteTick)).last_price == 39.30
-        await reader.settle()
+        await reader.wait_for_outcome()
 
 
 async def test_changes_wait_for_the_interval_after_a_flush(
@@ -425,7 +425,7 @@ async def test_changes_wait_for_the_interval_after_a_flush(
         assert pauses == [7.5]
         trade(caller.exchange, 1, 39_20)
         trade(caller.exchange, 1, 39_30)
-        await reader.settle()
+        await reader.wait_for_outcome()
         go_on.set()
         assert (await reader.tick(LiteTick)).last_price == 39.30
 
