@@ -114,7 +114,7 @@ async def _measure(ready: dict[str, object], requests: int) -> Leaks:
         before = await _left(neo)
         await _ask(neo, ready, orders, requests)
         after = await _left(neo)
-        left = len(neo.orders._settlement.questions)
+        left = len(neo.orders._in_flight.in_flight_requests)
     seconds = asyncio.get_running_loop().time() - began
     return Leaks(requests, before, after, left, seconds)
 
@@ -160,9 +160,9 @@ async def _ask(
 
 async def _left(neo: NeoClient) -> Left:
     """Once every outcome is known, and idle connections are closed."""
-    questions = neo.orders._settlement.questions
+    in_flight_requests = neo.orders._in_flight.in_flight_requests
     for _ in range(600):
-        if not questions:
+        if not in_flight_requests:
             break
         await asyncio.sleep(0.1)
     await asyncio.sleep(IDLE)

@@ -297,16 +297,16 @@ class _Program:
                     self.report.faults.update(exchange.injected)
                     exchange.set_faults(Faults())
                     await self._settle()
-                    judge = _Judge(
+                    apply_order_book = _Judge(
                         self.report,
                         exchange.market.ledger,
                         self._neo,
                         has_night=self._has_night,
                         today=day_of(self._now()),
                     )
-                    judge.outcomes(path)
-                    judge.callers(self._told, self._placed)
-                    judge.states()
+                    apply_order_book.outcomes(path)
+                    apply_order_book.callers(self._told, self._placed)
+                    apply_order_book.states()
                     self.report.virtual_seconds = loop.time()
                 await asyncio.sleep(1)
                 for task in asyncio.all_tasks() - before:
@@ -385,8 +385,8 @@ class _Program:
     async def _settle(self) -> None:
         """Until no request is without an outcome, as long as it may take."""
         deadline = asyncio.get_running_loop().time() + AFTERMATH
-        questions = self._neo.orders._settlement.questions
-        while questions and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        in_flight_requests = self._neo.orders._in_flight.in_flight_requests
+        while in_flight_requests and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
         await self._neo.orders.book()
 

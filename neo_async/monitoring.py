@@ -61,7 +61,8 @@ class Monitor:
             if feed.state is not FeedState.CLOSED
         )
         unknown = tuple(
-            f"{each.sought.action} of {each.sought.mark}" for each in self._orders.questions
+            f"{each.sought.action} of {each.sought.mark}"
+            for each in self._orders.in_flight_requests
         )
         halted = "" if self._switch.halted is None else self._switch.halted.reason
         journal = "" if self._journal is None else str(self._journal.path)

@@ -32,7 +32,7 @@ from neo_async.errors import (
     Rejected,
 )
 from neo_async.execution.engine import PATIENCE, Dispatch, Request
-from neo_async.execution.in_flight import Question, Settlement
+from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal
 from neo_async.execution.order_cache import Order, OrderSource, Tracker, day_of, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
@@ -155,10 +155,10 @@ class Orders:
         self._resends_unknown = resend_unknown
         self._journal = journal
         self._clock = clock
-        self._settlement = Settlement(
+        self._in_flight = InFlightOrders(
             tracker, self.book, self.history, journal=journal, horizon=horizon, clock=clock
         )
-        self._dispatch = Dispatch(session, self._settlement, journal)
+        self._dispatch = Dispatch(session, self._in_flight, journal)
         self._renewals = 0
         self._renewed_at = -math.inf
         """Time of the loop at which the first order book after the last renewal was asked for."""
@@ -169,11 +169,11 @@ class Orders:
     def follow(self, feed: OrderSource) -> None:
         """Let the feed tell of requests whose answers were lost. The tracker must follow it
         already."""
-        feed.listen(self._settlement.hear)
+        feed.listen(self._in_flight.hear)
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """New orders wait until this is over."""
-        self._settlement.reopen()
+        self._in_flight.reopen()
         return self._dispatch.held()
 
     def refuse_by(self, refusal: Refusal | None) -> None:
@@ -186,19 +186,19 @@ class Orders:
         return self._dispatch.is_quiet
 
     @property
-    def questions(self) -> Collection[Question]:
+    def in_flight_requests(self) -> Collection[InFlightRequest]:
         """Requests of which it is being found out whether they took effect."""
-        return self._settlement.questions
+        return self._in_flight.in_flight_requests
 
     @property
     def unknowns_opened(self) -> int:
         """Such requests so far."""
-        return self._settlement.opened
+        return self._in_flight.opened
 
     @property
     def unknowns_resolved(self) -> Mapping[str, int]:
         """Those of which it is known by now, by outcome."""
-        return dict(self._settlement.resolved)
+        return dict(self._in_flight.resolved)
 
     @property
     def is_logged_in(self) -> bool:
@@ -219,7 +219,7 @@ class Orders:
         """Bring journal and book together after a login; see Reconciliation."""
         assert self._journal is not None
         return await reconcile(
-            self._journal, self._settlement, self._tracker, self.book, clock=self._clock
+            self._journal, self._in_flight, self._tracker, self.book, clock=self._clock
         )
 
     async def close(self) -> None:
@@ -227,7 +227,7 @@ class Orders:
         if self._absence is not None:
             self._absence.cancel()
             await asyncio.gather(self._absence, return_exceptions=True)
-        await self._settlement.close()
+        await self._in_flight.close()
 
     @overload
     async def place(
@@ -411,8 +411,8 @@ class Orders:
             finally:
                 if hold is not None:
                     hold.was_sent = request.was_sent
-                    hold.end(self._settlement.find("modify", number=order.number))
-        return await self._dispatch.settled(unknown, wait_for_outcome=wait_for_outcome)
+                    hold.end(self._in_flight.find("modify", number=order.number))
+        return await self._dispatch.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
 
     async def _send_change(
         self, order: Order, request: Request, terms: Mapping[str, object]
@@ -435,12 +435,12 @@ class Orders:
     async def _until_known(self, order: Order, wanted: _NewTerms) -> None:
         """Wait for the outcome of earlier changes whose answers were lost, as far as they were to
         change what is not given now. Raises NotSent when it cannot be found out."""
-        while question := self._settlement.find("modify", number=order.number):
-            names = {name.rpartition(" ")[2] for name in question.sought.terms}
+        while pending := self._in_flight.find("modify", number=order.number):
+            names = {name.rpartition(" ")[2] for name in pending.expected.terms}
             lacking = sorted(names - wanted.given)
             if not lacking:
                 return
-            if not await self._settlement.wait(question, patience=PATIENCE):
+            if not await self._in_flight.wait(pending, patience=PATIENCE):
                 raise NotSent(
                     f"whether an earlier change of order {order.number} took effect is not known: "
                     f"modify() has to be given {' and '.join(lacking)} too"
@@ -510,7 +510,7 @@ class Orders:
         try:
             await self._dispatch.send(Request(Kind.CANCEL, endpoint, form, order=order))
         except OutcomeUnknown as unknown:
-            return await self._dispatch.settled(unknown, wait_for_outcome=wait_for_outcome)
+            return await self._dispatch.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
         return order
 
     async def cancel_all(
@@ -549,11 +549,11 @@ class Orders:
         broker took longer than the horizon; OutcomeUnknown, and nothing proved it in time; or a
         refusal, such as RateLimited. And second orders under the client tag of another one. Each
         was logged as an error, too."""
-        return self._settlement.latecomers
+        return self._in_flight.latecomers
 
     def on_latecomer(self, listener: Callable[[Order], None]) -> None:
         """Call `listener` with every order that appears so."""
-        self._settlement.on_latecomer(listener)
+        self._in_flight.on_latecomer(listener)
 
     async def read_open(self) -> list[Order]:
         """The orders of the account that are not final, by the order book, also those placed
@@ -587,7 +587,7 @@ class Orders:
         )
         if guard is not None:
             guard.see_book(rows, began)
-        self._settlement.judge(rows, began)
+        self._in_flight.apply_order_book(rows, began)
         self._look_for_absent(began)
         return rows
 
@@ -718,13 +718,13 @@ class Orders:
         except OutcomeUnknown as unknown:
             if self._resends_unknown:
                 self._send_again(unknown, request, form)
-            return await self._dispatch.settled(unknown, wait_for_outcome=wait_for_outcome)
+            return await self._dispatch.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
         else:
             return self._placed(request, form, number, sending.sent_ns)
         finally:
             if hold is not None:
                 hold.was_sent = sending.was_sent
-                hold.end(self._settlement.find("place", client_tag=client_tag))
+                hold.end(self._in_flight.find("place", client_tag=client_tag))
 
     def _placed(self, request: OrderRequest, form: PlaceForm, number: str, sent_ns: int) -> Order:
         # The form's codes are members of the enums already: the rules have put them there.
@@ -749,15 +749,15 @@ class Orders:
 
     def _send_again(self, unknown: OutcomeUnknown, request: OrderRequest, form: PlaceForm) -> None:
         """Under the same tag: it can become an order only once."""
-        question = unknown.resolution
-        assert isinstance(question, Question)
+        pending = unknown.resolution
+        assert isinstance(pending, InFlightRequest)
 
         async def again() -> Order:
             sent_ns = int(self._clock() * 1e9)
             number = await self._session.order(Kind.PLACE, PLACE, form, read_placed)
             return self._placed(request, form, number, sent_ns)
 
-        self._settlement.resend(question, again)
+        self._in_flight.resend(pending, again)
 
     async def _resolve(self, order: Order | str) -> Order:
         """The order itself, or the one of that number, from the book where it is not known."""

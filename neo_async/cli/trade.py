@@ -315,9 +315,11 @@ async def _find(account: Account, number: str, fresh: bool) -> OrderRow:
 # --- after sending --------------------------------------------------------------------------------
 
 
-async def _outcome(neo: NeoClient, order: Order, wait: float, *settled: OrderStatus) -> OrderRow:
+async def _outcome(
+    neo: NeoClient, order: Order, wait: float, *resolved_order: OrderStatus
+) -> OrderRow:
     """The order's row once it is final or in one of these states, or when the wait is over."""
-    await _wait_for(order, wait, *settled)
+    await _wait_for(order, wait, *resolved_order)
     try:
         return await _row(neo, order.number)
     except NeoError as error:
@@ -326,11 +328,11 @@ async def _outcome(neo: NeoClient, order: Order, wait: float, *settled: OrderSta
         raise typer.Exit(0) from None
 
 
-async def _wait_for(order: Order, wait: float, *settled: OrderStatus) -> None:
+async def _wait_for(order: Order, wait: float, *resolved_order: OrderStatus) -> None:
     try:
         if wait:
             with interruption_told(f"order {order.number} or its change", _SHOWING):
-                await order.wait(*settled, timeout=wait)
+                await order.wait(*resolved_order, timeout=wait)
     except TimeoutError:
         output.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)
 

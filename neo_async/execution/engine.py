@@ -33,10 +33,10 @@ from neo_async.errors import (
     ServerError,
     UsageError,
 )
-from neo_async.execution.in_flight import Question, Settlement
+from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Journal, Outcome
 from neo_async.execution.order_cache import Order
-from neo_async.execution.resolution import Sought, change, placement
+from neo_async.execution.resolution import ExpectedEffect, change, placement
 from neo_async.logs import Subject, tell
 from neo_async.model.answer import Answer
 from neo_async.session.manager import SessionManager
@@ -98,7 +98,7 @@ class Request(msgspec.Struct):
         client_tag = self.client_tag if self.order is None else self.order.client_tag
         return Subject(self.action, client_tag, self.number)
 
-    def sought(self) -> Sought:
+    def expected(self) -> ExpectedEffect:
         """What it is to lead to, from the order as it is before it is sent."""
         if isinstance(self.form, PlaceForm):
             return placement(self.form)
@@ -120,10 +120,10 @@ class Dispatch:
     """Sends order requests, each once."""
 
     def __init__(
-        self, session: SessionManager, settlement: Settlement, journal: Journal | None
+        self, session: SessionManager, in_flight: InFlightOrders, journal: Journal | None
     ) -> None:
         self._session = session
-        self._settlement = settlement
+        self._in_flight = in_flight
         self._journal = journal
         self._gate: _Gate | None = None
         """None while no login is under way."""
@@ -187,13 +187,13 @@ class Dispatch:
         under way, and those whose answers were lost are older than the horizon, as are placements
         that were answered with 429. A cancel that arrives late opens nothing, so cancels do not
         count."""
-        if self._under_way or self._settlement.has_doubts:
+        if self._under_way or self._in_flight.has_doubts:
             return False
         now = asyncio.get_running_loop().time()
         return not any(
-            question.is_being_resent or question.proof_at > now
-            for question in self._settlement.questions
-            if question.sought.action != "cancel"
+            pending.is_being_resent or pending.proof_at > now
+            for pending in self._in_flight.in_flight_requests
+            if pending.expected.action != "cancel"
         )
 
     # --- the way out --------------------------------------------------------------------------
@@ -222,9 +222,9 @@ class Dispatch:
                     order_number=request.number,
                 )
         sent_at = asyncio.get_running_loop().time()
-        request.sent_ns = int(self._settlement.clock() * 1e9)
+        request.sent_ns = int(self._in_flight.clock() * 1e9)
         # The order may be another one when the answer is lost.
-        sought = None if request.order is None else request.sought()
+        expected = None if request.order is None else request.expected()
         self._under_way += not is_cancel
         try:
             number = await self._hand_over(request)
@@ -235,14 +235,14 @@ class Dispatch:
             text = "no usable answer (%s): being found out"
             self._end(request, intent, Outcome.UNKNOWN, logging.WARNING, text, error)
             is_proven = isinstance(error, DuplicateTag) and bool(request.client_tag)
-            question = self._settlement.open(
-                sought or request.sought(),
+            pending = self._in_flight.open(
+                expected or request.expected(),
                 intent=intent,
                 is_proven=is_proven,
                 sent_at=sent_at,
                 sent_ns=request.sent_ns,
             )
-            raise _unknown(request, error, question) from error
+            raise _unknown(request, error, pending) from error
         except BrokerError as error:
             # One that was not sent was refused on this side: no start within the deadline, or no
             # login to be had.
@@ -271,8 +271,8 @@ class Dispatch:
             # There may be an order nevertheless.
             text = "%s: being found out"
             self._end(request, intent, Outcome.UNKNOWN, logging.INFO, text, reason)
-            self._settlement.open(
-                sought or request.sought(),
+            self._in_flight.open(
+                expected or request.expected(),
                 intent=intent,
                 sent_at=sent_at,
                 sent_ns=request.sent_ns,
@@ -315,7 +315,7 @@ class Dispatch:
         after one that came twice, every answer on a connection would be taken for the one before
         it."""
         if request.order is None:
-            if not self._settlement.is_another_order(number, request.client_tag):
+            if not self._in_flight.is_another_order(number, request.client_tag):
                 return
             problem = f"the answer to a new order names order {number}, which was placed before"
         else:
@@ -358,26 +358,26 @@ class Dispatch:
         the failure is in doubt."""
         if not request.client_tag:
             return
-        self._settlement.watch_for(request.client_tag, intent)
+        self._in_flight.watch_for(request.client_tag, intent)
         if is_doubted:
-            self._settlement.doubt(request.client_tag)
+            self._in_flight.doubt(request.client_tag)
 
     # --- what became of it --------------------------------------------------------------------
 
-    async def settled(self, unknown: OutcomeUnknown, *, wait_for_outcome: bool) -> Order:
+    async def resolved_order(self, unknown: OutcomeUnknown, *, wait_for_outcome: bool) -> Order:
         """The order of a request whose answer was lost, as soon as it is known to have worked."""
-        question = unknown.resolution
-        assert isinstance(question, Question)
-        if wait_for_outcome and await self._settlement.wait(question, patience=PATIENCE):
-            return await question
+        pending = unknown.resolution
+        assert isinstance(pending, InFlightRequest)
+        if wait_for_outcome and await self._in_flight.wait(pending, patience=PATIENCE):
+            return await pending
         raise unknown
 
 
-def _unknown(request: Request, error: Exception, question: Question) -> OutcomeUnknown:
+def _unknown(request: Request, error: Exception, pending: InFlightRequest) -> OutcomeUnknown:
     return OutcomeUnknown(
         request.endpoint.name,
         client_tag=request.client_tag,
         order_number=request.number,
         reason=str(error),
-        resolution=question,
+        resolution=pending,
     )

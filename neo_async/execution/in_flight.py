@@ -36,7 +36,7 @@ from neo_async.errors import (
 from neo_async.execution.journal import Journal, Outcome
 from neo_async.execution.order_cache import Order, Tracker, day_of, last_day_of
 from neo_async.execution.resolution import (
-    Sought,
+    ExpectedEffect,
     could_be,
     had_terms,
     is_behind,
@@ -88,13 +88,14 @@ _MARGIN = 0.001
 """Seconds by which a timer of the loop may be early."""
 
 
-class Question:
+class InFlightRequest:
     """One order request of which it is not known whether it took effect. Awaiting it gives the
     Order, or raises the error that it turned out to be."""
 
     __slots__ = (
         "_answer",
         "day",
+        "expected",
         "give_up_at",
         "intent",
         "is_being_resent",
@@ -103,13 +104,12 @@ class Question:
         "proof_at",
         "sent_at",
         "sent_ns",
-        "sought",
         "timer",
     )
 
     def __init__(
         self,
-        sought: Sought,
+        expected: ExpectedEffect,
         *,
         intent: int | None,
         is_proven: bool,
@@ -117,7 +117,7 @@ class Question:
         sent_at: float,
         sent_ns: int,
     ) -> None:
-        self.sought = sought
+        self.expected = expected
         self.intent = intent
         self.is_proven = is_proven
         """Whether the broker has said that it has the order: it is never said not to exist then."""
@@ -154,7 +154,7 @@ class Question:
         """Call `listener` soon after it is settled, whatever the answer is."""
         self._answer.add_done_callback(lambda _: listener())
 
-    async def settled_within(self, seconds: float) -> bool:
+    async def done_within(self, seconds: float) -> bool:
         await asyncio.wait([self._answer], timeout=seconds)
         return self._answer.done()
 
@@ -172,10 +172,10 @@ class _Watched(NamedTuple):
     """What its caller was told."""
 
 
-class Settlement:
+class InFlightOrders:
     """Asks for the book as long as there are open questions, and judges what it and the feed say.
 
-    `judge` has to be called with every book that is read, after the tracker has taken it over.
+    `apply_order_book` has to be called with every book that is read, after the tracker has taken it over.
     """
 
     def __init__(
@@ -196,13 +196,13 @@ class Settlement:
         """Seconds after the loss of an answer in which an order may still appear."""
         self.clock = clock
         """Gives Unix seconds, our clock."""
-        self._questions: dict[Question, None] = {}
+        self._requests: dict[InFlightRequest, None] = {}
         """Those that are open, oldest first."""
-        self._placements: dict[str, dict[Question, None]] = {}
+        self._placements: dict[str, dict[InFlightRequest, None]] = {}
         """Open ones about placements, by client tag."""
-        self._changes: dict[str, dict[Question, None]] = {}
+        self._changes: dict[str, dict[InFlightRequest, None]] = {}
         """Open ones about modifications and cancellations, by order number."""
-        self._inquiries: dict[Question, asyncio.Task[None]] = {}
+        self._inquiries: dict[InFlightRequest, asyncio.Task[None]] = {}
         """Reading histories, for questions to which the book has nothing to say."""
         self._histories = asyncio.Semaphore(HISTORIES_AT_ONCE)
         self._history_at = -math.inf
@@ -244,30 +244,34 @@ class Settlement:
         """Those that have an answer, by outcome."""
 
     @property
-    def questions(self) -> Collection[Question]:
+    def in_flight_requests(self) -> Collection[InFlightRequest]:
         """Those that are open."""
-        return self._questions.keys()
+        return self._requests.keys()
 
     def on_latecomer(self, listener: Callable[[Order], None]) -> None:
         self._latecomer_listeners.append(listener)
 
-    def find(self, action: str, *, client_tag: str = "", number: str = "") -> Question | None:
+    def find(
+        self, action: str, *, client_tag: str = "", number: str = ""
+    ) -> InFlightRequest | None:
         """The open question about a request; the newest, where there are several."""
-        questions = (self._placements if client_tag else self._changes).get(client_tag or number)
-        for question in reversed(questions or {}):
-            if question.sought.action == action:
-                return question
+        in_flight_requests = (self._placements if client_tag else self._changes).get(
+            client_tag or number
+        )
+        for pending in reversed(in_flight_requests or {}):
+            if pending.expected.action == action:
+                return pending
         return None
 
     def open(
         self,
-        sought: Sought,
+        expected: ExpectedEffect,
         *,
         intent: int | None = None,
         is_proven: bool = False,
         sent_at: float | None = None,
         sent_ns: int | None = None,
-    ) -> Question:
+    ) -> InFlightRequest:
         """Begin to find out about a request whose answer was lost just now. It was not sent before
         `sent_at`, a time of the loop, which was `sent_ns` by `clock` in Unix nanoseconds; both are
         now where they are not given. One does not follow from the other: a machine that sleeps
@@ -276,42 +280,42 @@ class Settlement:
         `is_proven` says that the broker has the order of a placement; of a change it says nothing.
         """
         now = asyncio.get_running_loop().time()
-        question = Question(
-            sought,
+        pending = InFlightRequest(
+            expected,
             intent=intent,
-            is_proven=is_proven and bool(sought.client_tag),
+            is_proven=is_proven and bool(expected.client_tag),
             proof_at=now + self.horizon,
             sent_at=now if sent_at is None else sent_at,
             sent_ns=int(self.clock() * 1e9) if sent_ns is None else sent_ns,
         )
         if self.is_closed:
-            self._log_out(question)
-            return question
+            self._log_out(pending)
+            return pending
         self.opened += 1
-        self._questions[question] = None
-        self._alike(question)[question] = None
-        self._watched.pop(sought.client_tag, None)
-        self._set_timer(question)
+        self._requests[pending] = None
+        self._alike(pending)[pending] = None
+        self._watched.pop(expected.client_tag, None)
+        self._set_timer(pending)
         # The feed may have been faster than the loss.
-        order = self._known_order(question)
-        if order is not None and sought.client_tag:
-            self._accept(question, self._own(order, sought.client_tag))
+        order = self._known_order(pending)
+        if order is not None and expected.client_tag:
+            self._accept(pending, self._own(order, expected.client_tag))
         elif order is not None and order.updated_ns:
-            self._affirm(question, order, order)
-        if question.is_open:
+            self._confirm(pending, order, order)
+        if pending.is_open:
             self._look_soon()
-        return question
+        return pending
 
-    def lapse(self, question: Question, reason: str) -> None:
+    def expire(self, pending: InFlightRequest, reason: str) -> None:
         """Give the question up: it cannot be known any more whether the request took effect."""
-        if not question.is_open:
+        if not pending.is_open:
             return
-        sought = question.sought
-        self._end(question, Outcome.LAPSED, reason=reason)
-        question.refuse(_unknown(question, reason))
-        tell(log, logging.ERROR, self._subject(question), "its outcome stays unknown: %s", reason)
-        if sought.client_tag:
-            self.watch_for(sought.client_tag, question.intent, said="of unknown outcome")
+        expected = pending.expected
+        self._end(pending, Outcome.UNRESOLVED, reason=reason)
+        pending.refuse(_unknown(pending, reason))
+        tell(log, logging.ERROR, self._subject(pending), "its outcome stays unknown: %s", reason)
+        if expected.client_tag:
+            self.watch_for(expected.client_tag, pending.intent, said="of unknown outcome")
 
     def watch_for(self, client_tag: str, intent: int | None, *, said: str = "refused") -> None:
         """Report it as an error when an order appears under the tag of a placement that its caller
@@ -340,14 +344,14 @@ class Settlement:
         order = self._tracker.get(number)
         return order is not None and order.client_tag != client_tag
 
-    async def wait(self, question: Question, *, patience: float) -> bool:
+    async def wait(self, pending: InFlightRequest, *, patience: float) -> bool:
         """Wait until it is settled; False when it is not by the end of its horizon and `patience`
         seconds for the book that is read then."""
-        while question.is_open:
-            rest = question.proof_at + patience - asyncio.get_running_loop().time()
+        while pending.is_open:
+            rest = pending.proof_at + patience - asyncio.get_running_loop().time()
             if rest <= 0:
                 return False
-            await question.settled_within(rest)
+            await pending.done_within(rest)
         return True
 
     def hear(self, update: OrderRow | PositionUpdate) -> None:
@@ -355,9 +359,9 @@ class Settlement:
         if self.is_closed or isinstance(update, PositionUpdate):
             return
         tag = without_suffix(update.gui_order_id)
-        questions = self._changes.get(update.number)
+        in_flight_requests = self._changes.get(update.number)
         is_of_note = self._is_of_note(tag, update.number)
-        if not (questions or is_of_note):
+        if not (in_flight_requests or is_of_note):
             return
         order = self._tracker.get(update.number)
         if order is None:
@@ -365,12 +369,12 @@ class Settlement:
             self._wanted_until = asyncio.get_running_loop().time() + GIVE_UP_AFTER
             self._upkeep.ask()
             return
-        for question in [*(questions or ())]:
-            self._affirm(question, order, update)
+        for pending in [*(in_flight_requests or ())]:
+            self._confirm(pending, order, update)
         if is_of_note:
             self._take_tagged(tag, [update])
 
-    def judge(self, rows: list[OrderRow], began: float) -> None:
+    def apply_order_book(self, rows: list[OrderRow], began: float) -> None:
         """Take in a whole book. `began` is the time of the loop at which it was asked for."""
         self._empty_books = 0 if rows else self._empty_books + 1
         changed, tagged = self._sort(rows)
@@ -378,19 +382,19 @@ class Settlement:
             self._take_tagged(tag, alike)
         for row in changed.values():
             order = self._tracker.adopt(row)
-            for question in [*self._changes.get(row.number, ())]:
-                self._affirm(question, order, row)
+            for pending in [*self._changes.get(row.number, ())]:
+                self._confirm(pending, order, row)
         for tag in [tag for tag, until in self._doubts.items() if until <= began]:
             del self._doubts[tag]
-        over = [question for question in self._questions if self._is_over(question, began)]
+        over = [pending for pending in self._requests if self._is_over(pending, began)]
         if not over:
             return
         is_whole = self._is_whole(rows)
         today = day_of(self.clock())
         vain = [
-            question
-            for question in over
-            if not self._rule_out(question, changed, rows if is_whole else None, today)
+            pending
+            for pending in over
+            if not self._rule_out(pending, changed, rows if is_whole else None, today)
         ]
         self._vain_looks = self._vain_looks + 1 if vain else 0
         if vain:
@@ -399,9 +403,9 @@ class Settlement:
     async def close(self) -> None:
         """Give up: what is open is found out at the next login, if there is a journal."""
         self.is_closed = True
-        for question in self._questions:
-            self._log_out(question)
-        for index in (self._questions, self._placements, self._changes):
+        for pending in self._requests:
+            self._log_out(pending)
+        for index in (self._requests, self._placements, self._changes):
             index.clear()
         tasks = [*self._resends, *self._inquiries.values(), *self._tags.values()]
         for task in tasks:
@@ -415,17 +419,17 @@ class Settlement:
 
     # --- verdicts -----------------------------------------------------------------------------
 
-    def _alike(self, question: Question) -> dict[Question, None]:
+    def _alike(self, pending: InFlightRequest) -> dict[InFlightRequest, None]:
         """The open questions about the same tag, or the same order."""
-        sought = question.sought
-        index = self._placements if sought.client_tag else self._changes
-        return index.setdefault(sought.client_tag or sought.number, {})
+        expected = pending.expected
+        index = self._placements if expected.client_tag else self._changes
+        return index.setdefault(expected.client_tag or expected.number, {})
 
-    def _known_order(self, question: Question) -> Order | None:
-        sought = question.sought
-        if sought.client_tag:
-            return self._tracker.by_tag(sought.client_tag)
-        return self._tracker.get(sought.number)
+    def _known_order(self, pending: InFlightRequest) -> Order | None:
+        expected = pending.expected
+        if expected.client_tag:
+            return self._tracker.by_tag(expected.client_tag)
+        return self._tracker.get(expected.number)
 
     def _own(self, order: Order, client_tag: str) -> Order:
         """Know that an order was placed here, under that tag."""
@@ -440,8 +444,8 @@ class Settlement:
         tagged: dict[str, list[OrderRow]] = {}
         self._nameless = [row for row in rows if not row.has_number]
         for row in self._nameless:
-            for question in self._placements.get(without_suffix(row.gui_order_id), ()):
-                question.is_proven = True
+            for pending in self._placements.get(without_suffix(row.gui_order_id), ()):
+                pending.is_proven = True
         for row in rows:
             number = row.number
             self._seen_at.setdefault(number, now)
@@ -482,8 +486,8 @@ class Settlement:
         order = next(own, None) or next(alive, orders[0])
         watched = self._watched.get(tag)
         if tag in self._placements:
-            for question in [*self._placements[tag]]:
-                self._accept(question, self._own(order, tag))
+            for pending in [*self._placements[tag]]:
+                self._accept(pending, self._own(order, tag))
         elif watched is not None and not (
             watched.said == "refused" and order.status is OrderStatus.REJECTED
         ):
@@ -546,100 +550,100 @@ class Settlement:
                 return False
         return self._empty_books != 1
 
-    def _is_over(self, question: Question, began: float) -> bool:
+    def _is_over(self, pending: InFlightRequest, began: float) -> bool:
         """Whether nothing more can come of it, by a book asked for at `began`."""
-        if question.is_being_resent:
+        if pending.is_being_resent:
             return False
-        if began >= question.proof_at:
+        if began >= pending.proof_at:
             return True
         # What comes to a final order is refused.
-        order = self._tracker.get(question.sought.number)
+        order = self._tracker.get(pending.expected.number)
         return order is not None and order.is_final
 
     def _rule_out(
         self,
-        question: Question,
+        pending: InFlightRequest,
         changed: dict[str, OrderRow],
         rows: list[OrderRow] | None,
         today: str,
     ) -> bool:
         """End a question that a book does not answer with yes, or have histories end it. `rows` is
         None for a book that is not whole. Returns whether the book was good enough for that."""
-        sought = question.sought
-        row = changed.get(sought.number)
+        expected = pending.expected
+        row = changed.get(expected.number)
         if rows is None:
-            question.problem = "the order book was empty, or lacked orders that must be in it"
+            pending.problem = "the order book was empty, or lacked orders that must be in it"
             return False
-        if row is None and question.day != today:
+        if row is None and pending.day != today:
             reason = f"{sought.mark} is of an earlier day, and not in today's order book"
-            self.lapse(question, reason)
+            self.expire(pending, reason)
             return True
-        order = self._tracker.get(sought.number)
-        if row is None and not sought.client_tag:
+        order = self._tracker.get(expected.number)
+        if row is None and not expected.client_tag:
             if (
                 order is not None
                 and order.is_final
-                and last_day_of(order, question.day) < question.day
+                and last_day_of(order, pending.day) < pending.day
             ):
-                self._end_as_final(question, order)
+                self._end_as_final(pending, order)
                 return True
-            question.problem = f"the order book lacks order {sought.number}"
+            pending.problem = f"the order book lacks order {sought.number}"
             return False
-        if sought.client_tag and could_be(sought, self._nameless, question.sent_ns):
-            question.problem = "the order book has an order without a number that could be it"
+        if expected.client_tag and could_be(expected, self._nameless, pending.sent_ns):
+            pending.problem = "the order book has an order without a number that could be it"
             return False
         if row is not None and order is not None and is_behind(row.updated_ns, order):
-            question.problem = f"the order book is behind the feed with order {sought.number}"
+            pending.problem = f"the order book is behind the feed with order {sought.number}"
             return False
-        self._inquire(question, rows)
+        self._inquire(pending, rows)
         return True
 
-    def _affirm(self, question: Question, order: Order, report: Order | OrderRow) -> None:
+    def _confirm(self, pending: InFlightRequest, order: Order, report: Order | OrderRow) -> None:
         """Settle a question about a change if a report of its order says that it took effect, or
         came too late."""
-        if not question.is_open:
+        if not pending.is_open:
             return
-        sought = question.sought
-        if sought.action == "modify":
-            if proves_modification(sought, report):
-                self._accept(question, order)
-        elif proves_cancellation(sought, order):
-            self._accept(question, order)
+        expected = pending.expected
+        if expected.action == "modify":
+            if proves_modification(expected, report):
+                self._accept(pending, order)
+        elif proves_cancellation(expected, order):
+            self._accept(pending, order)
         elif order.is_final:
-            self._end_as_final(question, order)
+            self._end_as_final(pending, order)
 
-    def _accept(self, question: Question, order: Order) -> None:
-        self._end(question, Outcome.ACCEPTED, order_number=order.number)
-        question.answer(order)
-        tell(log, logging.INFO, self._subject(question), "it did take effect: %r", order)
+    def _accept(self, pending: InFlightRequest, order: Order) -> None:
+        self._end(pending, Outcome.ACCEPTED, order_number=order.number)
+        pending.answer(order)
+        tell(log, logging.INFO, self._subject(pending), "it did take effect: %r", order)
 
-    def _end_as_final(self, question: Question, order: Order) -> None:
-        action = question.sought.action
+    def _end_as_final(self, pending: InFlightRequest, order: Order) -> None:
+        action = pending.expected.action
         text = f"order {order.number} is {order.status_text}: too late to {action}"
-        self._end(question, Outcome.REJECTED, reason=text)
-        tell(log, logging.INFO, self._subject(question), "%s", text)
-        question.refuse(OrderAlreadyFinal(text))
+        self._end(pending, Outcome.REJECTED, reason=text)
+        tell(log, logging.INFO, self._subject(pending), "%s", text)
+        pending.refuse(OrderAlreadyFinal(text))
 
-    def _deny(self, question: Question) -> None:
-        sought = question.sought
-        if question.is_proven:
-            self.lapse(
-                question,
+    def _reject_as_not_received(self, pending: InFlightRequest) -> None:
+        expected = pending.expected
+        if pending.is_proven:
+            self.expire(
+                pending,
                 f"the broker said that it has an order with {sought.mark}, but neither the order "
                 "book nor a history shows one",
             )
             return
         error = NotAccepted(
-            sought.action,
-            client_tag=sought.client_tag,
-            order_number=sought.number,
+            expected.action,
+            client_tag=expected.client_tag,
+            order_number=expected.number,
             horizon=self.horizon,
         )
-        self._end(question, Outcome.NOT_ACCEPTED, reason=str(error))
-        question.refuse(error)
-        tell(log, logging.INFO, self._subject(question), "%s", error)
-        if sought.client_tag:
-            self.watch_for(sought.client_tag, question.intent, said="not accepted")
+        self._end(pending, Outcome.NOT_ACCEPTED, reason=str(error))
+        pending.refuse(error)
+        tell(log, logging.INFO, self._subject(pending), "%s", error)
+        if expected.client_tag:
+            self.watch_for(expected.client_tag, pending.intent, said="not accepted")
 
     def _admit(self, tag: str, order: Order) -> None:
         """An order that its caller does not know of: report it as an error."""
@@ -667,60 +671,65 @@ class Settlement:
             except Exception:
                 log.exception("a listener of late orders failed on %r", order)
 
-    def _log_out(self, question: Question) -> None:
+    def _log_out(self, pending: InFlightRequest) -> None:
         """End a question with the login."""
-        sought = question.sought
-        if question.timer is not None:
-            question.timer.cancel()
-        question.refuse(_unknown(question, "logged out before its outcome was known"))
-        if sought.client_tag:
-            self.watch_for(sought.client_tag, question.intent, said="of unknown outcome")
+        expected = pending.expected
+        if pending.timer is not None:
+            pending.timer.cancel()
+        pending.refuse(_unknown(pending, "logged out before its outcome was known"))
+        if expected.client_tag:
+            self.watch_for(expected.client_tag, pending.intent, said="of unknown outcome")
 
     def _end(
-        self, question: Question, outcome: Outcome, *, order_number: str = "", reason: str = ""
+        self,
+        pending: InFlightRequest,
+        outcome: Outcome,
+        *,
+        order_number: str = "",
+        reason: str = "",
     ) -> None:
-        del self._questions[question]
-        sought = question.sought
-        alike = self._alike(question)
-        del alike[question]
+        del self._requests[pending]
+        expected = pending.expected
+        alike = self._alike(pending)
+        del alike[pending]
         if not alike:
-            del (self._placements if sought.client_tag else self._changes)[
-                sought.client_tag or sought.number
+            del (self._placements if expected.client_tag else self._changes)[
+                expected.client_tag or expected.number
             ]
-        if question.timer is not None:
-            question.timer.cancel()
-        if not self._questions:
+        if pending.timer is not None:
+            pending.timer.cancel()
+        if not self._requests:
             for task in self._tags.values():
                 task.cancel()
             self._tags.clear()
         self.resolved[outcome.value] += 1
-        if self._journal is not None and question.intent is not None:
-            self._journal.end(question.intent, outcome, order_number=order_number, reason=reason)
+        if self._journal is not None and pending.intent is not None:
+            self._journal.end(pending.intent, outcome, order_number=order_number, reason=reason)
 
-    def _subject(self, question: Question) -> Subject:
-        sought, order = question.sought, self._known_order(question)
+    def _subject(self, pending: InFlightRequest) -> Subject:
+        expected, order = pending.expected, self._known_order(pending)
         if order is None:
-            return Subject(sought.action, sought.client_tag, sought.number)
-        return Subject(sought.action, order.client_tag, order.number)
+            return Subject(expected.action, expected.client_tag, expected.number)
+        return Subject(expected.action, order.client_tag, order.number)
 
     # --- looking ------------------------------------------------------------------------------
 
-    def _set_timer(self, question: Question) -> None:
+    def _set_timer(self, pending: InFlightRequest) -> None:
         """Have a book asked for at the end of its horizon, and the question given up later."""
         loop = asyncio.get_running_loop()
-        is_over = loop.time() >= question.proof_at
-        at = question.give_up_at if is_over else question.proof_at
-        question.timer = loop.call_at(at + _MARGIN, self._time_is_over, question)
+        is_over = loop.time() >= pending.proof_at
+        at = pending.give_up_at if is_over else pending.proof_at
+        pending.timer = loop.call_at(at + _MARGIN, self._time_is_over, pending)
 
-    def _time_is_over(self, question: Question) -> None:
+    def _time_is_over(self, pending: InFlightRequest) -> None:
         now = asyncio.get_running_loop().time()
-        if now >= question.give_up_at:
+        if now >= pending.give_up_at:
             seconds = self.horizon + GIVE_UP_AFTER
-            self.lapse(question, f"nothing proved it within {seconds:g} s: {question.problem}")
+            self.expire(pending, f"nothing proved it within {seconds:g} s: {question.problem}")
             return
-        if now >= question.proof_at:
+        if now >= pending.proof_at:
             self._upkeep.ask()
-        self._set_timer(question)
+        self._set_timer(pending)
 
     def _look_soon(self) -> None:
         self._looks = self._vain_looks = 0
@@ -738,7 +747,7 @@ class Settlement:
     async def _look(self) -> None:
         """Read the book, which judges, unless nothing needs it any more."""
         is_wanted = asyncio.get_running_loop().time() < self._wanted_until
-        if not (self._questions or self._doubts or is_wanted):
+        if not (self._requests or self._doubts or is_wanted):
             return
         try:
             async with asyncio.timeout(READ_PATIENCE):
@@ -746,33 +755,33 @@ class Settlement:
         except TimeoutError:
             raise TransportError(f"no answer that is a book for {READ_PATIENCE:g} s") from None
 
-    def _inquire(self, question: Question, rows: list[OrderRow]) -> None:
+    def _inquire(self, pending: InFlightRequest, rows: list[OrderRow]) -> None:
         """Ask histories about it, unless they are being asked."""
-        if question in self._inquiries:
+        if pending in self._inquiries:
             return
         task = asyncio.create_task(
-            self._look_closer(question, rows), name=f"inquiry {question.sought.mark}"
+            self._look_closer(pending, rows), name=f"inquiry {question.sought.mark}"
         )
-        self._inquiries[question] = task
-        task.add_done_callback(lambda _: self._inquiries.pop(question))
+        self._inquiries[pending] = task
+        task.add_done_callback(lambda _: self._inquiries.pop(pending))
         # A report may answer it before the histories do.
-        question.on_answer(task.cancel)
+        pending.on_answer(task.cancel)
 
-    async def _look_closer(self, question: Question, rows: list[OrderRow]) -> None:
+    async def _look_closer(self, pending: InFlightRequest, rows: list[OrderRow]) -> None:
         try:
-            if question.sought.client_tag:
-                await self._search(question, rows)
+            if pending.expected.client_tag:
+                await self._search(pending, rows)
             else:
-                await self._consult(question)
+                await self._consult(pending)
         except Exception as error:
-            question.problem = f"no history: {error}"
+            pending.problem = f"no history: {error}"
             self._failed_inquiries += 1
             unforeseen = None if isinstance(error, NeoError) else error
             is_first = self._failed_inquiries == 1 or unforeseen is not None
             log.log(
                 logging.WARNING if is_first else logging.DEBUG,
                 "%s: no history: %s",
-                self._subject(question),
+                self._subject(pending),
                 error,
                 exc_info=unforeseen,
             )
@@ -812,25 +821,25 @@ class Settlement:
     async def _read_tags(self, number: str) -> frozenset[str]:
         return tags_in(await self._states_of(number))
 
-    async def _search(self, question: Question, rows: list[OrderRow]) -> None:
+    async def _search(self, pending: InFlightRequest, rows: list[OrderRow]) -> None:
         """Look for the tag in the histories of orders that have lost theirs to a modification.
         What a book showed before the request was sent is another order."""
-        sought = question.sought
+        expected = pending.expected
         candidates = [
             row
-            for row in could_be(sought, rows, question.sent_ns)
+            for row in could_be(expected, rows, pending.sent_ns)
             if row.number not in self._tracker.own
-            and self._seen_at.get(row.number, math.inf) >= question.sent_at
+            and self._seen_at.get(row.number, math.inf) >= pending.sent_at
         ]
         # The newest row is first, and the order entered soon after the request.
         asked = candidates[-MOST_HISTORIES:]
         tags = await asyncio.gather(*(self._tags_of(row.number) for row in asked))
-        if not question.is_open:
+        if not pending.is_open:
             return
         for row, marks in zip(asked, tags, strict=True):
-            if sought.client_tag in marks:
-                order = self._tracker.adopt(row, client_tag=sought.client_tag)
-                self._accept(question, order)
+            if expected.client_tag in marks:
+                order = self._tracker.adopt(row, client_tag=expected.client_tag)
+                self._accept(pending, order)
                 return
         unread = [row.number for row, marks in zip(asked, tags, strict=True) if "" in marks]
         for number in unread:
@@ -838,41 +847,41 @@ class Settlement:
         if unread:
             raise ProtocolError(f"the history of order {unread[0]} has a tag that cannot be read")
         if len(asked) < len(candidates):
-            self.lapse(
-                question,
+            self.expire(
+                pending,
                 f"{len(candidates)} orders of the account could be it under another mark, and it "
                 f"is none of the {len(asked)} whose histories were read",
             )
             return
-        self._deny(question)
+        self._reject_as_not_received(pending)
 
-    async def _consult(self, question: Question) -> None:
+    async def _consult(self, pending: InFlightRequest) -> None:
         """Look for the terms of a modification in the order's history: another one may have
         replaced them."""
-        sought = question.sought
-        order = self._tracker.get(sought.number)
-        had = sought.action == "modify" and not sought.was_final
+        expected = pending.expected
+        order = self._tracker.get(expected.number)
+        had = expected.action == "modify" and not expected.was_final
         if had:
-            history = await self._states_of(sought.number)
+            history = await self._states_of(expected.number)
             newest = max(row.updated_ns for row in history)
             if order is not None and is_behind(newest, order):
                 raise ProtocolError(f"the history of order {order.number} lacks its newest state")
-            told = had_terms(history, sought)
+            told = had_terms(history, expected)
             if told is None:
                 raise ProtocolError(
                     f"the history of order {sought.number} lacks what it would show"
                 )
             had = told
-        if not question.is_open:
+        if not pending.is_open:
             return
         if order is None:
-            self._deny(question)
+            self._reject_as_not_received(pending)
         elif had:
-            self._accept(question, order)
+            self._accept(pending, order)
         elif order.is_final:
-            self._end_as_final(question, order)
+            self._end_as_final(pending, order)
         else:
-            self._deny(question)
+            self._reject_as_not_received(pending)
 
     def _due_in(self) -> float | None:
         """Seconds until the book has to be read; None while there is no question or doubt."""
@@ -880,11 +889,11 @@ class Settlement:
         self._doubts = {
             tag: until for tag, until in self._doubts.items() if now < until + GIVE_UP_AFTER
         }
-        if not self._questions and not self._doubts:
+        if not self._requests and not self._doubts:
             return None
         if self._upkeep.read_at >= self._look_at:
             self._looks += 1
-            ends = [question.proof_at for question in self._questions]
+            ends = [pending.proof_at for pending in self._requests]
             beyond = max([*ends, *self._doubts.values()]) <= now
             longest = LONGEST_WAIT_BEYOND if beyond else LONGEST_WAIT
             pause = min(longest, FIRST_LOOK * 2.0 ** min(self._looks, 10))
@@ -893,30 +902,32 @@ class Settlement:
 
     # --- sending again under the same tag -----------------------------------------------------
 
-    def resend(self, question: Question, resend: Callable[[], Awaitable[Order]]) -> None:
+    def resend(self, pending: InFlightRequest, resend: Callable[[], Awaitable[Order]]) -> None:
         """Settle a placement by sending it again, which the broker refuses if it has it."""
-        if not question.is_open or question.is_proven:
+        if not pending.is_open or pending.is_proven:
             return
         task = asyncio.create_task(
-            self._resend(question, resend), name=f"resend {question.sought.mark}"
+            self._resend(pending, resend), name=f"resend {question.sought.mark}"
         )
         self._resends.add(task)
         task.add_done_callback(self._resends.discard)
         # What is found must not be sent once more; and nothing waits for ever to be sent.
-        question.on_answer(task.cancel)
+        pending.on_answer(task.cancel)
 
-    async def _resend(self, question: Question, resend: Callable[[], Awaitable[Order]]) -> None:
+    async def _resend(
+        self, pending: InFlightRequest, resend: Callable[[], Awaitable[Order]]
+    ) -> None:
         """Until the broker takes it or says that it has it, within the horizon."""
         loop = asyncio.get_running_loop()
-        until, tries = question.proof_at, 0
-        while question.is_open and loop.time() < until:
+        until, tries = pending.proof_at, 0
+        while pending.is_open and loop.time() < until:
             tries += 1
-            tell(log, logging.INFO, self._subject(question), "sent again under the same tag")
-            question.is_being_resent = True
+            tell(log, logging.INFO, self._subject(pending), "sent again under the same tag")
+            pending.is_being_resent = True
             try:
                 order = await resend()
             except DuplicateTag:
-                question.is_proven = True
+                pending.is_proven = True
                 self._upkeep.ask()
                 return
             except (NotSent, AnswerLost, ServerError, ProtocolError):
@@ -926,27 +937,27 @@ class Settlement:
                 tell(
                     log,
                     logging.WARNING,
-                    self._subject(question),
+                    self._subject(pending),
                     "sent again, and refused: %s",
                     error,
                 )
                 return
             else:
-                if question.is_open:
-                    self._accept(question, order)
+                if pending.is_open:
+                    self._accept(pending, order)
                 return
             finally:
-                question.is_being_resent = False
-                question.proof_at = loop.time() + self.horizon
-                question.give_up_at = question.proof_at + GIVE_UP_AFTER
+                pending.is_being_resent = False
+                pending.proof_at = loop.time() + self.horizon
+                pending.give_up_at = pending.proof_at + GIVE_UP_AFTER
             await asyncio.sleep(backoff(tries, base=RESEND_BASE, cap=RESEND_CAP))
 
 
-def _unknown(question: Question, reason: str) -> OutcomeUnknown:
-    sought = question.sought
+def _unknown(pending: InFlightRequest, reason: str) -> OutcomeUnknown:
+    expected = pending.expected
     return OutcomeUnknown(
-        sought.action,
-        client_tag=sought.client_tag,
-        order_number=sought.number,
+        expected.action,
+        client_tag=expected.client_tag,
+        order_number=expected.number,
         reason=reason,
     )

@@ -25,7 +25,7 @@ from neo_async.errors import (
     OrderAlreadyFinal,
     OutcomeUnknown,
 )
-from neo_async.execution.in_flight import Question, Settlement
+from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal, Outcome, today_ns
 from neo_async.execution.order_cache import Order, Tracker
 from neo_async.execution.resolution import request_of
@@ -58,7 +58,7 @@ _WITHOUT_ORDER = {
     Outcome.NOT_ACCEPTED: "not accepted",
     Outcome.REJECTED: "refused",
     Outcome.NOT_SENT: "refused",
-    Outcome.LAPSED: "of unknown outcome",
+    Outcome.UNRESOLVED: "of unknown outcome",
 }
 """Outcomes of placements that are reported to have no order, and what their callers were told."""
 
@@ -120,7 +120,7 @@ def order_of(intent: Intent, tracker: Tracker) -> Order:
 
 async def reconcile(
     journal: Journal,
-    settlement: Settlement,
+    in_flight: InFlightOrders,
     tracker: Tracker,
     read_book: Callable[[], Awaitable[list[OrderRow]]],
     *,
@@ -146,7 +146,7 @@ async def reconcile(
                 tags[intent.order_number] = intent.client_tag
         if intent.outcome in _WITHOUT_ORDER and intent.client_tag:
             said = _WITHOUT_ORDER[intent.outcome]
-            settlement.watch_for(intent.client_tag, intent.id, said=said)
+            in_flight.watch_for(intent.client_tag, intent.id, said=said)
     if not journal.has_intents:
         return Reconciliation()
     rows = await _read_book_in_time(read_book)
@@ -158,9 +158,9 @@ async def reconcile(
     orders = [
         tracker.adopt(row, client_tag=tags[row.number]) for row in rows if tags.get(row.number)
     ]
-    asked = [(intent, _ask(settlement, intent, now)) for intent in open_intents]
-    settlement.judge(rows, -math.inf)
-    findings = [await _finding(intent, question, settlement) for intent, question in asked]
+    asked = [(intent, _ask(in_flight, intent, now)) for intent in open_intents]
+    in_flight.apply_order_book(rows, -math.inf)
+    findings = [await _finding(intent, pending, in_flight) for intent, pending in asked]
     adopted = {order.number: order for order in orders}
     adopted |= {one.order.number: one.order for one in findings if one.order is not None}
     log.info(
@@ -172,17 +172,17 @@ async def reconcile(
     return Reconciliation(list(adopted.values()), findings)
 
 
-def _ask(settlement: Settlement, intent: Intent, now: float) -> Question:
+def _ask(in_flight: InFlightOrders, intent: Intent, now: float) -> InFlightRequest:
     age = max(0.0, now - intent.at_ns / 1e9)
-    question = settlement.open(
+    pending = in_flight.open(
         request_of(intent),
         intent=intent.id,
         sent_at=asyncio.get_running_loop().time() - age,
         sent_ns=min(intent.at_ns, int(now * 1e9)),
     )
     if age > CANNOT_ARRIVE_AFTER:
-        question.proof_at = -math.inf
-    return question
+        pending.proof_at = -math.inf
+    return pending
 
 
 async def _in_turns(intents: Sequence[Intent]) -> AsyncIterator[Intent]:
@@ -222,14 +222,14 @@ async def _read_book_in_time(
         ) from None
 
 
-async def _finding(intent: Intent, question: Question, settlement: Settlement) -> Finding:
+async def _finding(intent: Intent, pending: InFlightRequest, in_flight: InFlightOrders) -> Finding:
     try:
-        return Finding(intent, Outcome.ACCEPTED, await question)
+        return Finding(intent, Outcome.ACCEPTED, await pending)
     except NotAccepted:
         return Finding(intent, Outcome.NOT_ACCEPTED, None)
     except OrderAlreadyFinal:
         return Finding(intent, Outcome.REJECTED, None)
     except OutcomeUnknown:
-        if settlement.is_closed:
+        if in_flight.is_closed:
             raise NotLoggedIn("logged out while the journal was being reconciled") from None
-        return Finding(intent, Outcome.LAPSED, None)
+        return Finding(intent, Outcome.UNRESOLVED, None)

@@ -69,7 +69,7 @@ be recognised that was entered after a request. With more, no TOTP code is accep
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-class Sought(msgspec.Struct, frozen=True, kw_only=True):
+class ExpectedEffect(msgspec.Struct, frozen=True, kw_only=True):
     """What a request would have led to, as far as it can be seen from outside."""
 
     action: str
@@ -98,22 +98,22 @@ class Sought(msgspec.Struct, frozen=True, kw_only=True):
         return f"tag {self.client_tag!r}" if self.client_tag else f"number {self.number!r}"
 
 
-def placement(form: PlaceForm) -> Sought:
-    return Sought(
+def placement(form: PlaceForm) -> ExpectedEffect:
+    return ExpectedEffect(
         action="place", client_tag=form.ig or "", kind=(form.es, form.ts, form.tt, form.pc)
     )
 
 
-def change(order: Order, form: ModifyForm | CancelForm) -> Sought:
+def change(order: Order, form: ModifyForm | CancelForm) -> ExpectedEffect:
     """A modification or cancellation that is about to be sent."""
     if isinstance(form, CancelForm):
-        return Sought(
+        return ExpectedEffect(
             action="cancel",
             number=order.number,
             was_final=order.is_final,
             was_cancelling=order.status in _CANCELLING,
         )
-    return Sought(
+    return ExpectedEffect(
         action="modify",
         number=order.number,
         terms=_changed_terms(order, form),
@@ -122,7 +122,7 @@ def change(order: Order, form: ModifyForm | CancelForm) -> Sought:
     )
 
 
-def request_of(intent: Intent) -> Sought:
+def request_of(intent: Intent) -> ExpectedEffect:
     """The request of a line of the journal, as far as it can be known without the order as it was
     then. A form that cannot be read leaves a request that nothing proves."""
     since_ns = intent.at_ns - CLOCKS_APART_NS
@@ -130,14 +130,14 @@ def request_of(intent: Intent) -> Sought:
         try:
             return placement(msgspec.json.decode(intent.form, type=PlaceForm))
         except msgspec.ValidationError:
-            return Sought(action="place", client_tag=intent.client_tag)
+            return ExpectedEffect(action="place", client_tag=intent.client_tag)
     terms: Terms = {}
     if intent.action == "modify":
         try:
             terms = _terms(msgspec.json.decode(intent.form, type=ModifyForm))
         except (msgspec.DecodeError, ValueError):
             terms = {}
-    return Sought(
+    return ExpectedEffect(
         action=intent.action,
         number=intent.order_number,
         terms=terms,
@@ -146,7 +146,7 @@ def request_of(intent: Intent) -> Sought:
     )
 
 
-def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[OrderRow]:
+def could_be(expected: ExpectedEffect, rows: Iterable[OrderRow], since_ns: int) -> list[OrderRow]:
     """The rows of a book that may be a placement of `since_ns` (Unix nanoseconds, our clock) under
     another mark: of the same kind, and not entered before it by the broker's times. Where a row
     does not say these, it may be it."""
@@ -157,7 +157,7 @@ def could_be(sought: Sought, rows: Iterable[OrderRow], since_ns: int) -> list[Or
     return [
         row
         for row in rows
-        if _is_of_kind(row, sought.kind)
+        if _is_of_kind(row, expected.kind)
         and not 0 < row.updated_ns < limit_ns
         and not (row.time_text.startswith(day) and row.time_text < earliest)
     ]
@@ -184,29 +184,29 @@ def is_behind(reported_ns: int, order: Order) -> bool:
     return 0 < reported_ns < order.updated_ns - CLOCKS_APART_NS
 
 
-def proves_modification(sought: Sought, report: Order | OrderRow) -> bool:
+def proves_modification(expected: ExpectedEffect, report: Order | OrderRow) -> bool:
     """Whether a report shows that a modification took effect: from after the request, and with all
     that it was to change. Where the order as it was before is not known, only its history can."""
-    if sought.was_final or sought.is_from_journal or not sought.terms:
+    if expected.was_final or expected.is_from_journal or not expected.terms:
         return False
-    if 0 < report.updated_ns <= sought.since_ns:
+    if 0 < report.updated_ns <= expected.since_ns:
         return False
     if report.status is OrderStatus.NOT_MODIFIED:
         return False
-    return _agree(report, sought.terms) is True
+    return _agree(report, expected.terms) is True
 
 
-def proves_cancellation(sought: Sought, order: Order) -> bool:
+def proves_cancellation(expected: ExpectedEffect, order: Order) -> bool:
     """Whether the order's state shows that a cancellation took effect. What an earlier one caused
     shows nothing."""
-    if sought.was_final or order.status not in _CANCELLING:
+    if expected.was_final or order.status not in _CANCELLING:
         return False
-    if sought.was_cancelling:
+    if expected.was_cancelling:
         return order.is_final
-    return not (sought.is_from_journal and 0 < order.updated_ns <= sought.since_ns)
+    return not (expected.is_from_journal and 0 < order.updated_ns <= expected.since_ns)
 
 
-def had_terms(history: Iterable[HistoryRow], sought: Sought) -> bool | None:
+def had_terms(history: Iterable[HistoryRow], expected: ExpectedEffect) -> bool | None:
     """Whether the order was modified since the request, and then had the terms that it was to
     have; None when that depends on what cannot be read.
 
@@ -215,13 +215,13 @@ def had_terms(history: Iterable[HistoryRow], sought: Sought) -> bool | None:
     """
     # Histories come newest first; rows of one time stay in their order.
     rows = sorted(history, key=lambda row: row.updated_ns, reverse=True)[::-1]
-    terms = {name: value for name, value in sought.terms.items() if name not in _NOT_IN_HISTORY}
-    if sought.is_from_journal and not terms:
+    terms = {name: value for name, value in expected.terms.items() if name not in _NOT_IN_HISTORY}
+    if expected.is_from_journal and not terms:
         return False
     is_modified = may_be_modified = is_unclear = False
     for row in rows:
-        is_later = row.updated_ns > sought.since_ns or (
-            not row.updated_ns and not sought.is_from_journal
+        is_later = row.updated_ns > expected.since_ns or (
+            not row.updated_ns and not expected.is_from_journal
         )
         if not is_later and "updated_ns" not in row.missing:
             continue

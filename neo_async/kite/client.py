@@ -19,9 +19,9 @@ from neo_async.kite import rules
 from neo_async.kite.calls import Calls
 from neo_async.kite.funds import Funds, FundStore
 from neo_async.kite.in_flight import (
+    InFlightOrders,
     Lost,
     Placement,
-    Settlement,
     find_order,
     find_sip,
     judge_cancelled_order,
@@ -102,7 +102,7 @@ class KiteMutualFunds:
         self._calls = Calls(
             key, token, endpoints, limiter=self.limiter, timeouts=timeouts, clock=clock
         )
-        self._settlement = Settlement(horizon=horizon, patience=timeouts.read)
+        self._in_flight = InFlightOrders(horizon=horizon, patience=timeouts.read)
         self._store = FundStore(
             lambda: self._calls.download(_INSTRUMENTS),
             server=endpoints.api,
@@ -138,7 +138,7 @@ class KiteMutualFunds:
 
     async def close(self) -> None:
         """Close every connection, and look for no lost answer any longer."""
-        await self._settlement.close()
+        await self._in_flight.close()
         await self._calls.close()
 
     def use_token(self, access_token: str) -> None:
@@ -199,9 +199,9 @@ class KiteMutualFunds:
 
         async def look() -> str | None:
             orders = await self._list(_ORDERS, read_order)
-            return find_order(placement, orders, self._settlement.claimed, self._calls.skew)
+            return find_order(placement, orders, self._in_flight.claimed, self._calls.skew)
 
-        return await self._settlement.place(
+        return await self._in_flight.place(
             Lost("place order", _ORDER_BOOK, tag=placement.tag),
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _ORDERS, form, read_order_id),
@@ -220,7 +220,7 @@ class KiteMutualFunds:
         async def look() -> str | None:
             return judge_cancelled_order(await self.order(order_id))
 
-        return await self._settlement.change(
+        return await self._in_flight.change(
             Lost("cancel order", _ORDER_BOOK, number=order_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_order_id),
             look,
@@ -283,9 +283,9 @@ class KiteMutualFunds:
 
         async def look() -> str | None:
             sips = await self._list(_SIPS, read_sip)
-            return find_sip(placement, sips, self._settlement.claimed, self._calls.skew)
+            return find_sip(placement, sips, self._in_flight.claimed, self._calls.skew)
 
-        return await self._settlement.place(
+        return await self._in_flight.place(
             Lost("place SIP", _SIP_BOOK, tag=placement.tag),
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _SIPS, form, read_sip_id),
@@ -320,7 +320,7 @@ class KiteMutualFunds:
         async def look() -> str | None:
             return judge_changed_sip(await self.sip(sip_id), form)
 
-        return await self._settlement.change(
+        return await self._in_flight.change(
             Lost("modify SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.MODIFY, "PUT", path, form, read_sip_id),
             look,
@@ -334,7 +334,7 @@ class KiteMutualFunds:
         async def look() -> str | None:
             return judge_cancelled_sip(await self.sip(sip_id))
 
-        return await self._settlement.change(
+        return await self._in_flight.change(
             Lost("cancel SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_sip_id),
             look,

@@ -65,7 +65,7 @@ class Lost(NamedTuple):
     number: str = ""
     """Of the order or SIP that was to change."""
 
-    def unknown(self, cause: NeoError, resolution: Question | None = None) -> OutcomeUnknown:
+    def unknown(self, cause: NeoError, resolution: InFlightRequest | None = None) -> OutcomeUnknown:
         return OutcomeUnknown(
             self.action,
             client_tag=self.tag,
@@ -182,7 +182,7 @@ def judge_changed_sip(sip: Sip, form: dict[str, str]) -> str | None:
     return sip.sip_id if wanted.items() <= found.items() else None
 
 
-class Question:
+class InFlightRequest:
     """What became of a change. Awaiting it gives the id, or raises what it turned out to be."""
 
     def __init__(self, lost: Lost, look: Look, horizon: float) -> None:
@@ -196,7 +196,7 @@ class Question:
     def when_over(self, act: Callable[[], None]) -> None:
         self._task.add_done_callback(lambda _: act())
 
-    async def settled_within(self, seconds: float) -> bool:
+    async def done_within(self, seconds: float) -> bool:
         await asyncio.wait([self._task], timeout=seconds)
         return self._task.done()
 
@@ -254,7 +254,7 @@ class Question:
                 )
 
 
-class Settlement:
+class InFlightOrders:
     """Sends changes, and has every question that is open about them."""
 
     def __init__(self, *, horizon: float, patience: float) -> None:
@@ -264,7 +264,7 @@ class Settlement:
         self._patience = patience
         self.claimed: set[str] = set()
         """Ids that belong to placements of ours."""
-        self._questions: set[Question] = set()
+        self._requests: set[InFlightRequest] = set()
         self._turns: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
         self._is_closed = False
 
@@ -316,20 +316,20 @@ class Settlement:
             mark = f"tag {lost.tag!r}" if lost.tag else f"number {lost.number!r}"
             log.warning("%s was given up and may have been sent: look for %s", lost.action, mark)
             raise
-        question = None if self._is_closed else self._open(lost, look)
-        if wait_for_outcome and question is not None:
+        pending = None if self._is_closed else self._open(lost, look)
+        if wait_for_outcome and pending is not None:
             patience = self.horizon + self._patience
-            if await question.settled_within(patience):
-                return await question
-        raise lost.unknown(cause, question) from cause
+            if await pending.done_within(patience):
+                return await pending
+        raise lost.unknown(cause, pending) from cause
 
-    def _open(self, lost: Lost, look: Look) -> Question:
-        question = Question(lost, look, self.horizon)
-        self._questions.add(question)
-        question.when_over(lambda: self._questions.discard(question))
-        return question
+    def _open(self, lost: Lost, look: Look) -> InFlightRequest:
+        pending = InFlightRequest(lost, look, self.horizon)
+        self._requests.add(pending)
+        pending.when_over(lambda: self._requests.discard(pending))
+        return pending
 
     async def close(self) -> None:
         self._is_closed = True
-        for question in [*self._questions]:
-            await question.close()
+        for pending in [*self._requests]:
+            await pending.close()

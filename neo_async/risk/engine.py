@@ -31,7 +31,7 @@ from neo_async.errors import (
     SegmentNotAllowed,
     ValueLimit,
 )
-from neo_async.execution.in_flight import Question
+from neo_async.execution.in_flight import InFlightRequest
 from neo_async.execution.order_cache import Order, OrderSource, Tracker
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, is_in_session
 from neo_async.market_data.instruments import Instruments
@@ -203,16 +203,16 @@ class Hold:
         self.answered_at = math.inf
         """Time of the loop at which the outcome of a change was known."""
 
-    def end(self, question: Question | None = None) -> None:
+    def end(self, pending: InFlightRequest | None = None) -> None:
         """Give the room back: the order is known, or has failed; with a question, when that is
         answered. Only the first call counts."""
         if self._is_ended:
             return
         self._is_ended = True
-        if question is None:
+        if pending is None:
             self._guard.release(self)
         else:
-            question.on_answer(lambda: self._guard.release(self))
+            pending.on_answer(lambda: self._guard.release(self))
 
 
 class RiskGuard:

@@ -13,9 +13,14 @@ import pytest
 
 from neo_async import NotAccepted, OrderAlreadyFinal, OutcomeUnknown, Side
 from neo_async.errors import ServerError
-from neo_async.execution.in_flight import GIVE_UP_AFTER, MOST_HISTORIES, Question, Settlement
+from neo_async.execution.in_flight import (
+    GIVE_UP_AFTER,
+    MOST_HISTORIES,
+    InFlightOrders,
+    InFlightRequest,
+)
 from neo_async.execution.order_cache import Tracker
-from neo_async.execution.resolution import Sought, change, had_terms
+from neo_async.execution.resolution import ExpectedEffect, change, had_terms
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate
 from neo_async.wire.orders import ModifyForm
@@ -50,8 +55,8 @@ def state(of: OrderRow, **fields: Any) -> HistoryRow:
     return HistoryRow(**{**same, **fields})
 
 
-def placement(tag: str = "lost") -> Sought:
-    return Sought(action="place", client_tag=tag, kind=("nse_cm", "ITBEES-EQ", "B", "CNC"))
+def placement(tag: str = "lost") -> ExpectedEffect:
+    return ExpectedEffect(action="place", client_tag=tag, kind=("nse_cm", "ITBEES-EQ", "B", "CNC"))
 
 
 class Broker:
@@ -65,7 +70,7 @@ class Broker:
         self.books = 0
         self.is_down = False
         self.tracker = Tracker()
-        self.settlement = Settlement(
+        self.in_flight = InFlightOrders(
             self.tracker, self.book, self.history, journal=None, horizon=horizon, clock=now
         )
 
@@ -75,7 +80,7 @@ class Broker:
         if self.is_down:
             raise ServerError("down")
         self.tracker.apply(self.rows)
-        self.settlement.judge(self.rows, began)
+        self.in_flight.apply_order_book(self.rows, began)
         return self.rows
 
     async def history(self, number: str) -> list[HistoryRow]:
@@ -85,7 +90,7 @@ class Broker:
     def tell(self, update: OrderRow) -> None:
         """A message of the order feed."""
         self.tracker._hear(update)
-        self.settlement.hear(update)
+        self.in_flight.hear(update)
 
 
 def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -95,23 +100,25 @@ def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 # --- every question ends ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sought", [placement(), Sought(action="cancel", number="261123000000001")])
+@pytest.mark.parametrize(
+    "expected", [placement(), ExpectedEffect(action="cancel", number="261123000000001")]
+)
 @in_virtual_time
 async def test_a_question_ends_with_its_outcome_unknown_when_no_book_can_be_read(
-    sought: Sought, caplog: pytest.LogCaptureFixture
+    expected: ExpectedEffect, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = Broker()
     broker.is_down = True
-    question = broker.settlement.open(sought)
+    pending = broker.in_flight.open(expected)
     freed: list[float] = []
-    question.on_answer(lambda: freed.append(now()))
+    pending.on_answer(lambda: freed.append(now()))
     with pytest.raises(OutcomeUnknown, match="no order book could be read"):
-        await question
+        await pending
     assert asyncio.get_running_loop().time() == pytest.approx(HORIZON + GIVE_UP_AFTER, abs=0.1)
-    assert not broker.settlement.questions
+    assert not broker.in_flight.in_flight_requests
     assert len(freed) == 1
     assert "its outcome stays unknown" in errors_of(caplog)[0]
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -119,12 +126,12 @@ async def test_no_book_is_read_any_more_when_the_last_question_has_ended() -> No
     broker = Broker()
     broker.tracker.claim("261123000000009")  # no book has it, so none is whole
     with pytest.raises(OutcomeUnknown, match="lacked orders that must be in it"):
-        await broker.settlement.open(placement())
+        await broker.in_flight.open(placement())
     books = broker.books
     assert books < 60
     await asyncio.sleep(600)
     assert broker.books <= books + 1
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -132,14 +139,14 @@ async def test_a_book_that_cannot_be_read_is_not_asked_for_when_nothing_needs_it
     broker = Broker()
     broker.is_down = True
     with pytest.raises(OutcomeUnknown):
-        await broker.settlement.open(placement())
-    broker.settlement.watch_for("refused", None)
-    broker.settlement.hear(row(gui_order_id="refused"))  # the tracker does not know it
+        await broker.in_flight.open(placement())
+    broker.in_flight.watch_for("refused", None)
+    broker.in_flight.hear(row(gui_order_id="refused"))  # the tracker does not know it
     await asyncio.sleep(2 * GIVE_UP_AFTER)
     books = broker.books
     await asyncio.sleep(3600)
     assert broker.books == books
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -147,35 +154,35 @@ async def test_an_order_that_appears_after_its_question_was_given_up_is_reported
     broker = Broker()
     broker.is_down = True
     heard: list[Any] = []
-    broker.settlement.on_latecomer(heard.append)
+    broker.in_flight.on_latecomer(heard.append)
     with pytest.raises(OutcomeUnknown):
-        await broker.settlement.open(placement())
+        await broker.in_flight.open(placement())
     broker.is_down = False
     broker.rows = [row(gui_order_id="lost")]
     await broker.book()
     assert [order.number for order in heard] == [broker.rows[0].number]
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_an_order_that_the_broker_claims_to_have_and_shows_nowhere_is_given_up() -> None:
     broker = Broker()
-    question = broker.settlement.open(placement(), is_proven=True)
+    pending = broker.in_flight.open(placement(), is_proven=True)
     with pytest.raises(OutcomeUnknown, match="neither the order book nor a history"):
-        await question
+        await pending
     assert asyncio.get_running_loop().time() < HORIZON + 10
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_an_order_that_the_broker_claims_to_have_is_looked_for_in_histories() -> None:
     broker = Broker()
-    question = broker.settlement.open(placement(), is_proven=True)
+    pending = broker.in_flight.open(placement(), is_proven=True)
     other = row(gui_order_id="1764835124-266187-X-ADMINAPI")
     broker.rows = [other]
     broker.histories[other.number] = [state(other), state(other, gui_order_id="lost")]
-    assert (await question).number == other.number
-    await broker.settlement.close()
+    assert (await pending).number == other.number
+    await broker.in_flight.close()
 
 
 @pytest.mark.parametrize("action", ["modify", "cancel"])
@@ -185,10 +192,10 @@ async def test_of_a_change_no_broker_can_say_that_it_has_its_tag(action: str) ->
     order = broker.tracker.adopt(row())
     broker.rows = [row()]
     broker.histories[order.number] = [state(broker.rows[0])]
-    sought = Sought(action=action, number=order.number, terms={"quantity": 20})
+    expected = ExpectedEffect(action=action, number=order.number, terms={"quantity": 20})
     with pytest.raises(NotAccepted):
-        await broker.settlement.open(sought, is_proven=True)
-    await broker.settlement.close()
+        await broker.in_flight.open(expected, is_proven=True)
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -199,12 +206,12 @@ async def test_a_history_that_never_comes_does_not_keep_a_question_open() -> Non
         await asyncio.Event().wait()
         return []
 
-    broker.settlement._read_history = hanging
+    broker.in_flight._read_history = hanging
     broker.rows = [row()]
     with pytest.raises(OutcomeUnknown, match="no history"):
-        await broker.settlement.open(placement())
+        await broker.in_flight.open(placement())
     assert asyncio.get_running_loop().time() < HORIZON + GIVE_UP_AFTER + 1
-    await broker.settlement.close()
+    await broker.in_flight.close()
     assert {task.get_name() for task in asyncio.all_tasks()} <= {
         task.get_name() for task in [asyncio.current_task()] if task
     }
@@ -213,30 +220,30 @@ async def test_a_history_that_never_comes_does_not_keep_a_question_open() -> Non
 @in_virtual_time
 async def test_what_was_found_is_not_sent_again() -> None:
     broker = Broker()
-    question = broker.settlement.open(placement())
+    pending = broker.in_flight.open(placement())
     sent: list[str] = []
 
     async def again() -> Any:
         await asyncio.sleep(100)  # in the queue of the limiter
         sent.append("again")
 
-    broker.settlement.resend(question, again)
+    broker.in_flight.resend(pending, again)
     await asyncio.sleep(1)
     broker.tell(row(gui_order_id="lost"))
-    assert (await question).client_tag == "lost"
+    assert (await pending).client_tag == "lost"
     await asyncio.sleep(200)
     assert sent == []
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_a_second_sending_that_never_starts_does_not_keep_a_question_open() -> None:
     broker = Broker()
-    question = broker.settlement.open(placement())
-    broker.settlement.resend(question, asyncio.Event().wait)  # type: ignore[arg-type]
+    pending = broker.in_flight.open(placement())
+    broker.in_flight.resend(pending, asyncio.Event().wait)  # type: ignore[arg-type]
     with pytest.raises(OutcomeUnknown):
-        await question
-    await broker.settlement.close()
+        await pending
+    await broker.in_flight.close()
 
 
 # --- evidence of the right time -----------------------------------------------------------------
@@ -248,8 +255,8 @@ async def test_a_change_to_what_the_order_is_already_is_proven_by_its_history_on
         broker = Broker()
         before = row()
         order = broker.tracker.adopt(before)
-        sought = Sought(action="modify", number=order.number, since_ns=order.updated_ns)
-        question = broker.settlement.open(sought)
+        expected = ExpectedEffect(action="modify", number=order.number, since_ns=order.updated_ns)
+        pending = broker.in_flight.open(expected)
         await asyncio.sleep(1)
         broker.rows = [row()]
         states = [state(broker.rows[0]), state(before)]
@@ -257,11 +264,11 @@ async def test_a_change_to_what_the_order_is_already_is_proven_by_its_history_on
             states.insert(0, state(broker.rows[0], status_text="modified"))
         broker.histories[order.number] = states
         if has_arrived:
-            assert await question is order
+            assert await pending is order
         else:
             with pytest.raises(NotAccepted):
-                await question
-        await broker.settlement.close()
+                await pending
+        await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -271,26 +278,26 @@ async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
     order = broker.tracker.adopt(before)
     await asyncio.sleep(1)
     order.apply(row(price=39.0))
-    sought = Sought(
+    expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
-    question = broker.settlement.open(sought)
+    pending = broker.in_flight.open(expected)
     broker.tell(before)  # late
-    assert question.is_open
+    assert pending.is_open
     await asyncio.sleep(1)
     broker.tell(row(price=39.1))
-    assert await question is order
-    await broker.settlement.close()
+    assert await pending is order
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
     broker = Broker()
     order = broker.tracker.adopt(row(trigger=38.0))
-    sought = Sought(
+    expected = ExpectedEffect(
         action="modify", number=order.number, terms={"trigger": 0.0}, since_ns=order.updated_ns
     )
-    question = broker.settlement.open(sought)
+    pending = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     at = int(now() * 1e9)
     broker.tell(
@@ -301,23 +308,23 @@ async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
             missing=frozenset(OrderRow.__struct_fields__) - {"number", "status_text", "updated_ns"},
         )
     )
-    assert question.is_open
-    await broker.settlement.close()
+    assert pending.is_open
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_an_earlier_cancellation_that_is_under_way_proves_no_later_one() -> None:
     broker = Broker()
     order = broker.tracker.adopt(row(status_text="cancel pending"))
-    sought = Sought(action="cancel", number=order.number, was_cancelling=True)
-    question = broker.settlement.open(sought)
+    expected = ExpectedEffect(action="cancel", number=order.number, was_cancelling=True)
+    pending = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     broker.tell(row(status_text="cancel pending"))
-    assert question.is_open
+    assert pending.is_open
     broker.tell(row(status_text="complete", filled_quantity=10))
     with pytest.raises(OrderAlreadyFinal, match="too late to cancel"):
-        await question
-    await broker.settlement.close()
+        await pending
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -327,19 +334,19 @@ async def test_after_a_crash_an_order_cancelled_before_the_request_was_final_alr
         broker.rows = [
             row(status_text="cancelled", updated_ns=int((now() + updated_s) * 1e9)),
         ]
-        sought = Sought(
+        expected = ExpectedEffect(
             action="cancel",
             number=broker.rows[0].number,
             since_ns=int(now() * 1e9),
             is_from_journal=True,
         )
-        question = broker.settlement.open(sought)
+        pending = broker.in_flight.open(expected)
         if error is None:
-            assert (await question).number == broker.rows[0].number
+            assert (await pending).number == broker.rows[0].number
         else:
             with pytest.raises(error):
-                await question
-        await broker.settlement.close()
+                await pending
+        await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -351,29 +358,29 @@ async def test_a_book_that_is_behind_the_feed_denies_no_change() -> None:
     order.apply(row())
     broker.rows = [old]
     broker.histories[order.number] = [state(old)]
-    sought = Sought(
+    expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
-    question = broker.settlement.open(sought)
+    pending = broker.in_flight.open(expected)
     await asyncio.sleep(HORIZON + 20)
-    assert question.is_open
+    assert pending.is_open
     broker.rows = [row()]
     await asyncio.sleep(10)
-    assert question.is_open  # the history is behind as well
+    assert pending.is_open  # the history is behind as well
     broker.histories[order.number] = [state(broker.rows[0]), state(old)]
     with pytest.raises(NotAccepted):
-        await question
-    await broker.settlement.close()
+        await pending
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_a_book_of_the_next_day_does_not_deny_an_order_of_the_day_before() -> None:
     broker = Broker()
     await asyncio.sleep(MIDNIGHT - HORIZON / 2)
-    question = broker.settlement.open(placement())
+    pending = broker.in_flight.open(placement())
     with pytest.raises(OutcomeUnknown, match="of an earlier day"):
-        await question
-    await broker.settlement.close()
+        await pending
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -383,16 +390,16 @@ async def test_orders_of_earlier_days_need_not_be_in_the_book_but_those_of_today
     for each in own:
         broker.tracker.adopt(each, client_tag=f"own{each.number[-1]}")
     broker.tracker.claim("261122000000001")
-    assert broker.settlement._is_whole(own)
-    assert not broker.settlement._is_whole(own[1:])
-    assert broker.settlement._is_whole(own)
+    assert broker.in_flight._is_whole(own)
+    assert not broker.in_flight._is_whole(own[1:])
+    assert broker.in_flight._is_whole(own)
     await asyncio.sleep(MIDNIGHT)
     tomorrows = msgspec.structs.replace(row(), number="261124000000001")
-    assert broker.settlement._is_whole([tomorrows])
+    assert broker.in_flight._is_whole([tomorrows])
     broker.tracker.adopt(tomorrows, client_tag="new")
-    assert broker.settlement._is_whole([tomorrows])
-    assert not broker.settlement._is_whole([own[0]])
-    assert broker.settlement._is_whole([tomorrows, own[0]])
+    assert broker.in_flight._is_whole([tomorrows])
+    assert not broker.in_flight._is_whole([own[0]])
+    assert broker.in_flight._is_whole([tomorrows, own[0]])
 
 
 # --- orders that nobody expects -----------------------------------------------------------------
@@ -405,14 +412,14 @@ async def test_two_orders_under_one_tag_are_both_followed_and_reported_once(
 ) -> None:
     broker = Broker()
     heard: list[Any] = []
-    broker.settlement.on_latecomer(heard.append)
-    question = broker.settlement.open(placement())
+    broker.in_flight.on_latecomer(heard.append)
+    pending = broker.in_flight.open(placement())
     first, second = row(1, gui_order_id="lost"), row(2, gui_order_id="lost")
     broker.rows = [second, first]
     if by_feed:
         broker.tell(first)
         broker.tell(second)
-    order = await question
+    order = await pending
     for _ in range(3):
         await broker.book()
     assert order.number == first.number
@@ -421,7 +428,7 @@ async def test_two_orders_under_one_tag_are_both_followed_and_reported_once(
     (error,) = errors_of(caplog)
     assert first.number in error
     assert second.number in error
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -429,17 +436,17 @@ async def test_legs_and_refused_doubles_that_carry_a_tag_alarm_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = Broker()
-    question = broker.settlement.open(placement())
+    pending = broker.in_flight.open(placement())
     entry = row(1, gui_order_id="lost")
     broker.rows = [
         row(3, gui_order_id="lost", status_text="rejected"),
         row(2, gui_order_id="lost", parent_number=entry.number),
         entry,
     ]
-    assert (await question).number == entry.number
+    assert (await pending).number == entry.number
     await broker.book()
     assert errors_of(caplog) == []
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -457,7 +464,7 @@ async def test_marks_of_the_broker_that_begin_alike_are_no_common_tag(
     await broker.book()
     assert errors_of(caplog) == []
     assert broker.tracker.own == {broker.rows[1].number}
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -465,7 +472,7 @@ async def test_a_refused_placement_that_shows_as_rejected_is_no_surprise(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = Broker()
-    broker.settlement.watch_for("lost", None)
+    broker.in_flight.watch_for("lost", None)
     broker.rows = [row(gui_order_id="lost", status_text="rejected")]
     await broker.book()
     assert errors_of(caplog) == []
@@ -473,7 +480,7 @@ async def test_a_refused_placement_that_shows_as_rejected_is_no_surprise(
     await broker.book()
     (error,) = errors_of(caplog)
     assert "the placement was reported as refused" in error
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -486,18 +493,18 @@ async def test_a_listener_that_raises_keeps_nothing_from_being_found_out(
     def failing(order: Any) -> None:
         raise RuntimeError("the listener's own fault")
 
-    broker.settlement.on_latecomer(failing)
-    broker.settlement.on_latecomer(heard.append)
+    broker.in_flight.on_latecomer(failing)
+    broker.in_flight.on_latecomer(heard.append)
     for tag in ("one", "two"):
-        broker.settlement.watch_for(tag, None)
-    question = broker.settlement.open(placement())
+        broker.in_flight.watch_for(tag, None)
+    pending = broker.in_flight.open(placement())
     broker.rows = [row(number, gui_order_id=tag) for number, tag in enumerate(("one", "two"))]
     await broker.book()
     assert len(heard) == 2
     assert "a listener of late orders failed" in caplog.text
     broker.rows.append(row(3, gui_order_id="lost"))
-    assert (await question).client_tag == "lost"
-    await broker.settlement.close()
+    assert (await pending).client_tag == "lost"
+    await broker.in_flight.close()
 
 
 # --- histories ----------------------------------------------------------------------------------
@@ -514,22 +521,22 @@ async def test_no_history_is_read_of_orders_that_were_there_before_the_request()
     updated = [row(number, updated_ns=int(now() - 31) * 10**9) for number in range(400, 600)]
     broker.rows = [*updated, *entered, *seen]
     with pytest.raises(NotAccepted):
-        await broker.settlement.open(placement())
+        await broker.in_flight.open(placement())
     assert broker.asked == []
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_where_too_many_orders_could_be_it_the_outcome_is_unknown() -> None:
     broker = Broker()
-    question = broker.settlement.open(placement())
+    pending = broker.in_flight.open(placement())
     broker.rows = [row(number) for number in range(500)]
     broker.histories = {each.number: [state(each)] for each in broker.rows}
     with pytest.raises(OutcomeUnknown, match="500 orders of the account could be it"):
-        await question
+        await pending
     assert len(broker.asked) == MOST_HISTORIES
     assert HORIZON + 9 < asyncio.get_running_loop().time() < HORIZON + 15
-    await broker.settlement.close()
+    await broker.in_flight.close()
 
 
 # --- costs --------------------------------------------------------------------------------------
@@ -553,12 +560,12 @@ async def test_lost_answers_cost_the_same_however_many_orders_are_known() -> Non
         for number in range(known):
             broker.tracker.adopt(row(number, updated_ns=1, gui_order_id=f"tag{number}"))
 
-        def lose_64(settlement: Settlement = broker.settlement) -> None:
+        def lose_64(in_flight: InFlightOrders = broker.in_flight) -> None:
             for number in range(64):
-                settlement._deny(settlement.open(placement(f"lost{number}")))
+                in_flight._reject_as_not_received(in_flight.open(placement(f"lost{number}")))
 
         costs.append(fastest(lose_64))
-        await broker.settlement.close()
+        await broker.in_flight.close()
     assert costs[1] < 3 * costs[0] + 0.005
 
 
@@ -569,27 +576,29 @@ async def test_a_book_is_gone_through_once_for_all_questions() -> None:
         broker = Broker()
         rows = [row(number, updated_ns=1, gui_order_id=f"tag{number}") for number in range(5_000)]
         for number in range(open_questions):
-            broker.settlement.open(placement(f"lost{number}"))
-        costs.append(fastest(lambda: broker.settlement.judge(rows, 0.0)))  # noqa: B023
-        await broker.settlement.close()
+            broker.in_flight.open(placement(f"lost{number}"))
+        costs.append(fastest(lambda: broker.in_flight.apply_order_book(rows, 0.0)))  # noqa: B023
+        await broker.in_flight.close()
     assert costs[1] < 3 * costs[0] + 0.005
 
 
 @in_virtual_time
 async def test_a_question_is_found_and_ended_whatever_else_is_open() -> None:
     broker = Broker()
-    settlement = broker.settlement
-    cancel = Sought(action="cancel", number="261123000000001")
-    modify = Sought(action="modify", number="261123000000001", terms={"price": 39.1})
-    questions: list[Question] = [settlement.open(each) for each in (modify, cancel, modify)]
-    assert settlement.find("cancel", number=cancel.number) is questions[1]
-    assert settlement.find("modify", number=modify.number) is questions[2]
-    settlement._deny(questions[2])
-    assert settlement.find("modify", number=modify.number) is questions[0]
-    assert settlement.find("place", client_tag="lost") is None
-    assert [*settlement.questions] == questions[:2]
-    await settlement.close()
-    assert not settlement.questions
+    in_flight = broker.in_flight
+    cancel = ExpectedEffect(action="cancel", number="261123000000001")
+    modify = ExpectedEffect(action="modify", number="261123000000001", terms={"price": 39.1})
+    in_flight_requests: list[InFlightRequest] = [
+        in_flight.open(each) for each in (modify, cancel, modify)
+    ]
+    assert in_flight.find("cancel", number=cancel.number) is in_flight_requests[1]
+    assert in_flight.find("modify", number=modify.number) is in_flight_requests[2]
+    in_flight._reject_as_not_received(in_flight_requests[2])
+    assert in_flight.find("modify", number=modify.number) is in_flight_requests[0]
+    assert in_flight.find("place", client_tag="lost") is None
+    assert [*in_flight.in_flight_requests] == in_flight_requests[:2]
+    await in_flight.close()
+    assert not in_flight.in_flight_requests
 
 
 # --- what cannot be read --------------------------------------------------------------------------
@@ -605,8 +614,8 @@ async def test_a_row_without_a_number_that_may_be_the_order_proves_no_absence() 
         broker = Broker()
         broker.rows = [msgspec.structs.replace(row(), number="", **fields)]
         with pytest.raises(OutcomeUnknown, match="an order without a number that could be it"):
-            await broker.settlement.open(placement())
-        await broker.settlement.close()
+            await broker.in_flight.open(placement())
+        await broker.in_flight.close()
 
 
 @pytest.mark.parametrize("fields", [{"symbol": "IDEA-EQ"}, {"updated_ns": 1}])
@@ -618,8 +627,8 @@ async def test_a_row_without_a_number_that_is_another_order_keeps_no_question_op
     odd = row(missing=frozenset({"number"}), **fields)
     broker.rows = [msgspec.structs.replace(odd, number="")]
     with pytest.raises(NotAccepted):
-        await broker.settlement.open(placement())
-    await broker.settlement.close()
+        await broker.in_flight.open(placement())
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -628,8 +637,8 @@ async def test_a_tag_that_the_book_does_not_show_is_looked_for_in_the_history() 
     odd = row(missing=frozenset({"gui_order_id", "side"}), side="")
     broker.rows = [odd]
     broker.histories[odd.number] = [state(odd, gui_order_id="lost")]
-    assert (await broker.settlement.open(placement())).number == odd.number
-    await broker.settlement.close()
+    assert (await broker.in_flight.open(placement())).number == odd.number
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -639,40 +648,40 @@ async def test_a_history_whose_tags_cannot_be_read_proves_no_absence() -> None:
     broker.rows = [odd]
     broker.histories[odd.number] = [state(odd, missing=frozenset({"gui_order_id"}))]
     with pytest.raises(OutcomeUnknown, match="has a tag that cannot be read"):
-        await broker.settlement.open(placement())
-    question = broker.settlement.open(placement("again"))
+        await broker.in_flight.open(placement())
+    pending = broker.in_flight.open(placement("again"))
     broker.rows = [odd := row(2)]
     broker.histories[odd.number] = [state(odd, missing=frozenset({"gui_order_id"}))]
     await asyncio.sleep(HORIZON + 5)
     broker.histories[odd.number] = [state(odd, gui_order_id="again")]
-    assert (await question).number == odd.number
-    await broker.settlement.close()
+    assert (await pending).number == odd.number
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() -> None:
     broker = Broker()
     order = broker.tracker.adopt(row())
-    sought = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
-    assert dict(sought.terms) == {"other price": 39.0}
-    question = broker.settlement.open(sought)
+    expected = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
+    assert dict(expected.terms) == {"other price": 39.0}
+    pending = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     broker.rows = [row(price=0.0, missing=frozenset({"price"}))]
     await broker.book()
-    assert question.is_open
+    assert pending.is_open
     broker.rows = [row(price=40.0)]
     await broker.book()
-    assert await question is order
-    await broker.settlement.close()
+    assert await pending is order
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_a_change_from_a_price_that_is_not_known_is_not_proven_by_any_price() -> None:
     broker = Broker()
     order = broker.tracker.adopt(row(price=0.0, missing=frozenset({"price"})))
-    sought = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
-    assert sought.terms == {}
-    await broker.settlement.close()
+    expected = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
+    assert expected.terms == {}
+    await broker.in_flight.close()
 
 
 @pytest.mark.parametrize("missing", ["price", "status_text", "updated_ns"])
@@ -684,24 +693,24 @@ async def test_a_history_that_lacks_what_a_change_would_show_neither_proves_nor_
     broker.tracker.adopt(row())
     order = broker.tracker.get(row().number)
     assert order is not None
-    sought = Sought(
+    expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
-    question = broker.settlement.open(sought)
+    pending = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     broker.rows = [row(price=39.2)]
     modified = state(row(), status_text="modified", price=39.1)
     blank = {"price": 0.0, "status_text": "", "updated_ns": 0}[missing]
     odd = msgspec.structs.replace(modified, missing=frozenset({missing}), **{missing: blank})
     if missing == "updated_ns":
-        sought = msgspec.structs.replace(sought, is_from_journal=True)
-        assert had_terms([odd], sought) is None
-        assert had_terms([modified], sought) is True
+        expected = msgspec.structs.replace(expected, is_from_journal=True)
+        assert had_terms([odd], expected) is None
+        assert had_terms([modified], expected) is True
     else:
         broker.histories[order.number] = [state(broker.rows[0]), odd]
         with pytest.raises(OutcomeUnknown, match="lacks what it would show"):
-            await question
-    await broker.settlement.close()
+            await pending
+    await broker.in_flight.close()
 
 
 @in_virtual_time
@@ -710,10 +719,10 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
 ):
     broker = Broker()
     order = broker.tracker.adopt(row())
-    sought = Sought(
+    expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
-    question = broker.settlement.open(sought)
+    pending = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     pending = row(price=39.0, status_text="modify pending")
     await asyncio.sleep(1)
@@ -721,20 +730,20 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
     broker.rows = [refused]
     broker.histories[order.number] = [state(refused), state(pending)]
     await broker.book()
-    assert question.is_open
+    assert pending.is_open
     with pytest.raises(NotAccepted):
-        await question
-    await broker.settlement.close()
+        await pending
+    await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_a_cancel_that_the_exchange_refused_did_not_take_effect() -> None:
     broker = Broker()
     order = broker.tracker.adopt(row())
-    question = broker.settlement.open(Sought(action="cancel", number=order.number))
+    pending = broker.in_flight.open(ExpectedEffect(action="cancel", number=order.number))
     await asyncio.sleep(1)
     broker.rows = [row(status_text="not cancelled")]
     with pytest.raises(NotAccepted):
-        await question
+        await pending
     assert order.status.is_working
-    await broker.settlement.close()
+    await broker.in_flight.close()

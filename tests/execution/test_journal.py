@@ -404,7 +404,7 @@ async def test_what_is_of_an_earlier_day_lapses_at_once(tmp_path: Path) -> None:
         await asyncio.sleep(30)  # the next code
         async with client_of(exchange, journal=path) as neo:
             (finding,) = neo.reconciliation.findings
-            assert (finding.outcome, finding.order) == (Outcome.LAPSED, None)
+            assert (finding.outcome, finding.order) == (Outcome.UNRESOLVED, None)
         assert rows_of(path)[0]["outcome"] == "lapsed"
 
 
@@ -727,8 +727,8 @@ def test_every_open_intent_is_found_at_every_start_however_often_there_was_one(
             if outcome is not None:
                 journal.end(intent, outcome)
             if earlier in expected:
-                expected[earlier] = Outcome.LAPSED
-                journal.end(earlier, Outcome.LAPSED)
+                expected[earlier] = Outcome.UNRESOLVED
+                journal.end(earlier, Outcome.UNRESOLVED)
         await journal.close()
 
     with TemporaryDirectory() as folder:

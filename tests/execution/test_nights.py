@@ -109,9 +109,9 @@ async def test_a_placement_whose_caller_gave_up_after_the_night_is_never_said_no
         market.sleep()
         placing.cancel()
         await asyncio.gather(placing, return_exceptions=True)
-        (question,) = market.neo.orders._settlement.questions
+        (pending,) = market.neo.orders._in_flight.in_flight_requests
         with pytest.raises(OutcomeUnknown, match="of an earlier day"):
-            await question
+            await pending
 
 
 @in_virtual_time

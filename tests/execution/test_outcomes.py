@@ -250,7 +250,7 @@ async def test_the_order_of_a_caller_who_gave_up_is_found_nevertheless() -> None
         await asyncio.sleep(5)
         (order,) = desk.neo.orders._tracker.orders.values()
         assert (order.number, order.tag) == (desk.ledger[0].number, "left")
-        assert not desk.neo.orders._settlement.questions
+        assert not desk.neo.orders._in_flight.in_flight_requests
 
 
 @in_virtual_time

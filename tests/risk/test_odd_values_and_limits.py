@@ -223,8 +223,8 @@ async def test_a_lost_order_is_known_when_a_report_shows_its_number() -> None:
     lost: dict[str, Any] = {BOOK: []}
 
     def row(**fields: Any) -> dict[str, Any]:
-        (question,) = neo.orders.questions
-        return {**OPEN, "qty": 10, "GuiOrdId": question.sought.client_tag, **fields}
+        (pending,) = neo.orders.in_flight_requests
+        return {**OPEN, "qty": 10, "GuiOrdId": pending.expected.client_tag, **fields}
 
     async with desk(lost, takes_orders=False) as neo:
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))

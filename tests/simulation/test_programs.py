@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.fault_program import WORST_DAY, run_program
 from neo_async.exchange.faults.settings import PROBABILITIES
-from neo_async.execution.in_flight import Settlement
+from neo_async.execution.in_flight import InFlightOrders
 
 ORDERS = 60
 
@@ -55,13 +55,13 @@ def test_every_fault_is_on() -> None:
 
 def test_a_client_that_believes_the_first_book_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the programs are for: without the horizon, late orders are called not accepted."""
-    opened = Settlement.open
+    opened = InFlightOrders.open
 
-    def impatient(self: Settlement, *arguments: Any, **settings: Any) -> Any:
-        question = opened(self, *arguments, **settings)
-        question.proof_at = asyncio.get_running_loop().time()
-        return question
+    def impatient(self: InFlightOrders, *arguments: Any, **settings: Any) -> Any:
+        pending = opened(self, *arguments, **settings)
+        pending.proof_at = asyncio.get_running_loop().time()
+        return pending
 
-    monkeypatch.setattr(Settlement, "open", impatient)
-    monkeypatch.setattr(Settlement, "_admit", lambda *_: None)
+    monkeypatch.setattr(InFlightOrders, "open", impatient)
+    monkeypatch.setattr(InFlightOrders, "_admit", lambda *_: None)
     assert any(run_program(seed, ORDERS).wrong for seed in range(1001, 1021))
