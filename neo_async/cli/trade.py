@@ -316,10 +316,10 @@ async def _find(account: Account, number: str, fresh: bool) -> OrderRow:
 
 
 async def _outcome(
-    neo: NeoClient, order: Order, wait: float, *resolved_order: OrderStatus
+    neo: NeoClient, order: Order, wait: float, *finals: OrderStatus
 ) -> OrderRow:
     """The order's row once it is final or in one of these states, or when the wait is over."""
-    await _wait_for(order, wait, *resolved_order)
+    await _wait_for(order, wait, *finals)
     try:
         return await _row(neo, order.number)
     except NeoError as error:
@@ -328,11 +328,11 @@ async def _outcome(
         raise typer.Exit(0) from None
 
 
-async def _wait_for(order: Order, wait: float, *resolved_order: OrderStatus) -> None:
+async def _wait_for(order: Order, wait: float, *finals: OrderStatus) -> None:
     try:
         if wait:
             with interruption_told(f"order {order.number} or its change", _SHOWING):
-                await order.wait(*resolved_order, timeout=wait)
+                await order.wait(*finals, timeout=wait)
     except TimeoutError:
         output.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)
 

@@ -575,7 +575,7 @@ class InFlightOrders:
             pending.problem = "the order book was empty, or lacked orders that must be in it"
             return False
         if row is None and pending.day != today:
-            reason = f"{sought.mark} is of an earlier day, and not in today's order book"
+            reason = f"{expected.mark} is of an earlier day, and not in today's order book"
             self.expire(pending, reason)
             return True
         order = self._tracker.get(expected.number)
@@ -587,13 +587,13 @@ class InFlightOrders:
             ):
                 self._end_as_final(pending, order)
                 return True
-            pending.problem = f"the order book lacks order {sought.number}"
+            pending.problem = f"the order book lacks order {expected.number}"
             return False
         if expected.client_tag and could_be(expected, self._nameless, pending.sent_ns):
             pending.problem = "the order book has an order without a number that could be it"
             return False
         if row is not None and order is not None and is_behind(row.updated_ns, order):
-            pending.problem = f"the order book is behind the feed with order {sought.number}"
+            pending.problem = f"the order book is behind the feed with order {expected.number}"
             return False
         self._inquire(pending, rows)
         return True
@@ -629,7 +629,7 @@ class InFlightOrders:
         if pending.is_proven:
             self.expire(
                 pending,
-                f"the broker said that it has an order with {sought.mark}, but neither the order "
+                f"the broker said that it has an order with {expected.mark}, but neither the order "
                 "book nor a history shows one",
             )
             return
@@ -725,7 +725,7 @@ class InFlightOrders:
         now = asyncio.get_running_loop().time()
         if now >= pending.give_up_at:
             seconds = self.horizon + GIVE_UP_AFTER
-            self.expire(pending, f"nothing proved it within {seconds:g} s: {question.problem}")
+            self.expire(pending, f"nothing proved it within {seconds:g} s: {pending.problem}")
             return
         if now >= pending.proof_at:
             self._upkeep.ask()
@@ -760,7 +760,7 @@ class InFlightOrders:
         if pending in self._inquiries:
             return
         task = asyncio.create_task(
-            self._look_closer(pending, rows), name=f"inquiry {question.sought.mark}"
+            self._look_closer(pending, rows), name=f"inquiry {pending.expected.mark}"
         )
         self._inquiries[pending] = task
         task.add_done_callback(lambda _: self._inquiries.pop(pending))
@@ -869,7 +869,7 @@ class InFlightOrders:
             told = had_terms(history, expected)
             if told is None:
                 raise ProtocolError(
-                    f"the history of order {sought.number} lacks what it would show"
+                    f"the history of order {expected.number} lacks what it would show"
                 )
             had = told
         if not pending.is_open:
@@ -907,7 +907,7 @@ class InFlightOrders:
         if not pending.is_open or pending.is_proven:
             return
         task = asyncio.create_task(
-            self._resend(pending, resend), name=f"resend {question.sought.mark}"
+            self._resend(pending, resend), name=f"resend {pending.expected.mark}"
         )
         self._resends.add(task)
         task.add_done_callback(self._resends.discard)

@@ -27,7 +27,7 @@ written. It has these tables and nothing else:
         id             every intent of the account up to this one has a final outcome
 
 What is left without an outcome by a crash is found out at the next login, before any new order.
-A login does not read the whole table: `resolved_order` says where the open intents begin, and since ids
+A login does not read the whole table: `settled` says where the open intents begin, and since ids
 rise with the time, the recent ones are found by bisection. An index would do the same, and cost
 every order about 10 µs. A file of version 1, which had only `intents`, is taken over in place.
 
@@ -126,7 +126,7 @@ CREATE TABLE IF NOT EXISTS settled (
     id INTEGER NOT NULL
 )
 """
-_TABLES = {"intents": _CREATE, "halts": _CREATE_HALTS, "resolved_order": _CREATE_SETTLED}
+_TABLES = {"intents": _CREATE, "halts": _CREATE_HALTS, "settled": _CREATE_SETTLED}
 
 _BEGIN = (
     "INSERT INTO intents (id, at_ns, ucc, action, client_tag, order_number, form) "
@@ -407,9 +407,9 @@ class Journal:
             without_order = since_ns if without_order_since_ns is None else without_order_since_ns
             recent = _first_since(file, min(since_ns, without_order), self._last)
             first = min(recent, self._settled + 1)
-            resolved_order = (self._settled, self._last_at_start)
+            settled = (self._settled, self._last_at_start)
             return file.execute(
-                _SELECT, (first, self._ucc, *resolved_order, without_order, since_ns)
+                _SELECT, (first, self._ucc, *settled, without_order, since_ns)
             )
 
         return await self._read(select)
@@ -533,7 +533,7 @@ class Journal:
         self._files = prepared.files
         self._looked_at, self._is_lost = -math.inf, False
         self._last = self._last_at_start = prepared.last
-        self._settled = prepared.resolved_order
+        self._settled = prepared.settled
         self._unresolved = set(prepared.open_ids)
         self._under_way.clear()
         loop = self._loop = asyncio.get_running_loop()
@@ -548,8 +548,8 @@ class Journal:
             self._put_halt(unwritten)
         # A file of version 1 was read from its beginning: not once more after a crash.
         is_long = self._last - self._settled > WRITES_BETWEEN_CHECKPOINTS
-        if is_long and (resolved_order := self._next_settled(self._writer)) is not None:
-            self._writer.put(resolved_order)
+        if is_long and (settled := self._next_settled(self._writer)) is not None:
+            self._writer.put(settled)
 
     def _prepare(self) -> _Prepared:
         """Lock and open the file, and read what has to be known of it. Runs in any thread."""
@@ -609,10 +609,10 @@ class Journal:
             _commit(file, [*creations, (f"PRAGMA user_version = {VERSION}", ())])
         (last,) = file.execute("SELECT coalesce(max(id), 0) FROM intents").fetchone()
         found = file.execute("SELECT id FROM settled WHERE ucc = ?", (self._ucc,)).fetchone()
-        resolved_order = 0 if found is None else found[0]
-        if not (isinstance(resolved_order, int) and 0 <= resolved_order <= last <= _HIGHEST):
+        settled = 0 if found is None else found[0]
+        if not (isinstance(settled, int) and 0 <= settled <= last <= _HIGHEST):
             raise _Unreadable(f"its intents end with {last}, and are settled up to {settled!r}")
-        open_ids = [one for (one,) in file.execute(_SELECT_OPEN_IDS, (resolved_order, self._ucc))]
+        open_ids = [one for (one,) in file.execute(_SELECT_OPEN_IDS, (settled, self._ucc))]
         halt = _halt_of(
             file.execute(
                 "SELECT reason, since, cancels_open FROM halts WHERE ucc = ?", (self._ucc,)
@@ -622,7 +622,7 @@ class Journal:
         file.execute("PRAGMA busy_timeout = 0")
         places = (self._place, self._beside("-wal"))
         found = {place: identity for place in places if (identity := _identity(place))}
-        return _Prepared(lock, file, last, resolved_order, open_ids, halt, found)
+        return _Prepared(lock, file, last, settled, open_ids, halt, found)
 
     async def _read(self, select: Callable[[sqlite3.Connection], Iterator[_Row]]) -> list[Intent]:
         if self._file is None:
@@ -726,9 +726,9 @@ class Journal:
             return
         if (
             self._writer is not None
-            and (resolved_order := self._next_settled(self._writer)) is not None
+            and (settled := self._next_settled(self._writer)) is not None
         ):
-            self._writer.put(resolved_order)
+            self._writer.put(settled)
         self._look_for_files(asyncio.get_running_loop().time())
         self._moved = self._writes
         self._checkpoint = threading.Thread(
@@ -744,11 +744,11 @@ class Journal:
         if not writer.is_idle:
             return None
         still_open = self._under_way | self._unresolved | writer.lost
-        resolved_order = min(still_open, default=self._last + 1) - 1
-        if resolved_order <= self._settled:
+        settled = min(still_open, default=self._last + 1) - 1
+        if settled <= self._settled:
             return None
-        self._settled = resolved_order
-        return _SETTLED, (self._ucc, resolved_order)
+        self._settled = settled
+        return _SETTLED, (self._ucc, settled)
 
 
 class _Unreadable(Exception):
@@ -772,7 +772,7 @@ class _Prepared(NamedTuple):
     file: sqlite3.Connection
     last: int
     """The highest id."""
-    resolved_order: int
+    settled: int
     open_ids: Sequence[int]
     halt: _Halt | None
     files: Mapping[Path, tuple[int, int]]
@@ -1168,11 +1168,11 @@ def _commit(file: sqlite3.Connection, writes: Sequence[_Write]) -> None:
         raise
 
 
-def _close(file: sqlite3.Connection, resolved_order: _Write | None) -> None:
+def _close(file: sqlite3.Connection, settled: _Write | None) -> None:
     """Close the file, which moves its log into it."""
     with contextlib.suppress(*_FAILURES):  # it only saves the next login some reading
-        if resolved_order is not None:
-            _commit(file, [resolved_order])
+        if settled is not None:
+            _commit(file, [settled])
     file.close()
 
 

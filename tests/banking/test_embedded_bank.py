@@ -79,7 +79,7 @@ async def test_the_whole_way():
         credits_ = [credit async for credit in client.transactions()]
         refund = await client.refund("ACME", credits_[0].reference, amount="500")
         exchange.bank.move_refund(refund.refund_reference, "SUCCESS")
-        resolved_order = await client.settled_refund(refund, timeout=10)
+        settled = await client.settled_refund(refund, timeout=10)
         with pytest.raises(BankRejected, match=r"only 1000\.00 is left") as caught:
             await client.refund("ACME", credits_[0].reference, amount="1000.01")
         deleted, missing = await client.delete(["ACME00000002", "ACME00000003"])
@@ -91,8 +91,8 @@ async def test_the_whole_way():
     assert [credit.sequence for credit in credits_] == list(range(1, 231))
     assert len({credit.reference for credit in credits_}) == 230
     assert str(sum(credit.amount for credit in credits_)) == "345000.00"
-    assert (refund.status, resolved_order.status) == (RefundStatus.INITIATED, RefundStatus.SUCCESS)
-    assert resolved_order.utr
+    assert (refund.status, settled.status) == (RefundStatus.INITIATED, RefundStatus.SUCCESS)
+    assert settled.utr
     assert caught.value.refusal == Refusal.OVER_REFUND
     assert (deleted.is_done, missing.refusal) == (True, Refusal.UNKNOWN_ACCOUNT)
 

@@ -225,9 +225,9 @@ async def test_a_refund_is_followed_to_its_end():
             bank.refunds[refund.idempotency_key]["refundStatus"] = "FAILED"
 
         working = asyncio.create_task(work())
-        resolved_order = await client.settled_refund(refund, timeout=60)
+        settled = await client.settled_refund(refund, timeout=60)
         await working
-        assert resolved_order.status is RefundStatus.FAILED
+        assert settled.status is RefundStatus.FAILED
         with pytest.raises(TimeoutError):
             await client.settled_refund(refund, timeout=3)
 

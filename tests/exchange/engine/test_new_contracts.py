@@ -131,9 +131,9 @@ def test_an_expired_contract_is_settled_and_trades_no_more(hours: Hours) -> None
     market.advance(at(25, "10:01"))
     assert market.day(ENDING) == before
     assert market.picture(ENDING).bids == []
-    resolved_order = market.ledger[-1] if hours is Hours.ALWAYS else None
-    if resolved_order is not None:
-        assert (resolved_order.account, resolved_order.status) == ("ann", OrderStatus.COMPLETE)
+    settled = market.ledger[-1] if hours is Hours.ALWAYS else None
+    if settled is not None:
+        assert (settled.account, settled.status) == ("ann", OrderStatus.COMPLETE)
 
 
 def test_an_after_market_order_in_a_contract_that_has_expired_is_rejected() -> None:
