@@ -46,7 +46,7 @@ from neo_async.wire.tags import own_tag
 
 ROOT = Path(__file__).resolve().parents[1]
 
-HORIZON = 1.5
+RESOLUTION_TIMEOUT = 1.5
 """Seconds; the exchange delays nothing longer than half of it."""
 BAD_DAY = Faults(
     lose_before=0.06,
@@ -106,7 +106,7 @@ async def live(settings: Settings) -> None:
         limits=RateLimits(orders=500, total=500),
         timeouts=Timeouts(order=0.8, read=0.8),
         journal=settings.journal,
-        horizon=HORIZON,
+        resolution_timeout=RESOLUTION_TIMEOUT,
         live_orders=False,
     )
     print("begun", flush=True)

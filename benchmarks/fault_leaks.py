@@ -54,7 +54,7 @@ BAD_DAY = Faults(
 AT_ONCE = 64
 ORDERS = 20
 WARM_UP = 2_000
-HORIZON = 1.0
+RESOLUTION_TIMEOUT = 1.0
 IDLE = 20.0
 """Seconds after which connections for reads have been closed."""
 
@@ -102,7 +102,7 @@ async def _measure(ready: dict[str, object], requests: int) -> Leaks:
         limits=RateLimits(orders=10_000, total=10_000),
         timeouts=Timeouts(order=0.5, read=0.5),
         breaker=BreakerConfig(failures=10**6),  # every request is to be sent
-        horizon=HORIZON,
+        resolution_timeout=RESOLUTION_TIMEOUT,
     ) as neo:
         orders = [
             await neo.orders.place(

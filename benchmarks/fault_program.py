@@ -83,13 +83,13 @@ WORST_DAY = Faults(
 
 SPREAD = 10.0
 """Seconds in which all orders of a program are placed."""
-HORIZON = 30.0
+RESOLUTION_TIMEOUT = 30.0
 CANCEL_BOUND = 2.0
 """Seconds from the call of `cancel`, or from a halt that knows of open orders, in which a cancel
 reaches the exchange. It waits for two things only: for one window of the rate limit (1.015 s) after
 a 429 of an order call, and before it is sent again on a connection that broke before anything was
 sent: at most 0.1, 0.2 and 0.4 s, and 0.28 s are left of the 0.5 s before a fourth try."""
-HALT_BOUND = 10 * HORIZON
+HALT_BOUND = 10 * RESOLUTION_TIMEOUT
 """Seconds in which a halt ends."""
 NIGHT = 23.5 * 3600.0
 """Seconds by which a night moves both clocks: from 10:00 on Monday to 9:30 on Tuesday."""
@@ -287,7 +287,7 @@ class _Program:
                     endpoints=exchange.endpoints,
                     limits=RateLimits(orders=10_000, total=10_000),
                     journal=path,
-                    horizon=HORIZON,
+                    resolution_timeout=RESOLUTION_TIMEOUT,
                     clock=self._now,
                 )
                 self._neo.limiter._clock = loop.time
@@ -333,7 +333,7 @@ class _Program:
                 await asyncio.sleep(dice.uniform(0, 2 * SPREAD))
                 self._say("all sessions end")
                 exchange.end_sessions()
-        await asyncio.sleep(HORIZON)
+        await asyncio.sleep(RESOLUTION_TIMEOUT)
 
     async def _sleep(self, dice: Random) -> None:
         """Let a night pass at some moment, whatever is on its way."""
@@ -360,7 +360,7 @@ class _Program:
         self._say(f"the halt has ended: {results}")
         if not any(isinstance(result, NeoError) for result in results):
             await self._expect_nothing_open()
-            await asyncio.sleep(dice.uniform(0, HORIZON))
+            await asyncio.sleep(dice.uniform(0, RESOLUTION_TIMEOUT))
             await self._expect_nothing_open()
         if knows_of_open:
             self._expect_cancel(began, "")

@@ -27,7 +27,7 @@ from benchmarks import fault_leaks, fault_outage
 from benchmarks.fault_kills import Kills, kill_again_and_again
 from benchmarks.fault_leaks import Leaks
 from benchmarks.fault_outage import OUTAGE, Outage
-from benchmarks.fault_program import CANCEL_BOUND, HORIZON, Report, run_program
+from benchmarks.fault_program import CANCEL_BOUND, RESOLUTION_TIMEOUT, Report, run_program
 from benchmarks.harness import (
     Wanted,
     at_most,
@@ -122,7 +122,7 @@ def print_programs(total: dict[str, Any]) -> None:
             ["orders that the exchange accepted", number(total["accepted"])],
             ["faults injected", number(total["faults"])],
             ["halts, and nights that passed", f"{total['halts']}, {total['nights']}"],
-            [f"slowest outcome, s (horizon: {HORIZON:g})", number(total["slowest"])],
+            [f"slowest outcome, s (horizon: {RESOLUTION_TIMEOUT:g})", number(total["slowest"])],
             ["slowest cancel until it arrived, s", number(total["slowest_cancel"])],
         ],
     )

@@ -71,7 +71,7 @@ class NeoClient:
         instruments_directory: Path | None = None,
         journal: str | os.PathLike[str] | None = None,
         durability: Durability = Durability.PROCESS,
-        horizon: float = 30.0,
+        resolution_timeout: float = 30.0,
         resend_unknown: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -85,7 +85,7 @@ class NeoClient:
 
         `journal` is a file that keeps every order request from before it is sent, and what became
         of it; after a crash, login first finds out what the one before left open, and that takes
-        up to `horizon`. `durability` says what it survives. `horizon` is how many seconds after the
+        up to `resolution_timeout`. `durability` says what it survives. `resolution_timeout` is how many seconds after the
         loss of an answer an order is still expected to appear in the order book; without a trace
         by then it was not accepted. `resend_unknown` sends a placement whose answer was lost again
         under the same tag, and takes the broker's refusal of that as proof that the first one
@@ -143,7 +143,7 @@ class NeoClient:
             self.instruments,
             guard=self._guard,
             journal=self._journal,
-            horizon=horizon,
+            resolution_timeout=resolution_timeout,
             resend_unknown=resend_unknown,
             clock=clock,
         )
@@ -154,7 +154,11 @@ class NeoClient:
         self.portfolio.live.doubt_fills_by(self._tracker.has_odd_fill)
         self._tracker.on_repair(self.portfolio.live.repair)
         self._switch = KillSwitch(
-            self.orders, self._tracker, journal=self._journal, horizon=horizon, clock=clock
+            self.orders,
+            self._tracker,
+            journal=self._journal,
+            resolution_timeout=resolution_timeout,
+            clock=clock,
         )
         self._dead_man = DeadMansSwitch(
             self._switch,

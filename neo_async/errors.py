@@ -421,7 +421,7 @@ class NotAccepted(NeoError):
         *,
         client_tag: str = "",
         order_number: str = "",
-        horizon: float,
+        resolution_timeout: float,
         book: str = "order book",
         unless: str = "the broker takes longer than that",
     ) -> None:
@@ -433,7 +433,7 @@ class NotAccepted(NeoError):
         self.action = action
         self.client_tag = client_tag
         self.order_number = order_number
-        self.horizon = horizon
+        self.resolution_timeout = resolution_timeout
 
 
 class JournalFailed(NeoError):

@@ -139,7 +139,7 @@ class Orders:
         *,
         guard: RiskGuard | None = None,
         journal: Journal | None = None,
-        horizon: float = 30.0,
+        resolution_timeout: float = 30.0,
         resend_unknown: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -156,7 +156,12 @@ class Orders:
         self._journal = journal
         self._clock = clock
         self._in_flight = InFlightOrders(
-            tracker, self.book, self.history, journal=journal, horizon=horizon, clock=clock
+            tracker,
+            self.book,
+            self.history,
+            journal=journal,
+            resolution_timeout=resolution_timeout,
+            clock=clock,
         )
         self._dispatch = Dispatch(session, self._in_flight, journal)
         self._renewals = 0

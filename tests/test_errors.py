@@ -141,7 +141,7 @@ SENTENCES = [
         "by idempotency key '1f0c', and use no other key for it",
     ),
     (
-        NotAccepted("place", client_tag="bot_k3x9a20001", horizon=30.0),
+        NotAccepted("place", client_tag="bot_k3x9a20001", resolution_timeout=30.0),
         "place was sent, but had no effect: 30 s later the order book shows no trace of it at tag "
         "'bot_k3x9a20001'; unless the broker takes longer than that, sending it again is safe",
     ),

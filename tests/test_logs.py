@@ -189,7 +189,7 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
             live_orders=False,
             journal=tmp_path / "orders.db",
             timeouts=Timeouts(order=2.0),
-            horizon=4.0,
+            resolution_timeout=4.0,
         ) as neo,
     ):
         orders, echoed = neo.orders, echo(exchange.credentials)

@@ -315,9 +315,7 @@ async def _find(account: Account, number: str, fresh: bool) -> OrderRow:
 # --- after sending --------------------------------------------------------------------------------
 
 
-async def _outcome(
-    neo: NeoClient, order: Order, wait: float, *finals: OrderStatus
-) -> OrderRow:
+async def _outcome(neo: NeoClient, order: Order, wait: float, *finals: OrderStatus) -> OrderRow:
     """The order's row once it is final or in one of these states, or when the wait is over."""
     await _wait_for(order, wait, *finals)
     try:

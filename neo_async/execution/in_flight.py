@@ -185,14 +185,14 @@ class InFlightOrders:
         read_history: Callable[[str], Coroutine[Any, Any, list[HistoryRow]]],
         *,
         journal: Journal | None,
-        horizon: float,
+        resolution_timeout: float,
         clock: Callable[[], float],
     ) -> None:
         self._tracker = tracker
         self._read_book = read_book
         self._read_history = read_history
         self._journal = journal
-        self.horizon = horizon
+        self.resolution_timeout = resolution_timeout
         """Seconds after the loss of an answer in which an order may still appear."""
         self.clock = clock
         """Gives Unix seconds, our clock."""
@@ -284,7 +284,7 @@ class InFlightOrders:
             expected,
             intent=intent,
             is_proven=is_proven and bool(expected.client_tag),
-            proof_at=now + self.horizon,
+            proof_at=now + self.resolution_timeout,
             sent_at=now if sent_at is None else sent_at,
             sent_ns=int(self.clock() * 1e9) if sent_ns is None else sent_ns,
         )
@@ -327,7 +327,7 @@ class InFlightOrders:
     def doubt(self, client_tag: str) -> None:
         """Read books until the end of the horizon for the order of a placement that was refused,
         and is watched for, but may have been taken all the same."""
-        self._doubts[client_tag] = asyncio.get_running_loop().time() + self.horizon
+        self._doubts[client_tag] = asyncio.get_running_loop().time() + self.resolution_timeout
         if not self.is_closed:
             self._look_soon()
 
@@ -637,7 +637,7 @@ class InFlightOrders:
             expected.action,
             client_tag=expected.client_tag,
             order_number=expected.number,
-            horizon=self.horizon,
+            resolution_timeout=self.resolution_timeout,
         )
         self._end(pending, Outcome.NOT_ACCEPTED, reason=str(error))
         pending.refuse(error)
@@ -724,7 +724,7 @@ class InFlightOrders:
     def _time_is_over(self, pending: InFlightRequest) -> None:
         now = asyncio.get_running_loop().time()
         if now >= pending.give_up_at:
-            seconds = self.horizon + GIVE_UP_AFTER
+            seconds = self.resolution_timeout + GIVE_UP_AFTER
             self.expire(pending, f"nothing proved it within {seconds:g} s: {pending.problem}")
             return
         if now >= pending.proof_at:
@@ -948,7 +948,7 @@ class InFlightOrders:
                 return
             finally:
                 pending.is_being_resent = False
-                pending.proof_at = loop.time() + self.horizon
+                pending.proof_at = loop.time() + self.resolution_timeout
                 pending.give_up_at = pending.proof_at + GIVE_UP_AFTER
             await asyncio.sleep(backoff(tries, base=RESEND_BASE, cap=RESEND_CAP))
 

@@ -408,9 +408,7 @@ class Journal:
             recent = _first_since(file, min(since_ns, without_order), self._last)
             first = min(recent, self._settled + 1)
             settled = (self._settled, self._last_at_start)
-            return file.execute(
-                _SELECT, (first, self._ucc, *settled, without_order, since_ns)
-            )
+            return file.execute(_SELECT, (first, self._ucc, *settled, without_order, since_ns))
 
         return await self._read(select)
 
@@ -724,10 +722,7 @@ class Journal:
         ):
             self._look_for_quiet()
             return
-        if (
-            self._writer is not None
-            and (settled := self._next_settled(self._writer)) is not None
-        ):
+        if self._writer is not None and (settled := self._next_settled(self._writer)) is not None:
             self._writer.put(settled)
         self._look_for_files(asyncio.get_running_loop().time())
         self._moved = self._writes

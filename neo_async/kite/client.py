@@ -82,14 +82,14 @@ class KiteMutualFunds:
         endpoints: KiteEndpoints = KiteEndpoints(),  # noqa: B008 - frozen
         rate_limit: int = 10,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
-        horizon: float = 30.0,
+        resolution_timeout: float = 30.0,
         directory: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """The access token comes from KiteSession. `rate_limit` is of starts in any second.
 
         When the answer to a change is lost, nothing is sent again: the lists are looked through
-        for what became of it. `horizon` is how many seconds later it is still expected to show;
+        for what became of it. `resolution_timeout` is how many seconds later it is still expected to show;
         with no trace by then it was not accepted. The day's list of funds is kept in `directory`,
         `$XDG_CACHE_HOME/neo_async` unless given. `clock` gives Unix seconds.
 
@@ -102,7 +102,9 @@ class KiteMutualFunds:
         self._calls = Calls(
             key, token, endpoints, limiter=self.limiter, timeouts=timeouts, clock=clock
         )
-        self._in_flight = InFlightOrders(horizon=horizon, patience=timeouts.read)
+        self._in_flight = InFlightOrders(
+            resolution_timeout=resolution_timeout, patience=timeouts.read
+        )
         self._store = FundStore(
             lambda: self._calls.download(_INSTRUMENTS),
             server=endpoints.api,

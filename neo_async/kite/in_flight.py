@@ -185,10 +185,10 @@ def judge_changed_sip(sip: Sip, form: dict[str, str]) -> str | None:
 class InFlightRequest:
     """What became of a change. Awaiting it gives the id, or raises what it turned out to be."""
 
-    def __init__(self, lost: Lost, look: Look, horizon: float) -> None:
+    def __init__(self, lost: Lost, look: Look, resolution_timeout: float) -> None:
         self._lost = lost
         self._look = look
-        self._horizon = horizon
+        self._resolution_timeout = resolution_timeout
         self._task = asyncio.create_task(self._find_out(), name=f"outcome of {lost.action}")
         # Whoever wants it has it; nobody wanting it is no reason to complain.
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -221,7 +221,7 @@ class InFlightRequest:
 
     async def _find_out(self) -> str:
         loop = asyncio.get_running_loop()
-        proof_at = loop.time() + self._horizon
+        proof_at = loop.time() + self._resolution_timeout
         pause = FIRST_LOOK
         while True:
             rest = proof_at - loop.time()
@@ -248,7 +248,7 @@ class InFlightRequest:
                     self._lost.action,
                     client_tag=self._lost.tag,
                     order_number=self._lost.number,
-                    horizon=self._horizon,
+                    resolution_timeout=self._resolution_timeout,
                     book=self._lost.book,
                     unless="another application changed it meanwhile",
                 )
@@ -257,10 +257,10 @@ class InFlightRequest:
 class InFlightOrders:
     """Sends changes, and has every question that is open about them."""
 
-    def __init__(self, *, horizon: float, patience: float) -> None:
-        """`horizon`: seconds after the loss of an answer in which a change may still show.
+    def __init__(self, *, resolution_timeout: float, patience: float) -> None:
+        """`resolution_timeout`: seconds after the loss of an answer in which a change may still show.
         `patience`: seconds to wait for the list that is read then."""
-        self.horizon = horizon
+        self.resolution_timeout = resolution_timeout
         self._patience = patience
         self.claimed: set[str] = set()
         """Ids that belong to placements of ours."""
@@ -318,13 +318,13 @@ class InFlightOrders:
             raise
         pending = None if self._is_closed else self._open(lost, look)
         if wait_for_outcome and pending is not None:
-            patience = self.horizon + self._patience
+            patience = self.resolution_timeout + self._patience
             if await pending.done_within(patience):
                 return await pending
         raise lost.unknown(cause, pending) from cause
 
     def _open(self, lost: Lost, look: Look) -> InFlightRequest:
-        pending = InFlightRequest(lost, look, self.horizon)
+        pending = InFlightRequest(lost, look, self.resolution_timeout)
         self._requests.add(pending)
         pending.when_over(lambda: self._requests.discard(pending))
         return pending

@@ -85,14 +85,14 @@ class KillSwitch:
         tracker: Tracker,
         *,
         journal: Journal | None = None,
-        horizon: float = 30.0,
+        resolution_timeout: float = 30.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """See NeoClient for `horizon` and `clock`."""
+        """See NeoClient for `resolution_timeout` and `clock`."""
         self._orders = orders
         self._tracker = tracker
         self._journal = journal
-        self._doubt = max(DOUBT, 2 * horizon)
+        self._doubt = max(DOUBT, 2 * resolution_timeout)
         self._clock = clock
         self._listeners: list[Callable[[Halted], None]] = []
         self._watch: Callable[[], None] | None = None

@@ -26,7 +26,7 @@ from neo_async.model.updates import OrderUpdate
 from neo_async.wire.orders import ModifyForm
 from tests.simulation.virtual_time import in_virtual_time, now
 
-HORIZON = 30.0
+RESOLUTION_TIMEOUT = 30.0
 MIDNIGHT = 14 * 3600.0
 """Seconds from the start of the virtual clock, 10:00 in India."""
 
@@ -62,7 +62,7 @@ def placement(tag: str = "lost") -> ExpectedEffect:
 class Broker:
     """Its book and histories are what a test puts there."""
 
-    def __init__(self, *, horizon: float = HORIZON) -> None:
+    def __init__(self, *, resolution_timeout: float = RESOLUTION_TIMEOUT) -> None:
         self.rows: list[OrderRow] = []
         self.histories: dict[str, list[HistoryRow]] = {}
         self.asked: list[str] = []
@@ -71,7 +71,12 @@ class Broker:
         self.is_down = False
         self.tracker = Tracker()
         self.in_flight = InFlightOrders(
-            self.tracker, self.book, self.history, journal=None, horizon=horizon, clock=now
+            self.tracker,
+            self.book,
+            self.history,
+            journal=None,
+            resolution_timeout=resolution_timeout,
+            clock=now,
         )
 
     async def book(self) -> list[OrderRow]:
@@ -114,7 +119,9 @@ async def test_a_question_ends_with_its_outcome_unknown_when_no_book_can_be_read
     pending.on_answer(lambda: freed.append(now()))
     with pytest.raises(OutcomeUnknown, match="no order book could be read"):
         await pending
-    assert asyncio.get_running_loop().time() == pytest.approx(HORIZON + GIVE_UP_AFTER, abs=0.1)
+    assert asyncio.get_running_loop().time() == pytest.approx(
+        RESOLUTION_TIMEOUT + GIVE_UP_AFTER, abs=0.1
+    )
     assert not broker.in_flight.in_flight_requests
     assert len(freed) == 1
     assert "its outcome stays unknown" in errors_of(caplog)[0]
@@ -170,7 +177,7 @@ async def test_an_order_that_the_broker_claims_to_have_and_shows_nowhere_is_give
     pending = broker.in_flight.open(placement(), is_proven=True)
     with pytest.raises(OutcomeUnknown, match="neither the order book nor a history"):
         await pending
-    assert asyncio.get_running_loop().time() < HORIZON + 10
+    assert asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + 10
     await broker.in_flight.close()
 
 
@@ -210,7 +217,7 @@ async def test_a_history_that_never_comes_does_not_keep_a_question_open() -> Non
     broker.rows = [row()]
     with pytest.raises(OutcomeUnknown, match="no history"):
         await broker.in_flight.open(placement())
-    assert asyncio.get_running_loop().time() < HORIZON + GIVE_UP_AFTER + 1
+    assert asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + GIVE_UP_AFTER + 1
     await broker.in_flight.close()
     assert {task.get_name() for task in asyncio.all_tasks()} <= {
         task.get_name() for task in [asyncio.current_task()] if task
@@ -362,7 +369,7 @@ async def test_a_book_that_is_behind_the_feed_denies_no_change() -> None:
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
     pending = broker.in_flight.open(expected)
-    await asyncio.sleep(HORIZON + 20)
+    await asyncio.sleep(RESOLUTION_TIMEOUT + 20)
     assert pending.is_open
     broker.rows = [row()]
     await asyncio.sleep(10)
@@ -376,7 +383,7 @@ async def test_a_book_that_is_behind_the_feed_denies_no_change() -> None:
 @in_virtual_time
 async def test_a_book_of_the_next_day_does_not_deny_an_order_of_the_day_before() -> None:
     broker = Broker()
-    await asyncio.sleep(MIDNIGHT - HORIZON / 2)
+    await asyncio.sleep(MIDNIGHT - RESOLUTION_TIMEOUT / 2)
     pending = broker.in_flight.open(placement())
     with pytest.raises(OutcomeUnknown, match="of an earlier day"):
         await pending
@@ -535,7 +542,7 @@ async def test_where_too_many_orders_could_be_it_the_outcome_is_unknown() -> Non
     with pytest.raises(OutcomeUnknown, match="500 orders of the account could be it"):
         await pending
     assert len(broker.asked) == MOST_HISTORIES
-    assert HORIZON + 9 < asyncio.get_running_loop().time() < HORIZON + 15
+    assert RESOLUTION_TIMEOUT + 9 < asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + 15
     await broker.in_flight.close()
 
 
@@ -652,7 +659,7 @@ async def test_a_history_whose_tags_cannot_be_read_proves_no_absence() -> None:
     pending = broker.in_flight.open(placement("again"))
     broker.rows = [odd := row(2)]
     broker.histories[odd.number] = [state(odd, missing=frozenset({"gui_order_id"}))]
-    await asyncio.sleep(HORIZON + 5)
+    await asyncio.sleep(RESOLUTION_TIMEOUT + 5)
     broker.histories[odd.number] = [state(odd, gui_order_id="again")]
     assert (await pending).number == odd.number
     await broker.in_flight.close()

@@ -44,7 +44,7 @@ BOOK = "/neo/quick/user/orders"
 HISTORY = "/neo/quick/order/history"
 EMPTY = Reply({"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"})
 BUSY = Reply("busy", 503)
-HORIZON = 30.0
+RESOLUTION_TIMEOUT = 30.0
 
 
 def seconds() -> float:
@@ -139,14 +139,14 @@ async def test_what_left_no_trace_by_the_end_of_the_horizon_was_not_accepted() -
         with pytest.raises(NotAccepted, match="no trace") as caught:
             await neo.orders.place(*BUY, **CNC, tag="gone")
         assert caught.value.client_tag.startswith("gone_")
-        assert HORIZON <= seconds() < HORIZON + 1
+        assert RESOLUTION_TIMEOUT <= seconds() < RESOLUTION_TIMEOUT + 1
         assert desk.ledger == []
 
 
 @pytest.mark.parametrize("path", [MODIFY, CANCEL])
 @in_virtual_time
 async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
-    async with desk_of(horizon=5.0) as desk:
+    async with desk_of(resolution_timeout=5.0) as desk:
         neo = desk.neo
         desk.swallowed.add(path)
         order = await neo.orders.place(*BUY, **CNC)
@@ -176,7 +176,7 @@ async def test_a_cancel_that_never_arrived_and_a_fill_are_told_apart() -> None:
 
 @in_virtual_time
 async def test_an_unreadable_book_proves_nothing() -> None:
-    async with desk_of(horizon=5.0) as desk:
+    async with desk_of(resolution_timeout=5.0) as desk:
         desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
         with pytest.raises(OutcomeUnknown) as caught:
             await desk.neo.orders.place(*BUY, **CNC)
@@ -188,7 +188,7 @@ async def test_an_unreadable_book_proves_nothing() -> None:
 
 @in_virtual_time
 async def test_books_that_hang_do_not_keep_a_caller_waiting() -> None:
-    async with desk_of(horizon=5.0) as desk:
+    async with desk_of(resolution_timeout=5.0) as desk:
         books = iter([Late(60.0, BUSY)] * 3)
         desk.spoilt.update({BOOK: lambda: next(books, None) if seconds() > 4 else BUSY})
         desk.swallowed.add(PLACE)
@@ -206,18 +206,18 @@ async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
         modifying = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
         with pytest.raises(NotAccepted):
             await desk.neo.orders.place(*BUY, **CNC)
-        assert seconds() < HORIZON + 1.0
+        assert seconds() < RESOLUTION_TIMEOUT + 1.0
         await asyncio.sleep(5)
         assert not modifying.done()
         del desk.spoilt[HISTORY]
         with pytest.raises(NotAccepted):
             await modifying
-        assert seconds() < HORIZON + 5.0 + 4.0
+        assert seconds() < RESOLUTION_TIMEOUT + 5.0 + 4.0
 
 
 @in_virtual_time
 async def test_a_history_is_asked_for_once_however_many_look_for_their_tag_in_it() -> None:
-    async with desk_of(horizon=60.0) as desk:
+    async with desk_of(resolution_timeout=60.0) as desk:
         desk.swallowed.add(PLACE)
         placing = [asyncio.create_task(desk.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
         await asyncio.sleep(31)  # until there is a code for another login
@@ -363,7 +363,7 @@ async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_h
 @pytest.mark.parametrize("broken", ["[]", '{"result":[]}', '{"data":null,"stat":null}'])
 @in_virtual_time
 async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> None:
-    async with desk_of(horizon=5.0) as desk:
+    async with desk_of(resolution_timeout=5.0) as desk:
         await desk.neo.orders.place(*BUY, **CNC)
         desk.spoilt.update({PLACE: Cut(), BOOK: Reply(broken)})
         with pytest.raises(OutcomeUnknown) as caught:
@@ -375,7 +375,7 @@ async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> No
 
 @in_virtual_time
 async def test_one_empty_book_is_not_believed() -> None:
-    async with desk_of(horizon=5.0) as desk:
+    async with desk_of(resolution_timeout=5.0) as desk:
         books = iter([Reply("[]")])
         desk.spoilt.update(
             {PLACE: Cut(), BOOK: lambda: BUSY if seconds() < 5 else next(books, None)}
@@ -403,7 +403,7 @@ async def test_an_order_that_appears_after_it_was_given_up_is_reported_loudly(
     live_orders: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     async with desk_of(
-        horizon=5.0, live_orders=live_orders, journal=tmp_path / "orders.db"
+        resolution_timeout=5.0, live_orders=live_orders, journal=tmp_path / "orders.db"
     ) as desk:
         heard: list[Order] = []
         orders = desk.neo.orders
@@ -443,7 +443,7 @@ async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: st
         }[path]
         with pytest.raises(OutcomeUnknown if path == PLACE else NotAccepted):
             await call()
-        assert HORIZON <= seconds() < HORIZON + 5
+        assert RESOLUTION_TIMEOUT <= seconds() < RESOLUTION_TIMEOUT + 5
         assert desk.neo.health().unknown == ()
         desk.refused.clear()
         books = await desk.sent(BOOK)
@@ -456,7 +456,7 @@ async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: st
 
 @in_virtual_time
 async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() -> None:
-    async with desk_of(horizon=5.0, risk=RiskLimits(max_open_orders=1)) as desk:
+    async with desk_of(resolution_timeout=5.0, risk=RiskLimits(max_open_orders=1)) as desk:
         desk.swallowed.add(PLACE)
         desk.spoilt[BOOK] = BUSY
         with pytest.raises(OutcomeUnknown):
@@ -520,12 +520,14 @@ async def test_sent_again_under_the_same_tag_it_arrives_when_the_first_did_not()
             1,
             order.client_tag,
         )
-        assert seconds() < HORIZON
+        assert seconds() < RESOLUTION_TIMEOUT
 
 
 @in_virtual_time
 async def test_nothing_is_denied_while_it_is_being_sent_again() -> None:
-    async with desk_of(resend_unknown=True, timeouts=Timeouts(order=10.0), horizon=5.0) as desk:
+    async with desk_of(
+        resend_unknown=True, timeouts=Timeouts(order=10.0), resolution_timeout=5.0
+    ) as desk:
         desk.swallowed.add(PLACE)
         placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
         await asyncio.sleep(1.0)

@@ -33,7 +33,7 @@ from tests.simulation.virtual_time import in_virtual_time, now
 
 SELL = (Segment.NSE_CM, "ITBEES-EQ", Side.SELL, 10)
 AT_41: dict[str, Any] = {"price": "41.00", "product": Product.MIS}
-HORIZON = 5.0
+RESOLUTION_TIMEOUT = 5.0
 BUSY = Reply("busy", 503)
 
 
@@ -44,7 +44,7 @@ class Restart:
         self.exchange = exchange
         self.options: dict[str, Any] = {
             "journal": path,
-            "horizon": HORIZON,
+            "resolution_timeout": RESOLUTION_TIMEOUT,
             "endpoints": endpoints,
             "live_orders": False,
         }
@@ -213,7 +213,7 @@ async def test_a_login_that_is_given_up_leaves_the_journal_as_it_was(tmp_path: P
         await asyncio.sleep(31)
         neo = client_of(restart.exchange, **restart.options)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(HORIZON / 2):
+            async with asyncio.timeout(RESOLUTION_TIMEOUT / 2):
                 await neo.login()
         async with restart.after() as again:
             assert outcomes_of(again) == [Outcome.NOT_ACCEPTED]
@@ -229,7 +229,7 @@ async def test_a_logout_during_the_reconciliation_is_no_finding(tmp_path: Path) 
         await asyncio.sleep(31)
         neo = client_of(restart.exchange, **restart.options)
         beginning = asyncio.create_task(neo.login())
-        await asyncio.sleep(HORIZON / 2)
+        await asyncio.sleep(RESOLUTION_TIMEOUT / 2)
         await neo.orders.close()
         with pytest.raises(NotLoggedIn, match="while the journal was being reconciled"):
             await beginning

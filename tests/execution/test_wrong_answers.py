@@ -38,7 +38,7 @@ TOO_MANY = Reply({"stat": "Not_Ok", "errMsg": "Too many requests", "stCode": 429
 
 @in_virtual_time
 async def test_an_answer_that_names_another_order_does_not_prove_a_cancel() -> None:
-    async with order_broker(horizon=2.0) as (broker, neo):
+    async with order_broker(resolution_timeout=2.0) as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
         other = await neo.orders.place(*BUY, 10, **MIS)
         broker.instead[CANCEL] = accepted(other.number)
@@ -49,7 +49,7 @@ async def test_an_answer_that_names_another_order_does_not_prove_a_cancel() -> N
 
 @in_virtual_time
 async def test_an_answer_that_names_another_order_does_not_prove_a_change() -> None:
-    async with order_broker(horizon=2.0) as (broker, neo):
+    async with order_broker(resolution_timeout=2.0) as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
         other = await neo.orders.place(*BUY, 10, **MIS)
         broker.script(MODIFY, accepted(other.number))
@@ -89,7 +89,7 @@ async def test_a_connection_that_gave_the_answer_of_another_order_is_used_no_mor
 
 @in_virtual_time
 async def test_a_lost_order_that_the_book_shows_without_a_number_is_not_settled() -> None:
-    async with order_broker(horizon=5.0) as (broker, neo):
+    async with order_broker(resolution_timeout=5.0) as (broker, neo):
         broker.instead[PLACE] = Reply("", 504)
         broker.takes_placements_in_spite = True
         broker.shown = lambda row: (
@@ -172,7 +172,7 @@ async def test_an_order_taken_in_spite_of_a_429_is_told_although_no_feed_shows_i
 
 @in_virtual_time
 async def test_no_book_is_read_any_more_for_a_429_when_its_horizon_is_over() -> None:
-    async with order_broker(horizon=5.0) as (broker, neo):
+    async with order_broker(resolution_timeout=5.0) as (broker, neo):
         broker.instead[PLACE] = TOO_MANY._replace(headers={"Retry-After": "40"})
         with pytest.raises(RateLimited):
             await neo.orders.place(*BUY, 10, **MIS)

@@ -32,7 +32,7 @@ from tests.fake_servers import Cut, Late, Reply
 from tests.kite.far_end import ISIN, PAYLOADS, arrivals, fund_exchange, kite_of, scripted_kite
 from tests.simulation.virtual_time import in_virtual_time
 
-HORIZON = 30.0
+RESOLUTION_TIMEOUT = 30.0
 TIMEOUTS = Timeouts(order=2.0)
 
 AFTER = ["lose_after", "error_after", "malformed", "truncated", "hang_after"]
@@ -124,7 +124,7 @@ async def test_what_left_no_trace_by_the_end_of_the_horizon_was_not_accepted(
         with pytest.raises(NotAccepted, match="no trace") as caught:
             await change(exchange, kite)
         # What hung arrives later, as the horizon is meant for; it ends here before.
-        assert HORIZON <= seconds() <= HORIZON + TIMEOUTS.order + 0.1
+        assert RESOLUTION_TIMEOUT <= seconds() <= RESOLUTION_TIMEOUT + TIMEOUTS.order + 0.1
         error = caught.value
         assert bool(error.client_tag) is (change in (place_order, place_sip))
         assert bool(error.order_number) is not bool(error.client_tag)
@@ -164,7 +164,7 @@ async def test_a_list_that_cannot_be_read_leaves_it_unknown(tmp_path: Path) -> N
         exchange.set_faults(Faults(error_before=1.0, calls=("orders", "reads")))
         with pytest.raises(OutcomeUnknown) as caught:
             await kite.place_order(ISIN, Side.BUY, amount=5000)
-        assert HORIZON + Timeouts().read == pytest.approx(seconds(), abs=1)
+        assert RESOLUTION_TIMEOUT + Timeouts().read == pytest.approx(seconds(), abs=1)
         asked = len(await arrivals(exchange))
         await asyncio.sleep(600)
         assert len(await arrivals(exchange)) - asked <= 600 / 30 + 1
@@ -181,7 +181,7 @@ async def test_a_list_that_can_never_be_read_is_not_asked_for_for_ever(tmp_path:
             await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine", wait_for_outcome=False)
         with pytest.raises(OutcomeUnknown, match="look for tag 'mine'"):
             await caught.value.outcome()
-        assert seconds() < HORIZON + 3600 + 60
+        assert seconds() < RESOLUTION_TIMEOUT + 3600 + 60
         asked = len(await arrivals(exchange))
         await asyncio.sleep(3600)
         assert len(await arrivals(exchange)) == asked

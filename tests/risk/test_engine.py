@@ -465,7 +465,7 @@ async def test_room_is_given_back_when_orders_fail() -> None:
             exchange,
             endpoints=endpoints,
             risk=RiskLimits(max_open_orders=2, max_net_position=20, max_orders_per_minute=10),
-            horizon=5.0,
+            resolution_timeout=5.0,
         ) as neo,
     ):
         lost = asyncio.create_task(neo.orders.place_many(requests(2)))

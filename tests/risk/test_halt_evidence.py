@@ -335,7 +335,7 @@ async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_eviden
     limits = RateLimits(orders=50, total=50)
     path = tmp_path / "orders.db"
     async with order_broker(
-        pool=pool, limits=limits, journal=path, horizon=2.0, timeouts=Timeouts(order=3.0)
+        pool=pool, limits=limits, journal=path, resolution_timeout=2.0, timeouts=Timeouts(order=3.0)
     ) as (broker, neo):  # fmt: skip
         numbers = [(await neo.orders.place(*BUY, 10, **MIS)).number for _ in range(20)]
         broker.seconds[PLACE] = 60.0
@@ -381,7 +381,7 @@ async def test_the_first_cancel_arrives_at_once_with_the_settings_that_nobody_ch
     on every connection that is not the cancels' own."""
     path = tmp_path / "orders.db"
     settings = {"pool": PoolLimits(), "limits": RateLimits(), "journal": path}
-    async with order_broker(**settings, horizon=2.0, timeouts=Timeouts(order=30.0)) as (
+    async with order_broker(**settings, resolution_timeout=2.0, timeouts=Timeouts(order=30.0)) as (
         broker,
         neo,
     ):

@@ -355,7 +355,7 @@ async def test_resuming_ends_it_too() -> None:
 
 @in_virtual_time
 async def test_an_order_that_appears_long_after_the_halt_was_done_is_cancelled_too() -> None:
-    async with desk(horizon=2.0, timeouts=Timeouts(order=1.0)) as (exchange, neo):
+    async with desk(resolution_timeout=2.0, timeouts=Timeouts(order=1.0)) as (exchange, neo):
         exchange.set_faults(Faults(delay_before=1.0, delay_seconds=20.0, calls=("orders",)))
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
         await until_sent(neo)
@@ -583,7 +583,7 @@ async def test_a_halt_while_the_login_reconciles_cancels_at_once_and_waits_for_w
         await left.begin("place", _form_of("crashed0001"), client_tag="crashed0001")
         await left.close()
         await asyncio.sleep(30)
-        neo = client_of(exchange, journal=journal, horizon=20.0)
+        neo = client_of(exchange, journal=journal, resolution_timeout=20.0)
         login = asyncio.create_task(neo.login())
         await until(lambda: neo.health().logged_in_since)
         began = seconds()
@@ -643,7 +643,7 @@ def test_after_a_halt_nothing_is_open_and_nothing_arrives(
         limits = RateLimits(orders=rate, total=rate)
         async with (
             exchange_of() as exchange,
-            limited_client_of(exchange, limits=limits, horizon=5.0) as neo,
+            limited_client_of(exchange, limits=limits, resolution_timeout=5.0) as neo,
         ):
             exchange.set_faults(Faults(**faults, calls=("orders",)))
             placed: list[Order] = []

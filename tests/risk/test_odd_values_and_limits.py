@@ -76,7 +76,9 @@ async def desk(
     async with (
         exchange_of() as exchange,
         meddler(exchange, spoil, refused=refused) as endpoints,
-        client_of(exchange, endpoints=endpoints, risk=RiskLimits(**limits), horizon=3) as neo,
+        client_of(
+            exchange, endpoints=endpoints, risk=RiskLimits(**limits), resolution_timeout=3
+        ) as neo,
     ):
         await neo.order_feed.until_live()
         await asyncio.sleep(0.5)
