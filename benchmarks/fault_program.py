@@ -112,7 +112,7 @@ class Told(msgspec.Struct):
     seconds: float = 0.0
     """Until its caller learned it."""
     was_unknown: bool = False
-    """Whether a caller who waited was told at the end of the horizon that no book could be read."""
+    """Whether a caller who waited was told at the end of the resolution timeout that no book could be read."""
 
 
 class Report(msgspec.Struct):
@@ -129,7 +129,7 @@ class Report(msgspec.Struct):
     wrong: int = 0
     """Outcomes that the ledger contradicts, and orders whose state it does."""
     unknown: int = 0
-    """Requests without an outcome after the horizon."""
+    """Requests without an outcome after the resolution timeout."""
     left_open: int = 0
     """Halts that ended with an order open, or after which one arrived."""
     late_cancels: int = 0
@@ -144,7 +144,7 @@ class Report(msgspec.Struct):
     """Tasks, connections and files that are left."""
     overdue: int = 0
     """Callers who waited, and were told OutcomeUnknown: no book could be read within a minute
-    after the end of the horizon."""
+    after the end of the resolution timeout."""
     slowest: float = 0.0
     """Seconds until the last caller to learn an outcome had it."""
     told: Counter[str] = msgspec.field(default_factory=Counter)
@@ -320,7 +320,7 @@ class _Program:
         return self.report
 
     async def _live(self, exchange: Exchange) -> None:
-        """All orders from placement to their last change, and then the horizon of the last call."""
+        """All orders from placement to their last change, and then the resolution timeout of the last call."""
         dice = Random(f"{self._seed}|program")
         async with asyncio.TaskGroup() as group:
             for life in range(self.report.orders):

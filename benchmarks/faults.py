@@ -102,7 +102,7 @@ def wanted_of_programs(total: dict[str, Any]) -> list[Wanted]:
         at_most(f"{size}: accepted twice", 0, total["doubles"], "orders"),
         at_most("the same: lost", 0, total["lost"], "orders"),
         at_most("the same: wrong outcomes or states", 0, total["wrong"], ""),
-        at_most("the same: unknown after the horizon", 0, total["unknown"], "requests"),
+        at_most("the same: unknown after the resolution timeout", 0, total["unknown"], "requests"),
         at_most("the same: waited for and told to be unknown", 0, total["overdue"], "calls"),
         at_most("the same: programs that ended with an error", 0, total["broken"], "programs"),
         at_most("the same: tasks and files left", 0, total["leaks"], ""),
@@ -122,7 +122,10 @@ def print_programs(total: dict[str, Any]) -> None:
             ["orders that the exchange accepted", number(total["accepted"])],
             ["faults injected", number(total["faults"])],
             ["halts, and nights that passed", f"{total['halts']}, {total['nights']}"],
-            [f"slowest outcome, s (horizon: {RESOLUTION_TIMEOUT:g})", number(total["slowest"])],
+            [
+                f"slowest outcome, s (resolution timeout: {RESOLUTION_TIMEOUT:g})",
+                number(total["slowest"]),
+            ],
             ["slowest cancel until it arrived, s", number(total["slowest_cancel"])],
         ],
     )

@@ -244,7 +244,7 @@ class NeoClient:
         it is not done, the log says why, as an error every 30 s. Awaiting the result waits for
         that. The result holds every order that was open: an Order that is final now, or the error
         for which it may still be open. An order whose cancels the broker answers for two minutes
-        (or two horizons) while its order book lacks it, or shows a state that is not known, is such
+        (or twice the resolution timeout) while its order book lacks it, or shows a state that is not known, is such
         an error, and so is an open one that the order book shows without an order number for as
         long. Orders can be cancelled by hand as ever.
 

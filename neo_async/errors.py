@@ -380,7 +380,7 @@ class OutcomeUnknown(NeoError):
         """Wait until it is known what became of the request, and return the Order.
 
         Raises NotAccepted when the request proved to have had no effect, OrderAlreadyFinal when it
-        came too late, and OutcomeUnknown when nothing proved either within the horizon and three
+        came too late, and OutcomeUnknown when nothing proved either within the resolution timeout and three
         minutes, or a logout ended the search.
         """
         if self.resolution is None:
@@ -411,9 +411,9 @@ class RefundUnknown(OutcomeUnknown):
 
 class NotAccepted(NeoError):
     """An order request was sent, its answer was lost, and the order book shows that it had no
-    effect: no trace of it in a whole book read at the end of the horizon, nor in the histories of
+    effect: no trace of it in a whole book read at the end of the resolution timeout, nor in the histories of
     the orders that it might be under another mark. Sending it again is safe, unless the broker took
-    longer than the horizon: such an order is reported by `Orders.on_latecomer`."""
+    longer than the resolution timeout: such an order is reported by `Orders.on_latecomer`."""
 
     def __init__(
         self,
@@ -427,7 +427,7 @@ class NotAccepted(NeoError):
     ) -> None:
         mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
         super().__init__(
-            f"{action} was sent, but had no effect: {horizon:g} s later the {book} shows no trace "
+            f"{action} was sent, but had no effect: {resolution_timeout:g} s later the {book} shows no trace "
             f"of it at {mark}; unless {unless}, sending it again is safe"
         )
         self.action = action

@@ -58,7 +58,7 @@ _NOT_FOUND = 1006
 """Code for an order that is final or not found; which of them, the broker does not say."""
 
 PATIENCE = 60.0
-"""Seconds after the end of the horizon that a caller waits for a book. A session that has ended
+"""Seconds after the end of the resolution timeout that a caller waits for a book. A session that has ended
 meanwhile costs a login, and one that fails another TOTP code, which comes every 30 s."""
 
 
@@ -184,7 +184,7 @@ class Dispatch:
     @property
     def is_quiet(self) -> bool:
         """Whether no placement or change of this client can arrive at the broker any more: none is
-        under way, and those whose answers were lost are older than the horizon, as are placements
+        under way, and those whose answers were lost are older than the resolution timeout, as are placements
         that were answered with 429. A cancel that arrives late opens nothing, so cancels do not
         count."""
         if self._under_way or self._in_flight.has_doubts:

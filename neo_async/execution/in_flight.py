@@ -5,10 +5,10 @@ feed, may answer it with yes. Only a whole book that was asked for when the requ
 arrive answers it with no, and the histories of the orders that it might be under another mark.
 
 Every question ends: with one of these answers, or `GIVE_UP_AFTER` seconds after the end of its
-horizon with OutcomeUnknown, and an error in the log. A logout ends it with OutcomeUnknown at once.
+resolution timeout with OutcomeUnknown, and an error in the log. A logout ends it with OutcomeUnknown at once.
 The client tags of placements that were refused, denied or given up are looked for in every later
 book and message. Where a refusal is in doubt, as that of a 429 is, books are read for it until the
-end of its horizon.
+end of its resolution timeout.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ FIRST_LOOK = 0.25
 long, up to `LONGEST_WAIT`."""
 LONGEST_WAIT = 5.0
 LONGEST_WAIT_BEYOND = 30.0
-"""When the horizon of every question is over: only a book that cannot be read is waited for then,
+"""When the resolution timeout of every question is over: only a book that cannot be read is waited for then,
 or one that lacks what the broker says it has."""
 
 GIVE_UP_AFTER = 180.0
-"""Seconds after the end of its horizon at which a question ends in OutcomeUnknown, whatever the
+"""Seconds after the end of its resolution timeout at which a question ends in OutcomeUnknown, whatever the
 broker answers until then."""
 
 HISTORIES_AT_ONCE = 8
@@ -325,7 +325,7 @@ class InFlightOrders:
         self._watched[client_tag] = _Watched(intent, said)
 
     def doubt(self, client_tag: str) -> None:
-        """Read books until the end of the horizon for the order of a placement that was refused,
+        """Read books until the end of the resolution timeout for the order of a placement that was refused,
         and is watched for, but may have been taken all the same."""
         self._doubts[client_tag] = asyncio.get_running_loop().time() + self.resolution_timeout
         if not self.is_closed:
@@ -345,7 +345,7 @@ class InFlightOrders:
         return order is not None and order.client_tag != client_tag
 
     async def wait(self, pending: InFlightRequest, *, patience: float) -> bool:
-        """Wait until it is settled; False when it is not by the end of its horizon and `patience`
+        """Wait until it is settled; False when it is not by the end of its resolution timeout and `patience`
         seconds for the book that is read then."""
         while pending.is_open:
             rest = pending.proof_at + patience - asyncio.get_running_loop().time()
@@ -715,7 +715,7 @@ class InFlightOrders:
     # --- looking ------------------------------------------------------------------------------
 
     def _set_timer(self, pending: InFlightRequest) -> None:
-        """Have a book asked for at the end of its horizon, and the question given up later."""
+        """Have a book asked for at the end of its resolution timeout, and the question given up later."""
         loop = asyncio.get_running_loop()
         is_over = loop.time() >= pending.proof_at
         at = pending.give_up_at if is_over else pending.proof_at
@@ -917,7 +917,7 @@ class InFlightOrders:
     async def _resend(
         self, pending: InFlightRequest, resend: Callable[[], Awaitable[Order]]
     ) -> None:
-        """Until the broker takes it or says that it has it, within the horizon."""
+        """Until the broker takes it or says that it has it, within the resolution timeout."""
         loop = asyncio.get_running_loop()
         until, tries = pending.proof_at, 0
         while pending.is_open and loop.time() < until:

@@ -40,9 +40,9 @@ FIRST_LOOK: Final = 0.25
 `LONGEST_WAIT`."""
 LONGEST_WAIT: Final = 5.0
 LONGEST_WAIT_BEYOND: Final = 30.0
-"""When the horizon is over: only a list that cannot be read is waited for then."""
+"""When the resolution timeout is over: only a list that cannot be read is waited for then."""
 LONGEST_SEARCH: Final = 3600.0
-"""Seconds beyond the horizon after which a list that cannot be read is waited for no longer."""
+"""Seconds beyond the resolution timeout after which a list that cannot be read is waited for no longer."""
 
 _CLOCK_MARGIN: Final = 2.0
 """Kite's times are whole seconds, and so is the Date by which its clock is compared with ours."""
