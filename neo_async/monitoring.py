@@ -77,7 +77,7 @@ class Monitor:
                 *(f"{each} may have taken effect, or not" for each in unknown),
                 *(
                     f"order {each.number} is open, and was reported not to exist or exists twice"
-                    for each in self._orders.latecomers
+                    for each in self._orders.late_orders
                     if not each.is_final
                 ),
             ),

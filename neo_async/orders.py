@@ -549,16 +549,16 @@ class Orders:
         return [*results, *nameless]
 
     @property
-    def latecomers(self) -> Sequence[Order]:
+    def late_orders(self) -> Sequence[Order]:
         """Orders that appeared although their placement had raised an error: NotAccepted, and the
         broker took longer than the resolution timeout; OutcomeUnknown, and nothing proved it in time; or a
         refusal, such as RateLimited. And second orders under the client tag of another one. Each
         was logged as an error, too."""
-        return self._in_flight.latecomers
+        return self._in_flight.late_orders
 
-    def on_latecomer(self, listener: Callable[[Order], None]) -> None:
+    def on_late_order(self, listener: Callable[[Order], None]) -> None:
         """Call `listener` with every order that appears so."""
-        self._in_flight.on_latecomer(listener)
+        self._in_flight.on_late_order(listener)
 
     async def read_open(self) -> list[Order]:
         """The orders of the account that are not final, by the order book, also those placed

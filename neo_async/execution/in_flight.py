@@ -214,9 +214,9 @@ class InFlightOrders:
         self._doubts: dict[str, float] = {}
         """Client tags of placements whose refusal is in doubt, and the times of the loop from which
         on their orders cannot appear any more."""
-        self.latecomers: list[Order] = []
+        self.late_orders: list[Order] = []
         """Orders of which the caller was told that they do not exist, or that should not exist."""
-        self._latecomer_listeners: list[Callable[[Order], None]] = []
+        self._late_order_listeners: list[Callable[[Order], None]] = []
         self._doubles: set[str] = set()
         """Numbers of orders that carry the client tag of another one of ours."""
         self._upkeep = Upkeep("order book", self._look, self._due_in)
@@ -248,8 +248,8 @@ class InFlightOrders:
         """Those that are open."""
         return self._requests.keys()
 
-    def on_latecomer(self, listener: Callable[[Order], None]) -> None:
-        self._latecomer_listeners.append(listener)
+    def on_late_order(self, listener: Callable[[Order], None]) -> None:
+        self._late_order_listeners.append(listener)
 
     def find(
         self, action: str, *, client_tag: str = "", number: str = ""
@@ -664,8 +664,8 @@ class InFlightOrders:
 
     def _report(self, order: Order) -> None:
         """Hand an order that nobody expects to the listeners."""
-        self.latecomers.append(order)
-        for listener in [*self._latecomer_listeners]:
+        self.late_orders.append(order)
+        for listener in [*self._late_order_listeners]:
             try:
                 listener(order)
             except Exception:

@@ -114,7 +114,7 @@ class KillSwitch:
         self._left: Sequence[Intent] = ()
         """Placements of an earlier process whose orders may be open, while a login is under way."""
         self.halted: Halted | None = None
-        orders.on_latecomer(self._cancel_latecomer)
+        orders.on_late_order(self._cancel_late_order)
 
     def halt(
         self, *, cancel_open: bool = True, reason: str = "halt() was called"
@@ -275,7 +275,7 @@ class KillSwitch:
 
     # --- open orders --------------------------------------------------------------------------
 
-    def _cancel_latecomer(self, order: Order) -> None:
+    def _cancel_late_order(self, order: Order) -> None:
         """It appeared longer after its placement than any order was thought to take."""
         if self._cancels:
             self.halt()

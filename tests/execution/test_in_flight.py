@@ -161,7 +161,7 @@ async def test_an_order_that_appears_after_its_question_was_given_up_is_reported
     broker = Broker()
     broker.is_down = True
     heard: list[Any] = []
-    broker.in_flight.on_latecomer(heard.append)
+    broker.in_flight.on_late_order(heard.append)
     with pytest.raises(OutcomeUnknown):
         await broker.in_flight.open(placement())
     broker.is_down = False
@@ -419,7 +419,7 @@ async def test_two_orders_under_one_tag_are_both_followed_and_reported_once(
 ) -> None:
     broker = Broker()
     heard: list[Any] = []
-    broker.in_flight.on_latecomer(heard.append)
+    broker.in_flight.on_late_order(heard.append)
     pending = broker.in_flight.open(placement())
     first, second = row(1, gui_order_id="lost"), row(2, gui_order_id="lost")
     broker.rows = [second, first]
@@ -500,8 +500,8 @@ async def test_a_listener_that_raises_keeps_nothing_from_being_found_out(
     def failing(order: Any) -> None:
         raise RuntimeError("the listener's own fault")
 
-    broker.in_flight.on_latecomer(failing)
-    broker.in_flight.on_latecomer(heard.append)
+    broker.in_flight.on_late_order(failing)
+    broker.in_flight.on_late_order(heard.append)
     for tag in ("one", "two"):
         broker.in_flight.watch_for(tag, None)
     pending = broker.in_flight.open(placement())

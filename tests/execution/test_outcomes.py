@@ -407,7 +407,7 @@ async def test_an_order_that_appears_after_it_was_given_up_is_reported_loudly(
     ) as desk:
         heard: list[Order] = []
         orders = desk.neo.orders
-        orders.on_latecomer(heard.append)
+        orders.on_late_order(heard.append)
         desk.exchange.set_faults(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
         with pytest.raises(NotAccepted) as caught:
             await orders.place(*BUY, **CNC, tag="late")
@@ -415,10 +415,10 @@ async def test_an_order_that_appears_after_it_was_given_up_is_reported_loudly(
         await asyncio.sleep(15)
         (record,) = desk.ledger
         if not live_orders:
-            assert orders.latecomers == []
+            assert orders.late_orders == []
             await orders.book()
         await asyncio.sleep(1)
-        (order,) = orders.latecomers
+        (order,) = orders.late_orders
         assert heard == [order]
         assert (order.number, order.client_tag) == (record.number, caught.value.client_tag)
         (error,) = [entry for entry in caplog.records if entry.levelname == "ERROR"]
@@ -537,7 +537,7 @@ async def test_nothing_is_denied_while_it_is_being_sent_again() -> None:
         order = await placing
         (record,) = desk.ledger
         assert record.number == order.number
-        assert desk.neo.orders.latecomers == []
+        assert desk.neo.orders.late_orders == []
 
 
 # --- programs of faults -----------------------------------------------------------------------

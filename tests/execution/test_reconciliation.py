@@ -278,7 +278,7 @@ async def test_a_refused_placement_is_looked_for_after_a_restart_as_well(
         await asyncio.sleep(20)
         async with restart.after() as neo:
             await neo.orders.book()
-            (order,) = neo.orders.latecomers
+            (order,) = neo.orders.late_orders
             assert (order.number, order.client_tag) == (record.number, record.client_tag)
             assert order.status is OrderStatus.OPEN
             assert any("was reported not to exist" in one for one in neo.health().problems)

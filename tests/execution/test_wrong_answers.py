@@ -69,7 +69,7 @@ async def test_an_answer_that_names_an_earlier_order_is_not_taken_for_that_of_a_
         second = await neo.orders.place(*BUY, 20, **MIS)
         assert [first.number, second.number] == broker.open_numbers()
         assert broker.rows[second.number]["GuiOrdId"] == second.client_tag
-        assert neo.orders.latecomers == []
+        assert neo.orders.late_orders == []
 
 
 @in_virtual_time
@@ -97,10 +97,10 @@ async def test_a_lost_order_that_the_book_shows_without_a_number_is_not_settled(
         )
         with pytest.raises(OutcomeUnknown):
             await neo.orders.place(*BUY, 10, **MIS)
-        assert neo.orders.latecomers == []
+        assert neo.orders.late_orders == []
         await asyncio.sleep(360)
         await neo.orders.book()
-        assert [order.number for order in neo.orders.latecomers] == broker.open_numbers()
+        assert [order.number for order in neo.orders.late_orders] == broker.open_numbers()
 
 
 # --- orders that the broker does not find ------------------------------------------------------
@@ -152,7 +152,7 @@ async def test_a_halt_waits_for_an_order_that_may_have_been_taken_in_spite_of_a_
         assert isinstance(order, Order)
         assert order.status is OrderStatus.CANCELLED
         assert broker.open_numbers() == []
-        assert neo.orders.latecomers == [order]
+        assert neo.orders.late_orders == [order]
         await asyncio.gather(placing, return_exceptions=True)
 
 
@@ -163,7 +163,7 @@ async def test_an_order_taken_in_spite_of_a_429_is_told_although_no_feed_shows_i
         broker.takes_placements_in_spite = True
         broker.shown = lambda row: row if asyncio.get_running_loop().time() > 15 else None
         told: list[Any] = []
-        neo.orders.on_latecomer(told.append)
+        neo.orders.on_late_order(told.append)
         with pytest.raises(RateLimited):
             await neo.orders.place(*BUY, 10, **MIS)
         await asyncio.sleep(60)

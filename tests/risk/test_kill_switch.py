@@ -365,7 +365,7 @@ async def test_an_order_that_appears_long_after_the_halt_was_done_is_cancelled_t
             await placing
         await until(lambda: exchange.market.ledger)
         await until(lambda: not open_in(exchange))
-        (order,) = neo.orders.latecomers
+        (order,) = neo.orders.late_orders
         assert order.status is OrderStatus.CANCELLED
 
 
