@@ -72,7 +72,7 @@ class NeoClient:
         journal: str | os.PathLike[str] | None = None,
         durability: Durability = Durability.PROCESS,
         resolution_timeout: float = 30.0,
-        resend_unknown: bool = False,
+        resubmit_unacknowledged: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`risk` is what no order may exceed; see RiskLimits. What a limit has to know is learnt at
@@ -87,7 +87,7 @@ class NeoClient:
         of it; after a crash, login first finds out what the one before left open, and that takes
         up to `resolution_timeout`. `durability` says what it survives. `resolution_timeout` is how many seconds after the
         loss of an answer an order is still expected to appear in the order book; without a trace
-        by then it was not accepted. `resend_unknown` sends a placement whose answer was lost again
+        by then it was not accepted. `resubmit_unacknowledged` sends a placement whose answer was lost again
         under the same tag, and takes the broker's refusal of that as proof that the first one
         arrived; nobody has documented that it always refuses.
 
@@ -144,7 +144,7 @@ class NeoClient:
             guard=self._guard,
             journal=self._journal,
             resolution_timeout=resolution_timeout,
-            resend_unknown=resend_unknown,
+            resubmit_unacknowledged=resubmit_unacknowledged,
             clock=clock,
         )
         self.orders.follow(self.order_feed)

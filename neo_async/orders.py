@@ -140,7 +140,7 @@ class Orders:
         guard: RiskGuard | None = None,
         journal: Journal | None = None,
         resolution_timeout: float = 30.0,
-        resend_unknown: bool = False,
+        resubmit_unacknowledged: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """See NeoClient for the settings."""
@@ -152,7 +152,7 @@ class Orders:
         """Locks of the orders that are being changed, by number."""
         self._guard = guard
         """None when no limit is set."""
-        self._resends_unknown = resend_unknown
+        self._resubmits_unacknowledged = resubmit_unacknowledged
         self._journal = journal
         self._clock = clock
         self._in_flight = InFlightOrders(
@@ -721,8 +721,8 @@ class Orders:
         try:
             number = await self._dispatch.send(sending)
         except OutcomeUnknown as unknown:
-            if self._resends_unknown:
-                self._send_again(unknown, request, form)
+            if self._resubmits_unacknowledged:
+                self._resubmit(unknown, request, form)
             return await self._dispatch.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
         else:
             return self._placed(request, form, number, sending.sent_ns)
@@ -752,7 +752,7 @@ class Orders:
         )
         return self._tracker.add(order)
 
-    def _send_again(self, unknown: OutcomeUnknown, request: OrderRequest, form: PlaceForm) -> None:
+    def _resubmit(self, unknown: OutcomeUnknown, request: OrderRequest, form: PlaceForm) -> None:
         """Under the same tag: it can become an order only once."""
         pending = unknown.resolution
         assert isinstance(pending, InFlightRequest)
@@ -762,7 +762,7 @@ class Orders:
             number = await self._session.order(Kind.PLACE, PLACE, form, read_placed)
             return self._placed(request, form, number, sent_ns)
 
-        self._in_flight.resend(pending, again)
+        self._in_flight.resubmit(pending, again)
 
     async def _resolve(self, order: Order | str) -> Order:
         """The order itself, or the one of that number, from the book where it is not known."""

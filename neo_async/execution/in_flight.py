@@ -98,7 +98,7 @@ class InFlightRequest:
         "expected",
         "give_up_at",
         "intent",
-        "is_being_resent",
+        "is_being_resubmitted",
         "is_proven",
         "problem",
         "proof_at",
@@ -121,7 +121,7 @@ class InFlightRequest:
         self.intent = intent
         self.is_proven = is_proven
         """Whether the broker has said that it has the order: it is never said not to exist then."""
-        self.is_being_resent = False
+        self.is_being_resubmitted = False
         """Whether it is on its way once more: then no book proves that it did not arrive."""
         self.proof_at = proof_at
         """Time of the loop from which on the order cannot appear any more."""
@@ -236,7 +236,7 @@ class InFlightOrders:
         """Rows of the last book that name no order: no history can be asked for by them."""
         self._own_elsewhere: tuple[str, frozenset[str]] = ("", frozenset())
         """A day, and the numbers of our orders of other days that its book lacks."""
-        self._resends: set[asyncio.Task[None]] = set()
+        self._resubmits: set[asyncio.Task[None]] = set()
         self.is_closed = False
         self.opened = 0
         """Questions so far."""
@@ -407,7 +407,7 @@ class InFlightOrders:
             self._log_out(pending)
         for index in (self._requests, self._placements, self._changes):
             index.clear()
-        tasks = [*self._resends, *self._inquiries.values(), *self._tags.values()]
+        tasks = [*self._resubmits, *self._inquiries.values(), *self._tags.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -552,7 +552,7 @@ class InFlightOrders:
 
     def _is_over(self, pending: InFlightRequest, began: float) -> bool:
         """Whether nothing more can come of it, by a book asked for at `began`."""
-        if pending.is_being_resent:
+        if pending.is_being_resubmitted:
             return False
         if began >= pending.proof_at:
             return True
@@ -902,20 +902,20 @@ class InFlightOrders:
 
     # --- sending again under the same tag -----------------------------------------------------
 
-    def resend(self, pending: InFlightRequest, resend: Callable[[], Awaitable[Order]]) -> None:
+    def resubmit(self, pending: InFlightRequest, resubmit: Callable[[], Awaitable[Order]]) -> None:
         """Settle a placement by sending it again, which the broker refuses if it has it."""
         if not pending.is_open or pending.is_proven:
             return
         task = asyncio.create_task(
-            self._resend(pending, resend), name=f"resend {pending.expected.mark}"
+            self._resubmit(pending, resubmit), name=f"resend {pending.expected.mark}"
         )
-        self._resends.add(task)
-        task.add_done_callback(self._resends.discard)
+        self._resubmits.add(task)
+        task.add_done_callback(self._resubmits.discard)
         # What is found must not be sent once more; and nothing waits for ever to be sent.
         pending.on_answer(task.cancel)
 
-    async def _resend(
-        self, pending: InFlightRequest, resend: Callable[[], Awaitable[Order]]
+    async def _resubmit(
+        self, pending: InFlightRequest, resubmit: Callable[[], Awaitable[Order]]
     ) -> None:
         """Until the broker takes it or says that it has it, within the resolution timeout."""
         loop = asyncio.get_running_loop()
@@ -923,9 +923,9 @@ class InFlightOrders:
         while pending.is_open and loop.time() < until:
             tries += 1
             tell(log, logging.INFO, self._subject(pending), "sent again under the same tag")
-            pending.is_being_resent = True
+            pending.is_being_resubmitted = True
             try:
-                order = await resend()
+                order = await resubmit()
             except DuplicateTag:
                 pending.is_proven = True
                 self._upkeep.ask()
@@ -947,7 +947,7 @@ class InFlightOrders:
                     self._accept(pending, order)
                 return
             finally:
-                pending.is_being_resent = False
+                pending.is_being_resubmitted = False
                 pending.proof_at = loop.time() + self.resolution_timeout
                 pending.give_up_at = pending.proof_at + GIVE_UP_AFTER
             await asyncio.sleep(backoff(tries, base=RESEND_BASE, cap=RESEND_CAP))

@@ -234,7 +234,7 @@ async def test_what_was_found_is_not_sent_again() -> None:
         await asyncio.sleep(100)  # in the queue of the limiter
         sent.append("again")
 
-    broker.in_flight.resend(pending, again)
+    broker.in_flight.resubmit(pending, again)
     await asyncio.sleep(1)
     broker.tell(row(gui_order_id="lost"))
     assert (await pending).client_tag == "lost"
@@ -247,7 +247,7 @@ async def test_what_was_found_is_not_sent_again() -> None:
 async def test_a_second_sending_that_never_starts_does_not_keep_a_question_open() -> None:
     broker = Broker()
     pending = broker.in_flight.open(placement())
-    broker.in_flight.resend(pending, asyncio.Event().wait)  # type: ignore[arg-type]
+    broker.in_flight.resubmit(pending, asyncio.Event().wait)  # type: ignore[arg-type]
     with pytest.raises(OutcomeUnknown):
         await pending
     await broker.in_flight.close()

@@ -496,7 +496,7 @@ async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the
 
 @in_virtual_time
 async def test_sent_again_under_the_same_tag_the_refusal_proves_the_first() -> None:
-    async with desk_of(resend_unknown=True) as desk:
+    async with desk_of(resubmit_unacknowledged=True) as desk:
         answers = iter([Cut()])
         desk.spoilt[PLACE] = lambda: next(answers, None)
         order = await desk.neo.orders.place(*BUY, **CNC)
@@ -507,7 +507,7 @@ async def test_sent_again_under_the_same_tag_the_refusal_proves_the_first() -> N
 
 @in_virtual_time
 async def test_sent_again_under_the_same_tag_it_arrives_when_the_first_did_not() -> None:
-    async with desk_of(resend_unknown=True) as desk:
+    async with desk_of(resubmit_unacknowledged=True) as desk:
         neo = desk.neo
         desk.swallowed.add(PLACE)
         placing = asyncio.create_task(neo.orders.place(*BUY, **CNC))
@@ -526,7 +526,7 @@ async def test_sent_again_under_the_same_tag_it_arrives_when_the_first_did_not()
 @in_virtual_time
 async def test_nothing_is_denied_while_it_is_being_sent_again() -> None:
     async with desk_of(
-        resend_unknown=True, timeouts=Timeouts(order=10.0), resolution_timeout=5.0
+        resubmit_unacknowledged=True, timeouts=Timeouts(order=10.0), resolution_timeout=5.0
     ) as desk:
         desk.swallowed.add(PLACE)
         placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
