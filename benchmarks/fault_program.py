@@ -348,7 +348,7 @@ class _Program:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(dice.uniform(0, 2 * SPREAD))
         began = loop.time()
-        knows_of_open = bool(self._neo.orders._tracker.open_orders)
+        knows_of_open = bool(self._neo.orders._cache.open_orders)
         self._say(f"halt, {knows_of_open=}")
         self.report.halts += 1
         try:
@@ -650,7 +650,7 @@ class _Judge:
     def states(self) -> None:
         """Every order's, as the client sees it."""
         for record in self._ledger:
-            order = self._neo.orders._tracker.get(record.number)
+            order = self._neo.orders._cache.get(record.number)
             if self._has_night and record.number[:6] < self._today:
                 # No book tells any more how it ended; but that it is over has to be known.
                 if order is not None and not order.is_final:

@@ -24,7 +24,7 @@ from neo_async.config import (
 )
 from neo_async.errors import Halted, NeoError
 from neo_async.execution.journal import Journal
-from neo_async.execution.order_cache import Order, Tracker
+from neo_async.execution.order_cache import Order, OrderCache
 from neo_async.execution.reconciliation import Reconciliation
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
@@ -111,8 +111,8 @@ class NeoClient:
         self._live_orders = live_orders
         # Weak: one that is open is held by its own task.
         self._market_feeds: WeakSet[MarketFeed | ColumnFeed] = WeakSet()
-        self._tracker = Tracker(quiet=self._feed_timings.quiet)
-        self._tracker.follow(self.order_feed)
+        self._cache = OrderCache(quiet=self._feed_timings.quiet)
+        self._cache.follow(self.order_feed)
         self.instruments = Instruments(
             self._session,
             directory=instruments_directory,
@@ -131,7 +131,7 @@ class NeoClient:
         if self._risk != RiskLimits():
             self._guard = RiskGuard(
                 self._risk,
-                self._tracker,
+                self._cache,
                 self.portfolio.live,
                 LastPrices(self._market_feeds, self.instruments),
                 self.instruments,
@@ -139,7 +139,7 @@ class NeoClient:
             )
         self.orders = Orders(
             self._session,
-            self._tracker,
+            self._cache,
             self.instruments,
             guard=self._guard,
             journal=self._journal,
@@ -151,11 +151,11 @@ class NeoClient:
         self.reconciliation = Reconciliation()
         """What the last login found that the process before had left."""
         self.portfolio.live.follow(self.order_feed)
-        self.portfolio.live.doubt_fills_by(self._tracker.has_odd_fill)
-        self._tracker.on_repair(self.portfolio.live.repair)
+        self.portfolio.live.doubt_fills_by(self._cache.has_odd_fill)
+        self._cache.on_repair(self.portfolio.live.repair)
         self._switch = KillSwitch(
             self.orders,
-            self._tracker,
+            self._cache,
             journal=self._journal,
             resolution_timeout=resolution_timeout,
             clock=clock,
@@ -163,7 +163,7 @@ class NeoClient:
         self._dead_man = DeadMansSwitch(
             self._switch,
             self._risk,
-            self._tracker,
+            self._cache,
             self.order_feed,
             self._market_feeds,
             clock=clock,
@@ -329,7 +329,7 @@ class NeoClient:
         for feed in [*self._market_feeds]:
             await feed.close()
         await self.orders.close()
-        await self._tracker.close()
+        await self._cache.close()
         await self.portfolio.live.close()
         await self._session.logout()
         await self._switch.close()

@@ -34,7 +34,7 @@ from neo_async.errors import (
 from neo_async.execution.engine import PATIENCE, Dispatch, Request
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal
-from neo_async.execution.order_cache import Order, OrderSource, Tracker, day_of, in_slices
+from neo_async.execution.order_cache import Order, OrderCache, OrderSource, day_of, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
 from neo_async.logs import Subject, tell
 from neo_async.market_data.instruments import Instruments
@@ -134,7 +134,7 @@ class Orders:
     def __init__(
         self,
         session: SessionManager,
-        tracker: Tracker,
+        cache: OrderCache,
         instruments: Instruments | None = None,
         *,
         guard: RiskGuard | None = None,
@@ -145,7 +145,7 @@ class Orders:
     ) -> None:
         """See NeoClient for the settings."""
         self._session = session
-        self._tracker = tracker
+        self._cache = cache
         self._instruments = instruments
         self._tags = TagMaker()
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -156,7 +156,7 @@ class Orders:
         self._journal = journal
         self._clock = clock
         self._in_flight = InFlightOrders(
-            tracker,
+            cache,
             self.book,
             self.history,
             journal=journal,
@@ -168,8 +168,8 @@ class Orders:
         self._renewed_at = -math.inf
         """Time of the loop at which the first order book after the last renewal was asked for."""
         self._absence: asyncio.Task[None] | None = None
-        tracker.clock = clock
-        tracker.refresh_with(self.book)
+        cache.clock = clock
+        cache.refresh_with(self.book)
 
     def follow(self, feed: OrderSource) -> None:
         """Let the feed tell of requests whose answers were lost. The tracker must follow it
@@ -224,7 +224,7 @@ class Orders:
         """Bring journal and book together after a login; see Reconciliation."""
         assert self._journal is not None
         return await reconcile(
-            self._journal, self._in_flight, self._tracker, self.book, clock=self._clock
+            self._journal, self._in_flight, self._cache, self.book, clock=self._clock
         )
 
     async def close(self) -> None:
@@ -542,7 +542,7 @@ class Orders:
 
         rows = [row for row in await self.book() if not row.status.is_final]
         nameless = [nameless_error(row) for row in rows if not row.has_number and is_meant(row)]
-        orders = [order async for order in self._adopted(rows) if is_meant(order)]
+        orders = [order async for order in self._registered(rows) if is_meant(order)]
         results = await _outcomes(
             [self.cancel(order, wait_for_outcome=wait_for_outcome) for order in orders]
         )
@@ -564,9 +564,9 @@ class Orders:
         """The orders of the account that are not final, by the order book, also those placed
         elsewhere; followed from now on."""
         rows = [row for row in await self.book() if not row.status.is_final]
-        return [order async for order in self._adopted(rows)]
+        return [order async for order in self._registered(rows)]
 
-    async def _adopted(self, rows: Sequence[OrderRow]) -> AsyncIterator[Order]:
+    async def _registered(self, rows: Sequence[OrderRow]) -> AsyncIterator[Order]:
         """The orders of rows that are not final, as far as they are open still."""
         async for part in in_slices(rows):
             for row in part:
@@ -574,7 +574,7 @@ class Orders:
                     subject = Subject("report", row.gui_order_id, "")
                     tell(log, logging.ERROR, subject, "%s", nameless_error(row))
                     continue
-                order = self._tracker.adopt(row)
+                order = self._cache.register(row)
                 if not order.is_final:
                     yield order
 
@@ -584,7 +584,7 @@ class Orders:
         day = day_of(self._clock())
         rows = await self._read_book()
         guard = self._guard
-        await self._tracker.apply_in_slices(
+        await self._cache.apply_in_slices(
             rows,
             adopts_open=guard is not None and guard.needs_orders,
             asked_at=began,
@@ -609,7 +609,7 @@ class Orders:
             return
         absent = [
             order
-            for order in self._tracker.absent_since(began - ABSENT_FOR)
+            for order in self._cache.absent_since(began - ABSENT_FOR)
             if order.heard_at < self._renewed_at
         ]
         if absent:
@@ -623,7 +623,7 @@ class Orders:
                 log.warning("the history of order %s could not be read: %s", order.number, error)
                 return
             if not rows:
-                self._tracker.end_absent(
+                self._cache.end_absent(
                     order,
                     f"the broker has ended the session it was placed in, and for {ABSENT_FOR:g} s "
                     "neither its order book nor the order's history has known it",
@@ -647,7 +647,7 @@ class Orders:
         check_number(number)
         rows = await self._session.read(HISTORY, read_history, form=HistoryForm(number))
         rows = [row for row in rows if row.number in ("", number)]
-        self._tracker.take_history(number, rows)
+        self._cache.take_history(number, rows)
         return rows
 
     async def trades(self) -> list[Trade]:
@@ -734,7 +734,7 @@ class Orders:
     def _placed(self, request: OrderRequest, form: PlaceForm, number: str, sent_ns: int) -> Order:
         # The form's codes are members of the enums already: the rules have put them there.
         order = Order(
-            self._tracker,
+            self._cache,
             number=number,
             client_tag=form.ig or "",
             segment=form.es,
@@ -750,7 +750,7 @@ class Orders:
             amo=request.amo,
             placed_ns=sent_ns,
         )
-        return self._tracker.add(order)
+        return self._cache.add(order)
 
     def _resubmit(self, unknown: OutcomeUnknown, request: OrderRequest, form: PlaceForm) -> None:
         """Under the same tag: it can become an order only once."""
@@ -769,13 +769,13 @@ class Orders:
         if isinstance(order, Order):
             return order
         check_number(order)
-        known = self._tracker.get(order)
+        known = self._cache.get(order)
         if known is not None:
             return known
         rows = await self._session.read(ORDER_BOOK, read_order_book, suffix=f"/{order}")
         for row in rows:  # of which a server that ignores the number sends all
             if row.number == order:
-                return self._tracker.adopt(row)
+                return self._cache.register(row)
         raise Rejected(f"there is no order {order} in today's order book")
 
 

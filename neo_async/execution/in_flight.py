@@ -34,7 +34,7 @@ from neo_async.errors import (
     TransportError,
 )
 from neo_async.execution.journal import Journal, Outcome
-from neo_async.execution.order_cache import Order, Tracker, day_of, last_day_of
+from neo_async.execution.order_cache import Order, OrderCache, day_of, last_day_of
 from neo_async.execution.resolution import (
     ExpectedEffect,
     could_be,
@@ -180,7 +180,7 @@ class InFlightOrders:
 
     def __init__(
         self,
-        tracker: Tracker,
+        cache: OrderCache,
         read_book: Callable[[], Coroutine[Any, Any, list[OrderRow]]],
         read_history: Callable[[str], Coroutine[Any, Any, list[HistoryRow]]],
         *,
@@ -188,7 +188,7 @@ class InFlightOrders:
         resolution_timeout: float,
         clock: Callable[[], float],
     ) -> None:
-        self._tracker = tracker
+        self._cache = cache
         self._read_book = read_book
         self._read_history = read_history
         self._journal = journal
@@ -339,9 +339,9 @@ class InFlightOrders:
 
     def is_another_order(self, number: str, client_tag: str) -> bool:
         """Whether a number is known to be that of an order placed here under another client tag."""
-        if number not in self._tracker.own:
+        if number not in self._cache.own:
             return False
-        order = self._tracker.get(number)
+        order = self._cache.get(number)
         return order is not None and order.client_tag != client_tag
 
     async def wait(self, pending: InFlightRequest, *, patience: float) -> bool:
@@ -363,7 +363,7 @@ class InFlightOrders:
         is_of_note = self._is_of_note(tag, update.number)
         if not (in_flight_requests or is_of_note):
             return
-        order = self._tracker.get(update.number)
+        order = self._cache.get(update.number)
         if order is None:
             # It exists; the book describes it.
             self._wanted_until = asyncio.get_running_loop().time() + GIVE_UP_AFTER
@@ -381,7 +381,7 @@ class InFlightOrders:
         for tag, alike in tagged.items():
             self._take_tagged(tag, alike)
         for row in changed.values():
-            order = self._tracker.adopt(row)
+            order = self._cache.register(row)
             for pending in [*self._changes.get(row.number, ())]:
                 self._confirm(pending, order, row)
         for tag in [tag for tag, until in self._doubts.items() if until <= began]:
@@ -428,13 +428,13 @@ class InFlightOrders:
     def _known_order(self, pending: InFlightRequest) -> Order | None:
         expected = pending.expected
         if expected.client_tag:
-            return self._tracker.by_tag(expected.client_tag)
-        return self._tracker.get(expected.number)
+            return self._cache.by_tag(expected.client_tag)
+        return self._cache.get(expected.number)
 
     def _own(self, order: Order, client_tag: str) -> Order:
         """Know that an order was placed here, under that tag."""
         order.client_tag = client_tag
-        return self._tracker.add(order)
+        return self._cache.add(order)
 
     def _sort(self, rows: list[OrderRow]) -> tuple[dict[str, OrderRow], dict[str, list[OrderRow]]]:
         """Rows of a book that questions are about, by order number, and rows whose tags are of
@@ -465,13 +465,13 @@ class InFlightOrders:
             return False
         if tag in self._placements or tag in self._watched:
             return True
-        known = self._tracker.by_tag(tag)
+        known = self._cache.by_tag(tag)
         if known is None or known.number == number or number in self._doubles:
             return False
         # The marks that the broker makes itself have beginnings in common.
-        other = self._tracker.get(number)
+        other = self._cache.get(number)
         return any(
-            order is not None and order.client_tag == tag and order.number in self._tracker.own
+            order is not None and order.client_tag == tag and order.number in self._cache.own
             for order in (known, other)
         )
 
@@ -481,7 +481,7 @@ class InFlightOrders:
         orders = self._carriers(tag, rows)
         if not orders:
             return
-        own = (order for order in orders if order.number in self._tracker.own)
+        own = (order for order in orders if order.number in self._cache.own)
         alive = (order for order in orders if order.status is not OrderStatus.REJECTED)
         order = next(own, None) or next(alive, orders[0])
         watched = self._watched.get(tag)
@@ -492,7 +492,7 @@ class InFlightOrders:
             watched.said == "refused" and order.status is OrderStatus.REJECTED
         ):
             self._admit(tag, self._own(order, tag))
-        if order.number not in self._tracker.own:
+        if order.number not in self._cache.own:
             return
         for other in orders:
             # A second one that the broker refused is what is right.
@@ -501,13 +501,13 @@ class InFlightOrders:
 
     def _carriers(self, tag: str, rows: Iterable[OrderRow]) -> list[Order]:
         """The orders that carry a tag, oldest first, without the legs of one of them."""
-        known = self._tracker.by_tag(tag)
+        known = self._cache.by_tag(tag)
         parents = {} if known is None else {known.number: ""}
         parents |= {row.number: row.parent_number for row in rows}
         orders = {} if known is None else {known.number: known}
         for row in reversed([*rows]):
             if row.parent_number == row.number or row.parent_number not in parents:
-                orders[row.number] = self._tracker.adopt(row)
+                orders[row.number] = self._cache.register(row)
         return [*orders.values()]
 
     def _report_double(self, tag: str, order: Order, other: Order) -> None:
@@ -528,7 +528,7 @@ class InFlightOrders:
     def _is_whole(self, rows: list[OrderRow]) -> bool:
         """Whether a book can prove that something is not in it. It must hold our orders of its day;
         and since many a broken answer reads like an empty book, it takes two of those."""
-        own, numbers = self._tracker.own, {row.number for row in rows}
+        own, numbers = self._cache.own, {row.number for row in rows}
         today = day_of(self.clock())
         day, elsewhere = self._own_elsewhere
         # As long as it lacks the same ones of other days, nothing else need be looked through.
@@ -557,7 +557,7 @@ class InFlightOrders:
         if began >= pending.proof_at:
             return True
         # What comes to a final order is refused.
-        order = self._tracker.get(pending.expected.number)
+        order = self._cache.get(pending.expected.number)
         return order is not None and order.is_final
 
     def _rule_out(
@@ -578,7 +578,7 @@ class InFlightOrders:
             reason = f"{expected.mark} is of an earlier day, and not in today's order book"
             self.expire(pending, reason)
             return True
-        order = self._tracker.get(expected.number)
+        order = self._cache.get(expected.number)
         if row is None and not expected.client_tag:
             if (
                 order is not None
@@ -828,7 +828,7 @@ class InFlightOrders:
         candidates = [
             row
             for row in could_be(expected, rows, pending.sent_ns)
-            if row.number not in self._tracker.own
+            if row.number not in self._cache.own
             and self._seen_at.get(row.number, math.inf) >= pending.sent_at
         ]
         # The newest row is first, and the order entered soon after the request.
@@ -838,7 +838,7 @@ class InFlightOrders:
             return
         for row, marks in zip(asked, tags, strict=True):
             if expected.client_tag in marks:
-                order = self._tracker.adopt(row, client_tag=expected.client_tag)
+                order = self._cache.register(row, client_tag=expected.client_tag)
                 self._accept(pending, order)
                 return
         unread = [row.number for row, marks in zip(asked, tags, strict=True) if "" in marks]
@@ -859,7 +859,7 @@ class InFlightOrders:
         """Look for the terms of a modification in the order's history: another one may have
         replaced them."""
         expected = pending.expected
-        order = self._tracker.get(expected.number)
+        order = self._cache.get(expected.number)
         had = expected.action == "modify" and not expected.was_final
         if had:
             history = await self._states_of(expected.number)

@@ -52,10 +52,10 @@ before the book is asked for them."""
 CATCHING_UP = 5.0
 """Seconds after which an order book shows an accepted change, unless the exchange refused it."""
 
-STRANGERS = 1000
+EXTERNAL_ORDERS = 1000
 """Orders that are not known, of which updates are kept."""
-UPDATES_OF_A_STRANGER = 32
-STRANGER_KEPT = 20.0
+UPDATES_OF_AN_EXTERNAL_ORDER = 32
+EXTERNAL_KEPT = 20.0
 """Seconds for which the updates of an unknown order wait for the answer to its placement."""
 
 FINAL_ORDERS_KEPT = 10_000
@@ -264,6 +264,7 @@ class Order:
 
     __slots__ = (
         "__weakref__",
+        "_cache",
         "_change",
         "_changed",
         "_client_tag",
@@ -272,7 +273,6 @@ class Order:
         "_is_priced",
         "_presumed_ns",
         "_status_ns",
-        "_tracker",
         "amo",
         "average_price",
         "disclosed_quantity",
@@ -299,7 +299,7 @@ class Order:
 
     def __init__(
         self,
-        tracker: Tracker,
+        cache: OrderCache,
         *,
         number: str,
         client_tag: str,
@@ -316,7 +316,7 @@ class Order:
         amo: bool,
         placed_ns: int = 0,
     ) -> None:
-        self._tracker = tracker
+        self._cache = cache
         self._changed: asyncio.Event | None = None
         self._change: TermsChange | None = None
         self.number = number
@@ -357,7 +357,7 @@ class Order:
         self.reject_reason = ""
         self.updated_ns = 0
         """Unix nanoseconds of the newest report; 0 when there was none yet."""
-        self.placed_ns = placed_ns or int(tracker.clock() * 1e9)
+        self.placed_ns = placed_ns or int(cache.clock() * 1e9)
         """Unix nanoseconds by the client's clock, at which its placement was sent; where that is
         not known, at which the order became known here."""
         # Most orders of a busy bot are never asked for it, and lists cost the collector.
@@ -372,7 +372,7 @@ class Order:
     def client_tag(self, client_tag: str) -> None:
         before, self._client_tag = self._client_tag, client_tag
         if before != client_tag:
-            self._tracker.retag(self, before)
+            self._cache.retag(self, before)
 
     @property
     def history(self) -> list[OrderChange]:
@@ -404,7 +404,7 @@ class Order:
         """
         async with asyncio.timeout(timeout):
             while self.status not in statuses and not self.status.is_final:
-                await self._tracker.until_changed(self)
+                await self._cache.until_changed(self)
         return self.status
 
     def changes(self) -> AsyncIterator[OrderChange]:
@@ -419,7 +419,7 @@ class Order:
                 yield self.history[seen - 1]
             if self.is_final:
                 return
-            await self._tracker.until_changed(self)
+            await self._cache.until_changed(self)
 
     @property
     def lacks_fills(self) -> bool:
@@ -495,7 +495,7 @@ class Order:
             return
         for name, value in change.terms.items():
             setattr(self, name, value)
-        self._tracker.await_report(self)
+        self._cache.await_report(self)
 
     def drop_change(self, change: TermsChange, *, is_known: bool) -> None:
         """End the watch for a modification that was not accepted. When it is not known what came
@@ -656,7 +656,7 @@ class Order:
             self._change = None
 
 
-class Tracker:
+class OrderCache:
     """Knows the orders of this account by number and moves them by whatever is reported of them.
 
     `refresh_with` gives it the way to read the order book, which hands every book it reads to
@@ -696,9 +696,9 @@ class Tracker:
         self._changed: dict[str, Order] = {}
         """With an accepted change that no report has shown."""
         self._changed_since = 0.0
-        self._strangers: dict[str, Stranger] = {}
+        self._external: dict[str, ExternalOrder] = {}
         """Updates of orders that are not known, or not yet: they may outrun the answer to place."""
-        self._strangers_since = 0.0
+        self._external_since = 0.0
         self._interval = interval
         self.quiet = quiet
         self._feed: OrderSource | None = None
@@ -770,7 +770,7 @@ class Tracker:
         nothing else is known. Those of earlier days are left out once they are final."""
         return self._own
 
-    def claim(self, number: str) -> None:
+    def register_number(self, number: str) -> None:
         """Know that an order was placed here."""
         self._own.add(number)
 
@@ -783,13 +783,13 @@ class Tracker:
         self._orders[number] = order
         self._index(order)
         order.known_at = order.heard_at = _now()
-        if (stranger := self._strangers.pop(number, None)) is not None:
-            for row in stranger.updates:
+        if (external := self._external.pop(number, None)) is not None:
+            for row in external.updates:
                 order.apply(row)
         if order.is_final:
             self._final.append(number)
             self._forget_old()
-        self._sort_in(order)
+        self._reindex(order)
         return order
 
     def get(self, number: str) -> Order | None:
@@ -820,7 +820,9 @@ class Tracker:
         if self._by_tag.get(tag) is order:
             del self._by_tag[tag]
 
-    def adopt(self, row: OrderRow, *, client_tag: str = "", asked_at: float = -math.inf) -> Order:
+    def register(
+        self, row: OrderRow, *, client_tag: str = "", asked_at: float = -math.inf
+    ) -> Order:
         """The order of a row of the book: the one known already, or a new one made from the row.
 
         Raises ProtocolError for a row that names no order.
@@ -853,7 +855,7 @@ class Tracker:
         elif client_tag:
             order.client_tag = client_tag
         order.apply(row, asked_at=asked_at)
-        self._sort_in(order)
+        self._reindex(order)
         if is_new and order.filled_quantity and not isinstance(row, OrderUpdate):
             self._tell_repairs([row])
         return order
@@ -966,37 +968,37 @@ class Tracker:
             if order.has_odd_fill(update) and self._odd_since == math.inf:
                 self._odd_since = order.heard_at
                 self._upkeep.look()
-            self._sort_in(order, is_news=True)
+            self._reindex(order, is_news=True)
         elif update.number in self._forgotten:
             pass  # a repeated message of an order that is long final
         elif update.missing.isdisjoint(_TERMS):
             # Placed elsewhere, or the answer to its placement is still under way.
-            self.adopt(update)
+            self.register(update)
         else:
             self._keep(update)
 
     def _keep(self, update: OrderRow) -> None:
-        stranger = self._strangers.get(update.number)
-        if stranger is None:
+        external = self._external.get(update.number)
+        if external is None:
             now = asyncio.get_running_loop().time()
-            if not self._strangers:
-                self._strangers_since = now
-            elif len(self._strangers) >= STRANGERS:
-                del self._strangers[next(iter(self._strangers))]
-            stranger = Stranger(now, deque(maxlen=UPDATES_OF_A_STRANGER))
-            self._strangers[update.number] = stranger
+            if not self._external:
+                self._external_since = now
+            elif len(self._external) >= EXTERNAL_ORDERS:
+                del self._external[next(iter(self._external))]
+            external = ExternalOrder(now, deque(maxlen=UPDATES_OF_AN_EXTERNAL_ORDER))
+            self._external[update.number] = external
             self._upkeep.look()
-        stranger.updates.append(update)
+        external.updates.append(update)
 
-    def _forget_strangers(self) -> None:
+    def _forget_external(self) -> None:
         """Forget those for which no answer to a placement can come any more, and which the book
         does not describe."""
-        until = _now() - STRANGER_KEPT
-        while self._strangers:
-            number = next(iter(self._strangers))
-            if self._strangers[number].since > until:
+        until = _now() - EXTERNAL_KEPT
+        while self._external:
+            number = next(iter(self._external))
+            if self._external[number].since > until:
                 break
-            del self._strangers[number]
+            del self._external[number]
 
     # --- the book -----------------------------------------------------------------------------
 
@@ -1011,12 +1013,12 @@ class Tracker:
                 order.apply(row, asked_at=asked_at)
                 if order.filled_quantity > filled:
                     repairs.append(row)
-            elif row.number in self._strangers or (
+            elif row.number in self._external or (
                 adopts_open and row.has_number and not row.status.is_final
             ):
-                order = self.adopt(row, asked_at=asked_at)
+                order = self.register(row, asked_at=asked_at)
             if order is not None:
-                self._sort_in(order, is_confirmed=row.status.is_final)
+                self._reindex(order, is_confirmed=row.status.is_final)
         self._tell_repairs(repairs)
 
     def _tell_repairs(self, rows: Iterable[OrderRow]) -> None:
@@ -1032,7 +1034,7 @@ class Tracker:
         """Draw the conclusions from a whole book."""
         if asked_at >= self._odd_since:
             self._odd_since = math.inf
-        self._forget_strangers()
+        self._forget_external()
         self._note_absent(rows, asked_at)
         for number, order in [*self._changed.items()]:
             change = order.unreported_change
@@ -1050,7 +1052,7 @@ class Tracker:
                 self._end_expired(rows, asked_at)
         self._book_at = max(self._book_at, _now())
 
-    def _sort_in(self, order: Order, *, is_confirmed: bool = False, is_news: bool = False) -> None:
+    def _reindex(self, order: Order, *, is_confirmed: bool = False, is_news: bool = False) -> None:
         """Remember whether something is still to come of the order. Nothing is, once the book
         confirms that it is final."""
         number = order.number
@@ -1150,7 +1152,7 @@ class Tracker:
         order.expire(reason, int(self.clock() * 1e9))
         subject = Subject("report", order.client_tag, order.number)
         tell(log, logging.ERROR, subject, "expired: %s", reason)
-        self._sort_in(order, is_confirmed=True)
+        self._reindex(order, is_confirmed=True)
 
     def _end_expired(self, rows: Sequence[OrderRow], asked_at: float) -> None:
         """End the orders of earlier days that a whole book of today lacks.
@@ -1198,7 +1200,7 @@ class Tracker:
         )
         subject = Subject("report", order.client_tag, order.number)
         tell(log, logging.WARNING, subject, "expired: %s", order.reject_reason)
-        self._sort_in(order, is_confirmed=True)
+        self._reindex(order, is_confirmed=True)
 
     def _is_whole(self, numbers: AbstractSet[str], asked_at: float) -> bool:
         """Whether a book of today can show that something is not in it: it has every order of
@@ -1226,8 +1228,8 @@ class Tracker:
                 silent_since = next(iter(self._open.values())).heard_at
                 silent_since = max(book_at, silent_since, self._followed_since)
                 due = min(due, silent_since + self.quiet)
-            if self._strangers:
-                due = min(due, max(book_at, self._strangers_since) + self.quiet)
+            if self._external:
+                due = min(due, max(book_at, self._external_since) + self.quiet)
             if self._lacking:
                 due = min(due, max(read_at, self._lacking_since) + SETTLING)
             if self._changed:
@@ -1244,7 +1246,7 @@ class Tracker:
             self._dismiss_waiters()
 
 
-class Stranger(msgspec.Struct):
+class ExternalOrder(msgspec.Struct):
     """Updates of an order that is not known."""
 
     since: float

@@ -27,7 +27,7 @@ from neo_async.errors import (
 )
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal, Outcome, today_ns
-from neo_async.execution.order_cache import Order, Tracker
+from neo_async.execution.order_cache import Order, OrderCache
 from neo_async.execution.resolution import request_of
 from neo_async.model.enums import Product
 from neo_async.model.orders import OrderRow, is_order_number
@@ -89,7 +89,7 @@ async def uncancelled(journal: Journal, now: float) -> list[Intent]:
     return [intent for intent in intents if is_order_number(intent.order_number)]
 
 
-def order_of(intent: Intent, tracker: Tracker) -> Order:
+def order_of(intent: Intent, cache: OrderCache) -> Order:
     """The order of an accepted placement, as its form describes it. The tracker does not know it:
     only a report says whether it is open."""
     try:
@@ -100,7 +100,7 @@ def order_of(intent: Intent, tracker: Tracker) -> Order:
         form = PlaceForm("NO", "0", "", "0", "", "0", "", "0", "", "0", "", "")
         product, quantity = "", 0
     return Order(
-        tracker,
+        cache,
         number=intent.order_number,
         client_tag=intent.client_tag,
         segment=form.es,
@@ -121,7 +121,7 @@ def order_of(intent: Intent, tracker: Tracker) -> Order:
 async def reconcile(
     journal: Journal,
     in_flight: InFlightOrders,
-    tracker: Tracker,
+    cache: OrderCache,
     read_book: Callable[[], Awaitable[list[OrderRow]]],
     *,
     clock: Callable[[], float],
@@ -141,7 +141,7 @@ async def reconcile(
         if intent.is_open:
             open_intents.append(intent)
         if intent.action == "place" and intent.order_number:
-            tracker.claim(intent.order_number)
+            cache.register_number(intent.order_number)
             if intent.client_tag:
                 tags[intent.order_number] = intent.client_tag
         if intent.outcome in _WITHOUT_ORDER and intent.client_tag:
@@ -153,23 +153,23 @@ async def reconcile(
     numbers = {row.number for row in rows}
     if others := numbers - tags.keys():
         for intent in await journal.placed(others, past_ns):
-            tracker.claim(intent.order_number)
+            cache.register_number(intent.order_number)
             tags[intent.order_number] = intent.client_tag
     orders = [
-        tracker.adopt(row, client_tag=tags[row.number]) for row in rows if tags.get(row.number)
+        cache.register(row, client_tag=tags[row.number]) for row in rows if tags.get(row.number)
     ]
     asked = [(intent, _ask(in_flight, intent, now)) for intent in open_intents]
     in_flight.apply_order_book(rows, -math.inf)
     findings = [await _finding(intent, pending, in_flight) for intent, pending in asked]
-    adopted = {order.number: order for order in orders}
-    adopted |= {one.order.number: one.order for one in findings if one.order is not None}
+    registered = {order.number: order for order in orders}
+    registered |= {one.order.number: one.order for one in findings if one.order is not None}
     log.info(
         "reconciled with the journal: %d orders adopted, %d of %d open intents took effect",
-        len(adopted),
+        len(registered),
         sum(finding.outcome is Outcome.ACCEPTED for finding in findings),
         len(findings),
     )
-    return Reconciliation(list(adopted.values()), findings)
+    return Reconciliation(list(registered.values()), findings)
 
 
 def _ask(in_flight: InFlightOrders, intent: Intent, now: float) -> InFlightRequest:

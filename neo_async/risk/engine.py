@@ -32,7 +32,7 @@ from neo_async.errors import (
     ValueLimit,
 )
 from neo_async.execution.in_flight import InFlightRequest
-from neo_async.execution.order_cache import Order, OrderSource, Tracker
+from neo_async.execution.order_cache import Order, OrderCache, OrderSource
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, is_in_session
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
@@ -222,7 +222,7 @@ class RiskGuard:
     def __init__(
         self,
         limits: RiskLimits,
-        tracker: Tracker,
+        cache: OrderCache,
         live: LivePositions,
         prices: LastPrices,
         instruments: Instruments,
@@ -234,7 +234,7 @@ class RiskGuard:
         self._day_loss = _amount(limits.max_daily_loss)
         self._segments = None if limits.segments is None else frozenset(limits.segments)
         self._products = None if limits.products is None else frozenset(limits.products)
-        self._tracker = tracker
+        self._cache = cache
         self._live = live
         self._prices = prices
         self._instruments = instruments
@@ -312,7 +312,7 @@ class RiskGuard:
         if hold not in self._changing.get(hold.order_number, ()):
             return
         if hold.was_sent:
-            self._tracker.reread()
+            self._cache.reread()
         else:
             self._forget_change(hold)
 
@@ -336,7 +336,7 @@ class RiskGuard:
         if began < hold.answered_at:
             return False
         if row is None:
-            order = self._tracker.get(hold.order_number)
+            order = self._cache.get(hold.order_number)
             return order is None or order.is_final
         if row.status in _CHANGING:
             return False
@@ -382,7 +382,7 @@ class RiskGuard:
             now = asyncio.get_running_loop().time()
             every = READ_EVERY if self._orders.is_complete else READ_EVERY_WITHOUT_FEED
             if self._changing or now - self._orders.requested_at >= every:
-                self._tracker.reread()
+                self._cache.reread()
             if self.needs_positions and now - self._live.read_at >= self._positions_every():
                 self._live.refresh()
 
@@ -475,7 +475,7 @@ class RiskGuard:
             return
         if reason := self._unknown_orders():
             raise OpenOrdersLimit(most, None, reason)
-        open_orders = self._tracker.open_count + self._placing + count
+        open_orders = self._cache.open_count + self._placing + count
         if open_orders > most:
             raise OpenOrdersLimit(most, open_orders, f"{open_orders} orders would be open")
 
@@ -591,7 +591,7 @@ class RiskGuard:
     def _open_on(self, one_side: OneSide) -> Iterator[Order]:
         """Open orders on a side, with those that do not say where or on which side they are."""
         segment, symbol, side = one_side
-        for order in self._tracker.open_in(symbol):
+        for order in self._cache.open_in(symbol):
             known_segment = position_key(order.segment, "", "")[0]
             if known_segment in (segment, "") and side_of(order.side) in (side, None):
                 yield order

@@ -30,7 +30,7 @@ from neo_async.errors import (
     UsageError,
 )
 from neo_async.execution.journal import Intent, Journal
-from neo_async.execution.order_cache import Order, Tracker, day_of
+from neo_async.execution.order_cache import Order, OrderCache, day_of
 from neo_async.execution.reconciliation import order_of
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
 from neo_async.logs import Subject, tell
@@ -82,7 +82,7 @@ class KillSwitch:
     def __init__(
         self,
         orders: Orders,
-        tracker: Tracker,
+        cache: OrderCache,
         *,
         journal: Journal | None = None,
         resolution_timeout: float = 30.0,
@@ -90,7 +90,7 @@ class KillSwitch:
     ) -> None:
         """See NeoClient for `resolution_timeout` and `clock`."""
         self._orders = orders
-        self._tracker = tracker
+        self._cache = cache
         self._journal = journal
         self._doubt = max(DOUBT, 2 * resolution_timeout)
         self._clock = clock
@@ -290,7 +290,7 @@ class KillSwitch:
         ):
             cancelling = self._cancelling = _Cancelling(
                 self._orders,
-                self._tracker,
+                self._cache,
                 left=self._left,
                 is_logging_in=lambda: self._logins > 0,
                 doubt=self._doubt,
@@ -333,7 +333,7 @@ class _Cancelling:
     def __init__(
         self,
         orders: Orders,
-        tracker: Tracker,
+        cache: OrderCache,
         *,
         left: Sequence[Intent],
         is_logging_in: Callable[[], bool],
@@ -341,7 +341,7 @@ class _Cancelling:
         clock: Callable[[], float],
     ) -> None:
         self._orders = orders
-        self._tracker = tracker
+        self._cache = cache
         self._left = deque(left)
         """Placements of an earlier process whose orders may be open, and which no order book has
         shown yet."""
@@ -462,7 +462,7 @@ class _Cancelling:
 
     def _open_orders(self) -> dict[str, Order]:
         """Orders that may be open, by number, but for those that were given up."""
-        known = {order.number: order for order in self._tracker.open_orders} | self._shown_open
+        known = {order.number: order for order in self._cache.open_orders} | self._shown_open
         return {number: known[number] for number in known if number not in self._given_up}
 
     def _start_cancels(self) -> None:
@@ -498,7 +498,7 @@ class _Cancelling:
         while self._left and self._left_under_way < LEFT_AT_ONCE:
             intent = self._left.popleft()
             number = intent.order_number
-            if number in self._cancels or self._tracker.get(number) is not None:
+            if number in self._cancels or self._cache.get(number) is not None:
                 continue
             self._tried.add(number)
             self._left_under_way += 1
@@ -508,7 +508,7 @@ class _Cancelling:
     async def _cancel_left(self, intent: Intent) -> None:
         number, left = intent.order_number, self._left
         try:
-            await self._cancel(order_of(intent, self._tracker))
+            await self._cancel(order_of(intent, self._cache))
         finally:
             self._left_under_way -= 1
         problem = self._problems.get(number)
@@ -594,7 +594,7 @@ class _Cancelling:
         """Take in a whole book. Returns whether it shows open orders that were not met before."""
         now = self._loop.time()
         self._shown_open = {
-            row.number: self._tracker.adopt(row)
+            row.number: self._cache.register(row)
             for row in rows
             if row.has_number and not row.status.is_final
         }
@@ -647,7 +647,7 @@ class _Cancelling:
         today = day_of(self._clock())
         lacking = [
             number
-            for number in self._tracker.own
+            for number in self._cache.own
             if number[:6] == today and number not in numbers and number not in self._given_up
         ]
         nameless = [row for row in rows if not (row.has_number or row.status.is_final)]
@@ -729,7 +729,7 @@ class DeadMansSwitch:
         self,
         switch: KillSwitch,
         limits: RiskLimits,
-        tracker: Tracker,
+        cache: OrderCache,
         order_feed: OrderFeed,
         market_feeds: Collection[MarketFeed | ColumnFeed],
         *,
@@ -740,7 +740,7 @@ class DeadMansSwitch:
         so far, which the loop's clock leaves out."""
         self._switch = switch
         self._limits = limits
-        self._tracker = tracker
+        self._cache = cache
         self._clock = clock
         self._asleep = asleep
         self._loop_stall = limits.loop_stall
@@ -807,7 +807,7 @@ class DeadMansSwitch:
         if isinstance(feed, MarketFeed | ColumnFeed) and feed.market_open is not None:
             return feed.market_open()
         segments: Collection[str] = self._limits.segments or {
-            str(order.segment) for order in self._tracker.orders.values()
+            str(order.segment) for order in self._cache.orders.values()
         }
         return is_trading_time(segments or Segment, self._clock())
 

@@ -34,14 +34,14 @@ async def read(desk: Desk, day: str, times: int = 1) -> None:
     desk.day = day
     for _ in range(times):
         await asyncio.sleep(0.1)
-        desk.tracker.reread()
+        desk.cache.reread()
         await asyncio.sleep(0.1)
 
 
 async def monday(desk: Desk, **facts: Any) -> Order:
     """An order that rests on Monday, as feed and book say."""
     desk.feed.go(FeedState.LIVE)
-    desk.tracker.clock = lambda: START
+    desk.cache.clock = lambda: START
     order = desk.order(number=OWN, **facts)
     status = "after market order req received" if order.amo else "open"
     desk.book = [row(OWN, MONDAY_NS, status, exOrdId="NA" if order.amo else "13")]
@@ -64,7 +64,7 @@ async def test_two_empty_books_of_a_later_day_end_an_order_and_those_who_wait_fo
         assert not order.is_final
         await read(desk, TUESDAY)
         assert await waiting is OrderStatus.EXPIRED
-        assert desk.tracker.open_orders == []
+        assert desk.cache.open_orders == []
         assert TUESDAY in order.reject_reason
         assert [change.status async for change in changes] == [OrderStatus.EXPIRED]
         warnings = [one for one in caplog.records if one.levelno == logging.WARNING]
@@ -188,7 +188,7 @@ async def test_a_report_after_all_is_believed_before_the_conclusion(
 async def test_numbers_without_a_date_go_by_the_newest_report() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
-        desk.tracker.clock = lambda: START
+        desk.cache.clock = lambda: START
         order = desk.order()
         desk.say("open", MONDAY_NS)
         desk.book = [state("open", MONDAY_NS)]
@@ -205,7 +205,7 @@ async def test_numbers_without_a_date_go_by_the_newest_report() -> None:
 async def test_an_order_of_today_does_not_end_for_the_date_in_its_number() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
-        desk.tracker.clock = lambda: START + DAY_SECONDS
+        desk.cache.clock = lambda: START + DAY_SECONDS
         order = desk.order(number=OWN)
         await read(desk, TUESDAY, times=5)
         assert not order.is_final
@@ -215,13 +215,13 @@ async def test_an_order_of_today_does_not_end_for_the_date_in_its_number() -> No
 async def test_numbers_of_earlier_days_are_dropped() -> None:
     async with Desk() as desk:
         order = await monday(desk)
-        desk.tracker.claim(f"{MONDAY}000000009")
-        assert desk.tracker.own == {OWN, f"{MONDAY}000000009"}
+        desk.cache.register_number(f"{MONDAY}000000009")
+        assert desk.cache.own == {OWN, f"{MONDAY}000000009"}
         desk.book = []
         await read(desk, TUESDAY, times=2)
         assert order.is_final
         await read(desk, SATURDAY)
-        assert desk.tracker.own == set()
+        assert desk.cache.own == set()
 
 
 @in_virtual_time
@@ -264,7 +264,7 @@ async def test_an_order_of_an_earlier_day_that_becomes_known_late_ends_with_its_
         await read(desk, TUESDAY, times=2)
         number = f"{MONDAY}000000002"
         desk.feed.say("order", row(number, MONDAY_NS))
-        late = desk.tracker.orders[number]
+        late = desk.cache.orders[number]
         assert late.status is OrderStatus.OPEN
         await read(desk, TUESDAY)
         assert late.status is OrderStatus.EXPIRED
@@ -278,7 +278,7 @@ async def test_a_history_says_how_an_order_ended_that_was_taken_for_over(at: int
         desk.book = []
         await read(desk, TUESDAY, times=2)
         states = [HistoryRow(number=OWN, status_text="open", updated_ns=MONDAY_NS)]
-        desk.tracker.take_history(OWN, states)
+        desk.cache.take_history(OWN, states)
         assert order.status is OrderStatus.EXPIRED
         end = HistoryRow(
             number=OWN,
@@ -287,7 +287,7 @@ async def test_a_history_says_how_an_order_ended_that_was_taken_for_over(at: int
             average_price=39.0,
             updated_ns=at,
         )
-        desk.tracker.take_history(OWN, [end] if not at else [end, *states])
+        desk.cache.take_history(OWN, [end] if not at else [end, *states])
         assert order.status is OrderStatus.COMPLETE
         assert (order.filled_quantity, order.average_price) == (order.quantity, 39.0)
 
@@ -305,8 +305,8 @@ async def test_a_row_without_a_number_that_may_be_the_order_keeps_it_open() -> N
             side=order.side,
             missing=frozenset({"number"}),
         )
-        desk.tracker.apply([today, odd], day=TUESDAY)
+        desk.cache.apply([today, odd], day=TUESDAY)
         assert not order.is_final
         other = msgspec.structs.replace(odd, symbol="IDEA-EQ")
-        desk.tracker.apply([today, other], day=TUESDAY)
+        desk.cache.apply([today, other], day=TUESDAY)
         assert order.status is OrderStatus.EXPIRED

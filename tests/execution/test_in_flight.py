@@ -19,7 +19,7 @@ from neo_async.execution.in_flight import (
     InFlightOrders,
     InFlightRequest,
 )
-from neo_async.execution.order_cache import Tracker
+from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.resolution import ExpectedEffect, change, had_terms
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate
@@ -69,9 +69,9 @@ class Broker:
         """Order numbers whose history was read."""
         self.books = 0
         self.is_down = False
-        self.tracker = Tracker()
+        self.cache = OrderCache()
         self.in_flight = InFlightOrders(
-            self.tracker,
+            self.cache,
             self.book,
             self.history,
             journal=None,
@@ -84,7 +84,7 @@ class Broker:
         began = asyncio.get_running_loop().time()
         if self.is_down:
             raise ServerError("down")
-        self.tracker.apply(self.rows)
+        self.cache.apply(self.rows)
         self.in_flight.apply_order_book(self.rows, began)
         return self.rows
 
@@ -94,7 +94,7 @@ class Broker:
 
     def tell(self, update: OrderRow) -> None:
         """A message of the order feed."""
-        self.tracker._hear(update)
+        self.cache._hear(update)
         self.in_flight.hear(update)
 
 
@@ -131,7 +131,7 @@ async def test_a_question_ends_with_its_outcome_unknown_when_no_book_can_be_read
 @in_virtual_time
 async def test_no_book_is_read_any_more_when_the_last_question_has_ended() -> None:
     broker = Broker()
-    broker.tracker.claim("261123000000009")  # no book has it, so none is whole
+    broker.cache.register_number("261123000000009")  # no book has it, so none is whole
     with pytest.raises(OutcomeUnknown, match="lacked orders that must be in it"):
         await broker.in_flight.open(placement())
     books = broker.books
@@ -196,7 +196,7 @@ async def test_an_order_that_the_broker_claims_to_have_is_looked_for_in_historie
 @in_virtual_time
 async def test_of_a_change_no_broker_can_say_that_it_has_its_tag(action: str) -> None:
     broker = Broker()
-    order = broker.tracker.adopt(row())
+    order = broker.cache.register(row())
     broker.rows = [row()]
     broker.histories[order.number] = [state(broker.rows[0])]
     expected = ExpectedEffect(action=action, number=order.number, terms={"quantity": 20})
@@ -261,7 +261,7 @@ async def test_a_change_to_what_the_order_is_already_is_proven_by_its_history_on
     for has_arrived in (False, True):
         broker = Broker()
         before = row()
-        order = broker.tracker.adopt(before)
+        order = broker.cache.register(before)
         expected = ExpectedEffect(action="modify", number=order.number, since_ns=order.updated_ns)
         pending = broker.in_flight.open(expected)
         await asyncio.sleep(1)
@@ -282,7 +282,7 @@ async def test_a_change_to_what_the_order_is_already_is_proven_by_its_history_on
 async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
     broker = Broker()
     before = row(price=39.1)
-    order = broker.tracker.adopt(before)
+    order = broker.cache.register(before)
     await asyncio.sleep(1)
     order.apply(row(price=39.0))
     expected = ExpectedEffect(
@@ -300,7 +300,7 @@ async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
 @in_virtual_time
 async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
     broker = Broker()
-    order = broker.tracker.adopt(row(trigger=38.0))
+    order = broker.cache.register(row(trigger=38.0))
     expected = ExpectedEffect(
         action="modify", number=order.number, terms={"trigger": 0.0}, since_ns=order.updated_ns
     )
@@ -322,7 +322,7 @@ async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
 @in_virtual_time
 async def test_an_earlier_cancellation_that_is_under_way_proves_no_later_one() -> None:
     broker = Broker()
-    order = broker.tracker.adopt(row(status_text="cancel pending"))
+    order = broker.cache.register(row(status_text="cancel pending"))
     expected = ExpectedEffect(action="cancel", number=order.number, was_cancelling=True)
     pending = broker.in_flight.open(expected)
     await asyncio.sleep(1)
@@ -360,7 +360,7 @@ async def test_after_a_crash_an_order_cancelled_before_the_request_was_final_alr
 async def test_a_book_that_is_behind_the_feed_denies_no_change() -> None:
     broker = Broker()
     old = row()
-    order = broker.tracker.adopt(old)
+    order = broker.cache.register(old)
     await asyncio.sleep(10)
     order.apply(row())
     broker.rows = [old]
@@ -395,15 +395,15 @@ async def test_orders_of_earlier_days_need_not_be_in_the_book_but_those_of_today
     broker = Broker()
     own = [row(number) for number in range(1, 4)]
     for each in own:
-        broker.tracker.adopt(each, client_tag=f"own{each.number[-1]}")
-    broker.tracker.claim("261122000000001")
+        broker.cache.register(each, client_tag=f"own{each.number[-1]}")
+    broker.cache.register_number("261122000000001")
     assert broker.in_flight._is_whole(own)
     assert not broker.in_flight._is_whole(own[1:])
     assert broker.in_flight._is_whole(own)
     await asyncio.sleep(MIDNIGHT)
     tomorrows = msgspec.structs.replace(row(), number="261124000000001")
     assert broker.in_flight._is_whole([tomorrows])
-    broker.tracker.adopt(tomorrows, client_tag="new")
+    broker.cache.register(tomorrows, client_tag="new")
     assert broker.in_flight._is_whole([tomorrows])
     assert not broker.in_flight._is_whole([own[0]])
     assert broker.in_flight._is_whole([tomorrows, own[0]])
@@ -431,7 +431,7 @@ async def test_two_orders_under_one_tag_are_both_followed_and_reported_once(
         await broker.book()
     assert order.number == first.number
     assert [other.number for other in heard] == [second.number]
-    assert {order.number, second.number} <= set(broker.tracker.orders)
+    assert {order.number, second.number} <= set(broker.cache.orders)
     (error,) = errors_of(caplog)
     assert first.number in error
     assert second.number in error
@@ -461,8 +461,8 @@ async def test_marks_of_the_broker_that_begin_alike_are_no_common_tag(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = Broker()
-    broker.tracker.adopt(row(1, gui_order_id="1764835124-266187-X-ADMINAPI"))
-    broker.tracker.adopt(row(2, gui_order_id="ours"), client_tag="ours")
+    broker.cache.register(row(1, gui_order_id="1764835124-266187-X-ADMINAPI"))
+    broker.cache.register(row(2, gui_order_id="ours"), client_tag="ours")
     broker.rows = [
         row(3, gui_order_id="1764835124-266189-X-ADMINAPI"),
         row(2, gui_order_id="1764835124-266188-X-ADMINAPI"),
@@ -470,7 +470,7 @@ async def test_marks_of_the_broker_that_begin_alike_are_no_common_tag(
     ]
     await broker.book()
     assert errors_of(caplog) == []
-    assert broker.tracker.own == {broker.rows[1].number}
+    assert broker.cache.own == {broker.rows[1].number}
     await broker.in_flight.close()
 
 
@@ -565,7 +565,7 @@ async def test_lost_answers_cost_the_same_however_many_orders_are_known() -> Non
     for known in (100, 50_000):
         broker = Broker()
         for number in range(known):
-            broker.tracker.adopt(row(number, updated_ns=1, gui_order_id=f"tag{number}"))
+            broker.cache.register(row(number, updated_ns=1, gui_order_id=f"tag{number}"))
 
         def lose_64(in_flight: InFlightOrders = broker.in_flight) -> None:
             for number in range(64):
@@ -668,7 +668,7 @@ async def test_a_history_whose_tags_cannot_be_read_proves_no_absence() -> None:
 @in_virtual_time
 async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() -> None:
     broker = Broker()
-    order = broker.tracker.adopt(row())
+    order = broker.cache.register(row())
     expected = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
     assert dict(expected.terms) == {"other price": 39.0}
     pending = broker.in_flight.open(expected)
@@ -685,7 +685,7 @@ async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() 
 @in_virtual_time
 async def test_a_change_from_a_price_that_is_not_known_is_not_proven_by_any_price() -> None:
     broker = Broker()
-    order = broker.tracker.adopt(row(price=0.0, missing=frozenset({"price"})))
+    order = broker.cache.register(row(price=0.0, missing=frozenset({"price"})))
     expected = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
     assert expected.terms == {}
     await broker.in_flight.close()
@@ -697,8 +697,8 @@ async def test_a_history_that_lacks_what_a_change_would_show_neither_proves_nor_
     missing: str,
 ) -> None:
     broker = Broker()
-    broker.tracker.adopt(row())
-    order = broker.tracker.get(row().number)
+    broker.cache.register(row())
+    order = broker.cache.get(row().number)
     assert order is not None
     expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
@@ -725,7 +725,7 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
     None
 ):
     broker = Broker()
-    order = broker.tracker.adopt(row())
+    order = broker.cache.register(row())
     expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
@@ -746,7 +746,7 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
 @in_virtual_time
 async def test_a_cancel_that_the_exchange_refused_did_not_take_effect() -> None:
     broker = Broker()
-    order = broker.tracker.adopt(row())
+    order = broker.cache.register(row())
     pending = broker.in_flight.open(ExpectedEffect(action="cancel", number=order.number))
     await asyncio.sleep(1)
     broker.rows = [row(status_text="not cancelled")]

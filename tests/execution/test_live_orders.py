@@ -25,7 +25,7 @@ from neo_async import (
     Validity,
 )
 from neo_async.exchange import Faults
-from neo_async.execution.order_cache import SETTLING, STRANGERS, OrderChange, Tracker
+from neo_async.execution.order_cache import EXTERNAL_ORDERS, SETTLING, OrderCache, OrderChange
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.wire.order_feed import read_message
@@ -104,9 +104,9 @@ class Desk:
         self.in_flight = self.most_in_flight = 0
         self._latency = latency
         self.day = ""
-        self.tracker = Tracker(interval=POLL, quiet=QUIET)
-        self.tracker.refresh_with(self._read)
-        self.tracker.follow(self.feed)
+        self.cache = OrderCache(interval=POLL, quiet=QUIET)
+        self.cache.refresh_with(self._read)
+        self.cache.follow(self.feed)
 
     def order(self, **changes: Any) -> Order:
         """As `place` makes it from the answer."""
@@ -125,7 +125,7 @@ class Desk:
             "disclosed_quantity": 0,
             "amo": False,
         }
-        return self.tracker.add(Order(self.tracker, **facts | changes))
+        return self.cache.add(Order(self.cache, **facts | changes))
 
     def say(self, status: str, at: int, **facts: Any) -> None:
         self.feed.say("order", state(status, at, **facts))
@@ -134,7 +134,7 @@ class Desk:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self.tracker.close()
+        await self.cache.close()
 
     async def _read(self) -> None:
         asked_at = asyncio.get_running_loop().time()
@@ -149,7 +149,7 @@ class Desk:
             updates = [read_message(json.dumps({"type": "order", "data": row})) for row in rows]
         finally:
             self.in_flight -= 1
-        self.tracker.apply(
+        self.cache.apply(
             [_as_book_row(update) for update in updates], asked_at=asked_at, day=self.day
         )
 
@@ -348,7 +348,7 @@ async def test_a_final_state_is_corrected_by_a_newer_report_and_by_no_other(
             desk.say(status, 4, fldQty=2, avgPrc="39.00")
             desk.feed.say("order", {"nOrdNo": "1", "ordSt": status})
         assert order.status is OrderStatus.CANCELLED
-        assert desk.tracker.open_orders == []
+        assert desk.cache.open_orders == []
         assert caplog.records == []
         desk.say("complete", 6, fldQty=10, avgPrc="39.10")
         assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
@@ -367,19 +367,19 @@ async def test_an_order_that_a_correction_has_opened_is_open_until_a_newer_end()
         desk.feed.go(FeedState.LIVE)
         desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")
         desk.say("open", 6)
-        assert desk.tracker.open_orders == [order]
+        assert desk.cache.open_orders == [order]
         assert order.reject_reason == ""
         waiting = asyncio.create_task(order.wait())
         await asyncio.sleep(0)
         desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")  # the same message again
         desk.feed.say("order", {"nOrdNo": "1", "ordSt": "rejected"})
         desk.book = [state("rejected", 5)]  # and a book that has not caught up
-        desk.tracker.reread()
+        desk.cache.reread()
         await asyncio.sleep(1)
         assert not waiting.done()
         desk.say("complete", 7, fldQty=10, avgPrc="39.00")
         assert await waiting is OrderStatus.COMPLETE
-        assert desk.tracker.open_orders == []
+        assert desk.cache.open_orders == []
 
 
 @in_virtual_time
@@ -473,7 +473,7 @@ async def test_those_who_wait_learn_of_the_logout() -> None:
     waiting = asyncio.create_task(order.wait())
     watching = asyncio.create_task(_collect(order.changes(), []))
     await asyncio.sleep(1)
-    await desk.tracker.close()
+    await desk.cache.close()
     for task in (waiting, watching):
         with pytest.raises(NotLoggedIn, match="order 1"):
             await task
@@ -561,7 +561,7 @@ async def test_an_unknown_order_is_looked_up_however_much_is_heard_of_others() -
         for at in range(1, int(QUIET) + 2):
             await asyncio.sleep(1)
             desk.say("open", at)
-        assert "77" in desk.tracker.orders
+        assert "77" in desk.cache.orders
 
 
 @in_virtual_time
@@ -667,7 +667,7 @@ async def test_what_the_book_confirms_is_not_asked_for_again() -> None:
 async def test_whoever_wants_to_know_hears_of_fills_that_only_the_book_told() -> None:
     async with Desk() as desk:
         heard: list[float] = []
-        desk.tracker.on_repair(lambda _: heard.append(asyncio.get_running_loop().time()))
+        desk.cache.on_repair(lambda _: heard.append(asyncio.get_running_loop().time()))
         desk.order()
         desk.feed.go(FeedState.LIVE)
         desk.say("open", 2, fldQty=2, avgPrc="39.00")
@@ -684,8 +684,8 @@ async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(
 ) -> None:
     async with Desk() as desk:
         heard: list[str] = []
-        desk.tracker.on_repair(lambda _: [].remove(1))
-        desk.tracker.on_repair(lambda row: heard.append(row.number))
+        desk.cache.on_repair(lambda _: [].remove(1))
+        desk.cache.on_repair(lambda row: heard.append(row.number))
         first, second = desk.order(), desk.order(number="2")
         desk.book = [
             state("complete", 3, fldQty=10, avgPrc="39.00", nOrdNo=number) for number in ("1", "2")
@@ -726,12 +726,12 @@ async def test_updates_that_outrun_the_answer_to_place_are_not_lost() -> None:
                     del row["prc"], row["trnsTp"]
                 desk.feed.say("order", row)
             order = desk.order(client_tag="other_xyz")
-            assert desk.tracker.get("1") is order
+            assert desk.cache.get("1") is order
             assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
             assert (order.average_price, order.tag) == (39.0, "other")
             assert await order.wait() is OrderStatus.COMPLETE
             assert (order.side, float(str(order.price))) == (Side.BUY, 39.0)
-            assert desk.tracker.orders == {"1": order}
+            assert desk.cache.orders == {"1": order}
 
 
 @in_virtual_time
@@ -739,7 +739,7 @@ async def test_an_order_placed_elsewhere_is_adopted_from_the_feed() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
         desk.say("open", 2, nOrdNo="77", trnsTp="S", vldt="GTC", fldQty=3, avgPrc="39.10")
-        order = desk.tracker.orders["77"]
+        order = desk.cache.orders["77"]
         assert (order.side, order.validity, order.status) == (Side.SELL, "GTC", OrderStatus.OPEN)
         assert (order.filled_quantity, order.average_price, order.price) == (3, 39.1, 39.0)
         waiting = asyncio.create_task(order.wait())
@@ -754,10 +754,10 @@ async def test_an_order_of_which_the_feed_says_little_is_adopted_from_the_book()
         desk.feed.go(FeedState.LIVE)
         await asyncio.sleep(1)
         desk.feed.say("order", {"nOrdNo": "77", "ordSt": "open"})
-        assert desk.tracker.orders == {}
+        assert desk.cache.orders == {}
         desk.book = [state("open", 2, nOrdNo="77"), state("open", 2, nOrdNo="78")]
         await asyncio.sleep(QUIET + 1)
-        assert list(desk.tracker.orders) == ["77"]  # nobody has asked about the other
+        assert list(desk.cache.orders) == ["77"]  # nobody has asked about the other
         assert len(desk.reads) == 2
 
 
@@ -765,12 +765,12 @@ async def test_an_order_of_which_the_feed_says_little_is_adopted_from_the_book()
 async def test_strangers_whom_nobody_knows_are_forgotten() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
-        for number in range(1, 2 * STRANGERS + 1):
+        for number in range(1, 2 * EXTERNAL_ORDERS + 1):
             for _ in range(3):
                 desk.feed.say("order", {"nOrdNo": str(number), "ordSt": "open"})
-        assert len(desk.tracker._strangers) == STRANGERS
+        assert len(desk.cache._external) == EXTERNAL_ORDERS
         await asyncio.sleep(2 * QUIET + 1)
-        assert len(desk.tracker._strangers) == 0
+        assert len(desk.cache._external) == 0
         reads = len(desk.reads)
         await asyncio.sleep(10 * QUIET)
         assert len(desk.reads) == reads
@@ -843,10 +843,10 @@ async def test_orders_placed_with_another_client_are_followed_too() -> None:
         app = client_of(exchange, live_orders=False)
         await app.resume(neo.session)
         placed = await app.orders.place(*BUY, **CNC)
-        tracker = neo.orders._tracker
-        await _eventually(lambda: placed.number in tracker.orders)
+        cache = neo.orders._cache
+        await _eventually(lambda: placed.number in cache.orders)
         await app.orders.cancel(placed)
-        order = tracker.orders[placed.number]
+        order = cache.orders[placed.number]
         assert await order.wait(timeout=5) is OrderStatus.CANCELLED
         await app.logout()
 

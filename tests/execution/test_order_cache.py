@@ -26,7 +26,7 @@ from neo_async import (
     Side,
     Validity,
 )
-from neo_async.execution.order_cache import Tracker
+from neo_async.execution.order_cache import OrderCache
 from neo_async.model.updates import OrderUpdate
 from tests.clients import BOOK, client_of, exchange_of, paths
 from tests.simulation.virtual_time import in_virtual_time
@@ -34,8 +34,8 @@ from tests.simulation.virtual_time import in_virtual_time
 QUANTITY = 10
 
 
-def order_of(tracker: Tracker | None = None, **changes: Any) -> Order:
-    tracker = tracker or Tracker()
+def order_of(cache: OrderCache | None = None, **changes: Any) -> Order:
+    cache = cache or OrderCache()
     facts: dict[str, Any] = {
         "number": "1",
         "client_tag": "own_abc1230000",
@@ -51,8 +51,8 @@ def order_of(tracker: Tracker | None = None, **changes: Any) -> Order:
         "disclosed_quantity": 0,
         "amo": False,
     }
-    order = Order(tracker, **facts | changes)
-    tracker.add(order)
+    order = Order(cache, **facts | changes)
+    cache.add(order)
     return order
 
 
@@ -197,8 +197,8 @@ def test_an_unknown_state_is_told_once_with_the_brokers_words_and_is_not_final(
 
 
 def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
-    tracker = Tracker()
-    stranger = row(
+    cache = OrderCache()
+    external = row(
         "trigger pending",
         at=8,
         number="77",
@@ -213,8 +213,8 @@ def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
         gui_order_id="grid_abc1230007",
         generated_type="AMO",
     )
-    order = tracker.adopt(stranger)
-    assert tracker.get("77") is tracker.adopt(stranger) is order
+    order = cache.register(external)
+    assert cache.get("77") is cache.register(external) is order
     assert (order.segment, order.side, order.product) == (Segment.NSE_FO, Side.SELL, Product.NRML)
     assert (order.status, order.trigger, order.tag) == (
         OrderStatus.TRIGGER_PENDING,
@@ -223,7 +223,7 @@ def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
     )
     assert order.amo
     assert "77 SELL 10 NIFTY26DECFUT @ 23990.00 SL NRML: trigger pending" in repr(order)
-    odd = tracker.adopt(msgspec.structs.replace(stranger, number="78", side="?"))
+    odd = cache.register(msgspec.structs.replace(external, number="78", side="?"))
     assert "78 ? 10" in repr(odd)
 
 
@@ -234,9 +234,9 @@ class Book:
     """An order book to be read, which says what the test has put into it."""
 
     def __init__(self, *answers: Iterable[OrderRow] | Exception) -> None:
-        self.tracker = Tracker(interval=0.5)
-        self.tracker.refresh_with(self.read)
-        self.order = order_of(self.tracker)
+        self.cache = OrderCache(interval=0.5)
+        self.cache.refresh_with(self.read)
+        self.order = order_of(self.cache)
         self._answers = list(answers)
         self.reads = 0
 
@@ -245,7 +245,7 @@ class Book:
         answer = self._answers.pop(0) if self._answers else []
         if isinstance(answer, Exception):
             raise answer
-        self.tracker.apply(list(answer))
+        self.cache.apply(list(answer))
 
 
 @in_virtual_time
@@ -305,10 +305,10 @@ async def test_a_report_from_elsewhere_wakes_the_waiters_at_once() -> None:
     book = Book()
     waiting = asyncio.create_task(book.order.wait())
     await asyncio.sleep(0.1)
-    book.tracker.apply([row("complete", 10, 39.0, at=3)])
+    book.cache.apply([row("complete", 10, 39.0, at=3)])
     await waiting
     assert asyncio.get_running_loop().time() == pytest.approx(0.1)
-    await book.tracker.close()
+    await book.cache.close()
 
 
 @in_virtual_time
@@ -342,23 +342,23 @@ def unread(status: str, *names: str, **facts: Any) -> OrderRow:
 
 
 def test_a_row_without_a_number_makes_no_order() -> None:
-    tracker = Tracker()
+    cache = OrderCache()
     nameless = unread("open", "number")
-    tracker.apply([nameless, nameless], adopts_open=True)
-    assert not tracker.orders
+    cache.apply([nameless, nameless], adopts_open=True)
+    assert not cache.orders
     with pytest.raises(ProtocolError, match="no order number"):
-        tracker.adopt(nameless)
+        cache.register(nameless)
 
 
 def test_an_open_order_whose_quantity_cannot_be_read_has_none() -> None:
-    tracker = Tracker()
+    cache = OrderCache()
     facts = {"number": "9", "quantity": 0, "filled_quantity": 3, "pending_quantity": 0}
-    order = tracker.adopt(unread("open", "quantity", **facts))
+    order = cache.register(unread("open", "quantity", **facts))
     assert (order.quantity, order.filled_quantity, order.pending_quantity) == (0, 3, 0)
     parts = facts | {"number": "10", "pending_quantity": 7}
-    assert tracker.adopt(unread("open", "quantity", **parts)).quantity == QUANTITY
+    assert cache.register(unread("open", "quantity", **parts)).quantity == QUANTITY
     unknown = parts | {"number": "11", "filled_quantity": 0}
-    assert tracker.adopt(unread("open", "quantity", "filled_quantity", **unknown)).quantity == 0
+    assert cache.register(unread("open", "quantity", "filled_quantity", **unknown)).quantity == 0
 
 
 def test_terms_that_a_book_cannot_be_read_for_stay_as_they_were() -> None:
@@ -368,11 +368,11 @@ def test_terms_that_a_book_cannot_be_read_for_stay_as_they_were() -> None:
 
 
 def test_the_first_sight_of_an_order_that_is_filled_is_told_like_any_fill() -> None:
-    tracker = Tracker()
+    cache = OrderCache()
     told: list[str] = []
-    tracker.on_repair(lambda each: told.append(each.number))
-    tracker.adopt(row("complete", QUANTITY, 39.0, at=2))
-    tracker.adopt(row("complete", QUANTITY, 39.0, at=2))
+    cache.on_repair(lambda each: told.append(each.number))
+    cache.register(row("complete", QUANTITY, 39.0, at=2))
+    cache.register(row("complete", QUANTITY, 39.0, at=2))
     assert told == [row("open").number]
 
 

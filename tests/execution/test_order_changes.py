@@ -22,7 +22,7 @@ from neo_async import (
     Segment,
     Side,
 )
-from neo_async.execution.order_cache import Tracker
+from neo_async.execution.order_cache import OrderCache
 from neo_async.model.answer import Answer
 from neo_async.transport.websocket import FeedState
 from neo_async.wire.parts import SHORT, in_parts
@@ -166,31 +166,31 @@ async def test_a_row_without_a_number_does_not_keep_the_others_from_being_cancel
 
 
 def test_an_order_is_found_by_its_tag_whatever_happens_to_it() -> None:
-    tracker = Tracker(kept=2)
-    order = order_of(tracker, client_tag="own_abc1230000")
-    assert tracker.by_tag("own_abc1230000") is order
-    assert tracker.by_tag("own_abc1230000-17") is order
-    assert tracker.by_tag("") is None
+    cache = OrderCache(kept=2)
+    order = order_of(cache, client_tag="own_abc1230000")
+    assert cache.by_tag("own_abc1230000") is order
+    assert cache.by_tag("own_abc1230000-17") is order
+    assert cache.by_tag("") is None
     order.client_tag = "own_abc1230001"
-    assert tracker.by_tag("own_abc1230000") is None
-    assert tracker.by_tag("own_abc1230001") is order
-    second = order_of(tracker, number="2", client_tag="own_abc1230001")
-    assert tracker.by_tag("own_abc1230001") is order
+    assert cache.by_tag("own_abc1230000") is None
+    assert cache.by_tag("own_abc1230001") is order
+    second = order_of(cache, number="2", client_tag="own_abc1230001")
+    assert cache.by_tag("own_abc1230001") is order
     second.client_tag = "own_abc1230002"
-    assert tracker.by_tag("own_abc1230001") is order
-    tracker.apply([row("complete", QUANTITY_OF_ROWS, 39.0)])
+    assert cache.by_tag("own_abc1230001") is order
+    cache.apply([row("complete", QUANTITY_OF_ROWS, 39.0)])
     for number in ("3", "4", "5"):
-        order_of(tracker, number=number, client_tag=f"other{number}")
-        tracker.apply([row("complete", QUANTITY_OF_ROWS, 39.0, number=number)])
-    assert tracker.by_tag("own_abc1230001") is None
+        order_of(cache, number=number, client_tag=f"other{number}")
+        cache.apply([row("complete", QUANTITY_OF_ROWS, 39.0, number=number)])
+    assert cache.by_tag("own_abc1230001") is None
 
 
 @in_virtual_time
 async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> None:
     async with Desk() as desk:
-        desk.tracker = tracker = Tracker(kept=5)
-        tracker.refresh_with(desk._read)
-        tracker.follow(desk.feed)
+        desk.cache = cache = OrderCache(kept=5)
+        cache.refresh_with(desk._read)
+        cache.follow(desk.feed)
         desk.feed.go(FeedState.LIVE)
         held = desk.order()
         desk.say("cancelled", 5)
@@ -199,33 +199,33 @@ async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> No
             desk.say("complete", 5, nOrdNo=str(number), fldQty=10, avgPrc="39.00")
         gc.collect()
         resting = desk.order(number="99", client_tag="tag99")
-        assert len(tracker.orders) == 5 + 1
-        assert tracker.get("2") is None
-        assert tracker.get("1") is held
+        assert len(cache.orders) == 5 + 1
+        assert cache.get("2") is None
+        assert cache.get("1") is held
         # What comes late of those that are forgotten makes no order of them.
         desk.say("open", 3, nOrdNo="2")
-        assert tracker.open_orders == [resting]
+        assert cache.open_orders == [resting]
         # A correction reaches the object that the program holds, and the order is open again.
         desk.say("open", 6)
         assert held.status is OrderStatus.OPEN
-        assert tracker.open_orders == [resting, held]
-        assert tracker.orders["1"] is held
-        assert tracker.by_tag(held.client_tag) is held
+        assert cache.open_orders == [resting, held]
+        assert cache.orders["1"] is held
+        assert cache.by_tag(held.client_tag) is held
         desk.say("complete", 7, fldQty=10, avgPrc="39.00")
-        assert tracker.open_orders == [resting]
+        assert cache.open_orders == [resting]
         # A book that still has a forgotten order as open is believed by those who look for it.
-        tracker.adopt(row("open", number="3", at=9))
-        assert [order.number for order in tracker.open_orders] == ["99", "3"]
+        cache.register(row("open", number="3", at=9))
+        assert [order.number for order in cache.open_orders] == ["99", "3"]
 
 
 def test_what_is_held_of_an_order_does_not_grow_with_those_that_are_over() -> None:
-    tracker = Tracker(kept=100)
+    cache = OrderCache(kept=100)
     for number in range(3000):
-        order_of(tracker, number=str(number), client_tag=f"tag{number}")
-        tracker.apply([row("complete", QUANTITY_OF_ROWS, 39.0, number=str(number))])
+        order_of(cache, number=str(number), client_tag=f"tag{number}")
+        cache.apply([row("complete", QUANTITY_OF_ROWS, 39.0, number=str(number))])
     gc.collect()
-    assert len(tracker.orders) == len(tracker._by_tag) == len(tracker._final) == 100
-    assert len(tracker._held_elsewhere) == 0
+    assert len(cache.orders) == len(cache._by_tag) == len(cache._final) == 100
+    assert len(cache._held_elsewhere) == 0
 
 
 def book_of(count: int) -> Answer:
@@ -260,7 +260,7 @@ def test_what_is_no_plain_list_of_rows_is_left_whole(body: bytes) -> None:
 
 
 async def test_a_book_of_ten_thousand_rows_lets_other_tasks_run() -> None:
-    tracker = Tracker()
+    cache = OrderCache()
     rows = read_order_book(book_of(10_000))
     turns = 0
 
@@ -271,9 +271,9 @@ async def test_a_book_of_ten_thousand_rows_lets_other_tasks_run() -> None:
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    await tracker.apply_in_slices(rows, adopts_open=True, asked_at=time.monotonic(), day="261123")
+    await cache.apply_in_slices(rows, adopts_open=True, asked_at=time.monotonic(), day="261123")
     counting.cancel()
-    assert len(tracker.open_orders) == 10_000
+    assert len(cache.open_orders) == 10_000
     assert turns >= 10_000 // 250 - 1
 
 
@@ -281,10 +281,10 @@ async def test_a_book_of_ten_thousand_rows_lets_other_tasks_run() -> None:
 async def test_news_that_comes_between_two_slices_is_not_undone() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
-        tracker = desk.tracker
+        cache = desk.cache
         answer = book_of(1000)
         last = desk.order(number="261123000000999")
-        applying = asyncio.create_task(tracker.apply_in_slices(read_order_book(answer)))
+        applying = asyncio.create_task(cache.apply_in_slices(read_order_book(answer)))
         await asyncio.sleep(0)
         desk.say("complete", 2, nOrdNo=last.number, fldQty=10, avgPrc="39.00")
         await applying

@@ -236,8 +236,8 @@ async def test_an_open_order_without_a_number_is_an_error_of_the_halt_after_a_bo
 ) -> None:
     async with order_broker() as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
-        stranger = broker.add()
-        broker.shown = lambda row: row if row["nOrdNo"] != stranger else row | {"nOrdNo": None}
+        external = broker.add()
+        broker.shown = lambda row: row if row["nOrdNo"] != external else row | {"nOrdNo": None}
         began = seconds()
         halting = asyncio.ensure_future(neo.halt())
         await asyncio.sleep(1)
@@ -252,19 +252,19 @@ async def test_an_open_order_without_a_number_is_an_error_of_the_halt_after_a_bo
         broker.shown = lambda row: row  # the next halt sees what it is
         (result,) = await neo.halt()
         assert isinstance(result, Order)
-        assert result.number == stranger
+        assert result.number == external
         assert broker.open_numbers() == []
 
 
 @in_virtual_time
 async def test_an_order_whose_number_is_shown_after_all_ends_the_halt() -> None:
     async with order_broker() as (broker, neo):
-        stranger = broker.add()
+        external = broker.add()
         began = seconds()
         broker.shown = lambda row: row if seconds() > began + 10 else row | {"nOrdNo": {}}
         (result,) = await neo.halt()
         assert isinstance(result, Order)
-        assert result.number == stranger
+        assert result.number == external
         assert seconds() - began < 20
 
 
@@ -278,7 +278,7 @@ async def test_an_error_of_the_program_in_a_listener_does_not_end_it(
         def fail(update: Any) -> None:
             raise ZeroDivisionError("the program's own")
 
-        neo._tracker.on_repair(fail)
+        neo._cache.on_repair(fail)
         broker.refusal = lambda number: NOT_FOUND
         broker.shown = lambda row: row | {"fldQty": 5, "avgPrc": "39.00"}
         halting = asyncio.ensure_future(neo.halt())

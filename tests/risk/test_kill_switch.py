@@ -767,7 +767,7 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
         # A feed that was closed is not down.
         await asyncio.sleep(10)
         assert neo.halted is None
-        assert SYMBOL in {order.symbol for order in neo._tracker.orders.values()}
+        assert SYMBOL in {order.symbol for order in neo._cache.orders.values()}
 
 
 @in_virtual_time

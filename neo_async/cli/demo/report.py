@@ -281,7 +281,7 @@ def _compare(play: Play, records: Records, pace: Pace) -> tuple[list[str], list[
         ("one was rejected and one never sent, as they should", _expected(play)),
         ("429 was waited out" if pace.refused else "the pace was kept", _too_fast(pace)),
     )
-    holds = [claim for claim, failures in outcomes if not failures]
+    holds = [register_number for register_number, failures in outcomes if not failures]
     return holds, [failure for _, failures in outcomes for failure in failures]
 
 

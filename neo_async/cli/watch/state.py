@@ -14,7 +14,7 @@ from typing import Self, TypeAlias
 from neo_async.cli.naming import instrument_name
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, UsageError
-from neo_async.execution.order_cache import Order, Tracker
+from neo_async.execution.order_cache import Order, OrderCache
 from neo_async.feeds.market_feed import MarketFeed, OrderFeed
 from neo_async.model.enums import Level
 from neo_async.model.indices import exact_index_name
@@ -84,8 +84,8 @@ class Watched:
         self._subscribed: set[str] = set()
         self._level = level
         # One of its own: it knows the orders that were placed elsewhere, before and meanwhile.
-        self._tracker = Tracker()
-        self._tracker.refresh_with(self._read_book)
+        self._cache = OrderCache()
+        self._cache.refresh_with(self._read_book)
         self._instruments: dict[tuple[str, str], str] = {}
         """Of orders, by segment and symbol."""
         now = time.time()
@@ -108,7 +108,7 @@ class Watched:
     def orders(self) -> list[Order]:
         """Of the day: open ones first, then those that changed last."""
         return sorted(
-            self._tracker.orders.values(),
+            self._cache.orders.values(),
             key=lambda order: (not order.is_final, order.updated_ns, order.number),
             reverse=True,
         )
@@ -138,7 +138,7 @@ class Watched:
     # --- how it is kept -----------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._tracker.follow(self.order_feed)
+        self._cache.follow(self.order_feed)
         self.order_feed.listen(self._hear)
         self._note_events("order feed", self.order_feed)
         self._note_events("market feed", self.feed)
@@ -194,7 +194,7 @@ class Watched:
             await asyncio.gather(self._consumer, return_exceptions=True)
         self.order_feed.ignore(self._hear)
         await self.feed.close()
-        await self._tracker.close()
+        await self._cache.close()
 
     async def _consume(self) -> None:
         async for ticks in self.feed.batches():
@@ -226,7 +226,7 @@ class Watched:
         self._learn_instruments(rows)
         for row in rows:
             if row.has_number:
-                self._tracker.adopt(row)
+                self._cache.register(row)
 
     def _learn_instruments(self, rows: Iterable[OrderRow]) -> None:
         for row in rows:

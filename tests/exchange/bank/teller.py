@@ -120,7 +120,7 @@ async def at_the_bank(**options: Any) -> AsyncIterator[Teller]:
         yield teller
 
 
-def stranger(teller: Teller) -> Teller:
+def external(teller: Teller) -> Teller:
     """The other client."""
     other = Teller(teller.exchange, teller.http, teller.clock)
     other.client = teller.exchange.bank.clients[1]

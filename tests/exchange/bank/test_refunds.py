@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from neo_async.errors import UsageError
-from tests.exchange.bank.teller import NUMBER, REFUND, STATUS, Teller, at_the_bank, stranger
+from tests.exchange.bank.teller import NUMBER, REFUND, STATUS, Teller, at_the_bank, external
 
 REQUEST = "1f0c9a4e-7c1e-4c1e-9e0a-0c1d2e3f4a5b"
 
@@ -72,7 +72,7 @@ async def test_what_is_unknown_or_anothers_is_not_refunded() -> None:
     async with at_the_bank() as teller:
         reference = await paid(teller)
         refund = await teller.told(REFUND, requestId=REQUEST, transactionReference=reference)
-        other = stranger(teller)
+        other = external(teller)
         await other.log_in()
         assert await other.refused(REFUND, transactionReference=reference) == (403, "VA0403")
         for known in (

@@ -15,7 +15,7 @@ from tests.exchange.bank.teller import (
     MODIFY,
     NUMBER,
     at_the_bank,
-    stranger,
+    external,
 )
 
 
@@ -132,7 +132,7 @@ async def test_batches_of_others_are_unknown() -> None:
         await teller.open()
         teller.exchange.bank.credit(NUMBER, "1.00")
         batch = await teller.told(FETCH)
-        other = stranger(teller)
+        other = external(teller)
         await other.log_in()
         receipt = {"batchId": batch["batchId"], "count": 1, "status": "RECEIVED"}
         assert await other.refused(ACK, **receipt) == (404, "VA2002")

@@ -12,7 +12,7 @@ from tests.exchange.bank.teller import (
     MODIFY,
     NUMBER,
     at_the_bank,
-    stranger,
+    external,
 )
 
 FULL = {
@@ -147,7 +147,7 @@ async def test_a_deleted_number_stays_taken_and_is_told_of() -> None:
 async def test_accounts_of_others_cannot_be_touched() -> None:
     async with at_the_bank() as teller:
         await teller.open()
-        other = stranger(teller)
+        other = external(teller)
         await other.log_in()
         for service in (MODIFY, DELETE, INQUIRY):
             assert (await other.results(service, item(name="mine")))[0]["code"] == "VA0403"

@@ -361,13 +361,13 @@ async def test_ready_made_messages_reach_all_who_have_authenticated() -> None:
         trading() as caller,
         market_reader(caller) as one,
         market_reader(caller) as other,
-        caller.http.ws_connect(caller.exchange.feed_url) as stranger,
+        caller.http.ws_connect(caller.exchange.feed_url) as external,
     ):
         feed = caller.exchange.feeds.market
         feed.publish(b"as it is")
         await feed.until_sent()
         assert await one.message() == await other.message() == b"as it is"
-        await assert_silent(stranger)
+        await assert_silent(external)
 
 
 # --- nobody there -------------------------------------------------------------------------------
