@@ -31,7 +31,7 @@ from neo_async.errors import (
     ProtocolError,
     Rejected,
 )
-from neo_async.execution.engine import PATIENCE, Dispatch, Request
+from neo_async.execution.engine import PATIENCE, ExecutionEngine, Request
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal
 from neo_async.execution.order_cache import Order, OrderCache, OrderSource, day_of, in_slices
@@ -163,7 +163,7 @@ class Orders:
             resolution_timeout=resolution_timeout,
             clock=clock,
         )
-        self._dispatch = Dispatch(session, self._in_flight, journal)
+        self._engine = ExecutionEngine(session, self._in_flight, journal)
         self._renewals = 0
         self._renewed_at = -math.inf
         """Time of the loop at which the first order book after the last renewal was asked for."""
@@ -179,16 +179,16 @@ class Orders:
     def held(self) -> contextlib.AbstractContextManager[None]:
         """New orders wait until this is over."""
         self._in_flight.reopen()
-        return self._dispatch.held()
+        return self._engine.held()
 
     def refuse_by(self, refusal: Refusal | None) -> None:
-        """See Dispatch.refuse_by."""
-        self._dispatch.refuse_by(refusal)
+        """See ExecutionEngine.refuse_by."""
+        self._engine.refuse_by(refusal)
 
     @property
     def is_quiet(self) -> bool:
         """Whether no placement or change of this client can arrive at the broker any more."""
-        return self._dispatch.is_quiet
+        return self._engine.is_quiet
 
     @property
     def in_flight_requests(self) -> Collection[InFlightRequest]:
@@ -323,7 +323,7 @@ class Orders:
             return await self.place_many(self._sliced(request), wait_for_outcome=wait_for_outcome)
         form = self._form(request)
         hold = None
-        self._dispatch.check_refusal(Kind.PLACE)
+        self._engine.check_refusal(Kind.PLACE)
         if self._guard is not None:
             (hold,) = await self._admit(self._guard, [form])
         return await self._place(request, form, hold, wait_for_outcome=wait_for_outcome)
@@ -344,7 +344,7 @@ class Orders:
             except InvalidOrder as error:
                 field = f"requests[{position}].{error.field}"
                 raise InvalidOrder(field, error.value, error.rule) from error
-        self._dispatch.check_refusal(Kind.PLACE)
+        self._engine.check_refusal(Kind.PLACE)
         if self._guard is None:
             return await _outcomes(
                 [
@@ -402,7 +402,7 @@ class Orders:
             lock = self._changing[order.number] = asyncio.Lock()
         async with lock:
             await self._until_known(order, wanted)
-            self._dispatch.check_refusal(Kind.MODIFY)
+            self._engine.check_refusal(Kind.MODIFY)
             form, terms = self._change_form(order, wanted)
             hold = None
             if self._guard is not None:
@@ -417,7 +417,7 @@ class Orders:
                 if hold is not None:
                     hold.was_sent = request.was_sent
                     hold.end(self._in_flight.find("modify", number=order.number))
-        return await self._dispatch.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
+        return await self._engine.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
 
     async def _send_change(
         self, order: Order, request: Request, terms: Mapping[str, object]
@@ -425,7 +425,7 @@ class Orders:
         change = order.begin_change(terms)
         is_known = False
         try:
-            await self._dispatch.send(request)
+            await self._engine.send(request)
         except OutcomeUnknown:
             raise
         except NeoError:
@@ -513,9 +513,9 @@ class Orders:
         form = cancel_form(number=order.number, symbol=order.symbol, amo=order.amo)
         endpoint = _cancel_endpoint(order.product)
         try:
-            await self._dispatch.send(Request(Kind.CANCEL, endpoint, form, order=order))
+            await self._engine.send(Request(Kind.CANCEL, endpoint, form, order=order))
         except OutcomeUnknown as unknown:
-            return await self._dispatch.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
+            return await self._engine.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
         return order
 
     async def cancel_all(
@@ -706,11 +706,11 @@ class Orders:
     async def _admit(self, guard: RiskGuard, forms: Sequence[PlaceForm]) -> list[Hold]:
         """Check placements by the limits; while new orders are held back, nobody knows what they
         have to be held against."""
-        await self._dispatch.pass_gate(Kind.PLACE)
+        await self._engine.pass_gate(Kind.PLACE)
         return guard.admit(forms)
 
     async def _admit_change(self, guard: RiskGuard, order: Order, form: ModifyForm) -> Hold:
-        await self._dispatch.pass_gate(Kind.MODIFY)
+        await self._engine.pass_gate(Kind.MODIFY)
         return guard.admit_change(order, form)
 
     async def _place(
@@ -719,11 +719,11 @@ class Orders:
         client_tag = form.ig or ""
         sending = Request(Kind.PLACE, PLACE, form, client_tag)
         try:
-            number = await self._dispatch.send(sending)
+            number = await self._engine.send(sending)
         except OutcomeUnknown as unknown:
             if self._resubmits_unacknowledged:
                 self._resubmit(unknown, request, form)
-            return await self._dispatch.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
+            return await self._engine.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
         else:
             return self._placed(request, form, number, sending.sent_ns)
         finally:

@@ -116,7 +116,7 @@ class _Gate:
         """Whether the login has failed, so that what waited must not be sent."""
 
 
-class Dispatch:
+class ExecutionEngine:
     """Sends order requests, each once."""
 
     def __init__(

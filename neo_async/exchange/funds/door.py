@@ -95,7 +95,7 @@ class FundDoor:
 
     def answer(self, call: Call) -> Reply:
         try:
-            reply = self._dispatch(call)
+            reply = self._engine(call)
         except FundRefusal as refusal:
             return _error(refusal.status, refusal.error_type, refusal.text)
         except Throttled:
@@ -106,7 +106,7 @@ class FundDoor:
 
     # --- from a path to an answer -------------------------------------------------------------
 
-    def _dispatch(self, call: Call) -> Reply:
+    def _engine(self, call: Call) -> Reply:
         if call.path == _LOGIN_PATH:
             return self._log_in(call)
         if call.path == _LANDING_PATH:

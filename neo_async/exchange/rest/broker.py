@@ -131,7 +131,7 @@ class Broker:
 
     def answer(self, call: Call) -> Reply | Awaitable[Reply]:
         try:
-            return self._dispatch(call)
+            return self._engine(call)
         except Refusal as refusal:
             return replies.refused(refusal)
         except Throttled as throttled:
@@ -202,7 +202,7 @@ class Broker:
         }
         return root, base
 
-    def _dispatch(self, call: Call) -> Reply | Awaitable[Reply]:
+    def _engine(self, call: Call) -> Reply | Awaitable[Reply]:
         methods = self._methods_at(call.path)
         if methods is None:
             if call.method == "GET" and call.path.startswith(f"{FOLDER}/"):
