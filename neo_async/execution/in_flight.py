@@ -48,7 +48,7 @@ from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
-from neo_async.session.polling import Upkeep, persistently
+from neo_async.session.polling import Poller, retry_until_answered
 from neo_async.transport.backoff import backoff
 from neo_async.wire.tags import without_suffix
 
@@ -219,7 +219,7 @@ class InFlightOrders:
         self._late_order_listeners: list[Callable[[Order], None]] = []
         self._doubles: set[str] = set()
         """Numbers of orders that carry the client tag of another one of ours."""
-        self._upkeep = Upkeep("order book", self._look, self._due_in)
+        self._poller = Poller("order book", self._look, self._due_in)
         self._looks = 0
         self._vain_looks = 0
         """Books in a row that should have answered a question, and could not."""
@@ -367,7 +367,7 @@ class InFlightOrders:
         if order is None:
             # It exists; the book describes it.
             self._wanted_until = asyncio.get_running_loop().time() + GIVE_UP_AFTER
-            self._upkeep.ask()
+            self._poller.ask()
             return
         for pending in [*(in_flight_requests or ())]:
             self._confirm(pending, order, update)
@@ -412,7 +412,7 @@ class InFlightOrders:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tags.clear()
-        await self._upkeep.close()
+        await self._poller.close()
 
     def reopen(self) -> None:
         self.is_closed = False
@@ -728,13 +728,13 @@ class InFlightOrders:
             self.expire(pending, f"nothing proved it within {seconds:g} s: {pending.problem}")
             return
         if now >= pending.proof_at:
-            self._upkeep.ask()
+            self._poller.ask()
         self._set_timer(pending)
 
     def _look_soon(self) -> None:
         self._looks = self._vain_looks = 0
         self._look_at = asyncio.get_running_loop().time() + FIRST_LOOK
-        self._upkeep.look()
+        self._poller.look()
 
     def _look_again(self) -> None:
         """After a report that should have answered a question and could not; the more of them, the
@@ -742,7 +742,7 @@ class InFlightOrders:
         count = max(self._vain_looks, self._failed_inquiries)
         pause = min(LONGEST_WAIT, FIRST_LOOK * 2.0 ** min(count, 10))
         self._look_at = asyncio.get_running_loop().time() + pause
-        self._upkeep.look()
+        self._poller.look()
 
     async def _look(self) -> None:
         """Read the book, which judges, unless nothing needs it any more."""
@@ -751,7 +751,7 @@ class InFlightOrders:
             return
         try:
             async with asyncio.timeout(READ_PATIENCE):
-                await persistently(self._read_book)
+                await retry_until_answered(self._read_book)
         except TimeoutError:
             raise TransportError(f"no answer that is a book for {READ_PATIENCE:g} s") from None
 
@@ -804,7 +804,7 @@ class InFlightOrders:
             await asyncio.sleep(self._history_at - loop.time())
             try:
                 async with asyncio.timeout(READ_PATIENCE):
-                    return await persistently(read)
+                    return await retry_until_answered(read)
             except TimeoutError:
                 raise TransportError(
                     f"the history of order {number} could not be read for {READ_PATIENCE:g} s"
@@ -891,13 +891,13 @@ class InFlightOrders:
         }
         if not self._requests and not self._doubts:
             return None
-        if self._upkeep.read_at >= self._look_at:
+        if self._poller.read_at >= self._look_at:
             self._looks += 1
             ends = [pending.proof_at for pending in self._requests]
             beyond = max([*ends, *self._doubts.values()]) <= now
             longest = LONGEST_WAIT_BEYOND if beyond else LONGEST_WAIT
             pause = min(longest, FIRST_LOOK * 2.0 ** min(self._looks, 10))
-            self._look_at = self._upkeep.read_at + pause
+            self._look_at = self._poller.read_at + pause
         return self._look_at - now
 
     # --- sending again under the same tag -----------------------------------------------------
@@ -928,7 +928,7 @@ class InFlightOrders:
                 order = await resubmit()
             except DuplicateTag:
                 pending.is_proven = True
-                self._upkeep.ask()
+                self._poller.ask()
                 return
             except (NotSent, AnswerLost, ServerError, ProtocolError):
                 pass

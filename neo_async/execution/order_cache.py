@@ -37,7 +37,7 @@ from neo_async.logs import Subject, tell
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import HistoryRow, OrderRow, Price
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.session.polling import Upkeep
+from neo_async.session.polling import Poller
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.wire.tags import own_tag, without_suffix
 
@@ -708,7 +708,7 @@ class OrderCache:
         self._waiting: Counter[Order] = Counter()
         self._dismissals = 0
         self._repair_listeners: list[Callable[[OrderRow], None]] = []
-        self._upkeep = Upkeep("order book", self._read, self._due_in)
+        self._poller = Poller("order book", self._read, self._due_in)
         self._book_at = -math.inf
         """Time of the loop at which the last whole book had been applied."""
         self._day = ""
@@ -907,7 +907,7 @@ class OrderCache:
         dismissals, seen = self._dismissals, len(order.history)
         self._waiting[order] += 1
         try:
-            self._upkeep.look()
+            self._poller.look()
             await order.until_next_change()
         finally:
             self._waiting[order] -= 1
@@ -922,7 +922,7 @@ class OrderCache:
             self._changed_since = asyncio.get_running_loop().time()
         self._changed[order.number] = order
         if self._followed_since is not None:
-            self._upkeep.look()
+            self._poller.look()
 
     def has_odd_fill(self, row: OrderRow) -> bool:
         """See `Order.has_odd_fill`; of an order that is not known only the row itself says it."""
@@ -931,10 +931,10 @@ class OrderCache:
 
     def reread(self) -> None:
         """Have the book read, beginning no earlier than now."""
-        self._upkeep.ask()
+        self._poller.ask()
 
     async def close(self) -> None:
-        await self._upkeep.close()
+        await self._poller.close()
         self._dismiss_waiters()
 
     def _dismiss_waiters(self) -> None:
@@ -947,9 +947,9 @@ class OrderCache:
     def _feed_changed(self, event: FeedEvent) -> None:
         self._note_feed()
         if event.state is FeedState.LIVE:
-            self._upkeep.ask()
+            self._poller.ask()
         elif self._waiting:
-            self._upkeep.look()
+            self._poller.look()
 
     def _note_feed(self) -> None:
         if self._followed_since is None:
@@ -967,7 +967,7 @@ class OrderCache:
             order.apply(update)
             if order.has_odd_fill(update) and self._odd_since == math.inf:
                 self._odd_since = order.heard_at
-                self._upkeep.look()
+                self._poller.look()
             self._reindex(order, is_news=True)
         elif update.number in self._forgotten:
             pass  # a repeated message of an order that is long final
@@ -987,7 +987,7 @@ class OrderCache:
                 del self._external[next(iter(self._external))]
             external = ExternalOrder(now, deque(maxlen=UPDATES_OF_AN_EXTERNAL_ORDER))
             self._external[update.number] = external
-            self._upkeep.look()
+            self._poller.look()
         external.updates.append(update)
 
     def _forget_external(self) -> None:
@@ -1072,7 +1072,7 @@ class OrderCache:
             elif self._followed_since is not None and number not in self._lacking:
                 self._lacking[number] = order
                 self._lacking_since = asyncio.get_running_loop().time()
-                self._upkeep.look()
+                self._poller.look()
         elif number not in self._open:
             self._open[number] = order
             self._open_by_symbol.setdefault(_folded(order.symbol), {})[number] = order
@@ -1083,7 +1083,7 @@ class OrderCache:
             if self._orders.get(number) is not order:
                 self._remember(order)
             if self._followed_since is not None:
-                self._upkeep.look()
+                self._poller.look()
         elif is_news:
             self._open.move_to_end(number)
 
@@ -1218,7 +1218,7 @@ class OrderCache:
 
     def _due_in(self) -> float | None:
         """Seconds until the book has to be read; None while it has nothing to tell."""
-        read_at = self._upkeep.read_at
+        read_at = self._poller.read_at
         due = math.inf
         if self._waiting and not (self._feed is not None and self._feed.is_live):
             due = read_at + self._interval

@@ -33,7 +33,7 @@ from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, Position, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, ScripTick, Tick
 from neo_async.model.updates import PositionUpdate
-from neo_async.session.polling import Upkeep
+from neo_async.session.polling import Poller
 from neo_async.transport.websocket import FeedEvent, FeedState
 
 log = logging.getLogger(logs.PORTFOLIO)
@@ -174,7 +174,7 @@ class LivePositions:
         self._read_period = (0, 0)
         """Part of the day in which the last reading began; see `_period`."""
         self._coverage = Coverage()
-        self._upkeep = Upkeep("positions report", self._read, self._due_in)
+        self._poller = Poller("positions report", self._read, self._due_in)
 
         self._rows: dict[PositionKey, PositionRow] = {}
         self._nameless: set[PositionKey] = set()
@@ -247,7 +247,7 @@ class LivePositions:
             and self._feed is not None
             and self._feed.is_live
             and not self._reading.locked()
-            and not self._upkeep.is_asked
+            and not self._poller.is_asked
             and not self._is_behind
             and self._read_period == self._period()
             and not self._unlisted
@@ -382,19 +382,19 @@ class LivePositions:
         except BaseException:
             await self.close()
             raise
-        self._upkeep.look()
+        self._poller.look()
 
     async def close(self) -> None:
         """Keep them no longer."""
         self._is_started = False
-        await self._upkeep.close()
+        await self._poller.close()
         self._tell(())
 
     def refresh(self) -> None:
         """Read the report again soon."""
         if self._is_started:
             self._is_behind = True
-            self._upkeep.look()
+            self._poller.look()
 
     def _doubt(self) -> None:
         """Read the report again soon, because something has happened that only it can tell."""
@@ -444,7 +444,7 @@ class LivePositions:
     def _feed_changed(self, event: FeedEvent) -> None:
         if self._is_started:
             if event.state is FeedState.LIVE:
-                self._upkeep.ask()
+                self._poller.ask()
             self._tell(())
 
     def _hear(self, update: OrderRow | PositionUpdate) -> None:
@@ -520,7 +520,7 @@ class LivePositions:
             self._lacking_since = asyncio.get_running_loop().time()
         before = self._traded.get(key, (0, 0))
         self._traded[key] = (before[0] + bought, before[1] + sold)
-        self._upkeep.look()
+        self._poller.look()
 
     def _lacks_fills(self) -> bool:
         """Whether an order was filled by more than its position shows."""
@@ -575,7 +575,7 @@ class LivePositions:
 
     def _due_in(self) -> float:
         """Seconds until the report has to be read."""
-        now, read_at = asyncio.get_running_loop().time(), self._upkeep.read_at
+        now, read_at = asyncio.get_running_loop().time(), self._poller.read_at
         due = min(max(read_at, self._read_at) + READ_EVERY, now + self._until_next_period())
         if self._is_behind or self._read_period != self._period():
             due = min(due, read_at + self._patience)

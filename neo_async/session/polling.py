@@ -30,7 +30,7 @@ URGENT_FOR = 60.0
 T = TypeVar("T")
 
 
-async def persistently(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """The result of the first try of `read` that has one.
 
     Slow tries go on beside the new ones, for a slow answer is an answer. Raises what another try a
@@ -72,7 +72,7 @@ async def persistently(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
         await asyncio.gather(*tries, return_exceptions=True)
 
 
-class Upkeep:
+class Poller:
     """Makes one read at a time: at once when it was asked for, else when `due_in` says so.
 
     `due_in` gives the seconds until a read is due, None while there is no need of one; `look` has

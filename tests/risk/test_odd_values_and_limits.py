@@ -118,13 +118,13 @@ async def test_a_fill_above_the_orders_quantity_is_unknown_and_the_book_is_asked
     async with desk(max_net_position=100) as neo:
         order = await neo.orders.place(*BUY, 60, **MIS)
         await asyncio.sleep(5)
-        before = neo._cache._upkeep.read_at
+        before = neo._cache._poller.read_at
         hear(neo, order, fldQty=10**12, **odd)
         assert (order.quantity, order.filled_quantity) == (60, 0)
         with pytest.raises(PositionLimit, match="101 units"):
             await neo.orders.place(*BUY, 41, **MIS)
         await asyncio.sleep(5)
-        assert neo._cache._upkeep.read_at > before
+        assert neo._cache._poller.read_at > before
         hear(neo, order, fldQty=25)
         assert (order.quantity, order.filled_quantity) == (60, 25)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from neo_async import AnswerLost, NeoError, NotLoggedIn, NotSent, ProtocolError, RateLimited
-from neo_async.session.polling import AGAIN_AFTER, AT_ONCE, Upkeep, persistently
+from neo_async.session.polling import AGAIN_AFTER, AT_ONCE, Poller, retry_until_answered
 from tests.simulation.virtual_time import in_virtual_time
 
 HANGS = 60.0
@@ -45,7 +45,7 @@ class Report:
 @in_virtual_time
 async def test_an_answer_in_time_is_asked_for_once() -> None:
     report = Report((AGAIN_AFTER / 2, None))
-    assert await persistently(report.read) == 0
+    assert await retry_until_answered(report.read) == 0
     assert report.began == [0.0]
 
 
@@ -53,18 +53,18 @@ async def test_an_answer_in_time_is_asked_for_once() -> None:
 @in_virtual_time
 async def test_what_fails_is_soon_asked_again(error: NeoError) -> None:
     report = Report(*[(0.0, error)] * 20, (0.0, None))
-    assert await persistently(report.read) == 20
+    assert await retry_until_answered(report.read) == 20
     assert seconds() <= 20 * AGAIN_AFTER
 
 
 @in_virtual_time
 async def test_what_hangs_is_joined_by_another_and_a_slow_answer_is_one() -> None:
     report = Report((HANGS, None), (0.0, None))
-    assert await persistently(report.read) == 1
+    assert await retry_until_answered(report.read) == 1
     assert report.began == [0.0, AGAIN_AFTER]
     report = Report((10.0, None))
     began = seconds()
-    assert await persistently(report.read) == 0
+    assert await retry_until_answered(report.read) == 0
     assert seconds() - began == pytest.approx(10.0)
     assert report.most_at_once == AT_ONCE
     assert report.at_once == 0
@@ -73,7 +73,7 @@ async def test_what_hangs_is_joined_by_another_and_a_slow_answer_is_one() -> Non
 @in_virtual_time
 async def test_a_failure_makes_room_while_all_others_hang() -> None:
     report = Report(*[(HANGS, None)] * (AT_ONCE - 1), (5.0, AnswerLost("lost")), (0.0, None))
-    assert await persistently(report.read) == AT_ONCE
+    assert await retry_until_answered(report.read) == AT_ONCE
     assert seconds() <= (AT_ONCE - 1) * AGAIN_AFTER + 5.0 + AGAIN_AFTER
 
 
@@ -84,7 +84,7 @@ async def test_a_failure_makes_room_while_all_others_hang() -> None:
 async def test_what_another_try_would_not_mend_is_raised(error: NeoError) -> None:
     report = Report((HANGS, None), (0.0, error))
     with pytest.raises(type(error)):
-        await persistently(report.read)
+        await retry_until_answered(report.read)
     assert (len(report.began), report.at_once) == (2, 0)
 
 
@@ -94,7 +94,7 @@ async def test_of_two_that_end_in_one_moment_the_answer_counts() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     for errors in ((NotLoggedIn("out"), None), (None, NotLoggedIn("out"))):
         report = Report((AGAIN_AFTER, errors[0]), (0.0, errors[1]))
-        assert await persistently(report.read) in (0, 1)
+        assert await retry_until_answered(report.read) in (0, 1)
     assert complaints == []
 
 
@@ -110,10 +110,10 @@ async def test_a_read_that_fails_for_whatever_reason_is_tried_again_and_told(
         if errors:
             raise errors.pop(0)
 
-    upkeep = Upkeep("order book", read, lambda: None if upkeep.read_at > 0 else 0.0)
-    upkeep.look()  # due, and not asked for
+    poller = Poller("order book", read, lambda: None if poller.read_at > 0 else 0.0)
+    poller.look()  # due, and not asked for
     await asyncio.sleep(30)
     assert len(reads) == 3
-    assert upkeep.read_at == reads[-1]
+    assert poller.read_at == reads[-1]
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
-    await upkeep.close()
+    await poller.close()
