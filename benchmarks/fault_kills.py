@@ -112,7 +112,7 @@ async def live(settings: Settings) -> None:
     print("begun", flush=True)
     await neo.resume(settings.session)
     try:
-        print("ready", len(neo.reconciliation.findings), flush=True)
+        print("ready", len(neo.reconciliation.resolved_intents), flush=True)
         if not settings.is_last:
             await _work(neo)
     finally:

@@ -329,7 +329,7 @@ def measure_against_sdk(url: str, cache: Path, content: bytes, rounds: int) -> d
 def wanted_figures(
     loads: dict[str, dict[str, Figure]],
     grown: float | None,
-    finding: dict[str, Figure],
+    resolved_intent: dict[str, Figure],
     sdk: dict[str, Figure],
 ) -> list[Wanted]:
     figures = [
@@ -337,10 +337,12 @@ def wanted_figures(
         at_most("first load: loop held", 5, loads["first"]["held_ms"].median, "ms"),
         at_most("cached load", 100, loads["cached"]["milliseconds"].median, "ms"),
         at_most("cached load: loop held", 5, loads["cached"]["held_ms"].median, "ms"),
-        at_most("lookup by symbol", 1, finding["lookup by symbol"].median, "µs"),
-        at_most("lookup by token", 1, finding["lookup by token"].median, "µs"),
-        at_most("search", 2000, finding["search, expiry and strikes"].median, "µs"),
-        at_most("search by a part", 2000, finding["search by a part of symbols"].median, "µs"),
+        at_most("lookup by symbol", 1, resolved_intent["lookup by symbol"].median, "µs"),
+        at_most("lookup by token", 1, resolved_intent["lookup by token"].median, "µs"),
+        at_most("search", 2000, resolved_intent["search, expiry and strikes"].median, "µs"),
+        at_most(
+            "search by a part", 2000, resolved_intent["search by a part of symbols"].median, "µs"
+        ),
     ]
     if grown is not None:
         figures.append(at_most("memory for twice the rows", 100, grown, "MB"))
@@ -377,11 +379,11 @@ def main() -> None:
         offer(folder, url, files)
         laps = measure_loads(url, folder, arguments.rounds)
         instruments, _ = uvloop.run(load(url, cache, SEGMENT))
-        finding = measure_finding(instruments, arguments.rounds)
-        finding["first lookup of an instrument"] = summarise(
+        resolved_intent = measure_finding(instruments, arguments.rounds)
+        resolved_intent["first lookup of an instrument"] = summarise(
             first_lookups(url, cache) for _ in range(arguments.rounds)
         )
-        finding["first search by a part of symbols"] = summarise(
+        resolved_intent["first search by a part of symbols"] = summarise(
             first_part_search(url, cache) for _ in range(arguments.rounds)
         )
         sdk = (
@@ -404,7 +406,7 @@ def main() -> None:
         }
         for name, values in laps.items()
     }
-    wanted = wanted_figures(loads, grown, finding, sdk)
+    wanted = wanted_figures(loads, grown, resolved_intent, sdk)
     description = machine(("neo-async", "msgspec", "aiohttp", "uvloop", "kotakneoapi"))
     if arguments.json:
         print_json(
@@ -415,7 +417,7 @@ def main() -> None:
                 "bytes": len(files["nse_fo.csv"]),
                 "loads": loads,
                 "memory_mb": grown,
-                "microseconds": finding,
+                "microseconds": resolved_intent,
                 "real_file": sdk,
                 "wanted": wanted,
             }
@@ -439,7 +441,9 @@ def main() -> None:
     )
     headings = ["", "median", "low", "high"]
     print_table(
-        "finding, µs", headings, [[name, *_spread(figure)] for name, figure in finding.items()]
+        "finding, µs",
+        headings,
+        [[name, *_spread(figure)] for name, figure in resolved_intent.items()],
     )
     if sdk:
         print_table(

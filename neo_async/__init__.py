@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     )
     from neo_async.execution.journal import Intent, Outcome
     from neo_async.execution.order_cache import Order, OrderChange
-    from neo_async.execution.reconciliation import Finding, Reconciliation
+    from neo_async.execution.reconciliation import Reconciliation, ResolvedIntent
     from neo_async.feeds.buffers import Policy
     from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
     from neo_async.feeds.recorder import Recording
@@ -240,7 +240,7 @@ _HOMES = {
     "Limits": "neo_async.model.portfolio",
     "OrderMargin": "neo_async.model.portfolio",
     "Position": "neo_async.model.portfolio",
-    "Finding": "neo_async.execution.reconciliation",
+    "ResolvedIntent": "neo_async.execution.reconciliation",
     "Reconciliation": "neo_async.execution.reconciliation",
     "Order": "neo_async.execution.order_cache",
     "OrderChange": "neo_async.execution.order_cache",
@@ -295,7 +295,6 @@ __all__ = [
     "FeedHealth",
     "FeedState",
     "FeedTimings",
-    "Finding",
     "FutureQuote",
     "FuturesChain",
     "Halted",
@@ -364,6 +363,7 @@ __all__ = [
     "Recording",
     "RefundUnknown",
     "Rejected",
+    "ResolvedIntent",
     "RiskLimits",
     "RiskRefused",
     "ScripTick",

@@ -1,4 +1,4 @@
-"""Finding out whether order requests took effect whose answers were lost.
+"""ResolvedIntent out whether order requests took effect whose answers were lost.
 
 Such a request is an open question. Every order book that is read, and every message of the order
 feed, may answer it with yes. Only a whole book that was asked for when the request could no longer

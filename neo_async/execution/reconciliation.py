@@ -36,7 +36,7 @@ from neo_async.wire.orders import PlaceForm
 
 log = logging.getLogger(logs.ORDERS)
 
-ADOPTED_DAYS = 7
+REGISTERED_DAYS = 7
 """Age of the oldest orders that are looked for in today's book at login: after-market orders wait
 over weekends and holidays."""
 _HOUR_NS = 3600 * 1_000_000_000
@@ -63,7 +63,7 @@ _WITHOUT_ORDER = {
 """Outcomes of placements that are reported to have no order, and what their callers were told."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class ResolvedIntent(msgspec.Struct, frozen=True):
     """What the reconciliation found out about an intent that a crash had left open."""
 
     intent: Intent
@@ -77,14 +77,14 @@ class Reconciliation(msgspec.Struct, frozen=True):
 
     orders: Sequence[Order] = ()
     """Every order of the journal that is in today's book; followed from now on."""
-    findings: Sequence[Finding] = ()
+    resolved_intents: Sequence[ResolvedIntent] = ()
     """One for every intent that had no outcome."""
 
 
 async def uncancelled(journal: Journal, now: float) -> list[Intent]:
     """The placements in the journal whose orders may be open at `now` (Unix seconds), newest first:
-    those of today, and after-market orders of `ADOPTED_DAYS`. Raises JournalFailed."""
-    amo_since_ns = int(now * 1e9) - ADOPTED_DAYS * _DAY_NS
+    those of today, and after-market orders of `REGISTERED_DAYS`. Raises JournalFailed."""
+    amo_since_ns = int(now * 1e9) - REGISTERED_DAYS * _DAY_NS
     intents = await journal.uncancelled(today_ns(now), amo_since_ns=amo_since_ns)
     return [intent for intent in intents if is_order_number(intent.order_number)]
 
@@ -132,7 +132,7 @@ async def reconcile(
     LoginFailed when the order book cannot be read within `BOOK_PATIENCE` seconds.
     """
     now = clock()
-    past_ns = int(now * 1e9) - ADOPTED_DAYS * _DAY_NS
+    past_ns = int(now * 1e9) - REGISTERED_DAYS * _DAY_NS
     # An order that was placed just before midnight may have a number of the day after.
     intents = await journal.intents(today_ns(now) - _HOUR_NS, without_order_since_ns=past_ns)
     open_intents: list[Intent] = []
@@ -160,16 +160,18 @@ async def reconcile(
     ]
     asked = [(intent, _ask(in_flight, intent, now)) for intent in open_intents]
     in_flight.apply_order_book(rows, -math.inf)
-    findings = [await _finding(intent, pending, in_flight) for intent, pending in asked]
+    resolved_intents = [
+        await _resolved_intent(intent, pending, in_flight) for intent, pending in asked
+    ]
     registered = {order.number: order for order in orders}
-    registered |= {one.order.number: one.order for one in findings if one.order is not None}
+    registered |= {one.order.number: one.order for one in resolved_intents if one.order is not None}
     log.info(
         "reconciled with the journal: %d orders adopted, %d of %d open intents took effect",
         len(registered),
-        sum(finding.outcome is Outcome.ACCEPTED for finding in findings),
-        len(findings),
+        sum(resolved_intent.outcome is Outcome.ACCEPTED for resolved_intent in resolved_intents),
+        len(resolved_intents),
     )
-    return Reconciliation(list(registered.values()), findings)
+    return Reconciliation(list(registered.values()), resolved_intents)
 
 
 def _ask(in_flight: InFlightOrders, intent: Intent, now: float) -> InFlightRequest:
@@ -222,14 +224,16 @@ async def _read_book_in_time(
         ) from None
 
 
-async def _finding(intent: Intent, pending: InFlightRequest, in_flight: InFlightOrders) -> Finding:
+async def _resolved_intent(
+    intent: Intent, pending: InFlightRequest, in_flight: InFlightOrders
+) -> ResolvedIntent:
     try:
-        return Finding(intent, Outcome.ACCEPTED, await pending)
+        return ResolvedIntent(intent, Outcome.ACCEPTED, await pending)
     except NotAccepted:
-        return Finding(intent, Outcome.NOT_ACCEPTED, None)
+        return ResolvedIntent(intent, Outcome.NOT_ACCEPTED, None)
     except OrderAlreadyFinal:
-        return Finding(intent, Outcome.REJECTED, None)
+        return ResolvedIntent(intent, Outcome.REJECTED, None)
     except OutcomeUnknown:
         if in_flight.is_closed:
             raise NotLoggedIn("logged out while the journal was being reconciled") from None
-        return Finding(intent, Outcome.UNRESOLVED, None)
+        return ResolvedIntent(intent, Outcome.UNRESOLVED, None)

@@ -1,4 +1,4 @@
-"""Finding out what became of changes whose answers were lost.
+"""ResolvedIntent out what became of changes whose answers were lost.
 
 Nothing is sent again: the lists are looked through until they tell. A placement is recognised by
 its tag. One that we made is found nowhere else; a caller's own may be on other orders, too, so

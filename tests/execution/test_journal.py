@@ -370,7 +370,9 @@ async def test_a_restart_adopts_what_is_known_and_finds_out_what_is_not(tmp_path
         assert {order.number for order in found.orders} == {
             record.number for record in exchange.market.ledger
         }
-        assert [(own_tag(one.intent.client_tag), one.outcome) for one in found.findings] == [
+        assert [
+            (own_tag(one.intent.client_tag), one.outcome) for one in found.resolved_intents
+        ] == [
             ("lost", Outcome.ACCEPTED),
             ("gone", Outcome.NOT_ACCEPTED),
         ]
@@ -403,8 +405,8 @@ async def test_what_is_of_an_earlier_day_lapses_at_once(tmp_path: Path) -> None:
         file.close()
         await asyncio.sleep(30)  # the next code
         async with client_of(exchange, journal=path) as neo:
-            (finding,) = neo.reconciliation.findings
-            assert (finding.outcome, finding.order) == (Outcome.UNRESOLVED, None)
+            (resolved_intent,) = neo.reconciliation.resolved_intents
+            assert (resolved_intent.outcome, resolved_intent.order) == (Outcome.UNRESOLVED, None)
         assert rows_of(path)[0]["outcome"] == "lapsed"
 
 

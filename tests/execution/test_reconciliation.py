@@ -97,7 +97,7 @@ async def restart_of(
 
 
 def outcomes_of(neo: NeoClient) -> list[Outcome]:
-    return [finding.outcome for finding in neo.reconciliation.findings]
+    return [resolved_intent.outcome for resolved_intent in neo.reconciliation.resolved_intents]
 
 
 CHANGES: list[dict[str, Any]] = [
