@@ -49,7 +49,7 @@ from neo_async.model.orders import (
     Price,
     Trade,
 )
-from neo_async.risk.engine import Hold, RiskGuard
+from neo_async.risk.engine import ExposureReservation, RiskGuard
 from neo_async.session.manager import SessionManager
 from neo_async.transport.limiter import Kind, Refusal
 from neo_async.wire.endpoints import (
@@ -322,11 +322,11 @@ class Orders:
         if slice:
             return await self.place_many(self._sliced(request), wait_for_outcome=wait_for_outcome)
         form = self._form(request)
-        hold = None
+        reservation = None
         self._engine.check_refusal(Kind.PLACE)
         if self._guard is not None:
-            (hold,) = await self._admit(self._guard, [form])
-        return await self._place(request, form, hold, wait_for_outcome=wait_for_outcome)
+            (reservation,) = await self._admit(self._guard, [form])
+        return await self._place(request, form, reservation, wait_for_outcome=wait_for_outcome)
 
     async def place_many(
         self, requests: Iterable[OrderRequest], *, wait_for_outcome: bool = True
@@ -352,17 +352,17 @@ class Orders:
                     for request, form in forms
                 ]
             )
-        holds = await self._admit(self._guard, [form for _, form in forms])
+        reservations = await self._admit(self._guard, [form for _, form in forms])
         try:
             return await _outcomes(
                 [
-                    self._place(request, form, hold, wait_for_outcome=wait_for_outcome)
-                    for (request, form), hold in zip(forms, holds, strict=True)
+                    self._place(request, form, reservation, wait_for_outcome=wait_for_outcome)
+                    for (request, form), reservation in zip(forms, reservations, strict=True)
                 ]
             )
         finally:
-            for hold in holds:  # of those that had no time to begin
-                hold.end()
+            for reservation in reservations:  # of those that had no time to begin
+                reservation.end()
 
     async def modify(
         self,
@@ -404,9 +404,9 @@ class Orders:
             await self._until_known(order, wanted)
             self._engine.check_refusal(Kind.MODIFY)
             form, terms = self._change_form(order, wanted)
-            hold = None
+            reservation = None
             if self._guard is not None:
-                hold = await self._admit_change(self._guard, order, form)
+                reservation = await self._admit_change(self._guard, order, form)
             request = Request(Kind.MODIFY, MODIFY, form, order=order)
             try:
                 await self._send_change(order, request, terms)
@@ -414,9 +414,9 @@ class Orders:
             except OutcomeUnknown as error:
                 unknown = error
             finally:
-                if hold is not None:
-                    hold.was_sent = request.was_sent
-                    hold.end(self._in_flight.find("modify", number=order.number))
+                if reservation is not None:
+                    reservation.was_sent = request.was_sent
+                    reservation.end(self._in_flight.find("modify", number=order.number))
         return await self._engine.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
 
     async def _send_change(
@@ -703,18 +703,27 @@ class Orders:
     def _has_bands(self, segment: str) -> bool:
         return self._instruments is not None and self._instruments.is_of_today(segment)
 
-    async def _admit(self, guard: RiskGuard, forms: Sequence[PlaceForm]) -> list[Hold]:
+    async def _admit(
+        self, guard: RiskGuard, forms: Sequence[PlaceForm]
+    ) -> list[ExposureReservation]:
         """Check placements by the limits; while new orders are held back, nobody knows what they
         have to be held against."""
         await self._engine.pass_gate(Kind.PLACE)
         return guard.admit(forms)
 
-    async def _admit_change(self, guard: RiskGuard, order: Order, form: ModifyForm) -> Hold:
+    async def _admit_change(
+        self, guard: RiskGuard, order: Order, form: ModifyForm
+    ) -> ExposureReservation:
         await self._engine.pass_gate(Kind.MODIFY)
         return guard.admit_change(order, form)
 
     async def _place(
-        self, request: OrderRequest, form: PlaceForm, hold: Hold | None, *, wait_for_outcome: bool
+        self,
+        request: OrderRequest,
+        form: PlaceForm,
+        reservation: ExposureReservation | None,
+        *,
+        wait_for_outcome: bool,
     ) -> Order:
         client_tag = form.ig or ""
         sending = Request(Kind.PLACE, PLACE, form, client_tag)
@@ -727,9 +736,9 @@ class Orders:
         else:
             return self._placed(request, form, number, sending.sent_ns)
         finally:
-            if hold is not None:
-                hold.was_sent = sending.was_sent
-                hold.end(self._in_flight.find("place", client_tag=client_tag))
+            if reservation is not None:
+                reservation.was_sent = sending.was_sent
+                reservation.end(self._in_flight.find("place", client_tag=client_tag))
 
     def _placed(self, request: OrderRequest, form: PlaceForm, number: str, sent_ns: int) -> Order:
         # The form's codes are members of the enums already: the rules have put them there.

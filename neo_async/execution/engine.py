@@ -138,7 +138,7 @@ class ExecutionEngine:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold placements and changes back around a login. When it fails, those that waited raise
+        """ExposureReservation placements and changes back around a login. When it fails, those that waited raise
         NotLoggedIn, unless the login was only to replace one that is still there."""
         is_replacing = self._session.is_open
         gate = self._gate = self._gate or _Gate()

@@ -1,6 +1,6 @@
 """Guard rails: what no order of this client may exceed, one function a rule.
 
-Orders on their way are held against the limits like those that are open: a `Hold` takes up their
+Orders on their way are held against the limits like those that are open: a `ExposureReservation` takes up their
 room from the check until the tracker knows the order, or it has failed. While the order feed is
 down, the order book and the positions are read every few seconds; a limit whose facts are older
 than `OLDEST_FACTS`, or cannot be read, refuses.
@@ -172,7 +172,7 @@ class LastPrices:
         return None
 
 
-class Hold:
+class ExposureReservation:
     """Room that a placement, or an order that is being changed, takes up meanwhile."""
 
     __slots__ = (
@@ -240,9 +240,9 @@ class RiskGuard:
         self._instruments = instruments
         self._placing = 0
         """Placements on their way."""
-        self._held: Counter[OneSide] = Counter()
+        self._reserved: Counter[OneSide] = Counter()
         """Units on their way."""
-        self._changing: dict[str, list[Hold]] = {}
+        self._changing: dict[str, list[ExposureReservation]] = {}
         """Changes of quantities, by order number. Until the book shows them, an order may have the
         larger one: the exchange may refuse what the broker has taken, and the feed be late."""
         self._nameless: OrderRow | None = None
@@ -265,7 +265,7 @@ class RiskGuard:
         """Whether every open order of the account has to be known to it."""
         return self._limits.max_open_orders is not None or self.needs_positions
 
-    def admit(self, forms: Sequence[PlaceForm]) -> list[Hold]:
+    def admit(self, forms: Sequence[PlaceForm]) -> list[ExposureReservation]:
         """Check placements that go out together as a whole, and hold their room."""
         with decimal.localcontext(EXACT):
             asked = [_placement(form) for form in forms]
@@ -282,7 +282,7 @@ class RiskGuard:
             self._check_exposure(wanted)
         return [self._hold_placement(one) for one in asked]
 
-    def admit_change(self, order: Order, form: ModifyForm) -> Hold:
+    def admit_change(self, order: Order, form: ModifyForm) -> ExposureReservation:
         """Check what a change makes larger, dearer, or moves; and hold the larger quantity."""
         with decimal.localcontext(EXACT):
             before, after = _present(order), _changed(order, form)
@@ -298,23 +298,23 @@ class RiskGuard:
                 self._check_exposure({after.one_side: self._added_to(order, after.quantity)})
         return self._hold_change(order, before, after)
 
-    def release(self, hold: Hold) -> None:
+    def release(self, reservation: ExposureReservation) -> None:
         now = asyncio.get_running_loop().time()
-        if not hold.order_number:
-            self._held[hold.one_side] -= hold.quantity
-            if not self._held[hold.one_side]:
-                del self._held[hold.one_side]
+        if not reservation.order_number:
+            self._reserved[reservation.one_side] -= reservation.quantity
+            if not self._reserved[reservation.one_side]:
+                del self._reserved[reservation.one_side]
             self._placing -= 1
-            if hold.was_sent and self._limits.max_orders_per_minute is not None:
+            if reservation.was_sent and self._limits.max_orders_per_minute is not None:
                 self._placed.append(now)
             return
-        hold.answered_at = now
-        if hold not in self._changing.get(hold.order_number, ()):
+        reservation.answered_at = now
+        if reservation not in self._changing.get(reservation.order_number, ()):
             return
-        if hold.was_sent:
+        if reservation.was_sent:
             self._cache.reread()
         else:
-            self._forget_change(hold)
+            self._forget_change(reservation)
 
     def see_book(self, rows: Sequence[OrderRow], began: float) -> None:
         """Take in a whole book that was asked for at that time of the loop."""
@@ -327,31 +327,35 @@ class RiskGuard:
         if not self._changing:
             return
         by_number = {row.number: row for row in rows if row.number in self._changing}
-        for hold in [hold for holds in self._changing.values() for hold in holds]:
-            if self._is_shown(hold, by_number.get(hold.order_number), began):
-                self._forget_change(hold)
+        for reservation in [
+            reservation for reservations in self._changing.values() for reservation in reservations
+        ]:
+            if self._is_shown(reservation, by_number.get(reservation.order_number), began):
+                self._forget_change(reservation)
 
-    def _is_shown(self, hold: Hold, row: OrderRow | None, began: float) -> bool:
+    def _is_shown(
+        self, reservation: ExposureReservation, row: OrderRow | None, began: float
+    ) -> bool:
         """Whether a book that was asked for at that time tells the outcome of a change."""
-        if began < hold.answered_at:
+        if began < reservation.answered_at:
             return False
         if row is None:
-            order = self._cache.get(hold.order_number)
+            order = self._cache.get(reservation.order_number)
             return order is None or order.is_final
         if row.status in _CHANGING:
             return False
         if "quantity" in row.missing and not row.status.is_final:
             return False
         # A smaller quantity may be the one from before: a book is seconds behind at times.
-        is_late = began < hold.answered_at + CHANGE_LAG
-        is_new = row.quantity == hold.wanted or row.quantity >= hold.quantity
+        is_late = began < reservation.answered_at + CHANGE_LAG
+        is_new = row.quantity == reservation.wanted or row.quantity >= reservation.quantity
         return row.status.is_final or is_new or not is_late
 
-    def _forget_change(self, hold: Hold) -> None:
-        holds = self._changing[hold.order_number]
-        holds.remove(hold)
-        if not holds:
-            del self._changing[hold.order_number]
+    def _forget_change(self, reservation: ExposureReservation) -> None:
+        reservations = self._changing[reservation.order_number]
+        reservations.remove(reservation)
+        if not reservations:
+            del self._changing[reservation.order_number]
 
     @property
     def problems(self) -> Iterator[str]:
@@ -586,7 +590,7 @@ class RiskGuard:
             if pending is None:
                 return None
             total += pending
-        return total + self._held[one_side] + quantity
+        return total + self._reserved[one_side] + quantity
 
     def _open_on(self, one_side: OneSide) -> Iterator[Order]:
         """Open orders on a side, with those that do not say where or on which side they are."""
@@ -611,8 +615,8 @@ class RiskGuard:
 
     def _largest(self, order: Order) -> int:
         """The largest quantity that the changes under way may give or leave an order."""
-        holds = self._changing.get(order.number, ())
-        return max((hold.quantity for hold in holds), default=0)
+        reservations = self._changing.get(order.number, ())
+        return max((reservation.quantity for reservation in reservations), default=0)
 
     def _without_price(self) -> list[str]:
         """Open positions whose prices no feed tells; the others get theirs."""
@@ -625,19 +629,19 @@ class RiskGuard:
                 self._live.price(instrument, price)
         return without
 
-    def _hold_placement(self, asked: Asked) -> Hold:
-        self._held[asked.one_side] += asked.quantity
+    def _hold_placement(self, asked: Asked) -> ExposureReservation:
+        self._reserved[asked.one_side] += asked.quantity
         self._placing += 1
-        return Hold(self, asked.one_side, asked.quantity)
+        return ExposureReservation(self, asked.one_side, asked.quantity)
 
-    def _hold_change(self, order: Order, before: Asked, after: Asked) -> Hold:
+    def _hold_change(self, order: Order, before: Asked, after: Asked) -> ExposureReservation:
         largest = max(before.quantity, after.quantity)
-        hold = Hold(self, after.one_side, largest, order_number=order.number)
-        hold.wanted = after.quantity
+        reservation = ExposureReservation(self, after.one_side, largest, order_number=order.number)
+        reservation.wanted = after.quantity
         is_moved = order.number in self._changing or after.quantity != before.quantity
         if is_moved and self._limits.max_net_position is not None:
-            self._changing.setdefault(order.number, []).append(hold)
-        return hold
+            self._changing.setdefault(order.number, []).append(reservation)
+        return reservation
 
 
 def _placement(form: PlaceForm) -> Asked:

@@ -194,7 +194,7 @@ class Limiter:
         self._queued = 0
         """Requests of both sorts."""
         self._held_ahead = [0] * len(Kind)
-        """Starts that were put off (see `hold`), of this kind and those before it."""
+        """Starts that were put off (see `reservation`), of this kind and those before it."""
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until = 0.0
         """Of changes and placements."""
@@ -221,7 +221,7 @@ class Limiter:
         """Wait for the right to start one request, before others of its kind where it is `first`.
         Cancelling the wait frees its place.
 
-        Returns the time of the start on the limiter's clock, which `restart`, `hold` and
+        Returns the time of the start on the limiter's clock, which `restart`, `reservation` and
         `give_back` take. Raises what `refuse_by` says, and RateLimited when the quota of the day is
         used up or a pause lasts longer than the `patience` for this kind.
         """

@@ -785,8 +785,8 @@ CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
 async def _eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
     async with asyncio.timeout(5):
         while True:
-            holds = condition()
-            if holds if isinstance(holds, bool) else await holds:
+            reservations = condition()
+            if reservations if isinstance(reservations, bool) else await reservations:
                 return
             await asyncio.sleep(0.01)
 

@@ -486,7 +486,7 @@ async def test_room_is_given_back_when_orders_fail() -> None:
         await until(lambda: not neo._cache.open_orders)
         await neo.orders.place_many(requests(2))
         assert neo._guard is not None
-        assert not neo._guard._held
+        assert not neo._guard._reserved
         assert not neo._guard._placing
 
 
@@ -623,7 +623,7 @@ def test_the_exchange_never_sees_more_than_the_limits_allow(
             assert requests.count(PLACE) >= len(exchange.market.ledger)
             assert neo._guard is not None
             assert not neo._guard._placing
-            assert not +neo._guard._held
+            assert not +neo._guard._reserved
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(run())
@@ -950,11 +950,11 @@ async def test_a_change_that_was_not_sent_takes_no_room() -> None:
         assert neo._guard is not None
         for quantity in (90, 100):
             form = modify_form_of(order, quantity)
-            hold = neo._guard.admit_change(order, form)
+            reservation = neo._guard.admit_change(order, form)
             with pytest.raises(PositionLimit):
                 await neo.orders.place(*BUY, 91, **MIS)
-            hold.was_sent = False
-            hold.end()
+            reservation.was_sent = False
+            reservation.end()
         assert not neo._guard._changing
         await neo.orders.place(*BUY, 90, **MIS)
 
@@ -1010,13 +1010,13 @@ async def test_an_unknown_outcome_keeps_its_room_until_it_is_known_or_the_client
         with pytest.raises(PositionLimit):
             await neo.orders.place(*BUY, 1, **MIS)
         await asyncio.sleep(20)
-        assert not guard._held
+        assert not guard._reserved
         with pytest.raises(OutcomeUnknown):
             await neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
         assert guard._placing == 1
         await neo.logout()
         await asyncio.sleep(0)
-        assert not guard._held
+        assert not guard._reserved
         assert not guard._placing
 
 

@@ -544,8 +544,8 @@ async def test_a_halt_that_cancels_may_follow_one_that_does_not() -> None:
         order = await neo.orders.place(*BUY, 10, **MIS)
         heard: list[Halted] = []
         neo.on_halt(heard.append)
-        neo.halt(cancel_open=False, reason="hold")
-        assert [halted.reason for halted in heard] == ["hold"]
+        neo.halt(cancel_open=False, reason="reservation")
+        assert [halted.reason for halted in heard] == ["reservation"]
         assert broker.count(CANCEL) == 0
         assert await neo.halt() == [order]
         assert await neo.halt(cancel_open=False) == []
