@@ -41,7 +41,7 @@ class Subject(NamedTuple):
         return f"{self.action} of {', '.join(marks)}" if marks else self.action
 
 
-def tell(log: logging.Logger, level: int, subject: Subject, text: str, *args: object) -> None:
+def log_order(log: logging.Logger, level: int, subject: Subject, text: str, *args: object) -> None:
     """Write one line: the subject, a colon, and `text` with its `args`, which may be words of
     others."""
     if log.isEnabledFor(level):

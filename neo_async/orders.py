@@ -36,7 +36,7 @@ from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal
 from neo_async.execution.order_cache import Order, OrderCache, OrderSource, day_of, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
-from neo_async.logs import Subject, tell
+from neo_async.logs import Subject, log_order
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
@@ -572,7 +572,7 @@ class Orders:
             for row in part:
                 if not row.has_number:
                     subject = Subject("report", row.gui_order_id, "")
-                    tell(log, logging.ERROR, subject, "%s", nameless_error(row))
+                    log_order(log, logging.ERROR, subject, "%s", nameless_error(row))
                     continue
                 order = self._cache.register(row)
                 if not order.is_final:

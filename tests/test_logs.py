@@ -29,7 +29,7 @@ from neo_async import (
     Timeouts,
 )
 from neo_async.execution.journal import Journal, Outcome
-from neo_async.logs import Subject, tell
+from neo_async.logs import Subject, log_order
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, WIDE, client_of, exchange_of
 from tests.fake_servers import (
     CREDENTIALS,
@@ -126,8 +126,10 @@ def secrets_of(own: Credentials) -> list[str]:
 
 def test_a_line_says_what_it_is_about_in_words_and_as_fields(kept: Kept) -> None:
     log = logging.getLogger("neo_async.orders")
-    tell(log, logging.INFO, Subject("cancel", "t_1", "261123000000001"), "%d %% of %s", 5, "it")
-    tell(log, logging.INFO, Subject("place", "t_2"), "goes out")
+    log_order(
+        log, logging.INFO, Subject("cancel", "t_1", "261123000000001"), "%d %% of %s", 5, "it"
+    )
+    log_order(log, logging.INFO, Subject("place", "t_2"), "goes out")
     first, second = kept.records
     assert first.getMessage() == "cancel of order 261123000000001, tag 't_1': 5 % of it"
     assert (first.action, first.client_tag, first.order_number) == (  # type: ignore[attr-defined]
@@ -319,5 +321,5 @@ async def test_no_secret_is_logged_of_sessions_that_end_and_feeds_that_break(kep
 
 def test_words_of_others_stay_on_the_line(caplog: pytest.LogCaptureFixture) -> None:
     subject = Subject("cancel", order_number="7\n8")
-    tell(logging.getLogger("neo_async.x"), logging.WARNING, subject, "%s", "no\r\n\x1b[2J")
+    log_order(logging.getLogger("neo_async.x"), logging.WARNING, subject, "%s", "no\r\n\x1b[2J")
     assert caplog.messages == [r"cancel of order 7\n8: no\r\n\x1b[2J"]

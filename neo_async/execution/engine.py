@@ -37,7 +37,7 @@ from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Journal, Outcome
 from neo_async.execution.order_cache import Order
 from neo_async.execution.resolution import ExpectedEffect, change, placement
-from neo_async.logs import Subject, tell
+from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
 from neo_async.session.manager import SessionManager
 from neo_async.transport.backoff import backoff
@@ -304,7 +304,9 @@ class ExecutionEngine:
                 if not self._session.is_open or now + delay >= give_up_at:
                     raise
                 self._session.meter.retries += 1
-                tell(log, logging.INFO, request.subject, "%s; next try in %.2f s", error, delay)
+                log_order(
+                    log, logging.INFO, request.subject, "%s; next try in %.2f s", error, delay
+                )
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):
                         await self._interruption.wait()
@@ -328,14 +330,14 @@ class ExecutionEngine:
 
     async def _send_told(self, request: Request) -> str:
         """Send, and tell the log when and for how long."""
-        tell(log, logging.DEBUG, request.subject, "goes out")
+        log_order(log, logging.DEBUG, request.subject, "goes out")
         began = time.perf_counter()
         number = await self._session.order(
             request.kind, request.endpoint, request.form, request.read, request
         )
         took = (time.perf_counter() - began) * 1000
         subject = request.subject._replace(order_number=number)
-        tell(log, logging.DEBUG, subject, "accepted after %.3f ms", took)
+        log_order(log, logging.DEBUG, subject, "accepted after %.3f ms", took)
         return number
 
     def _end(
@@ -348,7 +350,7 @@ class ExecutionEngine:
         reason: object,
     ) -> None:
         """Note an outcome that is not what was hoped for. `reason` stands for the %s in `text`."""
-        tell(log, level, request.subject, text, reason)
+        log_order(log, level, request.subject, text, reason)
         self._session.meter.ended(request.kind, outcome.value)
         if intent is not None and self._journal is not None:
             self._journal.end(intent, outcome, reason=str(reason))

@@ -44,7 +44,7 @@ from neo_async.execution.resolution import (
     proves_modification,
     tags_in,
 )
-from neo_async.logs import Subject, tell
+from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
@@ -313,7 +313,9 @@ class InFlightOrders:
         expected = pending.expected
         self._end(pending, Outcome.UNRESOLVED, reason=reason)
         pending.refuse(_unknown(pending, reason))
-        tell(log, logging.ERROR, self._subject(pending), "its outcome stays unknown: %s", reason)
+        log_order(
+            log, logging.ERROR, self._subject(pending), "its outcome stays unknown: %s", reason
+        )
         if expected.client_tag:
             self.watch_for(expected.client_tag, pending.intent, said="of unknown outcome")
 
@@ -515,7 +517,7 @@ class InFlightOrders:
         if other.number in self._doubles:
             return
         self._doubles.add(other.number)
-        tell(
+        log_order(
             log,
             logging.ERROR,
             Subject("place", tag, other.number),
@@ -615,13 +617,13 @@ class InFlightOrders:
     def _accept(self, pending: InFlightRequest, order: Order) -> None:
         self._end(pending, Outcome.ACCEPTED, order_number=order.number)
         pending.answer(order)
-        tell(log, logging.INFO, self._subject(pending), "it did take effect: %r", order)
+        log_order(log, logging.INFO, self._subject(pending), "it did take effect: %r", order)
 
     def _end_as_final(self, pending: InFlightRequest, order: Order) -> None:
         action = pending.expected.action
         text = f"order {order.number} is {order.status_text}: too late to {action}"
         self._end(pending, Outcome.REJECTED, reason=text)
-        tell(log, logging.INFO, self._subject(pending), "%s", text)
+        log_order(log, logging.INFO, self._subject(pending), "%s", text)
         pending.refuse(OrderAlreadyFinal(text))
 
     def _reject_as_not_received(self, pending: InFlightRequest) -> None:
@@ -641,7 +643,7 @@ class InFlightOrders:
         )
         self._end(pending, Outcome.NOT_ACCEPTED, reason=str(error))
         pending.refuse(error)
-        tell(log, logging.INFO, self._subject(pending), "%s", error)
+        log_order(log, logging.INFO, self._subject(pending), "%s", error)
         if expected.client_tag:
             self.watch_for(expected.client_tag, pending.intent, said="not accepted")
 
@@ -649,7 +651,7 @@ class InFlightOrders:
         """An order that its caller does not know of: report it as an error."""
         watched = self._watched.pop(tag)
         self._doubts.pop(tag, None)
-        tell(
+        log_order(
             log,
             logging.ERROR,
             Subject("place", tag, order.number),
@@ -922,7 +924,7 @@ class InFlightOrders:
         until, tries = pending.proof_at, 0
         while pending.is_open and loop.time() < until:
             tries += 1
-            tell(log, logging.INFO, self._subject(pending), "sent again under the same tag")
+            log_order(log, logging.INFO, self._subject(pending), "sent again under the same tag")
             pending.is_being_resubmitted = True
             try:
                 order = await resubmit()
@@ -934,7 +936,7 @@ class InFlightOrders:
                 pass
             except NeoError as error:
                 # Says nothing of the first one, which may have met other circumstances.
-                tell(
+                log_order(
                     log,
                     logging.WARNING,
                     self._subject(pending),

@@ -61,7 +61,7 @@ import msgspec
 from neo_async import files, logs
 from neo_async.config import Durability
 from neo_async.errors import Halted, JournalFailed
-from neo_async.logs import Subject, tell
+from neo_async.logs import Subject, log_order
 
 log = logging.getLogger(logs.JOURNAL)
 
@@ -357,7 +357,7 @@ class Journal:
                 raise sqlite3.ProgrammingError(self._why_closed)
         except (*_FAILURES, TypeError) as error:
             subject = Subject(action, client_tag, order_number)
-            tell(log, logging.ERROR, subject, "the journal %s lacks it: %s", self.path, error)
+            log_order(log, logging.ERROR, subject, "the journal %s lacks it: %s", self.path, error)
             return 0
         self._under_way.add(intent)
         self._writer.put_soon(write)
@@ -1176,11 +1176,13 @@ def _log_missing(file: sqlite3.Connection, path: Path, write: _Write, error: Exc
     if statement is _BEGIN:
         _, _, _, action, client_tag, order_number, _ = row
         subject = Subject(str(action), str(client_tag), str(order_number))
-        tell(log, logging.ERROR, subject, "the journal %s lacks it: %s", path, error)
+        log_order(log, logging.ERROR, subject, "the journal %s lacks it: %s", path, error)
     elif statement is _END:
         outcome, _, _, _, intent = row
         subject = _subject_of(file, intent)
-        tell(log, logging.ERROR, subject, "the journal lacks its outcome (%s): %s", outcome, error)
+        log_order(
+            log, logging.ERROR, subject, "the journal lacks its outcome (%s): %s", outcome, error
+        )
     else:
         log.error("the journal %s lacks the state of the account %s: %s", path, row[0], error)
 

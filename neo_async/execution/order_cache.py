@@ -33,7 +33,7 @@ import msgspec
 
 from neo_async import logs
 from neo_async.errors import NotLoggedIn, ProtocolError
-from neo_async.logs import Subject, tell
+from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import HistoryRow, OrderRow, Price
 from neo_async.model.updates import OrderUpdate, PositionUpdate
@@ -574,7 +574,7 @@ class Order:
         self._status_ns = row.updated_ns or -1
         if status is OrderStatus.UNKNOWN and row.status_text != self.status_text:
             subject = Subject("report", self.client_tag, self.number)
-            tell(log, logging.WARNING, subject, "an unknown state: %r", row.status_text)
+            log_order(log, logging.WARNING, subject, "an unknown state: %r", row.status_text)
         self.status = status
         self.status_text = row.status_text
         self.reject_reason = row.reject_reason
@@ -595,7 +595,7 @@ class Order:
         return is_newer or (is_more and not is_late and not self.has_odd_fill(row))
 
     def _tell_correction(self, row: OrderRow) -> None:
-        tell(
+        log_order(
             log,
             logging.ERROR,
             Subject("report", self.client_tag, self.number),
@@ -1151,7 +1151,7 @@ class OrderCache:
             return
         order.expire(reason, int(self.clock() * 1e9))
         subject = Subject("report", order.client_tag, order.number)
-        tell(log, logging.ERROR, subject, "expired: %s", reason)
+        log_order(log, logging.ERROR, subject, "expired: %s", reason)
         self._reindex(order, is_confirmed=True)
 
     def _end_expired(self, rows: Sequence[OrderRow], asked_at: float) -> None:
@@ -1199,7 +1199,7 @@ class OrderCache:
             _begin_of(self._day),
         )
         subject = Subject("report", order.client_tag, order.number)
-        tell(log, logging.WARNING, subject, "expired: %s", order.reject_reason)
+        log_order(log, logging.WARNING, subject, "expired: %s", order.reject_reason)
         self._reindex(order, is_confirmed=True)
 
     def _is_whole(self, numbers: AbstractSet[str], asked_at: float) -> bool:

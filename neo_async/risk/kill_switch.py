@@ -33,7 +33,7 @@ from neo_async.execution.journal import Intent, Journal
 from neo_async.execution.order_cache import Order, OrderCache, day_of
 from neo_async.execution.reconciliation import order_of
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
-from neo_async.logs import Subject, tell
+from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, Segment
 from neo_async.model.orders import OrderRow
 from neo_async.orders import Orders, nameless_error
@@ -550,7 +550,7 @@ class _Cancelling:
         if not isinstance(problem, OrderAlreadyFinal | OutcomeUnknown):
             subject = Subject("cancel", order.client_tag, number)
             level = logging.WARNING if failures == 1 else logging.DEBUG
-            tell(log, level, subject, "the halt could not cancel it: %s", problem)
+            log_order(log, level, subject, "the halt could not cancel it: %s", problem)
 
     # --- evidence -----------------------------------------------------------------------------
 

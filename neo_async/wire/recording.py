@@ -126,7 +126,7 @@ class RecordingReader:
                 self.damage = "the file is cut off in its header"
                 return
             while True:
-                start = file.tell()
+                start = file.log_order()
                 try:
                     frames = _read_block(file)
                 except _Broken as broken:
