@@ -112,7 +112,8 @@ class Told(msgspec.Struct):
     seconds: float = 0.0
     """Until its caller learned it."""
     was_unknown: bool = False
-    """Whether a caller who waited was told at the end of the resolution timeout that no book could be read."""
+    """Whether a caller who waited was told at the end of the resolution timeout that no book could
+    be read."""
 
 
 class Report(msgspec.Struct):
@@ -320,7 +321,8 @@ class _Program:
         return self.report
 
     async def _live(self, exchange: Exchange) -> None:
-        """All orders from placement to their last change, and then the resolution timeout of the last call."""
+        """All orders from placement to their last change, and then the resolution timeout of the
+        last call."""
         dice = Random(f"{self._seed}|program")
         async with asyncio.TaskGroup() as group:
             for life in range(self.report.orders):

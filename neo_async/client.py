@@ -84,12 +84,12 @@ class NeoClient:
         scrip masters are kept, `$XDG_CACHE_HOME/neo_async` unless given.
 
         `journal` is a file that keeps every order request from before it is sent, and what became
-        of it; after a crash, login first finds out what the one before left open, and that takes
-        up to `resolution_timeout`. `durability` says what it survives. `resolution_timeout` is how many seconds after the
-        loss of an answer an order is still expected to appear in the order book; without a trace
-        by then it was not accepted. `resubmit_unacknowledged` sends a placement whose answer was lost again
-        under the same tag, and takes the broker's refusal of that as proof that the first one
-        arrived; nobody has documented that it always refuses.
+        of it; after a crash, login first finds out what the one before left open, and that takes up
+        to `resolution_timeout`. `durability` says what it survives. `resolution_timeout` is how
+        many seconds after the loss of an answer an order is still expected to appear in the order
+        book; without a trace by then it was not accepted. `resubmit_unacknowledged` sends a
+        placement whose answer was lost again under the same tag, and takes the broker's refusal of
+        that as proof that the first one arrived; nobody has documented that it always refuses.
 
         `clock` gives the Unix seconds from which codes are made and which tell what
         day it is; only an exchange whose clock is not this machine's needs another one.
@@ -244,9 +244,9 @@ class NeoClient:
         it is not done, the log says why, as an error every 30 s. Awaiting the result waits for
         that. The result holds every order that was open: an Order that is final now, or the error
         for which it may still be open. An order whose cancels the broker answers for two minutes
-        (or twice the resolution timeout) while its order book lacks it, or shows a state that is not known, is such
-        an error, and so is an open one that the order book shows without an order number for as
-        long. Orders can be cancelled by hand as ever.
+        (or twice the resolution timeout) while its order book lacks it, or shows a state that is
+        not known, is such an error, and so is an open one that the order book shows without an
+        order number for as long. Orders can be cancelled by hand as ever.
 
         A halt may be asked for at any moment. Without a login there is nothing to cancel with: the
         result holds NotLoggedIn, and the next login cancels what it finds open; while one is under

@@ -380,8 +380,8 @@ class OutcomeUnknown(NeoError):
         """Wait until it is known what became of the request, and return the Order.
 
         Raises NotAccepted when the request proved to have had no effect, OrderAlreadyFinal when it
-        came too late, and OutcomeUnknown when nothing proved either within the resolution timeout and three
-        minutes, or a logout ended the search.
+        came too late, and OutcomeUnknown when nothing proved either within the resolution timeout
+        and three minutes, or a logout ended the search.
         """
         if self.resolution is None:
             raise self
@@ -411,9 +411,10 @@ class RefundUnknown(OutcomeUnknown):
 
 class NotAccepted(NeoError):
     """An order request was sent, its answer was lost, and the order book shows that it had no
-    effect: no trace of it in a whole book read at the end of the resolution timeout, nor in the histories of
-    the orders that it might be under another mark. Sending it again is safe, unless the broker took
-    longer than the resolution timeout: such an order is reported by `Orders.on_latecomer`."""
+    effect: no trace of it in a whole book read at the end of the resolution timeout, nor in the
+    histories of the orders that it might be under another mark. Sending it again is safe, unless
+    the broker took longer than the resolution timeout: such an order is reported by
+    `Orders.on_late_order`."""
 
     def __init__(
         self,
@@ -427,8 +428,8 @@ class NotAccepted(NeoError):
     ) -> None:
         mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
         super().__init__(
-            f"{action} was sent, but had no effect: {resolution_timeout:g} s later the {book} shows no trace "
-            f"of it at {mark}; unless {unless}, sending it again is safe"
+            f"{action} was sent, but had no effect: {resolution_timeout:g} s later the {book} shows "
+            f"no trace of it at {mark}; unless {unless}, sending it again is safe"
         )
         self.action = action
         self.client_tag = client_tag

@@ -121,9 +121,9 @@ class Orders:
     What was sent, and whose answer was lost, is not sent again: it is looked for in the order feed
     and the order book, and the call waits for what they tell. Then it worked after all, or raises
     `NotAccepted`; OutcomeUnknown remains where no book could be read, however often it was asked
-    for, within a minute after the end of the resolution timeout.
-    With `wait_for_outcome=False` a call raises OutcomeUnknown at once, whose `outcome()` waits for the same,
-    and raises OutcomeUnknown itself when nothing is known three minutes after the resolution timeout, or at a
+    for, within a minute after the end of the resolution timeout. With `wait_for_outcome=False` a
+    call raises OutcomeUnknown at once, whose `outcome()` waits for the same, and raises
+    OutcomeUnknown itself when nothing is known three minutes after the resolution timeout, or at a
     logout.
 
     Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked
@@ -551,9 +551,9 @@ class Orders:
     @property
     def late_orders(self) -> Sequence[Order]:
         """Orders that appeared although their placement had raised an error: NotAccepted, and the
-        broker took longer than the resolution timeout; OutcomeUnknown, and nothing proved it in time; or a
-        refusal, such as RateLimited. And second orders under the client tag of another one. Each
-        was logged as an error, too."""
+        broker took longer than the resolution timeout; OutcomeUnknown, and nothing proved it in
+        time; or a refusal, such as RateLimited. And second orders under the client tag of another
+        one. Each was logged as an error, too."""
         return self._in_flight.late_orders
 
     def on_late_order(self, listener: Callable[[Order], None]) -> None:

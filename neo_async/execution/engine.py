@@ -58,8 +58,8 @@ _NOT_FOUND = 1006
 """Code for an order that is final or not found; which of them, the broker does not say."""
 
 PATIENCE = 60.0
-"""Seconds after the end of the resolution timeout that a caller waits for a book. A session that has ended
-meanwhile costs a login, and one that fails another TOTP code, which comes every 30 s."""
+"""Seconds after the end of the resolution timeout that a caller waits for a book. A session that
+has ended meanwhile costs a login, and one that fails another TOTP code, which comes every 30 s."""
 
 
 class Request(msgspec.Struct):
@@ -138,8 +138,8 @@ class ExecutionEngine:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """ExposureReservation placements and changes back around a login. When it fails, those that waited raise
-        NotLoggedIn, unless the login was only to replace one that is still there."""
+        """Hold placements and changes back around a login. When it fails, those that
+        waited raise NotLoggedIn, unless the login was only to replace one that is still there."""
         is_replacing = self._session.is_open
         gate = self._gate = self._gate or _Gate()
         self._holds += 1
@@ -184,9 +184,9 @@ class ExecutionEngine:
     @property
     def is_quiet(self) -> bool:
         """Whether no placement or change of this client can arrive at the broker any more: none is
-        under way, and those whose answers were lost are older than the resolution timeout, as are placements
-        that were answered with 429. A cancel that arrives late opens nothing, so cancels do not
-        count."""
+        under way, and those whose answers were lost are older than the resolution timeout, as are
+        placements that were answered with 429. A cancel that arrives late opens nothing, so cancels
+        do not count."""
         if self._under_way or self._in_flight.has_doubts:
             return False
         now = asyncio.get_running_loop().time()

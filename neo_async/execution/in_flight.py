@@ -5,10 +5,10 @@ feed, may answer it with yes. Only a whole book that was asked for when the requ
 arrive answers it with no, and the histories of the orders that it might be under another mark.
 
 Every question ends: with one of these answers, or `GIVE_UP_AFTER` seconds after the end of its
-resolution timeout with OutcomeUnknown, and an error in the log. A logout ends it with OutcomeUnknown at once.
-The client tags of placements that were refused, denied or given up are looked for in every later
-book and message. Where a refusal is in doubt, as that of a 429 is, books are read for it until the
-end of its resolution timeout.
+resolution timeout with OutcomeUnknown, and an error in the log. A logout ends it with
+OutcomeUnknown at once. The client tags of placements that were refused, denied or given up are
+looked for in every later book and message. Where a refusal is in doubt, as that of a 429 is, books
+are read for it until the end of its resolution timeout.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ FIRST_LOOK = 0.25
 long, up to `LONGEST_WAIT`."""
 LONGEST_WAIT = 5.0
 LONGEST_WAIT_BEYOND = 30.0
-"""When the resolution timeout of every question is over: only a book that cannot be read is waited for then,
-or one that lacks what the broker says it has."""
+"""When the resolution timeout of every question is over: only a book that cannot be read is waited
+for then, or one that lacks what the broker says it has."""
 
 GIVE_UP_AFTER = 180.0
-"""Seconds after the end of its resolution timeout at which a question ends in OutcomeUnknown, whatever the
-broker answers until then."""
+"""Seconds after the end of its resolution timeout at which a question ends in OutcomeUnknown,
+whatever the broker answers until then."""
 
 HISTORIES_AT_ONCE = 8
 """So many pass the limiter before they would be taken for slow."""
@@ -175,7 +175,8 @@ class _Watched(NamedTuple):
 class InFlightOrders:
     """Asks for the book as long as there are open questions, and judges what it and the feed say.
 
-    `apply_order_book` has to be called with every book that is read, after the tracker has taken it over.
+    `apply_order_book` has to be called with every book that is read, after the tracker has taken it
+    over.
     """
 
     def __init__(
@@ -327,8 +328,8 @@ class InFlightOrders:
         self._watched[client_tag] = _Watched(intent, said)
 
     def doubt(self, client_tag: str) -> None:
-        """Read books until the end of the resolution timeout for the order of a placement that was refused,
-        and is watched for, but may have been taken all the same."""
+        """Read books until the end of the resolution timeout for the order of a placement that was
+        refused, and is watched for, but may have been taken all the same."""
         self._doubts[client_tag] = asyncio.get_running_loop().time() + self.resolution_timeout
         if not self.is_closed:
             self._look_soon()
@@ -347,8 +348,8 @@ class InFlightOrders:
         return order is not None and order.client_tag != client_tag
 
     async def wait(self, pending: InFlightRequest, *, patience: float) -> bool:
-        """Wait until it is settled; False when it is not by the end of its resolution timeout and `patience`
-        seconds for the book that is read then."""
+        """Wait until it is settled; False when it is not by the end of its resolution timeout and
+        `patience` seconds for the book that is read then."""
         while pending.is_open:
             rest = pending.proof_at + patience - asyncio.get_running_loop().time()
             if rest <= 0:
@@ -717,7 +718,8 @@ class InFlightOrders:
     # --- looking ------------------------------------------------------------------------------
 
     def _set_timer(self, pending: InFlightRequest) -> None:
-        """Have a book asked for at the end of its resolution timeout, and the question given up later."""
+        """Have a book asked for at the end of its resolution timeout, and the question given up
+        later."""
         loop = asyncio.get_running_loop()
         is_over = loop.time() >= pending.proof_at
         at = pending.give_up_at if is_over else pending.proof_at

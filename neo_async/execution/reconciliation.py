@@ -128,8 +128,8 @@ async def reconcile(
 ) -> Reconciliation:
     """Adopt what the journal knows of, and find out about every intent that it has left open.
 
-    Returns when that is done: as soon as each is found, or at the end of the resolution timeout. Raises
-    LoginFailed when the order book cannot be read within `BOOK_PATIENCE` seconds.
+    Returns when that is done: as soon as each is found, or at the end of the resolution timeout.
+    Raises LoginFailed when the order book cannot be read within `BOOK_PATIENCE` seconds.
     """
     now = clock()
     past_ns = int(now * 1e9) - REGISTERED_DAYS * _DAY_NS

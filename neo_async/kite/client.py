@@ -88,10 +88,10 @@ class KiteMutualFunds:
     ) -> None:
         """The access token comes from KiteSession. `rate_limit` is of starts in any second.
 
-        When the answer to a change is lost, nothing is sent again: the lists are looked through
-        for what became of it. `resolution_timeout` is how many seconds later it is still expected to show;
-        with no trace by then it was not accepted. The day's list of funds is kept in `directory`,
-        `$XDG_CACHE_HOME/neo_async` unless given. `clock` gives Unix seconds.
+        When the answer to a change is lost, nothing is sent again: the lists are looked through for
+        what became of it. `resolution_timeout` is how many seconds later it is still expected to
+        show; with no trace by then it was not accepted. The day's list of funds is kept in
+        `directory`, `$XDG_CACHE_HOME/neo_async` unless given. `clock` gives Unix seconds.
 
         Raises UsageError when key or token cannot be one.
         """
@@ -184,8 +184,8 @@ class KiteMutualFunds:
 
         When the answer is lost, waits until it is known whether Kite has taken the order; raises
         NotAccepted when it has not, and OutcomeUnknown when that cannot be found out, or at once
-        without `wait_for_outcome`. Raises InvalidOrder, and sends nothing, when a rule is broken, and
-        InsufficientFunds or another Rejected when Kite refuses.
+        without `wait_for_outcome`. Raises InvalidOrder, and sends nothing, when a rule is broken,
+        and InsufficientFunds or another Rejected when Kite refuses.
         """
         form = rules.order_form(tradingsymbol, side, amount, quantity, tag or rules.new_tag())
         await self._check_order(form)
@@ -309,8 +309,8 @@ class KiteMutualFunds:
         """Change what is given of a SIP and leave the rest as it is; `status` pauses it (`paused`)
         or lets it go on (`active`). Returns its id.
 
-        `wait_for_outcome` and errors are as for `place_order`; OrderAlreadyFinal when it was cancelled
-        meanwhile.
+        `wait_for_outcome` and errors are as for `place_order`; OrderAlreadyFinal when it was
+        cancelled meanwhile.
         """
         path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
         form = rules.sip_change_form(amount, frequency, instalments, instalment_day, status)

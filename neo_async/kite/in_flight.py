@@ -42,7 +42,8 @@ LONGEST_WAIT: Final = 5.0
 LONGEST_WAIT_BEYOND: Final = 30.0
 """When the resolution timeout is over: only a list that cannot be read is waited for then."""
 LONGEST_SEARCH: Final = 3600.0
-"""Seconds beyond the resolution timeout after which a list that cannot be read is waited for no longer."""
+"""Seconds beyond the resolution timeout after which a list that cannot be read is waited for no
+longer."""
 
 _CLOCK_MARGIN: Final = 2.0
 """Kite's times are whole seconds, and so is the Date by which its clock is compared with ours."""
@@ -258,8 +259,8 @@ class InFlightOrders:
     """Sends changes, and has every question that is open about them."""
 
     def __init__(self, *, resolution_timeout: float, patience: float) -> None:
-        """`resolution_timeout`: seconds after the loss of an answer in which a change may still show.
-        `patience`: seconds to wait for the list that is read then."""
+        """`resolution_timeout`: seconds after the loss of an answer in which a change may still
+        show. `patience`: seconds to wait for the list that is read then."""
         self.resolution_timeout = resolution_timeout
         self._patience = patience
         self.claimed: set[str] = set()

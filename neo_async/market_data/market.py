@@ -193,7 +193,7 @@ class Market:
         windows = candle_windows(start, self._today() if end is None else end, width)
         done = 0
 
-        def log_order() -> None:
+        def tell() -> None:
             if progress is not None:
                 progress(done, len(windows))
 
@@ -201,10 +201,10 @@ class Market:
             nonlocal done
             candles = await self._window(wire_name, width, window)
             done += 1
-            log_order()
+            tell()
             return candles
 
-        log_order()
+        tell()
         joiner = CandleJoiner(name, width)
         for candles in await _in_parallel(fetch, windows):
             for portion in _portions(candles):

@@ -1,9 +1,9 @@
 """Guard rails: what no order of this client may exceed, one function a rule.
 
-Orders on their way are held against the limits like those that are open: a `ExposureReservation` takes up their
-room from the check until the tracker knows the order, or it has failed. While the order feed is
-down, the order book and the positions are read every few seconds; a limit whose facts are older
-than `OLDEST_FACTS`, or cannot be read, refuses.
+Orders on their way are held against the limits like those that are open: a `ExposureReservation`
+takes up their room from the check until the tracker knows the order, or it has failed. While the
+order feed is down, the order book and the positions are read every few seconds; a limit whose facts
+are older than `OLDEST_FACTS`, or cannot be read, refuses.
 """
 
 from __future__ import annotations

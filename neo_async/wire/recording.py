@@ -126,7 +126,7 @@ class RecordingReader:
                 self.damage = "the file is cut off in its header"
                 return
             while True:
-                start = file.log_order()
+                start = file.tell()
                 try:
                     frames = _read_block(file)
                 except _Broken as broken:

@@ -92,7 +92,7 @@ class Broker:
         self.asked.append(number)
         return self.histories[number]
 
-    def log_order(self, update: OrderRow) -> None:
+    def tell(self, update: OrderRow) -> None:
         """A message of the order feed."""
         self.cache._hear(update)
         self.in_flight.hear(update)
@@ -236,7 +236,7 @@ async def test_what_was_found_is_not_sent_again() -> None:
 
     broker.in_flight.resubmit(pending, again)
     await asyncio.sleep(1)
-    broker.log_order(row(gui_order_id="lost"))
+    broker.tell(row(gui_order_id="lost"))
     assert (await pending).client_tag == "lost"
     await asyncio.sleep(200)
     assert sent == []
@@ -289,10 +289,10 @@ async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
     pending = broker.in_flight.open(expected)
-    broker.log_order(before)  # late
+    broker.tell(before)  # late
     assert pending.is_open
     await asyncio.sleep(1)
-    broker.log_order(row(price=39.1))
+    broker.tell(row(price=39.1))
     assert await pending is order
     await broker.in_flight.close()
 
@@ -307,7 +307,7 @@ async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
     pending = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     at = int(now() * 1e9)
-    broker.log_order(
+    broker.tell(
         OrderUpdate(
             number=order.number,
             status_text="open",
@@ -326,9 +326,9 @@ async def test_an_earlier_cancellation_that_is_under_way_proves_no_later_one() -
     expected = ExpectedEffect(action="cancel", number=order.number, was_cancelling=True)
     pending = broker.in_flight.open(expected)
     await asyncio.sleep(1)
-    broker.log_order(row(status_text="cancel pending"))
+    broker.tell(row(status_text="cancel pending"))
     assert pending.is_open
-    broker.log_order(row(status_text="complete", filled_quantity=10))
+    broker.tell(row(status_text="complete", filled_quantity=10))
     with pytest.raises(OrderAlreadyFinal, match="too late to cancel"):
         await pending
     await broker.in_flight.close()
@@ -424,8 +424,8 @@ async def test_two_orders_under_one_tag_are_both_followed_and_reported_once(
     first, second = row(1, gui_order_id="lost"), row(2, gui_order_id="lost")
     broker.rows = [second, first]
     if by_feed:
-        broker.log_order(first)
-        broker.log_order(second)
+        broker.tell(first)
+        broker.tell(second)
     order = await pending
     for _ in range(3):
         await broker.book()

@@ -74,7 +74,7 @@ async def _demo(seed: int, scripmaster: list[Path], *, as_json: bool) -> tuple[P
         if as_json:
             return play, await play.run()
         if not live:
-            play.log_order = _print_event
+            play.tell = _print_event
             report = await play.run()
         else:
             with Live(console=console, auto_refresh=False, transient=True) as screen:

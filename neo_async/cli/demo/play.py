@@ -99,7 +99,7 @@ class Play:
         self.positions: list[Position] = []
         self.trades: list[Trade] = []
         self.events: list[tuple[float, str]] = []
-        self.log_order: Callable[[float, str], None] = lambda elapsed, text: None
+        self.tell: Callable[[float, str], None] = lambda elapsed, text: None
         self.problems: list[str] = []
         self.modified = 0
         self.refusal = ""
@@ -367,7 +367,7 @@ class Play:
     def _say(self, text: str) -> None:
         elapsed = self.elapsed
         self.events.append((elapsed, text))
-        self.log_order(elapsed, text)
+        self.tell(elapsed, text)
 
     async def _until_free(self) -> None:
         """Wait until an order would go out at once."""

@@ -83,7 +83,7 @@ class Feeds:
     def notice(self) -> None:
         """Pass on what has happened until now."""
         self._noticing = False
-        self.orders.log_order(self._venue.take_events())
+        self.orders.tell(self._venue.take_events())
         self.market.notice()
 
     def tick(self) -> None:

@@ -96,7 +96,7 @@ class OrderFeed:
 
     # --- what happens ---------------------------------------------------------------------------
 
-    def log_order(self, events: Iterable[Event]) -> None:
+    def tell(self, events: Iterable[Event]) -> None:
         """Pass on what has happened to those whom it concerns."""
         if not self._by_account:
             return
@@ -170,7 +170,7 @@ class OrderFeed:
         ucc = login.account.ucc
         # Taken now, so that nothing older than what `show` tells comes after it.
         market = self._venue.now()
-        self.log_order(self._venue.take_events())
+        self.tell(self._venue.take_events())
         line.login = login
         line.show(
             [(order, order.steps[-1].rows()[-1]) for order in reversed(market.orders(ucc))],
