@@ -445,7 +445,7 @@ class _Program:
         wait_for_outcome = dice.random() < 0.8
         patience = dice.uniform(0, 12) if dice.random() < 0.1 else None
         step = dice.randrange(1, 30) if patience is None and dice.random() < 0.1 else None
-        self._say(f"life {life}: {action} {number} {settle=} {patience=} {step=}")
+        self._say(f"life {life}: {action} {number} {wait_for_outcome=} {patience=} {step=}")
         told = Told(life, action, "ok", order=number)
         order: Order | None = None
         began = asyncio.get_running_loop().time()

@@ -428,8 +428,8 @@ class NotAccepted(NeoError):
     ) -> None:
         mark = f"tag {client_tag!r}" if client_tag else f"number {order_number!r}"
         super().__init__(
-            f"{action} was sent, but had no effect: {resolution_timeout:g} s later the {book} shows "
-            f"no trace of it at {mark}; unless {unless}, sending it again is safe"
+            f"{action} was sent, but had no effect: {resolution_timeout:g} s later the {book} "
+            f"shows no trace of it at {mark}; unless {unless}, sending it again is safe"
         )
         self.action = action
         self.client_tag = client_tag

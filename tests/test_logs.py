@@ -311,7 +311,7 @@ async def test_no_secret_is_logged_of_sessions_that_end_and_feeds_that_break(kep
             exchange.end_sessions()
             await neo.orders.book()
             await asyncio.sleep(60)
-            said = f"{neo!r} {neo.health()!r} {neo.health().circuits} {neo.metrics()!r}"
+            said = f"{neo!r} {neo.health()!r} {neo.health().breakers} {neo.metrics()!r}"
             said += neo.metrics().to_prometheus()
         secrets = secrets_of(exchange.credentials)
         secrets += [session.token, session.sid, neo.session.token, neo.session.sid]

@@ -290,7 +290,7 @@ def test_the_text_is_what_a_scraper_reads() -> None:
     assert types["neo_requests_total"] == "counter"
     assert samples["neo_requests_total", (("kind", "place"),)] == 5
     assert samples["neo_outcomes_total", (("kind", "place"), ("outcome", "accepted"))] == 1
-    assert samples["neo_hedges_total", ()] == metrics.duplicate_reads
+    assert samples["neo_duplicate_reads_total", ()] == metrics.duplicate_reads
     assert samples["neo_breaker_openings_total", (("breaker", "orders at h:443"),)] == 2
     assert types["neo_queue_seconds"] == "histogram"
 

@@ -731,11 +731,11 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
     )
     pending = broker.in_flight.open(expected)
     await asyncio.sleep(1)
-    pending = row(price=39.0, status_text="modify pending")
+    changing = row(price=39.0, status_text="modify pending")
     await asyncio.sleep(1)
     refused = row(price=39.1, status_text="not modified")
     broker.rows = [refused]
-    broker.histories[order.number] = [state(refused), state(pending)]
+    broker.histories[order.number] = [state(refused), state(changing)]
     await broker.book()
     assert pending.is_open
     with pytest.raises(NotAccepted):

@@ -565,9 +565,9 @@ class Auditor:
             net[record.side] += record.filled_quantity
             most_open += not record.status.is_final
         assert self.limits.max_net_position is not None
-        assert self.limits.open_orders is not None
+        assert self.limits.max_open_orders is not None
         assert abs(net[Side.BUY] - net[Side.SELL]) <= self.limits.max_net_position
-        assert most_open <= self.limits.open_orders
+        assert most_open <= self.limits.max_open_orders
 
 
 @given(
