@@ -33,7 +33,8 @@ from neo_async import (
     Segment,
     Side,
 )
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.kinds import Kind
+from neo_async.transport.limiter import Limiter
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = RateLimits()

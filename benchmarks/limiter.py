@@ -17,7 +17,8 @@ import uvloop
 
 from benchmarks.harness import pin, summarise
 from neo_async.config import RateLimits
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.kinds import Kind
+from neo_async.transport.limiter import Limiter
 
 SECONDS = 10
 """Time over which the sustained rate is taken."""

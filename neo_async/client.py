@@ -43,7 +43,8 @@ from neo_async.risk.engine import LastPrices, RiskGuard
 from neo_async.risk.kill_switch import DeadMansSwitch, KillSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.transport.hidden import Hidden
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.kinds import Kind
+from neo_async.transport.limiter import Limiter
 
 
 class NeoClient:
@@ -156,12 +157,14 @@ class NeoClient:
         self._switch = KillSwitch(
             self.orders,
             self._cache,
+            self.limiter.state,
             journal=self._journal,
             resolution_timeout=resolution_timeout,
             clock=clock,
         )
         self._dead_man = DeadMansSwitch(
             self._switch,
+            self.limiter.state,
             self._risk,
             self._cache,
             self.order_feed,

@@ -51,7 +51,7 @@ from neo_async.model.orders import (
 )
 from neo_async.risk.engine import ExposureReservation, RiskGuard
 from neo_async.session.manager import SessionManager
-from neo_async.transport.limiter import Kind, Refusal
+from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import (
     CANCEL,
     EXIT_BRACKET,
@@ -180,10 +180,6 @@ class Orders:
         """New orders wait until this is over."""
         self._in_flight.reopen()
         return self._engine.held()
-
-    def refuse_by(self, refusal: Refusal | None) -> None:
-        """See ExecutionEngine.refuse_by."""
-        self._engine.refuse_by(refusal)
 
     @property
     def is_quiet(self) -> bool:
@@ -323,7 +319,7 @@ class Orders:
             return await self.place_many(self._sliced(request), wait_for_outcome=wait_for_outcome)
         form = self._form(request)
         reservation = None
-        self._engine.check_refusal(Kind.PLACE)
+        self._session.trading_state.check(Kind.PLACE)
         if self._guard is not None:
             (reservation,) = await self._admit(self._guard, [form])
         return await self._place(request, form, reservation, wait_for_outcome=wait_for_outcome)
@@ -344,7 +340,7 @@ class Orders:
             except InvalidOrder as error:
                 field = f"requests[{position}].{error.field}"
                 raise InvalidOrder(field, error.value, error.rule) from error
-        self._engine.check_refusal(Kind.PLACE)
+        self._session.trading_state.check(Kind.PLACE)
         if self._guard is None:
             return await _outcomes(
                 [
@@ -402,7 +398,7 @@ class Orders:
             lock = self._changing[order.number] = asyncio.Lock()
         async with lock:
             await self._until_known(order, wanted)
-            self._engine.check_refusal(Kind.MODIFY)
+            self._session.trading_state.check(Kind.MODIFY)
             form, terms = self._change_form(order, wanted)
             reservation = None
             if self._guard is not None:

@@ -23,7 +23,7 @@ from neo_async import (
 )
 from neo_async.errors import AnswerLost
 from neo_async.model.metrics import BUCKETS
-from neo_async.transport.limiter import Kind
+from neo_async.transport.kinds import Kind
 from neo_async.transport.meter import LOGIN, NAMES, Meter
 from tests.clients import BOOK, CANCEL, PLACE, client_of, exchange_of
 from tests.fake_servers import Cut, Late, Reply, meddler

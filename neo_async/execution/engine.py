@@ -42,7 +42,7 @@ from neo_async.model.answer import Answer
 from neo_async.session.manager import SessionManager
 from neo_async.transport.backoff import backoff
 from neo_async.transport.connection import Connection
-from neo_async.transport.limiter import Kind, Refusal
+from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import Endpoint
 from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accepted, read_placed
 
@@ -111,7 +111,7 @@ class _Gate:
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
-        """Set when the login has ended, and for a moment when `refuse_by` is to be asked."""
+        """Set when the login has ended, and for a moment at a halt."""
         self.refuses = False
         """Whether the login has failed, so that what waited must not be sent."""
 
@@ -131,8 +131,9 @@ class ExecutionEngine:
         """Logins under way."""
         self._under_way = 0
         """Placements and changes that may be sent or were sent, and have no outcome yet."""
-        self._refusal: Refusal | None = None
-        self._interruption = asyncio.Event()
+        self._state = session.trading_state
+        self._state.on_halt(self._wake_waiting)
+        self._halts = asyncio.Event()
 
     # --- what keeps requests from going out ---------------------------------------------------
 
@@ -154,30 +155,21 @@ class ExecutionEngine:
                 self._gate = None
                 gate.event.set()
 
-    def refuse_by(self, refusal: Refusal | None) -> None:
-        """Ask `refusal` before every request is sent, and at once for those that wait to be sent:
-        what it gives for their kind is raised there. None ends it."""
-        self._refusal = refusal
-        events = [self._interruption]
+    def _wake_waiting(self) -> None:
+        """Let the requests that wait here check the trading state."""
+        events = [self._halts]
         if self._gate is not None:
             events.append(self._gate.event)
         for event in events:
             event.set()  # wakes those who wait, and only those
             event.clear()
-        self._session.refuse_by(refusal)
-
-    def check_refusal(self, kind: Kind) -> None:
-        """Raises what `refuse_by` says."""
-        error = None if self._refusal is None else self._refusal(kind)
-        if error is not None:
-            raise error
 
     async def pass_gate(self, kind: Kind) -> None:
-        """Wait while placements and changes are held back. Raises what `refuse_by` says, and
+        """Wait while placements and changes are held back. Raises Halted, and
         NotLoggedIn when the login has failed."""
         while (gate := self._gate) is not None:
             await gate.event.wait()
-            self.check_refusal(kind)
+            self._state.check(kind)
             if gate.refuses:
                 raise NotLoggedIn("the login failed for which new orders waited: nothing was sent")
 
@@ -309,8 +301,8 @@ class ExecutionEngine:
                 )
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):
-                        await self._interruption.wait()
-                self.check_refusal(request.kind)
+                        await self._halts.wait()
+                self._state.check(request.kind)
 
     def _check_number(self, request: Request, number: str) -> None:
         """Raises ProtocolError, and closes the connection, where an answer is about another order:

@@ -43,7 +43,8 @@ from neo_async.model import money
 from neo_async.model.enums import Side
 from neo_async.model.orders import Price
 from neo_async.transport.hidden import Hidden
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.kinds import Kind
+from neo_async.transport.limiter import Limiter
 
 T = TypeVar("T")
 

@@ -38,7 +38,7 @@ from neo_async.model.enums import OrderStatus, Segment
 from neo_async.model.orders import OrderRow
 from neo_async.orders import Orders, nameless_error
 from neo_async.transport.backoff import backoff
-from neo_async.transport.limiter import Kind
+from neo_async.transport.trading_state import TradingState
 from neo_async.transport.websocket import FeedState
 
 log = logging.getLogger(logs.RISK)
@@ -83,6 +83,7 @@ class KillSwitch:
         self,
         orders: Orders,
         cache: OrderCache,
+        state: TradingState,
         *,
         journal: Journal | None = None,
         resolution_timeout: float = 30.0,
@@ -91,11 +92,11 @@ class KillSwitch:
         """See NeoClient for `resolution_timeout` and `clock`."""
         self._orders = orders
         self._cache = cache
+        self._state = state
         self._journal = journal
         self._doubt = max(DOUBT, 2 * resolution_timeout)
         self._clock = clock
         self._listeners: list[Callable[[Halted], None]] = []
-        self._watch: Callable[[], None] | None = None
         self._cancelling: _Cancelling | None = None
         self._task: asyncio.Task[list[Order | NeoError]] | None = None
         """Of `_cancelling`."""
@@ -113,17 +114,20 @@ class KillSwitch:
         """Whether the program has ended a halt, and the journal may still hold it."""
         self._left: Sequence[Intent] = ()
         """Placements of an earlier process whose orders may be open, while a login is under way."""
-        self.halted: Halted | None = None
         orders.on_late_order(self._cancel_late_order)
+
+    @property
+    def halted(self) -> Halted | None:
+        """See NeoClient.halted."""
+        return self._state.halted
 
     def halt(
         self, *, cancel_open: bool = True, reason: str = "halt() was called"
     ) -> Awaitable[list[Order | NeoError]]:
         """See NeoClient.halt."""
         if self.halted is None:
-            self.halted = Halted(reason, since=self._clock())
             self._is_announced = self._was_resumed = False
-            self._orders.refuse_by(self._refusal)
+            self._state.halt(Halted(reason, since=self._clock()))
         loop = asyncio.get_running_loop()
         if not cancel_open:
             self._tell_others()
@@ -142,22 +146,15 @@ class KillSwitch:
         if self.halted is not None:
             self._announce()
             log.warning("the halt is over (%s)", self.halted.reason)
-        self.halted = None
+        self._state.activate()
         self._cancels = self._is_pending = False
         self._was_resumed = True
         if self._cancelling is not None:
             self._cancelling.end()
-        self._orders.refuse_by(None if self._watch is None else self._refusal)
         self._persist()
 
     def on_halt(self, listener: Callable[[Halted], None]) -> None:
         self._listeners.append(listener)
-
-    def watch_by(self, watch: Callable[[], None] | None) -> None:
-        """Let `watch` look before every placement and change whether there is reason to halt."""
-        self._watch = watch
-        if self.halted is None:
-            self._orders.refuse_by(None if watch is None else self._refusal)
 
     def on_signal(self, number: int) -> None:
         """See NeoClient.halt_on_signal."""
@@ -231,9 +228,8 @@ class KillSwitch:
             return
         halted, self._cancels = left
         self._is_pending = self._cancels
-        self.halted = Halted(halted.reason, since=halted.since, from_earlier_process=True)
         self._is_announced = False
-        self._orders.refuse_by(self._refusal)
+        self._state.halt(Halted(halted.reason, since=halted.since, from_earlier_process=True))
         self._announce()
 
     def _persist(self) -> None:
@@ -263,15 +259,6 @@ class KillSwitch:
                 listener(halted)
             except (Exception, asyncio.CancelledError):
                 log.exception("a listener of the kill switch failed on %r", halted)
-
-    def _refusal(self, kind: Kind) -> Halted | None:
-        if kind not in (Kind.PLACE, Kind.MODIFY):
-            return None
-        if self._watch is not None:
-            self._watch()
-        if self.halted is None:
-            return None
-        return self.halted.copy()  # each raised with its own trace
 
     # --- open orders --------------------------------------------------------------------------
 
@@ -728,6 +715,7 @@ class DeadMansSwitch:
     def __init__(
         self,
         switch: KillSwitch,
+        state: TradingState,
         limits: RiskLimits,
         cache: OrderCache,
         order_feed: OrderFeed,
@@ -739,6 +727,7 @@ class DeadMansSwitch:
         """`clock` gives Unix seconds, and `asleep` the seconds for which the machine was suspended
         so far, which the loop's clock leaves out."""
         self._switch = switch
+        self._state = state
         self._limits = limits
         self._cache = cache
         self._clock = clock
@@ -768,10 +757,10 @@ class DeadMansSwitch:
         self._beat()
         self._task = asyncio.create_task(self._watch(), name="dead man's switch")
         if self._loop_stall is not None:
-            self._switch.watch_by(self.check_loop)
+            self._state.set_watchdog(self.check_loop)
 
     async def close(self) -> None:
-        self._switch.watch_by(None)
+        self._state.set_watchdog(None)
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

@@ -47,12 +47,14 @@ from neo_async.transport.breaker import Breakers
 from neo_async.transport.duplicate_read import with_duplicate
 from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.http import Download, HttpClient
+from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import HandOver, Lane
-from neo_async.transport.limiter import Kind, Limiter, Refusal, Start
+from neo_async.transport.limiter import Limiter, Start
 from neo_async.transport.meter import LOGIN, Meter
 from neo_async.transport.reading import AT_ONCE, read_answer, read_now
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
+from neo_async.transport.trading_state import TradingState
 from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH, Auth, Endpoint
 from neo_async.wire.forms import FORM_CONTENT_TYPE, encode_form
 from neo_async.wire.login import (
@@ -115,7 +117,8 @@ class SessionManager:
         self._heads: dict[str, Hidden[bytes]] = {}
         self._renewal: asyncio.Task[None] | None = None
         self._refusing: asyncio.Future[None] | None = None
-        """Done when those who wait for a renewal should ask whether they are refused."""
+        """Done when the requests that wait for a renewal have to check the trading state."""
+        limiter.state.on_halt(self._wake_refused)
         self._used_code = ""
         self._login_refusal: LoginFailed | None = None
         """What the broker said to the credentials: they are not sent again unasked."""
@@ -274,14 +277,16 @@ class SessionManager:
         await self._http.close()
 
     @property
+    def trading_state(self) -> TradingState:
+        return self._limiter.state
+
+    @property
     def tls(self) -> ssl.SSLContext | None:
         """Whom to trust; None for the system's authorities."""
         return self._tls
 
-    def refuse_by(self, refusal: Refusal | None) -> None:
-        """Ask `refusal` before every request is sent, and at once for those that wait to be sent:
-        what it gives for their kind is raised there. None ends it."""
-        self._limiter.refuse_by(refusal)
+    def _wake_refused(self) -> None:
+        """Wake the requests that wait for a connection or a renewal, and that a halt refuses."""
         if self._lane is not None:
             self._lane.drop_refused()
         if self._refusing is not None:
@@ -294,7 +299,7 @@ class SessionManager:
 
         Raises LoginFailed when the broker refuses the login, or has refused one before and `login`
         was not called since, and SessionEnded when it cannot be made: without a TOTP secret, or
-        because network or broker failed; and what `refuse_by` says.
+        because network or broker failed; and Halted.
         """
         if self._session is not ended:
             return  # somebody else has renewed it already
@@ -668,7 +673,7 @@ class SessionManager:
     async def _until_renewed(self, renewal: asyncio.Task[None], kind: Kind) -> None:
         """Wait for its end, as long as this kind is not refused meanwhile."""
         while not renewal.done():
-            if (error := self._limiter.refusal(kind)) is not None:
+            if (error := self._limiter.state.refusal(kind)) is not None:
                 raise error
             if self._refusing is None:
                 self._refusing = asyncio.get_running_loop().create_future()

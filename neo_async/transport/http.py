@@ -22,7 +22,8 @@ from neo_async.transport.breaker import GATEWAY_FAILURES, Breaker, Breakers
 from neo_async.transport.connector import AT_CONNECTION, Connector, NoSilence
 from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.inflating import Inflater
-from neo_async.transport.limiter import Kind, Start
+from neo_async.transport.kinds import Kind
+from neo_async.transport.limiter import Start
 from neo_async.transport.meter import Meter
 
 _LONGEST = 120

@@ -26,7 +26,8 @@ from neo_async.transport.backoff import backoff
 from neo_async.transport.breaker import GATEWAY_FAILURES, Breakers
 from neo_async.transport.connection import Connection
 from neo_async.transport.hidden import Hidden
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.kinds import Kind
+from neo_async.transport.limiter import Limiter
 from neo_async.transport.meter import Meter
 from neo_async.transport.unread import TURNS
 
@@ -218,7 +219,7 @@ class Lane:
     def drop_refused(self) -> None:
         """Let those wait for a connection no longer that the limiter would refuse to start."""
         for kind, queue in self._by_kind:
-            while queue and (error := self._limiter.refusal(kind)) is not None:
+            while queue and (error := self._limiter.state.refusal(kind)) is not None:
                 _fail(queue.popitem()[0], error)
         self._serve()
 

@@ -18,8 +18,7 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from enum import IntEnum
-from typing import Final, TypeAlias
+from typing import Final
 
 from aiolimiter import AsyncLimiter
 
@@ -27,6 +26,8 @@ from neo_async import logs
 from neo_async.config import RateLimits
 from neo_async.errors import RateLimited
 from neo_async.transport.backoff import backoff
+from neo_async.transport.kinds import Kind
+from neo_async.transport.trading_state import TradingState
 
 log = logging.getLogger(logs.TRANSPORT)
 
@@ -48,22 +49,9 @@ LONGEST_PAUSE = 60.0
 one answer of a gateway must not end a trading day."""
 
 
-class Kind(IntEnum):
-    """What a request is for; the lower value is served first, but a read that no other has
-    started before for `READ_PATIENCE` comes right after the cancels."""
-
-    CANCEL = 0
-    MODIFY = 1
-    PLACE = 2
-    READ = 3
-
-
 _CANCEL: Final = Kind.CANCEL
 _READ: Final = Kind.READ
 """Bound once: on Python 3.11 reading a member off its class takes a tenth of a microsecond."""
-
-Refusal: TypeAlias = Callable[[Kind], Exception | None]
-"""What to raise instead of starting a request of some kind; None lets it start."""
 
 _QUEUES: Final = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE, Kind.READ)
 _QUEUES_READ_FIRST: Final = (Kind.CANCEL, Kind.READ, Kind.MODIFY, Kind.PLACE)
@@ -178,8 +166,12 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
         window: float = WINDOW,
         quota: DailyQuota | None = None,
+        state: TradingState | None = None,
     ) -> None:
         self.limits = limits
+        self.state = state or TradingState()
+        """Checked at the moment of every start."""
+        self.state.on_halt(self._wake_refused)
         self._quota = quota
         self._clock = clock
         self._window = window
@@ -194,7 +186,7 @@ class Limiter:
         self._queued = 0
         """Requests of both sorts."""
         self._held_ahead = [0] * len(Kind)
-        """Starts that were put off (see `reservation`), of this kind and those before it."""
+        """Starts that were put off (see `hold`), of this kind and those before it."""
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until = 0.0
         """Of changes and placements."""
@@ -203,7 +195,6 @@ class Limiter:
         self.patience: tuple[float, ...] = (math.inf,) * len(Kind)
         """Seconds, by kind, of the longest pause that a request waits for."""
         self._refusals_in_a_row = 0
-        self._refusal: Refusal | None = None
         # Reads fill at most half of the window at once, so that a sudden order does not find it
         # full for a whole second. For that a leaky bucket is just right.
         burst = max(1.0, limits.total / 2)
@@ -221,12 +212,12 @@ class Limiter:
         """Wait for the right to start one request, before others of its kind where it is `first`.
         Cancelling the wait frees its place.
 
-        Returns the time of the start on the limiter's clock, which `restart`, `reservation` and
-        `give_back` take. Raises what `refuse_by` says, and RateLimited when the quota of the day is
+        Returns the time of the start on the limiter's clock, which `restart`, `hold` and
+        `give_back` take. Raises Halted, and RateLimited when the quota of the day is
         used up or a pause lasts longer than the `patience` for this kind.
         """
-        if self._refusal is not None:
-            self._check(kind)
+        if self.state.is_checked:
+            self.state.check(kind)
         if kind is _READ:
             await self._reads.acquire()
         started = self.start_now(kind)
@@ -245,8 +236,8 @@ class Limiter:
                     # Those before it got theirs in this same moment, and have yet to wake up.
                     await asyncio.sleep(0)
                 await turn
-                if self._refusal is not None:
-                    self._check(kind)
+                if self.state.is_checked:
+                    self.state.check(kind)
                 # The start counts from now, not from when the turn was given: a loop that was held
                 # up in between must not make two starts come closer than they were planned.
                 started = self._start(kind, self._held_ahead[kind])
@@ -265,8 +256,8 @@ class Limiter:
     def start_now(self, kind: Kind) -> float | None:
         """The time of a start in this very moment; None when there is no room or others wait for
         it, and `acquire` has to be called. Raises as that does."""
-        if self._refusal is not None:
-            self._check(kind)
+        if self.state.is_checked:
+            self.state.check(kind)
         if self._queued and self._is_somebody_before(kind):
             return None
         return self._start(kind, self._held_ahead[kind])
@@ -275,10 +266,10 @@ class Limiter:
         """Move a start to now: something had to be awaited after all before the request went out.
 
         None when that cannot be: a pause has begun meanwhile, or the start is older than the window
-        and its room given away. `acquire` must be called again then. Raises what `refuse_by` says.
+        and its room given away. `acquire` must be called again then. Raises Halted.
         """
-        if self._refusal is not None:
-            self._check(kind)
+        if self.state.is_checked:
+            self.state.check(kind)
         now = self._clock()
         # Written as in _Window: the difference, rounded, may disagree with it.
         if now < self._pause_end(kind) or started + self._window <= now:
@@ -314,8 +305,8 @@ class Limiter:
     def hold_now(self, kind: Kind) -> bool:
         """Put a start off that would be possible in this very moment; False when it would not, and
         `acquire` has to be called. Raises as that does."""
-        if self._refusal is not None:
-            self._check(kind)
+        if self.state.is_checked:
+            self.state.check(kind)
         if self._queued and self._is_somebody_before(kind):
             return False
         ahead = self._held_ahead[kind]
@@ -327,10 +318,10 @@ class Limiter:
 
     def start_held(self, kind: Kind) -> float | None:
         """The time of a start that was put off and is made now; None when others have taken its
-        room, or a pause began: `acquire` has to be called again. Raises what `refuse_by` says."""
+        room, or a pause began: `acquire` has to be called again. Raises Halted."""
         try:
-            if self._refusal is not None:
-                self._check(kind)
+            if self.state.is_checked:
+                self.state.check(kind)
             return self._start(kind)
         finally:
             self.release(kind)
@@ -341,21 +332,12 @@ class Limiter:
             self._held_ahead[behind] -= 1
         self._wake()
 
-    def refuse_by(self, refusal: Refusal | None) -> None:
-        """Ask `refusal` before every start from now on, and at once for those that wait; None asks
-        nobody any more."""
-        self._refusal = refusal
-        if refusal is None:
-            return
-        for kind in Kind:
-            if refusal(kind) is not None:
-                queue = self._queues[kind]
+    def _wake_refused(self) -> None:
+        """Wake the requests that a halt refuses: each finds that out by itself."""
+        for kind, queue in zip(Kind, self._queues, strict=True):
+            if queue and self.state.refusal(kind) is not None:
                 while queue:
-                    self._give_turn(kind)  # it wakes up to find itself refused
-
-    def refusal(self, kind: Kind) -> Exception | None:
-        """What a start of this kind would raise now."""
-        return None if self._refusal is None else self._refusal(kind)
+                    self._give_turn(kind)
 
     def pause(self, retry_after: float | None, kind: Kind | None = None) -> float:
         """Let nothing start for as long as the server asked (or a growing, jittered while when it
@@ -423,11 +405,6 @@ class Limiter:
         )
 
     # --- pauses and refusals ------------------------------------------------------------------
-
-    def _check(self, kind: Kind) -> None:
-        error = self.refusal(kind)
-        if error is not None:
-            raise error
 
     def _check_pause(self, kind: Kind) -> None:
         rest = self._pause_end(kind) - self._clock()

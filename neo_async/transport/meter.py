@@ -9,7 +9,7 @@ from typing import Final
 
 from neo_async.errors import AnswerLost
 from neo_async.model.metrics import BUCKETS, Histogram
-from neo_async.transport.limiter import Kind
+from neo_async.transport.kinds import Kind
 
 LOGIN: Final = len(Kind)
 """Beside the limiter's kinds: to it a login is a read."""

@@ -28,7 +28,7 @@ from neo_async import (
 from neo_async.execution.journal import Journal
 from neo_async.execution.reconciliation import uncancelled
 from neo_async.risk.kill_switch import DOUBT
-from neo_async.transport.limiter import Kind
+from neo_async.transport.kinds import Kind
 from tests.clients import WIDE
 from tests.fake_servers import CREDENTIALS, Reply
 from tests.order_broker import (

@@ -38,11 +38,13 @@ from neo_async import (
     WrongMpin,
     WrongTotp,
 )
+from neo_async.errors import Halted
 from neo_async.exchange.tls import self_signed
 from neo_async.execution.order_cache import OrderCache
 from neo_async.orders import Orders
 from neo_async.session.manager import BETWEEN_LOGINS, SessionManager
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.kinds import Kind
+from neo_async.transport.limiter import Limiter
 from neo_async.wire.endpoints import PLACE
 from neo_async.wire.orders import read_accepted
 from tests.clients import BOOK, client_of, exchange_of, logins, paths
@@ -643,8 +645,8 @@ async def test_who_waits_for_a_renewal_learns_of_a_refusal_at_once() -> None:
         await asyncio.sleep(0.1)  # both wait for a code that was not used yet
         assert neo._session._renewal is not None
         began = asyncio.get_running_loop().time()
-        neo._session.refuse_by(lambda kind: UsageError("no") if kind is Kind.PLACE else None)
-        with pytest.raises(UsageError, match="no"):
+        neo.limiter.state.halt(Halted("no", since=0.0))
+        with pytest.raises(Halted, match="no"):
             await placing
         assert asyncio.get_running_loop().time() == began
         assert await reading == []

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from neo_async.config import PoolLimits, RateLimits
 from neo_async.model.answer import Answer
 from neo_async.transport.hidden import Hidden
+from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import HandOver, Lane
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.limiter import Limiter
 from tests.transport.servers import AUTHORITY, Script, Server, request, serving, trust
 
 UNLIMITED = RateLimits(orders=10_000, total=10_000)

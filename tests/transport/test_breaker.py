@@ -17,8 +17,9 @@ from neo_async.config import BreakerConfig, PoolLimits, RateLimits
 from neo_async.errors import AnswerLost, BreakerOpen, NotSent, UsageError
 from neo_async.transport.breaker import PROBE_PATIENCE, Breaker, Breakers, BreakerState
 from neo_async.transport.http import HttpClient
+from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import Lane
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.limiter import Limiter
 from tests.simulation.virtual_time import in_virtual_time
 from tests.transport.lanes import lane_to, send
 from tests.transport.servers import Peer, echo, never, reply, serving, until

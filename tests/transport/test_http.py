@@ -16,7 +16,8 @@ from neo_async.config import RateLimits
 from neo_async.errors import AnswerLost, NotSent, ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.transport.http import HttpClient
-from neo_async.transport.limiter import Kind, Limiter, Start
+from neo_async.transport.kinds import Kind
+from neo_async.transport.limiter import Limiter, Start
 from tests.transport.servers import (
     AUTHORITY,
     Peer,

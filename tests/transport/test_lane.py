@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async.config import PoolLimits, RateLimits
-from neo_async.errors import AnswerLost, NotSent, UsageError
+from neo_async.errors import AnswerLost, Halted, NotSent, UsageError
 from neo_async.transport.hidden import Hidden
+from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import Lane
-from neo_async.transport.limiter import Kind, Limiter
+from neo_async.transport.limiter import Limiter
 from tests.simulation.virtual_time import in_virtual_time
 from tests.transport.lanes import UNLIMITED, assert_usable, lane_to, send
 from tests.transport.servers import (
@@ -811,9 +812,6 @@ async def test_round_trips_are_noted_by_kind():
 
 
 async def test_who_waits_for_a_connection_learns_of_a_refusal_at_once_and_frees_it() -> None:
-    class Closed(Exception):
-        pass
-
     held, limiter = Held(), Limiter(UNLIMITED)
     async with lane_to(held, maximum=1, limiter=limiter) as (lane, _):
         first = asyncio.create_task(send(lane))
@@ -822,9 +820,9 @@ async def test_who_waits_for_a_connection_learns_of_a_refusal_at_once_and_frees_
         cancel = asyncio.create_task(send(lane, b"cancel", kind=Kind.CANCEL))
         await asyncio.sleep(0)
         assert lane.is_busy
-        limiter.refuse_by(lambda kind: Closed() if kind is Kind.PLACE else None)
+        limiter.state.halt(Halted("closed", since=0.0))
         lane.drop_refused()
-        with pytest.raises(Closed):
+        with pytest.raises(Halted):
             await place
         assert not first.done()  # its bytes are out
         held.waiting.pop().set()
@@ -837,14 +835,11 @@ async def test_who_waits_for_a_connection_learns_of_a_refusal_at_once_and_frees_
 
 
 async def test_a_connection_that_comes_to_a_refused_request_goes_back() -> None:
-    class Closed(Exception):
-        pass
-
     held, limiter = Held(), Limiter(UNLIMITED)
     start_held = limiter.start_held
 
     def refused_in_this_moment(kind: Kind) -> float | None:
-        limiter.refuse_by(lambda kind: Closed())
+        limiter.state.halt(Halted("closed", since=0.0))
         return start_held(kind)
 
     async with lane_to(held, maximum=1, limiter=limiter) as (lane, _):
@@ -855,7 +850,7 @@ async def test_a_connection_that_comes_to_a_refused_request_goes_back() -> None:
         limiter.start_held = refused_in_this_moment  # type: ignore[method-assign]
         held.waiting.pop().set()
         await first
-        with pytest.raises(Closed):
+        with pytest.raises(Halted):
             await place
         assert not lane.is_busy
         assert limiter.starts == [0, 0, 1, 0]

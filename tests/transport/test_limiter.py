@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async.config import RateLimits
-from neo_async.errors import RateLimited
+from neo_async.errors import Halted, RateLimited
 from neo_async.transport.backoff import backoff
+from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import (
     CANCEL_WAIT,
     LONGEST_PAUSE,
     READ_PATIENCE,
     WINDOW,
     DailyQuota,
-    Kind,
     Limiter,
     Start,
 )
@@ -878,12 +878,7 @@ async def test_a_server_that_asks_for_no_pause_at_all_gets_one():
 # --- refusals ---------------------------------------------------------------------------------
 
 
-class Closed(Exception):
-    pass
-
-
-def no_placements(kind: Kind) -> Exception | None:
-    return Closed() if kind is Kind.PLACE else None
+HALTED = Halted("closed", since=0.0)
 
 
 @in_virtual_time
@@ -893,15 +888,15 @@ async def test_what_is_refused_ends_waiting_at_once_and_frees_its_place():
     refused = [asyncio.create_task(limiter.acquire(Kind.PLACE)) for _ in range(3)]
     cancel = asyncio.create_task(limiter.acquire(Kind.CANCEL))
     await turns_of_the_loop()
-    limiter.refuse_by(no_placements)
+    limiter.state.halt(HALTED)
     results = await asyncio.gather(*refused, return_exceptions=True)
-    assert [type(result) for result in results] == [Closed] * 3
+    assert [type(result) for result in results] == [Halted] * 3
     assert now() == 0.0
     assert await cancel == pytest.approx(WINDOW)
-    with pytest.raises(Closed):
+    with pytest.raises(Halted):
         await limiter.acquire(Kind.PLACE)
     assert limiter.starts == [3, 0, 0, 0]
-    limiter.refuse_by(None)
+    limiter.state.activate()
     await asyncio.sleep(WINDOW)
     assert await limiter.acquire(Kind.PLACE) == now()
 
@@ -912,8 +907,8 @@ async def test_a_refusal_reaches_those_who_have_their_turn_and_have_not_taken_it
     await fill(limiter)
     waiting = asyncio.create_task(limiter.acquire(Kind.PLACE))
     await turns_of_the_loop()
-    asyncio.get_running_loop().call_later(WINDOW, limiter.refuse_by, no_placements)
-    with pytest.raises(Closed):
+    asyncio.get_running_loop().call_later(WINDOW, limiter.state.halt, HALTED)
+    with pytest.raises(Halted):
         await waiting
 
 
@@ -921,10 +916,10 @@ async def test_a_refusal_reaches_those_who_have_their_turn_and_have_not_taken_it
 async def test_a_start_is_not_moved_when_its_kind_is_refused_meanwhile():
     limiter = new_limiter()
     started = await limiter.acquire(Kind.PLACE)
-    limiter.refuse_by(no_placements)
-    with pytest.raises(Closed):
+    limiter.state.halt(HALTED)
+    with pytest.raises(Halted):
         limiter.restart(Kind.PLACE, started)
-    assert limiter.refusal(Kind.CANCEL) is None
+    assert limiter.state.refusal(Kind.CANCEL) is None
 
 
 # --- what it tells ----------------------------------------------------------------------------

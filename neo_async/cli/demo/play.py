@@ -27,7 +27,7 @@ from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.orders import OrderRequest, Trade
 from neo_async.model.portfolio import Position
 from neo_async.transport.http import HttpClient
-from neo_async.transport.limiter import Kind
+from neo_async.transport.kinds import Kind
 
 PULSE = 0.05
 """Seconds between two looks at what moved."""
