@@ -177,6 +177,7 @@ async def serving(
         port = runner.addresses[0][1]
         yield f"http://127.0.0.1:{port}"
     finally:
+        await accepted()
         await runner.cleanup()
 
 
@@ -209,6 +210,17 @@ async def tcp_server(
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await accepted()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks)
+
+
+async def accepted() -> None:
+    """Let the loop finish the connections that it is accepting, before a server is closed.
+
+    CPython loses the socket of a connection that is accepted in the turn before its server closes:
+    the transport is half made, nothing closes it, and the collector reports it in a later test.
+    """
+    for _ in range(3):  # the listening socket is seen, the task begins, the transport is made
+        await asyncio.sleep(0)

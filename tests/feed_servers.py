@@ -16,6 +16,7 @@ from aiohttp import web
 
 from neo_async.model.session import Session
 from neo_async.transport.meter import Meter
+from tests.fake_servers import accepted
 
 
 class Gone(Exception):
@@ -148,6 +149,7 @@ class FeedServer:
             self._end.set()
             for peer in self.peers:
                 peer.drop()
+            await accepted()
             await self._runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from neo_async.banking import BankingProfile, VirtualAccounts
+from tests.fake_servers import accepted
 
 CLIENT_ID = "l7xx0123456789abcdef"
 CLIENT_SECRET = "s3cr3t-of-the-portal"
@@ -275,6 +276,7 @@ async def serving(bank: Any) -> AsyncIterator[str]:
         bank.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         yield bank.url
     finally:
+        await accepted()
         await runner.cleanup()
 
 

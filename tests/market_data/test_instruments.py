@@ -41,7 +41,7 @@ from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import write_scripmaster
 from tests.clients import client_of, exchange_of
 from tests.conftest import SHARED
-from tests.fake_servers import CREDENTIALS
+from tests.fake_servers import CREDENTIALS, accepted
 from tests.simulation.virtual_time import now
 
 REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"
@@ -153,6 +153,7 @@ async def file_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[FileSe
         server.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
         yield server
     finally:
+        await accepted()
         await runner.cleanup()
 
 
