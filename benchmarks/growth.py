@@ -136,7 +136,7 @@ class Case(ABC):
         """Fill the memory of orders, all placed here and complete."""
         today = day_of(time.time())
         for count in range(self.past):
-            self.client._cache.register(
+            self.client._engine.cache.register(
                 OrderRow(
                     number=f"{today}{count:09d}",
                     status_text="complete",

@@ -1,9 +1,7 @@
-"""Orders as they live: one object an order, moved by whatever the broker reports of it.
+"""The order cache: one Order per order, moved by every report of it.
 
-What moves them are messages of the order feed and rows of the order book, alike. The feed is fast
-but may lose, repeat and mix up; the book is slow and right. So the book is read once after every
-reconnect, whenever the feed leaves something open, and when the feed has said nothing of an open
-order for a while, whatever it says of others. While there is no feed, the book is polled.
+Messages of the order feed and rows of the order book move an order alike. Messages are fast but may
+be lost, repeated and mixed up; the book is slow and right.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Iterable,
     Iterator,
@@ -37,8 +34,7 @@ from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import HistoryRow, OrderRow, Price
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.session.polling import Poller
-from neo_async.transport.websocket import FeedEvent, FeedState
+from neo_async.transport.websocket import FeedEvent
 from neo_async.wire.tags import own_tag, without_suffix
 
 log = logging.getLogger(logs.ORDERS)
@@ -657,23 +653,30 @@ class Order:
 
 
 class OrderCache:
-    """Knows the orders of this account by number and moves them by whatever is reported of them.
+    """The orders of this account by number and tag, moved by every report of them.
 
-    `refresh_with` gives it the way to read the order book, which hands every book it reads to
-    `apply`; `follow` gives it the order feed.
+    Reports come in by `on_update`, message by message, and by `apply`, a whole order book at a
+    time. `book_due_at` says when a book has to be read for what the messages have left open.
 
     Orders that are final leave the memory, oldest first, when there are more than `kept` of them.
     An order object that the program still holds is kept up to date nevertheless.
     """
 
     def __init__(
-        self, *, interval: float = 0.5, quiet: float = 15.0, kept: int = FINAL_ORDERS_KEPT
+        self,
+        *,
+        quiet: float = 15.0,
+        kept: int = FINAL_ORDERS_KEPT,
+        clock: Callable[[], float] = time.time,
+        on_missed_fill: Callable[[OrderRow], None] | None = None,
     ) -> None:
-        """The book is read every `interval` seconds while somebody waits for an order and there is
-        no live feed; and when the feed has said nothing of an open order for `quiet` seconds.
-        """
-        self.clock: Callable[[], float] = time.time
+        """A book is due when no message has come about an open order for `quiet` seconds. `clock`
+        gives Unix seconds. `on_missed_fill` is called with every row of a book that shows a fill
+        which no message has reported."""
+        self.clock = clock
         """Unix time, by which orders belong to a day."""
+        self._on_missed_fill = on_missed_fill
+        self._on_uncertainty: Callable[[], None] = _nothing
         self._orders: dict[str, Order] = {}
         self._by_tag: dict[str, Order] = {}
         """By client tag, as placed: without what the broker appends."""
@@ -699,16 +702,11 @@ class OrderCache:
         self._external: dict[str, ExternalOrder] = {}
         """Updates of orders that are not known, or not yet: they may outrun the answer to place."""
         self._external_since = 0.0
-        self._interval = interval
         self.quiet = quiet
-        self._feed: OrderSource | None = None
         self._followed_since: float | None = None
-        """Time of the loop at which the feed was started; None before."""
-        self._refresh: Callable[[], Awaitable[object]] | None = None
+        """Time of the loop at which the order feed was started; None before."""
         self._waiting: Counter[Order] = Counter()
         self._dismissals = 0
-        self._repair_listeners: list[Callable[[OrderRow], None]] = []
-        self._poller = Poller("order book", self._read, self._due_in)
         self._book_at = -math.inf
         """Time of the loop at which the last whole book had been applied."""
         self._day = ""
@@ -744,19 +742,10 @@ class OrderCache:
         for one in (symbol, "") if symbol else ("",):
             yield from self._open_by_symbol.get(one, {}).values()
 
-    def refresh_with(self, refresh: Callable[[], Awaitable[object]]) -> None:
-        self._refresh = refresh
-
-    def follow(self, feed: OrderSource) -> None:
-        """Let the feed move the orders from now on. Called once, before it is started."""
-        self._feed = feed
-        feed.listen(self._hear)
-        feed.on_event(self._feed_changed)
-
-    def on_repair(self, listener: Callable[[OrderRow], None]) -> None:
-        """Call `listener` with every row of the book that tells of a fill which the feed had not
-        told."""
-        self._repair_listeners.append(listener)
+    def on_uncertainty(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever `book_due_at` may have become earlier, or an order is waited
+        for. There is one listener: the poller of the order book."""
+        self._on_uncertainty = listener
 
     def add(self, order: Order) -> Order:
         """Know an order placed here from now on. Returns the one to use: the feed may have been
@@ -857,7 +846,7 @@ class OrderCache:
         order.apply(row, asked_at=asked_at)
         self._reindex(order)
         if is_new and order.filled_quantity and not isinstance(row, OrderUpdate):
-            self._tell_repairs([row])
+            self._report_missed_fills([row])
         return order
 
     def take_history(self, number: str, rows: Sequence[HistoryRow]) -> None:
@@ -907,7 +896,7 @@ class OrderCache:
         dismissals, seen = self._dismissals, len(order.history)
         self._waiting[order] += 1
         try:
-            self._poller.look()
+            self._on_uncertainty()
             await order.until_next_change()
         finally:
             self._waiting[order] -= 1
@@ -922,41 +911,34 @@ class OrderCache:
             self._changed_since = asyncio.get_running_loop().time()
         self._changed[order.number] = order
         if self._followed_since is not None:
-            self._poller.look()
+            self._on_uncertainty()
 
     def has_odd_fill(self, row: OrderRow) -> bool:
         """See `Order.has_odd_fill`; of an order that is not known only the row itself says it."""
         order = self._orders.get(row.number)
         return row.contradicts_itself if order is None else order.has_odd_fill(row)
 
-    def reread(self) -> None:
-        """Have the book read, beginning no earlier than now."""
-        self._poller.ask()
+    @property
+    def has_waiters(self) -> bool:
+        """Whether a change of an order is waited for."""
+        return bool(self._waiting)
 
-    async def close(self) -> None:
-        await self._poller.close()
-        self._dismiss_waiters()
-
-    def _dismiss_waiters(self) -> None:
+    def dismiss_waiters(self) -> None:
+        """Make the tasks that wait for an order raise NotLoggedIn."""
         self._dismissals += 1
         for order in [*self._waiting]:
             order.wake()
 
     # --- the feed -----------------------------------------------------------------------------
 
-    def _feed_changed(self, event: FeedEvent) -> None:
-        self._note_feed()
-        if event.state is FeedState.LIVE:
-            self._poller.ask()
-        elif self._waiting:
-            self._poller.look()
-
-    def _note_feed(self) -> None:
+    def start_following(self) -> None:
+        """Take into account that the order feed has been started; a second time changes nothing."""
         if self._followed_since is None:
             self._followed_since = asyncio.get_running_loop().time()
 
-    def _hear(self, update: OrderRow | PositionUpdate) -> None:
-        self._note_feed()
+    def on_update(self, update: OrderRow | PositionUpdate) -> None:
+        """Apply a message of the order feed."""
+        self.start_following()
         if isinstance(update, PositionUpdate):
             return
         order = self._orders.get(update.number)
@@ -967,7 +949,7 @@ class OrderCache:
             order.apply(update)
             if order.has_odd_fill(update) and self._odd_since == math.inf:
                 self._odd_since = order.heard_at
-                self._poller.look()
+                self._on_uncertainty()
             self._reindex(order, is_news=True)
         elif update.number in self._forgotten:
             pass  # a repeated message of an order that is long final
@@ -987,7 +969,7 @@ class OrderCache:
                 del self._external[next(iter(self._external))]
             external = ExternalOrder(now, deque(maxlen=UPDATES_OF_AN_EXTERNAL_ORDER))
             self._external[update.number] = external
-            self._poller.look()
+            self._on_uncertainty()
         external.updates.append(update)
 
     def _forget_external(self) -> None:
@@ -1003,7 +985,7 @@ class OrderCache:
     # --- the book -----------------------------------------------------------------------------
 
     def _apply_rows(self, rows: Sequence[OrderRow], *, adopts_open: bool, asked_at: float) -> None:
-        repairs = []
+        missed_fills = []
         for row in rows:
             order = self._orders.get(row.number)
             if order is None and self._has_forgotten:
@@ -1012,23 +994,19 @@ class OrderCache:
                 filled = order.filled_quantity
                 order.apply(row, asked_at=asked_at)
                 if order.filled_quantity > filled:
-                    repairs.append(row)
+                    missed_fills.append(row)
             elif row.number in self._external or (
                 adopts_open and row.has_number and not row.status.is_final
             ):
                 order = self.register(row, asked_at=asked_at)
             if order is not None:
                 self._reindex(order, is_confirmed=row.status.is_final)
-        self._tell_repairs(repairs)
+        self._report_missed_fills(missed_fills)
 
-    def _tell_repairs(self, rows: Iterable[OrderRow]) -> None:
-        """Hand rows to the listeners that tell of fills which the feed had not told."""
-        for row in rows:
-            for listener in [*self._repair_listeners]:
-                try:
-                    listener(row)
-                except Exception:
-                    log.exception("a listener failed on the fill of order %s", row.number)
+    def _report_missed_fills(self, rows: Iterable[OrderRow]) -> None:
+        if self._on_missed_fill is not None:
+            for row in rows:
+                self._on_missed_fill(row)
 
     def _end_book(self, rows: Sequence[OrderRow], *, asked_at: float, day: str) -> None:
         """Draw the conclusions from a whole book."""
@@ -1072,7 +1050,7 @@ class OrderCache:
             elif self._followed_since is not None and number not in self._lacking:
                 self._lacking[number] = order
                 self._lacking_since = asyncio.get_running_loop().time()
-                self._poller.look()
+                self._on_uncertainty()
         elif number not in self._open:
             self._open[number] = order
             self._open_by_symbol.setdefault(_folded(order.symbol), {})[number] = order
@@ -1083,7 +1061,7 @@ class OrderCache:
             if self._orders.get(number) is not order:
                 self._remember(order)
             if self._followed_since is not None:
-                self._poller.look()
+                self._on_uncertainty()
         elif is_news:
             self._open.move_to_end(number)
 
@@ -1216,34 +1194,26 @@ class OrderCache:
                 return False
         return True
 
-    def _due_in(self) -> float | None:
-        """Seconds until the book has to be read; None while it has nothing to tell."""
-        read_at = self._poller.read_at
+    def book_due_at(self, read_at: float) -> float:
+        """Return the time of the loop at which the order book has to be read, when its last reading
+        ended at `read_at`; inf while no order needs it."""
+        if self._followed_since is None:
+            return math.inf
         due = math.inf
-        if self._waiting and not (self._feed is not None and self._feed.is_live):
-            due = read_at + self._interval
-        if self._followed_since is not None:
-            book_at = max(read_at, self._book_at)
-            if self._open:
-                silent_since = next(iter(self._open.values())).heard_at
-                silent_since = max(book_at, silent_since, self._followed_since)
-                due = min(due, silent_since + self.quiet)
-            if self._external:
-                due = min(due, max(book_at, self._external_since) + self.quiet)
-            if self._lacking:
-                due = min(due, max(read_at, self._lacking_since) + SETTLING)
-            if self._changed:
-                due = min(due, max(read_at, self._changed_since) + SETTLING)
-            if self._odd_since < math.inf:
-                due = min(due, max(read_at, self._odd_since) + SETTLING)
-        return None if due == math.inf else due - asyncio.get_running_loop().time()
-
-    async def _read(self) -> None:
-        assert self._refresh is not None
-        try:
-            await self._refresh()
-        except NotLoggedIn:
-            self._dismiss_waiters()
+        book_at = max(read_at, self._book_at)
+        if self._open:
+            silent_since = next(iter(self._open.values())).heard_at
+            silent_since = max(book_at, silent_since, self._followed_since)
+            due = min(due, silent_since + self.quiet)
+        if self._external:
+            due = min(due, max(book_at, self._external_since) + self.quiet)
+        if self._lacking:
+            due = min(due, max(read_at, self._lacking_since) + SETTLING)
+        if self._changed:
+            due = min(due, max(read_at, self._changed_since) + SETTLING)
+        if self._odd_since < math.inf:
+            due = min(due, max(read_at, self._odd_since) + SETTLING)
+        return due
 
 
 class ExternalOrder(msgspec.Struct):
@@ -1271,6 +1241,10 @@ def _begin_of(day: str) -> int:
     """Unix nanoseconds at which a day of `day_of` begins in India."""
     begin = datetime.strptime(day, "%y%m%d").replace(tzinfo=UTC) - _IST
     return int(begin.timestamp()) * 10**9
+
+
+def _nothing() -> None:
+    """Do nothing: the listener of a cache that no order book is polled for."""
 
 
 def _now() -> float:

@@ -34,7 +34,7 @@ async def read(desk: Desk, day: str, times: int = 1) -> None:
     desk.day = day
     for _ in range(times):
         await asyncio.sleep(0.1)
-        desk.cache.reread()
+        desk.poller.request()
         await asyncio.sleep(0.1)
 
 

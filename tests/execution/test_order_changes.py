@@ -188,9 +188,8 @@ def test_an_order_is_found_by_its_tag_whatever_happens_to_it() -> None:
 @in_virtual_time
 async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> None:
     async with Desk() as desk:
-        desk.cache = cache = OrderCache(kept=5)
-        cache.refresh_with(desk._read)
-        cache.follow(desk.feed)
+        cache = OrderCache(kept=5)
+        desk.use(cache)
         desk.feed.go(FeedState.LIVE)
         held = desk.order()
         desk.say("cancelled", 5)

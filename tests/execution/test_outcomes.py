@@ -248,9 +248,9 @@ async def test_the_order_of_a_caller_who_gave_up_is_found_nevertheless() -> None
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(desk.neo.orders.place(*BUY, **CNC, tag="left"), 0.5)
         await asyncio.sleep(5)
-        (order,) = desk.neo.orders._cache.orders.values()
+        (order,) = desk.neo._engine.cache.orders.values()
         assert (order.number, order.tag) == (desk.ledger[0].number, "left")
-        assert not desk.neo.orders._in_flight.in_flight_requests
+        assert not desk.neo._engine.in_flight_requests
 
 
 @in_virtual_time
