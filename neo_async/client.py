@@ -25,7 +25,7 @@ from neo_async.config import (
 from neo_async.errors import Halted, NeoError
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
-from neo_async.execution.order_cache import Order
+from neo_async.execution.order import Order
 from neo_async.execution.reconciliation import Reconciliation
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed

@@ -21,7 +21,7 @@ from neo_async.errors import (
     Rejected,
 )
 from neo_async.execution.engine import ExecutionEngine, nameless_error
-from neo_async.execution.order_cache import Order
+from neo_async.execution.order import Order
 from neo_async.execution.sender import Request
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
@@ -486,7 +486,6 @@ class Orders:
         def make_order(number: str, sent_ns: int) -> Order:
             # The form's codes are members of the enums already: the rules have put them there.
             return Order(
-                self._engine.cache,
                 number=number,
                 client_tag=sending.client_tag,
                 segment=form.es,

@@ -15,7 +15,8 @@ from typing import Any
 
 from neo_async import logs
 from neo_async.errors import NeoError
-from neo_async.execution.order_cache import Order, OrderCache
+from neo_async.execution.order import Order
+from neo_async.execution.order_cache import OrderCache
 from neo_async.model.orders import HistoryRow
 from neo_async.session.manager import SessionManager
 
@@ -53,7 +54,7 @@ class AbsentOrders:
         absent = [
             order
             for order in self._cache.absent_since(requested_at - ABSENT_FOR)
-            if order.heard_at < self._renewed_at
+            if order.last_update_at < self._renewed_at
         ]
         if absent:
             self._task = asyncio.create_task(self._end(absent), name="absent orders")

@@ -21,13 +21,15 @@ from neo_async.errors import NeoError, NotSent, OutcomeUnknown, ProtocolError
 from neo_async.execution.absent_orders import AbsentOrders
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal
+from neo_async.execution.order import Order
 from neo_async.execution.order_book_poller import OrderBookPoller
-from neo_async.execution.order_cache import Order, OrderCache, OrderSource, day_of, in_slices
+from neo_async.execution.order_cache import OrderCache, OrderSource, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
 from neo_async.execution.sender import PATIENCE, OrderSender, Request
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Product
+from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
 from neo_async.session.manager import SessionManager
@@ -160,8 +162,8 @@ class ExecutionEngine:
         writes it."""
         await self.cache.apply_in_slices(
             rows,
-            adopts_open=self.registers_open_orders,
-            asked_at=requested_at,
+            registers_open=self.registers_open_orders,
+            requested_at=requested_at,
             day=requested_on,
         )
         self._in_flight.apply_order_book(rows, requested_at)
@@ -272,7 +274,7 @@ class ExecutionEngine:
             is_known = True
             raise
         else:
-            order.accept_change(change)
+            self.cache.accept_change(order, change)
         finally:
             if change.accepted_at is None:
                 order.drop_change(change, is_known=is_known or not request.was_sent)

@@ -60,19 +60,19 @@ class OrderBookPoller:
     async def close(self) -> None:
         """Stop reading; tasks that wait for an order raise NotLoggedIn."""
         await self._poller.close()
-        self._cache.dismiss_waiters()
+        self._cache.waiters.dismiss()
 
     def _on_feed_event(self, event: FeedEvent) -> None:
         self._cache.start_following()
         if event.state is FeedState.LIVE:
             self._poller.ask()
-        elif self._cache.has_waiters:
+        elif self._cache.waiters:
             self._poller.look()
 
     def _due_in(self) -> float | None:
         """Return the seconds until the book has to be read; None when nothing needs it."""
         due_at = self._cache.book_due_at(self._poller.read_at)
-        if self._cache.has_waiters and not (self._feed is not None and self._feed.is_live):
+        if self._cache.waiters and not (self._feed is not None and self._feed.is_live):
             due_at = min(due_at, self._poller.read_at + self._interval)
         return None if due_at == math.inf else due_at - asyncio.get_running_loop().time()
 
@@ -80,4 +80,4 @@ class OrderBookPoller:
         try:
             await self._read_book()
         except NotLoggedIn:
-            self._cache.dismiss_waiters()
+            self._cache.waiters.dismiss()

@@ -34,7 +34,7 @@ from neo_async.errors import (
 )
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Journal, Outcome
-from neo_async.execution.order_cache import Order
+from neo_async.execution.order import Order
 from neo_async.execution.resolution import ExpectedEffect, change, placement
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer

@@ -33,7 +33,7 @@ from neo_async.errors import (
 )
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.in_flight import InFlightRequest
-from neo_async.execution.order_cache import Order
+from neo_async.execution.order import Order
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, is_in_session
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side

@@ -31,11 +31,13 @@ from neo_async.errors import (
 )
 from neo_async.execution.engine import ExecutionEngine, nameless_error
 from neo_async.execution.journal import Intent, Journal
-from neo_async.execution.order_cache import Order, OrderCache, day_of
+from neo_async.execution.order import Order
+from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.reconciliation import order_of
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, Segment
+from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
 from neo_async.transport.backoff import backoff
 from neo_async.transport.trading_state import TradingState
@@ -491,7 +493,7 @@ class _Cancelling:
     async def _cancel_left(self, intent: Intent) -> None:
         number, left = intent.order_number, self._left
         try:
-            await self._cancel(order_of(intent, self._cache))
+            await self._cancel(order_of(intent))
         finally:
             self._left_under_way -= 1
         problem = self._problems.get(number)

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from neo_async import Order, OrderStatus, Validity
-from neo_async.execution.order_cache import LONGEST_CLOSURE, day_of
+from neo_async.execution.order_days import LONGEST_CLOSURE
+from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.transport.websocket import FeedState
 from tests.execution.test_live_orders import Desk, state

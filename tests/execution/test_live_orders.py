@@ -25,8 +25,10 @@ from neo_async import (
     Validity,
 )
 from neo_async.exchange import Faults
+from neo_async.execution.order import OrderChange
 from neo_async.execution.order_book_poller import OrderBookPoller
-from neo_async.execution.order_cache import EXTERNAL_ORDERS, SETTLING, OrderCache, OrderChange
+from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.uncertainty import EXTERNAL_ORDERS, SETTLING
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.wire.order_feed import read_message
@@ -136,7 +138,7 @@ class Desk:
             "disclosed_quantity": 0,
             "amo": False,
         }
-        return self.cache.add(Order(self.cache, **facts | changes))
+        return self.cache.add(Order(**facts | changes))
 
     def say(self, status: str, at: int, **facts: Any) -> None:
         self.feed.say("order", state(status, at, **facts))
@@ -148,8 +150,8 @@ class Desk:
         await self.poller.close()
 
     async def _read(self) -> None:
-        asked_at = asyncio.get_running_loop().time()
-        self.reads.append(asked_at)
+        requested_at = asyncio.get_running_loop().time()
+        self.reads.append(requested_at)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         rows = [dict(row) for row in self.book]  # as it stands when the request arrives
@@ -161,7 +163,7 @@ class Desk:
         finally:
             self.in_flight -= 1
         self.cache.apply(
-            [_as_book_row(update) for update in updates], asked_at=asked_at, day=self.day
+            [_as_book_row(update) for update in updates], requested_at=requested_at, day=self.day
         )
 
 
@@ -757,9 +759,9 @@ async def test_strangers_whom_nobody_knows_are_forgotten() -> None:
         for number in range(1, 2 * EXTERNAL_ORDERS + 1):
             for _ in range(3):
                 desk.feed.say("order", {"nOrdNo": str(number), "ordSt": "open"})
-        assert len(desk.cache._external) == EXTERNAL_ORDERS
+        assert len(desk.cache._uncertainty.external) == EXTERNAL_ORDERS
         await asyncio.sleep(2 * QUIET + 1)
-        assert len(desk.cache._external) == 0
+        assert len(desk.cache._uncertainty.external) == 0
         reads = len(desk.reads)
         await asyncio.sleep(10 * QUIET)
         assert len(desk.reads) == reads

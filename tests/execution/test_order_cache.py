@@ -52,7 +52,7 @@ def order_of(cache: OrderCache | None = None, **changes: Any) -> Order:
         "disclosed_quantity": 0,
         "amo": False,
     }
-    order = Order(cache, **facts | changes)
+    order = Order(**facts | changes)
     cache.add(order)
     return order
 
@@ -345,7 +345,7 @@ def unread(status: str, *names: str, **facts: Any) -> OrderRow:
 def test_a_row_without_a_number_makes_no_order() -> None:
     cache = OrderCache()
     nameless = unread("open", "number")
-    cache.apply([nameless, nameless], adopts_open=True)
+    cache.apply([nameless, nameless], registers_open=True)
     assert not cache.orders
     with pytest.raises(ProtocolError, match="no order number"):
         cache.register(nameless)

@@ -283,7 +283,7 @@ async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unkno
         desk.spoilt[PLACE] = Late(1.0, Reply("late"))
         placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
         await asyncio.sleep(0.5)
-        await desk.neo.orders.close()
+        await desk.neo._engine.close()
         with pytest.raises(OutcomeUnknown, match="logged out before"):
             await placing
         assert len(desk.ledger) == 1

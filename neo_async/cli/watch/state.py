@@ -14,8 +14,9 @@ from typing import Self, TypeAlias
 from neo_async.cli.naming import instrument_name
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, UsageError
+from neo_async.execution.order import Order
 from neo_async.execution.order_book_poller import OrderBookPoller
-from neo_async.execution.order_cache import Order, OrderCache
+from neo_async.execution.order_cache import OrderCache
 from neo_async.feeds.market_feed import MarketFeed, OrderFeed
 from neo_async.model.enums import Level
 from neo_async.model.indices import exact_index_name
