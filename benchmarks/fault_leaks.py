@@ -114,7 +114,7 @@ async def _measure(ready: dict[str, object], requests: int) -> Leaks:
         before = await _left(neo)
         await _ask(neo, ready, orders, requests)
         after = await _left(neo)
-        left = len(neo.orders._in_flight.in_flight_requests)
+        left = len(neo._engine.in_flight_requests)
     seconds = asyncio.get_running_loop().time() - began
     return Leaks(requests, before, after, left, seconds)
 
@@ -160,7 +160,7 @@ async def _ask(
 
 async def _left(neo: NeoClient) -> Left:
     """Once every outcome is known, and idle connections are closed."""
-    in_flight_requests = neo.orders._in_flight.in_flight_requests
+    in_flight_requests = neo._engine.in_flight_requests
     for _ in range(600):
         if not in_flight_requests:
             break

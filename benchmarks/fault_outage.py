@@ -189,7 +189,7 @@ async def measure(kind: str) -> Outage:
             until = time.time()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(60):
-                    while neo.orders._in_flight.in_flight_requests:  # noqa: ASYNC110 - has no event
+                    while neo._engine.in_flight_requests:  # noqa: ASYNC110 - has no event
                         await asyncio.sleep(0.1)
             await bot.stop()
             ledger = await server.admin("ledger")

@@ -48,7 +48,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Faults, Hours, Rules, Uniform
 from neo_async.exchange.engine.types import OrderRecord
-from neo_async.execution.order_cache import day_of
+from neo_async.model.india import day_of
 from neo_async.wire.tags import matches
 from tests.simulation.virtual_time import VirtualTimeLoop, now
 
@@ -350,7 +350,7 @@ class _Program:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(dice.uniform(0, 2 * SPREAD))
         began = loop.time()
-        knows_of_open = bool(self._neo.orders._cache.open_orders)
+        knows_of_open = bool(self._neo._engine.cache.open_orders)
         self._say(f"halt, {knows_of_open=}")
         self.report.halts += 1
         try:
@@ -387,7 +387,7 @@ class _Program:
     async def _settle(self) -> None:
         """Until no request is without an outcome, as long as it may take."""
         deadline = asyncio.get_running_loop().time() + AFTERMATH
-        in_flight_requests = self._neo.orders._in_flight.in_flight_requests
+        in_flight_requests = self._neo._engine.in_flight_requests
         while in_flight_requests and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
         await self._neo.orders.book()
@@ -652,7 +652,7 @@ class _Judge:
     def states(self) -> None:
         """Every order's, as the client sees it."""
         for record in self._ledger:
-            order = self._neo.orders._cache.get(record.number)
+            order = self._neo._engine.cache.get(record.number)
             if self._has_night and record.number[:6] < self._today:
                 # No book tells any more how it ended; but that it is over has to be known.
                 if order is not None and not order.is_final:

@@ -55,7 +55,7 @@ from neo_async import (
 )
 from neo_async.config import BreakerConfig, PoolLimits
 from neo_async.execution.journal import Journal
-from neo_async.execution.order_cache import day_of
+from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
 from neo_async.transport.kinds import Kind
 
@@ -136,7 +136,7 @@ class Case(ABC):
         """Fill the memory of orders, all placed here and complete."""
         today = day_of(time.time())
         for count in range(self.past):
-            self.client._cache.register(
+            self.client._engine.cache.register(
                 OrderRow(
                     number=f"{today}{count:09d}",
                     status_text="complete",

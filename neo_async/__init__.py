@@ -72,7 +72,7 @@ if TYPE_CHECKING:
         WrongTotp,
     )
     from neo_async.execution.journal import Intent, Outcome
-    from neo_async.execution.order_cache import Order, OrderChange
+    from neo_async.execution.order import Order, OrderChange
     from neo_async.execution.reconciliation import Reconciliation, ResolvedIntent
     from neo_async.feeds.buffers import Policy
     from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
@@ -242,8 +242,8 @@ _HOMES = {
     "Position": "neo_async.model.portfolio",
     "ResolvedIntent": "neo_async.execution.reconciliation",
     "Reconciliation": "neo_async.execution.reconciliation",
-    "Order": "neo_async.execution.order_cache",
-    "OrderChange": "neo_async.execution.order_cache",
+    "Order": "neo_async.execution.order",
+    "OrderChange": "neo_async.execution.order",
 }
 """Where each public name lives. It is imported when first asked for: `import neo_async` alone costs
 neither aiohttp's start-up time nor its memory."""

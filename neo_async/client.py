@@ -23,8 +23,9 @@ from neo_async.config import (
     Timeouts,
 )
 from neo_async.errors import Halted, NeoError
+from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
-from neo_async.execution.order_cache import Order, OrderCache
+from neo_async.execution.order import Order
 from neo_async.execution.reconciliation import Reconciliation
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
@@ -112,8 +113,6 @@ class NeoClient:
         self._live_orders = live_orders
         # Weak: one that is open is held by its own task.
         self._market_feeds: WeakSet[MarketFeed | ColumnFeed] = WeakSet()
-        self._cache = OrderCache(quiet=self._feed_timings.quiet)
-        self._cache.follow(self.order_feed)
         self.instruments = Instruments(
             self._session,
             directory=instruments_directory,
@@ -125,38 +124,35 @@ class NeoClient:
             self._journal = Journal(
                 journal, ucc=credentials.ucc, durability=durability, clock=clock
             )
+        self._engine = ExecutionEngine(
+            self._session,
+            order_feed=self.order_feed,
+            journal=self._journal,
+            quiet=self._feed_timings.quiet,
+            resolution_timeout=resolution_timeout,
+            resubmit_unacknowledged=resubmit_unacknowledged,
+            clock=clock,
+        )
         self.market = Market(self._session, clock=clock)
         self.portfolio = Portfolio(self._session, self.market, clock=clock)
+        self.portfolio.live.follow(self._engine.updates)
+        self.portfolio.live.doubt_fills_by(self._engine.cache.has_odd_fill)
+        self._engine.on_missed_fill(self.portfolio.live.repair)
         self._risk = risk or RiskLimits()
         self._guard: RiskGuard | None = None
         if self._risk != RiskLimits():
             self._guard = RiskGuard(
                 self._risk,
-                self._cache,
+                self._engine,
                 self.portfolio.live,
                 LastPrices(self._market_feeds, self.instruments),
                 self.instruments,
-                self.order_feed,
             )
-        self.orders = Orders(
-            self._session,
-            self._cache,
-            self.instruments,
-            guard=self._guard,
-            journal=self._journal,
-            resolution_timeout=resolution_timeout,
-            resubmit_unacknowledged=resubmit_unacknowledged,
-            clock=clock,
-        )
-        self.orders.follow(self.order_feed)
+        self.orders = Orders(self._session, self._engine, self.instruments, guard=self._guard)
         self.reconciliation = Reconciliation()
         """What the last login found that the process before had left."""
-        self.portfolio.live.follow(self.order_feed)
-        self.portfolio.live.doubt_fills_by(self._cache.has_odd_fill)
-        self._cache.on_repair(self.portfolio.live.repair)
         self._switch = KillSwitch(
-            self.orders,
-            self._cache,
+            self._engine,
             self.limiter.state,
             journal=self._journal,
             resolution_timeout=resolution_timeout,
@@ -166,7 +162,7 @@ class NeoClient:
             self._switch,
             self.limiter.state,
             self._risk,
-            self._cache,
+            self._engine.cache,
             self.order_feed,
             self._market_feeds,
             clock=clock,
@@ -174,7 +170,7 @@ class NeoClient:
         self._monitor = Monitor(
             self._session,
             self.limiter,
-            self.orders,
+            self._engine,
             self._switch,
             self._journal,
             self.order_feed,
@@ -203,19 +199,19 @@ class NeoClient:
         was_open = self._session.is_open
         is_new = False
         # New orders are held back until a login that fails is given up, too.
-        with self.orders.held(), self._switch.login():
+        with self._engine.held(), self._switch.login():
             try:
                 if self._journal is not None:
                     is_new = await self._journal.start()
                     if is_new:
                         self._switch.restore()
-                        self._switch.know_left(await self.orders.uncancelled())
+                        self._switch.know_left(await self._engine.uncancelled())
                 yield
                 self._switch.logged_in()
                 if self._live_orders:
                     self.order_feed.start()
                 if is_new:
-                    self.reconciliation = await self.orders.reconcile()
+                    self.reconciliation = await self._engine.reconcile()
                 if self._guard is not None:
                     await self._arm(self._guard)
             except BaseException:
@@ -228,7 +224,7 @@ class NeoClient:
         if guard.needs_orders or self._risk.feed_outage is not None:
             self.order_feed.start()
         if guard.needs_orders:
-            await self.orders.book()
+            await self._engine.read_order_book()
         if guard.needs_positions:
             await self.portfolio.live.start()
         guard.start()
@@ -331,8 +327,7 @@ class NeoClient:
         await self.order_feed.close()
         for feed in [*self._market_feeds]:
             await feed.close()
-        await self.orders.close()
-        await self._cache.close()
+        await self._engine.close()
         await self.portfolio.live.close()
         await self._session.logout()
         await self._switch.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 
+from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
 from neo_async.model.health import (
@@ -15,7 +16,6 @@ from neo_async.model.health import (
     LimiterHealth,
 )
 from neo_async.model.metrics import Metrics
-from neo_async.orders import Orders
 from neo_async.risk.engine import RiskGuard
 from neo_async.risk.kill_switch import KillSwitch
 from neo_async.session.manager import SessionManager
@@ -34,7 +34,7 @@ class Monitor:
         self,
         session: SessionManager,
         limiter: Limiter,
-        orders: Orders,
+        engine: ExecutionEngine,
         switch: KillSwitch,
         journal: Journal | None,
         order_feed: OrderFeed,
@@ -43,7 +43,7 @@ class Monitor:
     ) -> None:
         self._session = session
         self._limiter = limiter
-        self._orders = orders
+        self._engine = engine
         self._switch = switch
         self._journal = journal
         self._order_feed = order_feed
@@ -62,7 +62,7 @@ class Monitor:
         )
         unknown = tuple(
             f"{each.expected.action} of {each.expected.mark}"
-            for each in self._orders.in_flight_requests
+            for each in self._engine.in_flight_requests
         )
         halted = "" if self._switch.halted is None else self._switch.halted.reason
         journal = "" if self._journal is None else str(self._journal.path)
@@ -77,7 +77,7 @@ class Monitor:
                 *(f"{each} may have taken effect, or not" for each in unknown),
                 *(
                     f"order {each.number} is open, and was reported not to exist or exists twice"
-                    for each in self._orders.late_orders
+                    for each in self._engine.late_orders
                     if not each.is_final
                 ),
             ),
@@ -112,8 +112,8 @@ class Monitor:
             reconnects=dict(meter.reconnects),
             ticks=meter.ticks,
             order_updates=meter.order_updates,
-            unknowns_opened=self._orders.unknowns_opened,
-            unknowns_resolved=self._orders.unknowns_resolved,
+            unknowns_opened=self._engine.unknowns_opened,
+            unknowns_resolved=self._engine.unknowns_resolved,
             journal_writes=0 if self._journal is None else self._journal.writes,
         )
 

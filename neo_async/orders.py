@@ -1,44 +1,29 @@
-"""Placing, changing and cancelling orders, and the books that tell what became of them."""
+"""`neo.orders`: placing, changing and cancelling orders, and reading the order book."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import math
-import time
 from collections.abc import (
-    AsyncIterator,
     Callable,
-    Collection,
     Coroutine,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
 from typing import Any, Literal, overload
-from weakref import WeakValueDictionary
 
 import msgspec
 
-from neo_async import logs
 from neo_async.errors import (
     InvalidOrder,
     NeoError,
-    NotSent,
     OutcomeUnknown,
-    ProtocolError,
     Rejected,
 )
-from neo_async.execution.engine import PATIENCE, ExecutionEngine, Request
-from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
-from neo_async.execution.journal import Intent, Journal
-from neo_async.execution.order_cache import Order, OrderCache, OrderSource, day_of, in_slices
-from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
-from neo_async.logs import Subject, log_order
+from neo_async.execution.engine import ExecutionEngine, nameless_error
+from neo_async.execution.order import Order
+from neo_async.execution.sender import Request
 from neo_async.market_data.instruments import Instruments
-from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import (
@@ -53,26 +38,17 @@ from neo_async.risk.engine import ExposureReservation, RiskGuard
 from neo_async.session.manager import SessionManager
 from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import (
-    CANCEL,
-    EXIT_BRACKET,
-    EXIT_COVER,
-    HISTORY,
     MODIFY,
     ORDER_BOOK,
     PLACE,
     TRADES,
-    Endpoint,
 )
 from neo_async.wire.orders import (
-    HistoryForm,
     ModifyForm,
     PlaceForm,
-    read_placed,
 )
-from neo_async.wire.parts import in_parts
-from neo_async.wire.reports import read_history, read_order_book, read_trades
+from neo_async.wire.reports import read_order_book, read_trades
 from neo_async.wire.rules import (
-    cancel_form,
     check_against,
     check_bracket,
     check_number,
@@ -83,17 +59,8 @@ from neo_async.wire.rules import (
 )
 from neo_async.wire.tags import TagMaker
 
-log = logging.getLogger(logs.ORDERS)
-
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
-
-ABSENT_FOR = 60.0
-"""Seconds for which every order book has to lack an order before its history is asked whether the
-broker still knows it; twice the time in which a placement may appear."""
-
-_ROWS_OF_A_PART = 500
-"""Rows of a long order book that are decoded before other tasks get their turn."""
 
 
 class _NewTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,101 +101,17 @@ class Orders:
     def __init__(
         self,
         session: SessionManager,
-        cache: OrderCache,
+        engine: ExecutionEngine,
         instruments: Instruments | None = None,
         *,
         guard: RiskGuard | None = None,
-        journal: Journal | None = None,
-        resolution_timeout: float = 30.0,
-        resubmit_unacknowledged: bool = False,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        """See NeoClient for the settings."""
+        """`guard` checks new orders against RiskLimits; None when no limit is set."""
         self._session = session
-        self._cache = cache
+        self._engine = engine
         self._instruments = instruments
-        self._tags = TagMaker()
-        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """Locks of the orders that are being changed, by number."""
         self._guard = guard
-        """None when no limit is set."""
-        self._resubmits_unacknowledged = resubmit_unacknowledged
-        self._journal = journal
-        self._clock = clock
-        self._in_flight = InFlightOrders(
-            cache,
-            self.book,
-            self.history,
-            journal=journal,
-            resolution_timeout=resolution_timeout,
-            clock=clock,
-        )
-        self._engine = ExecutionEngine(session, self._in_flight, journal)
-        self._renewals = 0
-        self._renewed_at = -math.inf
-        """Time of the loop at which the first order book after the last renewal was asked for."""
-        self._absence: asyncio.Task[None] | None = None
-        cache.clock = clock
-        cache.refresh_with(self.book)
-
-    def follow(self, feed: OrderSource) -> None:
-        """Let the feed tell of requests whose answers were lost. The tracker must follow it
-        already."""
-        feed.listen(self._in_flight.hear)
-
-    def held(self) -> contextlib.AbstractContextManager[None]:
-        """New orders wait until this is over."""
-        self._in_flight.reopen()
-        return self._engine.held()
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether no placement or change of this client can arrive at the broker any more."""
-        return self._engine.is_quiet
-
-    @property
-    def in_flight_requests(self) -> Collection[InFlightRequest]:
-        """Requests of which it is being found out whether they took effect."""
-        return self._in_flight.in_flight_requests
-
-    @property
-    def unknowns_opened(self) -> int:
-        """Such requests so far."""
-        return self._in_flight.opened
-
-    @property
-    def unknowns_resolved(self) -> Mapping[str, int]:
-        """Those of which it is known by now, by outcome."""
-        return dict(self._in_flight.resolved)
-
-    @property
-    def is_logged_in(self) -> bool:
-        """Whether there is a login to send orders with."""
-        return self._session.is_open
-
-    @property
-    def is_throttled(self) -> bool:
-        """Whether a request waits for the speed limit."""
-        return self._session.is_throttled
-
-    async def uncancelled(self) -> list[Intent]:
-        """The placements of the journal whose orders may be open; see `reconciliation`."""
-        assert self._journal is not None
-        return await uncancelled(self._journal, self._clock())
-
-    async def reconcile(self) -> Reconciliation:
-        """Bring journal and book together after a login; see Reconciliation."""
-        assert self._journal is not None
-        return await reconcile(
-            self._journal, self._in_flight, self._cache, self.book, clock=self._clock
-        )
-
-    async def close(self) -> None:
-        """Stop finding out what became of requests whose answers were lost."""
-        if self._absence is not None:
-            self._absence.cancel()
-            await asyncio.gather(self._absence, return_exceptions=True)
-        await self._in_flight.close()
+        self._tags = TagMaker()
 
     @overload
     async def place(
@@ -319,7 +202,7 @@ class Orders:
             return await self.place_many(self._sliced(request), wait_for_outcome=wait_for_outcome)
         form = self._form(request)
         reservation = None
-        self._session.trading_state.check(Kind.PLACE)
+        self._engine.check_trading_state(Kind.PLACE)
         if self._guard is not None:
             (reservation,) = await self._admit(self._guard, [form])
         return await self._place(request, form, reservation, wait_for_outcome=wait_for_outcome)
@@ -340,7 +223,7 @@ class Orders:
             except InvalidOrder as error:
                 field = f"requests[{position}].{error.field}"
                 raise InvalidOrder(field, error.value, error.rule) from error
-        self._session.trading_state.check(Kind.PLACE)
+        self._engine.check_trading_state(Kind.PLACE)
         if self._guard is None:
             return await _outcomes(
                 [
@@ -393,59 +276,24 @@ class Orders:
             disclosed_quantity=disclosed_quantity,
         )
         self._change_form(order, wanted)  # what is malformed is refused at once
-        lock = self._changing.get(order.number)
-        if lock is None:
-            lock = self._changing[order.number] = asyncio.Lock()
-        async with lock:
-            await self._until_known(order, wanted)
-            self._session.trading_state.check(Kind.MODIFY)
+        async with self._engine.modification_lock(order):
+            await self._engine.until_terms_known(order, wanted.given)
+            self._engine.check_trading_state(Kind.MODIFY)
             form, terms = self._change_form(order, wanted)
             reservation = None
             if self._guard is not None:
                 reservation = await self._admit_change(self._guard, order, form)
             request = Request(Kind.MODIFY, MODIFY, form, order=order)
             try:
-                await self._send_change(order, request, terms)
+                await self._engine.modify(request, terms)
                 return order
             except OutcomeUnknown as error:
                 unknown = error
             finally:
                 if reservation is not None:
                     reservation.was_sent = request.was_sent
-                    reservation.end(self._in_flight.find("modify", number=order.number))
+                    reservation.end(self._engine.find_in_flight("modify", number=order.number))
         return await self._engine.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
-
-    async def _send_change(
-        self, order: Order, request: Request, terms: Mapping[str, object]
-    ) -> None:
-        change = order.begin_change(terms)
-        is_known = False
-        try:
-            await self._engine.send(request)
-        except OutcomeUnknown:
-            raise
-        except NeoError:
-            is_known = True
-            raise
-        else:
-            order.accept_change(change)
-        finally:
-            if change.accepted_at is None:
-                order.drop_change(change, is_known=is_known or not request.was_sent)
-
-    async def _until_known(self, order: Order, wanted: _NewTerms) -> None:
-        """Wait for the outcome of earlier changes whose answers were lost, as far as they were to
-        change what is not given now. Raises NotSent when it cannot be found out."""
-        while pending := self._in_flight.find("modify", number=order.number):
-            names = {name.rpartition(" ")[2] for name in pending.expected.terms}
-            lacking = sorted(names - wanted.given)
-            if not lacking:
-                return
-            if not await self._in_flight.wait(pending, patience=PATIENCE):
-                raise NotSent(
-                    f"whether an earlier change of order {order.number} took effect is not known: "
-                    f"modify() has to be given {' and '.join(lacking)} too"
-                )
 
     def _change_form(
         self, order: Order, wanted: _NewTerms
@@ -506,13 +354,7 @@ class Orders:
         one that it knows only seconds later, and is open.
         """
         order = await self._resolve(order)
-        form = cancel_form(number=order.number, symbol=order.symbol, amo=order.amo)
-        endpoint = _cancel_endpoint(order.product)
-        try:
-            await self._engine.send(Request(Kind.CANCEL, endpoint, form, order=order))
-        except OutcomeUnknown as unknown:
-            return await self._engine.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
-        return order
+        return await self._engine.cancel(order, wait_for_outcome=wait_for_outcome)
 
     async def cancel_all(
         self,
@@ -538,7 +380,7 @@ class Orders:
 
         rows = [row for row in await self.book() if not row.status.is_final]
         nameless = [nameless_error(row) for row in rows if not row.has_number and is_meant(row)]
-        orders = [order async for order in self._registered(rows) if is_meant(order)]
+        orders = [order async for order in self._engine.register_open(rows) if is_meant(order)]
         results = await _outcomes(
             [self.cancel(order, wait_for_outcome=wait_for_outcome) for order in orders]
         )
@@ -550,101 +392,19 @@ class Orders:
         broker took longer than the resolution timeout; OutcomeUnknown, and nothing proved it in
         time; or a refusal, such as RateLimited. And second orders under the client tag of another
         one. Each was logged as an error, too."""
-        return self._in_flight.late_orders
+        return self._engine.late_orders
 
     def on_late_order(self, listener: Callable[[Order], None]) -> None:
         """Call `listener` with every order that appears so."""
-        self._in_flight.on_late_order(listener)
-
-    async def read_open(self) -> list[Order]:
-        """The orders of the account that are not final, by the order book, also those placed
-        elsewhere; followed from now on."""
-        rows = [row for row in await self.book() if not row.status.is_final]
-        return [order async for order in self._registered(rows)]
-
-    async def _registered(self, rows: Sequence[OrderRow]) -> AsyncIterator[Order]:
-        """The orders of rows that are not final, as far as they are open still."""
-        async for part in in_slices(rows):
-            for row in part:
-                if not row.has_number:
-                    subject = Subject("report", row.gui_order_id, "")
-                    log_order(log, logging.ERROR, subject, "%s", nameless_error(row))
-                    continue
-                order = self._cache.register(row)
-                if not order.is_final:
-                    yield order
+        self._engine.on_late_order(listener)
 
     async def book(self) -> list[OrderRow]:
-        """Today's orders of the account, newest first, also those placed elsewhere."""
-        began = asyncio.get_running_loop().time()
-        day = day_of(self._clock())
-        rows = await self._read_book()
-        guard = self._guard
-        await self._cache.apply_in_slices(
-            rows,
-            adopts_open=guard is not None and guard.needs_orders,
-            asked_at=began,
-            day=day,
-        )
-        if guard is not None:
-            guard.see_book(rows, began)
-        self._in_flight.apply_order_book(rows, began)
-        self._look_for_absent(began)
-        return rows
-
-    def _look_for_absent(self, began: float) -> None:
-        """Ask the histories of own orders that the broker seems to know no more.
-
-        A book that lacks an order proves nothing. But sessions end with the day, and the clocks of
-        both sides may disagree about that: what was open before the broker ended the session, is in
-        no book for `ABSENT_FOR` seconds since and has no history is over.
-        """
-        if self._session.renewals != self._renewals:
-            self._renewals, self._renewed_at = self._session.renewals, began
-        if self._absence is not None and not self._absence.done():
-            return
-        absent = [
-            order
-            for order in self._cache.absent_since(began - ABSENT_FOR)
-            if order.heard_at < self._renewed_at
-        ]
-        if absent:
-            self._absence = asyncio.create_task(self._end_absent(absent), name="absent orders")
-
-    async def _end_absent(self, orders: Sequence[Order]) -> None:
-        for order in orders:
-            try:
-                rows = await self.history(order)
-            except NeoError as error:
-                log.warning("the history of order %s could not be read: %s", order.number, error)
-                return
-            if not rows:
-                self._cache.end_absent(
-                    order,
-                    f"the broker has ended the session it was placed in, and for {ABSENT_FOR:g} s "
-                    "neither its order book nor the order's history has known it",
-                )
-
-    async def _read_book(self) -> list[OrderRow]:
-        """The rows of the order book. A long one is decoded in parts, so that it does not hold up
-        the event loop."""
-        book = await self._session.read(ORDER_BOOK, _read_book)
-        if isinstance(book, list):
-            return book
-        rows: list[OrderRow] = []
-        for part in book:
-            await asyncio.sleep(0)
-            rows.extend(read_order_book(part))
-        return rows
+        """Return today's orders of the account, newest first, also those placed elsewhere."""
+        return await self._engine.read_order_book()
 
     async def history(self, order: Order | str) -> list[HistoryRow]:
-        """Every state that an order went through, newest first."""
-        number = order if isinstance(order, str) else order.number
-        check_number(number)
-        rows = await self._session.read(HISTORY, read_history, form=HistoryForm(number))
-        rows = [row for row in rows if row.number in ("", number)]
-        self._cache.take_history(number, rows)
-        return rows
+        """Return every state that an order went through, newest first."""
+        return await self._engine.history(order)
 
     async def trades(self) -> list[Trade]:
         """Today's fills of the account."""
@@ -721,88 +481,48 @@ class Orders:
         *,
         wait_for_outcome: bool,
     ) -> Order:
-        client_tag = form.ig or ""
-        sending = Request(Kind.PLACE, PLACE, form, client_tag)
+        sending = Request(Kind.PLACE, PLACE, form, form.ig or "")
+
+        def make_order(number: str, sent_ns: int) -> Order:
+            # The form's codes are members of the enums already: the rules have put them there.
+            return Order(
+                number=number,
+                client_tag=sending.client_tag,
+                segment=form.es,
+                symbol=form.ts,
+                side=form.tt,
+                quantity=request.quantity,
+                product=form.pc,
+                order_type=form.pt,
+                price=request.price,
+                trigger=request.trigger,
+                validity=form.rt,
+                disclosed_quantity=request.disclosed_quantity,
+                amo=request.amo,
+                placed_ns=sent_ns,
+            )
+
         try:
-            number = await self._engine.send(sending)
-        except OutcomeUnknown as unknown:
-            if self._resubmits_unacknowledged:
-                self._resubmit(unknown, request, form)
-            return await self._engine.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
-        else:
-            return self._placed(request, form, number, sending.sent_ns)
+            return await self._engine.place(sending, make_order, wait_for_outcome=wait_for_outcome)
         finally:
             if reservation is not None:
                 reservation.was_sent = sending.was_sent
-                reservation.end(self._in_flight.find("place", client_tag=client_tag))
-
-    def _placed(self, request: OrderRequest, form: PlaceForm, number: str, sent_ns: int) -> Order:
-        # The form's codes are members of the enums already: the rules have put them there.
-        order = Order(
-            self._cache,
-            number=number,
-            client_tag=form.ig or "",
-            segment=form.es,
-            symbol=form.ts,
-            side=form.tt,
-            quantity=request.quantity,
-            product=form.pc,
-            order_type=form.pt,
-            price=request.price,
-            trigger=request.trigger,
-            validity=form.rt,
-            disclosed_quantity=request.disclosed_quantity,
-            amo=request.amo,
-            placed_ns=sent_ns,
-        )
-        return self._cache.add(order)
-
-    def _resubmit(self, unknown: OutcomeUnknown, request: OrderRequest, form: PlaceForm) -> None:
-        """Under the same tag: it can become an order only once."""
-        pending = unknown.resolution
-        assert isinstance(pending, InFlightRequest)
-
-        async def again() -> Order:
-            sent_ns = int(self._clock() * 1e9)
-            number = await self._session.order(Kind.PLACE, PLACE, form, read_placed)
-            return self._placed(request, form, number, sent_ns)
-
-        self._in_flight.resubmit(pending, again)
+                pending = self._engine.find_in_flight("place", client_tag=sending.client_tag)
+                reservation.end(pending)
 
     async def _resolve(self, order: Order | str) -> Order:
         """The order itself, or the one of that number, from the book where it is not known."""
         if isinstance(order, Order):
             return order
         check_number(order)
-        known = self._cache.get(order)
+        known = self._engine.cache.get(order)
         if known is not None:
             return known
         rows = await self._session.read(ORDER_BOOK, read_order_book, suffix=f"/{order}")
         for row in rows:  # of which a server that ignores the number sends all
             if row.number == order:
-                return self._cache.register(row)
+                return self._engine.cache.register(row)
         raise Rejected(f"there is no order {order} in today's order book")
-
-
-def _read_book(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
-    """The rows of an order book, or a long one in parts. Raises what `read_order_book` raises."""
-    parts = in_parts(answer, _ROWS_OF_A_PART)
-    return read_order_book(answer) if parts is None else parts
-
-
-def nameless_error(row: OrderRow) -> ProtocolError:
-    """The error of an order that stands in the book without a number."""
-    instead = f" (but {row.number!r})" if row.number else ""
-    return ProtocolError(
-        f"a row of the order book has no order number{instead}, and is {row.status_text!r}: "
-        f"{row.side} {row.quantity} {row.symbol} cannot be cancelled from here"
-    )
-
-
-def _cancel_endpoint(product: str) -> Endpoint:
-    if product is Product.CO:
-        return EXIT_COVER
-    return EXIT_BRACKET if product is Product.BO else CANCEL
 
 
 async def _outcomes(calls: Sequence[Coroutine[Any, Any, Order]]) -> list[Order | NeoError]:

@@ -220,7 +220,8 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
         with contextlib.suppress(NeoError):
             await orders.cancel_all()
         spoilt.clear()
-        neo._cache._hear(OrderUpdate(number=order.number, status_text="strange", updated_ns=1))
+        update = OrderUpdate(number=order.number, status_text="strange", updated_ns=1)
+        neo._engine.cache.on_update(update)
         await neo.halt(reason="enough")
         with pytest.raises(NeoError):
             await orders.place(*BUY, **CNC)

@@ -33,7 +33,7 @@ from neo_async import (
     Validity,
 )
 from neo_async.exchange.tls import self_signed
-from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.engine import ExecutionEngine
 from neo_async.orders import Orders
 from neo_async.session.manager import SessionManager
 from neo_async.transport.limiter import Limiter
@@ -641,7 +641,7 @@ async def test_a_429_pauses_the_lane_and_the_order_goes_out_once(
             clock=now,
         )
         await session.login()
-        orders = Orders(session, OrderCache())
+        orders = Orders(session, ExecutionEngine(session))
         before = now()
         await asyncio.gather(*(orders.place(*BUY, **CNC) for _ in range(5)))
 
@@ -673,7 +673,7 @@ async def test_a_429_that_does_not_end_is_told_within_the_deadline() -> None:
         await session.login("123456")
         before = now()
         with pytest.raises(NeoError, match="Too many requests") as caught:
-            await Orders(session, OrderCache()).place(*BUY, **CNC)
+            await Orders(session, ExecutionEngine(session)).place(*BUY, **CNC)
         assert type(caught.value).__name__ == "RateLimited"
         assert now() - before <= 10
         assert limiter.pauses == 3

@@ -17,7 +17,7 @@ from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Cell, Column, money
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
-from neo_async.execution.order_cache import Order
+from neo_async.execution.order import Order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin

@@ -1,11 +1,9 @@
-"""The way of one order request: past the gate, into the journal, out on the lane, to its outcome.
+"""The execution engine: sends each order request once, and applies every report in one order.
 
-The checks of what is asked for are over when it gets here. It leaves with exactly one outcome: the
-order's number, an error that says that it had no effect, or OutcomeUnknown with the question that
-the settlement answers.
-
-A cancel takes a shorter way than placements and changes: no gate holds it back, and the journal
-notes it without being waited for. It cannot be doubled, and it is what limits a loss.
+Reports reach it at two entry points, `on_order_update` and `on_order_book`. Each applies a report
+to the order cache first, then to the requests in flight, which look orders up there, and then hands
+it to the subscribers, such as positions and risk limits. Polling the order book is a task of the
+engine as well.
 """
 
 from __future__ import annotations
@@ -14,364 +12,426 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
-
-import msgspec
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence, Set
+from typing import TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 from neo_async import logs
-from neo_async.errors import (
-    AnswerLost,
-    BrokerError,
-    DuplicateTag,
-    NotLoggedIn,
-    NotSent,
-    OrderAlreadyFinal,
-    OutcomeUnknown,
-    ProtocolError,
-    RateLimited,
-    Rejected,
-    ServerError,
-    UsageError,
-)
+from neo_async.errors import NeoError, NotSent, OutcomeUnknown, ProtocolError
+from neo_async.execution.absent_orders import AbsentOrders
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
-from neo_async.execution.journal import Journal, Outcome
-from neo_async.execution.order_cache import Order
-from neo_async.execution.resolution import ExpectedEffect, change, placement
+from neo_async.execution.journal import Intent, Journal
+from neo_async.execution.order import Order
+from neo_async.execution.order_book_poller import OrderBookPoller
+from neo_async.execution.order_cache import OrderCache, OrderSource, in_slices
+from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
+from neo_async.execution.sender import PATIENCE, OrderSender, Request
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
+from neo_async.model.enums import Product
+from neo_async.model.india import day_of
+from neo_async.model.orders import HistoryRow, OrderRow
+from neo_async.model.updates import PositionUpdate
 from neo_async.session.manager import SessionManager
-from neo_async.transport.backoff import backoff
-from neo_async.transport.connection import Connection
 from neo_async.transport.kinds import Kind
-from neo_async.wire.endpoints import Endpoint
-from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accepted, read_placed
+from neo_async.transport.websocket import FeedEvent
+from neo_async.wire.endpoints import (
+    CANCEL,
+    EXIT_BRACKET,
+    EXIT_COVER,
+    HISTORY,
+    ORDER_BOOK,
+    PLACE,
+    Endpoint,
+)
+from neo_async.wire.orders import HistoryForm, read_placed
+from neo_async.wire.parts import in_parts
+from neo_async.wire.reports import read_history, read_order_book
+from neo_async.wire.rules import cancel_form, check_number
 
 log = logging.getLogger(logs.ORDERS)
 
-_ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Python 3.11
-_CANCEL = Kind.CANCEL
-_PLACE = Kind.PLACE
-_REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
-_ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
+T = TypeVar("T")
 
-_NOT_FOUND = 1006
-"""Code for an order that is final or not found; which of them, the broker does not say."""
+UpdateListener: TypeAlias = Callable[[OrderRow | PositionUpdate], None]
+BookListener: TypeAlias = Callable[[Sequence[OrderRow], float], None]
+FillListener: TypeAlias = Callable[[OrderRow], None]
 
-PATIENCE = 60.0
-"""Seconds after the end of the resolution timeout that a caller waits for a book. A session that
-has ended meanwhile costs a login, and one that fails another TOTP code, which comes every 30 s."""
+QUIET = 15.0
+"""Seconds without a message about an open order after which the order book is read."""
+
+_ROWS_OF_A_PART = 500
+"""Rows of a long order book that are decoded before other tasks get their turn."""
 
 
-class Request(msgspec.Struct):
-    """An order request that was checked and written."""
+class AppliedUpdates:
+    """The order feed as subscribers see it: they get each update once it has been applied to the
+    orders and to the requests in flight."""
 
-    kind: Kind
-    endpoint: Endpoint
-    form: PlaceForm | ModifyForm | CancelForm
-    client_tag: str = ""
-    """Of a placement."""
-    order: Order | None = None
-    """That is to be changed or cancelled."""
-    was_sent: bool = False
-    """Whether its bytes were handed to a socket, at least once."""
-    connection: Connection | None = None
-    """The connection to which they were handed last."""
-    sent_ns: int = 0
-    """Unix nanoseconds by our clock, before which it was not sent."""
+    def __init__(self, feed: OrderSource | None) -> None:
+        self._feed = feed
+        self._listeners: list[UpdateListener] = []
 
     @property
-    def action(self) -> str:
-        return _ACTIONS[self.kind]
+    def is_live(self) -> bool:
+        """Whether the order feed is live."""
+        return self._feed is not None and self._feed.is_live
 
-    @property
-    def read(self) -> Callable[[Answer], str]:
-        """What takes the order's number from the answer."""
-        return read_placed if self.kind is _PLACE else read_accepted
+    def start(self) -> None:
+        """Connect the order feed, unless it is connected."""
+        if self._feed is not None:
+            self._feed.start()
 
-    @property
-    def number(self) -> str:
-        return "" if self.order is None else self.order.number
+    def listen(self, listener: UpdateListener, /) -> None:
+        """Call `listener` with every update."""
+        self._listeners.append(listener)
 
-    @property
-    def subject(self) -> Subject:
-        """What the log calls it."""
-        client_tag = self.client_tag if self.order is None else self.order.client_tag
-        return Subject(self.action, client_tag, self.number)
+    def on_event(self, listener: Callable[[FeedEvent], None], /) -> None:
+        """Call `listener` with every change of the order feed's state."""
+        if self._feed is not None:
+            self._feed.on_event(listener)
 
-    def expected(self) -> ExpectedEffect:
-        """What it is to lead to, from the order as it is before it is sent."""
-        if isinstance(self.form, PlaceForm):
-            return placement(self.form)
-        assert self.order is not None
-        return change(self.order, self.form)
-
-
-class _Gate:
-    """Holds placements and changes back while a login is under way."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-        """Set when the login has ended, and for a moment at a halt."""
-        self.refuses = False
-        """Whether the login has failed, so that what waited must not be sent."""
+    def publish(self, update: OrderRow | PositionUpdate) -> None:
+        """Hand an update to the listeners."""
+        for listener in [*self._listeners]:
+            _call(listener, update)
 
 
 class ExecutionEngine:
-    """Sends order requests, each once."""
+    """Sends order requests, and keeps the orders of the account current by every report.
+
+    It owns the order cache, the requests in flight and the poller of the order book.
+    """
 
     def __init__(
-        self, session: SessionManager, in_flight: InFlightOrders, journal: Journal | None
+        self,
+        session: SessionManager,
+        *,
+        order_feed: OrderSource | None = None,
+        journal: Journal | None = None,
+        quiet: float = QUIET,
+        resolution_timeout: float = 30.0,
+        resubmit_unacknowledged: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`order_feed` must not have been started. The book is read when no message has come about
+        an open order for `quiet` seconds. See NeoClient for the other settings."""
         self._session = session
-        self._in_flight = in_flight
         self._journal = journal
-        self._gate: _Gate | None = None
-        """None while no login is under way."""
-        self._holds = 0
-        """Logins under way."""
-        self._under_way = 0
-        """Placements and changes that may be sent or were sent, and have no outcome yet."""
-        self._state = session.trading_state
-        self._state.on_halt(self._wake_waiting)
-        self._halts = asyncio.Event()
+        self._resubmits_unacknowledged = resubmit_unacknowledged
+        self._clock = clock
+        self.cache = OrderCache(quiet=quiet, clock=clock, on_missed_fill=self._on_missed_fill)
+        """The orders of the account, own and external."""
+        self.updates = AppliedUpdates(order_feed)
+        """The updates of the order feed, each once it has been applied here."""
+        self.registers_open_orders = False
+        """Whether every open order of an order book is registered, also those placed elsewhere."""
+        self._in_flight = InFlightOrders(
+            self.cache,
+            self.read_order_book,
+            self.history,
+            journal=journal,
+            resolution_timeout=resolution_timeout,
+            clock=clock,
+        )
+        self._sender = OrderSender(session, self._in_flight, journal)
+        self._poller = OrderBookPoller(self.cache, self.read_order_book)
+        self._absent = AbsentOrders(session, self.cache, self.history)
+        self._book_listeners: list[BookListener] = []
+        self._fill_listeners: list[FillListener] = []
+        self._modifying: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Locks of the orders that are being modified, by number."""
+        if order_feed is not None:
+            order_feed.listen(self.on_order_update)
+            self._poller.attach(order_feed)
 
-    # --- what keeps requests from going out ---------------------------------------------------
+    # --- reports ------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold placements and changes back around a login. When it fails, those that
-        waited raise NotLoggedIn, unless the login was only to replace one that is still there."""
-        is_replacing = self._session.is_open
-        gate = self._gate = self._gate or _Gate()
-        self._holds += 1
-        try:
-            yield
-        except BaseException:
-            gate.refuses |= not (is_replacing and self._session.is_open)
-            raise
-        finally:
-            self._holds -= 1
-            if not self._holds:
-                self._gate = None
-                gate.event.set()
+    def on_order_update(self, update: OrderRow | PositionUpdate) -> None:
+        """Apply a message of the order feed: to the orders, then to the requests in flight; and
+        hand it to the subscribers."""
+        _call(self.cache.on_update, update)
+        _call(self._in_flight.hear, update)
+        self.updates.publish(update)
 
-    def _wake_waiting(self) -> None:
-        """Let the requests that wait here check the trading state."""
-        events = [self._halts]
-        if self._gate is not None:
-            events.append(self._gate.event)
-        for event in events:
-            event.set()  # wakes those who wait, and only those
-            event.clear()
+    async def on_order_book(
+        self, rows: list[OrderRow], requested_at: float, requested_on: str
+    ) -> None:
+        """Apply a complete order book: to the orders, then to the requests in flight; and hand it
+        to the subscribers. It was requested at that time of the loop, on that day as `day_of`
+        writes it."""
+        await self.cache.apply_in_slices(
+            rows,
+            registers_open=self.registers_open_orders,
+            requested_at=requested_at,
+            day=requested_on,
+        )
+        self._in_flight.apply_order_book(rows, requested_at)
+        for listener in [*self._book_listeners]:
+            listener(rows, requested_at)
+        self._absent.check(requested_at)
+
+    def on_book_applied(self, listener: BookListener) -> None:
+        """Call `listener` with the rows of every complete order book once it has been applied, and
+        with the time of the loop at which the book was requested."""
+        self._book_listeners.append(listener)
+
+    def on_missed_fill(self, listener: FillListener) -> None:
+        """Call `listener` with every row of an order book that shows a fill which no message has
+        reported."""
+        self._fill_listeners.append(listener)
+
+    def _on_missed_fill(self, row: OrderRow) -> None:
+        for listener in [*self._fill_listeners]:
+            _call(listener, row)
+
+    async def read_order_book(self) -> list[OrderRow]:
+        """Read the order book, apply it, and return its rows, newest first."""
+        requested_at = asyncio.get_running_loop().time()
+        requested_on = day_of(self._clock())
+        rows = await self._read_rows()
+        await self.on_order_book(rows, requested_at, requested_on)
+        return rows
+
+    def request_order_book(self) -> None:
+        """Have the order book read, beginning no earlier than now."""
+        self._poller.request()
+
+    async def history(self, order: Order | str) -> list[HistoryRow]:
+        """Return every state that an order went through, newest first."""
+        number = order if isinstance(order, str) else order.number
+        check_number(number)
+        rows = await self._session.read(HISTORY, read_history, form=HistoryForm(number))
+        rows = [row for row in rows if row.number in ("", number)]
+        self.cache.take_history(number, rows)
+        return rows
+
+    async def _read_rows(self) -> list[OrderRow]:
+        """Return the rows of the order book. A long one is decoded in parts, so that it does not
+        hold up the event loop."""
+        book = await self._session.read(ORDER_BOOK, _rows_or_parts)
+        if isinstance(book, list):
+            return book
+        rows: list[OrderRow] = []
+        for part in book:
+            await asyncio.sleep(0)
+            rows.extend(read_order_book(part))
+        return rows
+
+    # --- requests -----------------------------------------------------------------------------
 
     async def pass_gate(self, kind: Kind) -> None:
-        """Wait while placements and changes are held back. Raises Halted, and
+        """Wait while placements and changes are held back by a login. Raises Halted, and
         NotLoggedIn when the login has failed."""
-        while (gate := self._gate) is not None:
-            await gate.event.wait()
-            self._state.check(kind)
-            if gate.refuses:
-                raise NotLoggedIn("the login failed for which new orders waited: nothing was sent")
+        await self._sender.pass_gate(kind)
+
+    def check_trading_state(self, kind: Kind) -> None:
+        """Raise Halted when a request of this kind may not start now."""
+        self._session.trading_state.check(kind)
+
+    async def place(
+        self, request: Request, make_order: Callable[[str, int], Order], *, wait_for_outcome: bool
+    ) -> Order:
+        """Send a placement and return its order. `make_order` makes it from the order number and
+        the Unix nanoseconds before which it was not sent."""
+        try:
+            number = await self._sender.send(request)
+        except OutcomeUnknown as unknown:
+            if self._resubmits_unacknowledged:
+                self._resubmit(unknown, request, make_order)
+            return await self.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
+        return self.cache.add(make_order(number, request.sent_ns))
+
+    def _resubmit(
+        self,
+        unknown: OutcomeUnknown,
+        request: Request,
+        make_order: Callable[[str, int], Order],
+    ) -> None:
+        """Send a placement again under the same tag: it can become an order only once."""
+        pending = unknown.resolution
+        assert isinstance(pending, InFlightRequest)
+
+        async def resubmit() -> Order:
+            sent_ns = int(self._clock() * 1e9)
+            number = await self._session.order(Kind.PLACE, PLACE, request.form, read_placed)
+            return self.cache.add(make_order(number, sent_ns))
+
+        self._in_flight.resubmit(pending, resubmit)
+
+    async def modify(self, request: Request, terms: Mapping[str, object]) -> None:
+        """Send a modification; `terms` are all terms of the order after it. Raises OutcomeUnknown
+        without waiting for the outcome."""
+        order = request.order
+        assert order is not None
+        change = order.begin_change(terms)
+        is_known = False
+        try:
+            await self._sender.send(request)
+        except OutcomeUnknown:
+            raise
+        except NeoError:
+            is_known = True
+            raise
+        else:
+            self.cache.accept_change(order, change)
+        finally:
+            if change.accepted_at is None:
+                order.drop_change(change, is_known=is_known or not request.was_sent)
+
+    def modification_lock(self, order: Order) -> asyncio.Lock:
+        """The lock that a modification holds from before it is checked until its answer."""
+        lock = self._modifying.get(order.number)
+        if lock is None:
+            lock = self._modifying[order.number] = asyncio.Lock()
+        return lock
+
+    async def until_terms_known(self, order: Order, given: Set[str]) -> None:
+        """Wait for the outcome of modifications in flight, as far as they are to change terms that
+        are not among `given`, the names of those that are set anew. Raises NotSent when it cannot
+        be resolved."""
+        while pending := self._in_flight.find("modify", number=order.number):
+            names = {name.rpartition(" ")[2] for name in pending.expected.terms}
+            lacking = sorted(names - given)
+            if not lacking:
+                return
+            if not await self._in_flight.wait(pending, patience=PATIENCE):
+                raise NotSent(
+                    f"whether an earlier change of order {order.number} took effect is not known: "
+                    f"modify() has to be given {' and '.join(lacking)} too"
+                )
+
+    async def cancel(self, order: Order, *, wait_for_outcome: bool = True) -> Order:
+        """Send a cancel; a cover or bracket order is exited. Raises OrderAlreadyFinal when it is
+        too late, and Rejected for other refusals."""
+        form = cancel_form(number=order.number, symbol=order.symbol, amo=order.amo)
+        request = Request(Kind.CANCEL, _cancel_endpoint(order.product), form, order=order)
+        try:
+            await self._sender.send(request)
+        except OutcomeUnknown as unknown:
+            return await self.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
+        return order
+
+    async def resolved_order(self, unknown: OutcomeUnknown, *, wait_for_outcome: bool) -> Order:
+        """Return the order of a request in flight; see OrderSender.resolved_order."""
+        return await self._sender.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
+
+    async def register_open(self, rows: Sequence[OrderRow]) -> AsyncIterator[Order]:
+        """Register the orders of rows that are not final, and yield those that are still open."""
+        async for part in in_slices(rows):
+            for row in part:
+                if not row.has_number:
+                    subject = Subject("report", row.gui_order_id, "")
+                    log_order(log, logging.ERROR, subject, "%s", nameless_error(row))
+                    continue
+                order = self.cache.register(row)
+                if not order.is_final:
+                    yield order
+
+    # --- requests in flight -------------------------------------------------------------------
+
+    @property
+    def in_flight_requests(self) -> Collection[InFlightRequest]:
+        """Requests whose outcome is being resolved."""
+        return self._in_flight.in_flight_requests
+
+    def find_in_flight(
+        self, action: str, *, client_tag: str = "", number: str = ""
+    ) -> InFlightRequest | None:
+        """Return the newest request in flight for a client tag or an order number."""
+        return self._in_flight.find(action, client_tag=client_tag, number=number)
+
+    @property
+    def unknowns_opened(self) -> int:
+        """Number of requests whose outcome was unknown, so far."""
+        return self._in_flight.opened
+
+    @property
+    def unknowns_resolved(self) -> Mapping[str, int]:
+        """Number of those that are resolved, by outcome."""
+        return dict(self._in_flight.resolved)
+
+    @property
+    def late_orders(self) -> Sequence[Order]:
+        """Orders that appeared although their placement had raised an error; see Orders."""
+        return self._in_flight.late_orders
+
+    def on_late_order(self, listener: Callable[[Order], None]) -> None:
+        """Call `listener` with every order that appears so."""
+        self._in_flight.on_late_order(listener)
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no placement or change of this client can arrive at the broker any more: none is
-        under way, and those whose answers were lost are older than the resolution timeout, as are
-        placements that were answered with 429. A cancel that arrives late opens nothing, so cancels
-        do not count."""
-        if self._under_way or self._in_flight.has_doubts:
-            return False
-        now = asyncio.get_running_loop().time()
-        return not any(
-            pending.is_being_resubmitted or pending.proof_at > now
-            for pending in self._in_flight.in_flight_requests
-            if pending.expected.action != "cancel"
+        """Whether no placement or change of this client can arrive at the broker any more."""
+        return self._sender.is_quiet
+
+    # --- the session --------------------------------------------------------------------------
+
+    @property
+    def is_logged_in(self) -> bool:
+        """Whether there is a login to send orders with."""
+        return self._session.is_open
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether a request waits for the speed limit."""
+        return self._session.is_throttled
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold new orders back around a login."""
+        self._in_flight.reopen()
+        with self._sender.held():
+            yield
+
+    async def uncancelled(self) -> list[Intent]:
+        """Return the placements in the journal whose orders may be open; see `reconciliation`."""
+        assert self._journal is not None
+        return await uncancelled(self._journal, self._clock())
+
+    async def reconcile(self) -> Reconciliation:
+        """Bring journal and order book together after a login; see Reconciliation."""
+        assert self._journal is not None
+        return await reconcile(
+            self._journal,
+            self._in_flight,
+            self.cache,
+            self.read_order_book,
+            clock=self._clock,
         )
 
-    # --- the way out --------------------------------------------------------------------------
-
-    async def send(self, request: Request) -> str:
-        """Note the intent, hand it over, and note the outcome. Returns the order's number.
-
-        Raises OutcomeUnknown, beginning to find out, when the answer was lost or says nothing.
-        """
-        is_cancel = request.kind is _CANCEL
-        if self._gate is not None and not is_cancel:
-            await self.pass_gate(request.kind)
-        if not self._session.is_order_breaker_closed:
-            await self._session.check_orders(request.kind)
-        intent = None
-        if self._journal is not None:
-            if is_cancel:
-                intent = self._journal.note(
-                    request.action, request.form, order_number=request.number
-                )
-            else:
-                intent = await self._journal.begin(
-                    request.action,
-                    request.form,
-                    client_tag=request.client_tag,
-                    order_number=request.number,
-                )
-        sent_at = asyncio.get_running_loop().time()
-        request.sent_ns = int(self._in_flight.clock() * 1e9)
-        # The order may be another one when the answer is lost.
-        expected = None if request.order is None else request.expected()
-        self._under_way += not is_cancel
-        try:
-            number = await self._hand_over(request)
-            self._check_number(request, number)
-        except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
-            # Every placement has a tag of its own, so the order that has it is this one: an
-            # earlier try arrived although its answer said otherwise.
-            text = "no usable answer (%s): being found out"
-            self._end(request, intent, Outcome.UNKNOWN, logging.WARNING, text, error)
-            is_proven = isinstance(error, DuplicateTag) and bool(request.client_tag)
-            pending = self._in_flight.open(
-                expected or request.expected(),
-                intent=intent,
-                is_proven=is_proven,
-                sent_at=sent_at,
-                sent_ns=request.sent_ns,
-            )
-            raise _unknown(request, error, pending) from error
-        except BrokerError as error:
-            # One that was not sent was refused on this side: no start within the deadline, or no
-            # login to be had.
-            outcome = Outcome.REJECTED if request.was_sent else Outcome.NOT_SENT
-            self._end(request, intent, outcome, logging.INFO, f"{_REFUSED[outcome]}: %s", error)
-            if request.was_sent:
-                # Of a 429 it is only assumed that nothing was taken.
-                self._watch(request, intent, is_doubted=isinstance(error, RateLimited))
-            order = request.order
-            if type(error) is Rejected and error.code == _NOT_FOUND and order and order.is_final:
-                raise OrderAlreadyFinal(
-                    error.text, code=error.code, status=error.status, body=error.body
-                ) from error
-            raise
-        except (NotSent, UsageError) as error:
-            self._end(request, intent, Outcome.NOT_SENT, logging.INFO, "not sent: %s", error)
-            # It may have been answered with 429 before.
-            if request.was_sent:
-                self._watch(request, intent, is_doubted=True)
-            raise
-        except (asyncio.CancelledError, Exception):
-            reason = "the caller gave up"
-            if not request.was_sent:
-                self._end(request, intent, Outcome.NOT_SENT, logging.INFO, "not sent: %s", reason)
-                raise
-            # There may be an order nevertheless.
-            text = "%s: being found out"
-            self._end(request, intent, Outcome.UNKNOWN, logging.INFO, text, reason)
-            self._in_flight.open(
-                expected or request.expected(),
-                intent=intent,
-                sent_at=sent_at,
-                sent_ns=request.sent_ns,
-            )
-            raise
-        finally:
-            self._under_way -= not is_cancel
-        self._session.meter.ended(request.kind, _ACCEPTED)
-        if intent is not None and self._journal is not None:
-            self._journal.end(intent, Outcome.ACCEPTED, order_number=number)
-        return number
-
-    async def _hand_over(self, request: Request) -> str:
-        """Send; while no byte has left, try again until the deadline of an order."""
-        failures, give_up_at = 0, 0.0
-        while True:
-            try:
-                if log.isEnabledFor(logging.DEBUG):
-                    return await self._send_told(request)
-                return await self._session.order(
-                    request.kind, request.endpoint, request.form, request.read, request
-                )
-            except NotSent as error:
-                now = asyncio.get_running_loop().time()
-                failures += 1
-                if failures == 1:
-                    give_up_at = now + self._session.timeouts.order
-                delay = backoff(failures, base=0.1, cap=0.5)
-                if not self._session.is_open or now + delay >= give_up_at:
-                    raise
-                self._session.meter.retries += 1
-                log_order(
-                    log, logging.INFO, request.subject, "%s; next try in %.2f s", error, delay
-                )
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await self._halts.wait()
-                self._state.check(request.kind)
-
-    def _check_number(self, request: Request, number: str) -> None:
-        """Raises ProtocolError, and closes the connection, where an answer is about another order:
-        after one that came twice, every answer on a connection would be taken for the one before
-        it."""
-        if request.order is None:
-            if not self._in_flight.is_another_order(number, request.client_tag):
-                return
-            problem = f"the answer to a new order names order {number}, which was placed before"
-        else:
-            if number == request.order.number:
-                return
-            problem = f"the answer names order {number} instead of {request.order.number}"
-        if request.connection is not None:
-            request.connection.close()
-        raise ProtocolError(problem)
-
-    async def _send_told(self, request: Request) -> str:
-        """Send, and tell the log when and for how long."""
-        log_order(log, logging.DEBUG, request.subject, "goes out")
-        began = time.perf_counter()
-        number = await self._session.order(
-            request.kind, request.endpoint, request.form, request.read, request
-        )
-        took = (time.perf_counter() - began) * 1000
-        subject = request.subject._replace(order_number=number)
-        log_order(log, logging.DEBUG, subject, "accepted after %.3f ms", took)
-        return number
-
-    def _end(
-        self,
-        request: Request,
-        intent: int | None,
-        outcome: Outcome,
-        level: int,
-        text: str,
-        reason: object,
-    ) -> None:
-        """Note an outcome that is not what was hoped for. `reason` stands for the %s in `text`."""
-        log_order(log, level, request.subject, text, reason)
-        self._session.meter.ended(request.kind, outcome.value)
-        if intent is not None and self._journal is not None:
-            self._journal.end(intent, outcome, reason=str(reason))
-
-    def _watch(self, request: Request, intent: int | None, *, is_doubted: bool) -> None:
-        """Have an order reported that appears for a placement which failed; and look for it, where
-        the failure is in doubt."""
-        if not request.client_tag:
-            return
-        self._in_flight.watch_for(request.client_tag, intent)
-        if is_doubted:
-            self._in_flight.doubt(request.client_tag)
-
-    # --- what became of it --------------------------------------------------------------------
-
-    async def resolved_order(self, unknown: OutcomeUnknown, *, wait_for_outcome: bool) -> Order:
-        """The order of a request whose answer was lost, as soon as it is known to have worked."""
-        pending = unknown.resolution
-        assert isinstance(pending, InFlightRequest)
-        if wait_for_outcome and await self._in_flight.wait(pending, patience=PATIENCE):
-            return await pending
-        raise unknown
+    async def close(self) -> None:
+        """Stop resolving requests in flight and reading the order book."""
+        await self._absent.close()
+        await self._in_flight.close()
+        await self._poller.close()
 
 
-def _unknown(request: Request, error: Exception, pending: InFlightRequest) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        request.endpoint.name,
-        client_tag=request.client_tag,
-        order_number=request.number,
-        reason=str(error),
-        resolution=pending,
+def _call(listener: Callable[[T], None], report: T) -> None:
+    """Call a listener; its errors are logged, and do not keep a report from the others."""
+    try:
+        listener(report)
+    except (Exception, asyncio.CancelledError):  # the latter from a future of its own
+        log.exception("a listener failed on %r", report)
+
+
+def nameless_error(row: OrderRow) -> ProtocolError:
+    """Return the error of an order that the order book shows without an order number."""
+    instead = f" (but {row.number!r})" if row.number else ""
+    return ProtocolError(
+        f"a row of the order book has no order number{instead}, and is {row.status_text!r}: "
+        f"{row.side} {row.quantity} {row.symbol} cannot be cancelled from here"
     )
+
+
+def _rows_or_parts(answer: Answer) -> list[OrderRow] | Iterator[Answer]:
+    """Return the rows of an order book, or a long one in parts. Raises what `read_order_book`
+    raises."""
+    parts = in_parts(answer, _ROWS_OF_A_PART)
+    return read_order_book(answer) if parts is None else parts
+
+
+def _cancel_endpoint(product: str) -> Endpoint:
+    if product is Product.CO:
+        return EXIT_COVER
+    return EXIT_BRACKET if product is Product.BO else CANCEL

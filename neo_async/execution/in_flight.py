@@ -34,7 +34,9 @@ from neo_async.errors import (
     TransportError,
 )
 from neo_async.execution.journal import Journal, Outcome
-from neo_async.execution.order_cache import Order, OrderCache, day_of, last_day_of
+from neo_async.execution.order import Order
+from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.order_days import last_day_of
 from neo_async.execution.resolution import (
     ExpectedEffect,
     could_be,
@@ -46,6 +48,7 @@ from neo_async.execution.resolution import (
 )
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus
+from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
 from neo_async.session.polling import Poller, retry_until_answered
@@ -436,7 +439,7 @@ class InFlightOrders:
 
     def _own(self, order: Order, client_tag: str) -> Order:
         """Know that an order was placed here, under that tag."""
-        order.client_tag = client_tag
+        self._cache.retag(order, client_tag)
         return self._cache.add(order)
 
     def _sort(self, rows: list[OrderRow]) -> tuple[dict[str, OrderRow], dict[str, list[OrderRow]]]:

@@ -27,7 +27,8 @@ from neo_async.errors import (
 )
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal, Outcome, today_ns
-from neo_async.execution.order_cache import Order, OrderCache
+from neo_async.execution.order import Order
+from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.resolution import request_of
 from neo_async.model.enums import Product
 from neo_async.model.orders import OrderRow, is_order_number
@@ -89,7 +90,7 @@ async def uncancelled(journal: Journal, now: float) -> list[Intent]:
     return [intent for intent in intents if is_order_number(intent.order_number)]
 
 
-def order_of(intent: Intent, cache: OrderCache) -> Order:
+def order_of(intent: Intent) -> Order:
     """The order of an accepted placement, as its form describes it. The tracker does not know it:
     only a report says whether it is open."""
     try:
@@ -100,7 +101,6 @@ def order_of(intent: Intent, cache: OrderCache) -> Order:
         form = PlaceForm("NO", "0", "", "0", "", "0", "", "0", "", "0", "", "")
         product, quantity = "", 0
     return Order(
-        cache,
         number=intent.order_number,
         client_tag=intent.client_tag,
         segment=form.es,

@@ -31,8 +31,9 @@ from neo_async.errors import (
     SegmentNotAllowed,
     ValueLimit,
 )
+from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.in_flight import InFlightRequest
-from neo_async.execution.order_cache import Order, OrderCache, OrderSource
+from neo_async.execution.order import Order
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, is_in_session
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
@@ -222,19 +223,20 @@ class RiskGuard:
     def __init__(
         self,
         limits: RiskLimits,
-        cache: OrderCache,
+        engine: ExecutionEngine,
         live: LivePositions,
         prices: LastPrices,
         instruments: Instruments,
-        order_feed: OrderSource,
     ) -> None:
-        """The guard follows the state of `order_feed`, which must not have been started."""
+        """The guard follows the order feed and the order books of `engine`, whose order feed must
+        not have been started."""
         self._limits = limits
         self._order_value = _amount(limits.max_order_notional)
         self._day_loss = _amount(limits.max_daily_loss)
         self._segments = None if limits.segments is None else frozenset(limits.segments)
         self._products = None if limits.products is None else frozenset(limits.products)
-        self._cache = cache
+        self._engine = engine
+        self._cache = engine.cache
         self._live = live
         self._prices = prices
         self._instruments = instruments
@@ -249,7 +251,9 @@ class RiskGuard:
         """An open order of the last book that has no number: it is not among the known ones."""
         self._orders = Coverage()
         """Of the open orders of the account."""
-        self._orders.follow(order_feed)
+        self._orders.follow(engine.updates)
+        engine.registers_open_orders = self.needs_orders
+        engine.on_book_applied(self.see_book)
         self._keeping: asyncio.Task[None] | None = None
         self._placed: deque[float] = deque()
         """Times of the loop at which placements of the last minute were no longer on their way:
@@ -312,7 +316,7 @@ class RiskGuard:
         if reservation not in self._changing.get(reservation.order_number, ()):
             return
         if reservation.was_sent:
-            self._cache.reread()
+            self._engine.request_order_book()
         else:
             self._forget_change(reservation)
 
@@ -386,7 +390,7 @@ class RiskGuard:
             now = asyncio.get_running_loop().time()
             every = READ_EVERY if self._orders.is_complete else READ_EVERY_WITHOUT_FEED
             if self._changing or now - self._orders.requested_at >= every:
-                self._cache.reread()
+                self._engine.request_order_book()
             if self.needs_positions and now - self._live.read_at >= self._positions_every():
                 self._live.refresh()
 

@@ -29,14 +29,16 @@ from neo_async.errors import (
     Rejected,
     UsageError,
 )
+from neo_async.execution.engine import ExecutionEngine, nameless_error
 from neo_async.execution.journal import Intent, Journal
-from neo_async.execution.order_cache import Order, OrderCache, day_of
+from neo_async.execution.order import Order
+from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.reconciliation import order_of
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, Segment
+from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
-from neo_async.orders import Orders, nameless_error
 from neo_async.transport.backoff import backoff
 from neo_async.transport.trading_state import TradingState
 from neo_async.transport.websocket import FeedState
@@ -81,8 +83,7 @@ class KillSwitch:
 
     def __init__(
         self,
-        orders: Orders,
-        cache: OrderCache,
+        engine: ExecutionEngine,
         state: TradingState,
         *,
         journal: Journal | None = None,
@@ -90,8 +91,7 @@ class KillSwitch:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """See NeoClient for `resolution_timeout` and `clock`."""
-        self._orders = orders
-        self._cache = cache
+        self._engine = engine
         self._state = state
         self._journal = journal
         self._doubt = max(DOUBT, 2 * resolution_timeout)
@@ -114,7 +114,7 @@ class KillSwitch:
         """Whether the program has ended a halt, and the journal may still hold it."""
         self._left: Sequence[Intent] = ()
         """Placements of an earlier process whose orders may be open, while a login is under way."""
-        orders.on_late_order(self._cancel_late_order)
+        engine.on_late_order(self._cancel_late_order)
 
     @property
     def halted(self) -> Halted | None:
@@ -276,8 +276,7 @@ class KillSwitch:
             or self._cancelling.is_ending
         ):
             cancelling = self._cancelling = _Cancelling(
-                self._orders,
-                self._cache,
+                self._engine,
                 left=self._left,
                 is_logging_in=lambda: self._logins > 0,
                 doubt=self._doubt,
@@ -319,16 +318,15 @@ class _Cancelling:
 
     def __init__(
         self,
-        orders: Orders,
-        cache: OrderCache,
+        engine: ExecutionEngine,
         *,
         left: Sequence[Intent],
         is_logging_in: Callable[[], bool],
         doubt: float,
         clock: Callable[[], float],
     ) -> None:
-        self._orders = orders
-        self._cache = cache
+        self._engine = engine
+        self._cache = engine.cache
         self._left = deque(left)
         """Placements of an earlier process whose orders may be open, and which no order book has
         shown yet."""
@@ -472,14 +470,14 @@ class _Cancelling:
                 self._looks_at_repeat = self._looks
             task = asyncio.create_task(self._cancel(order), name=f"halt: cancel {number}")
             self._cancels[number] = task
-        if self._left and self._orders.is_logged_in:
+        if self._left and self._engine.is_logged_in:
             self._start_cancels_of_left(now)
 
     def _start_cancels_of_left(self, now: float) -> None:
         """Cancel orders of an earlier process by their numbers, newest first, before any order book
         has shown which of them are open. Only a few at once: where the speed limit is the
         bottleneck, the reading of the book must not wait for them all."""
-        if self._orders.is_throttled and now < self._left_again_at:
+        if self._engine.is_throttled and now < self._left_again_at:
             return
         self._left_again_at = now + AGAIN
         while self._left and self._left_under_way < LEFT_AT_ONCE:
@@ -495,7 +493,7 @@ class _Cancelling:
     async def _cancel_left(self, intent: Intent) -> None:
         number, left = intent.order_number, self._left
         try:
-            await self._cancel(order_of(intent, self._cache))
+            await self._cancel(order_of(intent))
         finally:
             self._left_under_way -= 1
         problem = self._problems.get(number)
@@ -510,7 +508,7 @@ class _Cancelling:
         number = order.number
         problem: NeoError | None = None
         try:
-            await self._orders.cancel(order, wait_for_outcome=False)
+            await self._engine.cancel(order, wait_for_outcome=False)
         except NeoError as error:
             problem = error
         except Exception as error:
@@ -544,12 +542,13 @@ class _Cancelling:
     def _is_quiet(self) -> bool:
         """Whether nothing of ours can arrive any more, and no report is missing that a login is
         about to make."""
-        return self._orders.is_quiet and not self._cancels and not self._is_logging_in()
+        return self._engine.is_quiet and not self._cancels and not self._is_logging_in()
 
     def _start_look(self) -> None:
         if self._look is None and self._loop.time() >= self._look_at:
             self._was_quiet = self._is_quiet()
-            self._look = asyncio.create_task(self._orders.book(), name="halt: order book")
+            reading = self._engine.read_order_book()
+            self._look = asyncio.create_task(reading, name="halt: order book")
             self._look.add_done_callback(lambda _: self._news.set())
 
     def _take_look(self) -> None:
@@ -671,7 +670,7 @@ class _Cancelling:
         reasons += [str(each) for each in (self._blindness, self._book_problem) if each is not None]
         if self._is_logging_in():
             reasons.append("a login is under way")
-        if not self._orders.is_quiet:
+        if not self._engine.is_quiet:
             reasons.append("placements or changes may still arrive")
         log.error("halt: not done after %.0f s: %s", now - self._began, "; ".join(reasons))
 

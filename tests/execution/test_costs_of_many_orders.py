@@ -35,7 +35,7 @@ async def test_limits_do_not_go_through_the_open_orders_of_other_instruments() -
         seconds = []
         for count in (0, 20_000):
             for number in range(count):
-                neo._cache.register(open_order(number + 1, f"S{number % 500}-EQ"))
+                neo._engine.cache.register(open_order(number + 1, f"S{number % 500}-EQ"))
             assert neo._guard is not None
             began = time.perf_counter()
             for _ in range(50):

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from neo_async import Order, OrderStatus, Validity
-from neo_async.execution.order_cache import LONGEST_CLOSURE, day_of
+from neo_async.execution.order_days import LONGEST_CLOSURE
+from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.transport.websocket import FeedState
 from tests.execution.test_live_orders import Desk, state
@@ -34,7 +35,7 @@ async def read(desk: Desk, day: str, times: int = 1) -> None:
     desk.day = day
     for _ in range(times):
         await asyncio.sleep(0.1)
-        desk.cache.reread()
+        desk.poller.request()
         await asyncio.sleep(0.1)
 
 

@@ -91,7 +91,7 @@ async def test_a_cancel_is_in_the_journal_with_its_outcome(tmp_path: Path) -> No
 async def test_a_login_holds_placements_and_changes_back_and_no_cancel() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         order, other = [await neo.orders.place(*BUY, 10, **MIS) for _ in range(2)]
-        with neo.orders.held():
+        with neo._engine.held():
             placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
             changing = asyncio.create_task(neo.orders.modify(other, price="39.05"))
             await neo.orders.cancel(order)
@@ -145,8 +145,8 @@ async def test_a_login_that_fails_to_replace_another_one_lets_orders_go_on() -> 
 @in_virtual_time
 async def test_orders_wait_for_the_last_of_two_logins() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
-        with neo.orders.held():
-            with neo.orders.held():
+        with neo._engine.held():
+            with neo._engine.held():
                 placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
                 await asyncio.sleep(1)
             await asyncio.sleep(1)
@@ -206,7 +206,7 @@ async def test_what_is_cancelled_after_its_bytes_have_left_is_found_out_about() 
         await asyncio.gather(placing, return_exceptions=True)
         assert len(neo.health().unknown) == 1
         await until(lambda: not neo.health().unknown)
-        assert neo.orders.unknowns_resolved == {"accepted": 1}
+        assert neo._engine.unknowns_resolved == {"accepted": 1}
 
 
 @in_virtual_time
@@ -222,8 +222,8 @@ async def test_a_caller_that_gives_up_after_the_broker_said_429_may_have_an_orde
         await until(lambda: neo.limiter.paused_for)
         placing.cancel()
         await asyncio.gather(placing, return_exceptions=True)
-        assert neo.orders.unknowns_opened == 1
-        await until(lambda: neo.orders.unknowns_resolved == {"accepted": 1})
+        assert neo._engine.unknowns_opened == 1
+        await until(lambda: neo._engine.unknowns_resolved == {"accepted": 1})
 
 
 @in_virtual_time
@@ -238,13 +238,13 @@ async def test_a_cancel_that_hangs_is_no_reason_to_expect_an_order() -> None:
         spoilt[CANCEL] = Late(60.0, Reply(""))
         cancelling = asyncio.create_task(neo.orders.cancel(order))
         await until_sent(neo)
-        assert neo.orders.is_quiet
+        assert neo._engine.is_quiet
         spoilt[PLACE] = Late(60.0, Reply(""))
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
         await asyncio.sleep(0.1)
-        assert not neo.orders.is_quiet
+        assert not neo._engine.is_quiet
         for task in (cancelling, placing):
             task.cancel()
         await asyncio.gather(cancelling, placing, return_exceptions=True)
-        assert not neo.orders.is_quiet
-        await until(lambda: neo.orders.is_quiet)
+        assert not neo._engine.is_quiet
+        await until(lambda: neo._engine.is_quiet)

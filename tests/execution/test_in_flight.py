@@ -94,7 +94,7 @@ class Broker:
 
     def tell(self, update: OrderRow) -> None:
         """A message of the order feed."""
-        self.cache._hear(update)
+        self.cache.on_update(update)
         self.in_flight.hear(update)
 
 

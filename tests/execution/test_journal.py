@@ -376,7 +376,7 @@ async def test_a_restart_adopts_what_is_known_and_finds_out_what_is_not(tmp_path
             ("lost", Outcome.ACCEPTED),
             ("gone", Outcome.NOT_ACCEPTED),
         ]
-        assert second.orders._cache.get(known.number) is not None
+        assert second._engine.cache.get(known.number) is not None
         await early
         assert len(exchange.market.ledger) == 3
         await second.logout()

@@ -25,7 +25,10 @@ from neo_async import (
     Validity,
 )
 from neo_async.exchange import Faults
-from neo_async.execution.order_cache import EXTERNAL_ORDERS, SETTLING, OrderCache, OrderChange
+from neo_async.execution.order import OrderChange
+from neo_async.execution.order_book_poller import OrderBookPoller
+from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.uncertainty import EXTERNAL_ORDERS, SETTLING
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.wire.order_feed import read_message
@@ -104,9 +107,19 @@ class Desk:
         self.in_flight = self.most_in_flight = 0
         self._latency = latency
         self.day = ""
-        self.cache = OrderCache(interval=POLL, quiet=QUIET)
-        self.cache.refresh_with(self._read)
-        self.cache.follow(self.feed)
+        self.missed_fills: list[tuple[str, float]] = []
+        """Order numbers of the rows that were reported as missed fills, with the loop's times."""
+        self.use(OrderCache(quiet=QUIET, on_missed_fill=self._note_missed_fill))
+
+    def use(self, cache: OrderCache) -> None:
+        """Let feed and book move this cache."""
+        self.cache = cache
+        self.poller = OrderBookPoller(cache, self._read, interval=POLL)
+        self.feed.listen(cache.on_update)
+        self.poller.attach(self.feed)
+
+    def _note_missed_fill(self, row: OrderRow) -> None:
+        self.missed_fills.append((row.number, asyncio.get_running_loop().time()))
 
     def order(self, **changes: Any) -> Order:
         """As `place` makes it from the answer."""
@@ -125,7 +138,7 @@ class Desk:
             "disclosed_quantity": 0,
             "amo": False,
         }
-        return self.cache.add(Order(self.cache, **facts | changes))
+        return self.cache.add(Order(**facts | changes))
 
     def say(self, status: str, at: int, **facts: Any) -> None:
         self.feed.say("order", state(status, at, **facts))
@@ -134,11 +147,11 @@ class Desk:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self.cache.close()
+        await self.poller.close()
 
     async def _read(self) -> None:
-        asked_at = asyncio.get_running_loop().time()
-        self.reads.append(asked_at)
+        requested_at = asyncio.get_running_loop().time()
+        self.reads.append(requested_at)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         rows = [dict(row) for row in self.book]  # as it stands when the request arrives
@@ -150,7 +163,7 @@ class Desk:
         finally:
             self.in_flight -= 1
         self.cache.apply(
-            [_as_book_row(update) for update in updates], asked_at=asked_at, day=self.day
+            [_as_book_row(update) for update in updates], requested_at=requested_at, day=self.day
         )
 
 
@@ -374,7 +387,7 @@ async def test_an_order_that_a_correction_has_opened_is_open_until_a_newer_end()
         desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")  # the same message again
         desk.feed.say("order", {"nOrdNo": "1", "ordSt": "rejected"})
         desk.book = [state("rejected", 5)]  # and a book that has not caught up
-        desk.cache.reread()
+        desk.poller.request()
         await asyncio.sleep(1)
         assert not waiting.done()
         desk.say("complete", 7, fldQty=10, avgPrc="39.00")
@@ -473,7 +486,7 @@ async def test_those_who_wait_learn_of_the_logout() -> None:
     waiting = asyncio.create_task(order.wait())
     watching = asyncio.create_task(_collect(order.changes(), []))
     await asyncio.sleep(1)
-    await desk.cache.close()
+    await desk.poller.close()
     for task in (waiting, watching):
         with pytest.raises(NotLoggedIn, match="order 1"):
             await task
@@ -664,38 +677,16 @@ async def test_what_the_book_confirms_is_not_asked_for_again() -> None:
 
 
 @in_virtual_time
-async def test_whoever_wants_to_know_hears_of_fills_that_only_the_book_told() -> None:
+async def test_a_fill_that_only_the_book_shows_is_reported_as_missed() -> None:
     async with Desk() as desk:
-        heard: list[float] = []
-        desk.cache.on_repair(lambda _: heard.append(asyncio.get_running_loop().time()))
         desk.order()
         desk.feed.go(FeedState.LIVE)
         desk.say("open", 2, fldQty=2, avgPrc="39.00")
         await asyncio.sleep(1)
-        assert heard == []
+        assert desk.missed_fills == []
         desk.book = [state("open", 3, fldQty=4, avgPrc="39.00")]
         await asyncio.sleep(2 * QUIET + 1)
-        assert heard == [pytest.approx(QUIET)]
-
-
-@in_virtual_time
-async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with Desk() as desk:
-        heard: list[str] = []
-        desk.cache.on_repair(lambda _: [].remove(1))
-        desk.cache.on_repair(lambda row: heard.append(row.number))
-        first, second = desk.order(), desk.order(number="2")
-        desk.book = [
-            state("complete", 3, fldQty=10, avgPrc="39.00", nOrdNo=number) for number in ("1", "2")
-        ]
-        desk.feed.go(FeedState.LIVE)
-        await asyncio.sleep(1)
-        assert heard == ["1", "2"]
-        assert first.is_final
-        assert second.is_final
-        assert "a listener failed on the fill of order 1" in caplog.text
+        assert desk.missed_fills == [("1", pytest.approx(QUIET))]
 
 
 @in_virtual_time
@@ -768,9 +759,9 @@ async def test_strangers_whom_nobody_knows_are_forgotten() -> None:
         for number in range(1, 2 * EXTERNAL_ORDERS + 1):
             for _ in range(3):
                 desk.feed.say("order", {"nOrdNo": str(number), "ordSt": "open"})
-        assert len(desk.cache._external) == EXTERNAL_ORDERS
+        assert len(desk.cache._uncertainty.external) == EXTERNAL_ORDERS
         await asyncio.sleep(2 * QUIET + 1)
-        assert len(desk.cache._external) == 0
+        assert len(desk.cache._uncertainty.external) == 0
         reads = len(desk.reads)
         await asyncio.sleep(10 * QUIET)
         assert len(desk.reads) == reads
@@ -837,13 +828,28 @@ async def test_lost_late_and_repeated_messages_do_not_matter_in_the_end() -> Non
             assert (order.average_price, order.price) == (row.average_price, row.price)
 
 
+async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        orders = [await neo.orders.place(*BUY, **CNC) for _ in range(2)]
+        numbers: list[str] = []
+        neo._engine.on_missed_fill(lambda _: [].remove(1))
+        neo._engine.on_missed_fill(lambda row: numbers.append(row.number))
+        exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
+        await neo.orders.book()
+        assert sorted(numbers) == [order.number for order in orders]
+        assert all(order.is_final for order in orders)
+        assert f"a listener failed on OrderRow(number='{numbers[0]}'" in caplog.text
+
+
 async def test_orders_placed_with_another_client_are_followed_too() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
         app = client_of(exchange, live_orders=False)
         await app.resume(neo.session)
         placed = await app.orders.place(*BUY, **CNC)
-        cache = neo.orders._cache
+        cache = neo._engine.cache
         await _eventually(lambda: placed.number in cache.orders)
         await app.orders.cancel(placed)
         order = cache.orders[placed.number]

@@ -109,7 +109,7 @@ async def test_a_placement_whose_caller_gave_up_after_the_night_is_never_said_no
         market.sleep()
         placing.cancel()
         await asyncio.gather(placing, return_exceptions=True)
-        (pending,) = market.neo.orders._in_flight.in_flight_requests
+        (pending,) = market.neo._engine.in_flight_requests
         with pytest.raises(OutcomeUnknown, match="of an earlier day"):
             await pending
 

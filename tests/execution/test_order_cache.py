@@ -26,6 +26,7 @@ from neo_async import (
     Side,
     Validity,
 )
+from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
 from neo_async.model.updates import OrderUpdate
 from tests.clients import BOOK, client_of, exchange_of, paths
@@ -51,7 +52,7 @@ def order_of(cache: OrderCache | None = None, **changes: Any) -> Order:
         "disclosed_quantity": 0,
         "amo": False,
     }
-    order = Order(cache, **facts | changes)
+    order = Order(**facts | changes)
     cache.add(order)
     return order
 
@@ -234,8 +235,8 @@ class Book:
     """An order book to be read, which says what the test has put into it."""
 
     def __init__(self, *answers: Iterable[OrderRow] | Exception) -> None:
-        self.cache = OrderCache(interval=0.5)
-        self.cache.refresh_with(self.read)
+        self.cache = OrderCache()
+        self.poller = OrderBookPoller(self.cache, self.read, interval=0.5)
         self.order = order_of(self.cache)
         self._answers = list(answers)
         self.reads = 0
@@ -308,7 +309,7 @@ async def test_a_report_from_elsewhere_wakes_the_waiters_at_once() -> None:
     book.cache.apply([row("complete", 10, 39.0, at=3)])
     await waiting
     assert asyncio.get_running_loop().time() == pytest.approx(0.1)
-    await book.cache.close()
+    await book.poller.close()
 
 
 @in_virtual_time
@@ -344,7 +345,7 @@ def unread(status: str, *names: str, **facts: Any) -> OrderRow:
 def test_a_row_without_a_number_makes_no_order() -> None:
     cache = OrderCache()
     nameless = unread("open", "number")
-    cache.apply([nameless, nameless], adopts_open=True)
+    cache.apply([nameless, nameless], registers_open=True)
     assert not cache.orders
     with pytest.raises(ProtocolError, match="no order number"):
         cache.register(nameless)
@@ -368,9 +369,8 @@ def test_terms_that_a_book_cannot_be_read_for_stay_as_they_were() -> None:
 
 
 def test_the_first_sight_of_an_order_that_is_filled_is_told_like_any_fill() -> None:
-    cache = OrderCache()
     told: list[str] = []
-    cache.on_repair(lambda each: told.append(each.number))
+    cache = OrderCache(on_missed_fill=lambda each: told.append(each.number))
     cache.register(row("complete", QUANTITY, 39.0, at=2))
     cache.register(row("complete", QUANTITY, 39.0, at=2))
     assert told == [row("open").number]

@@ -171,12 +171,12 @@ def test_an_order_is_found_by_its_tag_whatever_happens_to_it() -> None:
     assert cache.by_tag("own_abc1230000") is order
     assert cache.by_tag("own_abc1230000-17") is order
     assert cache.by_tag("") is None
-    order.client_tag = "own_abc1230001"
+    cache.retag(order, "own_abc1230001")
     assert cache.by_tag("own_abc1230000") is None
     assert cache.by_tag("own_abc1230001") is order
     second = order_of(cache, number="2", client_tag="own_abc1230001")
     assert cache.by_tag("own_abc1230001") is order
-    second.client_tag = "own_abc1230002"
+    cache.retag(second, "own_abc1230002")
     assert cache.by_tag("own_abc1230001") is order
     cache.apply([row("complete", QUANTITY_OF_ROWS, 39.0)])
     for number in ("3", "4", "5"):
@@ -188,9 +188,8 @@ def test_an_order_is_found_by_its_tag_whatever_happens_to_it() -> None:
 @in_virtual_time
 async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> None:
     async with Desk() as desk:
-        desk.cache = cache = OrderCache(kept=5)
-        cache.refresh_with(desk._read)
-        cache.follow(desk.feed)
+        cache = OrderCache(kept=5)
+        desk.use(cache)
         desk.feed.go(FeedState.LIVE)
         held = desk.order()
         desk.say("cancelled", 5)
@@ -271,7 +270,9 @@ async def test_a_book_of_ten_thousand_rows_lets_other_tasks_run() -> None:
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    await cache.apply_in_slices(rows, adopts_open=True, asked_at=time.monotonic(), day="261123")
+    await cache.apply_in_slices(
+        rows, registers_open=True, requested_at=time.monotonic(), day="261123"
+    )
     counting.cancel()
     assert len(cache.open_orders) == 10_000
     assert turns >= 10_000 // 250 - 1

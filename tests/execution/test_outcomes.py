@@ -248,9 +248,9 @@ async def test_the_order_of_a_caller_who_gave_up_is_found_nevertheless() -> None
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(desk.neo.orders.place(*BUY, **CNC, tag="left"), 0.5)
         await asyncio.sleep(5)
-        (order,) = desk.neo.orders._cache.orders.values()
+        (order,) = desk.neo._engine.cache.orders.values()
         assert (order.number, order.tag) == (desk.ledger[0].number, "left")
-        assert not desk.neo.orders._in_flight.in_flight_requests
+        assert not desk.neo._engine.in_flight_requests
 
 
 @in_virtual_time
@@ -283,7 +283,7 @@ async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unkno
         desk.spoilt[PLACE] = Late(1.0, Reply("late"))
         placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
         await asyncio.sleep(0.5)
-        await desk.neo.orders.close()
+        await desk.neo._engine.close()
         with pytest.raises(OutcomeUnknown, match="logged out before"):
             await placing
         assert len(desk.ledger) == 1

@@ -230,7 +230,7 @@ async def test_a_logout_during_the_reconciliation_is_no_finding(tmp_path: Path) 
         neo = client_of(restart.exchange, **restart.options)
         beginning = asyncio.create_task(neo.login())
         await asyncio.sleep(RESOLUTION_TIMEOUT / 2)
-        await neo.orders.close()
+        await neo._engine.close()
         with pytest.raises(NotLoggedIn, match="while the journal was being reconciled"):
             await beginning
         async with restart.after() as again:

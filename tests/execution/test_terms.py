@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async import Order, OrderType, Validity
-from neo_async.execution.order_cache import CATCHING_UP, SETTLING, TermsChange
+from neo_async.execution.terms_change import CATCHING_UP, TermsChange
+from neo_async.execution.uncertainty import SETTLING
 from neo_async.transport.websocket import FeedState
 from tests.execution.test_live_orders import Desk, state
 from tests.simulation.virtual_time import in_virtual_time
@@ -28,8 +29,8 @@ def change_of(order: Order, **terms: Any) -> TermsChange:
     return order.begin_change(whole | terms)
 
 
-def accepted(order: Order, **terms: Any) -> None:
-    order.accept_change(change_of(order, **terms))
+def accepted(desk: Desk, order: Order, **terms: Any) -> None:
+    desk.cache.accept_change(order, change_of(order, **terms))
 
 
 @in_virtual_time
@@ -37,7 +38,7 @@ async def test_a_message_from_before_an_accepted_change_does_not_undo_it() -> No
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
         order = desk.order()
-        accepted(order, quantity=90, price="39.40")
+        accepted(desk, order, quantity=90, price="39.40")
         desk.say("open", 5, qty=10, fldQty=4, avgPrc="39.00")
         assert (order.quantity, order.price, order.filled_quantity) == (90, "39.40", 4)
         desk.say("modified", 6, qty=90, prc="39.40", fldQty=4, avgPrc="39.00")
@@ -51,7 +52,7 @@ async def test_what_the_change_did_not_touch_follows_the_reports() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
         order = desk.order()
-        accepted(order, quantity=90)
+        accepted(desk, order, quantity=90)
         desk.say("open", 5, qty=10, prc="38.50")
         assert (order.quantity, order.price) == (90, 38.5)
 
@@ -68,7 +69,7 @@ async def test_a_refusal_counts_whether_it_comes_before_the_acceptance_or_after_
                 desk.say("modify validation pending", 5)
                 if comes_first:
                     desk.feed.say("order", state("open", 6) | refusal)
-                order.accept_change(change)
+                desk.cache.accept_change(order, change)
                 if not comes_first:
                     assert order.quantity == 90
                     desk.feed.say("order", state("open", 6) | refusal)
@@ -84,7 +85,7 @@ async def test_what_reports_show_of_a_change_before_its_acceptance_counts() -> N
         change = change_of(order, quantity=90)
         desk.say("modified", 5, qty=90)
         desk.say("open", 6, qty=70)  # changed once more, elsewhere
-        order.accept_change(change)
+        desk.cache.accept_change(order, change)
         assert order.quantity == 70
 
 
@@ -94,7 +95,7 @@ async def test_an_old_reason_does_not_pass_for_a_refusal() -> None:
         desk.feed.go(FeedState.LIVE)
         order = desk.order()
         desk.say("open", 4, rejRsn="RMS:Margin Exceeds")
-        accepted(order, quantity=90)
+        accepted(desk, order, quantity=90)
         desk.say("open", 5, fldQty=1, avgPrc="39.00", rejRsn="RMS:Margin Exceeds")
         assert order.quantity == 90
 
@@ -108,7 +109,7 @@ async def test_a_change_that_no_report_shows_is_looked_up_and_believed_refused_i
         desk.book = [state("open", 4)]
         await asyncio.sleep(1)
         desk.reads.clear()
-        accepted(order, quantity=90)
+        accepted(desk, order, quantity=90)
         await asyncio.sleep(SETTLING + 0.1)
         assert len(desk.reads) == 1
         assert order.quantity == 90  # the broker may not have caught up
@@ -126,7 +127,7 @@ async def test_a_change_that_is_reported_in_time_needs_no_book() -> None:
         order = desk.order()
         await asyncio.sleep(1)
         desk.reads.clear()
-        accepted(order, quantity=90)
+        accepted(desk, order, quantity=90)
         desk.say("modified", 5, qty=90)
         await asyncio.sleep(2 * SETTLING)
         assert desk.reads == []
@@ -137,8 +138,8 @@ async def test_a_change_back_is_not_shown_by_a_report_from_before_both() -> None
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
         order = desk.order()
-        accepted(order, quantity=5)
-        accepted(order, quantity=10)
+        accepted(desk, order, quantity=5)
+        accepted(desk, order, quantity=10)
         desk.say("open", 4)  # of before both
         desk.say("modified", 5, qty=5)  # of the first
         assert order.quantity == 10
@@ -154,7 +155,7 @@ async def test_a_change_to_market_is_shown_by_the_limit_that_the_broker_makes_of
         desk.feed.go(FeedState.LIVE)
         order = desk.order()
         desk.say("open", 4)
-        accepted(order, order_type=OrderType.MARKET, price=None)
+        accepted(desk, order, order_type=OrderType.MARKET, price=None)
         desk.say("open", 5, fldQty=1, avgPrc="39.00")
         assert (order.order_type, order.price) == (OrderType.MARKET, None)
         desk.say("modified", 6, prc="40.18")
@@ -166,7 +167,7 @@ async def test_a_change_that_was_not_accepted_leaves_the_one_before_it_in_force(
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
         order = desk.order()
-        accepted(order, quantity=90)
+        accepted(desk, order, quantity=90)
         change = change_of(order, price="39.40")
         order.drop_change(change, is_known=True)
         desk.say("open", 5)
@@ -187,7 +188,7 @@ async def test_however_late_the_messages_are_the_last_accepted_quantity_stands(
         for at, quantity in enumerate(quantities, start=2):
             for _ in range(data.draw(st.integers(0, len(messages)))):
                 desk.feed.say("order", messages.pop(0))
-            accepted(order, quantity=quantity)
+            accepted(desk, order, quantity=quantity)
             assert order.quantity == quantity
             messages.append(state("modified", 10 * at, qty=quantity))
             desk.book = [state("modified", 10 * at, qty=quantity)]

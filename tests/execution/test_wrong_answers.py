@@ -177,7 +177,7 @@ async def test_no_book_is_read_any_more_for_a_429_when_its_horizon_is_over() -> 
         with pytest.raises(RateLimited):
             await neo.orders.place(*BUY, 10, **MIS)
         await asyncio.sleep(120)
-        assert neo.orders.is_quiet
+        assert neo._engine.is_quiet
         books = broker.count(BOOK)
         assert books
         await asyncio.sleep(600)

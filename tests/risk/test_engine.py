@@ -304,7 +304,7 @@ async def test_open_orders_are_those_of_the_account() -> None:
             await mine.wait(timeout=5)
             await neo.orders.place(*BUY, 1, **MIS)
             await neo.orders.cancel(theirs.number)
-            await until(lambda: len(neo._cache.open_orders) == 1)
+            await until(lambda: len(neo._engine.cache.open_orders) == 1)
             await neo.orders.place(*BUY, 1, **MIS)
 
 
@@ -481,9 +481,10 @@ async def test_room_is_given_back_when_orders_fail() -> None:
         given_up.cancel()
         await asyncio.wait([given_up])
         await asyncio.sleep(6)
-        for order in await neo.orders.read_open():
-            await neo.orders.cancel(order)
-        await until(lambda: not neo._cache.open_orders)
+        for row in await neo.orders.book():
+            if not row.status.is_final:
+                await neo.orders.cancel(row.number)
+        await until(lambda: not neo._engine.cache.open_orders)
         await neo.orders.place_many(requests(2))
         assert neo._guard is not None
         assert not neo._guard._reserved

@@ -278,7 +278,7 @@ async def test_an_error_of_the_program_in_a_listener_does_not_end_it(
         def fail(update: Any) -> None:
             raise ZeroDivisionError("the program's own")
 
-        neo._cache.on_repair(fail)
+        neo._engine.on_missed_fill(fail)
         broker.refusal = lambda number: NOT_FOUND
         broker.shown = lambda row: row | {"fldQty": 5, "avgPrc": "39.00"}
         halting = asyncio.ensure_future(neo.halt())

@@ -229,7 +229,7 @@ async def test_those_who_wait_for_a_connection_are_turned_away() -> None:
 @in_virtual_time
 async def test_those_who_wait_for_a_login_to_end_are_turned_away() -> None:
     async with desk() as (exchange, neo):
-        with neo.orders.held():
+        with neo._engine.held():
             placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
             cancelling = asyncio.create_task(neo.orders.cancel("261123000000001"))
             await asyncio.sleep(1)
@@ -767,7 +767,7 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
         # A feed that was closed is not down.
         await asyncio.sleep(10)
         assert neo.halted is None
-        assert SYMBOL in {order.symbol for order in neo._cache.orders.values()}
+        assert SYMBOL in {order.symbol for order in neo._engine.cache.orders.values()}
 
 
 @in_virtual_time

@@ -118,13 +118,13 @@ async def test_a_fill_above_the_orders_quantity_is_unknown_and_the_book_is_asked
     async with desk(max_net_position=100) as neo:
         order = await neo.orders.place(*BUY, 60, **MIS)
         await asyncio.sleep(5)
-        before = neo._cache._poller.read_at
+        before = neo._engine._poller.read_at
         hear(neo, order, fldQty=10**12, **odd)
         assert (order.quantity, order.filled_quantity) == (60, 0)
         with pytest.raises(PositionLimit, match="101 units"):
             await neo.orders.place(*BUY, 41, **MIS)
         await asyncio.sleep(5)
-        assert neo._cache._poller.read_at > before
+        assert neo._engine._poller.read_at > before
         hear(neo, order, fldQty=25)
         assert (order.quantity, order.filled_quantity) == (60, 25)
 
@@ -225,7 +225,7 @@ async def test_a_lost_order_is_known_when_a_report_shows_its_number() -> None:
     lost: dict[str, Any] = {BOOK: []}
 
     def row(**fields: Any) -> dict[str, Any]:
-        (pending,) = neo.orders.in_flight_requests
+        (pending,) = neo._engine.in_flight_requests
         return {**OPEN, "qty": 10, "GuiOrdId": pending.expected.client_tag, **fields}
 
     async with desk(lost, takes_orders=False) as neo:
@@ -236,7 +236,7 @@ async def test_a_lost_order_is_known_when_a_report_shows_its_number() -> None:
         assert not placing.done()
         lost[BOOK] = [row()]
         assert (await placing).number == OPEN["nOrdNo"]
-        assert [order.number for order in neo._cache.open_orders] == [OPEN["nOrdNo"]]
+        assert [order.number for order in neo._engine.cache.open_orders] == [OPEN["nOrdNo"]]
 
 
 @in_virtual_time
@@ -248,4 +248,4 @@ async def test_an_open_order_without_a_number_keeps_a_halt_from_being_done() -> 
         assert not halting.done()
         reports[BOOK] = [{**OPEN, "ordSt": "cancelled"}]
         assert await asyncio.wait_for(halting, 30) == []
-        assert neo._cache.open_orders == []
+        assert neo._engine.cache.open_orders == []

@@ -40,7 +40,7 @@ from neo_async import (
 )
 from neo_async.errors import Halted
 from neo_async.exchange.tls import self_signed
-from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.engine import ExecutionEngine
 from neo_async.orders import Orders
 from neo_async.session.manager import BETWEEN_LOGINS, SessionManager
 from neo_async.transport.kinds import Kind
@@ -459,7 +459,7 @@ async def test_a_flood_of_orders_does_not_starve_the_renewal() -> None:
         await session.login()
         await asyncio.sleep(35)  # the next code is there
         exchange.end_sessions()
-        orders, placing = Orders(session, OrderCache()), []
+        orders, placing = Orders(session, ExecutionEngine(session)), []
         placing += [asyncio.create_task(orders.place(*BUY, **CNC)) for _ in range(20)]
         for _ in range(60):  # 12 a second, for 5 s
             placing.append(asyncio.create_task(orders.place(*BUY, **CNC)))
@@ -825,7 +825,7 @@ async def test_a_flood_of_cancels_with_a_dead_session_does_not_starve_the_login(
             clock=now,
         )
         await session.login()
-        orders = Orders(session, OrderCache())
+        orders = Orders(session, ExecutionEngine(session))
         placed = [await orders.place(*BUY, **CNC) for _ in range(60)]
         await asyncio.sleep(30)
         exchange.end_sessions()

@@ -22,7 +22,7 @@ from neo_async.config import RateLimits
 from neo_async.errors import InvalidOrder, NeoError
 from neo_async.exchange import Exchange
 from neo_async.exchange.engine.types import Listing
-from neo_async.execution.order_cache import Order
+from neo_async.execution.order import Order
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.orders import OrderRequest, Trade
 from neo_async.model.portfolio import Position

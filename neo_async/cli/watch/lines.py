@@ -13,7 +13,7 @@ from neo_async.cli import output
 from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit
 from neo_async.cli.watch.state import Watched
-from neo_async.execution.order_cache import Order
+from neo_async.execution.order import Order
 from neo_async.feeds.market_feed import IST, MarketFeed, OrderFeed
 from neo_async.model.enums import OrderStatus
 from neo_async.model.ticks import ScripTick

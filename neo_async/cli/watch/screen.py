@@ -21,7 +21,7 @@ from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit, units
 from neo_async.cli.watch.lines import order_tally
 from neo_async.cli.watch.state import Seen, Watched
-from neo_async.execution.order_cache import Order
+from neo_async.execution.order import Order
 from neo_async.feeds.market_feed import IST, MarketFeed, OrderFeed
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.portfolio import Position

@@ -14,7 +14,9 @@ from typing import Self, TypeAlias
 from neo_async.cli.naming import instrument_name
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, UsageError
-from neo_async.execution.order_cache import Order, OrderCache
+from neo_async.execution.order import Order
+from neo_async.execution.order_book_poller import OrderBookPoller
+from neo_async.execution.order_cache import OrderCache
 from neo_async.feeds.market_feed import MarketFeed, OrderFeed
 from neo_async.model.enums import Level
 from neo_async.model.indices import exact_index_name
@@ -85,7 +87,7 @@ class Watched:
         self._level = level
         # One of its own: it knows the orders that were placed elsewhere, before and meanwhile.
         self._cache = OrderCache()
-        self._cache.refresh_with(self._read_book)
+        self._poller = OrderBookPoller(self._cache, self._read_book)
         self._instruments: dict[tuple[str, str], str] = {}
         """Of orders, by segment and symbol."""
         now = time.time()
@@ -138,7 +140,8 @@ class Watched:
     # --- how it is kept -----------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._cache.follow(self.order_feed)
+        self.order_feed.listen(self._cache.on_update)
+        self._poller.attach(self.order_feed)
         self.order_feed.listen(self._hear)
         self._note_events("order feed", self.order_feed)
         self._note_events("market feed", self.feed)
@@ -193,8 +196,9 @@ class Watched:
             self._consumer.cancel()
             await asyncio.gather(self._consumer, return_exceptions=True)
         self.order_feed.ignore(self._hear)
+        self.order_feed.ignore(self._cache.on_update)
         await self.feed.close()
-        await self._cache.close()
+        await self._poller.close()
 
     async def _consume(self) -> None:
         async for ticks in self.feed.batches():

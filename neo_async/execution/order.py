@@ -1,0 +1,505 @@
+"""An order: its terms, state, fills and history, moved by every report of it.
+
+An Order does no I/O and knows no cache. Tasks that wait for it wait for an event of its own; a
+registry counts them, so that the order book is polled for them while there is no order feed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+from neo_async import logs
+from neo_async.errors import NotLoggedIn
+from neo_async.execution.terms_change import TermsChange
+from neo_async.logs import Subject, log_order
+from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+from neo_async.model.orders import OrderRow, Price
+from neo_async.model.updates import OrderUpdate
+from neo_async.wire.tags import own_tag
+
+log = logging.getLogger(logs.ORDERS)
+
+E = TypeVar("E", bound=StrEnum)
+
+_FILL = frozenset({"filled_quantity", "quantity"})
+_EARLY_STAGES = {
+    OrderStatus.PUT_RECEIVED: 0,
+    OrderStatus.AMO_RECEIVED: 0,
+    OrderStatus.AMO_MODIFY_RECEIVED: 0,
+    OrderStatus.VALIDATION_PENDING: 1,
+    OrderStatus.OPEN_PENDING: 2,
+}
+_WORKING_STAGE = 3
+_LONG_AGO = -math.inf
+
+
+class OrderChange(msgspec.Struct, frozen=True, gc=False):
+    """What an order looked like from some moment on."""
+
+    status: OrderStatus
+    filled_quantity: int
+    average_price: float
+    reject_reason: str
+    updated_ns: int
+    """Unix nanoseconds, the broker's clock (ours for the first entry)."""
+
+
+class Order:
+    """An order of this account, in the last state the broker reported.
+
+    Updates may come twice, late or out of order: the filled quantity never falls, and of two
+    reports the one with the broker's newer time counts. A final state is left only when a newer
+    report of the broker corrects it, which is logged as an error.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_change",
+        "_changed",
+        "_corrected_ns",
+        "_history",
+        "_is_priced",
+        "_presumed_ns",
+        "_status_ns",
+        "amo",
+        "average_price",
+        "client_tag",
+        "disclosed_quantity",
+        "exchange_number",
+        "filled_quantity",
+        "last_update_at",
+        "number",
+        "order_type",
+        "placed_ns",
+        "price",
+        "product",
+        "quantity",
+        "registered_at",
+        "reject_reason",
+        "segment",
+        "side",
+        "status",
+        "status_text",
+        "symbol",
+        "trigger",
+        "updated_ns",
+        "validity",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        *,
+        number: str,
+        client_tag: str,
+        segment: Segment | str,
+        symbol: str,
+        side: Side | str,
+        quantity: int,
+        product: Product | str,
+        order_type: OrderType | str,
+        price: Price | None,
+        trigger: Price | None,
+        validity: Validity | str,
+        disclosed_quantity: int,
+        amo: bool,
+        placed_ns: int = 0,
+    ) -> None:
+        self._changed: asyncio.Event | None = None
+        self._change: TermsChange | None = None
+        self.number = number
+        self.client_tag = client_tag
+        """The client tag that the order carries at the broker."""
+        self.waiters: OrderWaiters | None = None
+        """The registry of the tasks that wait for it; None before a cache has registered it."""
+        self.segment = segment
+        """Like side, product, type and validity a member of its enum, or text where another
+        application placed the order with a code that is none of ours."""
+        self.symbol = symbol
+        self.side = side
+        self.quantity = quantity
+        """Units, in total; 0 when no report has said it in a form that can be read."""
+        self.product = product
+        self.order_type = order_type
+        self.price = price
+        """Limit in rupees; None when the order has none. As the caller gave it, until the broker
+        reports it: a float from then on."""
+        self.trigger = trigger
+        self.validity = validity
+        self.disclosed_quantity = disclosed_quantity
+        self.amo = amo
+        self.exchange_number = ""
+        self.status = OrderStatus.AMO_RECEIVED if amo else OrderStatus.PUT_RECEIVED
+        self.status_text: str = self.status.value
+        """The broker's own words; tells what an UNKNOWN status is."""
+        self.filled_quantity = 0
+        self.average_price = 0.0
+        """Rupees, of what is filled; 0 until the broker has said it."""
+        self._is_priced = False
+        self._status_ns = 0
+        """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
+        self._presumed_ns = 0
+        """Begin of the day (Unix nanoseconds) whose order book lacks the order, which was therefore
+        taken for over; 0 when a report gave the status."""
+        self._corrected_ns = 0
+        """Time of a final state that was corrected: what is no newer is outdated."""
+        self.registered_at = self.last_update_at = _LONG_AGO
+        """Times of the loop at which the order became known, and the feed last told of it."""
+        self.reject_reason = ""
+        self.updated_ns = 0
+        """Unix nanoseconds of the newest report; 0 when there was none yet."""
+        self.placed_ns = placed_ns
+        """Unix nanoseconds by the client's clock at which its placement was sent; where that is not
+        known, at which a cache registered it."""
+        # Most orders of a busy bot are never asked for it, and lists cost the collector.
+        self._history: list[OrderChange] | None = None
+
+    @property
+    def history(self) -> list[OrderChange]:
+        """Every state seen, oldest first; the first is that of our own placing it."""
+        if self._history is None:
+            first = OrderStatus.AMO_RECEIVED if self.amo else OrderStatus.PUT_RECEIVED
+            self._history = [OrderChange(first, 0, 0.0, "", self.placed_ns)]
+        return self._history
+
+    @property
+    def tag(self) -> str:
+        """The tag that the caller gave."""
+        return own_tag(self.client_tag)
+
+    @property
+    def pending_quantity(self) -> int:
+        """Units that may still be filled; 0 also when the quantity is not known."""
+        return 0 if self.status.is_final else max(0, self.quantity - self.filled_quantity)
+
+    @property
+    def is_final(self) -> bool:
+        return self.status.is_final
+
+    async def wait(self, *statuses: OrderStatus, timeout: float | None = None) -> OrderStatus:
+        """Wait until the order is in one of `statuses`, or final (whatever they are: a rejected
+        order will not complete any more). Returns the status it is in.
+
+        Raises TimeoutError after `timeout` seconds.
+        """
+        async with asyncio.timeout(timeout):
+            while self.status not in statuses and not self.status.is_final:
+                await self._until_changed()
+        return self.status
+
+    def changes(self) -> AsyncIterator[OrderChange]:
+        """Every change from now on, each once and in order; ends with what made the order final
+        (and with its fill price, if that has come meanwhile)."""
+        return self._changes_since(len(self.history))
+
+    async def _changes_since(self, seen: int) -> AsyncIterator[OrderChange]:
+        while True:
+            while seen < len(self.history):
+                seen += 1
+                yield self.history[seen - 1]
+            if self.is_final:
+                return
+            await self._until_changed()
+
+    @property
+    def lacks_fills(self) -> bool:
+        """Whether it is final, but has more fills than the broker has told in full."""
+        if not self.status.is_final:
+            return False
+        if self.status is OrderStatus.COMPLETE and self.filled_quantity < self.quantity:
+            return True
+        return self.filled_quantity > 0 and not self._is_priced
+
+    def has_odd_fill(self, row: OrderRow) -> bool:
+        """Whether a report says that more is filled than the order can have, as it is or as a
+        change may make it: then neither that number nor its quantity can be relied on. The order
+        book may show a quantity that another application has changed; a message must not."""
+        if row.filled_quantity <= self.quantity:
+            return row.contradicts_itself
+        most = max(self.quantity, 0 if self._change is None else self._change.largest_quantity)
+        if not (most and isinstance(row, OrderUpdate)):
+            most = max(most, row.quantity)
+        return row.contradicts_itself or 0 < most < row.filled_quantity
+
+    def apply(self, row: OrderRow, *, requested_at: float = -math.inf) -> bool:
+        """Take over what a row or an update reports, as far as it is news. Returns whether
+        anything moved. `requested_at` is the time of the loop at which a book was asked for."""
+        before = (self.status, self.filled_quantity, self.average_price, self.reject_reason)
+        missing = row.missing
+        # A report without a time (0) may be of any: it is taken as one of now, and only forwards.
+        is_late = 0 < row.updated_ns < self.updated_ns
+        if self.has_odd_fill(row):
+            missing |= _FILL
+        self._take_status(row, is_late=is_late, is_of_book=requested_at > -math.inf)
+        self._take_fills(row, missing, is_late=is_late)
+        if not is_late:
+            self._take_terms(row, missing, requested_at)
+            self.updated_ns = row.updated_ns or self.updated_ns
+        if before == (self.status, self.filled_quantity, self.average_price, self.reject_reason):
+            return False
+        self._note(row.updated_ns or self.updated_ns)
+        return True
+
+    def expire(self, reason: str, day_ns: int) -> None:
+        """Take the order for ended because its day is over, without a report of how it ended.
+        `day_ns` is the begin of the day that has come since, in Unix nanoseconds."""
+        self._presumed_ns = day_ns
+        self.status = OrderStatus.EXPIRED
+        self.status_text = self.status.value
+        self.reject_reason = reason
+        self._change = None
+        self._note(self.updated_ns)
+
+    @property
+    def is_presumed_over(self) -> bool:
+        """Whether it counts as expired only because the order book of a later day lacks it."""
+        return self._presumed_ns > 0
+
+    def begin_change(self, terms: Mapping[str, object]) -> TermsChange:
+        """Watch for reports of a modification that is about to be sent. `terms` are all terms of
+        the order after it; `accept_change` or `drop_change` ends it."""
+        self._change = TermsChange(self, terms, self._change)
+        return self._change
+
+    def accept_change(self, change: TermsChange) -> bool:
+        """Apply the terms of a modification that the broker has accepted, unless reports have shown
+        already what it led to. Return whether a report of it is still to come."""
+        if self._change is not change:
+            return False
+        if not change.terms:
+            self._change = change.earlier
+            return False
+        change.accept(asyncio.get_running_loop().time())
+        if change.is_reported or self.is_final:
+            self._change = None
+            return False
+        for name, value in change.terms.items():
+            setattr(self, name, value)
+        return True
+
+    def drop_change(self, change: TermsChange, *, is_known: bool) -> None:
+        """End the watch for a modification that was not accepted. When it is not known what came
+        of it (`is_known` is False), reports alone say what the terms are."""
+        if self._change is change:
+            self._change = change.earlier if is_known else None
+
+    @property
+    def unreported_change(self) -> TermsChange | None:
+        """The modification that was accepted, and that no report has shown yet."""
+        change = self._change
+        if change is not None and change.accepted_at is None:
+            change = change.earlier
+        return change
+
+    def _note(self, updated_ns: int) -> None:
+        self.history.append(
+            OrderChange(
+                self.status,
+                self.filled_quantity,
+                self.average_price,
+                self.reject_reason,
+                updated_ns,
+            )
+        )
+        self.wake()
+
+    async def _until_changed(self) -> None:
+        """Wait for the next change. Raises NotLoggedIn when no report can change it any more."""
+        if self.waiters is None:
+            await self.until_next_change()
+        else:
+            await self.waiters.until_changed(self)
+
+    async def until_next_change(self) -> None:
+        """Wait for the next `apply` that moves something, or for `wake`."""
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        await self._changed.wait()
+
+    def wake(self) -> None:
+        """Let everybody who waits for a change look again."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    def __repr__(self) -> str:
+        limit = "" if self.price is None else f" @ {_rupees(self.price)}"
+        side = self.side.name if isinstance(self.side, Side) else self.side
+        return (
+            f"<Order {self.number} {side} {self.quantity} {self.symbol}{limit} "
+            f"{self.order_type} {self.product}: {self.status_text}, "
+            f"{self.filled_quantity} filled>"
+        )
+
+    def _take_status(self, row: OrderRow, *, is_late: bool, is_of_book: bool) -> None:
+        status = row.status
+        if status is self.status and status.is_final:
+            self._presumed_ns = 0
+            if row.updated_ns:
+                self._status_ns = max(self._status_ns, row.updated_ns)
+            self.reject_reason = self.reject_reason or row.reject_reason
+            return
+        if not row.status_text:
+            return
+        # Of two reports with times the newer is right; without them, an order only goes forwards.
+        is_newer = row.updated_ns > self._status_ns >= 0
+        if self._presumed_ns:
+            if not self._is_reported_by(row, is_of_book=is_of_book):
+                return
+            self._tell_correction(row)
+            self._presumed_ns = 0
+        elif self.status.is_final:
+            if not self._is_corrected_by(row, is_newer=is_newer, is_late=is_late):
+                return
+            self._tell_correction(row)
+            self._corrected_ns = max(self._corrected_ns, self._status_ns)
+        elif status.is_final:
+            if self._corrected_ns and row.updated_ns <= self._corrected_ns:
+                return  # the final state that was corrected, once more
+        elif not is_newer and (is_late or _stage(status) < _stage(self.status)):
+            return
+        self._status_ns = row.updated_ns or -1
+        if status is OrderStatus.UNKNOWN and row.status_text != self.status_text:
+            subject = Subject("report", self.client_tag, self.number)
+            log_order(log, logging.WARNING, subject, "an unknown state: %r", row.status_text)
+        self.status = status
+        self.status_text = row.status_text
+        self.reject_reason = row.reject_reason
+
+    def _is_reported_by(self, row: OrderRow, *, is_of_book: bool) -> bool:
+        """Whether a report says how the order stands that was taken for over with its day. A late
+        message of that day, when it was open, does not."""
+        if row.status.is_final:
+            return not 0 < row.updated_ns <= self._corrected_ns
+        return is_of_book or row.updated_ns >= self._presumed_ns
+
+    def _is_corrected_by(self, row: OrderRow, *, is_newer: bool, is_late: bool) -> bool:
+        """Whether a report of another state than this final one says what is right now."""
+        if not row.status.is_final:
+            # Fills are never taken back, so nothing can be open of what was filled in full.
+            return is_newer and not 0 < self.quantity <= self.filled_quantity
+        is_more = row.status is OrderStatus.COMPLETE and row.filled_quantity > self.filled_quantity
+        return is_newer or (is_more and not is_late and not self.has_odd_fill(row))
+
+    def _tell_correction(self, row: OrderRow) -> None:
+        log_order(
+            log,
+            logging.ERROR,
+            Subject("report", self.client_tag, self.number),
+            "the order was final (%s, %d filled), and the broker now reports %r, %d filled",
+            self.status_text,
+            self.filled_quantity,
+            row.status_text,
+            row.filled_quantity,
+        )
+
+    def _take_fills(self, row: OrderRow, missing: frozenset[str], *, is_late: bool) -> None:
+        filled = row.filled_quantity
+        if "filled_quantity" in missing:
+            if is_late or self._is_priced:
+                return
+            filled = self.filled_quantity
+        is_more = filled > self.filled_quantity
+        if is_more:
+            self.filled_quantity = filled
+            self._is_priced = False
+        # A fill is first reported at 0: that is no price.
+        if row.average_price > 0 and filled == self.filled_quantity:
+            if is_more or not is_late or not self._is_priced:
+                self.average_price = row.average_price
+            self._is_priced = True
+
+    def _take_terms(self, row: OrderRow, missing: frozenset[str], requested_at: float) -> None:
+        """Quantity and prices as they now stand: a modification may have changed them, and the
+        broker turns market orders into limits."""
+        if row.exchange_number and (row.exchange_number != "NA" or not self.exchange_number):
+            self.exchange_number = row.exchange_number
+        if not row.updated_ns and self.updated_ns and isinstance(row, OrderUpdate):
+            return  # a message without a time may be older than what is known
+        change = self._change
+        if change is not None:
+            change.observe(row, missing, requested_at)
+        if row.quantity > 0 and "quantity" not in missing:
+            self.quantity = row.quantity
+        if row.validity:
+            self.validity = known(Validity, row.validity)
+        if row.order_type:
+            self.order_type = known(OrderType, row.order_type)
+        # A row that is no order's whole description says nothing with its zeros.
+        if row.order_type or isinstance(row, OrderUpdate):
+            if "price" not in missing:
+                self.price = row.price or None
+            if "trigger" not in missing:
+                self.trigger = row.trigger or None
+            if "disclosed_quantity" not in missing:
+                self.disclosed_quantity = row.disclosed_quantity
+        if change is not None:
+            self._keep_accepted_terms(change)
+
+    def _keep_accepted_terms(self, change: TermsChange) -> None:
+        for name, value in change.held().items():
+            setattr(self, name, value)
+        if self.is_final or (change.accepted_at is not None and change.is_reported):
+            self._change = None
+
+
+class OrderWaiters:
+    """Counts the tasks that wait for the orders of one cache.
+
+    `bool()` of it says whether there are any. `on_wait` is called whenever one begins to wait.
+    """
+
+    def __init__(self, on_wait: Callable[[], None]) -> None:
+        self._on_wait = on_wait
+        self._waiting: Counter[Order] = Counter()
+        self._dismissals = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    async def until_changed(self, order: Order) -> None:
+        """Wait for the next change of an order. Raises NotLoggedIn after `dismiss`."""
+        dismissals, seen = self._dismissals, len(order.history)
+        self._waiting[order] += 1
+        try:
+            self._on_wait()
+            await order.until_next_change()
+        finally:
+            self._waiting[order] -= 1
+            if not self._waiting[order]:
+                del self._waiting[order]
+        if self._dismissals != dismissals and len(order.history) == seen:
+            raise NotLoggedIn(f"logged out while order {order.number} was waited for")
+
+    def dismiss(self) -> None:
+        """Make the waiting tasks raise NotLoggedIn: no report can change an order any more."""
+        self._dismissals += 1
+        for order in [*self._waiting]:
+            order.wake()
+
+
+def _rupees(price: Price) -> str:
+    """What a caller gave as given; the broker's with two decimals, or four where it needs them."""
+    return f"{price:.4f}".removesuffix("00") if isinstance(price, float) else str(price)
+
+
+def known(vocabulary: type[E], code: str) -> E | str:
+    try:
+        return vocabulary(code)
+    except ValueError:
+        return code
+
+
+def _stage(status: OrderStatus) -> int:
+    """How far an order has come: a status of an earlier stage is never a later one."""
+    if status.is_final:
+        return _WORKING_STAGE + 1
+    return _EARLY_STAGES.get(status, _WORKING_STAGE)
