@@ -33,7 +33,8 @@ from neo_async.errors import (
 )
 from neo_async.execution.engine import PATIENCE, ExecutionEngine, Request
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
-from neo_async.execution.journal import Intent, Journal
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order_cache import Order, OrderCache, OrderSource, day_of, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
 from neo_async.logs import Subject, log_order

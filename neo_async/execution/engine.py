@@ -34,7 +34,8 @@ from neo_async.errors import (
     UsageError,
 )
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
-from neo_async.execution.journal import Journal, Outcome
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order_cache import Order
 from neo_async.execution.resolution import ExpectedEffect, change, placement
 from neo_async.logs import Subject, log_order

@@ -33,7 +33,8 @@ from neo_async.errors import (
     ServerError,
     TransportError,
 )
-from neo_async.execution.journal import Journal, Outcome
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order_cache import Order, OrderCache, day_of, last_day_of
 from neo_async.execution.resolution import (
     ExpectedEffect,

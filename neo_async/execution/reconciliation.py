@@ -26,7 +26,8 @@ from neo_async.errors import (
     OutcomeUnknown,
 )
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
-from neo_async.execution.journal import Intent, Journal, Outcome, today_ns
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Intent, Outcome
 from neo_async.execution.order_cache import Order, OrderCache
 from neo_async.execution.resolution import request_of
 from neo_async.model.enums import Product
@@ -79,6 +80,12 @@ class Reconciliation(msgspec.Struct, frozen=True):
     """Every order of the journal that is in today's book; followed from now on."""
     resolved_intents: Sequence[ResolvedIntent] = ()
     """One for every intent that had no outcome."""
+
+
+def today_ns(now: float) -> int:
+    """Return Unix nanoseconds of the last midnight in India, by a clock that shows `now`."""
+    shifted = int(now) + 19_800
+    return (shifted - shifted % 86_400 - 19_800) * 1_000_000_000
 
 
 async def uncancelled(journal: Journal, now: float) -> list[Intent]:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from neo_async.execution.journal import Intent
+from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order_cache import Order
 from neo_async.model.enums import OrderStatus, OrderType
 from neo_async.model.orders import HistoryRow, OrderRow

@@ -29,7 +29,8 @@ from neo_async.errors import (
     Rejected,
     UsageError,
 )
-from neo_async.execution.journal import Intent, Journal
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order_cache import Order, OrderCache, day_of
 from neo_async.execution.reconciliation import order_of
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed, is_trading_time

@@ -37,7 +37,9 @@ from neo_async import (
     Side,
 )
 from neo_async.errors import NeoError
-from neo_async.execution.journal import LATEST, PATIENCE, Intent, Journal
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Intent
+from neo_async.execution.journal_writers import OUTCOME_DELAY_SECONDS, WRITE_TIMEOUT_SECONDS
 from neo_async.wire.tags import own_tag
 from tests.clients import PLACE, client_of, exchange_of
 from tests.fake_servers import CREDENTIALS, Reply, meddler
@@ -152,7 +154,7 @@ async def test_an_outcome_goes_into_the_file_with_the_next_intent_or_soon(
     second = await journal.begin("cancel", {}, order_number="1")
     assert commits == ["INSERT", "BEGIN", "UPDATE", "INSERT", "COMMIT"]
     journal.end(second, Outcome.REJECTED, reason="too late")
-    await asyncio.sleep(LATEST)
+    await asyncio.sleep(OUTCOME_DELAY_SECONDS)
     assert [row["outcome"] for row in rows_of(journal.path)] == ["accepted", "rejected"]
     await journal.close()
 
@@ -252,7 +254,7 @@ async def test_an_outcome_that_cannot_be_written_waits_for_the_next_write(tmp_pa
     with sqlite3.connect(journal.path, isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
         journal.end(intent, Outcome.ACCEPTED)
-        await asyncio.sleep(LATEST)
+        await asyncio.sleep(OUTCOME_DELAY_SECONDS)
         other.execute("ROLLBACK")
     other.close()
     await journal.close()
@@ -264,7 +266,7 @@ async def test_the_log_is_moved_into_the_file_when_no_order_is_near(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("neo_async.execution.journal.WRITES_BETWEEN_CHECKPOINTS", 20)
-    monkeypatch.setattr("neo_async.execution.journal.MOST_WRITES_BETWEEN_CHECKPOINTS", 60)
+    monkeypatch.setattr("neo_async.execution.journal.MAX_WRITES_BETWEEN_CHECKPOINTS", 60)
     moved: list[int] = []
 
     class Thread:
@@ -418,7 +420,7 @@ async def test_a_placement_waits_for_a_lock_that_is_soon_given_back(tmp_path: Pa
     journal = opened(tmp_path / "orders.db")
     with locked(journal.path):
         waiting = asyncio.create_task(journal.begin("place", {}, client_tag="t_1"))
-        await asyncio.sleep(PATIENCE / 2)
+        await asyncio.sleep(WRITE_TIMEOUT_SECONDS / 2)
         assert not waiting.done()
     assert await waiting == 1
     assert [row["client_tag"] for row in rows_of(journal.path)] == ["t_1"]
@@ -437,8 +439,10 @@ async def test_the_lock_of_another_program_never_holds_the_loop(tmp_path: Path) 
         for _ in range(4):
             with pytest.raises(JournalFailed, match="nothing was sent"):
                 await journal.begin("place", {}, client_tag="t_2")
-        assert asyncio.get_running_loop().time() >= 4 * PATIENCE
-        assert time.perf_counter() - began < PATIENCE  # real time: nothing has waited in the loop
+        assert asyncio.get_running_loop().time() >= 4 * WRITE_TIMEOUT_SECONDS
+        assert (
+            time.perf_counter() - began < WRITE_TIMEOUT_SECONDS
+        )  # real time: nothing has waited in the loop
     await journal.close()
 
 
@@ -450,13 +454,13 @@ async def test_a_cancel_does_not_wait_for_the_journal_and_is_written_when_it_can
     with locked(journal.path):
         cancel = journal.note("cancel", {"on": "7"}, order_number="7")
         journal.end(cancel, Outcome.ACCEPTED)
-        await asyncio.sleep(2 * PATIENCE)
+        await asyncio.sleep(2 * WRITE_TIMEOUT_SECONDS)
         assert rows_of(journal.path) == []
     await journal.close()
     (row,) = rows_of(journal.path)
     assert (row["id"], row["action"], row["outcome"]) == (cancel, "cancel", "accepted")
     errors = [one for one in caplog.records if one.levelno == logging.ERROR]
-    assert [one.getMessage()[:17] for one in errors] == ["cancel of order 7", "intent 1: the jou"]
+    assert [one.getMessage()[:17] for one in errors] == ["cancel of order 7", "intent 1: outcome"]
     assert vars(errors[0])["order_number"] == "7"
 
 
@@ -514,7 +518,7 @@ async def test_a_full_disk_stops_placements_and_loses_no_outcome(
 async def test_outcomes_that_were_dropped_are_found_open_by_the_next_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neo_async.execution.journal.KEPT", 4)
+    monkeypatch.setattr("neo_async.execution.journal_writers.MAX_KEPT_OUTCOMES", 4)
     monkeypatch.setattr("neo_async.execution.journal.WRITES_BETWEEN_CHECKPOINTS", 5)
     journal = opened(tmp_path / "orders.db")
     placed = [await journal.begin("place", {}, client_tag=f"t_{n}") for n in range(6)]
