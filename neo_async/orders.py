@@ -32,11 +32,13 @@ from neo_async.errors import (
     Rejected,
 )
 from neo_async.execution.engine import PATIENCE, ExecutionEngine, Request
-from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
+from neo_async.execution.in_flight import InFlightOrders
+from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order_cache import Order, OrderCache, OrderSource, day_of, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
+from neo_async.execution.resubmit import resubmit
 from neo_async.logs import Subject, log_order
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.answer import Answer
@@ -175,7 +177,7 @@ class Orders:
     def follow(self, feed: OrderSource) -> None:
         """Let the feed tell of requests whose answers were lost. The tracker must follow it
         already."""
-        feed.listen(self._in_flight.hear)
+        feed.listen(self._in_flight.on_update)
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """New orders wait until this is over."""
@@ -772,7 +774,7 @@ class Orders:
             number = await self._session.order(Kind.PLACE, PLACE, form, read_placed)
             return self._placed(request, form, number, sent_ns)
 
-        self._in_flight.resubmit(pending, again)
+        resubmit(self._in_flight, pending, again)
 
     async def _resolve(self, order: Order | str) -> Order:
         """The order itself, or the one of that number, from the book where it is not known."""

@@ -231,7 +231,7 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
         "goes out",
         "accepted after",
         "being found out",
-        "it did take effect",
+        ": took effect: ",
         "had no effect",
         "refused: ",
         "the caller gave up",

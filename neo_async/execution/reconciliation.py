@@ -25,11 +25,13 @@ from neo_async.errors import (
     OrderAlreadyFinal,
     OutcomeUnknown,
 )
-from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
+from neo_async.execution.expected_effect import effect_of_intent
+from neo_async.execution.in_flight import InFlightOrders
+from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Intent, Outcome
+from neo_async.execution.late_orders import WITHOUT_ORDER
 from neo_async.execution.order_cache import Order, OrderCache
-from neo_async.execution.resolution import request_of
 from neo_async.model.enums import Product
 from neo_async.model.orders import OrderRow, is_order_number
 from neo_async.transport.backoff import backoff
@@ -54,14 +56,6 @@ CANNOT_ARRIVE_AFTER = 3600.0
 
 _AT_ONCE = 1000
 """Lines of the journal that are gone through before other tasks have their turn."""
-
-_WITHOUT_ORDER = {
-    Outcome.NOT_ACCEPTED: "not accepted",
-    Outcome.REJECTED: "refused",
-    Outcome.NOT_SENT: "refused",
-    Outcome.UNRESOLVED: "of unknown outcome",
-}
-"""Outcomes of placements that are reported to have no order, and what their callers were told."""
 
 
 class ResolvedIntent(msgspec.Struct, frozen=True):
@@ -151,9 +145,8 @@ async def reconcile(
             cache.register_number(intent.order_number)
             if intent.client_tag:
                 tags[intent.order_number] = intent.client_tag
-        if intent.outcome in _WITHOUT_ORDER and intent.client_tag:
-            said = _WITHOUT_ORDER[intent.outcome]
-            in_flight.watch_for(intent.client_tag, intent.id, said=said)
+        if intent.outcome in WITHOUT_ORDER and intent.client_tag:
+            in_flight.watch_for(intent.client_tag, intent.id, intent.outcome)
     if not journal.has_intents:
         return Reconciliation()
     rows = await _read_book_in_time(read_book)
@@ -184,7 +177,7 @@ async def reconcile(
 def _ask(in_flight: InFlightOrders, intent: Intent, now: float) -> InFlightRequest:
     age = max(0.0, now - intent.at_ns / 1e9)
     pending = in_flight.open(
-        request_of(intent),
+        effect_of_intent(intent),
         intent=intent.id,
         sent_at=asyncio.get_running_loop().time() - age,
         sent_ns=min(intent.at_ns, int(now * 1e9)),

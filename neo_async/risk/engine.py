@@ -31,7 +31,7 @@ from neo_async.errors import (
     SegmentNotAllowed,
     ValueLimit,
 )
-from neo_async.execution.in_flight import InFlightRequest
+from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.order_cache import Order, OrderCache, OrderSource
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, is_in_session
 from neo_async.market_data.instruments import Instruments
@@ -212,7 +212,7 @@ class ExposureReservation:
         if pending is None:
             self._guard.release(self)
         else:
-            pending.on_answer(lambda: self._guard.release(self))
+            pending.on_resolved(lambda: self._guard.release(self))
 
 
 class RiskGuard:

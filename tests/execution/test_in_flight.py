@@ -13,14 +13,12 @@ import pytest
 
 from neo_async import NotAccepted, OrderAlreadyFinal, OutcomeUnknown, Side
 from neo_async.errors import ServerError
-from neo_async.execution.in_flight import (
-    GIVE_UP_AFTER,
-    MOST_HISTORIES,
-    InFlightOrders,
-    InFlightRequest,
-)
-from neo_async.execution.order_cache import OrderCache
-from neo_async.execution.resolution import ExpectedEffect, change, had_terms
+from neo_async.execution.expected_effect import ExpectedEffect, change
+from neo_async.execution.in_flight import InFlightOrders
+from neo_async.execution.in_flight_request import EXPIRY_SECONDS, InFlightRequest
+from neo_async.execution.order_cache import OrderCache, day_of
+from neo_async.execution.resolution import MAX_HISTORIES, had_terms
+from neo_async.execution.resubmit import resubmit
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate
 from neo_async.wire.orders import ModifyForm
@@ -69,6 +67,7 @@ class Broker:
         """Order numbers whose history was read."""
         self.books = 0
         self.is_down = False
+        self.histories_hang = False
         self.cache = OrderCache()
         self.in_flight = InFlightOrders(
             self.cache,
@@ -90,12 +89,14 @@ class Broker:
 
     async def history(self, number: str) -> list[HistoryRow]:
         self.asked.append(number)
+        if self.histories_hang:
+            await asyncio.Event().wait()
         return self.histories[number]
 
     def tell(self, update: OrderRow) -> None:
         """A message of the order feed."""
         self.cache._hear(update)
-        self.in_flight.hear(update)
+        self.in_flight.on_update(update)
 
 
 def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -116,15 +117,15 @@ async def test_a_question_ends_with_its_outcome_unknown_when_no_book_can_be_read
     broker.is_down = True
     pending = broker.in_flight.open(expected)
     freed: list[float] = []
-    pending.on_answer(lambda: freed.append(now()))
+    pending.on_resolved(lambda: freed.append(now()))
     with pytest.raises(OutcomeUnknown, match="no order book could be read"):
         await pending
     assert asyncio.get_running_loop().time() == pytest.approx(
-        RESOLUTION_TIMEOUT + GIVE_UP_AFTER, abs=0.1
+        RESOLUTION_TIMEOUT + EXPIRY_SECONDS, abs=0.1
     )
     assert not broker.in_flight.in_flight_requests
     assert len(freed) == 1
-    assert "its outcome stays unknown" in errors_of(caplog)[0]
+    assert "outcome unresolved: nothing proved it within" in errors_of(caplog)[0]
     await broker.in_flight.close()
 
 
@@ -148,8 +149,8 @@ async def test_a_book_that_cannot_be_read_is_not_asked_for_when_nothing_needs_it
     with pytest.raises(OutcomeUnknown):
         await broker.in_flight.open(placement())
     broker.in_flight.watch_for("refused", None)
-    broker.in_flight.hear(row(gui_order_id="refused"))  # the tracker does not know it
-    await asyncio.sleep(2 * GIVE_UP_AFTER)
+    broker.in_flight.on_update(row(gui_order_id="refused"))  # the tracker does not know it
+    await asyncio.sleep(2 * EXPIRY_SECONDS)
     books = broker.books
     await asyncio.sleep(3600)
     assert broker.books == books
@@ -208,16 +209,11 @@ async def test_of_a_change_no_broker_can_say_that_it_has_its_tag(action: str) ->
 @in_virtual_time
 async def test_a_history_that_never_comes_does_not_keep_a_question_open() -> None:
     broker = Broker()
-
-    async def hanging(number: str) -> list[HistoryRow]:
-        await asyncio.Event().wait()
-        return []
-
-    broker.in_flight._read_history = hanging
+    broker.histories_hang = True
     broker.rows = [row()]
     with pytest.raises(OutcomeUnknown, match="no history"):
         await broker.in_flight.open(placement())
-    assert asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + GIVE_UP_AFTER + 1
+    assert asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + EXPIRY_SECONDS + 1
     await broker.in_flight.close()
     assert {task.get_name() for task in asyncio.all_tasks()} <= {
         task.get_name() for task in [asyncio.current_task()] if task
@@ -234,7 +230,7 @@ async def test_what_was_found_is_not_sent_again() -> None:
         await asyncio.sleep(100)  # in the queue of the limiter
         sent.append("again")
 
-    broker.in_flight.resubmit(pending, again)
+    resubmit(broker.in_flight, pending, again)
     await asyncio.sleep(1)
     broker.tell(row(gui_order_id="lost"))
     assert (await pending).client_tag == "lost"
@@ -247,7 +243,7 @@ async def test_what_was_found_is_not_sent_again() -> None:
 async def test_a_second_sending_that_never_starts_does_not_keep_a_question_open() -> None:
     broker = Broker()
     pending = broker.in_flight.open(placement())
-    broker.in_flight.resubmit(pending, asyncio.Event().wait)  # type: ignore[arg-type]
+    resubmit(broker.in_flight, pending, asyncio.Event().wait)  # type: ignore[arg-type]
     with pytest.raises(OutcomeUnknown):
         await pending
     await broker.in_flight.close()
@@ -397,16 +393,20 @@ async def test_orders_of_earlier_days_need_not_be_in_the_book_but_those_of_today
     for each in own:
         broker.cache.register(each, client_tag=f"own{each.number[-1]}")
     broker.cache.register_number("261122000000001")
-    assert broker.in_flight._is_whole(own)
-    assert not broker.in_flight._is_whole(own[1:])
-    assert broker.in_flight._is_whole(own)
+
+    def is_complete(rows: list[OrderRow]) -> bool:
+        return broker.in_flight._index.is_complete(rows, day_of(now()))
+
+    assert is_complete(own)
+    assert not is_complete(own[1:])
+    assert is_complete(own)
     await asyncio.sleep(MIDNIGHT)
     tomorrows = msgspec.structs.replace(row(), number="261124000000001")
-    assert broker.in_flight._is_whole([tomorrows])
+    assert is_complete([tomorrows])
     broker.cache.register(tomorrows, client_tag="new")
-    assert broker.in_flight._is_whole([tomorrows])
-    assert not broker.in_flight._is_whole([own[0]])
-    assert broker.in_flight._is_whole([tomorrows, own[0]])
+    assert is_complete([tomorrows])
+    assert not is_complete([own[0]])
+    assert is_complete([tomorrows, own[0]])
 
 
 # --- orders that nobody expects -----------------------------------------------------------------
@@ -541,7 +541,7 @@ async def test_where_too_many_orders_could_be_it_the_outcome_is_unknown() -> Non
     broker.histories = {each.number: [state(each)] for each in broker.rows}
     with pytest.raises(OutcomeUnknown, match="500 orders of the account could be it"):
         await pending
-    assert len(broker.asked) == MOST_HISTORIES
+    assert len(broker.asked) == MAX_HISTORIES
     assert RESOLUTION_TIMEOUT + 9 < asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + 15
     await broker.in_flight.close()
 

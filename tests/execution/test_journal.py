@@ -197,6 +197,7 @@ async def test_nobody_who_waits_is_forgotten_by_one_who_does_not(tmp_path: Path)
     await journal.close()
 
 
+@settings(deadline=None)  # each example opens a file
 @given(steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
 def test_every_intent_is_written_whatever_comes_between(steps: list[tuple[int, int]]) -> None:
     """Each begins some turns of the loop after the start, and ends some turns after that."""

@@ -33,7 +33,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Faults
 from neo_async.exchange.engine.types import Change
-from neo_async.execution.in_flight import GIVE_UP_AFTER
+from neo_async.execution.in_flight_request import EXPIRY_SECONDS
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.fake_servers import Cut, Late, Reply, meddler
 from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
@@ -463,7 +463,7 @@ async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() 
             await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         with pytest.raises(OpenOrdersLimit):
             await desk.neo.orders.place(*BUY, **CNC)
-        await asyncio.sleep(5.0 + GIVE_UP_AFTER)
+        await asyncio.sleep(5.0 + EXPIRY_SECONDS)
         desk.spoilt.clear()
         desk.swallowed.clear()
         await asyncio.sleep(20)
