@@ -1,4 +1,4 @@
-"""The journal: what it holds when, who may write it, and what a restart makes of it."""
+"""The journal: what it holds at which time, who may write it, and what a restart reads of it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Another program's transaction, which lets nobody else write."""
+    """Another program's transaction, which lets no other one write."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -185,7 +185,7 @@ async def test_a_lone_intent_does_not_wait_for_the_turn_of_the_loop(tmp_path: Pa
     await journal.close()
 
 
-async def test_nobody_who_waits_is_forgotten_by_one_who_does_not(tmp_path: Path) -> None:
+async def test_no_intent_that_waits_is_lost_to_one_that_does_not_wait(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "orders.db", ucc="ABC12")
     journal.open()
     first = await journal.begin("cancel", {}, order_number="1")
@@ -228,9 +228,7 @@ def test_every_intent_is_written_whatever_comes_between(steps: list[tuple[int, i
 
 
 @pytest.mark.parametrize("before", [0, 1])
-async def test_nobody_who_was_told_that_nothing_was_written_is_in_the_file(
-    tmp_path: Path, before: int
-) -> None:
+async def test_no_intent_whose_write_failed_is_in_the_file(tmp_path: Path, before: int) -> None:
     journal = Journal(tmp_path / "orders.db", ucc="ABC12")
     journal.open()
     with sqlite3.connect(journal.path, isolation_level=None) as other:
@@ -315,7 +313,7 @@ async def test_a_journal_has_one_writer(tmp_path: Path) -> None:
         await third.logout()
 
 
-async def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     path.write_text("no database at all, but long enough to be looked at" * 40)
     journal = Journal(path, ucc="ABC12")
@@ -342,7 +340,7 @@ async def test_a_place_where_no_file_can_be_is_named_as_it_was_given(
 
 
 @in_virtual_time
-async def test_a_restart_adopts_what_is_known_and_finds_out_what_is_not(tmp_path: Path) -> None:
+async def test_a_restart_registers_what_is_known_and_resolves_what_is_not(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     spoilt: dict[str, Any] = {}
     swallowed: set[str] = set()
@@ -394,7 +392,7 @@ async def _place_as_soon_as_possible(neo: Any) -> None:
 
 
 @in_virtual_time
-async def test_what_is_of_an_earlier_day_lapses_at_once(tmp_path: Path) -> None:
+async def test_an_intent_of_an_earlier_day_is_unresolved_at_once(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     async with exchange_of() as exchange:
         async with client_of(exchange, journal=path):
@@ -747,7 +745,7 @@ def _is_open(outcome: Outcome | None) -> bool:
     return outcome is None or not outcome.is_final
 
 
-async def test_a_login_reads_no_settled_intent_of_long_ago(tmp_path: Path) -> None:
+async def test_a_login_reads_no_resolved_intent_of_long_ago(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     journal = opened(path)
     for _ in range(50):
@@ -761,7 +759,7 @@ async def test_a_login_reads_no_settled_intent_of_long_ago(tmp_path: Path) -> No
     await journal.close()
 
 
-async def test_a_cancel_of_this_process_is_not_found_out_by_its_login(tmp_path: Path) -> None:
+async def test_a_cancel_of_this_process_is_not_resolved_by_its_login(tmp_path: Path) -> None:
     journal = opened(tmp_path / "orders.db")
     journal.note("cancel", {}, order_number="1")
     await asyncio.sleep(0)
@@ -891,7 +889,7 @@ def modes_in(folder: Path) -> dict[str, int]:
 
 
 @posix
-async def test_nobody_else_can_read_the_journal_from_its_first_moment(tmp_path: Path) -> None:
+async def test_no_other_user_can_read_the_journal_from_its_first_moment(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         journal = opened(tmp_path / "orders.db")
@@ -1030,7 +1028,7 @@ def test_a_forked_process_has_no_share_in_the_journal_and_does_it_no_harm(tmp_pa
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 @pytest.mark.parametrize("is_replaced", [False, True])
 @in_virtual_time
-async def test_a_journal_that_is_deleted_or_replaced_is_said_once_and_is_a_problem_of_health(
+async def test_a_journal_that_is_deleted_or_replaced_is_logged_once_and_is_a_problem_of_health(
     tmp_path: Path, suffix: str, is_replaced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "orders.db"
