@@ -101,7 +101,7 @@ class Journal:
         """Intents that were written, and have no outcome yet."""
         self._unresolved: set[int] = set()
         """Intents whose outcome is UNKNOWN until a report proves one."""
-        self._settled = 0
+        self._resolved_up_to = 0
         """The id up to which, by the file, every intent of the account has a final outcome."""
         self._halt: Halt | None = None
         self._unwritten_halt: Write | None = None
@@ -155,7 +155,7 @@ class Journal:
     async def begin(
         self, action: str, form: object, *, client_tag: str = "", order_number: str = ""
     ) -> int:
-        """Write an intent, and return its id when it is as durable as was asked for.
+        """Write an intent, and return its id when it is as durable as the setting demands.
 
         Waits up to `WRITE_TIMEOUT_SECONDS` for a file that cannot be written. Raises JournalFailed
         when it cannot be written: it must not be sent then. A cancelled call leaves an intent that
@@ -234,10 +234,10 @@ class Journal:
         def select(file: sqlite3.Connection) -> Iterator[Row]:
             without_order = since_ns if without_order_since_ns is None else without_order_since_ns
             recent = first_since(file, min(since_ns, without_order), self._last)
-            first = min(recent, self._settled + 1)
-            settled = (self._settled, self._last_at_start)
+            first = min(recent, self._resolved_up_to + 1)
+            open_after = (self._resolved_up_to, self._last_at_start)
             return file.execute(
-                SELECT_INTENTS, (first, self._ucc, *settled, without_order, since_ns)
+                SELECT_INTENTS, (first, self._ucc, *open_after, without_order, since_ns)
             )
 
         return await self._read(select)
@@ -322,7 +322,7 @@ class Journal:
                 await asyncio.to_thread(self._checkpoint.join)
                 self._checkpoint = None
             if writer is not None and file is not None:
-                await asyncio.to_thread(close_file, file, self._next_settled(writer))
+                await asyncio.to_thread(close_file, file, self._resolved_write(writer))
         except FAILURES as error:
             raise JournalFailed(
                 f"the journal {self.path} cannot be closed ({error}): {WHAT_TO_DO}"
@@ -345,7 +345,7 @@ class Journal:
         self._file = opened.file
         self._path_check = PathCheck(opened.identities)
         self._last = self._last_at_start = opened.last
-        self._settled = opened.settled
+        self._resolved_up_to = opened.resolved_up_to
         self._unresolved = set(opened.open_ids)
         self._under_way.clear()
         loop = self._loop = asyncio.get_running_loop()
@@ -358,9 +358,9 @@ class Journal:
         else:
             self._put_halt(unwritten)
         # A file of version 1 was read from its beginning: not once more after a crash.
-        is_long = self._last - self._settled > WRITES_BETWEEN_CHECKPOINTS
-        if is_long and (settled := self._next_settled(self._writer)) is not None:
-            self._writer.put(settled)
+        is_long = self._last - self._resolved_up_to > WRITES_BETWEEN_CHECKPOINTS
+        if is_long and (write := self._resolved_write(self._writer)) is not None:
+            self._writer.put(write)
 
     def _open_file(self) -> OpenedFile:
         """Open the file as the settings say. Runs in any thread."""
@@ -443,8 +443,8 @@ class Journal:
         ):
             self._schedule_checkpoint()
             return
-        if self._writer is not None and (settled := self._next_settled(self._writer)) is not None:
-            self._writer.put(settled)
+        if self._writer is not None and (write := self._resolved_write(self._writer)) is not None:
+            self._writer.put(write)
         if self._path_check is not None:
             self._path_check.check(asyncio.get_running_loop().time())
         self._moved = self._writes
@@ -453,7 +453,7 @@ class Journal:
         )
         self._checkpoint.start()
 
-    def _next_settled(self, writer: LoopWriter | ThreadWriter) -> Write | None:
+    def _resolved_write(self, writer: LoopWriter | ThreadWriter) -> Write | None:
         """Return the write that lets the next login look for open intents from a later one on; None
         while there is no later one.
 
@@ -463,8 +463,8 @@ class Journal:
         if not writer.is_idle:
             return None
         still_open = self._under_way | self._unresolved | writer.lost
-        settled = min(still_open, default=self._last + 1) - 1
-        if settled <= self._settled:
+        resolved_up_to = min(still_open, default=self._last + 1) - 1
+        if resolved_up_to <= self._resolved_up_to:
             return None
-        self._settled = settled
-        return WRITE_SETTLED, (self._ucc, settled)
+        self._resolved_up_to = resolved_up_to
+        return WRITE_SETTLED, (self._ucc, resolved_up_to)

@@ -62,7 +62,7 @@ class OpenedFile(NamedTuple):
     file: sqlite3.Connection
     last: int
     """The highest id."""
-    settled: int
+    resolved_up_to: int
     """The id up to which every intent of the account has a final outcome."""
     open_ids: Sequence[int]
     halt: Halt | None
@@ -84,7 +84,7 @@ def open_file(path: Path, location: Path, *, ucc: str, durability: Durability) -
             "need one writer; give this client another file, or end that process"
         ) from None
     except (OSError, ValueError) as error:
-        # Not all of the error: the file that it names is not the one that was asked for.
+        # Not all of the error: the file that it names is not the one that the user named.
         raise _not_opened(path, error) from error
     try:
         files.make_private(location)
@@ -150,11 +150,11 @@ def checkpoint(path: Path) -> None:
         log.warning("the log of the journal %s could not be moved into it: %s", path, error)
 
 
-def close_file(file: sqlite3.Connection, settled: Write | None) -> None:
-    """Close the file, which moves its log into it."""
+def close_file(file: sqlite3.Connection, last: Write | None) -> None:
+    """Close the file after a last write, which moves its log into it."""
     with contextlib.suppress(*FAILURES):  # it only saves the next login some reading
-        if settled is not None:
-            commit(file, [settled])
+        if last is not None:
+            commit(file, [last])
     file.close()
 
 
@@ -212,14 +212,14 @@ def _migrate(file: sqlite3.Connection, path: Path, durability: Durability) -> No
 
 def _read(file: sqlite3.Connection, lock: int, location: Path, ucc: str) -> OpenedFile:
     """Read what a login has to know of the file. Raises sqlite3.Error and Unreadable."""
-    last, settled = read_ids(file, ucc)
-    open_ids = [one for (one,) in file.execute(SELECT_OPEN_IDS, (settled, ucc))]
+    last, resolved_up_to = read_ids(file, ucc)
+    open_ids = [one for (one,) in file.execute(SELECT_OPEN_IDS, (resolved_up_to, ucc))]
     halt = read_halt(file, ucc)
     # The loop waits for no lock of another program: what fails is tried again.
     file.execute("PRAGMA busy_timeout = 0")
     places = (location, _beside(location, "-wal"))
     identities = {each: identity for each in places if (identity := _identity(each))}
-    return OpenedFile(lock, file, last, settled, open_ids, halt, identities)
+    return OpenedFile(lock, file, last, resolved_up_to, open_ids, halt, identities)
 
 
 def _beside(location: Path, suffix: str) -> Path:

@@ -210,10 +210,10 @@ def read_ids(file: sqlite3.Connection, ucc: str) -> tuple[int, int]:
     Raises Unreadable."""
     (last,) = file.execute(SELECT_LAST_ID).fetchone()
     found = file.execute(SELECT_SETTLED, (ucc,)).fetchone()
-    settled = 0 if found is None else found[0]
-    if not (isinstance(settled, int) and 0 <= settled <= last <= _MAX_ID):
-        raise Unreadable(f"its intents end with {last}, and are settled up to {settled!r}")
-    return last, settled
+    resolved_up_to = 0 if found is None else found[0]
+    if not (isinstance(resolved_up_to, int) and 0 <= resolved_up_to <= last <= _MAX_ID):
+        raise Unreadable(f"its intents end with {last}, and are resolved up to {resolved_up_to!r}")
+    return last, resolved_up_to
 
 
 def read_halt(file: sqlite3.Connection, ucc: str) -> Halt | None:

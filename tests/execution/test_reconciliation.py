@@ -25,7 +25,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange
 from neo_async.execution.journal import Journal
-from neo_async.execution.reconciliation import BOOK_PATIENCE
+from neo_async.execution.reconciliation import BOOK_TIMEOUT_SECONDS
 from neo_async.wire.rules import cancel_form, modify_form
 from tests.clients import BOOK, PLACE, client_of, exchange_of
 from tests.fake_servers import Reply, meddler
@@ -192,7 +192,7 @@ async def test_a_login_that_gets_no_order_book_fails_in_time_and_changes_nothing
         with pytest.raises(LoginFailed, match=r"no order book could be read .*503"):
             await neo.login()
         took = asyncio.get_running_loop().time() - began
-        assert took == pytest.approx(BOOK_PATIENCE, abs=15)
+        assert took == pytest.approx(BOOK_TIMEOUT_SECONDS, abs=15)
         warnings = [one for one in caplog.records if "no order book to reconcile" in one.message]
         assert {one.levelno for one in warnings} == {logging.WARNING}
         assert 5 < len(warnings) < 60
