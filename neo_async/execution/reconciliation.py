@@ -220,9 +220,9 @@ async def _read_book_in_time(
                 await asyncio.sleep(delay)
     except TimeoutError:
         raise LoginFailed(
-            f"the login was given up: no order book could be read for {BOOK_TIMEOUT_SECONDS:g} s to "
-            f"compare the journal with (last: {last}); the journal is as it was: log in again when "
-            "the broker answers"
+            f"the login was given up: for {BOOK_TIMEOUT_SECONDS:g} s no order book could be read "
+            f"to compare the journal with (last: {last}); the journal is as it was: log in again "
+            "when the broker answers"
         ) from None
 
 
