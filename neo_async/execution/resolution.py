@@ -173,7 +173,9 @@ class BookCompleteness:
         not."""
         lacks = len(own) - len(own & numbers)
         is_known = self._day == day and lacks == len(self._of_other_days)
-        if is_known and not self._of_other_days & numbers:
+        # The cache drops own orders of earlier days: one that is missing must not take their place
+        # in the count.
+        if is_known and self._of_other_days <= own and not self._of_other_days & numbers:
             return frozenset()
         lacking = own - numbers
         self._day = day

@@ -343,6 +343,25 @@ def test_4_a_modification_whose_terms_were_replaced_is_found_in_the_history(
 
 # --- 5: complete order books ----------------------------------------------------------------------
 
+books = st.lists(
+    st.tuples(
+        st.sampled_from(["261123", "261124"]),
+        st.sets(st.sampled_from([f"26112{day}00000000{n}" for day in "34" for n in "123"])),
+        st.sets(st.sampled_from([f"26112{day}00000000{n}" for day in "34" for n in "123"])),
+    ),
+    max_size=8,
+)
+
+
+@given(books)
+def test_5_a_book_lacks_exactly_the_own_orders_of_its_day_whatever_was_read_before(
+    steps: list[tuple[str, set[str], set[str]]],
+) -> None:
+    completeness = BookCompleteness()
+    for day, own, shown in steps:
+        missing = completeness.missing(shown, own, day)
+        assert missing == {number for number in own - shown if number.startswith(day)}
+
 
 @given(st.lists(st.booleans(), max_size=8))
 def test_5_an_empty_book_counts_only_when_the_one_before_was_empty_as_well(
