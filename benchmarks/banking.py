@@ -45,7 +45,7 @@ from benchmarks.harness import (
 )
 from neo_async.banking import BankingProfile, VirtualAccount, VirtualAccounts
 from neo_async.exchange import Exchange
-from neo_async.exchange.bank import BankSettings
+from neo_async.exchange.bank.settings import BankSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBER = "ACME00000001"

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
         WrongMpin,
         WrongTotp,
     )
-    from neo_async.execution.journal import Intent, Outcome
+    from neo_async.execution.journal_schema import Intent, Outcome
     from neo_async.execution.order import Order, OrderChange
     from neo_async.execution.reconciliation import Reconciliation, ResolvedIntent
     from neo_async.feeds.buffers import Policy
@@ -208,8 +208,8 @@ _HOMES = {
     "PositionLimit": "neo_async.errors",
     "LossLimit": "neo_async.errors",
     "WrongTotp": "neo_async.errors",
-    "Intent": "neo_async.execution.journal",
-    "Outcome": "neo_async.execution.journal",
+    "Intent": "neo_async.execution.journal_schema",
+    "Outcome": "neo_async.execution.journal_schema",
     "Level": "neo_async.model.enums",
     "OffsetKind": "neo_async.model.enums",
     "OrderStatus": "neo_async.model.enums",

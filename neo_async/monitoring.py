@@ -61,7 +61,7 @@ class Monitor:
             if feed.state is not FeedState.CLOSED
         )
         unknown = tuple(
-            f"{each.expected.action} of {each.expected.mark}"
+            f"{each.expected.action} of {each.expected.identity}"
             for each in self._engine.in_flight_requests
         )
         halted = "" if self._switch.halted is None else self._switch.halted.reason

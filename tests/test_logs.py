@@ -28,7 +28,8 @@ from neo_async import (
     Side,
     Timeouts,
 )
-from neo_async.execution.journal import Journal, Outcome
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Outcome
 from neo_async.logs import Subject, log_order
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, WIDE, client_of, exchange_of
 from tests.fake_servers import (
@@ -231,7 +232,7 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
         "goes out",
         "accepted after",
         "being found out",
-        "it did take effect",
+        ": took effect: ",
         "had no effect",
         "refused: ",
         "the caller gave up",
@@ -276,7 +277,7 @@ async def test_an_outcome_that_the_journal_lacks_is_told_with_its_tag(
     other.execute("ROLLBACK")
     other.close()
     await journal.close()
-    assert "ERROR place of tag 't_1': the journal lacks its outcome (accepted): " in "\n".join(
+    assert "ERROR place of tag 't_1': outcome (accepted) not in the journal: " in "\n".join(
         kept.lines("neo_async.execution.journal")
     )
     assert_marked(kept)

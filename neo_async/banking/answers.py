@@ -42,7 +42,7 @@ from neo_async.errors import (
 )
 from neo_async.model.answer import Answer
 from neo_async.wire.answers import retry_after
-from neo_async.wire.rows import UNREADABLE
+from neo_async.wire.lenient import UNREADABLE
 
 T = TypeVar("T")
 

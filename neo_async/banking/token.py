@@ -32,7 +32,7 @@ from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
 from neo_async.wire.answers import retry_after
 from neo_async.wire.forms import FORM_CONTENT_TYPE
-from neo_async.wire.rows import UNREADABLE
+from neo_async.wire.lenient import UNREADABLE
 
 log = logging.getLogger(logs.BANKING)
 

@@ -1,6 +1,6 @@
 """An exchange and broker of one's own, to test and paper-trade against."""
 
-from neo_async.exchange.bank import BankSettings
+from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.engine.types import Hours, Rules
 from neo_async.exchange.faults.durations import Exponential, LogNormal, Uniform
 from neo_async.exchange.faults.settings import Faults

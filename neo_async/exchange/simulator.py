@@ -30,7 +30,8 @@ from aiohttp import web
 
 from neo_async.config import Credentials, Endpoints, KiteEndpoints, RateLimits
 from neo_async.errors import UsageError
-from neo_async.exchange.bank import Bank, BankSettings
+from neo_async.exchange.bank.door import Bank
+from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.clock import MovedClock
 from neo_async.exchange.engine.listings import default_listings, new_contracts
 from neo_async.exchange.engine.matching_engine import Market

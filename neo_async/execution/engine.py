@@ -17,14 +17,22 @@ from typing import TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 from neo_async import logs
-from neo_async.errors import NeoError, NotSent, OutcomeUnknown, ProtocolError
+from neo_async.errors import (
+    NeoError,
+    NotSent,
+    OutcomeUnknown,
+    ProtocolError,
+)
 from neo_async.execution.absent_orders import AbsentOrders
-from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
-from neo_async.execution.journal import Intent, Journal
+from neo_async.execution.in_flight import InFlightOrders
+from neo_async.execution.in_flight_request import InFlightRequest
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache, OrderSource, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
+from neo_async.execution.resubmit import resubmit
 from neo_async.execution.sender import PATIENCE, OrderSender, Request
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
@@ -151,7 +159,7 @@ class ExecutionEngine:
         """Apply a message of the order feed: to the orders, then to the requests in flight; and
         hand it to the subscribers."""
         _call(self.cache.on_update, update)
-        _call(self._in_flight.hear, update)
+        _call(self._in_flight.on_update, update)
         self.updates.publish(update)
 
     async def on_order_book(
@@ -252,12 +260,12 @@ class ExecutionEngine:
         pending = unknown.resolution
         assert isinstance(pending, InFlightRequest)
 
-        async def resubmit() -> Order:
+        async def send() -> Order:
             sent_ns = int(self._clock() * 1e9)
             number = await self._session.order(Kind.PLACE, PLACE, request.form, read_placed)
             return self.cache.add(make_order(number, sent_ns))
 
-        self._in_flight.resubmit(pending, resubmit)
+        resubmit(self._in_flight, pending, send)
 
     async def modify(self, request: Request, terms: Mapping[str, object]) -> None:
         """Send a modification; `terms` are all terms of the order after it. Raises OutcomeUnknown

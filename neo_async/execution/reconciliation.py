@@ -1,10 +1,10 @@
 """Bringing journal and order book together at login.
 
-After a crash the journal holds requests without an outcome: each becomes an open question of the
-settlement, as if its answer had been lost just now. The orders that it knows of are followed again.
+After a crash the journal has requests without an outcome: each becomes a request in flight, as if
+its answer had been lost just now. The orders that the journal knows are registered again.
 
-Every wait has a bound: a login that gets no order book fails after `BOOK_PATIENCE` seconds, and the
-questions end as all questions do.
+Every wait has a bound: a login that gets no order book fails after `BOOK_TIMEOUT_SECONDS`, and the
+requests leave as all requests in flight do.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from neo_async.errors import (
     OrderAlreadyFinal,
     OutcomeUnknown,
 )
-from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
-from neo_async.execution.journal import Intent, Journal, Outcome, today_ns
+from neo_async.execution.expected_effect import effect_of_intent
+from neo_async.execution.in_flight import InFlightOrders
+from neo_async.execution.in_flight_request import InFlightRequest
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Intent, Outcome
+from neo_async.execution.late_orders import WITHOUT_ORDER
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
-from neo_async.execution.resolution import request_of
 from neo_async.model.enums import Product
 from neo_async.model.orders import OrderRow, is_order_number
 from neo_async.transport.backoff import backoff
@@ -38,61 +41,59 @@ from neo_async.wire.orders import PlaceForm
 log = logging.getLogger(logs.ORDERS)
 
 REGISTERED_DAYS = 7
-"""Age of the oldest orders that are looked for in today's book at login: after-market orders wait
-over weekends and holidays."""
+"""Age in days of the oldest orders that a login expects in today's book: after-market orders
+wait over weekends and holidays."""
 _HOUR_NS = 3600 * 1_000_000_000
 _DAY_NS = 24 * _HOUR_NS
 
-BOOK_PATIENCE = 120.0
-"""Seconds for which the order book is asked for at login."""
-RETRY_BASE = 0.5
-RETRY_CAP = 10.0
-"""Seconds between two tries."""
+BOOK_TIMEOUT_SECONDS = 120.0
+"""Time for which the order book is requested again and again at login."""
+RETRY_BASE_SECONDS = 0.5
+RETRY_CAP_SECONDS = 10.0
+"""Bounds of the pause between two tries."""
 
-CANNOT_ARRIVE_AFTER = 3600.0
-"""Seconds after which a request of a process that has ended cannot reach the broker any more."""
+CANNOT_ARRIVE_AFTER_SECONDS = 3600.0
+"""Time after which a request of a process that has ended cannot reach the broker any more."""
 
-_AT_ONCE = 1000
-"""Lines of the journal that are gone through before other tasks have their turn."""
-
-_WITHOUT_ORDER = {
-    Outcome.NOT_ACCEPTED: "not accepted",
-    Outcome.REJECTED: "refused",
-    Outcome.NOT_SENT: "refused",
-    Outcome.UNRESOLVED: "of unknown outcome",
-}
-"""Outcomes of placements that are reported to have no order, and what their callers were told."""
+_INTENTS_PER_TURN = 1000
+"""Number of intents that are processed before other tasks have their turn."""
 
 
 class ResolvedIntent(msgspec.Struct, frozen=True):
-    """What the reconciliation found out about an intent that a crash had left open."""
+    """The outcome of an intent that a crash had left open."""
 
     intent: Intent
     outcome: Outcome
     order: Order | None
-    """None when the request had no effect, or nobody can know."""
+    """None when the request had no effect, or its outcome stays unknown."""
 
 
 class Reconciliation(msgspec.Struct, frozen=True):
-    """What the journal and the broker's book told together at login."""
+    """The result of bringing journal and order book together at login."""
 
     orders: Sequence[Order] = ()
-    """Every order of the journal that is in today's book; followed from now on."""
+    """Every order of the journal that is in today's order book."""
     resolved_intents: Sequence[ResolvedIntent] = ()
     """One for every intent that had no outcome."""
 
 
+def today_ns(now: float) -> int:
+    """Return Unix nanoseconds of the last midnight in India, by a clock that shows `now`."""
+    shifted = int(now) + 19_800
+    return (shifted - shifted % 86_400 - 19_800) * 1_000_000_000
+
+
 async def uncancelled(journal: Journal, now: float) -> list[Intent]:
-    """The placements in the journal whose orders may be open at `now` (Unix seconds), newest first:
-    those of today, and after-market orders of `REGISTERED_DAYS`. Raises JournalFailed."""
+    """Return the placements in the journal whose orders may be open at `now` (Unix seconds), newest
+    first: those of today, and after-market orders of `REGISTERED_DAYS`. Raises JournalFailed."""
     amo_since_ns = int(now * 1e9) - REGISTERED_DAYS * _DAY_NS
     intents = await journal.uncancelled(today_ns(now), amo_since_ns=amo_since_ns)
     return [intent for intent in intents if is_order_number(intent.order_number)]
 
 
 def order_of(intent: Intent) -> Order:
-    """The order of an accepted placement, as its form describes it. The tracker does not know it:
-    only a report says whether it is open."""
+    """Return the order of an accepted placement, as its form describes it. It is not registered in
+    the cache: only a report says whether it is open."""
     try:
         form = msgspec.json.decode(intent.form, type=PlaceForm)
         product: Product | str = Product(form.pc)
@@ -126,10 +127,10 @@ async def reconcile(
     *,
     clock: Callable[[], float],
 ) -> Reconciliation:
-    """Adopt what the journal knows of, and find out about every intent that it has left open.
+    """Register the orders of the journal, and resolve every intent that it has left open.
 
-    Returns when that is done: as soon as each is found, or at the end of the resolution timeout.
-    Raises LoginFailed when the order book cannot be read within `BOOK_PATIENCE` seconds.
+    Returns when each is resolved, at the latest when the last one expires. Raises LoginFailed when
+    the order book cannot be read within `BOOK_TIMEOUT_SECONDS`.
     """
     now = clock()
     past_ns = int(now * 1e9) - REGISTERED_DAYS * _DAY_NS
@@ -144,9 +145,8 @@ async def reconcile(
             cache.register_number(intent.order_number)
             if intent.client_tag:
                 tags[intent.order_number] = intent.client_tag
-        if intent.outcome in _WITHOUT_ORDER and intent.client_tag:
-            said = _WITHOUT_ORDER[intent.outcome]
-            in_flight.watch_for(intent.client_tag, intent.id, said=said)
+        if intent.outcome in WITHOUT_ORDER and intent.client_tag:
+            in_flight.watch_for(intent.client_tag, intent.id, intent.outcome)
     if not journal.has_intents:
         return Reconciliation()
     rows = await _read_book_in_time(read_book)
@@ -158,15 +158,15 @@ async def reconcile(
     orders = [
         cache.register(row, client_tag=tags[row.number]) for row in rows if tags.get(row.number)
     ]
-    asked = [(intent, _ask(in_flight, intent, now)) for intent in open_intents]
+    requests = [(intent, _open(in_flight, intent, now)) for intent in open_intents]
     in_flight.apply_order_book(rows, -math.inf)
     resolved_intents = [
-        await _resolved_intent(intent, pending, in_flight) for intent, pending in asked
+        await _resolved_intent(intent, request, in_flight) for intent, request in requests
     ]
     registered = {order.number: order for order in orders}
     registered |= {one.order.number: one.order for one in resolved_intents if one.order is not None}
     log.info(
-        "reconciled with the journal: %d orders adopted, %d of %d open intents took effect",
+        "reconciled with the journal: %d orders registered, %d of %d open intents took effect",
         len(registered),
         sum(resolved_intent.outcome is Outcome.ACCEPTED for resolved_intent in resolved_intents),
         len(resolved_intents),
@@ -174,34 +174,36 @@ async def reconcile(
     return Reconciliation(list(registered.values()), resolved_intents)
 
 
-def _ask(in_flight: InFlightOrders, intent: Intent, now: float) -> InFlightRequest:
+def _open(in_flight: InFlightOrders, intent: Intent, now: float) -> InFlightRequest:
+    """Put an intent in flight again. One that cannot arrive any more is ruled out by the first
+    complete order book."""
     age = max(0.0, now - intent.at_ns / 1e9)
-    pending = in_flight.open(
-        request_of(intent),
+    request = in_flight.open(
+        effect_of_intent(intent),
         intent=intent.id,
         sent_at=asyncio.get_running_loop().time() - age,
         sent_ns=min(intent.at_ns, int(now * 1e9)),
     )
-    if age > CANNOT_ARRIVE_AFTER:
-        pending.proof_at = -math.inf
-    return pending
+    if age > CANNOT_ARRIVE_AFTER_SECONDS:
+        request.proof_at = -math.inf
+    return request
 
 
 async def _in_turns(intents: Sequence[Intent]) -> AsyncIterator[Intent]:
-    """All of them, with time for other tasks in between."""
+    """Yield all of them, with time for other tasks in between."""
     for position, intent in enumerate(intents, 1):
         yield intent
-        if position % _AT_ONCE == 0:
+        if position % _INTENTS_PER_TURN == 0:
             await asyncio.sleep(0)
 
 
 async def _read_book_in_time(
     read_book: Callable[[], Awaitable[list[OrderRow]]],
 ) -> list[OrderRow]:
-    """The order book, asked for again and again. Raises LoginFailed at the end of the patience."""
+    """Return the order book, requested again and again. Raises LoginFailed."""
     failures, last = 0, "no answer"
     try:
-        async with asyncio.timeout(BOOK_PATIENCE):
+        async with asyncio.timeout(BOOK_TIMEOUT_SECONDS):
             while True:
                 try:
                     return await read_book()
@@ -209,7 +211,7 @@ async def _read_book_in_time(
                     raise
                 except NeoError as error:
                     failures, last = failures + 1, str(error)
-                    delay = backoff(failures, base=RETRY_BASE, cap=RETRY_CAP)
+                    delay = backoff(failures, base=RETRY_BASE_SECONDS, cap=RETRY_CAP_SECONDS)
                     log.warning(
                         "no order book to reconcile the journal with: %s; next try in %.1f s",
                         error,
@@ -218,17 +220,17 @@ async def _read_book_in_time(
                 await asyncio.sleep(delay)
     except TimeoutError:
         raise LoginFailed(
-            f"the login was given up: for {BOOK_PATIENCE:g} s no order book could be read to "
-            f"compare the journal with (last: {last}); the journal is as it was: log in again when "
-            "the broker answers"
+            f"the login was given up: for {BOOK_TIMEOUT_SECONDS:g} s no order book could be read "
+            f"to compare the journal with (last: {last}); the journal is as it was: log in again "
+            "when the broker answers"
         ) from None
 
 
 async def _resolved_intent(
-    intent: Intent, pending: InFlightRequest, in_flight: InFlightOrders
+    intent: Intent, request: InFlightRequest, in_flight: InFlightOrders
 ) -> ResolvedIntent:
     try:
-        return ResolvedIntent(intent, Outcome.ACCEPTED, await pending)
+        return ResolvedIntent(intent, Outcome.ACCEPTED, await request)
     except NotAccepted:
         return ResolvedIntent(intent, Outcome.NOT_ACCEPTED, None)
     except OrderAlreadyFinal:

@@ -1,44 +1,64 @@
-"""Whether a report proves that an order request took effect: pure functions over rows of the order
-book, messages of the order feed, and histories.
+"""Whether a report proves the outcome of an order request: pure functions, without I/O or clock.
 
-A placement is known by its client tag. The order book shows that tag until the order is modified
-through another application: from then on the broker shows a mark of its own, and only the earlier
-rows of the order's history still hold the tag. A modification is known by the terms that it was to
-bring about; another one may have replaced them since, and then only the history has them.
+A report is a row of the order book, a message of the order feed, or the history of an order. The
+rules here say what it proves; `in_flight` reads the reports and acts on the proof. These invariants
+hold, and tests/execution/test_resolution.py has a property test of each:
 
-A change is proven by a report from after the request only: what the order looked like before it
-proves nothing, even where it looks as it was asked to. A field that a row lacks, or that cannot be
-read in it, neither proves nor disproves anything.
+ 1. Positive proof only: a request took effect only when a report shows its effect. That is the
+    client tag of a placement, the changed terms of a modification, or the state that a cancellation
+    leads to.
+ 2. A report from before the request proves nothing, nor does the effect of an earlier request, even
+    where it looks like the effect of this one.
+ 3. A field that a report lacks, or that cannot be read in it, neither proves nor disproves.
+ 4. A request is ruled out only by a complete order book that was requested after its resolution
+    timeout (or while its order was final: what reaches a final order is refused), together with the
+    histories of the orders whose tag was overwritten, and of the order that was to be modified.
+ 5. An order book is complete only when it has every own order of its day. An empty one is complete
+    only when the one before was empty as well: many a broken answer reads like an empty order book.
+ 6. An order book rules out no request of an earlier day.
+ 7. A request that is being resubmitted is not ruled out, whatever the order book shows.
+ 8. A placement that the broker claims to have is never reported as not received: when nothing shows
+    it, its outcome stays unknown.
+ 9. An order under the client tag of a placement that was reported to have none is a late order; so
+    is a second order under the tag of another one. Only an order that the broker rejected after it
+    refused the placement, a leg, and a second order that was rejected are none.
+
+A placement is recognised by its client tag. The order book shows that tag until the order is
+modified through another application: from then on the broker shows a tag of its own, and only the
+earlier rows of the order's history still have ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from typing import NamedTuple
 
-import msgspec
-
-from neo_async.execution.journal import Intent
+from neo_async.execution.expected_effect import (
+    CANCELLING,
+    CLOCK_SKEW_NS,
+    ExpectedEffect,
+    has_terms,
+)
 from neo_async.execution.order import Order
-from neo_async.model.enums import OrderStatus, OrderType
+from neo_async.execution.order_days import last_day_of
+from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow
-from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm
 from neo_async.wire.tags import without_suffix
-
-Terms = Mapping[str, object]
-"""Of an order by their names on it, as a modification was to make them."""
 
 _IST = timedelta(hours=5, minutes=30)
 
-_OTHER_PRICE = "other price"
-"""Among terms, the price that an order had before it was to become a market order. The broker makes
-a limit of that, at a price of its own."""
-_NOT_IN_HISTORY = ("disclosed_quantity",)
-_WITHOUT_LIMIT = frozenset(kind for kind in OrderType if not kind.has_limit)
+MAX_CLOCK_SKEW_NS = 30_000_000_000
+"""Nanoseconds by which this machine's clock may be ahead of the broker's, at most, for an order to
+be recognised that was entered after a request. With more, no TOTP code is accepted."""
 
-_CANCELLING = frozenset(
-    {OrderStatus.CANCELLED, OrderStatus.AMO_CANCELLED, OrderStatus.CANCEL_PENDING}
-)
+MAX_HISTORIES = 50
+"""Number of histories of other orders, at most, that are read for one placement. Where more orders
+could be it, its outcome stays unknown."""
+
+_NOT_IN_HISTORY = ("disclosed_quantity",)
 
 _MODIFYING = frozenset(
     {
@@ -57,100 +77,189 @@ _NOT_MODIFIED = frozenset(
 )
 """States in which an order does not have the terms of its last modification, whatever it shows."""
 
-CLOCKS_APART_NS = 2_000_000_000
-"""Nanoseconds by which this machine's clock may be ahead of the broker's, at most, for a
-modification of before a crash to be found in the history; and by which two reports of one state may
-differ."""
-
-CLOCKS_FAR_APART_NS = 30_000_000_000
-"""Nanoseconds by which this machine's clock may be ahead of the broker's, at most, for an order to
-be recognised that was entered after a request. With more, no TOTP code is accepted."""
-
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-class ExpectedEffect(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request would have led to, as far as it can be seen from outside."""
+class Proof(Enum):
+    """The outcome of a request that a report proves."""
 
-    action: str
-    """place, modify or cancel."""
-    client_tag: str = ""
-    """Of a placement."""
+    NONE = auto()
+    """Nothing is proven: the request stays in flight."""
+    TOOK_EFFECT = auto()
+    TOO_LATE = auto()
+    """The order was final when the change reached it."""
+    NOT_RECEIVED = auto()
+    """The request had no effect, and cannot have one any more."""
+    IMPOSSIBLE = auto()
+    """No later report can prove an outcome: it stays unknown."""
+    BY_HISTORY = auto()
+    """The order book rules the request out as far as it can: histories have to prove the rest."""
+
+
+class Resolution(NamedTuple):
+    """A proof, and what else belongs to it."""
+
+    proof: Proof
+    reason: str = ""
+    """Why nothing is proven, or why nothing can be."""
     number: str = ""
-    """Of the order that is to be changed."""
-    kind: tuple[str, str, str, str] = ("", "", "", "")
-    """Segment, symbol, side and product of a placement: no modification changes them."""
-    terms: Terms = {}
-    """Of a modification: what it was to change; all of its form where the order as it was before is
-    not known."""
-    since_ns: int = 0
-    """Unix nanoseconds, the broker's clock: reports of the order up to then are from before the
-    request. For a modification the time of the newest report when it was sent."""
-    was_final: bool = False
-    """Whether the order was final already."""
-    was_cancelling: bool = False
-    """Whether the order was being cancelled already, by an earlier request."""
-    is_from_journal: bool = False
-    """Whether the order as it was before the request is not known: a crash lies between."""
+    """Number of the order that a placement became, where the tags of histories show it."""
+
+
+# --- requests to change an order, by reports of it ------------------------------------------------
+
+
+def proof_by_report(expected: ExpectedEffect, order: Order, report: Order | OrderRow) -> Proof:
+    """Return what a report of an order proves about a request to change it; the report has been
+    applied to `order`."""
+    if expected.action == "modify":
+        return Proof.TOOK_EFFECT if proves_modification(expected, report) else Proof.NONE
+    if proves_cancellation(expected, order):
+        return Proof.TOOK_EFFECT
+    return Proof.TOO_LATE if order.is_final else Proof.NONE
+
+
+def proves_modification(expected: ExpectedEffect, report: Order | OrderRow) -> bool:
+    """Return whether a report shows that a modification took effect: it is from after the request,
+    and has all terms that were to change. Where the order as it was before is not known, only the
+    history can show it."""
+    if expected.was_final or expected.is_from_journal or not expected.terms:
+        return False
+    if 0 < report.updated_ns <= expected.since_ns:
+        return False
+    if report.status is OrderStatus.NOT_MODIFIED:
+        return False
+    return has_terms(report, expected.terms) is True
+
+
+def proves_cancellation(expected: ExpectedEffect, order: Order) -> bool:
+    """Return whether the order's state shows that a cancellation took effect. The effect of an
+    earlier one shows nothing."""
+    if expected.was_final or order.status not in CANCELLING:
+        return False
+    if expected.was_cancelling:
+        return order.is_final
+    return not (expected.is_from_journal and 0 < order.updated_ns <= expected.since_ns)
+
+
+# --- ruling a request out, by an order book -------------------------------------------------------
+
+
+class BookCompleteness:
+    """Whether order books can prove that an order is not in them (invariant 5).
+
+    It keeps what the books so far have shown, so that a book need not be compared with all own
+    orders again while it lacks the same ones of other days.
+    """
+
+    def __init__(self) -> None:
+        self._empty_books = 0
+        self._day = ""
+        self._of_other_days: frozenset[str] = frozenset()
+        """Own orders of other days than `_day`, which its book need not have."""
+
+    def add(self, rows: Sequence[OrderRow]) -> None:
+        """Count a book that was read."""
+        self._empty_books = 0 if rows else self._empty_books + 1
 
     @property
-    def mark(self) -> str:
-        return f"tag {self.client_tag!r}" if self.client_tag else f"number {self.number!r}"
+    def is_first_empty(self) -> bool:
+        """Whether the book that was added last is empty, and the one before was not."""
+        return self._empty_books == 1
+
+    def missing(
+        self, numbers: AbstractSet[str], own: AbstractSet[str], day: str
+    ) -> AbstractSet[str]:
+        """Return the own orders that a book of `day` with these order numbers must have and has
+        not."""
+        lacks = len(own) - len(own & numbers)
+        is_known = self._day == day and lacks == len(self._of_other_days)
+        # The cache drops own orders of earlier days: one that is missing must not take their place
+        # in the count.
+        if is_known and self._of_other_days <= own and not self._of_other_days & numbers:
+            return frozenset()
+        lacking = own - numbers
+        self._day = day
+        self._of_other_days = frozenset(number for number in lacking if not number.startswith(day))
+        return lacking - self._of_other_days
 
 
-def placement(form: PlaceForm) -> ExpectedEffect:
-    return ExpectedEffect(
-        action="place", client_tag=form.ig or "", kind=(form.es, form.ts, form.tt, form.pc)
-    )
+def can_be_ruled_out(
+    order: Order | None, *, requested_at: float, timeout_at: float, is_being_resubmitted: bool
+) -> bool:
+    """Return whether a request cannot have an effect any more that a book lacks which was requested
+    at `requested_at` (invariants 4 and 7). `order` is the one that it was to change."""
+    if is_being_resubmitted:
+        return False
+    return requested_at >= timeout_at or (order is not None and order.is_final)
 
 
-def change(order: Order, form: ModifyForm | CancelForm) -> ExpectedEffect:
-    """A modification or cancellation that is about to be sent."""
-    if isinstance(form, CancelForm):
-        return ExpectedEffect(
-            action="cancel",
-            number=order.number,
-            was_final=order.is_final,
-            was_cancelling=order.status in _CANCELLING,
+def proof_by_absence(
+    expected: ExpectedEffect,
+    order: Order | None,
+    row: OrderRow | None,
+    *,
+    sent_day: str,
+    sent_ns: int,
+    book_day: str,
+    is_complete: bool,
+    nameless: Sequence[OrderRow],
+) -> Resolution:
+    """Return what a book proves about a request that can be ruled out, and whose effect it does not
+    show.
+
+    `order` and `row` are the order that was to be changed, as it is known and in the book;
+    `nameless` are the rows of the book without an order number.
+    """
+    if not is_complete:
+        return Resolution(
+            Proof.NONE, "the order book was empty, or lacked orders that must be in it"
         )
-    return ExpectedEffect(
-        action="modify",
-        number=order.number,
-        terms=_changed_terms(order, form),
-        since_ns=order.updated_ns,
-        was_final=order.is_final,
+    if row is None and sent_day != book_day:
+        return Resolution(
+            Proof.IMPOSSIBLE,
+            f"{expected.identity} is of an earlier day, and not in today's order book",
+        )
+    if row is None and not expected.client_tag:
+        if order is not None and order.is_final and last_day_of(order, sent_day) < sent_day:
+            return Resolution(Proof.TOO_LATE)
+        return Resolution(Proof.NONE, f"the order book lacks order {expected.number}")
+    if expected.client_tag and could_be(expected, nameless, sent_ns):
+        return Resolution(
+            Proof.NONE, "the order book has an order without a number that could be it"
+        )
+    if row is not None and order is not None and is_behind(row.updated_ns, order):
+        return Resolution(
+            Proof.NONE, f"the order book is behind the feed with order {expected.number}"
+        )
+    return Resolution(Proof.BY_HISTORY)
+
+
+def when_ruled_out(expected: ExpectedEffect, *, is_proven: bool) -> Resolution:
+    """Return the outcome of a request that neither order book nor histories show (invariant 8).
+    `is_proven` says that the broker claims to have the order."""
+    if not is_proven:
+        return Resolution(Proof.NOT_RECEIVED)
+    return Resolution(
+        Proof.IMPOSSIBLE,
+        f"the broker claims to have an order with {expected.identity}, but neither the order book "
+        "nor a history shows one",
     )
 
 
-def request_of(intent: Intent) -> ExpectedEffect:
-    """The request of a line of the journal, as far as it can be known without the order as it was
-    then. A form that cannot be read leaves a request that nothing proves."""
-    since_ns = intent.at_ns - CLOCKS_APART_NS
-    if intent.action == "place":
-        try:
-            return placement(msgspec.json.decode(intent.form, type=PlaceForm))
-        except msgspec.ValidationError:
-            return ExpectedEffect(action="place", client_tag=intent.client_tag)
-    terms: Terms = {}
-    if intent.action == "modify":
-        try:
-            terms = _terms(msgspec.json.decode(intent.form, type=ModifyForm))
-        except (msgspec.DecodeError, ValueError):
-            terms = {}
-    return ExpectedEffect(
-        action=intent.action,
-        number=intent.order_number,
-        terms=terms,
-        since_ns=since_ns,
-        is_from_journal=True,
-    )
+def is_behind(reported_ns: int, order: Order) -> bool:
+    """Return whether a report of that time is clearly older than the newest one of the order."""
+    return 0 < reported_ns < order.updated_ns - CLOCK_SKEW_NS
+
+
+# --- placements, by the tags in histories ---------------------------------------------------------
 
 
 def could_be(expected: ExpectedEffect, rows: Iterable[OrderRow], since_ns: int) -> list[OrderRow]:
-    """The rows of a book that may be a placement of `since_ns` (Unix nanoseconds, our clock) under
-    another mark: of the same kind, and not entered before it by the broker's times. Where a row
-    does not say these, it may be it."""
-    limit_ns = max(0, since_ns - CLOCKS_FAR_APART_NS)
+    """Return the rows of a book that may be a placement of `since_ns` (Unix nanoseconds, our clock)
+    whose tag was overwritten: they are of the same kind, and were not entered before it by the
+    broker's times. A row that lacks these may be it."""
+    limit_ns = max(0, since_ns - MAX_CLOCK_SKEW_NS)
     limit = datetime.fromtimestamp(limit_ns // 10**9, UTC) + _IST
     day = f"{limit.day:02}-{_MONTHS[limit.month - 1]}-{limit.year} "
     earliest = day + f"{limit:%H:%M:%S}"
@@ -163,15 +272,26 @@ def could_be(expected: ExpectedEffect, rows: Iterable[OrderRow], since_ns: int) 
     ]
 
 
-def _is_of_kind(row: OrderRow, kind: tuple[str, str, str, str]) -> bool:
-    given = (row.segment, row.symbol, row.side, row.product)
-    return given == kind or all(
-        one in (wanted, "") for one, wanted in zip(given, kind, strict=True)
-    )
+def candidates(
+    expected: ExpectedEffect,
+    rows: Iterable[OrderRow],
+    *,
+    own: AbstractSet[str],
+    first_seen_at: Mapping[str, float],
+    sent_at: float,
+    sent_ns: int,
+) -> list[OrderRow]:
+    """Return the rows of a book whose histories have to be searched for the tag of a placement.
+    What a book showed before the request was sent is another order."""
+    return [
+        row
+        for row in could_be(expected, rows, sent_ns)
+        if row.number not in own and first_seen_at.get(row.number, sent_at) >= sent_at
+    ]
 
 
 def tags_in(history: Iterable[HistoryRow]) -> frozenset[str]:
-    """Every mark that the order has ever had; "" stands for those that cannot be read."""
+    """Return every tag that an order has ever had; "" stands for those that cannot be read."""
     return frozenset(
         "" if "gui_order_id" in row.missing else without_suffix(row.gui_order_id)
         for row in history
@@ -179,39 +299,77 @@ def tags_in(history: Iterable[HistoryRow]) -> frozenset[str]:
     )
 
 
-def is_behind(reported_ns: int, order: Order) -> bool:
-    """Whether a report of that time is clearly older than the newest one of the order."""
-    return 0 < reported_ns < order.updated_ns - CLOCKS_APART_NS
+def proof_by_tags(
+    expected: ExpectedEffect,
+    tags: Sequence[tuple[str, Collection[str]]],
+    *,
+    candidate_count: int,
+) -> Resolution:
+    """Return what the tags in the histories of orders, each with its order's number, prove about a
+    placement. `candidate_count` is the number of orders that could be it."""
+    for number, its_tags in tags:
+        if expected.client_tag in its_tags:
+            return Resolution(Proof.TOOK_EFFECT, number=number)
+    for number, its_tags in tags:
+        if "" in its_tags:
+            return Resolution(
+                Proof.NONE, f"the history of order {number} has a tag that cannot be read"
+            )
+    if len(tags) < candidate_count:
+        return Resolution(
+            Proof.IMPOSSIBLE,
+            f"{candidate_count} orders of the account could be it under another tag, and it is "
+            f"none of the {len(tags)} whose histories were read",
+        )
+    return Resolution(Proof.NOT_RECEIVED)
 
 
-def proves_modification(expected: ExpectedEffect, report: Order | OrderRow) -> bool:
-    """Whether a report shows that a modification took effect: from after the request, and with all
-    that it was to change. Where the order as it was before is not known, only its history can."""
-    if expected.was_final or expected.is_from_journal or not expected.terms:
-        return False
-    if 0 < report.updated_ns <= expected.since_ns:
-        return False
-    if report.status is OrderStatus.NOT_MODIFIED:
-        return False
-    return _agree(report, expected.terms) is True
+def _is_of_kind(row: OrderRow, kind: tuple[str, str, str, str]) -> bool:
+    given = (row.segment, row.symbol, row.side, row.product)
+    return given == kind or all(
+        one in (wanted, "") for one, wanted in zip(given, kind, strict=True)
+    )
 
 
-def proves_cancellation(expected: ExpectedEffect, order: Order) -> bool:
-    """Whether the order's state shows that a cancellation took effect. What an earlier one caused
-    shows nothing."""
-    if expected.was_final or order.status not in _CANCELLING:
-        return False
-    if expected.was_cancelling:
-        return order.is_final
-    return not (expected.is_from_journal and 0 < order.updated_ns <= expected.since_ns)
+# --- changes, by the history of the order ---------------------------------------------------------
+
+
+def needs_history(expected: ExpectedEffect) -> bool:
+    """Return whether the history of the order can show the effect of a change that the book does
+    not show: another modification may have replaced its terms."""
+    return expected.action == "modify" and not expected.was_final
+
+
+def proof_by_history(
+    expected: ExpectedEffect, order: Order | None, history: Sequence[HistoryRow]
+) -> Resolution:
+    """Return what the history of an order proves about a change whose effect the book does not
+    show; the history may be empty where `needs_history` is False."""
+    had: bool | None = False
+    if needs_history(expected):
+        newest = max(row.updated_ns for row in history)
+        if order is not None and is_behind(newest, order):
+            return Resolution(
+                Proof.NONE, f"the history of order {order.number} lacks its newest state"
+            )
+        had = had_terms(history, expected)
+        if had is None:
+            return Resolution(
+                Proof.NONE, f"the history of order {expected.number} lacks what it would show"
+            )
+    if order is None:
+        return Resolution(Proof.NOT_RECEIVED)
+    if had:
+        return Resolution(Proof.TOOK_EFFECT)
+    return Resolution(Proof.TOO_LATE if order.is_final else Proof.NOT_RECEIVED)
 
 
 def had_terms(history: Iterable[HistoryRow], expected: ExpectedEffect) -> bool | None:
-    """Whether the order was modified since the request, and then had the terms that it was to
-    have; None when that depends on what cannot be read.
+    """Return whether the order was modified since the request, and then had the terms that it was
+    to have; None when that depends on what cannot be read.
 
-    What no history tells (the disclosed quantity) is left out. Rows without a time are taken for
-    later ones, unless a crash lies between request and history.
+    A term that no history has (the disclosed quantity) is left out. Rows without a time are taken
+    for later ones, unless a crash lies between request and history.
     """
     # Histories come newest first; rows of one time stay in their order.
     rows = sorted(history, key=lambda row: row.updated_ns, reverse=True)[::-1]
@@ -229,51 +387,49 @@ def had_terms(history: Iterable[HistoryRow], expected: ExpectedEffect) -> bool |
         may_be_modified |= row.status in _MODIFYING or "status_text" in row.missing
         if not may_be_modified or row.status in _NOT_MODIFIED:
             continue
-        agrees = _agree(row, terms)
+        agrees = has_terms(row, terms)
         if agrees and is_modified and is_later and "status_text" not in row.missing:
             return True
         is_unclear |= agrees is not False
     return None if is_unclear else False
 
 
-def _terms(form: ModifyForm) -> dict[str, object]:
-    """All that a modification sets and reports show. The broker turns market orders into limits at
-    a price of its own: of those, neither price nor type is known."""
-    terms: dict[str, object] = {
-        "quantity": int(form.qt),
-        "validity": form.vd,
-        "disclosed_quantity": int(form.dq),
-        "trigger": float(form.tp),
-    }
-    if OrderType(form.pt).has_limit:
-        terms |= {"order_type": form.pt, "price": float(form.pr)}
-    return terms
+# --- late orders, and second orders under one tag (invariant 9) -----------------------------------
 
 
-def _changed_terms(before: Order, form: ModifyForm) -> Terms:
-    """What of an order a modification is to change."""
-    changed = {name: value for name, value in _terms(form).items() if _term(before, name) != value}
-    if not OrderType(form.pt).has_limit and before.order_type != form.pt:
-        price = _term(before, "price")
-        if price or before.order_type in _WITHOUT_LIMIT:  # else it is not known
-            changed[_OTHER_PRICE] = price
-    return changed
+def without_legs(rows: Iterable[OrderRow], known: str | None) -> list[OrderRow]:
+    """Return the rows under one client tag, oldest first, without the legs of an order among them.
+    `known` is the number of the order that is known to have the tag; rows come newest first."""
+    newest_first = [*rows]
+    parents = {row.number for row in newest_first} | ({known} if known is not None else set())
+    return [
+        row
+        for row in reversed(newest_first)
+        if row.parent_number == row.number or row.parent_number not in parents
+    ]
 
 
-def _agree(state: Order | OrderRow | HistoryRow, terms: Terms) -> bool | None:
-    """Whether a state has these terms; None when those of them that can be read are right."""
-    missing: Collection[str] = () if isinstance(state, Order) else state.missing
-    is_known = True
-    for name, value in terms.items():
-        field = "price" if name == _OTHER_PRICE else name
-        if field in missing:
-            is_known = False
-        elif (_term(state, field) == value) is (name == _OTHER_PRICE):
-            return False
-    return is_known or None
+def placed_order(orders: Sequence[Order], own: AbstractSet[str]) -> Order:
+    """Return the order, of those under one client tag, that the placement became: the one that is
+    known to be own, or the oldest that was not rejected."""
+    for order in orders:
+        if order.number in own:
+            return order
+    for order in orders:
+        if order.status is not OrderStatus.REJECTED:
+            return order
+    return orders[0]
 
 
-def _term(state: Order | OrderRow | HistoryRow, name: str) -> object:
-    value = getattr(state, name)
-    # Prices are whatever the caller gave, or None for none.
-    return float(value or 0) if name in ("price", "trigger") else value
+def is_late(order: Order, *, was_refused: bool) -> bool:
+    """Return whether an order is late under the tag of a placement that was reported to have none.
+    `was_refused` says that the broker refused the placement; a rejected order agrees with that."""
+    return not (was_refused and order.status is OrderStatus.REJECTED)
+
+
+def second_orders(order: Order, orders: Iterable[Order]) -> list[Order]:
+    """Return the orders under the client tag of `order` that should not exist. That the broker
+    rejected a second one is as it should be."""
+    return [
+        other for other in orders if other is not order and other.status is not OrderStatus.REJECTED
+    ]

@@ -32,10 +32,12 @@ from neo_async.errors import (
     ServerError,
     UsageError,
 )
-from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
-from neo_async.execution.journal import Journal, Outcome
+from neo_async.execution.expected_effect import ExpectedEffect, change, placement
+from neo_async.execution.in_flight import InFlightOrders
+from neo_async.execution.in_flight_request import InFlightRequest
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order import Order
-from neo_async.execution.resolution import ExpectedEffect, change, placement
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
 from neo_async.session.manager import SessionManager

@@ -35,7 +35,7 @@ from neo_async.model import money
 from neo_async.model.answer import Answer
 from neo_async.model.market import IST
 from neo_async.wire.answers import retry_after
-from neo_async.wire.rows import UNREADABLE
+from neo_async.wire.lenient import UNREADABLE
 
 log = logging.getLogger(logs.KITE)
 

@@ -32,7 +32,7 @@ from neo_async.errors import (
     ValueLimit,
 )
 from neo_async.execution.engine import ExecutionEngine
-from neo_async.execution.in_flight import InFlightRequest
+from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.order import Order
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, is_in_session
 from neo_async.market_data.instruments import Instruments
@@ -213,7 +213,7 @@ class ExposureReservation:
         if pending is None:
             self._guard.release(self)
         else:
-            pending.on_answer(lambda: self._guard.release(self))
+            pending.on_resolved(lambda: self._guard.release(self))
 
 
 class RiskGuard:

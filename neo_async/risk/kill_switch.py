@@ -30,7 +30,8 @@ from neo_async.errors import (
     UsageError,
 )
 from neo_async.execution.engine import ExecutionEngine, nameless_error
-from neo_async.execution.journal import Intent, Journal
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.reconciliation import order_of

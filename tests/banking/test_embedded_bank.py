@@ -21,7 +21,7 @@ from neo_async.banking import (
 )
 from neo_async.errors import BankRejected, NeoError, RateLimited, RefundUnknown
 from neo_async.exchange import Exchange
-from neo_async.exchange.bank import BankSettings
+from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.faults.settings import Faults
 from tests.simulation.virtual_time import in_virtual_time, now
 

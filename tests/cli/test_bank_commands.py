@@ -14,7 +14,7 @@ import pytest
 from neo_async.banking import BankingProfile
 from neo_async.cli import asking
 from neo_async.exchange import Exchange, Faults
-from neo_async.exchange.bank import BankSettings
+from neo_async.exchange.bank.settings import BankSettings
 from tests.cli.conftest import Invoke, exchange_in_a_thread
 
 PLAN = "[plan]\nrequests_per_second = 1000\n"

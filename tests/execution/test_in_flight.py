@@ -1,9 +1,8 @@
-"""Questions about lost answers, on order books and histories that a test writes row by row."""
+"""Requests in flight, on order books and histories that a test writes row by row."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,127 +10,59 @@ from typing import Any
 import msgspec
 import pytest
 
-from neo_async import NotAccepted, OrderAlreadyFinal, OutcomeUnknown, Side
-from neo_async.errors import ServerError
-from neo_async.execution.in_flight import (
-    GIVE_UP_AFTER,
-    MOST_HISTORIES,
-    InFlightOrders,
-    InFlightRequest,
-)
-from neo_async.execution.order_cache import OrderCache
-from neo_async.execution.resolution import ExpectedEffect, change, had_terms
-from neo_async.model.orders import HistoryRow, OrderRow
+from neo_async import NotAccepted, OrderAlreadyFinal, OutcomeUnknown
+from neo_async.execution.expected_effect import ExpectedEffect, change
+from neo_async.execution.in_flight import InFlightOrders
+from neo_async.execution.in_flight_request import EXPIRY_SECONDS, InFlightRequest
+from neo_async.execution.resolution import MAX_HISTORIES, had_terms
+from neo_async.model.india import day_of
+from neo_async.model.orders import OrderRow
 from neo_async.model.updates import OrderUpdate
 from neo_async.wire.orders import ModifyForm
+from tests.execution.report_broker import (
+    RESOLUTION_TIMEOUT,
+    Broker,
+    errors_of,
+    placement,
+    row,
+    state,
+)
 from tests.simulation.virtual_time import in_virtual_time, now
 
-RESOLUTION_TIMEOUT = 30.0
 MIDNIGHT = 14 * 3600.0
 """Seconds from the start of the virtual clock, 10:00 in India."""
 
 
-def row(number: int = 1, **fields: Any) -> OrderRow:
-    """An open order to buy, updated at the present moment, unless the fields say otherwise."""
-    defaults: dict[str, Any] = {
-        "number": f"261123{number:09}",
-        "status_text": "open",
-        "segment": "nse_cm",
-        "symbol": "ITBEES-EQ",
-        "side": Side.BUY,
-        "order_type": "L",
-        "product": "CNC",
-        "validity": "DAY",
-        "quantity": 10,
-        "price": 39.0,
-        "updated_ns": int(now() * 1e9),
-    }
-    return OrderRow(**{**defaults, **fields})
-
-
-def state(of: OrderRow, **fields: Any) -> HistoryRow:
-    names = ("number", "status_text", "order_type", "validity", "quantity", "price", "updated_ns")
-    same = {name: getattr(of, name) for name in (*names, "gui_order_id")}
-    return HistoryRow(**{**same, **fields})
-
-
-def placement(tag: str = "lost") -> ExpectedEffect:
-    return ExpectedEffect(action="place", client_tag=tag, kind=("nse_cm", "ITBEES-EQ", "B", "CNC"))
-
-
-class Broker:
-    """Its book and histories are what a test puts there."""
-
-    def __init__(self, *, resolution_timeout: float = RESOLUTION_TIMEOUT) -> None:
-        self.rows: list[OrderRow] = []
-        self.histories: dict[str, list[HistoryRow]] = {}
-        self.asked: list[str] = []
-        """Order numbers whose history was read."""
-        self.books = 0
-        self.is_down = False
-        self.cache = OrderCache()
-        self.in_flight = InFlightOrders(
-            self.cache,
-            self.book,
-            self.history,
-            journal=None,
-            resolution_timeout=resolution_timeout,
-            clock=now,
-        )
-
-    async def book(self) -> list[OrderRow]:
-        self.books += 1
-        began = asyncio.get_running_loop().time()
-        if self.is_down:
-            raise ServerError("down")
-        self.cache.apply(self.rows)
-        self.in_flight.apply_order_book(self.rows, began)
-        return self.rows
-
-    async def history(self, number: str) -> list[HistoryRow]:
-        self.asked.append(number)
-        return self.histories[number]
-
-    def tell(self, update: OrderRow) -> None:
-        """A message of the order feed."""
-        self.cache.on_update(update)
-        self.in_flight.hear(update)
-
-
-def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.ERROR]
-
-
-# --- every question ends ------------------------------------------------------------------------
+# --- every request leaves ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "expected", [placement(), ExpectedEffect(action="cancel", number="261123000000001")]
 )
 @in_virtual_time
-async def test_a_question_ends_with_its_outcome_unknown_when_no_book_can_be_read(
+async def test_a_request_ends_with_its_outcome_unknown_when_no_book_can_be_read(
     expected: ExpectedEffect, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = Broker()
     broker.is_down = True
-    pending = broker.in_flight.open(expected)
+    request = broker.in_flight.open(expected)
     freed: list[float] = []
-    pending.on_answer(lambda: freed.append(now()))
+    request.on_resolved(lambda: freed.append(now()))
     with pytest.raises(OutcomeUnknown, match="no order book could be read"):
-        await pending
+        await request
     assert asyncio.get_running_loop().time() == pytest.approx(
-        RESOLUTION_TIMEOUT + GIVE_UP_AFTER, abs=0.1
+        RESOLUTION_TIMEOUT + EXPIRY_SECONDS, abs=0.1
     )
     assert not broker.in_flight.in_flight_requests
     assert len(freed) == 1
-    assert "its outcome stays unknown" in errors_of(caplog)[0]
+    assert "outcome unresolved: nothing proved it within" in errors_of(caplog)[0]
     await broker.in_flight.close()
 
 
 @in_virtual_time
-async def test_no_book_is_read_any_more_when_the_last_question_has_ended() -> None:
+async def test_no_book_is_read_any_more_when_the_last_request_has_left() -> None:
     broker = Broker()
-    broker.cache.register_number("261123000000009")  # no book has it, so none is whole
+    broker.cache.register_number("261123000000009")  # no book has it, so none is complete
     with pytest.raises(OutcomeUnknown, match="lacked orders that must be in it"):
         await broker.in_flight.open(placement())
     books = broker.books
@@ -148,8 +79,8 @@ async def test_a_book_that_cannot_be_read_is_not_asked_for_when_nothing_needs_it
     with pytest.raises(OutcomeUnknown):
         await broker.in_flight.open(placement())
     broker.in_flight.watch_for("refused", None)
-    broker.in_flight.hear(row(gui_order_id="refused"))  # the tracker does not know it
-    await asyncio.sleep(2 * GIVE_UP_AFTER)
+    broker.in_flight.on_update(row(gui_order_id="refused"))  # it is not in the cache
+    await asyncio.sleep(2 * EXPIRY_SECONDS)
     books = broker.books
     await asyncio.sleep(3600)
     assert broker.books == books
@@ -157,44 +88,29 @@ async def test_a_book_that_cannot_be_read_is_not_asked_for_when_nothing_needs_it
 
 
 @in_virtual_time
-async def test_an_order_that_appears_after_its_question_was_given_up_is_reported() -> None:
+async def test_an_order_that_the_broker_claims_to_have_and_shows_nowhere_stays_unknown() -> None:
     broker = Broker()
-    broker.is_down = True
-    heard: list[Any] = []
-    broker.in_flight.on_late_order(heard.append)
-    with pytest.raises(OutcomeUnknown):
-        await broker.in_flight.open(placement())
-    broker.is_down = False
-    broker.rows = [row(gui_order_id="lost")]
-    await broker.book()
-    assert [order.number for order in heard] == [broker.rows[0].number]
-    await broker.in_flight.close()
-
-
-@in_virtual_time
-async def test_an_order_that_the_broker_claims_to_have_and_shows_nowhere_is_given_up() -> None:
-    broker = Broker()
-    pending = broker.in_flight.open(placement(), is_proven=True)
+    request = broker.in_flight.open(placement(), is_proven=True)
     with pytest.raises(OutcomeUnknown, match="neither the order book nor a history"):
-        await pending
+        await request
     assert asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + 10
     await broker.in_flight.close()
 
 
 @in_virtual_time
-async def test_an_order_that_the_broker_claims_to_have_is_looked_for_in_histories() -> None:
+async def test_an_order_that_the_broker_claims_to_have_is_searched_in_histories() -> None:
     broker = Broker()
-    pending = broker.in_flight.open(placement(), is_proven=True)
+    request = broker.in_flight.open(placement(), is_proven=True)
     other = row(gui_order_id="1764835124-266187-X-ADMINAPI")
     broker.rows = [other]
     broker.histories[other.number] = [state(other), state(other, gui_order_id="lost")]
-    assert (await pending).number == other.number
+    assert (await request).number == other.number
     await broker.in_flight.close()
 
 
 @pytest.mark.parametrize("action", ["modify", "cancel"])
 @in_virtual_time
-async def test_of_a_change_no_broker_can_say_that_it_has_its_tag(action: str) -> None:
+async def test_of_a_change_no_broker_can_claim_to_have_its_tag(action: str) -> None:
     broker = Broker()
     order = broker.cache.register(row())
     broker.rows = [row()]
@@ -206,54 +122,20 @@ async def test_of_a_change_no_broker_can_say_that_it_has_its_tag(action: str) ->
 
 
 @in_virtual_time
-async def test_a_history_that_never_comes_does_not_keep_a_question_open() -> None:
+async def test_a_history_that_never_comes_does_not_keep_a_request_in_flight() -> None:
     broker = Broker()
-
-    async def hanging(number: str) -> list[HistoryRow]:
-        await asyncio.Event().wait()
-        return []
-
-    broker.in_flight._read_history = hanging
+    broker.histories_hang = True
     broker.rows = [row()]
     with pytest.raises(OutcomeUnknown, match="no history"):
         await broker.in_flight.open(placement())
-    assert asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + GIVE_UP_AFTER + 1
+    assert asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + EXPIRY_SECONDS + 1
     await broker.in_flight.close()
     assert {task.get_name() for task in asyncio.all_tasks()} <= {
         task.get_name() for task in [asyncio.current_task()] if task
     }
 
 
-@in_virtual_time
-async def test_what_was_found_is_not_sent_again() -> None:
-    broker = Broker()
-    pending = broker.in_flight.open(placement())
-    sent: list[str] = []
-
-    async def again() -> Any:
-        await asyncio.sleep(100)  # in the queue of the limiter
-        sent.append("again")
-
-    broker.in_flight.resubmit(pending, again)
-    await asyncio.sleep(1)
-    broker.tell(row(gui_order_id="lost"))
-    assert (await pending).client_tag == "lost"
-    await asyncio.sleep(200)
-    assert sent == []
-    await broker.in_flight.close()
-
-
-@in_virtual_time
-async def test_a_second_sending_that_never_starts_does_not_keep_a_question_open() -> None:
-    broker = Broker()
-    pending = broker.in_flight.open(placement())
-    broker.in_flight.resubmit(pending, asyncio.Event().wait)  # type: ignore[arg-type]
-    with pytest.raises(OutcomeUnknown):
-        await pending
-    await broker.in_flight.close()
-
-
-# --- evidence of the right time -----------------------------------------------------------------
+# --- reports of the right time -----------------------------------------------------------------
 
 
 @in_virtual_time
@@ -263,7 +145,7 @@ async def test_a_change_to_what_the_order_is_already_is_proven_by_its_history_on
         before = row()
         order = broker.cache.register(before)
         expected = ExpectedEffect(action="modify", number=order.number, since_ns=order.updated_ns)
-        pending = broker.in_flight.open(expected)
+        request = broker.in_flight.open(expected)
         await asyncio.sleep(1)
         broker.rows = [row()]
         states = [state(broker.rows[0]), state(before)]
@@ -271,10 +153,10 @@ async def test_a_change_to_what_the_order_is_already_is_proven_by_its_history_on
             states.insert(0, state(broker.rows[0], status_text="modified"))
         broker.histories[order.number] = states
         if has_arrived:
-            assert await pending is order
+            assert await request is order
         else:
             with pytest.raises(NotAccepted):
-                await pending
+                await request
         await broker.in_flight.close()
 
 
@@ -288,12 +170,12 @@ async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
     expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
-    pending = broker.in_flight.open(expected)
-    broker.tell(before)  # late
-    assert pending.is_open
+    request = broker.in_flight.open(expected)
+    broker.send_update(before)  # late
+    assert request.is_open
     await asyncio.sleep(1)
-    broker.tell(row(price=39.1))
-    assert await pending is order
+    broker.send_update(row(price=39.1))
+    assert await request is order
     await broker.in_flight.close()
 
 
@@ -304,10 +186,10 @@ async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
     expected = ExpectedEffect(
         action="modify", number=order.number, terms={"trigger": 0.0}, since_ns=order.updated_ns
     )
-    pending = broker.in_flight.open(expected)
+    request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     at = int(now() * 1e9)
-    broker.tell(
+    broker.send_update(
         OrderUpdate(
             number=order.number,
             status_text="open",
@@ -315,22 +197,22 @@ async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
             missing=frozenset(OrderRow.__struct_fields__) - {"number", "status_text", "updated_ns"},
         )
     )
-    assert pending.is_open
+    assert request.is_open
     await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_an_earlier_cancellation_that_is_under_way_proves_no_later_one() -> None:
     broker = Broker()
-    order = broker.cache.register(row(status_text="cancel pending"))
+    order = broker.cache.register(row(status_text="cancel request"))
     expected = ExpectedEffect(action="cancel", number=order.number, was_cancelling=True)
-    pending = broker.in_flight.open(expected)
+    request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
-    broker.tell(row(status_text="cancel pending"))
-    assert pending.is_open
-    broker.tell(row(status_text="complete", filled_quantity=10))
+    broker.send_update(row(status_text="cancel request"))
+    assert request.is_open
+    broker.send_update(row(status_text="complete", filled_quantity=10))
     with pytest.raises(OrderAlreadyFinal, match="too late to cancel"):
-        await pending
+        await request
     await broker.in_flight.close()
 
 
@@ -347,17 +229,17 @@ async def test_after_a_crash_an_order_cancelled_before_the_request_was_final_alr
             since_ns=int(now() * 1e9),
             is_from_journal=True,
         )
-        pending = broker.in_flight.open(expected)
+        request = broker.in_flight.open(expected)
         if error is None:
-            assert (await pending).number == broker.rows[0].number
+            assert (await request).number == broker.rows[0].number
         else:
             with pytest.raises(error):
-                await pending
+                await request
         await broker.in_flight.close()
 
 
 @in_virtual_time
-async def test_a_book_that_is_behind_the_feed_denies_no_change() -> None:
+async def test_a_book_that_is_behind_the_feed_rules_out_no_change() -> None:
     broker = Broker()
     old = row()
     order = broker.cache.register(old)
@@ -368,25 +250,25 @@ async def test_a_book_that_is_behind_the_feed_denies_no_change() -> None:
     expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
-    pending = broker.in_flight.open(expected)
+    request = broker.in_flight.open(expected)
     await asyncio.sleep(RESOLUTION_TIMEOUT + 20)
-    assert pending.is_open
+    assert request.is_open
     broker.rows = [row()]
     await asyncio.sleep(10)
-    assert pending.is_open  # the history is behind as well
+    assert request.is_open  # the history is behind as well
     broker.histories[order.number] = [state(broker.rows[0]), state(old)]
     with pytest.raises(NotAccepted):
-        await pending
+        await request
     await broker.in_flight.close()
 
 
 @in_virtual_time
-async def test_a_book_of_the_next_day_does_not_deny_an_order_of_the_day_before() -> None:
+async def test_a_book_of_the_next_day_does_not_rule_out_an_order_of_the_day_before() -> None:
     broker = Broker()
     await asyncio.sleep(MIDNIGHT - RESOLUTION_TIMEOUT / 2)
-    pending = broker.in_flight.open(placement())
+    request = broker.in_flight.open(placement())
     with pytest.raises(OutcomeUnknown, match="of an earlier day"):
-        await pending
+        await request
     await broker.in_flight.close()
 
 
@@ -397,121 +279,20 @@ async def test_orders_of_earlier_days_need_not_be_in_the_book_but_those_of_today
     for each in own:
         broker.cache.register(each, client_tag=f"own{each.number[-1]}")
     broker.cache.register_number("261122000000001")
-    assert broker.in_flight._is_whole(own)
-    assert not broker.in_flight._is_whole(own[1:])
-    assert broker.in_flight._is_whole(own)
+
+    def is_complete(rows: list[OrderRow]) -> bool:
+        return broker.in_flight._index.is_complete(rows, day_of(now()))
+
+    assert is_complete(own)
+    assert not is_complete(own[1:])
+    assert is_complete(own)
     await asyncio.sleep(MIDNIGHT)
     tomorrows = msgspec.structs.replace(row(), number="261124000000001")
-    assert broker.in_flight._is_whole([tomorrows])
+    assert is_complete([tomorrows])
     broker.cache.register(tomorrows, client_tag="new")
-    assert broker.in_flight._is_whole([tomorrows])
-    assert not broker.in_flight._is_whole([own[0]])
-    assert broker.in_flight._is_whole([tomorrows, own[0]])
-
-
-# --- orders that nobody expects -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("by_feed", [False, True])
-@in_virtual_time
-async def test_two_orders_under_one_tag_are_both_followed_and_reported_once(
-    by_feed: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    broker = Broker()
-    heard: list[Any] = []
-    broker.in_flight.on_late_order(heard.append)
-    pending = broker.in_flight.open(placement())
-    first, second = row(1, gui_order_id="lost"), row(2, gui_order_id="lost")
-    broker.rows = [second, first]
-    if by_feed:
-        broker.tell(first)
-        broker.tell(second)
-    order = await pending
-    for _ in range(3):
-        await broker.book()
-    assert order.number == first.number
-    assert [other.number for other in heard] == [second.number]
-    assert {order.number, second.number} <= set(broker.cache.orders)
-    (error,) = errors_of(caplog)
-    assert first.number in error
-    assert second.number in error
-    await broker.in_flight.close()
-
-
-@in_virtual_time
-async def test_legs_and_refused_doubles_that_carry_a_tag_alarm_nobody(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    broker = Broker()
-    pending = broker.in_flight.open(placement())
-    entry = row(1, gui_order_id="lost")
-    broker.rows = [
-        row(3, gui_order_id="lost", status_text="rejected"),
-        row(2, gui_order_id="lost", parent_number=entry.number),
-        entry,
-    ]
-    assert (await pending).number == entry.number
-    await broker.book()
-    assert errors_of(caplog) == []
-    await broker.in_flight.close()
-
-
-@in_virtual_time
-async def test_marks_of_the_broker_that_begin_alike_are_no_common_tag(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    broker = Broker()
-    broker.cache.register(row(1, gui_order_id="1764835124-266187-X-ADMINAPI"))
-    broker.cache.register(row(2, gui_order_id="ours"), client_tag="ours")
-    broker.rows = [
-        row(3, gui_order_id="1764835124-266189-X-ADMINAPI"),
-        row(2, gui_order_id="1764835124-266188-X-ADMINAPI"),
-        row(1, gui_order_id="1764835124-266187-X-ADMINAPI"),
-    ]
-    await broker.book()
-    assert errors_of(caplog) == []
-    assert broker.cache.own == {broker.rows[1].number}
-    await broker.in_flight.close()
-
-
-@in_virtual_time
-async def test_a_refused_placement_that_shows_as_rejected_is_no_surprise(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    broker = Broker()
-    broker.in_flight.watch_for("lost", None)
-    broker.rows = [row(gui_order_id="lost", status_text="rejected")]
-    await broker.book()
-    assert errors_of(caplog) == []
-    broker.rows = [row(2, gui_order_id="lost"), *broker.rows]
-    await broker.book()
-    (error,) = errors_of(caplog)
-    assert "the placement was reported as refused" in error
-    await broker.in_flight.close()
-
-
-@in_virtual_time
-async def test_a_listener_that_raises_keeps_nothing_from_being_found_out(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    broker = Broker()
-    heard: list[Any] = []
-
-    def failing(order: Any) -> None:
-        raise RuntimeError("the listener's own fault")
-
-    broker.in_flight.on_late_order(failing)
-    broker.in_flight.on_late_order(heard.append)
-    for tag in ("one", "two"):
-        broker.in_flight.watch_for(tag, None)
-    pending = broker.in_flight.open(placement())
-    broker.rows = [row(number, gui_order_id=tag) for number, tag in enumerate(("one", "two"))]
-    await broker.book()
-    assert len(heard) == 2
-    assert "a listener of late orders failed" in caplog.text
-    broker.rows.append(row(3, gui_order_id="lost"))
-    assert (await pending).client_tag == "lost"
-    await broker.in_flight.close()
+    assert is_complete([tomorrows])
+    assert not is_complete([own[0]])
+    assert is_complete([tomorrows, own[0]])
 
 
 # --- histories ----------------------------------------------------------------------------------
@@ -529,19 +310,19 @@ async def test_no_history_is_read_of_orders_that_were_there_before_the_request()
     broker.rows = [*updated, *entered, *seen]
     with pytest.raises(NotAccepted):
         await broker.in_flight.open(placement())
-    assert broker.asked == []
+    assert broker.histories_read == []
     await broker.in_flight.close()
 
 
 @in_virtual_time
 async def test_where_too_many_orders_could_be_it_the_outcome_is_unknown() -> None:
     broker = Broker()
-    pending = broker.in_flight.open(placement())
+    request = broker.in_flight.open(placement())
     broker.rows = [row(number) for number in range(500)]
     broker.histories = {each.number: [state(each)] for each in broker.rows}
     with pytest.raises(OutcomeUnknown, match="500 orders of the account could be it"):
-        await pending
-    assert len(broker.asked) == MOST_HISTORIES
+        await request
+    assert len(broker.histories_read) == MAX_HISTORIES
     assert RESOLUTION_TIMEOUT + 9 < asyncio.get_running_loop().time() < RESOLUTION_TIMEOUT + 15
     await broker.in_flight.close()
 
@@ -577,12 +358,12 @@ async def test_lost_answers_cost_the_same_however_many_orders_are_known() -> Non
 
 
 @in_virtual_time
-async def test_a_book_is_gone_through_once_for_all_questions() -> None:
+async def test_a_book_is_gone_through_once_for_all_requests() -> None:
     costs = []
-    for open_questions in (1, 500):
+    for open_requests in (1, 500):
         broker = Broker()
         rows = [row(number, updated_ns=1, gui_order_id=f"tag{number}") for number in range(5_000)]
-        for number in range(open_questions):
+        for number in range(open_requests):
             broker.in_flight.open(placement(f"lost{number}"))
         costs.append(fastest(lambda: broker.in_flight.apply_order_book(rows, 0.0)))  # noqa: B023
         await broker.in_flight.close()
@@ -590,7 +371,7 @@ async def test_a_book_is_gone_through_once_for_all_questions() -> None:
 
 
 @in_virtual_time
-async def test_a_question_is_found_and_ended_whatever_else_is_open() -> None:
+async def test_a_request_is_found_and_ended_whatever_else_is_in_flight() -> None:
     broker = Broker()
     in_flight = broker.in_flight
     cancel = ExpectedEffect(action="cancel", number="261123000000001")
@@ -627,7 +408,7 @@ async def test_a_row_without_a_number_that_may_be_the_order_proves_no_absence() 
 
 @pytest.mark.parametrize("fields", [{"symbol": "IDEA-EQ"}, {"updated_ns": 1}])
 @in_virtual_time
-async def test_a_row_without_a_number_that_is_another_order_keeps_no_question_open(
+async def test_a_row_without_a_number_that_is_another_order_keeps_no_request_in_flight(
     fields: dict[str, Any],
 ) -> None:
     broker = Broker()
@@ -656,12 +437,12 @@ async def test_a_history_whose_tags_cannot_be_read_proves_no_absence() -> None:
     broker.histories[odd.number] = [state(odd, missing=frozenset({"gui_order_id"}))]
     with pytest.raises(OutcomeUnknown, match="has a tag that cannot be read"):
         await broker.in_flight.open(placement())
-    pending = broker.in_flight.open(placement("again"))
+    request = broker.in_flight.open(placement("again"))
     broker.rows = [odd := row(2)]
     broker.histories[odd.number] = [state(odd, missing=frozenset({"gui_order_id"}))]
     await asyncio.sleep(RESOLUTION_TIMEOUT + 5)
     broker.histories[odd.number] = [state(odd, gui_order_id="again")]
-    assert (await pending).number == odd.number
+    assert (await request).number == odd.number
     await broker.in_flight.close()
 
 
@@ -671,14 +452,14 @@ async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() 
     order = broker.cache.register(row())
     expected = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
     assert dict(expected.terms) == {"other price": 39.0}
-    pending = broker.in_flight.open(expected)
+    request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     broker.rows = [row(price=0.0, missing=frozenset({"price"}))]
     await broker.book()
-    assert pending.is_open
+    assert request.is_open
     broker.rows = [row(price=40.0)]
     await broker.book()
-    assert await pending is order
+    assert await request is order
     await broker.in_flight.close()
 
 
@@ -703,7 +484,7 @@ async def test_a_history_that_lacks_what_a_change_would_show_neither_proves_nor_
     expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
-    pending = broker.in_flight.open(expected)
+    request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     broker.rows = [row(price=39.2)]
     modified = state(row(), status_text="modified", price=39.1)
@@ -716,7 +497,7 @@ async def test_a_history_that_lacks_what_a_change_would_show_neither_proves_nor_
     else:
         broker.histories[order.number] = [state(broker.rows[0]), odd]
         with pytest.raises(OutcomeUnknown, match="lacks what it would show"):
-            await pending
+            await request
     await broker.in_flight.close()
 
 
@@ -729,17 +510,17 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
     expected = ExpectedEffect(
         action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
     )
-    pending = broker.in_flight.open(expected)
+    request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
-    changing = row(price=39.0, status_text="modify pending")
+    changing = row(price=39.0, status_text="modify request")
     await asyncio.sleep(1)
     refused = row(price=39.1, status_text="not modified")
     broker.rows = [refused]
     broker.histories[order.number] = [state(refused), state(changing)]
     await broker.book()
-    assert pending.is_open
+    assert request.is_open
     with pytest.raises(NotAccepted):
-        await pending
+        await request
     await broker.in_flight.close()
 
 
@@ -747,10 +528,10 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
 async def test_a_cancel_that_the_exchange_refused_did_not_take_effect() -> None:
     broker = Broker()
     order = broker.cache.register(row())
-    pending = broker.in_flight.open(ExpectedEffect(action="cancel", number=order.number))
+    request = broker.in_flight.open(ExpectedEffect(action="cancel", number=order.number))
     await asyncio.sleep(1)
     broker.rows = [row(status_text="not cancelled")]
     with pytest.raises(NotAccepted):
-        await pending
+        await request
     assert order.status.is_working
     await broker.in_flight.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,9 +30,9 @@ from neo_async import (
     UsageError,
     Validity,
 )
-from neo_async.exchange import Exchange, Faults
+from neo_async.exchange import Exchange
 from neo_async.exchange.engine.types import Change
-from neo_async.execution.in_flight import GIVE_UP_AFTER
+from neo_async.execution.in_flight_request import EXPIRY_SECONDS
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.fake_servers import Cut, Late, Reply, meddler
 from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
@@ -102,7 +101,7 @@ LOST = [BUSY, Reply(""), Reply('{"nOrdNo":"26'), Cut(), Cut(b'{"nOr'), Late(60.0
 
 @pytest.mark.parametrize("lost", LOST)
 @in_virtual_time
-async def test_a_lost_answer_is_found_out_and_nothing_is_sent_again(lost: Any) -> None:
+async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(lost: Any) -> None:
     async with desk_of() as desk:
         orders = desk.neo.orders
         desk.spoilt.update({PLACE: lost, MODIFY: lost, CANCEL: lost})
@@ -132,7 +131,7 @@ async def test_an_order_that_appears_late_is_waited_for() -> None:
 
 
 @in_virtual_time
-async def test_what_left_no_trace_by_the_end_of_the_horizon_was_not_accepted() -> None:
+async def test_what_left_no_trace_by_the_end_of_the_resolution_timeout_was_not_accepted() -> None:
     async with desk_of() as desk:
         neo = desk.neo
         desk.swallowed.add(PLACE)
@@ -161,7 +160,7 @@ async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
 
 
 @in_virtual_time
-async def test_a_cancel_that_never_arrived_and_a_fill_are_told_apart() -> None:
+async def test_a_cancel_that_never_arrived_and_a_fill_are_distinguished() -> None:
     async with desk_of() as desk:
         neo = desk.neo
         desk.swallowed.add(CANCEL)
@@ -216,7 +215,7 @@ async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
 
 
 @in_virtual_time
-async def test_a_history_is_asked_for_once_however_many_look_for_their_tag_in_it() -> None:
+async def test_a_history_is_requested_once_however_many_search_for_their_tag_in_it() -> None:
     async with desk_of(resolution_timeout=60.0) as desk:
         desk.swallowed.add(PLACE)
         placing = [asyncio.create_task(desk.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
@@ -230,7 +229,7 @@ async def test_a_history_is_asked_for_once_however_many_look_for_their_tag_in_it
 
 
 @in_virtual_time
-async def test_who_cannot_wait_learns_it_later() -> None:
+async def test_a_caller_that_does_not_wait_gets_the_outcome_later() -> None:
     async with desk_of() as desk:
         desk.spoilt[PLACE] = BUSY
         with pytest.raises(OutcomeUnknown) as caught:
@@ -242,7 +241,7 @@ async def test_who_cannot_wait_learns_it_later() -> None:
 
 
 @in_virtual_time
-async def test_the_order_of_a_caller_who_gave_up_is_found_nevertheless() -> None:
+async def test_the_order_of_a_cancelled_call_is_found_nevertheless() -> None:
     async with desk_of() as desk:
         desk.spoilt[PLACE] = Late(1.0, Reply(""))
         with pytest.raises(TimeoutError):
@@ -254,7 +253,7 @@ async def test_the_order_of_a_caller_who_gave_up_is_found_nevertheless() -> None
 
 
 @in_virtual_time
-async def test_the_feed_tells_before_any_book_is_read() -> None:
+async def test_the_feed_reports_before_any_book_is_read() -> None:
     async with desk_of(live_orders=True) as desk:
         await desk.neo.order_feed.until_live()
         desk.spoilt.update({PLACE: Reply(""), BOOK: BUSY})
@@ -374,7 +373,7 @@ async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> No
 
 
 @in_virtual_time
-async def test_one_empty_book_is_not_believed() -> None:
+async def test_one_empty_book_rules_nothing_out() -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         books = iter([Reply("[]")])
         desk.spoilt.update(
@@ -395,35 +394,6 @@ async def test_an_empty_history_is_none() -> None:
         del desk.spoilt[MODIFY]
         await desk.neo.orders.modify(order, price="39.20")
         assert await first is order
-
-
-@pytest.mark.parametrize("live_orders", [False, True])
-@in_virtual_time
-async def test_an_order_that_appears_after_it_was_given_up_is_reported_loudly(
-    live_orders: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    async with desk_of(
-        resolution_timeout=5.0, live_orders=live_orders, journal=tmp_path / "orders.db"
-    ) as desk:
-        heard: list[Order] = []
-        orders = desk.neo.orders
-        orders.on_late_order(heard.append)
-        desk.exchange.set_faults(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
-        with pytest.raises(NotAccepted) as caught:
-            await orders.place(*BUY, **CNC, tag="late")
-        assert seconds() < 10
-        await asyncio.sleep(15)
-        (record,) = desk.ledger
-        if not live_orders:
-            assert orders.late_orders == []
-            await orders.book()
-        await asyncio.sleep(1)
-        (order,) = orders.late_orders
-        assert heard == [order]
-        assert (order.number, order.client_tag) == (record.number, caught.value.client_tag)
-        (error,) = [entry for entry in caplog.records if entry.levelname == "ERROR"]
-        assert record.client_tag in error.getMessage()
-        assert record.number in error.getMessage()
 
 
 CORE = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
@@ -463,7 +433,7 @@ async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() 
             await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         with pytest.raises(OpenOrdersLimit):
             await desk.neo.orders.place(*BUY, **CNC)
-        await asyncio.sleep(5.0 + GIVE_UP_AFTER)
+        await asyncio.sleep(5.0 + EXPIRY_SECONDS)
         desk.spoilt.clear()
         desk.swallowed.clear()
         await asyncio.sleep(20)
@@ -489,55 +459,6 @@ async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the
         assert tries == [order.client_tag] * 4
         (record,) = exchange.market.ledger
         assert record.number == order.number
-
-
-# --- sending again under the same tag ---------------------------------------------------------
-
-
-@in_virtual_time
-async def test_sent_again_under_the_same_tag_the_refusal_proves_the_first() -> None:
-    async with desk_of(resubmit_unacknowledged=True) as desk:
-        answers = iter([Cut()])
-        desk.spoilt[PLACE] = lambda: next(answers, None)
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        (record,) = desk.ledger
-        assert (record.number, record.arrivals) == (order.number, 2)
-        assert await desk.sent(PLACE) == 2
-
-
-@in_virtual_time
-async def test_sent_again_under_the_same_tag_it_arrives_when_the_first_did_not() -> None:
-    async with desk_of(resubmit_unacknowledged=True) as desk:
-        neo = desk.neo
-        desk.swallowed.add(PLACE)
-        placing = asyncio.create_task(neo.orders.place(*BUY, **CNC))
-        await asyncio.sleep(1)
-        desk.swallowed.clear()
-        order = await placing
-        (record,) = desk.ledger
-        assert (record.number, record.arrivals, record.client_tag) == (
-            order.number,
-            1,
-            order.client_tag,
-        )
-        assert seconds() < RESOLUTION_TIMEOUT
-
-
-@in_virtual_time
-async def test_nothing_is_denied_while_it_is_being_sent_again() -> None:
-    async with desk_of(
-        resubmit_unacknowledged=True, timeouts=Timeouts(order=10.0), resolution_timeout=5.0
-    ) as desk:
-        desk.swallowed.add(PLACE)
-        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
-        await asyncio.sleep(1.0)
-        desk.swallowed.clear()
-        # The next one arrives when the horizon of those before it is over.
-        desk.exchange.set_faults(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
-        order = await placing
-        (record,) = desk.ledger
-        assert record.number == order.number
-        assert desk.neo.orders.late_orders == []
 
 
 # --- programs of faults -----------------------------------------------------------------------
@@ -588,7 +509,7 @@ def test_whatever_goes_wrong_client_and_exchange_agree(
                     except OrderAlreadyFinal:
                         assert was_final
                     else:
-                        # Of two requests to cancel, nobody can tell which one did it.
+                        # Of two requests to cancel, no report shows which one did it.
                         is_as_asked = action == "cancel" and order.status is OrderStatus.CANCELLED
                         assert not was_final or is_as_asked
             desk.spoilt.clear()

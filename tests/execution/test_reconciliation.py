@@ -1,4 +1,4 @@
-"""Journal and order book at login: what a crash has left open, whatever the broker answers."""
+"""Reconciliation of journal and order book at login, whatever the broker answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange
 from neo_async.execution.journal import Journal
-from neo_async.execution.reconciliation import BOOK_PATIENCE
+from neo_async.execution.reconciliation import BOOK_TIMEOUT_SECONDS
 from neo_async.wire.rules import cancel_form, modify_form
 from tests.clients import BOOK, PLACE, client_of, exchange_of
 from tests.fake_servers import Reply, meddler
@@ -111,7 +111,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @in_virtual_time
-async def test_after_a_crash_no_change_that_never_arrived_is_called_accepted(
+async def test_after_a_crash_no_change_that_never_arrived_is_reported_as_accepted(
     tmp_path: Path,
 ) -> None:
     async with restart_of(tmp_path) as restart:
@@ -192,7 +192,7 @@ async def test_a_login_that_gets_no_order_book_fails_in_time_and_changes_nothing
         with pytest.raises(LoginFailed, match=r"no order book could be read .*503"):
             await neo.login()
         took = asyncio.get_running_loop().time() - began
-        assert took == pytest.approx(BOOK_PATIENCE, abs=15)
+        assert took == pytest.approx(BOOK_TIMEOUT_SECONDS, abs=15)
         warnings = [one for one in caplog.records if "no order book to reconcile" in one.message]
         assert {one.levelno for one in warnings} == {logging.WARNING}
         assert 5 < len(warnings) < 60
@@ -204,7 +204,7 @@ async def test_a_login_that_gets_no_order_book_fails_in_time_and_changes_nothing
 
 
 @in_virtual_time
-async def test_a_login_that_is_given_up_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
+async def test_a_login_that_is_cancelled_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
     async with restart_of(tmp_path) as restart:
         (order,) = await restart.place()
         restart.journal.open()
@@ -220,7 +220,7 @@ async def test_a_login_that_is_given_up_leaves_the_journal_as_it_was(tmp_path: P
 
 
 @in_virtual_time
-async def test_a_logout_during_the_reconciliation_is_no_finding(tmp_path: Path) -> None:
+async def test_a_logout_during_the_reconciliation_resolves_no_intent(tmp_path: Path) -> None:
     async with restart_of(tmp_path) as restart:
         (order,) = await restart.place()
         restart.journal.open()
@@ -238,7 +238,7 @@ async def test_a_logout_during_the_reconciliation_is_no_finding(tmp_path: Path) 
 
 
 @in_virtual_time
-async def test_what_cannot_arrive_any_more_keeps_no_login_waiting(tmp_path: Path) -> None:
+async def test_a_request_that_cannot_arrive_any_more_keeps_no_login_waiting(tmp_path: Path) -> None:
     async with restart_of(tmp_path) as restart:
         (order,) = await restart.place()
         restart.journal.open()
@@ -252,7 +252,7 @@ async def test_what_cannot_arrive_any_more_keeps_no_login_waiting(tmp_path: Path
 
 
 @in_virtual_time
-async def test_what_came_to_an_order_of_an_earlier_day_lapses(tmp_path: Path) -> None:
+async def test_a_cancel_of_an_order_of_an_earlier_day_is_unresolved(tmp_path: Path) -> None:
     async with restart_of(tmp_path) as restart:
         restart.journal._clock = lambda: now() - 86_400
         restart.journal.open()
@@ -264,7 +264,7 @@ async def test_what_came_to_an_order_of_an_earlier_day_lapses(tmp_path: Path) ->
 
 
 @in_virtual_time
-async def test_a_refused_placement_is_looked_for_after_a_restart_as_well(
+async def test_a_refused_placement_is_watched_after_a_restart_as_well(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoilt: dict[str, Any] = {PLACE: Reply({"stCode": 429, "emsg": "Too many requests"}, 429)}

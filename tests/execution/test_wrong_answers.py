@@ -1,4 +1,4 @@
-"""Answers that are not what they seem: of another order, or a 429 to an order that was taken."""
+"""Wrong answers: the answer of another order, or a 429 to an order that was accepted."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_a_connection_that_gave_the_answer_of_another_order_is_used_no_mor
 
 
 @in_virtual_time
-async def test_a_lost_order_that_the_book_shows_without_a_number_is_not_settled() -> None:
+async def test_a_lost_order_that_the_book_shows_without_a_number_is_not_resolved() -> None:
     async with order_broker(resolution_timeout=5.0) as (broker, neo):
         broker.instead[PLACE] = Reply("", 504)
         broker.takes_placements_in_spite = True
@@ -107,7 +107,7 @@ async def test_a_lost_order_that_the_book_shows_without_a_number_is_not_settled(
 
 
 @in_virtual_time
-async def test_an_order_that_the_broker_does_not_find_yet_is_not_said_to_be_final() -> None:
+async def test_an_order_that_the_broker_does_not_find_yet_is_not_reported_as_final() -> None:
     async with order_broker() as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
         broker.refusal = lambda number: NOT_FOUND
@@ -121,7 +121,9 @@ async def test_an_order_that_the_broker_does_not_find_yet_is_not_said_to_be_fina
 
 
 @in_virtual_time
-async def test_an_order_that_is_known_to_be_final_is_said_to_be_so_when_it_is_not_found() -> None:
+async def test_an_order_that_is_known_to_be_final_is_reported_as_final_when_it_is_not_found() -> (
+    None
+):
     async with order_broker() as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
         broker.rows[order.number]["ordSt"] = "cancelled"
@@ -157,21 +159,21 @@ async def test_a_halt_waits_for_an_order_that_may_have_been_taken_in_spite_of_a_
 
 
 @in_virtual_time
-async def test_an_order_taken_in_spite_of_a_429_is_told_although_no_feed_shows_it() -> None:
+async def test_an_order_taken_in_spite_of_a_429_is_reported_although_no_feed_shows_it() -> None:
     async with order_broker() as (broker, neo):
         broker.instead[PLACE] = TOO_MANY._replace(headers={"Retry-After": "40"})
         broker.takes_placements_in_spite = True
         broker.shown = lambda row: row if asyncio.get_running_loop().time() > 15 else None
-        told: list[Any] = []
-        neo.orders.on_late_order(told.append)
+        reported: list[Any] = []
+        neo.orders.on_late_order(reported.append)
         with pytest.raises(RateLimited):
             await neo.orders.place(*BUY, 10, **MIS)
         await asyncio.sleep(60)
-        assert [order.number for order in told] == broker.open_numbers()
+        assert [order.number for order in reported] == broker.open_numbers()
 
 
 @in_virtual_time
-async def test_no_book_is_read_any_more_for_a_429_when_its_horizon_is_over() -> None:
+async def test_no_book_is_read_any_more_for_a_429_when_its_resolution_timeout_is_over() -> None:
     async with order_broker(resolution_timeout=5.0) as (broker, neo):
         broker.instead[PLACE] = TOO_MANY._replace(headers={"Retry-After": "40"})
         with pytest.raises(RateLimited):

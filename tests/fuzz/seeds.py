@@ -16,7 +16,7 @@ import msgspec
 from neo_async import Level, NeoClient, NeoError, Product, Segment, Side
 from neo_async.banking import BankingProfile, VirtualAccount, VirtualAccounts
 from neo_async.exchange import Exchange
-from neo_async.exchange.bank import BankSettings
+from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.faults.settings import Faults
 from neo_async.exchange.feeds.order_feed import _order_frame, _position_frame
 from neo_async.kite import KiteMutualFunds

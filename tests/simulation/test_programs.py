@@ -13,6 +13,7 @@ import pytest
 from benchmarks.fault_program import WORST_DAY, run_program
 from neo_async.exchange.faults.settings import PROBABILITIES
 from neo_async.execution.in_flight import InFlightOrders
+from neo_async.execution.late_orders import LateOrders
 
 ORDERS = 60
 
@@ -63,5 +64,5 @@ def test_a_client_that_believes_the_first_book_is_caught(monkeypatch: pytest.Mon
         return pending
 
     monkeypatch.setattr(InFlightOrders, "open", impatient)
-    monkeypatch.setattr(InFlightOrders, "_admit", lambda *_: None)
+    monkeypatch.setattr(LateOrders, "apply", lambda *_: None)
     assert any(run_program(seed, ORDERS).wrong for seed in range(1001, 1021))

@@ -63,7 +63,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         # What the journal has done in a thread is done at once: a real thread would end sooner or
         # later than the traffic beside it, and time would pass meanwhile.
         work = func.args[0] if isinstance(func, functools.partial) and func.args else func
-        if getattr(work, "__module__", "") != "neo_async.execution.journal":
+        if not getattr(work, "__module__", "").startswith("neo_async.execution.journal"):
             return super().run_in_executor(executor, func, *args)
         done = self.create_future()
         try:

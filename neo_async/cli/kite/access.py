@@ -22,7 +22,7 @@ from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
 from neo_async.transport.hidden import Hidden
-from neo_async.wire.rows import UNREADABLE
+from neo_async.wire.lenient import UNREADABLE
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from neo_async.exchange.bank.types import AccountStatus, Client, Refused, VirtualAccount
-from neo_async.wire.rows import UNREADABLE
+from neo_async.wire.lenient import UNREADABLE
 
 T = TypeVar("T")
 

@@ -1,0 +1,165 @@
+"""One order request in flight, and the index of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any
+
+from neo_async.errors import NeoError, NotAccepted, OutcomeUnknown
+from neo_async.execution.expected_effect import ExpectedEffect
+from neo_async.execution.order import Order
+from neo_async.model.india import day_of
+
+EXPIRY_SECONDS = 180.0
+"""Time after the end of its resolution timeout at which a request ends in OutcomeUnknown, whatever
+the broker answers until then."""
+
+
+class InFlightRequest:
+    """One order request whose outcome is not known yet. Awaiting it returns the Order, or raises
+    the error that its outcome is."""
+
+    __slots__ = (
+        "_outcome",
+        "day",
+        "expected",
+        "expires_at",
+        "intent",
+        "is_being_resubmitted",
+        "is_proven",
+        "problem",
+        "proof_at",
+        "sent_at",
+        "sent_ns",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        expected: ExpectedEffect,
+        *,
+        intent: int | None,
+        is_proven: bool,
+        proof_at: float,
+        sent_at: float,
+        sent_ns: int,
+    ) -> None:
+        self.expected = expected
+        self.intent = intent
+        """Its id in the journal; None without one."""
+        self.is_proven = is_proven
+        """Whether the broker claims to have the order of a placement: it is never reported as not
+        accepted then."""
+        self.is_being_resubmitted = False
+        """Whether it is being sent again: no order book proves then that it did not arrive."""
+        self.restart_timeout(proof_at)
+        self.sent_at = sent_at
+        """Time of the loop before which the request was not sent."""
+        self.sent_ns = sent_ns
+        """Unix nanoseconds, our clock, before which the request was not sent."""
+        self.day = day_of(sent_ns / 1e9)
+        """Day in India on which the request was sent."""
+        self.problem = "no order book could be read"
+        """Why its outcome is not proven yet."""
+        self.timer: asyncio.TimerHandle | None = None
+        self._outcome: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        # The outcome may be awaited by no caller, which is no reason for asyncio to complain.
+        self._outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still in flight."""
+        return not self._outcome.done()
+
+    def restart_timeout(self, proof_at: float) -> None:
+        """Set the end of the resolution timeout, a time of the loop."""
+        self.proof_at = proof_at
+        """Time of the loop at which the resolution timeout ends: the order cannot appear later."""
+        self.expires_at = proof_at + EXPIRY_SECONDS
+        """Time of the loop at which it ends with its outcome unknown."""
+
+    def end(self, result: Order | NeoError) -> None:
+        """Give the order that it became or changed, or the error that its outcome is, to all
+        callers."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if isinstance(result, NeoError):
+            self._outcome.set_exception(result)
+        else:
+            self._outcome.set_result(result)
+
+    def not_accepted(self, resolution_timeout: float) -> NotAccepted:
+        """Return the error of a request that was proven to have had no effect."""
+        return NotAccepted(
+            self.expected.action,
+            client_tag=self.expected.client_tag,
+            order_number=self.expected.number,
+            resolution_timeout=resolution_timeout,
+        )
+
+    def unknown(self, reason: str) -> OutcomeUnknown:
+        """Return the error of an outcome that stays unknown."""
+        return OutcomeUnknown(
+            self.expected.action,
+            client_tag=self.expected.client_tag,
+            order_number=self.expected.number,
+            reason=reason,
+        )
+
+    def on_resolved(self, listener: Callable[[], object]) -> None:
+        """Call `listener` soon after the request has left, whatever its outcome is."""
+        self._outcome.add_done_callback(lambda _: listener())
+
+    async def resolved_within(self, seconds: float) -> bool:
+        """Return whether it has left, at the latest after so many seconds."""
+        await asyncio.wait([self._outcome], timeout=seconds)
+        return self._outcome.done()
+
+    def __await__(self) -> Generator[Any, None, Order]:
+        # A caller that is cancelled must not take the outcome from the others.
+        return asyncio.shield(self._outcome).__await__()
+
+
+class RequestIndex:
+    """All requests in flight, and the same by what reports are about."""
+
+    def __init__(self) -> None:
+        self.all: dict[InFlightRequest, None] = {}
+        """All requests in flight, oldest first."""
+        self.placements: dict[str, dict[InFlightRequest, None]] = {}
+        """Placements in flight, by client tag."""
+        self.changes: dict[str, dict[InFlightRequest, None]] = {}
+        """Modifications and cancellations in flight, by order number."""
+
+    def add(self, request: InFlightRequest) -> None:
+        self.all[request] = None
+        index, key = self._place_of(request)
+        index.setdefault(key, {})[request] = None
+
+    def remove(self, request: InFlightRequest) -> None:
+        del self.all[request]
+        index, key = self._place_of(request)
+        del index[key][request]
+        if not index[key]:
+            del index[key]
+
+    def clear(self) -> None:
+        for index in (self.all, self.placements, self.changes):
+            index.clear()
+
+    def find(self, action: str, client_tag: str, number: str) -> InFlightRequest | None:
+        """Return the newest request with that action and client tag or order number."""
+        requests = (self.placements if client_tag else self.changes).get(client_tag or number)
+        for request in reversed(requests or {}):
+            if request.expected.action == action:
+                return request
+        return None
+
+    def _place_of(
+        self, request: InFlightRequest
+    ) -> tuple[dict[str, dict[InFlightRequest, None]], str]:
+        expected = request.expected
+        if expected.client_tag:
+            return self.placements, expected.client_tag
+        return self.changes, expected.number

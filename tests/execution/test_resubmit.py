@@ -1,0 +1,92 @@
+"""The opt-in second send under the same client tag."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from neo_async import OutcomeUnknown, Timeouts
+from neo_async.exchange import Faults
+from neo_async.execution.resubmit import resubmit
+from tests.clients import PLACE
+from tests.execution.report_broker import Broker, placement, row
+from tests.execution.test_outcomes import BUY, CNC, RESOLUTION_TIMEOUT, desk_of, seconds
+from tests.fake_servers import Cut
+from tests.simulation.virtual_time import in_virtual_time
+
+
+@in_virtual_time
+async def test_an_order_that_was_found_is_not_resubmitted() -> None:
+    broker = Broker()
+    request = broker.in_flight.open(placement())
+    sent: list[str] = []
+
+    async def again() -> Any:
+        await asyncio.sleep(100)  # in the queue of the limiter
+        sent.append("again")
+
+    resubmit(broker.in_flight, request, again)
+    await asyncio.sleep(1)
+    broker.send_update(row(gui_order_id="lost"))
+    assert (await request).client_tag == "lost"
+    await asyncio.sleep(200)
+    assert sent == []
+    await broker.in_flight.close()
+
+
+@in_virtual_time
+async def test_a_resubmission_that_never_starts_does_not_keep_a_request_in_flight() -> None:
+    broker = Broker()
+    request = broker.in_flight.open(placement())
+    resubmit(broker.in_flight, request, asyncio.Event().wait)  # type: ignore[arg-type]
+    with pytest.raises(OutcomeUnknown):
+        await request
+    await broker.in_flight.close()
+
+
+@in_virtual_time
+async def test_a_resubmission_that_is_refused_as_a_duplicate_proves_the_first_send() -> None:
+    async with desk_of(resubmit_unacknowledged=True) as desk:
+        answers = iter([Cut()])
+        desk.spoilt[PLACE] = lambda: next(answers, None)
+        order = await desk.neo.orders.place(*BUY, **CNC)
+        (record,) = desk.ledger
+        assert (record.number, record.arrivals) == (order.number, 2)
+        assert await desk.sent(PLACE) == 2
+
+
+@in_virtual_time
+async def test_a_resubmission_becomes_the_order_when_the_first_send_did_not_arrive() -> None:
+    async with desk_of(resubmit_unacknowledged=True) as desk:
+        neo = desk.neo
+        desk.swallowed.add(PLACE)
+        placing = asyncio.create_task(neo.orders.place(*BUY, **CNC))
+        await asyncio.sleep(1)
+        desk.swallowed.clear()
+        order = await placing
+        (record,) = desk.ledger
+        assert (record.number, record.arrivals, record.client_tag) == (
+            order.number,
+            1,
+            order.client_tag,
+        )
+        assert seconds() < RESOLUTION_TIMEOUT
+
+
+@in_virtual_time
+async def test_no_placement_is_ruled_out_while_it_is_being_resubmitted() -> None:
+    async with desk_of(
+        resubmit_unacknowledged=True, timeouts=Timeouts(order=10.0), resolution_timeout=5.0
+    ) as desk:
+        desk.swallowed.add(PLACE)
+        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+        await asyncio.sleep(1.0)
+        desk.swallowed.clear()
+        # The next one arrives when the resolution timeout of those before it is over.
+        desk.exchange.set_faults(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
+        order = await placing
+        (record,) = desk.ledger
+        assert record.number == order.number
+        assert desk.neo.orders.late_orders == []
