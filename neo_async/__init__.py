@@ -87,6 +87,7 @@ if TYPE_CHECKING:
         Side,
         Validity,
     )
+    from neo_async.model.feed_state import FeedEvent, FeedState
     from neo_async.model.health import (
         BreakerHealth,
         FeedHealth,
@@ -123,7 +124,6 @@ if TYPE_CHECKING:
     )
     from neo_async.model.updates import OrderUpdate, PositionUpdate
     from neo_async.portfolio.live_positions import LivePositions, TotalPnl
-    from neo_async.transport.websocket import FeedEvent, FeedState
 
 __version__ = "0.1.0"
 
@@ -152,8 +152,8 @@ _HOMES = {
     "ScripTick": "neo_async.model.ticks",
     "OrderUpdate": "neo_async.model.updates",
     "PositionUpdate": "neo_async.model.updates",
-    "FeedEvent": "neo_async.transport.websocket",
-    "FeedState": "neo_async.transport.websocket",
+    "FeedEvent": "neo_async.model.feed_state",
+    "FeedState": "neo_async.model.feed_state",
     "ColumnFeed": "neo_async.feeds.market_feed",
     "MarketFeed": "neo_async.feeds.market_feed",
     "OrderFeed": "neo_async.feeds.market_feed",

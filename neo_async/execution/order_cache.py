@@ -35,10 +35,10 @@ from neo_async import logs
 from neo_async.errors import NotLoggedIn, ProtocolError
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.orders import HistoryRow, OrderRow, Price
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.session.polling import Poller
-from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.wire.tags import own_tag, without_suffix
 
 log = logging.getLogger(logs.ORDERS)

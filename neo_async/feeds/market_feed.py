@@ -42,13 +42,14 @@ from neo_async.errors import (
 from neo_async.feeds.buffers import DEFAULT_BOUND, Messages, Policy, delivery
 from neo_async.feeds.recorder import Recording
 from neo_async.model.enums import Level
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.session import Session
 from neo_async.model.ticks import LiteTick, MarketState, MarketStatus, ScripTick, Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.session.manager import SessionManager
 from neo_async.text import shown
 from neo_async.transport.redaction import Secrets
-from neo_async.transport.websocket import FeedEvent, FeedState, ReconnectingSocket, Socket
+from neo_async.transport.websocket import ReconnectingSocket, Socket
 from neo_async.wire.columns import ColumnDecoder, Columns
 from neo_async.wire.feed import (
     ACKNOWLEDGED,

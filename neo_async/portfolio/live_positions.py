@@ -29,12 +29,12 @@ from neo_async import logs
 from neo_async.errors import NotLoggedIn, UsageError
 from neo_async.execution.order_cache import OrderSource
 from neo_async.model.enums import OrderStatus, Segment, Side
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, Position, PositionRow, value_position
 from neo_async.model.ticks import LiteTick, ScripTick, Tick
 from neo_async.model.updates import PositionUpdate
 from neo_async.session.polling import Poller
-from neo_async.transport.websocket import FeedEvent, FeedState
 
 log = logging.getLogger(logs.PORTFOLIO)
 

@@ -35,11 +35,11 @@ from neo_async.execution.reconciliation import order_of
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, Segment
+from neo_async.model.feed_state import FeedState
 from neo_async.model.orders import OrderRow
 from neo_async.orders import Orders, nameless_error
 from neo_async.transport.backoff import backoff
 from neo_async.transport.limiter import Kind
-from neo_async.transport.websocket import FeedState
 
 log = logging.getLogger(logs.RISK)
 

@@ -26,8 +26,8 @@ from neo_async import (
 )
 from neo_async.exchange import Faults
 from neo_async.execution.order_cache import EXTERNAL_ORDERS, SETTLING, OrderCache, OrderChange
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.wire.order_feed import read_message
 from tests.clients import BOOK, client_of, exchange_of, paths
 from tests.simulation.virtual_time import in_virtual_time

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neo_async import Order, OrderType, Validity
 from neo_async.execution.order_cache import CATCHING_UP, SETTLING, TermsChange
-from neo_async.transport.websocket import FeedState
+from neo_async.model.feed_state import FeedState
 from tests.execution.test_live_orders import Desk, state
 from tests.simulation.virtual_time import in_virtual_time
 

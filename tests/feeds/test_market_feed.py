@@ -33,6 +33,7 @@ from neo_async.exchange.tls import self_signed
 from neo_async.feeds.buffers import Policy
 from neo_async.feeds.market_feed import BUDGET, ColumnFeed, MarketFeed
 from neo_async.model.enums import Level
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.ticks import (
     AuctionTick,
     DepthRow,
@@ -44,7 +45,7 @@ from neo_async.model.ticks import (
     Tick,
 )
 from neo_async.transport import websocket
-from neo_async.transport.websocket import FeedEvent, FeedState, Socket
+from neo_async.transport.websocket import Socket
 from neo_async.wire.feed import FeedEncoder, acknowledgement_frame
 from tests.clients import client_of, exchange_of
 from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until

@@ -21,9 +21,9 @@ from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.tls import self_signed
 from neo_async.feeds.market_feed import OrderFeed
 from neo_async.model.enums import OrderStatus
+from neo_async.model.feed_state import FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport import websocket
-from neo_async.transport.websocket import FeedState
 from tests.clients import client_of, exchange_of
 from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
 from tests.simulation.virtual_time import in_virtual_time

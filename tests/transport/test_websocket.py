@@ -16,8 +16,9 @@ import uvloop
 
 from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.transport import websocket
-from neo_async.transport.websocket import FeedEvent, FeedState, ReconnectingSocket, Socket
+from neo_async.transport.websocket import ReconnectingSocket, Socket
 from tests.fake_servers import tcp_server
 from tests.feed_servers import FeedServer, Peer, backoffs, feed_server, until
 from tests.simulation.virtual_time import in_virtual_time

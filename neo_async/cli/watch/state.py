@@ -17,13 +17,13 @@ from neo_async.errors import NeoError, UsageError
 from neo_async.execution.order_cache import Order, OrderCache
 from neo_async.feeds.market_feed import MarketFeed, OrderFeed
 from neo_async.model.enums import Level
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.indices import exact_index_name
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Position
 from neo_async.model.ticks import IndexTick, LiteTick, ScripTick, Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.text import shown
-from neo_async.transport.websocket import FeedEvent, FeedState
 
 PriceTick: TypeAlias = LiteTick | ScripTick | IndexTick
 
