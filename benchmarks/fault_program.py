@@ -48,7 +48,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Faults, Hours, Rules, Uniform
 from neo_async.exchange.engine.types import OrderRecord
-from neo_async.execution.order_cache import day_of
+from neo_async.model.india import day_of
 from neo_async.wire.tags import matches
 from tests.simulation.virtual_time import VirtualTimeLoop, now
 

@@ -55,7 +55,7 @@ from neo_async import (
 )
 from neo_async.config import BreakerConfig, PoolLimits
 from neo_async.execution.journal import Journal
-from neo_async.execution.order_cache import day_of
+from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
 from neo_async.transport.limiter import Kind
 

@@ -34,12 +34,13 @@ from neo_async.errors import (
 from neo_async.execution.engine import PATIENCE, ExecutionEngine, Request
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal
-from neo_async.execution.order_cache import Order, OrderCache, OrderSource, day_of, in_slices
+from neo_async.execution.order_cache import Order, OrderCache, OrderSource, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
 from neo_async.logs import Subject, log_order
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
+from neo_async.model.india import day_of
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import (
     Bracket,

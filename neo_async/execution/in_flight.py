@@ -34,7 +34,7 @@ from neo_async.errors import (
     TransportError,
 )
 from neo_async.execution.journal import Journal, Outcome
-from neo_async.execution.order_cache import Order, OrderCache, day_of, last_day_of
+from neo_async.execution.order_cache import Order, OrderCache, last_day_of
 from neo_async.execution.resolution import (
     ExpectedEffect,
     could_be,
@@ -46,6 +46,7 @@ from neo_async.execution.resolution import (
 )
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus
+from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
 from neo_async.session.polling import Poller, retry_until_answered

@@ -62,6 +62,7 @@ from neo_async import files, logs
 from neo_async.config import Durability
 from neo_async.errors import Halted, JournalFailed
 from neo_async.logs import Subject, log_order
+from neo_async.model.india import midnight
 
 log = logging.getLogger(logs.JOURNAL)
 
@@ -1396,5 +1397,4 @@ else:
 
 def today_ns(now: float) -> int:
     """Unix nanoseconds of the last midnight in India, by a clock that shows `now`."""
-    shifted = int(now) + 19_800
-    return (shifted - shifted % 86_400 - 19_800) * 1_000_000_000
+    return midnight(now) * 1_000_000_000

@@ -23,7 +23,7 @@ from collections.abc import (
     Sequence,
 )
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -36,6 +36,7 @@ from neo_async.errors import NotLoggedIn, ProtocolError
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.feed_state import FeedEvent, FeedState
+from neo_async.model.india import begin_of, day_of
 from neo_async.model.orders import HistoryRow, OrderRow, Price
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.session.polling import Poller
@@ -106,7 +107,6 @@ _ENDS_WITH_DAY = frozenset({"", Validity.DAY, Validity.IOC})
 _NO_EXCHANGE_NUMBER = frozenset({"", "NA", "--", "0"})
 _DATED_NUMBER = 12
 """Digits that an order number has at least when it begins with the date."""
-_IST = timedelta(hours=5, minutes=30)
 _LONG_AGO = -math.inf
 
 
@@ -1196,7 +1196,7 @@ class OrderCache:
         order.expire(
             f"it is not in the order book of a later day ({self._day}); no report has said how it "
             "ended",
-            _begin_of(self._day),
+            begin_of(self._day),
         )
         subject = Subject("report", order.client_tag, order.number)
         log_order(log, logging.WARNING, subject, "expired: %s", order.reject_reason)
@@ -1260,17 +1260,6 @@ async def in_slices(rows: Sequence[OrderRow]) -> AsyncIterator[Sequence[OrderRow
         if start:
             await asyncio.sleep(0)
         yield rows[start : start + ROWS_AT_ONCE]
-
-
-def day_of(seconds: float) -> str:
-    """The day in India at that Unix time, as order numbers begin with it: `261123`."""
-    return (datetime.fromtimestamp(seconds, UTC) + _IST).strftime("%y%m%d")
-
-
-def _begin_of(day: str) -> int:
-    """Unix nanoseconds at which a day of `day_of` begins in India."""
-    begin = datetime.strptime(day, "%y%m%d").replace(tzinfo=UTC) - _IST
-    return int(begin.timestamp()) * 10**9
 
 
 def _now() -> float:

@@ -14,13 +14,13 @@ read in it, neither proves nor disproves anything.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from neo_async.execution.journal import Intent
 from neo_async.execution.order_cache import Order
 from neo_async.model.enums import OrderStatus, OrderType
+from neo_async.model.india import in_india
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm
 from neo_async.wire.tags import without_suffix
@@ -28,7 +28,6 @@ from neo_async.wire.tags import without_suffix
 Terms = Mapping[str, object]
 """Of an order by their names on it, as a modification was to make them."""
 
-_IST = timedelta(hours=5, minutes=30)
 
 _OTHER_PRICE = "other price"
 """Among terms, the price that an order had before it was to become a market order. The broker makes
@@ -151,7 +150,7 @@ def could_be(expected: ExpectedEffect, rows: Iterable[OrderRow], since_ns: int) 
     another mark: of the same kind, and not entered before it by the broker's times. Where a row
     does not say these, it may be it."""
     limit_ns = max(0, since_ns - CLOCKS_FAR_APART_NS)
-    limit = datetime.fromtimestamp(limit_ns // 10**9, UTC) + _IST
+    limit = in_india(limit_ns // 10**9)
     day = f"{limit.day:02}-{_MONTHS[limit.month - 1]}-{limit.year} "
     earliest = day + f"{limit:%H:%M:%S}"
     return [

@@ -10,10 +10,10 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -21,6 +21,7 @@ from neo_async import files, logs
 from neo_async.config import cache_directory
 from neo_async.errors import NeoError, ProtocolError, Rejected, ServerError, UsageError
 from neo_async.model.enums import Segment
+from neo_async.model.india import date_of
 from neo_async.model.instrument_table import InstrumentTable, Wanted
 from neo_async.model.instruments import Instrument, StrikeRow
 from neo_async.session.manager import SessionManager
@@ -35,8 +36,6 @@ Progress: TypeAlias = Callable[[Segment, int, int | None], None]
 
 ExpiryWish: TypeAlias = date | tuple[date, date] | None
 StrikeWish: TypeAlias = float | tuple[float, float] | None
-
-_IST: Final = timedelta(hours=5, minutes=30)
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -376,7 +375,7 @@ class Instruments:
         return [entry.table for entry in self._entries.values()]
 
     def _today(self) -> date:
-        return (datetime.fromtimestamp(self._clock(), UTC) + _IST).date()
+        return date_of(self._clock())
 
     def __repr__(self) -> str:
         parts = (

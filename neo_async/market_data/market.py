@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import date
 from enum import StrEnum
 from typing import Final, TypeAlias, TypeVar
 
@@ -19,9 +19,9 @@ from neo_async import logs
 from neo_async.errors import Rejected, ServerError, TransportError, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
+from neo_async.model.india import date_of
 from neo_async.model.instruments import Instrument
 from neo_async.model.market import (
-    IST,
     Candles,
     FuturesChain,
     Interval,
@@ -275,7 +275,7 @@ class Market:
         return candles_within(candles, window, interval)
 
     def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock(), IST).date()
+        return date_of(self._clock())
 
 
 def _told(chain: Chain) -> Chain:

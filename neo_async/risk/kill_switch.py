@@ -30,12 +30,13 @@ from neo_async.errors import (
     UsageError,
 )
 from neo_async.execution.journal import Intent, Journal
-from neo_async.execution.order_cache import Order, OrderCache, day_of
+from neo_async.execution.order_cache import Order, OrderCache
 from neo_async.execution.reconciliation import order_of
 from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, Segment
 from neo_async.model.feed_state import FeedState
+from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
 from neo_async.orders import Orders, nameless_error
 from neo_async.transport.backoff import backoff
