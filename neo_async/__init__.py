@@ -75,7 +75,9 @@ if TYPE_CHECKING:
     from neo_async.execution.order_cache import Order, OrderChange
     from neo_async.execution.reconciliation import Reconciliation, ResolvedIntent
     from neo_async.feeds.buffers import Policy
-    from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
+    from neo_async.feeds.column_feed import ColumnFeed
+    from neo_async.feeds.market_feed import MarketFeed
+    from neo_async.feeds.order_feed import OrderFeed
     from neo_async.feeds.recorder import Recording
     from neo_async.model.enums import (
         Level,
@@ -154,9 +156,9 @@ _HOMES = {
     "PositionUpdate": "neo_async.model.updates",
     "FeedEvent": "neo_async.model.feed_state",
     "FeedState": "neo_async.model.feed_state",
-    "ColumnFeed": "neo_async.feeds.market_feed",
+    "ColumnFeed": "neo_async.feeds.column_feed",
     "MarketFeed": "neo_async.feeds.market_feed",
-    "OrderFeed": "neo_async.feeds.market_feed",
+    "OrderFeed": "neo_async.feeds.order_feed",
     "NeoClient": "neo_async.client",
     "BreakerConfig": "neo_async.config",
     "Credentials": "neo_async.config",

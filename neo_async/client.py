@@ -27,7 +27,9 @@ from neo_async.execution.journal import Journal
 from neo_async.execution.order_cache import Order, OrderCache
 from neo_async.execution.reconciliation import Reconciliation
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy
-from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import Level

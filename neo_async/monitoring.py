@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Iterable, Iterator
 
 from neo_async.execution.journal import Journal
-from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.feed_state import FeedState
 from neo_async.model.health import (
     BreakerHealth,

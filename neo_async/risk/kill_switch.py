@@ -32,7 +32,10 @@ from neo_async.errors import (
 from neo_async.execution.journal import Intent, Journal
 from neo_async.execution.order_cache import Order, OrderCache
 from neo_async.execution.reconciliation import order_of
-from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
+from neo_async.feeds.trading_hours import is_trading_time
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, Segment
 from neo_async.model.feed_state import FeedState

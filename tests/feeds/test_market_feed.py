@@ -16,7 +16,6 @@ import msgspec
 import pytest
 import uvloop
 
-import neo_async.feeds.market_feed
 from neo_async import NeoClient, NotLoggedIn
 from neo_async.config import FeedTimings
 from neo_async.errors import (
@@ -30,10 +29,14 @@ from neo_async.errors import (
 from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.feeds.settings import AuthAnswer
 from neo_async.exchange.tls import self_signed
+from neo_async.feeds import subscribed_feed, trading_hours
 from neo_async.feeds.buffers import Policy
-from neo_async.feeds.market_feed import BUDGET, ColumnFeed, MarketFeed
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.subscribed_feed import BUDGET
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedEvent, FeedState
+from neo_async.model.india import IST
 from neo_async.model.ticks import (
     AuctionTick,
     DepthRow,
@@ -802,7 +805,7 @@ async def test_silence_in_an_open_market_is_a_stall_only_with_subscriptions() ->
         assert feed.stalls == 1
 
 
-MONDAY = datetime(2026, 11, 23, 11, 0, tzinfo=neo_async.feeds.market_feed.IST)
+MONDAY = datetime(2026, 11, 23, 11, 0, tzinfo=IST)
 
 
 class FrozenTime(datetime):
@@ -839,7 +842,8 @@ def test_the_market_is_open_by_the_clock_and_by_its_own_word(
     @in_virtual_time
     async def check() -> None:
         monkeypatch.setattr(FrozenTime, "at", moment)
-        monkeypatch.setattr(neo_async.feeds.market_feed, "datetime", FrozenTime)
+        monkeypatch.setattr(subscribed_feed, "datetime", FrozenTime)
+        monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
         async with live(
             saying(*statuses), market_open=None, timings={"silence": 10, "ping": 3600}
         ) as (_, feed):
@@ -867,7 +871,8 @@ def test_what_was_told_closed_before_a_session_says_nothing_of_it(
     @in_virtual_time
     async def check() -> None:
         monkeypatch.setattr(FrozenTime, "at", told_at)
-        monkeypatch.setattr(neo_async.feeds.market_feed, "datetime", FrozenTime)
+        monkeypatch.setattr(subscribed_feed, "datetime", FrozenTime)
+        monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
         async with live(
             saying(status(MarketState.CLOSED)),
             market_open=None,
@@ -890,7 +895,8 @@ async def test_a_market_open_that_fails_leaves_the_answer_to_the_clock(
         raise ZeroDivisionError("mine")
 
     monkeypatch.setattr(FrozenTime, "at", MONDAY)
-    monkeypatch.setattr(neo_async.feeds.market_feed, "datetime", FrozenTime)
+    monkeypatch.setattr(subscribed_feed, "datetime", FrozenTime)
+    monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
     async with live(serve, market_open=market_open, timings={"silence": 10}) as (_, feed):
         await feed.subscribe(["nse_cm|1"])
         await asyncio.sleep(5)

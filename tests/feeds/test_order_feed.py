@@ -19,7 +19,7 @@ from neo_async import NeoClient, Product, Segment, Side, WrongMpin
 from neo_async.config import FeedTimings
 from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.tls import self_signed
-from neo_async.feeds.market_feed import OrderFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus
 from neo_async.model.feed_state import FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate

@@ -22,7 +22,8 @@ from neo_async.cli.output import money, profit, units
 from neo_async.cli.watch.lines import order_tally
 from neo_async.cli.watch.state import Seen, Watched
 from neo_async.execution.order_cache import Order
-from neo_async.feeds.market_feed import MarketFeed, OrderFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.feed_state import FeedState
 from neo_async.model.india import IST

@@ -15,7 +15,8 @@ from neo_async.cli.naming import instrument_name
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, UsageError
 from neo_async.execution.order_cache import Order, OrderCache
-from neo_async.feeds.market_feed import MarketFeed, OrderFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.indices import exact_index_name
