@@ -34,8 +34,9 @@ from neo_async.errors import (
 from neo_async.execution.engine import PATIENCE, ExecutionEngine, Request
 from neo_async.execution.in_flight import InFlightOrders, InFlightRequest
 from neo_async.execution.journal import Intent, Journal
-from neo_async.execution.order_cache import Order, OrderCache, OrderSource, in_slices
+from neo_async.execution.order_cache import Order, OrderCache, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
+from neo_async.feeds.order_feed import OrderSource
 from neo_async.logs import Subject, log_order
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.answer import Answer
@@ -175,7 +176,7 @@ class Orders:
     def follow(self, feed: OrderSource) -> None:
         """Let the feed tell of requests whose answers were lost. The tracker must follow it
         already."""
-        feed.listen(self._in_flight.hear)
+        feed.subscribe(self._in_flight.hear)
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """New orders wait until this is over."""

@@ -26,13 +26,14 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from neo_async import logs
 from neo_async.errors import NotLoggedIn, ProtocolError
+from neo_async.feeds.order_feed import OrderSource
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.feed_state import FeedEvent, FeedState
@@ -108,19 +109,6 @@ _NO_EXCHANGE_NUMBER = frozenset({"", "NA", "--", "0"})
 _DATED_NUMBER = 12
 """Digits that an order number has at least when it begins with the date."""
 _LONG_AGO = -math.inf
-
-
-class OrderSource(Protocol):
-    """What the order feed is to those who follow it."""
-
-    @property
-    def is_live(self) -> bool: ...
-
-    def start(self) -> None: ...
-
-    def listen(self, listener: Callable[[OrderRow | PositionUpdate], None], /) -> None: ...
-
-    def on_event(self, listener: Callable[[FeedEvent], None], /) -> None: ...
 
 
 class OrderChange(msgspec.Struct, frozen=True, gc=False):
@@ -750,7 +738,7 @@ class OrderCache:
     def follow(self, feed: OrderSource) -> None:
         """Let the feed move the orders from now on. Called once, before it is started."""
         self._feed = feed
-        feed.listen(self._hear)
+        feed.subscribe(self._hear)
         feed.on_event(self._feed_changed)
 
     def on_repair(self, listener: Callable[[OrderRow], None]) -> None:

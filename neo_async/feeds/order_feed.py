@@ -1,22 +1,19 @@
-"""The account's orders and positions."""
+"""The order feed: updates of the account's orders and positions."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-)
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 from weakref import WeakSet
 
 from neo_async import logs
 from neo_async.config import FeedTimings
-from neo_async.errors import (
-    ProtocolError,
-    SessionEnded,
-)
+from neo_async.errors import ProtocolError, SessionEnded
 from neo_async.feeds.base import Feed
+from neo_async.model.feed_state import FeedEvent
+from neo_async.model.orders import OrderRow
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.session.manager import SessionManager
 from neo_async.transport.redaction import Secrets
@@ -32,8 +29,21 @@ from neo_async.wire.order_feed import (
 log = logging.getLogger(logs.FEEDS)
 
 
+class OrderSource(Protocol):
+    """The part of the order feed that its subscribers use."""
+
+    @property
+    def is_live(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def subscribe(self, on_update: Callable[[OrderRow | PositionUpdate], None], /) -> None: ...
+
+    def on_event(self, listener: Callable[[FeedEvent], None], /) -> None: ...
+
+
 class OrderFeed(Feed):
-    """Orders and positions of the account, also those made in the broker's app.
+    """Updates of the account's orders and positions, also of those placed in the broker's app.
 
     async for update in neo.order_updates(): ...
     """
@@ -42,18 +52,19 @@ class OrderFeed(Feed):
         self._manager = session
         self._timings = timings
         self._as_json = False
+        """Whether the next login is sent as JSON."""
         self._secrets = Secrets()
-        """What was sent with the last login here."""
-        self._listeners: list[Callable[[OrderUpdate | PositionUpdate], None]] = []
-        # Weak: an iterator that nobody holds any more collects nothing.
+        """The secrets of the last login sent here."""
+        self._subscribers: list[Callable[[OrderUpdate | PositionUpdate], None]] = []
+        # Weak: an iterator that is no longer referenced collects nothing.
         self._iterators: WeakSet[_Updates] = WeakSet()
         self._connection = ReconnectingSocket(
             "order feed",
             address=lambda: session.current.realtime_url,
-            handshake=self._introduce,
+            handshake=self._log_in,
             handle=self._handle,
             renew=self._renew,
-            expects_data=lambda: False,  # a quiet account is no sign of anything
+            expects_data=lambda: False,  # an account without trades is silent
             timings=timings,
             tls=session.tls,
             meter=session.meter,
@@ -64,31 +75,31 @@ class OrderFeed(Feed):
         """Connect and stay connected; `async with` does it."""
         self._connection.start()
 
-    def listen(self, listener: Callable[[OrderUpdate | PositionUpdate], None]) -> None:
-        """Call `listener` with every update, in the moment of its arrival."""
-        self._listeners.append(listener)
+    def subscribe(self, on_update: Callable[[OrderUpdate | PositionUpdate], None]) -> None:
+        """Call `on_update` with every update, in the moment of its arrival."""
+        self._subscribers.append(on_update)
 
-    def ignore(self, listener: Callable[[OrderUpdate | PositionUpdate], None]) -> None:
-        """Call `listener` no longer."""
-        self._listeners.remove(listener)
+    def unsubscribe(self, on_update: Callable[[OrderUpdate | PositionUpdate], None]) -> None:
+        """Stop calling `on_update`."""
+        self._subscribers.remove(on_update)
 
     def updates(self) -> AsyncIterator[OrderUpdate | PositionUpdate]:
-        """Every update from now on, until the feed is closed. Nothing is conflated: the consumer
-        must keep up."""
+        """Return an iterator over every update from now on, until the feed is closed. Nothing is
+        conflated: the consumer must keep up."""
         iterator = _Updates()
         self._iterators.add(iterator)
         return iterator
 
     async def close(self) -> None:
-        """Disconnect; iteration ends when what has come has been taken."""
+        """Disconnect; iteration ends after the updates that have already arrived."""
         await super().close()
         for iterator in self._iterators:
             iterator.put(None)
         self._iterators.clear()
 
-    async def _introduce(self, socket: Socket) -> None:
-        """Say who we are in one of the two forms; the next try uses the other unless this one was
-        understood. Servers were seen that drop the raw form, and such that drop JSON."""
+    async def _log_in(self, socket: Socket) -> None:
+        """Send the login in one of its two forms; the next attempt uses the other one unless this
+        one was understood. Servers were seen that drop the raw form, and others that drop JSON."""
         session = self._session = self._manager.current
         self._secrets = Secrets(session.token, session.sid)
         as_json, self._as_json = self._as_json, not self._as_json
@@ -105,7 +116,8 @@ class OrderFeed(Feed):
         self._as_json = as_json
         self._renewed_at = None
         if not isinstance(message, Connected):
-            self._tell_listeners(message)
+            # An update in place of the confirmation: the server has accepted the login.
+            self._publish(message)
 
     def _handle(self, text: bytes | str) -> None:
         try:
@@ -118,27 +130,27 @@ class OrderFeed(Feed):
             text = self._secrets.scrub(message.text)
             raise SessionEnded(f"the order feed ended the login: {text}")
         if message is not None and not isinstance(message, Connected):
-            self._tell_listeners(message)
+            self._publish(message)
 
-    def _tell_listeners(self, update: OrderUpdate | PositionUpdate) -> None:
+    def _publish(self, update: OrderUpdate | PositionUpdate) -> None:
         self._manager.meter.order_updates += 1
         for iterator in self._iterators:
             iterator.put(update)
-        for listener in [*self._listeners]:
+        for on_update in [*self._subscribers]:
             try:
-                listener(update)
+                on_update(update)
             except (Exception, asyncio.CancelledError):  # the latter from a future of its own
                 log.exception("a listener of the order feed failed on %r", update)
 
 
 class _Updates(AsyncIterator[OrderUpdate | PositionUpdate]):
-    """One consumer's own queue."""
+    """One consumer's own queue of updates."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[OrderUpdate | PositionUpdate | None] = asyncio.Queue()
 
     def put(self, update: OrderUpdate | PositionUpdate | None) -> None:
-        """None ends the iteration."""
+        """Queue an update; None ends the iteration."""
         self._queue.put_nowait(update)
 
     async def __anext__(self) -> OrderUpdate | PositionUpdate:

@@ -27,7 +27,7 @@ import msgspec
 
 from neo_async import logs
 from neo_async.errors import NotLoggedIn, UsageError
-from neo_async.execution.order_cache import OrderSource
+from neo_async.feeds.order_feed import OrderSource
 from neo_async.model.enums import OrderStatus, Segment, Side
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.orders import OrderRow
@@ -359,7 +359,7 @@ class LivePositions:
         """Learn of trades from this feed. Called once, before it is started."""
         self._feed = feed
         self._coverage.follow(feed)
-        feed.listen(self._hear)
+        feed.subscribe(self._hear)
         feed.on_event(self._feed_changed)
 
     def doubt_fills_by(self, is_odd: Callable[[OrderRow], bool]) -> None:

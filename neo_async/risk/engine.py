@@ -32,9 +32,10 @@ from neo_async.errors import (
     ValueLimit,
 )
 from neo_async.execution.in_flight import InFlightRequest
-from neo_async.execution.order_cache import Order, OrderCache, OrderSource
+from neo_async.execution.order_cache import Order, OrderCache
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderSource
 from neo_async.feeds.trading_hours import is_in_session
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side

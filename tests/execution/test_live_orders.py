@@ -45,14 +45,14 @@ class Feed:
     def __init__(self) -> None:
         self.is_live = False
         self.starts = 0
-        self._listeners: list[Callable[[OrderRow | PositionUpdate], None]] = []
+        self._subscribers: list[Callable[[OrderRow | PositionUpdate], None]] = []
         self._event_listeners: list[Callable[[FeedEvent], None]] = []
 
     def start(self) -> None:
         self.starts += 1
 
-    def listen(self, listener: Callable[[OrderRow | PositionUpdate], None], /) -> None:
-        self._listeners.append(listener)
+    def subscribe(self, on_update: Callable[[OrderRow | PositionUpdate], None], /) -> None:
+        self._subscribers.append(on_update)
 
     def on_event(self, listener: Callable[[FeedEvent], None], /) -> None:
         self._event_listeners.append(listener)
@@ -65,8 +65,8 @@ class Feed:
     def say(self, kind: str, data: Wire) -> None:
         update = read_message(json.dumps({"type": kind, "data": data}))
         assert isinstance(update, OrderUpdate | PositionUpdate)
-        for listener in self._listeners:
-            listener(update)
+        for on_update in self._subscribers:
+            on_update(update)
 
 
 def state(status: str, at: int, **facts: Any) -> Wire:

@@ -222,7 +222,7 @@ async def test_an_order_instead_of_the_acknowledgement_counts_as_one() -> None:
     async with feed_server(answering('{"type":"news"}', HEARTBEAT, order(7))) as server:
         session: Any = Login(server)
         feed = OrderFeed(session, FeedTimings())
-        feed.listen(taken.append)
+        feed.subscribe(taken.append)
         updates = feed.updates()
         async with feed:
             await feed.until_live()
@@ -295,7 +295,7 @@ async def test_every_consumer_gets_every_update_typed() -> None:
         raise LookupError("a mistake of the user's")
 
     async with live(script, heartbeat=1) as (_, feed):
-        feed.listen(failing)
+        feed.subscribe(failing)
         first, second = feed.updates(), feed.updates()
         for updates in (first, second):
             order_1, position, order_2 = [await anext(updates) for _ in range(3)]
@@ -313,10 +313,10 @@ async def test_every_consumer_gets_every_update_typed() -> None:
 async def test_a_listener_hears_until_it_is_told_to_ignore() -> None:
     taken: list[object] = []
     async with live(serve) as (server, feed):
-        feed.listen(taken.append)
+        feed.subscribe(taken.append)
         await server.peer.send(order(1))
         await until(lambda: len(taken) == 1)
-        feed.ignore(taken.append)
+        feed.unsubscribe(taken.append)
         updates = feed.updates()
         await server.peer.send(order(2))
         await anext(updates)
@@ -329,8 +329,8 @@ async def test_a_listener_that_raises_what_ends_tasks_ends_nothing() -> None:
     ended = asyncio.get_running_loop().create_future()
     ended.cancel()
     async with live(serve) as (server, feed):
-        feed.listen(lambda update: ended.result())
-        feed.listen(heard.append)
+        feed.subscribe(lambda update: ended.result())
+        feed.subscribe(heard.append)
         for _ in range(3):
             await server.peer.send(order(1))
         await until(lambda: len(heard) == 3)

@@ -140,7 +140,7 @@ class Watched:
 
     async def __aenter__(self) -> Self:
         self._cache.follow(self.order_feed)
-        self.order_feed.listen(self._hear)
+        self.order_feed.subscribe(self._hear)
         self._note_events("order feed", self.order_feed)
         self._note_events("market feed", self.feed)
         try:
@@ -193,7 +193,7 @@ class Watched:
         if self._consumer is not None:
             self._consumer.cancel()
             await asyncio.gather(self._consumer, return_exceptions=True)
-        self.order_feed.ignore(self._hear)
+        self.order_feed.unsubscribe(self._hear)
         await self.feed.close()
         await self._cache.close()
 
