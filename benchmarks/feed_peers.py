@@ -31,7 +31,7 @@ from neo_async import Credentials, Endpoints, Level, NeoClient, RateLimits
 from neo_async.feeds.buffers import Policy
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
-from neo_async.feeds.subscribed_feed import BUDGET
+from neo_async.feeds.subscriptions import BUDGET
 from neo_async.model.ticks import LiteTick
 from neo_async.wire.feed import LITE, ROW, SCRIP
 

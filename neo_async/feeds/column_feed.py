@@ -9,7 +9,8 @@ from collections.abc import (
 
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import Messages
-from neo_async.feeds.subscribed_feed import SubscribedFeed, stream_of
+from neo_async.feeds.subscribed_feed import SubscribedFeed
+from neo_async.feeds.subscriptions import stream_of
 from neo_async.model.enums import Level
 from neo_async.session.manager import SessionManager
 from neo_async.wire.columns import ColumnDecoder, Columns
@@ -72,5 +73,5 @@ class ColumnFeed(SubscribedFeed):
         """Messages dropped because the consumer was slower."""
         return self._messages.lost
 
-    def _take(self, message: bytes) -> None:
+    def _deliver(self, message: bytes) -> None:
         self._messages.put(message)

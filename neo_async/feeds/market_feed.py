@@ -23,7 +23,6 @@ from neo_async.model.ticks import LiteTick, MarketStatus, ScripTick, Tick
 from neo_async.session.manager import SessionManager
 from neo_async.wire.feed import (
     STREAM_OF_LEVEL,
-    Stream,
 )
 
 log = logging.getLogger(logs.FEEDS)
@@ -106,7 +105,7 @@ class MarketFeed(SubscribedFeed):
         when there was none yet, or the feed is not live. Its `received_ns` tells its age."""
         if not self.is_live:
             return None
-        if not any(instrument in self._wished[stream] for stream in STREAM_OF_LEVEL.values()):
+        if not self._subscriptions.has_prices(instrument):
             return None
         ticks = [
             tick
@@ -136,7 +135,7 @@ class MarketFeed(SubscribedFeed):
         for of_level in self._latest.values():
             of_level.pop(name, None)
 
-    def _take(self, message: bytes) -> Awaitable[None] | None:
+    def _deliver(self, message: bytes) -> Awaitable[None] | None:
         ticks = self._decoder.decode(message, time.time_ns())
         if not ticks:
             self._warn_of_unasked()
@@ -149,8 +148,8 @@ class MarketFeed(SubscribedFeed):
                 lite[tick.instrument] = tick
                 continue
             if tick.__class__ is MarketStatus:
-                self._note_status(tick)  # it counts for the feed itself, whoever asked for it
-                if not self._wished[Stream.EXCHANGE]:
+                self._hours.apply_status(tick)  # also where the program has not subscribed it
+                if not self._subscriptions.wants_status:
                     unasked = True
                     continue
             latest[tick.level][tick.instrument] = tick

@@ -29,11 +29,11 @@ from neo_async.errors import (
 from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.feeds.settings import AuthAnswer
 from neo_async.exchange.tls import self_signed
-from neo_async.feeds import subscribed_feed, trading_hours
+from neo_async.feeds import trading_hours
 from neo_async.feeds.buffers import Policy
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
-from neo_async.feeds.subscribed_feed import BUDGET
+from neo_async.feeds.subscriptions import BUDGET
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.india import IST
@@ -842,7 +842,6 @@ def test_the_market_is_open_by_the_clock_and_by_its_own_word(
     @in_virtual_time
     async def check() -> None:
         monkeypatch.setattr(FrozenTime, "at", moment)
-        monkeypatch.setattr(subscribed_feed, "datetime", FrozenTime)
         monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
         async with live(
             saying(*statuses), market_open=None, timings={"silence": 10, "ping": 3600}
@@ -871,7 +870,6 @@ def test_what_was_told_closed_before_a_session_says_nothing_of_it(
     @in_virtual_time
     async def check() -> None:
         monkeypatch.setattr(FrozenTime, "at", told_at)
-        monkeypatch.setattr(subscribed_feed, "datetime", FrozenTime)
         monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
         async with live(
             saying(status(MarketState.CLOSED)),
@@ -879,7 +877,7 @@ def test_what_was_told_closed_before_a_session_says_nothing_of_it(
             timings={"silence": 10, "ping": 3600},
         ) as (_, feed):
             await feed.subscribe(["nse_cm|1"])
-            await until(lambda: feed._closed_at)
+            await until(lambda: feed._hours.closed)
             monkeypatch.setattr(FrozenTime, "at", moment)
             await asyncio.sleep(15)
             assert (feed.stalls == 1) is expected
@@ -895,7 +893,6 @@ async def test_a_market_open_that_fails_leaves_the_answer_to_the_clock(
         raise ZeroDivisionError("mine")
 
     monkeypatch.setattr(FrozenTime, "at", MONDAY)
-    monkeypatch.setattr(subscribed_feed, "datetime", FrozenTime)
     monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
     async with live(serve, market_open=market_open, timings={"silence": 10}) as (_, feed):
         await feed.subscribe(["nse_cm|1"])
@@ -1340,7 +1337,7 @@ async def test_a_status_that_was_not_asked_for_is_no_tick_but_counts_for_the_fee
         await until(lambda: feed.unasked == 1)
         assert feed.ticks == 0
         assert feed.latest("nse_cm") is None
-        assert "nse_cm" in feed._closed_at
+        assert "nse_cm" in feed._hours.closed
 
 
 @in_virtual_time
