@@ -25,28 +25,34 @@ from neo_async.transport.websocket import ReconnectingSocket
 log = logging.getLogger(logs.FEEDS)
 
 
-LOGIN_LOOK_EVERY = 1.0
-"""Seconds between two looks whether the program has logged in again, where the broker refuses the
-login that a feed would need."""
+LOGIN_CHECK_SECONDS = 1.0
+"""Seconds between two checks whether the program has logged in again, while the broker refuses the
+login that a feed needs."""
 
 
 class Feed:
-    """What both streams have in common."""
+    """A stream that stays connected by itself.
+
+    It reconnects and renews the login as often as that is needed; consumers go on as if nothing
+    had happened. `state`, `reconnects`, `last_gap` and the events show what did.
+    """
 
     _connection: ReconnectingSocket
     _manager: SessionManager
     _timings: FeedTimings
     _session: Session | None = None
-    """The login that the present connection was opened with."""
+    """The login with which the present connection was opened."""
     _renewed_at: float | None = None
-    """Time of the loop at which a login was made for this stream; None once one was accepted."""
+    """Time of the loop at which a login was made for this feed; None once one was accepted."""
 
     @property
     def name(self) -> str:
+        """`market feed` or `order feed`."""
         return self._connection.name
 
     @property
     def state(self) -> FeedState:
+        """The state of the connection."""
         return self._connection.state
 
     @property
@@ -56,27 +62,28 @@ class Feed:
 
     @property
     def refusal(self) -> str:
-        """Why the feed makes no other try before the program has logged in again: the broker
+        """Why the feed does not connect again before the program has logged in again: the broker
         refuses the login. Empty while it does not."""
         return self._connection.refusal
 
     @property
     def is_live(self) -> bool:
+        """Whether the feed is connected and logged in."""
         return self._connection.is_live
 
     @property
     def reconnects(self) -> int:
-        """Times it was live again after a loss."""
+        """Number of times the feed was live again after a loss."""
         return self._connection.reconnects
 
     @property
     def stalls(self) -> int:
-        """Times that silence in an open market was taken for a loss."""
+        """Number of times that silence in an open market was taken for a loss."""
         return self._connection.stalls
 
     @property
     def last_gap(self) -> float | None:
-        """Seconds from the last loss until it was live again; None before the first."""
+        """Seconds from the last loss until the feed was live again; None before the first."""
         return self._connection.last_gap
 
     @property
@@ -98,21 +105,23 @@ class Feed:
         self._connection.on_event(at_event)
 
     async def until_live(self) -> None:
-        """Wait until the server has accepted us.
+        """Wait until the server has accepted the login.
 
         Raises TransportError when the feed is closed meanwhile, or the broker refuses the login.
         """
         await self._connection.until_live()
 
     async def close(self) -> None:
+        """Disconnect, and stay disconnected."""
         await self._connection.close()
 
     async def _renew(self) -> None:
-        """Renew the login that the server refused, unless somebody has done so meanwhile.
+        """Renew the login that the server refused, unless another caller has done so meanwhile.
 
-        A server that refuses new logins, too, is not for want of another one. When the broker
-        refuses the login itself, this waits for the program to log in again: MPIN and codes are not
-        tried over and over, for that locks an account.
+        A new login that the server refuses as well is not followed by one more before
+        `between_logins` seconds are over: another login would not help. When the broker refuses the
+        login itself, this waits for the program to log in again: repeating MPIN and codes would
+        lock the account.
         """
         if self._session is None:
             return
@@ -137,7 +146,7 @@ class Feed:
 
     async def _until_next_login(self, ended: Session) -> None:
         while self._is_current(ended):  # noqa: ASYNC110 - a login has no event
-            await asyncio.sleep(LOGIN_LOOK_EVERY)
+            await asyncio.sleep(LOGIN_CHECK_SECONDS)
 
     def _is_current(self, session: Session) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Market data in columns."""
+"""The column feed: packets of one level as columns of numpy arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import (
 )
 
 from neo_async.config import FeedTimings
-from neo_async.feeds.buffers import Messages
+from neo_async.feeds.buffers import MessageBuffer
 from neo_async.feeds.subscribed_feed import SubscribedFeed
 from neo_async.feeds.subscriptions import stream_of
 from neo_async.model.enums import Level
@@ -17,14 +17,14 @@ from neo_async.wire.columns import ColumnDecoder, Columns
 
 
 class ColumnFeed(SubscribedFeed):
-    """Packets of one level as columns of numpy arrays, all that have come since the last step.
+    """Packets of one level as columns of numpy arrays: all that arrived since the last step.
 
         async with neo.column_feed(level=Level.LITE) as feed:
             await feed.subscribe(instruments, level=Level.LITE)
             async for columns in feed:
                 columns["token"], columns["last_price"]
 
-    A consumer that is slow gets larger arrays. Beyond `bound` bytes the oldest messages are
+    A slow consumer gets larger arrays. Beyond `bound` bytes the oldest messages are
     dropped, and counted in `lost`.
     """
 
@@ -40,11 +40,13 @@ class ColumnFeed(SubscribedFeed):
         super().__init__(session, timings, market_open)
         stream_of(level)
         self._columns = ColumnDecoder(Level(level))
-        self._messages = Messages(bound)
+        self._messages = MessageBuffer(bound)
         self._asked = self._columns.keys([])
+        """Keys of the subscribed instruments, for the column decoder."""
         self._asked_at = -1
-        """Changes of the decoder at which `_asked` was made."""
+        """The `changes` of the decoder at which `_asked` was made."""
         self._others = 0
+        """Number of packets dropped while decoding, which the feed's own decoder does not see."""
 
     async def __aiter__(self) -> AsyncIterator[Columns]:
         while messages := await self._messages.take():
@@ -59,8 +61,8 @@ class ColumnFeed(SubscribedFeed):
 
     @property
     def unasked(self) -> int:
-        """Packets and trading symbols that the server sent of instruments that are not subscribed:
-        they are dropped."""
+        """Number of packets and trading symbols that the server sent of instruments that are not
+        subscribed: they are dropped."""
         return super().unasked + self._others
 
     async def close(self) -> None:
@@ -70,7 +72,7 @@ class ColumnFeed(SubscribedFeed):
 
     @property
     def lost(self) -> int:
-        """Messages dropped because the consumer was slower."""
+        """Number of messages dropped because the consumer was slower."""
         return self._messages.lost
 
     def _deliver(self, message: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Market data, tick by tick."""
+"""The market feed: ticks, decoded as they arrive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collections.abc import (
 
 from neo_async import logs
 from neo_async.config import FeedTimings
-from neo_async.feeds.buffers import DEFAULT_BOUND, Policy, delivery
+from neo_async.feeds.buffers import DEFAULT_BOUND, Policy, tick_buffer
 from neo_async.feeds.subscribed_feed import SubscribedFeed
 from neo_async.model.enums import Level
 from neo_async.model.ticks import LiteTick, MarketStatus, ScripTick, Tick
@@ -29,19 +29,19 @@ log = logging.getLogger(logs.FEEDS)
 
 
 BURST = 256
-"""Ticks after which everything else in the loop has a turn, however many more have arrived: less
+"""Ticks after which the rest of the event loop has a turn, however many more have arrived: less
 than a millisecond of work, whatever their level."""
 
 
 class _OneTurn:
-    """Lets the loop turn once where it is awaited."""
+    """An awaitable that gives the event loop one turn."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield
 
 
 class MarketFeed(SubscribedFeed):
-    """Ticks of the instruments subscribed.
+    """Ticks of the subscribed instruments.
 
         async with neo.market_feed() as feed:
             await feed.subscribe(["nse_cm|11536"], level=Level.DEPTH)
@@ -64,45 +64,46 @@ class MarketFeed(SubscribedFeed):
         """`bound` is the number of ticks at which BLOCK and DROP_OLDEST set in. `market_open` says
         whether silence is suspicious; by default the clock in IST and the status messages do."""
         super().__init__(session, timings, market_open)
-        self._delivery = delivery(Policy(policy), bound)
+        self._buffer = tick_buffer(Policy(policy), bound)
         self._on_tick = on_tick
         # By level, then instrument: a pair as the key costs more to make than this whole look-up.
         self._latest: defaultdict[int, dict[str, Tick]] = defaultdict(dict)
         self._since_turn = 0
+        """Ticks decoded since the rest of the event loop had its last turn."""
         self.ticks = 0
-        """Ticks decoded so far."""
+        """Number of ticks decoded so far."""
 
     async def __aiter__(self) -> AsyncIterator[Tick]:
         while True:
-            # A consumer that breaks off and comes back goes on with what is in hand.
-            for tick in self._delivery.in_hand:
+            # A consumer that leaves the loop and iterates again goes on with what is prefetched.
+            for tick in self._buffer.prefetched:
                 yield tick
-            if not await self._delivery.refill():
+            if not await self._buffer.refill():
                 return
 
     async def batches(self) -> AsyncIterator[list[Tick]]:
-        """The ticks in the lists in which they become available: one step a burst."""
-        if ticks := list(self._delivery.in_hand):
+        """Yield the ticks in the lists in which they become available: one step a burst."""
+        if ticks := list(self._buffer.prefetched):
             yield ticks
-        while ticks := await self._delivery.take():
+        while ticks := await self._buffer.take():
             yield ticks
 
     def latest(self, instrument: str, *, level: Level | None = None) -> Tick | None:
-        """The newest tick of an instrument, at one level or at any."""
+        """Return the newest tick of an instrument, at one level or at any."""
         if level is not None:
             return self._latest[level].get(instrument)
         found = [tick for key in _LEVELS if (tick := self._latest[key].get(instrument)) is not None]
         return max(found, key=lambda tick: tick.received_ns, default=None)
 
     def last_price(self, instrument: str) -> float | None:
-        """Of the newest tick of an instrument that is subscribed; None when there was none yet, or
-        the feed is not live."""
+        """Return the price of the newest tick of a subscribed instrument; None when there was none
+        yet, or the feed is not live."""
         tick = self.last_tick(instrument)
         return None if tick is None else tick.last_price
 
     def last_tick(self, instrument: str) -> LiteTick | ScripTick | None:
-        """The newest tick with a price of an instrument that is subscribed, at whatever level; None
-        when there was none yet, or the feed is not live. Its `received_ns` tells its age."""
+        """Return the newest tick with a price of a subscribed instrument, at whatever level; None
+        when there was none yet, or the feed is not live. Its `received_ns` shows its age."""
         if not self.is_live:
             return None
         if not self._subscriptions.has_prices(instrument):
@@ -118,18 +119,18 @@ class MarketFeed(SubscribedFeed):
 
     @property
     def lost(self) -> int:
-        """Ticks that the policy conflated or dropped because the consumer was slower."""
-        return self._delivery.lost
+        """Number of ticks that were conflated or dropped because the consumer was slower."""
+        return self._buffer.lost
 
     @property
     def pending(self) -> int:
-        """Ticks that wait for the consumer."""
-        return self._delivery.pending
+        """Number of ticks that wait for the consumer."""
+        return self._buffer.pending
 
     async def close(self) -> None:
         """Disconnect; iteration ends when what is pending has been taken."""
         await super().close()
-        self._delivery.close()
+        self._buffer.close()
 
     def _drop_ticks(self, name: str) -> None:
         for of_level in self._latest.values():
@@ -163,7 +164,7 @@ class MarketFeed(SubscribedFeed):
         if self._on_tick is not None:
             self._call_back(ticks)
         else:
-            held = self._delivery.put(ticks)
+            held = self._buffer.put(ticks)
         self._since_turn += len(ticks)
         if held is None and self._since_turn >= BURST:
             held = _OneTurn()
@@ -181,4 +182,4 @@ class MarketFeed(SubscribedFeed):
 
 
 _LEVELS = (Level.LITE, 2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH, 0, -1, -2)
-"""Of all ticks; 2 cannot be subscribed, but is sent."""
+"""Levels that ticks may have. Level 2 cannot be subscribed, but is sent."""
