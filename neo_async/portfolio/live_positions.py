@@ -31,9 +31,10 @@ from neo_async.feeds.order_feed import OrderSource
 from neo_async.model.enums import OrderStatus, Segment, Side
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.orders import OrderRow
-from neo_async.model.portfolio import Holding, Position, PositionRow, value_position
+from neo_async.model.portfolio import Holding, Position, PositionRow
 from neo_async.model.ticks import LiteTick, ScripTick, Tick
 from neo_async.model.updates import PositionUpdate
+from neo_async.portfolio.valuation import value_position
 from neo_async.session.polling import Poller
 
 log = logging.getLogger(logs.PORTFOLIO)

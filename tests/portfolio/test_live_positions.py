@@ -29,7 +29,7 @@ from neo_async.exchange import Exchange, Faults
 from neo_async.model.answer import Answer
 from neo_async.model.feed_state import FeedState
 from neo_async.model.orders import OrderRow
-from neo_async.model.portfolio import Holding, PositionRow, value_position
+from neo_async.model.portfolio import Holding, PositionRow
 from neo_async.model.ticks import LiteTick, MarketStatus
 from neo_async.portfolio.live_positions import (
     READ_EVERY,
@@ -39,6 +39,7 @@ from neo_async.portfolio.live_positions import (
     holding_of,
     holdings_by_instrument,
 )
+from neo_async.portfolio.valuation import value_position
 from neo_async.wire.portfolio import read_positions
 from neo_async.wire.rows import RowReader
 from tests.clients import client_of, exchange_of, paths
