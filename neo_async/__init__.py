@@ -125,7 +125,7 @@ if TYPE_CHECKING:
         Tick,
     )
     from neo_async.model.updates import OrderUpdate, PositionUpdate
-    from neo_async.portfolio.live_positions import LivePositions, TotalPnl
+    from neo_async.portfolio.live_positions import LivePositions
 
 __version__ = "0.1.0"
 
@@ -143,7 +143,7 @@ _HOMES = {
     "Policy": "neo_async.feeds.buffers",
     "Tick": "neo_async.model.ticks",
     "Recording": "neo_async.feeds.recorder",
-    "TotalPnl": "neo_async.portfolio.live_positions",
+    "TotalPnl": "neo_async.model.portfolio",
     "LivePositions": "neo_async.portfolio.live_positions",
     "AuctionTick": "neo_async.model.ticks",
     "DepthRow": "neo_async.model.ticks",

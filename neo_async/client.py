@@ -152,9 +152,9 @@ class NeoClient:
         self.orders.follow(self.order_feed)
         self.reconciliation = Reconciliation()
         """What the last login found that the process before had left."""
-        self.portfolio.live.follow(self.order_feed)
-        self.portfolio.live.doubt_fills_by(self._cache.has_odd_fill)
-        self._cache.on_repair(self.portfolio.live.repair)
+        self.portfolio.live.attach(self.order_feed)
+        self.portfolio.live.ignore_fills_if(self._cache.has_odd_fill)
+        self._cache.on_repair(self.portfolio.live.on_missed_fill)
         self._switch = KillSwitch(
             self.orders,
             self._cache,

@@ -1,4 +1,4 @@
-"""What the account holds: positions and their valuation, holdings, limits, margin of an order.
+"""What the account holds: positions and their values, holdings, limits, margin of an order.
 
 Money is rupees, quantities are units (never lots). None means that the broker did not say, and
 that nothing else says it; 0 is a number that was received or follows from numbers received.
@@ -9,7 +9,9 @@ first look while decoding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from typing import TypeAlias
 
 import msgspec
 
@@ -22,6 +24,9 @@ QUANTITIES = frozenset(
     {"buy_quantity", "sell_quantity", "carried_buy_quantity", "carried_sell_quantity"}
 )
 """Fields of a row from which the net quantity follows."""
+
+PositionKey: TypeAlias = tuple[str, str, str]
+"""Segment, trading symbol and product of a position, in one spelling: `position_key` makes it."""
 
 
 class PositionRow(
@@ -192,6 +197,17 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     unknown_reason: str
     """Why an amount is None; empty when none is."""
     row: PositionRow
+
+
+class TotalPnl(msgspec.Struct, frozen=True, kw_only=True):
+    """P&L over all positions; see Position. An amount is None when it is None for any of them."""
+
+    realised: float | None
+    unrealised: float | None
+    pnl: float | None
+    mtm_pnl: float | None
+    unknown_reasons: Mapping[PositionKey, str]
+    """The `unknown_reason` of each position that has an amount which is None."""
 
 
 class Holding(

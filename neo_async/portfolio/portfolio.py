@@ -13,15 +13,9 @@ from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.market import QuoteFilter
 from neo_async.model.orders import Price
 from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, PositionRow
-from neo_async.portfolio.live_positions import (
-    LivePositions,
-    Report,
-    holding_of,
-    holdings_by_instrument,
-    is_finite,
-    is_price,
-)
-from neo_async.portfolio.valuation import value_position
+from neo_async.portfolio.live_positions import LivePositions, Report
+from neo_async.portfolio.position_rows import is_finite, is_price
+from neo_async.portfolio.valuation import holding_of, holdings_by_instrument, value_position
 from neo_async.session.manager import SessionManager
 from neo_async.wire.endpoints import CHECK_MARGIN, HOLDINGS, LIMITS, POSITIONS, POSITIONS_OLDER
 from neo_async.wire.portfolio import (

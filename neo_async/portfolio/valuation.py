@@ -1,18 +1,29 @@
-"""Valuation: the value, P&L and average price of a position."""
+"""Valuation: average price, value and P&L of positions, by the broker's documented arithmetic."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
-from neo_async.model.portfolio import QUANTITIES, Holding, Position, PositionRow
+import msgspec
+
+from neo_async.model.portfolio import (
+    QUANTITIES,
+    Holding,
+    Position,
+    PositionKey,
+    PositionRow,
+    TotalPnl,
+)
+from neo_async.portfolio.position_rows import SEGMENTS, instrument_of
 
 
 def value_position(row: PositionRow, holding: Holding | None, last_price: float | None) -> Position:
-    """Value a position by the broker's documented arithmetic.
+    """Return the position of a row, valued by the broker's documented arithmetic.
 
     `holding` is the one whose `token` equals the row's (None when there is none): equity carried
-    from earlier days is valued at its average price, which the row does not know. A `last_price`
-    of 0 is the broker's way of not knowing it; an average price of 0 counts as what was paid, as
+    from earlier days is valued at its average price, which the row does not have. A `last_price` of
+    0 means that the broker does not know it; an average price of 0 counts as the price paid, as
     with the broker itself.
     Only the average price is rounded, to the row's precision: amounts are to be rounded where they
     are shown.
@@ -79,6 +90,62 @@ def value_position(row: PositionRow, holding: Holding | None, last_price: float 
     )
 
 
+def total_pnl(positions: Mapping[PositionKey, Position]) -> TotalPnl:
+    """Return the P&L over all positions."""
+    return TotalPnl(
+        realised=_sum(position.realised for position in positions.values()),
+        unrealised=_sum(position.unrealised for position in positions.values()),
+        pnl=_sum(position.pnl for position in positions.values()),
+        mtm_pnl=_sum(position.mtm_pnl for position in positions.values()),
+        unknown_reasons={
+            key: position.unknown_reason
+            for key, position in positions.items()
+            if position.unknown_reason
+        },
+    )
+
+
+def holdings_by_instrument(holdings: Iterable[Holding]) -> dict[str, Holding]:
+    """Return the holdings by instrument (`nse_cm|11536`), or by token alone where a holding does
+    not name its exchange. Several rows of one instrument are one holding, whose average price is
+    that of all units."""
+    joined: dict[str, Holding] = {}
+    for holding in holdings:
+        token, segment = holding.token.strip(), holding.segment.strip().lower()
+        key = f"{segment}|{token}" if segment in SEGMENTS else token
+        known = joined.get(key)
+        joined[key] = holding if known is None else _joined(known, holding)
+    return joined
+
+
+def holding_of(row: PositionRow, holdings: Mapping[str, Holding]) -> Holding | None:
+    """Return the holding of a position's row: the one of its exchange and token, or of its token
+    where the holding does not name an exchange."""
+    return holdings.get(instrument_of(row)) or holdings.get(row.token.strip())
+
+
+def _joined(one: Holding, other: Holding) -> Holding:
+    quantity = one.quantity + other.quantity
+    average = None
+    if one.average_price is not None and other.average_price is not None and quantity:
+        cost = one.average_price * one.quantity + other.average_price * other.quantity
+        average = cost / quantity
+    return msgspec.structs.replace(one, quantity=quantity, average_price=average, cost=None)
+
+
+def _sum(amounts: Iterable[float | None]) -> float | None:
+    known = []
+    for amount in amounts:
+        if amount is None:
+            return None
+        known.append(amount)
+    try:
+        total = math.fsum(known)
+    except (OverflowError, ValueError):  # infinite amounts
+        return None
+    return total if math.isfinite(total) else None
+
+
 _CARRIED_VALUES = frozenset({"carried_buy_value", "carried_sell_value"})
 _NEEDED = QUANTITIES | {
     "segment",
@@ -90,7 +157,7 @@ _NEEDED = QUANTITIES | {
     "general_numerator",
     "general_denominator",
 }
-"""Fields without which neither cost nor P&L of a position can be worked out."""
+"""Fields without which neither cost nor P&L of a position can be calculated."""
 
 _QUANTITY_OF = {
     "buy_value": "buy_quantity",
@@ -101,7 +168,8 @@ _QUANTITY_OF = {
 
 
 def _lacking(row: PositionRow) -> frozenset[str]:
-    """The fields of a row that say nothing. The value of no units is 0, whatever stands there."""
+    """Return the fields of a row that could not be read and are needed. The value of no units is 0,
+    whatever the broker sent."""
     if not row.missing:
         return row.missing
     return frozenset(
@@ -120,7 +188,8 @@ def _problem(row: PositionRow, lacking: frozenset[str]) -> str:
 def _carried_cost(
     row: PositionRow, holding: Holding | None, lacking: frozenset[str]
 ) -> tuple[float, float] | None:
-    """Cost of the carried quantity as (buy side, sell side); None when it is not known."""
+    """Return the cost of the carried quantity as (buy side, sell side); None when it is not
+    known."""
     carried = row.carried_quantity
     if carried == 0:
         return 0.0, 0.0
@@ -149,7 +218,8 @@ def _average(total: float, quantity: float) -> float:
 
 
 def _decimals(row: PositionRow) -> int:
-    """Of a price; the usual two where the row has none that any price has."""
+    """Return the decimals of a price; the usual two where the row's number of them is
+    impossible."""
     return row.precision if 0 < row.precision <= _MOST_DECIMALS else 2
 
 

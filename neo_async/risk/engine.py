@@ -42,13 +42,9 @@ from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.numbers import EXACT
 from neo_async.model.orders import OrderRow
-from neo_async.portfolio.live_positions import (
-    Coverage,
-    LivePositions,
-    is_finite,
-    position_key,
-    side_of,
-)
+from neo_async.portfolio.coverage import Coverage
+from neo_async.portfolio.live_positions import LivePositions
+from neo_async.portfolio.position_rows import is_finite, position_key, side_of
 from neo_async.wire.orders import ModifyForm, PlaceForm
 
 MINUTE = 60.0
@@ -252,7 +248,7 @@ class RiskGuard:
         """An open order of the last book that has no number: it is not among the known ones."""
         self._orders = Coverage()
         """Of the open orders of the account."""
-        self._orders.follow(order_feed)
+        self._orders.attach(order_feed)
         self._keeping: asyncio.Task[None] | None = None
         self._placed: deque[float] = deque()
         """Times of the loop at which placements of the last minute were no longer on their way:
@@ -326,7 +322,7 @@ class RiskGuard:
             (row for row in rows if not (row.has_number or row.status.is_final)), None
         )
         if self.needs_positions:
-            self._live.take_book(rows)
+            self._live.on_order_book(rows)
         if not self._changing:
             return
         by_number = {row.number: row for row in rows if row.number in self._changing}
