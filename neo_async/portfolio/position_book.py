@@ -19,7 +19,8 @@ Report and messages together make the rows. Fills make two bounds of what was tr
 2. A message changes a row only if it continues it: same day, same carried quantity, totals not
    smaller. Any other message waits, and a report has to be read.
 3. A message, a fill or a report that arrives again changes nothing.
-4. The net quantity after all trades that any source has reported lies within `net_range`.
+4. The net quantity lies within `net_range`, provided that no order message was lost since the
+   newest report was requested, and that this report lacked only trades whose message is known.
 """
 
 from __future__ import annotations
