@@ -99,7 +99,7 @@ def status(code: int, segment: str = "nse_cm") -> bytes:
 
 
 async def accept(peer: Peer) -> None:
-    await peer.hear()
+    await peer.receive()
     await peer.send(ACCEPTED)
 
 
@@ -124,7 +124,7 @@ def answering(*messages: str | bytes) -> Callable[[Peer], Awaitable[None]]:
     """Answer the authentication with these and stay."""
 
     async def script(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(*messages)
         await peer.linger()
 
@@ -161,7 +161,7 @@ async def live(
 
 def frames(peer: Peer) -> list[dict[str, Any]]:
     """What the client has sent after its authentication."""
-    return [json.loads(text) for text in peer.heard[1:]]
+    return [json.loads(text) for text in peer.received[1:]]
 
 
 def subscribed(peer: Peer) -> dict[str, set[str]]:
@@ -195,7 +195,7 @@ async def next_ticks(feed: MarketFeed, count: int) -> list[Tick]:
 @in_virtual_time
 async def test_the_first_frame_proves_who_we_are() -> None:
     async with live(serve) as (server, _):
-        frame = json.loads(server.peer.heard[0])
+        frame = json.loads(server.peer.received[0])
         moment = datetime.fromisoformat(frame["sdk_date"])
         assert int(moment.timestamp() * 1000) == pytest.approx(frame.pop("conn_req_time"), abs=1)
         assert frame.pop("sdk_date").endswith("Z")
@@ -236,7 +236,7 @@ def test_the_server_accepts_in_several_ways(answers: list[str | bytes], seconds:
 @in_virtual_time
 async def test_packets_after_1119_do_not_put_its_acceptance_off() -> None:
     async def chatter(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(CONNECTED)
         while True:
             await peer.send(status(1))
@@ -252,7 +252,7 @@ async def test_dividers_are_taken_from_an_acceptance_that_comes_late() -> None:
     late = ACCEPTED.replace('"divider": 100', '"divider": 1000')
 
     async def script(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(CONNECTED)
         await asyncio.sleep(3)
         await peer.send(late, lite(1, 10.0))
@@ -300,7 +300,7 @@ async def test_a_refused_login_is_renewed_once_and_used_at_its_new_address() -> 
             await feed.until_live()
         assert login.renewals == 1
         assert len(old.peers) == 1
-        assert json.loads(new.peer.heard[0])["auth"] == "sid-1"
+        assert json.loads(new.peer.received[0])["auth"] == "sid-1"
 
 
 def test_a_server_that_refuses_every_login_gets_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,8 +425,8 @@ def test_frames_are_those_of_the_protocol(level: Level, tail: str) -> None:
             else:
                 await feed.snapshot(names, level=level)
                 expected += [expected[0].replace("subscribe", "snapshot")]
-            await until(lambda: len(server.peer.heard) > len(expected))
-            assert server.peer.heard[1:] == expected
+            await until(lambda: len(server.peer.received) > len(expected))
+            assert server.peer.received[1:] == expected
             assert feed.subscriptions == 0
 
     check()
@@ -441,8 +441,8 @@ async def test_frames_of_indices_and_of_the_market_status() -> None:
         await feed.subscribe_status()
         await feed.subscribe_status()
         await feed.unsubscribe_status()
-        await until(lambda: len(server.peer.heard) == 6)
-        assert server.peer.heard[1:] == [
+        await until(lambda: len(server.peer.received) == 6)
+        assert server.peer.received[1:] == [
             '{"event":"subscribeIndices","inputtoken":"nse_cm|Nifty 50","ack_symbol":true}',
             '{"event":"snapshotIndices","inputtoken":"nse_cm|26000","ack_symbol":true}',
             '{"event":"unsubscribeIndices","inputtoken":"nse_cm|Nifty 50"}',
@@ -458,7 +458,7 @@ async def test_calls_made_together_share_a_frame() -> None:
             *(feed.subscribe([f"nse_cm|{token}"], level=Level.LITE) for token in range(500)),
             *(feed.subscribe([f"nse_cm|{token}"], level=Level.DEPTH) for token in range(500)),
         )
-        await until(lambda: len(server.peer.heard) == 3)
+        await until(lambda: len(server.peer.received) == 3)
         assert {stream: len(names) for stream, names in subscribed(server.peer).items()} == {
             "ScripsLite": 500,
             "Depth": 500,
@@ -474,7 +474,7 @@ async def test_what_is_subscribed_already_is_not_said_again() -> None:
         await feed.subscribe([])
         await feed.snapshot([])
         await feed.subscribe_status()
-        await until(lambda: len(server.peer.heard) == 4)
+        await until(lambda: len(server.peer.received) == 4)
         assert [frame.get("inputtoken") for frame in frames(server.peer)] == [
             "nse_cm|1,nse_cm|2",
             "nse_cm|3",
@@ -499,7 +499,7 @@ async def test_the_budget_is_checked_before_anything_is_sent() -> None:
         assert feed.subscriptions == 3000
         await feed.unsubscribe(many[:10], level=Level.LITE)
         await feed.subscribe(many[:10], level=Level.SCRIP)
-        await until(lambda: len(server.peer.heard) == 6)
+        await until(lambda: len(server.peer.received) == 6)
         assert {stream: len(names) for stream, names in subscribed(server.peer).items()} == {
             "ScripsLite": 2989,
             "Exchange": 1,
@@ -528,7 +528,7 @@ def test_malformed_instruments_are_refused(names: Any) -> None:
             with pytest.raises(UsageError, match="LITE"):
                 await feed.subscribe(["nse_cm|1"], level=3)  # type: ignore[arg-type]
             assert feed.subscriptions == 0
-            assert len(server.peer.heard) == 1
+            assert len(server.peer.received) == 1
 
     check()
 
@@ -545,7 +545,7 @@ async def test_wishes_made_while_disconnected_go_out_with_the_connection() -> No
             await feed.snapshot(["nse_cm|1"])
         async with feed:
             await feed.until_live()
-            await until(lambda: len(server.peer.heard) == 3)
+            await until(lambda: len(server.peer.received) == 3)
             assert subscribed(server.peer) == {"Scrips": {"nse_cm|1"}, "Depth": {"nse_cm|1"}}
 
 
@@ -625,7 +625,7 @@ def test_an_index_comes_under_the_name_by_which_it_was_subscribed(name: str) -> 
 
     async def script(peer: Peer) -> None:
         await accept(peer)
-        await peer.hear()
+        await peer.receive()
         await peer.send(index(26000, "Nifty 50"), json.dumps(ack), index(26000, "Nifty 50"))
         await peer.linger()
 
@@ -832,7 +832,7 @@ class FrozenTime(datetime):
         (MONDAY, [], [], False),
     ],
 )
-def test_the_market_is_open_by_the_clock_and_by_its_own_word(
+def test_the_market_is_open_by_the_clock_and_its_status_messages(
     monkeypatch: pytest.MonkeyPatch,
     moment: datetime,
     names: list[str],
@@ -855,7 +855,7 @@ def test_the_market_is_open_by_the_clock_and_by_its_own_word(
 
 
 @pytest.mark.parametrize(
-    ("told_at", "moment", "expected"),
+    ("reported_at", "moment", "expected"),
     [
         (MONDAY.replace(hour=15, minute=29), MONDAY.replace(day=24, hour=9, minute=30), True),
         (MONDAY.replace(hour=15, minute=29), MONDAY.replace(hour=15, minute=29), False),
@@ -864,12 +864,12 @@ def test_the_market_is_open_by_the_clock_and_by_its_own_word(
         (MONDAY.replace(day=20, hour=11), MONDAY, True),
     ],
 )
-def test_what_was_told_closed_before_a_session_says_nothing_of_it(
-    monkeypatch: pytest.MonkeyPatch, told_at: datetime, moment: datetime, expected: bool
+def test_a_segment_reported_closed_before_a_session_is_open_in_it(
+    monkeypatch: pytest.MonkeyPatch, reported_at: datetime, moment: datetime, expected: bool
 ) -> None:
     @in_virtual_time
     async def check() -> None:
-        monkeypatch.setattr(FrozenTime, "at", told_at)
+        monkeypatch.setattr(FrozenTime, "at", reported_at)
         monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
         async with live(
             saying(status(MarketState.CLOSED)),
@@ -972,7 +972,7 @@ def test_a_long_life_of_reconnects_leaks_nothing(monkeypatch: pytest.MonkeyPatch
 
         async def short(peer: Peer) -> None:
             await accept(peer)
-            heard = {json.loads(await peer.hear())["event"] for _ in range(3)}
+            heard = {json.loads(await peer.receive())["event"] for _ in range(3)}
             assert heard == {"subscribeScripsLite", "subscribeDepth", "subscribeExchange"}
             await peer.send(lite(1, float(len(server.peers))))
             if len(server.peers) % 2:

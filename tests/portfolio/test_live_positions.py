@@ -101,7 +101,7 @@ class Broker:
         return [value_position(row, holdings.get(row.token), row.last_price) for row in self.rows()]
 
     def trade(self, symbol: str, product: str, side: str, quantity: int) -> list[tuple[str, Any]]:
-        """Fill an order at the present price; what the feed would say of it."""
+        """Fill an order at the present price; return the messages that the feed would send."""
         self._orders += 1
         self.clock += 1
         value = quantity * self.prices[symbol]
@@ -269,7 +269,7 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
             at = number * 0.2
             broker_trade = (at, "trade", (symbol, product, side, quantity, price))
             arriving.append(broker_trade)
-        # Orders of the day may all be told twice or late, positions may stay out altogether.
+        # Orders may all be reported twice or late, position messages may be lost.
         copies = data.draw(
             st.lists(
                 st.tuples(st.integers(0, 2), st.integers(0, 2), st.floats(0, 3), st.floats(0, 3)),
@@ -279,7 +279,7 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
         )
         seen: dict[Any, tuple[int, int]] = {}
         pending: list[tuple[float, str, Any]] = sorted(arriving, key=lambda one: one[0])
-        told = 0
+        sent = 0
         while pending:
             at, kind, content = pending.pop(0)
             await asyncio.sleep(max(0.0, begin + at - asyncio.get_running_loop().time()))
@@ -287,8 +287,8 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
                 symbol, product, side, quantity, price = content
                 broker.print_price(symbol, price)
                 (_, order), (_, position) = broker.trade(symbol, product, side, quantity)
-                orders, positions, order_delay, position_delay = copies[told]
-                told += 1
+                orders, positions, order_delay, position_delay = copies[sent]
+                sent += 1
                 pending += [(at + order_delay, "order", order)] * (orders + 1)
                 pending += [(at + position_delay, "position", position)] * positions
                 pending.sort(key=lambda one: one[0])
@@ -458,7 +458,7 @@ async def test_many_unclear_messages_share_readings() -> None:
 
 
 @in_virtual_time
-async def test_a_new_day_is_told_by_the_report_and_not_by_sums() -> None:
+async def test_a_new_day_is_taken_from_the_report_and_not_from_sums() -> None:
     broker = Broker()
     broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
     async with started(broker) as live:
@@ -669,7 +669,7 @@ async def test_a_quantity_that_is_none_leaves_the_held_units_unknown(text: str |
         assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].net_quantity == 20
         live.refresh()
         await asyncio.sleep(5)
-        assert live.net_range("nse_cm", "ITBEES-EQ") is None  # nobody knows what came since
+        assert live.net_range("nse_cm", "ITBEES-EQ") is None  # no source shows the trades since
 
 
 @in_virtual_time
@@ -770,7 +770,7 @@ async def test_a_fill_that_the_book_reports_leads_to_a_reading_in_any_case(numbe
             product="CNC", side="B", quantity=10, filled_quantity=10,
         )  # fmt: skip
         if number == "1":
-            broker.feed.say("order", order)  # which told the same fill
+            broker.feed.say("order", order)  # which reported the same fill
         live.on_missed_fill(row)
         assert not live.is_current
         await live.wait(lambda live: live.is_current, timeout=5)
@@ -778,7 +778,7 @@ async def test_a_fill_that_the_book_reports_leads_to_a_reading_in_any_case(numbe
 
 
 @in_virtual_time
-async def test_what_only_the_report_can_tell_makes_the_positions_older_until_it_is_read() -> None:
+async def test_positions_age_while_only_a_report_can_show_what_has_happened() -> None:
     broker = Broker()
     broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
     async with started(broker) as live:
@@ -793,7 +793,7 @@ async def test_what_only_the_report_can_tell_makes_the_positions_older_until_it_
 
 
 @in_virtual_time
-async def test_a_condition_that_fails_fails_for_the_one_who_waits_and_nobody_else() -> None:
+async def test_a_condition_that_fails_fails_for_its_own_waiter_only() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
     async with started(broker) as live:
