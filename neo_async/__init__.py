@@ -113,7 +113,7 @@ if TYPE_CHECKING:
     )
     from neo_async.model.metrics import Histogram, Metrics
     from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Trade
-    from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position
+    from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, TotalPnl
     from neo_async.model.ticks import (
         AuctionTick,
         DepthRow,
