@@ -29,7 +29,9 @@ from benchmarks.harness import pin
 from benchmarks.peers import TOTP_SECRET
 from neo_async import Credentials, Endpoints, Level, NeoClient, RateLimits
 from neo_async.feeds.buffers import Policy
-from neo_async.feeds.market_feed import BUDGET, ColumnFeed, MarketFeed
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.subscriptions import BUDGET
 from neo_async.model.ticks import LiteTick
 from neo_async.wire.feed import LITE, ROW, SCRIP
 

@@ -53,8 +53,8 @@ from neo_async.client import NeoClient
 from neo_async.config import Credentials, Endpoints
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import Segment
+from neo_async.model.india import IST
 from neo_async.model.instruments import Instrument
-from neo_async.model.market import IST
 from neo_async.wire.scripmaster import write_scripmaster
 
 ROOT = Path(__file__).resolve().parents[1]

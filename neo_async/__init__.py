@@ -75,7 +75,9 @@ if TYPE_CHECKING:
     from neo_async.execution.order import Order, OrderChange
     from neo_async.execution.reconciliation import Reconciliation, ResolvedIntent
     from neo_async.feeds.buffers import Policy
-    from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
+    from neo_async.feeds.column_feed import ColumnFeed
+    from neo_async.feeds.market_feed import MarketFeed
+    from neo_async.feeds.order_feed import OrderFeed
     from neo_async.feeds.recorder import Recording
     from neo_async.model.enums import (
         Level,
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
         Side,
         Validity,
     )
+    from neo_async.model.feed_state import FeedEvent, FeedState
     from neo_async.model.health import (
         BreakerHealth,
         FeedHealth,
@@ -110,7 +113,7 @@ if TYPE_CHECKING:
     )
     from neo_async.model.metrics import Histogram, Metrics
     from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Trade
-    from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position
+    from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, TotalPnl
     from neo_async.model.ticks import (
         AuctionTick,
         DepthRow,
@@ -122,8 +125,7 @@ if TYPE_CHECKING:
         Tick,
     )
     from neo_async.model.updates import OrderUpdate, PositionUpdate
-    from neo_async.portfolio.live_positions import LivePositions, TotalPnl
-    from neo_async.transport.websocket import FeedEvent, FeedState
+    from neo_async.portfolio.live_positions import LivePositions
 
 __version__ = "0.1.0"
 
@@ -141,7 +143,7 @@ _HOMES = {
     "Policy": "neo_async.feeds.buffers",
     "Tick": "neo_async.model.ticks",
     "Recording": "neo_async.feeds.recorder",
-    "TotalPnl": "neo_async.portfolio.live_positions",
+    "TotalPnl": "neo_async.model.portfolio",
     "LivePositions": "neo_async.portfolio.live_positions",
     "AuctionTick": "neo_async.model.ticks",
     "DepthRow": "neo_async.model.ticks",
@@ -152,11 +154,11 @@ _HOMES = {
     "ScripTick": "neo_async.model.ticks",
     "OrderUpdate": "neo_async.model.updates",
     "PositionUpdate": "neo_async.model.updates",
-    "FeedEvent": "neo_async.transport.websocket",
-    "FeedState": "neo_async.transport.websocket",
-    "ColumnFeed": "neo_async.feeds.market_feed",
+    "FeedEvent": "neo_async.model.feed_state",
+    "FeedState": "neo_async.model.feed_state",
+    "ColumnFeed": "neo_async.feeds.column_feed",
     "MarketFeed": "neo_async.feeds.market_feed",
-    "OrderFeed": "neo_async.feeds.market_feed",
+    "OrderFeed": "neo_async.feeds.order_feed",
     "NeoClient": "neo_async.client",
     "BreakerConfig": "neo_async.config",
     "Credentials": "neo_async.config",

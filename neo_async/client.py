@@ -28,7 +28,9 @@ from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
 from neo_async.execution.reconciliation import Reconciliation
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy
-from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import Level
@@ -135,9 +137,9 @@ class NeoClient:
         )
         self.market = Market(self._session, clock=clock)
         self.portfolio = Portfolio(self._session, self.market, clock=clock)
-        self.portfolio.live.follow(self._engine.updates)
-        self.portfolio.live.doubt_fills_by(self._engine.cache.has_odd_fill)
-        self._engine.on_missed_fill(self.portfolio.live.repair)
+        self.portfolio.live.attach(self._engine.updates)
+        self.portfolio.live.ignore_fills_if(self._engine.cache.has_odd_fill)
+        self._engine.on_missed_fill(self.portfolio.live.on_missed_fill)
         self._risk = risk or RiskLimits()
         self._guard: RiskGuard | None = None
         if self._risk != RiskLimits():

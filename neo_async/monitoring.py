@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator
 
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
-from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
+from neo_async.model.feed_state import FeedState
 from neo_async.model.health import (
     BreakerHealth,
     FeedHealth,
@@ -22,7 +25,6 @@ from neo_async.session.manager import SessionManager
 from neo_async.transport.breaker import Breaker
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Limiter
-from neo_async.transport.websocket import FeedState
 
 Feed = OrderFeed | MarketFeed | ColumnFeed
 

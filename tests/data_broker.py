@@ -1,4 +1,4 @@
-"""A far end for market data: knows some instruments, and keeps to the broker's limits.
+"""A fake server of market data: it has some instruments, and keeps to the broker's limits.
 
 It refuses what the broker refuses (more than 50 instruments, a span too long), and notes every
 request as it came over the wire.

@@ -1,6 +1,6 @@
-"""Websocket servers that do what a test tells them: one script a connection.
+"""Websocket servers that run a script of the test on each connection.
 
-For what the embedded exchange would never do. Everything is over real sockets.
+They do what the embedded exchange never would. Everything is over real sockets.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ class Peer:
     """The server's end of one connection."""
 
     def __init__(self, websocket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
-        self.heard: list[str] = []
+        self.received: list[str] = []
         """Every text the client has sent so far."""
         self.pings = 0
-        """Those that the client has sent."""
+        """Number of pings that the client has sent."""
         self.pongs = 0
         self.answers_pings = True
         self.close_code: int | None = None
-        """With which the client closed; None while it has not."""
+        """The code with which the client closed; None while it has not."""
         self._websocket = websocket
         self._transport = transport
         self._unread: asyncio.Queue[str | None] = asyncio.Queue()
 
-    async def hear(self) -> str:
-        """The next text of the client."""
+    async def receive(self) -> str:
+        """Return the next text of the client."""
         text = await self._unread.get()
         if text is None:
             self._unread.put_nowait(None)
@@ -48,9 +48,9 @@ class Peer:
         return text
 
     async def linger(self) -> None:
-        """Listen until the client goes."""
+        """Receive texts until the client closes."""
         while True:
-            await self.hear()
+            await self.receive()
 
     async def send(self, *messages: str | bytes) -> None:
         for message in messages:
@@ -66,7 +66,7 @@ class Peer:
         await self._websocket.close(code=code)
 
     def drop(self) -> None:
-        """Break the connection without a word."""
+        """Break the connection without a closing frame."""
         self._transport.abort()
 
     def deafen(self) -> None:
@@ -76,7 +76,7 @@ class Peer:
     async def read(self) -> None:
         async for message in self._websocket:
             if message.type is aiohttp.WSMsgType.TEXT:
-                self.heard.append(message.data)
+                self.received.append(message.data)
                 self._unread.put_nowait(message.data)
             elif message.type is aiohttp.WSMsgType.PING:
                 self.pings += 1
@@ -90,13 +90,13 @@ class Peer:
 
 
 Script = Callable[[Peer], Awaitable[None]]
-"""What a server does with one connection; it closes the connection in good order at its end."""
+"""A server's side of one connection; the connection is closed in good order at its end."""
 
 
 class FeedServer:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.peers: list[Peer] = []
-        """One for each connection so far."""
+        """The peers of all connections so far."""
         self.refusals = 0
         """Requests answered with 503 while `is_refusing`."""
         self.is_refusing = False
@@ -224,7 +224,7 @@ class Login:
         self.tls: ssl.SSLContext | None = None
         self.meter = Meter()
         self.renewals = 0
-        """Times somebody wanted a new login in place of the present one."""
+        """Number of times a new login was requested in place of the present one."""
         self.error: Exception | None = None
         self.next_url = server.url
 

@@ -15,11 +15,10 @@ import msgspec
 
 from neo_async import files
 from neo_async.config import Credentials, Endpoints
+from neo_async.model.india import day_number
 from neo_async.model.session import Session
 from neo_async.wire.lenient import UNREADABLE
 
-_IST = 19_800
-_DAY = 86_400
 _TOTP_STEP = 30
 
 
@@ -30,7 +29,7 @@ class StoredLogin(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds of the login: a TOTP code of that step has been used."""
 
     def is_good(self, now: float) -> bool:
-        return self.session is not None and _day(self.made_at) == _day(now)
+        return self.session is not None and day_number(self.made_at) == day_number(now)
 
     def seconds_to_next_code(self, now: float) -> float:
         """0 when the present TOTP code has not been used."""
@@ -65,8 +64,3 @@ class LoginFile:
             self.save(StoredLogin(session=None, made_at=login.made_at))
         else:
             self.path.unlink(missing_ok=True)
-
-
-def _day(time: float) -> int:
-    """Days since 1970 in India."""
-    return int(time + _IST) // _DAY

@@ -19,7 +19,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,7 @@ from neo_async.exchange.rest.web_origin import foreign_host, foreign_page
 from neo_async.exchange.venue import NewListings, Venue
 from neo_async.model.address import is_loopback
 from neo_async.model.enums import Segment
+from neo_async.model.india import date_of
 from neo_async.model.ticks import MarketState
 
 _BASE_PATH = "/neo"
@@ -83,7 +84,6 @@ _BANK_PATH = "/bank"
 _TICK = 0.25
 """Seconds between two moments at which time passes although nobody asks."""
 _CLOSE_TIMEOUT = 1.0
-_IST = timedelta(hours=5, minutes=30)
 
 _STOCK = (
     (Segment.NSE_CM, "ITBEES-EQ", 45, 3871.62),
@@ -470,7 +470,7 @@ class Exchange:
         return memory, beginning
 
     async def _load_catalogue(self, recorded: Recorded) -> Catalogue:
-        today = (datetime.fromtimestamp(self._clock(), UTC) + _IST).date()
+        today = date_of(self._clock())
         if not self._scripmaster:
             return catalogue_of_listings(relisted(default_listings(today), recorded))
         catalogue = await asyncio.to_thread(catalogue_of_files, self._scripmaster, today)

@@ -16,8 +16,9 @@ from neo_async.exchange.engine.indices import IndexBoard
 from neo_async.exchange.engine.matching_engine import Market
 from neo_async.exchange.engine.sessions import indian_day
 from neo_async.exchange.engine.types import Event, Listing
-from neo_async.exchange.history.trade_tape import Tape, in_india
+from neo_async.exchange.history.trade_tape import Tape
 from neo_async.exchange.persistence.persistence import Memory, Recalled
+from neo_async.model.india import in_india
 
 NewListings: TypeAlias = Callable[[Market], Iterable[Listing]]
 """What a market should list besides what it does, on the day that it is in."""

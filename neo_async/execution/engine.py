@@ -30,19 +30,20 @@ from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.execution.order_book_poller import OrderBookPoller
-from neo_async.execution.order_cache import OrderCache, OrderSource, in_slices
+from neo_async.execution.order_cache import OrderCache, in_slices
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
 from neo_async.execution.resubmit import resubmit
 from neo_async.execution.sender import PATIENCE, OrderSender, Request
+from neo_async.feeds.order_feed import OrderSource
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Product
+from neo_async.model.feed_state import FeedEvent
 from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
 from neo_async.session.manager import SessionManager
 from neo_async.transport.kinds import Kind
-from neo_async.transport.websocket import FeedEvent
 from neo_async.wire.endpoints import (
     CANCEL,
     EXIT_BRACKET,
@@ -90,7 +91,7 @@ class AppliedUpdates:
         if self._feed is not None:
             self._feed.start()
 
-    def listen(self, listener: UpdateListener, /) -> None:
+    def subscribe(self, listener: UpdateListener, /) -> None:
         """Call `listener` with every update."""
         self._listeners.append(listener)
 
@@ -150,7 +151,7 @@ class ExecutionEngine:
         self._modifying: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Locks of the orders that are being modified, by number."""
         if order_feed is not None:
-            order_feed.listen(self.on_order_update)
+            order_feed.subscribe(self.on_order_update)
             self._poller.attach(order_feed)
 
     # --- reports ------------------------------------------------------------------------------

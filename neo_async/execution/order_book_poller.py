@@ -13,9 +13,10 @@ import math
 from collections.abc import Awaitable, Callable
 
 from neo_async.errors import NotLoggedIn
-from neo_async.execution.order_cache import OrderCache, OrderSource
+from neo_async.execution.order_cache import OrderCache
+from neo_async.feeds.order_feed import OrderSource
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.session.polling import Poller
-from neo_async.transport.websocket import FeedEvent, FeedState
 
 POLL_EVERY = 0.5
 """Seconds between two readings while an order is waited for and there is no live feed."""

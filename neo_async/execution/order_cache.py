@@ -14,7 +14,6 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 from neo_async import logs
@@ -28,7 +27,6 @@ from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.india import begin_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.transport.websocket import FeedEvent
 from neo_async.wire.tags import without_suffix
 
 log = logging.getLogger(logs.ORDERS)
@@ -57,19 +55,6 @@ _PARTS = frozenset({"filled_quantity", "pending_quantity"})
 _OF_HISTORY = ("status_text", "reject_text", "filled_quantity", "average_price", "updated_ns")
 """Fields of a history's row that say how an order ended."""
 _LONG_AGO = -math.inf
-
-
-class OrderSource(Protocol):
-    """The order feed, as its subscribers use it."""
-
-    @property
-    def is_live(self) -> bool: ...
-
-    def start(self) -> None: ...
-
-    def listen(self, listener: Callable[[OrderRow | PositionUpdate], None], /) -> None: ...
-
-    def on_event(self, listener: Callable[[FeedEvent], None], /) -> None: ...
 
 
 class OrderCache:

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -45,10 +44,9 @@ from neo_async.execution.expected_effect import (
 from neo_async.execution.order import Order
 from neo_async.execution.order_days import last_day_of
 from neo_async.model.enums import OrderStatus
+from neo_async.model.india import in_india
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.wire.tags import without_suffix
-
-_IST = timedelta(hours=5, minutes=30)
 
 MAX_CLOCK_SKEW_NS = 30_000_000_000
 """Nanoseconds by which this machine's clock may be ahead of the broker's, at most, for an order to
@@ -260,7 +258,7 @@ def could_be(expected: ExpectedEffect, rows: Iterable[OrderRow], since_ns: int) 
     whose tag was overwritten: they are of the same kind, and were not entered before it by the
     broker's times. A row that lacks these may be it."""
     limit_ns = max(0, since_ns - MAX_CLOCK_SKEW_NS)
-    limit = datetime.fromtimestamp(limit_ns // 10**9, UTC) + _IST
+    limit = in_india(limit_ns // 10**9)
     day = f"{limit.day:02}-{_MONTHS[limit.month - 1]}-{limit.year} "
     earliest = day + f"{limit:%H:%M:%S}"
     return [

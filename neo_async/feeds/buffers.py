@@ -1,4 +1,4 @@
-"""How ticks reach a consumer that may be slower than the market."""
+"""Buffers between the feed and a consumer that may be slower than the market."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from neo_async.errors import UsageError
 from neo_async.model.ticks import Tick
 
 DEFAULT_BOUND = 100_000
-HANDFUL = 64
+"""Ticks at which BLOCK and DROP_OLDEST set in, unless the caller says otherwise."""
+BATCH_SIZE = 64
+"""Ticks that a consumer of single ticks prefetches from a conflating buffer."""
 
 
 class Policy(StrEnum):
-    """What happens to ticks that the consumer has not taken when newer ones arrive."""
+    """The treatment of ticks that the consumer has not taken when newer ones arrive."""
 
     CONFLATE = "conflate"
     """The newest of each instrument and level is kept: never more than is subscribed."""
@@ -26,31 +28,34 @@ class Policy(StrEnum):
     """Nothing is lost: the server is held up until there is room. A server that is held up for long
     may close the connection; the first message of the next one is lost then, and counted."""
     DROP_OLDEST = "drop_oldest"
-    """The oldest are given up."""
+    """The oldest ticks are dropped."""
 
 
 T = TypeVar("T")
 
 
-class Mailbox(ABC, Generic[T]):
-    """Where one consumer finds what has come since it last looked."""
+class Buffer(ABC, Generic[T]):
+    """A buffer for one consumer: the feed puts, the consumer takes all that is pending at once."""
 
     def __init__(self) -> None:
         self._wanted: asyncio.Future[None] | None = None
+        """The future on which the consumer waits; None while it does not."""
         self._closed = False
         self.lost = 0
-        """How many were conflated or dropped so far."""
+        """Number of items that were conflated or dropped so far."""
 
     @property
     @abstractmethod
     def pending(self) -> int:
-        """How many wait for the consumer."""
+        """Number of items that wait for the consumer."""
 
     @abstractmethod
-    def _drain(self) -> list[T]: ...
+    def _drain(self) -> list[T]:
+        """Remove and return everything that is pending."""
 
     async def take(self) -> list[T]:
-        """All that is pending, at least one; empty when the feed was closed and all is taken."""
+        """Return all that is pending, at least one item; nothing when the feed was closed and all
+        is taken."""
         await self._until_pending()
         return self._drain()
 
@@ -65,6 +70,7 @@ class Mailbox(ABC, Generic[T]):
                 self._wanted = None
 
     def close(self) -> None:
+        """Let the consumer take what is pending, and end there."""
         self._closed = True
         self._notify()
 
@@ -73,38 +79,42 @@ class Mailbox(ABC, Generic[T]):
             self._wanted.set_result(None)
 
 
-class Delivery(Mailbox[Tick]):
-    """Takes ticks from the feed."""
+class TickBuffer(Buffer[Tick]):
+    """A buffer of ticks, from which a consumer takes lists or, by `prefetched`, single ticks."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.in_hand: Iterator[Tick] = iter(())
-        """Ticks that the consumer goes through one by one. They may be taken back while it does:
-        then the iterator ends early, and `refill` gives what became of them."""
+        self.prefetched: Iterator[Tick] = iter(())
+        """Ticks that the consumer goes through one by one. They may be requeued while it does: then
+        the iterator ends early, and `refill` prefetches what has replaced them."""
 
     async def refill(self) -> bool:
-        """Wait for ticks and put them in hand; False when the feed was closed and all is taken."""
+        """Wait for ticks and prefetch them; False when the feed was closed and all is taken."""
         await self._until_pending()
-        self.in_hand = iter(self._handful())
-        return length_hint(self.in_hand) > 0
+        self.prefetched = iter(self._batch())
+        return length_hint(self.prefetched) > 0
 
-    def _handful(self) -> list[Tick]:
+    def _batch(self) -> list[Tick]:
+        """Remove and return the ticks to prefetch."""
         return self._drain()
 
     @abstractmethod
     def put(self, ticks: list[Tick]) -> Awaitable[None] | None:
-        """Take over ticks; an awaitable when the feed must not go on before there is room."""
+        """Take over ticks; an awaitable when the feed must not read on before there is room."""
 
 
-class Conflating(Delivery):
+class ConflatingBuffer(TickBuffer):
+    """A buffer of Policy.CONFLATE: the newest tick of each instrument and level."""
+
     def __init__(self) -> None:
         super().__init__()
         self._fresh: list[Tick] = []
+        """Ticks that arrived while the consumer waited: all of them, for it is not slow."""
         self._newest: OrderedDict[tuple[str, int], Tick] = OrderedDict()
 
     @property
     def pending(self) -> int:
-        return len(self._fresh) + len(self._newest) + length_hint(self.in_hand)
+        return len(self._fresh) + len(self._newest) + length_hint(self.prefetched)
 
     def put(self, ticks: list[Tick]) -> None:
         if self._wanted is not None:
@@ -113,17 +123,17 @@ class Conflating(Delivery):
             self._notify()
             return
         newest = self._newest
-        self._take_back()
+        self._requeue()
         before = len(newest)
         for tick in ticks:
             newest[tick.instrument, tick.level] = tick
         self.lost += len(ticks) - (len(newest) - before)
         self._notify()
 
-    def _take_back(self) -> None:
-        """A tick in hand that has not been looked at yet is conflated like any other."""
+    def _requeue(self) -> None:
+        """Put prefetched ticks back at the front, where newer ones conflate them like any other."""
         newest = self._newest
-        for tick in reversed(list(self.in_hand)):
+        for tick in reversed(list(self.prefetched)):
             key = tick.instrument, tick.level
             if key in newest:
                 self.lost += 1
@@ -132,19 +142,21 @@ class Conflating(Delivery):
             newest.move_to_end(key, last=False)
 
     def _drain(self) -> list[Tick]:
-        ticks = [*self.in_hand, *self._fresh, *self._newest.values()]
+        ticks = [*self.prefetched, *self._fresh, *self._newest.values()]
         self._fresh = []
         self._newest.clear()
         return ticks
 
-    def _handful(self) -> list[Tick]:
-        if self._fresh or len(self._newest) <= HANDFUL:
+    def _batch(self) -> list[Tick]:
+        if self._fresh or len(self._newest) <= BATCH_SIZE:
             return self._drain()
-        # A few at a time, as they may all have to be taken back when the next message comes.
-        return [self._newest.popitem(last=False)[1] for _ in range(HANDFUL)]
+        # A few at a time, as all of them may have to be requeued when the next message arrives.
+        return [self._newest.popitem(last=False)[1] for _ in range(BATCH_SIZE)]
 
 
-class Blocking(Delivery):
+class BlockingBuffer(TickBuffer):
+    """A buffer of Policy.BLOCK: every tick, and no more reading beyond `bound` of them."""
+
     def __init__(self, bound: int) -> None:
         super().__init__()
         self._ticks: list[Tick] = []
@@ -153,12 +165,13 @@ class Blocking(Delivery):
 
     @property
     def pending(self) -> int:
-        return len(self._ticks) + length_hint(self.in_hand)
+        return len(self._ticks) + length_hint(self.prefetched)
 
     def put(self, ticks: list[Tick]) -> Awaitable[None] | None:
         if len(self._ticks) >= self._bound:
-            # Nobody has waited for room: the connection that was held up is lost, and this is
-            # another one. However many follow, what is kept does not grow.
+            # The feed did not wait for room: the connection that was held up is lost, and this is
+            # the first message of the next one. However many connections follow, the buffer does
+            # not grow.
             self.lost += len(ticks)
             return self._until_room()
         self._ticks += ticks
@@ -177,7 +190,9 @@ class Blocking(Delivery):
         return ticks
 
 
-class Dropping(Delivery):
+class DroppingBuffer(TickBuffer):
+    """A buffer of Policy.DROP_OLDEST: the newest `bound` ticks."""
+
     def __init__(self, bound: int) -> None:
         super().__init__()
         self._ticks: deque[Tick] = deque(maxlen=bound)
@@ -185,7 +200,7 @@ class Dropping(Delivery):
 
     @property
     def pending(self) -> int:
-        return len(self._ticks) + length_hint(self.in_hand)
+        return len(self._ticks) + length_hint(self.prefetched)
 
     def put(self, ticks: list[Tick]) -> None:
         self.lost += max(0, len(self._ticks) + len(ticks) - self._bound)
@@ -198,8 +213,8 @@ class Dropping(Delivery):
         return ticks
 
 
-class Messages(Mailbox[bytes]):
-    """Takes messages as they are; beyond `bound` bytes the oldest are given up."""
+class MessageBuffer(Buffer[bytes]):
+    """A buffer of undecoded messages; beyond `bound` bytes the oldest are dropped."""
 
     def __init__(self, bound: int) -> None:
         super().__init__()
@@ -212,6 +227,7 @@ class Messages(Mailbox[bytes]):
         return len(self._messages)
 
     def put(self, message: bytes) -> None:
+        """Take over a message. The newest is kept, however long it is."""
         self._messages.append(message)
         self._bytes += len(message)
         while self._bytes > self._bound and len(self._messages) > 1:
@@ -226,9 +242,10 @@ class Messages(Mailbox[bytes]):
         return messages
 
 
-def delivery(policy: Policy, bound: int) -> Delivery:
+def tick_buffer(policy: Policy, bound: int) -> TickBuffer:
+    """Return a buffer of that policy. Raises UsageError for a bound below 1."""
     if bound < 1:
         raise UsageError(f"bound={bound}: must be at least 1 tick")
     if policy is Policy.BLOCK:
-        return Blocking(bound)
-    return Dropping(bound) if policy is Policy.DROP_OLDEST else Conflating()
+        return BlockingBuffer(bound)
+    return DroppingBuffer(bound) if policy is Policy.DROP_OLDEST else ConflatingBuffer()

@@ -1,4 +1,4 @@
-"""Writes what a feed receives to a file, without holding the loop or the feed up.
+"""Recordings: the messages of a feed in a file, written without delaying the loop or the feed.
 
 The loop only appends bytes to a block: 0.5 µs for a packet of 54 bytes, 1.4 µs for 50 of them in a
 message, on the machine of the benchmarks. Packing and writing happen in a thread of the
@@ -33,10 +33,10 @@ written."""
 
 
 class Recording:
-    """A file that is being written: made by `feed.record(path)`, ended by `close`.
+    """A file of a feed's messages: begun by `feed.record(path)`, ended by `close`.
 
-    A process that is killed loses what came in the last second. When the disk fails, the recording
-    ends there and `error` says why; the feed goes on.
+    A process that is killed loses the messages of the last second. When the disk fails, the
+    recording ends there and `error` says why; the feed goes on.
     """
 
     def __init__(
@@ -47,27 +47,28 @@ class Recording:
         greeting: Callable[[], Iterable[str]],
         on_end: Callable[[Recording], None],
     ) -> None:
-        """`greeting` gives what has to be known to read the frames that come next; `on_end` is
-        called when the recording takes no more."""
+        """`greeting` returns the texts without which the frames that come next cannot be read;
+        `on_end` is called when the recording takes no more."""
         self.path = Path(path)
         self.frames = 0
-        """Messages taken so far, the server's answers to new connections included."""
+        """Number of messages taken so far, the server's answers to new connections included."""
         self.bytes = 0
-        """Their size."""
+        """Size of these messages."""
         self.dropped = 0
-        """Messages left out because the disk was too slow."""
+        """Number of messages left out because the disk was too slow."""
         self.error: OSError | None = None
-        """What ended the recording."""
+        """The error that ended the recording; None while there is none."""
         self._greeting = greeting
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._block = BlockBuilder()
         self._timer: asyncio.TimerHandle | None = None
         self._after_gap = True
-        self._choked = False
+        self._is_overloaded = False
         self._open = True
-        # Each is written by one side only: the loop's and the thread's.
-        self._handed = 0
+        # Bytes given to the thread, bytes it has finished, and the size of the file. Only the loop
+        # writes the first, only the thread the others: none needs a lock.
+        self._submitted = 0
         self._done = 0
         self._stored = len(FILE_HEADER)
         self._file = _create(self.path, overwrite)
@@ -77,19 +78,19 @@ class Recording:
 
     @property
     def is_open(self) -> bool:
-        """Whether it still takes frames."""
+        """Whether the recording still takes frames."""
         return self._open
 
     @property
     def bytes_stored(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         return self._stored
 
     def add(self, content: bytes | str) -> None:
         """Take a message that has just arrived."""
         if not self._open:
             return
-        if self._choked and not self._breathes():
+        if self._is_overloaded and not self._has_caught_up():
             self.dropped += 1
             return
         self._after_gap = False
@@ -98,18 +99,19 @@ class Recording:
         self.bytes += len(content)
 
     def greet(self) -> None:
-        """Note what a connection begins with."""
+        """Write the texts with which a connection begins."""
         for text in self._greeting():
             self.add(text)
 
     def mark_gap(self) -> None:
-        """Note that frames are missing from here on until the next one."""
-        if self._open and not (self._after_gap or self._choked):
+        """Write that frames are missing from here on until the next one."""
+        if self._open and not (self._after_gap or self._is_overloaded):
             self._after_gap = True
             self._append(None)
 
     async def close(self) -> None:
-        """Write what is pending, and wait until it is in the file. Never raises for the disk."""
+        """Write what is pending, and wait until it is in the file. An error of the disk is not
+        raised here: `error` has it."""
         if self._finished is None:
             self._finished = self._end()
         await asyncio.shield(asyncio.wrap_future(self._finished))
@@ -138,36 +140,36 @@ class Recording:
         block = self._block
         block.add(time.time_ns(), content)
         if block.size >= BLOCK_BYTES:
-            self._hand_over()
+            self._submit_block()
         elif self._timer is None:
-            self._timer = self._loop.call_later(BLOCK_SECONDS, self._hand_over)
+            self._timer = self._loop.call_later(BLOCK_SECONDS, self._submit_block)
 
-    def _hand_over(self) -> None:
+    def _submit_block(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if not self._block.size:
             return
         first_ns, records = self._block.take()
-        self._handed += len(records)
-        self._choked = self._handed - self._done > BACKLOG
+        self._submitted += len(records)
+        self._is_overloaded = self._submitted - self._done > BACKLOG
         self._writer.submit(self._write, first_ns, records)
 
-    def _breathes(self) -> bool:
-        """Whether the disk has caught up; if so, the frames go on behind a gap."""
-        if self._handed - self._done > BACKLOG // 2:
+    def _has_caught_up(self) -> bool:
+        """Return whether the disk has caught up; if so, the frames go on behind a gap."""
+        if self._submitted - self._done > BACKLOG // 2:
             return False
         log.warning("recording %s: the disk was slow, %d frames lost", self.path, self.dropped)
-        self._choked = False
+        self._is_overloaded = False
         self.mark_gap()
         self.greet()
         return True
 
     def _end(self) -> Future[None]:
-        """Take no more; the result comes when the file is closed."""
+        """Take no more frames, and return the future that is done when the file is closed."""
         self._open = False
         self._on_end(self)
-        self._hand_over()
+        self._submit_block()
         finished = self._writer.submit(self._finish)
         self._writer.shutdown(wait=False)
         return finished
@@ -211,7 +213,7 @@ class Recording:
 def _create(path: Path, overwrite: bool) -> FileIO:
     mode = os.O_TRUNC if overwrite else os.O_EXCL
     try:
-        # It shows what its owner trades: nobody else may read it.
+        # The file shows what its owner trades: only the owner may read it.
         file = FileIO(files.open_private(path, os.O_WRONLY | os.O_CREAT | mode), "w")
         try:
             file.write(FILE_HEADER)

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from neo_async.kite.fund_file import FundFileReader
 from neo_async.kite.model import Fund
 from neo_async.kite.wire import failure
 from neo_async.model.answer import Answer
-from neo_async.model.market import IST
+from neo_async.model.india import date_of
 from neo_async.transport.http import Download
 
 log = logging.getLogger(logs.KITE)
@@ -159,7 +159,7 @@ class FundStore:
             return self.loaded
 
     def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock(), IST).date()
+        return date_of(self._clock())
 
     async def _fetch(self, today: date) -> Funds:
         reader = FundFileReader()

@@ -33,7 +33,7 @@ from neo_async.errors import (
 from neo_async.kite.model import FundHolding, FundOrder, KiteLogin, Sip
 from neo_async.model import money
 from neo_async.model.answer import Answer
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 from neo_async.wire.answers import retry_after
 from neo_async.wire.lenient import UNREADABLE
 

@@ -1,6 +1,6 @@
-"""What can be traded: the day's scrip masters, looked up and searched.
+"""Instruments: the scrip masters of the day, looked up and searched.
 
-Nothing is loaded by itself. Lookups never wait and never ask the broker.
+Nothing is loaded by itself. Lookups never wait and never send a request.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -21,6 +21,7 @@ from neo_async import files, logs
 from neo_async.config import cache_directory
 from neo_async.errors import NeoError, ProtocolError, Rejected, ServerError, UsageError
 from neo_async.model.enums import Segment
+from neo_async.model.india import date_of
 from neo_async.model.instrument_table import InstrumentTable, Wanted
 from neo_async.model.instruments import Instrument, StrikeRow
 from neo_async.session.manager import SessionManager
@@ -31,38 +32,38 @@ from neo_async.wire.scripmaster import BadRow, ScripMasterReader, choose_file, r
 log = logging.getLogger(logs.MARKET_DATA)
 
 Progress: TypeAlias = Callable[[Segment, int, int | None], None]
-"""Told how many bytes of a file have been read, and of how many, where the server says that."""
+"""Called with the segment, the bytes read so far and, where the server says it, the size of the
+file."""
 
-ExpiryWish: TypeAlias = date | tuple[date, date] | None
-StrikeWish: TypeAlias = float | tuple[float, float] | None
-
-_IST: Final = timedelta(hours=5, minutes=30)
+ExpiryFilter: TypeAlias = date | tuple[date, date] | None
+StrikeFilter: TypeAlias = float | tuple[float, float] | None
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """Which file a segment's instruments are from."""
+    """The file that a segment's instruments are from."""
 
     segment: Segment
     instruments: int
     bad_rows: tuple[BadRow, ...]
-    """Rows that could not be read and were left out; the first thousand."""
+    """The first thousand rows that could not be read and were left out."""
     bad_row_count: int
     day: date
-    """In India, on which the file was downloaded."""
+    """The day in India on which the file was downloaded."""
     address: str
     is_stale: bool
-    """The file is of an earlier day, as today's could not be had."""
+    """Whether the file is of an earlier day, because today's could not be downloaded."""
 
 
 class _Entry(msgspec.Struct, frozen=True):
     table: InstrumentTable
     loaded: Loaded
     day_number: int
-    """`loaded.day`, as an ordinal."""
+    """The ordinal of `loaded.day`."""
 
 
 class Instruments:
-    """
+    """The instruments of the segments that were loaded, `neo.instruments`.
+
     await neo.instruments.load(Segment.NSE_FO)
     neo.instruments[Segment.NSE_FO, "NIFTY26JUN22250CE"].lot_size
     neo.instruments.search("NIFTY", option="CE", expiry=day, strike=(24000, 25000))
@@ -79,7 +80,7 @@ class Instruments:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Files are kept in `directory`, those of one `server` apart from another's. `clock` gives
-        the Unix seconds that tell which day it is."""
+        Unix seconds, by which the day is known."""
         self._session = session
         self._directory = directory
         self._server = server
@@ -92,13 +93,13 @@ class Instruments:
     async def load(
         self, *segments: Segment, refresh: bool = False, progress: Progress | None = None
     ) -> list[Loaded]:
-        """Have the instruments of some segments at hand, for the day: from memory, from disk, or
+        """Load the instruments of some segments for the day: from memory, from disk, or
         from the broker, whichever has today's first. `refresh` asks the broker in any case.
 
-        When the broker's file cannot be had, that of an earlier day serves, with a warning and
-        `is_stale`; not so with `refresh`. Without such a file, and with `refresh`, raises what the
-        matter is: Rejected when the broker has none for the segment, or what any call raises.
-        Needs no login.
+        When the broker's file cannot be downloaded, that of an earlier day is used, with a warning
+        and `is_stale`; but not with `refresh`. Without such a file, and with `refresh`, this raises
+        Rejected when the broker has none for the segment, or what any call raises. Needs no
+        login.
         """
         if not segments:
             raise UsageError("load() needs a segment, such as Segment.NSE_FO")
@@ -107,7 +108,7 @@ class Instruments:
 
     @property
     def loaded(self) -> Mapping[Segment, Loaded]:
-        """What is at hand."""
+        """The files that are loaded, by segment."""
         return MappingProxyType(
             {entry.loaded.segment: entry.loaded for entry in self._entries.values()}
         )
@@ -142,7 +143,7 @@ class Instruments:
         return entry.loaded
 
     async def _download(self, segment: Segment, today: date, progress: Progress | None) -> _Entry:
-        # An address is stored and may lead to another server: what was sent must not be in it.
+        # An address is stored and may lead to another server: it must not contain secrets.
         scrub = self._session.secrets().scrub
         addresses = [
             scrub(address)
@@ -192,7 +193,8 @@ class Instruments:
     # --- the disk -----------------------------------------------------------------------------
 
     async def _read(self, segment: Segment) -> _Entry | None:
-        """The file of the last day that this segment was loaded, or None."""
+        """Return the file of the last day on which this segment was loaded; None when there is
+        none."""
         path = self._path(segment)
         try:
             content = await asyncio.to_thread(files.read_private, path)
@@ -227,7 +229,7 @@ class Instruments:
         try:
             await asyncio.to_thread(_replace, path, blocks)
         except OSError as error:
-            # Today it is in memory; the next start will have to download it again.
+            # It is in memory for today; the next start has to download it again.
             log.warning("the scrip master of %s could not be kept: %s", loaded.segment, error)
 
     def _path(self, segment: Segment) -> Path:
@@ -238,16 +240,18 @@ class Instruments:
     # --- one instrument -----------------------------------------------------------------------
 
     def get(self, segment: Segment, symbol: str) -> Instrument | None:
-        """By trading symbol; None when the segment has none of it. Raises UsageError when the
-        segment is not loaded."""
+        """Return the instrument of a trading symbol; None when the segment has none. Raises
+        UsageError when the segment is not loaded."""
         return self._table(segment).by_symbol(symbol)
 
     def by_token(self, segment: Segment, token: str) -> Instrument | None:
-        """By exchange token. Raises UsageError when the segment is not loaded."""
+        """Return the instrument of an exchange token; None when the segment has none. Raises
+        UsageError when the segment is not loaded."""
         return self._table(segment).by_token(token)
 
     def __getitem__(self, key: tuple[Segment, str]) -> Instrument:
-        """By segment and trading symbol. Raises UsageError when there is none."""
+        """Return the instrument of a segment and trading symbol. Raises UsageError when there is
+        none."""
         segment, symbol = key
         instrument = self.get(segment, symbol)
         if instrument is None:
@@ -256,12 +260,13 @@ class Instruments:
         return instrument
 
     def find(self, segment: str, symbol: str) -> Instrument | None:
-        """As `get`, but None too when the segment is not loaded."""
+        """Return the instrument of a trading symbol; None when there is none, or the segment is
+        not loaded."""
         entry = self._entries.get(segment)
         return None if entry is None else entry.table.by_symbol(symbol)
 
     def is_of_today(self, segment: str) -> bool:
-        """Whether what is loaded is today's; yesterday's price bands say nothing."""
+        """Return whether the loaded file is of today: yesterday's price bands do not hold."""
         entry = self._entries.get(segment)
         return entry is not None and entry.day_number == self._today().toordinal()
 
@@ -273,16 +278,17 @@ class Instruments:
         *,
         segment: Segment | None = None,
         kind: str | None = None,
-        expiry: ExpiryWish = None,
-        strike: StrikeWish = None,
+        expiry: ExpiryFilter = None,
+        strike: StrikeFilter = None,
         option: str | None = None,
     ) -> list[Instrument]:
-        """Instruments by name and what else is given, in the order of expiry, strike, option type.
+        """Return the instruments of a name that pass the other filters, in the order of expiry,
+        strike, option type.
 
         `name` is a name (`NIFTY`: the underlying, or the symbol without series) or a trading
-        symbol. Where there is no such, it is the start of names, or else any part of symbols and
-        descriptions. `kind` is the start of one (`OPT`, `FUTIDX`), `expiry` a date or the first
-        and the last, `strike` a price or the lowest and the highest, `option` `CE` or `PE`.
+        symbol. Where no instrument has it, it is the start of names, or else any part of symbols
+        and descriptions. `kind` is the start of a kind (`OPT`, `FUTIDX`), `expiry` a date or the
+        first and the last, `strike` a price or the lowest and the highest, `option` `CE` or `PE`.
 
         Raises UsageError when nothing, or not `segment`, is loaded.
         """
@@ -302,7 +308,7 @@ class Instruments:
         return [row for table in tables for row in table.mentioning(part, wanted)]
 
     def expiries(self, name: str, *, segment: Segment | None = None, kind: str = "") -> list[date]:
-        """Expiries of an underlying, ascending. `kind` is as in `search`."""
+        """Return the expiries of an underlying, ascending. `kind` is as in `search`."""
         days: set[date] = set()
         for table in self._tables(segment):
             days.update(table.expiries(name, kind))
@@ -311,8 +317,8 @@ class Instruments:
     def nearest_expiry(
         self, name: str, *, on: date | None = None, segment: Segment | None = None, kind: str = ""
     ) -> date:
-        """The first expiry on a day or after it; today unless given. Raises UsageError when there
-        is none."""
+        """Return the first expiry on a day (today unless given) or after it. Raises UsageError when
+        there is none."""
         day = self._today() if on is None else on
         for expiry in self.expiries(name, segment=segment, kind=kind):
             if expiry >= day:
@@ -322,7 +328,7 @@ class Instruments:
     def at_the_money(
         self, name: str, expiry: date, price: float, *, segment: Segment | None = None
     ) -> float:
-        """The strike nearest to a price of the underlying; the lower of two."""
+        """Return the strike nearest to a price of the underlying; the lower of two."""
         return _nearest(self._strikes(name, expiry, segment), price).strike
 
     def chain(
@@ -334,8 +340,8 @@ class Instruments:
         count: int = 10,
         segment: Segment | None = None,
     ) -> list[StrikeRow]:
-        """The strike nearest to a price and those next to it, `count` in all where there are so
-        many, ascending, with their calls and puts."""
+        """Return the strike nearest to a price and those next to it, `count` in all where there are
+        so many, ascending, with their calls and puts."""
         if count < 1:
             raise UsageError(f"count={count}: must be at least 1")
         strikes = self._strikes(name, expiry, segment)
@@ -376,7 +382,7 @@ class Instruments:
         return [entry.table for entry in self._entries.values()]
 
     def _today(self) -> date:
-        return (datetime.fromtimestamp(self._clock(), UTC) + _IST).date()
+        return date_of(self._clock())
 
     def __repr__(self) -> str:
         parts = (
@@ -405,7 +411,7 @@ def _entry(table: InstrumentTable, header: Header) -> _Entry:
 def _named(
     tables: Iterable[InstrumentTable], text: str
 ) -> Iterator[tuple[InstrumentTable, list[str]]]:
-    """The name itself where any table has it, else names that start so."""
+    """Return the name itself where any table has it, else the names that start with it."""
     found = [(table, table.names_like(text)) for table in tables]
     if any(names == [text] for _, names in found):
         found = [(table, names) for table, names in found if names == [text]]
@@ -419,7 +425,9 @@ def _with_symbol(
     return [row for row in rows if row is not None and row not in found]
 
 
-def _wanted(kind: str | None, expiry: ExpiryWish, strike: StrikeWish, option: str | None) -> Wanted:
+def _wanted(
+    kind: str | None, expiry: ExpiryFilter, strike: StrikeFilter, option: str | None
+) -> Wanted:
     if option not in (None, "CE", "PE"):
         raise UsageError(f"option={option!r}: must be CE or PE")
     dates = expiry if isinstance(expiry, tuple) or expiry is None else (expiry, expiry)
@@ -444,6 +452,6 @@ def _segment(segment: Segment | str) -> Segment:
 
 
 def _replace(path: Path, blocks: Iterable[bytes]) -> None:
-    """Write a file, and tidy up beside it. Raises OSError."""
+    """Write a file, and remove the old ones beside it. Raises OSError."""
     files.replace(path, blocks)
     files.remove_old(path.parent, "instruments-*.bin", ".instruments-*")

@@ -1,4 +1,4 @@
-"""What the market does and did: quotes, expiries, chains, candles.
+"""Market data on request: quotes, expiries, chains, candles.
 
 Nothing here needs a subscription; for prices as they change there is the market feed.
 """
@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import date
 from enum import StrEnum
 from typing import Final, TypeAlias, TypeVar
 
@@ -19,9 +19,9 @@ from neo_async import logs
 from neo_async.errors import Rejected, ServerError, TransportError, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
+from neo_async.model.india import date_of
 from neo_async.model.instruments import Instrument
 from neo_async.model.market import (
-    IST,
     Candles,
     FuturesChain,
     Interval,
@@ -65,35 +65,37 @@ Code = TypeVar("Code", bound=StrEnum)
 Chain = TypeVar("Chain", OptionChain, FuturesChain)
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Told how many requests of how many are done."""
+"""Called with the number of finished requests and the number of all requests."""
 
 _AT_ONCE: Final = 4
 """Requests of one call that are under way at a time. More would not be faster than the limiter,
 and every other read would have to queue behind them."""
 
 _TRIES: Final = 3
-"""Of one window of candles. Reading again is harmless, and one failure must not cost a whole
-range."""
+"""Attempts to read one window of candles. Reading again is harmless, and one failure must not cost
+a whole range."""
 
 _ROWS_AT_ONCE: Final = 1_000
 """Candles that are decoded or joined before others get their turn of the loop: below a
 millisecond."""
 
-_NOT_ANSWERED: Final = "not in the broker's answer: it knows no such instrument"
+_NOT_ANSWERED: Final = "not in the broker's answer: it does not know the instrument"
 
 
 class _QuoteRound(msgspec.Struct):
-    """What became of the instruments of one call for quotes, over all of its requests."""
+    """The results of one call for quotes, over all of its requests."""
 
     found: dict[str, Quote] = {}
     refused: dict[str, Rejected] = {}
     is_answered: bool = False
-    """Some request was not refused: where others were, it is their instruments' fault."""
+    """Whether some request was not refused: then the refused ones have instruments at fault."""
 
 
 class Market:
+    """Market data on request, `neo.market`."""
+
     def __init__(self, session: SessionManager, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock` gives the Unix seconds that tell which day it is."""
+        """`clock` gives Unix seconds, by which the day is known."""
         self._session = session
         self._clock = clock
 
@@ -103,17 +105,18 @@ class Market:
         *,
         filter: QuoteFilter | str = QuoteFilter.ALL,  # noqa: A002 - the broker's word for it
     ) -> Quotes:
-        """Quotes of any number of instruments (`nse_cm|1333`) and indices (`nse_cm|Nifty 50`).
+        """Return the quotes of any number of instruments (`nse_cm|1333`) and indices
+        (`nse_cm|Nifty 50`).
 
-        An instrument that the broker does not know is in `missing`, and the others are there all
-        the same. Raises UsageError, and asks nothing, when one is malformed.
+        An instrument that the broker does not know is in `missing`, and the others have their
+        quotes. Raises UsageError, and sends nothing, when one is malformed.
         """
         wanted = _member("filter", filter, QuoteFilter)
         asked = {name: wire_instrument(name) for name in _names(instruments)}
         round_ = _QuoteRound()
 
         async def ask(batch: list[str]) -> None:
-            await self._ask_quotes(batch, wanted, round_)
+            await self._collect_quotes(batch, wanted, round_)
 
         await _in_parallel(ask, batches(list(dict.fromkeys(asked.values()))))
         if round_.refused and not round_.is_answered:
@@ -131,8 +134,8 @@ class Market:
     async def expiries(
         self, segment: Segment | str, underlying: str, *, kind: str | None = None
     ) -> list[date]:
-        """Expiries of `NIFTY`, `RELIANCE` …, nearest first; of every `kind` (`option`, `fut`)
-        unless one is given.
+        """Return the expiries of `NIFTY`, `RELIANCE` …, nearest first; of every `kind` (`option`,
+        `fut`) unless one is given.
 
         Raises Rejected when the broker does not know the underlying.
         """
@@ -146,8 +149,8 @@ class Market:
         expiry: date | None = None,
         count: int = 40,
     ) -> OptionChain:
-        """Calls and puts by strike, `count` of each around the money, of the nearest expiry unless
-        one is given.
+        """Return calls and puts by strike, `count` of each around the money, of the nearest expiry
+        unless one is given.
 
         Raises Rejected when the broker does not know the underlying.
         """
@@ -156,12 +159,12 @@ class Market:
         def read(answer: Answer) -> OptionChain:
             return read_options(answer, segment=segment, underlying=underlying, expiry=expiry)
 
-        return _told(await self._session.read(CHAIN, read, params=query))
+        return _log_odd(await self._session.read(CHAIN, read, params=query))
 
     async def futures_chain(
         self, segment: Segment | str, underlying: str, expiry: date | None = None
     ) -> FuturesChain:
-        """Every futures contract of an underlying, or that of one expiry.
+        """Return every futures contract of an underlying, or that of one expiry.
 
         Raises Rejected when the broker does not know the underlying.
         """
@@ -170,7 +173,7 @@ class Market:
         def read(answer: Answer) -> FuturesChain:
             return read_futures(answer, segment=segment, underlying=underlying)
 
-        return _told(await self._session.read(CHAIN, read, params=query))
+        return _log_odd(await self._session.read(CHAIN, read, params=query))
 
     async def candles(
         self,
@@ -181,11 +184,12 @@ class Market:
         end: date | None = None,
         progress: Progress | None = None,
     ) -> Candles:
-        """Candles from `start` to `end` (today unless given), both included, however long that is:
-        a range that the broker does not answer at once is asked for in portions. A candle whose
-        time or prices cannot be read is left out, and a warning in the log names it.
+        """Return the candles from `start` to `end` (today unless given), both included, however
+        long that is: a range that the broker does not answer at once is requested in portions. A
+        candle whose time or prices cannot be read is left out, and a warning in the log names it.
 
-        `progress` is told how many portions of how many are there, at the start and after each.
+        `progress` is called at the start and after each portion, with their number so far and the
+        number of all.
         """
         name = _name(instrument)
         wire_name = candle_instrument(name)
@@ -193,7 +197,7 @@ class Market:
         windows = candle_windows(start, self._today() if end is None else end, width)
         done = 0
 
-        def tell() -> None:
+        def report() -> None:
             if progress is not None:
                 progress(done, len(windows))
 
@@ -201,10 +205,10 @@ class Market:
             nonlocal done
             candles = await self._window(wire_name, width, window)
             done += 1
-            tell()
+            report()
             return candles
 
-        tell()
+        report()
         joiner = CandleJoiner(name, width)
         for candles in await _in_parallel(fetch, windows):
             for portion in _portions(candles):
@@ -212,21 +216,24 @@ class Market:
                 await asyncio.sleep(0)
         return joiner.candles
 
-    async def _ask_quotes(self, batch: list[str], wanted: QuoteFilter, round_: _QuoteRound) -> None:
-        """Ask for a batch; where the broker refuses it as a whole, for its halves, so that those
-        at fault are found and the others get their quotes."""
+    async def _collect_quotes(
+        self, batch: list[str], wanted: QuoteFilter, round_: _QuoteRound
+    ) -> None:
+        """Request the quotes of a batch; where the broker refuses it as a whole, of its halves, so
+        that the instruments at fault are found and the others get their quotes."""
         pending = [batch]
         refusals = 0
         is_answered = False
-        # Twice what it takes to find one culprit: after that the broker seems to refuse everything.
-        patience = 2 * len(batch).bit_length()
+        # Twice the requests that find one instrument at fault: after that the broker seems to
+        # refuse everything.
+        most_refusals = 2 * len(batch).bit_length()
         while pending:
             part = pending.pop()
             try:
                 quotes = await self._read_quotes(part, wanted)
             except Rejected as refusal:
                 refusals += 1
-                if len(part) > 1 and (is_answered or refusals <= patience):
+                if len(part) > 1 and (is_answered or refusals <= most_refusals):
                     middle = len(part) // 2
                     pending += [part[middle:], part[:middle]]
                 else:
@@ -242,7 +249,7 @@ class Market:
         except Rejected as refusal:
             if refusal.code != UNKNOWN_INSTRUMENT:
                 raise
-            return []  # how the broker says that it knows none of them
+            return []  # the broker's answer when it knows none of the instruments
 
     async def _window(
         self, instrument: str, interval: Interval, window: Window
@@ -275,10 +282,11 @@ class Market:
         return candles_within(candles, window, interval)
 
     def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock(), IST).date()
+        return date_of(self._clock())
 
 
-def _told(chain: Chain) -> Chain:
+def _log_odd(chain: Chain) -> Chain:
+    """Log the rows of a chain that were left out, and return the chain."""
     for problem in chain.odd:
         log.warning("chain of %s: left out: %s", chain.underlying, problem)
     return chain
@@ -287,7 +295,7 @@ def _told(chain: Chain) -> Chain:
 async def _in_parallel(
     work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]
 ) -> list[Result]:
-    """The results in the order of the items. The first failure ends the rest."""
+    """Return the results in the order of the items. The first failure cancels the rest."""
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def one(item: Item) -> Result:
@@ -309,7 +317,7 @@ def _portions(rows: list[Item]) -> Iterator[list[Item]]:
 
 
 def _names(instruments: Iterable[str | Instrument]) -> list[str]:
-    """Without repeats."""
+    """Return the names without repeats."""
     if isinstance(instruments, str):
         raise UsageError(f"instruments={instruments!r}: must be a list of such texts, not one text")
     return list(dict.fromkeys(map(_name, instruments)))

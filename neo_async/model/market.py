@@ -7,21 +7,19 @@ not say.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from neo_async.errors import UsageError
+from neo_async.model.india import IST, TIME_ZONE
 from neo_async.model.ticks import DepthRow
 
 if TYPE_CHECKING:
     import pandas
     import polars
-
-IST: Final = timezone(timedelta(hours=5, minutes=30), "IST")
-_IST_NAME: Final = "Asia/Kolkata"
 
 Columns = Mapping[str, list[Any]]
 
@@ -308,7 +306,7 @@ def _pandas_frame(columns: Columns) -> pandas.DataFrame:
         raise UsageError("to_pandas() needs pandas: pip install pandas") from None
     frame = pandas.DataFrame(dict(columns))
     if "time" in frame:
-        frame["time"] = pandas.to_datetime(frame["time"], utc=True).dt.tz_convert(_IST_NAME)
+        frame["time"] = pandas.to_datetime(frame["time"], utc=True).dt.tz_convert(TIME_ZONE)
     if "expiry" in frame:
         frame["expiry"] = pandas.to_datetime(frame["expiry"])
     return frame
@@ -328,7 +326,7 @@ def _polars_frame(columns: Columns, types: Mapping[str, type]) -> polars.DataFra
             stamps = [round(time.timestamp()) for time in values]
             seconds = polars.Series(name, stamps, dtype=polars.Int64)
             times = (seconds * 1_000_000).cast(polars.Datetime("us", "UTC"))
-            series.append(times.dt.convert_time_zone(_IST_NAME))
+            series.append(times.dt.convert_time_zone(TIME_ZONE))
         else:
             dtype = known[types.get(field, float)]
             series.append(polars.Series(name, values, dtype=dtype))

@@ -1,4 +1,4 @@
-"""What the account holds and can afford."""
+"""Portfolio: positions, holdings, limits and margin of the account."""
 
 from __future__ import annotations
 
@@ -12,22 +12,10 @@ from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.market import QuoteFilter
 from neo_async.model.orders import Price
-from neo_async.model.portfolio import (
-    Holding,
-    Limits,
-    OrderMargin,
-    Position,
-    PositionRow,
-    value_position,
-)
-from neo_async.portfolio.live_positions import (
-    LivePositions,
-    Report,
-    holding_of,
-    holdings_by_instrument,
-    is_finite,
-    is_price,
-)
+from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, PositionRow
+from neo_async.portfolio.live_positions import LivePositions, Report
+from neo_async.portfolio.position_rows import is_finite, is_price
+from neo_async.portfolio.valuation import holding_of, holdings_by_instrument, value_position
 from neo_async.session.manager import SessionManager
 from neo_async.wire.endpoints import CHECK_MARGIN, HOLDINGS, LIMITS, POSITIONS, POSITIONS_OLDER
 from neo_async.wire.portfolio import (
@@ -43,6 +31,8 @@ log = logging.getLogger(logs.PORTFOLIO)
 
 
 class Portfolio:
+    """The account's positions, holdings, limits and margins, `neo.portfolio`."""
+
     def __init__(
         self, session: SessionManager, market: Market, *, clock: Callable[[], float] = time.time
     ) -> None:
@@ -52,8 +42,8 @@ class Portfolio:
         """The positions, kept current from `await live.start()` on."""
 
     async def positions(self, *, quotes: bool = True) -> list[Position]:
-        """Open and closed positions of the day and those carried, valued as the broker documents
-        it. An amount that cannot be known is None, and `unknown_reason` says why.
+        """Return open and closed positions of the day and those carried, valued as the broker
+        documents it. An amount that is not known is None, and `unknown_reason` says why.
 
         Last prices that the report lacks, as it does now and then, are taken from `quotes`.
         """
@@ -69,11 +59,11 @@ class Portfolio:
         ]
 
     async def holdings(self) -> list[Holding]:
-        """Delivery stock."""
+        """Return the delivery stock."""
         return await self._session.read(HOLDINGS, read_holdings)
 
     async def limits(self) -> Limits:
-        """Funds of the account over all segments, exchanges and products."""
+        """Return the funds of the account over all segments, exchanges and products."""
         return await self._session.read(LIMITS, read_limits, form=LimitsForm())
 
     async def margin(
@@ -88,8 +78,8 @@ class Portfolio:
         order_type: OrderType = OrderType.LIMIT,
         trigger: Price | None = None,
     ) -> OrderMargin:
-        """What one order would need. `token` is the instrument's, not its trading symbol: this
-        call of the broker knows nothing else."""
+        """Return the margin that one order would need. `token` is the instrument's, not its trading
+        symbol, for the broker's call takes nothing else."""
         form = margin_form(
             segment=segment,
             token=token,
@@ -103,7 +93,7 @@ class Portfolio:
         return await self._session.read(CHECK_MARGIN, read_margin, form=form)
 
     async def _quoted_prices(self, rows: list[PositionRow]) -> dict[str, float | None]:
-        """By instrument, of the rows without a last price."""
+        """Return the last prices, by instrument, of the rows that have none."""
         lacking = [
             row.instrument for row in rows if not is_price(row.last_price) and row.has_instrument
         ]
@@ -112,7 +102,7 @@ class Portfolio:
         try:
             quotes = await self._market.quotes(lacking, filter=QuoteFilter.LAST_PRICE)
         except NeoError as error:
-            # What the account holds is known all the same.
+            # The positions are known without them.
             log.warning("no quotes for %d positions without a last price: %s", len(lacking), error)
             return {}
         return {name: quote.last_price for name, quote in quotes.items()}
@@ -124,7 +114,8 @@ class Portfolio:
         return rows, holdings_by_instrument(await self.holdings())
 
     async def _position_rows(self) -> list[PositionRow]:
-        """From the newer path, which knows last prices, or from the older where that is missing."""
+        """Read the rows from the newer path, which has last prices, or from the older where the
+        newer is missing."""
         try:
             return await self._session.read(POSITIONS, read_positions)
         except (BrokerError, ProtocolError) as error:  # the latter where a page says it
@@ -134,7 +125,7 @@ class Portfolio:
 
 
 def _needs_holding(row: PositionRow) -> bool:
-    """Whether the cost of the row is in a holding. It is not asked of a row whose carried quantity
-    cannot be read: that one has no worth, whatever the holdings are."""
+    """Return whether the cost of the row is in a holding. Where the carried quantity cannot be
+    read, no holding helps: the row has no value."""
     carried = (row.carried_buy_quantity, row.carried_sell_quantity)
     return all(map(is_finite, carried)) and row.needs_holding

@@ -34,19 +34,17 @@ from neo_async.errors import (
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.order import Order
-from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, is_in_session
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.trading_hours import is_in_session
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.numbers import EXACT
 from neo_async.model.orders import OrderRow
-from neo_async.portfolio.live_positions import (
-    Coverage,
-    LivePositions,
-    is_finite,
-    position_key,
-    side_of,
-)
+from neo_async.portfolio.coverage import Coverage
+from neo_async.portfolio.live_positions import LivePositions
+from neo_async.portfolio.position_rows import is_finite, position_key, side_of
 from neo_async.wire.orders import ModifyForm, PlaceForm
 
 MINUTE = 60.0
@@ -251,7 +249,7 @@ class RiskGuard:
         """An open order of the last book that has no number: it is not among the known ones."""
         self._orders = Coverage()
         """Of the open orders of the account."""
-        self._orders.follow(engine.updates)
+        self._orders.attach(engine.updates)
         engine.registers_open_orders = self.needs_orders
         engine.on_book_applied(self.see_book)
         self._keeping: asyncio.Task[None] | None = None
@@ -327,7 +325,7 @@ class RiskGuard:
             (row for row in rows if not (row.has_number or row.status.is_final)), None
         )
         if self.needs_positions:
-            self._live.take_book(rows)
+            self._live.on_order_book(rows)
         if not self._changing:
             return
         by_number = {row.number: row for row in rows if row.number in self._changing}

@@ -35,14 +35,17 @@ from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.reconciliation import order_of
-from neo_async.feeds.market_feed import ColumnFeed, MarketFeed, OrderFeed, is_trading_time
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
+from neo_async.feeds.trading_hours import is_trading_time
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, Segment
+from neo_async.model.feed_state import FeedState
 from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
 from neo_async.transport.backoff import backoff
 from neo_async.transport.trading_state import TradingState
-from neo_async.transport.websocket import FeedState
 
 log = logging.getLogger(logs.RISK)
 

@@ -25,6 +25,7 @@ from aiolimiter import AsyncLimiter
 from neo_async import logs
 from neo_async.config import RateLimits
 from neo_async.errors import RateLimited
+from neo_async.model.india import DAY_SECONDS, IST_SECONDS
 from neo_async.transport.backoff import backoff
 from neo_async.transport.kinds import Kind
 from neo_async.transport.trading_state import TradingState
@@ -56,9 +57,6 @@ _READ: Final = Kind.READ
 _QUEUES: Final = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE, Kind.READ)
 _QUEUES_READ_FIRST: Final = (Kind.CANCEL, Kind.READ, Kind.MODIFY, Kind.PLACE)
 
-_IST = 19_800
-_DAY = 86_400
-
 
 class DailyQuota:
     """Starts allowed on one calendar day in India.
@@ -77,13 +75,13 @@ class DailyQuota:
 
     def take(self) -> None:
         """Raises RateLimited, with the seconds until midnight, when nothing is left."""
-        day, second = divmod(self._clock() + _IST, _DAY)
+        day, second = divmod(self._clock() + IST_SECONDS, DAY_SECONDS)
         if day != self._day:
             self._day, self.used = int(day), 0
         if self.used >= self.limit:
             raise RateLimited(
                 f"the plan's {self.limit:,} requests of today are used up: nothing was sent",
-                retry_after=_DAY - second,
+                retry_after=DAY_SECONDS - second,
                 was_sent=False,
             )
         self.used += 1

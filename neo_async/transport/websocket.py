@@ -11,15 +11,14 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from enum import StrEnum
 
 import aiohttp
-import msgspec
 
 from neo_async import logs
 from neo_async.config import FeedTimings
 from neo_async.errors import NeoError, SessionEnded, TransportError, UsageError
 from neo_async.model.address import shown_address
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.transport.backoff import backoff
 from neo_async.transport.connector import Connector
 from neo_async.transport.http import connect_problem
@@ -49,26 +48,6 @@ has its turn."""
 
 CLOSE_WAIT = 0.2
 """Seconds granted to a server to answer our closing."""
-
-
-class FeedState(StrEnum):
-    """Where a feed stands between being started and closed."""
-
-    CONNECTING = "connecting"
-    """Opening a socket, or proving who we are on it."""
-    LIVE = "live"
-    WAITING = "waiting"
-    """Between two tries; or, where `refusal` says so, until the program logs in again."""
-    CLOSED = "closed"
-
-
-class FeedEvent(msgspec.Struct, frozen=True):
-    """A change of state, and why."""
-
-    state: FeedState
-    reason: str
-    at: float
-    """Unix seconds."""
 
 
 class Socket:

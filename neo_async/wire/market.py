@@ -22,9 +22,9 @@ import msgspec
 from neo_async.errors import ProtocolError, Rejected, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
+from neo_async.model.india import IST
 from neo_async.model.indices import exact_index_name
 from neo_async.model.market import (
-    IST,
     Candles,
     ChainRow,
     FutureQuote,

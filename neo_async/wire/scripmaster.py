@@ -22,6 +22,7 @@ import msgspec
 from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
+from neo_async.model.india import date_of
 from neo_async.model.instrument_table import InstrumentTable
 from neo_async.model.instruments import Instrument, Rows, Shared, Texts
 from neo_async.model.numbers import EXACT
@@ -105,7 +106,6 @@ _LONGEST_LINE: Final = 1 << 17
 _SINCE_1980: Final = 315_513_000
 """Unix seconds of 1980-01-01 00:00 in India, which the NSE's files count from."""
 _COUNTED_SINCE_1980: Final = (Segment.NSE_FO, Segment.CDE_FO)
-_IST: Final = timedelta(hours=5, minutes=30)
 _PAST: Final = timedelta(days=7)
 _FUTURE: Final = timedelta(days=8 * 366)
 
@@ -475,7 +475,7 @@ def _expiry(segment: Segment, text: str, text_again: str, today: date) -> date |
     number = _count(text) or _count(text_again)
     if number is None:
         return None
-    since_1980 = (datetime.fromtimestamp(number + _SINCE_1980, UTC) + _IST).date()
+    since_1980 = date_of(number + _SINCE_1980)
     # Written as the last second of the day in UTC, which is the next day already in India.
     since_1970 = datetime.fromtimestamp(number, UTC).date()
     expected, other = since_1970, since_1980

@@ -14,7 +14,8 @@ import pytest
 from neo_async.cli import account
 from neo_async.exchange import Exchange
 from neo_async.model.enums import Segment
-from neo_async.model.portfolio import Limits, PositionRow, value_position
+from neo_async.model.portfolio import Limits, PositionRow
+from neo_async.portfolio.valuation import value_position
 from tests.cli.conftest import Invoke
 
 BUY = ("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", "--price", "2100", "--yes")

@@ -8,7 +8,8 @@ from rich.console import Console
 from neo_async.cli import account, output
 from neo_async.cli.output import Column, print_table
 from neo_async.model.orders import OrderRow
-from neo_async.model.portfolio import PositionRow, value_position
+from neo_async.model.portfolio import PositionRow
+from neo_async.portfolio.valuation import value_position
 
 COLUMNS = (
     Column("Order", is_whole=True),

@@ -185,7 +185,7 @@ async def test_states_told_anew_at_connecting_are_not_late() -> None:
         await buy(neo, "TCS-EQ", 1, "2000")
         async with second_client(exchange, neo) as other:
             heard: list[object] = []
-            other.order_feed.listen(heard.append)
+            other.order_feed.subscribe(heard.append)
             async with Watched(other, [TCS], Level.LITE) as watched:
                 await until(lambda: heard, watched)
                 assert not watched.update_delays

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neo_async.model.answer import Answer
-from neo_async.model.portfolio import value_position
+from neo_async.portfolio.valuation import value_position
 from neo_async.wire.portfolio import read_holdings, read_positions
 
 sdk = pytest.importorskip("neo_api_client.utils.positions_pnl")

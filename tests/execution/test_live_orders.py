@@ -29,8 +29,8 @@ from neo_async.execution.order import OrderChange
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.uncertainty import EXTERNAL_ORDERS, SETTLING
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.transport.websocket import FeedEvent, FeedState
 from neo_async.wire.order_feed import read_message
 from tests.clients import BOOK, client_of, exchange_of, paths
 from tests.simulation.virtual_time import in_virtual_time
@@ -48,14 +48,14 @@ class Feed:
     def __init__(self) -> None:
         self.is_live = False
         self.starts = 0
-        self._listeners: list[Callable[[OrderRow | PositionUpdate], None]] = []
+        self._subscribers: list[Callable[[OrderRow | PositionUpdate], None]] = []
         self._event_listeners: list[Callable[[FeedEvent], None]] = []
 
     def start(self) -> None:
         self.starts += 1
 
-    def listen(self, listener: Callable[[OrderRow | PositionUpdate], None], /) -> None:
-        self._listeners.append(listener)
+    def subscribe(self, on_update: Callable[[OrderRow | PositionUpdate], None], /) -> None:
+        self._subscribers.append(on_update)
 
     def on_event(self, listener: Callable[[FeedEvent], None], /) -> None:
         self._event_listeners.append(listener)
@@ -68,8 +68,8 @@ class Feed:
     def say(self, kind: str, data: Wire) -> None:
         update = read_message(json.dumps({"type": kind, "data": data}))
         assert isinstance(update, OrderUpdate | PositionUpdate)
-        for listener in self._listeners:
-            listener(update)
+        for on_update in self._subscribers:
+            on_update(update)
 
 
 def state(status: str, at: int, **facts: Any) -> Wire:
@@ -115,7 +115,7 @@ class Desk:
         """Let feed and book move this cache."""
         self.cache = cache
         self.poller = OrderBookPoller(cache, self._read, interval=POLL)
-        self.feed.listen(cache.on_update)
+        self.feed.subscribe(cache.on_update)
         self.poller.attach(self.feed)
 
     def _note_missed_fill(self, row: OrderRow) -> None:

@@ -24,7 +24,7 @@ from neo_async import (
 )
 from neo_async.execution.order_cache import OrderCache
 from neo_async.model.answer import Answer
-from neo_async.transport.websocket import FeedState
+from neo_async.model.feed_state import FeedState
 from neo_async.wire.parts import SHORT, in_parts
 from neo_async.wire.reports import read_order_book
 from tests.clients import MODIFY, client_of, exchange_of, paths

@@ -16,7 +16,6 @@ import msgspec
 import pytest
 import uvloop
 
-import neo_async.feeds.market_feed
 from neo_async import NeoClient, NotLoggedIn
 from neo_async.config import FeedTimings
 from neo_async.errors import (
@@ -30,9 +29,14 @@ from neo_async.errors import (
 from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.feeds.settings import AuthAnswer
 from neo_async.exchange.tls import self_signed
+from neo_async.feeds import trading_hours
 from neo_async.feeds.buffers import Policy
-from neo_async.feeds.market_feed import BUDGET, ColumnFeed, MarketFeed
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.subscriptions import BUDGET
 from neo_async.model.enums import Level
+from neo_async.model.feed_state import FeedEvent, FeedState
+from neo_async.model.india import IST
 from neo_async.model.ticks import (
     AuctionTick,
     DepthRow,
@@ -44,7 +48,7 @@ from neo_async.model.ticks import (
     Tick,
 )
 from neo_async.transport import websocket
-from neo_async.transport.websocket import FeedEvent, FeedState, Socket
+from neo_async.transport.websocket import Socket
 from neo_async.wire.feed import FeedEncoder, acknowledgement_frame
 from tests.clients import client_of, exchange_of
 from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
@@ -95,7 +99,7 @@ def status(code: int, segment: str = "nse_cm") -> bytes:
 
 
 async def accept(peer: Peer) -> None:
-    await peer.hear()
+    await peer.receive()
     await peer.send(ACCEPTED)
 
 
@@ -120,7 +124,7 @@ def answering(*messages: str | bytes) -> Callable[[Peer], Awaitable[None]]:
     """Answer the authentication with these and stay."""
 
     async def script(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(*messages)
         await peer.linger()
 
@@ -157,7 +161,7 @@ async def live(
 
 def frames(peer: Peer) -> list[dict[str, Any]]:
     """What the client has sent after its authentication."""
-    return [json.loads(text) for text in peer.heard[1:]]
+    return [json.loads(text) for text in peer.received[1:]]
 
 
 def subscribed(peer: Peer) -> dict[str, set[str]]:
@@ -191,7 +195,7 @@ async def next_ticks(feed: MarketFeed, count: int) -> list[Tick]:
 @in_virtual_time
 async def test_the_first_frame_proves_who_we_are() -> None:
     async with live(serve) as (server, _):
-        frame = json.loads(server.peer.heard[0])
+        frame = json.loads(server.peer.received[0])
         moment = datetime.fromisoformat(frame["sdk_date"])
         assert int(moment.timestamp() * 1000) == pytest.approx(frame.pop("conn_req_time"), abs=1)
         assert frame.pop("sdk_date").endswith("Z")
@@ -232,7 +236,7 @@ def test_the_server_accepts_in_several_ways(answers: list[str | bytes], seconds:
 @in_virtual_time
 async def test_packets_after_1119_do_not_put_its_acceptance_off() -> None:
     async def chatter(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(CONNECTED)
         while True:
             await peer.send(status(1))
@@ -248,7 +252,7 @@ async def test_dividers_are_taken_from_an_acceptance_that_comes_late() -> None:
     late = ACCEPTED.replace('"divider": 100', '"divider": 1000')
 
     async def script(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(CONNECTED)
         await asyncio.sleep(3)
         await peer.send(late, lite(1, 10.0))
@@ -296,7 +300,7 @@ async def test_a_refused_login_is_renewed_once_and_used_at_its_new_address() -> 
             await feed.until_live()
         assert login.renewals == 1
         assert len(old.peers) == 1
-        assert json.loads(new.peer.heard[0])["auth"] == "sid-1"
+        assert json.loads(new.peer.received[0])["auth"] == "sid-1"
 
 
 def test_a_server_that_refuses_every_login_gets_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,8 +425,8 @@ def test_frames_are_those_of_the_protocol(level: Level, tail: str) -> None:
             else:
                 await feed.snapshot(names, level=level)
                 expected += [expected[0].replace("subscribe", "snapshot")]
-            await until(lambda: len(server.peer.heard) > len(expected))
-            assert server.peer.heard[1:] == expected
+            await until(lambda: len(server.peer.received) > len(expected))
+            assert server.peer.received[1:] == expected
             assert feed.subscriptions == 0
 
     check()
@@ -437,8 +441,8 @@ async def test_frames_of_indices_and_of_the_market_status() -> None:
         await feed.subscribe_status()
         await feed.subscribe_status()
         await feed.unsubscribe_status()
-        await until(lambda: len(server.peer.heard) == 6)
-        assert server.peer.heard[1:] == [
+        await until(lambda: len(server.peer.received) == 6)
+        assert server.peer.received[1:] == [
             '{"event":"subscribeIndices","inputtoken":"nse_cm|Nifty 50","ack_symbol":true}',
             '{"event":"snapshotIndices","inputtoken":"nse_cm|26000","ack_symbol":true}',
             '{"event":"unsubscribeIndices","inputtoken":"nse_cm|Nifty 50"}',
@@ -454,7 +458,7 @@ async def test_calls_made_together_share_a_frame() -> None:
             *(feed.subscribe([f"nse_cm|{token}"], level=Level.LITE) for token in range(500)),
             *(feed.subscribe([f"nse_cm|{token}"], level=Level.DEPTH) for token in range(500)),
         )
-        await until(lambda: len(server.peer.heard) == 3)
+        await until(lambda: len(server.peer.received) == 3)
         assert {stream: len(names) for stream, names in subscribed(server.peer).items()} == {
             "ScripsLite": 500,
             "Depth": 500,
@@ -470,7 +474,7 @@ async def test_what_is_subscribed_already_is_not_said_again() -> None:
         await feed.subscribe([])
         await feed.snapshot([])
         await feed.subscribe_status()
-        await until(lambda: len(server.peer.heard) == 4)
+        await until(lambda: len(server.peer.received) == 4)
         assert [frame.get("inputtoken") for frame in frames(server.peer)] == [
             "nse_cm|1,nse_cm|2",
             "nse_cm|3",
@@ -495,7 +499,7 @@ async def test_the_budget_is_checked_before_anything_is_sent() -> None:
         assert feed.subscriptions == 3000
         await feed.unsubscribe(many[:10], level=Level.LITE)
         await feed.subscribe(many[:10], level=Level.SCRIP)
-        await until(lambda: len(server.peer.heard) == 6)
+        await until(lambda: len(server.peer.received) == 6)
         assert {stream: len(names) for stream, names in subscribed(server.peer).items()} == {
             "ScripsLite": 2989,
             "Exchange": 1,
@@ -524,7 +528,7 @@ def test_malformed_instruments_are_refused(names: Any) -> None:
             with pytest.raises(UsageError, match="LITE"):
                 await feed.subscribe(["nse_cm|1"], level=3)  # type: ignore[arg-type]
             assert feed.subscriptions == 0
-            assert len(server.peer.heard) == 1
+            assert len(server.peer.received) == 1
 
     check()
 
@@ -541,7 +545,7 @@ async def test_wishes_made_while_disconnected_go_out_with_the_connection() -> No
             await feed.snapshot(["nse_cm|1"])
         async with feed:
             await feed.until_live()
-            await until(lambda: len(server.peer.heard) == 3)
+            await until(lambda: len(server.peer.received) == 3)
             assert subscribed(server.peer) == {"Scrips": {"nse_cm|1"}, "Depth": {"nse_cm|1"}}
 
 
@@ -621,7 +625,7 @@ def test_an_index_comes_under_the_name_by_which_it_was_subscribed(name: str) -> 
 
     async def script(peer: Peer) -> None:
         await accept(peer)
-        await peer.hear()
+        await peer.receive()
         await peer.send(index(26000, "Nifty 50"), json.dumps(ack), index(26000, "Nifty 50"))
         await peer.linger()
 
@@ -801,7 +805,7 @@ async def test_silence_in_an_open_market_is_a_stall_only_with_subscriptions() ->
         assert feed.stalls == 1
 
 
-MONDAY = datetime(2026, 11, 23, 11, 0, tzinfo=neo_async.feeds.market_feed.IST)
+MONDAY = datetime(2026, 11, 23, 11, 0, tzinfo=IST)
 
 
 class FrozenTime(datetime):
@@ -828,7 +832,7 @@ class FrozenTime(datetime):
         (MONDAY, [], [], False),
     ],
 )
-def test_the_market_is_open_by_the_clock_and_by_its_own_word(
+def test_the_market_is_open_by_the_clock_and_its_status_messages(
     monkeypatch: pytest.MonkeyPatch,
     moment: datetime,
     names: list[str],
@@ -838,7 +842,7 @@ def test_the_market_is_open_by_the_clock_and_by_its_own_word(
     @in_virtual_time
     async def check() -> None:
         monkeypatch.setattr(FrozenTime, "at", moment)
-        monkeypatch.setattr(neo_async.feeds.market_feed, "datetime", FrozenTime)
+        monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
         async with live(
             saying(*statuses), market_open=None, timings={"silence": 10, "ping": 3600}
         ) as (_, feed):
@@ -851,7 +855,7 @@ def test_the_market_is_open_by_the_clock_and_by_its_own_word(
 
 
 @pytest.mark.parametrize(
-    ("told_at", "moment", "expected"),
+    ("reported_at", "moment", "expected"),
     [
         (MONDAY.replace(hour=15, minute=29), MONDAY.replace(day=24, hour=9, minute=30), True),
         (MONDAY.replace(hour=15, minute=29), MONDAY.replace(hour=15, minute=29), False),
@@ -860,20 +864,20 @@ def test_the_market_is_open_by_the_clock_and_by_its_own_word(
         (MONDAY.replace(day=20, hour=11), MONDAY, True),
     ],
 )
-def test_what_was_told_closed_before_a_session_says_nothing_of_it(
-    monkeypatch: pytest.MonkeyPatch, told_at: datetime, moment: datetime, expected: bool
+def test_a_segment_reported_closed_before_a_session_is_open_in_it(
+    monkeypatch: pytest.MonkeyPatch, reported_at: datetime, moment: datetime, expected: bool
 ) -> None:
     @in_virtual_time
     async def check() -> None:
-        monkeypatch.setattr(FrozenTime, "at", told_at)
-        monkeypatch.setattr(neo_async.feeds.market_feed, "datetime", FrozenTime)
+        monkeypatch.setattr(FrozenTime, "at", reported_at)
+        monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
         async with live(
             saying(status(MarketState.CLOSED)),
             market_open=None,
             timings={"silence": 10, "ping": 3600},
         ) as (_, feed):
             await feed.subscribe(["nse_cm|1"])
-            await until(lambda: feed._closed_at)
+            await until(lambda: feed._hours.closed)
             monkeypatch.setattr(FrozenTime, "at", moment)
             await asyncio.sleep(15)
             assert (feed.stalls == 1) is expected
@@ -889,7 +893,7 @@ async def test_a_market_open_that_fails_leaves_the_answer_to_the_clock(
         raise ZeroDivisionError("mine")
 
     monkeypatch.setattr(FrozenTime, "at", MONDAY)
-    monkeypatch.setattr(neo_async.feeds.market_feed, "datetime", FrozenTime)
+    monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
     async with live(serve, market_open=market_open, timings={"silence": 10}) as (_, feed):
         await feed.subscribe(["nse_cm|1"])
         await asyncio.sleep(5)
@@ -968,7 +972,7 @@ def test_a_long_life_of_reconnects_leaks_nothing(monkeypatch: pytest.MonkeyPatch
 
         async def short(peer: Peer) -> None:
             await accept(peer)
-            heard = {json.loads(await peer.hear())["event"] for _ in range(3)}
+            heard = {json.loads(await peer.receive())["event"] for _ in range(3)}
             assert heard == {"subscribeScripsLite", "subscribeDepth", "subscribeExchange"}
             await peer.send(lite(1, float(len(server.peers))))
             if len(server.peers) % 2:
@@ -1333,7 +1337,7 @@ async def test_a_status_that_was_not_asked_for_is_no_tick_but_counts_for_the_fee
         await until(lambda: feed.unasked == 1)
         assert feed.ticks == 0
         assert feed.latest("nse_cm") is None
-        assert "nse_cm" in feed._closed_at
+        assert "nse_cm" in feed._hours.closed
 
 
 @in_virtual_time

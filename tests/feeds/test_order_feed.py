@@ -19,11 +19,11 @@ from neo_async import NeoClient, Product, Segment, Side, WrongMpin
 from neo_async.config import FeedTimings
 from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.tls import self_signed
-from neo_async.feeds.market_feed import OrderFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus
+from neo_async.model.feed_state import FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport import websocket
-from neo_async.transport.websocket import FeedState
 from tests.clients import client_of, exchange_of
 from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
 from tests.simulation.virtual_time import in_virtual_time
@@ -44,7 +44,7 @@ def order(number: int) -> str:
 
 async def serve(peer: Peer) -> None:
     """Accept, and stay."""
-    await peer.hear()
+    await peer.receive()
     await peer.send(CONNECTED)
     await peer.linger()
 
@@ -53,7 +53,7 @@ def answering(*messages: str | bytes) -> Callable[[Peer], Awaitable[None]]:
     """Answer the handshake with these and stay."""
 
     async def script(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(*messages)
         await peer.linger()
 
@@ -61,7 +61,7 @@ def answering(*messages: str | bytes) -> Callable[[Peer], Awaitable[None]]:
 
 
 async def drop(peer: Peer) -> None:
-    await peer.hear()
+    await peer.receive()
     peer.drop()
 
 
@@ -84,7 +84,7 @@ async def live(
 
 
 def handshakes(server: FeedServer) -> list[str]:
-    return [peer.heard[0] for peer in server.peers]
+    return [peer.received[0] for peer in server.peers]
 
 
 # --- handshake --------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ async def test_an_order_instead_of_the_acknowledgement_counts_as_one() -> None:
     async with feed_server(answering('{"type":"news"}', HEARTBEAT, order(7))) as server:
         session: Any = Login(server)
         feed = OrderFeed(session, FeedTimings())
-        feed.listen(taken.append)
+        feed.subscribe(taken.append)
         updates = feed.updates()
         async with feed:
             await feed.until_live()
@@ -237,7 +237,7 @@ async def test_an_order_instead_of_the_acknowledgement_counts_as_one() -> None:
 async def test_heartbeats_go_out_on_time() -> None:
     async with live(serve) as (server, feed):
         await asyncio.sleep(300)
-        beats = server.peer.heard[1:]
+        beats = server.peer.received[1:]
         assert beats == [HEARTBEAT] * len(beats)
         assert len(beats) == pytest.approx(10, abs=2)
         assert server.peer.pings == pytest.approx(15, abs=3)
@@ -258,7 +258,7 @@ async def test_a_server_without_a_sign_of_life_is_lost() -> None:
 @in_virtual_time
 async def test_a_consumer_that_does_not_take_its_updates_delays_no_heartbeat() -> None:
     async def busy(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(CONNECTED)
         for number in range(300):
             await peer.send(order(number))
@@ -267,7 +267,7 @@ async def test_a_consumer_that_does_not_take_its_updates_delays_no_heartbeat() -
     async with live(busy) as (server, feed):
         updates = feed.updates()
         await asyncio.sleep(295)
-        assert len(server.peer.heard) - 1 == pytest.approx(10, abs=2)
+        assert len(server.peer.received) - 1 == pytest.approx(10, abs=2)
         numbers = []
         for _ in range(290):
             update = await anext(updates)
@@ -285,9 +285,9 @@ async def test_every_consumer_gets_every_update_typed() -> None:
             '{"type":"news","data":{"nOrdNo":"1"}}', b"\xff", "null", CONNECTED]  # fmt: skip
 
     async def script(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(CONNECTED)
-        await peer.hear()
+        await peer.receive()
         await peer.send(*junk, order(1), POSITION, order(2).encode())
         await peer.linger()
 
@@ -295,7 +295,7 @@ async def test_every_consumer_gets_every_update_typed() -> None:
         raise LookupError("a mistake of the user's")
 
     async with live(script, heartbeat=1) as (_, feed):
-        feed.listen(failing)
+        feed.subscribe(failing)
         first, second = feed.updates(), feed.updates()
         for updates in (first, second):
             order_1, position, order_2 = [await anext(updates) for _ in range(3)]
@@ -310,13 +310,13 @@ async def test_every_consumer_gets_every_update_typed() -> None:
 
 
 @in_virtual_time
-async def test_a_listener_hears_until_it_is_told_to_ignore() -> None:
+async def test_a_subscriber_gets_updates_until_it_is_unsubscribed() -> None:
     taken: list[object] = []
     async with live(serve) as (server, feed):
-        feed.listen(taken.append)
+        feed.subscribe(taken.append)
         await server.peer.send(order(1))
         await until(lambda: len(taken) == 1)
-        feed.ignore(taken.append)
+        feed.unsubscribe(taken.append)
         updates = feed.updates()
         await server.peer.send(order(2))
         await anext(updates)
@@ -325,15 +325,15 @@ async def test_a_listener_hears_until_it_is_told_to_ignore() -> None:
 
 @in_virtual_time
 async def test_a_listener_that_raises_what_ends_tasks_ends_nothing() -> None:
-    heard: list[object] = []
+    taken: list[object] = []
     ended = asyncio.get_running_loop().create_future()
     ended.cancel()
     async with live(serve) as (server, feed):
-        feed.listen(lambda update: ended.result())
-        feed.listen(heard.append)
+        feed.subscribe(lambda update: ended.result())
+        feed.subscribe(taken.append)
         for _ in range(3):
             await server.peer.send(order(1))
-        await until(lambda: len(heard) == 3)
+        await until(lambda: len(taken) == 3)
         assert feed.is_live
 
 
@@ -372,7 +372,7 @@ async def test_the_consumer_goes_on_over_reconnects_and_ends_when_the_feed_is_cl
             numbers.append(update.number)
 
     async def short(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(CONNECTED)
         await asyncio.sleep(2)
         await peer.send(order(len(server.peers)))
@@ -409,7 +409,7 @@ def test_a_long_life_of_reconnects_leaks_no_task(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(websocket, "backoff", backoff)
 
     async def short(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send(CONNECTED, order(1))
         if len(server.peers) % 2:
             peer.drop()
@@ -426,7 +426,7 @@ def test_a_long_life_of_reconnects_leaks_no_task(monkeypatch: pytest.MonkeyPatch
             server.peer.drop()
             await until(lambda: feed.reconnects >= 200)
             server.script(serve)
-            await until(lambda: feed.is_live and server.peer.heard)
+            await until(lambda: feed.is_live and server.peer.received)
             await asyncio.sleep(0.05)
             assert len(asyncio.all_tasks()) == tasks
             for _ in range(100):
@@ -441,7 +441,7 @@ BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 
 
 @in_virtual_time
-async def test_an_order_is_told_of_from_its_first_state_to_its_last() -> None:
+async def test_an_order_is_reported_from_its_first_state_to_its_last() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         updates = neo.order_updates()
         await neo.order_feed.until_live()

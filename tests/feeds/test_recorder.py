@@ -275,7 +275,7 @@ async def test_a_slow_disk_costs_frames_that_are_counted_and_memory_stays_bounde
     frames = contents(path)
     assert frames[-3:] == [None, "hello", b"after the pause"]
     assert frames.count(bytes(200)) == sent - 50
-    assert recording._handed < 2 * 10_000 + 1000
+    assert recording._submitted < 2 * 10_000 + 1000
 
 
 async def test_closing_twice_and_at_once_is_fine(tmp_path: Path) -> None:

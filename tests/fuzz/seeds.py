@@ -20,7 +20,7 @@ from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.faults.settings import Faults
 from neo_async.exchange.feeds.order_feed import _order_frame, _position_frame
 from neo_async.kite import KiteMutualFunds
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 from neo_async.wire.order_feed import handshake_text
 from neo_async.wire.recording import read_recording
 from tests.fuzz.mutations import gzipped

@@ -13,7 +13,7 @@ import pytest
 
 from neo_async import Side
 from neo_async.kite import Frequency, FundOrderStatus, KiteMutualFunds, SipStatus
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 from tests.fake_servers import Reply
 from tests.kite.far_end import ACCESS_TOKEN, API_KEY, ISIN, PAYLOADS, scripted_kite
 

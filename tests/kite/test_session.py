@@ -12,7 +12,7 @@ import pytest
 from neo_async import LoginFailed, SessionEnded, UsageError
 from neo_async.exchange import Exchange
 from neo_async.kite import KiteEndpoints, KiteMutualFunds, KiteSession
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 from tests.fake_servers import Reply
 from tests.kite.far_end import fund_exchange, kite_of, scripted_kite
 from tests.simulation.virtual_time import in_virtual_time

@@ -33,7 +33,7 @@ from neo_async.kite.wire import (
     read_sip_id,
 )
 from neo_async.model.answer import Answer
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 from tests.kite.far_end import PAYLOADS
 
 

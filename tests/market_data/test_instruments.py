@@ -312,11 +312,11 @@ async def test_a_file_may_be_compressed_and_elsewhere(tmp_path: Path) -> None:
 
 
 async def test_progress_ends_at_the_size_of_the_file(tmp_path: Path) -> None:
-    told: list[tuple[Segment, int, int | None]] = []
+    reported: list[tuple[Segment, int, int | None]] = []
     async with file_server() as server, instruments_of(server, tmp_path) as instruments:
-        await instruments.load(Segment.NSE_FO, progress=lambda *news: told.append(news))
+        await instruments.load(Segment.NSE_FO, progress=lambda *news: reported.append(news))
         size = len(server.files["nse_fo.csv"])
-        assert told[-1] == (Segment.NSE_FO, size, size)
+        assert reported[-1] == (Segment.NSE_FO, size, size)
 
 
 async def test_nonsense_is_refused_before_anything_is_asked(tmp_path: Path) -> None:

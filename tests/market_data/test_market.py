@@ -110,7 +110,7 @@ async def test_many_instruments_go_in_batches_of_fifty() -> None:
         assert list(quotes) == [name for name in names if name not in broker.unknown]
         assert quotes["nse_cm|42"].last_price == 42.5
         assert set(quotes.missing) == broker.unknown
-        assert "knows no such instrument" in quotes.missing["nse_cm|7"]
+        assert "does not know the instrument" in quotes.missing["nse_cm|7"]
         assert repr(quotes) == "<Quotes 118 of 120 instruments>"
 
 
@@ -272,25 +272,25 @@ async def test_long_ranges_come_in_windows_and_leave_whole(
     start = date(2016, 11, 17)
     end = start + timedelta(days=days - 1)
     async with market() as (neo, broker):
-        told: list[tuple[int, int]] = []
+        reported: list[tuple[int, int]] = []
         candles = await neo.market.candles(
             "nse_cm|1333",
             interval,
             start=start,
             end=end,
-            progress=lambda done, total: told.append((done, total)),
+            progress=lambda done, total: reported.append((done, total)),
         )
         assert len(broker.queries) == windows
         assert {query["neosymbol"] for query in broker.queries} == {"nse_cm|1333"}
         assert candles.time == expected(start, end, interval)
         assert candles.open == [float(time.date().toordinal()) for time in candles.time]
         assert len(candles.volume) == len(candles)
-        assert told == [(done, windows) for done in range(windows + 1)]
+        assert reported == [(done, windows) for done in range(windows + 1)]
         assert broker.most_under_way <= 4
 
 
 @in_virtual_time
-async def test_candles_end_today_unless_told() -> None:
+async def test_candles_end_today_by_default() -> None:
     async with (
         DataBroker() as broker,
         client(broker) as neo,

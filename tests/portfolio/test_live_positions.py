@@ -27,25 +27,20 @@ from neo_async import (
 from neo_async.config import FeedTimings
 from neo_async.exchange import Exchange, Faults
 from neo_async.model.answer import Answer
+from neo_async.model.feed_state import FeedState
 from neo_async.model.orders import OrderRow
-from neo_async.model.portfolio import Holding, PositionRow, value_position
+from neo_async.model.portfolio import Holding, PositionRow
 from neo_async.model.ticks import LiteTick, MarketStatus
-from neo_async.portfolio.live_positions import (
-    READ_EVERY,
-    REPORT_LAG,
-    TRIES,
-    LivePositions,
-    holding_of,
-    holdings_by_instrument,
-)
-from neo_async.transport.websocket import FeedState
+from neo_async.portfolio.live_positions import READ_INTERVAL_SECONDS, LivePositions
+from neo_async.portfolio.position_book import REPORT_LAG_SECONDS, UNLISTED_READS
+from neo_async.portfolio.valuation import holding_of, holdings_by_instrument, value_position
 from neo_async.wire.portfolio import read_positions
 from neo_async.wire.rows import RowReader
 from tests.clients import client_of, exchange_of, paths
 from tests.execution.test_live_orders import Feed
 from tests.simulation.virtual_time import in_virtual_time
 
-PATIENCE = 1.0
+GRACE_PERIOD = 1.0
 TODAY = "2026/11/23"
 
 INSTRUMENTS: dict[str, dict[str, Any]] = {
@@ -86,8 +81,8 @@ class Broker:
         self.failures: list[Exception] = []
         self._latency = latency
         self._orders = 0
-        self.live = LivePositions(self.report, patience=PATIENCE)
-        self.live.follow(self.feed)
+        self.live = LivePositions(self.report, grace_period=GRACE_PERIOD)
+        self.live.attach(self.feed)
 
     async def report(self) -> tuple[list[PositionRow], dict[str, Holding]]:
         self.reads.append(asyncio.get_running_loop().time())
@@ -106,7 +101,7 @@ class Broker:
         return [value_position(row, holdings.get(row.token), row.last_price) for row in self.rows()]
 
     def trade(self, symbol: str, product: str, side: str, quantity: int) -> list[tuple[str, Any]]:
-        """Fill an order at the present price; what the feed would say of it."""
+        """Fill an order at the present price; return the messages that the feed would send."""
         self._orders += 1
         self.clock += 1
         value = quantity * self.prices[symbol]
@@ -256,7 +251,7 @@ async def test_messages_alone_keep_known_positions_true_at_every_step(
                 broker.feed.say(kind, data)
             agrees(live, broker.truth())
             assert live.is_current
-        await asyncio.sleep(10 * PATIENCE)
+        await asyncio.sleep(10 * GRACE_PERIOD)
         assert len(broker.reads) == reads
 
 
@@ -274,7 +269,7 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
             at = number * 0.2
             broker_trade = (at, "trade", (symbol, product, side, quantity, price))
             arriving.append(broker_trade)
-        # Orders of the day may all be told twice or late, positions may stay out altogether.
+        # Orders may all be reported twice or late, position messages may be lost.
         copies = data.draw(
             st.lists(
                 st.tuples(st.integers(0, 2), st.integers(0, 2), st.floats(0, 3), st.floats(0, 3)),
@@ -284,7 +279,7 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
         )
         seen: dict[Any, tuple[int, int]] = {}
         pending: list[tuple[float, str, Any]] = sorted(arriving, key=lambda one: one[0])
-        told = 0
+        sent = 0
         while pending:
             at, kind, content = pending.pop(0)
             await asyncio.sleep(max(0.0, begin + at - asyncio.get_running_loop().time()))
@@ -292,8 +287,8 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
                 symbol, product, side, quantity, price = content
                 broker.print_price(symbol, price)
                 (_, order), (_, position) = broker.trade(symbol, product, side, quantity)
-                orders, positions, order_delay, position_delay = copies[told]
-                told += 1
+                orders, positions, order_delay, position_delay = copies[sent]
+                sent += 1
                 pending += [(at + order_delay, "order", order)] * (orders + 1)
                 pending += [(at + position_delay, "position", position)] * positions
                 pending.sort(key=lambda one: one[0])
@@ -306,7 +301,7 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
                 assert now[1] >= before[1]
                 seen[key] = now
         await live.wait(lambda live: live.is_current, timeout=60)
-        await asyncio.sleep(10 * PATIENCE)
+        await asyncio.sleep(10 * GRACE_PERIOD)
         agrees(live, broker.truth())
 
 
@@ -369,9 +364,9 @@ async def test_a_fill_without_its_position_message_leads_to_a_reading_after_a_wh
         (_, order), _ = broker.trade("ITBEES-EQ", "CNC", "B", 10)
         broker.feed.say("order", order)
         assert not live.is_current
-        await asyncio.sleep(PATIENCE / 2)
+        await asyncio.sleep(GRACE_PERIOD / 2)
         assert len(broker.reads) == before
-        await asyncio.sleep(PATIENCE)
+        await asyncio.sleep(GRACE_PERIOD)
         agrees(live, broker.truth())
         assert len(broker.reads) == before + 1
         broker.feed.say("order", order)
@@ -439,7 +434,7 @@ async def test_a_first_trade_while_the_report_is_on_its_way_is_not_forgotten() -
     broker = Broker(latency=0.5)
     async with started(broker) as live:
         live.refresh()
-        await asyncio.sleep(PATIENCE + 0.1)
+        await asyncio.sleep(GRACE_PERIOD + 0.1)
         _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 5)  # the report left before
         broker.feed.say(kind, message)
         await live.wait(lambda live: live.is_current, timeout=30)
@@ -463,7 +458,7 @@ async def test_many_unclear_messages_share_readings() -> None:
 
 
 @in_virtual_time
-async def test_a_new_day_is_told_by_the_report_and_not_by_sums() -> None:
+async def test_a_new_day_is_taken_from_the_report_and_not_from_sums() -> None:
     broker = Broker()
     broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
     async with started(broker) as live:
@@ -494,9 +489,9 @@ async def test_a_position_that_no_report_lists_is_given_up_loudly(
         message = broker.message(("ITBEES-EQ", "CNC"))
         broker.traded.clear()
         broker.feed.say("position", message)
-        await asyncio.sleep(READ_EVERY - 1)
+        await asyncio.sleep(READ_INTERVAL_SECONDS - 1)
         assert "lacks what was traded in [('nse_cm', 'ITBEES-EQ', 'CNC')]" in caplog.text
-        assert len(broker.reads) - before == TRIES
+        assert len(broker.reads) - before == UNLISTED_READS
         assert live.is_current
 
 
@@ -548,8 +543,8 @@ def test_the_report_is_read_at_midnight_and_when_trading_begins(begin: str) -> N
     @in_virtual_time
     async def check() -> None:
         broker = Broker()
-        broker.live = LivePositions(broker.report, patience=PATIENCE, clock=Day(begin))
-        broker.live.follow(broker.feed)
+        broker.live = LivePositions(broker.report, grace_period=GRACE_PERIOD, clock=Day(begin))
+        broker.live.attach(broker.feed)
         async with started(broker) as live:
             before = len(broker.reads)
             await asyncio.sleep(58)
@@ -564,8 +559,8 @@ def test_the_report_is_read_at_midnight_and_when_trading_begins(begin: str) -> N
 @in_virtual_time
 async def test_positions_of_yesterday_are_not_current_and_grow_old_until_they_are_read() -> None:
     broker = Broker()
-    broker.live = LivePositions(broker.report, patience=PATIENCE, clock=Day())
-    broker.live.follow(broker.feed)
+    broker.live = LivePositions(broker.report, grace_period=GRACE_PERIOD, clock=Day())
+    broker.live.attach(broker.feed)
     async with started(broker) as live:
         assert live.age == 0
         broker.failures = [ServerError("busy", status=503)] * 1000
@@ -582,7 +577,7 @@ async def test_a_trade_that_neither_feed_nor_book_reports_is_seen_within_minutes
     broker = Broker()
     async with started(broker) as live:
         broker.trade("ITBEES-EQ", "CNC", "B", 10)  # and nobody tells
-        await asyncio.sleep(READ_EVERY + 1)
+        await asyncio.sleep(READ_INTERVAL_SECONDS + 1)
         agrees(live, broker.truth())
 
 
@@ -611,9 +606,9 @@ async def test_a_report_that_lacks_a_trade_for_long_is_right_and_that_is_logged(
         broker.feed.say(kind, message)
         broker.traded[key] = before  # the exchange has taken the trade back
         live.refresh()
-        await asyncio.sleep(REPORT_LAG / 2)
+        await asyncio.sleep(REPORT_LAG_SECONDS / 2)
         assert live.positions["nse_cm", *key].net_quantity == 15
-        await asyncio.sleep(REPORT_LAG)
+        await asyncio.sleep(REPORT_LAG_SECONDS)
         assert live.positions["nse_cm", *key].net_quantity == 10
         assert "the positions report has lacked trades" in caplog.text
 
@@ -674,7 +669,7 @@ async def test_a_quantity_that_is_none_leaves_the_held_units_unknown(text: str |
         assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].net_quantity == 20
         live.refresh()
         await asyncio.sleep(5)
-        assert live.net_range("nse_cm", "ITBEES-EQ") is None  # nobody knows what came since
+        assert live.net_range("nse_cm", "ITBEES-EQ") is None  # no source shows the trades since
 
 
 @in_virtual_time
@@ -775,15 +770,15 @@ async def test_a_fill_that_the_book_reports_leads_to_a_reading_in_any_case(numbe
             product="CNC", side="B", quantity=10, filled_quantity=10,
         )  # fmt: skip
         if number == "1":
-            broker.feed.say("order", order)  # which told the same fill
-        live.repair(row)
+            broker.feed.say("order", order)  # which reported the same fill
+        live.on_missed_fill(row)
         assert not live.is_current
         await live.wait(lambda live: live.is_current, timeout=5)
         agrees(live, broker.truth())
 
 
 @in_virtual_time
-async def test_what_only_the_report_can_tell_makes_the_positions_older_until_it_is_read() -> None:
+async def test_positions_age_while_only_a_report_can_show_what_has_happened() -> None:
     broker = Broker()
     broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
     async with started(broker) as live:
@@ -798,7 +793,7 @@ async def test_what_only_the_report_can_tell_makes_the_positions_older_until_it_
 
 
 @in_virtual_time
-async def test_a_condition_that_fails_fails_for_the_one_who_waits_and_nobody_else() -> None:
+async def test_a_condition_that_fails_fails_for_its_own_waiter_only() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
     async with started(broker) as live:
@@ -861,7 +856,7 @@ async def test_starting_fails_as_positions_would_and_may_be_tried_again() -> Non
 
 
 async def test_without_a_feed_there_are_no_live_positions() -> None:
-    with pytest.raises(UsageError, match="follow"):
+    with pytest.raises(UsageError, match="attach"):
         await LivePositions(Broker().report).start()
 
 
@@ -1041,5 +1036,5 @@ async def test_a_position_that_was_converted_to_another_product_counts_once() ->
         await asyncio.sleep(5)
         assert live.net_range("nse_cm", "ITBEES-EQ") == (60, 60)
         broker.traded["ITBEES-EQ", "CNC"] = broker.traded.pop(("ITBEES-EQ", "MIS"))
-        await asyncio.sleep(READ_EVERY + REPORT_LAG)
+        await asyncio.sleep(READ_INTERVAL_SECONDS + REPORT_LAG_SECONDS)
         assert live.net_range("nse_cm", "ITBEES-EQ") == (60, 60)

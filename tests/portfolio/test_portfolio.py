@@ -164,7 +164,7 @@ async def test_without_the_newer_path_the_older_is_asked() -> None:
                     assert "no last price" in position.unknown_reason
 
 
-async def test_another_failure_of_the_newer_path_is_told() -> None:
+async def test_another_failure_of_the_newer_path_is_raised() -> None:
     async with scripted_broker() as broker:
         broker.script(NEWER, Reply({"stat": "Not_Ok", "errMsg": "internal", "stCode": 500}, 500))
         broker.script(OLDER, Reply(documented("positions_quick")))

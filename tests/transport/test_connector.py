@@ -69,7 +69,7 @@ async def test_an_http_client_waits_for_no_goodbye(headers, tls):
 @pytest.mark.parametrize("is_deaf", [False, True], ids=["answering", "deaf"])
 async def test_a_websocket_waits_for_no_goodbye(is_deaf, tls):
     async def script(peer: feed_servers.Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         if is_deaf:
             peer.deafen()
         await peer.send("1")

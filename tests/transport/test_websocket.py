@@ -16,8 +16,9 @@ import uvloop
 
 from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.transport import websocket
-from neo_async.transport.websocket import FeedEvent, FeedState, ReconnectingSocket, Socket
+from neo_async.transport.websocket import ReconnectingSocket, Socket
 from tests.fake_servers import tcp_server
 from tests.feed_servers import FeedServer, Peer, backoffs, feed_server, until
 from tests.simulation.virtual_time import in_virtual_time
@@ -87,7 +88,7 @@ async def _greet(socket: Socket) -> None:
 
 async def welcome(peer: Peer) -> None:
     """Accept, and stay."""
-    await peer.hear()
+    await peer.receive()
     await peer.send("welcome")
     await peer.linger()
 
@@ -96,7 +97,7 @@ def then(*steps: Callable[[Peer], Any]) -> Callable[[Peer], Awaitable[None]]:
     """Accept, and take these steps."""
 
     async def script(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         await peer.send("welcome")
         for step in steps:
             done = step(peer)
@@ -133,7 +134,7 @@ async def test_messages_of_both_kinds_arrive_in_their_order() -> None:
         async with connected(server) as client:
             await until(lambda: len(client.messages) == 4)
             assert client.messages == [b"1", "2", b"", b"4"]
-            assert server.peer.heard == ["hello"]
+            assert server.peer.received == ["hello"]
             assert client.socket.last_message_at == pytest.approx(
                 asyncio.get_running_loop().time(), abs=0.1
             )
@@ -145,7 +146,7 @@ async def test_messages_of_both_kinds_arrive_in_their_order() -> None:
 async def test_what_the_client_sends_arrives() -> None:
     async with feed_server(welcome) as server, connected(server) as client:
         assert await client.socket.send("a wish")
-        await until(lambda: server.peer.heard == ["hello", "a wish"])
+        await until(lambda: server.peer.received == ["hello", "a wish"])
 
 
 async def test_nothing_is_sent_without_a_connection() -> None:
@@ -480,8 +481,8 @@ async def test_a_handler_that_takes_its_time_holds_the_server_up_but_no_heartbea
         await asyncio.sleep(100)
         assert taken == [b"1"]
         assert client.reasons == []
-        assert server.peer.heard[1:] == ["alive"] * len(server.peer.heard[1:])
-        assert len(server.peer.heard) - 1 == pytest.approx(20, abs=2)
+        assert server.peer.received[1:] == ["alive"] * len(server.peer.received[1:])
+        assert len(server.peer.received) - 1 == pytest.approx(20, abs=2)
         assert server.peer.pings == pytest.approx(25, abs=5)
         released.set()
         await asyncio.sleep(5)
@@ -516,7 +517,7 @@ async def _prove(socket: Socket) -> None:
 
 
 async def _refuse(peer: Peer) -> None:
-    await peer.hear()
+    await peer.receive()
     await peer.send("go away")
 
 
@@ -567,7 +568,7 @@ def _end(message: bytes | str) -> None:
 @in_virtual_time
 async def test_a_server_that_goes_on_sending_after_our_close_delays_no_next_try() -> None:
     async def talkative(peer: Peer) -> None:
-        await peer.hear()
+        await peer.receive()
         peer.deafen()  # it does not answer our close
         await peer.send("no")
         for number in range(1000):
@@ -726,7 +727,7 @@ def test_reconnecting_leaks_neither_tasks_nor_sockets(monkeypatch: pytest.Monkey
             server.peer.drop()
             await until(lambda: client.socket.reconnects >= 200)
             server.script(welcome)
-            await until(lambda: client.socket.is_live and server.peer.heard)
+            await until(lambda: client.socket.is_live and server.peer.received)
             # A drop that both ends have noticed leaves a turn or two of tidying up.
             await until(lambda: open_things() == before)
             assert len(client.messages) > 100

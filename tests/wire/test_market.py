@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from neo_async.errors import NeoError, ProtocolError, Rejected, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
+from neo_async.model.india import IST
 from neo_async.model.indices import INDEX_NAMES, exact_index_name
 from neo_async.model.market import (
-    IST,
     Candle,
     ChainRow,
     FutureQuote,

@@ -21,13 +21,12 @@ from neo_async.cli import asking, output
 from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
+from neo_async.model.india import day_number
 from neo_async.transport.hidden import Hidden
 from neo_async.wire.lenient import UNREADABLE
 
 T = TypeVar("T")
 
-_IST = 19_800
-_DAY = 86_400
 _ENDS_AT = 6 * 3600
 
 
@@ -154,4 +153,4 @@ def _needed(name: str) -> str:
 
 def _token_day(time_s: float) -> int:
     """Days that begin at six in the morning in India."""
-    return int(time_s + _IST - _ENDS_AT) // _DAY
+    return day_number(time_s - _ENDS_AT)

@@ -14,8 +14,10 @@ from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit
 from neo_async.cli.watch.state import Watched
 from neo_async.execution.order import Order
-from neo_async.feeds.market_feed import IST, MarketFeed, OrderFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus
+from neo_async.model.india import IST
 from neo_async.model.ticks import ScripTick
 
 

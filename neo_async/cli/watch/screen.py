@@ -22,12 +22,14 @@ from neo_async.cli.output import money, profit, units
 from neo_async.cli.watch.lines import order_tally
 from neo_async.cli.watch.state import Seen, Watched
 from neo_async.execution.order import Order
-from neo_async.feeds.market_feed import IST, MarketFeed, OrderFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus, Side
+from neo_async.model.feed_state import FeedState
+from neo_async.model.india import IST
 from neo_async.model.portfolio import Position
 from neo_async.model.ticks import ScripTick
 from neo_async.text import shown
-from neo_async.transport.websocket import FeedState
 
 _WIDE = 120
 """Columns from which prices and orders stand beside positions and feeds."""

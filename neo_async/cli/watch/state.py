@@ -17,15 +17,16 @@ from neo_async.errors import NeoError, UsageError
 from neo_async.execution.order import Order
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
-from neo_async.feeds.market_feed import MarketFeed, OrderFeed
+from neo_async.feeds.market_feed import MarketFeed
+from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import Level
+from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.indices import exact_index_name
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Position
 from neo_async.model.ticks import IndexTick, LiteTick, ScripTick, Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.text import shown
-from neo_async.transport.websocket import FeedEvent, FeedState
 
 PriceTick: TypeAlias = LiteTick | ScripTick | IndexTick
 
@@ -140,9 +141,9 @@ class Watched:
     # --- how it is kept -----------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self.order_feed.listen(self._cache.on_update)
+        self.order_feed.subscribe(self._cache.on_update)
         self._poller.attach(self.order_feed)
-        self.order_feed.listen(self._hear)
+        self.order_feed.subscribe(self._hear)
         self._note_events("order feed", self.order_feed)
         self._note_events("market feed", self.feed)
         try:
@@ -195,8 +196,8 @@ class Watched:
         if self._consumer is not None:
             self._consumer.cancel()
             await asyncio.gather(self._consumer, return_exceptions=True)
-        self.order_feed.ignore(self._hear)
-        self.order_feed.ignore(self._cache.on_update)
+        self.order_feed.unsubscribe(self._hear)
+        self.order_feed.unsubscribe(self._cache.on_update)
         await self.feed.close()
         await self._poller.close()
 

@@ -8,7 +8,7 @@ raised. Nothing is half done when it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime
+from datetime import date
 from typing import Final
 
 import msgspec
@@ -27,7 +27,7 @@ from neo_async.exchange.bank.types import (
     Refused,
     VirtualAccount,
 )
-from neo_async.model.market import IST
+from neo_async.model.india import date_of
 
 BATCH: Final = 100
 """Credits in a batch; only the newest one may hold fewer."""
@@ -104,7 +104,7 @@ class Books:
             raise Refused("VA1003", f"virtual account {number!r} is unknown")
         if account.status is not AccountStatus.ACTIVE:
             raise Refused("VA1004", f"virtual account {number} is {account.status.lower()}")
-        _check_day(account, datetime.fromtimestamp(now, IST).date())
+        _check_day(account, date_of(now))
         low, high = account.min_amount, account.max_amount
         if (low is not None and payment.amount < low) or (
             high is not None and payment.amount > high

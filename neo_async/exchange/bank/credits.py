@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from neo_async.exchange.bank.types import Credit, Payment
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 
 _DIGITS: Final = 10
 """Of a reference that tell the credit's number."""

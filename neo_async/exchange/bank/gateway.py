@@ -15,10 +15,9 @@ from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.bank.types import Client, Refused
 from neo_async.exchange.rest.replies import Reply, json
 from neo_async.exchange.rest.services import Call
+from neo_async.model.india import DAY_SECONDS, IST_SECONDS
 
 _WINDOW: Final = 1.0
-_DAY: Final = 86_400
-_IST: Final = 19_800
 """Seconds that India is ahead."""
 
 
@@ -103,11 +102,11 @@ class _Plan:
         self._today = 0
 
     def admit(self, now: float) -> None:
-        day, into_day = divmod(int(now) + _IST, _DAY)
+        day, into_day = divmod(int(now) + IST_SECONDS, DAY_SECONDS)
         if day != self._day:
             self._day, self._today = day, 0
         if self._per_day is not None and self._today >= self._per_day:
-            raise Throttled(_DAY - into_day)
+            raise Throttled(DAY_SECONDS - into_day)
         while self._recent and self._recent[0] <= now - _WINDOW:
             self._recent.popleft()
         if self._per_second is not None:

@@ -29,7 +29,7 @@ from neo_async.exchange.bank.forms import (
 )
 from neo_async.exchange.bank.types import Client, Credit, Refund, Refused, VirtualAccount
 from neo_async.exchange.faults.plan import FaultPlan
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 
 Content = dict[str, object]
 

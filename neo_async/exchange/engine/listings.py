@@ -12,7 +12,7 @@ here. Their tokens are made up, and say which contract it is: the same ones ever
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
@@ -22,6 +22,7 @@ import msgspec
 from neo_async.exchange.engine.pricing import fair_value
 from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import Segment
+from neo_async.model.india import IST
 
 _FINE_TICK_BELOW: Final = 250_00
 """Shares below this price have ticks of one paisa, others of five."""
@@ -246,7 +247,6 @@ _FAMILIES: Final = (
 )
 
 _OPTION_TICK: Final = 5
-_IST: Final = timezone(timedelta(hours=5, minutes=30))
 _TUESDAY, _THURSDAY, _SATURDAY = 1, 3, 5
 _MONTH_CODES: Final = "123456789OND"
 """Of weekly contracts: `NIFTY26D0124500CE`."""
@@ -332,7 +332,7 @@ def priced(listing: Listing, spot: int, today: date) -> Listing:
     Options may move by what they would gain or lose if the underlying hit a circuit limit, and a
     little more: in practice, not at all limited.
     """
-    opening = datetime(today.year, today.month, today.day, 9, 15, tzinfo=_IST)
+    opening = datetime(today.year, today.month, today.day, 9, 15, tzinfo=IST)
     tick = listing.tick
     value = fair_value(listing, spot, int(opening.timestamp()) * 1_000_000_000)
     price = max(round(value / tick), 2) * tick

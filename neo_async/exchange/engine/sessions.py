@@ -17,10 +17,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from neo_async.model.enums import Segment
+from neo_async.model.india import DAY_SECONDS, IST_SECONDS
 
 SECOND_NS: Final = 1_000_000_000
-_DAY_SECONDS: Final = 86_400
-_IST_SECONDS: Final = 19_800
 _MONDAY: Final = 4
 """The first Monday after 1970-01-01, a Thursday, in days."""
 _SQUARE_OFF_BEFORE: Final = 10
@@ -102,7 +101,7 @@ _TIMETABLE: Final = _timetable()
 
 def indian_day(time_ns: int) -> int:
     """Days since 1970 in IST."""
-    return (time_ns // SECOND_NS + _IST_SECONDS) // _DAY_SECONDS
+    return (time_ns // SECOND_NS + IST_SECONDS) // DAY_SECONDS
 
 
 def is_trading_day(day: int) -> bool:
@@ -112,7 +111,7 @@ def is_trading_day(day: int) -> bool:
 def phase(segment: Segment, time_ns: int) -> Phase:
     if not is_trading_day(indian_day(time_ns)):
         return Phase.CLOSED
-    minute = (time_ns // SECOND_NS + _IST_SECONDS) % _DAY_SECONDS // 60
+    minute = (time_ns // SECOND_NS + IST_SECONDS) % DAY_SECONDS // 60
     hours = _HOURS[segment]
     if hours.open <= minute < hours.close:
         return Phase.OPEN
@@ -124,7 +123,7 @@ def next_moment(after_ns: int) -> list[Moment]:
     day = indian_day(after_ns)
     while True:
         if is_trading_day(day):
-            midnight = day * _DAY_SECONDS - _IST_SECONDS
+            midnight = day * DAY_SECONDS - IST_SECONDS
             coming = [
                 Moment((midnight + minute * 60) * SECOND_NS, turn, segments)
                 for minute, turn, segments in _TIMETABLE

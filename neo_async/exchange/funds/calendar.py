@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from neo_async.exchange.funds.types import Frequency
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 
 _ONE_DAY: Final = timedelta(days=1)
 _WEEK: Final = timedelta(days=7)

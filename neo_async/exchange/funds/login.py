@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from neo_async.exchange.funds.types import FundRefusal
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 
 _REQUEST_TOKEN_S = 300
 """How long a request token can be used."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from neo_async.exchange.funds.house import FundHouse
 from neo_async.exchange.funds.types import FundHolding, OrderRecord, Side, SipRecord
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 
 _COLUMNS: Final = (
     "tradingsymbol",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Final, NamedTuple, TypeAlias
 
 from neo_async.exchange.engine.types import Event, IndexMoved, Printed
 from neo_async.exchange.history.synthetic import Candle
 from neo_async.model.enums import Segment
+from neo_async.model.india import IST_SECONDS
 
 Key: TypeAlias = tuple[Segment, str]
 """Segment and token."""
 
-_IST: Final = timedelta(hours=5, minutes=30)
 _MINUTE_NS: Final = 60_000_000_000
-_IST_MINUTES: Final = 330
+_IST_MINUTES: Final = IST_SECONDS // 60
 _DAY_MINUTES: Final = 1_440
 _EPOCH: Final = date(1970, 1, 1)
 
@@ -107,7 +107,3 @@ class Tape:
         rows = self.changed()
         self._changed.clear()
         return rows
-
-
-def in_india(time: float) -> datetime:
-    return datetime.fromtimestamp(time, UTC) + _IST

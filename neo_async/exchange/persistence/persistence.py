@@ -22,8 +22,9 @@ from neo_async.exchange.engine.commands import Entry, Skip, apply
 from neo_async.exchange.engine.market_makers import QUANTUM_NS
 from neo_async.exchange.engine.matching_engine import Market
 from neo_async.exchange.engine.types import Event, OrderChanged, OrderRecord, Repeated, Rules
-from neo_async.exchange.history.trade_tape import Tape, in_india
+from neo_async.exchange.history.trade_tape import Tape
 from neo_async.exchange.persistence.store import Beginning, Store
+from neo_async.model.india import in_india
 
 _INTERVAL: Final = 600.0
 """Seconds between two compactions, at least."""

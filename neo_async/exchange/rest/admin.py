@@ -17,12 +17,11 @@ from neo_async.exchange.clock import MovedClock
 from neo_async.exchange.engine.types import OrderRecord, Refusal
 from neo_async.exchange.faults.plan import FaultPlan
 from neo_async.exchange.faults.settings import read_faults
-from neo_async.exchange.history.trade_tape import in_india
 from neo_async.exchange.rest.replies import Reply, json
 from neo_async.exchange.rest.requests import read_price, read_segment
 from neo_async.exchange.rest.services import Answer, Call, Door
 from neo_async.exchange.venue import Venue
-from neo_async.model.market import IST
+from neo_async.model.india import IST, in_india
 from neo_async.wire.lenient import UNREADABLE
 
 REQUESTS_KEPT = 1_000_000

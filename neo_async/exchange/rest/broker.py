@@ -7,7 +7,6 @@ below the base URL, which has a path of its own; login, files and the configurat
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
@@ -41,11 +40,11 @@ from neo_async.exchange.rest.services import Call, LongAnswer, Wording
 from neo_async.exchange.rest.settings import DoorSettings
 from neo_async.exchange.rest.throttle import Throttle, Throttled
 from neo_async.exchange.venue import Venue
+from neo_async.model.india import date_of, in_india
 from neo_async.wire.orders import CancelForm, HistoryForm, ModifyForm
 
 T = TypeVar("T")
 
-_IST = timedelta(hours=5, minutes=30)
 
 _LOGIN_PATHS = (
     ("/login/1.0/tradeApiLogin", "/login/1.0/tradeApiValidate"),
@@ -280,7 +279,7 @@ class Broker:
         return replies.json({"data": {"status": "success"}})
 
     def _client_ip(self, call: Call) -> Reply:
-        time = f"{_in_india(call.time):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+        time = f"{in_india(call.time):%Y-%m-%d %H:%M:%S.%f}"[:-3]
         content = {"data": [{"ip": call.client_ip, "time": time}]}
         # Success is 1000 here, and only here.
         return replies.json({**content, "stCode": 1000, "status": "success"})
@@ -417,7 +416,7 @@ class Broker:
     # --- scrip master -------------------------------------------------------------------------
 
     def _file_paths(self, call: Call) -> Reply:
-        addresses = self._shelf.catalogue().addresses(self._root_url, _in_india(call.time).date())
+        addresses = self._shelf.catalogue().addresses(self._root_url, date_of(call.time))
         folder = f"{self._root_url}{FOLDER}"
         return replies.json({"data": {"filesPaths": addresses, "baseFolder": folder}})
 
@@ -444,7 +443,3 @@ def _data_reply(answer: Callable[[T], Reply], asked: T) -> Reply:
 def _book(rows_: list[rows.Row], *, stat: str) -> Reply:
     """`stat` is spelled differently from book to book."""
     return replies.json({"stat": stat, "stCode": 200, "data": rows_}) if rows_ else replies.NO_DATA
-
-
-def _in_india(time: float) -> datetime:
-    return datetime.fromtimestamp(time, UTC) + _IST

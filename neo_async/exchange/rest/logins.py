@@ -16,6 +16,7 @@ import pyotp
 
 from neo_async.exchange.engine.types import Refusal
 from neo_async.exchange.rest.accounts import Account
+from neo_async.model.india import DAY_SECONDS, midnight
 from neo_async.wire.lenient import UNREADABLE
 
 DATA_CENTER = "E43"
@@ -23,8 +24,6 @@ DATA_CENTER = "E43"
 _TOTP_STEP = 30
 _LIVE_TRADE_LOGINS = 2
 """Trade logins an account may have at once; one more ends the oldest."""
-_IST = 19_800
-_DAY = 86_400
 
 
 class LoginRefused(Exception):
@@ -255,7 +254,7 @@ def _read_form(body: bytes, names: Iterable[str]) -> dict[str, str]:
 
 def _next_midnight(now: float) -> float:
     """The next midnight in India."""
-    return (int(now + _IST) // _DAY + 1) * _DAY - _IST
+    return midnight(now) + DAY_SECONDS
 
 
 def _base64(content: bytes) -> bytes:

@@ -6,7 +6,7 @@ leaves unexplained is constant here. Money comes in as paise and goes out as rup
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import cache, lru_cache
 from typing import Final
 
@@ -20,10 +20,10 @@ from neo_async.exchange.engine.types import (
     Transition,
 )
 from neo_async.model.enums import OrderStatus
+from neo_async.model.india import in_india
 
 Row = dict[str, object]
 
-_IST: Final = timedelta(hours=5, minutes=30)
 _MONTHS: Final = (
     "Jan",
     "Feb",
@@ -64,7 +64,7 @@ def _average(paise: float) -> str:
 @lru_cache(maxsize=4096)
 def _moment(second: int) -> tuple[str, str, str]:
     """Date, time and sortable form of a Unix second, in India. Month names of no locale."""
-    at = datetime.fromtimestamp(second, UTC) + _IST
+    at = in_india(second)
     day = f"{at.day:02d}-{_MONTHS[at.month - 1]}-{at.year}"
     clock = f"{at.hour:02d}:{at.minute:02d}:{at.second:02d}"
     return day, clock, f"{at.year}/{at.month:02d}/{at.day:02d} {clock}"

@@ -8,7 +8,7 @@ import pytest
 
 from neo_async.exchange.funds.calendar import Calendar, Turn, next_due, step_ups
 from neo_async.exchange.funds.types import Frequency
-from neo_async.model.market import IST
+from neo_async.model.india import IST
 
 
 def at(text: str) -> int:

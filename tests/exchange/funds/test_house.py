@@ -26,8 +26,8 @@ from neo_async.exchange.funds.types import (
     SipRecord,
     SipState,
 )
+from neo_async.model.india import IST
 from neo_async.model.isin import check_digit
-from neo_async.model.market import IST
 
 FUND = "INF174K01LS2"
 """At least 5,000 at first, then 100; multiples of 1."""

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from neo_async.model.portfolio import Holding, Position, PositionRow, value_position
+from neo_async.model.portfolio import Holding, Position, PositionRow
+from neo_async.portfolio.valuation import value_position
 
 
 def cash(**fields: Any) -> PositionRow:

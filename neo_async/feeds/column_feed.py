@@ -1,0 +1,79 @@
+"""The column feed: packets of one level as columns of numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+)
+
+from neo_async.config import FeedTimings
+from neo_async.feeds.buffers import MessageBuffer
+from neo_async.feeds.subscribed_feed import SubscribedFeed
+from neo_async.feeds.subscriptions import stream_of
+from neo_async.model.enums import Level
+from neo_async.session.manager import SessionManager
+from neo_async.wire.columns import ColumnDecoder, Columns
+
+
+class ColumnFeed(SubscribedFeed):
+    """Packets of one level as columns of numpy arrays: all that arrived since the last step.
+
+        async with neo.column_feed(level=Level.LITE) as feed:
+            await feed.subscribe(instruments, level=Level.LITE)
+            async for columns in feed:
+                columns["token"], columns["last_price"]
+
+    A slow consumer gets larger arrays. Beyond `bound` bytes the oldest messages are
+    dropped, and counted in `lost`.
+    """
+
+    def __init__(
+        self,
+        session: SessionManager,
+        timings: FeedTimings,
+        *,
+        level: Level = Level.LITE,
+        bound: int = 64 << 20,
+        market_open: Callable[[], bool] | None = None,
+    ) -> None:
+        super().__init__(session, timings, market_open)
+        stream_of(level)
+        self._columns = ColumnDecoder(Level(level))
+        self._messages = MessageBuffer(bound)
+        self._asked = self._columns.keys([])
+        """Keys of the subscribed instruments, for the column decoder."""
+        self._asked_at = -1
+        """The `changes` of the decoder at which `_asked` was made."""
+        self._others = 0
+        """Number of packets dropped while decoding, which the feed's own decoder does not see."""
+
+    async def __aiter__(self) -> AsyncIterator[Columns]:
+        while messages := await self._messages.take():
+            if self._asked_at != self._decoder.changes:
+                self._asked_at = self._decoder.changes
+                self._asked = self._columns.keys(self._decoder.asked_keys())
+            columns = self._columns.decode(messages, self._decoder.dividers, self._asked)
+            self._manager.meter.ticks += len(columns)
+            self._others += columns.unasked
+            if len(columns):
+                yield columns
+
+    @property
+    def unasked(self) -> int:
+        """Number of packets and trading symbols that the server sent of instruments that are not
+        subscribed: they are dropped."""
+        return super().unasked + self._others
+
+    async def close(self) -> None:
+        """Disconnect; iteration ends when what is pending has been taken."""
+        await super().close()
+        self._messages.close()
+
+    @property
+    def lost(self) -> int:
+        """Number of messages dropped because the consumer was slower."""
+        return self._messages.lost
+
+    def _deliver(self, message: bytes) -> None:
+        self._messages.put(message)

@@ -1,0 +1,337 @@
+"""A connection to the market feed: login, subscriptions, recordings.
+
+`MarketFeed` and `ColumnFeed` build on it and differ in how they deliver what arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+
+from neo_async import logs
+from neo_async.config import FeedTimings
+from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
+from neo_async.feeds.base import Feed
+from neo_async.feeds.recorder import Recording
+from neo_async.feeds.subscriptions import Subscriptions, checked_names, stream_of
+from neo_async.feeds.trading_hours import MarketHours
+from neo_async.model.enums import Level
+from neo_async.model.feed_state import FeedEvent, FeedState
+from neo_async.session.manager import SessionManager
+from neo_async.text import shown
+from neo_async.transport.redaction import Secrets
+from neo_async.transport.websocket import ReconnectingSocket, Socket
+from neo_async.wire.feed import (
+    ACKNOWLEDGED,
+    AUTH_CONNECTED,
+    AUTH_FAILED,
+    AUTH_OK,
+    FeedDecoder,
+    Stream,
+    acknowledgement_frame,
+    auth_frame,
+    read_control,
+    subscription_frame,
+)
+
+log = logging.getLogger(logs.FEEDS)
+
+
+class SubscribedFeed(Feed, ABC):
+    """A connection to the market feed with its subscriptions; a subclass delivers the packets."""
+
+    def __init__(
+        self,
+        session: SessionManager,
+        timings: FeedTimings,
+        market_open: Callable[[], bool] | None,
+    ) -> None:
+        self._manager = session
+        self._timings = timings
+        self._decoder = FeedDecoder(only_asked=True)
+        self.market_open = market_open
+        """The caller's function that says whether the market is open; None for the default."""
+        self._market_open = market_open or self._is_market_open
+        self._hours = MarketHours()
+        self._subscriptions = Subscriptions()
+        self._syncing = asyncio.Lock()
+        """Held while frames are sent, so that those of two calls do not mix."""
+        self._recordings: list[Recording] = []
+        self._secrets = Secrets()
+        """The secrets of the last login sent here."""
+        self._greeting = ""
+        """The server's answer to the last login here; it has the dividers."""
+        self.symbols: dict[str, str] = {}
+        """Trading symbols by instrument, as the server acknowledged them."""
+        self.refusals: deque[str] = deque(maxlen=100)
+        """The server's texts about subscriptions it refused, newest last."""
+        self._has_warned = False
+        """Whether the log has a warning that this server sends what is not subscribed."""
+        self._connection = ReconnectingSocket(
+            "market feed",
+            address=lambda: session.current.feed_url,
+            handshake=self._log_in,
+            handle=self._handle,
+            renew=self._renew,
+            expects_data=self._expects_data,
+            timings=timings,
+            tls=session.tls,
+            meter=session.meter,
+        )
+        self._connection.on_event(self._mark_gap)
+
+    # --- subscriptions ------------------------------------------------------------------------
+
+    async def subscribe(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
+        """Subscribe instruments such as `nse_cm|11536`; one may be subscribed at several levels.
+
+        Survives reconnects. Calls made at the same time share a frame. Raises UsageError, and
+        subscribes nothing, when an instrument is malformed or the budget would be exceeded. The
+        server does not refuse instruments it does not know: they give no ticks, and are not in
+        `symbols`.
+        """
+        await self._subscribe(stream_of(level), instruments)
+
+    async def unsubscribe(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
+        """Unsubscribe instruments at one level. Those that are not subscribed are passed over."""
+        await self._unsubscribe(stream_of(level), instruments)
+
+    async def subscribe_indices(self, instruments: Iterable[str]) -> None:
+        """Subscribe indices by name (`nse_cm|Nifty 50`, exact) or number (`nse_cm|26000`)."""
+        await self._subscribe(Stream.INDEX, instruments)
+
+    async def unsubscribe_indices(self, instruments: Iterable[str]) -> None:
+        """Unsubscribe indices, in the spelling in which they were subscribed."""
+        await self._unsubscribe(Stream.INDEX, instruments)
+
+    async def subscribe_status(self) -> None:
+        """Subscribe the market status of every segment."""
+        await self._subscribe(Stream.EXCHANGE, [""])
+
+    async def unsubscribe_status(self) -> None:
+        """Unsubscribe the market status."""
+        await self._unsubscribe(Stream.EXCHANGE, [""])
+
+    async def snapshot(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
+        """Request one tick of each instrument, without subscribing it.
+
+        Raises TransportError when the feed is not live, for a snapshot shows the present moment;
+        and UsageError when an instrument is malformed. Ticks of the last 3,000 instruments
+        requested are delivered, or of all in one call where those are more.
+        """
+        stream = stream_of(level)
+        if stream is Stream.FULL_DEPTH:
+            raise UsageError("level=FULL_DEPTH: the protocol has no snapshot of it")
+        await self._snapshot(stream, instruments)
+
+    async def snapshot_indices(self, instruments: Iterable[str]) -> None:
+        """Request one tick of each index, as `snapshot` does of instruments."""
+        await self._snapshot(Stream.INDEX, instruments)
+
+    @property
+    def subscriptions(self) -> int:
+        """Number of subscriptions that count against the budget of 3,000."""
+        return self._subscriptions.count
+
+    @property
+    def unasked(self) -> int:
+        """Number of ticks and trading symbols that the server sent of instruments that are not
+        subscribed: they are dropped."""
+        return self._decoder.unasked
+
+    async def _subscribe(self, stream: Stream, instruments: Iterable[str]) -> None:
+        new = self._subscriptions.add(stream, checked_names(stream, instruments))
+        if stream is not Stream.EXCHANGE:
+            self._decoder.ask(new)
+        await self._sync_if_live()
+
+    async def _unsubscribe(self, stream: Stream, instruments: Iterable[str]) -> None:
+        self._forget(self._subscriptions.remove(stream, checked_names(stream, instruments)))
+        await self._sync_if_live()
+
+    async def _snapshot(self, stream: Stream, instruments: Iterable[str]) -> None:
+        names = checked_names(stream, instruments)
+        if not names:
+            return
+        unused = self._subscriptions.add_snapshots(names)
+        self._decoder.ask(names)
+        if unused:
+            self._forget(unused)
+        if not await self._connection.send(subscription_frame("snapshot", stream, names)):
+            raise TransportError("the market feed is not connected: await feed.until_live() first")
+
+    def _forget(self, unused: Iterable[str]) -> None:
+        """Drop everything that is kept of names that are not used any more."""
+        self._decoder.forget(unused)
+        for name in unused:
+            self.symbols.pop(name, None)
+            self._drop_ticks(name)
+
+    async def _sync_if_live(self) -> None:
+        # One turn of the loop, so that calls made together go out together.
+        await asyncio.sleep(0)
+        async with self._syncing:
+            if self._connection.is_live:
+                await self._sync(self._connection.send)
+
+    async def _sync(self, send: Callable[[str], Awaitable[object]]) -> None:
+        for frame in self._subscriptions.frames():
+            await send(frame)
+
+    # --- recordings ---------------------------------------------------------------------------
+
+    def record(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Recording:
+        """Write to a file what the server sends from now on, with the times of arrival.
+
+            async with feed.record("2026-11-23.feed"): ...
+
+        Ends with `close` of the recording or of the feed. `neo_async.wire.recording` reads the
+        file, and the exchange plays it back. The file has nothing that this side sends, and not the
+        login.
+
+        Raises UsageError when the file exists already or cannot be created.
+        """
+        recording = Recording(
+            path,
+            overwrite=overwrite,
+            greeting=self._recorded_greeting,
+            on_end=self._recordings.remove,
+        )
+        self._recordings.append(recording)
+        return recording
+
+    async def close(self) -> None:
+        """Disconnect, and end the recordings."""
+        await super().close()
+        for recording in [*self._recordings]:
+            await recording.close()
+
+    def _recorded_greeting(self) -> list[str]:
+        """Return the texts without which the packets that follow in a recording could not be
+        read: the dividers and the trading symbols."""
+        if not self._greeting:
+            return []
+        return [self._greeting, acknowledgement_frame(self.symbols)]
+
+    def _mark_gap(self, event: FeedEvent) -> None:
+        if event.state is FeedState.WAITING:
+            for recording in self._recordings:
+                recording.mark_gap()
+
+    # --- the connection -----------------------------------------------------------------------
+
+    async def _log_in(self, socket: Socket) -> None:
+        session = self._session = self._manager.current
+        self._secrets = Secrets(session.sid, session.token)
+        now = datetime.now(UTC)
+        await socket.send(
+            auth_frame(
+                session.ucc,
+                session.sid,
+                now_ms=int(now.timestamp() * 1000),
+                now_iso=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            )
+        )
+        self._greeting = await self._until_accepted(socket)
+        self._renewed_at = None
+        for recording in self._recordings:
+            recording.greet()
+        async with self._syncing:
+            self._subscriptions.reset_sent()
+            await self._sync(socket.send)
+
+    async def _until_accepted(self, socket: Socket) -> str:
+        """Return the answer that accepts the login.
+
+        Some servers send 1119 (connected) and 1117 (accepted) after it, others 1119 alone. So 1119
+        starts a grace period, and at its end the login counts as accepted.
+        """
+        answer = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as grace:
+                while True:
+                    message = await socket.receive()
+                    if isinstance(message, bytes):
+                        continue
+                    message = self._without_secrets(message)
+                    control = read_control(message)
+                    if control.message_code == AUTH_FAILED:
+                        raise SessionEnded(control.text, code=control.message_code)
+                    if control.format != "native_batch":
+                        raise ProtocolError(
+                            f"the feed offers format {control.format!r}, not native_batch"
+                        )
+                    if control.message_code in (AUTH_OK, AUTH_CONNECTED):
+                        self._decoder.set_exchanges(control)
+                        answer = message
+                        if control.message_code == AUTH_OK:
+                            break
+                        now = asyncio.get_running_loop().time()
+                        grace.reschedule(now + self._timings.connected_grace)
+        return answer
+
+    def _handle(self, message: bytes | str) -> Awaitable[None] | None:
+        if isinstance(message, str):
+            message = self._without_secrets(message)
+        if self._recordings:
+            for recording in self._recordings:
+                recording.add(message)
+        if isinstance(message, str):
+            self._handle_control(message)
+            return None
+        return self._deliver(message)
+
+    @abstractmethod
+    def _deliver(self, message: bytes) -> Awaitable[None] | None:
+        """Deliver one binary message; an awaitable when the next one must wait for it."""
+
+    def _drop_ticks(self, name: str) -> None:
+        """Drop the ticks of an instrument, where a subclass keeps any."""
+
+    def _without_secrets(self, text: str) -> str:
+        """Return a text message as it is read, logged and recorded: the server has no reason to
+        repeat secrets, and files outlive a login."""
+        return self._secrets.scrub(text)
+
+    def _handle_control(self, text: str) -> None:
+        try:
+            control = read_control(text)
+        except ProtocolError as error:
+            log.warning("market feed: %s", error)
+            return
+        if control.message_code == AUTH_FAILED:
+            raise SessionEnded(control.text, code=control.message_code)
+        if control.message_code == AUTH_OK:  # later than the grace period after 1119
+            self._decoder.set_exchanges(control)
+        if control.message_code != ACKNOWLEDGED:
+            return
+        if control.error_code:
+            log.warning("market feed: subscription refused: %s", shown(control.text))
+            self.refusals.append(control.text)
+        self.symbols.update(self._decoder.set_symbols(control.symbols))
+        self._warn_of_unasked()
+
+    def _warn_of_unasked(self) -> None:
+        """Log once that the server sends what is not subscribed."""
+        if self.unasked and not self._has_warned:
+            self._has_warned = True
+            log.warning("market feed: the server sends what is not subscribed: it is dropped")
+
+    def _expects_data(self) -> bool:
+        if not self.subscriptions:
+            return False
+        try:
+            return self._market_open()
+        except (Exception, asyncio.CancelledError):
+            log.exception("market_open failed: the clock decides whether the market is open")
+            return self._is_market_open()
+
+    def _is_market_open(self) -> bool:
+        """Return whether any subscribed segment trades now, as far as is known."""
+        return self._hours.is_open(self._subscriptions.segments)

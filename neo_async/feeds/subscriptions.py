@@ -1,0 +1,167 @@
+"""Subscriptions of one market feed connection: those desired against those sent.
+
+Pure: it makes the frames and leaves it to the feed to send them. It keeps three sets of names.
+
+- *desired*: what the program has subscribed. It survives reconnects.
+- *sent*: what the present connection was asked for. It begins empty on each connection, so that
+  the difference between the two is what has to be sent on a new one as well as on a live one.
+- *snapshots*: instruments of which one tick each was requested, the newest last. Their number is
+  bounded, for nothing says when the tick of a snapshot has come.
+
+The broker does not document whether an instrument at two levels is one subscription or two; here
+it counts twice, which is safe.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Iterable, Iterator
+
+from neo_async.errors import UsageError
+from neo_async.model.enums import Level
+from neo_async.text import shown
+from neo_async.wire.feed import STREAM_OF_LEVEL, Stream, subscription_frame
+
+BUDGET = 3000
+"""Subscriptions one connection may hold, an instrument at two levels counting twice."""
+
+_INSTRUMENT = re.compile(r"[a-z]{1,16}_[a-z]{1,16}\|[^|,]{1,64}")
+_PRICED = frozenset(STREAM_OF_LEVEL.values())
+"""Streams whose ticks carry the prices of an instrument."""
+
+
+class Subscriptions:
+    """The names that are desired, those that were sent, and the frames that make them equal."""
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self._budget = budget
+        # Dicts as ordered sets: frames list the names in the order of the calls.
+        self._desired: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
+        self._sent: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
+        self._snapshots: dict[str, None] = {}
+
+    @property
+    def count(self) -> int:
+        """Number of desired subscriptions that count against the budget."""
+        return sum(len(names) for stream, names in self._desired.items() if _is_counted(stream))
+
+    @property
+    def segments(self) -> set[str]:
+        """Segments of the desired instruments and indices."""
+        return {
+            name.partition("|")[0]
+            for stream, names in self._desired.items()
+            if _is_counted(stream)
+            for name in names
+        }
+
+    @property
+    def wants_status(self) -> bool:
+        """Whether the market status is desired."""
+        return bool(self._desired[Stream.EXCHANGE])
+
+    def has_prices(self, instrument: str) -> bool:
+        """Return whether the instrument is desired at a level whose ticks carry its price."""
+        return any(instrument in self._desired[stream] for stream in _PRICED)
+
+    def is_used(self, name: str) -> bool:
+        """Return whether the name is desired on any stream, or a snapshot of it was requested."""
+        return name in self._snapshots or any(name in names for names in self._desired.values())
+
+    def add(self, stream: Stream, names: Iterable[str]) -> list[str]:
+        """Desire these names too, and return those that are new.
+
+        Raises UsageError, and adds none, when the budget would be exceeded.
+        """
+        desired = self._desired[stream]
+        new = [name for name in names if name not in desired]
+        if _is_counted(stream) and self.count + len(new) > self._budget:
+            raise UsageError(
+                f"{len(new)} more subscriptions on {self.count}: the broker allows "
+                f"{self._budget} on a connection; unsubscribe some or open a second feed"
+            )
+        desired.update(dict.fromkeys(new))
+        return new
+
+    def remove(self, stream: Stream, names: Iterable[str]) -> list[str]:
+        """Desire these names no longer, and return those that are not used in any other way."""
+        for name in names:
+            self._desired[stream].pop(name, None)
+        return [name for name in names if not self.is_used(name)]
+
+    def add_snapshots(self, names: Iterable[str]) -> list[str]:
+        """Take note that snapshots of these names are requested, and return the older names that
+        are forgotten for them and not used in any other way."""
+        names = list(names)
+        for name in names:
+            self._snapshots.pop(name, None)
+            self._snapshots[name] = None
+        surplus = len(self._snapshots) - max(self._budget, len(names))
+        if surplus <= 0:
+            return []
+        oldest = list(self._snapshots)[:surplus]
+        for name in oldest:
+            del self._snapshots[name]
+        return [name for name in oldest if not self.is_used(name)]
+
+    def reset_sent(self) -> None:
+        """Begin a new connection, on which nothing was sent."""
+        for sent in self._sent.values():
+            sent.clear()
+
+    def frames(self) -> Iterator[str]:
+        """Yield the frames after which what was sent is what is desired, at most two a stream.
+
+        Each frame is made when it is asked for, and its names count as sent from then on: names
+        that are added or removed while an earlier frame waits for the socket are taken into account
+        as far as their stream is still to come. Whoever adds or removes names asks for the frames
+        again afterwards.
+        """
+        for stream, desired in self._desired.items():
+            sent = self._sent[stream]
+            if gone := [name for name in sent if name not in desired]:
+                for name in gone:
+                    del sent[name]
+                yield subscription_frame("unsubscribe", stream, gone)
+            if new := [name for name in desired if name not in sent]:
+                sent.update(dict.fromkeys(new))
+                yield subscription_frame("subscribe", stream, new)
+
+
+def stream_of(level: Level) -> Stream:
+    """Return the stream on which instruments are subscribed at a level. Raises UsageError."""
+    try:
+        return STREAM_OF_LEVEL[Level(level)]
+    except ValueError:
+        codes = ", ".join(f"{member.value} ({member.name})" for member in Level)
+        raise UsageError(f"level={level!r}: must be one of {codes}") from None
+
+
+def checked_names(stream: Stream, instruments: Iterable[str]) -> list[str]:
+    """Return the names without repeats. Raises UsageError when one is malformed."""
+    if isinstance(instruments, str):
+        raise UsageError(f"instruments={instruments!r}: must be a list of such texts, not one text")
+    names = list(dict.fromkeys(instruments))
+    if stream is not Stream.EXCHANGE:
+        for name in names:
+            _check(name)
+    return names
+
+
+def _check(name: str) -> None:
+    if not (isinstance(name, str) and _INSTRUMENT.fullmatch(name)):
+        raise UsageError(
+            f"instrument {reprlib.repr(name)}: must be segment|token, such as "
+            "'nse_cm|11536', of at most 64 characters behind the bar"
+        )
+    if shown(name) != name:
+        raise UsageError(f"instrument {name!r}: has characters that cannot be sent")
+    token = name.partition("|")[2]
+    # Packets carry the token as a number: in another spelling, its ticks would match no name.
+    if token.isdecimal() and not (token.isascii() and token == (token.lstrip("0") or "0")):
+        raise UsageError(f"instrument {name!r}: the token must be written as 11536 is")
+
+
+def _is_counted(stream: Stream) -> bool:
+    return stream is not Stream.EXCHANGE
