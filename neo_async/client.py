@@ -39,7 +39,8 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
-from neo_async.risk.engine import LastPrices, RiskGuard
+from neo_async.risk.engine import RiskEngine
+from neo_async.risk.exposure import ReferencePrices
 from neo_async.risk.kill_switch import DeadMansSwitch, KillSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.transport.hidden import Hidden
@@ -128,14 +129,13 @@ class NeoClient:
         self.market = Market(self._session, clock=clock)
         self.portfolio = Portfolio(self._session, self.market, clock=clock)
         self._risk = risk or RiskLimits()
-        self._guard: RiskGuard | None = None
+        self._guard: RiskEngine | None = None
         if self._risk != RiskLimits():
-            self._guard = RiskGuard(
+            self._guard = RiskEngine(
                 self._risk,
                 self._cache,
                 self.portfolio.live,
-                LastPrices(self._market_feeds, self.instruments),
-                self.instruments,
+                ReferencePrices(self._market_feeds, self.instruments),
                 self.order_feed,
             )
         self.orders = Orders(
@@ -223,7 +223,7 @@ class NeoClient:
                     await self._end()
                 raise
 
-    async def _arm(self, guard: RiskGuard) -> None:
+    async def _arm(self, guard: RiskEngine) -> None:
         """Learn what the limits have to know, and keep it."""
         if guard.needs_orders or self._risk.feed_outage is not None:
             self.order_feed.start()

@@ -16,7 +16,7 @@ from neo_async.model.health import (
 )
 from neo_async.model.metrics import Metrics
 from neo_async.orders import Orders
-from neo_async.risk.engine import RiskGuard
+from neo_async.risk.engine import RiskEngine
 from neo_async.risk.kill_switch import KillSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.transport.breaker import Breaker
@@ -39,7 +39,7 @@ class Monitor:
         journal: Journal | None,
         order_feed: OrderFeed,
         market_feeds: Iterable[MarketFeed | ColumnFeed],
-        guard: RiskGuard | None = None,
+        guard: RiskEngine | None = None,
     ) -> None:
         self._session = session
         self._limiter = limiter

@@ -49,7 +49,8 @@ from neo_async.model.orders import (
     Price,
     Trade,
 )
-from neo_async.risk.engine import ExposureReservation, RiskGuard
+from neo_async.risk.engine import RiskEngine
+from neo_async.risk.exposure import ExposureReservation
 from neo_async.session.manager import SessionManager
 from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import (
@@ -137,7 +138,7 @@ class Orders:
         cache: OrderCache,
         instruments: Instruments | None = None,
         *,
-        guard: RiskGuard | None = None,
+        guard: RiskEngine | None = None,
         journal: Journal | None = None,
         resolution_timeout: float = 30.0,
         resubmit_unacknowledged: bool = False,
@@ -587,7 +588,7 @@ class Orders:
             day=day,
         )
         if guard is not None:
-            guard.see_book(rows, began)
+            guard.on_order_book(rows, began)
         self._in_flight.apply_order_book(rows, began)
         self._look_for_absent(began)
         return rows
@@ -700,7 +701,7 @@ class Orders:
         return self._instruments is not None and self._instruments.is_of_today(segment)
 
     async def _admit(
-        self, guard: RiskGuard, forms: Sequence[PlaceForm]
+        self, guard: RiskEngine, forms: Sequence[PlaceForm]
     ) -> list[ExposureReservation]:
         """Check placements by the limits; while new orders are held back, nobody knows what they
         have to be held against."""
@@ -708,7 +709,7 @@ class Orders:
         return guard.admit(forms)
 
     async def _admit_change(
-        self, guard: RiskGuard, order: Order, form: ModifyForm
+        self, guard: RiskEngine, order: Order, form: ModifyForm
     ) -> ExposureReservation:
         await self._engine.pass_gate(Kind.MODIFY)
         return guard.admit_change(order, form)

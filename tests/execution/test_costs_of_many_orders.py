@@ -39,8 +39,8 @@ async def test_limits_do_not_go_through_the_open_orders_of_other_instruments() -
             assert neo._guard is not None
             began = time.perf_counter()
             for _ in range(50):
-                neo._guard._check_open_orders(1)
-                neo._guard._worst_position(("nse_cm", "ITBEES-EQ", "B"), 1)
+                neo._guard._check_max_open_orders(1)
+                neo._guard._exposure.net_position(("nse_cm", "ITBEES-EQ", "B"), 1)
             seconds.append(time.perf_counter() - began)
         assert seconds[1] < 20 * seconds[0] + 0.01
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import neo_async.risk.engine
+import neo_async.risk.exposure
 from neo_async import (
     Instrument,
     Level,
@@ -47,7 +47,8 @@ from neo_async import (
     ValueLimit,
 )
 from neo_async.exchange import Exchange, Faults
-from neo_async.risk.engine import OLDEST_FACTS, READ_EVERY, Asked
+from neo_async.risk.engine import MAX_REPORT_AGE_SECONDS, REPORT_INTERVAL_SECONDS
+from neo_async.risk.exposure import RiskTerms
 from neo_async.wire.rules import modify_form
 from tests.clients import BOOK, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.fake_servers import Cut, Reply, meddler
@@ -166,7 +167,7 @@ RULES: list[tuple[dict[str, Any], dict[str, Any], type[RiskRefused], object, str
         {},
         PriceLimit,
         None,
-        "the distance is not known without the last price of ITBEES-EQ: subscribe it",
+        "the price deviation is not known without the last price of ITBEES-EQ: subscribe it",
     ),
     (
         {"segments": {Segment.NSE_FO, Segment.BSE_CM}},
@@ -365,7 +366,9 @@ async def test_a_day_of_losses_ends_new_business_and_not_the_old() -> None:
         await order.wait(OrderStatus.COMPLETE, timeout=5)
         await current(neo)
         await trade(exchange, 3850)
-        await until(lambda: neo._guard and neo._guard._prices.of(f"nse_cm|{TOKEN}") == 38.5)
+        await until(
+            lambda: neo._guard and neo._guard._prices.last_tick_price(f"nse_cm|{TOKEN}") == 38.5
+        )
         with pytest.raises(
             LossLimit, match=r"max_daily_loss=50: a loss of 50.00 rupees today"
         ) as caught:
@@ -410,7 +413,7 @@ async def test_a_loss_that_cannot_be_known_refuses() -> None:
             await neo.orders.place(*BUY, 1, **MIS)
         await neo.orders.place(*SELL, 1, **MIS)
         await neo.portfolio.live.close()
-        with pytest.raises(LossLimit, match="the positions are not being kept"):
+        with pytest.raises(LossLimit, match="live positions are not started"):
             await neo.orders.place(*BUY, 1, **MIS)
 
 
@@ -486,8 +489,8 @@ async def test_room_is_given_back_when_orders_fail() -> None:
         await until(lambda: not neo._cache.open_orders)
         await neo.orders.place_many(requests(2))
         assert neo._guard is not None
-        assert not neo._guard._reserved
-        assert not neo._guard._placing
+        assert not neo._guard._reservations.units
+        assert not neo._guard._reservations.placing
 
 
 # --- changes ----------------------------------------------------------------------------------
@@ -622,8 +625,8 @@ def test_the_exchange_never_sees_more_than_the_limits_allow(
             requests = await paths(exchange)
             assert requests.count(PLACE) >= len(exchange.market.ledger)
             assert neo._guard is not None
-            assert not neo._guard._placing
-            assert not +neo._guard._reserved
+            assert not neo._guard._reservations.placing
+            assert not +neo._guard._reservations.units
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(run())
@@ -715,9 +718,9 @@ async def test_without_the_order_feed_and_the_report_a_limit_refuses_until_it_is
     async with blind(**limits) as (exchange, neo, _, lost):
         await neo.orders.place(*BUY, 1, **MIS)
         lost.add(path)
-        await asyncio.sleep(OLDEST_FACTS / 2)
+        await asyncio.sleep(MAX_REPORT_AGE_SECONDS / 2)
         await neo.orders.place(*BUY, 1, **MIS)  # a report of just now is good
-        await asyncio.sleep(OLDEST_FACTS)
+        await asyncio.sleep(MAX_REPORT_AGE_SECONDS)
         before = await sent(exchange)
         with pytest.raises(kind, match=message) as caught:
             await neo.orders.place(*BUY, 1, **MIS)
@@ -753,7 +756,7 @@ async def test_an_order_whose_messages_are_lost_is_counted_within_a_minute() -> 
         exchange.set_faults(Faults(feed_lose=1.0))
         async with client_of(exchange) as app:
             await app.orders.place(*BUY, 1, **MIS)
-        await asyncio.sleep(READ_EVERY + 6)
+        await asyncio.sleep(REPORT_INTERVAL_SECONDS + 6)
         assert neo.order_feed.reconnects == 0
         with pytest.raises(OpenOrdersLimit):
             await neo.orders.place(*BUY, 1, **MIS)
@@ -878,7 +881,7 @@ async def test_an_old_tick_is_no_last_price_while_the_market_is_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     is_open = True
-    monkeypatch.setattr(neo_async.risk.engine, "is_in_session", lambda segment: is_open)
+    monkeypatch.setattr(neo_async.risk.exposure, "is_in_session", lambda segment: is_open)
     limits: dict[str, Any] = {"max_price_deviation_pct": 5, "max_order_notional": 1_000_000}
     async with desk(**limits) as (exchange, neo), ticking(exchange, neo) as feed:
         market = {"order_type": OrderType.MARKET, "product": Product.MIS}
@@ -939,7 +942,7 @@ async def test_a_larger_quantity_counts_until_the_book_shows_what_became_of_it()
             await neo.orders.place(*BUY, 11, **MIS)
         await asyncio.sleep(1)
         assert neo._guard is not None
-        assert not neo._guard._changing
+        assert not neo._guard._reservations.changes
         await neo.orders.place(*BUY, 10, **MIS)
 
 
@@ -955,7 +958,7 @@ async def test_a_change_that_was_not_sent_takes_no_room() -> None:
                 await neo.orders.place(*BUY, 91, **MIS)
             reservation.was_sent = False
             reservation.end()
-        assert not neo._guard._changing
+        assert not neo._guard._reservations.changes
         await neo.orders.place(*BUY, 90, **MIS)
 
 
@@ -1010,14 +1013,14 @@ async def test_an_unknown_outcome_keeps_its_room_until_it_is_known_or_the_client
         with pytest.raises(PositionLimit):
             await neo.orders.place(*BUY, 1, **MIS)
         await asyncio.sleep(20)
-        assert not guard._reserved
+        assert not guard._reservations.units
         with pytest.raises(OutcomeUnknown):
             await neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
-        assert guard._placing == 1
+        assert guard._reservations.placing == 1
         await neo.logout()
         await asyncio.sleep(0)
-        assert not guard._reserved
-        assert not guard._placing
+        assert not guard._reservations.units
+        assert not guard._reservations.placing
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
@@ -1026,9 +1029,9 @@ async def test_a_factor_that_is_no_number_makes_the_value_unknown(value: float) 
     async with desk(max_order_notional=1_000_000) as (_, neo):
         odd = Instrument(Segment.MCX_FO, "4711", "CRUDEOIL", "CRUDEOIL", price_numerator=value)
         neo.instruments.find = lambda *_: odd  # type: ignore[method-assign]
-        with pytest.raises(RiskRefused, match="how many rupees a unit"):
-            neo._guard._check_value(  # type: ignore[union-attr]
-                Asked("mcx_fo", "CRUDEOIL", "B", "NRML", "L", 1, Decimal(5000), Decimal(0))
+        with pytest.raises(RiskRefused, match="the contract multiplier of CRUDEOIL is not known"):
+            neo._guard._check_max_order_notional(  # type: ignore[union-attr]
+                RiskTerms("mcx_fo", "CRUDEOIL", "B", "NRML", "L", 1, Decimal(5000), Decimal(0))
             )
 
 

@@ -156,7 +156,7 @@ async def test_a_fill_of_an_order_that_another_application_enlarged_is_read_in_t
 @in_virtual_time
 async def test_a_position_that_does_not_say_what_it_is_of_may_be_of_anything(odd: Any) -> None:
     async with desk({POSITIONS: [odd]}, max_net_position=100) as neo:
-        with pytest.raises(PositionLimit, match="does not say what it is of"):
+        with pytest.raises(PositionLimit, match="the instrument of a position that may be in it"):
             await neo.orders.place(*BUY, 60, **MIS)
 
 
