@@ -41,7 +41,8 @@ from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.exposure import ReferencePrices
-from neo_async.risk.kill_switch import DeadMansSwitch, KillSwitch
+from neo_async.risk.kill_switch import KillSwitch
+from neo_async.risk.watchdog import DeadMansSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
@@ -209,7 +210,7 @@ class NeoClient:
                     is_new = await self._journal.start()
                     if is_new:
                         self._switch.restore()
-                        self._switch.know_left(await self.orders.uncancelled())
+                        self._switch.set_earlier_placements(await self.orders.uncancelled())
                 yield
                 self._switch.logged_in()
                 if self._live_orders:

@@ -27,7 +27,7 @@ from neo_async import (
 )
 from neo_async.execution.journal import Journal
 from neo_async.execution.reconciliation import uncancelled
-from neo_async.risk.kill_switch import DOUBT
+from neo_async.risk.kill_switch import GIVE_UP_SECONDS
 from neo_async.transport.kinds import Kind
 from tests.clients import WIDE
 from tests.fake_servers import CREDENTIALS, Reply
@@ -119,10 +119,10 @@ async def test_a_state_that_is_not_known_does_not_keep_a_halt_at_work_for_ever(
         order = await neo.orders.place(*BUY, 10, **MIS)
         broker.refusal = lambda number: NOT_FOUND
         broker.shown = lambda row: row | {"ordSt": "squared off by rms"}
-        (result,) = await asyncio.wait_for(neo.halt(), DOUBT + 30)
+        (result,) = await asyncio.wait_for(neo.halt(), GIVE_UP_SECONDS + 30)
         assert isinstance(result, NeoError)
         assert order.number in str(result)
-        assert "'squared off by rms', a state that this package does not know" in str(result)
+        assert "has the unknown status 'squared off by rms'" in str(result)
         assert "not found" in str(result)
     assert [r.levelname for r in caplog.records if r.getMessage() == f"halt: {result}"] == ["ERROR"]
 
@@ -135,7 +135,7 @@ async def test_an_open_order_without_a_number_is_an_error_of_the_halt_and_not_ca
         order = await neo.orders.place(*BUY, 10, **MIS)
         unnamed = broker.add()
         broker.shown = lambda row: row | {"nOrdNo": ""} if row["nOrdNo"] == unnamed else row
-        results = await asyncio.wait_for(neo.halt(), DOUBT + 60)
+        results = await asyncio.wait_for(neo.halt(), GIVE_UP_SECONDS + 60)
         assert results[0] is order
         assert "has no order number, and is 'open'" in str(results[1])
         assert broker.open_numbers() == [unnamed]
@@ -156,7 +156,7 @@ async def test_an_order_that_no_book_ever_shows_does_not_keep_a_halt_at_work_for
         broker.shown = lambda row: None
         began = seconds()
         (result,) = await neo.halt()
-        assert DOUBT <= seconds() - began < DOUBT + 30
+        assert GIVE_UP_SECONDS <= seconds() - began < GIVE_UP_SECONDS + 30
         assert isinstance(result, NeoError)
         assert "not in the order book" in str(result)
         # It is no proof: the next halt, and the next login, try again.
@@ -172,7 +172,7 @@ async def test_an_order_that_stands_in_the_book_is_cancelled_for_as_long_as_it_d
         order = await neo.orders.place(*BUY, 10, **MIS)
         broker.refusal = lambda number: Reply({"stat": "Not_Ok", "emsg": "no", "stCode": 1041})
         halting = asyncio.ensure_future(neo.halt())
-        await asyncio.sleep(10 * DOUBT)
+        await asyncio.sleep(10 * GIVE_UP_SECONDS)
         assert not halting.done()
         reminders = [r for r in caplog.records if "halt: not done after" in r.getMessage()]
         assert len(reminders) >= 10
@@ -243,7 +243,7 @@ async def test_an_open_order_without_a_number_is_an_error_of_the_halt_after_a_bo
         await asyncio.sleep(1)
         assert order.is_final
         first, error = await halting
-        assert DOUBT <= seconds() - began < DOUBT + 30
+        assert GIVE_UP_SECONDS <= seconds() - began < GIVE_UP_SECONDS + 30
         assert first is order
         assert isinstance(error, NeoError)
         assert "has no order number" in str(error)

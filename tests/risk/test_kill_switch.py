@@ -39,7 +39,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Faults
 from neo_async.execution.journal import Journal
-from neo_async.risk.kill_switch import seconds_asleep
+from neo_async.risk.watchdog import suspended_seconds
 from neo_async.wire.orders import PlaceForm
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.fake_servers import Cut, Late, Reply, meddler
@@ -710,7 +710,7 @@ async def test_a_stalled_loop_halts() -> None:
         hold_up(2.5)
         await asyncio.sleep(1)
         assert neo.halted is not None
-        assert "the event loop was held up for 2." in neo.halted.reason
+        assert "the event loop stalled for 2." in neo.halted.reason
         await order.wait(timeout=5)
         assert open_in(exchange) == []
         neo.resume_orders()
@@ -777,7 +777,7 @@ async def test_a_machine_that_was_suspended_counts_as_a_loop_that_was_held_up() 
         _,
         neo,
     ):
-        neo._dead_man._asleep = lambda: asleep
+        neo._dead_man._suspended = lambda: asleep
         await asyncio.sleep(2)
         placing = asyncio.create_task(neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5))
         await asyncio.sleep(0.1)
@@ -785,18 +785,18 @@ async def test_a_machine_that_was_suspended_counts_as_a_loop_that_was_held_up() 
         results = await placing
         assert [type(result) for result in results] == [Order] * 2 + [Halted] * 3
         assert neo.halted is not None
-        assert "the event loop was held up for 3600." in neo.halted.reason
+        assert "the event loop stalled for 3600." in neo.halted.reason
         neo.resume_orders()
         await asyncio.sleep(5)
         await neo.orders.place(*BUY, 10, **MIS)
 
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="needs CLOCK_BOOTTIME")
-def test_the_seconds_asleep_do_not_grow_while_the_machine_is_awake() -> None:
-    before = seconds_asleep()
+def test_the_suspended_seconds_do_not_grow_while_the_machine_is_awake() -> None:
+    before = suspended_seconds()
     time.sleep(0.05)
     # Other processes may have their turn between the two clocks that are read.
-    assert min(abs(seconds_asleep() - before) for _ in range(5)) < 0.04
+    assert min(abs(suspended_seconds() - before) for _ in range(5)) < 0.04
 
 
 @pytest.mark.parametrize(
@@ -857,7 +857,7 @@ async def test_a_market_feed_is_down_when_its_own_market_is_open(
         assert neo.halted is None
         answer = None
         await asyncio.sleep(10)
-        assert "the dead man's switch goes on after an error" in caplog.text
+        assert "the dead man's switch continues after an error" in caplog.text
         answer = True
         await asyncio.sleep(10)
         assert neo.halted is not None
