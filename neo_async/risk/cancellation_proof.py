@@ -93,8 +93,8 @@ class CancellationProof:
             self._targets.setdefault(number, order)
 
     def apply_order_book(self, rows: Sequence[OrderRow], now: float) -> bool:
-        """Apply the rows of a whole order book. Return whether it shows open orders that are not
-        among the targets yet."""
+        """Apply the rows of a whole order book, which the order cache has applied already. Return
+        whether it shows open orders that are not among the targets yet."""
         self._shown_open = {
             row.number: self._cache.register(row)
             for row in rows

@@ -1,5 +1,5 @@
-"""A halt ends on evidence: a broker that refuses, forgets or hides orders does not end it, and none
-keeps it at work for ever without a word."""
+"""The cancelling of a halt: cancels are sent at once, whatever else hangs, and repeated until
+nothing is open."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neo_async import (
-    Halted,
     NeoClient,
     NeoError,
+    NotAccepted,
     Order,
     OrderRequest,
     OrderStatus,
@@ -25,12 +27,13 @@ from neo_async import (
     RateLimits,
     Timeouts,
 )
+from neo_async.exchange import Faults
 from neo_async.execution.journal import Journal
 from neo_async.execution.reconciliation import uncancelled
-from neo_async.risk.kill_switch import GIVE_UP_SECONDS
 from neo_async.transport.kinds import Kind
-from tests.clients import WIDE
-from tests.fake_servers import CREDENTIALS, Reply
+from tests import clients
+from tests.clients import WIDE, client_of, exchange_of, paths
+from tests.fake_servers import CREDENTIALS, Cut, Late, Reply, meddler
 from tests.order_broker import (
     BOOK,
     CANCEL,
@@ -40,61 +43,86 @@ from tests.order_broker import (
     order_broker,
     serving_orders,
 )
-from tests.risk.test_engine import BUY, MIS
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.risk.trading import (
+    BUY,
+    MIS,
+    client_in_loop_time,
+    final_statuses,
+    open_orders_in,
+    seconds,
+    trading,
+    until,
+    until_sent,
+)
+from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time, now
+
+# --- cancels that fail ------------------------------------------------------------------------
 
 
-def seconds() -> float:
-    return asyncio.get_running_loop().time()
-
-
-# --- evidence ---------------------------------------------------------------------------------
-
-
+@pytest.mark.parametrize("bad", [Reply("busy", 503), Cut(), Reply({"stCode": 1041}, 400)])
 @in_virtual_time
-async def test_an_order_that_the_broker_does_not_know_yet_is_cancelled_when_it_does() -> None:
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        placed = seconds()
-        broker.refusal = lambda number: NOT_FOUND if seconds() < placed + 4 else None
-        broker.shown = lambda row: None if seconds() < placed + 4 else row
-        assert await neo.halt() == [order]
-        assert seconds() > placed + 4
-        assert broker.open_numbers() == []
+async def test_cancels_are_repeated_until_they_succeed(bad: Any) -> None:
+    overrides: dict[str, Any] = {}
+    dropped: set[str] = set()
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, lambda path, *_: overrides.get(path), swallowed=dropped) as endpoints,
+        client_of(exchange, endpoints=endpoints, timeouts=Timeouts(order=2.0)) as neo,
+    ):
+        await neo.orders.place(*BUY, 10, **MIS)
+        dropped.add(clients.CANCEL)
+        overrides.update({clients.BOOK: bad})
+        halting = neo.halt()
+        impatient = asyncio.create_task(asyncio.wait_for(halting, 1.0))
+        with pytest.raises(TimeoutError):
+            await impatient
+        await asyncio.sleep(20)
+        assert len(open_orders_in(exchange)) == 1
+        dropped.clear()
+        overrides.clear()
+        results = await neo.halt()
+        assert final_statuses(results) == [OrderStatus.CANCELLED]
+        assert open_orders_in(exchange) == []
+
+
+@pytest.mark.parametrize("lost", [Late(1.0, Reply("")), Cut(), Reply("busy", 503)])
+@in_virtual_time
+async def test_a_placement_that_was_sent_is_resolved_and_cancelled(lost: Any) -> None:
+    overrides: dict[str, Any] = {}
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, lambda path, *_: overrides.get(path)) as endpoints,
+        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+    ):
+        overrides[clients.PLACE] = lost
+        placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
+        await until_sent(neo)
+        results = await neo.halt()
+        order = await placing
+        assert open_orders_in(exchange) == []
+        assert [record.number for record in exchange.market.ledger] == [order.number]
+        assert results == [order]
         assert order.status is OrderStatus.CANCELLED
 
 
 @in_virtual_time
-async def test_an_open_order_that_a_book_lacks_is_cancelled_although_another_one_is_final() -> None:
-    # The young order was accepted; only its own cancel is refused as if it were final.
-    async with order_broker() as (broker, neo):
-        old = await neo.orders.place(*BUY, 10, **MIS)
-        await neo.orders.cancel(old)
-        young = await neo.orders.place(*BUY, 10, **MIS)
-        placed = seconds()
-        broker.refusal = lambda number: NOT_FOUND if seconds() < placed + 6 else None
-        broker.shown = lambda row: (
-            None if row["nOrdNo"] == young.number and seconds() < placed + 6 else row
-        )
-        results = await neo.halt()
-        assert young in results
-        assert broker.open_numbers() == []
+async def test_a_late_order_is_cancelled_after_the_halt_was_done() -> None:
+    async with trading(resolution_timeout=2.0, timeouts=Timeouts(order=1.0)) as (exchange, neo):
+        exchange.set_faults(Faults(delay_before=1.0, delay_seconds=20.0, calls=("orders",)))
+        placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
+        await until_sent(neo)
+        assert await neo.halt() == []
+        exchange.set_faults(Faults())
+        with pytest.raises(NotAccepted):
+            await placing
+        await until(lambda: exchange.market.ledger)
+        await until(lambda: not open_orders_in(exchange))
+        (order,) = neo.orders.late_orders
+        assert order.status is OrderStatus.CANCELLED
 
 
 @in_virtual_time
-async def test_one_empty_book_does_not_prove_that_no_order_of_another_application_is_open() -> None:
-    async with order_broker() as (broker, neo):
-        number = broker.add()
-        books = iter([None])
-        broker.shown = lambda row: next(books, row)  # type: ignore[assignment,return-value,arg-type]
-        (result,) = await neo.halt()
-        assert isinstance(result, Order)
-        assert result.number == number
-        assert broker.open_numbers() == []
-
-
-@in_virtual_time
-async def test_an_order_that_appears_while_the_halt_is_at_work_is_cancelled_too() -> None:
+async def test_an_order_that_appears_during_the_cancelling_is_cancelled_too() -> None:
     async with order_broker() as (broker, neo):
         first = await neo.orders.place(*BUY, 10, **MIS)
         broker.refusal = lambda number: NOT_FOUND if number == first.number else None
@@ -112,112 +140,7 @@ async def test_an_order_that_appears_while_the_halt_is_at_work_is_cancelled_too(
 
 
 @in_virtual_time
-async def test_a_state_that_is_not_known_does_not_keep_a_halt_at_work_for_ever(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        broker.refusal = lambda number: NOT_FOUND
-        broker.shown = lambda row: row | {"ordSt": "squared off by rms"}
-        (result,) = await asyncio.wait_for(neo.halt(), GIVE_UP_SECONDS + 30)
-        assert isinstance(result, NeoError)
-        assert order.number in str(result)
-        assert "has the unknown status 'squared off by rms'" in str(result)
-        assert "not found" in str(result)
-    assert [r.levelname for r in caplog.records if r.getMessage() == f"halt: {result}"] == ["ERROR"]
-
-
-@in_virtual_time
-async def test_an_open_order_without_a_number_is_an_error_of_the_halt_and_not_cancelled_blindly(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        unnamed = broker.add()
-        broker.shown = lambda row: row | {"nOrdNo": ""} if row["nOrdNo"] == unnamed else row
-        results = await asyncio.wait_for(neo.halt(), GIVE_UP_SECONDS + 60)
-        assert results[0] is order
-        assert "has no order number, and is 'open'" in str(results[1])
-        assert broker.open_numbers() == [unnamed]
-        assert broker.count(CANCEL) == 1
-        assert "halt: not done after" in caplog.text
-
-
-@pytest.mark.parametrize("takes_cancels", [True, False])
-@in_virtual_time
-async def test_an_order_that_no_book_ever_shows_does_not_keep_a_halt_at_work_for_ever(
-    takes_cancels: bool,
-) -> None:
-    gone = Reply({"stat": "Not_Ok", "emsg": "order not found", "stCode": 1010})
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        taken = Reply({"nOrdNo": order.number, "stat": "Ok", "stCode": 200})
-        broker.refusal = lambda number: taken if takes_cancels else gone
-        broker.shown = lambda row: None
-        began = seconds()
-        (result,) = await neo.halt()
-        assert GIVE_UP_SECONDS <= seconds() - began < GIVE_UP_SECONDS + 30
-        assert isinstance(result, NeoError)
-        assert "not in the order book" in str(result)
-        # It is no proof: the next halt, and the next login, try again.
-        broker.shown, broker.refusal = lambda row: row, lambda number: None
-        assert await neo.halt() == [order]
-
-
-@in_virtual_time
-async def test_an_order_that_stands_in_the_book_is_cancelled_for_as_long_as_it_does(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        broker.refusal = lambda number: Reply({"stat": "Not_Ok", "emsg": "no", "stCode": 1041})
-        halting = asyncio.ensure_future(neo.halt())
-        await asyncio.sleep(10 * GIVE_UP_SECONDS)
-        assert not halting.done()
-        reminders = [r for r in caplog.records if "halt: not done after" in r.getMessage()]
-        assert len(reminders) >= 10
-        assert {r.levelname for r in reminders} == {"ERROR"}
-        assert f"1 orders may be open, such as {order.number} (no (code 1041" in caplog.text
-        broker.refusal = lambda number: None
-        assert await halting == [order]
-
-
-@in_virtual_time
-async def test_reports_that_are_forbidden_are_no_evidence(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        broker.instead[BOOK] = Reply({"stat": "Not_Ok", "emsg": "not for you", "stCode": 9999}, 400)
-        halting = asyncio.ensure_future(neo.halt())
-        await asyncio.sleep(300)
-        assert broker.open_numbers() == []
-        assert not halting.done()
-        assert "not for you" in caplog.text
-        del broker.instead[BOOK]
-        assert await halting == [order]
-
-
-@pytest.mark.parametrize("call", ["place", "modify"])
-@in_virtual_time
-async def test_an_error_from_the_core_does_not_keep_a_halt_at_work_for_ever(call: str) -> None:
-    core = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        broker.instead[PLACE] = core
-        broker.script("/quick/order/vr/modify", core)
-        with contextlib.suppress(NeoError):
-            if call == "place":
-                await neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
-            else:
-                await neo.orders.modify(order, price="39.10", wait_for_outcome=False)
-        began = seconds()
-        assert await neo.halt() == [order]
-        assert seconds() - began < 60  # the horizon, and a look
-
-
-@in_virtual_time
-async def test_reading_the_book_is_not_kept_waiting_by_cancels_that_are_repeated() -> None:
+async def test_repeated_cancels_do_not_starve_the_reading_of_the_book() -> None:
     limits = RateLimits(orders=10, total=10)
     async with order_broker(limits=limits) as (broker, neo):
         numbers = [broker.add() for _ in range(60)]
@@ -231,45 +154,7 @@ async def test_reading_the_book_is_not_kept_waiting_by_cancels_that_are_repeated
 
 
 @in_virtual_time
-async def test_an_open_order_without_a_number_is_an_error_of_the_halt_after_a_bounded_time(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        external = broker.add()
-        broker.shown = lambda row: row if row["nOrdNo"] != external else row | {"nOrdNo": None}
-        began = seconds()
-        halting = asyncio.ensure_future(neo.halt())
-        await asyncio.sleep(1)
-        assert order.is_final
-        first, error = await halting
-        assert GIVE_UP_SECONDS <= seconds() - began < GIVE_UP_SECONDS + 30
-        assert first is order
-        assert isinstance(error, NeoError)
-        assert "has no order number" in str(error)
-        assert "10 ITBEES-EQ cannot be cancelled from here" in str(error)
-        assert "s: a row of the order book has no order number, and is 'open'" in caplog.text
-        broker.shown = lambda row: row  # the next halt sees what it is
-        (result,) = await neo.halt()
-        assert isinstance(result, Order)
-        assert result.number == external
-        assert broker.open_numbers() == []
-
-
-@in_virtual_time
-async def test_an_order_whose_number_is_shown_after_all_ends_the_halt() -> None:
-    async with order_broker() as (broker, neo):
-        external = broker.add()
-        began = seconds()
-        broker.shown = lambda row: row if seconds() > began + 10 else row | {"nOrdNo": {}}
-        (result,) = await neo.halt()
-        assert isinstance(result, Order)
-        assert result.number == external
-        assert seconds() - began < 20
-
-
-@in_virtual_time
-async def test_an_error_of_the_program_in_a_listener_does_not_end_it(
+async def test_an_error_in_a_listener_does_not_end_the_cancelling(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with order_broker() as (broker, neo):
@@ -287,11 +172,8 @@ async def test_an_error_of_the_program_in_a_listener_does_not_end_it(
         assert await halting == [order]
 
 
-# --- what stands between a halt and the socket ------------------------------------------------
-
-
 @in_virtual_time
-async def test_a_cancel_that_hangs_keeps_no_other_order_open() -> None:
+async def test_a_cancel_that_hangs_does_not_delay_the_others() -> None:
     async with order_broker(timeouts=Timeouts(order=10.0)) as (broker, neo):
         orders = [await neo.orders.place(*BUY, 10, **MIS) for _ in range(3)]
         broker.seconds[CANCEL] = 60.0
@@ -307,8 +189,11 @@ async def test_a_cancel_that_hangs_keeps_no_other_order_open() -> None:
         }
 
 
+# --- cancels go first -------------------------------------------------------------------------
+
+
 @in_virtual_time
-async def test_listeners_are_called_when_the_first_cancels_are_out() -> None:
+async def test_listeners_are_called_once_the_first_cancels_are_sent() -> None:
     async with order_broker() as (_, neo):
         await neo.orders.place(*BUY, 10, **MIS)
         before = neo.limiter.starts[Kind.CANCEL]
@@ -323,7 +208,7 @@ async def test_listeners_are_called_when_the_first_cancels_are_out() -> None:
 
 
 @in_virtual_time
-async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_evidence_only(
+async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_proof_only(
     tmp_path: Path,
 ) -> None:
     """Placements hang, the journal is locked, reports answer 403, and there is no feed. The broker
@@ -374,7 +259,7 @@ async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_eviden
 
 
 @in_virtual_time
-async def test_the_first_cancel_arrives_at_once_with_the_settings_that_nobody_changed(
+async def test_the_first_cancel_arrives_at_once_with_the_default_settings(
     tmp_path: Path,
 ) -> None:
     """As above, with the pool and the speed limit of a client that was given none: placements hang
@@ -415,6 +300,9 @@ async def test_the_first_cancel_arrives_at_once_with_the_settings_that_nobody_ch
         assert set(numbers) <= {one.number for one in results if isinstance(one, Order)}
 
 
+# --- orders of an earlier process -------------------------------------------------------------
+
+
 @contextlib.asynccontextmanager
 async def restarted(
     path: Path, orders: int, **options: Any
@@ -448,7 +336,7 @@ async def restarted(
 @pytest.mark.parametrize("when", ["before", "during"])
 @pytest.mark.parametrize("bad", [None, Reply({"message": "Forbidden", "code": 9999}, 403)])
 @in_virtual_time
-async def test_a_halt_at_a_login_cancels_the_orders_of_the_process_before_while_no_book_can_be_read(
+async def test_orders_of_an_earlier_process_are_cancelled_while_no_book_can_be_read(
     tmp_path: Path, when: str, bad: Reply | None
 ) -> None:
     async with restarted(tmp_path / "orders.db", 3) as (broker, neo, login):
@@ -478,7 +366,7 @@ async def test_a_halt_at_a_login_cancels_the_orders_of_the_process_before_while_
 
 
 @in_virtual_time
-async def test_orders_of_the_process_before_that_it_cancelled_or_the_book_shows_are_left_alone(
+async def test_orders_of_an_earlier_process_that_the_book_shows_final_are_not_cancelled(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "orders.db"
@@ -505,48 +393,62 @@ async def test_orders_of_the_process_before_that_it_cancelled_or_the_book_shows_
     assert [intent.order_number for intent in left] == between[::-1]
 
 
-@in_virtual_time
-async def test_a_listener_may_halt_and_resume_itself() -> None:
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        again: list[Any] = []
-        neo.on_halt(lambda halted: again.append(asyncio.ensure_future(neo.halt(reason="again"))))
-        assert await neo.halt(reason="first") == [order]
-        assert await again[0] == [order]
-        assert broker.count(CANCEL) == 1
-        assert neo.halted is not None
-        assert neo.halted.reason == "first"
-    async with order_broker() as (_, neo):
-        neo.on_halt(lambda halted: neo.resume_orders())
-        await neo.halt()
-        assert neo.halted is None
-        await neo.orders.place(*BUY, 10, **MIS)
+# --- every sequence of events -----------------------------------------------------------------
 
 
-@in_virtual_time
-async def test_a_halt_after_a_resumed_one_begins_anew() -> None:
-    async with order_broker() as (broker, neo):
-        broker.seconds[BOOK] = 1.0
-        first = asyncio.ensure_future(neo.halt(reason="first"))
-        await asyncio.sleep(0.2)  # it waits for the book
-        neo.resume_orders()
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        assert await neo.halt(reason="second") == [order]
-        assert broker.open_numbers() == []
-        assert [type(result) for result in await first] != [Order]
-        with pytest.raises(Halted, match="second"):
-            await neo.orders.place(*BUY, 10, **MIS)
+@given(
+    orders=st.lists(
+        st.tuples(st.sampled_from(["place", "many", "modify"]), st.integers(0, 300)),
+        min_size=1,
+        max_size=12,
+    ),
+    at=st.integers(0, 400),
+    faults=st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.floats(0, 0.2)
+            for name in ("lose_before", "lose_after", "error_after", "delay_before", "feed_lose")
+        },
+    ),
+    rate=st.sampled_from([10, 10_000]),
+)
+@settings(max_examples=20, deadline=None)
+def test_after_a_halt_nothing_is_open_and_nothing_arrives(
+    orders: list[tuple[str, int]], at: int, faults: dict[str, float], rate: int
+) -> None:
+    async def act(neo: NeoClient, placed: list[Order], action: str, after: int) -> None:
+        await asyncio.sleep(after / 1000)
+        with contextlib.suppress(NeoError):
+            if action == "place":
+                placed.append(await neo.orders.place(*BUY, 1, **MIS))
+            elif action == "many":
+                results = await neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5)
+                placed += [result for result in results if isinstance(result, Order)]
+            elif placed:
+                await neo.orders.modify(placed[0], price="38.95")
 
+    async def run() -> None:
+        limits = RateLimits(orders=rate, total=rate)
+        async with (
+            exchange_of() as exchange,
+            client_in_loop_time(exchange, limits=limits, resolution_timeout=5.0) as neo,
+        ):
+            exchange.set_faults(Faults(**faults, calls=("orders",)))
+            placed: list[Order] = []
+            acting = [
+                asyncio.create_task(act(neo, placed, action, after)) for action, after in orders
+            ]
+            await asyncio.sleep(at / 1000)
+            results = await neo.halt()
+            assert not [result for result in results if isinstance(result, NeoError)]
+            assert open_orders_in(exchange) == []
+            arrived = len(await paths(exchange))
+            await asyncio.gather(*acting)
+            await asyncio.sleep(30)
+            later = (await paths(exchange))[arrived:]
+            assert clients.PLACE not in later
+            assert clients.MODIFY not in later
+            assert open_orders_in(exchange) == []
 
-@in_virtual_time
-async def test_a_halt_that_cancels_may_follow_one_that_does_not() -> None:
-    async with order_broker() as (broker, neo):
-        order = await neo.orders.place(*BUY, 10, **MIS)
-        heard: list[Halted] = []
-        neo.on_halt(heard.append)
-        neo.halt(cancel_open=False, reason="reservation")
-        assert [halted.reason for halted in heard] == ["reservation"]
-        assert broker.count(CANCEL) == 0
-        assert await neo.halt() == [order]
-        assert await neo.halt(cancel_open=False) == []
-        assert len(heard) == 1
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(run())
