@@ -212,10 +212,10 @@ async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_proof_
     tmp_path: Path,
 ) -> None:
     """Placements hang, the journal is locked, reports answer 403, and there is no feed. The broker
-    answers within 50 ms; the first of 20 cancels arrives within 20, and the rest with it, as the
-    speed limit has room for them. Time passes only where somebody waits; the work itself is counted
-    in seconds of the processor."""
-    # With room for the placements that hang, and for cancels beside them.
+    answers within 50 ms. The first of 20 cancels arrives within 20 ms, and the rest with it, as the
+    rate limit allows. Virtual time passes only in waits; the work itself is measured in processor
+    time."""
+    # Connections for the placements that hang, and for cancels beside them.
     pool = PoolLimits(warm=4, maximum=64)
     limits = RateLimits(orders=50, total=50)
     path = tmp_path / "orders.db"
@@ -231,7 +231,7 @@ async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_proof_
         broker.instead[BOOK] = Reply({"message": "Forbidden", "code": 9999}, 403)
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            gc.collect()  # not amid the 20 ms
+            gc.collect()  # so that no collection falls into the 20 ms
             began, worked = seconds(), time.process_time()
             halting = asyncio.ensure_future(neo.halt())
             while not broker.count(CANCEL):  # noqa: ASYNC110 - it has no event
@@ -262,8 +262,8 @@ async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_proof_
 async def test_the_first_cancel_arrives_at_once_with_the_default_settings(
     tmp_path: Path,
 ) -> None:
-    """As above, with the pool and the speed limit of a client that was given none: placements hang
-    on every connection that is not the cancels' own."""
+    """Placements hang on every connection that is not reserved for cancels, with the default pool
+    and rate limit."""
     path = tmp_path / "orders.db"
     settings = {"pool": PoolLimits(), "limits": RateLimits(), "journal": path}
     async with order_broker(**settings, resolution_timeout=2.0, timeouts=Timeouts(order=30.0)) as (
@@ -307,7 +307,7 @@ async def test_the_first_cancel_arrives_at_once_with_the_default_settings(
 async def restarted(
     path: Path, orders: int, **options: Any
 ) -> AsyncIterator[tuple[OrderBroker, NeoClient, asyncio.Task[Any]]]:
-    """A client that logs in after a crash of the process before, which had placed orders, while the
+    """A client that logs in after a crash of an earlier process, which had placed orders, while the
     order book hangs."""
     async with serving_orders() as broker:
         settings = {"live_orders": False, "limits": WIDE, "clock": now, "journal": path, **options}
@@ -382,15 +382,15 @@ async def test_orders_of_an_earlier_process_that_the_book_shows_final_are_not_ca
         results = await asyncio.wait_for(neo.halt(), 60)
         await login
         assert broker.open_numbers() == []
-        # Those of a first portion, and what the book then shows to be open.
+        # The first ten, and those that the book then shows open.
         assert broker.count(CANCEL) <= 15
         assert not [one for one in results if isinstance(one, NeoError)]
     journal = Journal(path, ucc=CREDENTIALS.ucc, clock=now)
     journal.open()
-    left = await uncancelled(journal, now())
+    remaining = await uncancelled(journal, now())
     await journal.close()
-    # The broker has accepted cancels of the others.
-    assert [intent.order_number for intent in left] == between[::-1]
+    # The broker has accepted the cancels of the first and the last order.
+    assert [intent.order_number for intent in remaining] == between[::-1]
 
 
 # --- every sequence of events -----------------------------------------------------------------

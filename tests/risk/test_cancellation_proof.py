@@ -38,8 +38,8 @@ def proof_of(attempts: dict[str, CancelAttempts] | None = None) -> CancellationP
 
 
 def decide(proof: CancellationProof, rows: list[OrderRow], now: float) -> tuple[bool, bool]:
-    """Whether the halt is done, and over, by an order book that was requested when nothing could
-    arrive."""
+    """Apply an order book that was requested when nothing could arrive; return whether the halt is
+    done, and whether it is over."""
     proof._cache.apply(rows)
     proof.apply_order_book(rows, now)
     proof.add_targets(proof.open_orders())
@@ -216,7 +216,7 @@ async def test_an_order_that_no_book_shows_is_given_up(
         assert GIVE_UP_SECONDS <= seconds() - began < GIVE_UP_SECONDS + 30
         assert isinstance(result, NeoError)
         assert "not in the order book" in str(result)
-        # It is no proof: the next halt, and the next login, try again.
+        # Giving up is no proof: the next halt, and the next login, cancel again.
         broker.shown, broker.refusal = lambda row: row, lambda number: None
         assert await neo.halt() == [order]
 
@@ -270,7 +270,7 @@ async def test_an_unknown_outcome_does_not_keep_a_halt_from_ending(call: str) ->
                 await neo.orders.modify(order, price="39.10", wait_for_outcome=False)
         began = seconds()
         assert await neo.halt() == [order]
-        assert seconds() - began < 60  # the horizon, and a look
+        assert seconds() - began < 60  # the resolution timeout and one reading of the book
 
 
 @in_virtual_time
@@ -292,7 +292,7 @@ async def test_an_open_order_without_a_number_ends_the_halt_with_an_error_in_tim
         assert "has no order number" in str(error)
         assert "10 ITBEES-EQ cannot be cancelled from here" in str(error)
         assert "s: a row of the order book has no order number, and is 'open'" in caplog.text
-        broker.shown = lambda row: row  # the next halt sees what it is
+        broker.shown = lambda row: row  # the next halt reads its number
         (result,) = await neo.halt()
         assert isinstance(result, Order)
         assert result.number == external

@@ -203,10 +203,12 @@ async def test_prices_are_compared_with_the_last_tick() -> None:
         market = {"order_type": OrderType.MARKET, "product": Product.MIS}
         with pytest.raises(ValueLimit, match=r"worth 4017.00 rupees"):
             await place(*BUY, 103, **market)
-        with pytest.raises(ValueLimit, match=r"worth 4017.00 rupees"):  # what the market pays
+        with pytest.raises(
+            ValueLimit, match=r"worth 4017.00 rupees"
+        ):  # a sale counts at the market's price
             await place(*SELL, 103, product=Product.MIS, price="38.50")
         await place(*BUY, 102, **market)
-        # What a feed does not tell any more is not known.
+        # Without a subscription there is no last price.
         await feed.unsubscribe([f"nse_cm|{TOKEN}"], level=Level.LITE)
         with pytest.raises(PriceLimit, match="subscribe it on a market feed"):
             await place(*BUY, 10, **MIS)
@@ -256,7 +258,7 @@ async def test_placements_count_for_a_minute_after_they_may_have_arrived() -> No
     async with limited(max_orders_per_minute=2) as (_, neo):
         first = await neo.orders.place(*BUY, 1, **MIS)
         await asyncio.sleep(30)
-        with pytest.raises(Rejected):  # refused by the broker counts as well
+        with pytest.raises(Rejected):  # an order that the broker refuses counts as well
             await neo.orders.place(Segment.NSE_CM, "NOSUCH-EQ", Side.BUY, 1, **MIS)
         with pytest.raises(OrderRateLimit, match="3 orders within a minute"):
             await neo.orders.place(*BUY, 1, **MIS)
@@ -271,7 +273,7 @@ async def test_placements_count_for_a_minute_after_they_may_have_arrived() -> No
 @in_virtual_time
 async def test_open_orders_of_other_applications_count() -> None:
     async with exchange_of() as exchange, client_of(exchange) as other:
-        theirs = await other.orders.place(*BUY, 1, **MIS)
+        external = await other.orders.place(*BUY, 1, **MIS)
         await asyncio.sleep(30)
         async with client_of(exchange, risk=RiskLimits(max_open_orders=2)) as neo:
             mine = await neo.orders.place(*BUY, 1, **MIS)
@@ -280,7 +282,7 @@ async def test_open_orders_of_other_applications_count() -> None:
             await neo.orders.cancel(mine)
             await mine.wait(timeout=5)
             await neo.orders.place(*BUY, 1, **MIS)
-            await neo.orders.cancel(theirs.number)
+            await neo.orders.cancel(external.number)
             await until(lambda: len(neo._cache.open_orders) == 1)
             await neo.orders.place(*BUY, 1, **MIS)
 
@@ -299,7 +301,7 @@ async def test_a_net_position_counts_held_units_and_those_open_and_under_way() -
         await order.wait(OrderStatus.COMPLETE, timeout=5)
         with pytest.raises(PositionLimit):
             await place(*BUY, 11, **MIS)
-        # The other side has room for what is held, and its own limit.
+        # A sale may close the position first, and then go as far short as the limit.
         sale = await place(*SELL, 190, price="39.10", product=Product.MIS)
         with pytest.raises(PositionLimit, match="101 units of ITBEES-EQ sold net"):
             await place(*SELL, 1 + 0, price="39.10", product=Product.MIS)
@@ -425,7 +427,7 @@ async def test_a_change_is_checked_for_what_it_increases_and_for_its_prices() ->
                 await modify(other, quantity=61)
             await modify(other, quantity=60)
             await modify(order, price="39.10", quantity=80)
-        # Without a tick, what moves no price is not held against it.
+        # Without a tick, a change of the quantity alone passes the price check.
         await modify(order, quantity=70)
         assert order.quantity == 70
 
@@ -449,13 +451,13 @@ ACTIONS = st.one_of(
 
 
 class Auditor:
-    """The exchange's own records, looked at whenever anything may have moved."""
+    """Checks the exchange's own records against the limits."""
 
     def __init__(self, exchange: Exchange, limits: RiskLimits) -> None:
         self.exchange = exchange
         self.limits = limits
 
-    def look(self) -> None:
+    def check(self) -> None:
         net: Counter[Side] = Counter()
         most_open = 0
         for record in self.exchange.market.ledger:
@@ -515,7 +517,7 @@ def test_the_exchange_never_holds_more_than_the_limits_allow(
             for action in programme:
                 with contextlib.suppress(NeoError):
                     await act(exchange, neo, orders, action)
-                auditor.look()
+                auditor.check()
             requests = await paths(exchange)
             assert requests.count(PLACE) >= len(exchange.market.ledger)
             assert neo._guard is not None
@@ -550,7 +552,7 @@ async def without_order_feed(
             risk=RiskLimits(**limits),
         ) as neo,
     ):
-        await asyncio.sleep(31)  # until the next code
+        await asyncio.sleep(31)  # until the next TOTP code
         async with client_of(exchange) as app:
             yield exchange, neo, app, lost
 
@@ -564,12 +566,12 @@ async def test_without_the_order_feed_orders_of_other_applications_count(
     limits: dict[str, Any], kind: type[RiskRefused]
 ) -> None:
     async with without_order_feed(**limits) as (_, neo, app, _):
-        theirs = await app.orders.place(*BUY, 10, **MIS)
+        external = await app.orders.place(*BUY, 10, **MIS)
         await asyncio.sleep(7)
         with pytest.raises(kind) as caught:
             await neo.orders.place(*BUY, 1, **MIS)
         assert caught.value.value is not None
-        await app.orders.cancel(theirs)
+        await app.orders.cancel(external)
         await asyncio.sleep(7)
         await neo.orders.place(*BUY, 1, **MIS)
 
@@ -606,7 +608,7 @@ async def test_without_the_order_feed_and_the_report_a_limit_refuses_until_the_r
         await neo.orders.place(*BUY, 1, **MIS)
         lost.add(path)
         await asyncio.sleep(MAX_REPORT_AGE_SECONDS / 2)
-        await neo.orders.place(*BUY, 1, **MIS)  # a report of just now is good
+        await neo.orders.place(*BUY, 1, **MIS)  # the report is young enough
         await asyncio.sleep(MAX_REPORT_AGE_SECONDS)
         before = await requests_sent(exchange)
         with pytest.raises(kind, match=message) as caught:

@@ -79,12 +79,12 @@ async def test_reservations_are_released_when_orders_fail() -> None:
     ):
         lost = asyncio.create_task(neo.orders.place_many(requests(2)))
         await asyncio.sleep(1)
-        with pytest.raises(OpenOrdersLimit):  # nobody knows whether they are open
+        with pytest.raises(OpenOrdersLimit):  # both may be open
             await neo.orders.place(*BUY, 1, **MIS)
         assert all(isinstance(result, NeoError) for result in await lost)
         dropped.clear()
         overrides.clear()
-        # One that is given up before it has begun, and while it is on its way.
+        # Cancelled before the first request starts, or while it is under way.
         given_up = asyncio.create_task(neo.orders.place_many(requests(2)))
         await asyncio.sleep(0)
         given_up.cancel()
@@ -148,7 +148,7 @@ async def test_a_larger_quantity_counts_until_the_book_shows_its_outcome() -> No
         order = await neo.orders.place(*BUY, 10, **MIS)
         exchange.set_faults(Faults(feed_lose=1.0))
         await neo.orders.modify(order, quantity=90)
-        order.quantity = 10  # as a message from before the change would have it
+        order.quantity = 10  # as a message from before the change shows it
         with pytest.raises(PositionLimit, match="101 units"):
             await neo.orders.place(*BUY, 11, **MIS)
         await asyncio.sleep(1)
@@ -199,11 +199,11 @@ async def test_two_changes_of_one_order_count_by_the_larger_one_until_both_are_r
         larger = engine.admit_change(order, modify_form_of(order, 80))
         smaller = engine.admit_change(order, modify_form_of(order, 5))
         smaller.end()
-        await asyncio.sleep(15)  # the book is read, and the larger one is still on its way
+        await asyncio.sleep(15)  # the book is read while the larger change is under way
         with pytest.raises(PositionLimit, match="101 units"):
             await neo.orders.place(*BUY, 21, **MIS)
         larger.end()
-        await asyncio.sleep(20)  # it has had no effect
+        await asyncio.sleep(20)  # the book shows that it had no effect
         await neo.orders.place(*BUY, 90, **MIS)
 
 
@@ -255,7 +255,7 @@ async def test_a_fill_that_only_the_book_shows_counts_for_an_order_whose_answer_
 
 
 async def place_and_fill(exchange: Exchange, neo: NeoClient) -> None:
-    """An order whose answer is lost and that is filled before anything of it is known here."""
+    """Place an order whose answer is lost and which is filled before any report of it arrives."""
     placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
     await until(lambda: exchange.market.ledger)
     await trade(exchange, 3890)
@@ -329,7 +329,7 @@ async def test_a_position_that_cannot_be_read_refuses_orders_that_may_add_to_it(
 
 
 def receive_update(neo: NeoClient, order: Order, **fields: Any) -> None:
-    """A message of the order feed about that order."""
+    """Let the client receive a message of the order feed about an order."""
     data = {**OPEN, "nOrdNo": order.number, "updRecvTm": int(now() * 1e9), **fields}
     neo.order_feed._handle(msgspec.json.encode({"type": "order", "data": data}))
 

@@ -61,8 +61,8 @@ async def test_open_orders_are_cancelled_and_nothing_new_is_sent(live_orders: bo
         await trade(exchange, 3900)
         await neo.orders.book()
         orders += [await neo.orders.place(*BUY, 10, **MIS) for _ in range(3)]
-        heard: list[Halted] = []
-        neo.on_halt(heard.append)
+        announced: list[Halted] = []
+        neo.on_halt(announced.append)
         assert neo.halted is None
         results = await neo.halt(reason="enough")
         assert final_statuses(results) == [OrderStatus.CANCELLED] * 3
@@ -70,8 +70,8 @@ async def test_open_orders_are_cancelled_and_nothing_new_is_sent(live_orders: bo
             order.number for order in orders[3:]
         }
         assert open_orders_in(exchange) == []
-        assert neo.halted is heard[0]
-        assert (neo.halted.reason, heard[1:]) == ("enough", [])
+        assert neo.halted is announced[0]
+        assert (neo.halted.reason, announced[1:]) == ("enough", [])
         for call in (
             neo.orders.place(*BUY, 10, **MIS),
             neo.orders.place_many([OrderRequest(*BUY, 10, **MIS)]),
@@ -166,7 +166,7 @@ async def test_a_halt_after_a_resume_starts_over() -> None:
     async with order_broker() as (broker, neo):
         broker.seconds[BOOK] = 1.0
         first = asyncio.ensure_future(neo.halt(reason="first"))
-        await asyncio.sleep(0.2)  # it waits for the book
+        await asyncio.sleep(0.2)  # until it waits for the book
         neo.resume_orders()
         order = await neo.orders.place(*BUY, 10, **MIS)
         assert await neo.halt(reason="second") == [order]
@@ -180,14 +180,14 @@ async def test_a_halt_after_a_resume_starts_over() -> None:
 async def test_a_halt_with_cancels_may_follow_one_without() -> None:
     async with order_broker() as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
-        heard: list[Halted] = []
-        neo.on_halt(heard.append)
-        neo.halt(cancel_open=False, reason="reservation")
-        assert [halted.reason for halted in heard] == ["reservation"]
+        announced: list[Halted] = []
+        neo.on_halt(announced.append)
+        neo.halt(cancel_open=False, reason="pause")
+        assert [halted.reason for halted in announced] == ["pause"]
         assert broker.count(BROKER_CANCEL) == 0
         assert await neo.halt() == [order]
         assert await neo.halt(cancel_open=False) == []
-        assert len(heard) == 1
+        assert len(announced) == 1
 
 
 @in_virtual_time
@@ -275,7 +275,7 @@ async def test_orders_that_wait_for_the_end_of_a_login_are_refused() -> None:
 async def test_a_halt_ends_the_retries_of_a_placement() -> None:
     async with trading(timeouts=Timeouts(connect=0.5)) as (exchange, neo):
         lane = neo._session.lane
-        port, lane._port = lane._port, 1  # nobody listens there
+        port, lane._port = lane._port, 1  # no server listens there
         for connection in [*lane._open]:
             connection.close()
         await asyncio.sleep(0)
@@ -404,10 +404,10 @@ async def test_a_halt_outlives_the_process_until_a_resume(tmp_path: Path) -> Non
         for _ in range(2):  # a supervisor starts it again and again
             await asyncio.sleep(30)
             neo = client_of(exchange, journal=journal)
-            heard: list[Halted] = []
-            neo.on_halt(heard.append)
+            announced: list[Halted] = []
+            neo.on_halt(announced.append)
             async with neo:
-                assert [halted.reason for halted in heard] == ["enough"]
+                assert [halted.reason for halted in announced] == ["enough"]
                 assert neo.health().halted == "enough"
                 assert neo.halted is not None
                 assert neo.halted.from_earlier_process
@@ -477,7 +477,7 @@ async def test_the_journal_does_not_undo_a_resume_without_a_login(tmp_path: Path
         await asyncio.sleep(30)
         async with neo:
             assert neo.halted is None
-        # And the other way round.
+        # A halt without a login is recorded by the next one.
         neo.halt(cancel_open=False, reason="between two logins")
         await asyncio.sleep(30)
         async with neo:
@@ -496,10 +496,10 @@ async def test_a_halt_during_reconciliation_cancels_at_once_and_waits_for_its_re
     async with exchange_of() as exchange:
         async with client_of(exchange) as before:
             await before.orders.place(*BUY, 10, **MIS)
-        left = Journal(journal, ucc=exchange.credentials.ucc, clock=now)
-        left.open()
-        await left.begin("place", place_form_of("crashed0001"), client_tag="crashed0001")
-        await left.close()
+        earlier = Journal(journal, ucc=exchange.credentials.ucc, clock=now)
+        earlier.open()
+        await earlier.begin("place", place_form_of("crashed0001"), client_tag="crashed0001")
+        await earlier.close()
         await asyncio.sleep(30)
         neo = client_of(exchange, journal=journal, resolution_timeout=20.0)
         login = asyncio.create_task(neo.login())
@@ -508,7 +508,7 @@ async def test_a_halt_during_reconciliation_cancels_at_once_and_waits_for_its_re
         halting = asyncio.ensure_future(neo.halt())
         await until(lambda: not open_orders_in(exchange))
         assert seconds() - began < 1
-        # What the process before has sent arrives late.
+        # A placement of the earlier process arrives late.
         await asyncio.sleep(10)
         assert not halting.done()
         other = client_of(exchange)

@@ -1,5 +1,5 @@
 """The dead man's switch: a stalled loop, a suspended machine and a feed that is down for too long
-halt."""
+halt the client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.simulation.virtual_time import START, VirtualTimeLoop, in_virtual_tim
 
 
 def stall_loop(seconds: float) -> None:
-    """As a computation of that length would."""
+    """Advance the clock as a computation of that length does."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     loop._virtual.now += seconds
@@ -58,7 +58,7 @@ async def test_the_first_order_after_a_stall_is_refused() -> None:
         await asyncio.sleep(2)
         placing = asyncio.create_task(neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5))
         await asyncio.sleep(0.1)
-        stall_loop(2.5)  # the limiter has room for two more by now
+        stall_loop(2.5)  # by now the rate limit allows two more
         with pytest.raises(Halted):
             await neo.orders.place(*BUY, 10, **MIS)
         results = await placing
@@ -77,7 +77,7 @@ async def test_a_suspended_machine_counts_as_a_stalled_loop() -> None:
         await asyncio.sleep(2)
         placing = asyncio.create_task(neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5))
         await asyncio.sleep(0.1)
-        asleep = 3600.0  # the loop's own clock has stood still
+        asleep = 3600.0  # the loop's clock does not count it
         results = await placing
         assert [type(result) for result in results] == [Order] * 2 + [Halted] * 3
         assert neo.halted is not None
@@ -91,7 +91,7 @@ async def test_a_suspended_machine_counts_as_a_stalled_loop() -> None:
 def test_the_suspended_seconds_do_not_grow_while_the_machine_is_awake() -> None:
     before = suspended_seconds()
     time.sleep(0.05)
-    # Other processes may have their turn between the two clocks that are read.
+    # The process may be preempted between the readings of the two clocks.
     assert min(abs(suspended_seconds() - before) for _ in range(5)) < 0.04
 
 
@@ -121,7 +121,7 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
             assert neo.halted is not None
             assert neo.halted.reason.startswith(f"the {which} feed was down for 3.")
             await until(lambda: not open_orders_in(exchange))
-            # Resumed, it has as long as ever.
+            # After the resume, the feed has the whole time again.
             neo.resume_orders()
             await asyncio.sleep(2)
             assert neo.halted is None

@@ -49,7 +49,7 @@ async def trading(**options: Any) -> AsyncIterator[tuple[Exchange, NeoClient]]:
 
 
 def client_in_loop_time(exchange: Exchange, **options: Any) -> NeoClient:
-    """With a rate limit that counts the loop's own seconds."""
+    """A client whose rate limiter runs on the loop's clock."""
     neo = client_of(exchange, **options)
     neo.limiter._clock = asyncio.get_running_loop().time
     return neo
@@ -57,7 +57,7 @@ def client_in_loop_time(exchange: Exchange, **options: Any) -> NeoClient:
 
 @contextlib.asynccontextmanager
 async def ticking(exchange: Exchange, neo: NeoClient, price: int = 3900) -> AsyncIterator[Any]:
-    """With a tick of the instrument, at so many paise."""
+    """A market feed with one tick of the instrument, at `price` paise."""
     exchange.market.print_price(Segment.NSE_CM, TOKEN, price)
     async with neo.market_feed() as feed:
         await feed.subscribe([f"nse_cm|{TOKEN}"], level=Level.LITE)
@@ -66,38 +66,42 @@ async def ticking(exchange: Exchange, neo: NeoClient, price: int = 3900) -> Asyn
 
 
 async def until(condition: Any) -> None:
+    """Wait until `condition` returns something true."""
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - it may be anything
             await asyncio.sleep(0.01)
 
 
 async def until_sent(neo: NeoClient) -> None:
-    """Until the first bytes are out, and before any answer."""
+    """Wait until the first bytes are sent, and no longer: before any answer."""
     while not neo._session.is_sending:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0)
 
 
 def seconds() -> float:
-    """Time of the loop."""
+    """Return the time of the loop."""
     return asyncio.get_running_loop().time()
 
 
 async def current(neo: NeoClient) -> None:
+    """Wait until the live positions are current."""
     await neo.portfolio.live.wait(lambda live: live.is_current, timeout=30)
 
 
 async def trade(exchange: Exchange, price: int) -> None:
+    """Let the instrument trade at `price` paise."""
     exchange.market.print_price(Segment.NSE_CM, TOKEN, price)
     await asyncio.sleep(0)
 
 
 async def requests_sent(exchange: Exchange) -> int:
-    """How many placements and changes have reached the exchange."""
+    """Return how many placements and changes have reached the exchange."""
     seen = await paths(exchange)
     return seen.count(PLACE) + seen.count(MODIFY)
 
 
 def open_orders_in(exchange: Exchange) -> list[str]:
+    """Return the numbers of the open orders."""
     return [record.number for record in exchange.market.ledger if not record.status.is_final]
 
 
@@ -117,7 +121,7 @@ def place_form_of(client_tag: str) -> PlaceForm:
     )  # fmt: skip
 
 
-POSITION = {
+POSITION: dict[str, Any] = {
     "exSeg": "nse_cm",
     "trdSym": "ITBEES-EQ",
     "tok": "19084",
@@ -128,9 +132,10 @@ POSITION = {
     "sellAmt": "0.00",
     "ltp": "39.00",
 }
+"""A row of the positions report."""
 
 
-OPEN = {
+OPEN: dict[str, Any] = {
     "nOrdNo": "261123000000099",
     "ordSt": "open",
     "exSeg": "nse_cm",
@@ -142,17 +147,19 @@ OPEN = {
     "fldQty": 0,
     "prc": "39.00",
 }
+"""A row of the order book: an open order."""
 
 
 @contextlib.asynccontextmanager
 async def with_reports(
     reports: dict[str, Any] | None = None, *, takes_orders: bool = True, **limits: Any
 ) -> AsyncIterator[NeoClient]:
-    """A client whose reports are these, where given, by path."""
+    """A client whose exchange answers these paths with these rows or contents. Without
+    `takes_orders` it answers placements with an empty object."""
     refused = {} if takes_orders else {PLACE: Reply({})}
     reports = reports or {}
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         rows = reports.get(path)
         if rows is None:
             return None
@@ -162,7 +169,7 @@ async def with_reports(
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil, refused=refused) as endpoints,
+        meddler(exchange, override, refused=refused) as endpoints,
         client_of(
             exchange, endpoints=endpoints, risk=RiskLimits(**limits), resolution_timeout=3
         ) as neo,
