@@ -203,9 +203,8 @@ async def test_prices_are_compared_with_the_last_tick() -> None:
         market = {"order_type": OrderType.MARKET, "product": Product.MIS}
         with pytest.raises(ValueLimit, match=r"worth 4017.00 rupees"):
             await place(*BUY, 103, **market)
-        with pytest.raises(
-            ValueLimit, match=r"worth 4017.00 rupees"
-        ):  # a sale counts at the market's price
+        # A sale counts at the market's price, however low its limit is.
+        with pytest.raises(ValueLimit, match=r"worth 4017.00 rupees"):
             await place(*SELL, 103, product=Product.MIS, price="38.50")
         await place(*BUY, 102, **market)
         # Without a subscription there is no last price.
