@@ -42,8 +42,10 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
-from neo_async.risk.engine import LastPrices, RiskGuard
-from neo_async.risk.kill_switch import DeadMansSwitch, KillSwitch
+from neo_async.risk.engine import RiskEngine
+from neo_async.risk.exposure import ReferencePrices
+from neo_async.risk.kill_switch import KillSwitch
+from neo_async.risk.watchdog import DeadMansSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
@@ -141,14 +143,13 @@ class NeoClient:
         self.portfolio.live.ignore_fills_if(self._engine.cache.has_odd_fill)
         self._engine.on_missed_fill(self.portfolio.live.on_missed_fill)
         self._risk = risk or RiskLimits()
-        self._guard: RiskGuard | None = None
+        self._guard: RiskEngine | None = None
         if self._risk != RiskLimits():
-            self._guard = RiskGuard(
+            self._guard = RiskEngine(
                 self._risk,
                 self._engine,
                 self.portfolio.live,
-                LastPrices(self._market_feeds, self.instruments),
-                self.instruments,
+                ReferencePrices(self._market_feeds, self.instruments),
             )
         self.orders = Orders(self._session, self._engine, self.instruments, guard=self._guard)
         self.reconciliation = Reconciliation()
@@ -207,7 +208,7 @@ class NeoClient:
                     is_new = await self._journal.start()
                     if is_new:
                         self._switch.restore()
-                        self._switch.know_left(await self._engine.uncancelled())
+                        self._switch.set_earlier_placements(await self._engine.uncancelled())
                 yield
                 self._switch.logged_in()
                 if self._live_orders:
@@ -221,7 +222,7 @@ class NeoClient:
                     await self._end()
                 raise
 
-    async def _arm(self, guard: RiskGuard) -> None:
+    async def _arm(self, guard: RiskEngine) -> None:
         """Learn what the limits have to know, and keep it."""
         if guard.needs_orders or self._risk.feed_outage is not None:
             self.order_feed.start()

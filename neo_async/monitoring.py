@@ -19,7 +19,7 @@ from neo_async.model.health import (
     LimiterHealth,
 )
 from neo_async.model.metrics import Metrics
-from neo_async.risk.engine import RiskGuard
+from neo_async.risk.engine import RiskEngine
 from neo_async.risk.kill_switch import KillSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.transport.breaker import Breaker
@@ -41,7 +41,7 @@ class Monitor:
         journal: Journal | None,
         order_feed: OrderFeed,
         market_feeds: Iterable[MarketFeed | ColumnFeed],
-        guard: RiskGuard | None = None,
+        guard: RiskEngine | None = None,
     ) -> None:
         self._session = session
         self._limiter = limiter

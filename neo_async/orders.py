@@ -34,7 +34,8 @@ from neo_async.model.orders import (
     Price,
     Trade,
 )
-from neo_async.risk.engine import ExposureReservation, RiskGuard
+from neo_async.risk.engine import RiskEngine
+from neo_async.risk.exposure import ExposureReservation
 from neo_async.session.manager import SessionManager
 from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import (
@@ -104,7 +105,7 @@ class Orders:
         engine: ExecutionEngine,
         instruments: Instruments | None = None,
         *,
-        guard: RiskGuard | None = None,
+        guard: RiskEngine | None = None,
     ) -> None:
         """`guard` checks new orders against RiskLimits; None when no limit is set."""
         self._session = session
@@ -460,7 +461,7 @@ class Orders:
         return self._instruments is not None and self._instruments.is_of_today(segment)
 
     async def _admit(
-        self, guard: RiskGuard, forms: Sequence[PlaceForm]
+        self, guard: RiskEngine, forms: Sequence[PlaceForm]
     ) -> list[ExposureReservation]:
         """Check placements by the limits; while new orders are held back, nobody knows what they
         have to be held against."""
@@ -468,7 +469,7 @@ class Orders:
         return guard.admit(forms)
 
     async def _admit_change(
-        self, guard: RiskGuard, order: Order, form: ModifyForm
+        self, guard: RiskEngine, order: Order, form: ModifyForm
     ) -> ExposureReservation:
         await self._engine.pass_gate(Kind.MODIFY)
         return guard.admit_change(order, form)

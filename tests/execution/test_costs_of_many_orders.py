@@ -8,7 +8,7 @@ from typing import Any
 
 from neo_async import Product, RiskLimits, Segment, Side
 from neo_async.model.orders import OrderRow
-from neo_async.risk.kill_switch import CANCELS_AT_ONCE
+from neo_async.risk.cancellation import MAX_CONCURRENT_CANCELS
 from tests.clients import client_of, exchange_of
 from tests.order_broker import CANCEL, order_broker
 from tests.simulation.virtual_time import in_virtual_time
@@ -39,8 +39,8 @@ async def test_limits_do_not_go_through_the_open_orders_of_other_instruments() -
             assert neo._guard is not None
             began = time.perf_counter()
             for _ in range(50):
-                neo._guard._check_open_orders(1)
-                neo._guard._worst_position(("nse_cm", "ITBEES-EQ", "B"), 1)
+                neo._guard._check_max_open_orders(1)
+                neo._guard._exposure.net_position(("nse_cm", "ITBEES-EQ", "B"), 1)
             seconds.append(time.perf_counter() - began)
         assert seconds[1] < 20 * seconds[0] + 0.01
 
@@ -48,12 +48,12 @@ async def test_limits_do_not_go_through_the_open_orders_of_other_instruments() -
 @in_virtual_time
 async def test_a_halt_with_thousands_of_open_orders_cancels_them_some_at_a_time() -> None:
     async with order_broker() as (broker, neo):
-        numbers = [broker.add() for _ in range(2 * CANCELS_AT_ONCE + 7)]
+        numbers = [broker.add() for _ in range(2 * MAX_CONCURRENT_CANCELS + 7)]
         halting = neo.halt(reason="test")
         while not broker.count(CANCEL):
             await asyncio.sleep(0.01)
             under_way = [task for task in asyncio.all_tasks() if "cancel" in task.get_name()]
-            assert len(under_way) <= CANCELS_AT_ONCE
+            assert len(under_way) <= MAX_CONCURRENT_CANCELS
         results = await halting
         assert sorted(getattr(order, "number", "") for order in results) == numbers
         assert broker.open_numbers() == []

@@ -27,8 +27,7 @@ from neo_async import (
 from neo_async.execution.journal import Journal
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.fake_servers import Late, Reply, meddler
-from tests.risk.test_engine import BUY, MIS, until
-from tests.risk.test_kill_switch import _form_of, open_in, until_sent
+from tests.risk.trading import BUY, MIS, open_orders_in, place_form_of, until, until_sent
 from tests.simulation.virtual_time import in_virtual_time, now
 
 
@@ -56,7 +55,7 @@ async def test_a_cancel_goes_out_when_the_journal_cannot_be_written(
             other.execute("BEGIN IMMEDIATE")
             await neo.orders.cancel(orders[0])
             await neo.halt()
-            assert open_in(exchange) == []
+            assert open_orders_in(exchange) == []
             await until(lambda: errors_about_cancels(caplog) == {order.number for order in orders})
             other.execute("ROLLBACK")
 
@@ -110,7 +109,7 @@ async def test_a_login_that_fails_refuses_the_orders_that_waited_for_it(tmp_path
     async with exchange_of() as exchange:
         left = Journal(path, ucc=exchange.credentials.ucc, clock=now)
         left.open()
-        await left.begin("place", _form_of("crashed0001"), client_tag="crashed0001")
+        await left.begin("place", place_form_of("crashed0001"), client_tag="crashed0001")
         await left.close()
         neo = client_of(exchange, journal=path, risk=RiskLimits(max_order_quantity=100))
 

@@ -27,7 +27,7 @@ from tests.order_broker import (
     accepted,
     order_broker,
 )
-from tests.risk.test_engine import BUY, MIS
+from tests.risk.trading import BUY, MIS
 from tests.simulation.virtual_time import in_virtual_time
 
 TOO_MANY = Reply({"stat": "Not_Ok", "errMsg": "Too many requests", "stCode": 429}, 429)

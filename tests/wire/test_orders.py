@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from neo_async.errors import (
@@ -7,6 +8,7 @@ from neo_async.errors import (
     OrderAlreadyFinal,
     ProtocolError,
     RateLimited,
+    Rejected,
     ServerError,
 )
 from neo_async.model.answer import Answer
@@ -52,3 +54,14 @@ def test_an_accepted_request_gives_the_order_number(body):
 def test_anything_else_raises_what_it_stands_for(status, body, error):
     with pytest.raises(error):
         read_accepted(Answer(status, {}, body))
+
+
+def test_an_answer_that_names_an_order_and_no_error_refuses_nothing():
+    def read(**fields):
+        content = {"nOrdNo": "261123000000001", "stCode": 200, **fields}
+        read_accepted(Answer(200, {}, msgspec.json.encode(content)))
+
+    with pytest.raises(ProtocolError, match="names order 261123000000001, with stat='Success'"):
+        read(stat="Success")
+    with pytest.raises(Rejected, match="margin"):
+        read(stat="Not_Ok", emsg="no margin", stCode=1041)
