@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import (
-    Callable,
-)
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from neo_async import logs
 from neo_async.config import FeedTimings
-from neo_async.errors import (
-    LoginFailed,
-    NotLoggedIn,
-    SessionEnded,
-)
+from neo_async.errors import LoginFailed, NotLoggedIn, SessionEnded
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.session import Session
 from neo_async.session.manager import SessionManager
 from neo_async.transport.websocket import ReconnectingSocket
 
 log = logging.getLogger(logs.FEEDS)
-
 
 LOGIN_CHECK_SECONDS = 1.0
 """Seconds between two checks whether the program has logged in again, while the broker refuses the

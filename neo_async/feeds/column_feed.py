@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-)
+from collections.abc import AsyncIterator, Callable
 
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import MessageBuffer

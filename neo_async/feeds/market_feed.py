@@ -7,12 +7,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Generator,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
 from neo_async import logs
 from neo_async.config import FeedTimings
@@ -21,12 +16,9 @@ from neo_async.feeds.subscribed_feed import SubscribedFeed
 from neo_async.model.enums import Level
 from neo_async.model.ticks import LiteTick, MarketStatus, ScripTick, Tick
 from neo_async.session.manager import SessionManager
-from neo_async.wire.feed import (
-    STREAM_OF_LEVEL,
-)
+from neo_async.wire.feed import STREAM_OF_LEVEL
 
 log = logging.getLogger(logs.FEEDS)
-
 
 BURST = 256
 """Ticks after which the rest of the event loop has a turn, however many more have arrived: less

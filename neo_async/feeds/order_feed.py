@@ -18,13 +18,7 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.session.manager import SessionManager
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.websocket import ReconnectingSocket, Socket
-from neo_async.wire.order_feed import (
-    HEARTBEAT,
-    Connected,
-    Refused,
-    handshake_text,
-    read_message,
-)
+from neo_async.wire.order_feed import HEARTBEAT, Connected, Refused, handshake_text, read_message
 
 log = logging.getLogger(logs.FEEDS)
 
