@@ -151,6 +151,22 @@ def test_1_a_placement_is_proven_only_by_the_order_whose_history_has_its_tag(
         assert resolution.proof is (Proof.IMPOSSIBLE if unread else Proof.NOT_RECEIVED)
 
 
+@given(terms)
+def test_1_a_modification_that_was_refused_is_not_proven_by_the_terms_shown_with_the_refusal(
+    wanted: dict[str, Any],
+) -> None:
+    refused = row(status_text="not modified", updated_ns=SENT_NS + 2, **wanted)
+    expected = modification(wanted, since_ns=SENT_NS)
+    assert proof_by_report(expected, order_of(row()), refused) is Proof.NONE
+    history = [
+        state(status_text="not modified", updated_ns=SENT_NS + 2, **wanted),
+        state(status_text="modify pending", updated_ns=SENT_NS + 1, **wanted),
+        state(),
+    ]
+    resolution = proof_by_history(expected, order_of(row()), history)
+    assert resolution.proof is Proof.NOT_RECEIVED
+
+
 # --- 2: nothing from before the request -----------------------------------------------------------
 
 
@@ -161,6 +177,17 @@ def test_2_a_report_from_before_a_modification_proves_nothing_whatever_it_shows(
     report = row(status_text=status, updated_ns=updated_ns, **wanted)
     expected = modification(wanted, since_ns=updated_ns + later)
     assert proof_by_report(expected, order_of(report), report) is Proof.NONE
+
+
+@given(terms, statuses, st.sampled_from(["was_final", "is_from_journal"]))
+def test_2_no_report_proves_a_modification_when_it_cannot_be_compared_with_the_order_before(
+    wanted: dict[str, Any], status: str, reason: str
+) -> None:
+    report = row(status_text=status, updated_ns=SENT_NS + 1, **wanted)
+    expected = modification(wanted, since_ns=SENT_NS, **{reason: True})
+    assert proof_by_report(expected, order_of(report), report) is Proof.NONE
+    same = modification({}, since_ns=SENT_NS)
+    assert proof_by_report(same, order_of(report), report) is Proof.NONE
 
 
 @given(st.lists(st.tuples(statuses, st.integers(1, 20)), min_size=1, max_size=6), terms)
@@ -193,21 +220,26 @@ def test_2_after_a_crash_a_cancellation_from_before_the_request_proves_that_it_c
     assert proof_by_report(expected, order_of(report), report) is Proof.TOO_LATE
 
 
-@given(st.lists(st.tuples(numbers, st.booleans()), max_size=9, unique_by=lambda one: one[0]))
-def test_2_an_order_that_a_book_showed_before_the_placement_is_no_candidate(
-    orders: list[tuple[str, bool]],
+@given(
+    st.lists(st.tuples(numbers, st.booleans()), max_size=9, unique_by=lambda one: one[0]),
+    st.sets(numbers),
+)
+def test_2_an_own_order_or_one_that_a_book_showed_before_the_placement_is_no_candidate(
+    orders: list[tuple[str, bool]], own: set[str]
 ) -> None:
     rows = [row(number) for number, _ in orders]
     first_seen_at = {number: 9.0 if was_before else 11.0 for number, was_before in orders}
     found = candidates(
         placement(),
         rows,
-        own=frozenset(),
+        own=own,
         first_seen_at=first_seen_at,
         sent_at=10.0,
         sent_ns=SENT_NS,
     )
-    assert [each.number for each in found] == [number for number, before in orders if not before]
+    assert [each.number for each in found] == [
+        number for number, before in orders if not before and number not in own
+    ]
 
 
 # --- 3: what cannot be read -----------------------------------------------------------------------
@@ -234,6 +266,28 @@ def test_3_a_history_without_one_of_the_terms_neither_proves_nor_disproves(
     resolution = proof_by_history(expected, order_of(row()), [odd, state()])
     assert resolution.proof is Proof.NONE
     assert "lacks what it would show" in resolution.reason
+
+
+@given(terms)
+def test_3_after_a_crash_a_modified_state_without_a_time_proves_no_modification(
+    wanted: dict[str, Any],
+) -> None:
+    timeless = state(
+        status_text="modified", updated_ns=0, missing=frozenset({"updated_ns"}), **wanted
+    )
+    history = [state(updated_ns=SENT_NS + 1, **wanted), timeless]
+    expected = modification(wanted, since_ns=SENT_NS, is_from_journal=True)
+    assert proof_by_history(expected, order_of(row()), history).proof is Proof.NONE
+
+
+@given(terms)
+def test_3_a_state_that_cannot_be_read_proves_no_modification(wanted: dict[str, Any]) -> None:
+    unread = state(
+        status_text="", updated_ns=SENT_NS + 2, missing=frozenset({"status_text"}), **wanted
+    )
+    history = [unread, state(status_text="modified", updated_ns=SENT_NS + 1), state()]
+    expected = modification(wanted, since_ns=SENT_NS)
+    assert proof_by_history(expected, order_of(row()), history).proof is Proof.NONE
 
 
 @given(st.sets(st.sampled_from(["segment", "symbol", "side", "product"])), st.booleans())
