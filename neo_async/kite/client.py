@@ -20,13 +20,13 @@ from neo_async.kite.calls import Calls
 from neo_async.kite.funds import Funds, FundStore
 from neo_async.kite.in_flight import (
     InFlightOrders,
-    Lost,
     Placement,
+    Request,
+    confirm_order_cancelled,
+    confirm_sip_cancelled,
+    confirm_sip_changed,
     find_order,
     find_sip,
-    judge_cancelled_order,
-    judge_cancelled_sip,
-    judge_changed_sip,
 )
 from neo_async.kite.model import Frequency, Fund, FundHolding, FundOrder, Sip, SipStatus
 from neo_async.kite.wire import (
@@ -191,7 +191,7 @@ class KiteMutualFunds:
         await self._check_order(form)
         placement = Placement(
             tag=form["tag"],
-            is_ours=not tag,
+            is_tag_unique=not tag,
             tradingsymbol=tradingsymbol,
             terms=(form["transaction_type"],),
             value=Decimal(form.get("amount") or form["quantity"]),
@@ -199,15 +199,15 @@ class KiteMutualFunds:
             known=frozenset(self._known),
         )
 
-        async def look() -> str | None:
+        async def check() -> str | None:
             orders = await self._list(_ORDERS, read_order)
-            return find_order(placement, orders, self._in_flight.claimed, self._calls.skew)
+            return find_order(placement, orders, self._in_flight.own_ids, self._calls.skew)
 
         return await self._in_flight.place(
-            Lost("place order", _ORDER_BOOK, tag=placement.tag),
+            Request("place order", _ORDER_BOOK, tag=placement.tag),
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _ORDERS, form, read_order_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
@@ -219,13 +219,13 @@ class KiteMutualFunds:
         """
         path = f"{_ORDERS}/{rules.check_id('order_id', order_id)}"
 
-        async def look() -> str | None:
-            return judge_cancelled_order(await self.order(order_id))
+        async def check() -> str | None:
+            return confirm_order_cancelled(await self.order(order_id))
 
         return await self._in_flight.change(
-            Lost("cancel order", _ORDER_BOOK, number=order_id),
+            Request("cancel order", _ORDER_BOOK, number=order_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_order_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
@@ -275,7 +275,7 @@ class KiteMutualFunds:
             rules.check_sip(fund, form)
         placement = Placement(
             tag=form["tag"],
-            is_ours=not tag,
+            is_tag_unique=not tag,
             tradingsymbol=tradingsymbol,
             terms=(form["frequency"],),
             value=Decimal(form["amount"]),
@@ -283,15 +283,15 @@ class KiteMutualFunds:
             known=frozenset(self._known),
         )
 
-        async def look() -> str | None:
+        async def check() -> str | None:
             sips = await self._list(_SIPS, read_sip)
-            return find_sip(placement, sips, self._in_flight.claimed, self._calls.skew)
+            return find_sip(placement, sips, self._in_flight.own_ids, self._calls.skew)
 
         return await self._in_flight.place(
-            Lost("place SIP", _SIP_BOOK, tag=placement.tag),
+            Request("place SIP", _SIP_BOOK, tag=placement.tag),
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _SIPS, form, read_sip_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
@@ -319,13 +319,13 @@ class KiteMutualFunds:
             if fund is not None:
                 rules.check_instalment(fund, form["amount"])
 
-        async def look() -> str | None:
-            return judge_changed_sip(await self.sip(sip_id), form)
+        async def check() -> str | None:
+            return confirm_sip_changed(await self.sip(sip_id), form)
 
         return await self._in_flight.change(
-            Lost("modify SIP", _SIP_BOOK, number=sip_id),
+            Request("modify SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.MODIFY, "PUT", path, form, read_sip_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
@@ -333,13 +333,13 @@ class KiteMutualFunds:
         """End a SIP. Returns its id. `wait_for_outcome` and errors are as for `place_order`."""
         path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
 
-        async def look() -> str | None:
-            return judge_cancelled_sip(await self.sip(sip_id))
+        async def check() -> str | None:
+            return confirm_sip_cancelled(await self.sip(sip_id))
 
         return await self._in_flight.change(
-            Lost("cancel SIP", _SIP_BOOK, number=sip_id),
+            Request("cancel SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_sip_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
