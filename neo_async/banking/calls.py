@@ -7,7 +7,6 @@ which is safe for what changes nothing, and for what the bank recognises by its 
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -32,12 +31,12 @@ from neo_async.errors import (
     SessionEnded,
     UsageError,
 )
-from neo_async.transport.backoff import backoff
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
 from neo_async.transport.limiter import Kind, Limiter, Start
 from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
+from neo_async.transport.retry import retry
 
 T = TypeVar("T")
 
@@ -47,6 +46,9 @@ UNCLEAR = (AnswerLost, ServerError, ProtocolError)
 """After these a request may have taken effect, or not."""
 
 TRIES = 4
+RETRY_BASE = 0.5
+RETRY_CAP = 5.0
+"""Bounds of the pause between two tries, in seconds."""
 
 _KINDS = {Call.FETCH: Kind.READ, Call.INQUIRY: Kind.READ, Call.REFUND_STATUS: Kind.READ}
 """How urgent a call is; those that change something are not held up by those that read."""
@@ -150,25 +152,33 @@ class BankCalls:
         Raises as `once` does: one of UNCLEAR when any of the tries was.
         """
         unclear: NeoError | None = None
-        failure: NeoError | None = None
-        for attempt in range(1, TRIES + 1):
+
+        async def send() -> Json:
+            nonlocal unclear
             try:
                 return await self.once(request)
-            except BankRejected:
-                raise
             except UNCLEAR as error:
-                unclear = failure = error
-            except NotSent as error:
-                failure = error
-            except (BrokerError, RateLimited) as error:
-                if unclear is None:
-                    raise
-                raise unclear from error
-            if attempt < TRIES:
-                log.info("%s: %s; trying again under the same key", request.call, failure)
-                await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
-        assert failure is not None
-        raise unclear or failure
+                unclear = error
+                raise
+
+        try:
+            return await retry(
+                send,
+                lambda error: isinstance(error, (*UNCLEAR, NotSent)),
+                base=RETRY_BASE,
+                cap=RETRY_CAP,
+                attempts=TRIES,
+                on_retry=lambda error: log.info(
+                    "%s: %s; trying again under the same key", request.call, error
+                ),
+            )
+        except BankRejected:
+            raise
+        except (NotSent, BrokerError) as error:
+            # An earlier try may have taken effect, whatever happened to the last one.
+            if unclear is None or error is unclear:
+                raise
+            raise unclear from error
 
     async def _token(self) -> Hidden[str]:
         """What happened to the request for a token did not happen to the call."""

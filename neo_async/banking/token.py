@@ -16,19 +16,19 @@ from neo_async import logs
 from neo_async.banking.profile import Server
 from neo_async.errors import (
     LoginFailed,
+    NeoError,
     ProtocolError,
     RateLimited,
     ServerError,
-    TransportError,
     UsageError,
 )
 from neo_async.model.answer import Answer
-from neo_async.transport.backoff import backoff
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
 from neo_async.transport.limiter import Kind, Limiter, Start
 from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
+from neo_async.transport.retry import TRANSIENT, retry
 from neo_async.wire.answers import retry_after
 from neo_async.wire.forms import FORM_CONTENT_TYPE
 from neo_async.wire.rows import UNREADABLE
@@ -149,19 +149,14 @@ class TokenKeeper:
             renewal.exception()  # every waiter has it; nobody waiting is no reason to complain
 
     async def _renew(self) -> None:
-        for attempt in range(1, _TRIES + 1):
-            try:
-                token = await self._ask()
-                break
-            except RateLimited as refusal:
-                pause = self._limiter.pause(refusal.retry_after)
-                if attempt == _TRIES or pause > self._server.timeout:
-                    raise
-            except (TransportError, ServerError, ProtocolError) as error:
-                if attempt == _TRIES:
-                    raise
-                log.info("no token yet: %s", error)
-                await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
+        token = await retry(
+            self._ask,
+            self._may_ask_again,
+            base=0.5,
+            cap=5.0,
+            attempts=_TRIES,
+            on_retry=lambda error: log.info("no token yet: %s", error),
+        )
         life = token.expires_in
         if life is None or not 0 < life <= _LONGEST_LIFE:
             life = _FALLBACK_LIFE
@@ -169,6 +164,11 @@ class TokenKeeper:
         self._good_until = self._clock() + life - min(_EARLY, life / 2)
         self.renewals += 1
         log.info("the bank gave a token for %.0f s", life)
+
+    def _may_ask_again(self, error: NeoError) -> bool:
+        if isinstance(error, RateLimited):
+            return self._limiter.pause(error.retry_after) <= self._server.timeout
+        return isinstance(error, TRANSIENT)
 
     async def _ask(self) -> _TokenAnswer:
         form = Hidden(
