@@ -28,7 +28,7 @@ Feed = OrderFeed | MarketFeed | ColumnFeed
 
 
 class Monitor:
-    """Changes nothing, and nothing knows of it."""
+    """Collects health and metrics. It only reads, and no service depends on it."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Monitor:
         self._guard = guard
 
     def health(self) -> Health:
+        """Return the present state of the session, the orders and the feeds."""
         session = self._session
         lane = _lane(session.lane) if session.is_open else None
         breakers = tuple(_breaker_health(breaker) for breaker in session.breakers)
@@ -93,6 +94,7 @@ class Monitor:
         )
 
     def metrics(self) -> Metrics:
+        """Return the counters and histograms since the client was made."""
         meter, breakers = self._session.meter, self._session.breakers
         send = meter.send.histograms()
         return Metrics(
