@@ -1,4 +1,4 @@
-"""The scrip master: the broker's instrument files, both ways.
+"""Read the scrip master: the broker's instrument files.
 
 One CSV per segment, with a header whose names carry stray blanks and a semicolon, money in paise
 and -1 for whatever does not apply. Rows that cannot be right are named and left out; they never
@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -24,7 +23,6 @@ from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
 from neo_async.model.instrument_table import InstrumentTable
 from neo_async.model.instruments import Instrument, Rows, Shared, Texts
-from neo_async.model.numbers import EXACT
 from neo_async.wire.answers import failure
 from neo_async.wire.compressed import Inflater
 from neo_async.wire.rows import read_object
@@ -88,7 +86,7 @@ _OPTIONAL: Final = frozenset(
 _BAD_ROWS_KEPT: Final = 1_000
 """More of them say nothing new; all are counted."""
 
-_NO_FREEZE: Final = 99_999_999
+NO_FREEZE: Final = 99_999_999
 """What the file writes for instruments without a largest quantity."""
 
 _NONE: Final = math.nan
@@ -102,9 +100,9 @@ _LARGEST: Final = 512 << 20
 """Bytes; the largest file there is has less than a tenth of them."""
 _LONGEST_LINE: Final = 1 << 17
 
-_SINCE_1980: Final = 315_513_000
+SINCE_1980: Final = 315_513_000
 """Unix seconds of 1980-01-01 00:00 in India, which the NSE's files count from."""
-_COUNTED_SINCE_1980: Final = (Segment.NSE_FO, Segment.CDE_FO)
+COUNTED_SINCE_1980: Final = (Segment.NSE_FO, Segment.CDE_FO)
 _IST: Final = timedelta(hours=5, minutes=30)
 _PAST: Final = timedelta(days=7)
 _FUTURE: Final = timedelta(days=8 * 366)
@@ -429,7 +427,7 @@ def _count(text: str) -> int | None:
 def _freeze(text: str) -> int:
     """0 for none."""
     quantity = _count(text) or 0
-    return 0 if quantity == _NO_FREEZE else quantity
+    return 0 if quantity == NO_FREEZE else quantity
 
 
 def _hundredth(text: str) -> float:
@@ -475,125 +473,13 @@ def _expiry(segment: Segment, text: str, text_again: str, today: date) -> date |
     number = _count(text) or _count(text_again)
     if number is None:
         return None
-    since_1980 = (datetime.fromtimestamp(number + _SINCE_1980, UTC) + _IST).date()
+    since_1980 = (datetime.fromtimestamp(number + SINCE_1980, UTC) + _IST).date()
     # Written as the last second of the day in UTC, which is the next day already in India.
     since_1970 = datetime.fromtimestamp(number, UTC).date()
     expected, other = since_1970, since_1980
-    if segment in _COUNTED_SINCE_1980:
+    if segment in COUNTED_SINCE_1980:
         expected, other = since_1980, since_1970
     for expiry in (expected, other):
         if today - _PAST <= expiry <= today + _FUTURE:
             return expiry
     raise ValueError(f"expiry {number} is {expected} or {other}, neither of them near {today}")
-
-
-# --- writing ----------------------------------------------------------------------------------
-
-
-def write_scripmaster(instruments: Iterable[Instrument]) -> bytes:
-    """Write a file in the layout of the broker's cash file.
-
-    Columns that an instrument knows nothing of get what the broker writes for none.
-    """
-    columns = HEADER.split(",")
-    keys = [name.strip(" ;") for name in columns]
-    lines = [HEADER]
-    for instrument in instruments:
-        row = _CONSTANTS | _row(instrument)
-        lines.append(",".join(row.get(key, "") for key in keys))
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-_CONSTANTS: Final = {
-    "pIssueDate": "0",
-    "pListingDate": "0",
-    "pNoDelStartDate": "0",
-    "pNoDelEndDate": "0",
-    "pBookClsStartDate": "0",
-    "pBookClsEndDate": "0",
-    "pRecordDate": "0",
-    "pReAdminDate": "0",
-    "pExpulsionDate": "0",
-    "pLocalUpdateTime": "0",
-    "pCurrectionTime": str(_SINCE_1980),
-    "iPermittedToTrade": "0",
-    "iBoardLotQty": "1",
-    "dOpenInterest": "0",
-    "dPriceQuatation": "0",
-    "dIssuerate": "0",
-    "dWarningQty": "0",
-    "dIssueCapital": "0",
-    "dExposureMargin": "0",
-    "dMinRedemptionQty": "0",
-}
-
-
-def _row(instrument: Instrument) -> dict[str, str]:
-    is_index = instrument.tick_size == 0
-    exchange = instrument.segment.value.partition("_")[0].upper()
-    key = instrument.name
-    if instrument.segment.is_cash and instrument.series not in ("", "EQ"):
-        key = f"{key}-{instrument.series}"
-    row = {
-        "pSymbol": instrument.token,
-        "pGroup": instrument.series,
-        "pExchSeg": instrument.segment.value,
-        "pInstType": instrument.kind,
-        "pSymbolName": instrument.name,
-        "pTrdSymbol": instrument.symbol,
-        "pOptionType": instrument.option_type or ("" if instrument.segment.is_cash else "XX"),
-        "pScripRefKey": key,
-        "pISIN": instrument.isin,
-        "pDesc": instrument.description,
-        "pAssetCode": instrument.underlying_token,
-        "dTickSize": "-1" if is_index else _hundredfold(instrument.tick_size),
-        "lLotSize": str(instrument.lot_size),
-        "iLotSize": str(instrument.lot_size),
-        "lMultiplier": "-1" if instrument.multiplier == 1 else str(instrument.multiplier),
-        "lPrecision": str(instrument.precision),
-        "dStrikePrice": "-1" if instrument.strike is None else _hundredfold(instrument.strike),
-        "pExchange": "" if is_index else exchange,
-        "pSettlementType": "" if is_index else "T+1",
-        "lExpiryDate": "-1",
-        "iMaxOrderSize": str(instrument.freeze_quantity or 0),
-        "lFreezeQty": str(instrument.freeze_quantity or _NO_FREEZE),
-        "pSegment": "" if is_index else "CASH" if instrument.segment.is_cash else "FO",
-        "dPriceNum": _plain_decimal(Decimal(repr(instrument.price_numerator))),
-        "dPriceDen": _plain_decimal(Decimal(repr(instrument.price_denominator))),
-        "dGenNum": _plain_decimal(Decimal(repr(instrument.general_numerator))),
-        "dGenDen": _plain_decimal(Decimal(repr(instrument.general_denominator))),
-    }
-    if instrument.face_value is not None:
-        row["pFaceValue"] = _hundredfold(instrument.face_value)
-    if instrument.expiry is not None:
-        row["lExpiryDate"] = row["pExpiryDate"] = _expiry_number(
-            instrument.segment, instrument.expiry
-        )
-    if instrument.lower_band is not None and instrument.upper_band is not None:
-        row["pCreditRating"] = f"{_plain(instrument.lower_band)}-{_plain(instrument.upper_band)}"
-        row["dLowPriceRange"] = _hundredfold(instrument.lower_band)
-        row["dHighPriceRange"] = _hundredfold(instrument.upper_band)
-    return row
-
-
-def _expiry_number(segment: Segment, expiry: date) -> str:
-    midnight = int(datetime(expiry.year, expiry.month, expiry.day, tzinfo=UTC).timestamp())
-    if segment in _COUNTED_SINCE_1980:
-        return str(midnight + 9 * 3600 - _SINCE_1980)  # 14:30 in India
-    return str(midnight + 86_399)
-
-
-def _hundredfold(rupees: float) -> str:
-    return _plain_decimal(EXACT.multiply(Decimal(repr(rupees)), Decimal(100)))
-
-
-def _plain(rupees: float) -> str:
-    """At least two decimals, as the broker writes bands."""
-    text = f"{Decimal(repr(rupees)):f}"
-    whole, _, decimals = text.partition(".")
-    return f"{whole}.{decimals:0<2}"
-
-
-def _plain_decimal(value: Decimal) -> str:
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
