@@ -263,7 +263,7 @@ class RateLimited(BrokerError):
 
 
 class ServerError(BrokerError):
-    """The broker's side failed (HTTP 5xx, or a code that says so)."""
+    """The broker's server failed (HTTP 5xx, or a code with that meaning)."""
 
 
 class Rejected(BrokerError):
@@ -326,7 +326,7 @@ class BreakerOpen(NotSent):
         self, breaker: str, *, open_for: float, last_failure: str, probe_in: float
     ) -> None:
         super().__init__(
-            f"{breaker}: gone for {open_for:.1f} s (last: {last_failure}); nothing was sent, the "
+            f"{breaker}: down for {open_for:.1f} s (last: {last_failure}); nothing was sent, the "
             f"next try is let through in {probe_in:.2f} s"
         )
         self.breaker = breaker

@@ -74,7 +74,7 @@ def read_private(path: Path) -> bytes | None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file that the user has named for reading, whoever owns it and wherever a link leads.
+    """Open a file that the user has named for reading, with any owner and through links.
 
     Raises OSError, for what is not a regular file too: opening a FIFO would wait for its writer.
     """

@@ -157,12 +157,12 @@ def _feed(feed: Feed) -> FeedHealth:
 def _breaker_problems(breakers: Iterable[BreakerHealth]) -> Iterator[str]:
     for breaker in breakers:
         if breaker.open_for:
-            yield f"{breaker.name}: gone for {breaker.open_for:.1f} s ({breaker.last_failure})"
+            yield f"{breaker.name}: down for {breaker.open_for:.1f} s ({breaker.last_failure})"
 
 
 def _limiter_problems(limiter: LimiterHealth) -> Iterator[str]:
     if limiter.paused_for:
-        yield f"nothing starts for {limiter.paused_for:.1f} s: the broker has said 429"
+        yield f"no request starts for {limiter.paused_for:.1f} s: the broker answered 429"
 
 
 def _feed_problems(feeds: Iterable[FeedHealth]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Candles over REST: the windows of a request, and the candles of its answers."""
+"""Candles over REST: the windows of requests, and the candles of their answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Window: TypeAlias = tuple[date, date]
 """First and last day of one request."""
 
 CandleValues: TypeAlias = tuple[datetime, float, float, float, float, int | None, int | None]
-"""Start in IST, open, high, low, close, volume, open interest."""
+"""One candle: start in IST, open, high, low, close, volume, open interest."""
 
 _WITH_CANDLES: Final = (Segment.NSE_CM, Segment.NSE_FO, Segment.BSE_CM, Segment.BSE_FO)
 
@@ -41,10 +41,12 @@ _DAYS: Final[Mapping[Interval, int]] = {
     Interval.DAY: 180,
     Interval.WEEK: 180,
 }
-"""Longest span of one request. Whether the broker counts both ends is not documented; we do."""
+"""Longest window of one request, in days. Whether the broker counts both ends is not documented;
+this client does."""
 
 
 def candles_query(instrument: str, interval: Interval, window: Window) -> dict[str, str]:
+    """Return the query for one window."""
     first, last = window
     return {
         "neosymbol": instrument,
@@ -55,7 +57,8 @@ def candles_query(instrument: str, interval: Interval, window: Window) -> dict[s
 
 
 def candle_instrument(instrument: object) -> str:
-    """Raises UsageError when there are no candles of such an instrument."""
+    """Return the instrument in the broker's notation. Raises UsageError when it cannot have
+    candles."""
     name = wire_instrument(instrument)
     if name.partition("|")[0] not in _WITH_CANDLES:
         codes = ", ".join(_WITH_CANDLES)
@@ -64,10 +67,10 @@ def candle_instrument(instrument: object) -> str:
 
 
 def candle_windows(start: date, end: date, interval: Interval) -> list[Window]:
-    """Cut a range, both ends included, into spans that the broker allows.
+    """Cut a range, both ends included, into windows that the broker allows.
 
-    Weeks are cut between Sunday and Monday only: each half of a week cut elsewhere would come
-    back as a week of its own. Raises UsageError when the range ends before it starts.
+    Weeks are cut between Sunday and Monday only: each half of a week cut elsewhere would come back
+    as a week of its own. Raises UsageError when the range ends before it starts.
     """
     if check_day("end", end) < check_day("start", start):
         raise UsageError(f"end={end}: must not be before start={start}")
@@ -109,7 +112,8 @@ _CANDLE_ROWS = msgspec.json.Decoder(list[_CandleRow], strict=False)
 
 
 def read_candle_rows(answer: Answer) -> list[msgspec.Raw]:
-    """`GET /market-data/1.0/historical/details`: the rows, not decoded yet, for they are many."""
+    """Return the rows of `GET /market-data/1.0/historical/details`. They are many, so they are
+    decoded later, in portions."""
     if 200 <= answer.status < 300:
         try:
             content = _CANDLE_ANSWER.decode(answer.body)
@@ -121,14 +125,14 @@ def read_candle_rows(answer: Answer) -> list[msgspec.Raw]:
             if content.status.strip().lower() in ("success", "ok"):
                 return content.data.candles or []
     error = failure(answer)
-    # How a window without a candle is answered is not documented; books say it in these words.
+    # The answer for a window without candles is not documented. Order books use this text.
     if isinstance(error, Rejected) and _NO_DATA.search(error.text):
         return []
     raise error
 
 
 def _odd_candle_rows(answer: Answer) -> list[msgspec.Raw] | None:
-    """The rows of an answer that is not quite as documented; None when it has none."""
+    """Return the rows of an answer that is not quite as documented; None when it has none."""
     try:
         content = read_json(answer.body)
     except UNREADABLE:
@@ -139,6 +143,7 @@ def _odd_candle_rows(answer: Answer) -> list[msgspec.Raw] | None:
 
 
 def _encoded(row: object) -> bytes:
+    """Return the JSON of a row; of its text, when a number has no JSON."""
     try:
         return msgspec.json.encode(row)
     except UNREADABLE:  # a number beyond any
@@ -146,7 +151,7 @@ def _encoded(row: object) -> bytes:
 
 
 def read_candles(rows: Sequence[msgspec.Raw], odd: list[str]) -> list[CandleValues]:
-    """Decode rows. One that is no candle is left out, and what stood there is added to `odd`."""
+    """Decode rows. An unreadable row is left out, and described in `odd`."""
     candles: Sequence[_CandleRow | None]
     try:
         candles = _CANDLE_ROWS.decode(b"[" + b",".join(rows) + b"]")
@@ -174,7 +179,7 @@ def read_candles(rows: Sequence[msgspec.Raw], odd: list[str]) -> list[CandleValu
 
 
 def _candle_row(raw: msgspec.Raw) -> _CandleRow | None:
-    """A row of which some figure is not as documented; None when it is no candle."""
+    """Return a row of which a value is not as documented; None when it is not a candle."""
     try:
         row = read_json(bytes(raw))
     except UNREADABLE:
@@ -190,7 +195,7 @@ def _candle_row(raw: msgspec.Raw) -> _CandleRow | None:
 
 
 def _candle_time(value: object) -> str | None:
-    """The text of a time, which may be a number: Unix seconds, or milliseconds."""
+    """Return the text of a time, which may be a number: Unix seconds, or milliseconds."""
     if isinstance(value, str):
         return value
     number = number_of(value)
@@ -202,16 +207,16 @@ def _candle_time(value: object) -> str | None:
 
 
 _MILLISECONDS_FROM: Final = 10**11
-"""As seconds, a time in the year 5138."""
+"""Smallest number that is read as milliseconds: as seconds, it is a time in the year 5138."""
 
 
 def candles_within(
     rows: list[CandleValues], window: Window, interval: Interval
 ) -> list[CandleValues]:
-    """What the answer for a window says about that window, ascending, no time twice.
+    """Return the candles of a window from the rows of its answer, ascending, each time once.
 
-    What lies outside belongs to another window; but a week may be dated before the first day. Of
-    two candles of one time the first counts, whatever the other says.
+    Candles outside belong to another window; but a week may be dated before the first day. Of two
+    candles with one time, the first is kept, whatever the other holds.
     """
     times = [row[0] for row in rows]
     if not all(map(lt, times, times[1:])):
@@ -226,7 +231,7 @@ def candles_within(
 
 
 class CandleJoiner:
-    """Puts ascending candles together, portion after portion."""
+    """Joins ascending candles, portion by portion."""
 
     def __init__(self, instrument: str, interval: Interval) -> None:
         self.candles = Candles(
@@ -240,9 +245,10 @@ class CandleJoiner:
             volume=[],
             open_interest=[],
         )
+        """Candles joined so far."""
 
     def add(self, rows: list[CandleValues]) -> None:
-        """Take the next portion. What is not later than what is there already is a repetition."""
+        """Append a portion. Candles that are not later than the last one are repetitions."""
         times = self.candles.time
         if times:
             rows = rows[bisect_right(rows, times[-1], key=itemgetter(0)) :]

@@ -19,7 +19,7 @@ from neo_async.wire.rows import check_row_count, read_object
 from neo_async.wire.values import check_day, date_of, number_of, object_of, text_of, whole_of
 
 CHAIN_STEP: Final = 10
-"""`count` of a chain is a multiple of this."""
+"""The broker accepts only multiples of this as the `count` of a chain."""
 
 _WITH_CHAINS: Final = (Segment.NSE_FO, Segment.BSE_FO, Segment.MCX_FO)
 
@@ -31,7 +31,8 @@ _UNDERLYING: Final = re.compile(
 
 
 def expiries_query(segment: Segment | str, underlying: str, kind: str | None) -> dict[str, str]:
-    """Raises UsageError when a field breaks a rule."""
+    """Return the query for the expiries of an underlying. Raises UsageError when a field breaks a
+    rule."""
     query = _underlying_query(segment, underlying)
     if kind is not None:
         if kind not in ("option", "fut"):
@@ -43,7 +44,7 @@ def expiries_query(segment: Segment | str, underlying: str, kind: str | None) ->
 def options_query(
     segment: Segment | str, underlying: str, expiry: date | None, count: int
 ) -> dict[str, str]:
-    """Raises UsageError when a field breaks a rule."""
+    """Return the query for an option chain. Raises UsageError when a field breaks a rule."""
     if type(count) is not int or count <= 0 or count % CHAIN_STEP:
         raise UsageError(f"count={count!r}: must be a multiple of {CHAIN_STEP} above 0")
     query = _underlying_query(segment, underlying) | {"instrument_type": "option"}
@@ -51,7 +52,7 @@ def options_query(
 
 
 def futures_query(segment: Segment | str, underlying: str, expiry: date | None) -> dict[str, str]:
-    """Raises UsageError when a field breaks a rule."""
+    """Return the query for a futures chain. Raises UsageError when a field breaks a rule."""
     query = _underlying_query(segment, underlying) | {"instrument_type": "fut"}
     return query | _expiry_query(expiry)
 
@@ -72,9 +73,9 @@ def _expiry_query(expiry: date | None) -> dict[str, str]:
 
 
 def read_expiries(answer: Answer) -> list[date]:
-    """`GET /market-data/1.0/watchlist/expiries`, ascending.
+    """Return the expiries of `GET /market-data/1.0/watchlist/expiries`, ascending.
 
-    Raises ProtocolError that names what is no date.
+    Raises ProtocolError for a text that is not a date.
     """
     listed = read_object(answer).get("expiries")
     if not isinstance(listed, list):
@@ -94,10 +95,10 @@ def read_expiries(answer: Answer) -> list[date]:
 def read_options(
     answer: Answer, *, segment: str, underlying: str, expiry: date | None
 ) -> OptionChain:
-    """`GET /market-data/1.0/watchlist/option-chain` of options.
+    """Return the options of `GET /market-data/1.0/watchlist/option-chain`.
 
-    An option without instrument or strike is left out, and named in the chain's `odd`. Raises
-    ProtocolError when that leaves nothing.
+    An option without instrument or strike is left out, and described in the chain's `odd`. Raises
+    ProtocolError when no option is left.
     """
     content, common = _chain(answer, ("call", "put"))
     sides: dict[str, dict[float, OptionQuote]] = {"call": {}, "put": {}}
@@ -134,10 +135,10 @@ def read_options(
 
 
 def read_futures(answer: Answer, *, segment: str, underlying: str) -> FuturesChain:
-    """`GET /market-data/1.0/watchlist/option-chain` of futures.
+    """Return the futures of `GET /market-data/1.0/watchlist/option-chain`.
 
-    A contract without instrument is left out, and named in the chain's `odd`. Raises
-    ProtocolError when that leaves nothing.
+    A contract without instrument is left out, and described in the chain's `odd`. Raises
+    ProtocolError when no contract is left.
     """
     content, common = _chain(answer, ("fut",))
     futures = []
@@ -168,6 +169,7 @@ def read_futures(answer: Answer, *, segment: str, underlying: str) -> FuturesCha
 
 
 def _check_some(odd: list[str], read: Sequence[object], answer: Answer) -> None:
+    """Raise ProtocolError when every contract was left out."""
     if odd and not read:
         raise ProtocolError(f"the chain cannot be read: {odd[0]}", status=answer.status)
 
@@ -175,6 +177,7 @@ def _check_some(odd: list[str], read: Sequence[object], answer: Answer) -> None:
 def _chain(
     answer: Answer, parts: tuple[str, ...]
 ) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """Return the object of the chain, and the object with the fields that its contracts share."""
     content = read_object(answer)
     if "common_data" not in content and not any(part in content for part in parts):
         raise failure(answer)
@@ -191,7 +194,8 @@ def _rows(rows: object, answer: Answer) -> Iterator[Mapping[str, object]]:
 
 
 def _figures(row: Mapping[str, object]) -> dict[str, Any]:
-    """Prices and open interest of a contract. Options have whole names, futures short ones."""
+    """Return prices and open interest of a contract. Options have long field names, futures short
+    ones."""
     quote = object_of(row.get("quote"))
     interest = object_of(row.get("openInterest") or row.get("oi"))
     return {

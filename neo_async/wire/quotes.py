@@ -24,9 +24,10 @@ from neo_async.wire.rows import check_row_count, read_object
 from neo_async.wire.values import number_of, object_of, parse_json, text_of, time_of, whole_of
 
 UNKNOWN_INSTRUMENT: Final = 1009
-"""Code of an answer to instruments of which the broker knows none."""
+"""Code of the answer to a request in which no instrument is known to the broker."""
 
 QUOTES_PER_CALL: Final = 50
+"""Most instruments of one request."""
 
 _SEGMENTS: Final = frozenset(Segment)
 
@@ -37,7 +38,7 @@ _TOKEN: Final = re.compile(
 
 
 def wire_instrument(instrument: object) -> str:
-    """An instrument as the broker wants it: indices by their exact name.
+    """Return an instrument in the broker's notation, an index by its exact name.
 
     Raises UsageError when it is not `segment|token` of a known segment.
     """
@@ -51,22 +52,23 @@ def wire_instrument(instrument: object) -> str:
 
 
 def quotes_path(instruments: Iterable[str], filter: QuoteFilter) -> str:  # noqa: A002
-    """What follows the endpoint's path. `|` and `,` stay as they are: the broker splits there."""
+    """Return the rest of the path, after the endpoint's. `|` and `,` are not encoded: the broker
+    splits there."""
     listed = ",".join(percent_encoded(name, safe="|") for name in instruments)
     return f"/{listed}/{filter.value}"
 
 
 def batches(instruments: Sequence[str]) -> list[list[str]]:
-    """As few as the broker allows."""
+    """Cut instruments into as few requests as the broker allows."""
     starts = range(0, len(instruments), QUOTES_PER_CALL)
     return [list(instruments[start : start + QUOTES_PER_CALL]) for start in starts]
 
 
 def read_quotes(answer: Answer) -> list[Quote]:
-    """`GET /script-details/1.0/quotes/neosymbol/…`: every row that names an instrument."""
+    """Return the quotes of `GET /script-details/1.0/quotes/neosymbol/…`."""
     content = parse_json(answer)
     if isinstance(content, dict) and "data" in content:
-        read_object(answer)  # raises when it says that it is no success
+        read_object(answer)  # raises when it is not a success
         content = content["data"]
     if not isinstance(content, list):
         if is_empty_book(answer):
@@ -77,10 +79,10 @@ def read_quotes(answer: Answer) -> list[Quote]:
 
 
 def match_quotes(asked: Sequence[str], quotes: Sequence[Quote]) -> dict[str, Quote]:
-    """Quotes by the instrument that was asked; what was not asked is dropped.
+    """Return the quotes by requested instrument; quotes of other instruments are dropped.
 
-    Rows come in any order, and not all of them as they were asked: an index may be called in
-    another case or by its number, and the segment may be left out.
+    Rows come in any order, and not always under the requested name: an index may have another case
+    or its number, and the segment may be missing.
     """
     found = {_folded(quote.instrument): quote for quote in reversed(quotes)}
     tokens = Counter(_token(name) for name in asked)
@@ -95,6 +97,7 @@ def match_quotes(asked: Sequence[str], quotes: Sequence[Quote]) -> dict[str, Quo
 
 
 def _folded(instrument: str) -> str:
+    """Return an instrument in the form in which requested and received names are compared."""
     segment, _, token = instrument.casefold().partition("|")
     return f"{segment}|{exact_index_name(segment, token) or token}".casefold()
 
@@ -133,11 +136,12 @@ def _quote(row: Mapping[str, object]) -> Quote:
 
 
 _MOST_LEVELS: Final = 200
-"""Prices of one side of a book, of which the broker sends five."""
+"""Most levels that are read of one side of a book. The broker sends five."""
 
 
 def _depth(rows: object) -> tuple[DepthRow, ...]:
-    """Levels without quantity are how the broker fills up to five."""
+    """Return the levels of one side. The broker fills it up to five with levels without
+    quantity."""
     if not isinstance(rows, list):
         return ()
     levels = []

@@ -14,9 +14,9 @@ from neo_async.wire.scripmaster import COUNTED_SINCE_1980, HEADER, NO_FREEZE, SI
 
 
 def write_scripmaster(instruments: Iterable[Instrument]) -> bytes:
-    """Write a file in the layout of the broker's cash file.
+    """Return a file in the layout of the broker's cash file.
 
-    Columns that an instrument knows nothing of get what the broker writes for none.
+    Columns for which an instrument has no value get the broker's constants.
     """
     columns = HEADER.split(",")
     keys = [name.strip(" ;") for name in columns]
@@ -111,7 +111,7 @@ def _hundredfold(rupees: float) -> str:
 
 
 def _plain(rupees: float) -> str:
-    """At least two decimals, as the broker writes bands."""
+    """Return rupees with at least two decimals, as the broker writes bands."""
     text = f"{Decimal(repr(rupees)):f}"
     whole, _, decimals = text.partition(".")
     return f"{whole}.{decimals:0<2}"

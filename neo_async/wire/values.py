@@ -19,6 +19,8 @@ from neo_async.wire.lenient import UNREADABLE, read_json
 
 
 def parse_json(answer: Answer) -> object:
+    """Return the content of an answer. Raises the exception that an answer without JSON stands
+    for."""
     if not 200 <= answer.status < 300:
         raise failure(answer)
     try:
@@ -28,16 +30,20 @@ def parse_json(answer: Answer) -> object:
 
 
 def object_of(value: object) -> Mapping[str, Any]:
+    """Return the value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def text_of(value: object) -> str:
+    """Return a text without blanks around it, or the digits of a whole number; else an empty
+    text."""
     if isinstance(value, str):
         return value.strip()
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
 def number_of(value: object) -> float | None:
+    """Return a number, written as one or as text."""
     if isinstance(value, str):
         value = value.strip()
     try:
@@ -47,7 +53,7 @@ def number_of(value: object) -> float | None:
 
 
 def whole_of(value: object) -> int | None:
-    """Quantities come as `550`, now and then as `550.0`."""
+    """Return a whole number. Quantities are written as `550`, and sometimes as `550.0`."""
     if isinstance(value, str):
         value = value.strip()
     try:
@@ -68,16 +74,17 @@ _MONTHS: Final = (
 )
 
 LATEST: Final = 253_402_300_799
-"""Last second of the year 9999; nothing later is a time."""
+"""Last second of the year 9999; larger numbers are no time."""
 
 
 def time_of(value: object) -> int | None:
+    """Return Unix seconds; None for 0 and for numbers that are no time."""
     seconds = whole_of(value)
     return seconds if seconds is not None and 0 < seconds < LATEST else None
 
 
 def date_of(value: object) -> date | None:
-    """`2026-06-23`, or `31-JUL-2026` as futures have it."""
+    """Return a date: `2026-06-23`, or `31-JUL-2026` as in futures."""
     if not isinstance(value, str):
         return None
     text = value.strip()
@@ -91,6 +98,7 @@ def date_of(value: object) -> date | None:
 
 
 def check_day(field: str, value: date) -> date:
+    """Return the value. Raises UsageError when it is not a plain date."""
     if isinstance(value, datetime) or not isinstance(value, date):
         raise UsageError(f"{field}={value!r}: must be a datetime.date, which counts in IST")
     return value
