@@ -57,13 +57,13 @@ class Refunds:
     async def status(self, values: Mapping[str, object], key: str) -> Refund:
         """Return the state of a refund in the bank's books."""
         request = self._calls.request(Call.REFUND_STATUS, values)
-        return self._understood(self._later, await self._calls.repeated(request), key)
+        return self._read(self._later, await self._calls.send_until_answered(request), key)
 
     async def _send(self, request: Outgoing) -> Refund:
-        return self._understood(self._first, await self._calls.once(request), request.key)
+        return self._read(self._first, await self._calls.send(request), request.key)
 
-    def _understood(self, reader: RefundReader, content: Json, key: str) -> Refund:
-        refund = self._calls.understood(lambda content: reader.read(content, key), content)
+    def _read(self, reader: RefundReader, content: Json, key: str) -> Refund:
+        refund = self._calls.read_content(lambda content: reader.read(content, key), content)
         words = self._calls.secrets.scrub(refund.message)
         return msgspec.structs.replace(refund, message=words)
 
@@ -83,7 +83,7 @@ class Refunds:
                 return known
             if not self._calls.repeatable(Call.REFUND):
                 raise unclear  # it may still be on its way
-            log.info("refund %s is not there: sending it again under its key", request.key)
+            log.info("no record of refund %s: sending it again under its key", request.key)
             return await self._send(request)
 
         # The refund itself has just failed, so that the first inquiry waits, too.
@@ -106,7 +106,7 @@ class Refunds:
             return await self._known(values, key)
         except UNCLEAR as error:
             raise NotSent(
-                f"refund {key} was not sent, for the bank could not be asked for it first: {error}"
+                f"refund {key} was not sent, because it could not be looked up first: {error}"
             ) from error
 
     async def _known(self, values: Mapping[str, object], key: str) -> Refund | None:
@@ -126,7 +126,7 @@ class Refunds:
 
     def _by_key(self) -> bool:
         """Return whether the bank offers an inquiry by the key of the original request."""
-        return self._calls.offers(Call.REFUND_STATUS) and self._calls.knows(
+        return self._calls.offers(Call.REFUND_STATUS) and self._calls.has_field(
             Call.REFUND_STATUS, "original_request_id"
         )
 
