@@ -55,7 +55,7 @@ from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import Segment
 from neo_async.model.india import IST
 from neo_async.model.instruments import Instrument
-from neo_async.wire.scripmaster import write_scripmaster
+from neo_async.wire.scripmaster_writer import write_scripmaster
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_FILE = ROOT.parent / "shared" / "data" / "scripmaster" / "nse_cm.csv"

@@ -1,4 +1,4 @@
-"""What a caller sets: who logs in, where, how fast, how patiently."""
+"""Settings: credentials, addresses, rate limits, timeouts, risk limits and pool sizes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ _MPIN = re.compile(r"[0-9]{6}")
 
 
 def variable_reader(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """A function that returns a variable of `environ`, by default the process's own environment;
-    empty when it is not set.
+    """Return a function that reads a variable of `environ`, by default the process's environment.
+
+    It returns an empty text for a variable that is not set.
 
     Its `repr` shows no variable, unlike that of a mapping and of its `get`, so that secrets stay
     out of tracebacks that show local variables.
@@ -39,18 +40,18 @@ def variable_reader(environ: Mapping[str, str] | None = None) -> Callable[[str],
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """What the broker wants to know before it lets anyone trade. Never printed."""
+    """Login credentials of one trading account. Never printed."""
 
     consumer_key: str
     """Access token of the API dashboard application."""
     mobile_number: str
-    """With country code: +91 and ten digits."""
+    """Mobile number with country code: +91 and ten digits."""
     ucc: str
-    """Client code."""
+    """Client code of the trading account."""
     mpin: str
-    """Six digits, kept as text: leading zeros count."""
+    """MPIN of six digits, as text: leading zeros count."""
     totp_secret: str = ""
-    """Base32 secret of the authenticator; without it every login needs a code handed in."""
+    """Base32 secret of the authenticator; without it, every login needs a code from the caller."""
 
     def __post_init__(self) -> None:
         if not self.consumer_key:
@@ -93,8 +94,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the broker is. Only `login` is ever needed: the rest comes from the login answer,
-    and a value set here wins over that answer."""
+    """Addresses of the broker. Only `login` is needed: the answer to the login gives the others,
+    and an address set here takes precedence over it."""
 
     login: str = PRODUCTION_LOGIN
     base: str = ""
@@ -132,11 +133,11 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KiteEndpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Kite Connect is."""
+    """Addresses of Kite Connect."""
 
     api: str = KITE_API
     login: str = KITE_LOGIN
-    """The website on which people log in."""
+    """Address of the website where users log in."""
     ca_file: str = ""
     """PEM file of the authority to trust instead of the system's, for servers of one's own."""
     insecure: bool = False
@@ -173,9 +174,9 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     orders: int = 10
-    """Place, modify and cancel together."""
+    """Orders in a window: placements, modifications and cancellations together."""
     total: int = 10
-    """Every request, orders included."""
+    """Requests of any kind in a window, orders included."""
 
     def __post_init__(self) -> None:
         for name in ("orders", "total"):
@@ -189,42 +190,42 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Deadlines in seconds, each from the moment the limiter lets the request go. A call that an
-    earlier 429 would hold back for longer than its deadline fails with RateLimited at once; waiting
-    for its turn behind other calls does not count."""
+    """Deadlines in seconds, counted from the moment the limiter lets the request start. A call that
+    an earlier 429 would hold back for longer than its deadline fails with RateLimited at once; time
+    in the limiter's queue does not count."""
 
     connect: float = 5.0
-    """One TCP and TLS handshake."""
+    """Deadline of one TCP and TLS handshake."""
     order: float = 10.0
-    """Place, modify, cancel: from leaving the limiter to the last byte of the answer."""
+    """Deadline of a placement, modification or cancellation, to the last byte of the answer."""
     read: float = 15.0
-    """Books, positions, quotes, candles and the like; of a file, between two pieces of it."""
+    """Deadline of a read; for a file, the longest pause between two pieces of it."""
     login: float = 20.0
-    """Each of the two login steps."""
+    """Deadline of each of the two login steps."""
     download: float = 300.0
-    """A whole file: a scrip master has some tens of megabytes."""
+    """Deadline of a whole file: a scrip master has some tens of megabytes."""
     duplicate_read_after: float | None = 2.0
-    """A read without an answer by then is made once more on another connection, and the first
-    good answer wins; None never does. Answers take some tenths of a second, so what takes this
-    long hangs, and asking twice costs a start where the alternative is the deadline."""
+    """Seconds after which an unanswered read is sent once more on another connection; the first
+    good answer wins. None never sends it twice. Answers take some tenths of a second, so a read
+    that takes this long has probably hung."""
 
     def __post_init__(self) -> None:
         _check_positive(self)
 
 
 class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """When a host is taken for gone, and how often it is tried then. Times are in seconds.
+    """When the circuit breaker of a host opens, and how often the host is probed then.
 
-    Gone is what gives no connection, no answer by its deadline, or a gateway's 502, 503 or 504.
+    Times are in seconds. A failure is a connection that cannot be made, an answer that does not
+    come by its deadline, or a gateway's 502, 503 or 504.
     """
 
     failures: int = 5
-    """In a row, after which calls fail at once."""
+    """Number of failures in a row that opens the breaker: calls fail at once from then on."""
     first_wait: float = 0.1
-    """Before one call is let through to see whether the host is back: anything up to this, at
-    first; twice as long after each that was in vain."""
+    """Longest wait before the first probe of the host; it doubles after each failed probe."""
     longest_wait: float = 0.5
-    """That wait at most, during the first minute of an outage."""
+    """Longest wait between two probes during the first minute of an outage."""
 
     def __post_init__(self) -> None:
         _check_positive(self)
@@ -235,41 +236,41 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What no order of this client may exceed, whatever the program asks for. None sets no limit.
+    """Pre-trade limits on every order of this client. None sets no limit.
 
-    Orders of a client with limits are held against them before they wait for the speed limit; an
-    order that breaks one raises its RiskRefused, and nothing is sent. A limit that needs something
-    that is not known refuses as well, and says what to do about it.
+    Orders are checked before they wait for the rate limit; one that breaks a limit raises its
+    RiskRefused, and nothing is sent. A limit whose data is missing refuses as well, with an error
+    that says what to do about it.
     """
 
     max_order_quantity: int | None = None
-    """Units of one order."""
+    """Most units of one order."""
     max_order_notional: Price | None = None
-    """Rupees of one order: by its limit or trigger, whichever is higher, and market orders by the
-    last price. Sales count at the last price where that is known and higher."""
+    """Most rupees of one order: at its limit or trigger, whichever is higher; a market order at the
+    last price. A sale counts at the last price where that is known and higher."""
     max_orders_per_minute: int | None = None
-    """Placements in any 60 seconds."""
+    """Most placements in any 60 seconds."""
     max_open_orders: int | None = None
-    """Of the account that are not final; those on their way count."""
+    """Most open orders of the account, orders being sent included."""
     max_net_position: int | None = None
-    """Units of one instrument over all products, bought or sold: what is held, and everything
-    that is open or on its way on the order's side."""
+    """Most units of one instrument over all products, long or short: the position, and every open
+    order on the order's side, orders being sent included."""
     max_daily_loss: Price | None = None
-    """Rupees; `neo.portfolio.live.total().mtm_pnl` is what it is held against. Orders that can
+    """Largest loss of the day in rupees, by `neo.portfolio.live.total().mtm_pnl`. Orders that can
     only close a position still pass."""
     max_price_deviation_pct: float | None = None
-    """Of the last price: the distance at which a limit or trigger may lie on either side."""
+    """Largest distance of a limit or trigger price from the last price, in percent."""
     segments: Set[Segment] | None = None
-    """The only ones in which orders are placed."""
+    """The segments in which orders may be placed."""
     products: Set[Product] | None = None
-    """The only ones of which orders are placed."""
+    """The products for which orders may be placed."""
     loop_stall: float | None = None
-    """Seconds for which the event loop may be held up, or the machine suspended, before the client
+    """Seconds for which the event loop may be blocked, or the machine suspended, before the client
     halts."""
     feed_outage: float | None = None
-    """Seconds for which the order feed, or a market feed that is open, may be disconnected in
-    trading hours before the client halts: those of `segments`, or else of the segments in which
-    this client knows orders, or else of all. A market feed with `market_open` goes by that."""
+    """Seconds for which the order feed, or an open market feed, may be disconnected in trading
+    hours before the client halts. The hours are those of `segments`, else of the segments in which
+    this client has orders, else of all segments. A market feed with `market_open` uses that."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -297,41 +298,41 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Durability(StrEnum):
-    """What an order in the journal survives."""
+    """The failure that a record in the journal survives."""
 
     PROCESS = "process"
-    """The end of this process, whatever its cause: the system has it before the order is sent."""
+    """A crash of the process: the record reaches the operating system before the order is sent."""
     POWER = "power"
-    """The end of the machine, too: the disk has it before the order is sent."""
+    """A power failure, too: the record reaches the disk before the order is sent."""
 
 
 class FeedTimings(msgspec.Struct, frozen=True, kw_only=True):
-    """Patience of the live streams, in seconds."""
+    """Timings of the live feeds, in seconds."""
 
     connect: float = 10.0
-    """TCP, TLS and the websocket's opening."""
+    """Deadline of TCP, TLS and the websocket's opening handshake."""
     handshake: float = 10.0
-    """Until the server has accepted who we are."""
+    """Deadline of the server's acceptance of the login."""
     connected_grace: float = 2.0
-    """The market feed's code 1119 as the only answer counts as success after this: production was
-    seen to do that."""
+    """Time after which the market feed's code 1119 as the only answer counts as success: the
+    production server has been seen to send nothing else."""
     between_logins: float = 300.0
-    """Between two logins for the sake of a stream that accepts none of them, at least."""
+    """Shortest time between two logins that are made because a feed does not accept the session."""
     ping: float = 20.0
-    """Between two pings of ours."""
+    """Time between two pings of the client."""
     pong: float = 10.0
-    """Beyond a ping, without any sign of life: the connection is lost."""
+    """Time after a ping without any frame from the server: the connection counts as lost."""
     heartbeat: float = 30.0
-    """Between two text heartbeats of the order feed."""
+    """Time between two text heartbeats of the order feed."""
     silence: float = 30.0
-    """Without data in an open market: the feed has stalled and is connected anew."""
+    """Time without data in an open market: the feed counts as stalled and reconnects."""
     quiet: float = 15.0
-    """Without order updates while orders are open: the order book is read, once a while of it."""
+    """Time without order updates, while orders are open, after which the order book is read."""
     stable: float = 1.0
-    """A connection that lived that long is tried again at once when it is lost, the first few times
-    in a row; one that lived ten times as long always."""
+    """Lifetime of a connection after which its loss is followed by an immediate reconnect, the
+    first few times in a row; after ten times this lifetime, always."""
     longest_wait: float = 30.0
-    """Between two tries, at most."""
+    """Longest pause between two tries to connect."""
 
     def __post_init__(self) -> None:
         _check_positive(self)
@@ -343,14 +344,14 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
     warm: int = 2
     """Connections opened at login and kept open."""
     maximum: int = 32
-    """Connections that placements and changes use at most at once."""
+    """Most connections in use by placements and modifications at once."""
     reserved: int = 2
-    """Connections beyond these that are the cancels' own. Of the warm ones as many are kept idle
-    for cancels, all but one."""
+    """Further connections that only cancels use. As many of the warm ones, all but one at most,
+    are kept idle for cancels."""
     for_cancels: int = 96
-    """Connections that cancels may open beyond both while all others are in use. A cancel
-    whose answer does not come keeps its connection for `Timeouts.order` seconds, and no other
-    cancel waits for it: ten a second need a hundred."""
+    """Further connections that cancels may open while all others are in use. A cancel without an
+    answer keeps its connection for `Timeouts.order` seconds, and no other cancel waits for it: ten
+    a second need a hundred."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -364,7 +365,7 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/neo_async`, by default `~/.cache/neo_async`."""
+    """Return `$XDG_CACHE_HOME/neo_async`, by default `~/.cache/neo_async`."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "neo_async"
 
@@ -383,7 +384,7 @@ def _check_address(
 
 
 def _switch(name: str, text: str) -> bool:
-    """A variable of the environment that is on or off."""
+    """Return whether an environment variable is on. Raises UsageError for any other text."""
     word = text.strip().lower()
     if word in ("1", "true", "yes"):
         return True

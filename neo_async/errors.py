@@ -1,21 +1,21 @@
-"""Everything that can be raised, by blame.
+"""Every exception of the package, by who is to blame.
 
     NeoError
-    ├── UsageError                 you asked for something impossible; nothing was sent
+    ├── UsageError                 the call cannot be right; nothing was sent
     │   ├── InvalidField           a value breaks a rule of its field
-    │   │   └── InvalidOrder       a field of an order does
+    │   │   └── InvalidOrder       a field of an order breaks a rule
     │   ├── NotLoggedIn            a call before login or after logout
     │   ├── Halted                 the kill switch is on: no order is placed or changed
-    │   └── RiskRefused            a limit that you have set yourself stands in the way
+    │   └── RiskRefused            the order would break one of your own risk limits
     │       ├── SegmentNotAllowed
     │       ├── ProductNotAllowed
-    │       ├── QuantityLimit      of one order, in units
-    │       ├── ValueLimit         of one order, in rupees
+    │       ├── QuantityLimit      units of one order
+    │       ├── ValueLimit         rupees of one order
     │       ├── PriceLimit         too far from the last price
-    │       ├── OrderRateLimit     orders within a minute
+    │       ├── OrderRateLimit     orders per minute
     │       ├── OpenOrdersLimit
     │       ├── PositionLimit      net quantity in one instrument
-    │       └── LossLimit          of the day, in rupees
+    │       └── LossLimit          the day's loss, in rupees
     ├── BrokerError                the broker answered, and refused
     │   ├── LoginFailed
     │   │   ├── WrongTotp          wrong secret, code, UCC, mobile number or access token
@@ -32,7 +32,7 @@
     │       └── BankRejected       the bank's virtual account service refused
     ├── TransportError             the network failed
     │   ├── NotSent                no byte was handed to the socket: safe to send again
-    │   │   └── BreakerOpen        the host failed too often just now: nothing was tried
+    │   │   └── BreakerOpen        the host's circuit breaker is open: nothing was tried
     │   └── AnswerLost             bytes were handed over, no complete answer came back
     ├── OutcomeUnknown             an order request may or may not have taken effect
     │   └── RefundUnknown          a refund may or may not have been initiated
@@ -43,7 +43,7 @@
         └── UnreadableCredit       one entry of a batch of credits cannot be read
 
 Messages name what was wrong, with the value, and what would be right. The same facts are
-attributes, so nobody has to parse a sentence. No message or `repr` holds a secret.
+attributes, so that no program has to parse a sentence. No message or `repr` holds a secret.
 """
 
 from __future__ import annotations
@@ -55,24 +55,24 @@ from typing import Any, ClassVar
 from neo_async.text import shown
 
 BODY_EXCERPT = 300
-"""Characters of a broker's answer that an error keeps for its message."""
+"""Longest excerpt of a broker's answer in an error, in characters."""
 
 
 class NeoError(Exception):
     r"""Root of everything this package raises on purpose.
 
-    Its message is one line, whatever others have written into it: a line end is shown as `\n`.
+    Its message is always one line: a line end in text of the broker is shown as `\n`.
     """
 
     def __str__(self) -> str:
         return shown(super().__str__())
 
 
-# --- you asked for something impossible -------------------------------------------------------
+# --- misuse of the client, and its own limits --------------------------------------------------
 
 
 class UsageError(NeoError, ValueError):
-    """The call cannot be right, whatever the broker would say. Nothing was sent."""
+    """The call cannot be right, whatever the broker would answer. Nothing was sent."""
 
 
 class InvalidField(UsageError):
@@ -95,7 +95,7 @@ class NotLoggedIn(UsageError):
 
 class Halted(UsageError):
     """The kill switch is on: no order is placed or changed until `NeoClient.resume_orders()` is
-    called. Where the client has a journal, that holds for the processes that come after, too."""
+    called. A client with a journal stays halted after a restart of the process."""
 
     def __init__(self, reason: str, *, since: float, from_earlier_process: bool = False) -> None:
         clock = datetime.fromtimestamp(since, UTC) + timedelta(hours=5, minutes=30)
@@ -107,39 +107,39 @@ class Halted(UsageError):
         )
         self.reason = reason
         self.since = since
-        """Unix seconds."""
+        """Unix seconds at which orders were halted."""
         self.from_earlier_process = from_earlier_process
-        """Whether the journal has kept it from a process that was halted before this one."""
+        """Whether the halt was read from the journal of an earlier process."""
 
     def copy(self) -> Halted:
-        """The same halt as another exception: each that is raised has a traceback of its own."""
+        """Return the same halt as a new exception, so that each raise has its own traceback."""
         return Halted(self.reason, since=self.since, from_earlier_process=self.from_earlier_process)
 
 
 class RiskRefused(UsageError):
-    """An order, or a change of one, would break a limit of `RiskLimits`; or what has to be known
-    to tell is not known, and the message says what to do."""
+    """An order, or a change of one, would break a limit of `RiskLimits`; or the data for the check
+    is missing, and the message says what to do."""
 
     setting: ClassVar[str] = "limit"
-    """Name of the limit in `RiskLimits`."""
+    """Name of the setting in `RiskLimits`."""
 
     def __init__(self, limit: object, value: object, reason: str) -> None:
         shown = ", ".join(sorted(limit)) if isinstance(limit, Set) else limit
         super().__init__(f"{self.setting}={shown}: {reason}")
         self.limit = limit
         self.value = value
-        """What the limit was held against; None when it is not known."""
+        """The value compared with the limit; None when it is not known."""
         self.reason = reason
 
 
 class SegmentNotAllowed(RiskRefused):
-    """The order is for a segment that is not among those allowed."""
+    """The order is for a segment that is not allowed."""
 
     setting = "segments"
 
 
 class ProductNotAllowed(RiskRefused):
-    """The order is of a product that is not among those allowed."""
+    """The order is for a product that is not allowed."""
 
     setting = "products"
 
@@ -175,14 +175,14 @@ class OpenOrdersLimit(RiskRefused):
 
 
 class PositionLimit(RiskRefused):
-    """The net position in an instrument could become larger than is allowed, if all that is open
+    """The net position in an instrument could become larger than is allowed, if every open order
     on one side were filled."""
 
     setting = "max_net_position"
 
 
 class LossLimit(RiskRefused):
-    """The loss of the day has reached what is allowed; only what closes a position goes on."""
+    """The loss of the day has reached the limit; only orders that close a position are sent."""
 
     setting = "max_daily_loss"
 
@@ -191,7 +191,7 @@ class LossLimit(RiskRefused):
 
 
 class BrokerError(NeoError):
-    """The broker refused. `code` is its own where it gave one: `stCode`, text at the bank."""
+    """The broker answered, and refused. `code` is the broker's `stCode`, or the bank's code."""
 
     def __init__(
         self, text: str, *, code: int | str | None = None, status: int | None = None, body: str = ""
@@ -206,11 +206,11 @@ class BrokerError(NeoError):
         self.code = code
         self.status = status
         self.body = body
-        """The start of the raw answer, with credentials cut out."""
+        """Start of the raw answer, with credentials removed."""
 
 
 class LoginFailed(BrokerError):
-    """The broker did not accept the login, or gave no order book to compare the journal with."""
+    """The broker refused the login, or gave no order book to reconcile the journal with."""
 
 
 class WrongTotp(LoginFailed):
@@ -256,15 +256,14 @@ class RateLimited(BrokerError):
         answered = 429 if was_sent else None
         super().__init__(text, code=answered, status=answered, body=body)
         self.retry_after = retry_after
-        """Seconds that the broker asked to wait, or that are left of a pause that it asked for;
-        None when it did not say."""
+        """Seconds to wait: the broker's Retry-After, or the rest of a pause; None if not given."""
         self.was_sent = was_sent
         """Whether the broker answered this request with 429. False when the client did not send it,
         because an earlier 429 still holds it back or a daily quota is used up."""
 
 
 class ServerError(BrokerError):
-    """The broker's side failed (HTTP 5xx, or a code that says so)."""
+    """The broker's server failed (HTTP 5xx, or a code with that meaning)."""
 
 
 class Rejected(BrokerError):
@@ -278,8 +277,8 @@ class InsufficientFunds(Rejected):
 class OrderAlreadyFinal(Rejected):
     """The order is complete, cancelled or rejected; it cannot be changed.
 
-    A broker that does not find an order has not said that: it may know one that was just placed
-    only seconds later. That is a plain Rejected, unless the order is known to be final here.
+    A broker that does not find an order proves nothing: an order that was just placed may appear
+    seconds later. That is a plain Rejected, unless this client has seen the order's final state.
     """
 
 
@@ -302,16 +301,16 @@ class BankRejected(Rejected):
     ) -> None:
         super().__init__(f"{field}: {text}" if field else text, code=code, status=status, body=body)
         self.refusal = refusal
-        """Why, in our words: a `neo_async.banking.Refusal`."""
+        """Reason of the refusal: a `neo_async.banking.Refusal`."""
         self.field = field
-        """The field at fault by the bank's name, where it gave one."""
+        """The bank's name of the field at fault; empty when not given."""
 
 
 # --- the network failed -----------------------------------------------------------------------
 
 
 class TransportError(NeoError):
-    """A connection could not be made, broke, or stayed silent past the deadline."""
+    """A connection could not be made, broke, or stayed silent until the deadline."""
 
 
 class NotSent(TransportError):
@@ -320,22 +319,23 @@ class NotSent(TransportError):
 
 
 class BreakerOpen(NotSent):
-    """The host failed so often in a row that it is taken for gone, and the call failed at once."""
+    """The host failed too often in a row: its circuit breaker is open, and the call failed at
+    once."""
 
     def __init__(
         self, breaker: str, *, open_for: float, last_failure: str, probe_in: float
     ) -> None:
         super().__init__(
-            f"{breaker}: gone for {open_for:.1f} s (last: {last_failure}); nothing was sent, the "
+            f"{breaker}: down for {open_for:.1f} s (last: {last_failure}); nothing was sent, the "
             f"next try is let through in {probe_in:.2f} s"
         )
         self.breaker = breaker
-        """What is gone: orders or reads at a host."""
+        """Name of the breaker: orders or reads at a host."""
         self.open_for = open_for
-        """Seconds since it was taken for gone."""
+        """Seconds since the breaker opened."""
         self.last_failure = last_failure
         self.probe_in = probe_in
-        """Seconds until a call is let through again."""
+        """Seconds until a call is tried again."""
 
 
 class AnswerLost(TransportError):
@@ -344,15 +344,14 @@ class AnswerLost(TransportError):
     def __init__(self, text: str, *, is_timeout: bool = False) -> None:
         super().__init__(text)
         self.is_timeout = is_timeout
-        """Whether the deadline ended the wait."""
+        """Whether the deadline passed, rather than the connection breaking."""
 
 
 class OutcomeUnknown(NeoError):
     """An order request was sent and its effect could not be established.
 
-    It must not be sent again blindly: `outcome()` tells once it is known, and until then the order
-    book is looked through for `client_tag` (or the order number). `__cause__` is what happened to
-    the request.
+    It must not be sent again blindly: await `outcome()`, or look for `client_tag` (or the order
+    number) in the order book. `__cause__` is the error that the request met.
     """
 
     def __init__(
@@ -377,11 +376,11 @@ class OutcomeUnknown(NeoError):
         self.resolution = resolution
 
     async def outcome(self) -> Any:
-        """Wait until it is known what became of the request, and return the Order.
+        """Wait until the outcome of the request is known, and return the Order.
 
         Raises NotAccepted when the request proved to have had no effect, OrderAlreadyFinal when it
-        came too late, and OutcomeUnknown when nothing proved either within the resolution timeout
-        and three minutes, or a logout ended the search.
+        came too late, and OutcomeUnknown when nothing proved either by three minutes after the
+        resolution timeout, or a logout ended the search.
         """
         if self.resolution is None:
             raise self
@@ -410,11 +409,12 @@ class RefundUnknown(OutcomeUnknown):
 
 
 class NotAccepted(NeoError):
-    """An order request was sent, its answer was lost, and the order book shows that it had no
-    effect: no trace of it in a whole book read at the end of the resolution timeout, nor in the
-    histories of the orders that it might be under another mark. Sending it again is safe, unless
-    the broker took longer than the resolution timeout: such an order is reported by
-    `Orders.on_late_order`."""
+    """An order request was sent, its answer was lost, and it is proved to have had no effect.
+
+    There is no trace of it in a complete order book requested after the resolution timeout, nor in
+    the histories of orders whose tag was overwritten. Sending it again is safe, unless the broker
+    took longer than the resolution timeout: such an order is reported by `Orders.on_late_order`.
+    """
 
     def __init__(
         self,
@@ -442,8 +442,8 @@ class JournalFailed(NeoError):
 
 
 class StoreFailed(NeoError):
-    """The store of received credits cannot be opened, read or written. The credits that are not
-    in it yet will come again."""
+    """The store of received credits cannot be opened, read or written. Credits that are not in it
+    yet will be delivered again."""
 
 
 class ProtocolError(NeoError):
@@ -462,9 +462,8 @@ class UnreadableCredit(ProtocolError):
     """One entry of a batch of credits cannot be read as money that came in: its amount is no
     number, zero, or negative (a reversal), or it has no reference.
 
-    The credits before it were handed over. Neither it nor what follows counts as received, and its
-    batch is not acknowledged, until the caller has looked into it and calls `Credits.skip` with
-    this error.
+    Earlier credits of the batch were delivered. This one and later ones do not count as received,
+    and the batch is not acknowledged, until the caller calls `Credits.skip` with this error.
     """
 
     def __init__(self, problem: str, *, reference: str, entry: str) -> None:

@@ -1,6 +1,6 @@
 """Files that are replaced whole or not at all, and files that are private to their owner.
 
-A private file is a regular file of the caller's own that nobody else can read or write, from the
+A private file is a regular file of the caller's own that no other user can read or write, from the
 moment it exists. Every private file is opened in one of three ways: `read_private` for a file that
 is read in one piece, `open_private` for one that is worked with through its descriptor, and
 `make_private` before a library such as SQLite opens it by its name. `open_regular` is for the files
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 _KEPT_DAYS: Final = 14
-"""Files that nobody has written for so long are those of servers that nobody uses."""
+"""Days without a write after which a cached file is removed: its server is not in use."""
 _DAY: Final = 86_400.0
 
 # Opening a FIFO would wait for its other end, and a link may lead to a file of another user.
@@ -34,7 +34,7 @@ _NO_FILE: Final = "is not a regular file"
 
 
 class NotPrivate(OSError):
-    """A file is not a private one of the caller's own; `strerror` says why and what would be."""
+    """A file is not private to the caller; `strerror` says why, and how to make it so."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(errno.EPERM, f"{path.name} {why}", str(path))
@@ -43,7 +43,7 @@ class NotPrivate(OSError):
 def replace(path: Path, blocks: Iterable[bytes]) -> None:
     """Replace a file at once, or not at all; its owner alone can read it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Made with mode 0600, under a name of its own: nobody sees half a file.
+    # Made with mode 0600, under a name of its own: no reader sees half a file.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with open(handle, "wb") as file:
@@ -56,8 +56,8 @@ def replace(path: Path, blocks: Iterable[bytes]) -> None:
 
 
 def read_private(path: Path) -> bytes | None:
-    """Return the content of a file that nobody but its owner, who is the caller, can have read or
-    written; None when there is no such file, or it is not like that. Raises OSError."""
+    """Return the content of a private file; None when there is none, or another user could have
+    read or written it. Raises OSError."""
     try:
         handle = os.open(path, os.O_RDONLY | _SAFELY)
     except OSError as error:
@@ -74,7 +74,7 @@ def read_private(path: Path) -> bytes | None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file that the user has named for reading, whoever owns it and wherever a link leads.
+    """Open a file that the user has named for reading, with any owner and through links.
 
     Raises OSError, for what is not a regular file too: opening a FIFO would wait for its writer.
     """
@@ -143,7 +143,7 @@ def _is_shared(state: os.stat_result) -> bool:
 
 
 def _objection(state: os.stat_result) -> str | None:
-    """Why a file is not the caller's own to use; None when it is."""
+    """Return why a file is not the caller's own to use; None when it is."""
     if stat.S_ISLNK(state.st_mode):
         return _LINK
     if not stat.S_ISREG(state.st_mode):
@@ -161,7 +161,7 @@ def _objection(state: os.stat_result) -> str | None:
 
 
 def remove_old(directory: Path, *patterns: str) -> None:
-    """Tidy up among files that are made anew every day. What cannot be removed stays."""
+    """Remove files that were not written for two weeks. Those that cannot be removed stay."""
     oldest = time.time() - _KEPT_DAYS * _DAY
     for pattern in patterns:
         for path in directory.glob(pattern):

@@ -26,7 +26,7 @@ BANKING = "neo_async.banking"
 
 
 class Subject(NamedTuple):
-    """What a line is about."""
+    """The order request that a log line is about."""
 
     action: str
     client_tag: str = ""
@@ -42,8 +42,8 @@ class Subject(NamedTuple):
 
 
 def log_order(log: logging.Logger, level: int, subject: Subject, text: str, *args: object) -> None:
-    """Write one line: the subject, a colon, and `text` with its `args`, which may be words of
-    others."""
+    """Write one line: the subject, a colon, and `text` with its `args`, which may be untrusted
+    text."""
     if log.isEnabledFor(level):
         words = (shown(arg) if isinstance(arg, str) else arg for arg in args)
         log.log(level, f"%s: {text}", subject, *words, extra=subject._asdict(), stacklevel=2)

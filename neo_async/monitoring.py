@@ -30,7 +30,7 @@ Feed = OrderFeed | MarketFeed | ColumnFeed
 
 
 class Monitor:
-    """Changes nothing, and nothing knows of it."""
+    """Collects health and metrics. It only reads, and no service depends on it."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Monitor:
         self._guard = guard
 
     def health(self) -> Health:
+        """Return the present state of the session, the orders and the feeds."""
         session = self._session
         lane = _lane(session.lane) if session.is_open else None
         breakers = tuple(_breaker_health(breaker) for breaker in session.breakers)
@@ -95,6 +96,7 @@ class Monitor:
         )
 
     def metrics(self) -> Metrics:
+        """Return the counters and histograms since the client was made."""
         meter, breakers = self._session.meter, self._session.breakers
         send = meter.send.histograms()
         return Metrics(
@@ -157,12 +159,12 @@ def _feed(feed: Feed) -> FeedHealth:
 def _breaker_problems(breakers: Iterable[BreakerHealth]) -> Iterator[str]:
     for breaker in breakers:
         if breaker.open_for:
-            yield f"{breaker.name}: gone for {breaker.open_for:.1f} s ({breaker.last_failure})"
+            yield f"{breaker.name}: down for {breaker.open_for:.1f} s ({breaker.last_failure})"
 
 
 def _limiter_problems(limiter: LimiterHealth) -> Iterator[str]:
     if limiter.paused_for:
-        yield f"nothing starts for {limiter.paused_for:.1f} s: the broker has said 429"
+        yield f"no request starts for {limiter.paused_for:.1f} s: the broker answered 429"
 
 
 def _feed_problems(feeds: Iterable[FeedHealth]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Words of others, in a form that a terminal, a log or a message can bear."""
+"""Untrusted text in a form that is safe in a terminal, a log line or an error message."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ _ACTS: Final = re.compile(
 
 
 def shown(text: str) -> str:
-    r"""The text on one line, with every character that would act instead of being seen written out,
-    as `\n`, `\x1b` or `\u202e`."""
+    r"""Return the text on one line, with control characters escaped: `\n`, `\x1b`, `\u202e`."""
     if text.isprintable():
         return text
     return _ACTS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def shown_json(text: str) -> str:
-    """JSON in which the same characters are escaped: it means the same."""
+    """Return the JSON with the same characters escaped; its meaning does not change."""
     return text if text.isprintable() else _ACTS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -121,7 +121,7 @@ SENTENCES = [
     (NotSent("cannot connect"), "cannot connect"),
     (
         BreakerOpen("orders at h:443", open_for=3.21, last_failure="HTTP 503", probe_in=0.25),
-        "orders at h:443: gone for 3.2 s (last: HTTP 503); nothing was sent, the next try is let "
+        "orders at h:443: down for 3.2 s (last: HTTP 503); nothing was sent, the next try is let "
         "through in 0.25 s",
     ),
     (AnswerLost("no complete answer within 2 s"), "no complete answer within 2 s"),

@@ -83,7 +83,7 @@ async def test_every_kind_of_trouble_has_its_words() -> None:
         await until_ok(neo, within=40.0)
 
         neo.limiter.pause(3.0)
-        assert neo.health().problems == ("nothing starts for 3.0 s: the broker has said 429",)
+        assert neo.health().problems == ("no request starts for 3.0 s: the broker answered 429",)
         await until_ok(neo, within=4.0)
 
         breaker = neo._session.lane.breaker
@@ -91,7 +91,7 @@ async def test_every_kind_of_trouble_has_its_words() -> None:
             breaker.failed("answered with HTTP 503", connected=True)
         await asyncio.sleep(1.5)
         assert neo.health().problems == (
-            f"{breaker.name}: gone for 1.5 s (answered with HTTP 503)",
+            f"{breaker.name}: down for 1.5 s (answered with HTTP 503)",
         )
         assert repr(neo.health()) == f"<Health: {neo.health().problems[0]}>"
         swallowed.clear()

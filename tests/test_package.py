@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import subprocess
@@ -45,6 +46,18 @@ def test_names_are_listed_once_and_completed_by_dir() -> None:
     scope: dict[str, object] = {}
     exec("from neo_async import *", scope)
     assert set(neo_async.__all__) <= set(scope)
+
+
+def test_the_three_lists_of_public_names_agree() -> None:
+    """The table that imports lazily, the imports for type checkers, and `__all__`."""
+    tree = ast.parse(Path(neo_async.__file__).read_text())
+    (checked,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
+    assert {node.module: {each.name for each in node.names} for node in imports} == {
+        module: set(names) for module, names in neo_async._PUBLIC.items()
+    }
+    public = [name for names in neo_async._PUBLIC.values() for name in names]
+    assert sorted([*public, "run"]) == sorted(neo_async.__all__)
 
 
 def test_a_name_that_is_none_is_an_attribute_error() -> None:

@@ -2,7 +2,8 @@
 
     from neo_async.banking import VirtualAccount, VirtualAccounts
 
-`profile.py` tells how a bank's names get into a file, `transactions.py` how often a credit comes.
+`profile.py` describes the file with a bank's names, `transactions.py` how often a credit is
+delivered.
 """
 
 from neo_async.banking.client import VirtualAccounts

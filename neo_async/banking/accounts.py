@@ -1,4 +1,4 @@
-"""Virtual accounts: many in a call, with a result for each."""
+"""Create, modify, delete and look up virtual accounts, in batches, with a result for each."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from neo_async.errors import BankRejected, NeoError
 log = logging.getLogger(logs.BANKING)
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Told how many accounts of how many are done."""
+"""Callback that gets the number of accounts done, and their total."""
 
 Results: TypeAlias = dict[str, AccountResult]
 
-_NO_RESULT = "the bank's answer says nothing of this account"
+_NO_RESULT = "the bank's answer has no result for this account"
 
 
 class Accounts:
-    """Sends accounts in batches, and finds out what became of each."""
+    """Sends accounts in batches, and looks up those whose outcome is unknown."""
 
     def __init__(self, calls: BankCalls) -> None:
         self._calls = calls
@@ -48,8 +48,8 @@ class Accounts:
         items: list[Item],
         progress: Progress | None = None,
     ) -> list[AccountResult]:
-        """Create, modify or delete. Raises when nothing can have happened; afterwards every
-        failure is in the results."""
+        """Create, modify or delete accounts. Raises when none can have been changed; after that,
+        failures are in the results."""
         results: Results = {}
         failure: NeoError | None = None
         size = self._calls.profile.format.max_items
@@ -71,23 +71,24 @@ class Accounts:
         ]
 
     async def states(self, envelope: Mapping[str, object], items: list[Item]) -> list[AccountState]:
-        """Of those that the bank knows, in the order of the items."""
+        """Return the existing accounts, in the order of the items."""
         found: dict[str, AccountState] = {}
         size = self._calls.profile.format.max_items
         for first in range(0, len(items), size):
-            found |= await self._ask(envelope, items[first : first + size])
+            found |= await self._inquire(envelope, items[first : first + size])
         return [found[number] for item in items if (number := str(item["number"])) in found]
 
     async def _batch(
         self, call: Call, envelope: Mapping[str, object], items: list[Item]
     ) -> Results:
-        """Where the bank refuses a batch as a whole for what is in it, its halves are sent, so
-        that those at fault are found and the others done."""
+        """Send one batch. When the bank refuses it as a whole for its content, its halves are sent,
+        so that the faulty accounts are found and the others are done."""
         results: Results = {}
         pending = [items]
         refusals = 0
         is_answered = False
-        # Twice what it takes to find one culprit: after that the bank seems to refuse everything.
+        # Twice the refusals that it takes to find one faulty account. After more, the bank probably
+        # refuses every account, and the rest is sent undivided.
         patience = 2 * len(items).bit_length()
         while pending:
             part = pending.pop()
@@ -116,53 +117,53 @@ class Accounts:
 
     async def _send(self, call: Call, envelope: Mapping[str, object], items: list[Item]) -> Results:
         request = self._calls.request(call, envelope, items=items)
-        send = self._calls.repeated if self._calls.repeatable(call) else self._calls.once
+        send = self._calls.send_until_answered if self._calls.repeatable(call) else self._calls.send
         try:
-            said = self._calls.understood(self._readers[call].read, await send(request))
+            answered = self._calls.read_content(self._readers[call].read, await send(request))
         except UNCLEAR as error:
             log.warning("%s of %d accounts: %s", call, len(items), error)
-            return await self._looked_up(call, envelope, items, str(error))
+            return await self._look_up(call, envelope, items, str(error))
         results: Results = {}
-        unsaid: list[Item] = []
+        unanswered: list[Item] = []
         for item in items:
             number = str(item["number"])
-            result = said.get(number)
+            result = answered.get(number)
             words = self._calls.secrets.scrub(result.message) if result is not None else ""
             if result is None or (not result.is_done and result.refusal is None):
-                unsaid.append(item)
+                unanswered.append(item)
             elif result.is_done:
                 results[number] = AccountResult(number, Outcome.DONE, words, result.code)
             else:
                 results[number] = AccountResult(
                     number, Outcome.REFUSED, words, result.code, result.refusal
                 )
-        if unsaid:
-            results |= await self._looked_up(call, envelope, unsaid, _NO_RESULT)
+        if unanswered:
+            results |= await self._look_up(call, envelope, unanswered, _NO_RESULT)
         if call is Call.CREATE:
-            await self._pardon_twins(envelope, items, results)
+            await self._accept_existing(envelope, items, results)
         return results
 
-    async def _pardon_twins(
+    async def _accept_existing(
         self, envelope: Mapping[str, object], items: list[Item], results: Results
     ) -> None:
-        """An account that is there already, just as it was to be created, is done: by an earlier
-        run of the same work, most likely."""
+        """Count an account as done that exists with exactly the requested data: most likely an
+        earlier run of the same program created it."""
         taken = [
             item for item in items if results[str(item["number"])].refusal is Refusal.DUPLICATE
         ]
-        for number, state in (await self._tried(envelope, taken)).items():
+        for number, state in (await self._try_states(envelope, taken)).items():
             item = next(item for item in taken if item["number"] == number)
             if _shows(Call.CREATE, item, state):
                 code = results[number].code
-                reason = "is there already, with the same data"
+                reason = "exists already, with the same data"
                 results[number] = AccountResult(number, Outcome.DONE, reason, code)
 
-    async def _looked_up(
+    async def _look_up(
         self, call: Call, envelope: Mapping[str, object], items: list[Item], why: str
     ) -> Results:
-        """What became of accounts whose answer is missing, as far as the bank's books tell."""
+        """Return results for accounts whose answer is missing, by looking them up."""
         results: Results = {}
-        states = await self._tried(envelope, items)
+        states = await self._try_states(envelope, items)
         for item in items:
             number = str(item["number"])
             state = states.get(number)
@@ -172,25 +173,25 @@ class Accounts:
                 results[number] = AccountResult(number, Outcome.UNKNOWN, why)
         return results
 
-    async def _tried(
+    async def _try_states(
         self, envelope: Mapping[str, object], items: list[Item]
     ) -> dict[str, AccountState]:
-        """What the bank has, as far as it can be had."""
+        """Return the states of accounts; empty when the bank offers no inquiry, or it fails."""
         if not items or not self._calls.offers(Call.INQUIRY):
             return {}
         try:
-            return await self._ask(envelope, items)
+            return await self._inquire(envelope, items)
         except NeoError as error:
             log.warning("%d accounts could not be looked up: %s", len(items), error)
             return {}
 
-    async def _ask(
+    async def _inquire(
         self, envelope: Mapping[str, object], items: list[Item]
     ) -> dict[str, AccountState]:
         numbers = [{"number": item["number"]} for item in items]
         request = self._calls.request(Call.INQUIRY, envelope, items=numbers)
-        content = await self._calls.repeated(request)
-        states = self._calls.understood(self._states.states, content)
+        content = await self._calls.send_until_answered(request)
+        states = self._calls.read_content(self._states.states, content)
         return {state.number: state for state in states}
 
 
@@ -203,7 +204,7 @@ def _all(items: list[Item], outcome: Outcome, error: NeoError) -> Results:
 
 
 def _shows(call: Call, item: Item, state: AccountState) -> bool:
-    """Whether an account is as the request would have made it."""
+    """Return whether an account is as the request would have made it."""
     if call is Call.DELETE:
         return state.status is AccountStatus.DELETED
     if state.status is AccountStatus.DELETED:
@@ -211,7 +212,7 @@ def _shows(call: Call, item: Item, state: AccountState) -> bool:
     if call is Call.CREATE:
         item = dict.fromkeys(_OPTIONAL) | item
     if not item.keys().isdisjoint(state.unreadable):
-        return False  # None there does not mean that the bank has no value
+        return False  # None may be an unreadable value of the bank
     return all(
         getattr(state, name) == (_ABSENT.get(name) if value is None else value)
         for name, value in item.items()
@@ -220,4 +221,4 @@ def _shows(call: Call, item: Item, state: AccountState) -> bool:
 
 _OPTIONAL = ("valid_from", "valid_to", "min_amount", "max_amount", "mobile", "email", "description")
 _ABSENT = {"mobile": "", "email": "", "description": ""}
-"""What AccountState has for a text that is not there; None for the others."""
+"""Value in AccountState of a missing text; for other fields it is None."""

@@ -1,4 +1,4 @@
-"""What the bank answers: refusals become exceptions, the rest what we mean by it."""
+"""Decode the bank's answers: refusals become exceptions, the rest typed values."""
 
 from __future__ import annotations
 
@@ -49,49 +49,49 @@ T = TypeVar("T")
 log = logging.getLogger(logs.BANKING)
 
 _TIMED_OUT = frozenset({408, 424, 499})
-"""The gateway's own trouble; what the service has done, nobody says."""
+"""HTTP statuses of failures of the gateway: the service may have processed the request."""
 
 _REFUSED_BY_GATEWAY = frozenset({403, 404, 405, 415})
-"""Before the service saw the request."""
+"""HTTP statuses of requests refused by the gateway, before the service received them."""
 
-_NO_SENSE = "the answer is not what the profile says"
+_NO_SENSE = "the answer does not match the profile"
 
 
 class ItemResult(msgspec.Struct, frozen=True):
-    """What the bank says of one account of a request."""
+    """The bank's result for one account of a request."""
 
     number: str
     is_done: bool
     code: str
     message: str
     refusal: Refusal | None
-    """None when it is done, or when the bank's words tell neither."""
+    """None when it is done, or when the bank's codes mean neither."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """A batch of credits as it came."""
+    """A batch of credits as received."""
 
     batch_id: str
     delivery_count: int
-    """Times the bank has sent it, this one included; 1 when it does not say."""
+    """Number of times the bank has sent it, this one included; 1 when not reported."""
     entries: list[Credit | Unread]
-    """In the bank's order."""
+    """Credits and unreadable entries, in the bank's order."""
 
 
 class Unread(msgspec.Struct, frozen=True):
-    """An entry of a batch that cannot be read as a credit."""
+    """An entry of a batch that is not readable as a credit."""
 
     reference: str
     problem: str
     entry: str
-    """As JSON."""
+    """The whole entry, as JSON."""
 
     def error(self) -> UnreadableCredit:
         return UnreadableCredit(self.problem, reference=self.reference, entry=self.entry)
 
 
 class Refusals:
-    """Tells successes from refusals, by the profile's words."""
+    """Distinguishes successes from refusals by the status words and codes of the profile."""
 
     def __init__(self, profile: BankingProfile) -> None:
         self._success = frozenset(profile.error.success_values)
@@ -110,16 +110,16 @@ class Refusals:
         }
 
     def open(self, call: Call, answer: Answer) -> Json:
-        """The content of a success.
+        """Return the content of a success.
 
-        Raises RateLimited, SessionEnded (the token is not taken), ServerError, BankRejected and
+        Raises RateLimited, SessionEnded (the token is not accepted), ServerError, BankRejected and
         ProtocolError.
         """
         content = _object(answer.body)
         if answer.status >= 300 or content is None:
             raise self._failure(answer, content, "")
         if call in self._results and _read(answer, self._results[call], content):
-            return content  # each account has an answer of its own, whatever the whole is called
+            return content  # each account has a result of its own, whatever the overall status
         word = text(self._statuses[call](content))
         if word in self._success or word in self._partial or call in self._without_status:
             return content
@@ -129,8 +129,8 @@ class Refusals:
         return word in self._success
 
     def refusal(self, word: str, code: str) -> Refusal | None:
-        """Why, where the bank has refused; None when it has not said so. A word that the profile
-        does not know may mean anything, that the money is on its way, too."""
+        """Return the reason of a refusal; None when it is not certain that the bank has refused. A
+        word that is not in the profile may mean anything, even that the money is being paid."""
         known = self._codes.get(code)
         return Refusal.OTHER if known is None and word in self._failed else known
 
@@ -166,7 +166,7 @@ class Refusals:
 
 
 class ResultReader:
-    """Reads the results of accounts: of create, modify or delete."""
+    """Reads the results of accounts that were created, modified or deleted."""
 
     def __init__(self, profile: BankingProfile, call: Call, refusals: Refusals) -> None:
         names = profile.response[call]
@@ -178,11 +178,11 @@ class ResultReader:
         self._refusals = refusals
 
     def read(self, content: Json) -> dict[str, ItemResult]:
-        """By account number. Raises ProtocolError."""
+        """Return the results by account number. Raises ProtocolError."""
         return {item.number: item for item in _readable(self._read, content)}
 
     def _read(self, content: Json) -> list[ItemResult]:
-        # An account without a readable row is one that the answer says nothing of.
+        # An account without a readable row counts as missing from the answer.
         return [self._item(row) for row in self._list(content) or [] if isinstance(row, dict)]
 
     def _item(self, row: Json) -> ItemResult:
@@ -194,13 +194,13 @@ class ResultReader:
             is_done=is_done,
             code=code,
             message=text(self._message(row)),
-            # The bank's own trouble proves nothing about the account.
+            # A failure of the bank proves nothing about the account.
             refusal=None if refusal is Refusal.TEMPORARY else refusal,
         )
 
 
 class StateReader(ResultReader):
-    """Reads accounts as the bank has them."""
+    """Reads the accounts of an inquiry."""
 
     def __init__(self, profile: BankingProfile, refusals: Refusals, formats: Formats) -> None:
         super().__init__(profile, Call.INQUIRY, refusals)
@@ -217,14 +217,14 @@ class StateReader(ResultReader):
         self._formats = formats
 
     def states(self, content: Json) -> list[AccountState]:
-        """Of the accounts that the bank knows. Raises ProtocolError."""
+        """Return the states of the existing accounts. Raises ProtocolError."""
         return _readable(self._read_states, content)
 
     def _read_states(self, content: Json) -> list[AccountState]:
         rows = self._list(content) or []
         if not all(isinstance(row, dict) for row in rows):
-            # One left out would look like an account that the bank does not know.
-            raise Unreadable("an account is no object")
+            # If it were left out, the account would seem not to exist.
+            raise Unreadable("an account is not an object")
         return [self._state(row) for row in rows if text(self._get["account_status"](row))]
 
     def _state(self, row: Json) -> AccountState:
@@ -258,7 +258,7 @@ class StateReader(ResultReader):
 
 
 class DeliveryReader:
-    """Reads batches of credits: what has to be fast."""
+    """Reads batches of credits. This is a hot path."""
 
     def __init__(self, profile: BankingProfile, formats: Formats) -> None:
         names = profile.response[Call.FETCH]
@@ -270,8 +270,8 @@ class DeliveryReader:
         self._entry = _entry_reader(names, formats, dict(profile.status_words.mode))
 
     def read(self, content: Json) -> Delivery:
-        """Raises ProtocolError when some of the batch are missing: a batch can only be acknowledged
-        as a whole. An entry that cannot be read has its place in it."""
+        """Return a batch. An unreadable entry keeps its position. Raises ProtocolError when some
+        entries are missing, because a batch can only be acknowledged as a whole."""
         return _readable(self._read, content)
 
     def _read(self, content: Json) -> Delivery:
@@ -280,7 +280,7 @@ class DeliveryReader:
             raise Unreadable(f"there is no {self._has_list}")
         promised = known(count, "the count of a batch", self._count(content))
         if promised is not None and promised != len(rows):
-            raise Unreadable(f"{promised} credits are promised, {len(rows)} are there")
+            raise Unreadable(f"the batch should have {promised} credits, but has {len(rows)}")
         times = known(count, "the delivery count of a batch", self._delivery_count(content))
         return Delivery(
             batch_id=text(self._batch_id(content)),
@@ -339,7 +339,7 @@ def _entry_reader(
 
 
 class RefundReader:
-    """Reads what the bank says of a refund."""
+    """Reads the state of a refund."""
 
     def __init__(self, profile: BankingProfile, call: Call, formats: Formats) -> None:
         self._get = {meaning: getter(path) for meaning, path in profile.response[call].items()}
@@ -350,7 +350,7 @@ class RefundReader:
         }
 
     def read(self, content: Json, key: str) -> Refund:
-        """Raises ProtocolError."""
+        """Return the refund. Raises ProtocolError."""
         return _readable(lambda content: self._read(content, key), content)
 
     def _read(self, content: Json, key: str) -> Refund:

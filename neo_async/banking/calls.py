@@ -1,13 +1,12 @@
-"""One way of calling the bank: token, limits, and what may be sent again.
+"""Requests to the bank: token, rate limits, and what may be sent again.
 
-Every request carries a key of its own, as request id and idempotency key. `once` sends until the
-bank has taken it in; `repeated` sends the same bytes under the same key until there is an answer,
-which is safe for what changes nothing, and for what the bank recognises by its key.
+Every request has a key of its own, as request id and idempotency key. `send` sends until a request
+may have had an effect; `send_until_answered` sends the same bytes under the same key until there is
+an answer, which is safe for requests that change nothing, or that the bank recognises by their key.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from neo_async.banking.answers import Refusals
 from neo_async.banking.mapping import Formats, Json, Outgoing, Writer
 from neo_async.banking.names import Call
 from neo_async.banking.profile import BankingProfile
-from neo_async.banking.token import Pass
+from neo_async.banking.token import Authentication
 from neo_async.errors import (
     AnswerLost,
     BankRejected,
@@ -32,25 +31,28 @@ from neo_async.errors import (
     SessionEnded,
     UsageError,
 )
-from neo_async.transport.backoff import backoff
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter, Start
 from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
+from neo_async.transport.retry import retry
 
 T = TypeVar("T")
 
 log = logging.getLogger(logs.BANKING)
 
 UNCLEAR = (AnswerLost, ServerError, ProtocolError)
-"""After these a request may have taken effect, or not."""
+"""Errors after which a request may have taken effect."""
 
 TRIES = 4
+RETRY_BASE = 0.5
+RETRY_CAP = 5.0
+"""Bounds of the pause between two tries, in seconds."""
 
 _KINDS = {Call.FETCH: Kind.READ, Call.INQUIRY: Kind.READ, Call.REFUND_STATUS: Kind.READ}
-"""How urgent a call is; those that change something are not held up by those that read."""
+"""The kinds of reads; all other calls change something, and are not delayed by reads."""
 
 _READS = frozenset(_KINDS)
 
@@ -60,32 +62,38 @@ def new_key() -> str:
 
 
 class BankCalls:
-    """Sends requests for those who know what they mean."""
+    """Sends requests, and returns the contents of their answers."""
 
     def __init__(
-        self, profile: BankingProfile, pass_: Pass, *, http: HttpClient, limiter: Limiter
+        self,
+        profile: BankingProfile,
+        authentication: Authentication,
+        *,
+        http: HttpClient,
+        limiter: Limiter,
     ) -> None:
         self.profile = profile
         self.formats = Formats(profile)
         self.refusals = Refusals(profile)
-        self._pass = pass_
+        self._authentication = authentication
         self._http = http
         self._limiter = limiter
         self.secrets = Secrets()
-        """What was sent with the last request, to be kept out of what its answer says."""
+        """Secrets of the last request, which errors about its answer must not repeat."""
         self._writers = {
             call: Writer(profile, call, self.formats) for call in Call if profile.path(call)
         }
 
     def offers(self, call: Call) -> bool:
+        """Return whether the profile has a path for a call."""
         return call in self._writers
 
-    def knows(self, call: Call, meaning: str) -> bool:
-        """Whether the bank has a field for it."""
-        return self._writer(call).knows(meaning)
+    def has_field(self, call: Call, meaning: str) -> bool:
+        """Return whether the bank has a field for it."""
+        return self._writer(call).has_field(meaning)
 
     def repeatable(self, call: Call) -> bool:
-        """Whether sending the same request twice is the same as sending it once."""
+        """Return whether sending the same request twice has the effect of sending it once."""
         return call in _READS or self.profile.idempotency.offered
 
     def request(
@@ -96,15 +104,15 @@ class BankCalls:
         items: Sequence[Mapping[str, object]] | None = None,
         key: str = "",
     ) -> Outgoing:
-        """Raises UsageError when the bank does not offer the call."""
+        """Return a request. Raises UsageError when the bank does not offer the call."""
         return self._writer(call).request(values, key=key or new_key(), items=items)
 
-    async def once(self, request: Outgoing) -> Json:
-        """Send until the bank takes it in: again after a token that has ended, and after a 429 as
-        long as that may be waited for. Neither had an effect.
+    async def send(self, request: Outgoing) -> Json:
+        """Send until the bank accepts it: again after a token that has ended, and after a 429 while
+        the timeout allows. Neither had an effect.
 
-        Raises NotSent, RateLimited, SessionEnded, LoginFailed or BankRejected when nothing
-        happened, and one of UNCLEAR when nobody knows.
+        Raises NotSent, RateLimited, SessionEnded, LoginFailed or BankRejected when the request had
+        no effect, and one of UNCLEAR when that is unknown.
         """
         patience = self.profile.server.timeout
         renewed = False
@@ -117,18 +125,18 @@ class BankCalls:
                 request.url,
                 headers=self._headers(request, token),
                 body=request.body,
-                params=self._pass.params,
+                params=self._authentication.params,
                 timeout=self.profile.server.timeout,
                 kind=kind,
                 start=start,
             )
-            self.secrets = self._pass.secrets(token.value)
+            self.secrets = self._authentication.secrets(token.value)
             open_ = functools.partial(self.refusals.open, request.call)
             try:
                 with self.secrets.kept_out_of_errors():
                     content = await read_answer(answer, open_)
             except SessionEnded:
-                if renewed or not self._pass.refused(token.value):
+                if renewed or not self._authentication.refused(token.value):
                     raise
                 renewed = True
             except RateLimited as refusal:
@@ -139,44 +147,53 @@ class BankCalls:
                 self._limiter.succeeded()
                 return content
 
-    def understood(self, read: Callable[[Json], T], content: Json) -> T:
-        """What `read` makes of a content. Raises as `read` does, without any secret."""
+    def read_content(self, read: Callable[[Json], T], content: Json) -> T:
+        """Return what `read` reads from a content. Raises as `read` does, without any secret."""
         with self.secrets.kept_out_of_errors():
             return read(content)
 
-    async def repeated(self, request: Outgoing) -> Json:
-        """`once`, and the same again when that ended without an answer, a few times. Only for what
-        is `repeatable`.
+    async def send_until_answered(self, request: Outgoing) -> Json:
+        """Send as `send` does, and again a few times while there is no answer. Only for requests
+        that are `repeatable`.
 
-        Raises as `once` does: one of UNCLEAR when any of the tries was.
+        Raises as `send` does: one of UNCLEAR when any of the tries did.
         """
         unclear: NeoError | None = None
-        failure: NeoError | None = None
-        for attempt in range(1, TRIES + 1):
+
+        async def attempt() -> Json:
+            nonlocal unclear
             try:
-                return await self.once(request)
-            except BankRejected:
-                raise
+                return await self.send(request)
             except UNCLEAR as error:
-                unclear = failure = error
-            except NotSent as error:
-                failure = error
-            except (BrokerError, RateLimited) as error:
-                if unclear is None:
-                    raise
-                raise unclear from error
-            if attempt < TRIES:
-                log.info("%s: %s; trying again under the same key", request.call, failure)
-                await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
-        assert failure is not None
-        raise unclear or failure
+                unclear = error
+                raise
+
+        try:
+            return await retry(
+                attempt,
+                lambda error: isinstance(error, (*UNCLEAR, NotSent)),
+                base=RETRY_BASE,
+                cap=RETRY_CAP,
+                attempts=TRIES,
+                on_retry=lambda error: log.info(
+                    "%s: %s; trying again under the same key", request.call, error
+                ),
+            )
+        except BankRejected:
+            raise
+        except (NotSent, BrokerError) as error:
+            # An earlier try may have taken effect, whatever happened to the last one.
+            if unclear is None or error is unclear:
+                raise
+            raise unclear from error
 
     async def _token(self) -> Hidden[str]:
-        """What happened to the request for a token did not happen to the call."""
+        """Return a token. Raises NotSent when its request failed, because the call itself was not
+        sent."""
         try:
-            return Hidden(await self._pass.token())
+            return Hidden(await self._authentication.token())
         except UNCLEAR as error:
-            raise NotSent(f"no token could be had: {error}") from error
+            raise NotSent(f"no token was received: {error}") from error
 
     def _headers(self, request: Outgoing, token: Hidden[str]) -> dict[str, str]:
         profile = self.profile

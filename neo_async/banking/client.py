@@ -1,4 +1,4 @@
-"""`VirtualAccounts`: what a program calls. It composes the rooms beside it and owns their life."""
+"""`VirtualAccounts`, the client for virtual accounts: it composes the services and owns them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from neo_async.banking.profile import Auth, BankingProfile
 from neo_async.banking.refunds import Refunds
 from neo_async.banking.rules import AccountRules, bank_account, ifsc, money
 from neo_async.banking.store import CreditStore
-from neo_async.banking.token import Identity, Pass, TokenKeeper
+from neo_async.banking.token import Authentication, Identity, TokenKeeper
 from neo_async.banking.transactions import BatchSource, Credits
 from neo_async.config import RateLimits
 from neo_async.errors import InvalidField, UsageError
@@ -55,9 +55,9 @@ class VirtualAccounts:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`profile` is a BankingProfile or the path of its file; `client_name` and
-        `physical_account` win over those in it. `store` is a SQLite file of the credits that were
-        handed over: with it, each comes once; see `transactions`.
+        """Take a BankingProfile or the path of its file as `profile`; `client_name` and
+        `physical_account` take precedence over those in it. `store` is the path of a SQLite file of
+        the credits already delivered: with it, each is delivered once; see `transactions`.
 
         Raises UsageError.
         """
@@ -93,7 +93,7 @@ class VirtualAccounts:
         )
         calls = BankCalls(
             profile,
-            Pass(identity, server, self._keeper),
+            Authentication(identity, server, self._keeper),
             http=self._http,
             limiter=self.limiter,
         )
@@ -102,7 +102,7 @@ class VirtualAccounts:
         self._refunds = Refunds(calls)
 
     async def __aenter__(self) -> VirtualAccounts:
-        """Raises StoreFailed. The bank is not asked for anything yet."""
+        """Open the store. Raises StoreFailed. Nothing is sent to the bank yet."""
         if self._store is not None:
             await self._store.open()
         return self
@@ -116,7 +116,7 @@ class VirtualAccounts:
         await self.close()
 
     async def close(self) -> None:
-        """Close connections and store. What is in hand of a batch comes again."""
+        """Close connections and store. Credits that are not done will be delivered again."""
         if self._keeper is not None:
             await self._keeper.close()
         await self._http.close()
@@ -132,11 +132,11 @@ class VirtualAccounts:
         physical_account: str = "",
         progress: Progress | None = None,
     ) -> list[AccountResult]:
-        """Create accounts, any number: a result for each, in your order.
+        """Create any number of accounts. Return a result for each, in the same order.
 
-        One that is there already with the same data is done. Raises InvalidField, and sends
-        nothing, when one cannot be right; BankRejected, TransportError and their like when nothing
-        of it was done. `progress` is told how many of how many are through.
+        An account that exists with the same data is done. Raises InvalidField, and sends nothing,
+        when one is invalid; BankRejected, TransportError and the like when none was created.
+        `progress` is called with the number of finished accounts and their total.
         """
         items = self._rules.new_accounts(accounts)
         return await self._apply(Call.CREATE, items, physical_account, progress)
@@ -148,7 +148,7 @@ class VirtualAccounts:
         physical_account: str = "",
         progress: Progress | None = None,
     ) -> list[AccountResult]:
-        """Change what is given of each account. Raises as `create` does."""
+        """Change the given fields of each account. Raises as `create` does."""
         items = self._rules.changes(changes)
         return await self._apply(Call.MODIFY, items, physical_account, progress)
 
@@ -159,15 +159,15 @@ class VirtualAccounts:
         physical_account: str = "",
         progress: Progress | None = None,
     ) -> list[AccountResult]:
-        """Delete accounts. Their numbers stay reserved, and credits to them are refused. Raises
-        as `create` does."""
+        """Delete accounts. Their numbers stay reserved, and credits to them are refused. Raises as
+        `create` does."""
         items = self._rules.numbers(numbers)
         return await self._apply(Call.DELETE, items, physical_account, progress)
 
     async def accounts(
         self, numbers: str | Iterable[str], *, physical_account: str = ""
     ) -> list[AccountState]:
-        """Those of these accounts that the bank knows, deleted ones included, in your order.
+        """Return those of the accounts that exist, deleted ones included, in the same order.
 
         Raises UsageError when the bank offers no inquiry.
         """
@@ -177,17 +177,18 @@ class VirtualAccounts:
     # --- credits --------------------------------------------------------------------------------
 
     def transactions(self, *, physical_account: str = "", poll: float | None = None) -> Credits:
-        """Credits that were not acknowledged yet, in the bank's order; `.batches()` for whole ones.
+        """Iterate over credits that were not acknowledged yet, in the bank's order; use
+        `.batches()` for whole batches.
 
-        It ends when nothing is waiting; with `poll`, it looks again every so many seconds, for
-        ever, and failures of network and bank only delay it. A batch is acknowledged when you come
-        back after its last credit, so whatever you had not come back for when your process died
-        comes again. Without a store every credit comes at least once; with one exactly once, but
-        for the one in your hands when the process died, which says `may_be_repeated`.
+        It ends when there are no more; with `poll`, it looks again every so many seconds, for ever,
+        and failures of network and bank only delay it. A batch is acknowledged when you ask for
+        another credit after its last one, so credits that were not done when your process ended are
+        delivered again. Without a store every credit is delivered at least once; with one exactly
+        once, except the one being processed when the process ended, which has `may_be_repeated`.
 
-        Iterating raises BankRejected, TransportError, ServerError, StoreFailed, ProtocolError for
-        a batch that is cut or no batch at all, and UnreadableCredit for an entry that is no credit:
-        `skip` of what this returns steps over it. Neither is acknowledged.
+        Iterating raises BankRejected, TransportError, ServerError, StoreFailed, ProtocolError for a
+        batch that is cut or malformed, and UnreadableCredit for an entry that is not a credit;
+        `skip` of the returned object skips it. Neither is acknowledged.
         """
         if poll is not None and not poll > 0:
             raise InvalidField("poll", poll, "must be above 0 s, or None")
@@ -208,17 +209,17 @@ class VirtualAccounts:
         ifsc_code: str = "",
         idempotency_key: str = "",
     ) -> Refund:
-        """Send money back: `amount` rupees of the credit with this transaction reference, or what
-        is left of it. Returns the bank's first answer; `refund_status` tells what became of it.
+        """Send money back: `amount` rupees of the credit with this transaction reference, or all
+        that is left of it. Return the bank's first answer; `refund_status` returns later states.
 
-        When the answer is lost, the bank is asked for the refund; it is sent again only where the
-        bank has no trace of it, and under the same key, by which the bank would know it. To be
-        able to repeat after a crash, too, give a key of your own (a UUID, kept before the call):
-        the bank is asked for it first. `account` and `ifsc_code` are for banks whose profile has
+        When the answer is lost, the refund is looked up. It is sent again only when the bank has no
+        record of it, and under the same key, by which the bank would recognise it. To be able to
+        repeat it after a crash, too, pass a key of your own (a UUID, stored before the call): the
+        refund is then looked up first. `account` and `ifsc_code` are for banks whose profile has
         fields for them.
 
-        Raises InvalidField, BankRejected (`refusal` says why), NotSent, RateLimited, or
-        RefundUnknown when nobody can tell what became of it.
+        Raises InvalidField, BankRejected (with the reason in `refusal`), NotSent, RateLimited, or
+        RefundUnknown when the outcome cannot be established.
         """
         values: dict[str, object] = {
             "client_name": self._rules.client_name(client_name),
@@ -230,9 +231,9 @@ class VirtualAccounts:
         }
         given = {name: value for name, value in values.items() if value not in (None, "")}
         for name in ("amount", "reason", "account", "ifsc"):
-            if name in given and not self._calls.knows(Call.REFUND, name):
+            if name in given and not self._calls.has_field(Call.REFUND, name):
                 raise InvalidField(name, given[name], f"the profile has no request.refund.{name}")
-        if self._calls.knows(Call.REFUND, "physical_account"):
+        if self._calls.has_field(Call.REFUND, "physical_account"):
             given["physical_account"] = self._rules.physical_account(self._physical_account)
         key = self._rules.key(idempotency_key) if idempotency_key else new_key()
         return await self._refunds.create(given, key, is_repeat=bool(idempotency_key))
@@ -240,11 +241,11 @@ class VirtualAccounts:
     async def refund_status(
         self, refund: Refund | str = "", *, idempotency_key: str = ""
     ) -> Refund:
-        """What has become of a refund: by itself, the bank's refund reference, or the key under
-        which it was asked for.
+        """Return the state of a refund, given as a Refund, by the bank's refund reference, or by
+        the key of its request.
 
-        Raises UsageError when none is given or the bank offers no such call, and BankRejected
-        when the bank knows none.
+        Raises UsageError when none is given or the bank offers no such call, and BankRejected when
+        the bank has no such refund.
         """
         values: dict[str, object] = {}
         if isinstance(refund, Refund):
@@ -260,8 +261,8 @@ class VirtualAccounts:
         return await self._refunds.status(values, idempotency_key)
 
     async def settled_refund(self, refund: Refund, *, timeout: float, every: float = 5.0) -> Refund:
-        """Follow a refund until it is final, looking every so many seconds. TimeoutError when it
-        is not within `timeout` seconds."""
+        """Poll a refund until it is final, every so many seconds. Raises TimeoutError when it is
+        not within `timeout` seconds."""
         async with asyncio.timeout(timeout):
             while not refund.is_final:
                 await asyncio.sleep(every)
@@ -270,9 +271,9 @@ class VirtualAccounts:
 
     def __repr__(self) -> str:
         if not hasattr(self, "limiter"):
-            return "<VirtualAccounts without settings>"  # in the traceback of refused ones
-        who = self._client_name or "nobody"
-        return f"<VirtualAccounts of {who} at {self.profile.server.base_url}, {self.limiter!r}>"
+            return "<VirtualAccounts without settings>"  # in a traceback of __init__
+        owner = f" of {self._client_name}" if self._client_name else ""
+        return f"<VirtualAccounts{owner} at {self.profile.server.base_url}, {self.limiter!r}>"
 
     async def _apply(
         self,
@@ -285,17 +286,17 @@ class VirtualAccounts:
         for place, item in enumerate(items):
             for name, value in item.items():
                 path = f"accounts.{name}"
-                if name != "name" and value is not None and not self._calls.knows(call, path):
+                if name != "name" and value is not None and not self._calls.has_field(call, path):
                     rule = f"the profile has no request.{call}.{path}"
                     raise InvalidField(f"accounts[{place}].{name}", value, rule)
         return await self._accounts.apply(call, envelope, items, progress)
 
     def _envelope(self, call: Call, physical_account: str = "") -> dict[str, object]:
-        """Whose account it is about, as far as the bank wants to be told."""
+        """Return the customer's identity, as far as the bank has fields for it."""
         envelope: dict[str, object] = {}
-        if self._calls.knows(call, "client_name"):
+        if self._calls.has_field(call, "client_name"):
             envelope["client_name"] = self._rules.client_name(self._client_name)
-        if self._calls.knows(call, "physical_account"):
+        if self._calls.has_field(call, "physical_account"):
             wanted = physical_account or self._physical_account
             envelope["physical_account"] = self._rules.physical_account(wanted)
         return envelope

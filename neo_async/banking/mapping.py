@@ -1,4 +1,5 @@
-"""Between our meanings and the bank's JSON, as a profile says. Compiled once, pure functions."""
+"""Map the client's names and values to the bank's JSON, as defined by a profile. Pure functions,
+compiled once."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ Getter: TypeAlias = Callable[[Json], Any]
 
 
 def _number(text: str) -> Decimal | str:
-    """A number of the answer; one beyond any range stays text, and spoils only what needs it."""
+    """Return a number of the answer as a Decimal; one out of range stays text."""
     try:
         return money.exact(text)
     except ValueError:
@@ -35,15 +36,16 @@ def _number(text: str) -> Decimal | str:
 
 
 decode: Final = msgspec.json.Decoder(float_hook=_number).decode
-"""JSON whose numbers never were a binary float: whole ones become int, others Decimal."""
+"""Decodes JSON without binary floats: whole numbers become int, others Decimal."""
 
 
 class Unreadable(ValueError):
-    """A value that is not of the form which the profile says; the text names both."""
+    """A value is not of the form that the profile defines; the text has both."""
 
 
 def getter(path: str) -> Getter:
-    """What reads a path out of a decoded object; None where it leads nowhere."""
+    """Return a function that reads a path of a decoded object; it returns None for a missing
+    one."""
     if not path:
         return lambda item: None
     first, *rest = path.split(".")
@@ -62,21 +64,21 @@ def getter(path: str) -> Getter:
 
 
 def list_getter(path: str) -> Callable[[Json], list[Any] | None]:
-    """What reads a list out of a decoded object; None when it is absent. Raises Unreadable when
-    something else is there. Its rows may be anything."""
+    """Return a function that reads a list of a decoded object; it returns None when it is absent,
+    and raises Unreadable when the value is not a list. The rows may be of any type."""
     get = getter(path.removesuffix("[]"))
 
     def get_list(item: Json) -> list[Any] | None:
         value = get(item)
         if value is not None and not isinstance(value, list):
-            raise Unreadable(f"{path} is no list")
+            raise Unreadable(f"{path} is not a list")
         return value
 
     return get_list
 
 
 def put(tree: Json, path: str, value: object) -> None:
-    """Set what is at a path, and make the objects on the way."""
+    """Set the value at a path, and create the objects on the way."""
     *way, last = path.split(".")
     for step in way:
         tree = tree.setdefault(step, {})
@@ -84,8 +86,8 @@ def put(tree: Json, path: str, value: object) -> None:
 
 
 class Formats:
-    """Dates, times and amounts in the bank's form, both ways. None and "" are read as None, and
-    what is not of the form raises Unreadable."""
+    """Dates, times and amounts in the bank's form. None and "" are read as None; a value that is
+    not of the form raises Unreadable."""
 
     def __init__(self, profile: BankingProfile) -> None:
         form = profile.format
@@ -96,7 +98,7 @@ class Formats:
         self._account_words = {ours: word for word, ours in profile.status_words.account.items()}
 
     def write(self, value: object) -> object:
-        """A value as it goes into JSON; see `encoder` for what becomes of Decimals."""
+        """Return a value for JSON; `encoder` decides how Decimals are written."""
         if isinstance(value, Decimal):
             if self._amount is AmountForm.PAISE:
                 return money.to_paise(value)
@@ -148,8 +150,8 @@ class Formats:
 
 
 def text(value: object) -> str:
-    """Text, which some banks send as numbers, and leave out or null when there is none. What is
-    neither is given as the JSON that came."""
+    """Return a text, which some banks send as a number, and leave out or null when empty. Any other
+    value is returned as its JSON."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -160,7 +162,7 @@ def text(value: object) -> str:
 
 
 def count(value: object) -> int | None:
-    """A whole number; None when there is none. Raises Unreadable."""
+    """Return a whole number; None when there is none. Raises Unreadable."""
     if type(value) is int:
         return value
     if value is None or value == "":
@@ -175,8 +177,8 @@ def count(value: object) -> int | None:
 
 
 def known(read: Callable[[object], T | None], name: str, value: object) -> T | None:
-    """What `read` makes of a field that others do not depend on: None, and a line in the log, when
-    the bank's value cannot be read."""
+    """Return what `read` reads from a field on which no other depends: None, with a line in the
+    log, when it is unreadable."""
     try:
         return read(value)
     except Unreadable as error:
@@ -185,12 +187,12 @@ def known(read: Callable[[object], T | None], name: str, value: object) -> T | N
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """A request, ready to be sent as often as it takes."""
+    """A request, which can be sent any number of times."""
 
     call: Call
     method: str
     url: str
-    """With the query, where the fields travel in one."""
+    """Address of the call, including the query of a GET."""
     body: bytes
     key: str
     """Request id and idempotency key."""
@@ -200,7 +202,7 @@ class Outgoing(msgspec.Struct, frozen=True):
 
 
 class Writer:
-    """Puts what we mean into the bank's words, one call's."""
+    """Writes the requests of one call in the bank's names."""
 
     def __init__(self, profile: BankingProfile, call: Call, formats: Formats) -> None:
         self._call = call
@@ -218,8 +220,8 @@ class Writer:
         key: str,
         items: Sequence[Mapping[str, object]] | None = None,
     ) -> Outgoing:
-        """`values` and each of `items` (the accounts) map our meanings to values. What the bank
-        has no name for is left out."""
+        """Return a request. `values` and each of `items` (the accounts) are by the client's names;
+        values for which the bank has no name are left out."""
         tree: Json = {}
         rows: list[Json] | None = None
         if items is not None:
@@ -235,8 +237,8 @@ class Writer:
             return Outgoing(self._call, "GET", f"{self._url}?{query}", b"", key)
         return Outgoing(self._call, self._method, self._url, self._encode(tree), key)
 
-    def knows(self, meaning: str) -> bool:
-        """Whether the bank has a field for it."""
+    def has_field(self, meaning: str) -> bool:
+        """Return whether the bank has a field for it."""
         return bool(self._names[meaning])
 
     def _filled(self, values: Mapping[str, object], prefix: str) -> Json:

@@ -1,4 +1,4 @@
-"""Virtual accounts, credits and refunds, typed. Amounts are rupees as `Decimal`, exactly."""
+"""Virtual accounts, credits and refunds. Amounts are exact rupees, as `Decimal`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 Money: TypeAlias = Decimal | str | int
-"""Rupees to send. A float is refused: `0.1` is not what it looks like."""
+"""An amount of rupees to send. A float is refused: `0.1` is not exactly 0.1."""
 
 
 class Refusal(StrEnum):
-    """Why the bank refused, whatever its own code for that is."""
+    """The reason of a refusal, independent of the bank's codes."""
 
     INPUT = "input"
     DUPLICATE = "duplicate"
-    """The account number is taken."""
+    """The account number already exists."""
     UNKNOWN_ACCOUNT = "unknown_account"
     DELETED = "deleted"
     """The account was deleted; its number stays reserved."""
     UNKNOWN_BATCH = "unknown_batch"
     UNKNOWN_TRANSACTION = "unknown_transaction"
-    """No such credit or refund."""
+    """There is no such credit or refund."""
     OVER_REFUND = "over_refund"
-    """More than what is left of the credit."""
+    """The amount is more than what is left of the credit."""
     KEY_REUSED = "key_reused"
     """The idempotency key belongs to another request."""
     AUTH = "auth"
     FORBIDDEN = "forbidden"
-    """Not in your plan, or not your account."""
+    """The call is not in your plan, or the account is not yours."""
     THROTTLE = "throttle"
     TEMPORARY = "temporary"
     OTHER = "other"
@@ -43,19 +43,19 @@ class AccountStatus(StrEnum):
 
     ACTIVE = "ACTIVE"
     BLOCKED = "BLOCKED"
-    """Credits are refused."""
+    """Credits to the account are refused."""
     DELETED = "DELETED"
 
 
 class VirtualAccount(msgspec.Struct, frozen=True):
-    """An account number that collects credits for the physical account behind it."""
+    """An account number that collects credits for a physical account."""
 
     number: str
     name: str
     valid_from: date | None = None
     valid_to: date | None = None
     min_amount: Money | None = None
-    """Rupees; a smaller credit is refused."""
+    """Smallest credit in rupees; a smaller one is refused."""
     max_amount: Money | None = None
     mobile: str | None = None
     email: str | None = None
@@ -63,7 +63,7 @@ class VirtualAccount(msgspec.Struct, frozen=True):
 
 
 class AccountChange(msgspec.Struct, frozen=True):
-    """What to change of an account: what is not given stays, None clears."""
+    """Changes of an account: fields that are not given stay, None clears a field."""
 
     number: str
     name: str | UnsetType = UNSET
@@ -75,30 +75,30 @@ class AccountChange(msgspec.Struct, frozen=True):
     email: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
     status: AccountStatus | UnsetType = UNSET
-    """ACTIVE or BLOCKED."""
+    """New state: ACTIVE or BLOCKED."""
 
 
 class Outcome(StrEnum):
-    """What became of one account of a request."""
+    """The outcome of a request for one account."""
 
     DONE = "done"
     REFUSED = "refused"
-    """The bank said why."""
+    """The bank refused, with a reason."""
     UNKNOWN = "unknown"
-    """Sent, and nobody could tell what became of it. Ask the bank before sending it again."""
+    """Sent, and its outcome could not be established. Look it up before sending it again."""
     NOT_SENT = "not sent"
-    """Left over when a request before it failed. Sending it is safe."""
+    """Not sent, because an earlier request failed. Sending it is safe."""
 
 
 class AccountResult(msgspec.Struct, frozen=True):
-    """What became of one account, in the order in which you named them."""
+    """The result for one account, in the order of the request."""
 
     number: str
     outcome: Outcome
     reason: str = ""
-    """The bank's words, or what happened to the request."""
+    """The bank's message, or the error of the request."""
     code: str = ""
-    """The bank's own."""
+    """The bank's own code."""
     refusal: Refusal | None = None
 
     @property
@@ -107,11 +107,11 @@ class AccountResult(msgspec.Struct, frozen=True):
 
 
 class AccountState(msgspec.Struct, frozen=True):
-    """An account as the bank has it."""
+    """An account as reported by the bank."""
 
     number: str
     status: AccountStatus | None
-    """None when the bank uses a word that the profile does not know; see `status_text`."""
+    """State of the account; None when the bank's word is not in the profile. See `status_text`."""
     status_text: str
     name: str = ""
     valid_from: date | None = None
@@ -122,51 +122,50 @@ class AccountState(msgspec.Struct, frozen=True):
     email: str = ""
     description: str = ""
     unreadable: tuple[str, ...] = ()
-    """Names of the fields for which the bank has a value that cannot be read; they are None
-    here."""
+    """Names of the fields whose values are unreadable; they are None here."""
 
 
 class Credit(msgspec.Struct, frozen=True, gc=False):
-    """Money that came in on a virtual account."""
+    """A credit that was received on a virtual account."""
 
     sequence: int | None
-    """Rises with every credit of a physical account: the bank's order."""
+    """Number that rises with every credit of a physical account, in the bank's order."""
     reference: str
-    """The bank's transaction reference, what refunds are asked by. It is meant to be unique for
-    ever; where a bank gives one to several payments (or "0" to all), each of them is a credit of
-    its own here, distinguished by its other fields."""
+    """The bank's transaction reference, which refunds refer to. It should be unique for ever. Where
+    a bank gives one to several payments (or "0" to all), each of them is a credit of its own here,
+    distinguished by its other fields."""
     account: str
-    """The virtual account's number."""
+    """Number of the virtual account."""
     physical_account: str
     amount: Decimal
-    """Rupees."""
+    """Amount in rupees."""
     currency: str
     mode: str
-    """NEFT, RTGS, IMPS, UPI, IFT, or another word of the bank's."""
+    """Mode of payment: NEFT, RTGS, IMPS, UPI, IFT, or another word of the bank."""
     utr: str
-    """The payment's reference between banks; not unique across modes."""
+    """The payment's reference between banks. It is not unique across modes."""
     remitter_name: str
     remitter_account: str
     remitter_ifsc: str
     narration: str
     credited_at: datetime | None
     may_be_repeated: bool = False
-    """You may have had this one before: it was in your hands when the last run ended; without a
-    store, the bank has sent its batch before; or its reference was handed over before with other
-    content and without a `sequence` that distinguishes the two. Look into your books, by more than
-    the reference, before booking it."""
+    """Whether this credit may have been delivered before. It was being processed when the last run
+    ended; or, without a store, the bank has sent its batch before; or its reference was delivered
+    before with other content and without a `sequence` to distinguish the two. Check your books, by
+    more than the reference, before booking it."""
 
 
 class RefundStatus(StrEnum):
-    """State of a refund. An unseen word of the bank's becomes UNKNOWN, which is never final."""
+    """State of a refund. An unknown word of the bank becomes UNKNOWN, which is never final."""
 
     INITIATED = "INITIATED"
     PROCESSING = "PROCESSING"
     SUCCESS = "SUCCESS"
     FAILED = "FAILED"
-    """The money stays with you, and can be refunded again."""
+    """The refund failed. The money stays with you, and can be refunded again."""
     REJECTED = "REJECTED"
-    """Refused at once, the same as FAILED otherwise."""
+    """The refund was refused at once; otherwise the same as FAILED."""
     UNKNOWN = "UNKNOWN"
 
     @property
@@ -175,25 +174,25 @@ class RefundStatus(StrEnum):
 
 
 class Refund(msgspec.Struct, frozen=True):
-    """A refund as the bank tells of it."""
+    """A refund as reported by the bank."""
 
     refund_reference: str
     """The bank's own reference of the refund."""
     reference: str
-    """Of the credit."""
+    """The bank's transaction reference of the credit."""
     amount: Decimal | None
-    """Rupees; None when the bank does not say."""
+    """Amount in rupees; None when not reported."""
     status: RefundStatus
     status_text: str
-    """The bank's own word."""
+    """State in the bank's own word."""
     message: str
     utr: str
-    """Of the payment back, once there is one."""
+    """UTR of the payment back, once there is one."""
     updated_at: datetime | None
     idempotency_key: str = ""
-    """Under which it was asked for, where that is known."""
+    """Idempotency key of its request, where known."""
 
     @property
     def is_final(self) -> bool:
-        """Nothing can happen to it any more."""
+        """Whether the state cannot change any more."""
         return self.status.is_final

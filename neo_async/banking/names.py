@@ -1,4 +1,5 @@
-"""What we mean, call by call, and how our own contract words it: the defaults of every profile."""
+"""The client's name of every field of each call, and its name in the default contract, which is the
+default of every profile."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from neo_async.banking.model import Refusal
 
 
 class Call(StrEnum):
-    """What can be asked of the bank."""
+    """The calls of the bank."""
 
     CREATE = "create"
     MODIFY = "modify"
@@ -120,7 +121,7 @@ REQUEST: Final[Mapping[str, Mapping[str, str]]] = {
         "original_request_id": "originalRequestId",
     },
 }
-"""What we mean by a field of each request, and the bank's name of it."""
+"""The bank's name of each field of each request, by the client's name."""
 
 RESPONSE: Final[Mapping[str, Mapping[str, str]]] = {
     Call.CREATE: _results(),
@@ -138,8 +139,8 @@ RESPONSE: Final[Mapping[str, Mapping[str, str]]] = {
     Call.REFUND: _REFUND,
     Call.REFUND_STATUS: _REFUND,
 }
-"""The same of each answer. `status` is what `error.success_values` is about; without it, the HTTP
-status alone tells a success."""
+"""The bank's name of each field of each answer, by the client's name. `error.success_values`
+applies to `status`; without it, the HTTP status alone decides."""
 
 INDISPENSABLE: Final[Mapping[str, tuple[str, ...]]] = {
     f"request.{Call.CREATE}": ("accounts", "accounts.number"),
@@ -155,7 +156,7 @@ INDISPENSABLE: Final[Mapping[str, tuple[str, ...]]] = {
     f"response.{Call.REFUND}": ("refund_reference", "refund_status"),
     f"response.{Call.REFUND_STATUS}": ("refund_reference", "refund_status"),
 }
-"""Meanings that nothing works without."""
+"""Fields that every profile must have."""
 
 LISTS: Final = ("accounts", "results", "transactions")
 
@@ -181,4 +182,4 @@ CODES: Final[Mapping[str, Refusal]] = {
     "VA3002": Refusal.OVER_REFUND,
     "VA3003": Refusal.OVER_REFUND,
 }
-"""What the bank's codes mean. Those of a profile come on top."""
+"""Reasons of refusals by the bank's code. Those of a profile are added."""

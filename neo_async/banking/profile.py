@@ -1,8 +1,8 @@
-"""How a bank words what we mean: paths, field names, status words, dates, amounts, limits.
+"""The format of a bank: paths, field names, status words, dates, amounts, limits.
 
 Kotak shares the request format of its virtual account services with each customer privately, so no
-name of it is in the code. The defaults here are a complete contract of our own making, which the
-embedded bank speaks; what differs at your bank goes into a TOML file:
+name of it is in the code. The defaults here are a complete contract of this package, which the
+embedded bank implements; put what differs at your bank into a TOML file:
 
     [server]
     base_url = "https://apigwuat.kotak.com:8443"
@@ -23,9 +23,9 @@ embedded bank speaks; what differs at your bank goes into a TOML file:
     [status_words.mode]
     N = "NEFT"
 
-The left side is our meaning, the right side the bank's name: a dotted path into the JSON, with `[]`
-where it leads to a list. `accounts.name` is a field within each item of `accounts`. An empty path
-means that the bank has no such field. `neo-async bank profile` prints every key with its default.
+The left side is this package's name, the right side the bank's: a dotted path into the JSON, with
+`[]` for a list. `accounts.name` is a field of each item of `accounts`. An empty path means that the
+bank has no such field. `neo-async bank profile` prints every key with its default.
 """
 
 from __future__ import annotations
@@ -48,35 +48,35 @@ from neo_async.model.address import address_problem, shown_address
 
 
 class Auth(StrEnum):
-    """What proves who is calling."""
+    """The kind of authentication."""
 
     OAUTH2 = "oauth2"
-    """A bearer token, had for client id and secret (client credentials)."""
+    """A bearer token, requested with client id and secret (client credentials)."""
     API_KEY = "apikey"
     """The client id itself, as a parameter of every address."""
 
 
 class AmountForm(StrEnum):
-    """How the bank writes 1,500 rupees. All of them are read and written without a binary float."""
+    """The bank's form of 1,500 rupees. All of them are read and written without a binary float."""
 
     STRING = "string"
-    """`"1500.00"`"""
+    """Text: `"1500.00"`."""
     NUMBER = "number"
-    """`1500.00`"""
+    """A number: `1500.00`."""
     PAISE = "paise"
-    """`150000`"""
+    """A number of paise: `150000`."""
 
 
 class AckMode(StrEnum):
-    """How the bank learns that a batch has arrived."""
+    """The way in which a batch is acknowledged."""
 
     SEPARATE_CALL = "separate_call"
     IN_NEXT_FETCH = "in_next_fetch"
-    """The next request for credits says so; see `ack_…` of `request.fetch`."""
+    """With the next request for credits; see `ack_…` of `request.fetch`."""
 
 
 ISO: Final = "iso"
-"""Of dates and times: `2026-11-19`, `2026-11-19T10:15:02+05:30`."""
+"""Name of the ISO form of dates and times: `2026-11-19`, `2026-11-19T10:15:02+05:30`."""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,7 +84,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Server(_Section, frozen=True, kw_only=True):
-    """Where the bank is, and how one proves who one is."""
+    """Addresses of the bank, authentication and timeouts."""
 
     base_url: str = "https://apigw.kotak.com:8443"
     token_path: str = "/auth/oauth/v2/token"  # noqa: S105 - an address
@@ -93,16 +93,16 @@ class Server(_Section, frozen=True, kw_only=True):
     request_id_header: str = "X-Request-Id"
     extra_headers: dict[str, str] = {}
     timeout: float = 30.0
-    """Seconds for one answer, and to wait out a 429."""
+    """Seconds for one answer, and for waiting after a 429."""
     connect_timeout: float = 5.0
     ca_file: str = ""
     """PEM file of the authority to trust instead of the system's."""
     insecure: bool = False
-    """Allow plain http to another machine than this one: client secret, tokens and payments then
-    cross the network in clear text."""
+    """Allow plain http to other machines: client secret, tokens and payments then cross the network
+    in clear text."""
 
     def __repr__(self) -> str:
-        # Headers may hold what proves who is calling.
+        # Headers may hold credentials.
         return f"Server(base_url={self.base_url!r}, auth={self.auth.value!r}, ...)"
 
     def __rich_repr__(self) -> list[tuple[str, str]]:
@@ -110,23 +110,24 @@ class Server(_Section, frozen=True, kw_only=True):
 
 
 class Customer(_Section, frozen=True, kw_only=True):
-    """Who you are to the bank, where the arguments of `VirtualAccounts` do not say."""
+    """The customer's names at the bank, where the arguments of `VirtualAccounts` do not give
+    them."""
 
     client_name: str = ""
     physical_account: str = ""
 
 
 class Plan(_Section, frozen=True, kw_only=True):
-    """How fast requests may start."""
+    """The rate limits of the customer's plan."""
 
     requests_per_second: int = 5
     requests_per_day: int = 10_000
-    """By the calendar of India; 0 for no limit."""
+    """Most requests per calendar day in India; 0 for no limit."""
 
 
 class Paths(_Section, frozen=True, kw_only=True):
-    """Of each call behind the base URL; empty where the bank does not offer it. A method may stand
-    before the path (`GET /va/refunds`); without one it is POST. GET sends fields as a query."""
+    """Path of each call after the base URL; empty where the bank does not offer it. A method may
+    precede the path (`GET /va/refunds`); the default is POST. GET sends fields as a query."""
 
     create: str = "/va/v1/accounts/create"
     modify: str = "/va/v1/accounts/modify"
@@ -139,7 +140,7 @@ class Paths(_Section, frozen=True, kw_only=True):
 
 
 class ErrorWords(_Section, frozen=True, kw_only=True):
-    """How the bank says no: paths into the answer, and the words of its `status`."""
+    """The form of refusals: paths into the answer, and the words of its `status`."""
 
     code: str = "errorCode"
     message: str = "message"
@@ -147,41 +148,42 @@ class ErrorWords(_Section, frozen=True, kw_only=True):
     success_values: tuple[str, ...] = ("SUCCESS",)
     partial_values: tuple[str, ...] = ("PARTIAL",)
     failure_values: tuple[str, ...] = ("FAILURE",)
-    """Any other word may mean that it is under way: its outcome is looked up."""
+    """Words of a refusal. Any other word may mean that the request is being processed, so its
+    outcome is looked up."""
 
 
 class StatusWords(_Section, frozen=True, kw_only=True):
-    """The bank's words and ours. Our own need not be listed."""
+    """The client's words by the bank's. A word that is the same in both need not be listed."""
 
     account: dict[str, str] = {}
-    """ACTIVE, BLOCKED, DELETED."""
+    """States of an account: ACTIVE, BLOCKED, DELETED."""
     refund: dict[str, str] = {}
-    """INITIATED, PROCESSING, SUCCESS, FAILED, REJECTED."""
+    """States of a refund: INITIATED, PROCESSING, SUCCESS, FAILED, REJECTED."""
     mode: dict[str, str] = {}
-    """NEFT, RTGS, IMPS, UPI, IFT; words that are not listed are kept."""
+    """Modes of payment: NEFT, RTGS, IMPS, UPI, IFT; words that are not listed are kept."""
 
 
 class Format(_Section, frozen=True, kw_only=True):
-    """How dates and amounts are written, and how much goes into one request."""
+    """The form of dates and amounts, and the size of requests."""
 
     date: str = ISO
-    """`iso`, or a form of strptime: `%d-%m-%Y`."""
+    """Form of dates: `iso`, or one of strptime: `%d-%m-%Y`."""
     datetime: str = ISO
     timezone: str = "+05:30"
-    """Of times that name none."""
+    """Time zone of times without one."""
     amount: AmountForm = AmountForm.STRING
     max_items: int = 100
-    """Accounts in one request."""
+    """Most accounts in one request."""
 
 
 class Rules(_Section, frozen=True, kw_only=True):
-    """What the bank takes: regular expressions, and lengths in characters."""
+    """The forms of values that the bank accepts: regular expressions, and lengths in characters."""
 
     virtual_account: str = "[A-Z0-9]{6,20}"
     physical_account: str = "[0-9]{8,18}"
     mobile: str = r"\+91[0-9]{10}"
     request_id: str = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-    """Idempotency keys of your own; ours are UUIDs."""
+    """Form of idempotency keys from the caller; generated ones are UUIDs."""
     client_name_length: int = 40
     name_length: int = 80
     email_length: int = 80
@@ -191,28 +193,28 @@ class Rules(_Section, frozen=True, kw_only=True):
 
 
 class Ack(_Section, frozen=True, kw_only=True):
-    """How a batch is acknowledged."""
+    """The acknowledgement of a batch."""
 
     mode: AckMode = AckMode.SEPARATE_CALL
     value: str = "RECEIVED"
-    """What `status` of the acknowledgement says."""
+    """Value of `status` in the acknowledgement."""
 
 
 class Idempotency(_Section, frozen=True, kw_only=True):
-    """Whether the bank answers a request that it has seen before with its first answer. The key is
-    the request id."""
+    """Whether the bank answers a repeated request with its first answer. The key is the request
+    id."""
 
     offered: bool = True
     header: str = "Idempotency-Key"
-    """Empty where the request id in the body is enough."""
+    """Header of the key; empty where the request id in the body suffices."""
 
 
 class BankingProfile(_Section, frozen=True, kw_only=True):
-    """One bank's format. Raises UsageError that names the key when it cannot be right.
+    """The format of one bank. Raises UsageError that names the invalid key.
 
-    `BankingProfile()` is our own contract; `BankingProfile.load("bank.toml")` reads a file.
-    `request`, `response` and `constants` map a call to `{meaning: path}`, and what is not given
-    keeps its default; `constants` gives paths of a request that always hold the same value.
+    `BankingProfile()` is the default contract; `BankingProfile.load("bank.toml")` reads a file.
+    `request`, `response` and `constants` map a call to `{name: path}`, where missing names keep
+    their defaults; `constants` are paths of a request that always have the same value.
     """
 
     server: Server = Server()
@@ -240,7 +242,8 @@ class BankingProfile(_Section, frozen=True, kw_only=True):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BankingProfile:
-        """Read a TOML file. Raises UsageError that names file and key, and OSError."""
+        """Read a profile from a TOML file. Raises UsageError that names file and key, and
+        OSError."""
         try:
             with Path(path).open("rb") as file:
                 return cls.of(tomllib.load(file))
@@ -251,7 +254,8 @@ class BankingProfile(_Section, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, sections: Mapping[str, Any]) -> BankingProfile:
-        """From the content of such a file. Raises UsageError that names the key."""
+        """Return a profile from the content of such a file. Raises UsageError that names the
+        key."""
         _check_keys(sections)
         for name in ("request", "response"):
             _check_tables(name, sections.get(name, {}))
@@ -269,7 +273,7 @@ class BankingProfile(_Section, frozen=True, kw_only=True):
         return zone
 
     def path(self, call: Call) -> str:
-        """Method and path of a call; empty where the bank does not offer it."""
+        """Return method and path of a call; empty where the bank does not offer it."""
         path: str = getattr(self.paths, call)
         return path if " " in path or not path else f"POST {path}"
 
@@ -307,7 +311,7 @@ def _check_calls(section: str, given: Mapping[str, object]) -> None:
 
 
 def _check_keys(sections: Mapping[str, Any]) -> None:
-    """Before msgspec does, which would not tell what is known."""
+    """Check the keys here, because msgspec's error does not list the known ones."""
     kinds = {field.name: field.type for field in msgspec.structs.fields(BankingProfile)}
     _check_known("", sections, kinds)
     for name, section in sections.items():
@@ -322,7 +326,7 @@ def _check_known(section: str, keys: Iterable[str], known: Iterable[str]) -> Non
 
 
 def _check_tables(section: str, calls: object) -> None:
-    """By name, which msgspec does not tell of keys in a mapping."""
+    """Check the tables here, because msgspec's error does not name a key of a mapping."""
     if not isinstance(calls, Mapping):
         raise UsageError(f"{section}: must be a table of calls")
     for call, names in calls.items():
@@ -362,7 +366,7 @@ def _check(profile: BankingProfile) -> None:
         raise UsageError(f"server.token_path={server.token_path!r}: must be /path")
     for name, value in server.extra_headers.items():
         if not (_HEADER_NAME.fullmatch(name) and value.isascii() and value.isprintable()):
-            # The value may be what proves who is calling.
+            # The value may be a credential.
             raise UsageError(
                 f"server.extra_headers.{name}: must be a header's name and printable ASCII"
             )

@@ -1,5 +1,5 @@
-"""What may be sent, checked before anything is. Each rule raises InvalidField with the field, its
-value and the rule; lengths and forms are the profile's."""
+"""Checks of requests before anything is sent. Each rule raises InvalidField with the field, its
+value and the rule; lengths and forms are those of the profile."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _BANK_ACCOUNT = re.compile(r"[A-Z0-9]{5,34}")
 _LARGEST = Decimal("1e13")
 
 Item = dict[str, object]
-"""An account by our meanings, ready to be written."""
+"""An account by the client's names, ready to be written."""
 
 
 def money(field: str, value: object) -> Decimal:
-    """An amount of rupees above 0, at most two digits behind the point."""
+    """Return an amount of rupees above 0 with at most two decimals."""
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         hint = "a float is not exact: write it as text or Decimal" if type(value) is float else ""
         raise InvalidField(field, value, hint or 'must be rupees, such as "1500.00"')
@@ -40,7 +40,7 @@ def money(field: str, value: object) -> Decimal:
     try:
         return rupees(number)
     except ValueError:
-        raise InvalidField(field, value, "has more than two digits behind the point") from None
+        raise InvalidField(field, value, "has more than two decimals") from None
 
 
 def ifsc(field: str, value: object) -> str:
@@ -52,7 +52,7 @@ def bank_account(field: str, value: object) -> str:
 
 
 def line(field: str, value: object, length: int, *, needed: bool = True) -> str:
-    """Text of one line."""
+    """Return a text of one line."""
     if not isinstance(value, str):
         raise InvalidField(field, value, "must be text")
     if len(value) > length or (needed and not value.strip()):
@@ -63,7 +63,7 @@ def line(field: str, value: object, length: int, *, needed: bool = True) -> str:
 
 
 class AccountRules:
-    """The forms of accounts, as one bank has them."""
+    """Checks accounts by the forms of one bank."""
 
     def __init__(self, profile: BankingProfile) -> None:
         self._rules = profile.rules
@@ -135,7 +135,7 @@ class AccountRules:
             if value is not UNSET
         }
         if len(given) < 2:
-            raise InvalidField(at.rstrip("."), change.number, "nothing is to be changed")
+            raise InvalidField(at.rstrip("."), change.number, "no field is to be changed")
         return self._item(at, given)
 
     def _item(self, at: str, given: Mapping[str, Any]) -> Item:

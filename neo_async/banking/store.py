@@ -1,19 +1,19 @@
-"""Which credits were handed over already: what makes exactly once of the bank's at least once.
+"""The store of delivered credits: it turns the bank's at-least-once delivery into exactly-once.
 
-A SQLite file in WAL mode with one row a credit, about 60 bytes each: the bank's reference, a digest
-of all that it says of the credit, its sequence, and whether the consumer is done with it. One
+A SQLite file in WAL mode with one row per credit, about 60 bytes each: the bank's reference, a
+digest of all fields of the credit, its sequence, and whether the consumer is done with it. One
 process at a time has it open, and only the file's owner can read it.
 
-What is written, when:
+A credit is marked
 
-* before a credit is handed over, that it is in the consumer's hands;
-* when the consumer comes back for the next one (or acknowledges the batch), that it is done.
+* as being processed, before it is delivered;
+* as done, when the consumer asks for the next one (or acknowledges the batch).
 
-A credit that is done never comes again, whatever the bank repeats. One that was in somebody's hands
-when its process ended comes once more, with `may_be_repeated`: nobody but the consumer's own books
-can tell whether it was booked. Nothing is ever lost. All that holds for any death of the process; a
-power failure may take back the marks of the last moments, and those credits come again unmarked if
-their batch was not acknowledged yet.
+A credit that is done is never delivered again, whatever the bank repeats. One that was being
+processed when its process ended is delivered once more, with `may_be_repeated`: only the consumer's
+own books show whether it was booked. No credit is ever lost. All this holds for any crash of the
+process. A power failure may undo the latest marks; those credits are then delivered again,
+unmarked, if their batch was not acknowledged yet.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 VERSION = 2
-"""Of the table; kept as the file's `user_version`. Version 1 knew credits by their reference."""
+"""Version of the table, kept as the file's `user_version`. Version 1 identified credits by their
+reference."""
 
 _CREATE = """
 CREATE TABLE credits (
@@ -52,21 +53,21 @@ _FROM_VERSION_1 = (
 _TAKE = "INSERT OR IGNORE INTO credits (reference, mark, sequence, done) VALUES (?, ?, ?, 0)"
 _DONE = "UPDATE credits SET done = 1 WHERE reference = ? AND mark = ?"
 LARGEST_SEQUENCE = 2**63 - 1
-"""The largest whole number that SQLite holds."""
+"""Largest whole number that SQLite holds."""
 
 _BATCHES_BETWEEN_CHECKPOINTS = 20
 
 
 class Key(NamedTuple):
-    """What a credit is recognised by when it comes again."""
+    """The identity of a credit, by which a repetition is recognised."""
 
     reference: str
     mark: bytes
-    """Digest of all that the bank says of it; empty for what version 1 of the file knew."""
+    """Digest of all fields of the credit; empty for credits from version 1 of the file."""
     sequence: int | None
 
     def is_new_beside(self, others: Collection[Key]) -> bool:
-        """Whether it is certainly none of those that had the same reference."""
+        """Return whether it is certainly none of the credits with the same reference."""
         return not others or (
             self.sequence is not None
             and all(other.sequence not in (None, self.sequence) for other in others)
@@ -74,8 +75,9 @@ class Key(NamedTuple):
 
 
 class CreditStore:
-    """One file. `step` writes within some 20 µs, on the loop, for it never waits for the disk;
-    the rest goes by a thread. Every method raises StoreFailed when the file cannot be used."""
+    """The SQLite file of delivered credits. `step` writes within some 20 µs on the event loop,
+    because it never waits for the disk; the other methods use a thread. Every method raises
+    StoreFailed when the file cannot be used."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -83,7 +85,8 @@ class CreditStore:
         self._batches = 0
 
     async def open(self) -> None:
-        """Raises StoreFailed when another process has it open, or it is no such store."""
+        """Open the file. Raises StoreFailed when another process has it open, or it is not such a
+        store."""
         if self._file is None:
             self._file = await _aside(self._connect)
 
@@ -93,12 +96,12 @@ class CreditStore:
             await _aside(file.close)
 
     async def known(self, references: Sequence[str]) -> dict[str, dict[Key, bool]]:
-        """Of the credits with one of these references that were handed over before, whether their
-        consumer is done with them."""
+        """Return whether each credit that was delivered before under one of these references is
+        done."""
         return await _aside(self._known, references) if references else {}
 
     def step(self, *, done: Key | None, taken: Key | None) -> None:
-        """The consumer is done with one credit and takes another."""
+        """Mark one credit as done, and another as being processed."""
         file = self._opened()
         try:
             file.execute("BEGIN")
@@ -111,11 +114,11 @@ class CreditStore:
             raise self._failed(file, error) from error
 
     async def take(self, keys: Iterable[Key]) -> None:
-        """The consumer takes a whole batch."""
+        """Mark a whole batch as being processed."""
         await _aside(self._write, _TAKE, list(keys))
 
     async def finish(self, keys: Iterable[Key]) -> None:
-        """The consumer is done with a whole batch."""
+        """Mark a whole batch as done."""
         await _aside(self._write, _DONE, [key[:2] for key in keys])
 
     def __repr__(self) -> str:
@@ -123,7 +126,7 @@ class CreditStore:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            # What SQLite puts beside the file gets its mode.
+            # The files that SQLite creates beside it get the same mode.
             files.make_private(self.path)
             for suffix in ("-wal", "-shm", "-journal"):
                 files.make_private(Path(f"{self.path}{suffix}"), create=False)
@@ -137,26 +140,26 @@ class CreditStore:
         except (sqlite3.Error, ValueError) as error:
             raise StoreFailed(f"the store {self.path} cannot be opened: {error}") from error
         try:
-            # A file that others have made is data: nothing in it is run.
+            # A file from elsewhere is data: no code in its schema may run.
             file.execute("PRAGMA trusted_schema = OFF")
-            # Ours until it is closed; that also spares WAL its shared memory.
+            # Locked until it is closed, which also makes WAL work without shared memory.
             file.execute("PRAGMA locking_mode = EXCLUSIVE")
             file.execute("PRAGMA journal_mode = WAL")
-            # Commits are with the system at once and with the disk at a checkpoint, which is made
-            # beside the loop.
+            # A commit reaches the operating system at once. It reaches the disk at a checkpoint,
+            # which runs outside the event loop.
             file.execute("PRAGMA synchronous = NORMAL")
             file.execute("PRAGMA wal_autocheckpoint = 0")
             (version,) = file.execute("PRAGMA user_version").fetchone()
             if version not in (0, 1, VERSION):
                 raise StoreFailed(
                     f"the store {self.path} is of version {version}, this package writes "
-                    f"{VERSION}: give it another file"
+                    f"{VERSION}: use another file"
                 )
             held = file.execute("SELECT type, name FROM sqlite_master WHERE sql NOT NULL")
             if held.fetchall() != ([("table", "credits")] if version else []):
                 raise StoreFailed(
-                    f"the store {self.path} holds more than a store of credits does: give it "
-                    "another file"
+                    f"the store {self.path} has tables that no store of credits has: use another "
+                    "file"
                 )
             if version != VERSION:
                 file.execute("BEGIN IMMEDIATE")
@@ -217,12 +220,13 @@ class CreditStore:
 
 
 async def _aside(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """In a thread, and not left before that has ended, for a connection has one user at a time."""
+    """Run in a thread, and do not return before it has ended: a connection has one user at a
+    time."""
     running = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **options))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
         if not running.cancelled():
-            running.exception()  # nobody is there to hear of it
+            running.exception()  # no caller is left to get it
         raise

@@ -1,4 +1,4 @@
-"""What proves who is calling: an OAuth 2 token for client id and secret, or the id as API key."""
+"""Authentication: an OAuth 2 token for client id and secret, or the id as API key."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from neo_async import logs
 from neo_async.banking.profile import Server
 from neo_async.errors import (
     LoginFailed,
+    NeoError,
     ProtocolError,
     RateLimited,
     ServerError,
-    TransportError,
     UsageError,
 )
 from neo_async.model.answer import Answer
-from neo_async.transport.backoff import backoff
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter, Start
 from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
+from neo_async.transport.retry import TRANSIENT, retry
 from neo_async.wire.answers import retry_after
 from neo_async.wire.forms import FORM_CONTENT_TYPE
 from neo_async.wire.lenient import UNREADABLE
@@ -37,24 +37,24 @@ from neo_async.wire.lenient import UNREADABLE
 log = logging.getLogger(logs.BANKING)
 
 _EARLY = 60.0
-"""Seconds before its end in which a token is renewed; at most half of its life."""
+"""Seconds before its end at which a token is renewed; at most half of its life."""
 
 _TRIES = 3
-"""Of one renewal; asking for a token changes nothing."""
+"""Most requests for one renewal; they change nothing."""
 
 _FALLBACK_LIFE = 300.0
-"""Seconds for which a token is taken as good when the bank does not say, or says what cannot be."""
+"""Life of a token in seconds when the bank gives none, or an impossible one."""
 
 _LONGEST_LIFE = 366 * 86_400.0
 
 
 _TOKEN = re.compile(r"[!-~]+")
 _LONGEST_TOKEN = 8000
-"""Characters; servers take header lines of about 8 KiB."""
+"""Longest token in characters; servers accept header lines of about 8 KiB."""
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Client id and secret of the portal's application. Never printed."""
+    """Client id and secret of the application in the bank's portal. Never printed."""
 
     client_id: str
     client_secret: str
@@ -65,7 +65,8 @@ class Identity(msgspec.Struct, frozen=True):
                 raise UsageError(f"{name} is empty or no text: copy it from the Auth tab")
 
     def secrets(self, *others: str) -> Secrets:
-        """What no error about an answer may repeat: id, secret and what else was sent."""
+        """Return the secrets that errors about an answer must not repeat: id, secret and
+        `others`."""
         return Secrets(self.client_id, self.client_secret, *others)
 
     def __repr__(self) -> str:
@@ -92,7 +93,7 @@ class _TokenAnswer(msgspec.Struct):
 
 
 class TokenKeeper:
-    """Keeps a token until shortly before its end, and renews it once for all who wait."""
+    """Keeps a token until shortly before its end, and renews it once for all waiting calls."""
 
     def __init__(
         self,
@@ -112,18 +113,18 @@ class TokenKeeper:
         self._good_until = 0.0
         self._renewal: asyncio.Task[None] | None = None
         self.renewals = 0
-        """Tokens had so far."""
+        """Number of tokens received."""
 
     async def token(self) -> str:
-        """Raises LoginFailed when the bank does not take id and secret, and what else can happen
-        to a request."""
+        """Return a valid token. Raises LoginFailed when the bank refuses id and secret, and the
+        errors of a request."""
         if not self._token or self._clock() >= self._good_until:
             await self._renewed()
         return self._token
 
     def refused(self, token: str) -> None:
-        """The bank does not take it any more."""
-        if token == self._token:  # else somebody has renewed it meanwhile
+        """Discard a token that the bank has refused."""
+        if token == self._token:  # else it has been renewed meanwhile
             self._token = ""
 
     async def close(self) -> None:
@@ -141,28 +142,23 @@ class TokenKeeper:
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._renew(), name="bank token")
             self._renewal.add_done_callback(self._renewal_done)
-        # One waiter giving up must not take the renewal from the others.
+        # A waiter that is cancelled must not cancel the renewal for the others.
         await asyncio.shield(self._renewal)
 
     def _renewal_done(self, renewal: asyncio.Task[None]) -> None:
         self._renewal = None
         if not renewal.cancelled():
-            renewal.exception()  # every waiter has it; nobody waiting is no reason to complain
+            renewal.exception()  # every waiter gets it; without waiters it is not an error
 
     async def _renew(self) -> None:
-        for attempt in range(1, _TRIES + 1):
-            try:
-                token = await self._ask()
-                break
-            except RateLimited as refusal:
-                pause = self._limiter.pause(refusal.retry_after)
-                if attempt == _TRIES or pause > self._server.timeout:
-                    raise
-            except (TransportError, ServerError, ProtocolError) as error:
-                if attempt == _TRIES:
-                    raise
-                log.info("no token yet: %s", error)
-                await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
+        token = await retry(
+            self._request,
+            self._may_ask_again,
+            base=0.5,
+            cap=5.0,
+            attempts=_TRIES,
+            on_retry=lambda error: log.info("no token yet: %s", error),
+        )
         life = token.expires_in
         if life is None or not 0 < life <= _LONGEST_LIFE:
             life = _FALLBACK_LIFE
@@ -171,7 +167,12 @@ class TokenKeeper:
         self.renewals += 1
         log.info("the bank gave a token for %.0f s", life)
 
-    async def _ask(self) -> _TokenAnswer:
+    def _may_ask_again(self, error: NeoError) -> bool:
+        if isinstance(error, RateLimited):
+            return self._limiter.pause(error.retry_after) <= self._server.timeout
+        return isinstance(error, TRANSIENT)
+
+    async def _request(self) -> _TokenAnswer:
         form = Hidden(
             {
                 "grant_type": "client_credentials",
@@ -180,7 +181,7 @@ class TokenKeeper:
             }
         )
         secrets = self._identity.secrets(*self._server.extra_headers.values())
-        start = await Start(self._limiter, Kind.CANCEL).take()  # everybody else waits for it
+        start = await Start(self._limiter, Kind.CANCEL).take()  # every other call waits for it
         answer = await self._http.request(
             "POST",
             self._server.base_url.rstrip("/") + self._server.token_path,
@@ -197,11 +198,11 @@ class TokenKeeper:
             return await read_answer(answer, _read)
 
 
-class Pass:
-    """Puts onto each request what proves who is calling."""
+class Authentication:
+    """Adds the authentication to requests."""
 
     def __init__(self, identity: Identity, server: Server, keeper: TokenKeeper | None) -> None:
-        """Without a keeper, the client id goes along as API key."""
+        """Send the client id as API key when there is no keeper."""
         self._identity = identity
         self._extra = tuple(server.extra_headers.values())
         self._keeper = keeper
@@ -212,15 +213,16 @@ class Pass:
         return self._params
 
     async def token(self) -> str:
-        """Empty when none is needed."""
+        """Return a token; empty when none is needed."""
         return await self._keeper.token() if self._keeper else ""
 
     def secrets(self, token: str) -> Secrets:
-        """What no error about the answer to a request with this token may repeat."""
+        """Return the secrets that errors about the answer to a request with this token must not
+        repeat."""
         return self._identity.secrets(token, *self._extra)
 
     def refused(self, token: str) -> bool:
-        """Whether another try has a chance, now that the bank has refused this one."""
+        """Return whether another try may succeed after the bank has refused this token."""
         if self._keeper is None:
             return False
         self._keeper.refused(token)
@@ -228,7 +230,8 @@ class Pass:
 
 
 def _read(answer: Answer) -> _TokenAnswer:
-    """Nothing of a body but its words gets into a message: it may hold the token."""
+    """Return the token of an answer. Errors only repeat the description in the body, because it may
+    contain the token."""
     if answer.status == 429:
         raise RateLimited("too many requests for a token", retry_after=retry_after(answer.headers))
     if answer.status >= 500:
@@ -241,14 +244,14 @@ def _read(answer: Answer) -> _TokenAnswer:
         raise ProtocolError("the answer to the request for a token holds none") from None
     if len(token.access_token) > _LONGEST_TOKEN or not _TOKEN.fullmatch(token.access_token):
         raise ProtocolError(
-            "the answer to the request for a token holds an empty one, or one that "
-            "no header can hold"
+            "the answer to the request for a token holds an empty one, or one that is not valid in "
+            "a header"
         )
     return token
 
 
 def _refusal(body: bytes) -> str:
-    """The words of RFC 6749 5.2."""
+    """Return the error description of RFC 6749 5.2."""
     words: Any = None
     try:
         content = msgspec.json.decode(body)

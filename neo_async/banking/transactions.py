@@ -1,27 +1,26 @@
-"""Credits: batch after batch, each acknowledged when its consumer has taken all of it.
+"""Deliver credits batch by batch, and acknowledge each batch when its consumer is done with it.
 
-The bank has one batch outstanding for a physical account, and sends it again until it is
-acknowledged. So a consumer that dies loses nothing: what it had not come back for comes again.
+The bank has one outstanding batch per physical account, and sends it again until it is
+acknowledged. So a consumer that crashes loses nothing: the credits that were not done are delivered
+again.
 
     consumer       takes 1 … 100    comes back ──┐
     here                                         └─ done ── acknowledge ── fetch ── 101 …
     consumer dies  anywhere before: the batch comes again; with a store only what was not done yet
 
-How often a credit reaches its consumer:
+A credit is delivered
 
-* Without a store at least once. What comes again because the bank sends a batch twice says so
-  (`may_be_repeated`), as far as the bank does; a batch that this very object has handed over is
-  known, and not handed over again.
-* With a store exactly once, but for one credit (or one batch, where batches are taken as such) that
-  was in the consumer's hands when its process died: that one comes once more, and says so. See
-  `store.py`.
+* without a store: at least once. When the bank reports that it sends a batch again, its credits
+  have `may_be_repeated`; a batch that the same object has delivered is not delivered again.
+* with a store: exactly once, except the one credit (or whole batch) that was being processed when
+  the process ended, which is delivered once more with `may_be_repeated`. See `store.py`.
 
-Always in the bank's order, and no credit is ever left out. Credits are distinguished by all of
-their fields, for there are banks that give several payments one reference.
+The order is the bank's, and no credit is ever left out. Credits are distinguished by all of their
+fields, because some banks give several payments one reference.
 
-An entry that cannot be read as a credit (a reversal of -1500.00, an amount of "N/A") raises
-UnreadableCredit in its place, again and again: `Credits.skip` steps over it. Until then its batch
-is not acknowledged.
+An entry that is not readable as a credit (a reversal of -1500.00, an amount of "N/A") raises
+UnreadableCredit in its place, every time, until `Credits.skip` skips it. Until then its batch is
+not acknowledged.
 """
 
 from __future__ import annotations
@@ -56,14 +55,14 @@ from neo_async.transport.backoff import backoff
 log = logging.getLogger(logs.BANKING)
 
 _PASSING = (TransportError, ServerError, RateLimited)
-"""What a consumer who waits for more is not bothered with."""
+"""Failures that only delay a consumer who polls."""
 
 _REPEATS = 5
-"""Times in a row that a batch may come again after its acknowledgement was confirmed."""
+"""Most times in a row that a batch may come again after its acknowledgement was confirmed."""
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """An entry of a batch, and what it is recognised by when it comes again."""
+    """An entry of a batch with its identity."""
 
     key: Key
     content: Credit | Unread
@@ -72,7 +71,7 @@ class _Entry(msgspec.Struct, frozen=True):
 class Batch:
     """Credits to be acknowledged together.
 
-    `async for batch in credits.batches()` acknowledges when it is asked for the next one;
+    `async for batch in credits.batches()` acknowledges a batch when it continues with the next one;
     `await batch.ack()` does so earlier.
     """
 
@@ -86,38 +85,37 @@ class Batch:
         self._source = source
         self.batch_id = delivery.batch_id
         self.credits = [entry.content for entry in new if isinstance(entry.content, Credit)]
-        """Those of the batch that are to be handed over, in the bank's order."""
+        """Credits to deliver, in the bank's order."""
         self.delivered = len(delivery.entries)
-        """How many the bank has sent with it, those included that were handed over earlier."""
+        """Number of credits the bank has sent with it, including those delivered earlier."""
         self.delivery_count = delivery.delivery_count
-        """Times the bank has sent it; 1 when it does not say."""
+        """Number of times the bank has sent it; 1 when not reported."""
         self.sent = frozenset(entry.key for entry in sent)
         self.entries = new
-        """For Credits: all that is to be handed over, what cannot be read included."""
+        """All entries to deliver, unreadable ones included. Internal to Credits."""
         self.unread = [entry.content for entry in new if isinstance(entry.content, Unread)]
-        """For Credits: what cannot be read and was not stepped over yet."""
+        """Unreadable entries that were not skipped yet. Internal to Credits."""
         self.ack_key = new_key()
         self.is_done = False
-        """Whether its consumer has come back."""
+        """Whether its consumer has asked for more."""
         self.is_acknowledged = False
 
     async def ack(self) -> None:
-        """Count every credit as done, and tell the bank that the batch has arrived. Doing it twice
-        does nothing more.
+        """Mark every credit as done, and acknowledge the batch. Repeating it has no effect.
 
-        Where the acknowledgement goes out with the next request (`ack.mode`), so does this one.
-        Raises what a call to the bank can, and the batch comes again then; UnreadableCredit while
-        there is an entry that was not stepped over.
+        Where acknowledgements are sent with the next request (`ack.mode`), this one is, too. Raises
+        the errors of a request, and the batch is then sent again; UnreadableCredit while an
+        unreadable entry is not skipped.
         """
         await self._source.finish(self)
 
     @property
     def keys(self) -> list[Key]:
-        """For Credits: of those that are to be handed over."""
+        """Identities of the credits to deliver. Internal to Credits."""
         return [entry.key for entry in self.entries if isinstance(entry.content, Credit)]
 
     def check_read(self) -> None:
-        """Raises UnreadableCredit while there is an entry that was not stepped over."""
+        """Raise UnreadableCredit while an unreadable entry is not skipped."""
         if self.unread:
             raise self.unread[0].error()
 
@@ -133,7 +131,7 @@ class Batch:
 
 
 class BatchSource:
-    """For Credits: fetches and acknowledges, one batch at a time."""
+    """Fetches and acknowledges batches, one at a time. Internal to Credits."""
 
     def __init__(
         self, calls: BankCalls, envelope: Mapping[str, object], store: CreditStore | None
@@ -147,7 +145,7 @@ class BatchSource:
         self._repeats = 0
 
     async def next(self) -> Batch | None:
-        """Finish the batch before, and fetch one with something new in it; None when there is
+        """Finish the previous batch, and return the next one with new credits; None when there is
         none."""
         while True:
             if self._last is not None:
@@ -155,7 +153,7 @@ class BatchSource:
             delivery = await self._fetch()
             if not delivery.entries:
                 return None
-            sent = _told_apart(delivery.entries)
+            sent = _identified(delivery.entries)
             batch = Batch(self, delivery, sent, await self._new_ones(delivery, sent))
             self._check_for_standstill(batch)
             self._last = batch
@@ -163,14 +161,15 @@ class BatchSource:
                 return batch
 
     def skip(self, error: UnreadableCredit) -> None:
-        """As `Credits.skip`."""
+        """Skip an unreadable entry, as `Credits.skip` does."""
         unread = self._last.unread if self._last is not None else []
         if not unread or unread[0].entry != error.entry:
             raise UsageError("skip() takes the UnreadableCredit that was raised last")
         skipped = unread.pop(0)
-        log.warning("credit %r is stepped over unread: %s", skipped.reference, skipped.problem)
+        log.warning("unreadable credit %r is skipped: %s", skipped.reference, skipped.problem)
 
     async def finish(self, batch: Batch) -> None:
+        """Mark the batch as done, and acknowledge it where that is a call of its own."""
         batch.check_read()  # an entry that the caller has not seen is never acknowledged
         if not batch.is_done:
             if self.store is not None and batch.credits:
@@ -190,15 +189,15 @@ class BatchSource:
                 "ack_status": self._ack.value,
             }
         try:
-            content = await self._calls.repeated(self._calls.request(Call.FETCH, values))
+            content = await self._calls.send_until_answered(self._calls.request(Call.FETCH, values))
         except BankRejected as refusal:
             if last is None or not carries_ack or refusal.refusal != Refusal.UNKNOWN_BATCH:
                 raise
-            _forgotten(last, refusal)
+            _skip_acknowledgement(last, refusal)
             return await self._fetch()
         if last is not None and carries_ack:
             last.is_acknowledged = True
-        return self._calls.understood(self._read, content)
+        return self._calls.read_content(self._read, content)
 
     def _read(self, content: Json) -> Delivery:
         delivery = self._reader.read(content)
@@ -219,15 +218,17 @@ class BatchSource:
             "status": self._ack.value,
         }
         try:
-            await self._calls.repeated(self._calls.request(Call.ACK, values, key=batch.ack_key))
+            await self._calls.send_until_answered(
+                self._calls.request(Call.ACK, values, key=batch.ack_key)
+            )
         except BankRejected as refusal:
             if refusal.refusal != Refusal.UNKNOWN_BATCH:
                 raise
-            _forgotten(batch, refusal)
+            _skip_acknowledgement(batch, refusal)
         batch.is_acknowledged = True
 
     async def _new_ones(self, delivery: Delivery, sent: Sequence[_Entry]) -> list[_Entry]:
-        """Those that were not handed over before, each once."""
+        """Return the entries that were not delivered before, each once."""
         past = self._last.sent if self._last is not None else frozenset()
         new = [entry for entry in sent if entry.key not in past]
         if self.store is None:
@@ -249,7 +250,7 @@ class BatchSource:
         self._repeats += 1
         if self._repeats > _REPEATS:
             raise ProtocolError(
-                f"the bank sends batch {batch.batch_id} again and again, though it has taken "
+                f"the bank keeps sending batch {batch.batch_id}, although it has confirmed "
                 f"{self._repeats} acknowledgements of it"
             )
 
@@ -257,81 +258,81 @@ class BatchSource:
 class Credits:
     """Credits in the bank's order: `async for credit in bank.transactions()`.
 
-    Coming back for the next credit says that the one before is done. Leaving the loop does not:
-    the credit in hand comes again, with `may_be_repeated`; `await credits.done()` before leaving
-    says that it is done, too. One iteration at a time; it can be taken up again where it was left.
+    Asking for the next credit marks the previous one as done. Leaving the loop does not: the
+    present credit is delivered again, with `may_be_repeated`, unless `await credits.done()` was
+    called. There can be one iteration at a time; a later one continues where the earlier one ended.
     """
 
     def __init__(self, source: BatchSource, *, poll: float | None) -> None:
         self._source = source
         self._poll = poll
         self._batch: Batch | None = None
-        self._place = 0
-        self._whole: Batch | None = None
-        """A batch that is to be handed over as such."""
-        self._in_hand: Key | None = None
+        self._position = 0
+        self._whole_batch: Batch | None = None
+        """A fetched batch to deliver as a whole."""
+        self._current: Key | None = None
         self.taken = 0
-        """Credits handed over so far."""
+        """Number of credits delivered."""
 
     def __aiter__(self) -> Credits:
         return self
 
     async def __anext__(self) -> Credit:
         while True:
-            while self._batch is None or self._place == len(self._batch.entries):
+            while self._batch is None or self._position == len(self._batch.entries):
                 self._batch = await self._following()
-                self._place = 0
+                self._position = 0
                 if self._batch is None:
                     raise StopAsyncIteration
-            entry = self._batch.entries[self._place]
+            entry = self._batch.entries[self._position]
             if isinstance(entry.content, Credit):
-                return self._handed_over(entry.key, entry.content)
-            self._put_down()
+                return self._deliver(entry.key, entry.content)
+            self._finish_current()
             if entry.content in self._batch.unread:
                 raise entry.content.error()
-            self._place += 1
+            self._position += 1
 
-    def _handed_over(self, key: Key, credit: Credit) -> Credit:
+    def _deliver(self, key: Key, credit: Credit) -> Credit:
         if (store := self._source.store) is not None:
-            # No await from here on: nothing can come between the mark and the handing over.
-            store.step(done=self._in_hand, taken=key)
-        self._in_hand = key
-        self._place += 1
+            # No await from here on: no other task may run between the mark and the delivery.
+            store.step(done=self._current, taken=key)
+        self._current = key
+        self._position += 1
         self.taken += 1
         return credit
 
     def skip(self, error: UnreadableCredit) -> None:
-        """Step over the entry that this error was raised for: the caller has looked into it. It is
-        not handed over, and its batch can be acknowledged. Iterate again to go on; `batches()` has
-        to be called again.
+        """Skip the entry for which this error was raised, after you have looked into it. It is not
+        delivered, and its batch can be acknowledged. Iterate again to continue; `batches()` has to
+        be called again.
 
-        Raises UsageError when it is not the entry that stands in the way.
+        Raises UsageError when it is not the entry that blocks the iteration.
         """
         self._source.skip(error)
 
     async def done(self) -> None:
-        """Say that the credit in hand is done, without taking another. That of the last credit of a
-        batch acknowledges the batch."""
-        self._put_down()
+        """Mark the credit being processed as done, without asking for another. After the last
+        credit of a batch, this acknowledges the batch."""
+        self._finish_current()
         if self._batch is not None and self._batch.is_done:
             await self._batch.ack()
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """Whole batches; asking for the next one says that all of the one before is done. After a
-        failure, call it again to go on. Raises UnreadableCredit before it hands over a batch with
-        an entry that cannot be read."""
-        if self._batch is not None and self._place < len(self._batch.entries):
-            raise UsageError("a batch was begun credit by credit: take the rest of it so, too")
+        """Iterate over whole batches; asking for the next one marks all of the previous one as
+        done. After a failure, call it again to continue. Raises UnreadableCredit before a batch
+        with an unreadable entry."""
+        if self._batch is not None and self._position < len(self._batch.entries):
+            raise UsageError("a batch was begun credit by credit: finish it in the same way")
         while True:
-            if self._whole is None:
-                self._whole = await self._next()
-            batch = self._whole
+            if self._whole_batch is None:
+                self._whole_batch = await self._next()
+            batch = self._whole_batch
             if batch is None:
                 return
             batch.check_read()
             if self._source.store is not None:
                 await self._source.store.take(batch.keys)
-            self._whole = None
+            self._whole_batch = None
             self.taken += len(batch)
             yield batch
 
@@ -339,18 +340,18 @@ class Credits:
         return f"<Credits {self.taken} taken, {self._batch!r}>"
 
     async def _following(self) -> Batch | None:
-        """The batch is at its end, and its consumer has come back."""
-        self._put_down()
-        if self._whole is not None:  # fetched by `batches()`, but not handed over
-            batch, self._whole = self._whole, None
+        """Return the next batch, after the consumer has finished the present one."""
+        self._finish_current()
+        if self._whole_batch is not None:  # fetched by `batches()`, but not delivered
+            batch, self._whole_batch = self._whole_batch, None
             return batch
         return await self._next()
 
-    def _put_down(self) -> None:
-        if self._in_hand is not None and self._source.store is not None:
-            self._source.store.step(done=self._in_hand, taken=None)
-        self._in_hand = None
-        if self._batch is not None and self._place == len(self._batch.entries):
+    def _finish_current(self) -> None:
+        if self._current is not None and self._source.store is not None:
+            self._source.store.step(done=self._current, taken=None)
+        self._current = None
+        if self._batch is not None and self._position == len(self._batch.entries):
             self._batch.is_done = True
 
     async def _next(self) -> Batch | None:
@@ -365,7 +366,7 @@ class Credits:
                 wait = self._poll + backoff(failures, base=1.0, cap=60.0)
                 if isinstance(error, RateLimited) and error.retry_after:
                     wait = max(wait, error.retry_after)
-                log.warning("no credits could be had (%s); next try in %.0f s", error, wait)
+                log.warning("no credits received (%s); next try in %.0f s", error, wait)
                 await asyncio.sleep(wait)
                 continue
             if batch is not None or self._poll is None:
@@ -374,9 +375,9 @@ class Credits:
             await asyncio.sleep(self._poll)
 
 
-def _forgotten(batch: Batch, refusal: BankRejected) -> None:
-    # Nothing is lost by that: it has arrived, or comes again.
-    log.warning("the bank knows no batch %r any more: %s", batch.batch_id, refusal)
+def _skip_acknowledgement(batch: Batch, refusal: BankRejected) -> None:
+    # Nothing is lost: the batch was acknowledged before, or is sent again.
+    log.warning("batch %r no longer exists at the bank: %s", batch.batch_id, refusal)
     batch.is_acknowledged = True
 
 
@@ -386,9 +387,9 @@ def _repeated(entry: _Entry) -> _Entry:
     return _Entry(entry.key, msgspec.structs.replace(entry.content, may_be_repeated=True))
 
 
-def _told_apart(entries: Sequence[Credit | Unread]) -> list[_Entry]:
-    """Each entry of a batch once. Two that are equal in everything are one that was sent twice
-    where the bank's sequence says so; else the second one says `may_be_repeated`."""
+def _identified(entries: Sequence[Credit | Unread]) -> list[_Entry]:
+    """Return each entry of a batch once, with its identity. Of two equal entries, the second is a
+    repetition if they have a sequence; otherwise it gets `may_be_repeated`."""
     found: list[_Entry] = []
     times: Counter[Credit | Unread] = Counter()
     for content in entries:

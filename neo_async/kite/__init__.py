@@ -8,8 +8,7 @@
         for holding in await kite.holdings():
             print(holding.fund, holding.quantity, holding.pnl)
 
-Stands beside the trading client, on the same transport, limiter and errors; neither needs the
-other.
+It is independent of the trading client, and shares its transport, limiter and errors.
 """
 
 from neo_async.config import KiteEndpoints

@@ -1,8 +1,7 @@
-"""Every call to Kite: its headers, its limiter, and what is done about 429 or no connection."""
+"""Calls to Kite: headers, rate limit, pauses after a 429, retries while nothing was sent."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -13,19 +12,21 @@ from neo_async.config import KiteEndpoints, Timeouts
 from neo_async.errors import NotLoggedIn, NotSent, RateLimited, UsageError
 from neo_async.kite.wire import FORM_HEADERS, VERSION_HEADERS, form_body
 from neo_async.model.answer import Answer
-from neo_async.transport.backoff import backoff
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter, Start
 from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
+from neo_async.transport.retry import retry
 from neo_async.transport.tls import trusting
 
 T = TypeVar("T")
 
 
 class Calls:
+    """Sends requests to Kite with its headers and within its rate limit."""
+
     def __init__(
         self,
         api_key: Hidden[str],
@@ -36,7 +37,7 @@ class Calls:
         timeouts: Timeouts,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises UsageError when key or token cannot be one."""
+        """Raise UsageError when the API key or the access token is malformed."""
         self._api_key = _checked("api_key", api_key)
         self._root = endpoints.api.rstrip("/")
         self._limiter = limiter
@@ -49,21 +50,21 @@ class Calls:
         )
         self._is_closed = False
         self.skew = 0.0
-        """Seconds by which Kite's clock was ahead of ours in its last answer, as its Date header
-        tells."""
+        """Seconds by which Kite's clock was ahead of the local one, by the Date header of its
+        last answer."""
         self.use_token(access_token)
 
     def use_token(self, token: Hidden[str]) -> None:
-        """Raises UsageError when it can be none."""
+        """Send this access token from now on. Raises UsageError when it is malformed."""
         _checked("access_token", token)
         self._headers = Hidden(
             {**VERSION_HEADERS, "Authorization": f"token {self._api_key}:{token.value}"}
         )
         self.secrets = Secrets(self._api_key, token.value)
-        """What the reading of answers keeps out of errors."""
+        """Credentials that errors about answers must not repeat."""
 
     async def read(self, path: str, decode: Callable[[Answer], T]) -> T:
-        """Make a call that changes nothing."""
+        """Send a GET request, and return what `decode` reads from its answer."""
         return await self._call(Kind.READ, "GET", path, None, decode, self._timeouts.read)
 
     async def change(
@@ -74,29 +75,23 @@ class Calls:
         form: Mapping[str, str] | None,
         decode: Callable[[Answer], T],
     ) -> T:
-        """Make a call that changes something. While no byte of it has left, it is tried again.
+        """Send a request that changes something; send it again only while no byte of it has left.
 
-        Raises NotSent, AnswerLost, or what `decode` makes of the answer.
+        Raises NotSent, AnswerLost, and what `decode` raises.
         """
-        failures, give_up_at = 0, 0.0
-        while True:
-            try:
-                return await self._call(kind, method, path, form, decode, self._timeouts.order)
-            except NotSent:
-                now = asyncio.get_running_loop().time()
-                failures += 1
-                if failures == 1:
-                    give_up_at = now + self._timeouts.order
-                delay = backoff(failures, base=0.1, cap=0.5)
-                if now + delay >= give_up_at:
-                    raise
-                await asyncio.sleep(delay)
+        return await retry(
+            lambda: self._call(kind, method, path, form, decode, self._timeouts.order),
+            lambda error: isinstance(error, NotSent),
+            base=0.1,
+            cap=0.5,
+            within=self._timeouts.order,
+        )
 
     @contextlib.asynccontextmanager
     async def download(self, path: str) -> AsyncIterator[Download]:
-        """Get a file of any size. What the caller makes of it belongs into the block, so that its
-        errors repeat no secret."""
-        await self._turn(Kind.READ)
+        """Download a file of any size. Read it inside the block, where errors are kept free of
+        credentials."""
+        await self._acquire(Kind.READ)
         with self.secrets.kept_out_of_errors():
             async with self._http.download(
                 self._root + path,
@@ -107,6 +102,7 @@ class Calls:
                 yield file
 
     async def close(self) -> None:
+        """Close every connection. Calls raise NotLoggedIn from then on."""
         self._is_closed = True
         await self._http.close()
 
@@ -119,10 +115,10 @@ class Calls:
         decode: Callable[[Answer], T],
         patience: float,
     ) -> T:
-        """Send and read; after a 429, which took no effect, send once more when it may be."""
+        """Send and decode; send again after a 429, which had no effect, while `patience` lasts."""
         timeout = patience
         while True:
-            start = await self._turn(kind)
+            start = await self._acquire(kind)
             headers, secrets = self._headers, self.secrets
             answer = await self._http.request(
                 method,
@@ -145,7 +141,8 @@ class Calls:
                 self._limiter.succeeded()
                 return result
 
-    async def _turn(self, kind: Kind) -> Start:
+    async def _acquire(self, kind: Kind) -> Start:
+        """Check the breaker and wait for the rate limit. Raises NotLoggedIn after `close`."""
         await self._http.check(self._root)
         start = await Start(self._limiter, kind).take()
         if self._is_closed:
@@ -154,12 +151,12 @@ class Calls:
 
     def _note_date(self, answer: Answer) -> None:
         with contextlib.suppress(KeyError, ValueError, OverflowError):
-            theirs = parsedate_to_datetime(answer.headers["date"]).timestamp()
-            self.skew = theirs - self._clock()
+            kite_time = parsedate_to_datetime(answer.headers["date"]).timestamp()
+            self.skew = kite_time - self._clock()
 
 
 def _checked(name: str, value: Hidden[str]) -> str:
-    """The value, which is never shown: keys and tokens are secrets."""
+    """Return a key or token that is well formed. Its value never appears in an error."""
     if not value.value:
         raise UsageError(f"{name} is empty")
     if (

@@ -1,4 +1,4 @@
-"""Mutual funds at Kite Connect: what a program calls."""
+"""The client for mutual funds at Kite Connect."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from neo_async.kite.calls import Calls
 from neo_async.kite.funds import Funds, FundStore
 from neo_async.kite.in_flight import (
     InFlightOrders,
-    Lost,
     Placement,
+    Request,
+    confirm_order_cancelled,
+    confirm_sip_cancelled,
+    confirm_sip_changed,
     find_order,
     find_sip,
-    judge_cancelled_order,
-    judge_cancelled_sip,
-    judge_changed_sip,
 )
 from neo_async.kite.model import Frequency, Fund, FundHolding, FundOrder, Sip, SipStatus
 from neo_async.kite.wire import (
@@ -57,22 +57,22 @@ _ORDER_BOOK: Final = "list of orders"
 _SIP_BOOK: Final = "list of SIPs"
 
 _ROWS_AT_ONCE: Final = 50
-"""Rows that are read before others get their turn of the loop: below a millisecond."""
+"""Rows decoded between two yields to the event loop: they take less than a millisecond."""
 
 
 class KiteMutualFunds:
-    """One investor's mutual funds.
+    """The mutual funds of one investor.
 
     async with KiteMutualFunds(api_key, access_token) as kite:
         order_id = await kite.place_order("INF174K01LS2", Side.BUY, amount=5000)
 
-    Orders are collected by Kite and sent to the exchange in a batch, at 13:30 on market days; until
-    then they can be cancelled, and another one for the same fund takes their place. Kite has no
-    call for dividend reinvestment.
+    Kite collects orders and sends them to the exchange in a batch, at 13:30 on market days. Until
+    then an order can be cancelled, and another one for the same fund replaces it. Kite's API does
+    not support dividend reinvestment.
 
     Every call raises SessionEnded when the access token has ended (about six in the morning),
     Rejected when Kite refuses (its `error_type` is the error's `code`), RateLimited, ServerError or
-    ProtocolError for what else Kite answers, and NotSent or AnswerLost when the network fails.
+    ProtocolError for other answers, and NotSent or AnswerLost when the network fails.
     """
 
     def __init__(
@@ -87,14 +87,15 @@ class KiteMutualFunds:
         directory: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """The access token comes from KiteSession. `rate_limit` is of starts in any second.
+        """Take an access token from KiteSession. `rate_limit` is the number of requests in any
+        second.
 
-        When the answer to a change is lost, nothing is sent again: the lists are looked through for
-        what became of it. `resolution_timeout` is how many seconds later it is still expected to
-        show; with no trace by then it was not accepted. The day's list of funds is kept in
-        `directory`, `$XDG_CACHE_HOME/neo_async` unless given. `clock` gives Unix seconds.
+        When the answer to a request is lost, nothing is sent again: the lists are read until they
+        show its effect, or until `resolution_timeout` seconds later; without any effect by then it
+        was not accepted. The day's list of funds is cached in `directory`, by default
+        `$XDG_CACHE_HOME/neo_async`. `clock` gives Unix seconds.
 
-        Raises UsageError when key or token cannot be one.
+        Raises UsageError when the key or the token is malformed.
         """
         key, token = Hidden(api_key), Hidden(access_token)
         del api_key, access_token  # tracebacks may show local variables
@@ -114,12 +115,12 @@ class KiteMutualFunds:
         )
         self._clock = clock
         self._known: set[str] = set()
-        """Ids of orders and SIPs that were seen in any answer."""
+        """Ids of all orders and SIPs in any list so far."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Read `KITE_API_KEY` and `KITE_ACCESS_TOKEN`; `KITE_URL` and `KITE_CA_FILE` lead to
-        another server. Raises UsageError that lists every variable that is missing."""
+        """Read `KITE_API_KEY` and `KITE_ACCESS_TOKEN`; `KITE_URL` and `KITE_CA_FILE` select another
+        server. Raises UsageError that lists every variable that is missing."""
         read, given = variable_reader(environ), Hidden(environ)
         del environ  # tracebacks may show local variables
         missing = [name for name in ("KITE_API_KEY", "KITE_ACCESS_TOKEN") if not read(name)]
@@ -140,12 +141,12 @@ class KiteMutualFunds:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection, and look for no lost answer any longer."""
+        """Close every connection, and stop resolving lost answers."""
         await self._in_flight.close()
         await self._calls.close()
 
     def use_token(self, access_token: str) -> None:
-        """Go on with the token of a new login."""
+        """Continue with the access token of a new login."""
         token = Hidden(access_token)
         del access_token  # tracebacks may show local variables
         self._calls.use_token(token)
@@ -156,13 +157,13 @@ class KiteMutualFunds:
     # --- orders -------------------------------------------------------------------------------
 
     async def orders(self) -> list[FundOrder]:
-        """Orders of the last seven days, newest first."""
+        """Return the orders of the last seven days, newest first."""
         orders = await self._list(_ORDERS, read_order)
         self._known.update(order.order_id for order in orders)
         return orders
 
     async def order(self, order_id: str) -> FundOrder:
-        """One order, of any age."""
+        """Return one order of any age."""
         path = f"{_ORDERS}/{rules.check_id('order_id', order_id)}"
         return await self._calls.read(path, lambda answer: read_order(read_one(answer)))
 
@@ -177,22 +178,22 @@ class KiteMutualFunds:
         wait_for_outcome: bool = True,
     ) -> str:
         """Buy for an `amount` of rupees, or sell a `quantity` of units, of the fund with this ISIN.
-        Returns the order's id once Kite has taken it.
+        Return the order's id once Kite has accepted it.
 
-        An order of the same side that is open for the fund is overwritten. `tag` is a mark of one's
-        own, up to 8 letters and digits; without one, the order gets one that is unique. Once
-        `instruments()` is loaded, what it says of the fund is checked, too.
+        An open order of the same side for the fund is overwritten. `tag` is a tag of your own, up
+        to 8 letters and digits; by default a unique one is generated. Once `instruments()` is
+        loaded, the order is checked against the fund's rules, too.
 
-        When the answer is lost, waits until it is known whether Kite has taken the order; raises
-        NotAccepted when it has not, and OutcomeUnknown when that cannot be found out, or at once
-        without `wait_for_outcome`. Raises InvalidOrder, and sends nothing, when a rule is broken,
-        and InsufficientFunds or another Rejected when Kite refuses.
+        When the answer is lost, this waits until it is known whether Kite has accepted the order.
+        It raises NotAccepted when Kite has not, and OutcomeUnknown when that cannot be established,
+        or at once without `wait_for_outcome`. Raises InvalidOrder, and sends nothing, when a rule
+        is broken, and InsufficientFunds or another Rejected when Kite refuses.
         """
         form = rules.order_form(tradingsymbol, side, amount, quantity, tag or rules.new_tag())
         await self._check_order(form)
         placement = Placement(
             tag=form["tag"],
-            is_ours=not tag,
+            is_tag_unique=not tag,
             tradingsymbol=tradingsymbol,
             terms=(form["transaction_type"],),
             value=Decimal(form.get("amount") or form["quantity"]),
@@ -200,46 +201,46 @@ class KiteMutualFunds:
             known=frozenset(self._known),
         )
 
-        async def look() -> str | None:
+        async def check() -> str | None:
             orders = await self._list(_ORDERS, read_order)
-            return find_order(placement, orders, self._in_flight.claimed, self._calls.skew)
+            return find_order(placement, orders, self._in_flight.own_ids, self._calls.skew)
 
         return await self._in_flight.place(
-            Lost("place order", _ORDER_BOOK, tag=placement.tag),
+            Request("place order", _ORDER_BOOK, tag=placement.tag),
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _ORDERS, form, read_order_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
     async def cancel_order(self, order_id: str, *, wait_for_outcome: bool = True) -> str:
-        """Cancel an order that is open. Returns its id.
+        """Cancel an open order. Return its id.
 
         Raises Rejected when it is not open, OrderAlreadyFinal when that shows only after the answer
-        was lost; what else becomes of a lost answer is as for `place_order`.
+        was lost. A lost answer is resolved as for `place_order`.
         """
         path = f"{_ORDERS}/{rules.check_id('order_id', order_id)}"
 
-        async def look() -> str | None:
-            return judge_cancelled_order(await self.order(order_id))
+        async def check() -> str | None:
+            return confirm_order_cancelled(await self.order(order_id))
 
         return await self._in_flight.change(
-            Lost("cancel order", _ORDER_BOOK, number=order_id),
+            Request("cancel order", _ORDER_BOOK, number=order_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_order_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
     # --- SIPs ---------------------------------------------------------------------------------
 
     async def sips(self) -> list[Sip]:
-        """SIPs that are active or paused."""
+        """Return the SIPs that are active or paused."""
         sips = await self._list(_SIPS, read_sip)
         self._known.update(sip.sip_id for sip in sips)
         return sips
 
     async def sip(self, sip_id: str) -> Sip:
-        """One SIP, also a cancelled one."""
+        """Return one SIP, which may be cancelled."""
         path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
         return await self._calls.read(path, lambda answer: read_sip(read_one(answer)))
 
@@ -255,12 +256,12 @@ class KiteMutualFunds:
         tag: str = "",
         wait_for_outcome: bool = True,
     ) -> str:
-        """Invest an `amount` of rupees again and again. Returns the SIP's id.
+        """Invest an `amount` of rupees at regular intervals. Return the SIP's id.
 
-        `frequency` is weekly, monthly or quarterly; a monthly one needs an `instalment_day` of 1,
-        5, 10, 15, 20 or 25. `instalments` is how many there are to be, -1 until it is cancelled.
-        Where nothing was invested in the fund before, `initial_amount` has to be given, and is
-        ordered at once. `tag`, `wait_for_outcome` and errors are as for `place_order`.
+        `frequency` is weekly, monthly or quarterly; a monthly SIP needs an `instalment_day` of 1,
+        5, 10, 15, 20 or 25. `instalments` is their number, -1 for no end. The first investment in a
+        fund needs an `initial_amount`, which is ordered at once. `tag`, `wait_for_outcome` and
+        errors are as for `place_order`.
         """
         form = rules.sip_form(
             tradingsymbol,
@@ -276,7 +277,7 @@ class KiteMutualFunds:
             rules.check_sip(fund, form)
         placement = Placement(
             tag=form["tag"],
-            is_ours=not tag,
+            is_tag_unique=not tag,
             tradingsymbol=tradingsymbol,
             terms=(form["frequency"],),
             value=Decimal(form["amount"]),
@@ -284,15 +285,15 @@ class KiteMutualFunds:
             known=frozenset(self._known),
         )
 
-        async def look() -> str | None:
+        async def check() -> str | None:
             sips = await self._list(_SIPS, read_sip)
-            return find_sip(placement, sips, self._in_flight.claimed, self._calls.skew)
+            return find_sip(placement, sips, self._in_flight.own_ids, self._calls.skew)
 
         return await self._in_flight.place(
-            Lost("place SIP", _SIP_BOOK, tag=placement.tag),
+            Request("place SIP", _SIP_BOOK, tag=placement.tag),
             placement,
             lambda: self._calls.change(Kind.PLACE, "POST", _SIPS, form, read_sip_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
@@ -307,8 +308,8 @@ class KiteMutualFunds:
         status: SipStatus | str | None = None,
         wait_for_outcome: bool = True,
     ) -> str:
-        """Change what is given of a SIP and leave the rest as it is; `status` pauses it (`paused`)
-        or lets it go on (`active`). Returns its id.
+        """Change the given fields of a SIP and leave the others; the `status` `paused` pauses it,
+        `active` resumes it. Return its id.
 
         `wait_for_outcome` and errors are as for `place_order`; OrderAlreadyFinal when it was
         cancelled meanwhile.
@@ -320,50 +321,50 @@ class KiteMutualFunds:
             if fund is not None:
                 rules.check_instalment(fund, form["amount"])
 
-        async def look() -> str | None:
-            return judge_changed_sip(await self.sip(sip_id), form)
+        async def check() -> str | None:
+            return confirm_sip_changed(await self.sip(sip_id), form)
 
         return await self._in_flight.change(
-            Lost("modify SIP", _SIP_BOOK, number=sip_id),
+            Request("modify SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.MODIFY, "PUT", path, form, read_sip_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
     async def cancel_sip(self, sip_id: str, *, wait_for_outcome: bool = True) -> str:
-        """End a SIP. Returns its id. `wait_for_outcome` and errors are as for `place_order`."""
+        """Cancel a SIP. Return its id. `wait_for_outcome` and errors are as for `place_order`."""
         path = f"{_SIPS}/{rules.check_id('sip_id', sip_id)}"
 
-        async def look() -> str | None:
-            return judge_cancelled_sip(await self.sip(sip_id))
+        async def check() -> str | None:
+            return confirm_sip_cancelled(await self.sip(sip_id))
 
         return await self._in_flight.change(
-            Lost("cancel SIP", _SIP_BOOK, number=sip_id),
+            Request("cancel SIP", _SIP_BOOK, number=sip_id),
             lambda: self._calls.change(Kind.CANCEL, "DELETE", path, None, read_sip_id),
-            look,
+            check,
             wait_for_outcome=wait_for_outcome,
         )
 
-    # --- what there is ------------------------------------------------------------------------
+    # --- holdings and funds -------------------------------------------------------------------
 
     async def holdings(self) -> list[FundHolding]:
-        """Units in the demat account, by fund and folio."""
+        """Return the units in the demat account, by fund and folio."""
         return await self._list(_HOLDINGS, read_holding)
 
     async def instruments(self, *, refresh: bool = False) -> Funds:
-        """The day's list of funds: from memory, from disk, or from Kite, whichever has it first.
-        `refresh` asks Kite in any case. From then on requests are checked against it.
+        """Return the day's list of funds: from memory, from disk or from Kite. With `refresh`,
+        always from Kite. Later requests are checked against it.
 
-        When Kite's list cannot be had, that of an earlier day serves, with a warning and
-        `is_stale`; not so with `refresh`.
+        When Kite's list cannot be downloaded, an earlier day's is returned, with a warning and
+        `is_stale`; not with `refresh`.
         """
         return await self._store.load(refresh=refresh)
 
     # --- checks -------------------------------------------------------------------------------
 
     def _fund(self, isin: str) -> Fund | None:
-        """None as long as no list is loaded. Raises InvalidOrder when today's has no such fund; a
-        list with rows that could not be read does not prove that."""
+        """Return a fund; None without a loaded list. Raises InvalidOrder when today's list has no
+        such fund, unless rows of the list were unreadable: one of them may be it."""
         funds = self._store.loaded
         if funds is None:
             return None
@@ -373,6 +374,7 @@ class KiteMutualFunds:
         return fund
 
     async def _check_order(self, form: Mapping[str, str]) -> None:
+        """Check an order against the fund's rules, if a list of funds is loaded."""
         fund = self._fund(form["tradingsymbol"])
         if fund is None:
             return
@@ -389,6 +391,7 @@ class KiteMutualFunds:
         rules.check_redemption(fund, form["quantity"], held)
 
     async def _list(self, path: str, read: Callable[[Row], T]) -> list[T]:
+        """Read a list, and decode its rows in portions."""
         rows = await self._calls.read(path, read_list)
         found: list[T] = []
         with self._calls.secrets.kept_out_of_errors():

@@ -1,4 +1,4 @@
-"""The list of instruments as it comes: CSV, gzipped or already inflated, in pieces of any size."""
+"""Read the list of funds: CSV, gzipped or not, in pieces of any size."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ log = logging.getLogger(logs.KITE)
 _GZIP: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _PIECE: Final = 16_384
-"""Bytes of CSV that are read at once: about a millisecond."""
+"""Bytes of CSV that are read in one step: about a millisecond."""
 _LONGEST: Final = 32 * 1024 * 1024
-"""Bytes of a list, as it comes and inflated; Kite's is of some megabytes."""
+"""Largest list in bytes, compressed and inflated; Kite's has some megabytes."""
 _LONGEST_ROW: Final = 65_536
 _REQUIRED: Final = frozenset(field.name for field in msgspec.structs.fields(Fund) if field.required)
 _NUMBERS: Final = tuple(field.name for field in msgspec.structs.fields(Fund) if field.type is float)
 
 
 class FundFileReader:
-    """Feed it the pieces in their order, then call `finish`."""
+    """Reads a list of funds: `feed` it the pieces in their order, then call `finish`."""
 
     def __init__(self) -> None:
         self.funds: list[Fund] = []
         self.bad_row_count = 0
-        """Rows that could not be read, and were left out."""
+        """Number of unreadable rows, which were left out."""
         self._columns: list[str] = []
         self._inflater: zlib._Decompress | None = None
         self._has_begun = False
@@ -46,12 +46,12 @@ class FundFileReader:
         self._came = 0
         self._inflated = 0
         self._odd_values = 0
-        """Of rows that were read all the same."""
+        """Number of unreadable values in rows that were kept."""
 
     def feed(self, piece: bytes) -> Iterator[None]:
-        """Read what has come, in steps that hold the loop for about a millisecond each.
+        """Read a piece, in steps of about a millisecond each.
 
-        Raises ProtocolError when it is no list of funds, or a longer one than any.
+        Raises ProtocolError when it is not a list of funds, or is too long.
         """
         self._came += len(piece)
         for plain in self._plain(piece):
@@ -60,8 +60,8 @@ class FundFileReader:
                 raise ProtocolError(f"the list of funds has more than {_LONGEST:,} bytes")
             self._rest += plain
             end = self._rest.rfind(b"\n") + 1
-            # A quoted name may hold a line end, so a record ends where no quote is open. One that
-            # is open for too long is none: `Fund 12" and more`.
+            # A quoted name may contain a line end, so a record ends where no quote is open. A quote
+            # that stays open for too long is not a quote: `Fund 12" and more`.
             is_whole = self._rest.count(b'"', 0, end) % 2 == 0
             if end and (is_whole or len(self._rest) > _LONGEST_ROW):
                 lines, self._rest = self._rest[:end], self._rest[end:]
@@ -73,7 +73,8 @@ class FundFileReader:
             yield
 
     def finish(self) -> None:
-        """Raises ProtocolError when the list is cut off, or holds no fund that can be read."""
+        """Return the funds. Raises ProtocolError when the list is cut off, or has no readable
+        fund."""
         if self._inflater is not None and not self._inflater.eof:
             raise ProtocolError("the list of funds is cut off: its gzip stream has no end")
         before = self.bad_row_count + self._odd_values
@@ -88,7 +89,7 @@ class FundFileReader:
             log.warning("the list of funds: %d rows left out", self.bad_row_count)
 
     def _plain(self, piece: bytes) -> Iterator[bytes]:
-        """Inflated, in pieces that are soon read."""
+        """Yield the inflated content in small pieces."""
         if not self._has_begun:
             piece, self._rest = self._rest + piece, b""
             if len(piece) < len(_BOM):
@@ -107,7 +108,8 @@ class FundFileReader:
             raise ProtocolError(f"the list of funds is no gzip file: {error}") from error
 
     def _inflate(self, piece: bytes) -> Iterator[bytes]:
-        """A file may have several members, one behind the other, and be padded with zeros."""
+        """Yield the inflated content of a piece. A file may have several gzip members, and padding
+        zeros."""
         assert self._inflater is not None
         is_more = bool(piece)
         while is_more:
@@ -120,7 +122,7 @@ class FundFileReader:
             yield plain
             inflater = self._inflater
             piece = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-            # A full piece may have more behind it, also when all that came was taken in.
+            # A full piece may be followed by more, even when all input has been consumed.
             is_more = bool(piece) or (len(plain) == _PIECE and not inflater.eof)
 
     def _read(self, lines: bytes) -> None:
@@ -148,19 +150,19 @@ class FundFileReader:
             log.debug("the list of funds: %s in %r", error, values)
 
     def _fund(self, values: list[str]) -> Fund:
-        """Raises ValueError, of which msgspec's errors are some."""
+        """Return the fund of a row. Raises ValueError, or msgspec's subclasses of it."""
         while len(values) > len(self._columns) and not values[-1]:
             del values[-1]
         fields: dict[str, object] = dict(zip(self._columns, values, strict=True))
         for name in _NUMBERS:
             fields[name] = read_number(fields[name])
         price = self._value(fields, "last_price", read_number)
-        fields["last_price"] = price or None  # 0 is what is written of a NAV that is not known
+        fields["last_price"] = price or None  # the list has 0 for a NAV that is not known
         fields["last_price_date"] = self._value(fields, "last_price_date", date.fromisoformat)
         return msgspec.convert(fields, Fund, strict=False)
 
     def _value(self, fields: dict[str, object], name: str, read: Callable[[str], T]) -> T | None:
-        """A value that a fund can be without: None when it is empty or cannot be read."""
+        """Return the value of an optional field: None when it is empty or unreadable."""
         text = str(fields.get(name) or "")
         try:
             return read(text) if text else None

@@ -1,4 +1,4 @@
-"""Which funds there are: the day's list, kept on disk, looked up and searched."""
+"""The day's list of funds: cached on disk, looked up and searched."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from neo_async.transport.http import Download
 log = logging.getLogger(logs.KITE)
 
 _DOWNLOADED: Final = 262_144
-"""Bytes of an error page that are read."""
+"""Largest error page that is read, in bytes."""
 _REINVESTMENT: Final = "reinvest"
 
 
 class Funds:
-    """The funds of one day. Iterating gives them in the list's order.
+    """The funds of one day, iterable in the list's order.
 
     funds["INF174K01LS2"].minimum_purchase_amount
     funds.search("kotak liquid", plan="direct", dividend_type="growth")
@@ -40,11 +40,11 @@ class Funds:
         self, funds: list[Fund], *, day: date, bad_row_count: int = 0, is_stale: bool = False
     ) -> None:
         self.day = day
-        """In India, on which the list was downloaded."""
+        """Date in India on which the list was downloaded."""
         self.bad_row_count = bad_row_count
-        """Rows that could not be read, and were left out."""
+        """Number of unreadable rows, which were left out."""
         self.is_stale = is_stale
-        """The list is of an earlier day, as today's could not be had."""
+        """Whether the list is of an earlier day, because today's could not be downloaded."""
         self._funds = funds
         self._by_isin = {fund.tradingsymbol: fund for fund in funds}
         self._named = [(fund.name.lower(), fund) for fund in funds]
@@ -53,7 +53,7 @@ class Funds:
         return self._by_isin.get(isin)
 
     def __getitem__(self, isin: str) -> Fund:
-        """Raises UsageError when there is none."""
+        """Return a fund by its ISIN. Raises UsageError when there is none."""
         fund = self._by_isin.get(isin)
         if fund is None:
             raise UsageError(f"no fund {isin!r} in the list of {self.day}")
@@ -81,10 +81,10 @@ class Funds:
         dividend_type: str = "",
         scheme_type: str = "",
     ) -> list[Fund]:
-        """Funds in whose name every word of `name` is found, and what else is given: the start of
-        an ISIN, a part of the AMC's code, a plan (`direct`, `regular`), a dividend type (`growth`,
-        `payout`, `idcw`), a scheme type (`equity`, `debt`, `elss` …). Upper and lower case are the
-        same.
+        """Return the funds whose name contains every word of `name`, and that match the other
+        arguments: the start of an ISIN, a part of the AMC's code, a plan (`direct`, `regular`), a
+        dividend type (`growth`, `payout`, `idcw`), a scheme type (`equity`, `debt`, `elss` …). Case
+        is ignored.
 
         Raises UsageError for dividend reinvestment, which Kite's API does not support.
         """
@@ -93,7 +93,7 @@ class Funds:
                 f"dividend_type={dividend_type!r}: Kite's API does not support dividend "
                 "reinvestment schemes; there are growth, payout and idcw"
             )
-        # One condition after the other: whole lists are what Python filters fastest.
+        # One condition after another: Python filters whole lists fastest.
         found = self._named
         for word in name.lower().split():
             found = [each for each in found if word in each[0]]
@@ -112,7 +112,7 @@ class Funds:
 
 
 class FundStore:
-    """Loads the list: from memory, from disk or from Kite, whichever has today's first."""
+    """Loads today's list of funds from memory, from disk or from Kite, in this order."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class FundStore:
         directory: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Files are kept in `directory`, those of one `server` apart from another's."""
+        """Cache files in `directory`, separately for each `server`."""
         self._download = download
         self._directory = directory
         self._prefix = f"kite-funds-{hashlib.sha256(server.encode()).hexdigest()[:12]}-"
@@ -132,11 +132,12 @@ class FundStore:
 
     @property
     def is_of_today(self) -> bool:
-        """Whether what is loaded is today's: a fund that came since is missing in an older one."""
+        """Whether the loaded list is today's. An older one lacks funds that have been added
+        since."""
         return self.loaded is not None and self.loaded.day == self._today()
 
     async def load(self, *, refresh: bool = False) -> Funds:
-        """As KiteMutualFunds.instruments."""
+        """Return the list, as `KiteMutualFunds.instruments` does."""
         async with self._lock:
             today = self._today()
             if not refresh:
@@ -150,9 +151,7 @@ class FundStore:
                 if self.loaded is None or refresh:
                     raise
                 old = self.loaded
-                log.warning(
-                    "no list of funds for today: %s; going on with that of %s", error, old.day
-                )
+                log.warning("no list of funds for today: %s; using the one of %s", error, old.day)
                 self.loaded = Funds(
                     list(old), day=old.day, bad_row_count=old.bad_row_count, is_stale=True
                 )
@@ -178,20 +177,20 @@ class FundStore:
     # --- the disk -----------------------------------------------------------------------------
 
     async def _read_newest(self) -> Funds | None:
-        """The list that was kept last, or None."""
+        """Return the newest cached list; None without one."""
         for path in reversed(self._files()):
             reader = FundFileReader()
             try:
                 day = date.fromisoformat(path.stem.removeprefix(self._prefix))
                 content = await asyncio.to_thread(files.read_private, path)
                 if content is None:
-                    log.info("the funds are read anew from Kite: %s is not its owner's alone", path)
+                    log.info("downloading the list of funds: %s is not private", path)
                     continue
                 for _ in reader.feed(content):
                     await asyncio.sleep(0)
                 reader.finish()
             except (OSError, ValueError, ProtocolError) as error:
-                log.info("the funds are read anew from Kite: %s: %s", path, error)
+                log.info("downloading the list of funds: %s: %s", path, error)
                 continue
             return Funds(reader.funds, day=day, bad_row_count=reader.bad_row_count)
         return None
@@ -202,7 +201,7 @@ class FundStore:
             await asyncio.to_thread(self._replace, path, pieces)
         except OSError as error:
             # Today it is in memory; the next start will have to download it again.
-            log.warning("the list of funds could not be kept: %s", error)
+            log.warning("the list of funds could not be cached: %s", error)
 
     def _replace(self, path: Path, pieces: list[bytes]) -> None:
         files.replace(path, pieces)
@@ -216,7 +215,7 @@ class FundStore:
         return self._directory or cache_directory()
 
     def _files(self) -> list[Path]:
-        """Oldest first, as their names end in the day."""
+        """Return the cached files, oldest first: their names end in the day."""
         return sorted(self._folder.glob(f"{self._prefix}*.csv"))
 
 

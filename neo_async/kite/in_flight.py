@@ -1,17 +1,18 @@
-"""ResolvedIntent out what became of changes whose answers were lost.
+"""Resolve order and SIP requests whose answers were lost.
 
-Nothing is sent again: the lists are looked through until they tell. A placement is recognised by
-its tag. One that we made is found nowhere else; a caller's own may be on other orders, too, so
-fund, value and time have to agree then, and no other placement may have a claim to what is found.
+Nothing is sent again: the list of orders or SIPs is read until it shows the effect of the request,
+or until the resolution timeout is over. A placement is recognised by its tag. A tag that was
+generated for it identifies it. A tag chosen by the caller may be on several orders, so fund, value
+and time must match as well, and an id that belongs to another placement is never matched.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -32,41 +33,44 @@ from neo_async.errors import (
 from neo_async.kite.model import FundOrder, FundOrderStatus, Sip, SipStatus
 from neo_async.model import money
 from neo_async.model.enums import Side
+from neo_async.transport.pending import Pending
 
 log = logging.getLogger(logs.KITE)
 
-FIRST_LOOK: Final = 0.25
-"""Seconds after the loss at which is looked first; every further look waits twice as long, up to
-`LONGEST_WAIT`."""
-LONGEST_WAIT: Final = 5.0
-LONGEST_WAIT_BEYOND: Final = 30.0
-"""When the resolution timeout is over: only a list that cannot be read is waited for then."""
-LONGEST_SEARCH: Final = 3600.0
-"""Seconds beyond the resolution timeout after which a list that cannot be read is waited for no
-longer."""
+FIRST_CHECK_SECONDS: Final = 0.25
+"""Seconds from the loss of an answer to the first check; the pause doubles with every check."""
+MAX_PAUSE_SECONDS: Final = 5.0
+"""Longest pause between two checks before the resolution timeout is over."""
+MAX_LATE_PAUSE_SECONDS: Final = 30.0
+"""Longest pause afterwards, when checks go on only because the list cannot be read."""
+GIVE_UP_AFTER_SECONDS: Final = 3600.0
+"""Seconds after the resolution timeout at which a list that cannot be read is given up."""
 
 _CLOCK_MARGIN: Final = 2.0
-"""Kite's times are whole seconds, and so is the Date by which its clock is compared with ours."""
+"""Seconds of tolerance: Kite's timestamps and its Date header have a resolution of one second."""
 
 _NOT_FOUND: Final = 404
 
-Look = Callable[[], Awaitable[str | None]]
-"""Gives the id once the change shows, None while it does not; raises OrderAlreadyFinal when it came
-too late."""
+Check = Callable[[], Awaitable[str | None]]
+"""Reads once whether a request took effect: returns the id, or None while the effect does not show.
+
+Raises OrderAlreadyFinal when the request came too late.
+"""
 
 
-class Lost(NamedTuple):
-    """A change whose answer was lost."""
+class Request(NamedTuple):
+    """A request to change something, as named in errors and log lines."""
 
     action: str
     book: str
-    """Where to look, in words."""
+    """Name of the list that shows the effect."""
     tag: str = ""
-    """Of a placement."""
+    """Tag of a placement; empty for other requests."""
     number: str = ""
-    """Of the order or SIP that was to change."""
+    """Id of the order or SIP to change; empty for a placement."""
 
     def unknown(self, cause: NeoError, resolution: InFlightRequest | None = None) -> OutcomeUnknown:
+        """Return the error for an outcome that could not be established because of `cause`."""
         return OutcomeUnknown(
             self.action,
             client_tag=self.tag,
@@ -76,47 +80,60 @@ class Lost(NamedTuple):
             book=self.book,
         )
 
+    def not_accepted(self, resolution_timeout: float) -> NotAccepted:
+        """Return the error for a request that had no effect within the resolution timeout."""
+        return NotAccepted(
+            self.action,
+            client_tag=self.tag,
+            order_number=self.number,
+            resolution_timeout=resolution_timeout,
+            book=self.book,
+            unless="another application changed it meanwhile",
+        )
+
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a placement that was sent, to recognise it by."""
+    """The facts by which a placement is recognised in a list."""
 
     tag: str
-    is_ours: bool
-    """The tag was made for this placement alone."""
+    is_tag_unique: bool
+    """Whether the tag was generated for this placement alone."""
     tradingsymbol: str
     terms: tuple[str, ...]
-    """Side of an order, frequency of a SIP."""
+    """The side of an order, or the frequency of a SIP."""
     value: Decimal
-    """Amount or quantity."""
+    """Amount in rupees, or quantity in units."""
     sent_at: float
-    """Unix seconds by our clock."""
+    """Unix seconds at which it was sent, by the local clock."""
     known: frozenset[str] = frozenset()
-    """Ids that were known before."""
+    """Ids of orders or SIPs that existed before it was sent."""
 
     @property
-    def mark(self) -> tuple[object, ...]:
-        """The same for those that cannot be told apart by anything but their time."""
+    def key(self) -> tuple[object, ...]:
+        """Key that is equal for placements which differ in nothing but their time."""
         return self.tag, self.tradingsymbol, self.terms, self.value
 
-    def is_order(self, order: FundOrder, skew: float) -> bool:
+    def matches_order(self, order: FundOrder, skew: float) -> bool:
+        """Return whether `order` may be this placement; `skew` is Kite's clock minus the local."""
         if order.tag != self.tag:
             return False
-        if self.is_ours:
+        if self.is_tag_unique:
             return True
         placed = order.order_timestamp
         value = order.amount if order.transaction_type == Side.BUY.name else order.quantity
         return (
             order.order_id not in self.known
             and (order.tradingsymbol, (order.transaction_type,)) == (self.tradingsymbol, self.terms)
-            # What Kite does not say does not prove that it is another one.
+            # A field that Kite leaves out does not prove that it is another order.
             and (value is None or self.value == money.exact(value))
             and (placed is None or placed.timestamp() >= self._earliest(skew))
         )
 
-    def is_sip(self, sip: Sip, skew: float) -> bool:
+    def matches_sip(self, sip: Sip, skew: float) -> bool:
+        """Return whether `sip` may be this placement; `skew` is Kite's clock minus the local."""
         if sip.tag != self.tag:
             return False
-        if self.is_ours:
+        if self.is_tag_unique:
             return True
         value = sip.instalment_amount
         return (
@@ -127,32 +144,36 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _earliest(self, skew: float) -> float:
-        """When Kite's clock showed the sending, at the earliest."""
+        """Return the earliest time that Kite's clock can have shown when it was sent."""
         return self.sent_at + skew - _CLOCK_MARGIN
 
 
 def find_order(
-    placement: Placement, orders: Iterable[FundOrder], claimed: set[str], skew: float
+    placement: Placement, orders: Iterable[FundOrder], own_ids: set[str], skew: float
 ) -> str | None:
-    """The oldest one that may be it, as Kite lists the newest first."""
+    """Return the id of the oldest matching order that belongs to no other placement.
+
+    Kite lists the newest first.
+    """
     found = None
     for order in orders:
-        if order.order_id not in claimed and placement.is_order(order, skew):
+        if order.order_id not in own_ids and placement.matches_order(order, skew):
             found = order.order_id
     return found
 
 
 def find_sip(
-    placement: Placement, sips: Iterable[Sip], claimed: set[str], skew: float
+    placement: Placement, sips: Iterable[Sip], own_ids: set[str], skew: float
 ) -> str | None:
+    """Return the id of a matching SIP that belongs to no other placement."""
     for sip in sips:
-        if sip.sip_id not in claimed and placement.is_sip(sip, skew):
+        if sip.sip_id not in own_ids and placement.matches_sip(sip, skew):
             return sip.sip_id
     return None
 
 
-def judge_cancelled_order(order: FundOrder) -> str | None:
-    """The id when it is cancelled. Raises OrderAlreadyFinal when something else became of it."""
+def confirm_order_cancelled(order: FundOrder) -> str | None:
+    """Return the id of a cancelled order. Raises OrderAlreadyFinal for any other final state."""
     if order.status == FundOrderStatus.CANCELLED:
         return order.order_id
     if order.is_final:
@@ -160,12 +181,14 @@ def judge_cancelled_order(order: FundOrder) -> str | None:
     return None
 
 
-def judge_cancelled_sip(sip: Sip) -> str | None:
+def confirm_sip_cancelled(sip: Sip) -> str | None:
+    """Return the id of a cancelled SIP."""
     return sip.sip_id if sip.status == SipStatus.CANCELLED else None
 
 
-def judge_changed_sip(sip: Sip, form: dict[str, str]) -> str | None:
-    """The id when the SIP is as the form wanted it. Raises OrderAlreadyFinal when it is over."""
+def confirm_sip_changed(sip: Sip, form: dict[str, str]) -> str | None:
+    """Return the id of a SIP that has the values of `form`. Raises OrderAlreadyFinal when it was
+    cancelled."""
     if sip.status == SipStatus.CANCELLED:
         raise OrderAlreadyFinal(f"SIP {sip.sip_id} is {sip.status}: too late to change")
     found = {
@@ -183,154 +206,145 @@ def judge_changed_sip(sip: Sip, form: dict[str, str]) -> str | None:
     return sip.sip_id if wanted.items() <= found.items() else None
 
 
-class InFlightRequest:
-    """What became of a change. Awaiting it gives the id, or raises what it turned out to be."""
+class InFlightRequest(Pending[str]):
+    """A request whose answer was lost. Awaiting it returns the id, or raises its outcome."""
 
-    def __init__(self, lost: Lost, look: Look, resolution_timeout: float) -> None:
-        self._lost = lost
-        self._look = look
+    __slots__ = ("_check", "_request", "_resolution_timeout", "_task")
+
+    def __init__(self, request: Request, check: Check, resolution_timeout: float) -> None:
+        super().__init__(deadline=asyncio.get_running_loop().time() + resolution_timeout)
+        self._request = request
+        self._check = check
         self._resolution_timeout = resolution_timeout
-        self._task = asyncio.create_task(self._find_out(), name=f"outcome of {lost.action}")
-        # Whoever wants it has it; nobody wanting it is no reason to complain.
-        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    def when_over(self, act: Callable[[], None]) -> None:
-        self._task.add_done_callback(lambda _: act())
-
-    async def done_within(self, seconds: float) -> bool:
-        await asyncio.wait([self._task], timeout=seconds)
-        return self._task.done()
+        self._task = asyncio.create_task(self._resolve(), name=f"outcome of {request.action}")
+        self._task.add_done_callback(self._finish)
 
     async def close(self) -> None:
+        """Stop checking. Waiters get NotLoggedIn."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def wait(self) -> str:
-        try:
-            # One who gives up must not take the answer from the others.
-            return await asyncio.shield(self._task)
-        except asyncio.CancelledError:
-            waiter = asyncio.current_task()
-            if self._task.cancelled() and waiter is not None and not waiter.cancelling():
-                raise NotLoggedIn(
-                    f"closed while it was being found out what became of {self._lost.action}"
-                ) from None
-            raise
+    def _finish(self, task: asyncio.Task[str]) -> None:
+        if task.cancelled():
+            self.fail(
+                NotLoggedIn(f"closed while the outcome of {self._request.action} was unknown")
+            )
+        elif (error := task.exception()) is not None:
+            self.fail(error)
+        else:
+            self.resolve(task.result())
 
-    def __await__(self) -> Generator[Any, None, str]:
-        return self.wait().__await__()
-
-    async def _find_out(self) -> str:
+    async def _resolve(self) -> str:
+        """Check again and again until the effect shows, or has had its time to show."""
         loop = asyncio.get_running_loop()
-        proof_at = loop.time() + self._resolution_timeout
-        pause = FIRST_LOOK
+        pause = FIRST_CHECK_SECONDS
         while True:
-            rest = proof_at - loop.time()
+            rest = self.deadline - loop.time()
+            # The last check begins exactly at the deadline: only that one can prove "no effect".
             await asyncio.sleep(min(pause, rest) if rest > 0 else pause)
-            pause = min(LONGEST_WAIT if rest > 0 else LONGEST_WAIT_BEYOND, 2 * pause)
+            pause = min(MAX_PAUSE_SECONDS if rest > 0 else MAX_LATE_PAUSE_SECONDS, 2 * pause)
             began = loop.time()
             try:
-                found = await self._look()
+                number = await self._check()
             except NeoError as error:
-                if isinstance(error, Rejected) and error.status in (None, _NOT_FOUND):
-                    raise  # it is final, or there is no such thing
-                # A refusal would be the same again, until the program has another token.
-                is_refused = isinstance(error, Rejected | SessionEnded)
-                if is_refused or began >= proof_at + LONGEST_SEARCH:
-                    log.error("%s: no longer looked for: %s", self._lost.action, error)
-                    raise self._lost.unknown(error) from error
-                log.warning("%s cannot be read: %s", self._lost.book, error)
+                self._check_failed(error, began)
                 continue
-            if found is not None:
-                log.info("%s did take effect: %r", self._lost.action, found)
-                return found
-            if began >= proof_at:
-                raise NotAccepted(
-                    self._lost.action,
-                    client_tag=self._lost.tag,
-                    order_number=self._lost.number,
-                    resolution_timeout=self._resolution_timeout,
-                    book=self._lost.book,
-                    unless="another application changed it meanwhile",
-                )
+            if number is not None:
+                log.info("%s did take effect: %r", self._request.action, number)
+                return number
+            if began >= self.deadline:
+                raise self._request.not_accepted(self._resolution_timeout)
+
+    def _check_failed(self, error: NeoError, began: float) -> None:
+        """Raise when further checks are of no use."""
+        if isinstance(error, Rejected) and error.status in (None, _NOT_FOUND):
+            raise error  # the order is final, or does not exist
+        # A refused read is refused again until the program sets another token.
+        is_refused = isinstance(error, Rejected | SessionEnded)
+        if is_refused or began >= self.deadline + GIVE_UP_AFTER_SECONDS:
+            log.error("%s: outcome unknown; giving up: %s", self._request.action, error)
+            raise self._request.unknown(error) from error
+        log.warning("%s cannot be read: %s", self._request.book, error)
 
 
 class InFlightOrders:
-    """Sends changes, and has every question that is open about them."""
+    """Sends each request once, and keeps the in-flight ones until they are resolved."""
 
     def __init__(self, *, resolution_timeout: float, patience: float) -> None:
-        """`resolution_timeout`: seconds after the loss of an answer in which a change may still
-        show. `patience`: seconds to wait for the list that is read then."""
+        """`resolution_timeout`: seconds after the loss of an answer in which the effect may still
+        show. `patience`: further seconds to wait for the list that is read at its end."""
         self.resolution_timeout = resolution_timeout
         self._patience = patience
-        self.claimed: set[str] = set()
-        """Ids that belong to placements of ours."""
-        self._requests: set[InFlightRequest] = set()
-        self._turns: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
+        self.own_ids: set[str] = set()
+        """Ids of orders and SIPs that belong to a placement of this client."""
+        self._in_flight: set[InFlightRequest] = set()
+        self._locks: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
         self._is_closed = False
 
     async def place(
         self,
-        lost: Lost,
+        request: Request,
         placement: Placement,
         send: Callable[[], Awaitable[str]],
-        look: Look,
+        check: Check,
         *,
         wait_for_outcome: bool,
     ) -> str:
-        """As `change`. The id, answered or found, belongs to this placement alone from then on."""
-        # Those that only their time tells apart take turns; and whoever looks for one of them waits
-        # until the others have what is theirs.
-        lock = self._turns.setdefault(placement.mark, asyncio.Lock())
+        """Send a placement as `change` does, and register the id as its own."""
+        # Placements that differ only in time are sent one after another. A check for one of them
+        # waits too, until the id of the one being sent is registered: it could match that order.
+        lock = self._locks.setdefault(placement.key, asyncio.Lock())
 
-        async def send_in_turn() -> str:
+        async def send_one() -> str:
             async with lock:
                 number = await send()
-                self.claimed.add(number)
+                self.own_ids.add(number)
                 return number
 
-        async def look_in_turn() -> str | None:
+        async def check_one() -> str | None:
             async with lock:
-                number = await look()
+                number = await check()
                 if number is not None:
-                    self.claimed.add(number)
+                    self.own_ids.add(number)
                 return number
 
-        return await self.change(
-            lost, send_in_turn, look_in_turn, wait_for_outcome=wait_for_outcome
-        )
+        return await self.change(request, send_one, check_one, wait_for_outcome=wait_for_outcome)
 
     async def change(
-        self, lost: Lost, send: Callable[[], Awaitable[str]], look: Look, *, wait_for_outcome: bool
+        self,
+        request: Request,
+        send: Callable[[], Awaitable[str]],
+        check: Check,
+        *,
+        wait_for_outcome: bool,
     ) -> str:
-        """Send a change, once. The id, as soon as it is known to have worked; `lost` and `look`
-        are for the case that its answer is lost.
+        """Send a request once. Return the id as soon as it is known to have taken effect; when the
+        answer is lost, `check` is called until it shows.
 
-        Raises what `send` does when that says that it has had no effect, NotAccepted when it proved
-        so, and OutcomeUnknown when that cannot be found out, or is not wanted.
+        Raises what `send` raises when the request had no effect, NotAccepted when the list proves
+        that, and OutcomeUnknown when it cannot be established, or without `wait_for_outcome`.
         """
         try:
             return await send()
         except (AnswerLost, ServerError, ProtocolError) as error:
             cause: NeoError = error
         except asyncio.CancelledError:
-            mark = f"tag {lost.tag!r}" if lost.tag else f"number {lost.number!r}"
-            log.warning("%s was given up and may have been sent: look for %s", lost.action, mark)
+            mark = f"tag {request.tag!r}" if request.tag else f"number {request.number!r}"
+            log.warning("%s cancelled, and may have been sent: look for %s", request.action, mark)
             raise
-        pending = None if self._is_closed else self._open(lost, look)
-        if wait_for_outcome and pending is not None:
-            patience = self.resolution_timeout + self._patience
-            if await pending.done_within(patience):
-                return await pending
-        raise lost.unknown(cause, pending) from cause
+        pending = None if self._is_closed else self._open(request, check)
+        if wait_for_outcome and pending is not None and await pending.wait(self._patience):
+            return await pending
+        raise request.unknown(cause, pending) from cause
 
-    def _open(self, lost: Lost, look: Look) -> InFlightRequest:
-        pending = InFlightRequest(lost, look, self.resolution_timeout)
-        self._requests.add(pending)
-        pending.when_over(lambda: self._requests.discard(pending))
+    def _open(self, request: Request, check: Check) -> InFlightRequest:
+        pending = InFlightRequest(request, check, self.resolution_timeout)
+        self._in_flight.add(pending)
+        pending.on_done(lambda: self._in_flight.discard(pending))
         return pending
 
     async def close(self) -> None:
+        """Stop checking for every in-flight request, and open no other."""
         self._is_closed = True
-        for pending in [*self._requests]:
+        for pending in [*self._in_flight]:
             await pending.close()

@@ -1,10 +1,9 @@
-"""Nouns of Kite Connect's mutual funds, under the names of its document.
+"""Structs and enums of Kite Connect's mutual funds, with the names of its documentation.
 
-Money is rupees, quantities are units of a fund, dates and times are those of India. Fields that the
-document does not have are left out; what it calls null is None, and so is a number, date or time
-that cannot be read, with a line in the log. Status, frequency and the like stay
-the text that came, since there may be values that nobody has documented; the enums beside them
-compare equal to their text.
+Amounts are rupees, quantities are units of a fund, dates and times are in India. Undocumented
+fields are left out. A field that is documented as null is None, and so is an unreadable number,
+date or time, with a line in the log. Status, frequency and the like keep the received text, because
+there may be undocumented values; the enums compare equal to their text.
 """
 
 from __future__ import annotations
@@ -20,17 +19,18 @@ from neo_async.model import money
 
 
 class FundOrderStatus(StrEnum):
-    """The documented states of an order. There may be others."""
+    """The documented states of an order; others may occur."""
 
     OPEN = "OPEN"
-    """Waits for the batch, and can be cancelled; also for money, see its `status_message`."""
+    """The order waits for the batch, or for money (see its `status_message`), and can be
+    cancelled."""
     COMPLETE = "COMPLETE"
     REJECTED = "REJECTED"
     CANCELLED = "CANCELLED"
 
 
 class SipStatus(StrEnum):
-    """The documented states of a SIP."""
+    """The documented states of a SIP; others may occur."""
 
     ACTIVE = "ACTIVE"
     PAUSED = "PAUSED"
@@ -38,7 +38,7 @@ class SipStatus(StrEnum):
 
 
 class Frequency(StrEnum):
-    """How often a SIP invests."""
+    """The interval between two instalments of a SIP."""
 
     WEEKLY = "weekly"
     MONTHLY = "monthly"
@@ -46,48 +46,48 @@ class Frequency(StrEnum):
 
 
 class FundOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An order as Kite reports it."""
+    """An order as reported by Kite."""
 
     order_id: str
     tradingsymbol: str = ""
     """ISIN of the fund."""
     fund: str = ""
-    """Its name."""
+    """Name of the fund."""
     transaction_type: str = ""
     """`BUY` or `SELL`."""
     status: str | None = None
-    """One of `FundOrderStatus`, or another one."""
+    """State of the order: a `FundOrderStatus`, or an undocumented text."""
     status_message: str | None = None
-    """Why it failed, or what it waits for: `Insufficient fund. 1/5`."""
+    """Reason of a failure or of waiting: `Insufficient fund. 1/5`."""
     amount: float | None = None
-    """Placed for the purchase of units."""
+    """Amount of a purchase, in rupees."""
     quantity: float | None = None
-    """Units allotted or sold; of a purchase, 0 before."""
+    """Units allotted or sold; 0 for a purchase before the allotment."""
     average_price: float | None = None
-    """NAV at which they were; 0 before."""
+    """NAV of the allotment or sale; 0 before."""
     price: float | None = None
-    """In the document, and in none of its samples."""
+    """Documented, but absent from every sample."""
     last_price: float | None = None
-    """The last NAV of the fund."""
+    """Last NAV of the fund."""
     last_price_date: date | None = None
     order_timestamp: datetime | None = None
-    """When Kite took the order."""
+    """Time at which Kite accepted the order."""
     exchange_timestamp: date | None = None
-    """The day on which the exchange did; None when the order never got there."""
+    """Date on which the exchange accepted it; None when the order was not sent there."""
     exchange_order_id: str | None = None
     settlement_id: str | None = None
     folio: str | None = None
-    """Of a completed purchase."""
+    """Folio of a completed purchase."""
     variety: str = ""
-    """`regular`, `sip`, `amc_sip`."""
+    """Variety of the order: `regular`, `sip`, `amc_sip`."""
     purchase_type: str | None = None
-    """`FRESH` or `ADDITIONAL`; None of a sale."""
+    """`FRESH` or `ADDITIONAL`; None for a sale."""
     placed_by: str = ""
     tag: str | None = None
 
     @property
     def is_final(self) -> bool:
-        """Nothing can happen to the order any more, as far as its status is a documented one."""
+        """Whether the order is done, as far as its status is a documented one."""
         return self.status in _FINAL
 
 
@@ -95,41 +95,41 @@ _FINAL = frozenset({FundOrderStatus.COMPLETE, FundOrderStatus.REJECTED, FundOrde
 
 
 class Sip(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A systematic investment plan as Kite reports it."""
+    """A systematic investment plan as reported by Kite."""
 
     sip_id: str
     tradingsymbol: str = ""
     """ISIN of the fund."""
     fund: str = ""
-    """Its name."""
+    """Name of the fund."""
     dividend_type: str = ""
     transaction_type: str = "BUY"
     status: str = ""
-    """One of `SipStatus`, or another one."""
+    """State of the SIP: a `SipStatus`, or an undocumented text."""
     created: datetime | None = None
     frequency: str = ""
-    """One of `Frequency`."""
+    """Interval of the instalments: a `Frequency`."""
     instalment_amount: float | None = None
     instalment_day: int = 0
-    """Day of the month, of a monthly one; else 0."""
+    """Day of the month of a monthly SIP; else 0."""
     instalments: int | None = None
-    """-1 until it is cancelled."""
+    """Number of instalments; -1 for no end."""
     completed_instalments: int = 0
     pending_instalments: int | None = None
-    """-1 until it is cancelled."""
+    """Number of instalments left; -1 for no end."""
     last_instalment: datetime | None = None
-    """The creation, before the first one."""
+    """Time of the last instalment; before the first one, of the creation."""
     next_instalment: date | None = None
-    """May lie in the past. None of one that was cancelled."""
+    """Date of the next instalment, which may be in the past; None for a cancelled SIP."""
     step_up: Mapping[str, float] = {}
     """Percent by which the amount grows every year, by day and month: `{"05-05": 10}`."""
     trigger_price: float = 0.0
     sip_type: str = ""
-    """`sip`, `amc_sip`."""
+    """Type of the SIP: `sip`, `amc_sip`."""
     sip_reg_num: str | None = None
-    """Of an `amc_sip`."""
+    """Registration number of an `amc_sip`."""
     fund_source: str | None = None
-    """In answers for one SIP only."""
+    """Source of the money; only in answers for one SIP."""
     tag: str | None = None
 
 
@@ -139,32 +139,32 @@ class FundHolding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tradingsymbol: str
     """ISIN of the fund."""
     fund: str = ""
-    """Its name."""
+    """Name of the fund."""
     folio: str | None = None
     quantity: float | None = None
-    """To three decimals."""
+    """Units, to three decimals."""
     pledged_quantity: float = 0.0
     average_price: float | None = None
-    """Rupees that a unit has cost; None when Kite does not know it (it sends 0 or null): of units
-    that were moved in from elsewhere, or that have just been allotted."""
+    """Average cost of a unit in rupees. None when Kite does not know it (it sends 0 or null): for
+    units that were transferred from elsewhere, or have just been allotted."""
     last_price: float | None = None
-    """The last NAV; None when Kite sends 0 or null."""
+    """Last NAV; None when Kite sends 0 or null."""
     last_price_date: date | None = None
     pnl: float | None = None
-    """Profit or loss in rupees of what is held, at the last NAV. Kite sends 0 in every sample of
-    its document; it is computed from the prices then. None when it cannot be known, and
-    `unknown_reason` says why."""
+    """Profit or loss in rupees at the last NAV. Kite sends 0 in every sample of its documentation;
+    it is then computed from the prices. None when it cannot be known; `unknown_reason` gives the
+    reason."""
 
     @property
     def value(self) -> float | None:
-        """Rupees that the units are worth at the last NAV; None when that cannot be known."""
+        """Value of the units in rupees at the last NAV; None when it cannot be known."""
         if self.quantity is None or self.last_price is None:
             return None
         return float(money.rounded(_times(self.quantity, self.last_price), 2))
 
     @property
     def gain(self) -> float | None:
-        """Profit or loss in rupees as quantity, average price and NAV give it; None when one of
+        """Profit or loss in rupees, computed from quantity, average price and NAV; None when one of
         them is not known."""
         if self.quantity is None or self.last_price is None or self.average_price is None:
             return None
@@ -174,7 +174,7 @@ class FundHolding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def unknown_reason(self) -> str:
-        """Why `pnl` is None; empty when it is not."""
+        """Reason why `pnl` is None; empty when it is not."""
         if self.pnl is not None:
             return ""
         missing = [
@@ -194,45 +194,45 @@ def _times(one: float, other: float) -> Decimal:
 
 
 class Fund(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A fund of the list of instruments."""
+    """A fund in the list of instruments."""
 
     tradingsymbol: str
-    """ISIN."""
+    """ISIN of the fund."""
     amc: str
-    """Code of the company at the exchange."""
+    """Code of the asset management company at the exchange."""
     name: str
     purchase_allowed: bool
     redemption_allowed: bool
     minimum_purchase_amount: float
-    """Of the first purchase."""
+    """Smallest amount of the first purchase."""
     purchase_amount_multiplier: float
     minimum_additional_purchase_amount: float
-    """Of further purchases, and of a SIP's instalments."""
+    """Smallest amount of further purchases, and of a SIP's instalments."""
     minimum_redemption_quantity: float
-    """Who holds less has to sell all of it."""
+    """Smallest quantity of a sale. A smaller holding has to be sold whole."""
     redemption_quantity_multiplier: float
     dividend_type: str
-    """`growth`, `payout`, `idcw`."""
+    """Dividend type: `growth`, `payout`, `idcw`."""
     scheme_type: str
-    """`equity`, `debt`, `elss` …"""
+    """Scheme type: `equity`, `debt`, `elss` …"""
     plan: str
-    """`direct` or `regular`."""
+    """Plan: `direct` or `regular`."""
     settlement_type: str
-    """`T1`, `T2` …"""
+    """Settlement type: `T1`, `T2` …"""
     last_price: float | None = None
-    """The last NAV; None when the list has none, or 0."""
+    """Last NAV; None when the list has none, or 0."""
     last_price_date: date | None = None
 
 
 class KiteLogin(msgspec.Struct, frozen=True, kw_only=True):
-    """What a login gives. Its tokens are never printed."""
+    """The result of a login. Its tokens are never printed."""
 
     access_token: str
-    """For KiteMutualFunds; ends at about six in the next morning."""
+    """Token for KiteMutualFunds; it ends at about six in the next morning."""
     user_id: str
     user_name: str = ""
     refresh_token: str = ""
-    """For KiteSession.renew; most applications get none."""
+    """Token for `KiteSession.renew`; most applications get none."""
     public_token: str = ""
     login_time: datetime | None = None
 

@@ -1,7 +1,7 @@
 """Kite's rules for orders and SIPs, checked before anything is sent.
 
-Each rule raises InvalidOrder with the field, its value and the rule. What only the list of funds
-knows (minimum, multiple, what is allowed) is in the functions that take a Fund.
+Each rule raises InvalidOrder with the field, its value and the rule. The rules that need the list
+of funds (minimum, multiple, what is allowed) are in the functions that take a Fund.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TAG_LENGTH: Final = 8
 _MONEY_DECIMALS: Final = 2
 _UNIT_DECIMALS: Final = 3
 _LARGEST: Final = Decimal("1e13")
-"""Of an amount or a quantity."""
+"""Bound of amounts and quantities."""
 
 _ISIN: Final = re.compile(r"INF[0-9A-Z]{8}[0-9]", re.ASCII)
 _TAG: Final = re.compile(rf"[A-Za-z0-9]{{1,{_TAG_LENGTH}}}", re.ASCII)
@@ -37,7 +37,7 @@ _ALPHABET: Final = string.ascii_letters + string.digits
 
 
 def new_tag() -> str:
-    """A tag that no other order has: one of 62**8."""
+    """Return a tag that no other order has: one of 62**8."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(_TAG_LENGTH))
 
 
@@ -47,7 +47,7 @@ def new_tag() -> str:
 def order_form(
     tradingsymbol: str, side: Side | str, amount: Price | None, quantity: Price | None, tag: str
 ) -> dict[str, str]:
-    """Check an order and write its form. Raises InvalidOrder."""
+    """Check an order and return its form. Raises InvalidOrder."""
     form = {"tradingsymbol": _isin(tradingsymbol), "transaction_type": _side(side).name}
     if form["transaction_type"] == Side.BUY.name:
         if quantity is not None:
@@ -70,7 +70,7 @@ def sip_form(
     initial_amount: Price | None,
     tag: str,
 ) -> dict[str, str]:
-    """Check a SIP and write its form. Raises InvalidOrder."""
+    """Check a SIP and return its form. Raises InvalidOrder."""
     chosen = _frequency(frequency)
     form = {
         "tradingsymbol": _isin(tradingsymbol),
@@ -95,7 +95,7 @@ def sip_change_form(
     instalment_day: int | None,
     status: SipStatus | str | None,
 ) -> dict[str, str]:
-    """Check what is to change of a SIP and write the form. Raises InvalidOrder."""
+    """Check changes of a SIP and return their form. Raises InvalidOrder."""
     form = {}
     if amount is not None:
         form["amount"] = _money("amount", amount)
@@ -121,18 +121,18 @@ def sip_change_form(
 
 
 def check_id(field: str, number: str) -> str:
-    """An id goes into the path of a call, so it must not be able to change that."""
+    """Return an id that is safe in the path of a call. Raises InvalidOrder."""
     if not (isinstance(number, str) and _ID.fullmatch(number)):
         raise InvalidOrder(field, number, "must be an id as Kite gives it: letters, digits, dashes")
     return number
 
 
-# --- what the list of funds knows -----------------------------------------------------------------
+# --- rules of the list of funds -------------------------------------------------------------------
 
 
 def check_purchase(fund: Fund, amount: str) -> None:
-    """Refuse what Kite would in any case: whether a purchase is the first one in its fund, which
-    has a minimum of its own, only Kite knows."""
+    """Check a purchase for what Kite would always refuse. The minimum of a first purchase is not
+    checked: only Kite knows whether it is the first one in its fund."""
     minimum = min(fund.minimum_purchase_amount, fund.minimum_additional_purchase_amount)
     _check_amount(fund, "amount", amount, minimum)
 
@@ -144,18 +144,18 @@ def check_sip(fund: Fund, form: dict[str, str]) -> None:
 
 
 def check_instalment(fund: Fund, amount: str) -> None:
-    """Of a SIP that goes on: no matter whether a new one could begin."""
+    """Check the instalment of an existing SIP, whether or not a new one could begin."""
     _check_least(fund, "amount", amount, fund.minimum_additional_purchase_amount)
 
 
 def is_below_redemption(fund: Fund, quantity: str) -> bool:
-    """Whether so few units can be sold only if they are all there are."""
+    """Return whether so few units can be sold only if they are the whole holding."""
     return Decimal(quantity) < money.exact(fund.minimum_redemption_quantity)
 
 
 def check_redemption(fund: Fund, quantity: str, held: float | None) -> None:
-    """`held` is needed where `is_below_redemption`; None when Kite does not say it, and then it is
-    for Kite to refuse."""
+    """Check a sale. `held` is needed where `is_below_redemption`; None when it is not known, and
+    then the check is left to Kite."""
     _check_kind(fund)
     if not fund.redemption_allowed:
         raise InvalidOrder("tradingsymbol", fund.tradingsymbol, f"{fund.name} cannot be redeemed")
@@ -254,7 +254,7 @@ def _frequency(frequency: Frequency | str) -> Frequency:
 
 
 def _status(status: SipStatus | str) -> str:
-    """Kite reports capitals and takes small letters."""
+    """Return a status in small letters, as Kite expects it; it reports capitals."""
     if str(status).upper() not in (SipStatus.ACTIVE, SipStatus.PAUSED):
         raise InvalidOrder("status", status, "must be active or paused; cancel_sip() ends a SIP")
     return str(status).lower()

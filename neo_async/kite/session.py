@@ -1,11 +1,11 @@
-"""Kite's login: from the website's request token to the access token that calls need.
+"""Kite's login: exchange the website's request token for the access token of calls.
 
     session = KiteSession(api_key, api_secret)
     print(session.login_url)                    # open it in a browser, and log in
-    login = await session.open(redirected_url)  # the address that the browser was sent to
+    login = await session.open(redirected_url)  # the address of the redirect
     async with KiteMutualFunds(api_key, login.access_token) as kite: ...
 
-The login flow is not in the mutual-fund document; its facts are from the official client.
+The login is not in the mutual-fund documentation; its facts are from the official client.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from neo_async.transport.tls import trusting
 
 
 class KiteSession:
-    """One application's way to log in. Keeps no connection open, and nothing that was answered."""
+    """The login of one application. It keeps no connection open, and no token."""
 
     def __init__(
         self,
@@ -56,30 +56,29 @@ class KiteSession:
 
     @property
     def login_url(self) -> str:
-        """The page at which a person logs in. It sends the browser on to the application's own
-        address, with a request token that is good for a few minutes, once."""
+        """Address of the page where the user logs in. It redirects the browser to the application's
+        own address, with a request token that is valid once and for a few minutes."""
         query = urlencode({"v": VERSION_HEADERS["X-Kite-Version"], "api_key": self._api_key})
         return f"{self._endpoints.login.rstrip('/')}/connect/login?{query}"
 
     async def open(self, request_token: str) -> KiteLogin:
-        """Turn a request token, or the whole address that it came in, into an access token.
+        """Exchange a request token, or the whole address that contains it, for an access token.
 
-        Raises LoginFailed when the address tells of a login that did not succeed, or Kite does not
-        take the token or its checksum (a wrong `api_secret`), and TransportError when it cannot be
-        reached.
+        Raises LoginFailed when the address is of a failed login, or Kite refuses the token or its
+        checksum (a wrong `api_secret`), and TransportError when Kite cannot be reached.
         """
         given = Hidden(request_token)
         del request_token  # tracebacks may show local variables
         return await self._session("/session/token", "request_token", _token_in(given))
 
     async def renew(self, refresh_token: str) -> KiteLogin:
-        """The next access token, for applications that were given a refresh token."""
+        """Return the next access token, for applications that have a refresh token."""
         token = Hidden(refresh_token)
         del refresh_token  # tracebacks may show local variables
         return await self._session("/session/refresh_token", "refresh_token", token)
 
     async def end(self, access_token: str) -> None:
-        """Make an access token worthless."""
+        """Invalidate an access token."""
         token = Hidden(access_token)
         del access_token  # tracebacks may show local variables
         query = Hidden(urlencode({"api_key": self._api_key, "access_token": token.value}))
@@ -131,7 +130,7 @@ class KiteSession:
 
 
 def _token_in(given: Hidden[str]) -> Hidden[str]:
-    """The request token itself, or out of the address that the browser was sent to."""
+    """Return the request token, which may be given in the address of the redirect."""
     text = Hidden(given.value.strip())
     if "?" not in text.value and "=" not in text.value:
         if not text.value:

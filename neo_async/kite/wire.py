@@ -1,6 +1,6 @@
-"""Kite's bytes and our structs, both ways: forms out; the envelope, its errors and rows in.
+"""Kite's forms, answers and rows.
 
-Pure functions. Facts are from Kite Connect's mutual-fund document and the official client
+Pure functions. Facts are from Kite Connect's mutual-fund documentation and the official client
 (`kiteconnect` 5.2); where they differ, all variants are read.
 """
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 Row = msgspec.Raw
-"""A part of an answer that is not read yet."""
+"""A part of an answer that is not decoded yet."""
 
 _PLAIN: Final = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}")
 _LARGEST_WHOLE: Final = 10**18
@@ -62,8 +62,7 @@ _BY_TYPE: Final[Mapping[str, type[BrokerError]]] = {
     "HoldingException": Rejected,
     "UserException": Rejected,
     "MarginException": InsufficientFunds,
-    # Kite's own order system did not answer, or not as it should: whatever was asked for may have
-    # happened.
+    # Kite's own order system did not answer, or not as expected: the request may have taken effect.
     "NetworkException": ServerError,
     "DataException": ServerError,
 }
@@ -88,12 +87,13 @@ class _OrderId(msgspec.Struct):
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
 _read_rows = msgspec.json.Decoder(list[Row]).decode
 _read_fields = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
-"""Numbers with a point stay text until it is known what they are for: one beyond any range spoils
-nothing but itself."""
+"""Decodes numbers with a point as text until their field is known, so that one out of range makes
+only itself unreadable."""
 _read_id = msgspec.json.Decoder(_OrderId).decode
 
 
 def form_body(form: Mapping[str, str]) -> bytes:
+    """Return a form in URL encoding."""
     return urlencode(form).encode()
 
 
@@ -101,32 +101,35 @@ def form_body(form: Mapping[str, str]) -> bytes:
 
 
 def read_list(answer: Answer) -> list[Row]:
-    """The rows of a list, for `read_order` and its like. Raises what the answer says."""
+    """Return the rows of a list, for `read_order` and its like. Raises the exception that any other
+    answer stands for."""
     return _shaped(answer, _read_rows)
 
 
 def read_one(answer: Answer) -> Row:
-    """The only row of an answer. Raises what the answer says."""
+    """Return the only row of an answer. Raises the exception that any other answer stands for."""
     return _data(answer)
 
 
 def read_order_id(answer: Answer) -> str:
-    """Of an order that was taken or cancelled."""
+    """Return the id of an accepted or cancelled order."""
     return _id(_shaped(answer, _read_id).order_id, answer)
 
 
 def read_sip_id(answer: Answer) -> str:
-    """Of a SIP that was taken, changed or cancelled. The document calls it `order_id`, too."""
+    """Return the id of an accepted, changed or cancelled SIP. It is documented as `order_id`,
+    too."""
     ids = _shaped(answer, _read_id)
     return _id(ids.sip_id or ids.order_id, answer)
 
 
 def read_login(answer: Answer) -> KiteLogin:
+    """Return the tokens of a login."""
     return _row(_data(answer), KiteLogin)
 
 
 def check_success(answer: Answer) -> None:
-    """Of a call whose answer says nothing else."""
+    """Check an answer that has no content but its success."""
     _data(answer)
 
 
@@ -145,7 +148,7 @@ def _shaped(answer: Answer, read: Callable[[Row], T]) -> T:
 
 
 def _data(answer: Answer) -> Row:
-    """What a successful answer holds. A `status` is in most of them, but not in all."""
+    """Return the `data` of a successful answer. Most of them, but not all, have a `status`."""
     try:
         envelope = _read_envelope(answer.body)
     except UNREADABLE:
@@ -160,7 +163,7 @@ def _data(answer: Answer) -> Row:
 
 
 def failure(answer: Answer) -> NeoError:
-    """The exception that an answer stands for. Its `code` is Kite's `error_type`."""
+    """Return the exception that an answer stands for. Its `code` is Kite's `error_type`."""
     try:
         envelope = _read_envelope(answer.body)
     except UNREADABLE:
@@ -199,7 +202,7 @@ def _unexpected(answer: Answer, problem: str) -> ProtocolError:
 
 
 def _excerpt(body: bytes) -> str:
-    """The start of the body as text, without the credentials an answer may carry."""
+    """Return the start of the body as text, without credentials that it may contain."""
     text = body[: 4 * BODY_EXCERPT].decode("utf-8", "replace")
     return _SECRETS.sub(r"\1***", text)[:BODY_EXCERPT]
 
@@ -216,8 +219,8 @@ def read_sip(row: Row) -> Sip:
 
 
 def read_holding(row: Row) -> FundHolding:
-    """A price of 0 is Kite's way of saying that it is not known, and a P&L that Kite has computed
-    with it is not one."""
+    """Decode a holding. Kite sends a price of 0 when it is not known, and a P&L computed from such
+    a price means nothing."""
     holding = _row(row, FundHolding)
     holding = msgspec.structs.replace(
         holding,
@@ -233,10 +236,9 @@ def _above_zero(price: float | None) -> float | None:
 
 
 def _row(row: Row, kind: type[S]) -> S:
-    """Decode a row. A field that cannot be read counts as missing, with a warning in the log.
+    """Decode a row. An unreadable field counts as missing, with a warning in the log.
 
-    Raises ProtocolError when the row is no object, or a field that nothing works without is not
-    there.
+    Raises ProtocolError when the row is not an object, or lacks a required field.
     """
     try:
         given = _read_fields(row)
@@ -247,7 +249,7 @@ def _row(row: Row, kind: type[S]) -> S:
     fields = {}
     for name, read in _readers(kind).items():
         value = given.get(name)
-        # Null is Kite's way of saying that there is nothing, also where it is not documented.
+        # Kite sends null for no value, also where that is not documented.
         if value is None:
             continue
         try:
@@ -264,7 +266,7 @@ def _row(row: Row, kind: type[S]) -> S:
 
 @cache
 def _readers(kind: type[msgspec.Struct]) -> dict[str, Callable[[Any], Any]]:
-    """What reads each field, by its type."""
+    """Return the function that reads each field, by its type."""
     return {
         field.name: _BY_FIELD.get(field.type) or _BY_FIELD[get_args(field.type)[0]]
         for field in msgspec.structs.fields(kind)
@@ -280,7 +282,7 @@ def _text(value: object) -> str:
 
 
 def read_number(value: object) -> float:
-    """A number of Kite's, which may be text. Raises ValueError."""
+    """Return a number, which may be sent as text. Raises ValueError."""
     is_plain = isinstance(value, str) and _PLAIN.fullmatch(value) is not None
     number = float(value if is_plain else money.exact(value))  # type: ignore[arg-type]
     if not math.isfinite(number):
@@ -298,13 +300,13 @@ def _whole(value: object) -> int:
 
 
 def _moment(value: object) -> datetime | None:
-    """`2021-06-30 08:33:07`, in India; empty means none."""
+    """Return a time in India: `2021-06-30 08:33:07`; None for an empty text."""
     text = _as_text(value)
     return datetime.fromisoformat(text).replace(tzinfo=IST) if text else None
 
 
 def _day(value: object) -> date | None:
-    """`2021-06-30`, maybe with a time behind it; empty means none."""
+    """Return a date: `2021-06-30`, possibly followed by a time; None for an empty text."""
     text = _as_text(value)
     return date.fromisoformat(text[:10]) if text else None
 
@@ -329,4 +331,4 @@ _BY_FIELD: Final[Mapping[Any, Callable[[Any], Any]]] = {
     date: _day,
     Mapping[str, float]: _percents,
 }
-"""What reads a field of each type."""
+"""The function that reads a field of each type."""

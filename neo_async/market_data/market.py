@@ -32,27 +32,31 @@ from neo_async.model.market import (
 )
 from neo_async.session.manager import SessionManager
 from neo_async.transport.backoff import backoff
-from neo_async.wire.endpoints import CANDLES, CHAIN, EXPIRIES, QUOTES
-from neo_async.wire.market import (
-    UNKNOWN_INSTRUMENT,
+from neo_async.wire.candles import (
     CandleJoiner,
     CandleValues,
     Window,
-    batches,
     candle_instrument,
     candle_windows,
     candles_query,
     candles_within,
-    expiries_query,
-    futures_query,
-    match_quotes,
-    options_query,
-    quotes_path,
     read_candle_rows,
     read_candles,
+)
+from neo_async.wire.chains import (
+    expiries_query,
+    futures_query,
+    options_query,
     read_expiries,
     read_futures,
     read_options,
+)
+from neo_async.wire.endpoints import CANDLES, CHAIN, EXPIRIES, QUOTES
+from neo_async.wire.quotes import (
+    UNKNOWN_INSTRUMENT,
+    batches,
+    match_quotes,
+    quotes_path,
     read_quotes,
     wire_instrument,
 )

@@ -1,1 +1,1 @@
-"""Nouns: enums and structs, no behaviour beyond what their own fields say."""
+"""Enums and structs of the domain. They have no I/O and no state beyond their fields."""

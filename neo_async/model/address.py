@@ -1,8 +1,7 @@
-"""Which addresses a client may connect to: one rule for what a user sets and for what a server
-gives.
+"""The rule for addresses that a client may connect to, set by the user or given by a server.
 
-Secrets never cross a network in clear text. Plain http and ws are for this machine's own loopback,
-or for an explicit wish; what comes from a server that was reached over TLS must use TLS, too.
+Secrets never cross a network in clear text. Plain http and ws are allowed for loopback addresses,
+or when the user sets `insecure`. An address given by a server reached over TLS must use TLS, too.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ SOCKET: Final = ("wss", "ws")
 _SECURE: Final = frozenset({"https", "wss"})
 
 _LONGEST: Final = 2000
-"""Characters of an address."""
+"""Longest address, in characters."""
 _LONGEST_SHOWN: Final = 120
 
 _PRINTABLE: Final = re.compile(r"[!-~]+")
@@ -35,12 +34,12 @@ def address_problem(
     insecure: bool = False,
     is_base: bool = False,
 ) -> str:
-    """What is wrong with an address, as the end of an error message that names it (`shown_address`)
-    before; empty when a client may connect to it.
+    """Return what is wrong with an address, to follow its `shown_address` in an error message;
+    empty when a client may connect to it.
 
-    `tls_only` is for what was given by a server that was reached over TLS. Without it, plain http
-    and ws are right for loopback addresses, and with `insecure` for any. To an address that
-    `is_base`, paths are added: it may not hold a query.
+    `tls_only` is for an address given by a server that was reached over TLS. Without it, plain
+    http and ws are allowed for loopback addresses, and with `insecure` for any. An address that
+    `is_base` gets paths added, so it must not hold a query.
     """
     scheme, separator, _ = address.partition("://")
     scheme = scheme.lower()
@@ -67,7 +66,7 @@ def address_problem(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or IP address is this machine's own, whatever a name server says."""
+    """Return whether a host is this machine's loopback, without a DNS lookup."""
     if host.lower() == "localhost":
         return True
     try:
@@ -77,12 +76,12 @@ def is_loopback(host: str) -> bool:
 
 
 def uses_tls(address: str) -> bool:
-    """Whether connections to an address are encrypted and their server is authenticated."""
+    """Return whether connections to an address are encrypted and their server authenticated."""
     return address.partition("://")[0].lower() in _SECURE
 
 
 def shown_address(address: str) -> str:
-    """An address as an error message shows it: quoted, short, and without a password or a query."""
+    """Return an address for an error message: quoted, short, without a password or a query."""
     scheme, separator, rest = address[:_LONGEST].partition("?")[0].rpartition("://")
     place, slash, path = rest.partition("/")
     text = f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}"
@@ -90,7 +89,7 @@ def shown_address(address: str) -> str:
 
 
 def _host(address: str) -> str:
-    """The host; empty when it, its port or a character of the address is none."""
+    """Return the host; empty when the host, the port or a character is not valid."""
     if len(address) > _LONGEST or not _PRINTABLE.fullmatch(address) or "\\" in address:
         return ""
     try:

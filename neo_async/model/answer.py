@@ -1,4 +1,4 @@
-"""An HTTP answer as the transports hand it up."""
+"""An HTTP answer as the transport returns it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import msgspec
 
 
 class Answer(msgspec.Struct, frozen=True):
+    """A complete HTTP answer."""
+
     status: int
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Header fields, with names in lower case."""
     body: bytes
-    """Decompressed."""
+    """The body, decompressed."""
     first_byte: float = 0.0
-    """Seconds from the hand-over of the request to the first byte of this."""
+    """Seconds from the hand-over of the request to the first byte of the answer."""
 
     def __repr__(self) -> str:
         # An answer to a login holds tokens, and local variables of tracebacks may be shown.

@@ -1,7 +1,7 @@
-"""The broker's closed vocabularies, under the field's usual names.
+"""The broker's closed vocabularies, under their usual names.
 
 Every member's value is the code that travels on the wire, so `Segment("nse_cm")` and
-`Segment.NSE_CM` are the same thing. There are no aliases such as "NSE": a guessed segment could
+`Segment.NSE_CM` are the same. There are no aliases such as "NSE": a guessed segment could
 route an order to another market than the caller meant.
 """
 
@@ -28,22 +28,24 @@ class Segment(StrEnum):
 
     @property
     def is_cash(self) -> bool:
+        """Whether it is a cash segment, not derivatives."""
         return self is Segment.NSE_CM or self is Segment.BSE_CM
 
 
 class Side(StrEnum):
-    """Whether an order buys or sells."""
+    """The side of an order: buy or sell."""
 
     BUY = "B"
     SELL = "S"
 
     @property
     def opposite(self) -> Side:
+        """The other side."""
         return Side.SELL if self is Side.BUY else Side.BUY
 
 
 class OrderType(StrEnum):
-    """What price an order takes, and whether it waits for a trigger."""
+    """How an order is priced, and whether it waits for a trigger."""
 
     LIMIT = "L"
     MARKET = "MKT"
@@ -66,7 +68,7 @@ class OrderType(StrEnum):
 
 
 class Product(StrEnum):
-    """What becomes of what was bought, and what has to be paid for it."""
+    """How a position is carried, and the margin it needs."""
 
     CNC = "CNC"
     """Cash and carry: delivery, cash segments only."""
@@ -83,27 +85,28 @@ class Product(StrEnum):
 
 
 class Validity(StrEnum):
-    """How long an order may rest."""
+    """How long an order may rest in the book."""
 
     DAY = "DAY"
-    """Until the close."""
+    """Until the close of the day."""
     IOC = "IOC"
-    """Immediate or cancel: not at all."""
+    """Immediate or cancel: the part that is not filled at once is cancelled."""
 
 
 class OffsetKind(StrEnum):
     """How the distances of a bracket order are counted from the entry price."""
 
     ABSOLUTE = "Absolute"
-    """Rupees."""
+    """Distances in rupees."""
     TICKS = "Ticks"
+    """Distances in ticks."""
 
 
 class OrderStatus(StrEnum):
     """State of an order. The wire's text is free lower-case prose; `parse_status` reads it.
 
-    A text that is not listed becomes `UNKNOWN`, which is never final: whoever holds the row keeps
-    the broker's own words beside it.
+    A text that is not listed becomes `UNKNOWN`, which is never final; the row's `status_text` has
+    the broker's own words.
     """
 
     PUT_RECEIVED = "put order req received"
@@ -126,18 +129,18 @@ class OrderStatus(StrEnum):
     AMO_CANCELLED = "cancelled after market order"
     REJECTED = "rejected"
     EXPIRED = "expired"
-    """The day of the order is over. Also given by this client, to an order of an earlier day that
-    the order book lacks: how that ended was not reported."""
+    """The day of the order is over. This client also sets it for an order of an earlier day that is
+    not in the order book: its real final state was not reported."""
     UNKNOWN = "unknown"
 
     @property
     def is_final(self) -> bool:
-        """Nothing can happen to the order any more."""
+        """Whether the order is done: no fill or change can follow."""
         return self in _FINAL
 
     @property
     def is_working(self) -> bool:
-        """The order stands at the exchange (or waits there for its trigger)."""
+        """Whether the order rests at the exchange, or waits there for its trigger."""
         return self in _WORKING
 
 
@@ -165,12 +168,12 @@ _WORKING = frozenset(
 
 _STATUS_BY_TEXT: dict[str, OrderStatus] = {
     **{status.value: status for status in OrderStatus if status is not OrderStatus.UNKNOWN},
-    # Spellings seen beside the usual ones.
+    # Other spellings that have been seen.
     "traded": OrderStatus.COMPLETE,
     "canceled": OrderStatus.CANCELLED,
     "not canceled": OrderStatus.NOT_CANCELLED,
     "canceled after market order": OrderStatus.AMO_CANCELLED,
-    # Of other brokers whose order system has the same states.
+    # Spellings of other brokers whose order system has the same states.
     "amo req received": OrderStatus.AMO_RECEIVED,
     "modify amo req received": OrderStatus.AMO_MODIFY_RECEIVED,
     "cancelled amo": OrderStatus.AMO_CANCELLED,
@@ -179,7 +182,7 @@ _STATUS_BY_TEXT: dict[str, OrderStatus] = {
 
 
 def parse_status(text: str) -> OrderStatus:
-    """Read the broker's state text; `UNKNOWN` when it is none of the listed ones."""
+    """Return the status for the broker's text; `UNKNOWN` when it is not listed."""
     status = _STATUS_BY_TEXT.get(text)
     if status is None:
         plain = " ".join(text.replace("_", " ").lower().split())
@@ -193,8 +196,8 @@ class Level(IntEnum):
     LITE = 1
     """Mini touch line: last price, close, change."""
     SCRIP = 4
-    """Touch line: the day's picture and the best bid and ask."""
+    """Touch line: prices and volume of the day, best bid and ask."""
     DEPTH = 8
     """Five levels of bids and asks."""
     FULL_DEPTH = 16
-    """As deep as the exchange gives; documented by nobody but the official SDK."""
+    """All levels that the exchange publishes; documented only in the official SDK."""

@@ -1,4 +1,4 @@
-"""How a client is doing, in one look."""
+"""The present state of a client, for `neo.health()`."""
 
 from __future__ import annotations
 
@@ -6,78 +6,78 @@ import msgspec
 
 
 class LaneHealth(msgspec.Struct, frozen=True):
-    """Connections for orders."""
+    """State of the pool of connections for orders."""
 
     idle: int
     busy: int
     connecting: int
     waiting: int
-    """Requests that wait for a connection."""
+    """Number of requests that wait for a connection."""
     opened: int
-    """Since the login."""
+    """Number of connections opened since the login."""
 
 
 class BreakerHealth(msgspec.Struct, frozen=True):
-    """What is known of the orders, or of the reads, at one host."""
+    """State of the circuit breaker for orders, or for reads, at one host."""
 
     name: str
     state: str
     """`closed` when calls are made, `open` or `half-open` when they fail at once."""
     failures: int
-    """In a row."""
+    """Number of failures in a row."""
     last_failure: str
-    """Kept when it is over; empty before the first."""
+    """Text of the newest failure, kept after a success; empty before the first."""
     open_for: float
-    """Seconds; 0 while it is closed."""
+    """Seconds since the breaker opened; 0 while it is closed."""
 
 
 class LimiterHealth(msgspec.Struct, frozen=True):
-    """How fast requests may start."""
+    """State of the rate limiter."""
 
     waiting: int
-    """Requests that wait for their start."""
+    """Number of requests in its queue."""
     paused_for: float
-    """Seconds for which nothing starts, because the broker has said 429."""
+    """Seconds until requests may start again after a 429; 0 without one."""
 
 
 class FeedHealth(msgspec.Struct, frozen=True):
-    """One live stream."""
+    """State of one live feed."""
 
     name: str
     state: str
     """`connecting`, `live`, `waiting` or `closed`."""
     reason: str
-    """Why the connection was lost last; empty before that."""
+    """Reason of the last loss of the connection; empty before the first."""
     age: float | None
     """Seconds since the last message; None before the first."""
     reconnects: int
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot; `repr` is made to be read."""
+    """A snapshot of a client's state, with a readable `repr`."""
 
     problems: tuple[str, ...]
-    """What is wrong, in words."""
+    """Descriptions of everything that is wrong."""
     logged_in_since: float | None
-    """Unix seconds of the last login, renewals included; None without one."""
+    """Unix seconds of the last login, renewals included; None when logged out."""
     renewals: int
-    """Times the broker had ended the session."""
+    """Number of logins made because the broker had ended the session."""
     lane: LaneHealth | None
-    """None without a login."""
+    """State of the order connections; None when logged out."""
     breakers: tuple[BreakerHealth, ...]
     limiter: LimiterHealth
     feeds: tuple[FeedHealth, ...]
-    """Those that were started and not closed."""
+    """States of the feeds that were started and not closed."""
     unknown: tuple[str, ...]
-    """Order requests of which it is being found out whether they took effect."""
+    """Order requests whose outcome is unknown and being resolved."""
     halted: str
-    """Why no order is placed or changed; empty while they are."""
+    """Reason of the halt; empty when orders are not halted."""
     journal: str
-    """Its file; empty when there is none."""
+    """Path of the journal; empty without one."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     def __repr__(self) -> str:

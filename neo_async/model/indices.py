@@ -1,4 +1,4 @@
-"""Names of the indices that quotes and feeds know; exact, and case counts."""
+"""Names of the indices in quotes and feeds. They are case-sensitive."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ _NAMES_BY_NUMBER: Final = {
     "26037": "Nifty Fin Service",
     "26074": "NIFTY MID SELECT",
 }
-"""Tokens that the scrip master of NSE gives to indices."""
+"""Index names by their tokens in the NSE scrip master."""
 
 _EXACT: Final = {
     (segment.value, name.casefold()): name
@@ -165,8 +165,8 @@ _EXACT: Final = {
 
 
 def exact_index_name(segment: str, text: str) -> str | None:
-    """The name as the broker spells it, of a name in any case or a number; None when it is no
-    index that is listed here."""
+    """Return the broker's spelling of an index given by token, or by name in any case; None for an
+    index that is not listed."""
     if segment == Segment.NSE_CM and text in _NAMES_BY_NUMBER:
         return _NAMES_BY_NUMBER[text]
     return _EXACT.get((segment, " ".join(text.split()).casefold()))

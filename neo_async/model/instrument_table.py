@@ -1,4 +1,4 @@
-"""A whole scrip master in memory: columns, ways to find a row, instruments built when asked for."""
+"""A scrip master in memory: columns, indexes, and instruments that are built on first use."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ _NO_ROW: Final = -1
 _NO_EXPIRY: Final = 0
 
 _INDEX_PART: Final = 40_000
-"""Texts in one dict. It grows for the last time at half of that, within a millisecond; to grow to a
-hundred thousand, it would hold the loop for several."""
+"""Texts in one dict. Its last resize, at half of that, takes below a millisecond; a dict of a
+hundred thousand would block the event loop for several."""
 
 _TUPLE: Final = 1_000
-"""Texts in one tuple."""
+"""Number of texts in one tuple."""
 
 
 class Wanted(NamedTuple):
-    """What a search asks of a row beside its name."""
+    """Conditions of a search, beside the name."""
 
     kind: str = ""
-    """Start of its kind: `OPT`, `FUTIDX`; empty for any."""
+    """Prefix of the kind: `OPT`, `FUTIDX`; empty for any."""
     expiry: tuple[date, date] | None = None
-    """First and last."""
+    """First and last expiry; None for any."""
     strike: tuple[float, float] | None = None
-    """Lowest and highest."""
+    """Lowest and highest strike; None for any."""
     option_type: str = ""
 
 
 class InstrumentTable:
-    """The instruments of one file, in its order.
+    """The instruments of one scrip master, in its order.
 
-    Kept as columns, 200,000 instruments in under 100 MB; an Instrument is built when it is first
-    asked for. Rows are only ever added.
+    As columns, 200,000 instruments take under 100 MB; an Instrument is built on first use. Rows are
+    only ever added.
     """
 
     def __init__(self) -> None:
         self.shared: list[Shared] = []
         self._tails: list[tuple[Any, ...]] = []
-        """Of each Shared, what an Instrument ends with."""
+        """The last fields of an Instrument, by index of its Shared."""
         self._expiry_of: list[int] = []
-        """Of each Shared, as an ordinal."""
+        """The expiry as an ordinal, by index of its Shared."""
         self._tokens = _Strings()
         self._symbols = _Strings()
         self._names = _Strings()
-        """Of the first row with a name; empty for the others."""
+        """Names by row; only the first row with a name has it, the others have an empty text."""
         self._descriptions = _Texts()
         self._isins = _Texts()
         self._shared_of = array("I")
@@ -64,32 +64,32 @@ class InstrumentTable:
         self._by_symbol = _Index()
         self._by_name = _Index()
         self._first = array("i")
-        """Of each row, the first one with its name …"""
+        """First row with the same name, by row."""
         self._next = array("i")
-        """… and the next one; …"""
+        """Next row with the same name, by row; -1 for the last one."""
         self._last = array("i")
-        """… of the first row, the last one."""
+        """Last row with the same name, by first row."""
         self._ladders: dict[str, dict[int, list[int]]] = {}
-        """Rows of the names that were asked for, in order, by expiry."""
+        """Sorted rows by name and expiry; built when a name is first searched."""
         self._built: dict[int, Instrument] = {}
         self._name_lines = ""
         self._symbol_lines: list[str] = []
-        """Of each thousand rows, for searches in all of them."""
+        """Symbols of each thousand rows as one text, for searches in all of them."""
 
     # --- filling ------------------------------------------------------------------------------
 
     def share(self, shared: Shared) -> int:
-        """Add what rows will have in common, and return its place."""
+        """Add fields that rows share, and return their index."""
         self.shared.append(shared)
         self._tails.append(tuple(shared[:-1]))
         self._expiry_of.append(shared.expiry.toordinal() if shared.expiry else _NO_EXPIRY)
         return len(self.shared) - 1
 
     def add(self, rows: Rows) -> None:
-        """Add rows, whose tokens must be new; of rows with one symbol, the first is found by it.
+        """Add rows with new tokens. Of several rows with one symbol, lookups return the first.
 
-        Raises ValueError, and adds nothing, when the columns are not of one length or a row shares
-        what is not there.
+        Raises ValueError, and adds nothing, when the columns differ in length or a row refers to a
+        Shared that does not exist.
         """
         count = len(rows.tokens)
         descriptions, isins = rows.descriptions, rows.isins
@@ -139,7 +139,7 @@ class InstrumentTable:
         return len(self._tokens)
 
     def __iter__(self) -> Iterator[Instrument]:
-        """In the order of the file, built anew."""
+        """Yield every instrument in the order of the file, without caching it."""
         return map(self._build, range(len(self)))
 
     def has_token(self, token: str) -> bool:
@@ -164,7 +164,7 @@ class InstrumentTable:
         return instrument
 
     def _build(self, row: int) -> Instrument:
-        # The columns are read without a method in between: that would cost as much as the rest.
+        # The columns are read directly: a method call for each would take as long as all the rest.
         place = self._shared_of[row]
         strike, lower, upper = self._strikes[row], self._lower_bands[row], self._upper_bands[row]
         part, rest = divmod(row, _TUPLE)
@@ -186,7 +186,7 @@ class InstrumentTable:
     # --- many ---------------------------------------------------------------------------------
 
     def names_like(self, text: str) -> list[str]:
-        """The name that the text is, or else those that start with it."""
+        """Return the name that equals the text, or else the names that start with it."""
         if self._by_name.get(text) is not None:
             return [text]
         if not self._name_lines:
@@ -194,7 +194,7 @@ class InstrumentTable:
         return list(_lines_from(self._name_lines, text))
 
     def expiries(self, name: str, kind: str = "") -> list[date]:
-        """Those of a name's instruments whose kind starts so, ascending."""
+        """Return the expiries of a name's instruments with this prefix of the kind, ascending."""
         return [
             date.fromordinal(expiry)
             for expiry, rows in self._ladder(name).items()
@@ -202,7 +202,7 @@ class InstrumentTable:
         ]
 
     def select(self, name: str, wanted: Wanted) -> list[Instrument]:
-        """Instruments of a name, by expiry, strike and option type."""
+        """Return the wanted instruments of a name, by expiry, strike and option type."""
         first, last = _NO_EXPIRY, date.max.toordinal()
         if wanted.expiry is not None:
             first, last = (day.toordinal() for day in wanted.expiry)
@@ -215,7 +215,7 @@ class InstrumentTable:
         ]
 
     def mentioning(self, text: str, wanted: Wanted) -> list[Instrument]:
-        """Instruments with a text anywhere in symbol or description."""
+        """Return the wanted instruments with a text anywhere in symbol or description."""
         lines = (*self._symbol_lines, _lines(self._symbols.parts[-1]))
         symbols = (symbol for part in lines for symbol in _lines_with(part, text))
         rows = {row for row in map(self._by_symbol.get, symbols) if row is not None}
@@ -225,7 +225,7 @@ class InstrumentTable:
         return [self._instrument(row) for row in found]
 
     def _ladder(self, name: str) -> dict[int, list[int]]:
-        """Rows of a name by expiry, both ascending; within an expiry by strike and option type."""
+        """Return the rows of a name by ascending expiry, and within one by strike and type."""
         ladder = self._ladders.get(name)
         if ladder is None:
             ladder = {}
@@ -236,7 +236,7 @@ class InstrumentTable:
         return ladder
 
     def _between(self, rows: list[int], strikes: tuple[float, float] | None) -> list[int]:
-        """The part of a ladder's rows that strikes leave over."""
+        """Return the rows whose strike is in the range."""
         if strikes is None:
             return rows
         low, high = strikes
@@ -244,7 +244,7 @@ class InstrumentTable:
         return rows[start : bisect_right(rows, high, lo=start, key=self._strike)]
 
     def _strike(self, row: int) -> float:
-        """-1 for none: futures come before options."""
+        """Return the strike of a row; -1 for none, so that futures come before options."""
         strike = self._strikes[row]
         return -1.0 if math.isnan(strike) else strike
 
@@ -279,7 +279,7 @@ class InstrumentTable:
     # --- a copy -------------------------------------------------------------------------------
 
     def rows(self, start: int, stop: int) -> Rows:
-        """Rows as they can be added to another table that shares the same."""
+        """Return rows in the form that `add` takes, for a table with the same Shared."""
         return Rows(
             self._tokens.slice(start, stop),
             self._symbols.slice(start, stop),
@@ -295,13 +295,13 @@ class InstrumentTable:
 
 
 class _Index:
-    """Rows by a text of theirs. Only the first row with a text is kept, of each part."""
+    """An index from a text to a row, in several dicts. Each dict keeps the first row of a text."""
 
     def __init__(self) -> None:
         self._parts: list[dict[str, int]] = [{}]
 
     def add(self, texts: Sequence[str], rows: Sequence[int]) -> list[int]:
-        """The row that is kept for each text: its own, or an earlier one."""
+        """Add texts, and return the indexed row of each: its own, or an earlier one."""
         if len(self._parts[-1]) + len(texts) > _INDEX_PART:
             self._parts.append({})
         return list(map(self._parts[-1].setdefault, texts, rows))
@@ -317,21 +317,22 @@ class _Index:
         return [part[text] for part in self._parts if text in part]
 
     def __iter__(self) -> Iterator[str]:
-        """Every text once."""
+        """Yield every text once."""
         return iter(dict.fromkeys(chain.from_iterable(self._parts)))
 
 
 class _Strings:
-    """Texts that are asked for often.
+    """A column of texts that are read often.
 
-    In tuples: the garbage collector lets those go when it has seen that they hold texts only. Lists
-    of a hundred thousand texts would cost each of its full runs, and so the loop, milliseconds.
+    They are in tuples, which the garbage collector stops tracking when they hold nothing but texts.
+    Lists of a hundred thousand texts would cost each full collection, and so the event loop,
+    milliseconds.
     """
 
     def __init__(self) -> None:
         self._rest: list[str] = []
         self.parts: list[Sequence[str]] = [self._rest]
-        """A thousand texts each; in the last one, what is left over."""
+        """Parts of a thousand texts each; the last one has the rest."""
 
     def __len__(self) -> int:
         return (len(self.parts) - 1) * _TUPLE + len(self._rest)
@@ -341,7 +342,7 @@ class _Strings:
         return self.parts[part][rest]
 
     def full(self, start: int) -> list[Sequence[str]]:
-        """The parts that are full, from one on."""
+        """Return the full parts from `start` on."""
         return self.parts[start:-1]
 
     def extend(self, texts: Iterable[str]) -> None:
@@ -355,8 +356,8 @@ class _Strings:
 
 
 class _Texts:
-    """Texts that are seldom asked for, in one piece of memory: as objects, each would take fifty
-    bytes more."""
+    """A column of texts that are seldom read, in one block of memory: as objects, each would take
+    fifty bytes more."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -377,7 +378,7 @@ class _Texts:
         return self._bytes[start:end].decode() if end > start else ""
 
     def rows_with(self, part: str) -> Iterator[int]:
-        """Rows whose text contains a part, ascending."""
+        """Yield the rows whose text contains a part, ascending."""
         wanted = part.encode()
         at = self._bytes.find(wanted)
         while at >= 0:
@@ -386,17 +387,17 @@ class _Texts:
             if at + len(wanted) <= end:
                 yield row
                 at = self._bytes.find(wanted, end)
-            else:  # the end of one text and the start of the next
+            else:  # found across the end of one text and the start of the next
                 at = self._bytes.find(wanted, at + 1)
 
 
 def _lines(texts: Iterable[str]) -> str:
-    """One piece of text, which is searched at the speed of memory."""
+    """Join texts by line ends, so that one `find` searches them all at the speed of memory."""
     return "\n".join(("", *texts, ""))
 
 
 def _lines_from(lines: str, start: str) -> Iterator[str]:
-    """The lines that start so."""
+    """Yield the lines that start with a text."""
     at = lines.find(f"\n{start}")
     while at >= 0 and at + 1 < len(lines):
         end = lines.index("\n", at + 1)
@@ -405,7 +406,7 @@ def _lines_from(lines: str, start: str) -> Iterator[str]:
 
 
 def _lines_with(lines: str, part: str) -> Iterator[str]:
-    """The lines that contain a part."""
+    """Yield the lines that contain a part."""
     at = lines.find(part)
     while at >= 0:
         end = lines.find("\n", at)

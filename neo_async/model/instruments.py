@@ -12,13 +12,13 @@ from neo_async.model.enums import Segment
 
 
 class Instrument(msgspec.Struct, frozen=True, gc=False):
-    """One row of the scrip master, typed and scaled. Money is rupees."""
+    """One instrument of the scrip master, typed and scaled. Prices are rupees."""
 
     segment: Segment
     token: str
     """Exchange token (`pSymbol`), unique in the segment."""
     symbol: str
-    """Trading symbol (`pTrdSymbol`), the one that orders carry."""
+    """Trading symbol (`pTrdSymbol`), as used in orders."""
     name: str
     """Symbol without series, or the underlying of a derivative."""
     description: str = ""
@@ -38,23 +38,23 @@ class Instrument(msgspec.Struct, frozen=True, gc=False):
     """Decimals of a price."""
     multiplier: int = 1
     expiry: date | None = None
-    """Date in IST."""
+    """Expiry date in IST; None without one."""
     option_type: str = ""
     """`CE`, `PE`, or empty."""
     underlying_token: str = ""
-    """Token of what a derivative derives from."""
+    """Token of a derivative's underlying."""
     face_value: float | None = None
     price_numerator: float = 1.0
-    """With the three below: an amount is quantity × price × multiplier × general × price fraction,
-    as in positions."""
+    """Numerator of the price fraction. An amount is quantity × price × multiplier × general
+    fraction × price fraction, as in positions."""
     price_denominator: float = 1.0
     general_numerator: float = 1.0
     general_denominator: float = 1.0
 
 
 class Shared(NamedTuple):
-    """What many instruments have in common: the last fields of Instrument, in their order, and the
-    first."""
+    """Fields that many instruments have in common: the last ones of Instrument, in the same order,
+    followed by its first."""
 
     series: str
     kind: str
@@ -74,21 +74,22 @@ class Shared(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """Many texts in one piece of memory."""
+    """Many texts in one block of memory."""
 
     content: bytes
-    """In UTF-8, one behind the other."""
+    """The texts in UTF-8, concatenated."""
     lengths: Sequence[int]
-    """In bytes."""
+    """Length of each text in bytes."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
+        """Concatenate texts."""
         pieces = [text.encode() for text in texts]
         return cls(b"".join(pieces), [len(piece) for piece in pieces])
 
 
 class Rows(NamedTuple):
-    """Some rows of a table, column by column."""
+    """Rows of an instrument table, by column."""
 
     tokens: Sequence[str]
     symbols: Sequence[str]
@@ -96,17 +97,17 @@ class Rows(NamedTuple):
     descriptions: Texts
     isins: Texts
     shared: Sequence[int]
-    """Places in the table's list of Shared."""
+    """Indexes into the table's list of Shared."""
     strikes: Sequence[float]
-    """NaN for none, here and in the bands."""
+    """Strikes; NaN for none, as in the bands."""
     lower_bands: Sequence[float]
     upper_bands: Sequence[float]
     freeze_quantities: Sequence[int]
-    """0 for none."""
+    """Freeze quantities; 0 for none."""
 
 
 class StrikeRow(NamedTuple):
-    """The two options of one strike. None where the exchange lists only the other."""
+    """The call and the put of one strike; None where the exchange does not list it."""
 
     strike: float
     call: Instrument | None

@@ -1,12 +1,11 @@
-"""ISINs: twelve characters, the last of which makes misspelt ones recognisable (ISO 6166)."""
+"""ISINs: twelve characters, the last of which is a check digit (ISO 6166)."""
 
 from __future__ import annotations
 
 
 def check_digit(body: str) -> str:
-    """The last character that belongs to the first eleven, which are of [0-9A-Z]."""
-    # Letters count as two digits. Every other digit is doubled, from the right, as the check digit
-    # itself is none of these.
+    """Return the check digit for the first eleven characters, which are of [0-9A-Z]."""
+    # A letter counts as two digits (A is 10). Every other digit is doubled, from the last one.
     digits = "".join(str(int(character, 36)) for character in body)
     total = 0
     for place, digit in enumerate(reversed(digits)):

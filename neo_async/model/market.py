@@ -1,7 +1,7 @@
-"""Market data that is asked for: quotes, chains and candles.
+"""Market data from requests: quotes, chains and candles.
 
-Prices are rupees, quantities and open interest units (never lots). None means that the broker did
-not say.
+Prices are rupees; quantities and open interest are units, never lots. None means that the broker
+sent no value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Columns = Mapping[str, list[Any]]
 
 
 class QuoteFilter(StrEnum):
-    """Which figures of an instrument are asked for. The broker may send more than these."""
+    """The figures of a quote to request. The broker may send more than these."""
 
     ALL = "all"
     LAST_PRICE = "ltp"
@@ -44,15 +44,15 @@ class QuoteFilter(StrEnum):
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True):
-    """An instrument or index as of now. What the filter left out is None or empty; an index has
-    neither quantities nor bids and asks."""
+    """The present quote of an instrument or index. Figures that the filter left out are None or
+    empty; an index has neither quantities nor bids and asks."""
 
     instrument: str
-    """`nse_cm|1333`, or `nse_cm|Nifty 50`: as asked."""
+    """The instrument as requested: `nse_cm|1333`, or `nse_cm|Nifty 50`."""
     symbol: str = ""
-    """Trading symbol; that of an index ends in `-IN`."""
+    """Trading symbol; the one of an index ends in `-IN`."""
     last_update_time: int | None = None
-    """Unix seconds."""
+    """Unix seconds of the last change."""
     last_price: float | None = None
     last_quantity: int | None = None
     open: float | None = None
@@ -61,11 +61,11 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     close: float | None = None
     """Previous close."""
     change: float | None = None
-    """Since the previous close."""
+    """Change since the previous close, in rupees."""
     change_percent: float | None = None
     average_price: float | None = None
     volume: int | None = None
-    """Of the day."""
+    """Units traded today."""
     total_buy_quantity: int | None = None
     total_sell_quantity: int | None = None
     open_interest: int | None = None
@@ -74,8 +74,9 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     year_high: float | None = None
     year_low: float | None = None
     bids: tuple[DepthRow, ...] = ()
-    """Best first; levels without quantity are left out."""
+    """Bids, best first; levels without quantity are left out."""
     asks: tuple[DepthRow, ...] = ()
+    """Offers, likewise."""
 
     @property
     def updated(self) -> datetime | None:
@@ -86,7 +87,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quotes(dict[str, Quote]):
-    """Quotes by instrument, as asked and in that order. `missing` names those without a quote."""
+    """Quotes by instrument, as requested and in that order."""
 
     def __init__(self, quotes: Mapping[str, Quote], missing: Mapping[str, str]) -> None:
         super().__init__(quotes)
@@ -104,17 +105,17 @@ class OptionQuote(msgspec.Struct, frozen=True, kw_only=True):
     """One option of a chain."""
 
     instrument: str
-    """`nse_fo|71472`."""
+    """Segment and token: `nse_fo|71472`."""
     symbol: str
     moneyness: str = ""
-    """`ITM`, `ATM` or `OTM`."""
+    """Moneyness: `ITM`, `ATM` or `OTM`."""
     last_price: float | None = None
     open: float | None = None
     high: float | None = None
     low: float | None = None
     previous_close: float | None = None
     close: float | None = None
-    """Known once the day is settled."""
+    """Close of the day; None until it is published."""
     volume: int | None = None
     open_interest: int | None = None
     previous_open_interest: int | None = None
@@ -123,7 +124,7 @@ class OptionQuote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChainRow(msgspec.Struct, frozen=True):
-    """The call and the put of one strike; None where there is none."""
+    """The call and the put of one strike; None where it is not listed."""
 
     strike: float
     call: OptionQuote | None = None
@@ -131,12 +132,13 @@ class ChainRow(msgspec.Struct, frozen=True):
 
     @property
     def is_at_the_money(self) -> bool:
+        """Whether the broker marks an option of the strike as at the money."""
         options = (self.call, self.put)
         return any(option is not None and option.moneyness == "ATM" for option in options)
 
 
 class OptionChain(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of one underlying and expiry by strike, lowest first."""
+    """Options of one underlying and expiry, by strike, lowest first."""
 
     segment: str
     underlying: str
@@ -145,8 +147,7 @@ class OptionChain(msgspec.Struct, frozen=True, kw_only=True):
     multiplier: float | None = None
     rows: list[ChainRow]
     odd: tuple[str, ...] = ()
-    """Options that the broker sent without an instrument or strike that can be read; they are not
-    among the rows."""
+    """Options without a readable instrument or strike; the rows do not contain them."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -156,7 +157,7 @@ class OptionChain(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def columns(self) -> Columns:
-        """`strike`, and every figure of calls and puts as `call_last_price`, `put_volume` …"""
+        """The chain by column: `strike`, and each figure as `call_last_price`, `put_volume` …"""
         table: dict[str, list[Any]] = {"strike": [row.strike for row in self.rows]}
         for side in ("call", "put"):
             options = [getattr(row, side) for row in self.rows]
@@ -165,11 +166,11 @@ class OptionChain(msgspec.Struct, frozen=True, kw_only=True):
         return table
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Raises UsageError when pandas is not installed."""
+        """Return a DataFrame. Raises UsageError when pandas is not installed."""
         return _pandas_frame(self.columns)
 
     def to_polars(self) -> polars.DataFrame:
-        """Raises UsageError when polars is not installed."""
+        """Return a DataFrame. Raises UsageError when polars is not installed."""
         return _polars_frame(self.columns, _types(OptionQuote))
 
 
@@ -201,7 +202,7 @@ class FuturesChain(msgspec.Struct, frozen=True, kw_only=True):
     multiplier: float | None = None
     rows: list[FutureQuote]
     odd: tuple[str, ...] = ()
-    """Contracts that the broker sent without an instrument; they are not among the rows."""
+    """Contracts without a readable instrument; the rows do not contain them."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -211,15 +212,16 @@ class FuturesChain(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def columns(self) -> Columns:
+        """The chain by column."""
         names = FutureQuote.__struct_fields__
         return {name: [getattr(row, name) for row in self.rows] for name in names}
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Raises UsageError when pandas is not installed."""
+        """Return a DataFrame. Raises UsageError when pandas is not installed."""
         return _pandas_frame(self.columns)
 
     def to_polars(self) -> polars.DataFrame:
-        """Raises UsageError when polars is not installed."""
+        """Return a DataFrame. Raises UsageError when polars is not installed."""
         return _polars_frame(self.columns, _types(FutureQuote))
 
 
@@ -227,7 +229,7 @@ class FuturesChain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Interval(StrEnum):
-    """Time that one candle spans."""
+    """Time span of a candle."""
 
     MINUTE = "1min"
     MINUTES_3 = "3min"
@@ -241,27 +243,27 @@ class Interval(StrEnum):
 
 
 class Candle(msgspec.Struct, frozen=True, gc=False):
-    """What the price did in one interval."""
+    """Prices, volume and open interest of one interval."""
 
     time: datetime
-    """Start of the candle, IST."""
+    """Start of the candle in IST."""
     open: float
     high: float
     low: float
     close: float
     volume: int | None
     open_interest: int | None
-    """The broker calls it not reliable yet."""
+    """Open interest; the broker documents it as not reliable yet."""
 
 
 class Candles(msgspec.Struct, frozen=True, kw_only=True):
-    """Candles of one instrument as columns, oldest first, no time twice: of two candles of one
-    time, the first that the broker sent counts."""
+    """Candles of one instrument as columns, oldest first. Of two candles with one time, the first
+    that the broker sent is kept."""
 
     instrument: str
     interval: Interval
     time: list[datetime]
-    """Starts of the candles, IST."""
+    """Starts of the candles in IST."""
     open: list[float]
     high: list[float]
     low: list[float]
@@ -280,15 +282,15 @@ class Candles(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def columns(self) -> Columns:
-        """The lists themselves, by name."""
+        """The columns by name; the lists are not copied."""
         return {name: getattr(self, name) for name in Candle.__struct_fields__}
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Raises UsageError when pandas is not installed."""
+        """Return a DataFrame. Raises UsageError when pandas is not installed."""
         return _pandas_frame(self.columns)
 
     def to_polars(self) -> polars.DataFrame:
-        """Raises UsageError when polars is not installed."""
+        """Return a DataFrame. Raises UsageError when polars is not installed."""
         return _polars_frame(self.columns, _types(Candle))
 
     def __repr__(self) -> str:
@@ -313,7 +315,7 @@ def _pandas_frame(columns: Columns) -> pandas.DataFrame:
 
 
 def _polars_frame(columns: Columns, types: Mapping[str, type]) -> polars.DataFrame:
-    """`types` are those of columns whose every value may be None: they must not depend on it."""
+    """Return a DataFrame. `types` gives the types of columns that may hold nothing but None."""
     try:
         import polars
     except ImportError:
@@ -334,7 +336,7 @@ def _polars_frame(columns: Columns, types: Mapping[str, type]) -> polars.DataFra
 
 
 def _types(row: type[msgspec.Struct]) -> dict[str, type]:
-    """Of the fields of a row, without their None."""
+    """Return the type of each field of a row, without None."""
     types = {}
     for field in msgspec.structs.fields(row):
         parts = getattr(field.type, "__args__", (field.type,))

@@ -1,4 +1,4 @@
-"""What has been counted and timed since a client was made."""
+"""Counters and latency histograms of a client, and their Prometheus text format."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ BUCKETS: Final = tuple(
 
 
 class Histogram(msgspec.Struct, frozen=True):
-    """Times, as far as buckets tell: the middle half of a bucket is a quarter off its bounds."""
+    """Durations by bucket. A quantile is interpolated between the bounds of its bucket."""
 
     counts: tuple[int, ...]
-    """Times in each of BUCKETS, each above the bound before and not above its own; the last entry
-    is of those above all bounds."""
+    """Number of durations in each of BUCKETS (above the previous bound, up to its own); the last
+    entry counts those above all bounds."""
     total: float
-    """Sum of all times, in seconds."""
+    """Sum of all durations, in seconds."""
 
     @property
     def count(self) -> int:
+        """Number of durations."""
         return sum(self.counts)
 
     @property
     def mean(self) -> float | None:
-        """Seconds; None when there is nothing."""
+        """Mean duration in seconds; None when there is none."""
         return self.total / self.count if self.count else None
 
     def quantile(self, share: float) -> float | None:
-        """About the time, in seconds, that `share` (0 to 1) of all do not exceed: between the
-        bounds of its bucket in proportion. None when there is nothing."""
+        """Return about the duration, in seconds, that a `share` (0 to 1) of all do not exceed; None
+        when there is none."""
         if not self.count:
             return None
         rank = share * self.count
@@ -64,74 +65,76 @@ def _readable(seconds: float | None) -> str:
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything since the client was made, over all its logins.
+    """Counts and durations since the client was made, over all its logins.
 
-    Kinds are `cancel`, `modify`, `place`, `read` and `login`.
+    Kinds of requests are `cancel`, `modify`, `place`, `read` and `login`.
     """
 
     requests: Mapping[str, int]
-    """Handed to a socket, by kind."""
+    """Number of requests handed to a socket, by kind."""
     outcomes: Mapping[str, Mapping[str, int]]
-    """Of order requests, by kind, as their calls saw them: accepted, rejected, not sent, unknown.
-    What became of unknown ones is in `unknowns_resolved`."""
+    """Number of order requests by kind and by outcome of their call: accepted, rejected, not sent,
+    unknown. The later outcomes of unknown ones are in `unknowns_resolved`."""
     queue: Mapping[str, Histogram]
-    """Waiting for the limiter, by kind."""
+    """Time in the limiter's queue, by kind."""
     send: Mapping[str, Histogram]
-    """From there to the hand-over to the socket: waiting for a connection, opening one."""
+    """Time from the limiter to the hand-over to the socket, by kind: waiting for a connection, or
+    opening one."""
     first_byte: Mapping[str, Histogram]
-    """From the hand-over to the first byte of the answer."""
+    """Time from the hand-over to the first byte of the answer, by kind."""
     decode: Mapping[str, Histogram]
-    """Making a struct of the answer."""
+    """Time to decode the answer, by kind."""
     retries: int
-    """Requests made again: nothing had been sent, the session had ended, or a 429 came."""
+    """Number of repeated requests: nothing had been sent, the session had ended, or a 429 came."""
     rate_limited: int
-    """429s."""
+    """Number of answers with HTTP 429."""
     server_errors: int
-    """Answers with 5xx."""
+    """Number of answers with HTTP 5xx."""
     timeouts: int
-    """Answers that did not come by their deadline."""
+    """Number of requests without an answer by their deadline."""
     duplicate_reads: int
-    """Reads that were made once more because they hung."""
+    """Number of reads sent once more because the first hung."""
     breaker_openings: Mapping[str, int]
-    """Times a circuit breaker opened, by breaker."""
+    """Number of times each circuit breaker opened."""
     breaker_refusals: Mapping[str, int]
-    """Calls that failed at once because of it."""
+    """Number of calls that each circuit breaker refused."""
     reconnects: Mapping[str, int]
-    """Times that a feed was live again after a loss, by feed."""
+    """Number of times each feed was live again after a loss."""
     ticks: int
-    """Of the market feeds; of a column feed, rows."""
+    """Number of ticks of the market feeds; a column feed counts rows."""
     order_updates: int
-    """Of the order feed, updates of positions included."""
+    """Number of updates of the order feed, position updates included."""
     unknowns_opened: int
-    """Order requests of which it had to be found out what became of them."""
+    """Number of order requests whose outcome was unknown."""
     unknowns_resolved: Mapping[str, int]
-    """Those of which it is known, by outcome."""
+    """Number of order requests whose unknown outcome was resolved, by outcome."""
     journal_writes: int
+    """Number of intents and outcomes written to the journal."""
 
     def to_prometheus(self) -> str:
-        """In Prometheus' text format, version 0.0.4."""
+        """Return everything in the Prometheus text format, version 0.0.4."""
         return "".join(_exposition(self))
 
 
 _HELP: Final = {
     "requests": "Requests handed to a socket.",
-    "outcomes": "What order requests came to, as their calls saw them.",
-    "queue": "Time that requests waited for the limiter.",
-    "send": "Time from the limiter to the hand-over to a socket.",
+    "outcomes": "Order requests by outcome of the call.",
+    "queue": "Time that requests waited for the rate limiter.",
+    "send": "Time from the rate limiter to the hand-over to a socket.",
     "first_byte": "Time from the hand-over to the first byte of the answer.",
-    "decode": "Time that decoding an answer took.",
-    "retries": "Requests made again.",
-    "rate_limited": "Refusals for too many requests (429).",
+    "decode": "Time to decode an answer.",
+    "retries": "Repeated requests.",
+    "rate_limited": "Answers with HTTP 429, too many requests.",
     "server_errors": "Answers with HTTP 5xx.",
-    "timeouts": "Answers that did not come by their deadline.",
-    "duplicate_reads": "Reads made once more because they hung.",
-    "breaker_openings": "Times a host was taken for gone.",
-    "breaker_refusals": "Calls that failed at once because of that.",
+    "timeouts": "Requests without an answer by their deadline.",
+    "duplicate_reads": "Reads sent once more because the first hung.",
+    "breaker_openings": "Times a circuit breaker opened.",
+    "breaker_refusals": "Calls refused by an open circuit breaker.",
     "reconnects": "Times a feed was live again after a loss.",
-    "ticks": "Ticks of the market feeds.",
-    "order_updates": "Updates of the order feed.",
-    "unknowns_opened": "Order requests whose outcome had to be found out.",
-    "unknowns_resolved": "Order requests whose outcome was found out.",
+    "ticks": "Ticks received by the market feeds.",
+    "order_updates": "Updates received by the order feed.",
+    "unknowns_opened": "Order requests whose outcome was unknown.",
+    "unknowns_resolved": "Order requests whose unknown outcome was resolved.",
     "journal_writes": "Intents and outcomes written to the journal.",
 }
 _LABELS: Final = {
@@ -171,7 +174,7 @@ def _histogram(name: str, kind: str, histogram: Histogram) -> Iterator[str]:
 def _counted(
     value: object, names: tuple[str, ...], labels: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, object]]:
-    """Each number with the labels on the way to it."""
+    """Yield each number of a nested mapping with the text of its labels."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _counted(inner, names, (*labels, _escaped(str(key))))

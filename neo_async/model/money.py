@@ -2,7 +2,7 @@
 
 `decimal.getcontext()` belongs to the program: its precision, rounding mode and traps change what
 `a * b`, `round(a, 2)`, `a.scaleb(2)` and `format(a, ".2f")` give, and `DefaultContext` changes what
-a `Context` made without all of its arguments does. Amounts are therefore reckoned with the
+a `Context` made without all of its arguments does. Amounts are therefore computed with the
 functions of this module only. Comparing two finite Decimals is always exact.
 """
 
@@ -26,7 +26,7 @@ from typing import Final
 PAISA: Final = Decimal("0.01")
 
 _LARGEST_EXPONENT: Final = 400
-"""No float reaches further; without a bound, "1e999999999" would fill the memory."""
+"""Largest decimal exponent: beyond any float. Without it, "1e999999999" would fill the memory."""
 
 _EXACT: Final = Context(
     prec=2 * _LARGEST_EXPONENT + 100,
@@ -53,13 +53,12 @@ _NUMBER: Final = re.compile(
     r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?"
 )
 _GROUPED: Final = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?:\.[0-9]{1,20})?")
-"""Thousands in groups of three, or of two above the first three as in India: `1,23,456.00`."""
+"""Digits in groups of three, or of two above the first three as in India: `1,23,456.00`."""
 
 
 def exact(value: Decimal | int | float | str) -> Decimal:
-    """The number that `value` is written as: a float is what it prints as, and text may group its
-    digits (`1,23,456.00`, `1,234.50`). Raises ValueError when it is no finite number, or out of
-    any amount's range."""
+    """Return the number as a Decimal: a float as it prints, text with or without grouped digits
+    (`1,23,456.00`, `1,234.50`). Raises ValueError when it is not finite, or out of range."""
     if isinstance(value, float):
         # The class's own repr: subclasses (numpy's) print themselves differently.
         value = float.__repr__(value)
@@ -82,8 +81,7 @@ def exact(value: Decimal | int | float | str) -> Decimal:
 
 
 def rupees(value: Decimal) -> Decimal:
-    """The amount with two digits behind the point. Raises ValueError when that is not the same
-    amount."""
+    """Return the amount with two decimals. Raises ValueError when it has more."""
     try:
         return _EXACT.quantize(value, PAISA)
     except (Inexact, InvalidOperation):
@@ -91,30 +89,32 @@ def rupees(value: Decimal) -> Decimal:
 
 
 def to_paise(amount: Decimal) -> int:
-    """Whole paise of an amount of rupees. Raises ValueError when it has a part of a paisa."""
+    """Return rupees as whole paise. Raises ValueError when there is a fraction of a paisa."""
     return int(_EXACT.scaleb(rupees(amount), 2))
 
 
 def from_paise(paise: Decimal | int) -> Decimal:
-    """Rupees with two digits behind the point. Raises ValueError for a part of a paisa."""
+    """Return paise as rupees with two decimals. Raises ValueError for a fraction of a paisa."""
     return rupees(_EXACT.scaleb(Decimal(paise), -2))
 
 
 def rounded(value: Decimal, places: int) -> Decimal:
-    """The nearest number with so many digits behind the point; halves go away from zero."""
+    """Return the value rounded to so many decimals, halves away from zero."""
     return _ROUNDED.quantize(value, Decimal((0, (1,), -places)))
 
 
 def product(one: Decimal, other: Decimal) -> Decimal:
+    """Return the product, exactly."""
     return _ROUNDED.multiply(one, other)
 
 
 def difference(one: Decimal, other: Decimal) -> Decimal:
+    """Return `one` less `other`, exactly."""
     return _ROUNDED.subtract(one, other)
 
 
 def total(amounts: Iterable[Decimal]) -> Decimal:
-    """The sum; 0 of nothing."""
+    """Return the sum; 0 for no amounts."""
     result = Decimal(0)
     for amount in amounts:
         result = _ROUNDED.add(result, amount)
@@ -122,12 +122,12 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
 
 
 def is_multiple(value: Decimal, step: Decimal) -> bool:
-    """Whether `value` is a whole number of times `step`, which must not be 0."""
+    """Return whether `value` is a multiple of `step`, which must not be 0."""
     return not _ROUNDED.remainder(value, step)
 
 
 def grouped(amount: Decimal) -> str:
-    """An amount for people, `1,234.50`: rounded to paise."""
+    """Return an amount for display, rounded to paise: `1,234.50`."""
     return f"{rounded(amount, 2):,f}"
 
 

@@ -1,7 +1,7 @@
-"""Numbers: as reports carry them, and the context in which decimals are worked out.
+"""Types of the numbers in reports, and the context for decimal arithmetic.
 
-The decoder refuses what is no `Number` or `Whole` (`NaN`, `inf`, a thousand digits), so that no
-arithmetic on a report's row can bring forth a NaN or overflow.
+The decoder refuses a value that is not a `Number` or `Whole` (`NaN`, `inf`, a thousand digits), so
+that arithmetic on a report's row never gives NaN or overflows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ EXACT: Final = Context(
     flags=[],
     traps=[InvalidOperation, DivisionByZero, Overflow],
 )
-"""For all arithmetic with decimals: exact with every amount and price there is, whatever precision,
-rounding and traps the program around this package has set for its own. Operators (`*`, `%`, `-x`,
-`round`, `sum`) use the program's; comparing, and making a decimal of a text, use none."""
+"""Context for all decimal arithmetic: exact for every amount and price, whatever precision,
+rounding and traps the program has set. Operators (`*`, `%`, `-x`, `round`, `sum`) use the program's
+context; comparison, and conversion from text, use none."""
 
 Number: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
 Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]

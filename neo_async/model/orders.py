@@ -1,4 +1,4 @@
-"""Orders: what a caller asks for, and the rows in which the broker reports what became of it."""
+"""Orders as requested, and the rows of the broker's order book, histories and trades."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from neo_async.model.enums import (
 from neo_async.model.numbers import Number, Whole
 
 Price: TypeAlias = str | Decimal | int | float
-"""Rupees. Goes out as exact decimal text: `"39.35"`, `Decimal("39.35")` and `39.35` are equal."""
+"""A price or amount in rupees. It is sent as exact decimal text, so that `"39.35"`,
+`Decimal("39.35")` and `39.35` are equal."""
 
 
 def is_order_number(text: str) -> bool:
-    """Whether it is the number of an order: digits, and not only zeros."""
+    """Return whether a text is an order number: digits, and not only zeros."""
     return text.isascii() and text.isdigit() and bool(text.strip("0"))
 
 
 class Bracket(msgspec.Struct, frozen=True, kw_only=True):
-    """The exits of a bracket order, as distances from the entry price (not price levels)."""
+    """Target and stop-loss of a bracket order, as distances from the entry price."""
 
     target: Price
     stop: Price
     trail: Price = 0
-    """Step by which the stop follows a favourable price; 0 leaves it where it is."""
+    """Step by which the stop trails a favourable price; 0 does not trail it."""
     kind: OffsetKind = OffsetKind.ABSOLUTE
 
 
 class OrderRequest(msgspec.Struct, frozen=True, gc=False):
-    """One order as a caller wishes it. Quantities are units (not lots), prices rupees."""
+    """An order to place. Quantities are units, not lots; prices are rupees."""
 
     segment: Segment
     symbol: str
-    """Trading symbol of the scrip master, `ITBEES-EQ`."""
+    """Trading symbol of the scrip master: `ITBEES-EQ`."""
     side: Side
     quantity: int
     product: Product
@@ -58,9 +59,9 @@ class OrderRequest(msgspec.Struct, frozen=True, gc=False):
     amo: bool = False
     """After-market order: queued until the next open."""
     tag: str = ""
-    """The caller's own mark, up to 9 of [A-Za-z0-9_]; part of the client tag."""
+    """The caller's part of the client tag: up to 9 characters of [A-Za-z0-9_]."""
     bracket: Bracket | None = None
-    """Only for product BO, and needed there."""
+    """Target and stop-loss; required for product BO, and not allowed for any other."""
 
 
 class OrderRow(
@@ -96,11 +97,11 @@ class OrderRow(
         "parent_number": "symOrdId",
     },
 ):
-    """One row of the order book: an order in its present state."""
+    """A row of the order book: one order in its present state."""
 
     number: str
     exchange_number: str = ""
-    """`NA` until the exchange has the order."""
+    """The exchange's order number; `NA` until the exchange has the order."""
     status_text: str = ""
     reject_text: str = ""
     segment: str = ""
@@ -117,44 +118,45 @@ class OrderRow(
     cancelled_quantity: Whole = 0
     disclosed_quantity: Whole = 0
     price: Number = 0.0
-    """Rupees; 0 when the order has no limit."""
+    """Limit price in rupees; 0 when the order has no limit."""
     trigger: Number = 0.0
     average_price: Number = 0.0
-    """Rupees, of what is filled; 0 before the first fill and, for a while, after it."""
+    """Average price of the fills in rupees; 0 before the first fill, and for a while after it."""
     generated_type: str = ""
-    """`AMO` for an after-market order."""
+    """Origin of the order: `AMO` for an after-market order."""
     time_text: str = ""
-    """IST, `22-Jan-2025 14:28:01`."""
+    """Time in IST: `22-Jan-2025 14:28:01`."""
     updated_ns: Whole = 0
-    """Unix nanoseconds of the broker's last change: newest wins."""
+    """Unix nanoseconds of the broker's last change; of two reports the newer one counts."""
     gui_order_id: str = ""
-    """The client tag; overwritten by the broker after a modification, suffixed after a cancel."""
+    """The client tag; the broker overwrites it after a modification, and adds to it after a
+    cancellation."""
     parent_number: str = ""
-    """Entry of a CO or BO leg; `NA` otherwise."""
+    """Number of the entry order of a CO or BO leg; `NA` for other orders."""
     missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
-    """Names of the fields that the broker sent without a value that can be read: what they hold
-    here is a default, and says nothing."""
+    """Names of the fields without a readable value: they hold a default that means nothing."""
     odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
-    """What stood in those of them that were not empty: `avgPrc='1,039.35' is not a number`."""
+    """The unreadable values of missing fields: `avgPrc='1,039.35' is not a number`."""
 
     @property
     def has_number(self) -> bool:
-        """False when the row names no order: nothing can be cancelled by it, and it may be any."""
+        """Whether the row has an order number. Without one it may be any order."""
         return is_order_number(self.number)
 
     @property
     def status(self) -> OrderStatus:
+        """The status that `status_text` stands for."""
         return parse_status(self.status_text)
 
     @property
     def contradicts_itself(self) -> bool:
-        """Whether more is said to be filled than was ordered, or less than nothing: then neither
-        of the two numbers can be relied on."""
+        """Whether the filled quantity is negative, or above the order's quantity, so that neither
+        of the two can be relied on."""
         return self.filled_quantity < 0 or self.filled_quantity > self.quantity > 0
 
     @property
     def reject_reason(self) -> str:
-        """Why it was rejected; empty when it was not."""
+        """Reason of a rejection; empty when the order was not rejected."""
         return "" if self.reject_text in ("--", "NA") else self.reject_text.strip()
 
 
@@ -186,7 +188,7 @@ class HistoryRow(
         "gui_order_id": "GuiOrdId",
     },
 ):
-    """One past or present state of one order."""
+    """A row of an order's history: one past or present state."""
 
     number: str
     exchange_number: str = ""
@@ -206,19 +208,22 @@ class HistoryRow(
     trigger: Number = 0.0
     average_price: Number = 0.0
     time_text: str = ""
-    """IST, `22-Jan-2025 14:32:53`, possibly with blanks after the colons, or `--`."""
+    """Time in IST: `22-Jan-2025 14:32:53`, possibly with blanks after the colons, or `--`."""
     updated_ns: Whole = 0
     gui_order_id: str = ""
     missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
-    """As in OrderRow."""
+    """Names of the fields without a readable value: they hold a default that means nothing."""
     odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
+    """The unreadable values of missing fields."""
 
     @property
     def status(self) -> OrderStatus:
+        """The status that `status_text` stands for."""
         return parse_status(self.status_text)
 
     @property
     def reject_reason(self) -> str:
+        """Reason of a rejection; empty when the order was not rejected."""
         return "" if self.reject_text in ("--", "NA") else self.reject_text.strip()
 
 
@@ -246,13 +251,13 @@ class Trade(
         "gui_order_id": "GuiOrdId",
     },
 ):
-    """One fill. (`exchange_number`, `trade_number`) is unique."""
+    """A row of the trade book: one fill. (`exchange_number`, `trade_number`) is unique."""
 
     order_number: str
     exchange_number: str = ""
     trade_number: str = ""
     leg: Whole = 0
-    """Count of this fill within its order, from 1."""
+    """Position of this fill among the fills of its order, from 1."""
     segment: str = ""
     symbol: str = ""
     name: str = ""
@@ -260,15 +265,16 @@ class Trade(
     product: str = ""
     order_type: str = ""
     quantity: Whole = 0
-    """Units of this fill."""
+    """Units filled."""
     price: Number = 0.0
-    """Rupees, of this fill."""
+    """Price of this fill in rupees."""
     date_text: str = ""
-    """IST, `22-Jan-2025`."""
+    """Date in IST: `22-Jan-2025`."""
     time_text: str = ""
-    """IST, `14:28:16`."""
+    """Time in IST: `14:28:16`."""
     updated_ns: Whole = 0
     gui_order_id: str = ""
     missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
-    """As in OrderRow."""
+    """Names of the fields without a readable value: they hold a default that means nothing."""
     odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
+    """The unreadable values of missing fields."""

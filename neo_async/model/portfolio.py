@@ -1,10 +1,10 @@
 """What the account holds: positions and their values, holdings, limits, margin of an order.
 
-Money is rupees, quantities are units (never lots). None means that the broker did not say, and
-that nothing else says it; 0 is a number that was received or follows from numbers received.
+Amounts are rupees; quantities are units, never lots. None means that the value is not known; 0 is a
+value that was received, or follows from values received.
 
-The fields of a row stand in the order in which the broker writes them: each is then found at the
-first look while decoding.
+The fields of a row are declared in the order in which the broker writes them, because the decoder
+then finds each of them at the first comparison.
 """
 
 from __future__ import annotations
@@ -71,34 +71,34 @@ class PositionRow(
         "quantity": "qty",
     },
 ):
-    """One row of the positions report: today's business in one instrument and product."""
+    """A row of the positions report: today's trading in one instrument and product."""
 
     account: str = ""
     board_lot: Whole = 1
     carried_buy_value: Number = 0.0
-    """At the previous close, not at cost."""
+    """Value of the carried buys at the previous close, not at cost."""
     carried_sell_value: Number = 0.0
     carried_buy_quantity: Whole = 0
     carried_sell_quantity: Whole = 0
     segment: str
     buy_value: Number = 0.0
-    """Traded today."""
+    """Rupees bought today."""
     sell_value: Number = 0.0
     buy_quantity: Whole = 0
-    """Filled today."""
+    """Units bought today."""
     sell_quantity: Whole = 0
     product: str = ""
     series: str = ""
     token: str = ""
     symbol: str
     option_type: str = ""
-    """`CE`, `PE`; `XX` or a dash otherwise."""
+    """`CE` or `PE`; `XX` or a dash for other instruments."""
     strike: Number = 0.0
     kind: str = ""
-    """`FUTSTK FUTIDX OPTIDX` …"""
+    """Kind of the instrument: `FUTSTK FUTIDX OPTIDX` …"""
     name: str = ""
     square_off_flag: str = ""
-    """`Y`: may be squared off."""
+    """`Y` when the position may be squared off."""
     open_flag: str = ""
     lot_size: Whole = 1
     multiplier: Number = 1.0
@@ -107,65 +107,64 @@ class PositionRow(
     price_numerator: Number = 1.0
     price_denominator: Number = 1.0
     time_text: str = ""
-    """IST, `2026/07/24 12:57:46`."""
+    """Time in IST: `2026/07/24 12:57:46`."""
     expiry_text: str = ""
-    """`28 Jul, 2026`, or `NA`."""
+    """Expiry date: `28 Jul, 2026`, or `NA`."""
     expiry_seconds: str = ""
-    """Unix seconds, as text: instruments without expiry have words here."""
+    """Unix seconds of the expiry, as text: other instruments have words here."""
     general_numerator: Number = 1.0
     general_denominator: Number = 1.0
     updated_ns: Whole = 0
-    """Unix nanoseconds."""
+    """Unix nanoseconds of the broker's last change."""
     last_price: Number | None = None
-    """Only on the v2 path, and 0 there now and then."""
+    """Last price; only on the v2 path, and sometimes 0 there."""
     quantity: Whole | None = None
-    """Net, on the older path only; `Position.net_quantity` is worked out from the four others."""
+    """Net quantity, on the older path only; `Position.net_quantity` is computed from the others."""
     missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
-    """Names of the fields that the broker sent without a value that can be read: what they hold
-    here is a default, and says nothing."""
+    """Names of the fields without a readable value: they hold a default that means nothing."""
     odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
-    """What stood in those of them that were not empty: `buyAmt='NaN' is not a number`."""
+    """The unreadable values of missing fields: `buyAmt='NaN' is not a number`."""
 
     @property
     def instrument(self) -> str:
-        """`nse_cm|11536`, as feeds and quotes know it."""
+        """The instrument in the notation of feeds and quotes: `nse_cm|11536`."""
         return f"{self.segment.lower()}|{self.token}"
 
     @property
     def has_instrument(self) -> bool:
-        """False when the row lacks a token, as those of the older path may."""
+        """Whether the row has a segment and a token; rows of the older path may lack them."""
         return self.segment.lower() in _SEGMENTS and self.token.isdecimal()
 
     @property
     def has_quantities(self) -> bool:
-        """False when a quantity of the row cannot be read, so that the net quantity is not
-        known."""
+        """Whether every quantity of the row is readable, so that the net quantity is known."""
         return not self.missing or self.missing.isdisjoint(QUANTITIES)
 
     @property
     def is_derivative(self) -> bool:
+        """Whether the instrument is a derivative."""
         return self.segment.lower().endswith("_fo")
 
     @property
     def carried_quantity(self) -> int:
-        """Net quantity brought from earlier days; negative when short."""
+        """Net quantity carried from earlier days; negative when short."""
         return self.carried_buy_quantity - self.carried_sell_quantity
 
     @property
     def needs_holding(self) -> bool:
-        """The cost of what was carried is not in this row but in the holdings."""
+        """Whether the cost of the carried quantity is not in the row but in the holdings."""
         return self.carried_quantity != 0 and not self.is_derivative
 
     @property
     def factor(self) -> float:
-        """Rupees of value per rupee of price and unit; a factor of zero counts as 1."""
+        """Value in rupees of one unit at a price of one rupee; a factor of 0 counts as 1."""
         general = (self.general_numerator or 1.0) / (self.general_denominator or 1.0)
         price = (self.price_numerator or 1.0) / (self.price_denominator or 1.0)
         return (self.multiplier or 1.0) * general * price
 
     @property
     def expiry(self) -> date | None:
-        """None for what does not expire."""
+        """Expiry date; None for instruments without expiry."""
         if not self.expiry_seconds.isdecimal():
             return None
         try:
@@ -175,27 +174,27 @@ class PositionRow(
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """A position and what it is worth. Amounts that cannot be known are None."""
+    """A position and its valuation. Amounts that cannot be known are None."""
 
     segment: str
     symbol: str
     token: str
     product: str
     net_quantity: int | None
-    """Carried and today's; negative when short, 0 when closed, None when the broker's row has a
-    quantity that cannot be read."""
+    """Carried and today's quantity; negative when short, 0 when closed, None when a quantity of the
+    broker's row is unreadable."""
     average_price: float | None
-    """Of all buys when long, of all sells when short; 0 when closed."""
+    """Average price of all buys when long, of all sells when short; 0 when closed."""
     last_price: float | None
     realised: float | None
-    """Of the quantity that was both bought and sold."""
+    """Profit of the quantity that was both bought and sold."""
     unrealised: float | None
     pnl: float | None
-    """Against cost: realised + unrealised."""
+    """Profit against cost: realised plus unrealised."""
     mtm_pnl: float | None
-    """Of the day: what was carried counts at the previous close."""
+    """Profit of the day: carried quantities count at the previous close."""
     unknown_reason: str
-    """Why an amount is None; empty when none is."""
+    """Reason why an amount is None; empty when none is."""
     row: PositionRow
 
 
@@ -251,42 +250,42 @@ class Holding(
         "cmot_code": "cmotCode",
     },
 ):
-    """Delivery stock. Older servers send a third of the fields; the others are then None or
-    empty."""
+    """A delivery holding. Older servers send a third of the fields; the rest is None or empty."""
 
     kind: str = ""
-    """`Equity` …"""
+    """Kind of the instrument: `Equity` …"""
     sector: str = ""
     instrument_token: Whole | None = None
-    """Kotak's own id. Not the exchange token: neither orders nor feeds know it."""
+    """Kotak's own id. It is not the exchange token, and not valid in orders or feeds."""
     common_code: str = ""
     description: str = ""
     quantity: Whole
     average_price: Number | None = None
-    """Cost per unit, rounded to 4 decimals (`cost` is not rounded)."""
+    """Cost per unit, rounded to 4 decimals; `cost` is not rounded."""
     cost: Number | None = None
     closing_price: Number | None = None
-    """Of the previous day."""
+    """Closing price of the previous day."""
     market_value: Number | None = None
-    """At the closing price."""
+    """Value at the closing price."""
     scrip_id: str = ""
     alternate_scrip: bool | str = ""
-    """Empty, a boolean or its text, by version; see `is_alternate_scrip`."""
+    """Empty, a boolean or its text, depending on the server's version; see
+    `is_alternate_scrip`."""
     unrealised: Number | None = None
-    """`market_value` less `cost`."""
+    """Unrealised profit: `market_value` less `cost`."""
     square_off_gain: Number | None = None
     delivery_gain: Number | None = None
     subtotal: Number | None = None
     previous_last_price: Number | None = None
     subtype: str = ""
     status_text: str = ""
-    """`ACTV` …"""
+    """Status of the instrument: `ACTV` …"""
     lot_size: Whole | None = None
     expiry_text: str = ""
     option_type: str = ""
     strike: Number = 0.0
     symbol: str
-    """Without series, `ITBEES`."""
+    """Symbol without series: `ITBEES`."""
     display_symbol: str = ""
     segment: str = ""
     series: str = ""
@@ -298,33 +297,31 @@ class Holding(
     logo_url: str = ""
     cmot_code: str = ""
     missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
-    """Names of the fields that the broker sent without a value that can be read: what they hold
-    here is a default, and says nothing."""
+    """Names of the fields without a readable value: they hold a default that means nothing."""
     odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
-    """What stood in those of them that were not empty: `buyAmt='NaN' is not a number`."""
+    """The unreadable values of missing fields: `buyAmt='NaN' is not a number`."""
 
     @property
     def is_alternate_scrip(self) -> bool:
+        """Whether `alternate_scrip` is true in any of its forms."""
         return str(self.alternate_scrip).strip().lower() == "true"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Funds of the account, over all segments. Amounts that the broker left out, or wrote in a
-    form that cannot be read, are None."""
+    """Funds of the account over all segments. Missing and unreadable amounts are None."""
 
     available: float | None
-    """What new orders may use (`Net`): cash and margin from pledged shares, less what is in
-    use."""
+    """Funds for new orders (`Net`): cash and margin from pledged shares, less margin in use."""
     margin_used: float | None = None
     collateral_value: float | None = None
-    """Cash (`CollateralValue`, whatever the broker's name suggests): pledging shares leaves it as
-    it is."""
+    """Cash (`CollateralValue`, in spite of the broker's name): pledging shares does not change
+    it."""
     collateral: float | None = None
     """Margin from pledged shares (`Collateral`)."""
     adhoc_margin: float | None = None
     notional_cash: float | None = None
     pay_in: float | None = None
-    """Of the day."""
+    """Amount paid in today."""
     pay_out: float | None = None
     unrealised_mtm: float | None = None
     realised_mtm: float | None = None
@@ -334,30 +331,28 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     var_margin: float | None = None
     special_margin: float | None = None
     used_percent: float | None = None
-    """How much of the funds is in use, in percent, as the broker states it."""
+    """Share of the funds in use, in percent, as the broker reports it."""
     category: str = ""
-    """`CLIENT_SPECIAL`, `CLIENT_MTF` …"""
+    """Category of the client: `CLIENT_SPECIAL`, `CLIENT_MTF` …"""
     amounts: dict[str, float] = {}
-    """Every number of the answer under the broker's own name, `FoSpanrgnNrmlPrsnt`."""
+    """Every number of the answer by the broker's own name, such as `FoSpanrgnNrmlPrsnt`."""
     odd: tuple[str, ...] = ()
-    """What stood in the fields above that are None, where they were not empty:
-    `Net='1,039.35' is not a number`."""
+    """The unreadable values of the fields that are None: `Net='1,039.35' is not a number`."""
 
 
 class OrderMargin(msgspec.Struct, frozen=True, kw_only=True):
-    """What an order would need, beside what the account has."""
+    """The margin that an order needs, and the margin that the account has."""
 
     sufficient: bool
     available: float | None
-    """Cash, before any margin in use. None, as for each amount here, when the broker wrote none
-    that can be read."""
+    """Cash before any margin in use. This and the other amounts are None when unreadable."""
     used: float | None
     """Margin in use without the order."""
     order: float | None
     """Margin of the order itself."""
     required: float | None
-    """`used` and `order` together."""
+    """Margin in use and margin of the order together."""
     shortfall: float | None
-    """What is missing; 0 when it is sufficient."""
+    """Missing margin; 0 when it is sufficient."""
     odd: tuple[str, ...] = ()
-    """What stood in the amounts that are None, where they were not empty."""
+    """The unreadable values of the amounts that are None."""

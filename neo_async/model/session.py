@@ -1,4 +1,4 @@
-"""A login as the rest of the client needs it."""
+"""The session that a login opens."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import msgspec
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """What the second login step answered. `token` and `sid` are secrets and never printed."""
+    """The answer to the second login step. `token` and `sid` are secrets and never printed."""
 
     token: str
     sid: str
     base_url: str
-    """Base of every call after login, without a trailing slash; may contain a path."""
+    """Base address of every call after the login, without a trailing slash; it may have a path."""
     feed_url: str
     realtime_url: str
     ucc: str

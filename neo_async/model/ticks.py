@@ -1,7 +1,7 @@
-"""What the market feed delivers. Prices are rupees, times Unix seconds, quantities units.
+"""The messages of the market feed. Prices are rupees, times Unix seconds, quantities units.
 
-Every kind has an `instrument` and a `level`: two ticks that agree in both are states of the same
-thing, of which the newer one counts. Kinds that are not subscribed at a level have one below 1.
+Every kind has an `instrument` and a `level`: of two ticks that agree in both, the newer replaces
+the older. Kinds that are not subscribed at a level have a level below 1.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from neo_async.model.enums import Level
 
 
 class LiteTick(msgspec.Struct, frozen=True, gc=False):
-    """Mini touch line: `Level.LITE`."""
+    """The mini touch line (`Level.LITE`): last price, close and change."""
 
     level: ClassVar[int] = Level.LITE
 
     instrument: str
-    """`nse_cm|11536`: segment and exchange token, as subscribed."""
+    """Segment and exchange token, as subscribed: `nse_cm|11536`."""
     symbol: str
-    """Trading symbol; empty until the server has named it."""
+    """Trading symbol; empty until the server has sent it."""
     last_price: float
     last_trade_time: int
     last_quantity: int
     close: float
     """Previous close."""
     change: float
-    """Since the previous close."""
+    """Change since the previous close, in rupees."""
     change_percent: float
     lot_size: int
     precision: int
     """Decimals of a price."""
     multiplier: int
     received_ns: int
-    """Unix nanoseconds at which the frame arrived here."""
+    """Unix nanoseconds at which the client received the frame."""
 
 
 class DepthRow(msgspec.Struct, frozen=True, gc=False):
@@ -48,15 +48,15 @@ class DepthRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ScripTick(msgspec.Struct, frozen=True, gc=False):
-    """The day's picture with the best bid and ask (`Level.SCRIP`), five of each (`Level.DEPTH`) or
-    more (`Level.FULL_DEPTH`)."""
+    """Prices and volume of the day, with the best bid and ask (`Level.SCRIP`), five of each
+    (`Level.DEPTH`) or more (`Level.FULL_DEPTH`)."""
 
     instrument: str
     symbol: str
     level: int
     last_price: float
     last_trade_time: int
-    """0 when it has not traded."""
+    """Time of the last trade; 0 when there was none."""
     last_update_time: int
     last_quantity: int
     open: float
@@ -66,7 +66,7 @@ class ScripTick(msgspec.Struct, frozen=True, gc=False):
     """Previous close."""
     average_price: float
     volume: int
-    """Of the day; tells what a conflated feed left out."""
+    """Units traded today; its steps include trades that a conflated feed left out."""
     value: float
     """Traded value of the day; 0 when the broker sent no number."""
     total_buy_quantity: int
@@ -83,21 +83,22 @@ class ScripTick(msgspec.Struct, frozen=True, gc=False):
     multiplier: int
     is_auction: bool
     bids: tuple[DepthRow, ...]
-    """Best first."""
+    """Bids, best first."""
     asks: tuple[DepthRow, ...]
+    """Offers, best first."""
     received_ns: int
 
 
 class IndexTick(msgspec.Struct, frozen=True, gc=False):
-    """An index: its value, and the range of its day and year."""
+    """Value of an index, with the ranges of its day and year."""
 
     level: ClassVar[int] = 0
 
     instrument: str
-    """As subscribed: `nse_cm|Nifty 50` or `nse_cm|26000`."""
+    """The index as subscribed: `nse_cm|Nifty 50` or `nse_cm|26000`."""
     symbol: str
     name: str
-    """`Nifty 50`."""
+    """Name of the index: `Nifty 50`."""
     token: int
     last_price: float
     """Value of the index."""
@@ -116,7 +117,7 @@ class IndexTick(msgspec.Struct, frozen=True, gc=False):
 
 
 class MarketState(IntEnum):
-    """`status_code` of a market status message."""
+    """State of a segment: the `status_code` of a market status message."""
 
     OPEN = 1
     CLOSED = 2
@@ -133,19 +134,19 @@ class MarketState(IntEnum):
 
 
 class MarketStatus(msgspec.Struct, frozen=True, gc=False):
-    """What a whole segment does: opens, closes, goes into auction."""
+    """A change of state of a whole segment: it opens, closes, or begins an auction."""
 
     level: ClassVar[int] = -1
 
     segment: str
     code: int
-    """A `MarketState`, or a number that is not documented."""
+    """A `MarketState`, or an undocumented number."""
     text: str
     received_ns: int
 
     @property
     def instrument(self) -> str:
-        """The segment: what this message is about."""
+        """The segment, as the subject of the message."""
         return self.segment
 
 

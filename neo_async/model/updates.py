@@ -1,4 +1,4 @@
-"""What the order feed tells: an order's new state, and the day's business in one position."""
+"""The messages of the order feed: order updates and position updates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from neo_async.model.orders import OrderRow
 
 
 class OrderUpdate(OrderRow, frozen=True, kw_only=True, gc=False):
-    """A state of an order, with the keys of the order book. Old servers send five of them."""
+    """The new state of an order, with fields of the order book. Old servers send five of them."""
 
     missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
-    """Names of the fields that the message did not have, or not in a form that can be read: their
-    values here say nothing, while a price of 0 that was sent says that there is no limit any
-    more."""
+    """Names of the fields that the message lacks, or has without a readable value: they hold a
+    default that means nothing. A price of 0 that was sent means that the limit was removed."""
 
 
 class PositionUpdate(
@@ -41,27 +40,27 @@ class PositionUpdate(
         "updated_ns": "updRecvTm",
     },
 ):
-    """The day's business so far in one position. Amounts are rupees, exact; None was not sent."""
+    """Today's trading in one position. Amounts are exact rupees; None was not sent."""
 
     account: str = ""
     name: str = ""
-    """Without series or contract, `ITBEES`: several instruments may share it."""
+    """Symbol without series or contract, `ITBEES`: several instruments may share it."""
     segment: str = ""
     product: str = ""
     buy_quantity: Whole | None = None
-    """Units filled today."""
+    """Units bought today."""
     sell_quantity: Whole | None = None
     buy_value: Decimal | None = None
-    """Traded today."""
+    """Rupees bought today."""
     sell_value: Decimal | None = None
     symbol: str = ""
     """Trading symbol. Not in the published message."""
     token: str = ""
     """Exchange token. Not in the published message."""
     carried_buy_quantity: Whole | None = None
-    """Of earlier days. Not in the published message."""
+    """Units bought on earlier days. Not in the published message."""
     carried_sell_quantity: Whole | None = None
     time_text: str = ""
-    """IST, `2026/02/16 12:29:31`."""
+    """Time in IST: `2026/02/16 12:29:31`."""
     updated_ns: Whole = 0
-    """Unix nanoseconds; 0 when not sent."""
+    """Unix nanoseconds of the update; 0 when not sent."""

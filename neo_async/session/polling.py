@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from neo_async import logs
-from neo_async.errors import NeoError, ProtocolError, ServerError, TransportError
+from neo_async.errors import NeoError
 from neo_async.transport.backoff import backoff
+from neo_async.transport.retry import TRANSIENT
 
 log = logging.getLogger(logs.SESSION)
 
@@ -58,7 +59,7 @@ async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 if error is None:
                     return one.result()
             for error in errors.values():
-                if not isinstance(error, (TransportError, ServerError, ProtocolError)):
+                if not isinstance(error, TRANSIENT):
                     assert error is not None
                     raise error
                 failures += 1

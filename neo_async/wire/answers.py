@@ -1,8 +1,8 @@
-"""What an answer that is not a success means.
+"""Classify answers that are not a success.
 
-The broker has some sixteen error shapes, answers errors with 200 and successes with odd codes; so
-the body is read before the status. `failure` turns any of them into the one exception that says
-what happened.
+The broker has some sixteen error shapes, answers errors with 200 and successes with odd codes, so
+the body is read before the status. `failure` returns the one exception that each of them stands
+for.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ NO_DATA = 5203
 _SUCCESS_CODES = frozenset({200, 1000})
 
 _GATEWAY_FAILURES = frozenset({408, 424})
-"""Timeout and failed dependency: the broker's own trouble, and nothing is said of the request."""
+"""HTTP statuses for a timeout and a failed dependency: the gateway failed, and the request may have
+taken effect."""
 
 _BY_CODE: dict[int, type[BrokerError]] = {
     32: DuplicateTag,
@@ -56,7 +57,7 @@ _BY_CODE: dict[int, type[BrokerError]] = {
 }
 
 _BAD_WORDS = ("err", "fail", "not", "rej")
-"""Beginnings of what `stat` and `status` say of a call that did not go well."""
+"""Beginnings of `stat` and `status` texts that report a failure."""
 
 _CODE = re.compile(r"\s*[0-9]{1,9}\s*")
 
@@ -73,20 +74,19 @@ _SECRET_VALUES = re.compile(
 
 
 def failure(answer: Answer, *, lacking: str = "") -> NeoError:
-    """Classify an answer that is not a success of its call.
+    """Return the exception for an answer that is not a success of its call.
 
-    ProtocolError when it is not an error the broker would word: not JSON, cut off, empty, a
-    redirection, or JSON of an unexpected shape, of which `lacking` names the field that a success
-    would have. So is an answer below HTTP 400 that has words, and none of the marks of the broker's
-    errors: a message alone does not say that nothing was done. ServerError for 5xx whatever the
-    body.
+    ProtocolError when it is not an error of the broker: not JSON, cut off, empty, a redirection, or
+    JSON of an unexpected shape, of which `lacking` names the field that a success would have. An
+    answer below HTTP 400 with a message, but without any mark of the broker's errors, is one too: a
+    message alone does not prove that nothing was done. ServerError for 5xx, whatever the body.
     """
     body = _excerpt(answer.body)
     content = _parse(answer.body)
     place = answer.headers.get("location", "").partition("?")[0]
     if 300 <= answer.status < 400 and place:
-        # Not followed, since the headers carry credentials: only the answer to the login says
-        # where they may go.
+        # Not followed, since the headers carry credentials: only the answer to the login decides
+        # where they may be sent.
         return ProtocolError(
             f"the call has moved to {_without_secrets(place)[:BODY_EXCERPT]!r}; redirections are "
             "not followed: Endpoints must name the server that answers",
@@ -127,7 +127,7 @@ def _kind(status: int, code: int | None, text: str) -> type[BrokerError]:
     if code == 1006 and "exchange" in text.lower():
         return Rejected  # the same code also means an invalid exchange on a placement
     if code == 1006 and "not found" in text.lower():
-        return Rejected  # "already cancelled or not found": what is said of a young order, too
+        return Rejected  # "already cancelled or not found", also for an order that was just placed
     if code in _BY_CODE:
         return _BY_CODE[code]
     if status >= 500 or status in _GATEWAY_FAILURES or (code is not None and 500 <= code < 600):
@@ -138,7 +138,7 @@ def _kind(status: int, code: int | None, text: str) -> type[BrokerError]:
 
 
 def _is_marked_as_error(content: Mapping[str, object]) -> bool:
-    """Whether an object without a code is, in one of the broker's forms, an error."""
+    """Return whether an object without a code has one of the broker's marks of an error."""
     stat, status = content.get("stat"), content.get("status")
     if isinstance(stat, str) and stat.strip().lower() == "ok":
         return isinstance(content.get("fault"), dict)
@@ -157,20 +157,22 @@ def _is_marked_as_error(content: Mapping[str, object]) -> bool:
 
 
 def _is_throttle(content: Mapping[str, object]) -> bool:
-    """Code 429 in the body; logins use it for an invalid UCC, too."""
+    """Return whether the body has code 429 for throttling; logins use it for an invalid UCC,
+    too."""
     return _code(content) == 429 and "too many" in _text(content).lower()
 
 
 def _is_wrong_url(text: str) -> bool:
-    """403 with "Invalid URL" is a base URL of another day, not an ended session."""
+    """Return whether a 403 is about the base URL, which changes from day to day, and not about the
+    session."""
     return "invalid url" in text.lower()
 
 
 def is_success(content: Mapping[str, object]) -> bool:
-    """Whether an object of an answer, in any of the broker's shapes, says that the call went well.
+    """Return whether an object of an answer, in any of the broker's shapes, reports success.
 
-    `stat` and `stCode` decide where there are any. Of an object without them, every marker of
-    an error that the broker is known to use must be absent.
+    `stat` and `stCode` decide where they are present. Without them, no known mark of an error may
+    be present.
     """
     stat = content.get("stat")
     if stat not in (None, ""):
@@ -192,7 +194,7 @@ def is_success(content: Mapping[str, object]) -> bool:
 
 
 def is_no_data(content: Mapping[str, object]) -> bool:
-    """Whether an object of an answer says that there is nothing to report."""
+    """Return whether an object of an answer reports that there is no data."""
     return _number(content.get("stCode")) == NO_DATA
 
 
@@ -201,16 +203,16 @@ def _has_words(text: object) -> bool:
 
 
 def is_empty_book(answer: Answer) -> bool:
-    """Whether the answer says that there is nothing to report."""
+    """Return whether an answer reports that there is no data."""
     content = _parse(answer.body)
     return content is not None and _code(content) == NO_DATA
 
 
 def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds of `Retry-After`, in either of its forms; None when absent or unreadable.
+    """Return the seconds of `Retry-After` in either of its forms; None when absent or unreadable.
 
-    `now` (Unix seconds) is what an HTTP date counts from; without it the answer's own `Date`
-    header is, so that this machine's clock does not matter.
+    An HTTP date counts from `now` (Unix seconds), by default from the answer's own `Date` header,
+    so that this machine's clock does not matter.
     """
     value = headers.get("retry-after", "").strip()
     if not value:
@@ -239,7 +241,7 @@ def _parse(body: bytes) -> dict[str, object] | None:
 
 
 def _text(content: Mapping[str, object]) -> str:
-    """The words of an error, from wherever this shape keeps them."""
+    """Return the message of an error, from the field where its shape has it."""
     fault = content.get("fault")
     first = _first_error(content)
     data = content.get("data")
@@ -278,7 +280,7 @@ def _code(content: Mapping[str, object]) -> int | None:
 
 
 def _number(code: object) -> int | None:
-    """A code, which may be a number or its text."""
+    """Return a code that may be a number or its text."""
     if isinstance(code, str) and _CODE.fullmatch(code):
         return int(code)
     return code if isinstance(code, int) and not isinstance(code, bool) else None
@@ -296,13 +298,12 @@ def _is_prose(stat: str) -> bool:
 
 
 def _excerpt(body: bytes) -> str:
-    """The start of the body as text, without the credentials an answer may carry."""
+    """Return the start of the body as text, without credentials that it may contain."""
     return _without_secrets(body[:2000].decode("utf-8", "replace"))[:BODY_EXCERPT]
 
 
 def shown(value: object) -> str:
-    """A value out of an answer as a message names it: short, and without the credentials that it
-    may carry."""
+    """Return a value of an answer for an error message: short, and without credentials."""
     if isinstance(value, dict | list):
         try:
             text = msgspec.json.encode(value).decode()
@@ -315,7 +316,7 @@ def shown(value: object) -> str:
 
 
 _LONGEST_SHOWN = 60
-"""Characters of one value in a message."""
+"""Longest value in an error message, in characters."""
 
 
 def _without_secrets(text: str) -> str:

@@ -1,8 +1,7 @@
-"""Market-feed messages as columns, for those who work with arrays. Needs numpy, which nothing else
-here does.
+"""Market-feed messages as numpy arrays. Only this module needs numpy.
 
-The packets of a level are all of one size, so a burst is one structured array over the bytes as
-they came; a column costs what its arithmetic costs, when it is asked for.
+All packets of a level have one size, so that a burst is one structured array over the received
+bytes. A column is computed when it is first read.
 """
 
 from __future__ import annotations
@@ -102,23 +101,23 @@ _PRICES: Final = frozenset(
     }
 )
 _ROWS: Final[Mapping[Level, int]] = {Level.SCRIP: 1, Level.DEPTH: 5}
-"""Rows of a side, by level. Full depth has no fixed number."""
+"""Price levels per side, by subscription level. Full depth has no fixed number."""
 
 _OTHER_KINDS: Final = frozenset({AUCTION, INDEX, MARKET_CLOSED, MARKET_OPENED, STATUS})
-"""Codes that say what a packet is; of all others the level does."""
+"""Packet codes that give the kind of a packet; for all others, the level gives it."""
 
 _COUNTS: Final = struct.Struct("<II")
 _COUNTS_AT: Final = 89
-"""Where a picture says how many bids and asks follow."""
+"""Offset in a depth packet of the numbers of bids and asks."""
 
 
 class Columns:
     """Ticks of one level in the order of their arrival.
 
     `columns["last_price"]` is a float64 array in rupees; quantities and times are integers.
-    `bid_price`, `bid_quantity`, `bid_orders` and the same for asks have a row a tick and a column
-    a price level, best first, zeros where the book ends. `packets` is the bytes themselves,
-    structured.
+    `bid_price`, `bid_quantity`, `bid_orders` and the same for asks are two-dimensional, by tick and
+    by price level, best first, with zeros where the book ends. `packets` is the structured array of
+    the bytes.
     """
 
     def __init__(
@@ -126,7 +125,7 @@ class Columns:
     ) -> None:
         self.packets = packets
         self.unasked = unasked
-        """Packets that were left out because their instruments were not asked for."""
+        """Number of packets dropped because their instruments were not subscribed."""
         self._dividers = dividers
 
     def __len__(self) -> int:
@@ -168,10 +167,10 @@ class Columns:
 
 
 class ColumnDecoder:
-    """Turns messages into the columns of one level, and passes over packets of other kinds."""
+    """Decodes messages into the columns of one level, and skips packets of other kinds."""
 
     def __init__(self, level: Level) -> None:
-        """Raises UsageError when numpy is not installed, or the level has no fixed layout."""
+        """Raise UsageError when numpy is not installed, or the level has no fixed layout."""
         try:
             import numpy
         except ImportError:
@@ -198,8 +197,9 @@ class ColumnDecoder:
         dividers: Mapping[int, int],
         asked: NDArray[np.int64] | None = None,
     ) -> Columns:
-        """Decode the packets of our level, in their order. `asked` has the keys of the instruments
-        that are taken, ascending, as `FeedDecoder.asked_keys` gives them; None takes all."""
+        """Decode the packets of the decoder's level, in their order. `asked` holds the keys of the
+        subscribed instruments, ascending, as returned by `FeedDecoder.asked_keys`; None decodes
+        all."""
         table = self._numpy.full(256, float(DEFAULT_DIVIDER))
         for exchange, divider in dividers.items():
             table[exchange & 0xFF] = divider
@@ -216,11 +216,11 @@ class ColumnDecoder:
         return Columns(ours, table, len(packets) - len(ours))
 
     def keys(self, keys: Sequence[int]) -> NDArray[np.int64]:
-        """Return keys of instruments as `decode` takes them."""
+        """Return keys of instruments in the form that `decode` takes."""
         return self._numpy.array(keys, self._numpy.int64)
 
     def _only(self, packets: NDArray[Any], asked: NDArray[np.int64]) -> NDArray[Any]:
-        """The packets of instruments that were asked for."""
+        """Return the packets of subscribed instruments."""
         if not len(asked):
             return packets[:0]
         keys = packets["exchange"].view("u1").astype(self._numpy.int64) << 32 | packets["token"]
@@ -243,7 +243,7 @@ class ColumnDecoder:
         )
 
     def _pick(self, message: bytes) -> bytes:
-        """The packets of our level out of a mixed message."""
+        """Return the packets of the decoder's level from a message with several kinds."""
         found = []
         at, end = 0, len(message)
         while at + HEADER.size <= end:
@@ -258,11 +258,12 @@ class ColumnDecoder:
         return b"".join(found)
 
     def _fitted(self, packet: bytes) -> bytes:
-        """With as many rows as the layout has: the packet's first ones, and zeros for the rest."""
+        """Return a packet with exactly as many price levels as the layout: cut, or filled with
+        zeros."""
         if not self._rows:
             return packet[: self._fixed]
         bids = asks = 1
-        if self._level is not Level.SCRIP:  # there, one and one, whatever the counts say
+        if self._level is not Level.SCRIP:  # one bid and one ask there, whatever the counts are
             bids, asks = _COUNTS.unpack_from(packet, _COUNTS_AT)
         whole = (len(packet) - self._fixed) // ROW.size
         bids = min(bids, whole)

@@ -1,4 +1,4 @@
-"""Files that come gzipped without saying so."""
+"""Inflate files that may be gzipped, whatever their headers claim."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from neo_async.errors import ProtocolError
 
 _GZIP: Final = b"\x1f\x8b"
 _PIECE: Final = 32_768
-"""Bytes that are handed on at once."""
+"""Largest piece that is yielded, in bytes."""
 
 
 class Inflater:
-    """Inflates what is gzip, of any number of members, and hands on everything else as it is."""
+    """Inflates gzip of any number of members, and passes everything else through."""
 
     def __init__(self, what: str) -> None:
-        """`what` is the file's name in messages."""
+        """Use `what` as the name of the file in errors."""
         self._what = what
         self._begin = b""
-        """The first byte, while it is alone."""
+        """The first byte of the file, until the second has come."""
         self._is_gzip: bool | None = None
         self._inflater: zlib._Decompress | None = None
-        """None between two members."""
+        """Inflater of the present member; None between two members."""
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """The content of the next piece of the file, in pieces of 32 KiB at most.
+        """Yield the content of the next piece of the file, in pieces of 32 KiB at most.
 
-        Raises ProtocolError when it is gzip that cannot be inflated.
+        Raises ProtocolError for gzip that cannot be inflated.
         """
         if self._is_gzip is None:
             piece = self._begin + piece
@@ -58,7 +58,7 @@ class Inflater:
             raise ProtocolError(f"{self._what} cannot be inflated: {error}") from error
 
     def finish(self) -> bytes:
-        """What is left at the end of the file. Raises ProtocolError when the file is cut off."""
+        """Return the rest of the content. Raises ProtocolError when the file is cut off."""
         if self._inflater is not None:
             raise ProtocolError(f"{self._what} is cut off: its gzip stream has no end")
         rest, self._begin = self._begin, b""

@@ -1,4 +1,4 @@
-"""Every call of the trading API, in one table: method, path, and what proves who is calling."""
+"""Every call of the trading API in one table: method, path, and credentials."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import msgspec
 
 
 class Auth(Enum):
-    """Which credentials a call carries. The broker's documents and its SDK disagree on some;
-    each entry sends what satisfies both."""
+    """The credentials of a call. The broker's documents and its SDK disagree on some; each entry
+    sends what satisfies both."""
 
     ACCESS = auto()
-    """`Authorization` only: market data, before login too."""
+    """`Authorization` only: market data, before the login too."""
     TRADE = auto()
     """`Sid` and `Auth` of the login: reports and portfolio."""
     ORDER = auto()
-    """Both of the above."""
+    """All three headers: orders."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
     name: str
-    """What the call does, for messages."""
+    """Name of the call in errors and logs."""
     method: str
     path: str
-    """Behind the base URL, which may itself have a path."""
+    """Path after the base URL, which may have a path itself."""
     auth: Auth
 
 

@@ -2,9 +2,11 @@
 packets of the data plane.
 
 A binary message holds packets end to end, little-endian and packed, each of which begins with its
-own length. A cut tail or a nonsense length ends the message without an error, as the broker's own
-client has it. Prices are integers over the divider of their exchange, which the authentication
-answer gives.
+own length. A cut tail or an invalid length ends the message without an error, as in the broker's
+own client. Prices are integers over the divider of their exchange, which the authentication answer
+gives.
+
+The file is longer than others because its loops are written out, field by field, for speed.
 """
 
 from __future__ import annotations
@@ -60,13 +62,13 @@ DIVIDERS: Final[Mapping[str, int]] = {
     "mcx_fo": 100,
     "ncd_co": 1,
 }
-"""Usual dividers; those of the authentication answer win."""
+"""Default price dividers by exchange; those of the authentication answer take precedence."""
 
 DEFAULT_DIVIDER = 100
 
 AUTH_OK = 1117
 AUTH_CONNECTED = 1119
-"""The same body as 1117, seen as the only answer in production."""
+"""Code with the same body as 1117; production has been seen to answer with nothing else."""
 AUTH_FAILED = 1120
 ACKNOWLEDGED = 1109
 
@@ -98,9 +100,9 @@ AUCTION_PACKET = struct.Struct("<HHbBBBB IIqq")
 
 _LENGTH = struct.Struct("<H")
 _NAME_BYTES: Final = 21
-"""Room for the name in an index packet; longer names are cut off."""
+"""Size of the name in an index packet; longer names are cut off."""
 _MAX_SYMBOL: Final = 100
-"""Characters of a trading symbol; longer ones are not trading symbols."""
+"""Longest trading symbol, in characters; a longer text is not one."""
 _MAX_TOKEN: Final = 0xFFFF_FFFF
 _DEPTH_SIZE = SCRIP.size + 2 * _FIVE_ROWS.size
 _SCRIP = int(Level.SCRIP)
@@ -131,16 +133,16 @@ STREAM_OF_LEVEL: Final[Mapping[Level, Stream]] = {
 
 
 class AuthFrame(msgspec.Struct, kw_only=True):
-    """First frame of a connection. Field names are the wire's own."""
+    """The first frame of a connection. Field names are the wire's own."""
 
     user: str
     """Client code."""
     auth: str
-    """The sid of the login (not its token)."""
+    """The sid of the login, not its token."""
     conn_req_time: int
     """Unix milliseconds."""
     sdk_date: str
-    """The same moment, ISO 8601 in UTC."""
+    """The same time, ISO 8601 in UTC."""
     format: str = "native_batch"
     source: str = "NEOTRADEAPI"
     platform: str = "Web"
@@ -151,7 +153,7 @@ class AuthFrame(msgspec.Struct, kw_only=True):
 
 class _Exchange(msgspec.Struct):
     divider: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = DEFAULT_DIVIDER
-    """0 counts as not given."""
+    """Price divider; 0 counts as not given."""
     value: int | None = None
 
 
@@ -174,13 +176,13 @@ class Control(msgspec.Struct):
 
     @property
     def symbols(self) -> dict[str, str]:
-        """Trading symbols by the text that was subscribed, from whichever map has them."""
+        """Trading symbols by subscribed text, from whichever field has them."""
         found = {key: entry.trading_symbols for key, entry in (self.data or {}).items()}
         return {**found, **self.trading_symbols}
 
     @property
     def text(self) -> str:
-        """The words of the frame, cut off where they are long: errors and `refusals` keep them."""
+        """The text of the frame for errors and `refusals`, cut off when it is long."""
         words = self.message or self.description or f"message code {self.message_code}"
         return words[:BODY_EXCERPT]
 
@@ -196,7 +198,8 @@ def auth_frame(user: str, sid: str, *, now_ms: int, now_iso: str) -> str:
 
 
 def subscription_frame(action: str, stream: Stream, instruments: Iterable[str] = ()) -> str:
-    """`action` is `subscribe`, `unsubscribe` or `snapshot`. One frame may carry any number."""
+    """Return a frame with the action `subscribe`, `unsubscribe` or `snapshot`, for any number of
+    instruments."""
     frame: dict[str, object] = {"event": f"{action}{stream.value}"}
     if stream is not Stream.EXCHANGE:
         frame["inputtoken"] = ",".join(instruments)
@@ -206,15 +209,15 @@ def subscription_frame(action: str, stream: Stream, instruments: Iterable[str] =
 
 
 def acknowledgement_frame(symbols: Mapping[str, str]) -> str:
-    """Trading symbols by subscribed text, as a server acknowledges them."""
+    """Return a server's acknowledgement with trading symbols by subscribed text."""
     return _json.encode(
         {"message_code": ACKNOWLEDGED, "message": "Subscribed", "trading_symbols": symbols}
     ).decode()
 
 
 def read_control(text: str | bytes) -> Control:
-    """Raises ProtocolError when the frame is not a JSON object of known shape, or has a divider
-    that is none: every price would be wrong. Names that cannot be read are left out."""
+    """Decode a text frame. Raises ProtocolError when it is not a JSON object of known shape, or has
+    an invalid divider: every price would be wrong. Unreadable names are left out."""
     try:
         try:
             return _control.decode(text)
@@ -250,7 +253,7 @@ def _read_odd_control(content: Any) -> Control:
 
 
 def _readable(entries: object, type_: type[T]) -> dict[str, T]:
-    """The entries of an object that are of a type."""
+    """Return the entries of an object that have a type."""
     found = {}
     for name, entry in entries.items() if isinstance(entries, dict) else ():
         try:
@@ -264,7 +267,7 @@ def _readable(entries: object, type_: type[T]) -> dict[str, T]:
 
 
 class _Listed(msgspec.Struct, gc=False):
-    """What a packet's exchange and token stand for."""
+    """The subscribed instrument of a packet, by its exchange and token."""
 
     instrument: str
     symbol: str
@@ -272,11 +275,11 @@ class _Listed(msgspec.Struct, gc=False):
 
 
 class FeedDecoder:
-    """Decodes the messages of one connection; knows its dividers and the names it was told.
+    """Decodes the messages of one connection, with its dividers and the trading symbols it has
+    sent.
 
-    With `only_asked` it drops the packets of instruments, and the trading symbols of names, that
-    `ask` has not named, and counts them in `unasked`: what it keeps does not grow with what a
-    server sends.
+    With `only_asked` it drops packets and trading symbols of instruments that `ask` has not named,
+    and counts them in `unasked`: its memory does not grow with what a server sends.
     """
 
     def __init__(self, *, only_asked: bool = False) -> None:
@@ -286,16 +289,17 @@ class FeedDecoder:
         # By exchange, then token: making and hashing a pair as the key costs a fifth of a tick.
         self._listed: defaultdict[int, dict[int, _Listed]] = defaultdict(dict)
         self._asked: dict[str, str] | None = {} if only_asked else None
-        """The text that was asked for, by each form in which packets and answers may name it."""
+        """The subscribed text by each form in which packets and answers may name the instrument."""
         self.changes = 0
-        """Times that what was asked for, or the numbers of exchanges, may have changed."""
+        """Number of times the subscribed instruments or the exchange numbers may have changed."""
         self.stray_bytes = 0
-        """Bytes at the end of messages that were no whole packet."""
+        """Number of bytes at the end of messages that were not a whole packet."""
         self.unasked = 0
-        """Packets and trading symbols that were dropped because nobody had asked for them."""
+        """Number of packets and trading symbols that were dropped because they were not
+        subscribed."""
 
     def ask(self, instruments: Iterable[str]) -> None:
-        """Take the packets of these instruments from now on."""
+        """Decode the packets of these instruments from now on."""
         if self._asked is not None:
             for instrument in instruments:
                 self._asked[instrument] = instrument
@@ -303,7 +307,7 @@ class FeedDecoder:
         self._forget_listed()
 
     def forget(self, instruments: Iterable[str]) -> None:
-        """Take the packets of these instruments no longer, and forget their trading symbols."""
+        """Drop the packets of these instruments from now on, and their trading symbols."""
         for instrument in instruments:
             self._symbols.pop(instrument, None)
             if self._asked is not None and self._asked.get(instrument) == instrument:
@@ -317,8 +321,8 @@ class FeedDecoder:
         self._forget_listed()
 
     def asked_keys(self) -> list[int]:
-        """The number of the exchange, as an unsigned byte, and below it the 32 bits of the token of
-        each instrument that was asked for by its token."""
+        """Return a key for each instrument subscribed by token: the exchange number as an unsigned
+        byte, and below it the 32 bits of the token."""
         numbers: defaultdict[str, list[int]] = defaultdict(list)
         for number, segment in self._segments.items():
             numbers[segment].append(number)
@@ -334,8 +338,9 @@ class FeedDecoder:
         self._listed.clear()
 
     def set_exchanges(self, control: Control) -> None:
-        """Take dividers (and numbers, where given) from an authentication answer; an exchange that
-        it does not name has the default one. Numbers that no packet can carry are left out."""
+        """Set dividers (and numbers, where given) from an authentication answer; an exchange that
+        it does not name has the default divider. Numbers that do not fit into a packet are
+        ignored."""
         if control.exchanges:
             self._dividers.clear()
         for name, exchange in control.exchanges.items():
@@ -347,12 +352,12 @@ class FeedDecoder:
 
     @property
     def dividers(self) -> Mapping[int, int]:
-        """By the number of the exchange."""
+        """Dividers by exchange number."""
         return self._dividers
 
     def set_symbols(self, symbols: Mapping[str, str]) -> dict[str, str]:
-        """Take trading symbols by subscribed text, from an acknowledgement or a subscription (then
-        with an empty symbol); return those that were taken."""
+        """Set trading symbols by subscribed text, from an acknowledgement or a subscription (then
+        with an empty symbol); return those that were set."""
         taken = {
             instrument: symbol
             for instrument, symbol in symbols.items()
@@ -366,7 +371,7 @@ class FeedDecoder:
         return taken
 
     def decode(self, message: bytes, received_ns: int) -> list[Tick]:
-        """Every tick of one binary message, in its order."""
+        """Return every tick of one binary message, in its order."""
         ticks: list[Tick] = []
         end = len(message)
         at = 0
@@ -386,7 +391,8 @@ class FeedDecoder:
         return ticks
 
     def _all_lite(self, message: bytes) -> bool:
-        """Whether every packet is a mini touch line, by the bytes that those have in common."""
+        """Return whether every packet is a mini touch line, by the bytes that those have in
+        common."""
         step = LITE.size
         return (
             message[0::step] == b"\x36" * (len(message) // step)
@@ -446,7 +452,8 @@ class FeedDecoder:
         auction: int,
         received_ns: int,
     ) -> Tick | None:
-        """One packet, or None when it is of no known kind, too short for its kind, or empty."""
+        """Decode one packet; None when its kind is not known, or it is too short for its kind, or
+        empty."""
         if code == PICTURE and level in _PICTURE_LEVELS:
             return self._scrip(message, at, size, auction, received_ns)
         if code in (MARKET_OPENED, MARKET_CLOSED):
@@ -514,7 +521,7 @@ class FeedDecoder:
         if listed is None:
             return None
         divider = listed.divider
-        if level == _SCRIP:  # one and one, whatever the counts say
+        if level == _SCRIP:  # one bid and one ask, whatever the counts are
             bid_count = ask_count = 1
         bids: tuple[DepthRow, ...]
         asks: tuple[DepthRow, ...]
@@ -624,7 +631,7 @@ class FeedDecoder:
         if size < AUCTION_PACKET.size:
             return None
         *header, token, price, quantity, at_market = AUCTION_PACKET.unpack_from(message, at)
-        if not (price or quantity or at_market):  # sent all day, says nothing outside the auction
+        if not (price or quantity or at_market):  # sent all day, empty outside the auction
             return None
         exchange = header[2]
         listed = self._listed[exchange].get(token) or self._list(exchange, token)
@@ -643,10 +650,10 @@ class FeedDecoder:
         return self._segments.get(exchange, str(exchange))
 
     def _list(self, exchange: int, token: int, name: str = "") -> _Listed | None:
-        """Look up what a packet stands for, once until names or dividers change; None when it was
-        not asked for.
+        """Look up the instrument of a packet, once until names or dividers change; None when it is
+        not subscribed.
 
-        An index may be subscribed by number or by name, while its packets carry both.
+        An index may be subscribed by number or by name, while its packets have both.
         """
         segment = self._segment(exchange)
         instrument = f"{segment}|{token}"
@@ -669,8 +676,8 @@ class FeedDecoder:
 
 
 def _in_packets(instrument: str) -> str:
-    """A form of a subscribed index in which the names of packets find it, whose capitals may be
-    others and which are cut off; an instrument with a number as it is."""
+    """Return a subscribed index in the form of packet names, which may have other capitals and are
+    cut off; an instrument with a number as it is."""
     segment, _, name = instrument.partition("|")
     if name.isdecimal():
         return instrument
@@ -678,7 +685,7 @@ def _in_packets(instrument: str) -> str:
 
 
 def _token(text: str) -> int | None:
-    """The number of an instrument; None when a text is not one that packets can carry."""
+    """Return the token of an instrument; None when it does not fit into a packet."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 20):
         return None
     value = int(text)
@@ -686,7 +693,8 @@ def _token(text: str) -> int | None:
 
 
 def _five_rows(message: bytes, at: int, divider: int) -> tuple[DepthRow, ...]:
-    """One side of a depth packet. Written out: half the time of a loop, on the largest packet."""
+    """Decode one side of a depth packet. Unrolled: that takes half the time of a loop, on the
+    largest packet."""
     q1, p1, n1, q2, p2, n2, q3, p3, n3, q4, p4, n4, q5, p5, n5 = _FIVE_ROWS.unpack_from(message, at)
     return (
         DepthRow(q1, p1 / divider, n1),
@@ -698,7 +706,8 @@ def _five_rows(message: bytes, at: int, divider: int) -> tuple[DepthRow, ...]:
 
 
 def split(message: bytes) -> Iterator[bytes]:
-    """The packets of a binary message, up to the first that is cut off or says nonsense."""
+    """Yield the packets of a binary message, up to the first that is cut off or has an invalid
+    length."""
     at = 0
     while at + HEADER.size <= len(message):
         (size,) = _LENGTH.unpack_from(message, at)
@@ -716,7 +725,7 @@ def _text(raw: bytes) -> str:
 
 
 class FeedEncoder:
-    """Writes packets as the broker does; the inverse of FeedDecoder."""
+    """Writes packets as the broker does: the inverse of FeedDecoder."""
 
     def __init__(self, dividers: Mapping[str, int] = DIVIDERS) -> None:
         self._dividers = dividers
@@ -854,7 +863,7 @@ class FeedEncoder:
 
 
 def batches(packets: Sequence[bytes], limit: int = 512 * 1024) -> Iterator[bytes]:
-    """Join packets into as few messages as `limit` bytes each allow."""
+    """Join packets into as few messages of at most `limit` bytes as possible."""
     message = bytearray()
     for packet in packets:
         if message and len(message) + len(packet) > limit:

@@ -1,7 +1,7 @@
 """The `jData` form: one JSON object, percent-encoded, in one form field.
 
-Every POST of the trading API carries its arguments so. Values are strings, quantities and prices
-too.
+Every POST of the trading API has its arguments in this form. All values are text, quantities and
+prices included.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNUSUAL = b"\\#;=?/|<>^`[]~!@$'()*"
 
 
 def encode_form(arguments: object) -> bytes:
-    """Write a struct or mapping of text as a `jData=` body."""
+    """Return a struct or mapping of text as a `jData=` body."""
     text = _json.encode(arguments)
     if not text.isascii() or text.translate(None, _UNUSUAL) != text:
         return b"jData=" + quote_plus(text).encode()
@@ -47,7 +47,8 @@ def encode_form(arguments: object) -> bytes:
 
 
 def decode_form(body: bytes, type: type[T]) -> T:  # noqa: A002 - reads as it does in msgspec
-    """Read a `jData=` body; JSON null counts as absent (the official SDK sends it).
+    """Return the content of a `jData=` body; JSON null counts as absent (the official SDK sends
+    it).
 
     Raises ProtocolError when there is no `jData`, or it is not an object of that shape.
     """

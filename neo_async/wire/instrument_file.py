@@ -1,11 +1,10 @@
-"""A scrip master as this package keeps it on disk, both ways: blocks that are read at once.
+"""Read and write a scrip master in the package's own format on disk, in blocks.
 
     magic, header, block, block, …, each of the latter as length, CRC-32, MessagePack
 
-The header says how many blocks follow: first those of what rows share, then those of rows. Each is
-small enough to be read or written within a millisecond or two. Arrays are in the byte order of the
-machine, which is part of the magic, as is the version: a file of another kind is not read but made
-anew.
+The header has the number of blocks: first those of the fields that rows share, then those of rows.
+Each is small enough to be read or written within a millisecond or two. Arrays are in the byte order
+of the machine, which is part of the magic, as is the version: a file of another kind is replaced.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ _ROWS_AT_ONCE: Final = 1_000
 
 
 class BadFile(ValueError):
-    """Not such a file, of another version, cut off or damaged."""
+    """The file is of another kind or version, cut off or damaged."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     segment: Segment
     day: date
-    """In India, on which the broker's file was downloaded."""
+    """Date in India on which the broker's file was downloaded."""
     address: str
-    """Where the broker's file was."""
+    """Address of the broker's file."""
     bad_rows: list[BadRow]
     bad_row_count: int
     rows: int = 0
@@ -72,7 +71,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def write_blocks(header: Header, table: InstrumentTable) -> Iterator[bytes]:
-    """The file, piece by piece. The counts in the header are filled in from the table."""
+    """Yield the file, piece by piece. The counts in the header are filled in from the table."""
     yield _MAGIC
     yield _framed(msgspec.structs.replace(header, rows=len(table), shared=len(table.shared)))
     for first in range(0, len(table.shared), _SHARED_AT_ONCE):
@@ -98,10 +97,10 @@ def write_blocks(header: Header, table: InstrumentTable) -> Iterator[bytes]:
 
 
 class InstrumentFileReader:
-    """Reads a file step by step: `header` at once, the table by going through `blocks()`."""
+    """Reads a file in steps: the `header` first, then the table by iterating over `blocks()`."""
 
     def __init__(self, content: bytes) -> None:
-        """Raises BadFile."""
+        """Read the header. Raises BadFile."""
         if not content.startswith(_MAGIC):
             raise BadFile("not a file of instruments of this version")
         self._content = memoryview(content)
@@ -113,7 +112,7 @@ class InstrumentFileReader:
         self.table = InstrumentTable()
 
     def blocks(self) -> Iterator[None]:
-        """Fills the table, block by block. Raises BadFile."""
+        """Fill the table, block by block. Raises BadFile."""
         try:
             while len(self.table.shared) < self.header.shared:
                 for shared in _SHARED.decode(self._next()):

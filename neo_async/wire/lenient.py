@@ -1,9 +1,9 @@
-"""JSON as brokers send it, the odd kinds included.
+"""Decode JSON as brokers send it, malformed parts included.
 
-`decode` tries the fast parser first. What that refuses is read once more by the standard library's,
-which takes a byte order mark, `NaN` and `Infinity`, control characters inside of texts, and numbers
-of any size; bytes that are no UTF-8 and halves of surrogate pairs become replacement characters.
-One odd character then costs the text it stands in, not the whole report.
+`decode` tries the fast parser first. What that refuses is parsed again by the standard library,
+which accepts a byte order mark, `NaN` and `Infinity`, control characters inside texts, and numbers
+of any size; bytes that are not UTF-8 and halves of surrogate pairs become replacement characters.
+One odd character then costs the text that contains it, not the whole report.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import msgspec
 T = TypeVar("T")
 
 UNREADABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
-"""What decoding raises when the bytes are no JSON at all, or none of the expected shape."""
+"""Errors of decoding bytes that are not JSON, or not of the expected shape."""
 
 _LONGEST_NUMBER = 400
-"""Digits; a longer number stays text, which then is no number to any reader."""
+"""Longest number in digits; a longer one stays text, which no reader accepts as a number."""
 
 
 def read_json(body: bytes | str) -> Any:
-    """The content of any JSON text. Raises one of UNREADABLE when it is none."""
+    """Return the content of a JSON text. Raises one of UNREADABLE."""
     try:
         return msgspec.json.decode(body)
     except UNREADABLE:
@@ -31,8 +31,8 @@ def read_json(body: bytes | str) -> Any:
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes | str) -> T:
-    """What the decoder makes of any JSON text. Raises one of UNREADABLE: msgspec.ValidationError
-    when it is JSON of another shape."""
+    """Decode a JSON text into the decoder's type. Raises one of UNREADABLE: msgspec.ValidationError
+    for JSON of another shape."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError:
@@ -61,8 +61,7 @@ def _number(text: str) -> float | str:
 
 
 def _without_surrogates(content: Any) -> Any:
-    """The content with replacement characters for halves of surrogate pairs, which nothing could
-    print or store."""
+    """Return the content with halves of surrogate pairs, which cannot be encoded, replaced."""
     if isinstance(content, str):
         if content.isascii():
             return content

@@ -1,4 +1,4 @@
-"""The two login steps: forms out, answers in. Field names are the wire's own."""
+"""The two login steps: forms and answers. Field names are the wire's own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from neo_async.wire.answers import failure
 from neo_async.wire.lenient import UNREADABLE, decode
 
 LONGEST_HEADER: Final = 8000
-"""Characters of a token or a sid; servers take header lines of about 8 KiB."""
+"""Longest token or sid, in characters; servers accept header lines of about 8 KiB."""
 _LONGEST_NAME: Final = 64
 
 _HEADER: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 def header_problem(value: str) -> str:
-    """Why a token or a sid can be no header's value, without the value; empty when it can."""
+    """Return why a token or a sid is not valid in a header, without the value; empty when it is."""
     if not isinstance(value, str) or not value:
         return "is empty or no text"
     if len(value) > LONGEST_HEADER:
@@ -30,7 +30,7 @@ def header_problem(value: str) -> str:
 
 
 class _Unprinted(msgspec.Struct):
-    """Holds secrets, and shows none of its fields."""
+    """Base of structs with secrets: no field appears in their `repr`."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
@@ -40,7 +40,7 @@ class _Unprinted(msgspec.Struct):
 
 
 class LoginForm(_Unprinted):
-    """`POST /login/1.0/tradeApiLogin`, a JSON body."""
+    """Body of `POST /login/1.0/tradeApiLogin`, as JSON."""
 
     mobileNumber: str  # noqa: N815 - the wire's name
     ucc: str
@@ -48,13 +48,14 @@ class LoginForm(_Unprinted):
 
 
 class ValidateForm(_Unprinted):
-    """`POST /login/1.0/tradeApiValidate`, a JSON body."""
+    """Body of `POST /login/1.0/tradeApiValidate`, as JSON."""
 
     mpin: str
 
 
 class LoginAnswer(_Unprinted, kw_only=True):
-    """`data` of both steps. The first gives a view token, the second a trade token and the URLs."""
+    """The `data` of both steps. The first gives a view token, the second a trade token and the
+    URLs."""
 
     token: str
     sid: str
@@ -68,8 +69,8 @@ class LoginAnswer(_Unprinted, kw_only=True):
 
     @property
     def problem(self) -> str:
-        """Which of its values can go into no request, and why; empty when all can. Values of
-        secrets are not in it."""
+        """Name of a value that cannot be used in a request, and why, without secrets; empty when
+        all can."""
         for name in ("token", "sid"):
             if problem := header_problem(getattr(self, name)):
                 return f"its {name} {problem}"
@@ -88,8 +89,8 @@ _envelope = msgspec.json.Decoder(_Envelope)
 
 
 def read_login(answer: Answer) -> LoginAnswer:
-    """Success is 2xx, `data` an object, its status `success`, its token not empty; everything
-    else is a failure, HTTP 200 included."""
+    """Return the data of a login step. A success is 2xx with a `data` object of status `success`
+    and a token; everything else is a failure, HTTP 200 included."""
     if 200 <= answer.status < 300:
         try:
             data = decode(_envelope, answer.body).data

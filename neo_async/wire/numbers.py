@@ -1,4 +1,4 @@
-"""Prices as the broker wants to read them: plain decimal text."""
+"""Prices as the broker accepts them: plain decimal text."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _PLAIN = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 _MOST_DIGITS = 17
-"""Before the point. Without a bound, "1e999999999" would fill the memory."""
+"""Most digits before the point. Without a bound, "1e999999999" would fill the memory."""
 
 _MOST_DECIMALS = 4
-"""Currency derivatives have as many; no instrument has more."""
+"""Most decimals of a price: currency derivatives have four."""
 
 
 def price_text(field: str, value: Price) -> str:
-    """Exact decimal text of a price: no exponent, no sign, `"0"` for zero.
+    """Return a price as exact decimal text: no exponent, no sign, `"0"` for zero.
 
-    Plain text keeps its trailing zeros (but `39.0` becomes `39`); a float goes out as the decimal
-    it prints as, not as its binary expansion. `field` is what InvalidOrder names when the value is
-    no price, or has more than four decimals, as floats that were worked out often do.
+    Text keeps its trailing zeros (but `39.0` becomes `39`); a float is sent as the decimal that it
+    prints as, not as its binary expansion. `field` is the name in the InvalidOrder that is raised
+    when the value is not a price, or has more than four decimals, as computed floats often have.
     """
     # The usual cases, without the cost of a Decimal.
     text = value if type(value) is str else repr(value) if type(value) is float else ""
@@ -48,7 +48,7 @@ def price_text(field: str, value: Price) -> str:
 
 
 def _rounded(text: str) -> str:
-    """The nearest number of two decimals, or of four where that would be 0."""
+    """Return the price rounded to two decimals, or to four where two would give 0."""
     for places in (2, _MOST_DECIMALS):
         nearest = EXACT.quantize(Decimal(text), Decimal((0, (1,), -places)))
         if nearest:

@@ -1,7 +1,7 @@
-"""The order and position feed (`/realtime`): what the client says, and what it is told.
+"""The order and position feed (`/realtime`): messages of client and server.
 
 The client opens with a handshake that looks like JSON without quotes, and sends a heartbeat of the
-same kind. The server answers in JSON and then sends everything that happens in the account.
+same kind. The server answers in JSON and then sends every event of the account.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _ORDERS = RowReader(OrderUpdate)
 _POSITIONS = RowReader(PositionUpdate)
 
 _ORDER_TYPES = {"LMT": "L"}
-"""Spellings that only this feed uses."""
+"""Spellings of order types that only this feed uses, and the usual ones."""
 
 
 class Connected(msgspec.Struct, frozen=True):
-    """The server has accepted the handshake."""
+    """Message: the server has accepted the handshake."""
 
     text: str
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The server has refused the handshake, and said why."""
+    """Message: the server has refused the handshake, with a reason."""
 
     text: str
 
 
 def handshake_text(token: str, sid: str, *, as_json: bool) -> str:
-    """The first message on a new connection. Most servers want the form without quotes; some drop
-    the connection on it and take JSON."""
+    """Return the first message on a new connection. Most servers accept the form without quotes;
+    some close the connection on it and accept JSON."""
     fields = {"type": "cn", "Authorization": token, "Sid": sid, "src": "WEB"}
     if as_json:
         return msgspec.json.encode(fields).decode()
@@ -53,9 +53,9 @@ def handshake_text(token: str, sid: str, *, as_json: bool) -> str:
 def read_message(
     text: str | bytes,
 ) -> Connected | Refused | OrderUpdate | PositionUpdate | None:
-    """One message of the server; None for what only keeps the line busy or is not known.
+    """Return a message of the server; None for keep-alive messages and unknown ones.
 
-    Raises ProtocolError when it is not JSON, or has neither the order's number nor any content.
+    Raises ProtocolError when it is not JSON, or has neither an order number nor any content.
     """
     if text in (HEARTBEAT, HEARTBEAT.encode()):
         return None  # some servers send it back as it came

@@ -1,5 +1,7 @@
-"""Placing, modifying, cancelling and exiting orders: the forms that go out and the short answers
-that come back. Field names are the wire's own; all values are text."""
+"""Placing, modifying, cancelling and exiting orders: forms and answers.
+
+Field names are the wire's own; all values are text.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,20 @@ ORDER_SOURCE = "NEOTRADEAPI"
 
 
 class PlaceForm(msgspec.Struct, omit_defaults=True, gc=False):
-    """`POST /quick/order/rule/ms/place`."""
+    """Form of `POST /quick/order/rule/ms/place`."""
 
     am: str
-    """After-market: `YES` or `NO`."""
+    """After-market order: `YES` or `NO`."""
     dq: str
-    """Disclosed quantity, `0` shows all."""
+    """Disclosed quantity; `0` shows all."""
     es: str
     """Segment."""
     mp: str
-    """Market protection, always `0`."""
+    """Market protection; always `0`."""
     pc: str
     """Product."""
     pr: str
-    """Limit price, `0` when there is none."""
+    """Limit price; `0` for none."""
     pt: str
     """Order type."""
     qt: str
@@ -36,19 +38,19 @@ class PlaceForm(msgspec.Struct, omit_defaults=True, gc=False):
     rt: str
     """Validity."""
     tp: str
-    """Trigger price, `0` when there is none."""
+    """Trigger price; `0` for none."""
     ts: str
     """Trading symbol."""
     tt: str
-    """`B` or `S`."""
+    """Side: `B` or `S`."""
     pf: str | None = None
-    """Portfolio flag, `N`."""
+    """Portfolio flag: `N`."""
     ig: str | None = None
-    """The client tag; comes back as `GuiOrdId`."""
+    """The client tag; order rows have it as `GuiOrdId`."""
     os: str | None = None
     """Order source."""
     tk: str | None = None
-    """Token (bracket orders)."""
+    """Token, for bracket orders."""
     sot: str | None = None
     """Kind of the target's distance: `Absolute` or `Ticks`."""
     sov: str | None = None
@@ -58,15 +60,16 @@ class PlaceForm(msgspec.Struct, omit_defaults=True, gc=False):
     slv: str | None = None
     """Distance of the stop."""
     tlt: str | None = None
-    """Trailing stop, `Y` or `N`."""
+    """Trailing stop: `Y` or `N`."""
     tsv: str | None = None
     """Trailing step."""
     lat: str | None = None
-    """Last traded price at placement (bracket orders)."""
+    """Last price at placement, for bracket orders."""
 
 
 class ModifyForm(msgspec.Struct, omit_defaults=True, gc=False):
-    """`POST /quick/order/vr/modify`: the official SDK's keys, then those of the documents."""
+    """Form of `POST /quick/order/vr/modify`: the official SDK's keys, then those of the
+    documents."""
 
     no: str
     """Order number."""
@@ -94,7 +97,7 @@ class ModifyForm(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class CancelForm(msgspec.Struct, omit_defaults=True, gc=False):
-    """`POST /quick/order/cancel`, `/quick/order/bo/exit`, `/quick/order/co/exit`."""
+    """Form of `POST /quick/order/cancel`, `/quick/order/bo/exit` and `/quick/order/co/exit`."""
 
     on: str
     """Order number."""
@@ -104,13 +107,13 @@ class CancelForm(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class HistoryForm(msgspec.Struct):
-    """`POST /quick/order/history`."""
+    """Form of `POST /quick/order/history`."""
 
     nOrdNo: str  # noqa: N815 - the wire's name
 
 
 class Accepted(msgspec.Struct):
-    """The answer to all of them: the request was taken, which does not mean validated."""
+    """The answer to every order request: it was accepted, but not validated yet."""
 
     nOrdNo: str = ""  # noqa: N815 - the wire's name
     stat: str = ""
@@ -121,10 +124,10 @@ _accepted = msgspec.json.Decoder(Accepted)
 
 
 def read_accepted(answer: Answer) -> str:
-    """The order number of an accepted placement, modification, cancellation or exit.
+    """Return the order number of an accepted placement, modification, cancellation or exit.
 
-    Raises the error that the answer stands for when it is anything else; ProtocolError when it
-    names an order, and neither says that all is well nor what is wrong.
+    Raises the exception that any other answer stands for; ProtocolError for one that names an order
+    without reporting success or an error.
     """
     if answer.status == 200:
         try:
@@ -143,9 +146,9 @@ def read_accepted(answer: Answer) -> str:
 
 
 def read_placed(answer: Answer) -> str:
-    """The order number of an accepted placement. Raises what `read_accepted` raises, and
-    ProtocolError when the number is none, such as `NA`: several orders would be taken for one, and
-    none of them could be cancelled."""
+    """Return the order number of an accepted placement. Raises what `read_accepted` raises, and
+    ProtocolError when it is not a number, such as `NA`: such orders could not be distinguished or
+    cancelled."""
     number = read_accepted(answer)
     if not is_order_number(number):
         problem = f"nOrdNo={number!r} is no order number"

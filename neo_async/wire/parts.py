@@ -1,4 +1,4 @@
-"""A long report as several short ones, to be decoded one after the other."""
+"""Split a long report into short ones, to be decoded one after another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from neo_async.model.answer import Answer
 
 SHORT = 200_000
-"""Bytes of a report that is decoded at once, in less than two milliseconds."""
+"""Largest report that is decoded in one piece, in bytes: that takes less than two milliseconds."""
 
 
 class _Rows(msgspec.Struct):
@@ -25,7 +25,7 @@ _DECODER = msgspec.json.Decoder(_Rows)
 
 
 def in_parts(answer: Answer, rows: int) -> Iterator[Answer] | None:
-    """The answer as several of the same kind with at most so many rows each; None when it is
+    """Return the answer as several of the same kind with at most so many rows each; None when it is
     short, or anything but a plain list of rows below `data`."""
     if len(answer.body) <= SHORT or answer.status != 200:
         return None

@@ -1,4 +1,4 @@
-"""Positions, holdings, limits and margin, from bytes to structs."""
+"""Decode positions, holdings, limits and margin."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _POSITIONS = RowReader(
 _HOLDINGS = RowReader(Holding)
 
 _VERDICTS = {"ok": True, "not_ok": False, "notok": False, "79": True, "78": False}
-"""`rmsVldtd`; old servers send the code of the first letter of OK or NOT_OK."""
+"""Values of `rmsVldtd`; old servers send the character code of the first letter of OK or NOT_OK."""
 
 
 class LimitsForm(msgspec.Struct):
-    """`POST /quick/user/limits`. The official SDK asks for nothing but ALL."""
+    """Form of `POST /quick/user/limits`. The official SDK only sends ALL."""
 
     seg: str = "ALL"
     exch: str = "ALL"
@@ -40,7 +40,7 @@ class LimitsForm(msgspec.Struct):
 
 
 class MarginForm(msgspec.Struct):
-    """`POST /quick/user/check-margin`, one order a call."""
+    """Form of `POST /quick/user/check-margin`, for one order."""
 
     exSeg: str  # noqa: N815 - the wire's names
     prcTp: str  # noqa: N815
@@ -55,17 +55,17 @@ class MarginForm(msgspec.Struct):
 
 
 def read_positions(answer: Answer) -> list[PositionRow]:
-    """`GET /portfolio/v2/positions` or `/quick/user/positions`."""
+    """Return the rows of `GET /portfolio/v2/positions` or `/quick/user/positions`."""
     return _POSITIONS.read(answer)
 
 
 def read_holdings(answer: Answer) -> list[Holding]:
-    """`GET /portfolio/v1/holdings`."""
+    """Return the rows of `GET /portfolio/v1/holdings`."""
     return _HOLDINGS.read(answer)
 
 
 def read_limits(answer: Answer) -> Limits:
-    """`POST /quick/user/limits`."""
+    """Return the answer of `POST /quick/user/limits`."""
     content = read_object(answer)
     if "Net" not in content:
         raise failure(answer, lacking="Net")
@@ -94,7 +94,7 @@ def read_limits(answer: Answer) -> Limits:
 
 
 def read_margin(answer: Answer) -> OrderMargin:
-    """`POST /quick/user/check-margin`."""
+    """Return the answer of `POST /quick/user/check-margin`."""
     content = read_object(answer)
     if "rmsVldtd" not in content:
         raise failure(answer, lacking="rmsVldtd")
@@ -118,8 +118,8 @@ def read_margin(answer: Answer) -> OrderMargin:
 
 
 class _Amounts:
-    """The numbers of an object by the broker's names: None where there is none, or one that cannot
-    be read, which is then among `odd`."""
+    """The numbers of an object by the broker's names: None for a missing or unreadable one.
+    Unreadable values are in `odd`."""
 
     def __init__(self, content: dict[str, object]) -> None:
         self._content = content
@@ -134,7 +134,7 @@ class _Amounts:
 
 
 def _amounts(content: dict[str, object]) -> dict[str, float]:
-    """Every key that holds a number, under the broker's own spelling."""
+    """Return every key with a number, under the broker's own name."""
     amounts = {}
     for name in content:
         try:

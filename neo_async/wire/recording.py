@@ -1,14 +1,14 @@
-"""The file in which a feed is recorded: what the server sent, and when it arrived. Both ways.
+"""Read and write recordings of a feed: the messages of the server, with their times of arrival.
 
     header   "NEOFEED\\n", version u16
     block    stored size u32, unpacked size u32, Unix ns of its first record i64, crc u32,
              then so many bytes of zlib
     record   inside a block: ns since the record before i64, content size and kind u32, content
 
-Little-endian. Each block stands alone and the checksum covers all of it, so whatever became of a
-file, it reads up to the last block that is whole. Only what the server sent is in it. At the start
-and after every gap stand its answer to the login, which has the dividers, and one acknowledgement
-with all names known by then.
+Little-endian. Each block can be read alone, and its checksum covers all of it, so that a damaged
+file is readable up to the damage. Only messages of the server are recorded. At the start and after
+every gap are its answer to the login, with the dividers, and one acknowledgement with all trading
+symbols known by then.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from neo_async import files
 from neo_async.errors import UsageError
 
 BLOCK_BYTES: Final = 48 << 10
-"""Unpacked bytes after which a block is full."""
+"""Size at which a block is full, in unpacked bytes."""
 MAX_BLOCK: Final = 48 << 20
-"""Bytes that no block exceeds: a full one whose last frame is as large as frames may be."""
+"""Largest block in bytes: a full one whose last frame is as large as a frame can be."""
 
 _MAGIC: Final = b"NEOFEED\n"
 _VERSION: Final = 1
 _FILE: Final = struct.Struct("<8sH")
 _BLOCK: Final = struct.Struct("<IIqI")
 _COVERED: Final = struct.Struct("<IIq")
-"""What of the block's header the checksum covers, before the content."""
+"""The part of a block's header that the checksum covers, before the content."""
 _RECORD: Final = struct.Struct("<qI")
 
 _BINARY: Final = 0
@@ -43,21 +43,21 @@ _TEXT: Final = 1
 _GAP: Final = 2
 
 _COMPRESSION: Final = 1
-"""Ticks shrink hardly further at higher levels, which cost several times as much."""
+"""zlib level. Higher levels hardly shrink ticks further, and take several times as long."""
 
 FILE_HEADER: Final = _FILE.pack(_MAGIC, _VERSION)
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
     received_ns: int
-    """Unix nanoseconds; a clock that was set back shows."""
+    """Unix nanoseconds of arrival; they go back when the clock was set back."""
     content: bytes | str | None
-    """A binary or text message; None where frames are missing, since the connection was lost or
-    the disk too slow."""
+    """A binary or text message; None where frames are missing, because the connection was lost or
+    the disk was too slow."""
 
 
 class BlockBuilder:
-    """Collects frames for a block. Adding one copies its bytes and does nothing else."""
+    """Collects frames for a block. Adding one only copies its bytes."""
 
     def __init__(self) -> None:
         self._records = bytearray()
@@ -82,13 +82,14 @@ class BlockBuilder:
         self._last_ns = received_ns
 
     def take(self) -> tuple[int, bytearray]:
-        """The block's start and its records, for `encode_block`; begins another one."""
+        """Return the start time and the records of the block, for `encode_block`, and begin another
+        one."""
         records, self._records = self._records, bytearray()
         return self._first_ns, records
 
 
 def encode_block(first_ns: int, records: bytes | bytearray) -> bytes:
-    """What `BlockBuilder.take` gave, as it stands in a file."""
+    """Return a block in the form of the file, from the result of `BlockBuilder.take`."""
     stored = zlib.compress(records, _COMPRESSION)
     covered = _COVERED.pack(len(stored), len(records), first_ns)
     return covered + struct.pack("<I", zlib.crc32(stored, zlib.crc32(covered))) + stored
@@ -97,14 +98,14 @@ def encode_block(first_ns: int, records: bytes | bytearray) -> bytes:
 class RecordingReader:
     """The frames of a recording, oldest first, with one block in memory at a time.
 
-    Iterating begins at the start, every time. It ends where the file does, or before the first
-    block that is cut off or broken: then `damage` says what and where.
+    Every iteration begins at the start. It ends with the file, or before the first block that is
+    cut off or damaged, which is then described in `damage`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.damage = ""
-        """Why the last iteration ended before the end of the file; empty if it did not."""
+        """Description of the damage that ended the last iteration; empty if it reached the end."""
         with _opened(self.path) as file:
             header = file.read(_FILE.size)
         if header != FILE_HEADER[: len(header)]:
@@ -141,15 +142,15 @@ class RecordingReader:
 
 
 def read_recording(path: str | os.PathLike[str]) -> RecordingReader:
-    """Read a recording; iterate over the result.
+    """Open a recording, to be iterated over.
 
-    Raises UsageError when there is no such file, or when it is no recording of a known version.
+    Raises UsageError when there is no such file, or it is not a recording of a known version.
     """
     return RecordingReader(path)
 
 
 class _Broken(Exception):
-    """A block is not as it was written."""
+    """A block is damaged."""
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -162,7 +163,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _read_block(file: BinaryIO) -> list[Frame] | None:
-    """None at the end of the file."""
+    """Return the next block; None at the end of the file."""
     header = file.read(_BLOCK.size)
     if not header:
         return None
@@ -170,7 +171,7 @@ def _read_block(file: BinaryIO) -> list[Frame] | None:
         raise _Broken("is cut off in its header")
     stored_size, size, first_ns, crc = _BLOCK.unpack(header)
     if max(stored_size, size) > MAX_BLOCK:
-        raise _Broken(f"says it has {max(stored_size, size)} bytes; none has over {MAX_BLOCK}")
+        raise _Broken(f"has a size of {max(stored_size, size)} bytes; the largest is {MAX_BLOCK}")
     stored = file.read(stored_size)
     if len(stored) < stored_size:
         raise _Broken(f"is cut off after {len(stored)} of {stored_size} bytes")

@@ -1,4 +1,4 @@
-"""Order book, order history and trade book, from bytes to rows."""
+"""Decode the order book, order histories and the trade book."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ _TRADES = RowReader(Trade, expected=frozenset({"quantity", "price"}))
 
 
 def read_order_book(answer: Answer) -> list[OrderRow]:
-    """`GET /quick/user/orders`, or one order's page below it. Newest first."""
+    """Return the rows of `GET /quick/user/orders`, or of one order's page below it, newest
+    first."""
     return _ORDERS.read(answer)
 
 
 def read_history(answer: Answer) -> list[HistoryRow]:
-    """`POST /quick/order/history`: the states of one order, newest first."""
+    """Return the states of one order from `POST /quick/order/history`, newest first."""
     return _HISTORY.read(answer)
 
 
 def read_trades(answer: Answer) -> list[Trade]:
-    """`GET /quick/user/trades`: one row a fill."""
+    """Return the fills of `GET /quick/user/trades`."""
     return _TRADES.read(answer)

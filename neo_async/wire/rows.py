@@ -1,11 +1,11 @@
-"""Reports as rows: the one way from an answer's bytes to a list of structs.
+"""Decode reports into lists of structs.
 
-A report that keeps to the documents is decoded in a single pass, numbers inside strings included.
-Only when that fails is it read again, slowly: spellings of "no value" are taken out of number
-fields and numbers are allowed where text is expected. What still does not fit is unknown: the field
-has its default, its name is in the row's `missing`, and `odd` says what stood there. A row is never
-left out for a value that cannot be read, since a book without the row would say that there is no
-such order.
+A report as documented is decoded in a single pass, numbers inside strings included. Only when that
+fails is it decoded again, slowly: spellings of "no value" are removed from number fields, and
+numbers are allowed where text is expected. A value that still does not fit is unknown: the field
+has its default, its name is in the row's `missing`, and `odd` has the text that was received. A row
+is never dropped for an unreadable value: a book without it would mean that the order does not
+exist.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from neo_async.wire.lenient import read_json
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 _ABSENT = frozenset({"", "NA", "--", "-", "- ", "XX", "null"})
-"""How the broker writes "no value" inside a string."""
+"""The broker's spellings of "no value" inside a string."""
 
 _ABSENT_FOLDED = frozenset(text.strip().lower() for text in _ABSENT)
 
 _LARGEST_EXPONENT = 30
-"""Of an exact amount; no account has that many rupees."""
+"""Largest decimal exponent of an exact amount; no account has that many rupees."""
 
 _OWN = ("missing", "odd")
-"""Fields of a row that say how it was read. No name of the wire is theirs."""
+"""Fields of a row about its decoding. They are not on the wire."""
 
 
 class _Envelope(msgspec.Struct, Generic[Row]):
-    """What surrounds the rows of a report that went well, and what gives away one that did not."""
+    """The object around the rows of a successful report, with the fields that mark a failed one."""
 
     data: list[Row]
     stat: str = ""
@@ -50,7 +50,7 @@ class _Envelope(msgspec.Struct, Generic[Row]):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it says that all is well, in the usual words."""
+        """Whether it reports success in the usual way."""
         return (
             (self.stat in ("Ok", "ok") or (not self.stat and self.code in (None, 200)))
             and self.status is None
@@ -61,7 +61,8 @@ class _Envelope(msgspec.Struct, Generic[Row]):
 
 _ODD_ROWS: Final = 1_000
 _SHORTEST_ROW: Final = 200
-"""Bytes of a row; those of orders, trades, positions, holdings and contracts have more."""
+"""Bytes of the shortest row; rows of orders, trades, positions, holdings and contracts are
+longer."""
 
 
 class _Kind(Enum):
@@ -81,12 +82,11 @@ class _Field(msgspec.Struct, frozen=True):
 
 
 class RowReader(Generic[Row]):
-    """Reads one kind of report. Built once: the decoder is compiled here."""
+    """Decodes one kind of report. Create it once: the decoder is compiled here."""
 
     def __init__(self, row: type[Row], *, expected: frozenset[str] = frozenset()) -> None:
-        """`expected` names fields whose default would be a lie: where a row has null for one, the
-        field counts as missing. (A dash or an empty text is how the broker writes nothing, or
-        0.)"""
+        """Name in `expected` the fields for which null means missing, because their default would
+        be wrong. (A dash or an empty text is the broker's spelling of nothing, or 0.)"""
         self._row = row
         fields = msgspec.structs.fields(row)
         self._fields = [
@@ -110,9 +110,9 @@ class RowReader(Generic[Row]):
         self._decoder = msgspec.json.Decoder(_Envelope[row], strict=False)  # type: ignore[valid-type]
 
     def read(self, answer: Answer) -> list[Row]:
-        """The rows of a report; an empty book is an empty list.
+        """Return the rows of a report; an empty book is an empty list.
 
-        Raises what `failure` makes of an answer that is no success.
+        Raises the exception that any other answer stands for.
         """
         if 200 <= answer.status < 300:
             try:
@@ -154,13 +154,13 @@ class RowReader(Generic[Row]):
         return self._made(values, missing, list(odd.values()))
 
     def read_partial(self, row: dict[str, object]) -> Row:
-        """A row that came by itself: every field without a value is in its `missing`."""
+        """Return a row that was received alone: every field without a value is in its `missing`."""
         values, missing, odd = self._values(row)
         return self._made(values, missing, list(odd.values()))
 
     def _values(self, row: dict[str, object]) -> tuple[dict[str, object], set[str], dict[str, str]]:
-        """What the row has, by wire name, in a form that its fields' kinds can take; the fields
-        for which it has nothing; and of those what stood there, if that cannot be read."""
+        """Return the values of a row by wire name, in a form that fits their fields; the names of
+        the fields without one; and descriptions of the unreadable values among them."""
         values: dict[str, object] = {}
         missing: set[str] = set()
         odd: dict[str, str] = {}
@@ -188,7 +188,7 @@ class RowReader(Generic[Row]):
 
 
 def read_object(answer: Answer) -> dict[str, object]:
-    """A report that is one object at the root (or, as some wrap it, below `data`)."""
+    """Return a report that is one object at the root, or below `data`."""
     content = _parse(answer)
     if not isinstance(content, dict) or not is_success(content):
         raise failure(answer)
@@ -203,8 +203,8 @@ def read_object(answer: Answer) -> dict[str, object]:
 def check_row_count(rows: Sequence[object], answer: Answer) -> None:
     """Raise ProtocolError when an answer has more rows than one of its size can have.
 
-    Rows that are read field by field cost some 20 µs each, whatever their length: tiny ones, of
-    which a broker's answer has none, would hold the event loop for seconds.
+    Rows that are decoded field by field take some 20 µs each, whatever their length: very short
+    ones, which a broker's answer does not have, would block the event loop for seconds.
     """
     most = max(_ODD_ROWS, len(answer.body) // _SHORTEST_ROW)
     if len(rows) > most:
@@ -215,9 +215,9 @@ def check_row_count(rows: Sequence[object], answer: Answer) -> None:
 
 
 def number(content: dict[str, object], name: str) -> float | None:
-    """A number of an object; None when it is missing or spelt as absent.
+    """Return a number of an object; None when it is missing or spelt as absent.
 
-    Raises ProtocolError when there is something else.
+    Raises ProtocolError for anything else.
     """
     value = _tidy(content.get(name), _Kind.NUMBER)
     if value is None:
@@ -229,7 +229,7 @@ def number(content: dict[str, object], name: str) -> float | None:
 
 
 def _unwrap(answer: Answer) -> list[Any]:
-    """The raw rows, out of as many envelopes as there are. An envelope without `data` is never
+    """Return the raw rows from any number of nested envelopes. An envelope without `data` is never
     an empty book: an order would seem not to exist."""
     content = _parse(answer)
     if content is None:
@@ -276,7 +276,7 @@ def _bare(type_: Any) -> Any:
 
 
 def _tidy(value: object, kind: _Kind) -> object:
-    """The value as the field's kind wants it, or None when it says that there is no value."""
+    """Return the value in a form for the field's kind; None when it is a spelling of "no value"."""
     if kind is _Kind.TEXT:
         if isinstance(value, bool):
             return "true" if value else "false"

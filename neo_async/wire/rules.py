@@ -1,7 +1,7 @@
 """The broker's rules for orders, checked before anything is sent.
 
-Each rule raises InvalidOrder with the field, its value and the rule. What only the scrip master
-knows (tick, lot, freeze quantity, price band) is in `check_against` and `slices`.
+Each rule raises InvalidOrder with the field, its value and the rule. The rules that need the scrip
+master (tick, lot, freeze quantity, price band) are in `check_against` and `slices`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _SYMBOL = re.compile(r"[A-Z0-9](?:[A-Z0-9&_.\- ]{0,48}[A-Z0-9&_.\-])?")
 _DIGITS = re.compile(r"[0-9]{1,40}")
 
 MAX_QUANTITY = 10**9
-"""Above any freeze quantity there is."""
+"""Largest quantity of an order: above every freeze quantity."""
 
 MAX_SLICES = 100
-"""Orders that one call may turn into: ten seconds at the published rate."""
+"""Most orders that one sliced order may become: ten seconds at the published rate."""
 
 
 def place_form(request: OrderRequest, client_tag: str) -> PlaceForm:
-    """Check an order and write its form. Raises InvalidOrder."""
+    """Check an order and return its form. Raises InvalidOrder."""
     segment = _member("segment", request.segment, Segment)
     side = _member("side", request.side, Side)
     product = _member("product", request.product, Product)
@@ -94,7 +94,7 @@ def modify_form(
     disclosed_quantity: int,
     amo: bool,
 ) -> ModifyForm:
-    """Check the order as it would be after the change, and write the form. Raises InvalidOrder."""
+    """Check the order as changed, and return the form of the change. Raises InvalidOrder."""
     new_type = _member("order_type", order_type, OrderType)
     new_validity = _member("validity", validity, Validity)
     check_quantity("quantity", quantity)
@@ -137,7 +137,7 @@ def margin_form(
     order_type: OrderType,
     trigger: Price | None,
 ) -> MarginForm:
-    """Check an order that is only asked about, and write the form. Raises InvalidOrder."""
+    """Check an order whose margin is requested, and return the form. Raises InvalidOrder."""
     segment = _member("segment", segment, Segment)
     product = _member("product", product, Product)
     order_type = _member("order_type", order_type, OrderType)
@@ -166,9 +166,9 @@ def check_against(
     is_banded: bool = True,
     is_sliced: bool = False,
 ) -> None:
-    """Check what is given against the scrip master: prices on tick and, with `is_banded`, inside
-    the circuit limits; the quantity in lots and, unless `is_sliced`, not above the freeze quantity.
-    A price of `"0"` is none. Raises InvalidOrder."""
+    """Check the given values against the scrip master: prices on tick and, with `is_banded`, inside
+    the circuit limits; the quantity in lots and, unless `is_sliced`, within the freeze quantity. A
+    price of `"0"` is none. Raises InvalidOrder."""
     if quantity is not None:
         lot, freeze = instrument.lot_size, instrument.freeze_quantity
         if quantity % lot:
@@ -199,7 +199,7 @@ def check_bracket(instrument: Instrument, bracket: Bracket) -> None:
 
 
 def slices(quantity: int, instrument: Instrument) -> list[int]:
-    """A quantity in pieces that the exchange takes: as few as possible, in whole lots.
+    """Return a quantity in slices within the freeze quantity: as few as possible, in whole lots.
 
     Raises InvalidOrder when there would be too many.
     """
@@ -220,7 +220,7 @@ def slices(quantity: int, instrument: Instrument) -> list[int]:
 
 def _check_tick(field: str, text: str, instrument: Instrument) -> None:
     tick = instrument.tick_size
-    # An index has no tick, and nothing that could be said of its prices.
+    # An index has no tick size, so its prices have no rule.
     if tick and EXACT.remainder(Decimal(text), _exactly(tick)):
         raise InvalidOrder(
             field, text, f"{instrument.symbol} has prices in steps of {_exactly(tick)}"
@@ -236,22 +236,22 @@ def _check_band(field: str, text: str, instrument: Instrument) -> None:
             field,
             text,
             f"is outside the day's band of {instrument.symbol}, {low} to {high}; where the "
-            "exchange has widened it since, instruments.load(…, refresh=True) may know",
+            "exchange has widened it since, instruments.load(…, refresh=True) may have the new one",
         )
 
 
 @lru_cache(maxsize=4096)
 def _exactly(number: float) -> Decimal:
-    """The decimal that a float prints as."""
+    """Return the decimal that a float prints as."""
     return Decimal(repr(number))
 
 
 @lru_cache(maxsize=4096)
 def _edge(price: float, side: int) -> Decimal:
-    """The end of a price band that a price may touch.
+    """Return the outermost price that is still inside a price band.
 
-    The scrip masters write most bands in paise with six significant digits: above 9,999.99 rupees
-    the last one is rounded, and the true end may be half a unit of it further out.
+    Scrip masters write most bands in paise with six significant digits: above 9,999.99 rupees the
+    last one is rounded, and the true end may be half a unit of it further out.
     """
     exact = _exactly(price)
     if exact.adjusted() < 4 or float(f"{price:.{_BAND_DIGITS}g}") != price:
@@ -326,7 +326,7 @@ def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> str:
 
 
 def _check_stop(order_type: OrderType, product: str, side: str, price: str, trigger: str) -> None:
-    """On which side of the limit a trigger may lie."""
+    """Check that the trigger is on the right side of the limit. Raises InvalidOrder."""
     if product is Product.CO:
         # The trigger is that of the exit leg: it stops a loss, so it lies behind the entry.
         if price != "0" and not _is_behind(trigger, price, side):

@@ -1,8 +1,8 @@
-"""The scrip master: the broker's instrument files, both ways.
+"""Read the scrip master: the broker's instrument files.
 
-One CSV per segment, with a header whose names carry stray blanks and a semicolon, money in paise
-and -1 for whatever does not apply. Rows that cannot be right are named and left out; they never
-spoil the file.
+One CSV per segment, with a header whose names have stray blanks and a semicolon, money in paise,
+and -1 for columns that do not apply. Invalid rows are left out and reported; they never spoil the
+file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -25,7 +24,6 @@ from neo_async.model.enums import Segment
 from neo_async.model.india import date_of
 from neo_async.model.instrument_table import InstrumentTable
 from neo_async.model.instruments import Instrument, Rows, Shared, Texts
-from neo_async.model.numbers import EXACT
 from neo_async.wire.answers import failure
 from neo_async.wire.compressed import Inflater
 from neo_async.wire.rows import read_object
@@ -44,7 +42,7 @@ HEADER: Final = (
     "dPriceNum   ,dGenDen,dGenNum,dPriceQuatation ,dIssuerate ,dPriceDen,dWarningQty ,"
     "dIssueCapital ,dExposureMargin ,dMinRedemptionQty ,lFreezeQty"
 )
-"""The cash file's 78 columns, blanks included."""
+"""The 78 columns of the cash file, blanks included."""
 
 _OWN: Final = (
     "pSymbol",
@@ -58,7 +56,7 @@ _OWN: Final = (
     "dHighPriceRange",
     "lFreezeQty",
 )
-"""Columns in which rows differ, in the order in which `ScripMasterReader` takes them."""
+"""Columns in which rows differ, in the order in which `ScripMasterReader` unpacks them."""
 
 _SHARED: Final = (
     "pExchSeg",
@@ -78,61 +76,62 @@ _SHARED: Final = (
     "dGenNum",
     "dGenDen",
 )
-"""Columns that many rows have in common, in the order in which `_read_shared` takes them: read once
-for all of them."""
+"""Columns that many rows have in common, in the order in which `_read_shared` unpacks them. They
+are decoded once for all of these rows."""
 
 _OPTIONAL: Final = frozenset(
     {"pAssetCode", "pFaceValue", "dPriceNum", "dPriceDen", "dGenNum", "dGenDen"}
 )
-"""Columns that a file may do without."""
+"""Columns that may be missing."""
 
 _BAD_ROWS_KEPT: Final = 1_000
-"""More of them say nothing new; all are counted."""
+"""Most invalid rows that are kept; all are counted."""
 
-_NO_FREEZE: Final = 99_999_999
-"""What the file writes for instruments without a largest quantity."""
+NO_FREEZE: Final = 99_999_999
+"""The file's freeze quantity of instruments without one."""
 
 _NONE: Final = math.nan
-"""How a table writes that there is no price."""
+"""Price of a table that means none."""
 
 _EXACT: Final = 2**53
-"""Whole numbers below this are what they seem."""
+"""Bound of the whole numbers that a float holds exactly."""
 
 _LARGEST_WHOLE: Final = 2**63 - 1
 _LARGEST: Final = 512 << 20
-"""Bytes; the largest file there is has less than a tenth of them."""
+"""Largest file in bytes; the largest real one has less than a tenth of it."""
 _LONGEST_LINE: Final = 1 << 17
 
-_SINCE_1980: Final = 315_513_000
-"""Unix seconds of 1980-01-01 00:00 in India, which the NSE's files count from."""
-_COUNTED_SINCE_1980: Final = (Segment.NSE_FO, Segment.CDE_FO)
+SINCE_1980: Final = 315_513_000
+"""Unix seconds of 1980-01-01 00:00 in India, the epoch of the NSE files."""
+COUNTED_SINCE_1980: Final = (Segment.NSE_FO, Segment.CDE_FO)
 _PAST: Final = timedelta(days=7)
 _FUTURE: Final = timedelta(days=8 * 366)
 
 
 class BadRow(msgspec.Struct, frozen=True):
-    """A row that was left out."""
+    """An invalid row, which was left out."""
 
     line: int
-    """In the file; the header is line 1."""
+    """Line in the file; the header is line 1."""
     token: str
     reason: str
 
 
 class ScripMaster(msgspec.Struct, frozen=True):
-    """One file, read."""
+    """The content of one file."""
 
     instruments: tuple[Instrument, ...]
-    """In the order of the file. Indices are among them, with a tick size of 0."""
+    """Instruments in the order of the file. Indices are included, with a tick size of 0."""
     bad_rows: tuple[BadRow, ...]
-    """The first thousand."""
+    """The first thousand invalid rows."""
 
 
 # --- which files there are --------------------------------------------------------------------
 
 
 def read_file_list(answer: Answer) -> list[str]:
-    """Addresses of the day's files. Raises what else the answer means."""
+    """Return the addresses of the day's files. Raises the exception that any other answer stands
+    for."""
     content = read_object(answer)
     addresses = content.get("filesPaths")
     if not isinstance(addresses, list):
@@ -141,8 +140,8 @@ def read_file_list(answer: Answer) -> list[str]:
 
 
 def choose_file(addresses: Iterable[str], segment: Segment) -> str | None:
-    """The address of a segment's file: names have a version behind the code, or none
-    (`nse_cm-v1.csv`). The newest version, where there are several."""
+    """Return the address of a segment's newest file. The name may have a version behind the segment
+    (`nse_cm-v1.csv`)."""
     pattern = re.compile(rf"{segment.value}(?:-v([0-9]+))?(?![a-z0-9]).*", re.IGNORECASE)
     found = []
     for address in addresses:
@@ -164,10 +163,10 @@ def _file_name(address: str) -> str:
 
 
 def parse_scripmaster(text: str | bytes, today: date) -> ScripMaster:
-    """Read a file at once. `today`, a date in India, tells which epoch an expiry counts from.
+    """Read a whole file. `today`, a date in India, decides which epoch an expiry counts from.
 
-    Takes under 10 µs a row: where something else is waiting, use ScripMasterReader. Raises
-    ProtocolError when the header lacks a column that is needed.
+    Takes under 10 µs a row: use ScripMasterReader on an event loop with other work. Raises
+    ProtocolError when the header lacks a required column.
     """
     reader = ScripMasterReader(today)
     reader.feed(text.encode() if isinstance(text, str) else text)
@@ -176,16 +175,17 @@ def parse_scripmaster(text: str | bytes, today: date) -> ScripMaster:
 
 
 class ScripMasterReader:
-    """Reads a file as it arrives, piece by piece: plain or gzipped, with or without a byte order
-    mark, line ends of either kind, fields quoted or not, with blanks around them or not.
+    """Reads a file as it arrives, piece by piece.
 
-    `segment` is the only one whose rows are taken, None takes those of any.
+    It may be plain or gzipped, with or without a byte order mark, with line ends of either kind,
+    and with fields quoted or padded. Rows of another segment than `segment` are invalid; None
+    allows all.
     """
 
     def __init__(self, today: date, segment: Segment | None = None) -> None:
         self.table = InstrumentTable()
         self.bad_rows: list[BadRow] = []
-        """The first thousand."""
+        """The first thousand invalid rows."""
         self.bad_row_count = 0
         self._today = today
         self._segment = segment
@@ -193,28 +193,29 @@ class ScripMasterReader:
         self._size = 0
         """Bytes so far, inflated."""
         self._rest = b""
-        """The line that has begun."""
+        """The line that has begun and not ended yet."""
         self._line_number = 0
         self._is_over = False
         self._width = 0
         self._own: Callable[[Sequence[str]], tuple[str, ...]] = tuple
         self._shared: Callable[[Sequence[str]], tuple[str, ...]] = tuple
         self._places: dict[tuple[str, ...], int] = {}
-        """Shared columns as they are written, and their place in the table."""
+        """Index of a Shared in the table, by its columns as written."""
         self._is_option: list[bool] = []
-        """By place."""
+        """Whether the instruments are options, by index of the Shared."""
 
     def feed(self, piece: bytes) -> None:
         """Read the lines that end in this piece: under 10 µs each, some 300 bytes long.
 
-        Raises ProtocolError when the header lacks a column that is needed, or the file is none.
+        Raises ProtocolError when the header lacks a required column, or the file is not a scrip
+        master.
         """
         for _ in self.feed_in_steps(piece):
             pass
 
     def feed_in_steps(self, piece: bytes) -> Iterator[None]:
-        """As `feed`, in steps of half a millisecond: between two of them others can have their
-        turn."""
+        """Read a piece as `feed` does, in steps of half a millisecond; other tasks can run between
+        them."""
         for plain in self._inflater.feed(piece):
             self._feed(plain)
             yield
@@ -233,8 +234,8 @@ class ScripMasterReader:
         self._read(whole.decode("utf-8", "replace").split("\n"))
 
     def finish(self) -> None:
-        """There is no more: read the line that did not end. Raises ProtocolError when it, and so
-        the file, is cut off."""
+        """Read the last line, if it has no line end. Raises ProtocolError when the file is cut
+        off."""
         self._feed(self._inflater.finish())
         rest, self._rest = self._rest, b""
         self._is_over = True
@@ -407,7 +408,7 @@ def _factor(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    """A whole number, which some versions of the file write as `65.0`."""
+    """Return a whole number, which some versions of the file write as `65.0`."""
     try:
         whole = int(text)
     except ValueError:
@@ -421,19 +422,19 @@ def _whole(text: str) -> int:
 
 
 def _count(text: str) -> int | None:
-    """A number of something; None for nothing, 0 and -1."""
+    """Return a positive number; None for empty, 0 and -1."""
     number = _whole(text) if text else 0
     return number if number > 0 else None
 
 
 def _freeze(text: str) -> int:
-    """0 for none."""
+    """Return a freeze quantity; 0 for none."""
     quantity = _count(text) or 0
-    return 0 if quantity == _NO_FREEZE else quantity
+    return 0 if quantity == NO_FREEZE else quantity
 
 
 def _hundredth(text: str) -> float:
-    """Paise to rupees, rounded once: the nearest number to the decimal that is written."""
+    """Return paise as rupees, rounded once: the float nearest to the decimal as written."""
     if not text:
         return 0.0
     number = float(text)
@@ -451,11 +452,10 @@ def _finite(number: float) -> float:
 
 
 def _band(text: str, lower: str, upper: str) -> tuple[float, float]:
-    """The circuit limits in rupees, of `16.65-20.35` or else of the two columns in paise; NaN for
-    none.
+    """Return the circuit limits in rupees, from `16.65-20.35` or else from the two columns in
+    paise; NaN for none.
 
-    The text is exact; the columns are written with six significant digits, which falls short
-    above 9,999.99 rupees.
+    The text is exact. The columns have six significant digits, too few above 9,999.99 rupees.
     """
     low, dash, high = text.partition("-")
     if dash:
@@ -475,125 +475,13 @@ def _expiry(segment: Segment, text: str, text_again: str, today: date) -> date |
     number = _count(text) or _count(text_again)
     if number is None:
         return None
-    since_1980 = date_of(number + _SINCE_1980)
+    since_1980 = date_of(number + SINCE_1980)
     # Written as the last second of the day in UTC, which is the next day already in India.
     since_1970 = datetime.fromtimestamp(number, UTC).date()
     expected, other = since_1970, since_1980
-    if segment in _COUNTED_SINCE_1980:
+    if segment in COUNTED_SINCE_1980:
         expected, other = since_1980, since_1970
     for expiry in (expected, other):
         if today - _PAST <= expiry <= today + _FUTURE:
             return expiry
     raise ValueError(f"expiry {number} is {expected} or {other}, neither of them near {today}")
-
-
-# --- writing ----------------------------------------------------------------------------------
-
-
-def write_scripmaster(instruments: Iterable[Instrument]) -> bytes:
-    """Write a file in the layout of the broker's cash file.
-
-    Columns that an instrument knows nothing of get what the broker writes for none.
-    """
-    columns = HEADER.split(",")
-    keys = [name.strip(" ;") for name in columns]
-    lines = [HEADER]
-    for instrument in instruments:
-        row = _CONSTANTS | _row(instrument)
-        lines.append(",".join(row.get(key, "") for key in keys))
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-_CONSTANTS: Final = {
-    "pIssueDate": "0",
-    "pListingDate": "0",
-    "pNoDelStartDate": "0",
-    "pNoDelEndDate": "0",
-    "pBookClsStartDate": "0",
-    "pBookClsEndDate": "0",
-    "pRecordDate": "0",
-    "pReAdminDate": "0",
-    "pExpulsionDate": "0",
-    "pLocalUpdateTime": "0",
-    "pCurrectionTime": str(_SINCE_1980),
-    "iPermittedToTrade": "0",
-    "iBoardLotQty": "1",
-    "dOpenInterest": "0",
-    "dPriceQuatation": "0",
-    "dIssuerate": "0",
-    "dWarningQty": "0",
-    "dIssueCapital": "0",
-    "dExposureMargin": "0",
-    "dMinRedemptionQty": "0",
-}
-
-
-def _row(instrument: Instrument) -> dict[str, str]:
-    is_index = instrument.tick_size == 0
-    exchange = instrument.segment.value.partition("_")[0].upper()
-    key = instrument.name
-    if instrument.segment.is_cash and instrument.series not in ("", "EQ"):
-        key = f"{key}-{instrument.series}"
-    row = {
-        "pSymbol": instrument.token,
-        "pGroup": instrument.series,
-        "pExchSeg": instrument.segment.value,
-        "pInstType": instrument.kind,
-        "pSymbolName": instrument.name,
-        "pTrdSymbol": instrument.symbol,
-        "pOptionType": instrument.option_type or ("" if instrument.segment.is_cash else "XX"),
-        "pScripRefKey": key,
-        "pISIN": instrument.isin,
-        "pDesc": instrument.description,
-        "pAssetCode": instrument.underlying_token,
-        "dTickSize": "-1" if is_index else _hundredfold(instrument.tick_size),
-        "lLotSize": str(instrument.lot_size),
-        "iLotSize": str(instrument.lot_size),
-        "lMultiplier": "-1" if instrument.multiplier == 1 else str(instrument.multiplier),
-        "lPrecision": str(instrument.precision),
-        "dStrikePrice": "-1" if instrument.strike is None else _hundredfold(instrument.strike),
-        "pExchange": "" if is_index else exchange,
-        "pSettlementType": "" if is_index else "T+1",
-        "lExpiryDate": "-1",
-        "iMaxOrderSize": str(instrument.freeze_quantity or 0),
-        "lFreezeQty": str(instrument.freeze_quantity or _NO_FREEZE),
-        "pSegment": "" if is_index else "CASH" if instrument.segment.is_cash else "FO",
-        "dPriceNum": _plain_decimal(Decimal(repr(instrument.price_numerator))),
-        "dPriceDen": _plain_decimal(Decimal(repr(instrument.price_denominator))),
-        "dGenNum": _plain_decimal(Decimal(repr(instrument.general_numerator))),
-        "dGenDen": _plain_decimal(Decimal(repr(instrument.general_denominator))),
-    }
-    if instrument.face_value is not None:
-        row["pFaceValue"] = _hundredfold(instrument.face_value)
-    if instrument.expiry is not None:
-        row["lExpiryDate"] = row["pExpiryDate"] = _expiry_number(
-            instrument.segment, instrument.expiry
-        )
-    if instrument.lower_band is not None and instrument.upper_band is not None:
-        row["pCreditRating"] = f"{_plain(instrument.lower_band)}-{_plain(instrument.upper_band)}"
-        row["dLowPriceRange"] = _hundredfold(instrument.lower_band)
-        row["dHighPriceRange"] = _hundredfold(instrument.upper_band)
-    return row
-
-
-def _expiry_number(segment: Segment, expiry: date) -> str:
-    midnight = int(datetime(expiry.year, expiry.month, expiry.day, tzinfo=UTC).timestamp())
-    if segment in _COUNTED_SINCE_1980:
-        return str(midnight + 9 * 3600 - _SINCE_1980)  # 14:30 in India
-    return str(midnight + 86_399)
-
-
-def _hundredfold(rupees: float) -> str:
-    return _plain_decimal(EXACT.multiply(Decimal(repr(rupees)), Decimal(100)))
-
-
-def _plain(rupees: float) -> str:
-    """At least two decimals, as the broker writes bands."""
-    text = f"{Decimal(repr(rupees)):f}"
-    whole, _, decimals = text.partition(".")
-    return f"{whole}.{decimals:0<2}"
-
-
-def _plain_decimal(value: Decimal) -> str:
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

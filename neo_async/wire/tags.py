@@ -1,9 +1,9 @@
-"""The client tag: the mark by which an order is found again, whatever became of its answer.
+"""The client tag, by which an order is found when the answer to its placement is lost.
 
-It goes out as `ig` and comes back as `GuiOrdId`. The broker refuses a tag it has seen that day, so
-every placement carries a new one: `<caller's own tag>_<nonce><counter>`, or without the first part
-where the caller gave none. Length and alphabet are published nowhere; 20 of [A-Za-z0-9_] is what
-we allow ourselves. No dash, since the broker appends `-<seconds>` after a cancel.
+It is sent as `ig` and comes back as `GuiOrdId`. The broker refuses a tag it has seen that day, so
+every placement has a new one: `<caller's own tag>_<nonce><counter>`, or without the first part when
+the caller gave none. Length and alphabet are not documented; this client uses up to 20 of
+[A-Za-z0-9_]. There is no dash in it, because the broker appends `-<seconds>` after a cancel.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ _OWN_TAG = re.compile(rf"[A-Za-z0-9_]{{0,{OWN_TAG_LENGTH}}}")
 
 
 class TagMaker:
-    """Makes tags that no other process of the same account makes on the same day (two processes
-    share a nonce once in 36**6 pairs)."""
+    """Makes tags that are unique in the account and day: two processes share a nonce once in 36**6
+    pairs."""
 
     def __init__(self) -> None:
         self._nonce = "".join(secrets.choice(_ALPHABET) for _ in range(_NONCE))
         self._counter = _count()
 
     def make(self, own: str = "") -> str:
-        """A new client tag around the caller's own. Raises InvalidOrder when that is malformed."""
+        """Return a new client tag with the caller's own part. Raises InvalidOrder when that is
+        malformed."""
         if own == "":
             return self._nonce + next(self._counter)
         if not (isinstance(own, str) and _OWN_TAG.fullmatch(own)):
@@ -43,23 +44,22 @@ class TagMaker:
 
 
 def own_tag(client_tag: str) -> str:
-    """The caller's own part of a client tag."""
+    """Return the caller's own part of a client tag."""
     return client_tag.rpartition("_")[0]
 
 
 def matches(gui_order_id: str, client_tag: str) -> bool:
-    """Whether a row's `GuiOrdId` is this tag, with or without the suffix of a cancel."""
+    """Return whether a row's `GuiOrdId` is this tag, with or without the suffix of a cancel."""
     return gui_order_id == client_tag or gui_order_id.startswith(client_tag + "-")
 
 
 def without_suffix(gui_order_id: str) -> str:
-    """The client tag of a row's `GuiOrdId`: that of a cancelled order without what the broker
-    appended."""
+    """Return the client tag of a row's `GuiOrdId`, without the suffix that a cancel appends."""
     return gui_order_id.partition("-")[0]
 
 
 def _count() -> Iterator[str]:
-    """`0000`, `0001` … `zzzz`, then with five digits and more."""
+    """Yield `0000`, `0001` … `zzzz`, then texts of five digits and more."""
     for digits in count(_COUNTER):
         for number in product(_ALPHABET, repeat=digits):
             yield "".join(number)

@@ -208,7 +208,7 @@ async def test_an_account_that_cannot_be_read_is_not_one_that_the_bank_does_not_
     bank = SmallBank()
     bank.instead["accounts/inquiry"] = (200, {"status": "SUCCESS", "results": ["odd"]})
     async with serving(bank), client_of(bank) as client:
-        with pytest.raises(ProtocolError, match="an account is no object"):
+        with pytest.raises(ProtocolError, match="an account is not an object"):
             await client.accounts(ASHA.number)
 
 
@@ -330,7 +330,7 @@ BAD_ACCOUNTS = [
     ({"valid_from": date(2027, 1, 2), "valid_to": date(2027, 1, 1)}, "must not be after valid_to"),
     ({"min_amount": 10.5}, "a float is not exact"),
     ({"min_amount": "1.234"}, 'must be rupees, such as "1500.00"'),
-    ({"min_amount": Decimal("1.234")}, "more than two digits"),
+    ({"min_amount": Decimal("1.234")}, "more than two decimals"),
     ({"min_amount": 0}, "must be above 0"),
     ({"min_amount": "1e3"}, "must be rupees"),
     ({"min_amount": Decimal("NaN")}, "must be above 0"),
@@ -364,7 +364,7 @@ async def test_other_bad_input_is_named_too():
             await client.create([])
         with pytest.raises(InvalidField, match=r"accounts\[0\]='ACME1': must be of type"):
             await client.create(["ACME1"])  # type: ignore[list-item]
-        with pytest.raises(InvalidField, match="nothing is to be changed"):
+        with pytest.raises(InvalidField, match="no field is to be changed"):
             await client.modify(AccountChange("ACME00000001"))
         with pytest.raises(InvalidField, match=r"status=.*must be ACTIVE or BLOCKED"):
             await client.modify(AccountChange("ACME00000001", status=AccountStatus.DELETED))

@@ -174,7 +174,7 @@ async def test_an_odd_amount_in_the_answer_leaves_the_refund_known(amount):
 async def test_a_key_that_cannot_be_asked_for_first_is_not_sent():
     bank = bank_with_a_credit(*["html"] * 4)
     async with serving(bank), client_of(bank) as client:
-        with pytest.raises(NotSent, match="could not be asked for it first"):
+        with pytest.raises(NotSent, match="could not be looked up first"):
             await client.refund(CLIENT, REFERENCE, idempotency_key=KEY)
     assert set(bank.paths()) == {"refunds/status"}
 

@@ -103,7 +103,7 @@ WRONG_FILES = [
     ("create", "number,name,mobile\nACME00000001,A,12\n", "line 2: mobile='12': must be of the"),
     ("create", 'number,name\n"ACME\n', "is no CSV in UTF-8"),
     ("modify", "number,status\nACME00000001,GONE\n", "line 2: status='GONE': must be ACTIVE or"),
-    ("modify", "number,status\nACME00000001,\n", "line 2: number='ACME00000001': nothing is to be"),
+    ("modify", "number,status\nACME00000001,\n", "line 2: number='ACME00000001': no field is to"),
     ("delete", "number\nACME00000001\n\nA\n", "line 4: number='A': must be of the form"),
     ("refund", "reference,amount\nX,1.234\n", "line 2: amount='1.234': must be rupees"),
     ("refund", "reference,key\nX,7\n", "line 2: idempotency_key='7': must be of the form"),

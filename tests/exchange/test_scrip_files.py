@@ -10,7 +10,8 @@ from neo_async.exchange import Exchange
 from neo_async.exchange.engine.listings import default_listings
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
-from neo_async.wire.scripmaster import parse_scripmaster, write_scripmaster
+from neo_async.wire.scripmaster import parse_scripmaster
+from neo_async.wire.scripmaster_writer import write_scripmaster
 from tests.conftest import SHARED
 from tests.exchange.door import Caller, Clock, trading, visiting
 

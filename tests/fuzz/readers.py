@@ -36,21 +36,16 @@ from neo_async.model.enums import Level
 from neo_async.transport.connection import Connection
 from neo_async.transport.hidden import Hidden
 from neo_async.wire.answers import failure
+from neo_async.wire.candles import read_candle_rows, read_candles
+from neo_async.wire.chains import read_expiries, read_futures, read_options
 from neo_async.wire.columns import ColumnDecoder
 from neo_async.wire.feed import FeedDecoder, read_control
 from neo_async.wire.instrument_file import _MAGIC, _PREFIX, BadFile, InstrumentFileReader
 from neo_async.wire.login import read_login
-from neo_async.wire.market import (
-    read_candle_rows,
-    read_candles,
-    read_expiries,
-    read_futures,
-    read_options,
-    read_quotes,
-)
 from neo_async.wire.order_feed import read_message
 from neo_async.wire.orders import read_accepted
 from neo_async.wire.portfolio import read_holdings, read_limits, read_margin, read_positions
+from neo_async.wire.quotes import read_quotes
 from neo_async.wire.recording import _BLOCK, _COVERED, FILE_HEADER, read_recording
 from neo_async.wire.reports import read_history, read_order_book, read_trades
 from neo_async.wire.scripmaster import ScripMasterReader, read_file_list

@@ -107,7 +107,7 @@ async def test_yesterdays_list_serves_where_todays_cannot_be_had(
         with caplog.at_level(logging.WARNING):
             funds = await kite.instruments()
         assert (funds.day, funds.is_stale, len(funds)) == (TODAY, True, 4)
-        assert "going on with that of 2026-11-23" in caplog.text
+        assert "using the one of 2026-11-23" in caplog.text
         assert "stale" in repr(funds)
         with pytest.raises(kind):
             await kite.instruments(refresh=True)
@@ -166,7 +166,7 @@ async def test_a_folder_that_cannot_be_written_costs_the_next_start_a_download(
     async with scripted_kite(file / "folder") as (far_end, kite):
         far_end.sample("GET", FILE, "instruments.csv")
         assert len(await kite.instruments()) == 4
-        assert "could not be kept" in caplog.text
+        assert "could not be cached" in caplog.text
 
 
 # --- looking for a fund ---------------------------------------------------------------------------

@@ -295,7 +295,7 @@ def sample_order(**changes: Any) -> FundOrder:
 def placement(**changes: Any) -> Placement:
     fields: dict[str, Any] = {
         "tag": "mine",
-        "is_ours": False,
+        "is_tag_unique": False,
         "tradingsymbol": "INF761K01EE1",
         "terms": ("BUY",),
         "value": Decimal(5000),
@@ -323,7 +323,7 @@ def placement(**changes: Any) -> Placement:
         ({"terms": ("SELL",), "value": Decimal("1.5")},
          {"transaction_type": "SELL", "quantity": 1.5}, 0.0, True),
         # Nobody else has a tag that was made for it.
-        ({"is_ours": True, "sent_at": SENT_AT + 60}, {"amount": 1}, 0.0, True),
+        ({"is_tag_unique": True, "sent_at": SENT_AT + 60}, {"amount": 1}, 0.0, True),
     ],
 )  # fmt: skip
 def test_what_an_order_is_recognised_by(

@@ -38,7 +38,7 @@ from neo_async.exchange import Exchange
 from neo_async.exchange.tls import self_signed
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.instruments import Instrument
-from neo_async.wire.scripmaster import write_scripmaster
+from neo_async.wire.scripmaster_writer import write_scripmaster
 from tests.clients import client_of, exchange_of
 from tests.conftest import SHARED
 from tests.fake_servers import CREDENTIALS, accepted

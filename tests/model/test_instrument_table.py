@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from neo_async.model.instrument_table import InstrumentTable, Wanted
 from neo_async.model.instruments import Instrument, Rows, Shared, Texts
-from neo_async.wire.scripmaster import ScripMasterReader, write_scripmaster
+from neo_async.wire.scripmaster import ScripMasterReader
+from neo_async.wire.scripmaster_writer import write_scripmaster
 from tests.wire.test_scripmaster import OPTION, SHARE, TODAY, instruments
 
 ANY = Wanted()

@@ -67,7 +67,7 @@ def test_it_opens_after_so_many_failures_in_a_row(breaker: Breaker) -> None:
 def test_while_it_is_open_calls_fail_and_say_why(breaker: Breaker, clock: Clock) -> None:
     open_up(breaker)
     breaker._probe_at = clock.now + 0.25
-    with pytest.raises(BreakerOpen, match=r"orders at h:443: gone for 0\.0 s") as caught:
+    with pytest.raises(BreakerOpen, match=r"orders at h:443: down for 0\.0 s") as caught:
         breaker.admit()
     error = caught.value
     assert (error.breaker, error.last_failure) == (

@@ -15,21 +15,16 @@ from hypothesis import strategies as st
 from neo_async.errors import NeoError, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import OrderStatus, parse_status
+from neo_async.wire.candles import read_candle_rows, read_candles
+from neo_async.wire.chains import read_expiries, read_futures, read_options
 from neo_async.wire.feed import read_control
 from neo_async.wire.forms import decode_form
 from neo_async.wire.instrument_file import BadFile, InstrumentFileReader
 from neo_async.wire.login import read_login
-from neo_async.wire.market import (
-    read_candle_rows,
-    read_candles,
-    read_expiries,
-    read_futures,
-    read_options,
-    read_quotes,
-)
 from neo_async.wire.order_feed import read_message
 from neo_async.wire.orders import read_accepted
 from neo_async.wire.portfolio import read_holdings, read_limits, read_margin, read_positions
+from neo_async.wire.quotes import read_quotes
 from neo_async.wire.recording import FILE_HEADER, read_recording
 from neo_async.wire.reports import read_history, read_order_book, read_trades
 from neo_async.wire.scripmaster import parse_scripmaster, read_file_list

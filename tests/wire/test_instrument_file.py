@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from neo_async.model.enums import Segment
 from neo_async.model.instrument_table import InstrumentTable
 from neo_async.wire.instrument_file import BadFile, Header, InstrumentFileReader, write_blocks
-from neo_async.wire.scripmaster import BadRow, ScripMasterReader, write_scripmaster
+from neo_async.wire.scripmaster import BadRow, ScripMasterReader
+from neo_async.wire.scripmaster_writer import write_scripmaster
 from tests.wire.test_scripmaster import SHARE, TODAY, instruments
 
 HEADER = Header(

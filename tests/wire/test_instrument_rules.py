@@ -14,7 +14,7 @@ from neo_async.model.enums import OffsetKind, Segment
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket
 from neo_async.wire.rules import MAX_SLICES, check_against, check_bracket, slices
-from neo_async.wire.scripmaster import write_scripmaster
+from neo_async.wire.scripmaster_writer import write_scripmaster
 
 OPTION = Instrument(
     segment=Segment.NSE_FO,

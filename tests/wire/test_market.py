@@ -27,26 +27,24 @@ from neo_async.model.market import (
     QuoteFilter,
 )
 from neo_async.model.ticks import DepthRow
-from neo_async.wire.market import (
+from neo_async.wire.candles import (
     CandleJoiner,
-    batches,
     candle_instrument,
     candle_windows,
     candles_query,
     candles_within,
-    expiries_query,
-    futures_query,
-    match_quotes,
-    options_query,
-    quotes_path,
     read_candle_rows,
     read_candles,
+)
+from neo_async.wire.chains import (
+    expiries_query,
+    futures_query,
+    options_query,
     read_expiries,
     read_futures,
     read_options,
-    read_quotes,
-    wire_instrument,
 )
+from neo_async.wire.quotes import batches, match_quotes, quotes_path, read_quotes, wire_instrument
 
 Documented = Callable[[str], Answer]
 

@@ -19,8 +19,8 @@ from neo_async.wire.scripmaster import (
     choose_file,
     parse_scripmaster,
     read_file_list,
-    write_scripmaster,
 )
+from neo_async.wire.scripmaster_writer import write_scripmaster
 from tests.conftest import SHARED
 
 REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"

@@ -13,7 +13,8 @@ from neo_async.exchange.engine.types import Listing
 from neo_async.exchange.venue import Venue
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
-from neo_async.wire.scripmaster import parse_scripmaster, write_scripmaster
+from neo_async.wire.scripmaster import parse_scripmaster
+from neo_async.wire.scripmaster_writer import write_scripmaster
 
 FOLDER = "/scripmaster/v1/prod"
 """Must not contain the code of a segment: clients choose a file by the code in its address."""
