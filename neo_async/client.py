@@ -42,6 +42,7 @@ from neo_async.portfolio.portfolio import Portfolio
 from neo_async.risk.engine import LastPrices, RiskGuard
 from neo_async.risk.kill_switch import DeadMansSwitch, KillSwitch
 from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter
@@ -106,6 +107,7 @@ class NeoClient:
             breaker=breaker,
             clock=clock,
         )
+        self._requests = SessionRequests(self._session)
         self._feed_timings = feed_timings or FeedTimings()
         self.order_feed = OrderFeed(self._session, self._feed_timings)
         """The live stream of the account's orders and positions: its state and events."""
@@ -115,7 +117,7 @@ class NeoClient:
         self._cache = OrderCache(quiet=self._feed_timings.quiet)
         self._cache.follow(self.order_feed)
         self.instruments = Instruments(
-            self._session,
+            self._requests,
             directory=instruments_directory,
             server=(endpoints or Endpoints()).login,
             clock=clock,
@@ -125,8 +127,8 @@ class NeoClient:
             self._journal = Journal(
                 journal, ucc=credentials.ucc, durability=durability, clock=clock
             )
-        self.market = Market(self._session, clock=clock)
-        self.portfolio = Portfolio(self._session, self.market, clock=clock)
+        self.market = Market(self._requests, clock=clock)
+        self.portfolio = Portfolio(self._requests, self.market, clock=clock)
         self._risk = risk or RiskLimits()
         self._guard: RiskGuard | None = None
         if self._risk != RiskLimits():
@@ -139,7 +141,7 @@ class NeoClient:
                 self.order_feed,
             )
         self.orders = Orders(
-            self._session,
+            self._requests,
             self._cache,
             self.instruments,
             guard=self._guard,

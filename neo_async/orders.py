@@ -50,7 +50,7 @@ from neo_async.model.orders import (
     Trade,
 )
 from neo_async.risk.engine import ExposureReservation, RiskGuard
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import (
     CANCEL,
@@ -133,7 +133,7 @@ class Orders:
 
     def __init__(
         self,
-        session: SessionManager,
+        session: SessionRequests,
         cache: OrderCache,
         instruments: Instruments | None = None,
         *,

@@ -187,8 +187,8 @@ async def test_a_feed_whose_login_is_refused_is_a_problem_and_makes_no_more_logi
         await neo.order_feed.until_live()
         async with neo.market_feed() as feed:
             await feed.until_live()
-            right = neo._session._credentials
-            neo._session._credentials = msgspec.structs.replace(right, mpin="000000")
+            right = neo._session._authenticator._credentials
+            neo._session._authenticator._credentials = msgspec.structs.replace(right, mpin="000000")
             exchange.end_sessions()
             exchange.drop_connections()
             await asyncio.sleep(3600)
@@ -199,7 +199,7 @@ async def test_a_feed_whose_login_is_refused_is_a_problem_and_makes_no_more_logi
                     each.startswith(f"the {name} is waiting (the broker refuses the login (")
                     for each in neo.health().problems
                 )
-            neo._session._credentials = right
+            neo._session._authenticator._credentials = right
             await neo.login()
             await until_ok(neo, within=60.0)
             assert feed.is_live

@@ -39,7 +39,7 @@ from neo_async.execution.order_cache import Order
 from neo_async.execution.resolution import ExpectedEffect, change, placement
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.backoff import backoff
 from neo_async.transport.connection import Connection
 from neo_async.transport.kinds import Kind
@@ -120,7 +120,7 @@ class ExecutionEngine:
     """Sends order requests, each once."""
 
     def __init__(
-        self, session: SessionManager, in_flight: InFlightOrders, journal: Journal | None
+        self, session: SessionRequests, in_flight: InFlightOrders, journal: Journal | None
     ) -> None:
         self._session = session
         self._in_flight = in_flight

@@ -30,7 +30,7 @@ from neo_async.model.market import (
     QuoteFilter,
     Quotes,
 )
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.backoff import backoff
 from neo_async.wire.endpoints import CANDLES, CHAIN, EXPIRIES, QUOTES
 from neo_async.wire.market import (
@@ -92,7 +92,7 @@ class _QuoteRound(msgspec.Struct):
 
 
 class Market:
-    def __init__(self, session: SessionManager, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, session: SessionRequests, *, clock: Callable[[], float] = time.time) -> None:
         """`clock` gives the Unix seconds that tell which day it is."""
         self._session = session
         self._clock = clock

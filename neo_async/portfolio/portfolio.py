@@ -28,7 +28,7 @@ from neo_async.portfolio.live_positions import (
     is_finite,
     is_price,
 )
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.wire.endpoints import CHECK_MARGIN, HOLDINGS, LIMITS, POSITIONS, POSITIONS_OLDER
 from neo_async.wire.portfolio import (
     LimitsForm,
@@ -44,7 +44,7 @@ log = logging.getLogger(logs.PORTFOLIO)
 
 class Portfolio:
     def __init__(
-        self, session: SessionManager, market: Market, *, clock: Callable[[], float] = time.time
+        self, session: SessionRequests, market: Market, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._session = session
         self._market = market
