@@ -246,8 +246,8 @@ async def test_those_who_wait_for_a_login_to_end_are_turned_away() -> None:
 async def test_a_retry_ends_with_the_halt() -> None:
     async with desk(timeouts=Timeouts(connect=0.5)) as (exchange, neo):
         lane = neo._session.lane
-        port, lane._port = lane._port, 1  # nobody listens there
-        for connection in [*lane._open]:
+        port, lane.pool._port = lane.pool._port, 1  # nobody listens there
+        for connection in [*lane.pool._slots]:
             connection.close()
         await asyncio.sleep(0)
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
@@ -258,7 +258,7 @@ async def test_a_retry_ends_with_the_halt() -> None:
         with pytest.raises(Halted):
             await placing
         assert seconds() == began
-        lane._port = port
+        lane.pool._port = port
         await neo.halt()
         assert (await paths(exchange)).count(PLACE) == 0
 
