@@ -37,9 +37,10 @@ from neo_async.model.session import Session
 from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.http import HttpClient
 from neo_async.transport.kinds import Kind
-from neo_async.transport.limiter import Limiter, Start
+from neo_async.transport.limiter import Limiter
 from neo_async.transport.meter import LOGIN
 from neo_async.transport.reading import AnswerReader
+from neo_async.transport.start import Start
 from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH
 from neo_async.wire.login import LoginAnswer, LoginForm, ValidateForm, read_login
 

@@ -24,10 +24,10 @@ from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import Download
 from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import HandOver
-from neo_async.transport.limiter import Start
 from neo_async.transport.meter import Meter
 from neo_async.transport.reading import AT_ONCE
 from neo_async.transport.redaction import Secrets
+from neo_async.transport.start import Start
 from neo_async.transport.trading_state import TradingState
 from neo_async.wire.endpoints import Auth, Endpoint
 from neo_async.wire.forms import FORM_CONTENT_TYPE, encode_form

@@ -23,8 +23,8 @@ from neo_async.transport.connector import AT_CONNECTION, Connector, NoSilence
 from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.inflating import Inflater
 from neo_async.transport.kinds import Kind
-from neo_async.transport.limiter import Start
 from neo_async.transport.meter import Meter
+from neo_async.transport.start import Start
 
 _LONGEST = 120
 """Characters of an address in a message; a path may name fifty instruments."""

@@ -678,7 +678,7 @@ class Whim:
                 seconds=60,
             )
             assert (lane.waiting, lane.busy, limiter.waiting) == (0, 0, 0)
-            assert limiter._promised == limiter._held_ahead == [0] * len(Kind)
+            assert limiter._turns.promised == limiter._held_ahead == [0] * len(Kind)
             assert sum(limiter.starts) >= len(server.arrivals)
 
 
