@@ -46,7 +46,8 @@ class SessionRequests:
         self._manager = manager
         self._limiter = manager.limiter
         self._http = manager.http
-        self._reader = manager.reader
+        self._read = manager.reader.read
+        self._read_now = manager.reader.read_now
         self.meter: Meter = manager.meter
         self.timeouts: Timeouts = manager.timeouts
         self._generation = manager.generation
@@ -120,7 +121,7 @@ class SessionRequests:
             timeout=self.timeouts.read,
             start=await self._read_start(),
         )
-        return await self._reader.read(Kind.READ, answer, decode)
+        return await self._read(Kind.READ, answer, decode)
 
     async def _send_read(
         self,
@@ -254,9 +255,9 @@ class SessionRequests:
                 raise
             try:
                 if len(answer.body) <= AT_ONCE:
-                    result = self._reader.read_now(kind, answer, decode)
+                    result = self._read_now(kind, answer, decode)
                 else:
-                    result = await self._reader.read(kind, answer, decode)
+                    result = await self._read(kind, answer, decode)
             except SessionEnded:
                 if not self._is_helped_by_login(endpoint, session, is_retry=renewed):
                     raise

@@ -28,7 +28,8 @@ class DailyQuota:
         """Starts on the day of the last start."""
 
     def take(self) -> None:
-        """Count a start. Raises RateLimited, with the seconds until midnight, when nothing is left."""
+        """Count a start. Raises RateLimited, with the seconds until midnight, when nothing is
+        left."""
         day, second = divmod(self._clock() + _IST_OFFSET_SECONDS, _DAY_SECONDS)
         if day != self._day:
             self._day, self.used = int(day), 0

@@ -76,20 +76,20 @@ async def test_a_login_returns_a_session_and_installs_nothing() -> None:
         await manager.logout()
 
 
-async def test_a_code_can_be_handed_in() -> None:
+async def test_a_login_accepts_a_totp_code_from_the_caller() -> None:
     async with exchange_of() as exchange:
         secret = exchange.credentials.totp_secret
-        unarmed = replaced(exchange.credentials, totp_secret="")
+        without_secret = replaced(exchange.credentials, totp_secret="")
         code = pyotp.TOTP(secret).at(now())
-        async with client_of(exchange, credentials=unarmed, totp=code) as neo:
-            assert neo.session.ucc == unarmed.ucc
+        async with client_of(exchange, credentials=without_secret, totp=code) as neo:
+            assert neo.session.ucc == without_secret.ucc
 
 
 async def test_a_code_of_the_constructor_is_for_the_first_login_only() -> None:
     async with exchange_of(clock=lambda: START) as exchange:
         secret = exchange.credentials.totp_secret
-        unarmed = replaced(exchange.credentials, totp_secret="")
-        neo = client_of(exchange, credentials=unarmed, totp=pyotp.TOTP(secret).at(START))
+        without_secret = replaced(exchange.credentials, totp_secret="")
+        neo = client_of(exchange, credentials=without_secret, totp=pyotp.TOTP(secret).at(START))
         await neo.login()
         await neo.logout()
         with pytest.raises(UsageError, match="hand a code to login"):
@@ -124,7 +124,7 @@ async def test_a_secret_that_is_not_base32_is_named_before_anything_is_sent() ->
     ids=lambda wrong: next(iter(wrong)),
 )
 @in_virtual_time
-async def test_what_the_first_step_refuses_twice_is_a_wrong_totp(wrong: dict[str, str]) -> None:
+async def test_a_first_step_that_is_refused_twice_is_a_wrong_totp(wrong: dict[str, str]) -> None:
     """Once more with the next code: the broker does not say that the code was used up."""
     async with exchange_of() as exchange:
         neo = client_of(exchange, credentials=replaced(exchange.credentials, **wrong))
@@ -136,7 +136,7 @@ async def test_what_the_first_step_refuses_twice_is_a_wrong_totp(wrong: dict[str
         assert await paths(exchange) == [LOGIN, LOGIN]
 
 
-async def test_a_wrong_mpin_is_told_apart() -> None:
+async def test_a_wrong_mpin_has_an_error_of_its_own() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange, credentials=replaced(exchange.credentials, mpin="000000"))
         with pytest.raises(WrongMpin, match="Invalid MPIN"):
@@ -174,7 +174,7 @@ async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again
 
 
 @pytest.mark.parametrize("skew", [-3600.0, -95.0, 95.0, 300.0])
-async def test_a_clock_that_is_off_is_told_with_its_seconds(skew: float) -> None:
+async def test_a_wrong_clock_is_reported_with_its_skew_in_seconds(skew: float) -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange, clock=lambda: now() + skew)
         with pytest.raises(ClockSkew, match="ahead of" if skew > 0 else "behind") as caught:
@@ -184,7 +184,7 @@ async def test_a_clock_that_is_off_is_told_with_its_seconds(skew: float) -> None
 
 
 @in_virtual_time
-async def test_a_step_either_way_is_tolerated() -> None:
+async def test_a_clock_that_is_off_by_less_than_a_step_is_tolerated() -> None:
     async with exchange_of() as exchange:
         for skew in (-29.0, 29.0):
             async with client_of(exchange, clock=lambda skew=skew: now() + skew) as neo:
@@ -203,7 +203,7 @@ async def test_a_code_is_never_used_twice() -> None:
 
 
 @in_virtual_time
-async def test_a_code_that_was_handed_in_is_not_made_again() -> None:
+async def test_a_renewal_waits_for_the_step_after_a_code_from_the_caller() -> None:
     async with exchange_of() as exchange:
         code = pyotp.TOTP(exchange.credentials.totp_secret).at(now())
         async with client_of(exchange, totp=code) as neo:
@@ -308,7 +308,7 @@ async def test_a_login_that_was_cut_off_can_be_tried_again() -> None:
         await neo.logout()
 
 
-async def test_what_the_login_does_not_say_is_derived() -> None:
+async def test_addresses_missing_from_the_login_are_derived() -> None:
     async with scripted_broker() as broker:
         data = {"token": TOKEN, "sid": SID, "baseUrl": None, "feedUrl": "sfeed.example.com/apifeed"}
         broker.script(VALIDATE, Reply({"data": data}))
@@ -318,7 +318,7 @@ async def test_what_the_login_does_not_say_is_derived() -> None:
             assert neo.session.realtime_url == broker.url.replace("http", "ws") + "/realtime"
 
 
-async def test_addresses_of_the_caller_win() -> None:
+async def test_addresses_of_the_caller_take_precedence() -> None:
     async with scripted_broker() as broker:
         endpoints = Endpoints(
             login=broker.url + "/",
@@ -353,7 +353,7 @@ async def test_a_restart_within_one_totp_step_waits_for_the_next_code(
 
 
 @in_virtual_time
-async def test_a_code_that_was_handed_in_is_not_replaced_by_another() -> None:
+async def test_a_code_from_the_caller_is_not_replaced_by_the_next_one() -> None:
     async with exchange_of() as exchange:
         code = pyotp.TOTP(exchange.credentials.totp_secret).at(now())
         async with client_of(exchange):

@@ -58,7 +58,7 @@ def replaced(credentials: Any, **changes: str) -> Any:
     return msgspec.structs.replace(credentials, **changes)
 
 
-async def test_over_tls_the_ca_file_is_what_is_trusted(tmp_path: Path) -> None:
+async def test_over_tls_only_the_ca_file_is_trusted(tmp_path: Path) -> None:
     tls, ca_file = self_signed(tmp_path)
     async with exchange_of(tls=tls, ca_file=ca_file) as exchange:
         async with client_of(exchange) as neo:
@@ -74,7 +74,7 @@ async def test_over_tls_the_ca_file_is_what_is_trusted(tmp_path: Path) -> None:
                 raise AssertionError("logged in")
 
 
-async def test_a_ca_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+async def test_a_ca_file_that_cannot_be_read_is_named_in_the_error(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.pem")
     with pytest.raises(UsageError, match=re.escape(missing)):
         NeoClient(CREDENTIALS, endpoints=Endpoints(ca_file=missing))
@@ -160,9 +160,9 @@ async def test_midnight_ends_the_session_and_the_next_call_goes_on() -> None:
 
 async def test_without_a_secret_an_ended_session_stays_ended() -> None:
     async with exchange_of() as exchange:
-        unarmed = replaced(exchange.credentials, totp_secret="")
+        without_secret = replaced(exchange.credentials, totp_secret="")
         totp = pyotp.TOTP(exchange.credentials.totp_secret)
-        async with client_of(exchange, credentials=unarmed, totp=totp.at(now())) as neo:
+        async with client_of(exchange, credentials=without_secret, totp=totp.at(now())) as neo:
             exchange.end_sessions()
             with pytest.raises(SessionEnded, match="without a TOTP secret"):
                 await neo.orders.book()
@@ -174,7 +174,7 @@ async def test_without_a_secret_an_ended_session_stays_ended() -> None:
 
 @in_virtual_time
 @pytest.mark.parametrize("failure", [Reply("busy", 503), Cut()])
-async def test_when_a_renewal_fails_every_waiter_hears_it_and_the_next_call_tries_again(
+async def test_a_failed_renewal_is_raised_to_every_waiter_and_the_next_call_tries_again(
     failure: Reply | Cut,
 ) -> None:
     broken = False
@@ -206,7 +206,7 @@ async def test_when_a_renewal_fails_every_waiter_hears_it_and_the_next_call_trie
 
 
 @in_virtual_time
-async def test_a_code_that_another_process_has_used_is_not_the_end_of_a_renewal() -> None:
+async def test_a_renewal_goes_on_with_the_next_code_where_another_process_used_one() -> None:
     async with (
         exchange_of() as exchange,
         client_of(exchange) as neo,
@@ -219,7 +219,7 @@ async def test_a_code_that_another_process_has_used_is_not_the_end_of_a_renewal(
 
 
 @in_virtual_time
-async def test_a_wrong_mpin_at_renewal_is_told_as_such() -> None:
+async def test_a_wrong_mpin_at_renewal_is_raised_as_such() -> None:
     def spoil(path: str, status: int, body: bytes) -> Reply | None:
         refused = {"status": "error", "message": "Invalid MPIN.", "errorCode": "401"}
         return Reply(refused, 401) if changed and path == VALIDATE else None
@@ -237,7 +237,7 @@ async def test_a_wrong_mpin_at_renewal_is_told_as_such() -> None:
 
 
 @in_virtual_time
-async def test_a_waiter_that_gives_up_does_not_take_the_renewal_with_it() -> None:
+async def test_a_cancelled_waiter_does_not_cancel_the_renewal() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         exchange.end_sessions()
         impatient = asyncio.create_task(neo.orders.book())
@@ -250,7 +250,7 @@ async def test_a_waiter_that_gives_up_does_not_take_the_renewal_with_it() -> Non
 
 
 @in_virtual_time
-async def test_who_waits_for_a_renewal_learns_of_a_refusal_at_once() -> None:
+async def test_a_halt_ends_the_wait_for_a_renewal_at_once() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         exchange.end_sessions()
         placing = asyncio.create_task(neo.orders.place(*BUY, **CNC))
@@ -267,7 +267,7 @@ async def test_who_waits_for_a_renewal_learns_of_a_refusal_at_once() -> None:
 
 
 @in_virtual_time
-async def test_logging_out_tells_those_who_wait_for_a_renewal() -> None:
+async def test_logging_out_ends_the_waits_for_a_renewal() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         exchange.end_sessions()
         waiting = [asyncio.create_task(neo.orders.book()) for _ in range(3)]
@@ -287,7 +287,7 @@ async def test_logging_out_tells_those_who_wait_for_a_renewal() -> None:
         (LOGIN, "Invalid UCC", WrongTotp, 2),
     ],
 )
-async def test_credentials_that_a_renewal_found_refused_are_not_sent_again_unasked(
+async def test_credentials_refused_at_a_renewal_are_not_sent_again_before_login(
     path: str, words: str, kind: type[NeoError], tries: int
 ) -> None:
     sent = 0
@@ -348,7 +348,7 @@ async def test_a_flood_of_cancels_with_a_dead_session_does_not_starve_the_login(
         await session.logout()
 
 
-async def test_before_login_and_after_logout_calls_say_so() -> None:
+async def test_calls_before_login_and_after_logout_raise_not_logged_in() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)
         for _ in range(2):
@@ -365,7 +365,7 @@ async def test_before_login_and_after_logout_calls_say_so() -> None:
 
 
 @in_virtual_time
-async def test_after_logout_one_can_log_in_again() -> None:
+async def test_a_client_can_log_in_again_after_a_logout() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)
         for _ in range(3):
@@ -386,7 +386,7 @@ async def test_leaving_the_block_by_an_error_logs_out() -> None:
 
 
 @in_virtual_time
-async def test_giving_up_during_login_leaves_nothing_open() -> None:
+async def test_cancelling_a_login_leaves_nothing_open() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)
         await neo.login()
@@ -440,7 +440,7 @@ async def test_a_login_elsewhere_leaves_this_one_alone() -> None:
 
 
 @in_virtual_time
-async def test_a_client_shows_who_it_is_and_how_its_lane_does() -> None:
+async def test_the_repr_of_a_client_shows_its_account_lane_and_limiter() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)
         assert "not logged in" in repr(neo)

@@ -1,4 +1,4 @@
-"""Reads that somebody waits for: asked again until there is an answer, and not by more and more."""
+"""Reads that are repeated until there is an answer, and the poller of a report."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Report:
 
 
 @in_virtual_time
-async def test_an_answer_in_time_is_asked_for_once() -> None:
+async def test_a_read_that_is_answered_in_time_is_made_once() -> None:
     report = Report((URGENT_RETRY_SECONDS / 2, None))
     assert await retry_until_answered(report.read) == 0
     assert report.began == [0.0]
@@ -56,14 +56,14 @@ async def test_an_answer_in_time_is_asked_for_once() -> None:
 
 @pytest.mark.parametrize("error", [NotSent("gone"), AnswerLost("lost"), ProtocolError("garbage")])
 @in_virtual_time
-async def test_what_fails_is_soon_asked_again(error: NeoError) -> None:
+async def test_a_read_that_fails_is_soon_made_again(error: NeoError) -> None:
     report = Report(*[(0.0, error)] * 20, (0.0, None))
     assert await retry_until_answered(report.read) == 20
     assert seconds() <= 20 * URGENT_RETRY_SECONDS
 
 
 @in_virtual_time
-async def test_what_hangs_is_joined_by_another_and_a_slow_answer_is_one() -> None:
+async def test_a_try_that_hangs_is_joined_by_another_and_a_late_answer_counts() -> None:
     report = Report((HANGS, None), (0.0, None))
     assert await retry_until_answered(report.read) == 1
     assert report.began == [0.0, URGENT_RETRY_SECONDS]
@@ -90,7 +90,7 @@ async def test_a_failure_makes_room_while_all_others_hang() -> None:
     "error", [NotLoggedIn("logged out"), RateLimited("the day is used up", retry_after=9999.0)]
 )
 @in_virtual_time
-async def test_what_another_try_would_not_mend_is_raised(error: NeoError) -> None:
+async def test_an_error_that_another_try_would_meet_again_is_raised(error: NeoError) -> None:
     report = Report((HANGS, None), (0.0, error))
     with pytest.raises(type(error)):
         await retry_until_answered(report.read)
@@ -98,7 +98,7 @@ async def test_what_another_try_would_not_mend_is_raised(error: NeoError) -> Non
 
 
 @in_virtual_time
-async def test_of_two_that_end_in_one_moment_the_answer_counts() -> None:
+async def test_of_two_tries_that_end_in_one_moment_the_answer_counts() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     for errors in ((NotLoggedIn("out"), None), (None, NotLoggedIn("out"))):
@@ -108,7 +108,7 @@ async def test_of_two_that_end_in_one_moment_the_answer_counts() -> None:
 
 
 @in_virtual_time
-async def test_a_read_that_fails_for_whatever_reason_is_tried_again_and_told(
+async def test_a_poller_tries_again_and_logs_after_any_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     errors: list[Exception] = [KeyError("a fault of ours"), AnswerLost("lost")]

@@ -59,7 +59,7 @@ async def test_the_path_of_the_base_url_is_kept(slash: str) -> None:
         assert broker.paths()[2:] == ["/quick/user/orders"]
 
 
-async def test_what_proves_the_caller_goes_where_the_documents_want_it() -> None:
+async def test_credentials_are_sent_in_the_headers_that_the_documents_name() -> None:
     async with scripted_broker() as broker:
         broker.script("/quick/user/orders", EMPTY_BOOK)
         broker.script(
@@ -154,7 +154,7 @@ async def test_a_static_ip_refusal_is_no_ended_session() -> None:
 
 
 @in_virtual_time
-async def test_a_cancel_goes_out_with_the_session_at_hand_while_another_call_renews_it() -> None:
+async def test_a_cancel_is_sent_in_the_old_session_while_another_call_renews_it() -> None:
     def spoil(path: str, status: int, body: bytes) -> Reply | None:
         forbidden = path == "/neo/quick/user/limits"
         return Reply("<html>403 Forbidden</html>", 403, "text/html") if forbidden else None
@@ -192,7 +192,7 @@ async def test_a_cancel_that_was_refused_itself_joins_the_renewal() -> None:
 
 
 @in_virtual_time
-async def test_a_login_that_did_not_help_a_call_is_not_made_for_it_again_within_five_minutes() -> (
+async def test_a_login_that_did_not_help_a_call_is_not_repeated_for_it_within_five_minutes() -> (
     None
 ):
     is_forbidden = True
@@ -253,7 +253,7 @@ async def test_a_report_that_is_throttled_for_a_day_leaves_orders_and_cancels_al
 
 
 @in_virtual_time
-async def test_an_order_that_got_a_429_is_never_said_to_be_unsent() -> None:
+async def test_an_order_that_got_a_429_is_never_reported_as_not_sent() -> None:
     """Brokers were seen to take what they answer with 429."""
     throttling = True
 
@@ -305,7 +305,7 @@ async def test_an_answer_to_an_order_that_is_nested_too_deeply_leaves_its_outcom
         ("https://mis.example", "file:///etc/passwd"),
     ],
 )
-async def test_a_file_list_does_not_lead_to_an_address_in_clear_text(login: str, file: str) -> None:
+async def test_a_file_is_downloaded_only_from_an_allowed_address(login: str, file: str) -> None:
     neo = NeoClient(CREDENTIALS, endpoints=Endpoints(login=login))
     with pytest.raises(ProtocolError, match="offers a file at"):
         async with neo._requests.download(file):
