@@ -47,6 +47,7 @@ from neo_async.risk.exposure import ReferencePrices
 from neo_async.risk.kill_switch import KillSwitch
 from neo_async.risk.watchdog import DeadMansSwitch
 from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter
@@ -111,6 +112,7 @@ class NeoClient:
             breaker=breaker,
             clock=clock,
         )
+        self._requests = SessionRequests(self._session)
         self._feed_timings = feed_timings or FeedTimings()
         self.order_feed = OrderFeed(self._session, self._feed_timings)
         """The live stream of the account's orders and positions: its state and events."""
@@ -118,7 +120,7 @@ class NeoClient:
         # Weak: one that is open is held by its own task.
         self._market_feeds: WeakSet[MarketFeed | ColumnFeed] = WeakSet()
         self.instruments = Instruments(
-            self._session,
+            self._requests,
             directory=instruments_directory,
             server=(endpoints or Endpoints()).login,
             clock=clock,
@@ -129,7 +131,7 @@ class NeoClient:
                 journal, ucc=credentials.ucc, durability=durability, clock=clock
             )
         self._engine = ExecutionEngine(
-            self._session,
+            self._requests,
             order_feed=self.order_feed,
             journal=self._journal,
             quiet=self._feed_timings.quiet,
@@ -137,8 +139,8 @@ class NeoClient:
             resubmit_unacknowledged=resubmit_unacknowledged,
             clock=clock,
         )
-        self.market = Market(self._session, clock=clock)
-        self.portfolio = Portfolio(self._session, self.market, clock=clock)
+        self.market = Market(self._requests, clock=clock)
+        self.portfolio = Portfolio(self._requests, self.market, clock=clock)
         self.portfolio.live.attach(self._engine.updates)
         self.portfolio.live.ignore_fills_if(self._engine.cache.has_odd_fill)
         self._engine.on_missed_fill(self.portfolio.live.on_missed_fill)
@@ -151,7 +153,7 @@ class NeoClient:
                 self.portfolio.live,
                 ReferencePrices(self._market_feeds, self.instruments),
             )
-        self.orders = Orders(self._session, self._engine, self.instruments, guard=self._guard)
+        self.orders = Orders(self._requests, self._engine, self.instruments, guard=self._guard)
         self.reconciliation = Reconciliation()
         """What the last login found that the process before had left."""
         self._switch = KillSwitch(

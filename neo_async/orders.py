@@ -36,7 +36,7 @@ from neo_async.model.orders import (
 )
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.exposure import ExposureReservation
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import (
     MODIFY,
@@ -101,7 +101,7 @@ class Orders:
 
     def __init__(
         self,
-        session: SessionManager,
+        session: SessionRequests,
         engine: ExecutionEngine,
         instruments: Instruments | None = None,
         *,

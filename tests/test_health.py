@@ -148,7 +148,7 @@ async def test_a_session_that_is_being_renewed_is_a_problem() -> None:
 async def test_an_order_lane_without_a_connection_is_a_problem() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         lane = neo._session.lane
-        for connection in list(lane._open):
+        for connection in list(lane.pool._slots):
             connection.close()
         await asyncio.sleep(0)
         assert neo.health().problems == ("no connection for orders",)
@@ -187,8 +187,8 @@ async def test_a_feed_whose_login_is_refused_is_a_problem_and_makes_no_more_logi
         await neo.order_feed.until_live()
         async with neo.market_feed() as feed:
             await feed.until_live()
-            right = neo._session._credentials
-            neo._session._credentials = msgspec.structs.replace(right, mpin="000000")
+            right = neo._session._authenticator._credentials
+            neo._session._authenticator._credentials = msgspec.structs.replace(right, mpin="000000")
             exchange.end_sessions()
             exchange.drop_connections()
             await asyncio.sleep(3600)
@@ -199,7 +199,7 @@ async def test_a_feed_whose_login_is_refused_is_a_problem_and_makes_no_more_logi
                     each.startswith(f"the {name} is waiting (the broker refuses the login (")
                     for each in neo.health().problems
                 )
-            neo._session._credentials = right
+            neo._session._authenticator._credentials = right
             await neo.login()
             await until_ok(neo, within=60.0)
             assert feed.is_live

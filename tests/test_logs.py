@@ -249,8 +249,8 @@ async def test_what_could_not_be_sent_is_told_with_its_tag(kept: Kept) -> None:
         async def refused() -> Any:
             raise NotSent("cannot connect")
 
-        lane._open_connection = refused  # type: ignore[method-assign]
-        for connection in list(lane._open):
+        lane.pool._open_connection = refused  # type: ignore[method-assign]
+        for connection in list(lane.pool._slots):
             connection.close()
         with pytest.raises(NotSent):
             await neo.orders.place(*BUY, **CNC, tag="gone")

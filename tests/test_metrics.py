@@ -186,7 +186,7 @@ async def test_each_stage_is_the_time_of_what_it_says(monkeypatch: pytest.Monkey
             peer.send(reply(body))
 
     async with lane_to(slow) as (lane, _):
-        acquire, open_connection = lane._limiter.acquire, lane._open_connection
+        acquire, open_connection = lane._limiter.acquire, lane.pool._open_connection
 
         async def slow_acquire(kind: Kind) -> float:
             await asyncio.sleep(0.01)
@@ -199,8 +199,8 @@ async def test_each_stage_is_the_time_of_what_it_says(monkeypatch: pytest.Monkey
         # No start is there at once, so the lane waits for one.
         monkeypatch.setattr(lane._limiter, "start_now", lambda kind: None)
         monkeypatch.setattr(lane._limiter, "acquire", slow_acquire)
-        monkeypatch.setattr(lane, "_open_connection", slow_open)
-        for connection in list(lane._open):
+        monkeypatch.setattr(lane.pool, "_open_connection", slow_open)
+        for connection in list(lane.pool._slots):
             connection.close()
         answer = await send(lane, kind=Kind.MODIFY)
         meter = lane._meter

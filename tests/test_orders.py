@@ -36,6 +36,7 @@ from neo_async.exchange.tls import self_signed
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.orders import Orders
 from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.limiter import Limiter
 from neo_async.wire.tags import matches, own_tag
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, admin, client_of, exchange_of, logins, paths
@@ -641,7 +642,7 @@ async def test_a_429_pauses_the_lane_and_the_order_goes_out_once(
             clock=now,
         )
         await session.login()
-        orders = Orders(session, ExecutionEngine(session))
+        orders = Orders(SessionRequests(session), ExecutionEngine(SessionRequests(session)))
         before = now()
         await asyncio.gather(*(orders.place(*BUY, **CNC) for _ in range(5)))
 
@@ -672,8 +673,9 @@ async def test_a_429_that_does_not_end_is_told_within_the_deadline() -> None:
         )
         await session.login("123456")
         before = now()
+        requests = SessionRequests(session)
         with pytest.raises(NeoError, match="Too many requests") as caught:
-            await Orders(session, ExecutionEngine(session)).place(*BUY, **CNC)
+            await Orders(requests, ExecutionEngine(requests)).place(*BUY, **CNC)
         assert type(caught.value).__name__ == "RateLimited"
         assert now() - before <= 10
         assert limiter.pauses == 3

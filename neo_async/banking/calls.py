@@ -34,10 +34,11 @@ from neo_async.errors import (
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
 from neo_async.transport.kinds import Kind
-from neo_async.transport.limiter import Limiter, Start
+from neo_async.transport.limiter import Limiter
 from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.retry import retry
+from neo_async.transport.start import Start
 
 T = TypeVar("T")
 

@@ -27,9 +27,10 @@ from neo_async.banking.token import Authentication, Identity, TokenKeeper
 from neo_async.banking.transactions import BatchSource, Credits
 from neo_async.config import RateLimits
 from neo_async.errors import InvalidField, UsageError
+from neo_async.transport.daily_quota import DailyQuota
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
-from neo_async.transport.limiter import DailyQuota, Limiter
+from neo_async.transport.limiter import Limiter
 from neo_async.transport.tls import trusting
 
 

@@ -26,10 +26,11 @@ from neo_async.model.answer import Answer
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
 from neo_async.transport.kinds import Kind
-from neo_async.transport.limiter import Limiter, Start
+from neo_async.transport.limiter import Limiter
 from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.retry import TRANSIENT, retry
+from neo_async.transport.start import Start
 from neo_async.wire.answers import retry_after
 from neo_async.wire.forms import FORM_CONTENT_TYPE
 from neo_async.wire.lenient import UNREADABLE

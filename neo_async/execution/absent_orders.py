@@ -18,7 +18,7 @@ from neo_async.errors import NeoError
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.model.orders import HistoryRow
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 
 log = logging.getLogger(logs.ORDERS)
 
@@ -32,7 +32,7 @@ class AbsentOrders:
 
     def __init__(
         self,
-        session: SessionManager,
+        session: SessionRequests,
         cache: OrderCache,
         read_history: Callable[[Order], Coroutine[Any, Any, list[HistoryRow]]],
     ) -> None:

@@ -42,7 +42,7 @@ from neo_async.model.feed_state import FeedEvent
 from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import (
     CANCEL,
@@ -114,7 +114,7 @@ class ExecutionEngine:
 
     def __init__(
         self,
-        session: SessionManager,
+        session: SessionRequests,
         *,
         order_feed: OrderSource | None = None,
         journal: Journal | None = None,

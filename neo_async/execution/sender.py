@@ -40,7 +40,7 @@ from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order import Order
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.backoff import backoff
 from neo_async.transport.connection import Connection
 from neo_async.transport.kinds import Kind
@@ -121,7 +121,7 @@ class OrderSender:
     """Sends order requests, each once."""
 
     def __init__(
-        self, session: SessionManager, in_flight: InFlightOrders, journal: Journal | None
+        self, session: SessionRequests, in_flight: InFlightOrders, journal: Journal | None
     ) -> None:
         self._session = session
         self._in_flight = in_flight

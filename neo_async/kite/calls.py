@@ -15,10 +15,11 @@ from neo_async.model.answer import Answer
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import Download, HttpClient
 from neo_async.transport.kinds import Kind
-from neo_async.transport.limiter import Limiter, Start
+from neo_async.transport.limiter import Limiter
 from neo_async.transport.reading import read_answer
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.retry import retry
+from neo_async.transport.start import Start
 from neo_async.transport.tls import trusting
 
 T = TypeVar("T")

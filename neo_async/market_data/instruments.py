@@ -24,7 +24,7 @@ from neo_async.model.enums import Segment
 from neo_async.model.india import date_of
 from neo_async.model.instrument_table import InstrumentTable, Wanted
 from neo_async.model.instruments import Instrument, StrikeRow
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.wire.endpoints import SCRIP_MASTERS
 from neo_async.wire.instrument_file import BadFile, Header, InstrumentFileReader, write_blocks
 from neo_async.wire.scripmaster import BadRow, ScripMasterReader, choose_file, read_file_list
@@ -73,7 +73,7 @@ class Instruments:
 
     def __init__(
         self,
-        session: SessionManager,
+        session: SessionRequests,
         *,
         directory: Path | None = None,
         server: str = "",

@@ -30,7 +30,7 @@ from neo_async.model.market import (
     QuoteFilter,
     Quotes,
 )
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.transport.backoff import backoff
 from neo_async.wire.candles import (
     CandleJoiner,
@@ -98,7 +98,7 @@ class _QuoteRound(msgspec.Struct):
 class Market:
     """Market data on request, `neo.market`."""
 
-    def __init__(self, session: SessionManager, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, session: SessionRequests, *, clock: Callable[[], float] = time.time) -> None:
         """`clock` gives Unix seconds, by which the day is known."""
         self._session = session
         self._clock = clock

@@ -16,7 +16,7 @@ from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, Po
 from neo_async.portfolio.live_positions import LivePositions, Report
 from neo_async.portfolio.position_rows import is_finite, is_price
 from neo_async.portfolio.valuation import holding_of, holdings_by_instrument, value_position
-from neo_async.session.manager import SessionManager
+from neo_async.session.requests import SessionRequests
 from neo_async.wire.endpoints import CHECK_MARGIN, HOLDINGS, LIMITS, POSITIONS, POSITIONS_OLDER
 from neo_async.wire.portfolio import (
     LimitsForm,
@@ -34,7 +34,7 @@ class Portfolio:
     """The account's positions, holdings, limits and margins, `neo.portfolio`."""
 
     def __init__(
-        self, session: SessionManager, market: Market, *, clock: Callable[[], float] = time.time
+        self, session: SessionRequests, market: Market, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._session = session
         self._market = market

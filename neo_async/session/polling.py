@@ -1,5 +1,4 @@
-"""Reads a report again whenever the copy of it that is kept here may have fallen behind, and asks
-persistently for one that somebody waits for."""
+"""Reads that are repeated: a report that is polled, and one read until it is answered."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from neo_async import logs
 from neo_async.errors import NeoError
@@ -16,26 +15,28 @@ from neo_async.transport.retry import TRANSIENT
 
 log = logging.getLogger(logs.SESSION)
 
-RETRY_BASE = 0.5
-RETRY_CAP = 10.0
-"""Seconds between two tries of a read that fails."""
+RETRY_BASE_SECONDS: Final = 0.5
+RETRY_CAP_SECONDS: Final = 10.0
+"""Longest pause after a read that failed."""
 
-AGAIN_AFTER = 1.0
-"""Seconds after which a try without an answer is joined by another one, and longest pause after one
-that failed, where somebody waits."""
-AT_ONCE = 4
-"""Such tries at most: a server that hangs is not asked by more and more."""
-URGENT_FOR = 60.0
-"""Seconds of that; whoever waits longer can wait up to `RETRY_CAP` between two tries."""
+URGENT_RETRY_SECONDS: Final = 1.0
+"""Time after which a try without an answer is joined by another one, and longest pause after one
+that failed, while a read is urgent."""
+URGENT_SECONDS: Final = 60.0
+"""Time for which `retry_until_answered` is urgent; then up to `RETRY_CAP_SECONDS` pass between two
+tries."""
+MAX_CONCURRENT_TRIES: Final = 4
+"""Tries of one read that wait for an answer at the same time: more would only add to the load of a
+server that hangs."""
 
 T = TypeVar("T")
 
 
 async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """The result of the first try of `read` that has one.
+    """Return the result of the first try of `read` that is answered.
 
-    Slow tries go on beside the new ones, for a slow answer is an answer. Raises what another try a
-    moment later would not mend, such as NotLoggedIn or RateLimited.
+    A slow try goes on beside the new ones: a late answer counts as well. Raises errors that another
+    try a moment later would meet again, such as NotLoggedIn or RateLimited.
     """
     loop = asyncio.get_running_loop()
     tries: set[asyncio.Task[T]] = set()
@@ -43,17 +44,21 @@ async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
     failures = 0
     try:
         while True:
-            pace = AGAIN_AFTER if loop.time() < began + URGENT_FOR else RETRY_CAP
-            if loop.time() >= next_at and len(tries) < AT_ONCE:
-                tries.add(asyncio.create_task(read(), name="persistent read"))
+            is_urgent = loop.time() < began + URGENT_SECONDS
+            pace = URGENT_RETRY_SECONDS if is_urgent else RETRY_CAP_SECONDS
+            if loop.time() >= next_at and len(tries) < MAX_CONCURRENT_TRIES:
+                tries.add(asyncio.create_task(read(), name="repeated read"))
                 next_at = loop.time() + pace
-            rest = max(0.0, next_at - loop.time()) if len(tries) < AT_ONCE else None
+            has_room = len(tries) < MAX_CONCURRENT_TRIES
+            rest = max(0.0, next_at - loop.time()) if has_room else None
             if not tries:
                 await asyncio.sleep(rest or 0.0)
                 continue
             done, tries = await asyncio.wait(
                 tries, timeout=rest, return_when=asyncio.FIRST_COMPLETED
             )
+            # Every error is retrieved before one result is returned: asyncio would log the others
+            # as never retrieved.
             errors = {one: one.exception() for one in done}
             for one, error in errors.items():
                 if error is None:
@@ -63,7 +68,7 @@ async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
                     assert error is not None
                     raise error
                 failures += 1
-                pause = backoff(failures, base=RETRY_BASE, cap=pace)
+                pause = backoff(failures, base=RETRY_BASE_SECONDS, cap=pace)
                 next_at = min(next_at, loop.time() + pause)
                 level = logging.WARNING if failures == 1 else logging.DEBUG
                 log.log(level, "%s; asking again until there is an answer", error)
@@ -74,12 +79,12 @@ async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 class Poller:
-    """Makes one read at a time: at once when it was asked for, else when `due_in` says so.
+    """Makes one read at a time: at once when it is requested, else when `due_in` says so.
 
-    `due_in` gives the seconds until a read is due, None while there is no need of one; `look` has
-    to be called when its answer may have become smaller. Requests that come while a read is under
-    way lead to one more, since that read may have begun too early for them. A read that fails,
-    for whatever reason, is tried again after a growing, jittered while.
+    `due_in` returns the seconds until a read is due, None while none is needed; `look` has to be
+    called when its result may have become smaller. A request that comes during a read leads to one
+    more, since that read may have begun too early for it. A read that fails, for whatever reason,
+    is tried again after a growing, jittered pause.
     """
 
     def __init__(
@@ -88,7 +93,7 @@ class Poller:
         read: Callable[[], Awaitable[object]],
         due_in: Callable[[], float | None],
     ) -> None:
-        """`report` is what the log calls it."""
+        """`report` is the name of what is read, in log lines."""
         self._report = report
         self._read = read
         self._due_in = due_in
@@ -96,20 +101,20 @@ class Poller:
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.read_at = -math.inf
-        """Time of the loop at which the last read that worked ended; before the first, long ago."""
+        """Loop time at which the last successful read ended; -inf before the first."""
 
     @property
     def is_asked(self) -> bool:
-        """Whether a read was asked for and has not begun."""
+        """Whether a read was requested and has not begun."""
         return self._asked
 
     def ask(self) -> None:
-        """Read, beginning no earlier than now."""
+        """Request a read that begins no earlier than now."""
         self._asked = True
         self.look()
 
     def look(self) -> None:
-        """Ask `due_in` again."""
+        """Call `due_in` again, now."""
         self._look.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"{self._report} reader")
@@ -120,7 +125,7 @@ class Poller:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        """Ends when no read is due at any time."""
+        """Read whenever it is due, until no read is needed any more."""
         failures = 0
         try:
             while True:
@@ -137,7 +142,7 @@ class Poller:
                 except Exception as error:
                     self._asked |= asked
                     failures += 1
-                    delay = backoff(failures, base=RETRY_BASE, cap=RETRY_CAP)
+                    delay = backoff(failures, base=RETRY_BASE_SECONDS, cap=RETRY_CAP_SECONDS)
                     log.log(
                         logging.WARNING if isinstance(error, NeoError) else logging.ERROR,
                         "the %s could not be read: %s; next try in %.1f s",
@@ -154,7 +159,7 @@ class Poller:
             self._task = None
 
     async def _pause(self, delay: float) -> None:
-        """Wait that long, or until there is reason to look again."""
+        """Wait for `delay` seconds, or until `look` is called."""
         try:
             async with asyncio.timeout(delay):
                 await self._look.wait()

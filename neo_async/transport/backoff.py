@@ -1,4 +1,4 @@
-"""How long to wait before the next try: exponential, with full jitter."""
+"""Pauses between tries: exponential, with full jitter."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def backoff(
     cap: float,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> float:
-    """Seconds to wait after `attempt` failures in a row (1 is the first).
+    """Return the seconds to wait after `attempt` failures in a row (1 is the first).
 
-    Anything between 0 and `base` doubled with every failure, at most `cap`: many clients that lost
-    the same server do not come back at the same moment.
+    The result lies between 0 and `base` doubled with every failure, at most `cap`: many clients
+    that lost the same server do not come back at the same moment.
     """
     return uniform(0.0, min(cap, base * 2.0 ** (min(attempt, 64) - 1)))

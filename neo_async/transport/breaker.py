@@ -1,8 +1,9 @@
-"""Circuit breakers: a server that is gone is not asked in vain, and its return is noticed soon.
+"""Circuit breakers: calls to a server that is unreachable fail at once, and its return is noticed
+soon.
 
-There is one for the orders and one for everything else of every host. Reports that hang must not
-keep orders and cancels from a gateway that takes them; what else is wrong with a host, each of the
-two finds out in a few calls.
+Every host has one for order requests and one for everything else. Reports that hang must not keep
+orders and cancels from a gateway that takes them; any other failure of the host opens both within
+a few calls.
 """
 
 from __future__ import annotations
@@ -20,27 +21,28 @@ from neo_async.transport.backoff import backoff
 log = logging.getLogger(logs.TRANSPORT)
 
 GATEWAY_FAILURES = frozenset({502, 503, 504})
-"""Statuses by which a gateway says that there is nobody behind it."""
+"""HTTP statuses by which a gateway reports that the server behind it is unreachable."""
 
 PROBE_PATIENCE = 1.0
-"""Seconds for which a probe that is not answered keeps others back. A server that hangs costs no
-more than one call a second, and one that is back is noticed although an old probe still hangs."""
+"""Seconds for which an unanswered probe keeps others back. A server that hangs costs no more than
+one call a second, and one that is back is noticed although an old probe still hangs."""
 
 SHARE_OF_OUTAGE = 1 / 120
+"""Longest wait between two probes, as a share of the time for which the outage has lasted: long
+outages are probed less often."""
 LONGEST_WAIT = 10.0
-"""Long outages are probed less often: after that share of the time they have lasted, and at least
-every so many seconds."""
+"""Seconds between two probes at most, however long the outage has lasted."""
 
 
 class BreakerState(StrEnum):
-    """What becomes of a call to a host."""
+    """Whether calls to a host are made."""
 
     CLOSED = "closed"
-    """It is made."""
+    """Calls are made."""
     OPEN = "open"
-    """It fails at once, and nothing is sent."""
+    """Calls fail at once, and nothing is sent."""
     HALF_OPEN = "half-open"
-    """The same, while one that was let through as a probe is on its way."""
+    """Calls fail at once, while one that was let through as a probe is on its way."""
 
 
 def loop_time() -> float:
@@ -48,11 +50,11 @@ def loop_time() -> float:
 
 
 class Breaker:
-    """Opens after a number of failures of the network in a row; a state machine without a timer.
+    """The state of one host: opens after a number of network failures in a row.
 
-    While it is open, one call is let through as a probe after a short, growing, jittered while.
-    What the failures were decides what closes it: any connection where none could be made, a
-    whole answer where answers were lost. Refusals are answers, 429 among them.
+    It has no timer. While it is open, one call is let through as a probe after a short, growing,
+    jittered pause. The kind of the last failure decides what closes it: any connection where none
+    could be made, a whole answer where an answer was lost. Refusals are answers, 429 among them.
     """
 
     def __init__(
@@ -62,26 +64,28 @@ class Breaker:
         *,
         clock: Callable[[], float] = loop_time,
     ) -> None:
-        """`name` is what errors and the log call it."""
+        """`name` is shown in errors and log lines; `clock` gives seconds."""
         self.name = name
         self._limits = limits
         self._clock = clock
         self.is_closed = True
         self.failures = 0
-        """In a row."""
+        """Network failures in a row."""
         self.last_failure = ""
-        """In words; kept until the next one."""
+        """Text of the last failure; kept until the next one."""
         self.openings = 0
-        """Times it opened."""
+        """Number of times that it opened."""
         self.refusals = 0
         """Calls that failed at once because it was open."""
         self._opened_at = 0.0
         self._probe_at = 0.0
-        """From when on a call is let through."""
+        """Clock time from which on a call is let through."""
         self._probes = 0
-        """Since it opened."""
+        """Number of probes since it opened."""
         self._probes_out = 0
+        """Number of probes that are on their way."""
         self._can_connect = True
+        """Whether the last failure was on a connection that stood."""
 
     @property
     def state(self) -> BreakerState:
@@ -91,11 +95,11 @@ class Breaker:
 
     @property
     def open_for(self) -> float:
-        """Seconds; 0 while it is closed."""
+        """Seconds since it opened; 0 while it is closed."""
         return 0.0 if self.is_closed else self._clock() - self._opened_at
 
     def check(self) -> None:
-        """Raises BreakerOpen when no call may be made now."""
+        """Raise BreakerOpen when no call may be made now."""
         if self.is_closed:
             return
         probe_in = self._probe_at - self._clock()
@@ -109,7 +113,8 @@ class Breaker:
             )
 
     def admit(self, *, is_urgent: bool = False) -> bool:
-        """Whether the call that is made now is a probe; `probed` has to be called after it then.
+        """Return whether the call that is made now is a probe; `probed` has to be called after a
+        probe.
 
         Urgent calls are always let through. Raises BreakerOpen for others when none may be made.
         """
@@ -123,28 +128,28 @@ class Breaker:
         return True
 
     def probed(self) -> None:
-        """A probe is over, whatever came of it."""
+        """Note that a probe has ended, with or without an answer."""
         self._probes_out -= 1
         self._probe_at = min(self._probe_at, self._clock() + self.wait(self._probes))
 
     def wait(self, attempt: int) -> float:
-        """Seconds to wait before the next try, after so many in vain."""
+        """Return the seconds to wait before the next try, after `attempt` failed ones."""
         longest = max(self._limits.longest_wait, min(LONGEST_WAIT, SHARE_OF_OUTAGE * self.open_for))
         return backoff(attempt, base=self._limits.first_wait, cap=longest)
 
     def connected(self) -> None:
-        """A connection stands."""
+        """Note that a connection was made."""
         if not self._can_connect:
             self._can_connect = True
             self._recover()
 
     def answered(self) -> None:
-        """A whole answer came; to be called when there were failures."""
+        """Note that a whole answer came; to be called when there were failures."""
         self._can_connect = True
         self._recover()
 
     def failed(self, reason: str, *, connected: bool) -> None:
-        """No connection could be made, or the answer was lost on one that stood."""
+        """Note that no connection could be made, or that an answer was lost on one that stood."""
         self.failures += 1
         self.last_failure = reason
         self._can_connect = connected
@@ -172,17 +177,18 @@ class Breaker:
 
 
 class Breakers:
-    """The breakers of every host that was called so far."""
+    """The breakers of the hosts that were called so far."""
 
     def __init__(self, limits: BreakerConfig | None = None) -> None:
         self._limits = limits or BreakerConfig()
         self._breakers: dict[str, Breaker] = {}
 
     def orders(self, server: str) -> Breaker:
-        """`server` is host and port."""
+        """Return the breaker of the order requests to `server`, which is host and port."""
         return self._of(f"orders at {server}")
 
     def reads(self, server: str) -> Breaker:
+        """Return the breaker of everything else that is sent to `server`."""
         return self._of(f"reads at {server}")
 
     def __iter__(self) -> Iterator[Breaker]:

@@ -37,8 +37,8 @@ class _TooMuch(Exception):
 
 
 class RawHeaders(Mapping[str, str]):
-    """Headers as they came, made readable when somebody reads them: of an order's answer nobody
-    does, unless something is wrong."""
+    """Headers as they came, decoded when they are first read: those of an order's answer are not,
+    unless something is wrong."""
 
     __slots__ = ("_raw", "_text")
 
@@ -64,7 +64,8 @@ class RawHeaders(Mapping[str, str]):
 
 
 class Connection(asyncio.Protocol):
-    """`on_idle` is called whenever it is ready for a request, `on_lost` once, when it is gone."""
+    """One connection: calls `on_idle` whenever it is ready for a request, and `on_lost` once, when
+    it is gone."""
 
     __slots__ = (
         "_body",
@@ -112,11 +113,12 @@ class Connection(asyncio.Protocol):
         self.requests = 0
         """Requests handed to the socket so far."""
         self.has_unread: Callable[[], bool] = bool
-        """Says whether bytes, or the end of the stream, wait to be read. Only while it is usable.
-        """
+        """Function that returns whether bytes, or the end of the stream, wait to be read. It may be
+        called only while the connection is usable."""
 
     @property
     def is_usable(self) -> bool:
+        """Whether a request can be sent: the connection is open, and no answer is awaited."""
         return (
             self._transport is not None and not self._transport.is_closing() and self._turn is None
         )
@@ -125,7 +127,7 @@ class Connection(asyncio.Protocol):
         """Send one whole request and wait for its whole answer, `timeout` seconds at most.
 
         Raises NotSent when the connection was closing already, AnswerLost in every other failure.
-        Cancelling closes the connection, so that the late answer finds nobody.
+        Cancelling closes the connection, so that the late answer is not taken for another's.
         """
         transport = self._transport
         if transport is None or transport.is_closing() or self._turn is not None:
@@ -151,11 +153,11 @@ class Connection(asyncio.Protocol):
             deadline.cancel()
 
     def close(self) -> None:
-        """Close at once; a request that still waits gets AnswerLost."""
+        """Close at once; a request that still waits raises AnswerLost."""
         if self._transport is not None:
             self._transport.abort()
 
-    # --- asyncio's side -----------------------------------------------------------------------
+    # --- called by asyncio -----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an isinstance check: uvloop's transports derive from nothing of asyncio's.
@@ -164,7 +166,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._turn is None:
-            # An answer nobody asked for (a 408 before the server closes, or the tail of a broken
+            # An answer without a request (a 408 before the server closes, or the tail of a broken
             # one) must never be taken for the next request's answer.
             self.close()
             return
@@ -198,10 +200,10 @@ class Connection(asyncio.Protocol):
             self._fail(f"the connection was closed {progress}{reason}")
         self._on_lost(self)
 
-    # --- the parser's side --------------------------------------------------------------------
+    # --- called by the parser --------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self._turn is None:  # a second answer behind the one that was asked for
+        if self._turn is None:  # a second answer behind that to the request
             self.close()
         self._status = 0
         self._headers = []

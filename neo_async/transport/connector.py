@@ -1,5 +1,5 @@
-"""Connections of aiohttp that are gone when their connector is closed, and to which a request waits
-for its start."""
+"""aiohttp's connector, with what it lacks: connections have ended when it is closed, none is used
+on which bytes lie unread, and the start of a request is counted when its connection is there."""
 
 from __future__ import annotations
 
@@ -16,40 +16,42 @@ from aiohttp.connector import Connection
 from neo_async.transport.unread import TURNS, unread_check
 
 _TURNS_TO_END = 4
-"""Of the loop, at most: an aborted connection needs one; one that the server ended first, and on
-which asyncio's abort does nothing any more, needs up to three."""
+"""Turns of the event loop in which every connection has ended: an aborted one needs one, and one
+that the server ended first, on which asyncio's abort has no effect, up to three."""
 
 
 AT_CONNECTION: Final[ContextVar[Callable[[], Awaitable[object]] | None]] = ContextVar(
     "AT_CONNECTION", default=None
 )
-"""Awaited when a connection is there for the request of this context, before it is written."""
+"""Called and awaited when there is a connection for the request of this context, before the request
+is written."""
 
 
 _TRIES: Final = 110
-"""Connections that are looked at for one request: as many as may lie idle, and some new ones."""
+"""Connections that are tried for one request: as many as may lie idle, and some new ones."""
 
 
 class NoSilence(aiohttp.ClientConnectionError):
-    """No connection could be had on which the server does not speak unasked. Nothing was sent."""
+    """On every connection bytes came before the request. Nothing was sent."""
 
 
 class Connector(aiohttp.TCPConnector):
-    """`close` ends every connection at once and returns when they have ended.
+    """A connector whose `close` ends every connection at once and returns when they have ended.
 
     aiohttp forgets a connection as soon as it has asked for its end, and over TLS asyncio then
-    waits for the server's goodbye, up to 30 s: longer than a loop that is about to end.
+    waits up to 30 s for the server's close_notify: longer than a loop that is about to end.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, limit: int = 100) -> None:
         super().__init__(ssl=tls or True, limit=limit)
-        # Of TLS connections, by aiohttp's protocol, which asyncio lets go of when one has ended.
+        # Transports of TLS connections, by aiohttp's protocol, which asyncio releases when one has
+        # ended.
         self._transports: WeakKeyDictionary[asyncio.BaseProtocol, asyncio.Transport]
         self._transports = WeakKeyDictionary()
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        """A connection on which nothing waits to be read: an answer that came before the request
-        was written is not the answer to it. Raises NoSilence when the server leaves none."""
+        """Return a connection on which nothing waits to be read: an answer that came before the
+        request was written is not the answer to it. Raises NoSilence when there is none."""
         at_connection = AT_CONNECTION.get()
         for _ in range(_TRIES):
             connection = await super().connect(*args, **kwargs)
@@ -65,10 +67,10 @@ class Connector(aiohttp.TCPConnector):
                 if await _is_silent(protocol, transport):
                     return connection
             except BaseException:
-                connection.release()  # it is as good as before
+                connection.release()  # nothing was written: another request may use it
                 raise
             connection.close()
-        raise NoSilence("it sends answers that nobody asked for")
+        raise NoSilence("it sends answers without a request")
 
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
         # Without a parser, bytes that come on an idle connection close it before its next use,
@@ -86,7 +88,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 async def _is_silent(protocol: Any, transport: asyncio.Transport) -> bool:
-    """Whether nothing has come on a connection that no request is on; what lies in its socket is
+    """Return whether nothing has come on a connection without a request. What lies in its socket is
     given a few turns of the loop to be read."""
     for _ in range(TURNS):
         if transport.is_closing() or protocol.should_close:

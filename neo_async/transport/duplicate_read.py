@@ -1,4 +1,4 @@
-"""Asking twice: a read that takes long is made once more, and the first good answer wins."""
+"""Duplicate reads: a read that takes long is made once more, and the first good answer wins."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ async def with_duplicate(
     delay: float,
     timeout: float,
 ) -> Answer:
-    """The answer of `ask`, or of `ask_again` when none has come after `delay` seconds. Both end
-    `timeout` seconds after the first began.
+    """Return the answer of `ask`, or that of `ask_again` when none has come after `delay` seconds.
+    Both end `timeout` seconds after the first began.
 
-    What fails within the delay is not asked again. Only for requests that change nothing.
+    A read that fails within the delay is not repeated. Only for requests that change nothing.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
@@ -41,8 +41,8 @@ async def with_duplicate(
 
     timer = loop.call_later(delay, begin_second)
     try:
-        # The first runs here and not in a task of its own: it has been let go by the limiter, and
-        # must not lose a turn of the loop.
+        # The first runs here and not in a task of its own: the limiter has counted its start as one
+        # of this moment, and a task would begin a turn of the loop later.
         try:
             async with asyncio.timeout(None) as first_wait:
                 answer = await ask
@@ -57,7 +57,7 @@ async def with_duplicate(
         return second.result()
     finally:
         timer.cancel()
-        # That closes its connection, too: nothing is ever read from it again.
+        # Cancelling closes its connection, too: the late answer must not be read by another.
         if second is not None and second.cancel():
             await asyncio.gather(second, return_exceptions=True)
 
@@ -68,5 +68,5 @@ async def _turns_out_good(task: asyncio.Task[Answer]) -> bool:
 
 
 def _is_good(task: asyncio.Task[Answer]) -> bool:
-    """Whether nothing better is to be expected of the other one."""
+    """Return whether a read has an answer that the other one could not improve on."""
     return not task.cancelled() and task.exception() is None and task.result().status < 429

@@ -1,4 +1,4 @@
-"""Secrets on their way to a socket, out of sight of everything that shows local variables."""
+"""Holders of secrets: nothing that prints local variables or tracebacks shows their content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 _CAUSES: Final = 20
-"""Errors of a chain whose frames are dropped; beyond that the chain is cut."""
+"""Errors of a chain whose frames are dropped; longer chains are cut."""
 
 
 class Hidden(Generic[T]):
@@ -31,10 +31,10 @@ class Hidden(Generic[T]):
 
 
 def without_frames(error: BaseException) -> BaseException:
-    """The error without the frames that it, its causes and its contexts went through so far.
+    """Return the error without the frames that it, its causes and its contexts went through.
 
     Frames of other libraries keep headers and bodies in their local variables, which tracebacks
-    may show. Types and words stay.
+    may show. Types and messages stay.
     """
     link: BaseException | None = error
     for _ in range(_CAUSES):

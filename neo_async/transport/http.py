@@ -1,4 +1,4 @@
-"""Everything over HTTP that is not an order: login, reports, quotes, files."""
+"""HTTP calls that are no order requests: login, reports, quotes, files."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from neo_async.transport.connector import AT_CONNECTION, Connector, NoSilence
 from neo_async.transport.hidden import Hidden, without_frames
 from neo_async.transport.inflating import Inflater
 from neo_async.transport.kinds import Kind
-from neo_async.transport.limiter import Start
 from neo_async.transport.meter import Meter
+from neo_async.transport.start import Start
 
 _LONGEST = 120
-"""Characters of an address in a message; a path may name fifty instruments."""
+"""Characters of an address in an error message; a path may name fifty instruments."""
 
 
 LARGEST_ANSWER: Final = 32 << 20
-"""Bytes of an answer that is read whole, inflated; a book of ten thousand orders has 10 MB."""
+"""Bytes of an answer that is read whole, decompressed; an order book of ten thousand has 10 MB."""
 LARGEST_FILE: Final = 1 << 30
-"""Bytes of a file, inflated."""
+"""Bytes of a downloaded file, decompressed."""
 
 _REDIRECTS: Final = 5
-"""That one download follows."""
+"""Redirects that one download follows."""
 
 _ENDED_EARLY: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
 
 _CAUSES: Final = 5
-"""Errors of a chain that are looked at."""
+"""Errors of a chain among which the first cause is looked for."""
 
-_AT_ONCE: Final = 512 << 10
-"""Bytes that are read without a turn for the rest of the event loop."""
+_BYTES_A_TURN: Final = 512 << 10
+"""Bytes that are decompressed in one turn of the event loop."""
 
 
 class Download(NamedTuple):
-    """An answer on its way."""
+    """A file whose answer has begun."""
 
     status: int
     headers: Mapping[str, str]
     """Names in lower case."""
     size: int | None
-    """Bytes to come, where the server tells and they are not compressed."""
+    """Bytes of the file; None where the server does not say, or compresses it."""
     pieces: AsyncIterator[bytes]
-    """As they arrive."""
+    """Content of the file, in pieces as they arrive."""
 
 
 class _Request(NamedTuple):
-    """What goes out. It travels in a `Hidden`."""
+    """A request with its secrets; passed on in a `Hidden` only."""
 
     method: str
     url: URL
@@ -70,30 +70,31 @@ class _Request(NamedTuple):
 
 
 class _Timing:
-    """Of one request."""
+    """Times of one request, filled in by aiohttp's tracing."""
 
     def __init__(self, kind: int, queued: float) -> None:
         self.kind = kind
         self.queued = queued
         self.began = self.sent_at = time.perf_counter()
         self.is_first = False
-        """Whether it is the first one on its connection."""
+        """Whether the request is the first one on its connection."""
 
 
 class _Call(NamedTuple):
-    """How a request is named in errors, and its deadline."""
+    """The name of a request in errors, and its timeout."""
 
     method: str
     where: str
-    """The address without a query."""
+    """Address without a query."""
     timeout: float
-    """Seconds."""
+    """Seconds until the whole answer must be there."""
 
     def failure(self, error: BaseException) -> BaseException:
-        """The error that a caller gets for one of aiohttp's, with the cause that may be shown.
+        """Return the error that a caller gets for one of aiohttp's, with the cause that may be
+        shown.
 
         aiohttp's errors about an answer repeat parts of it, which may repeat what was sent, and
-        hold the request's headers: nothing of them is kept but their names. Other errors, such as a
+        hold the request's headers: only their names are kept. Other errors, such as a
         cancellation, are returned as they are, without their frames.
         """
         name = f"{self.method} {self.where}"
@@ -109,7 +110,7 @@ class _Call(NamedTuple):
                 failure.__cause__ = error
             case aiohttp.ClientResponseError():
                 failure = AnswerLost(f"the answer to {name} was no HTTP: {_first_cause(error)}")
-            case ValueError():  # of what inflates the content
+            case ValueError():  # raised by Inflater
                 failure = AnswerLost(f"the answer to {name} cannot be used: {error}")
             case aiohttp.ClientError() | OSError():
                 cause = error.cause if isinstance(error, _SentOnce) else error
@@ -120,7 +121,7 @@ class _Call(NamedTuple):
 
 
 class HttpClient:
-    """One aiohttp session, made when first needed. Errors are those of the order lane."""
+    """One aiohttp session, made when first needed. Raises the same errors as the order lane."""
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class HttpClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def check(self, url: str) -> None:
-        """Raises BreakerOpen when no call to the host may be made now: before a caller queues."""
+        """Raise BreakerOpen when no call to the host may be made now: before a caller queues."""
         breaker = self._breaker(_place(URL(url, encoded=True)))
         if not breaker.is_closed:
             await asyncio.sleep(0)  # a caller that tries for ever must not hold up the loop
@@ -160,8 +161,8 @@ class HttpClient:
         limit: int = LARGEST_ANSWER,
     ) -> Answer:
         """Send one request and read its whole answer, `timeout` seconds and `limit` bytes at most.
-        The path of `url` goes out as it is: the broker wants characters in it that others would
-        encode. `kind` is for the meter; a `start` is moved to when there is a connection, for a
+        The path of `url` is sent as it is: the broker wants characters in it that are usually
+        encoded. `kind` is for the meter; a `start` is moved to when there is a connection, since a
         handshake takes time.
 
         Redirects are not followed: the headers carry credentials. A request that may change
@@ -182,7 +183,7 @@ class HttpClient:
             except BaseException as error:
                 failure = call.failure(error)
                 raise failure from failure.__cause__
-            self._judge(breaker, answer.status)
+            self._count_answer(breaker, answer.status)
             return answer
 
     async def _exchange(
@@ -222,8 +223,8 @@ class HttpClient:
         limit: int = LARGEST_FILE,
     ) -> AsyncIterator[Download]:
         """Get a file of `limit` bytes at most within `timeout` seconds, `between` at most between
-        two pieces of it. Redirects are followed where no headers tell who asks, and only to where
-        the address itself might have led: from https to https.
+        two pieces of it. Redirects are followed only without `headers`, which may hold secrets, and
+        only to addresses that would be allowed themselves: from https to https.
 
         Raises NotSent or AnswerLost, and ProtocolError for a redirect that is not followed."""
         where, until = _origin(url), time.monotonic() + timeout
@@ -249,7 +250,7 @@ class HttpClient:
                     failure = call.failure(error)
                     raise failure from failure.__cause__
                 async with response:
-                    self._judge(breaker, response.status)
+                    self._count_answer(breaker, response.status)
                     target = response.headers.get("Location", "") if follows else ""
                     if not target or response.status not in (301, 302, 303, 307, 308):
                         is_plain = "Content-Encoding" not in response.headers
@@ -267,7 +268,7 @@ class HttpClient:
         raise ProtocolError(f"GET {where}: more than {_REDIRECTS} redirects")
 
     def _redirected(self, url: URL, target: str) -> URL:
-        """Where a redirect leads. Raises ProtocolError when nobody may be sent there."""
+        """Return where a redirect leads. Raises ProtocolError when it must not be followed."""
         try:
             following = url.join(URL(target))
         except ValueError:
@@ -293,7 +294,7 @@ class HttpClient:
 
     @contextlib.contextmanager
     def _watched(self, place: str) -> Iterator[Breaker]:
-        """Around a call: its failure counts, unless it is not made at all."""
+        """Surround a call, and count its failure. Raises BreakerOpen where none may be made."""
         breaker = self._breaker(place)
         is_probe = breaker.admit()
         try:
@@ -309,7 +310,7 @@ class HttpClient:
             if is_probe:
                 breaker.probed()
 
-    def _judge(self, breaker: Breaker, status: int) -> None:
+    def _count_answer(self, breaker: Breaker, status: int) -> None:
         if status >= 500:
             self._meter.server_errors += 1
         if status in GATEWAY_FAILURES:
@@ -324,7 +325,7 @@ class HttpClient:
         parameters: aiohttp.TraceConnectionCreateEndParams,
     ) -> None:
         timing = context.trace_request_ctx
-        if timing is not None:  # of a download there is none
+        if timing is not None:  # downloads have none
             timing.is_first = True
 
     async def _note_sent(
@@ -334,7 +335,7 @@ class HttpClient:
         parameters: aiohttp.TraceRequestHeadersSentParams,
     ) -> None:
         timing = context.trace_request_ctx
-        if timing is not None:  # of a download there is none
+        if timing is not None:  # downloads have none
             timing.sent_at = time.perf_counter()
             self._meter.sent(timing.kind, timing.queued, timing.sent_at - timing.began)
 
@@ -352,14 +353,16 @@ class HttpClient:
             connector=Connector(tls=self._tls, limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "gzip, deflate"},
-            auto_decompress=False,  # `_content` inflates, with a bound
+            auto_decompress=False,  # `_content` decompresses, up to a limit
         )
 
 
 class _SentOnce(aiohttp.ClientError):
-    """aiohttp sends PUT and DELETE again when a connection breaks, since they come out the same; a
-    caller who is told of a refusal then would not know that the first one had worked. It lets this
-    error pass."""
+    """Raised in place of aiohttp's own errors, so that it sends nothing twice.
+
+    aiohttp sends PUT and DELETE again when a connection breaks, since they are idempotent. A caller
+    that gets a refusal of the second one would not know that the first one had worked.
+    """
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
@@ -393,8 +396,8 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 async def _content(
     response: aiohttp.ClientResponse, limit: int, call: _Call
 ) -> AsyncIterator[bytes]:
-    """The content of an answer as it arrives, inflated. Holds the event loop for a millisecond or
-    two at once, however much a server compressed into little. Raises AnswerLost."""
+    """Yield the content of an answer as it arrives, decompressed. It holds the event loop for a
+    millisecond or two at once, whatever the compression ratio. Raises AnswerLost."""
     try:
         if (response.content_length or 0) > limit:
             raise ValueError(f"it is longer than {limit} bytes")
@@ -406,20 +409,20 @@ async def _content(
                 since_turn += len(piece)
                 if total > limit:
                     raise ValueError(f"it is longer than {limit} bytes")
-                if since_turn > _AT_ONCE:
+                if since_turn > _BYTES_A_TURN:
                     since_turn = 0
                     await asyncio.sleep(0)
                 yield piece
         inflater.finish()
     except BaseException as error:
-        response.close()  # what is left of it must not be waited for
+        response.close()  # else aiohttp would wait for the rest of it
         failure = call.failure(error)
         raise failure from failure.__cause__
 
 
 def _lost_by(error: Exception) -> str:
-    """What ended an answer; of aiohttp's errors only the name, for their words may be the
-    server's."""
+    """Return what ended an answer. Only the name of an aiohttp error is shown: its text may repeat
+    the answer."""
     name = type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         return f"{name}: {error.strerror}"
@@ -427,7 +430,7 @@ def _lost_by(error: Exception) -> str:
 
 
 def _first_cause(error: BaseException) -> str:
-    """The name of the error that led to this one, such as BadStatusLine."""
+    """Return the name of the error that led to this one, such as BadStatusLine."""
     for _ in range(_CAUSES):
         if error.__cause__ is None:
             break
@@ -436,7 +439,7 @@ def _first_cause(error: BaseException) -> str:
 
 
 def connect_problem(error: Exception) -> str:
-    """Why there is no connection; aiohttp's own words repeat the address around it."""
+    """Return why no connection was made, without the address that aiohttp's own text repeats."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return str(error.certificate_error)
     if not isinstance(error, aiohttp.ClientConnectorError):
@@ -453,7 +456,7 @@ def _place(url: URL) -> str:
 
 
 def _origin(url: str) -> str:
-    """Host and path, as far as a message can bear them, without a query that may hold something
-    private."""
+    """Return scheme, host and path, shortened for a message, without the query, which may hold
+    private data."""
     origin = url.partition("?")[0]
     return origin if len(origin) <= _LONGEST else f"{origin[:_LONGEST]}…"

@@ -1,5 +1,5 @@
-"""Compressed answers, inflated in small pieces, so that neither memory nor the event loop is at the
-mercy of what a server compressed."""
+"""Decompression of answers in small pieces: a short compressed body that inflates to gigabytes
+costs neither memory nor long turns of the event loop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Final
 
 PIECE: Final = 65_536
-"""Bytes that are inflated at once, at most."""
+"""Bytes that are inflated at once at most."""
 
 _ANY_HEADER: Final = zlib.MAX_WBITS | 32
 _NO_HEADER: Final = -zlib.MAX_WBITS
 
 
 class Inflater:
-    """Undoes one Content-Encoding: gzip (of any number of members), deflate, or none."""
+    """Decompresses one Content-Encoding: gzip (of any number of members), deflate, or none."""
 
     def __init__(self, encoding: str) -> None:
         """Raises ValueError when the encoding is none of these."""
@@ -28,10 +28,12 @@ class Inflater:
         self._is_plain = encoding in ("", "identity")
         self._is_deflate = encoding == "deflate"
         self._inflater: zlib._Decompress | None = None
-        """None before the first byte, and between two members."""
+        """Decompressor of the current gzip member; None before the first byte, and between two
+        members."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The content of the next bytes, in pieces of 64 KiB at most where it was compressed.
+        """Return the content of the next bytes, in pieces of 64 KiB at most where it was
+        compressed.
 
         Raises ValueError when it cannot be inflated.
         """
@@ -57,13 +59,14 @@ class Inflater:
             raise ValueError(f"it cannot be inflated: {error}") from None
 
     def finish(self) -> None:
-        """Raises ValueError when what was fed is cut off."""
+        """Raise ValueError when the compressed content is cut off."""
         if self._inflater is not None:
             raise ValueError("it cannot be inflated: its compressed content is cut off")
 
 
 def inflated(body: bytes, encoding: str, limit: int) -> bytes:
-    """A whole body, inflated. Raises ValueError when it cannot be, or is longer than `limit`."""
+    """Return a whole body, inflated. Raises ValueError when it cannot be inflated, or is longer
+    than `limit` bytes."""
     inflater = Inflater(encoding)
     pieces: list[bytes] = []
     size = 0

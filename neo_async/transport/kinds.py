@@ -1,4 +1,4 @@
-"""What a request is for."""
+"""The kinds of requests, in the order in which they are served."""
 
 from __future__ import annotations
 

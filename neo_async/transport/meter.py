@@ -1,5 +1,8 @@
-"""Counts and times requests. On the way of every order, so it does little there: times are put
-down as they come, and sorted into buckets many at once."""
+"""Counts and times of requests.
+
+Every order passes through it, so it does little there: times are appended as they come, and sorted
+into buckets many at once.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,24 @@ from neo_async.model.metrics import BUCKETS, Histogram
 from neo_async.transport.kinds import Kind
 
 LOGIN: Final = len(Kind)
-"""Beside the limiter's kinds: to it a login is a read."""
+"""Index of logins, which come after the kinds of requests."""
 NAMES: Final = (*(kind.name.lower() for kind in Kind), "login")
 
 HELD: Final = 256
-"""Requests whose times are put down before they are sorted into buckets, a tenth of a millisecond's
-work."""
+"""Times that are appended before they are sorted into buckets: a tenth of a millisecond's work."""
 
 
 class _Stage:
-    """Times of one stage, by kind."""
+    """Times of one stage of a request, by kind."""
 
     def __init__(self) -> None:
         self.new: list[list[float]] = [[] for _ in NAMES]
-        """Not in the buckets yet."""
+        """Times that are not in the buckets yet, by kind."""
         self._counts = [[0] * (len(BUCKETS) + 1) for _ in NAMES]
         self._totals = [0.0] * len(NAMES)
 
     def sort_in(self) -> None:
+        """Move the new times into the buckets."""
         for kind, times in enumerate(self.new):
             if not times:
                 continue
@@ -52,7 +55,7 @@ class _Stage:
 
 
 class Meter:
-    """One a client. Times are in seconds."""
+    """Counts and times of one client's requests. Times are in seconds."""
 
     def __init__(self) -> None:
         self.queue, self.send, self.first_byte, self.decode = (_Stage() for _ in range(4))
@@ -66,7 +69,8 @@ class Meter:
         self._outcomes: list[defaultdict[str, int]] = [defaultdict(int) for _ in Kind]
 
     def sent(self, kind: int, queue: float, send: float) -> None:
-        """A request was handed to a socket."""
+        """Note that a request was handed to a socket, and the seconds that it spent in the queue
+        and on the way to the socket."""
         times = self.queue.new[kind]
         times.append(queue)
         self.send.new[kind].append(send)
@@ -75,22 +79,24 @@ class Meter:
                 stage.sort_in()
 
     def answered(self, kind: int, first_byte: float, decode: float) -> None:
-        """Its answer was understood."""
+        """Note that an answer was decoded, and the seconds to its first byte and for decoding."""
         self.first_byte.new[kind].append(first_byte)
         self.decode.new[kind].append(decode)
 
     def lost(self, error: AnswerLost) -> None:
-        """Its answer was not."""
+        """Note that an answer was lost."""
         self.timeouts += error.is_timeout
 
     def ended(self, kind: Kind, outcome: str) -> None:
-        """An order request is over for its caller."""
+        """Note how an order request ended for its caller."""
         self._outcomes[kind][outcome] += 1
 
     def reconnected(self, feed: str) -> None:
+        """Note that a feed is connected again."""
         self.reconnects[feed] = self.reconnects.get(feed, 0) + 1
 
     @property
     def outcomes(self) -> dict[str, dict[str, int]]:
+        """Number of order requests by kind and outcome."""
         counted = zip(NAMES, self._outcomes, strict=False)
         return {name: dict(outcomes) for name, outcomes in counted if name != "read"}

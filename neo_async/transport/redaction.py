@@ -1,10 +1,10 @@
-"""Secrets are taken out of what an error keeps of an answer, by the values that were sent.
+"""Redaction: the secrets that were sent are taken out of the errors about the answer.
 
     with Secrets(api_key, access_token).kept_out_of_errors():
         return decode(answer)
 
-A server that refuses a request may repeat it: header, form or query. Nothing is searched while all
-goes well; when an error leaves the block, its texts and those of its causes are.
+A server that refuses a request may repeat it: header, form or query. Nothing is searched without an
+error; when one leaves the block, its texts and those of its causes are.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from neo_async.errors import NeoError
 _MARK: Final = "***"
 
 _SHORTEST: Final = 4
-"""Characters: what is shorter is no secret, but occurs in any text."""
+"""Characters of the shortest secret; shorter values occur in any text."""
 _LONG: Final = 8
-"""A secret of so many characters is found anywhere; a shorter one as a word of its own, so that an
-MPIN is not cut out of an order number."""
+"""Characters from which on a secret is found anywhere; a shorter one only as a word of its own, so
+that an MPIN is not cut out of an order number."""
 _CAUSES: Final = 20
-"""Errors of a chain that are searched; beyond that the chain is cut."""
+"""Errors of a chain that are searched; longer chains are cut."""
 
 
 class Secrets:
@@ -52,7 +52,7 @@ class Secrets:
 
     @contextlib.contextmanager
     def kept_out_of_errors(self) -> Iterator[None]:
-        """Around the reading of an answer: a NeoError that leaves it holds none of the secrets."""
+        """Surround the decoding of an answer: a NeoError that leaves the block holds no secret."""
         try:
             yield
         except NeoError as error:
@@ -64,7 +64,7 @@ class Secrets:
         self._scrub_chain(error)
 
     def scrub(self, text: AnyStr) -> AnyStr:
-        """The text, or the bytes of one, with `***` for each secret, in time linear in its
+        """Return a text, or the bytes of one, with `***` for each secret, in time linear in its
         length."""
         if isinstance(text, bytes):
             return self._scrub(text.decode("utf-8", "surrogateescape")).encode(
@@ -108,7 +108,7 @@ class Secrets:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """The ways in which an answer may write a value."""
+    """Yield the ways in which an answer may write a value."""
     if len(value) >= _SHORTEST:
         yield value
         yield quote(value, safe="")
@@ -118,14 +118,14 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _start(form: str) -> str:
-    """What matches a secret, or as much of its beginning as is worth hiding."""
+    """Return a pattern for a secret, or for as much of its beginning as is worth hiding."""
     if len(form) < _LONG:
         return rf"(?<!\w){re.escape(form)}(?!\w)"
     return re.escape(form[: max(_LONG, len(form) // 3)])
 
 
 def _common_end(text: str, start: int, form: str) -> int:
-    """Where in a text what it has in common with a secret ends."""
+    """Return the index in a text at which what it has in common with a secret ends."""
     end = start
     for letter in form:
         if end == len(text) or text[end].lower() != letter.lower():

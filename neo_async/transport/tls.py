@@ -1,4 +1,4 @@
-"""Whom to trust."""
+"""TLS settings: which certificate authorities are trusted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from neo_async.errors import UsageError
 
 
 def trusting(ca_file: str) -> ssl.SSLContext | None:
-    """A context that trusts the authority in a PEM file only; None (the system's) without one."""
+    """Return a context that trusts only the authorities in a PEM file; None, which stands for the
+    system's authorities, without a file. Raises UsageError when it cannot be read."""
     if not ca_file:
         return None
     try:

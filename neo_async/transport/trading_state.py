@@ -43,8 +43,8 @@ class TradingState:
         self.is_checked = watchdog is not None or self.halted is not None
 
     def on_halt(self, wake: Callable[[], None]) -> None:
-        """Call `wake` whenever the state becomes HALTED. It wakes those who wait to send a request,
-        and they call `check`. It must not raise."""
+        """Call `wake` whenever the state becomes HALTED. It wakes the requests that wait to be
+        sent, and each calls `check`. It must not raise."""
         self._on_halt.append(wake)
 
     def refusal(self, kind: Kind) -> Halted | None:

@@ -1,7 +1,7 @@
-"""Whether a socket holds bytes that nobody has read yet.
+"""A check for bytes in a socket that have not been read.
 
-An answer belongs to the request that was on the wire when it came. What lies unread on a connection
-before a request is written was not asked for by it.
+An answer belongs to the request that was on the wire when it came. Bytes that lie unread on a
+connection before a request is written are not the answer to it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 TURNS = 3
-"""Of the event loop, in which unread bytes are read; a TLS session ticket, which no program sees,
-needs one."""
+"""Turns of the event loop in which unread bytes are read; a TLS session ticket, which asyncio reads
+itself, needs one."""
 
 
 def unread_check(transport: asyncio.BaseTransport) -> Callable[[], bool]:
-    """A function that says whether bytes, or the end of the stream, wait in a transport's socket.
-    It costs half a microsecond, and must not be called once the transport is closing."""
+    """Return a function that returns whether bytes, or the end of the stream, wait in a transport's
+    socket. It costs half a microsecond, and must not be called once the transport is closing."""
     fileno = getattr(transport.get_extra_info("socket"), "fileno", None)
-    if fileno is None:  # a transport without a socket, such as a test's: nothing waits below it
+    if fileno is None:  # a transport without a socket, as in tests
         return lambda: False
     number: int = fileno()
     if not hasattr(select, "poll"):  # Windows

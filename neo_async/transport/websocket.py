@@ -1,6 +1,6 @@
-"""A websocket that stays open: it reconnects by itself, for ever, and says what happened.
+"""A websocket that reconnects by itself, for ever, and reports every change of its state.
 
-Bytes and text in and out; what they mean is the business of the handshake and the handler.
+It carries bytes and text; what they mean is up to the handshake and the handler.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from neo_async.transport.meter import Meter
 log = logging.getLogger(logs.TRANSPORT)
 
 MAX_MESSAGE = 16 << 20
-"""Bytes of the largest message taken; the broker keeps them below one MiB."""
+"""Bytes of the largest message accepted; the broker's are below one MiB."""
 
 LONGEST_PATIENCE = 900.0
 """Seconds of silence beyond which the limit is no longer doubled."""
 
-SETTLED = 10
-"""Times `FeedTimings.stable` that a connection has to live to end a series of short-lived ones."""
+LONG_LIFE_FACTOR = 10
+"""Multiple of `FeedTimings.stable` for which a connection has to live to end a series of
+short-lived ones."""
 
 SHORT_LIVES = 3
-"""Connections in a row that were stable, but not for long, after each of which the next try is at
-once; after more of them it waits."""
+"""Connections in a row that were stable, but not for long, after each of which the next try is made
+at once. After more of them it waits."""
 
-PINGS = 100
-"""Of a server within a second; more of them are a flood."""
+MAX_PINGS_A_SECOND = 100
+"""Pings of the server within a second; more of them are a flood."""
 
-TURN = 0.005
-"""Seconds for which messages that have come already are handled before the rest of the event loop
-has its turn."""
+TURN_SECONDS = 0.005
+"""Time for which messages that have come already are handled before other tasks run."""
 
-CLOSE_WAIT = 0.2
-"""Seconds granted to a server to answer our closing."""
+CLOSE_TIMEOUT = 0.2
+"""Seconds for which a server may take to answer a close frame."""
 
 
 class Socket:
@@ -58,8 +58,9 @@ class Socket:
         self._websocket = websocket
         self._patience = patience
         self.last_sign = _now()
-        """When the server was last heard, pongs included."""
+        """Loop time of the last frame of the server, pongs included."""
         self._turn_ends = 0.0
+        """Loop time after which the rest of the event loop has to run."""
         self._pings = 0
         self._pings_since = 0.0
 
@@ -72,14 +73,15 @@ class Socket:
             await self._websocket.ping()
 
     async def receive(self) -> bytes | str:
-        """The next message."""
+        """Return the next message."""
         while True:
             message = await self._websocket.receive()
             now = self.last_sign = _now()
             if now > self._turn_ends:
-                # Messages that wait already are received without a turn for anything else.
+                # receive() returns without a turn of the loop while messages wait, so that a burst
+                # would keep everything else from running.
                 await asyncio.sleep(0)
-                self._turn_ends = _now() + TURN
+                self._turn_ends = _now() + TURN_SECONDS
             kind = message.type
             if kind is aiohttp.WSMsgType.BINARY or kind is aiohttp.WSMsgType.TEXT:
                 content: bytes | str = message.data
@@ -98,8 +100,8 @@ class Socket:
         if now - self._pings_since > 1.0:
             self._pings, self._pings_since = 0, now
         self._pings += 1
-        if self._pings > PINGS:
-            raise TransportError(f"the server sends more than {PINGS} pings a second")
+        if self._pings > MAX_PINGS_A_SECOND:
+            raise TransportError(f"the server sends more than {MAX_PINGS_A_SECOND} pings a second")
 
     @contextlib.asynccontextmanager
     async def _sending(self) -> AsyncIterator[None]:
@@ -113,17 +115,16 @@ class Socket:
 class ReconnectingSocket:
     """Keeps one websocket open from `start` to `close`.
 
-    `handshake` proves who we are and sets up what should flow, on every new connection. `handle`
-    takes every message; what it returns is awaited before the next is read, which is how a
-    consumer holds the server up. SessionEnded from either leads to `renew` and another try; any
-    other error to another try after a growing, jittered while. The first is at once, also when a
-    stable connection is lost, unless connections keep being lost soon after they were made.
-    `refuse`, called by `renew`, says that no login can be had.
+    `handshake` authenticates and subscribes, on every new connection. `handle` takes every message;
+    what it returns is awaited before the next is read, which is how a slow consumer applies
+    backpressure. SessionEnded from either leads to `renew` and another try; any other error to
+    another try after a growing, jittered pause. The first try is at once, also when a stable
+    connection is lost, unless connections keep being lost soon after they were made. `renew` calls
+    `refuse` when no login can be made.
 
-    A server that gives no sign of life for `ping + pong` seconds is lost. So is one that keeps
-    answering pings but sends nothing for `silence` seconds while `expects_data()`; that limit
-    doubles with every reconnect after which nothing flowed either, since the market may just be
-    quiet.
+    A connection on which no frame comes for `ping + pong` seconds is lost. So is one on which pongs
+    come but no data for `silence` seconds while `expects_data()`; that limit doubles with every
+    reconnect after which no data came either, since the market may just be quiet.
     """
 
     def __init__(
@@ -154,27 +155,28 @@ class ReconnectingSocket:
         self._task: asyncio.Task[None] | None = None
         self._socket: Socket | None = None
         self._turned = asyncio.Event()
-        """Set while it is live, and once it is closed."""
+        """Set while the feed is live, and once it is closed."""
         self._live_since: float | None = None
         self._lost_at: float | None = None
         self._short_lives = 0
         """Stable connections in a row that did not live long."""
         self._fruitless = 0
-        """Connections in a row that stalled before their data flowed."""
-        self._holding = False
+        """Connections in a row that stalled before data came on them."""
+        self._is_handling = False
+        """Whether the consumer is awaited, and nothing is read."""
         self.state = FeedState.CLOSED
         self.reason = ""
         """Why the connection was lost last."""
         self.refusal = ""
-        """Why no login can be had for it; empty while one can, as far as is known."""
+        """Why no login can be made; empty unless the last one was refused."""
         self.last_message_at = 0.0
-        """Time of the loop at the last message; 0 before the first."""
+        """Loop time of the last message; 0 before the first."""
         self.reconnects = 0
-        """Times it was live again after a loss."""
+        """Number of times that the feed was live again after a loss."""
         self.last_gap: float | None = None
-        """Seconds from the last loss until it was live again; None before the first."""
+        """Seconds from the last loss until the feed was live again; None before the first."""
         self.stalls = 0
-        """Times that silence was taken for a loss."""
+        """Number of connections given up because no data came on them."""
 
     def on_event(self, listener: Callable[[FeedEvent], None]) -> None:
         """Call `listener` at every change of state."""
@@ -197,7 +199,7 @@ class ReconnectingSocket:
             self._turned.set()
 
     async def until_live(self) -> None:
-        """Wait for the next moment in which it is live; at once if it is.
+        """Wait until the feed is live; return at once if it is.
 
         Raises UsageError when it was not started, and TransportError when it is closed meanwhile
         or the login is refused.
@@ -216,15 +218,15 @@ class ReconnectingSocket:
         return self.state is FeedState.LIVE
 
     def refuse(self, reason: str) -> None:
-        """Say that no login can be had for it. Called while `renew` is awaited."""
+        """Note that no login can be made, and why. Called while `renew` is awaited."""
         self.refusal = reason
         self._enter(FeedState.WAITING, reason)
         self._turned.set()
-        self._turned.clear()  # those that wait look at the state now
+        self._turned.clear()  # `until_live` checks the state now, and waits for the next change
 
     async def send(self, text: str) -> bool:
-        """Send on the live connection. False when there is none or it broke: then the handshake
-        of the next one has to say it."""
+        """Send on the live connection. Return False when there is none or it broke: then the
+        handshake of the next one has to send the same."""
         if self._socket is None:
             return False
         try:
@@ -251,7 +253,7 @@ class ReconnectingSocket:
                 except (NeoError, aiohttp.ClientError, OSError) as error:
                     reason = _reason(error)
                 except Exception as error:
-                    # Ours or a listener's mistake; a feed that ends for it would be a worse one.
+                    # A bug here or in a listener. A feed that ended for it would do more harm.
                     log.exception("%s failed unexpectedly", self.name)
                     reason = repr(error)
                 failures = self._failures_after(failures)
@@ -267,7 +269,7 @@ class ReconnectingSocket:
                 await asyncio.sleep(delay)
 
     async def _serve_one_connection(self, http: aiohttp.ClientSession) -> None:
-        """Connect, and hand over messages until it fails, with the reason as an exception."""
+        """Connect, and handle messages until the connection fails; raise the reason."""
         self.refusal = ""
         self._enter(FeedState.CONNECTING, "")
         timings = self._timings
@@ -276,7 +278,7 @@ class ReconnectingSocket:
                 self._address(),
                 autoping=False,
                 max_msg_size=MAX_MESSAGE,
-                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WAIT),
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
             )
         try:
             socket = Socket(websocket, timings.pong)
@@ -291,9 +293,9 @@ class ReconnectingSocket:
         finally:
             self._socket = None
             self._turned.clear()
-            # aiohttp grants the time anew for every message that comes meanwhile.
+            # aiohttp's own timeout begins anew with every message that comes meanwhile.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_WAIT):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
                     await websocket.close()
 
     async def _pump(self, socket: Socket) -> None:
@@ -302,15 +304,15 @@ class ReconnectingSocket:
             self.last_message_at = socket.last_sign
             handled = self._handle(message)
             if handled is not None:
-                self._holding = True
+                self._is_handling = True
                 try:
                     await handled
                 finally:
-                    self._holding = False
+                    self._is_handling = False
                     socket.last_sign = self.last_message_at = _now()
 
     async def _watch(self, socket: Socket) -> None:
-        """Send heartbeats, on a clock of their own; raise when the other side seems gone."""
+        """Send heartbeats; raise TransportError when the server seems gone, or no data comes."""
         timings = self._timings
         started = next_ping = next_heartbeat = expected_since = _now()
         tick = min(timings.ping, timings.silence, timings.heartbeat) / 4
@@ -323,15 +325,15 @@ class ReconnectingSocket:
             if self._heartbeat_text and now >= next_heartbeat:
                 next_heartbeat = now + timings.heartbeat
                 await socket.send(self._heartbeat_text)
-            if self._holding:
-                continue  # nothing is read while the consumer holds the server up
+            if self._is_handling:
+                continue  # nothing is read while the consumer is slow, so silence means nothing
             if now - socket.last_sign > timings.ping + timings.pong:
                 raise TransportError(f"no sign of life for {now - socket.last_sign:.1f} s")
             if not self._expects_data():
                 expected_since, self._fruitless = now, 0  # the next session begins anew
             quiet = now - max(started, self.last_message_at, expected_since)
-            # What comes at once are snapshots of what was subscribed: they come from a feed in
-            # which nothing flows, too.
+            # The first messages are snapshots of the subscriptions: a feed without data sends
+            # them, too.
             if self.last_message_at - started > timings.stable:
                 self._fruitless = 0
             patience = timings.silence * 2**self._fruitless
@@ -368,12 +370,13 @@ class ReconnectingSocket:
             self._live_since = None
 
     def _failures_after(self, failures: int) -> int:
-        """Failures in a row, when there were so many before the connection that was lost now."""
+        """Return the failures in a row, of which `failures` came before the connection lost now."""
         lived = 0.0 if self._live_since is None else _now() - self._live_since
         if lived < self._timings.stable:
             return failures + 1
-        self._short_lives = self._short_lives + 1 if lived < SETTLED * self._timings.stable else 0
-        # Each connection costs the server a login, and the client a reading of its reports.
+        is_short = lived < LONG_LIFE_FACTOR * self._timings.stable
+        self._short_lives = self._short_lives + 1 if is_short else 0
+        # Each connection costs the server a login, and the client a read of the reports.
         return max(1, self._short_lives - SHORT_LIVES + 1)
 
     def _enter(self, state: FeedState, reason: str) -> None:
@@ -384,7 +387,7 @@ class ReconnectingSocket:
         for listener in [*self._listeners]:
             try:
                 listener(event)
-            except (Exception, asyncio.CancelledError):  # the latter from a future of its own
+            except (Exception, asyncio.CancelledError):  # the latter by a future of the listener
                 log.exception("a listener of the %s failed on %r", self.name, event)
 
 
@@ -417,7 +420,7 @@ def _reason(error: Exception) -> str:
 
 
 def _problem(error: object) -> str:
-    """What is wrong with a message, in the words of its reader."""
+    """Return what is wrong with a message, as aiohttp describes it."""
     if isinstance(error, aiohttp.WebSocketError):
         if error.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
             return f"a message is longer than {MAX_MESSAGE} bytes"
@@ -430,6 +433,6 @@ def _now() -> float:
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:
-    """SessionEnded if it is among them, else the first."""
+    """Return SessionEnded if it is among the errors, else the first."""
     ended = group.subgroup(SessionEnded)
     return (ended or group).exceptions[0]

@@ -115,13 +115,13 @@ async def test_an_intent_can_be_read_before_anything_is_sent(
         exchange_of() as exchange,
         client_of(exchange, journal=path, durability=durability) as neo,
     ):
-        hand_over, seen = neo._session.order, []
+        hand_over, seen = neo._requests.order, []
 
         def looking(*arguments: Any) -> Any:
             seen.append([row["client_tag"] for row in rows_of(path)])
             return hand_over(*arguments)
 
-        neo._session.order = looking  # type: ignore[method-assign]
+        neo._requests.order = looking  # type: ignore[method-assign]
         orders = await asyncio.gather(*(neo.orders.place(*BUY, **CNC) for _ in range(8)))
         for tags, order in zip(seen, orders, strict=True):
             assert order.client_tag in tags

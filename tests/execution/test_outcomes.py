@@ -446,7 +446,7 @@ async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() 
 @in_virtual_time
 async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the_deadline() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
-        hand_over, tries = neo._session.order, []
+        hand_over, tries = neo._requests.order, []
 
         def failing(kind: Any, endpoint: Any, form: Any, *rest: Any) -> Any:
             tries.append(form.ig)
@@ -454,7 +454,7 @@ async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the
                 raise NotSent("cannot connect")
             return hand_over(kind, endpoint, form, *rest)
 
-        neo._session.order = failing  # type: ignore[method-assign]
+        neo._requests.order = failing  # type: ignore[method-assign]
         order = await neo.orders.place(*BUY, **CNC)
         assert tries == [order.client_tag] * 4
         (record,) = exchange.market.ledger

@@ -275,8 +275,8 @@ async def test_orders_that_wait_for_the_end_of_a_login_are_refused() -> None:
 async def test_a_halt_ends_the_retries_of_a_placement() -> None:
     async with trading(timeouts=Timeouts(connect=0.5)) as (exchange, neo):
         lane = neo._session.lane
-        port, lane._port = lane._port, 1  # no server listens there
-        for connection in [*lane._open]:
+        port, lane.pool._port = lane.pool._port, 1  # no server listens there
+        for connection in [*lane.pool._slots]:
             connection.close()
         await asyncio.sleep(0)
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
@@ -287,7 +287,7 @@ async def test_a_halt_ends_the_retries_of_a_placement() -> None:
         with pytest.raises(Halted):
             await placing
         assert seconds() == began
-        lane._port = port
+        lane.pool._port = port
         await neo.halt()
         assert (await paths(exchange)).count(PLACE) == 0
 

@@ -1,4 +1,4 @@
-"""Reads that somebody waits for: asked again until there is an answer, and not by more and more."""
+"""Reads that are repeated until there is an answer, and the poller of a report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from neo_async import AnswerLost, NeoError, NotLoggedIn, NotSent, ProtocolError, RateLimited
-from neo_async.session.polling import AGAIN_AFTER, AT_ONCE, Poller, retry_until_answered
+from neo_async.session.polling import (
+    MAX_CONCURRENT_TRIES,
+    URGENT_RETRY_SECONDS,
+    Poller,
+    retry_until_answered,
+)
 from tests.simulation.virtual_time import in_virtual_time
 
 HANGS = 60.0
@@ -43,45 +48,49 @@ class Report:
 
 
 @in_virtual_time
-async def test_an_answer_in_time_is_asked_for_once() -> None:
-    report = Report((AGAIN_AFTER / 2, None))
+async def test_a_read_that_is_answered_in_time_is_made_once() -> None:
+    report = Report((URGENT_RETRY_SECONDS / 2, None))
     assert await retry_until_answered(report.read) == 0
     assert report.began == [0.0]
 
 
 @pytest.mark.parametrize("error", [NotSent("gone"), AnswerLost("lost"), ProtocolError("garbage")])
 @in_virtual_time
-async def test_what_fails_is_soon_asked_again(error: NeoError) -> None:
+async def test_a_read_that_fails_is_soon_made_again(error: NeoError) -> None:
     report = Report(*[(0.0, error)] * 20, (0.0, None))
     assert await retry_until_answered(report.read) == 20
-    assert seconds() <= 20 * AGAIN_AFTER
+    assert seconds() <= 20 * URGENT_RETRY_SECONDS
 
 
 @in_virtual_time
-async def test_what_hangs_is_joined_by_another_and_a_slow_answer_is_one() -> None:
+async def test_a_try_that_hangs_is_joined_by_another_and_a_late_answer_counts() -> None:
     report = Report((HANGS, None), (0.0, None))
     assert await retry_until_answered(report.read) == 1
-    assert report.began == [0.0, AGAIN_AFTER]
+    assert report.began == [0.0, URGENT_RETRY_SECONDS]
     report = Report((10.0, None))
     began = seconds()
     assert await retry_until_answered(report.read) == 0
     assert seconds() - began == pytest.approx(10.0)
-    assert report.most_at_once == AT_ONCE
+    assert report.most_at_once == MAX_CONCURRENT_TRIES
     assert report.at_once == 0
 
 
 @in_virtual_time
 async def test_a_failure_makes_room_while_all_others_hang() -> None:
-    report = Report(*[(HANGS, None)] * (AT_ONCE - 1), (5.0, AnswerLost("lost")), (0.0, None))
-    assert await retry_until_answered(report.read) == AT_ONCE
-    assert seconds() <= (AT_ONCE - 1) * AGAIN_AFTER + 5.0 + AGAIN_AFTER
+    report = Report(
+        *[(HANGS, None)] * (MAX_CONCURRENT_TRIES - 1), (5.0, AnswerLost("lost")), (0.0, None)
+    )
+    assert await retry_until_answered(report.read) == MAX_CONCURRENT_TRIES
+    assert (
+        seconds() <= (MAX_CONCURRENT_TRIES - 1) * URGENT_RETRY_SECONDS + 5.0 + URGENT_RETRY_SECONDS
+    )
 
 
 @pytest.mark.parametrize(
     "error", [NotLoggedIn("logged out"), RateLimited("the day is used up", retry_after=9999.0)]
 )
 @in_virtual_time
-async def test_what_another_try_would_not_mend_is_raised(error: NeoError) -> None:
+async def test_an_error_that_another_try_would_meet_again_is_raised(error: NeoError) -> None:
     report = Report((HANGS, None), (0.0, error))
     with pytest.raises(type(error)):
         await retry_until_answered(report.read)
@@ -89,17 +98,17 @@ async def test_what_another_try_would_not_mend_is_raised(error: NeoError) -> Non
 
 
 @in_virtual_time
-async def test_of_two_that_end_in_one_moment_the_answer_counts() -> None:
+async def test_of_two_tries_that_end_in_one_moment_the_answer_counts() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     for errors in ((NotLoggedIn("out"), None), (None, NotLoggedIn("out"))):
-        report = Report((AGAIN_AFTER, errors[0]), (0.0, errors[1]))
+        report = Report((URGENT_RETRY_SECONDS, errors[0]), (0.0, errors[1]))
         assert await retry_until_answered(report.read) in (0, 1)
     assert complaints == []
 
 
 @in_virtual_time
-async def test_a_read_that_fails_for_whatever_reason_is_tried_again_and_told(
+async def test_a_poller_tries_again_and_logs_after_any_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     errors: list[Exception] = [KeyError("a fault of ours"), AnswerLost("lost")]

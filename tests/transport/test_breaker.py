@@ -471,14 +471,14 @@ async def test_the_rate_is_back_within_a_second_after_an_outage_and_never_above(
         limiter = Limiter(RateLimits(orders=RATE, total=RATE), clock=loop.time)
         lane = Lane(server.url, limiter, PoolLimits(warm=2, maximum=16), connect_timeout=5.0)
         await lane.open()
-        open_connection = lane._open_connection
+        open_connection = lane.pool._open_connection
 
         async def refused_while_down() -> Any:
             if kind == "down" and is_out():
                 raise NotSent("cannot connect: refused")
             return await open_connection()
 
-        lane._open_connection = refused_while_down  # type: ignore[method-assign]
+        lane.pool._open_connection = refused_while_down  # type: ignore[method-assign]
         if kind == "down":
             loop.call_at(begin, lambda: [peer.reset() for peer in list(server.open)])
         await asyncio.gather(*(keep_placing(lane, end + 5.0) for _ in range(3 * RATE)))

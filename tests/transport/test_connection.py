@@ -253,7 +253,7 @@ async def test_cancelling_a_request_in_flight_closes_its_connection():
 async def in_flight(lane: Lane, *, within: float = 5.0) -> tuple[Connection, asyncio.Task[Answer]]:
     """A request that waits for its answer, and the connection that carries it."""
     task = asyncio.create_task(send(lane, b"first", within=within))
-    connection = lane._idle[-1]
+    connection = lane.pool.idle[-1].connection
     await until(lambda: not connection.is_usable)
     return connection, task
 
@@ -298,7 +298,7 @@ async def test_every_request_keeps_its_own_deadline():
 
 async def test_a_request_for_a_closed_connection_is_not_sent():
     async with lane_to(echo) as (lane, _):
-        connection = next(iter(lane._open))
+        connection = next(iter(lane.pool._slots))
         connection.close()
         with pytest.raises(NotSent):
             await connection.request(Hidden(request()), 1.0)
@@ -321,7 +321,7 @@ async def test_what_came_before_a_request_is_not_its_answer(unasked, tls):
 
     async with lane_to(script, tls=tls) as (lane, server):
         assert (await send(lane)).body == b"first"
-        lane._keeper.cancel()
+        lane.pool._keeper.cancel()
         speak.set()
         # In the turn in which the bytes have arrived, and before the loop reads them.
         await spoken.wait()

@@ -17,7 +17,8 @@ from neo_async.errors import AnswerLost, NotSent, ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.transport.http import HttpClient
 from neo_async.transport.kinds import Kind
-from neo_async.transport.limiter import Limiter, Start
+from neo_async.transport.limiter import Limiter
+from neo_async.transport.start import Start
 from tests.transport.servers import (
     AUTHORITY,
     Peer,

@@ -109,7 +109,7 @@ async def test_a_server_that_never_shakes_hands_is_not_sent_in_time():
 async def test_one_warm_connection_is_enough_to_open():
     async with serving(echo) as server:
         lane = new_lane(server.url, warm=2)
-        connect, attempts = lane._connect, []
+        connect, attempts = lane.pool._connect, []
 
         async def fail_once() -> None:
             attempts.append(1)
@@ -117,10 +117,10 @@ async def test_one_warm_connection_is_enough_to_open():
                 raise NotSent("no")
             await connect()
 
-        lane._connect = fail_once
+        lane.pool._connect = fail_once
         await lane.open()
         await assert_usable(lane)
-        await until(lambda: len(lane._idle) == 2)
+        await until(lambda: len(lane.pool.idle) == 2)
         await lane.close()
 
 
@@ -128,7 +128,7 @@ async def test_one_warm_connection_is_enough_to_open():
 async def test_giving_up_opening_leaves_no_connection():
     async with serving(echo) as server:
         lane = new_lane(server.url, warm=2, connect_timeout=30)
-        connect, attempts = lane._connect, []
+        connect, attempts = lane.pool._connect, []
 
         async def slow_after_the_first() -> None:
             attempts.append(1)
@@ -136,7 +136,7 @@ async def test_giving_up_opening_leaves_no_connection():
                 await asyncio.sleep(30)
             await connect()
 
-        lane._connect = slow_after_the_first
+        lane.pool._connect = slow_after_the_first
         opening = asyncio.create_task(lane.open())
         await until(lambda: server.open)
         opening.cancel()
@@ -168,45 +168,45 @@ async def test_connections_that_the_server_closes_are_opened_again():
 async def test_a_warm_lane_is_restored_after_the_server_was_away():
     async with lane_to(echo, warm=2) as (lane, server):
         refused = asyncio.Event()
-        connect = lane._connect
+        connect = lane.pool._connect
 
         async def refuse() -> None:
             refused.set()
             raise NotSent("away")
 
-        lane._connect = refuse
+        lane.pool._connect = refuse
         for peer in list(server.open):
             peer.close()
-        await until(lambda: not lane._open)
+        await until(lambda: not lane.pool._slots)
         # A request that fails meanwhile has no part in restoring the rest.
         with pytest.raises(NotSent, match="away"):
             await send(lane)
         await refused.wait()
-        lane._connect = connect
-        await until(lambda: len(lane._idle) == 2, seconds=8)
+        lane.pool._connect = connect
+        await until(lambda: len(lane.pool.idle) == 2, seconds=8)
 
 
 @both_loops
 async def test_the_lane_warms_up_again_after_a_connection_for_a_request_failed():
     async with lane_to(never, maximum=1) as (lane, _):
-        connect = lane._connect
+        connect = lane.pool._connect
 
         async def refuse() -> None:
             await asyncio.sleep(0.01)
-            lane._connect = connect
+            lane.pool._connect = connect
             raise NotSent("away")
 
         first = asyncio.create_task(send(lane))
-        await until(lambda: not lane._idle)
+        await until(lambda: not lane.pool.idle)
         second = asyncio.create_task(send(lane))
         await asyncio.sleep(0)
-        lane._connect = refuse
-        next(iter(lane._open)).close()  # the connection that replaces it is for the second
+        lane.pool._connect = refuse
+        next(iter(lane.pool._slots)).close()  # the connection that replaces it is for the second
         with pytest.raises(AnswerLost):
             await first
         with pytest.raises(NotSent, match="away"):
             await second
-        await until(lambda: lane._idle)
+        await until(lambda: lane.pool.idle)
 
 
 async def test_a_connection_lost_before_it_was_counted_is_never_counted(monkeypatch):
@@ -221,10 +221,10 @@ async def test_a_connection_lost_before_it_was_counted_is_never_counted(monkeypa
             return transport, connection
 
         monkeypatch.setattr(loop, "create_connection", lose_at_once)
-        next(iter(lane._open)).close()
+        next(iter(lane.pool._slots)).close()
         with pytest.raises(NotSent, match="closed the connection as soon as it was open"):
             await send(lane)
-        assert not lane._open
+        assert not lane.pool._slots
         monkeypatch.undo()
         await assert_usable(lane)
 
@@ -235,7 +235,7 @@ async def test_a_request_while_nobody_listens_is_not_sent_and_gives_its_start_ba
     async with serving(echo) as server:
         lane = Lane(server.url, limiter, PoolLimits(warm=1, maximum=1), connect_timeout=1.0)
         await lane.open()
-    await until(lambda: not lane._open)
+    await until(lambda: not lane.pool._slots)
     for _ in range(3):  # at once: nothing was sent
         with pytest.raises(NotSent):
             await send(lane)
@@ -267,15 +267,15 @@ async def test_a_server_that_accepts_and_closes_at_once_is_not_hammered():
 @both_loops
 async def test_a_request_does_not_wait_for_ever_for_a_connection_that_lives():
     async with lane_to(echo) as (lane, _):
-        connect = lane._connect
+        connect = lane.pool._connect
 
         async def stillborn() -> None:
             await connect()
-            for connection in lane._open:
+            for connection in lane.pool._slots:
                 connection.close()
 
-        lane._connect = stillborn
-        next(iter(lane._open)).close()
+        lane.pool._connect = stillborn
+        next(iter(lane.pool._slots)).close()
         async with asyncio.timeout(5):
             with pytest.raises(NotSent, match="as soon as they are open"):
                 await send(lane)
@@ -325,15 +325,15 @@ class Load:
                 peer.send(reply(body))
 
         async with lane_to(slow, warm=1, maximum=maximum) as (lane, _):
-            connect, most = lane._connect, 0
+            connect, most = lane.pool._connect, 0
 
             async def watched_connect() -> None:
                 nonlocal most
-                most = max(most, len(lane._open) + len(lane._connecting))
+                most = max(most, len(lane.pool._slots) + len(lane.pool._connecting))
                 await asyncio.sleep(0.01)
                 await connect()
 
-            lane._connect = watched_connect
+            lane.pool._connect = watched_connect
 
             async def caller(number: int, at: float, takes: float, patience: float | None) -> None:
                 await asyncio.sleep(at)
@@ -348,8 +348,8 @@ class Load:
             for (_, _, patience), result in zip(self.callers, results, strict=True):
                 assert result is None or (isinstance(result, TimeoutError) and patience is not None)
             assert most <= maximum
-            await until(lambda: not lane._connecting)
-            assert len(lane._idle) == len(lane._open) <= maximum
+            await until(lambda: not lane.pool._connecting)
+            assert len(lane.pool.idle) == len(lane.pool._slots) <= maximum
             assert lane.waiting == 0, "a waiter was left behind"
             assert lane._limiter._held_ahead == [0] * len(Kind), "a start was left behind"
 
@@ -399,14 +399,14 @@ async def test_a_cancelled_waiter_takes_no_connection_with_it():
         second.cancel()
         await held.answer_all()
         await asyncio.gather(first, third)
-        assert len(lane._idle) == len(lane._open) == 1
+        assert len(lane.pool.idle) == len(lane.pool._slots) == 1
 
 
 @both_loops
 async def test_a_waiter_cancelled_just_as_it_gets_a_connection_hands_it_on():
     async with lane_to(never, maximum=1) as (lane, _):
         first = asyncio.create_task(send(lane))
-        connection = next(iter(lane._open))
+        connection = next(iter(lane.pool._slots))
         await until(lambda: connection.requests == 1)
         second, third = (asyncio.create_task(send(lane)) for _ in range(2))
         await asyncio.sleep(0)
@@ -425,15 +425,15 @@ async def test_whoever_comes_while_a_connection_is_being_counted_gets_one_of_his
     async with lane_to(never, maximum=3) as (lane, server):
         tasks = [asyncio.create_task(send(lane))]
         await until(lambda: len(server.arrivals) == 1)
-        connect = lane._connect
+        connect = lane.pool._connect
 
         async def connect_and_one_more() -> None:
-            lane._connect = connect
+            lane.pool._connect = connect
             await connect()
             tasks.append(asyncio.create_task(send(lane)))
             await asyncio.sleep(0)
 
-        lane._connect = connect_and_one_more
+        lane.pool._connect = connect_and_one_more
         tasks.append(asyncio.create_task(send(lane)))
         await until(lambda: len(server.arrivals) == 3)
         for task in tasks:
@@ -492,7 +492,7 @@ async def test_others_that_hang_leave_the_reserved_connections_to_cancels(
         busy.go.set()
         await asyncio.gather(*hanging)
         assert len(server.arrivals) == maximum + 5 + (20 if reserved else 0)
-        assert len(lane._open) <= maximum + reserved
+        assert len(lane.pool._slots) <= maximum + reserved
 
 
 @both_loops
@@ -515,9 +515,9 @@ async def test_a_connection_kept_for_cancels_is_replaced_when_the_server_closes_
     async with lane_to(busy, warm=2, maximum=8, reserved=2) as (lane, server):
         hanging = [asyncio.create_task(send(lane)) for _ in range(4)]
         await until(lambda: len(server.arrivals) == 4 and lane.idle == 1)
-        kept = lane._idle[0]
-        kept.close()
-        await until(lambda: lane._idle and lane._idle[0] is not kept)
+        kept = lane.pool.idle[0]
+        kept.connection.close()
+        await until(lambda: lane.pool.idle and lane.pool.idle[0] is not kept)
         await cancel(lane)
         busy.go.set()
         await asyncio.gather(*hanging)
@@ -671,9 +671,14 @@ class Whim:
                 assert result is None or isinstance(
                     result, asyncio.CancelledError | NotSent | AnswerLost
                 )
-            await until(lambda: not lane._connecting and lane.idle >= lane._kept, seconds=60)
+            await until(
+                lambda: (
+                    not lane.pool._connecting and lane.idle >= lane.pool.planner.idle_for_cancels
+                ),
+                seconds=60,
+            )
             assert (lane.waiting, lane.busy, limiter.waiting) == (0, 0, 0)
-            assert limiter._promised == limiter._held_ahead == [0] * len(Kind)
+            assert limiter._turns.promised == limiter._held_ahead == [0] * len(Kind)
             assert sum(limiter.starts) >= len(server.arrivals)
 
 
@@ -740,7 +745,7 @@ async def test_nothing_is_left_after_closing(tls):
             await asyncio.gather(*(send(lane) for _ in range(8)))
             await lane.close()
             await until(lambda: not server.open)
-            assert not lane._idle
+            assert not lane.pool.idle
             assert repr(lane).endswith("0 idle, 0 busy, 0 connecting, 0 waiting>")
         del lane
         gc.collect()
@@ -760,7 +765,7 @@ async def test_a_slow_handshake_does_not_bring_arrivals_closer():
     limits = RateLimits(orders=10, total=10)
     limiter = Limiter(limits, clock=asyncio.get_running_loop().time)
     async with lane_to(slow, maximum=40, limiter=limiter) as (lane, server):
-        connect, handshakes = lane._connect, 0
+        connect, handshakes = lane.pool._connect, 0
 
         async def slow_connect() -> None:
             nonlocal handshakes
@@ -768,7 +773,7 @@ async def test_a_slow_handshake_does_not_bring_arrivals_closer():
             await asyncio.sleep((0.9, 0.2, 1.3, 0.0, 0.6)[handshakes % 5])
             await connect()
 
-        lane._connect = slow_connect
+        lane.pool._connect = slow_connect
         await asyncio.gather(*(send(lane, within=60) for _ in range(60)))
         assert handshakes >= 20
         times = sorted(at for at, _ in server.arrivals)

@@ -15,16 +15,13 @@ from hypothesis import strategies as st
 from neo_async.config import RateLimits
 from neo_async.errors import Halted, RateLimited
 from neo_async.transport.backoff import backoff
+from neo_async.transport.daily_quota import DailyQuota
 from neo_async.transport.kinds import Kind
-from neo_async.transport.limiter import (
-    CANCEL_WAIT,
-    LONGEST_PAUSE,
-    READ_PATIENCE,
-    WINDOW,
-    DailyQuota,
-    Limiter,
-    Start,
-)
+from neo_async.transport.limiter import Limiter
+from neo_async.transport.rate_pause import LONGEST_PAUSE
+from neo_async.transport.start import Start
+from neo_async.transport.start_window import CANCEL_WAIT, WINDOW
+from neo_async.transport.turn_queue import READ_PATIENCE
 from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
 
 ORDERS = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE)
@@ -216,7 +213,7 @@ def test_no_window_holds_more_than_allowed_whatever_arrives(crowd, pauses, allow
         if arrival.patience is None and not arrival.fails
     )
     assert traffic.limiter.waiting == 0
-    assert traffic.limiter._promised == traffic.limiter._held_ahead == [0] * len(Kind)
+    assert traffic.limiter._turns.promised == traffic.limiter._held_ahead == [0] * len(Kind)
     assert sum(traffic.limiter.starts) == len(sent)
 
 
@@ -283,7 +280,7 @@ def test_giving_up_at_any_moment_leaves_no_place_taken(seed):
         assert most_in_a_second(load.sent) <= 4
         assert sum(limiter.starts) == len(load.sent)
         assert limiter.waiting == 0
-        assert limiter._promised == limiter._held_ahead == [0] * len(Kind)
+        assert limiter._turns.promised == limiter._held_ahead == [0] * len(Kind)
         await asyncio.sleep(WINDOW)
         await fill(limiter)  # at once
         assert limiter._timer is None
@@ -710,7 +707,7 @@ async def test_no_cost_grows_with_the_starts_of_the_past_or_with_those_that_wait
 
 def starts_after(limiter: Limiter) -> list[float]:
     """Seconds until a start of each kind is possible."""
-    return [max(0.0, limiter._pause_end(kind) - now()) for kind in Kind]
+    return [max(0.0, limiter._paused_until[kind] - now()) for kind in Kind]
 
 
 @pytest.mark.parametrize("asked", [1.0, 30.0, 86_394.0, 1e18, math.inf])

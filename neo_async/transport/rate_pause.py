@@ -1,0 +1,77 @@
+"""The pause that a 429 begins, by kind of request."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from neo_async import logs
+from neo_async.transport.backoff import backoff
+from neo_async.transport.kinds import Kind
+
+log = logging.getLogger(logs.TRANSPORT)
+
+LONGEST_PAUSE: Final = 60.0
+"""Seconds for which a 429 stops anything, whatever the server asked for: limits count seconds, and
+one answer of a gateway must not end a trading day."""
+
+
+class RatePause:
+    """Until when a 429 keeps requests of each kind from starting."""
+
+    def __init__(self, window: float) -> None:
+        """`window` is the length of the server's rate window, in seconds."""
+        self._window = window
+        self.until = [0.0] * len(Kind)
+        """Clock time, by kind, before which none starts."""
+        self._refusals_in_a_row = 0
+
+    def begin(self, retry_after: float | None, kind: Kind | None, now: float) -> None:
+        """Pause for the seconds that the server asked for (or a growing, jittered time when it did
+        not say), `LONGEST_PAUSE` at most.
+
+        `kind` is what the server refused. Where it is known, the others do not pay for it: after an
+        order, cancels wait for one window at most, and after a read not at all, while changes and
+        placements wait for one window.
+        """
+        until = self.until
+        # A 429 during the pause is one more answer to the requests from before it.
+        is_new = now >= until[Kind.PLACE if kind is None else kind]
+        if is_new:
+            self._refusals_in_a_row += 1
+        # A server that says 0 would be asked again at once, for ever; NaN is no time at all.
+        if retry_after is None or not retry_after > 0:
+            retry_after = backoff(self._refusals_in_a_row, base=0.5, cap=30.0)
+        longest = min(retry_after, LONGEST_PAUSE)
+        window = min(longest, self._window)
+        self._extend(Kind.READ, now + longest)
+        for other in (Kind.MODIFY, Kind.PLACE):
+            self._extend(other, now + (window if kind is Kind.READ else longest))
+        # One more answer to requests from before the pause begins none anew for cancels.
+        if kind is None:
+            self._extend(Kind.CANCEL, now + longest)
+        elif kind is not Kind.READ and now >= until[Kind.CANCEL]:
+            self._extend(Kind.CANCEL, now + window)
+        self._log(logging.WARNING if is_new else logging.DEBUG, longest, kind, now)
+
+    def succeeded(self) -> None:
+        """Note that the server took a request: the next 429 is the first in a row again."""
+        self._refusals_in_a_row = 0
+
+    def _extend(self, kind: Kind, until: float) -> None:
+        self.until[kind] = max(self.until[kind], until)
+
+    def _log(self, level: int, longest: float, kind: Kind | None, now: float) -> None:
+        if kind is not None and (kind is Kind.READ or longest > self._window):
+            log.log(
+                level,
+                "rate limit hit (429): cancels, other orders and reads start again in "
+                "%.2f, %.2f and %.2f s",
+                *(
+                    max(0.0, self.until[each] - now)
+                    for each in (Kind.CANCEL, Kind.PLACE, Kind.READ)
+                ),
+            )
+        else:
+            rest = self.until[Kind.PLACE] - now
+            log.log(level, "rate limit hit (429): nothing starts for %.2f s", rest)
