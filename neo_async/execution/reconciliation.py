@@ -34,6 +34,7 @@ from neo_async.execution.late_orders import WITHOUT_ORDER
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.model.enums import Product
+from neo_async.model.india import midnight
 from neo_async.model.orders import OrderRow, is_order_number
 from neo_async.transport.backoff import backoff
 from neo_async.wire.orders import PlaceForm
@@ -77,17 +78,11 @@ class Reconciliation(msgspec.Struct, frozen=True):
     """One for every intent that had no outcome."""
 
 
-def today_ns(now: float) -> int:
-    """Return Unix nanoseconds of the last midnight in India, by a clock that shows `now`."""
-    shifted = int(now) + 19_800
-    return (shifted - shifted % 86_400 - 19_800) * 1_000_000_000
-
-
 async def uncancelled(journal: Journal, now: float) -> list[Intent]:
     """Return the placements in the journal whose orders may be open at `now` (Unix seconds), newest
     first: those of today, and after-market orders of `REGISTERED_DAYS`. Raises JournalFailed."""
     amo_since_ns = int(now * 1e9) - REGISTERED_DAYS * _DAY_NS
-    intents = await journal.uncancelled(today_ns(now), amo_since_ns=amo_since_ns)
+    intents = await journal.uncancelled(midnight(now) * 10**9, amo_since_ns=amo_since_ns)
     return [intent for intent in intents if is_order_number(intent.order_number)]
 
 
@@ -135,7 +130,7 @@ async def reconcile(
     now = clock()
     past_ns = int(now * 1e9) - REGISTERED_DAYS * _DAY_NS
     # An order that was placed just before midnight may have a number of the day after.
-    intents = await journal.intents(today_ns(now) - _HOUR_NS, without_order_since_ns=past_ns)
+    intents = await journal.intents(midnight(now) * 10**9 - _HOUR_NS, without_order_since_ns=past_ns)
     open_intents: list[Intent] = []
     tags: dict[str, str] = {}
     async for intent in _in_turns(intents):
