@@ -130,7 +130,8 @@ async def reconcile(
     now = clock()
     past_ns = int(now * 1e9) - REGISTERED_DAYS * _DAY_NS
     # An order that was placed just before midnight may have a number of the day after.
-    intents = await journal.intents(midnight(now) * 10**9 - _HOUR_NS, without_order_since_ns=past_ns)
+    since_ns = midnight(now) * 10**9 - _HOUR_NS
+    intents = await journal.intents(since_ns, without_order_since_ns=past_ns)
     open_intents: list[Intent] = []
     tags: dict[str, str] = {}
     async for intent in _in_turns(intents):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from neo_async.errors import RateLimited
+from neo_async.model.india import IST_SECONDS
 
-_IST_OFFSET_SECONDS: Final = 19_800
 _DAY_SECONDS: Final = 86_400
 
 
@@ -30,7 +30,7 @@ class DailyQuota:
     def take(self) -> None:
         """Count a start. Raises RateLimited, with the seconds until midnight, when nothing is
         left."""
-        day, second = divmod(self._clock() + _IST_OFFSET_SECONDS, _DAY_SECONDS)
+        day, second = divmod(self._clock() + IST_SECONDS, _DAY_SECONDS)
         if day != self._day:
             self._day, self.used = int(day), 0
         if self.used >= self.limit:
