@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Entry point of `neo-async` and of `python -m neo_async`."""
     _open_closed_streams()
-    # A terminal that knows no box or arrow characters shows question marks instead of failing.
+    # A terminal without box or arrow characters shows question marks instead of failing.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

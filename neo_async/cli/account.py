@@ -35,7 +35,7 @@ def login(
 
     async def log_in() -> tuple[str, str, Limits]:
         async with account.connect(fresh=fresh, totp=totp) as neo:
-            # A stored login may have been ended by the broker: only a call can tell, and renews it.
+            # The broker may have ended a stored login: a call shows that, and renews it.
             limits = await neo.portfolio.limits()
             return neo.session.ucc, neo.session.base_url, limits
 

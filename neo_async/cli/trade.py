@@ -49,9 +49,7 @@ _Type: TypeAlias = Annotated[OrderType, typer.Option("--type", case_sensitive=Fa
 _NewType: TypeAlias = Annotated[OrderType | None, typer.Option("--type", case_sensitive=False)]
 _Wait: TypeAlias = Annotated[
     float,
-    typer.Option(
-        min=0, metavar="SECONDS", help="Longest to wait for what becomes of it; 0 does not."
-    ),
+    typer.Option(min=0, metavar="SECONDS", help="Longest wait for the outcome; 0 does not wait."),
 ]
 
 _SHOWING = "neo-async orders"

@@ -143,6 +143,6 @@ async def _show_lines(watched: Watched, every: float, *, as_json: bool) -> None:
             else:
                 await asyncio.to_thread(output.echo, plain_line(watched))
         except BrokenPipeError:
-            # Whoever read it has gone. What is left in the buffer has to go somewhere at the exit.
+            # The reader has closed the pipe. The rest of the buffer is written to the null device.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return

@@ -314,7 +314,7 @@ def _feed_cells(name: str, feed: MarketFeed | OrderFeed) -> dict[str, Text]:
 
 def _latency(watched: Watched) -> Text:
     text = Text("late  ", style="bright_black", no_wrap=True, overflow="ellipsis")
-    # The exchange stamps ticks in whole seconds: more digits would only seem to say something.
+    # The exchange stamps ticks in whole seconds: more digits would mean nothing.
     ticks, updates = latency(watched.tick_delays), latency(watched.update_delays)
     for name, figures in (
         (

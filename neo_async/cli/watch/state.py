@@ -86,7 +86,7 @@ class Watched:
         self._shown: dict[str, None] = {}
         self._subscribed: set[str] = set()
         self._level = level
-        # One of its own: it knows the orders that were placed elsewhere, before and meanwhile.
+        # A cache of its own, with the orders that other applications place, too.
         self._cache = OrderCache()
         self._cache.refresh_with(self._read_book)
         self._instruments: dict[tuple[str, str], str] = {}
