@@ -170,7 +170,7 @@ class CreditStore:
         except sqlite3.OperationalError as error:
             file.close()
             busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
-            why = "somebody else has it open" if busy else str(error)
+            why = "another process has it open" if busy else str(error)
             raise StoreFailed(f"the store {self.path} cannot be opened: {why}") from error
         except sqlite3.Error as error:
             file.close()

@@ -6,7 +6,7 @@ again.
 
     consumer       takes 1 … 100    comes back ──┐
     here                                         └─ done ── acknowledge ── fetch ── 101 …
-    consumer dies  anywhere before: the batch comes again; with a store only what was not done yet
+    a crash        anywhere before: the batch comes again; with a store only what was not done yet
 
 A credit is delivered
 

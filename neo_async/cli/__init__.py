@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Entry point of `neo-async` and of `python -m neo_async`."""
     _open_closed_streams()
-    # A terminal that knows no box or arrow characters shows question marks instead of failing.
+    # A terminal without box or arrow characters shows question marks instead of failing.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -21,8 +21,8 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Where the caller has closed stdin, stdout or stderr, a socket would get its number, and
-    uvloop ends the process when that is closed: maybe with an order on its way."""
+    """Open closed standard streams on the null device. Otherwise a socket would get the number of
+    one, and uvloop ends the process when that is closed, maybe with an order on its way."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""What the account has: logging in and out, and the reports."""
+"""Commands for the login and the reports of the account."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def login(
 
     async def log_in() -> tuple[str, str, Limits]:
         async with account.connect(fresh=fresh, totp=totp) as neo:
-            # A stored login may have been ended by the broker: only a call can tell, and renews it.
+            # The broker may have ended a stored login: a call shows that, and renews it.
             limits = await neo.portfolio.limits()
             return neo.session.ucc, neo.session.base_url, limits
 
@@ -47,14 +47,14 @@ def login(
 
 
 def logout() -> None:
-    """Forget the stored login. The broker itself has no call for it."""
+    """Delete the stored login. The broker has no call to end a session."""
     account = Account()
     account.file.forget()
-    output.echo(f"no login is stored any more for {account}")
+    output.echo(f"the stored login of {account} is deleted")
 
 
 def orders(fresh: Fresh = False, as_json: AsJson = False) -> None:
-    """Today's orders, newest first."""
+    """Show today's orders, newest first."""
     rows = _read(fresh, lambda neo: neo.orders.book())
     if as_json:
         output.print_json([order_fields(row) for row in rows])
@@ -65,7 +65,7 @@ def orders(fresh: Fresh = False, as_json: AsJson = False) -> None:
 
 
 def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
-    """Today's fills."""
+    """Show today's fills."""
     rows = _read(fresh, lambda neo: neo.orders.trades())
     if as_json:
         output.print_json(rows)
@@ -102,7 +102,7 @@ def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
 
 
 def positions(fresh: Fresh = False, as_json: AsJson = False) -> None:
-    """Positions with realised, unrealised and the day's mark-to-market P&L."""
+    """Show positions with realised, unrealised and the day's mark-to-market P&L."""
     rows = _read(fresh, lambda neo: neo.portfolio.positions())
     if as_json:
         output.print_json(rows)
@@ -143,7 +143,7 @@ def positions(fresh: Fresh = False, as_json: AsJson = False) -> None:
 
 
 def holdings(fresh: Fresh = False, as_json: AsJson = False) -> None:
-    """Delivery stock."""
+    """Show delivery holdings."""
     rows = _read(fresh, lambda neo: neo.portfolio.holdings())
     if as_json:
         output.print_json(rows)
@@ -179,11 +179,11 @@ def holdings(fresh: Fresh = False, as_json: AsJson = False) -> None:
             None in (row.average_price, row.closing_price, row.market_value) and not row.odd
             for row in rows
         ):
-            output.print_notes(["unknown: the broker's answer left it out"])
+            output.print_notes(["unknown: not in the broker's answer"])
 
 
 def limits(fresh: Fresh = False, as_json: AsJson = False) -> None:
-    """Funds and margins of the account."""
+    """Show funds and margins of the account."""
     row = _read(fresh, lambda neo: neo.portfolio.limits())
     if as_json:
         output.print_json(row)
@@ -205,7 +205,7 @@ def limits(fresh: Fresh = False, as_json: AsJson = False) -> None:
     )
     output.print_notes(row.odd)
     if sum(amount is None for _, amount in amounts) > len(row.odd):
-        output.print_notes(["unknown: the broker's answer left it out"])
+        output.print_notes(["unknown: not in the broker's answer"])
 
 
 def print_orders(rows: list[OrderRow]) -> None:
@@ -244,13 +244,13 @@ def print_orders(rows: list[OrderRow]) -> None:
 
 
 def order_fields(row: OrderRow) -> dict[str, object]:
-    """A row for machines: with the status as one of the known ones beside the broker's words."""
+    """Return a row for JSON: the parsed status, and the broker's fields."""
     fields: dict[str, object] = output.plain(row)
     return fields | {"status": row.status.value, "reject_reason": row.reject_reason}
 
 
 def known(row: Any, field: str) -> Any:
-    """A field of a report's row; None where the broker sent nothing that can be read."""
+    """Return a field of a report's row; None when it is missing or unreadable."""
     return None if field in row.missing else getattr(row, field)
 
 
@@ -263,7 +263,7 @@ def _known_price(row: OrderRow, field: str) -> str:
 
 
 def _odd_notes(rows: Iterable[Any], name: str) -> Iterator[str]:
-    """What of a report could not be read."""
+    """Return the unreadable values of a report."""
     return (f"{getattr(row, name)}: {'; '.join(row.odd)}" for row in rows if row.odd)
 
 

@@ -1,4 +1,4 @@
-"""The commands under their names, and what an error looks like."""
+"""The `neo-async` command group, and the way in which errors are shown."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from neo_async.text import shown
 
 
 class _Commands(TyperGroup):
-    """Errors that this package raises on purpose, and those of files, are one line on stderr,
-    never a traceback."""
+    """Command group that prints the package's own errors, and those of files, as one line on
+    stderr."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -28,13 +28,13 @@ class _Commands(TyperGroup):
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # the reader has seen enough: typer leaves without a word
+                raise  # the reader has closed the pipe: typer exits silently
             output.echo(f"neo-async: {error}", err=True)
             raise typer.Exit(1) from None
 
 
 class _OneLine(logging.Formatter):
-    """What a record says on one line, whatever others have written into it."""
+    """Log formatter that keeps untrusted text on one line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return shown(super().formatMessage(record))
@@ -59,8 +59,8 @@ app = typer.Typer(
     epilog=(
         "Account commands read NEO_CONSUMER_KEY, NEO_MOBILE_NUMBER, NEO_UCC, NEO_MPIN and "
         "NEO_TOTP_SECRET; NEO_LOGIN_URL and NEO_CA_FILE lead them to another server, such as "
-        "`neo-async exchange`. Exit codes: 0 done, 1 the broker or the network said no, "
-        "2 the command cannot be right."
+        "`neo-async exchange`. Exit codes: 0 done, 1 the broker refused or the network failed, "
+        "2 the command is not valid."
     ),
 )
 
@@ -80,7 +80,7 @@ def neo_async_command(
         ),
     ] = False,
 ) -> None:
-    """Trade on Kotak Neo from the shell, or try it out on an exchange of your own."""
+    """Trade on Kotak Neo from the shell, or try it on an exchange of your own."""
 
 
 _TRY = "Try it out"

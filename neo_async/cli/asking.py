@@ -1,4 +1,4 @@
-"""Before something is sent: what it is, and for whom; and what an interruption leaves open."""
+"""Confirmation before a request is sent, and the note after an interruption."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from neo_async.errors import UsageError
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def confirm(what: str, who: object, *, yes: bool) -> None:
-    """Say what will be sent for whom, and ask. Leaves the command when the answer is no."""
+def confirm(what: str, account: object, *, yes: bool) -> None:
+    """Show the request and the account, and ask for confirmation. Exits when the answer is no."""
     if yes:
         return
     output.echo(what, err=True)
-    output.echo(f"for {who}", err=True)
+    output.echo(f"for {account}", err=True)
     if not can_ask():
-        raise UsageError("nothing was sent: stdin is no terminal to ask at; --yes sends unasked")
+        raise UsageError("nothing was sent: stdin is not a terminal; --yes sends without asking")
     try:
         is_wanted = typer.confirm("Send it?", err=True)
     except typer.Abort:  # Ctrl-C, or the end of the input
@@ -35,17 +35,17 @@ def confirm(what: str, who: object, *, yes: bool) -> None:
 
 
 def can_ask() -> bool:
+    """Return whether stdin is a terminal."""
     return sys.stdin.isatty()
 
 
 @contextlib.contextmanager
-def interruption_told(what: str, command: str) -> Iterator[None]:
-    """Ctrl-C while a request is on its way takes nothing back: say so. `command` shows what became
-    of it."""
+def interruption_reported(what: str, command: str) -> Iterator[None]:
+    """Report on Ctrl-C that a request may have been sent; `command` shows its outcome."""
     try:
         yield
     except asyncio.CancelledError:
         output.echo(
-            f"interrupted: {what} may have been sent; {command} shows what became of it", err=True
+            f"interrupted: {what} may have been sent; {command} shows its outcome", err=True
         )
         raise

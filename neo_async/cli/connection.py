@@ -1,4 +1,4 @@
-"""A client for the length of one command, with the login of the command before."""
+"""A client for one command, with the stored login of an earlier one."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from neo_async.model.session import Session
 T = TypeVar("T")
 
 Fresh: TypeAlias = Annotated[
-    bool, typer.Option("--fresh", help="Log in anew instead of using the stored login.")
+    bool, typer.Option("--fresh", help="Log in again instead of using the stored login.")
 ]
 
 _POOL = PoolLimits(warm=1, maximum=1)
-"""A command sends one order at most."""
+"""Size of the pool: a command sends one order at most."""
 
 
 def halt_on_sigusr1(neo: NeoClient) -> None:
-    """`kill -USR1` of a command that runs for long cancels what is open; Windows has no such
+    """Make `kill -USR1` of a long-running command cancel every open order; Windows has no such
     signal."""
     with contextlib.suppress(AttributeError, UsageError):
         neo.halt_on_signal(signal.SIGUSR1)
 
 
 class Account:
-    """Who the environment says that the user is, and the login kept for that."""
+    """The account given by the environment, and its stored login."""
 
     def __init__(self) -> None:
         self.credentials = Credentials.from_env()
@@ -51,7 +51,7 @@ class Account:
     async def connect(
         self, *, fresh: bool = False, totp: str | None = None
     ) -> AsyncIterator[NeoClient]:
-        """A logged-in client. A login that is made here, or renewed in the block, is kept."""
+        """Return a logged-in client. A login made here, or renewed in the block, is stored."""
         neo = NeoClient(self.credentials, endpoints=self.endpoints, pool=_POOL)
         stored = self.file.load()
         try:
@@ -67,7 +67,7 @@ class Account:
             await neo.logout()
 
     def read(self, call: Callable[[NeoClient], Awaitable[T]], *, fresh: bool = False) -> T:
-        """Make one call on a loop of its own."""
+        """Make one call on an event loop of its own."""
 
         async def read() -> T:
             async with self.connect(fresh=fresh) as neo:
@@ -84,13 +84,13 @@ class Account:
                 )
             wait = stored.seconds_to_next_code(time.time()) if stored else 0.0
             if wait:
-                note = f"the present TOTP code is used up: waiting {wait:.0f} s for the next"
+                note = f"the present TOTP code has been used: waiting {wait:.0f} s for the next"
                 output.echo(note, err=True)
                 await asyncio.sleep(wait)
         try:
             await neo.login(totp)
         except WrongMpin:
-            self._keep(None)  # the code was right, and is used up
+            self._keep(None)  # the code was right, and cannot be used again
             raise
         self._keep(neo.session)
 
@@ -98,15 +98,16 @@ class Account:
         try:
             self.file.save(StoredLogin(session=session, made_at=time.time()))
         except OSError as error:
-            # The command itself can do without; the next one will have to log in.
+            # This command does not need it; the next one will have to log in.
             output.echo(f"the login could not be stored in {self.file.path}: {error}", err=True)
 
 
 async def _resume(neo: NeoClient, stored: StoredLogin | None) -> bool:
+    """Continue with a stored login. Return whether that worked."""
     if stored is None or stored.session is None or not stored.is_good(time.time()):
         return False
     try:
         await neo.resume(stored.session)
     except TransportError:
-        return False  # that server is gone; logging in tells where to go today
+        return False  # the server is unreachable; a login gives today's address
     return True

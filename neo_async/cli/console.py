@@ -1,4 +1,4 @@
-"""A console on which the words of others are seen and cannot act."""
+"""A rich console that is safe for untrusted text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from neo_async.text import shown
 
 
 class ShownConsole(Console):
-    """Writes out control characters of whatever is printed; rich takes out only five of them.
+    """Escapes control characters in everything printed; rich itself removes only five of them.
 
-    A table should escape its cells earlier, so that its columns are as wide as what is seen.
+    A table should escape its cells earlier, so that its columns fit the escaped text.
     """
 
     def render(

@@ -1,9 +1,8 @@
-"""The day's instruments from the shell."""
+"""The command that lists the day's instruments."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from typing import Annotated, TypeVar
 
@@ -15,7 +14,7 @@ from neo_async.cli.connection import Account
 from neo_async.cli.output import AsJson, Cell, Column, units
 from neo_async.client import NeoClient
 from neo_async.errors import UsageError
-from neo_async.market_data.instruments import Loaded, Progress
+from neo_async.market_data.instruments import Loaded
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
 
@@ -39,10 +38,10 @@ def instruments(
     ] = "",
     option: Annotated[str, typer.Option(metavar="CE|PE", help="Calls or puts.")] = "",
     limit: Annotated[int, typer.Option(min=0, help="Rows to show; 0 for all.")] = _SHOWN,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Download the file anew.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Download the file again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What trades in a segment, from the day's scrip master. Needs no login.
+    """List the instruments of a segment from the day's scrip master. Needs no login.
 
     neo-async instruments nse_fo --search NIFTY --strike 24000:25000 --option CE
     """
@@ -53,8 +52,12 @@ def instruments(
         account = Account()
         neo = NeoClient(account.credentials, endpoints=account.endpoints)
         try:
-            with _progress_bar() as progress:
-                (loaded,) = await neo.instruments.load(segment, refresh=refresh, progress=progress)
+            with output.progress_bar(f"scrip master of {segment}", is_bytes=True) as show:
+                (loaded,) = await neo.instruments.load(
+                    segment,
+                    refresh=refresh,
+                    progress=lambda _, done, total: show(done, total),
+                )
             found = neo.instruments.search(
                 search,
                 segment=segment,
@@ -146,9 +149,9 @@ def _print_notes(loaded: Loaded, found: int, shown: int) -> None:
     if found > shown:
         notes.append(f"{shown} of {found:,}; --limit 0 shows all")
     elif not found:
-        notes.append(f"none of {loaded.instruments:,} instruments is like that")
+        notes.append(f"none of {loaded.instruments:,} instruments matches")
     if loaded.is_stale:
-        notes.append(f"today's file could not be had: this is that of {loaded.day}")
+        notes.append(f"today's file could not be downloaded: this is the one of {loaded.day}")
     if loaded.bad_row_count:
         notes.append(f"{loaded.bad_row_count:,} rows of the file could not be read:")
         notes += [
@@ -156,26 +159,3 @@ def _print_notes(loaded: Loaded, found: int, shown: int) -> None:
             for row in loaded.bad_rows[:_BAD_ROWS_SHOWN]
         ]
     output.print_notes(notes)
-
-
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    """On stderr, where a person looks at it."""
-    from rich.progress import BarColumn, DownloadColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    console = output.console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("scrip master", total=None, visible=False)
-
-        def show(segment: Segment, done: int, total: int | None) -> None:
-            bar.update(
-                task,
-                description=f"scrip master of {segment}",
-                completed=done,
-                total=total,
-                visible=True,
-            )
-
-        yield show

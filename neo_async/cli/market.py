@@ -1,11 +1,10 @@
-"""Quotes, chains and candles from the shell."""
+"""Commands for quotes, chains and candles."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime
 from itertools import zip_longest
 from typing import Annotated, Any, TypeAlias
@@ -18,7 +17,6 @@ from neo_async.cli.naming import instrument_name
 from neo_async.cli.output import AsJson, Cell, Column, money, units
 from neo_async.client import NeoClient
 from neo_async.errors import Rejected, UsageError
-from neo_async.market_data.market import Progress
 from neo_async.model.enums import Segment
 from neo_async.model.market import (
     Candles,
@@ -63,9 +61,9 @@ def quote(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Last prices and the day's figures, of any number of instruments.
+    """Show last prices and the day's figures of any number of instruments.
 
-    A narrow terminal shows the most wanted of them; `--filter` chooses others.
+    A narrow terminal shows the most important columns; `--filter` chooses others.
 
     neo-async quote nse_cm:1333 'nse_cm:Nifty 50'
     """
@@ -91,7 +89,7 @@ def chain(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Calls and puts of one expiry by strike, or all futures.
+    """Show calls and puts of one expiry by strike, or all futures.
 
     neo-async chain nse_fo NIFTY --expiry 2026-11-24
     """
@@ -137,7 +135,7 @@ def candles(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Candles of an instrument, however long the range.
+    """Show candles of an instrument, over a range of any length.
 
     neo-async candles nse_cm:1333 5min --from 2025-11-01 --csv > hdfcbank.csv
     """
@@ -145,7 +143,7 @@ def candles(
         raise UsageError("--csv and --json exclude each other")
     name = instrument_name(instrument)
     last = end.date() if end else None
-    with _progress_bar() as progress:
+    with output.progress_bar("candles", visible_above=1) as progress:
         history = Account().read(
             lambda neo: neo.market.candles(
                 name, interval, start=start.date(), end=last, progress=progress
@@ -189,7 +187,7 @@ _QUOTE_COLUMNS: tuple[tuple[Column, Callable[[Quote], Any], Callable[[Any], str 
 
 
 def _print_quotes(quotes: Quotes) -> None:
-    """With the columns that some quote has something for."""
+    """Print the columns in which at least one quote has a value."""
     shown = [
         column
         for column in _QUOTE_COLUMNS
@@ -318,18 +316,3 @@ def _print_csv(history: Candles) -> None:
     writer.writerow(history.columns)
     times: list[date | str] = [time.isoformat() for time in history.time]
     writer.writerows(zip(times, *list(history.columns.values())[1:], strict=True))
-
-
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    """On stderr, where a person looks at it, and only when there is something to wait for."""
-    from rich.progress import Progress as Bar
-
-    console = output.console(stderr=True)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("candles", total=None, visible=False)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=total > 1)
-
-        yield show

@@ -1,4 +1,4 @@
-"""How people name instruments in the shell."""
+"""Names of instruments in the shell."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from neo_async.model.enums import Segment
 
 
 def instrument_name(text: str) -> str:
-    """As the rest of the package names it. Raises UsageError for what has no known segment.
+    """Return an instrument in the package's notation. Raises UsageError for an unknown segment.
 
-    The colon is for people: `|` means something to the shell.
+    Users write a colon, because `|` has a meaning in the shell.
     """
     name = text if "|" in text else text.replace(":", "|", 1)
     segment, _, token = name.partition("|")

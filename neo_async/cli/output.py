@@ -1,10 +1,11 @@
-"""How results look: tables for people, JSON for machines."""
+"""The output of commands: tables, JSON, notes and progress bars."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import typer
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from rich.measure import Measurement
     from rich.table import Table
 
+T = TypeVar("T")
+
 UNKNOWN = "unknown"
 NOTHING = "-"
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 PIPE_WIDTH = 200
-"""Columns where no terminal sets them: a row of a table is then one line, whatever reads it."""
+"""Width without a terminal, in columns: a row of a table is then one line for its reader."""
 
 _ANY_WIDTH = 10_000
 
@@ -38,14 +41,16 @@ _STATUS_STYLES = {
 
 
 class Column(NamedTuple):
+    """A column of a table."""
+
     heading: str
     is_number: bool = False
     is_whole: bool = False
-    """Never broken into lines: what people copy."""
+    """Whether cells are never broken into lines, because users copy them."""
     is_optional: bool = False
-    """Left out where no row has anything in it."""
+    """Whether the column is left out when all its cells are empty."""
     is_spare: bool = False
-    """Left out where the terminal is too narrow for it."""
+    """Whether the column is left out when the terminal is too narrow."""
 
 
 class Cell(NamedTuple):
@@ -54,7 +59,7 @@ class Cell(NamedTuple):
 
 
 def money(amount: float | None) -> str:
-    """Rupees, `1,234.50`; an amount that nobody knows is not 0."""
+    """Return rupees as `1,234.50`; an unknown amount is not shown as 0."""
     return UNKNOWN if amount is None else f"{amount:,.2f}"
 
 
@@ -79,7 +84,7 @@ def profit_style(amount: float) -> str:
 
 
 def limit_price(price: float | None) -> str:
-    """A price of 0 is the broker's way of saying that there is none."""
+    """Return a price; the broker sends 0 for none."""
     return money(price) if price else NOTHING
 
 
@@ -88,8 +93,8 @@ def status(text: str) -> Cell:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]]) -> None:
-    """In a terminal that is too narrow, cells break between their words; where that does not help,
-    rows are longer than a line, and can still be copied."""
+    """Print a table. In a narrow terminal, cells are broken between words; where that does not
+    suffice, rows are longer than a line, and can still be copied."""
     cells = [[_cell(cell) for cell in row] for row in rows]
     used = [
         number
@@ -107,7 +112,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]])
 
 
 def _cell(cell: str | Cell) -> Cell:
-    """Cells hold words of others, which must be seen and not act on the terminal."""
+    """Return a cell with control characters escaped: its text may be untrusted."""
     return Cell(shown(cell.text), cell.style) if isinstance(cell, Cell) else Cell(shown(cell))
 
 
@@ -126,16 +131,28 @@ def _table(columns: Sequence[Column], rows: list[list[Cell]], used: list[int]) -
             overflow="fold",
         )
     for row in rows:
-        # Text, so that square brackets in the broker's words are not taken for markup.
+        # Text, so that square brackets in the broker's texts are not taken for markup.
         table.add_row(*(Text(row[number].text, style=row[number].style) for number in used))
     return table
 
 
 def _widths(console: Console, table: Table) -> Measurement:
-    """At least and at most, whatever the width of the terminal."""
+    """Return the smallest and the natural width of a table, whatever the terminal's width."""
     from rich.measure import Measurement
 
     return Measurement.get(console, console.options.update(width=_ANY_WIDTH), table)
+
+
+def print_report(
+    rows: list[T], print_rows: Callable[[list[T]], None], *, empty: str, as_json: bool
+) -> None:
+    """Print rows as JSON or as a table, or the text `empty` when there are none."""
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_rows(rows)
+    else:
+        echo(empty)
 
 
 def print_notes(notes: Iterable[str]) -> None:
@@ -144,8 +161,8 @@ def print_notes(notes: Iterable[str]) -> None:
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
-    """Print one line. What others have written into it is seen and cannot act: use this, not
-    `typer.echo`, for everything but JSON."""
+    """Print one line with control characters escaped. Use this, not `typer.echo`, for everything
+    but JSON."""
     typer.echo(shown(str(text)), err=err)
 
 
@@ -154,8 +171,8 @@ def print_json(value: object) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Structs as dicts of their own field names; encoding them would give the wire's. What a
-    report's row lacks is null, not the default of its field."""
+    """Return structs as dicts by their field names; encoding them would give the wire's names. A
+    missing field of a report's row is null, not its default."""
     if isinstance(value, msgspec.Struct):
         missing = getattr(value, "missing", ())
         return {
@@ -165,15 +182,51 @@ def plain(value: Any) -> Any:
         } | ({"odd": list(odd)} if (odd := getattr(value, "odd", ())) else {})
     if isinstance(value, list):
         return [plain(item) for item in value]
-    # Without the residue of binary fractions: no amount, price or percentage has more decimals.
+    # Rounded, to remove binary fractions: no amount, price or percentage has more decimals.
     return round(value, 6) if isinstance(value, float) else value
 
 
 def console(**options: Any) -> Console:
-    """A console of rich's on which the words of others cannot act."""
+    """Return a rich console that is safe for untrusted text."""
     from neo_async.cli.console import ShownConsole
 
     return ShownConsole(highlight=False, **options)
+
+
+@contextlib.contextmanager
+def progress_bar(
+    what: str, *, visible_above: int = 0, is_bytes: bool = False
+) -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a function that shows how much of a total is done, on stderr if it is a terminal.
+
+    The bar is invisible up to a total of `visible_above`.
+    """
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    screen = console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        DownloadColumn() if is_bytes else MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+
+        def show(done: int, total: int | None) -> None:
+            is_visible = total is None or total > visible_above
+            bar.update(task, completed=done, total=total, visible=is_visible)
+
+        yield show
 
 
 def _console() -> Console:

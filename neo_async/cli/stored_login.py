@@ -1,9 +1,9 @@
-"""A login kept between two commands.
+"""The login that is stored between two commands.
 
 A TOTP code works once in 30 s, so a shell that logged in for every command could run two of them a
-minute. The file holds the session's secrets: its owner alone can read it, and it is good until
-midnight in India, as the session is. Logging out leaves nothing in it but the time of the login,
-which tells when the next code may be used.
+minute. The file holds the session's secrets: only its owner can read it, and it is valid until
+midnight in India, as the session is. Logging out leaves only the time of the login in it, by which
+it is known when the next code may be used.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ _TOTP_STEP = 30
 
 
 class StoredLogin(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of the file."""
+
     session: Session | None
-    """None after logging out, or when the MPIN was wrong."""
+    """The session; None after a logout, or when the MPIN was wrong."""
     made_at: float
-    """Unix seconds of the login: a TOTP code of that step has been used."""
+    """Unix seconds of the login. The TOTP code of that time has been used."""
 
     def is_good(self, now: float) -> bool:
         return self.session is not None and day_number(self.made_at) == day_number(now)
 
     def seconds_to_next_code(self, now: float) -> float:
-        """0 when the present TOTP code has not been used."""
+        """Return the seconds until an unused TOTP code; 0 when the present one is unused."""
         step = int(self.made_at // _TOTP_STEP)
         return 0.0 if step != int(now // _TOTP_STEP) else (step + 1) * _TOTP_STEP - now
 
@@ -46,7 +48,8 @@ class LoginFile:
         self.path = directory / f"login-{name}.json"
 
     def load(self) -> StoredLogin | None:
-        """None when there is none, or none to be trusted: unreadable, or readable by others."""
+        """Return the stored login; None when there is none, or the file is unreadable or not
+        private."""
         try:
             content = files.read_private(self.path)
             return None if content is None else msgspec.json.decode(content, type=StoredLogin)
@@ -58,7 +61,7 @@ class LoginFile:
         files.replace(self.path, [msgspec.json.encode(login)])
 
     def forget(self) -> None:
-        """Take the session out of the file."""
+        """Remove the session from the file."""
         login = self.load()
         if login is not None:
             self.save(StoredLogin(session=None, made_at=login.made_at))

@@ -1,4 +1,4 @@
-"""Orders from the shell: each says what it will send to whom, and asks before it does."""
+"""Commands that place and change orders. Each describes its request and asks before sending."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.account import known_units, order_fields, print_orders, side_name
-from neo_async.cli.asking import Yes, confirm, interruption_told
+from neo_async.cli.asking import Yes, confirm, interruption_reported
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Cell, Column, money
 from neo_async.client import NeoClient
@@ -49,9 +49,7 @@ _Type: TypeAlias = Annotated[OrderType, typer.Option("--type", case_sensitive=Fa
 _NewType: TypeAlias = Annotated[OrderType | None, typer.Option("--type", case_sensitive=False)]
 _Wait: TypeAlias = Annotated[
     float,
-    typer.Option(
-        min=0, metavar="SECONDS", help="Longest to wait for what becomes of it; 0 does not."
-    ),
+    typer.Option(min=0, metavar="SECONDS", help="Longest wait for the outcome; 0 does not wait."),
 ]
 
 _SHOWING = "neo-async orders"
@@ -62,7 +60,7 @@ _SETTLED = (
     OrderStatus.AMO_RECEIVED,
     OrderStatus.AMO_MODIFY_RECEIVED,
 )
-"""With the final states, those in which an order stays until something happens to it."""
+"""States in which an order may stay for long, beside the final ones."""
 
 
 def place(
@@ -77,7 +75,7 @@ def place(
     validity: Annotated[Validity, typer.Option(case_sensitive=False)] = Validity.DAY,
     disclosed: Annotated[int, typer.Option(help="Units shown to the market; 0 shows all.")] = 0,
     amo: Annotated[bool, typer.Option("--amo", help="After-market order.")] = False,
-    tag: Annotated[str, typer.Option(help="Your own mark, up to 9 letters and digits.")] = "",
+    tag: Annotated[str, typer.Option(help="Your own tag, up to 9 letters and digits.")] = "",
     target: Annotated[
         str | None, typer.Option(metavar="RUPEES", help="Product BO: distance of the target.")
     ] = None,
@@ -92,7 +90,7 @@ def place(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Place an order, and show what became of it.
+    """Place an order, and show its outcome.
 
     neo-async place nse_cm ITBEES-EQ buy 10 --product CNC --price 39.35
     """
@@ -116,13 +114,13 @@ def place(
         tag,
         bracket,
     )
-    place_form(request, tag)  # refused before anybody is asked
+    place_form(request, tag)  # invalid orders are refused before the user is asked
     account = Account()
     confirm(f"place {_describe(request)}", account, yes=yes)
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh) as neo:
-            with interruption_told("the order", _SHOWING):
+            with interruption_reported("the order", _SHOWING):
                 order = await neo.orders.place(**msgspec.structs.asdict(request))
             return await _outcome(neo, order, wait, *_SETTLED)
 
@@ -142,7 +140,7 @@ def modify(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change what is given of an order, and leave the rest as it is."""
+    """Change the given fields of an order, and leave the others."""
     changes = {
         "price": price,
         "quantity": quantity,
@@ -162,7 +160,7 @@ def modify(
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
-            with interruption_told("the change", _SHOWING):
+            with interruption_reported("the change", _SHOWING):
                 order = await neo.orders.modify(number, **changes)  # type: ignore[arg-type]
             return await _outcome(neo, order, wait, *_SETTLED)
 
@@ -182,7 +180,7 @@ def cancel(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel an order, or all that are open."""
+    """Cancel one open order, or all of them."""
     if (number is None) is not is_all:
         raise UsageError("give one order's number, or --all")
     account = Account()
@@ -195,7 +193,7 @@ def cancel(
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
-            with interruption_told("the cancellation", _SHOWING):
+            with interruption_reported("the cancellation", _SHOWING):
                 order = await neo.orders.cancel(number)
             return await _outcome(neo, order, wait)
 
@@ -211,7 +209,7 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
 
     async def send() -> tuple[list[OrderRow], list[NeoError]]:
         async with account.connect(fresh=fresh and yes) as neo:
-            with interruption_told("the cancellations", _SHOWING):
+            with interruption_reported("the cancellations", _SHOWING):
                 results = await neo.orders.cancel_all()
             orders = {one.number: one for one in results if isinstance(one, Order)}
             await asyncio.gather(*(_wait_for(order, wait) for order in orders.values()))
@@ -245,7 +243,7 @@ def margin(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """What an order would need, and whether the account has it. Places nothing."""
+    """Show the margin that an order would need, and whether it is available. Places nothing."""
     account = Account()
 
     async def ask() -> OrderMargin:
@@ -316,12 +314,13 @@ async def _find(account: Account, number: str, fresh: bool) -> OrderRow:
 
 
 async def _outcome(neo: NeoClient, order: Order, wait: float, *finals: OrderStatus) -> OrderRow:
-    """The order's row once it is final or in one of these states, or when the wait is over."""
+    """Return the order's row once it is final or in one of these states, or when the wait is
+    over."""
     await _wait_for(order, wait, *finals)
     try:
         return await _row(neo, order.number)
     except NeoError as error:
-        # What was asked for is done; whoever reads "failed" might do it again.
+        # The request has succeeded. A failure here could make the user repeat it.
         output.echo(f"sent, but the order book could not be read: {error}", err=True)
         raise typer.Exit(0) from None
 
@@ -329,10 +328,10 @@ async def _outcome(neo: NeoClient, order: Order, wait: float, *finals: OrderStat
 async def _wait_for(order: Order, wait: float, *finals: OrderStatus) -> None:
     try:
         if wait:
-            with interruption_told(f"order {order.number} or its change", _SHOWING):
+            with interruption_reported(f"order {order.number} or its change", _SHOWING):
                 await order.wait(*finals, timeout=wait)
     except TimeoutError:
-        output.echo(f"order {order.number} is still on its way after {wait:g} s", err=True)
+        output.echo(f"order {order.number} is still pending after {wait:g} s", err=True)
 
 
 async def _row(neo: NeoClient, number: str) -> OrderRow:

@@ -186,7 +186,7 @@ class FundHolding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             )
             if value is None
         ]
-        return f"Kite does not say the {' and the '.join(missing)}"
+        return f"Kite does not report the {' and the '.join(missing)}"
 
 
 def _times(one: float, other: float) -> Decimal:

@@ -601,7 +601,7 @@ async def test_a_store_has_one_user(tmp_path):
     bank = SmallBank()
     bank.url = "http://127.0.0.1:1"
     async with client_of(bank, store=tmp_path / "c.db"):
-        with pytest.raises(StoreFailed, match="somebody else has it open"):
+        with pytest.raises(StoreFailed, match="another process has it open"):
             async with client_of(bank, store=tmp_path / "c.db"):
                 pass
     async with client_of(bank, store=tmp_path / "c.db"):

@@ -89,7 +89,7 @@ def test_a_code_that_a_wrong_mpin_used_up_is_not_tried_again(
     monkeypatch.setattr("neo_async.cli.connection.asyncio.sleep", no_wait)
     outcome = invoke("login")
     assert outcome.exit_code == 0
-    assert "the present TOTP code is used up" in outcome.everything
+    assert "the present TOTP code has been used" in outcome.everything
     assert 0 < waits[0] <= 30
 
 
@@ -215,7 +215,7 @@ def test_an_unknown_amount_is_unknown_and_explained(
 
     monkeypatch.setattr(account, "_read", lambda *_: Limits(available=1.0, margin_used=0.0))
     table = invoke("limits").stdout
-    assert "unknown: the broker's answer left it out" in table
+    assert "unknown: not in the broker's answer" in table
     assert [line.split()[-1] for line in table.splitlines() if line.startswith("Margin used")] == [
         "0.00"
     ]

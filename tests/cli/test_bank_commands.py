@@ -101,13 +101,13 @@ WRONG_FILES = [
     ),
     ("create", "number,name,valid_to\nACME00000001,A,1.1.27\n", "line 2: valid_to='1.1.27': must"),
     ("create", "number,name,mobile\nACME00000001,A,12\n", "line 2: mobile='12': must be of the"),
-    ("create", 'number,name\n"ACME\n', "is no CSV in UTF-8"),
+    ("create", 'number,name\n"ACME\n', "is not CSV in UTF-8"),
     ("modify", "number,status\nACME00000001,GONE\n", "line 2: status='GONE': must be ACTIVE or"),
     ("modify", "number,status\nACME00000001,\n", "line 2: number='ACME00000001': no field is to"),
     ("delete", "number\nACME00000001\n\nA\n", "line 4: number='A': must be of the form"),
     ("refund", "reference,amount\nX,1.234\n", "line 2: amount='1.234': must be rupees"),
     ("refund", "reference,key\nX,7\n", "line 2: idempotency_key='7': must be of the form"),
-    ("refund", "reference,amount\nX,1\nX,1\n", "line 3: asks for the same as line 2"),
+    ("refund", "reference,amount\nX,1\nX,1\n", "line 3: is the same as line 2"),
 ]
 
 
@@ -132,11 +132,11 @@ WRONG_ARGUMENTS = [
     (("modify", "ACME00000001", "--status", "gone"), "--status='gone': must be ACTIVE or BLOCKED"),
     (("delete",), "give NUMBERS, or --csv FILE"),
     (("transactions", "--csv", "--json"), "--csv and --json exclude each other"),
-    (("transactions", "--peek", "--store", "x"), "--peek takes nothing"),
+    (("transactions", "--peek", "--store", "x"), "--peek excludes --follow and --store"),
     (("refund", "--yes"), "reference='': must be of 1 to 64 characters"),
     (("refund", "X", "--csv", "x.csv"), "--csv names the refunds"),
     (("refund", "--csv", "x.csv", "--wait", "3"), "--wait is for a single refund"),
-    (("create", "ACME00000001", "A"), "stdin is no terminal to ask at; --yes sends unasked"),
+    (("create", "ACME00000001", "A"), "stdin is not a terminal; --yes sends without asking"),
 ]
 
 
@@ -151,7 +151,7 @@ def test_a_command_that_cannot_be_right(
 def test_credits_are_shown_and_then_acknowledged(
     exchange: Exchange, account: str, invoke: Invoke, tmp_path: Path
 ) -> None:
-    assert "no credits are waiting" in invoke("bank", "transactions", "--yes").everything
+    assert "no outstanding credits" in invoke("bank", "transactions", "--yes").everything
     exchange.bank.credit(account, "1500.00", narration="INV 77", count=130)
     peeked = invoke("bank", "transactions", "--peek")
     assert (peeked.exit_code, peeked.stdout.count("INV 77")) == (0, 100)

@@ -63,7 +63,7 @@ def test_nothing_found_is_said_and_no_failure(exchange: Exchange, invoke: Invoke
     shown = invoke("instruments", "nse_cm", "--search", "no such thing")
     assert shown.exit_code == 0
     assert shown.stdout.startswith("none of ")
-    assert shown.stdout.endswith(" instruments is like that\n")
+    assert shown.stdout.endswith(" instruments matches\n")
 
 
 def test_the_second_command_of_the_day_needs_neither_login_nor_broker(

@@ -103,7 +103,7 @@ def test_funds_are_found(house: Exchange, invoke: Invoke) -> None:
     assert ISIN in outcome.stdout
     assert "INF174K01336" not in outcome.stdout
     assert "2 of 183; --limit 0 shows all" in invoke("kite", "instruments", "--limit", "2").stdout
-    assert "none of 183 funds is like that" in invoke("kite", "instruments", "zzz").stdout
+    assert "none of 183 funds matches" in invoke("kite", "instruments", "zzz").stdout
     assert "purchases" in invoke("kite", "instruments", "closed").stdout
     found = json.loads(invoke("kite", "instruments", "--isin", ISIN, "--json").stdout)
     assert [fund["name"] for fund in found] == [FUND]
@@ -218,7 +218,7 @@ def test_a_login_is_kept_until_the_logout(
     assert not file.exists()
     monkeypatch.setenv("KITE_ACCESS_TOKEN", token)
     assert "Incorrect" in invoke("kite", "holdings").everything
-    assert invoke("kite", "logout").stdout == "nobody was logged in\n"
+    assert invoke("kite", "logout").stdout == "no login was stored\n"
 
 
 @pytest.mark.usefixtures("house")

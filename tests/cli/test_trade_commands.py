@@ -85,7 +85,7 @@ def test_an_interruption_says_that_the_order_may_be_on_its_way(
     may_answer.set()
     assert process.returncode == 130
     assert told == (
-        "interrupted: the order may have been sent; neo-async orders shows what became of it\n"
+        "interrupted: the order may have been sent; neo-async orders shows its outcome\n"
     )
 
 

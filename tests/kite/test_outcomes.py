@@ -91,7 +91,7 @@ CHANGES: list[tuple[Change, Change | None]] = [
 @pytest.mark.parametrize("fault", AFTER)
 @pytest.mark.parametrize(("change", "before"), CHANGES)
 @in_virtual_time
-async def test_a_lost_answer_is_found_out_and_nothing_is_sent_again(
+async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(
     change: Change, before: Change | None, fault: str, tmp_path: Path
 ) -> None:
     async with fund_exchange(tmp_path, timeouts=TIMEOUTS) as (exchange, kite):
@@ -114,7 +114,7 @@ async def test_a_lost_answer_is_found_out_and_nothing_is_sent_again(
 @pytest.mark.parametrize("fault", BEFORE)
 @pytest.mark.parametrize(("change", "before"), CHANGES)
 @in_virtual_time
-async def test_what_left_no_trace_by_the_end_of_the_horizon_was_not_accepted(
+async def test_a_request_without_effect_by_the_resolution_timeout_was_not_accepted(
     change: Change, before: Change | None, fault: str, tmp_path: Path
 ) -> None:
     async with fund_exchange(tmp_path, timeouts=TIMEOUTS) as (exchange, kite):
@@ -123,7 +123,7 @@ async def test_what_left_no_trace_by_the_end_of_the_horizon_was_not_accepted(
         exchange.set_faults(faults(fault))
         with pytest.raises(NotAccepted, match="no trace") as caught:
             await change(exchange, kite)
-        # What hung arrives later, as the horizon is meant for; it ends here before.
+        # A request that hangs would arrive later; here the exchange is closed before.
         assert RESOLUTION_TIMEOUT <= seconds() <= RESOLUTION_TIMEOUT + TIMEOUTS.order + 0.1
         error = caught.value
         assert bool(error.client_tag) is (change in (place_order, place_sip))
@@ -144,7 +144,7 @@ async def test_an_order_that_appears_late_is_waited_for(tmp_path: Path) -> None:
 
 
 @in_virtual_time
-async def test_without_settling_the_outcome_can_be_awaited_later(tmp_path: Path) -> None:
+async def test_without_waiting_the_outcome_can_be_awaited_later(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.set_faults(faults("lose_after"))
         with pytest.raises(
@@ -226,7 +226,7 @@ async def test_closing_ends_the_search(tmp_path: Path) -> None:
 
 
 @in_virtual_time
-async def test_one_who_gives_up_does_not_take_the_answer_from_others(tmp_path: Path) -> None:
+async def test_a_waiter_that_is_cancelled_leaves_the_outcome_to_the_others(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.set_faults(faults("lose_after"))
         with pytest.raises(OutcomeUnknown) as caught:
@@ -252,7 +252,7 @@ async def test_an_older_order_with_the_same_tag_is_not_taken_for_the_lost_one(
 
 
 @in_virtual_time
-async def test_one_just_placed_is_not_taken_for_the_lost_one_either(tmp_path: Path) -> None:
+async def test_an_order_just_placed_is_not_taken_for_the_lost_one_either(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
         exchange.set_faults(faults("lose_before"))
@@ -333,7 +333,7 @@ def test_what_an_order_is_recognised_by(
     assert (found is not None) is is_found
 
 
-def test_what_another_placement_has_a_claim_to_is_not_found_again() -> None:
+def test_an_order_of_another_placement_is_not_matched_again() -> None:
     first, second = sample_order(order_id="new"), sample_order(order_id="old")
     assert find_order(placement(), [first, second], set(), 0.0) == "old"
     assert find_order(placement(), [first, second], {"old"}, 0.0) == "new"

@@ -257,7 +257,7 @@ def test_a_holding_of_unknown_cost_or_nav_has_no_gain(
     holding = read_holding(sample("holdings.json", **{price: unknown, "pnl": sent}))
     assert (holding.pnl, getattr(holding, price)) == (None, None)
     name = {"average_price": "average price", "last_price": "NAV"}[price]
-    assert holding.unknown_reason == f"Kite does not say the {name}"
+    assert holding.unknown_reason == f"Kite does not report the {name}"
     assert (holding.value is None) is (price == "last_price")
 
 

@@ -16,7 +16,7 @@ app = typer.Typer(
     epilog=(
         "Reads KOTAK_BANK_CLIENT_ID and KOTAK_BANK_CLIENT_SECRET; KOTAK_BANK_PROFILE names the "
         "file with your bank's format, KOTAK_BANK_CLIENT_NAME, KOTAK_BANK_PHYSICAL_ACCOUNT and "
-        "KOTAK_BANK_URL win over what is in it."
+        "KOTAK_BANK_URL take precedence over it."
     ),
 )
 app.command()(accounts.create)

@@ -1,4 +1,4 @@
-"""Virtual accounts from the shell: one by arguments, or many by a CSV file."""
+"""Commands for virtual accounts: one given by arguments, or many by a CSV file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from neo_async.banking.accounts import Progress
 from neo_async.banking.rules import AccountRules, Item
 from neo_async.cli import output
 from neo_async.cli.asking import Yes, confirm
-from neo_async.cli.bank.connection import Customer, ProfileFile, progress_bar
+from neo_async.cli.bank.connection import Customer, ProfileFile
 from neo_async.cli.bank.tables import CsvFile, CsvWriter, Row, Table, day, read_table
 from neo_async.cli.output import AsJson, Cell, Column
 from neo_async.errors import InvalidField, UsageError
@@ -47,7 +47,7 @@ _Description: TypeAlias = Annotated[str | None, typer.Option()]
 
 _COLUMNS = VirtualAccount.__struct_fields__
 _CLEARED = "-"
-"""In a file of changes: what clears a field. An empty cell leaves it."""
+"""Cell of a file of changes that clears a field. An empty cell leaves it."""
 
 _STYLES = {
     Outcome.DONE: "green",
@@ -58,14 +58,14 @@ _STYLES = {
 
 
 class _Work(NamedTuple):
-    """What is to be done with which accounts."""
+    """One change of many accounts: how to check it, and how to send it."""
 
     verb: str
     check: Callable[[AccountRules], list[Item]]
-    """Raises InvalidField before anybody is asked."""
+    """Returns the accounts to confirm. Raises InvalidField before the user is asked."""
     send: Callable[[VirtualAccounts, Progress], Awaitable[list[AccountResult]]]
     table: Table | None
-    """Where they come from, unless from the arguments."""
+    """File of the accounts; None when they come from the arguments."""
 
 
 def create(
@@ -83,7 +83,7 @@ def create(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create virtual accounts. One that is there already with the same data is done.
+    """Create virtual accounts. One that exists already with the same data is done.
 
     neo-async bank create ACME00000001 "Asha Rao" --max 500000
 
@@ -112,11 +112,12 @@ def create(
                 description,
             )
         ]
-
-    def send(bank: VirtualAccounts, progress: Progress) -> Awaitable[list[AccountResult]]:
-        return bank.create(accounts, progress=progress)
-
-    work = _Work("create", lambda rules: rules.new_accounts(accounts), send, table)
+    work = _Work(
+        "create",
+        check=lambda rules: rules.new_accounts(accounts),
+        send=lambda bank, progress: bank.create(accounts, progress=progress),
+        table=table,
+    )
     _run(work, profile, yes=yes, as_json=as_json)
 
 
@@ -131,14 +132,15 @@ def modify(
     email: _Email = None,
     description: _Description = None,
     status: Annotated[
-        str | None, typer.Option(metavar="ACTIVE|BLOCKED", help="A blocked one takes no credits.")
+        str | None,
+        typer.Option(metavar="ACTIVE|BLOCKED", help="BLOCKED refuses credits."),
     ] = None,
     csv: CsvFile = None,
     profile: ProfileFile = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change what is given of virtual accounts, and leave the rest as it is.
+    """Change the given fields of virtual accounts, and leave the others.
 
     neo-async bank modify ACME00000001 --status BLOCKED
 
@@ -170,11 +172,12 @@ def modify(
         if not given:
             raise UsageError("nothing to change: give --name, --max, --status or another option")
         changes = [AccountChange(number, **given)]
-
-    def send(bank: VirtualAccounts, progress: Progress) -> Awaitable[list[AccountResult]]:
-        return bank.modify(changes, progress=progress)
-
-    work = _Work("modify", lambda rules: rules.changes(changes), send, table)
+    work = _Work(
+        "modify",
+        check=lambda rules: rules.changes(changes),
+        send=lambda bank, progress: bank.modify(changes, progress=progress),
+        table=table,
+    )
     _run(work, profile, yes=yes, as_json=as_json)
 
 
@@ -199,11 +202,12 @@ def delete(
     if not numbers:
         raise UsageError("give NUMBERS, or --csv FILE")
     given = list(numbers)
-
-    def send(bank: VirtualAccounts, progress: Progress) -> Awaitable[list[AccountResult]]:
-        return bank.delete(given, progress=progress)
-
-    work = _Work("delete", lambda rules: rules.numbers(given), send, table)
+    work = _Work(
+        "delete",
+        check=lambda rules: rules.numbers(given),
+        send=lambda bank, progress: bank.delete(given, progress=progress),
+        table=table,
+    )
     _run(work, profile, yes=yes, as_json=as_json)
 
 
@@ -244,7 +248,7 @@ def _known_status(text: str) -> str:
     return word
 
 
-# --- sending and telling --------------------------------------------------------------------------
+# --- sending, and showing the results -------------------------------------------------------------
 
 
 def _run(work: _Work, profile: Path | None, *, yes: bool, as_json: bool) -> None:
@@ -255,7 +259,7 @@ def _run(work: _Work, profile: Path | None, *, yes: bool, as_json: bool) -> None
     async def run() -> list[AccountResult]:
         size = customer.profile.format.max_items
         async with customer.client() as bank:
-            with progress_bar(f"{work.verb} accounts", visible_above=size) as progress:
+            with output.progress_bar(f"{work.verb} accounts", visible_above=size) as progress:
                 return await work.send(bank, progress)
 
     many = f"{len(items):,} virtual accounts"
@@ -282,7 +286,7 @@ def _print(results: list[AccountResult]) -> None:
             Column("Account", is_whole=True),
             Column("Outcome"),
             Column("Code", is_optional=True),
-            Column("The bank says", is_optional=True),
+            Column("Message", is_optional=True),
         ),
         (
             (

@@ -1,10 +1,8 @@
-"""The bank that options and environment lead to."""
+"""The bank and the customer given by options and environment."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -12,8 +10,6 @@ import msgspec
 import typer
 
 from neo_async.banking import BankingProfile, VirtualAccounts
-from neo_async.banking.accounts import Progress
-from neo_async.cli import output
 from neo_async.config import variable_reader
 from neo_async.errors import UsageError
 
@@ -29,7 +25,7 @@ ProfileFile: TypeAlias = Annotated[
 
 
 class Customer:
-    """Who the environment says that the user is, and the bank's format."""
+    """The customer given by the environment, and the bank's format."""
 
     def __init__(self, profile: Path | None) -> None:
         read = variable_reader()
@@ -47,8 +43,8 @@ class Customer:
         self.physical_account = read("KOTAK_BANK_PHYSICAL_ACCOUNT") or customer.physical_account
 
     def __str__(self) -> str:
-        who = self.client_name or "nobody"
-        return f"{who}, account {self.physical_account} at {self.profile.server.base_url}"
+        name = self.client_name or "no client name"
+        return f"{name}, account {self.physical_account} at {self.profile.server.base_url}"
 
     def client(self, store: Path | None = None) -> VirtualAccounts:
         return VirtualAccounts(
@@ -66,25 +62,3 @@ def _load(profile: Path) -> BankingProfile:
         return BankingProfile.load(profile)
     except OSError as error:
         raise UsageError(f"{profile}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def progress_bar(what: str, visible_above: int) -> Iterator[Progress]:
-    """On stderr, where a person looks at it, and only for more than so many."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = output.console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None, visible=False)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=total > visible_above)
-
-        yield show

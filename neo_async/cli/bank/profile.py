@@ -1,4 +1,4 @@
-"""A profile to begin with: every key with its default, as TOML."""
+"""The command that prints a profile: every key with its default, as TOML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NESTED = ("request", "response", "status_words", "constants")
 
 
 def profile() -> None:
-    """Print every key of a profile with its default, to begin one for your bank.
+    """Print every key of a profile with its default, as a template for your bank.
 
     neo-async bank profile > bank.toml
     """
@@ -39,7 +39,7 @@ def _key(key: str) -> str:
 
 
 def _value(value: object) -> str:
-    """Texts, numbers, flags and lists of them are written alike in TOML and JSON."""
+    """Return a value in TOML: texts, numbers, flags and lists of them look as in JSON."""
     if isinstance(value, Mapping):
         inner = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items())
         return f"{{ {inner} }}" if inner else "{}"

@@ -1,5 +1,5 @@
-"""Refunds from the shell. A row of a file has the same key whenever it is sent, so that a file can
-be sent again after whatever went wrong."""
+"""The command that sends refunds. A row of a file has the same key whenever it is sent, so that a
+file can be sent again after any failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neo_async.banking import Refund, RefundStatus, VirtualAccounts
 from neo_async.banking.rules import AccountRules, money
 from neo_async.cli import output
 from neo_async.cli.asking import Yes, confirm
-from neo_async.cli.bank.connection import Customer, ProfileFile, progress_bar
+from neo_async.cli.bank.connection import Customer, ProfileFile
 from neo_async.cli.bank.tables import CsvFile, CsvWriter, Row, Table, read_table
 from neo_async.cli.output import AsJson, Cell, Column
 from neo_async.errors import BankRejected, InvalidField, NeoError, RefundUnknown, UsageError
@@ -24,7 +24,7 @@ from neo_async.model.money import grouped, total
 
 _COLUMNS = ("reference", "amount", "reason", "key")
 _NAMESPACE = UUID("6f1d2a53-7f5e-5d0b-9a77-0b6c1e0f4d11")
-"""Of the keys that rows get."""
+"""Namespace of the keys that are generated for rows."""
 
 _STYLES = {
     RefundStatus.SUCCESS: "green",
@@ -34,8 +34,8 @@ _STYLES = {
 }
 
 
-class _Wish(msgspec.Struct):
-    """One refund that is asked for."""
+class _RefundRequest(msgspec.Struct):
+    """A refund to send."""
 
     reference: str
     amount: Decimal | None
@@ -43,8 +43,8 @@ class _Wish(msgspec.Struct):
     key: str
 
 
-class _Told(msgspec.Struct):
-    """What became of one."""
+class _Result(msgspec.Struct):
+    """The outcome of a refund, as a row of the results."""
 
     reference: str
     key: str
@@ -57,15 +57,18 @@ class _Told(msgspec.Struct):
 def refund(
     reference: Annotated[str, typer.Argument(help="Transaction reference of the credit.")] = "",
     amount: Annotated[
-        str | None, typer.Option(metavar="RUPEES", help="What is left of it, unless given.")
+        str | None,
+        typer.Option(metavar="RUPEES", help="Amount; by default all that is left of the credit."),
     ] = None,
     reason: Annotated[str, typer.Option()] = "",
     key: Annotated[
-        str, typer.Option(metavar="UUID", help="Of an earlier try, which is looked up first.")
+        str, typer.Option(metavar="UUID", help="Key of an earlier try, which is looked up first.")
     ] = "",
     wait: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="Longest to wait for its end; 0 does not."),
+        typer.Option(
+            min=0, metavar="SECONDS", help="Longest wait for a final state; 0 does not wait."
+        ),
     ] = 0.0,
     csv: CsvFile = None,
     profile: ProfileFile = None,
@@ -78,33 +81,35 @@ def refund(
 
     neo-async bank refund --csv refunds.csv > results.csv
 
-    Columns: reference, amount, reason, key. Without a key of its own a row has one that follows
-    from what is in it: sending a file again sends no money twice.
+    Columns: reference, amount, reason, key. A row without a key gets one that is computed from its
+    content, so that sending a file again sends no money twice.
     """
     customer = Customer(profile)
     rules = AccountRules(customer.profile)
     rules.client_name(customer.client_name)
     if csv is not None:
         if reference or amount or reason or key:
-            raise UsageError("--csv names the refunds: give nothing else about them")
+            raise UsageError("--csv names the refunds: give no other argument of a refund")
         if wait:
             raise UsageError("--wait is for a single refund")
-        _refund_many(customer, _wishes(csv, customer.client_name, rules), yes=yes, as_json=as_json)
+        _refund_many(
+            customer, _read_requests(csv, customer.client_name, rules), yes=yes, as_json=as_json
+        )
         return
-    wish = _wish(rules, reference, amount or "", reason, key)
-    confirm(_describe(wish), customer, yes=yes)
-    told = neo_async.run(_refund_one(customer, wish, wait))
+    request = _request(rules, reference, amount or "", reason, key)
+    confirm(_describe(request), customer, yes=yes)
+    result = neo_async.run(_refund_one(customer, request, wait))
     if as_json:
-        output.print_json(told)
+        output.print_json(result)
     else:
-        _print(told)
-    if told.status in (RefundStatus.FAILED, RefundStatus.REJECTED):
+        _print(result)
+    if result.status in (RefundStatus.FAILED, RefundStatus.REJECTED):
         raise typer.Exit(1)
 
 
-async def _refund_one(customer: Customer, wish: _Wish, wait: float) -> Refund:
+async def _refund_one(customer: Customer, request: _RefundRequest, wait: float) -> Refund:
     async with customer.client() as bank:
-        answer = await _send(bank, customer, wish)
+        answer = await _send(bank, customer, request)
         if not wait or answer.is_final:
             return answer
         try:
@@ -112,101 +117,107 @@ async def _refund_one(customer: Customer, wish: _Wish, wait: float) -> Refund:
         except TimeoutError:
             output.echo(f"not final after {wait:g} s", err=True)
         except NeoError as error:
-            # What was asked for is done; whoever reads "failed" might do it again.
+            # The refund was sent. A failure here could make the user repeat it.
             output.echo(f"sent, but its status could not be read: {error}", err=True)
         return answer
 
 
-def _refund_many(customer: Customer, wishes: list[_Wish], *, yes: bool, as_json: bool) -> None:
-    whole = sum(wish.amount is None for wish in wishes)
-    amount = grouped(total(wish.amount for wish in wishes if wish.amount is not None))
+def _refund_many(
+    customer: Customer, requests: list[_RefundRequest], *, yes: bool, as_json: bool
+) -> None:
+    whole = sum(request.amount is None for request in requests)
+    amount = grouped(total(request.amount for request in requests if request.amount is not None))
     rest = f", and all that is left of {whole:,} credits" if whole else ""
-    confirm(f"refund {len(wishes):,} credits: {amount} rupees{rest}", customer, yes=yes)
-    writer = None if as_json else CsvWriter(_Told.__struct_fields__)
+    confirm(f"refund {len(requests):,} credits: {amount} rupees{rest}", customer, yes=yes)
+    writer = None if as_json else CsvWriter(_Result.__struct_fields__)
 
     async def run() -> int:
         failures = 0
         async with customer.client() as bank:
-            with progress_bar("refunds", visible_above=1) as progress:
+            with output.progress_bar("refunds", visible_above=1) as progress:
                 done = 0
-                async for told in _each(bank, customer, wishes):
+                async for result in _send_each(bank, customer, requests):
                     done += 1
-                    failures += told.outcome not in tuple(RefundStatus)
+                    failures += result.outcome not in tuple(RefundStatus)
                     if writer is None:
-                        output.print_json(told)
+                        output.print_json(result)
                     else:
-                        writer.write([["" if cell is None else cell for cell in _cells(told)]])
-                    progress(done, len(wishes))
+                        writer.write([["" if cell is None else cell for cell in _cells(result)]])
+                    progress(done, len(requests))
         return failures
 
     failures = neo_async.run(run())
     if failures:
-        output.echo(f"{failures:,} of {len(wishes):,} are not done", err=True)
+        output.echo(f"{failures:,} of {len(requests):,} are not done", err=True)
         raise typer.Exit(1)
 
 
-async def _each(
-    bank: VirtualAccounts, customer: Customer, wishes: list[_Wish]
-) -> AsyncIterator[_Told]:
-    """One after the other; what hits all alike ends it, and the rest is told as not sent."""
+async def _send_each(
+    bank: VirtualAccounts, customer: Customer, requests: list[_RefundRequest]
+) -> AsyncIterator[_Result]:
+    """Send refunds one after another. After a failure that concerns all, the rest is not sent."""
     end: NeoError | None = None
-    for wish in wishes:
-        told = _Told(wish.reference, wish.key, "not sent", message=str(end or ""))
+    for request in requests:
+        result = _Result(request.reference, request.key, "not sent", message=str(end or ""))
         if end is None:
             try:
-                answer = await _send(bank, customer, wish)
+                answer = await _send(bank, customer, request)
             except BankRejected as refusal:
-                told.outcome, told.message = "refused", str(refusal)
+                result.outcome, result.message = "refused", str(refusal)
             except RefundUnknown as unknown:
-                told.outcome, told.message = "unknown", str(unknown)
+                result.outcome, result.message = "unknown", str(unknown)
             except NeoError as error:
-                end, told.message = error, str(error)
+                end, result.message = error, str(error)
             else:
-                told.outcome, told.message = answer.status, answer.message
-                told.refund_reference, told.amount = answer.refund_reference, answer.amount
-        yield told
+                result.outcome, result.message = answer.status, answer.message
+                result.refund_reference, result.amount = answer.refund_reference, answer.amount
+        yield result
 
 
-async def _send(bank: VirtualAccounts, customer: Customer, wish: _Wish) -> Refund:
+async def _send(bank: VirtualAccounts, customer: Customer, request: _RefundRequest) -> Refund:
     return await bank.refund(
         customer.client_name,
-        wish.reference,
-        amount=wish.amount,
-        reason=wish.reason,
-        idempotency_key=wish.key,
+        request.reference,
+        amount=request.amount,
+        reason=request.reason,
+        idempotency_key=request.key,
     )
 
 
-# --- what is asked for --------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------
 
 
-def _wishes(file: str, client_name: str, rules: AccountRules) -> list[_Wish]:
+def _read_requests(file: str, client_name: str, rules: AccountRules) -> list[_RefundRequest]:
     table = read_table(file, _COLUMNS, ("reference",))
-    wishes: list[_Wish] = []
+    requests: list[_RefundRequest] = []
     lines: dict[str, int] = {}
     for row in table.rows:
-        wish = _checked(table, row, rules)
-        if not wish.key:
-            what = "\n".join((client_name, wish.reference, str(wish.amount or ""), wish.reason))
-            wish.key = str(uuid5(_NAMESPACE, what))
-        first = lines.setdefault(wish.key, row.line)
+        request = _checked(table, row, rules)
+        if not request.key:
+            what = "\n".join(
+                (client_name, request.reference, str(request.amount or ""), request.reason)
+            )
+            request.key = str(uuid5(_NAMESPACE, what))
+        first = lines.setdefault(request.key, row.line)
         if first != row.line:
             raise table.error(
-                row, f"asks for the same as line {first}; if that is meant, give each a key"
+                row, f"is the same as line {first}; if that is intended, give each a key"
             )
-        wishes.append(wish)
-    return wishes
+        requests.append(request)
+    return requests
 
 
-def _checked(table: Table, row: Row, rules: AccountRules) -> _Wish:
+def _checked(table: Table, row: Row, rules: AccountRules) -> _RefundRequest:
     try:
-        return _wish(rules, *(row[name] for name in _COLUMNS))
+        return _request(rules, *(row[name] for name in _COLUMNS))
     except InvalidField as error:
         raise table.error(row, error) from error
 
 
-def _wish(rules: AccountRules, reference: str, amount: str, reason: str, key: str) -> _Wish:
-    return _Wish(
+def _request(
+    rules: AccountRules, reference: str, amount: str, reason: str, key: str
+) -> _RefundRequest:
+    return _RefundRequest(
         rules.reference("reference", reference),
         money("amount", amount) if amount else None,
         rules.reason(reason),
@@ -214,16 +225,16 @@ def _wish(rules: AccountRules, reference: str, amount: str, reason: str, key: st
     )
 
 
-def _describe(wish: _Wish) -> str:
-    amount = "what is left" if wish.amount is None else f"{grouped(wish.amount)} rupees"
-    return f"refund {amount} of {wish.reference}"
+def _describe(request: _RefundRequest) -> str:
+    amount = "what is left" if request.amount is None else f"{grouped(request.amount)} rupees"
+    return f"refund {amount} of {request.reference}"
 
 
-# --- what became of it --------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------------
 
 
-def _cells(told: _Told) -> list[object]:
-    return [getattr(told, name) for name in told.__struct_fields__]
+def _cells(result: _Result) -> list[object]:
+    return [getattr(result, name) for name in result.__struct_fields__]
 
 
 def _print(answer: Refund) -> None:
@@ -234,9 +245,9 @@ def _print(answer: Refund) -> None:
             ("Status", Cell(answer.status_text, _STYLES.get(answer.status, ""))),
             ("Rupees", amount),
             ("Reference", answer.refund_reference),
-            ("Of", answer.reference),
+            ("Credit", answer.reference),
             ("UTR", answer.utr or output.NOTHING),
-            ("The bank says", answer.message or output.NOTHING),
+            ("Message", answer.message or output.NOTHING),
             ("Key", answer.idempotency_key),
         ),
     )

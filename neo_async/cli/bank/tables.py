@@ -1,4 +1,4 @@
-"""CSV files of many, in and out: columns are named as the fields are."""
+"""Read and write CSV files whose columns have the names of fields."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CsvFile: TypeAlias = Annotated[
     typer.Option(
         "--csv",
         metavar="FILE",
-        help="Many at once, - for stdin; the results are CSV, too. In them, an apostrophe stands "
-        "before a text that a spreadsheet would take for a formula.",
+        help="CSV file of many, - for stdin; the results are CSV, too. Texts that a spreadsheet "
+        "would take for a formula begin with an apostrophe there.",
     ),
 ]
 
@@ -31,7 +31,7 @@ _PLACE = re.compile(r"(?:accounts|numbers)\[([0-9]+)\]\.?(.*)")
 
 
 class Row:
-    """One line of a file, below its headings."""
+    """A line of a file, below its headings."""
 
     def __init__(self, line: int, cells: Mapping[str, str]) -> None:
         self.line = line
@@ -42,13 +42,15 @@ class Row:
 
 
 class Table:
+    """The lines of a file."""
+
     def __init__(self, name: str, rows: list[Row]) -> None:
         self.name = name
         self.rows = rows
 
     @contextmanager
     def lines_named(self) -> Iterator[None]:
-        """Let errors of a field tell file and line instead of a place in a list."""
+        """Name file and line in the errors of a field, instead of a position in a list."""
         try:
             yield
         except InvalidField as error:
@@ -69,7 +71,7 @@ class Table:
 
 
 def read_table(file: str, columns: Iterable[str], needed: Iterable[str]) -> Table:
-    """Raises UsageError that names what is wrong with the file or its headings."""
+    """Read a CSV file. Raises UsageError that names what is wrong with it or its headings."""
     name = "stdin" if file == "-" else file
     try:
         if file == "-":
@@ -79,7 +81,7 @@ def read_table(file: str, columns: Iterable[str], needed: Iterable[str]) -> Tabl
             with open(file, encoding="utf-8-sig", newline="") as lines:
                 rows = _rows(name, lines, list(columns), list(needed))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}: is no CSV in UTF-8: {error}") from error
+        raise UsageError(f"{name}: is not CSV in UTF-8: {error}") from error
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}") from error
     if not rows:
@@ -110,20 +112,20 @@ def day(text: str) -> date:
 
 
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""With what a cell begins that a spreadsheet takes for a formula; full-width signs, too."""
+"""Start of a cell that a spreadsheet takes for a formula; full-width signs are included."""
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def as_text(cell: object) -> str:
-    """A cell that stays what it is in a spreadsheet: an apostrophe stands before what would be a
-    formula, and control characters are written out. A plain number stays a number."""
+    """Return a cell that is safe in a spreadsheet: text that would be a formula gets an apostrophe,
+    and control characters are escaped. A plain number stays a number."""
     text = str(cell)
     is_formula = _FORMULA.match(text) is not None and _PLAIN_NUMBER.fullmatch(text) is None
     return f"'{shown(text)}" if is_formula else shown(text)
 
 
 class CsvWriter:
-    """To stdout, line by line, each of them there when `write` returns; cells as `as_text`."""
+    """Writes CSV to stdout, and flushes it with every `write`; cells are escaped by `as_text`."""
 
     def __init__(self, columns: Iterable[str]) -> None:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Credits from the shell: shown first, acknowledged then."""
+"""The command that takes credits: it shows them first, and then acknowledges them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIELDS = Credit.__struct_fields__
 def transactions(
     peek: Annotated[
         bool,
-        typer.Option("--peek", help="Show the batch that waits, and acknowledge nothing."),
+        typer.Option("--peek", help="Show the next batch, and acknowledge nothing."),
     ] = False,
     follow: Annotated[
         float | None,
@@ -36,13 +36,13 @@ def transactions(
     ] = None,
     store: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Remember what was shown, so that it comes once."),
+        typer.Option(metavar="FILE", help="Store what was shown, so that it is shown once."),
     ] = None,
     skip_unreadable: Annotated[
         bool,
         typer.Option(
             "--skip-unreadable",
-            help="Print entries that are no credits (reversals, odd amounts) to stderr, and "
+            help="Print entries that are not credits (reversals, odd amounts) to stderr, and "
             "acknowledge them with the rest.",
         ),
     ] = False,
@@ -50,8 +50,8 @@ def transactions(
         bool,
         typer.Option(
             "--csv",
-            help="Print CSV instead of tables. An apostrophe stands before a text that a "
-            "spreadsheet would take for a formula.",
+            help="Print CSV instead of tables. Texts that a spreadsheet would take for a formula "
+            "begin with an apostrophe.",
         ),
     ] = False,
     profile: ProfileFile = None,
@@ -60,19 +60,19 @@ def transactions(
         bool, typer.Option("--json", help="Print an object a line instead of tables.")
     ] = False,
 ) -> None:
-    """Take the credits that wait, batch by batch, and acknowledge each batch once it is shown.
+    """Take the outstanding credits, batch by batch, and acknowledge each batch once it is shown.
 
-    The bank does not give again what is acknowledged: --peek looks without taking.
+    The bank does not send acknowledged credits again: --peek looks without acknowledging.
 
     neo-async bank transactions --csv --yes --store credits.db >> credits.csv
     """
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other")
     if peek and (follow or store):
-        raise UsageError("--peek takes nothing: leave out --follow and --store")
+        raise UsageError("--peek excludes --follow and --store")
     customer = Customer(profile)
     if not peek:
-        confirm("take all credits that wait, and acknowledge them", customer, yes=yes)
+        confirm("take all outstanding credits, and acknowledge them", customer, yes=yes)
     show = _show_csv() if as_csv else _show_json if as_json else _show_table
 
     async def run() -> int:
@@ -81,21 +81,21 @@ def transactions(
             while True:
                 try:
                     async for batch in stream.batches():
-                        # The reader has all of it before the loop comes back and acknowledges it.
+                        # The whole batch is shown before the next iteration acknowledges it.
                         show(batch.credits)
                         if peek:
                             break
                     return stream.taken
                 except UnreadableCredit as error:
                     if not (skip_unreadable or peek):
-                        output.echo("--skip-unreadable steps over such entries", err=True)
+                        output.echo("--skip-unreadable skips such entries", err=True)
                         raise
                     output.echo(f"left out, {error.problem}: {error.entry}", err=True)
                     stream.skip(error)
 
     taken = neo_async.run(run())
     if not taken:
-        output.echo("no credits are waiting", err=True)
+        output.echo("no outstanding credits", err=True)
     elif not peek and (as_csv or as_json):
         output.echo(f"{taken:,} credits", err=True)
 

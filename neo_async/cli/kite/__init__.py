@@ -11,11 +11,11 @@ kite = typer.Typer(
     help="Mutual funds at Kite Connect (Zerodha's Coin): orders, SIPs, holdings, funds.",
     epilog=(
         "Reads KITE_API_KEY, and KITE_ACCESS_TOKEN unless `neo-async kite login` has stored one, "
-        "for which it needs KITE_API_SECRET; KITE_URL and KITE_CA_FILE lead to another server, "
+        "for which it needs KITE_API_SECRET; KITE_URL and KITE_CA_FILE select another server, "
         "such as `neo-async exchange`."
     ),
 )
-_sip = typer.Typer(no_args_is_help=True, help="Begin, change and end SIPs.")
+_sip = typer.Typer(no_args_is_help=True, help="Place, modify and cancel SIPs.")
 
 kite.command()(access.login)
 kite.command()(access.logout)

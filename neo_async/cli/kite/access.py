@@ -1,6 +1,6 @@
-"""Who may call: the access token of the environment, or of the last login, which is kept.
+"""Access to Kite: the access token of the environment, or of the last login, which is stored.
 
-The file holds a secret: its owner alone can read it, and it is good until six in the morning in
+The file holds a secret: only its owner can read it, and it is valid until six in the morning in
 India, as the token is.
 """
 
@@ -47,7 +47,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Access:
-    """The application that the environment names, at its server."""
+    """The application given by the environment, and its stored login."""
 
     def __init__(self) -> None:
         self.api_key = _needed("KITE_API_KEY")
@@ -59,11 +59,11 @@ class Access:
     def __str__(self) -> str:
         stored = self._stored()
         is_of_file = stored is not None and not os.environ.get("KITE_ACCESS_TOKEN")
-        who = stored.user_id if stored is not None and is_of_file else "the access token's owner"
-        return f"{who} at {self.endpoints.api}"
+        user = stored.user_id if stored is not None and is_of_file else "the access token's owner"
+        return f"{user} at {self.endpoints.api}"
 
     def client(self) -> KiteMutualFunds:
-        """Raises UsageError when there is no access token."""
+        """Return a client. Raises UsageError when there is no access token."""
         token = Hidden(os.environ.get("KITE_ACCESS_TOKEN", ""))
         stored = self._stored()
         if not token.value and stored is not None:
@@ -76,17 +76,19 @@ class Access:
         return KiteMutualFunds(self.api_key, token.value, endpoints=self.endpoints)
 
     def session(self) -> KiteSession:
+        """Return a session for login and logout. Raises UsageError when the API secret is
+        missing."""
         return KiteSession(self.api_key, _needed("KITE_API_SECRET"), endpoints=self.endpoints)
 
     def keep(self, login: KiteLogin) -> None:
-        """Raises OSError."""
+        """Store a login. Raises OSError."""
         stored = _Stored(
             access_token=login.access_token, user_id=login.user_id, made_at=time.time()
         )
         files.replace(self._path, [msgspec.json.encode(stored)])
 
     def forget(self) -> Hidden[str]:
-        """The token that was kept, or an empty one. Raises OSError."""
+        """Delete the stored login, and return its token or an empty one. Raises OSError."""
         stored = self._stored()
         self._path.unlink(missing_ok=True)
         return Hidden(stored.access_token if stored is not None else "")
@@ -101,7 +103,7 @@ class Access:
 
 
 def read(call: Callable[[KiteMutualFunds], Awaitable[T]]) -> T:
-    """Make calls on a loop of their own."""
+    """Make calls on an event loop of their own."""
 
     async def run() -> T:
         async with Access().client() as kite:
@@ -114,34 +116,34 @@ def login(
     address: Annotated[
         str,
         typer.Argument(
-            help="Where the browser was sent after logging in, or the request token in it; asked "
-            "for if not given."
+            help="Address to which the login redirected the browser, or the request token in it; "
+            "prompted for if not given."
         ),
     ] = "",
 ) -> None:
-    """Log in: open the page that is shown, and give back the address that it leads to.
+    """Log in: open the page that is shown, and enter the address to which it redirects.
 
-    The access token is stored for the commands that follow, until six in the morning.
+    The access token is stored for later commands, until six in the morning.
     """
     access = Access()
     session = access.session()
     if not address:
         output.echo(f"log in at {session.login_url}", err=True)
         if not asking.can_ask():
-            raise UsageError("then: neo-async kite login ADDRESS, with where the browser was sent")
-        address = typer.prompt("address that it led to", err=True)
+            raise UsageError("then: neo-async kite login ADDRESS, with the address of the redirect")
+        address = typer.prompt("address of the redirect", err=True)
     made = neo_async.run(session.open(address))
     access.keep(made)
     output.echo(f"logged in as {made.user_id} until six in the morning")
 
 
 def logout() -> None:
-    """End the stored login, at Kite too."""
+    """End the stored login, at Kite as well."""
     access = Access()
     token = access.forget()
     if token.value:
         neo_async.run(access.session().end(token.value))
-    output.echo("logged out" if token.value else "nobody was logged in")
+    output.echo("logged out" if token.value else "no login was stored")
 
 
 def _needed(name: str) -> str:
@@ -152,5 +154,5 @@ def _needed(name: str) -> str:
 
 
 def _token_day(time_s: float) -> int:
-    """Days that begin at six in the morning in India."""
+    """Return the number of a day that begins at six in the morning in India."""
     return day_number(time_s - _ENDS_AT)

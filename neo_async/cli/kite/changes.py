@@ -1,16 +1,16 @@
-"""Buying, selling, SIPs: each says what it will send for whom, and asks before it does."""
+"""Commands that buy, sell and change SIPs. Each describes its request and asks before sending."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import typer
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.asking import Yes, confirm, interruption_told
+from neo_async.cli.asking import Yes, confirm, interruption_reported
 from neo_async.cli.kite.access import Access
 from neo_async.cli.kite.reports import fund_units, print_orders, print_sips
 from neo_async.cli.output import AsJson, money
@@ -22,7 +22,7 @@ from neo_async.model.enums import Side
 T = TypeVar("T")
 
 _Isin: TypeAlias = Annotated[str, typer.Argument(metavar="ISIN", help="ISIN of the fund.")]
-_Tag: TypeAlias = Annotated[str, typer.Option(help="Your own mark, up to 8 letters and digits.")]
+_Tag: TypeAlias = Annotated[str, typer.Option(help="Your own tag, up to 8 letters and digits.")]
 _Day: TypeAlias = Annotated[
     int | None, typer.Option(help="Day of the month: 1, 5, 10, 15, 20 or 25; for monthly SIPs.")
 ]
@@ -30,7 +30,7 @@ _Order: TypeAlias = Annotated[str, typer.Argument(metavar="ORDER", help="Order i
 _Sip: TypeAlias = Annotated[str, typer.Argument(metavar="SIP", help="SIP id.")]
 
 _ANY_TAG = "x"
-"""For checks before one is made."""
+"""A valid tag, for checks before the real one is generated."""
 
 
 class _Status(StrEnum):
@@ -61,7 +61,7 @@ def buy(
         await _fund(kite, isin)
         return await kite.place_order(isin, Side.BUY, amount=amount, tag=tag)
 
-    _show_order(_asked(describe, act, _read_order, yes=yes), as_json=as_json)
+    _run(describe, act, _ORDERS, yes=yes, as_json=as_json)
 
 
 def sell(
@@ -81,14 +81,11 @@ def sell(
         await _fund(kite, isin)
         return await kite.place_order(isin, Side.SELL, quantity=units, tag=tag)
 
-    _show_order(_asked(describe, act, _read_order, yes=yes), as_json=as_json)
+    _run(describe, act, _ORDERS, yes=yes, as_json=as_json)
 
 
 def cancel(order_id: _Order, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Cancel an order that is open."""
-
-    async def act(kite: KiteMutualFunds) -> str:
-        return await kite.cancel_order(order_id)
+    """Cancel an open order."""
 
     async def describe(kite: KiteMutualFunds) -> str:
         row = await kite.order(order_id)
@@ -98,7 +95,7 @@ def cancel(order_id: _Order, yes: Yes = False, as_json: AsJson = False) -> None:
             f"{(row.status or '?').lower()}"
         )
 
-    _show_order(_asked(describe, act, _read_order, yes=yes), as_json=as_json)
+    _run(describe, lambda kite: kite.cancel_order(order_id), _ORDERS, yes=yes, as_json=as_json)
 
 
 def place_sip(
@@ -107,12 +104,12 @@ def place_sip(
     frequency: Annotated[Frequency, typer.Option(case_sensitive=False)],
     day: _Day = None,
     instalments: Annotated[
-        int, typer.Option(help="How many there are to be; -1 until it is cancelled.")
+        int, typer.Option(help="Number of instalments; -1 until it is cancelled.")
     ] = -1,
     initial: Annotated[
         str | None,
         typer.Option(
-            metavar="RUPEES", help="To begin with, where nothing was invested in the fund before."
+            metavar="RUPEES", help="First investment, needed if there is none in the fund yet."
         ),
     ] = None,
     tag: _Tag = "",
@@ -146,7 +143,7 @@ def place_sip(
             tag=tag,
         )
 
-    _show_sip(_asked(describe, act, _read_sip, yes=yes), as_json=as_json)
+    _run(describe, act, _SIPS, yes=yes, as_json=as_json)
 
 
 def modify_sip(
@@ -156,12 +153,12 @@ def modify_sip(
     day: _Day = None,
     instalments: Annotated[int | None, typer.Option(help="-1 until it is cancelled.")] = None,
     status: Annotated[
-        _Status | None, typer.Option(case_sensitive=False, help="Pause it, or let it go on.")
+        _Status | None, typer.Option(case_sensitive=False, help="Pause it, or resume it.")
     ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change what is given of a SIP, and leave the rest as it is."""
+    """Change the given fields of a SIP, and leave the others."""
     changes: dict[str, Any] = {
         "amount": amount,
         "frequency": frequency,
@@ -180,59 +177,74 @@ def modify_sip(
         wanted = ", ".join(f"{name} {value}" for name, value in form.items())
         return f"modify {_described(await kite.sip(sip_id))}: {wanted}"
 
-    async def act(kite: KiteMutualFunds) -> str:
-        return await kite.modify_sip(sip_id, **changes)
+    def act(kite: KiteMutualFunds) -> Awaitable[str]:
+        return kite.modify_sip(sip_id, **changes)
 
-    _show_sip(_asked(describe, act, _read_sip, yes=yes), as_json=as_json)
+    _run(describe, act, _SIPS, yes=yes, as_json=as_json)
 
 
 def cancel_sip(sip_id: _Sip, yes: Yes = False, as_json: AsJson = False) -> None:
-    """End a SIP."""
+    """Cancel a SIP."""
 
     async def describe(kite: KiteMutualFunds) -> str:
         return f"cancel {_described(await kite.sip(sip_id))}"
 
-    async def act(kite: KiteMutualFunds) -> str:
-        return await kite.cancel_sip(sip_id)
-
-    _show_sip(_asked(describe, act, _read_sip, yes=yes), as_json=as_json)
+    _run(describe, lambda kite: kite.cancel_sip(sip_id), _SIPS, yes=yes, as_json=as_json)
 
 
-# --- before sending -------------------------------------------------------------------------------
+# --- asking, sending and showing ------------------------------------------------------------------
 
 
-def _asked(
+class _Kind(NamedTuple, Generic[T]):
+    """How to read and to show what a command has changed."""
+
+    read: Callable[[KiteMutualFunds, str], Awaitable[T]]
+    print_rows: Callable[[list[T]], None]
+
+
+_ORDERS: Final = _Kind(KiteMutualFunds.order, print_orders)
+_SIPS: Final = _Kind(KiteMutualFunds.sip, print_sips)
+
+
+def _run(
     describe: Callable[[KiteMutualFunds], Awaitable[str]],
     act: Callable[[KiteMutualFunds], Awaitable[str]],
-    show: Callable[[KiteMutualFunds, str], Awaitable[T]],
+    kind: _Kind[T],
     *,
     yes: bool,
-) -> T:
-    """Act when somebody wants it, and read what has become of it."""
+    as_json: bool,
+) -> None:
+    """Describe a request and ask for confirmation, send it, and show the order or SIP."""
     access = Access()
 
-    async def say() -> str:
+    async def preview() -> str:
         async with access.client() as kite:
             return await describe(kite)
 
     async def send() -> T:
         async with access.client() as kite:
-            with interruption_told("it", "neo-async kite orders (or sips)"):
+            with interruption_reported("it", "neo-async kite orders (or sips)"):
                 number = await act(kite)
             try:
-                return await show(kite, number)
+                return await kind.read(kite, number)
             except NeoError as error:
-                # What was asked for is done; whoever reads "failed" might do it again.
+                # The request has succeeded. A failure here could make the user repeat it.
                 output.echo(f"{number} was sent, but cannot be read: {error}", err=True)
                 raise typer.Exit(0) from None
 
     if not yes:
-        confirm(neo_async.run(say()), access, yes=False)
-    return neo_async.run(send())
+        confirm(neo_async.run(preview()), access, yes=False)
+    row = neo_async.run(send())
+    if as_json:
+        output.print_json(row)
+    else:
+        kind.print_rows([row])
+    if isinstance(row, FundOrder) and row.status == FundOrderStatus.REJECTED:
+        raise typer.Exit(1)
 
 
 async def _fund(kite: KiteMutualFunds, isin: str) -> Fund | None:
-    """From the day's list, against which requests are checked from then on; None without one."""
+    """Load the day's list, against which the client then checks requests, and return the fund."""
     try:
         return (await kite.instruments()).get(isin)
     except NeoError as error:
@@ -249,30 +261,3 @@ def _described(sip: Sip) -> str:
         f"SIP {sip.sip_id}: {money(sip.instalment_amount)} rupees {sip.frequency} in {sip.fund}, "
         f"{sip.status.lower()}"
     )
-
-
-# --- after sending --------------------------------------------------------------------------------
-
-
-async def _read_order(kite: KiteMutualFunds, order_id: str) -> FundOrder:
-    return await kite.order(order_id)
-
-
-async def _read_sip(kite: KiteMutualFunds, sip_id: str) -> Sip:
-    return await kite.sip(sip_id)
-
-
-def _show_order(row: FundOrder, *, as_json: bool) -> None:
-    if as_json:
-        output.print_json(row)
-    else:
-        print_orders([row])
-    if row.status == FundOrderStatus.REJECTED:
-        raise typer.Exit(1)
-
-
-def _show_sip(row: Sip, *, as_json: bool) -> None:
-    if as_json:
-        output.print_json(row)
-    else:
-        print_sips([row])

@@ -19,40 +19,30 @@ def orders(
     order_id: Annotated[str, typer.Argument(help="One order, of any age.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Orders of the last seven days, or one of any age."""
+    """Orders of the last seven days, or one order of any age."""
 
     async def call(kite: KiteMutualFunds) -> list[FundOrder]:
         return [await kite.order(order_id)] if order_id else await kite.orders()
 
-    rows = read(call)
-    if as_json:
-        output.print_json(rows)
-    elif not rows:
-        output.echo("no orders in the last seven days")
-    else:
-        print_orders(rows)
+    output.print_report(
+        read(call), print_orders, empty="no orders in the last seven days", as_json=as_json
+    )
 
 
 def sips(
     sip_id: Annotated[str, typer.Argument(help="One SIP, also a cancelled one.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """SIPs that are active or paused, or one of any state."""
+    """SIPs that are active or paused, or one SIP in any state."""
 
     async def call(kite: KiteMutualFunds) -> list[Sip]:
         return [await kite.sip(sip_id)] if sip_id else await kite.sips()
 
-    rows = read(call)
-    if as_json:
-        output.print_json(rows)
-    elif not rows:
-        output.echo("no SIPs")
-    else:
-        print_sips(rows)
+    output.print_report(read(call), print_sips, empty="no SIPs", as_json=as_json)
 
 
 def holdings(as_json: AsJson = False) -> None:
-    """Units of funds, and what they have gained."""
+    """Units of funds with their value and P&L."""
     rows: list[FundHolding] = read(lambda kite: kite.holdings())
     if as_json:
         output.print_json(rows)
@@ -98,7 +88,7 @@ def instruments(
     dividend: Annotated[str, typer.Option(metavar="growth|payout|idcw")] = "",
     scheme: Annotated[str, typer.Option(metavar="equity|debt|elss|…")] = "",
     limit: Annotated[int, typer.Option(min=0, help="Rows to show; 0 for all.")] = _SHOWN,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Download the list anew.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Download the list again.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Funds that can be bought, from the day's list.
@@ -129,9 +119,9 @@ def instruments(
     if len(found) > len(shown):
         notes.append(f"{len(shown)} of {len(found):,}; --limit 0 shows all")
     elif not found:
-        notes.append(f"none of {len(funds):,} funds is like that")
+        notes.append(f"none of {len(funds):,} funds matches")
     if funds.is_stale:
-        notes.append(f"today's list could not be had: this is that of {funds.day}")
+        notes.append(f"today's list could not be downloaded: this is the one of {funds.day}")
     if funds.bad_row_count:
         notes.append(f"{funds.bad_row_count:,} rows of the list could not be read")
     output.print_notes(notes)

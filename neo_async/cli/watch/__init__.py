@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from neo_async.cli.watch.state import Watched
 
 _OFTENEST, _RAREST = 0.25, 3600.0
-"""Seconds between two looks."""
+"""Shortest and longest interval between two updates of the screen, in seconds."""
 _BETWEEN_LINES = 1.0
 
 
@@ -70,7 +70,7 @@ def watch(
 ) -> None:
     """Watch prices, orders and positions live until Ctrl-C. SIGUSR1 cancels every open order.
 
-    Where stdout is no terminal, prints a line a look instead of a screen.
+    Where stdout is not a terminal, each update is one line instead of a screen.
 
     neo-async watch nse_cm:1333 'nse_cm:Nifty 50'
     """
@@ -91,7 +91,7 @@ async def _watch(
     *,
     fresh: bool,
 ) -> None:
-    """Ends without an error when it is interrupted: there is no other way to end it."""
+    """Run until interrupted, and then end without an error."""
     from neo_async.cli.watch.state import Watched
 
     this = asyncio.current_task()
@@ -143,6 +143,6 @@ async def _show_lines(watched: Watched, every: float, *, as_json: bool) -> None:
             else:
                 await asyncio.to_thread(output.echo, plain_line(watched))
         except BrokenPipeError:
-            # Whoever read it has gone. What is left in the buffer has to go somewhere at the exit.
+            # The reader has closed the pipe. The rest of the buffer is written to the null device.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return

@@ -1,4 +1,4 @@
-"""The same without a screen: a line for people, an object for machines."""
+"""The output of `neo-async watch` without a screen: a line of text, or a JSON object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from neo_async.model.ticks import ScripTick
 
 
 def plain_line(watched: Watched) -> str:
-    """Feeds, prices, orders by state, P&L."""
+    """Return a line with feeds, prices, orders by state, and P&L."""
     parts = [
         f"{datetime.now(IST):%H:%M:%S} market feed {watched.feed.state} "
         f"{watched.ticks_per_second:.0f}/s, order feed {watched.order_feed.state}"
@@ -39,14 +39,14 @@ def plain_line(watched: Watched) -> str:
 
 
 def order_tally(watched: Watched) -> str:
-    """`orders 3: open 1, complete 2`."""
+    """Return the number of orders by state: `orders 3: open 1, complete 2`."""
     states = Counter(order.status for order in watched.orders)
     counts = ", ".join(f"{state} {states[state]}" for state in OrderStatus if states[state])
     return f"orders {states.total()}: {counts}" if counts else "orders 0"
 
 
 def snapshot(watched: Watched) -> dict[str, Any]:
-    """Everything, with the names of the structs that it comes from."""
+    """Return everything as a JSON object, with the structs' own field names."""
     live = watched.neo.portfolio.live
     return {
         "time": time.time(),
@@ -83,7 +83,7 @@ def _feed(feed: MarketFeed | OrderFeed) -> dict[str, Any]:
 
 
 def _latency(delays: Iterable[float]) -> dict[str, Any] | None:
-    """None while nothing has told it."""
+    """Return the latency; None without a measurement."""
     values = list(delays)
     fields: dict[str, Any] = output.plain(latency(values))
     return fields if values else None

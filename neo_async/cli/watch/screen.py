@@ -1,6 +1,6 @@
-"""The screen of `neo-async watch`: functions from what is known to something that rich can draw.
+"""The screen of `neo-async watch`: functions from the state to rich renderables.
 
-What they return holds texts and nothing that still changes: it may be drawn in another thread.
+Their results hold texts and no live objects, so that they may be drawn in another thread.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from neo_async.model.ticks import ScripTick
 from neo_async.text import shown
 
 _WIDE = 120
-"""Columns from which prices and orders stand beside positions and feeds."""
+"""Width from which prices and orders are beside positions and feeds, in columns."""
 _RIGHT = 58
-"""Columns that the right half takes at least on a wide screen."""
+"""Smallest width of the right half of a wide screen, in columns."""
 _LONGEST = 24
-"""Letters of a symbol that are shown; `MIDCPNIFTY26DEC12000CE` has 22."""
+"""Longest symbol that is shown in full, in letters; `MIDCPNIFTY26DEC12000CE` has 22."""
 _FRAMED = 18
-"""Rows from which there is room for frames, and for everything in them."""
+"""Height from which there is room for frames with everything in them, in rows."""
 _TITLE, _FRAME, _HEADING = 1, 2, 1
-"""Rows that the title, the frame of a panel and the heading of a table take."""
+"""Rows of the title, the frame of a panel and the heading of a table."""
 _FEEDS = 4
 """Rows of the feeds and the latency, without a frame."""
 _RECENT = 1.0
-"""Seconds for which a change of price is shown in colour."""
+"""Seconds for which a change of price is coloured."""
 _STALE = 10.0
-"""Seconds without a tick after which its age is shown in yellow."""
+"""Seconds without a tick after which its age is yellow."""
 
 _SHORT = {
     OrderStatus.PUT_RECEIVED: "received",
@@ -67,7 +67,7 @@ class _Column(NamedTuple):
     heading: str
     width: int
     rank: int
-    """The higher, the sooner it is left out where the screen is narrow."""
+    """Rank of the column: those with the highest are left out first on a narrow screen."""
     is_number: bool = True
 
 
@@ -111,7 +111,7 @@ _FEED_COLUMNS = (
 
 
 def board(watched: Watched, width: int, height: int) -> RenderableType:
-    """Everything at once, in no more than this many rows."""
+    """Return the whole screen, with this many rows at most."""
     title = _title(watched)
     if height < _FRAMED:
         rows = max(1, height - _TITLE - _HEADING - _FEEDS)
@@ -153,8 +153,8 @@ def _two_columns(watched: Watched, width: int, height: int) -> RenderableType:
 
 
 def shares(rows: int, wishes: Sequence[int]) -> list[int]:
-    """Rows for each: one at least, as many as it wishes while there are enough, and evenly where
-    there are not. What nobody wishes goes to the last."""
+    """Divide rows among the parts: at least one each, as many as each wants while there are enough,
+    and equally otherwise. The last part gets the rest."""
     given = [1] * len(wishes)
     left = rows - len(wishes)
     while left > 0:
@@ -249,7 +249,7 @@ def _order_cells(order: Order) -> dict[str, Text]:
 
 
 def _trail(order: Order, room: int) -> Text:
-    """The states that were seen of an order, as far as there is room: the last ones."""
+    """Return the latest states of an order that fit."""
     steps: list[tuple[str, str]] = []
     for change in order.history[1:]:  # the first is assumed
         name = _SHORT.get(change.status, change.status.value)
@@ -296,7 +296,7 @@ def _position_cells(position: Position) -> dict[str, Text]:
 
 
 def _feeds(watched: Watched, width: int) -> RenderableType:
-    """Three rows of feeds, one of latency."""
+    """Return three rows of feeds and one of latency."""
     market = _feed_cells("market", watched.feed) | {
         "ticks/s": Text(f"{watched.ticks_per_second:,.0f}"),
         "lost": Text(compact(watched.feed.lost)),
@@ -316,7 +316,7 @@ def _feed_cells(name: str, feed: MarketFeed | OrderFeed) -> dict[str, Text]:
 
 def _latency(watched: Watched) -> Text:
     text = Text("late  ", style="bright_black", no_wrap=True, overflow="ellipsis")
-    # The exchange stamps ticks in whole seconds: more digits would only seem to say something.
+    # The exchange stamps ticks in whole seconds: more digits would mean nothing.
     ticks, updates = latency(watched.tick_delays), latency(watched.update_delays)
     for name, figures in (
         (
@@ -350,7 +350,7 @@ def _notices(watched: Watched, count: int) -> Text:
 
 
 def compact(number: int) -> str:
-    """In six letters: `12,345`, `250k`, `1.235M`."""
+    """Return a number in six letters: `12,345`, `250k`, `1.235M`."""
     if number < 100_000:
         return f"{number:,}"
     for unit, size in (("B", 10**9), ("M", 10**6)):
@@ -377,9 +377,8 @@ def _hidden(count: int, rows: int) -> str:
 
 
 def _fitting(columns: Iterable[_Column], lines: list[dict[str, Text]], room: int) -> list[_Column]:
-    """Those of the lowest ranks that fit side by side, in their own order, all of a rank or none.
-    Symbols are not cut:
-    their last letters tell a call from a put."""
+    """Return the columns of the lowest ranks that fit side by side, in their order; a rank is shown
+    whole or not at all. Symbols are not cut: their last letters distinguish a call from a put."""
     longest = max((line["symbol"].cell_len for line in lines if "symbol" in line), default=0)
     columns = [
         one._replace(width=min(_LONGEST, max(one.width, longest)))
@@ -401,7 +400,8 @@ def _fitting(columns: Iterable[_Column], lines: list[dict[str, Text]], room: int
 def _table(
     columns: Sequence[_Column], lines: list[dict[str, Text]], rows: int, *, wide: str = ""
 ) -> Table:
-    """Of fixed widths, so that nothing jumps when a figure gets longer; `wide` takes the rest."""
+    """Return a table of fixed widths, so that nothing moves when a figure gets longer; the column
+    `wide` takes the rest."""
     table = Table(
         box=None, expand=bool(wide), padding=(0, 1), pad_edge=False, collapse_padding=True
     )

@@ -1,4 +1,4 @@
-"""What there is to be seen: gathered from the feeds, whoever shows it."""
+"""The state that `neo-async watch` shows, gathered from the feeds."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ USUAL = (
     "nse_cm|11536",
     "nse_cm|3045",
 )
-"""Watched when nothing else is: the index, RELIANCE, HDFCBANK, ICICIBANK, INFY, TCS and SBIN."""
+"""Instruments that are watched by default: the index, RELIANCE, HDFCBANK, ICICIBANK, INFY, TCS and
+SBIN."""
 
 _RATE_OVER = 3.0
-"""Seconds over which ticks are counted for the rate."""
+"""Seconds over which ticks are counted for their rate."""
 _DELAYS_KEPT = 500
 
 
 class Seen:
-    """An instrument's newest tick."""
+    """The newest tick of an instrument."""
 
     def __init__(self, tick: PriceTick) -> None:
         self.tick = tick
@@ -63,40 +64,43 @@ class Seen:
 
     @property
     def age(self) -> float:
-        """Seconds since it arrived."""
+        """Seconds since the tick arrived."""
         return max(0.0, time.time() - self.tick.received_ns / 1e9)
 
 
 class Watched:
-    """What is watched of an account, kept current within the `async with` block."""
+    """The watched instruments and orders of an account, kept current within the `async with`
+    block."""
 
     def __init__(self, neo: NeoClient, chosen: Sequence[str], level: Level) -> None:
-        """`chosen` are instruments as the feed names them; none: what the account trades."""
+        """Watch the instruments in `chosen`, in the feed's notation; by default those that the
+        account trades."""
         self.neo = neo
         self.feed: MarketFeed = neo.market_feed()
         self.order_feed: OrderFeed = neo.order_feed
         self.seen: dict[str, Seen] = {}
         self.notices: deque[tuple[float, str]] = deque(maxlen=20)
-        """What happened, with Unix seconds, newest last."""
+        """Notices with their Unix seconds, newest last."""
         self.tick_delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
-        """Seconds from the exchange's stamp, which is in whole seconds, to the arrival here."""
+        """Seconds from the exchange's timestamp, in whole seconds, to the arrival of each tick."""
         self.update_delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
-        """Seconds from the broker's stamp of an order update to the arrival here."""
+        """Seconds from the broker's timestamp to the arrival of each order update."""
         self._chosen = list(chosen)
         self._shown: dict[str, None] = {}
         self._subscribed: set[str] = set()
         self._level = level
-        # One of its own: it knows the orders that were placed elsewhere, before and meanwhile.
+        # A cache of its own, with the orders that other applications place, too.
         self._cache = OrderCache()
         self._poller = OrderBookPoller(self._cache, self._read_book)
         self._instruments: dict[tuple[str, str], str] = {}
-        """Of orders, by segment and symbol."""
+        """Instruments of orders, by segment and symbol."""
         now = time.time()
         self._live_since: dict[MarketFeed | OrderFeed, float] = {
             self.feed: now,
             self.order_feed: now,
         }
-        """Unix seconds. What was stamped before tells what was missed, not how late the feed is."""
+        """Unix seconds at which each feed became live. Earlier timestamps are of missed updates,
+        and no measure of latency."""
         self._counts: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._consumer: asyncio.Task[None] | None = None
 
@@ -104,12 +108,12 @@ class Watched:
 
     @property
     def instruments(self) -> list[str]:
-        """Those to show, in this order; some may not have ticked yet."""
+        """The instruments to show, in this order; some may have no tick yet."""
         return list(self._shown)
 
     @property
     def orders(self) -> list[Order]:
-        """Of the day: open ones first, then those that changed last."""
+        """Today's orders: open ones first, then the latest changed."""
         return sorted(
             self._cache.orders.values(),
             key=lambda order: (not order.is_final, order.updated_ns, order.number),
@@ -118,7 +122,7 @@ class Watched:
 
     @property
     def positions(self) -> list[Position]:
-        """Open ones first, then those with the largest P&L."""
+        """Positions: open ones first, then those with the largest P&L."""
         return sorted(
             self.neo.portfolio.live.positions.values(),
             key=lambda one: (one.net_quantity == 0, -abs(one.pnl or 0.0), one.symbol),
@@ -130,7 +134,7 @@ class Watched:
         return (last - first) / (ended - began) if ended > began else 0.0
 
     def label(self, instrument: str) -> str:
-        """The name that people know it by, as soon as the server has told it."""
+        """Return the trading symbol, as soon as the server has sent it."""
         seen = self.seen.get(instrument)
         if seen is None:
             return shown(self.feed.symbols.get(instrument) or instrument)
@@ -166,7 +170,7 @@ class Watched:
         await self._close()
 
     async def look(self) -> None:
-        """Bring up to date what has to be counted or fetched; before everything is shown."""
+        """Refresh what has to be counted or fetched, before each update of the screen."""
         if self._consumer is not None and self._consumer.done():
             self._consumer.result()
         now = time.monotonic()
@@ -184,7 +188,7 @@ class Watched:
 
     @contextlib.contextmanager
     def warnings_noted(self) -> Iterator[None]:
-        """Warnings of the log become notices: a line on stderr would tear the screen."""
+        """Show warnings of the log as notices: a line on stderr would break the screen."""
         handler = _Notices(self)
         logging.getLogger().addHandler(handler)
         try:
@@ -239,7 +243,8 @@ class Watched:
                 self._instruments[row.segment, row.symbol] = f"{row.segment}|{row.token}"
 
     def _wanted(self) -> list[str]:
-        """What to subscribe: what is shown, and what positions are valued by."""
+        """Return the instruments to subscribe: those shown, and those of positions, for their
+        valuation."""
         held = [
             position.row.instrument
             for position in self.positions
@@ -293,7 +298,7 @@ class _Notices(logging.Handler):
 
 
 def checked_instruments(texts: Iterable[str]) -> list[str]:
-    """As the feed names them. Raises UsageError for what is none."""
+    """Return instruments in the feed's notation. Raises UsageError for an invalid one."""
     return list(dict.fromkeys(map(_checked, texts)))
 
 
@@ -316,7 +321,7 @@ def _is_index(name: str) -> bool:
 
 
 def _stamp(tick: PriceTick) -> int:
-    """Unix seconds at the exchange."""
+    """Return the exchange's timestamp in Unix seconds."""
     if isinstance(tick, ScripTick):
         return max(tick.last_update_time, tick.last_trade_time)
     return tick.last_trade_time
