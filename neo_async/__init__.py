@@ -109,7 +109,14 @@ if TYPE_CHECKING:
         Quotes,
     )
     from neo_async.model.metrics import Histogram, Metrics
-    from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Trade
+    from neo_async.model.orders import (
+        Bracket,
+        HistoryRow,
+        OrderRequest,
+        OrderRow,
+        OrderTerms,
+        Trade,
+    )
     from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position
     from neo_async.model.ticks import (
         AuctionTick,
@@ -235,6 +242,7 @@ _HOMES = {
     "HistoryRow": "neo_async.model.orders",
     "OrderRequest": "neo_async.model.orders",
     "OrderRow": "neo_async.model.orders",
+    "OrderTerms": "neo_async.model.orders",
     "Trade": "neo_async.model.orders",
     "Holding": "neo_async.model.portfolio",
     "Limits": "neo_async.model.portfolio",
@@ -340,6 +348,7 @@ __all__ = [
     "OrderRequest",
     "OrderRow",
     "OrderStatus",
+    "OrderTerms",
     "OrderType",
     "OrderUpdate",
     "Outcome",

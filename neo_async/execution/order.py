@@ -10,24 +10,22 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from enum import StrEnum
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 
 import msgspec
 
 from neo_async import logs
 from neo_async.errors import NotLoggedIn
+from neo_async.execution.reports import shown_terms
 from neo_async.execution.terms_change import TermsChange
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
-from neo_async.model.orders import OrderRow, Price
+from neo_async.model.orders import OrderRow, OrderTerms
 from neo_async.model.updates import OrderUpdate
 from neo_async.wire.tags import own_tag
 
 log = logging.getLogger(logs.ORDERS)
-
-E = TypeVar("E", bound=StrEnum)
 
 _FILL = frozenset({"filled_quantity", "quantity"})
 _EARLY_STAGES = {
@@ -69,98 +67,112 @@ class Order:
         "_is_priced",
         "_presumed_ns",
         "_status_ns",
-        "amo",
         "average_price",
         "client_tag",
-        "disclosed_quantity",
         "exchange_number",
         "filled_quantity",
         "last_update_at",
         "number",
-        "order_type",
         "placed_ns",
-        "price",
-        "product",
-        "quantity",
         "registered_at",
         "reject_reason",
-        "segment",
-        "side",
         "status",
         "status_text",
-        "symbol",
-        "trigger",
+        "terms",
         "updated_ns",
-        "validity",
         "waiters",
     )
 
     def __init__(
-        self,
-        *,
-        number: str,
-        client_tag: str,
-        segment: Segment | str,
-        symbol: str,
-        side: Side | str,
-        quantity: int,
-        product: Product | str,
-        order_type: OrderType | str,
-        price: Price | None,
-        trigger: Price | None,
-        validity: Validity | str,
-        disclosed_quantity: int,
-        amo: bool,
-        placed_ns: int = 0,
+        self, number: str, terms: OrderTerms, *, client_tag: str = "", placed_ns: int = 0
     ) -> None:
         self._changed: asyncio.Event | None = None
         self._change: TermsChange | None = None
         self.number = number
+        self.terms = terms
+        """The terms as they stand: as placed, until a report or an accepted modification shows
+        others."""
         self.client_tag = client_tag
         """The client tag that the order carries at the broker."""
         self.waiters: OrderWaiters | None = None
         """The registry of the tasks that wait for it; None before a cache has registered it."""
-        self.segment = segment
-        """Like side, product, type and validity a member of its enum, or text where another
-        application placed the order with a code that is none of ours."""
-        self.symbol = symbol
-        self.side = side
-        self.quantity = quantity
-        """Units, in total; 0 when no report has said it in a form that can be read."""
-        self.product = product
-        self.order_type = order_type
-        self.price = price
-        """Limit in rupees; None when the order has none. As the caller gave it, until the broker
-        reports it: a float from then on."""
-        self.trigger = trigger
-        self.validity = validity
-        self.disclosed_quantity = disclosed_quantity
-        self.amo = amo
         self.exchange_number = ""
-        self.status = OrderStatus.AMO_RECEIVED if amo else OrderStatus.PUT_RECEIVED
+        self.status = OrderStatus.AMO_RECEIVED if terms.amo else OrderStatus.PUT_RECEIVED
         self.status_text: str = self.status.value
-        """The broker's own words; tells what an UNKNOWN status is."""
+        """The status in the broker's own words, also where it is UNKNOWN here."""
         self.filled_quantity = 0
         self.average_price = 0.0
-        """Rupees, of what is filled; 0 until the broker has said it."""
+        """Average price of the fills in rupees; 0 until a report has shown it."""
         self._is_priced = False
         self._status_ns = 0
         """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
         self._presumed_ns = 0
-        """Begin of the day (Unix nanoseconds) whose order book lacks the order, which was therefore
-        taken for over; 0 when a report gave the status."""
+        """Begin of the day (Unix nanoseconds) whose order book lacks the order, which therefore
+        counts as expired; 0 when a report gave the status."""
         self._corrected_ns = 0
         """Time of a final state that was corrected: what is no newer is outdated."""
-        self.registered_at = self.last_update_at = _LONG_AGO
-        """Times of the loop at which the order became known, and the feed last told of it."""
+        self.registered_at = _LONG_AGO
+        """Time of the loop at which a cache registered it."""
+        self.last_update_at = _LONG_AGO
+        """Time of the loop at which the last message of the order feed about it came, or at which
+        it was registered."""
         self.reject_reason = ""
         self.updated_ns = 0
-        """Unix nanoseconds of the newest report; 0 when there was none yet."""
+        """Unix nanoseconds of the newest report; 0 before the first."""
         self.placed_ns = placed_ns
         """Unix nanoseconds by the client's clock at which its placement was sent; where that is not
         known, at which a cache registered it."""
         # Most orders of a busy bot are never asked for it, and lists cost the collector.
         self._history: list[OrderChange] | None = None
+
+    @property
+    def segment(self) -> Segment | str:
+        return self.terms.segment
+
+    @property
+    def symbol(self) -> str:
+        return self.terms.symbol
+
+    @property
+    def side(self) -> Side | str:
+        return self.terms.side
+
+    @property
+    def product(self) -> Product | str:
+        return self.terms.product
+
+    @property
+    def order_type(self) -> OrderType | str:
+        return self.terms.order_type
+
+    @property
+    def quantity(self) -> int:
+        """Units, in total; 0 when no report has shown it in a form that can be read."""
+        return self.terms.quantity
+
+    @property
+    def price(self) -> Decimal | None:
+        """Limit price in rupees; None when the order has none."""
+        return self.terms.price
+
+    @property
+    def trigger(self) -> Decimal | None:
+        """Trigger price in rupees; None when the order has none."""
+        return self.terms.trigger
+
+    @property
+    def validity(self) -> Validity | str:
+        return self.terms.validity
+
+    @property
+    def disclosed_quantity(self) -> int:
+        """Units shown to the market; 0 shows all."""
+        return self.terms.disclosed_quantity
+
+    @property
+    def amo(self) -> bool:
+        """Whether it is an after-market order."""
+        return self.terms.amo
 
     @property
     def history(self) -> list[OrderChange]:
@@ -263,10 +275,16 @@ class Order:
         """Whether it counts as expired only because the order book of a later day lacks it."""
         return self._presumed_ns > 0
 
-    def begin_change(self, terms: Mapping[str, object]) -> TermsChange:
-        """Watch for reports of a modification that is about to be sent. `terms` are all terms of
-        the order after it; `accept_change` or `drop_change` ends it."""
-        self._change = TermsChange(self, terms, self._change)
+    def begin_change(self, terms: OrderTerms) -> TermsChange:
+        """Watch for reports of a modification to these terms that is about to be sent.
+        `accept_change` or `drop_change` ends it."""
+        self._change = TermsChange(
+            self.terms,
+            terms,
+            self._change,
+            since_ns=self.updated_ns,
+            reject_reason=self.reject_reason,
+        )
         return self._change
 
     def accept_change(self, change: TermsChange) -> bool:
@@ -274,15 +292,14 @@ class Order:
         already what it led to. Return whether a report of it is still to come."""
         if self._change is not change:
             return False
-        if not change.terms:
+        if not change.changes:
             self._change = change.earlier
             return False
         change.accept(asyncio.get_running_loop().time())
         if change.is_reported or self.is_final:
             self._change = None
             return False
-        for name, value in change.terms.items():
-            setattr(self, name, value)
+        self.terms = msgspec.structs.replace(self.terms, **change.changes)
         return True
 
     def drop_change(self, change: TermsChange, *, is_known: bool) -> None:
@@ -331,7 +348,7 @@ class Order:
             self._changed = None
 
     def __repr__(self) -> str:
-        limit = "" if self.price is None else f" @ {_rupees(self.price)}"
+        limit = "" if self.price is None else f" @ {self.price}"
         side = self.side.name if isinstance(self.side, Side) else self.side
         return (
             f"<Order {self.number} {side} {self.quantity} {self.symbol}{limit} "
@@ -418,36 +435,23 @@ class Order:
             self._is_priced = True
 
     def _take_terms(self, row: OrderRow, missing: frozenset[str], requested_at: float) -> None:
-        """Quantity and prices as they now stand: a modification may have changed them, and the
+        """Take over the terms that a report shows: a modification may have changed them, and the
         broker turns market orders into limits."""
         if row.exchange_number and (row.exchange_number != "NA" or not self.exchange_number):
             self.exchange_number = row.exchange_number
         if not row.updated_ns and self.updated_ns and isinstance(row, OrderUpdate):
             return  # a message without a time may be older than what is known
         change = self._change
+        terms = self.terms
+        shown = shown_terms(row, missing)
         if change is not None:
             change.observe(row, missing, requested_at)
-        if row.quantity > 0 and "quantity" not in missing:
-            self.quantity = row.quantity
-        if row.validity:
-            self.validity = known(Validity, row.validity)
-        if row.order_type:
-            self.order_type = known(OrderType, row.order_type)
-        # A row that is no order's whole description says nothing with its zeros.
-        if row.order_type or isinstance(row, OrderUpdate):
-            if "price" not in missing:
-                self.price = row.price or None
-            if "trigger" not in missing:
-                self.trigger = row.trigger or None
-            if "disclosed_quantity" not in missing:
-                self.disclosed_quantity = row.disclosed_quantity
-        if change is not None:
-            self._keep_accepted_terms(change)
-
-    def _keep_accepted_terms(self, change: TermsChange) -> None:
-        for name, value in change.held().items():
-            setattr(self, name, value)
-        if self.is_final or (change.accepted_at is not None and change.is_reported):
+            shown |= change.held()
+        if any(getattr(terms, name) != value for name, value in shown.items()):
+            self.terms = msgspec.structs.replace(terms, **shown)
+        if change is not None and (
+            self.is_final or (change.accepted_at is not None and change.is_reported)
+        ):
             self._change = None
 
 
@@ -484,18 +488,6 @@ class OrderWaiters:
         self._dismissals += 1
         for order in [*self._waiting]:
             order.wake()
-
-
-def _rupees(price: Price) -> str:
-    """What a caller gave as given; the broker's with two decimals, or four where it needs them."""
-    return f"{price:.4f}".removesuffix("00") if isinstance(price, float) else str(price)
-
-
-def known(vocabulary: type[E], code: str) -> E | str:
-    try:
-        return vocabulary(code)
-    except ValueError:
-        return code
 
 
 def _stage(status: OrderStatus) -> int:

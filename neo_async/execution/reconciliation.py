@@ -30,10 +30,10 @@ from neo_async.execution.journal import Intent, Journal, Outcome, today_ns
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.resolution import request_of
-from neo_async.model.enums import Product
-from neo_async.model.orders import OrderRow, is_order_number
+from neo_async.model.orders import OrderRow, OrderTerms, is_order_number
 from neo_async.transport.backoff import backoff
 from neo_async.wire.orders import PlaceForm
+from neo_async.wire.rules import placed_terms
 
 log = logging.getLogger(logs.ORDERS)
 
@@ -94,28 +94,11 @@ def order_of(intent: Intent) -> Order:
     """The order of an accepted placement, as its form describes it. The tracker does not know it:
     only a report says whether it is open."""
     try:
-        form = msgspec.json.decode(intent.form, type=PlaceForm)
-        product: Product | str = Product(form.pc)
-        quantity = int(form.qt)
-    except (msgspec.DecodeError, ValueError):  # the number is enough for an ordinary cancel
-        form = PlaceForm("NO", "0", "", "0", "", "0", "", "0", "", "0", "", "")
-        product, quantity = "", 0
-    return Order(
-        number=intent.order_number,
-        client_tag=intent.client_tag,
-        segment=form.es,
-        symbol=form.ts,
-        side=form.tt,
-        quantity=quantity,
-        product=product,
-        order_type=form.pt,
-        price=form.pr,
-        trigger=form.tp,
-        validity=form.rt,
-        disclosed_quantity=0,
-        amo=form.am == "YES",
-        placed_ns=intent.at_ns,
-    )
+        terms = placed_terms(msgspec.json.decode(intent.form, type=PlaceForm))
+    # The number is enough for an ordinary cancel.
+    except (msgspec.DecodeError, ValueError, ArithmeticError):
+        terms = OrderTerms(segment="", symbol="", side="", product="", order_type="", quantity=0)
+    return Order(intent.order_number, terms, client_tag=intent.client_tag, placed_ns=intent.at_ns)
 
 
 async def reconcile(

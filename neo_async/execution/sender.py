@@ -38,6 +38,7 @@ from neo_async.execution.order import Order
 from neo_async.execution.resolution import ExpectedEffect, change, placement
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
+from neo_async.model.orders import OrderTerms
 from neo_async.session.manager import SessionManager
 from neo_async.transport.backoff import backoff
 from neo_async.transport.connection import Connection
@@ -71,6 +72,8 @@ class Request(msgspec.Struct):
     """Client tag of a placement; empty for a change or a cancel."""
     order: Order | None = None
     """The order that is changed or cancelled; None for a placement."""
+    terms: OrderTerms | None = None
+    """Terms of the order after a placement or a change; None for a cancel."""
     was_sent: bool = False
     """Whether the request's bytes were handed to a socket, at least once."""
     connection: Connection | None = None

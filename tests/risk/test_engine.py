@@ -448,7 +448,7 @@ async def test_slices_count_as_what_they_are() -> None:
         await neo.instruments.load(Segment.NSE_CM)
         freeze = neo.instruments[ITBEES].freeze_quantity or 0
         with pytest.raises(QuantityLimit):
-            await neo.orders.place(*BUY, freeze + 1, **MIS, slice=True)
+            await neo.orders.place_sliced(OrderRequest(*BUY, freeze + 1, **MIS))
         assert await sent(exchange) == 0
 
 
@@ -935,7 +935,8 @@ async def test_a_larger_quantity_counts_until_the_book_shows_what_became_of_it()
         order = await neo.orders.place(*BUY, 10, **MIS)
         exchange.set_faults(Faults(feed_lose=1.0))
         await neo.orders.modify(order, quantity=90)
-        order.quantity = 10  # as a message from before the change would have it
+        # As a message from before the change would have it.
+        order.terms = msgspec.structs.replace(order.terms, quantity=10)
         with pytest.raises(PositionLimit, match="101 units"):
             await neo.orders.place(*BUY, 11, **MIS)
         await asyncio.sleep(1)
@@ -961,20 +962,7 @@ async def test_a_change_that_was_not_sent_takes_no_room() -> None:
 
 
 def modify_form_of(order: Order, quantity: int) -> Any:
-    return modify_form(
-        number=order.number,
-        side=order.side,
-        product=order.product,
-        segment=order.segment,
-        order_type=order.order_type,
-        quantity=quantity,
-        filled_quantity=0,
-        price="39.00",
-        trigger=None,
-        validity=order.validity,
-        disclosed_quantity=0,
-        amo=False,
-    )
+    return modify_form(order.number, msgspec.structs.replace(order.terms, quantity=quantity))
 
 
 @in_virtual_time
