@@ -65,23 +65,25 @@ _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
 
 
 class Orders:
-    """Every call checks its arguments first (InvalidOrder, nothing is sent), and ends in exactly
-    one of: it worked; `Rejected` or another BrokerError; `NotSent`; `OutcomeUnknown`.
+    """Places, changes and cancels orders, and reads what the broker reports of them.
 
-    What could not be sent is sent again until the deadline. Only where the broker has failed for a
-    while when a call begins, it fails at once with `BreakerOpen`; cancels never do.
+    Every call checks its arguments first (InvalidOrder, nothing is sent), and ends in exactly one
+    of: it worked; `Rejected` or another BrokerError; `NotSent`; `OutcomeUnknown`.
 
-    What was sent, and whose answer was lost, is not sent again: it is looked for in the order feed
-    and the order book, and the call waits for what they tell. Then it worked after all, or raises
-    `NotAccepted`; OutcomeUnknown remains where no book could be read, however often it was asked
-    for, within a minute after the end of the resolution timeout. With `wait_for_outcome=False` a
-    call raises OutcomeUnknown at once, whose `outcome()` waits for the same, and raises
-    OutcomeUnknown itself when nothing is known three minutes after the resolution timeout, or at a
-    logout.
+    A request that could not be sent is sent again until the deadline. Only where the broker has
+    failed for a while when a call begins, it fails at once with `BreakerOpen`; cancels never do.
+
+    A request that was sent, and whose answer was lost, is not sent again. The call waits until the
+    order feed or the order book proves its outcome: it took effect, or `NotAccepted` is raised.
+    OutcomeUnknown is raised where no order book could be read within a minute after the resolution
+    timeout. With `wait_for_outcome=False` a call raises OutcomeUnknown at once, whose `outcome()`
+    waits for the proof; it raises OutcomeUnknown itself when there is none three minutes after the
+    resolution timeout, or at a logout.
 
     Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked
-    against that, too: price and trigger on tick and inside the day's band, quantity in lots and not
-    above the freeze quantity. What is not loaded, or not in it, is left to the broker to judge.
+    against it, too: price and trigger on tick and inside the day's band, quantity in lots and not
+    above the freeze quantity. Instruments that are not in a loaded scrip master are left to the
+    broker's own checks.
     """
 
     def __init__(
@@ -158,8 +160,8 @@ class Orders:
     async def place_many(
         self, requests: Iterable[OrderRequest], *, wait_for_outcome: bool = True
     ) -> list[Order | NeoError]:
-        """Place orders at once, as fast as the limiter allows, and return what became of each, in
-        their order.
+        """Place orders at once, as fast as the limiter allows, and return the outcome of each, in
+        their order: the Order, or the error.
 
         If any of them is malformed, InvalidOrder names it and none is sent. Nor is any when all
         together would break a limit of RiskLimits.
@@ -203,16 +205,15 @@ class Orders:
         disclosed_quantity: int | None = None,
         wait_for_outcome: bool = True,
     ) -> Order:
-        """Change what is given and leave the rest as it is. `quantity` is the new total.
+        """Change the terms that are given and leave the others. `quantity` is the new total.
 
         Takes an Order or an order number. Raises OrderAlreadyFinal when it is too late, and
-        Rejected for other refusals: of an order that the broker does not find, too, which may be
-        one that it knows only seconds later.
+        Rejected for other refusals. The broker may not find an order at first that it finds seconds
+        later: that raises Rejected, too.
 
-        Changes of one order go out one after the other, since what is not given has to be filled
-        in with what the change before has led to. When the answer of that one was lost, a change
-        that leaves out what it was to change waits until its outcome is known, and raises NotSent
-        when that cannot be found out.
+        Changes of one order go out one after the other, since a term that is not given is taken
+        from the change before. When the answer of that one was lost, a change that leaves out one
+        of its terms waits until its outcome is resolved, and raises NotSent when it cannot be.
         """
         order = await self._resolve(order)
         given = {
@@ -247,8 +248,8 @@ class Orders:
         """Ask for cancellation; `order.wait()` returns when it is done, or filled before that.
 
         Takes an Order or an order number. Raises OrderAlreadyFinal when it is too late, and
-        Rejected for other refusals: of an order that the broker does not find, too, which may be
-        one that it knows only seconds later, and is open.
+        Rejected for other refusals. The broker may not find an open order at first that it finds
+        seconds later: that raises Rejected, too.
         """
         order = await self._resolve(order)
         return await self._engine.cancel(order, wait_for_outcome=wait_for_outcome)
@@ -285,14 +286,14 @@ class Orders:
 
     @property
     def late_orders(self) -> Sequence[Order]:
-        """Orders that appeared although their placement had raised an error: NotAccepted, and the
-        broker took longer than the resolution timeout; OutcomeUnknown, and nothing proved it in
-        time; or a refusal, such as RateLimited. And second orders under the client tag of another
-        one. Each was logged as an error, too."""
+        """Orders that appeared although their placement had raised an error: NotAccepted, where the
+        broker took longer than the resolution timeout; OutcomeUnknown, where nothing proved it in
+        time; or a refusal, such as RateLimited. Second orders under the client tag of another one
+        are among them. Each was logged as an error, too."""
         return self._engine.late_orders
 
     def on_late_order(self, listener: Callable[[Order], None]) -> None:
-        """Call `listener` with every order that appears so."""
+        """Call `listener` with every such order as it appears; see `late_orders`."""
         self._engine.on_late_order(listener)
 
     async def book(self) -> list[OrderRow]:

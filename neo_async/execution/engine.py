@@ -355,7 +355,7 @@ class ExecutionEngine:
         return self._in_flight.late_orders
 
     def on_late_order(self, listener: Callable[[Order], None]) -> None:
-        """Call `listener` with every order that appears so."""
+        """Call `listener` with every late order; see Orders."""
         self._in_flight.on_late_order(listener)
 
     @property

@@ -40,14 +40,14 @@ _LONG_AGO = -math.inf
 
 
 class OrderChange(msgspec.Struct, frozen=True, gc=False):
-    """What an order looked like from some moment on."""
+    """The state of an order from a change on."""
 
     status: OrderStatus
     filled_quantity: int
     average_price: float
     reject_reason: str
     updated_ns: int
-    """Unix nanoseconds, the broker's clock (ours for the first entry)."""
+    """Unix nanoseconds of the change, by the broker's clock (by ours for the first entry)."""
 
 
 class Order:
@@ -176,7 +176,7 @@ class Order:
 
     @property
     def history(self) -> list[OrderChange]:
-        """Every state seen, oldest first; the first is that of our own placing it."""
+        """Every state that reports have shown, oldest first; the first is that of the placement."""
         if self._history is None:
             first = OrderStatus.AMO_RECEIVED if self.amo else OrderStatus.PUT_RECEIVED
             self._history = [OrderChange(first, 0, 0.0, "", self.placed_ns)]
@@ -184,12 +184,12 @@ class Order:
 
     @property
     def tag(self) -> str:
-        """The tag that the caller gave."""
+        """The caller's own part of the client tag."""
         return own_tag(self.client_tag)
 
     @property
     def pending_quantity(self) -> int:
-        """Units that may still be filled; 0 also when the quantity is not known."""
+        """Units that may still be filled; 0 also when the quantity is unknown."""
         return 0 if self.status.is_final else max(0, self.quantity - self.filled_quantity)
 
     @property
@@ -198,7 +198,7 @@ class Order:
 
     async def wait(self, *statuses: OrderStatus, timeout: float | None = None) -> OrderStatus:
         """Wait until the order is in one of `statuses`, or final (whatever they are: a rejected
-        order will not complete any more). Returns the status it is in.
+        order will not complete any more). Return the status it is in.
 
         Raises TimeoutError after `timeout` seconds.
         """
@@ -208,8 +208,8 @@ class Order:
         return self.status
 
     def changes(self) -> AsyncIterator[OrderChange]:
-        """Every change from now on, each once and in order; ends with what made the order final
-        (and with its fill price, if that has come meanwhile)."""
+        """Yield every change from now on, each once and in order. The last one makes the order
+        final, or is its fill price, where that has come meanwhile."""
         return self._changes_since(len(self.history))
 
     async def _changes_since(self, seen: int) -> AsyncIterator[OrderChange]:
@@ -223,7 +223,7 @@ class Order:
 
     @property
     def lacks_fills(self) -> bool:
-        """Whether it is final, but has more fills than the broker has told in full."""
+        """Whether it is final, and reports have not shown all its fills or their price."""
         if not self.status.is_final:
             return False
         if self.status is OrderStatus.COMPLETE and self.filled_quantity < self.quantity:
@@ -231,9 +231,9 @@ class Order:
         return self.filled_quantity > 0 and not self._is_priced
 
     def has_odd_fill(self, row: OrderRow) -> bool:
-        """Whether a report says that more is filled than the order can have, as it is or as a
-        change may make it: then neither that number nor its quantity can be relied on. The order
-        book may show a quantity that another application has changed; a message must not."""
+        """Return whether a report shows more filled than the order can have, as it is or as a
+        change may make it: then neither its filled quantity nor its quantity can be relied on. The
+        order book may show a quantity that another application has changed; a message must not."""
         if row.filled_quantity <= self.quantity:
             return row.contradicts_itself
         most = max(self.quantity, 0 if self._change is None else self._change.largest_quantity)
@@ -241,9 +241,10 @@ class Order:
             most = max(most, row.quantity)
         return row.contradicts_itself or 0 < most < row.filled_quantity
 
-    def apply(self, row: OrderRow, *, requested_at: float = -math.inf) -> bool:
-        """Take over what a row or an update reports, as far as it is news. Returns whether
-        anything moved. `requested_at` is the time of the loop at which a book was asked for."""
+    def apply(self, row: OrderRow, *, requested_at: float = -math.inf) -> OrderChange | None:
+        """Apply a row of an order book or an update, as far as it is news. Return the change of
+        state, None when there is none. `requested_at` is the time of the loop at which a book was
+        requested."""
         before = (self.status, self.filled_quantity, self.average_price, self.reject_reason)
         missing = row.missing
         # A report without a time (0) may be of any: it is taken as one of now, and only forwards.
@@ -256,13 +257,12 @@ class Order:
             self._take_terms(row, missing, requested_at)
             self.updated_ns = row.updated_ns or self.updated_ns
         if before == (self.status, self.filled_quantity, self.average_price, self.reject_reason):
-            return False
-        self._note(row.updated_ns or self.updated_ns)
-        return True
+            return None
+        return self._note(row.updated_ns or self.updated_ns)
 
     def expire(self, reason: str, day_ns: int) -> None:
-        """Take the order for ended because its day is over, without a report of how it ended.
-        `day_ns` is the begin of the day that has come since, in Unix nanoseconds."""
+        """Count the order as expired because its day is over, without a report of how it ended.
+        `day_ns` is the begin of the later day in Unix nanoseconds."""
         self._presumed_ns = day_ns
         self.status = OrderStatus.EXPIRED
         self.status_text = self.status.value
@@ -303,8 +303,8 @@ class Order:
         return True
 
     def drop_change(self, change: TermsChange, *, is_known: bool) -> None:
-        """End the watch for a modification that was not accepted. When it is not known what came
-        of it (`is_known` is False), reports alone say what the terms are."""
+        """End the watch for a modification that was not accepted. When its outcome is unknown
+        (`is_known` is False), reports alone say what the terms are."""
         if self._change is change:
             self._change = change.earlier if is_known else None
 
@@ -316,17 +316,18 @@ class Order:
             change = change.earlier
         return change
 
-    def _note(self, updated_ns: int) -> None:
-        self.history.append(
-            OrderChange(
-                self.status,
-                self.filled_quantity,
-                self.average_price,
-                self.reject_reason,
-                updated_ns,
-            )
+    def _note(self, updated_ns: int) -> OrderChange:
+        """Add the present state to the history, and wake the tasks that wait for it."""
+        change = OrderChange(
+            self.status,
+            self.filled_quantity,
+            self.average_price,
+            self.reject_reason,
+            updated_ns,
         )
+        self.history.append(change)
         self.wake()
+        return change
 
     async def _until_changed(self) -> None:
         """Wait for the next change. Raises NotLoggedIn when no report can change it any more."""
@@ -342,7 +343,7 @@ class Order:
         await self._changed.wait()
 
     def wake(self) -> None:
-        """Let everybody who waits for a change look again."""
+        """Wake the tasks that wait for a change."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None
@@ -371,12 +372,12 @@ class Order:
         if self._presumed_ns:
             if not self._is_reported_by(row, is_of_book=is_of_book):
                 return
-            self._tell_correction(row)
+            self._log_correction(row)
             self._presumed_ns = 0
         elif self.status.is_final:
             if not self._is_corrected_by(row, is_newer=is_newer, is_late=is_late):
                 return
-            self._tell_correction(row)
+            self._log_correction(row)
             self._corrected_ns = max(self._corrected_ns, self._status_ns)
         elif status.is_final:
             if self._corrected_ns and row.updated_ns <= self._corrected_ns:
@@ -392,21 +393,21 @@ class Order:
         self.reject_reason = row.reject_reason
 
     def _is_reported_by(self, row: OrderRow, *, is_of_book: bool) -> bool:
-        """Whether a report says how the order stands that was taken for over with its day. A late
-        message of that day, when it was open, does not."""
+        """Return whether a report shows the state of an order that counts as expired with its day.
+        A late message of that day, when the order was open, does not."""
         if row.status.is_final:
             return not 0 < row.updated_ns <= self._corrected_ns
         return is_of_book or row.updated_ns >= self._presumed_ns
 
     def _is_corrected_by(self, row: OrderRow, *, is_newer: bool, is_late: bool) -> bool:
-        """Whether a report of another state than this final one says what is right now."""
+        """Return whether a report of another state corrects this final one."""
         if not row.status.is_final:
             # Fills are never taken back, so nothing can be open of what was filled in full.
             return is_newer and not 0 < self.quantity <= self.filled_quantity
         is_more = row.status is OrderStatus.COMPLETE and row.filled_quantity > self.filled_quantity
         return is_newer or (is_more and not is_late and not self.has_odd_fill(row))
 
-    def _tell_correction(self, row: OrderRow) -> None:
+    def _log_correction(self, row: OrderRow) -> None:
         log_order(
             log,
             logging.ERROR,
