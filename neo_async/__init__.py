@@ -112,7 +112,14 @@ if TYPE_CHECKING:
         Quotes,
     )
     from neo_async.model.metrics import Histogram, Metrics
-    from neo_async.model.orders import Bracket, HistoryRow, OrderRequest, OrderRow, Trade
+    from neo_async.model.orders import (
+        Bracket,
+        HistoryRow,
+        OrderRequest,
+        OrderRow,
+        OrderTerms,
+        Trade,
+    )
     from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, TotalPnl
     from neo_async.model.ticks import (
         AuctionTick,
@@ -169,7 +176,9 @@ _PUBLIC = {
         "OptionQuote", "Quote", "QuoteFilter", "Quotes",
     ),
     "neo_async.model.metrics": ("Histogram", "Metrics"),
-    "neo_async.model.orders": ("Bracket", "HistoryRow", "OrderRequest", "OrderRow", "Trade"),
+    "neo_async.model.orders": (
+        "Bracket", "HistoryRow", "OrderRequest", "OrderRow", "OrderTerms", "Trade",
+    ),
     "neo_async.model.portfolio": ("Holding", "Limits", "OrderMargin", "Position", "TotalPnl"),
     "neo_async.model.ticks": (
         "AuctionTick", "DepthRow", "IndexTick", "LiteTick", "MarketState", "MarketStatus",
@@ -213,21 +222,21 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 __all__ = [
     "AnswerLost", "AuctionTick", "BankRejected", "Bracket", "BreakerConfig", "BreakerHealth",
     "BreakerOpen", "BrokerError", "Candle", "Candles", "ChainRow", "ClockSkew", "ColumnFeed",
-    "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints", "FeedEvent", "FeedHealth",
-    "FeedState", "FeedTimings", "FutureQuote", "FuturesChain", "Halted", "Health", "Histogram",
-    "HistoryRow", "Holding", "IndexTick", "Instrument", "InsufficientFunds", "Intent", "Interval",
-    "InvalidField", "InvalidOrder", "JournalFailed", "LaneHealth", "Level", "LimiterHealth",
-    "Limits", "LiteTick", "LivePositions", "LoginFailed", "LossLimit", "MarketFeed", "MarketState",
-    "MarketStatus", "Metrics", "NeoClient", "NeoError", "NotAccepted", "NotLoggedIn", "NotSent",
-    "OffsetKind", "OpenOrdersLimit", "OptionChain", "OptionQuote", "Order", "OrderAlreadyFinal",
-    "OrderChange", "OrderFeed", "OrderMargin", "OrderRateLimit", "OrderRequest", "OrderRow",
-    "OrderStatus", "OrderType", "OrderUpdate", "Outcome", "OutcomeUnknown", "Policy", "PoolLimits",
-    "Position", "PositionLimit", "PositionUpdate", "PriceLimit", "Product", "ProductNotAllowed",
-    "ProtocolError", "QuantityLimit", "Quote", "QuoteFilter", "Quotes", "RateLimited", "RateLimits",
-    "Reconciliation", "Recording", "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits",
-    "RiskRefused", "ScripTick", "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded",
-    "Side", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade",
-    "TransportError", "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin",
-    "WrongTotp", "run",
+    "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints", "FeedEvent",
+    "FeedHealth", "FeedState", "FeedTimings", "FutureQuote", "FuturesChain", "Halted", "Health",
+    "Histogram", "HistoryRow", "Holding", "IndexTick", "Instrument", "InsufficientFunds", "Intent",
+    "Interval", "InvalidField", "InvalidOrder", "JournalFailed", "LaneHealth", "Level",
+    "LimiterHealth", "Limits", "LiteTick", "LivePositions", "LoginFailed", "LossLimit",
+    "MarketFeed", "MarketState", "MarketStatus", "Metrics", "NeoClient", "NeoError", "NotAccepted",
+    "NotLoggedIn", "NotSent", "OffsetKind", "OpenOrdersLimit", "OptionChain", "OptionQuote",
+    "Order", "OrderAlreadyFinal", "OrderChange", "OrderFeed", "OrderMargin", "OrderRateLimit",
+    "OrderRequest", "OrderRow", "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome",
+    "OutcomeUnknown", "Policy", "PoolLimits", "Position", "PositionLimit", "PositionUpdate",
+    "PriceLimit", "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit", "Quote",
+    "QuoteFilter", "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording",
+    "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick",
+    "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded", "Side", "StaticIpRefused",
+    "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade", "TransportError",
+    "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "run",
 ]
 # fmt: on

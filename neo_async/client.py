@@ -82,24 +82,26 @@ class NeoClient:
         resubmit_unacknowledged: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`risk` is what no order may exceed; see RiskLimits. What a limit has to know is learnt at
-        login, which fails when it cannot be: then the order feed is connected in any case.
+        """`risk` holds the limits that no order may exceed; see RiskLimits. Login reads the state
+        of the account that the limits need, and fails when it cannot; with limits, the order feed
+        is connected in any case.
 
-        `live_orders` keeps the order feed connected from login to logout: it moves the orders
+        `live_orders` keeps the order feed connected from login to logout, to update the orders
         placed here. `totp` is a code for the first login, for accounts whose secret is not at
-        hand. `breaker` says when the broker counts as unreachable. `instruments_directory` is where
-        scrip masters are kept, `$XDG_CACHE_HOME/neo_async` unless given.
+        hand. `breaker` says when the broker counts as unreachable. Scrip masters are kept in
+        `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
-        `journal` is a file that keeps every order request from before it is sent, and what became
-        of it; after a crash, login first finds out what the one before left open, and that takes up
-        to `resolution_timeout`. `durability` says what it survives. `resolution_timeout` is how
-        many seconds after the loss of an answer an order is still expected to appear in the order
-        book; without a trace by then it was not accepted. `resubmit_unacknowledged` sends a
-        placement whose answer was lost again under the same tag, and takes the broker's refusal of
-        that as proof that the first one arrived; nobody has documented that it always refuses.
+        `journal` is a file that keeps every order request from before it is sent, and its outcome.
+        After a crash, login first resolves the requests that the process before left open, which
+        takes up to `resolution_timeout`. `durability` says what the journal survives.
+        `resolution_timeout` is the time in seconds, after an answer was lost, in which an order may
+        still appear in the order book; one that has not appeared by then was not accepted.
+        `resubmit_unacknowledged` sends a placement whose answer was lost again under the same tag;
+        the broker's refusal proves that the first one arrived. No document says that it always
+        refuses.
 
-        `clock` gives the Unix seconds from which codes are made and which tell what
-        day it is; only an exchange whose clock is not this machine's needs another one.
+        `clock` gives the Unix seconds from which codes are made and days are known. Only an
+        exchange whose clock is not this machine's needs another one.
         """
         self._totp = totp
         self.limiter = Limiter(limits or RateLimits())
@@ -115,7 +117,7 @@ class NeoClient:
         self._requests = SessionRequests(self._session)
         self._feed_timings = feed_timings or FeedTimings()
         self.order_feed = OrderFeed(self._session, self._feed_timings)
-        """The live stream of the account's orders and positions: its state and events."""
+        """The feed of the account's orders and positions: its state and events."""
         self._live_orders = live_orders
         # Weak: one that is open is held by its own task.
         self._market_feeds: WeakSet[MarketFeed | ColumnFeed] = WeakSet()
@@ -155,7 +157,7 @@ class NeoClient:
             )
         self.orders = Orders(self._requests, self._engine, self.instruments, guard=self._guard)
         self.reconciliation = Reconciliation()
-        """What the last login found that the process before had left."""
+        """The orders and requests of the process before, as the last login found them."""
         self._switch = KillSwitch(
             self._engine,
             self.limiter.state,
@@ -193,14 +195,14 @@ class NeoClient:
             return await self._session.login(code.value)
 
     async def resume(self, session: Session) -> None:
-        """Take up an earlier login instead of making one; see SessionManager.resume."""
+        """Resume an earlier login instead of making one; see SessionManager.resume."""
         async with self._beginning():
             await self._session.resume(session)
 
     @contextlib.asynccontextmanager
     async def _beginning(self) -> AsyncIterator[None]:
-        """Around a login: what has to be done before new orders go out. When it cannot be done,
-        the login is given up, unless it only was to replace one."""
+        """Do around a login what has to be done before new orders go out. When it fails, the login
+        is given up, unless it was to replace one that is still there."""
         was_open = self._session.is_open
         is_new = False
         # New orders are held back until a login that fails is given up, too.
@@ -225,7 +227,7 @@ class NeoClient:
                 raise
 
     async def _arm(self, guard: RiskEngine) -> None:
-        """Learn what the limits have to know, and keep it."""
+        """Read the state of the account that the limits need, and keep it current."""
         if guard.needs_orders or self._risk.feed_outage is not None:
             self.order_feed.start()
         if guard.needs_orders:
@@ -340,12 +342,12 @@ class NeoClient:
             await self._journal.close()
 
     def health(self) -> Health:
-        """How everything is at this moment; `health().ok` is False while something is wrong, and
+        """Return the state of every service; `health().ok` is False while something is wrong, and
         `problems` says what."""
         return self._monitor.health()
 
     def metrics(self) -> Metrics:
-        """What was counted and timed so far; `metrics().to_prometheus()` is text for a scraper."""
+        """Return the counts and times so far; `metrics().to_prometheus()` is text for a scraper."""
         return self._monitor.metrics()
 
     @property
@@ -355,8 +357,8 @@ class NeoClient:
 
     @property
     def round_trips(self) -> Sequence[tuple[Kind, float]]:
-        """Of the last order requests that were answered, oldest first: what each was, and the
-        seconds from its hand-over to the socket to its answer."""
+        """Kind of each of the last order requests that were answered, oldest first, and the seconds
+        from its hand-over to the socket to its answer."""
         return self._session.lane.round_trips
 
     async def __aenter__(self) -> Self:

@@ -231,7 +231,7 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
     for said in (
         "goes out",
         "accepted after",
-        "being found out",
+        "outcome unknown",
         ": took effect: ",
         "had no effect",
         "refused: ",

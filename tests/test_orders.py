@@ -84,7 +84,7 @@ async def test_every_type_reaches_the_exchange_as_it_was_meant(
                 rests = validity is Validity.DAY
                 assert order.status is (OrderStatus.OPEN if rests else OrderStatus.CANCELLED)
                 assert order.order_type is OrderType.LIMIT
-                assert order.price == (39.0 if order_type is OrderType.LIMIT else 40.18)
+                assert order.price == (39 if order_type is OrderType.LIMIT else Decimal("40.18"))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ async def test_an_order_lives_its_whole_life(secure: bool, tmp_path: Path) -> No
         assert (order.quantity, order.disclosed_quantity, order.tag) == (10, 4, "life")
 
         assert await neo.orders.modify(order, price="39.20", quantity=30) is order
-        assert (order.price, order.quantity, order.disclosed_quantity) == ("39.20", 30, 4)
+        assert (order.price, order.quantity, order.disclosed_quantity) == (Decimal("39.20"), 30, 4)
         (row,) = await neo.orders.book()
         assert (row.price, row.quantity, row.disclosed_quantity) == (39.2, 30, 4)
 

@@ -21,7 +21,7 @@ from neo_async.execution.order import Order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin
-from neo_async.wire.rules import place_form
+from neo_async.wire.rules import check_order, place_form
 
 
 class _SideName(StrEnum):
@@ -100,21 +100,22 @@ def place(
     elif target is not None or stop is not None:
         raise UsageError("a bracket needs both --target and --stop")
     request = OrderRequest(
-        segment,
-        symbol,
-        side.side,
-        quantity,
-        product,
-        price,
-        order_type,
-        trigger,
-        validity,
-        disclosed,
-        amo,
-        tag,
-        bracket,
+        segment=segment,
+        symbol=symbol,
+        side=side.side,
+        quantity=quantity,
+        product=product,
+        price=price,
+        order_type=order_type,
+        trigger=trigger,
+        validity=validity,
+        disclosed_quantity=disclosed,
+        amo=amo,
+        tag=tag,
+        bracket=bracket,
     )
-    place_form(request, tag)  # invalid orders are refused before the user is asked
+    # An invalid order is refused before the user is asked.
+    place_form(check_order(request), tag, bracket)
     account = Account()
     confirm(f"place {_describe(request)}", account, yes=yes)
 

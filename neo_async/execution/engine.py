@@ -30,8 +30,9 @@ from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.execution.order_book_poller import OrderBookPoller
-from neo_async.execution.order_cache import OrderCache, in_slices
+from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
+from neo_async.execution.reports import in_slices
 from neo_async.execution.resubmit import resubmit
 from neo_async.execution.sender import PATIENCE, OrderSender, Request
 from neo_async.feeds.order_feed import OrderSource
@@ -238,25 +239,22 @@ class ExecutionEngine:
         """Raise Halted when a request of this kind may not start now."""
         self._session.trading_state.check(kind)
 
-    async def place(
-        self, request: Request, make_order: Callable[[str, int], Order], *, wait_for_outcome: bool
-    ) -> Order:
-        """Send a placement and return its order. `make_order` makes it from the order number and
-        the Unix nanoseconds before which it was not sent."""
+    async def place(self, request: Request, *, wait_for_outcome: bool) -> Order:
+        """Send a placement and return its order."""
         try:
             number = await self._sender.send(request)
         except OutcomeUnknown as unknown:
             if self._resubmits_unacknowledged:
-                self._resubmit(unknown, request, make_order)
+                self._resubmit(unknown, request)
             return await self.resolved_order(unknown, wait_for_outcome=wait_for_outcome)
-        return self.cache.add(make_order(number, request.sent_ns))
+        return self._add_placed(request, number, request.sent_ns)
 
-    def _resubmit(
-        self,
-        unknown: OutcomeUnknown,
-        request: Request,
-        make_order: Callable[[str, int], Order],
-    ) -> None:
+    def _add_placed(self, request: Request, number: str, sent_ns: int) -> Order:
+        assert request.terms is not None
+        order = Order(number, request.terms, client_tag=request.client_tag, placed_ns=sent_ns)
+        return self.cache.add(order)
+
+    def _resubmit(self, unknown: OutcomeUnknown, request: Request) -> None:
         """Send a placement again under the same tag: it can become an order only once."""
         pending = unknown.resolution
         assert isinstance(pending, InFlightRequest)
@@ -264,15 +262,15 @@ class ExecutionEngine:
         async def send() -> Order:
             sent_ns = int(self._clock() * 1e9)
             number = await self._session.order(Kind.PLACE, PLACE, request.form, read_placed)
-            return self.cache.add(make_order(number, sent_ns))
+            return self._add_placed(request, number, sent_ns)
 
         resubmit(self._in_flight, pending, send)
 
-    async def modify(self, request: Request, terms: Mapping[str, object]) -> None:
-        """Send a modification; `terms` are all terms of the order after it. Raises OutcomeUnknown
-        without waiting for the outcome."""
-        order = request.order
+    async def modify(self, request: Request) -> None:
+        """Send a modification. Raises OutcomeUnknown without waiting for the outcome."""
+        order, terms = request.order, request.terms
         assert order is not None
+        assert terms is not None
         change = order.begin_change(terms)
         is_known = False
         try:
@@ -366,7 +364,7 @@ class ExecutionEngine:
         return self._in_flight.late_orders
 
     def on_late_order(self, listener: Callable[[Order], None]) -> None:
-        """Call `listener` with every order that appears so."""
+        """Call `listener` with every late order; see Orders."""
         self._in_flight.on_late_order(listener)
 
     @property

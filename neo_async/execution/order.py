@@ -10,24 +10,22 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from enum import StrEnum
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 
 import msgspec
 
 from neo_async import logs
 from neo_async.errors import NotLoggedIn
+from neo_async.execution.reports import shown_terms
 from neo_async.execution.terms_change import TermsChange
 from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
-from neo_async.model.orders import OrderRow, Price
+from neo_async.model.orders import OrderRow, OrderTerms
 from neo_async.model.updates import OrderUpdate
 from neo_async.wire.tags import own_tag
 
 log = logging.getLogger(logs.ORDERS)
-
-E = TypeVar("E", bound=StrEnum)
 
 _FILL = frozenset({"filled_quantity", "quantity"})
 _EARLY_STAGES = {
@@ -42,14 +40,14 @@ _LONG_AGO = -math.inf
 
 
 class OrderChange(msgspec.Struct, frozen=True, gc=False):
-    """What an order looked like from some moment on."""
+    """The state of an order from a change on."""
 
     status: OrderStatus
     filled_quantity: int
     average_price: float
     reject_reason: str
     updated_ns: int
-    """Unix nanoseconds, the broker's clock (ours for the first entry)."""
+    """Unix nanoseconds of the change, by the broker's clock (by ours for the first entry)."""
 
 
 class Order:
@@ -69,93 +67,58 @@ class Order:
         "_is_priced",
         "_presumed_ns",
         "_status_ns",
-        "amo",
         "average_price",
         "client_tag",
-        "disclosed_quantity",
         "exchange_number",
         "filled_quantity",
         "last_update_at",
         "number",
-        "order_type",
         "placed_ns",
-        "price",
-        "product",
-        "quantity",
         "registered_at",
         "reject_reason",
-        "segment",
-        "side",
         "status",
         "status_text",
-        "symbol",
-        "trigger",
+        "terms",
         "updated_ns",
-        "validity",
         "waiters",
     )
 
     def __init__(
-        self,
-        *,
-        number: str,
-        client_tag: str,
-        segment: Segment | str,
-        symbol: str,
-        side: Side | str,
-        quantity: int,
-        product: Product | str,
-        order_type: OrderType | str,
-        price: Price | None,
-        trigger: Price | None,
-        validity: Validity | str,
-        disclosed_quantity: int,
-        amo: bool,
-        placed_ns: int = 0,
+        self, number: str, terms: OrderTerms, *, client_tag: str = "", placed_ns: int = 0
     ) -> None:
         self._changed: asyncio.Event | None = None
         self._change: TermsChange | None = None
         self.number = number
+        self.terms = terms
+        """The terms as they stand: as placed, until a report or an accepted modification shows
+        others."""
         self.client_tag = client_tag
         """The client tag that the order carries at the broker."""
         self.waiters: OrderWaiters | None = None
         """The registry of the tasks that wait for it; None before a cache has registered it."""
-        self.segment = segment
-        """Like side, product, type and validity a member of its enum, or text where another
-        application placed the order with a code that is none of ours."""
-        self.symbol = symbol
-        self.side = side
-        self.quantity = quantity
-        """Units, in total; 0 when no report has said it in a form that can be read."""
-        self.product = product
-        self.order_type = order_type
-        self.price = price
-        """Limit in rupees; None when the order has none. As the caller gave it, until the broker
-        reports it: a float from then on."""
-        self.trigger = trigger
-        self.validity = validity
-        self.disclosed_quantity = disclosed_quantity
-        self.amo = amo
         self.exchange_number = ""
-        self.status = OrderStatus.AMO_RECEIVED if amo else OrderStatus.PUT_RECEIVED
+        self.status = OrderStatus.AMO_RECEIVED if terms.amo else OrderStatus.PUT_RECEIVED
         self.status_text: str = self.status.value
-        """The broker's own words; tells what an UNKNOWN status is."""
+        """The status in the broker's own words, also where it is UNKNOWN here."""
         self.filled_quantity = 0
         self.average_price = 0.0
-        """Rupees, of what is filled; 0 until the broker has said it."""
+        """Average price of the fills in rupees; 0 until a report has shown it."""
         self._is_priced = False
         self._status_ns = 0
         """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
         self._presumed_ns = 0
-        """Begin of the day (Unix nanoseconds) whose order book lacks the order, which was therefore
-        taken for over; 0 when a report gave the status."""
+        """Begin of the day (Unix nanoseconds) whose order book lacks the order, which therefore
+        counts as expired; 0 when a report gave the status."""
         self._corrected_ns = 0
         """Time of a final state that was corrected: what is no newer is outdated."""
-        self.registered_at = self.last_update_at = _LONG_AGO
-        """Times of the loop at which the order became known, and the feed last told of it."""
+        self.registered_at = _LONG_AGO
+        """Time of the loop at which a cache registered it."""
+        self.last_update_at = _LONG_AGO
+        """Time of the loop at which the last message of the order feed about it came, or at which
+        it was registered."""
         self.reject_reason = ""
         self.updated_ns = 0
-        """Unix nanoseconds of the newest report; 0 when there was none yet."""
+        """Unix nanoseconds of the newest report; 0 before the first."""
         self.placed_ns = placed_ns
         """Unix nanoseconds by the client's clock at which its placement was sent; where that is not
         known, at which a cache registered it."""
@@ -163,8 +126,57 @@ class Order:
         self._history: list[OrderChange] | None = None
 
     @property
+    def segment(self) -> Segment | str:
+        return self.terms.segment
+
+    @property
+    def symbol(self) -> str:
+        return self.terms.symbol
+
+    @property
+    def side(self) -> Side | str:
+        return self.terms.side
+
+    @property
+    def product(self) -> Product | str:
+        return self.terms.product
+
+    @property
+    def order_type(self) -> OrderType | str:
+        return self.terms.order_type
+
+    @property
+    def quantity(self) -> int:
+        """Units, in total; 0 when no report has shown it in a form that can be read."""
+        return self.terms.quantity
+
+    @property
+    def price(self) -> Decimal | None:
+        """Limit price in rupees; None when the order has none."""
+        return self.terms.price
+
+    @property
+    def trigger(self) -> Decimal | None:
+        """Trigger price in rupees; None when the order has none."""
+        return self.terms.trigger
+
+    @property
+    def validity(self) -> Validity | str:
+        return self.terms.validity
+
+    @property
+    def disclosed_quantity(self) -> int:
+        """Units shown to the market; 0 shows all."""
+        return self.terms.disclosed_quantity
+
+    @property
+    def amo(self) -> bool:
+        """Whether it is an after-market order."""
+        return self.terms.amo
+
+    @property
     def history(self) -> list[OrderChange]:
-        """Every state seen, oldest first; the first is that of our own placing it."""
+        """Every state that reports have shown, oldest first; the first is that of the placement."""
         if self._history is None:
             first = OrderStatus.AMO_RECEIVED if self.amo else OrderStatus.PUT_RECEIVED
             self._history = [OrderChange(first, 0, 0.0, "", self.placed_ns)]
@@ -172,12 +184,12 @@ class Order:
 
     @property
     def tag(self) -> str:
-        """The tag that the caller gave."""
+        """The caller's own part of the client tag."""
         return own_tag(self.client_tag)
 
     @property
     def pending_quantity(self) -> int:
-        """Units that may still be filled; 0 also when the quantity is not known."""
+        """Units that may still be filled; 0 also when the quantity is unknown."""
         return 0 if self.status.is_final else max(0, self.quantity - self.filled_quantity)
 
     @property
@@ -186,7 +198,7 @@ class Order:
 
     async def wait(self, *statuses: OrderStatus, timeout: float | None = None) -> OrderStatus:
         """Wait until the order is in one of `statuses`, or final (whatever they are: a rejected
-        order will not complete any more). Returns the status it is in.
+        order will not complete any more). Return the status it is in.
 
         Raises TimeoutError after `timeout` seconds.
         """
@@ -196,8 +208,8 @@ class Order:
         return self.status
 
     def changes(self) -> AsyncIterator[OrderChange]:
-        """Every change from now on, each once and in order; ends with what made the order final
-        (and with its fill price, if that has come meanwhile)."""
+        """Yield every change from now on, each once and in order. The last one makes the order
+        final, or is its fill price, where that has come meanwhile."""
         return self._changes_since(len(self.history))
 
     async def _changes_since(self, seen: int) -> AsyncIterator[OrderChange]:
@@ -211,7 +223,7 @@ class Order:
 
     @property
     def lacks_fills(self) -> bool:
-        """Whether it is final, but has more fills than the broker has told in full."""
+        """Whether it is final, and reports have not shown all its fills or their price."""
         if not self.status.is_final:
             return False
         if self.status is OrderStatus.COMPLETE and self.filled_quantity < self.quantity:
@@ -219,9 +231,9 @@ class Order:
         return self.filled_quantity > 0 and not self._is_priced
 
     def has_odd_fill(self, row: OrderRow) -> bool:
-        """Whether a report says that more is filled than the order can have, as it is or as a
-        change may make it: then neither that number nor its quantity can be relied on. The order
-        book may show a quantity that another application has changed; a message must not."""
+        """Return whether a report shows more filled than the order can have, as it is or as a
+        change may make it: then neither its filled quantity nor its quantity can be relied on. The
+        order book may show a quantity that another application has changed; a message must not."""
         if row.filled_quantity <= self.quantity:
             return row.contradicts_itself
         most = max(self.quantity, 0 if self._change is None else self._change.largest_quantity)
@@ -229,9 +241,10 @@ class Order:
             most = max(most, row.quantity)
         return row.contradicts_itself or 0 < most < row.filled_quantity
 
-    def apply(self, row: OrderRow, *, requested_at: float = -math.inf) -> bool:
-        """Take over what a row or an update reports, as far as it is news. Returns whether
-        anything moved. `requested_at` is the time of the loop at which a book was asked for."""
+    def apply(self, row: OrderRow, *, requested_at: float = -math.inf) -> OrderChange | None:
+        """Apply a row of an order book or an update, as far as it is news. Return the change of
+        state, None when there is none. `requested_at` is the time of the loop at which a book was
+        requested."""
         before = (self.status, self.filled_quantity, self.average_price, self.reject_reason)
         missing = row.missing
         # A report without a time (0) may be of any: it is taken as one of now, and only forwards.
@@ -244,13 +257,12 @@ class Order:
             self._take_terms(row, missing, requested_at)
             self.updated_ns = row.updated_ns or self.updated_ns
         if before == (self.status, self.filled_quantity, self.average_price, self.reject_reason):
-            return False
-        self._note(row.updated_ns or self.updated_ns)
-        return True
+            return None
+        return self._note(row.updated_ns or self.updated_ns)
 
     def expire(self, reason: str, day_ns: int) -> None:
-        """Take the order for ended because its day is over, without a report of how it ended.
-        `day_ns` is the begin of the day that has come since, in Unix nanoseconds."""
+        """Count the order as expired because its day is over, without a report of how it ended.
+        `day_ns` is the begin of the later day in Unix nanoseconds."""
         self._presumed_ns = day_ns
         self.status = OrderStatus.EXPIRED
         self.status_text = self.status.value
@@ -263,10 +275,16 @@ class Order:
         """Whether it counts as expired only because the order book of a later day lacks it."""
         return self._presumed_ns > 0
 
-    def begin_change(self, terms: Mapping[str, object]) -> TermsChange:
-        """Watch for reports of a modification that is about to be sent. `terms` are all terms of
-        the order after it; `accept_change` or `drop_change` ends it."""
-        self._change = TermsChange(self, terms, self._change)
+    def begin_change(self, terms: OrderTerms) -> TermsChange:
+        """Watch for reports of a modification to these terms that is about to be sent.
+        `accept_change` or `drop_change` ends it."""
+        self._change = TermsChange(
+            self.terms,
+            terms,
+            self._change,
+            since_ns=self.updated_ns,
+            reject_reason=self.reject_reason,
+        )
         return self._change
 
     def accept_change(self, change: TermsChange) -> bool:
@@ -274,20 +292,19 @@ class Order:
         already what it led to. Return whether a report of it is still to come."""
         if self._change is not change:
             return False
-        if not change.terms:
+        if not change.changes:
             self._change = change.earlier
             return False
         change.accept(asyncio.get_running_loop().time())
         if change.is_reported or self.is_final:
             self._change = None
             return False
-        for name, value in change.terms.items():
-            setattr(self, name, value)
+        self.terms = msgspec.structs.replace(self.terms, **change.changes)
         return True
 
     def drop_change(self, change: TermsChange, *, is_known: bool) -> None:
-        """End the watch for a modification that was not accepted. When it is not known what came
-        of it (`is_known` is False), reports alone say what the terms are."""
+        """End the watch for a modification that was not accepted. When its outcome is unknown
+        (`is_known` is False), reports alone say what the terms are."""
         if self._change is change:
             self._change = change.earlier if is_known else None
 
@@ -299,17 +316,18 @@ class Order:
             change = change.earlier
         return change
 
-    def _note(self, updated_ns: int) -> None:
-        self.history.append(
-            OrderChange(
-                self.status,
-                self.filled_quantity,
-                self.average_price,
-                self.reject_reason,
-                updated_ns,
-            )
+    def _note(self, updated_ns: int) -> OrderChange:
+        """Add the present state to the history, and wake the tasks that wait for it."""
+        change = OrderChange(
+            self.status,
+            self.filled_quantity,
+            self.average_price,
+            self.reject_reason,
+            updated_ns,
         )
+        self.history.append(change)
         self.wake()
+        return change
 
     async def _until_changed(self) -> None:
         """Wait for the next change. Raises NotLoggedIn when no report can change it any more."""
@@ -325,13 +343,13 @@ class Order:
         await self._changed.wait()
 
     def wake(self) -> None:
-        """Let everybody who waits for a change look again."""
+        """Wake the tasks that wait for a change."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
     def __repr__(self) -> str:
-        limit = "" if self.price is None else f" @ {_rupees(self.price)}"
+        limit = "" if self.price is None else f" @ {self.price}"
         side = self.side.name if isinstance(self.side, Side) else self.side
         return (
             f"<Order {self.number} {side} {self.quantity} {self.symbol}{limit} "
@@ -354,12 +372,12 @@ class Order:
         if self._presumed_ns:
             if not self._is_reported_by(row, is_of_book=is_of_book):
                 return
-            self._tell_correction(row)
+            self._log_correction(row)
             self._presumed_ns = 0
         elif self.status.is_final:
             if not self._is_corrected_by(row, is_newer=is_newer, is_late=is_late):
                 return
-            self._tell_correction(row)
+            self._log_correction(row)
             self._corrected_ns = max(self._corrected_ns, self._status_ns)
         elif status.is_final:
             if self._corrected_ns and row.updated_ns <= self._corrected_ns:
@@ -375,21 +393,21 @@ class Order:
         self.reject_reason = row.reject_reason
 
     def _is_reported_by(self, row: OrderRow, *, is_of_book: bool) -> bool:
-        """Whether a report says how the order stands that was taken for over with its day. A late
-        message of that day, when it was open, does not."""
+        """Return whether a report shows the state of an order that counts as expired with its day.
+        A late message of that day, when the order was open, does not."""
         if row.status.is_final:
             return not 0 < row.updated_ns <= self._corrected_ns
         return is_of_book or row.updated_ns >= self._presumed_ns
 
     def _is_corrected_by(self, row: OrderRow, *, is_newer: bool, is_late: bool) -> bool:
-        """Whether a report of another state than this final one says what is right now."""
+        """Return whether a report of another state corrects this final one."""
         if not row.status.is_final:
             # Fills are never taken back, so nothing can be open of what was filled in full.
             return is_newer and not 0 < self.quantity <= self.filled_quantity
         is_more = row.status is OrderStatus.COMPLETE and row.filled_quantity > self.filled_quantity
         return is_newer or (is_more and not is_late and not self.has_odd_fill(row))
 
-    def _tell_correction(self, row: OrderRow) -> None:
+    def _log_correction(self, row: OrderRow) -> None:
         log_order(
             log,
             logging.ERROR,
@@ -418,36 +436,23 @@ class Order:
             self._is_priced = True
 
     def _take_terms(self, row: OrderRow, missing: frozenset[str], requested_at: float) -> None:
-        """Quantity and prices as they now stand: a modification may have changed them, and the
+        """Take over the terms that a report shows: a modification may have changed them, and the
         broker turns market orders into limits."""
         if row.exchange_number and (row.exchange_number != "NA" or not self.exchange_number):
             self.exchange_number = row.exchange_number
         if not row.updated_ns and self.updated_ns and isinstance(row, OrderUpdate):
             return  # a message without a time may be older than what is known
         change = self._change
+        terms = self.terms
+        shown = shown_terms(row, missing)
         if change is not None:
             change.observe(row, missing, requested_at)
-        if row.quantity > 0 and "quantity" not in missing:
-            self.quantity = row.quantity
-        if row.validity:
-            self.validity = known(Validity, row.validity)
-        if row.order_type:
-            self.order_type = known(OrderType, row.order_type)
-        # A row that is no order's whole description says nothing with its zeros.
-        if row.order_type or isinstance(row, OrderUpdate):
-            if "price" not in missing:
-                self.price = row.price or None
-            if "trigger" not in missing:
-                self.trigger = row.trigger or None
-            if "disclosed_quantity" not in missing:
-                self.disclosed_quantity = row.disclosed_quantity
-        if change is not None:
-            self._keep_accepted_terms(change)
-
-    def _keep_accepted_terms(self, change: TermsChange) -> None:
-        for name, value in change.held().items():
-            setattr(self, name, value)
-        if self.is_final or (change.accepted_at is not None and change.is_reported):
+            shown |= change.held()
+        if any(getattr(terms, name) != value for name, value in shown.items()):
+            self.terms = msgspec.structs.replace(terms, **shown)
+        if change is not None and (
+            self.is_final or (change.accepted_at is not None and change.is_reported)
+        ):
             self._change = None
 
 
@@ -484,18 +489,6 @@ class OrderWaiters:
         self._dismissals += 1
         for order in [*self._waiting]:
             order.wake()
-
-
-def _rupees(price: Price) -> str:
-    """What a caller gave as given; the broker's with two decimals, or four where it needs them."""
-    return f"{price:.4f}".removesuffix("00") if isinstance(price, float) else str(price)
-
-
-def known(vocabulary: type[E], code: str) -> E | str:
-    try:
-        return vocabulary(code)
-    except ValueError:
-        return code
 
 
 def _stage(status: OrderStatus) -> int:

@@ -11,19 +11,19 @@ import logging
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from weakref import WeakValueDictionary
 
 from neo_async import logs
 from neo_async.errors import ProtocolError
-from neo_async.execution.order import Order, OrderWaiters, known
+from neo_async.execution.order import Order, OrderWaiters
 from neo_async.execution.order_days import OrderDays, date_in
+from neo_async.execution.reports import as_order_row, in_slices, reported_terms
 from neo_async.execution.terms_change import TermsChange
 from neo_async.execution.uncertainty import Uncertainty
 from neo_async.logs import Subject, log_order
-from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.india import begin_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate, PositionUpdate
@@ -33,9 +33,6 @@ log = logging.getLogger(logs.ORDERS)
 
 FINAL_ORDERS_KEPT = 10_000
 """Number of final orders that stay in memory; those that became final first are forgotten first."""
-
-ROWS_AT_ONCE = 250
-"""Rows of an order book that are applied before other tasks get their turn."""
 
 _TERMS = frozenset(
     {
@@ -51,9 +48,6 @@ _TERMS = frozenset(
     }
 )
 """Fields without which an update does not describe an order."""
-_PARTS = frozenset({"filled_quantity", "pending_quantity"})
-_OF_HISTORY = ("status_text", "reject_text", "filled_quantity", "average_price", "updated_ns")
-"""Fields of a history's row that say how an order ended."""
 _LONG_AGO = -math.inf
 
 
@@ -215,21 +209,7 @@ class OrderCache:
         is_new = order is None
         if order is None:
             order = self._register_order(
-                Order(
-                    number=row.number,
-                    client_tag=client_tag or row.gui_order_id,
-                    segment=known(Segment, row.segment),
-                    symbol=row.symbol,
-                    side=known(Side, row.side),
-                    quantity=_quantity_of(row),
-                    product=known(Product, row.product),
-                    order_type=known(OrderType, row.order_type),
-                    price=row.price or None,
-                    trigger=row.trigger or None,
-                    validity=known(Validity, row.validity),
-                    disclosed_quantity=row.disclosed_quantity,
-                    amo=row.generated_type == "AMO",
-                )
+                Order(row.number, reported_terms(row), client_tag=client_tag or row.gui_order_id)
             )
         elif client_tag:
             self.retag(order, client_tag)
@@ -248,7 +228,7 @@ class OrderCache:
         newest = max(rows, key=lambda row: row.updated_ns, default=None)
         if newest is not None and newest.status.is_final:
             self._apply_rows(
-                [_as_order_row(number, newest)], registers_open=False, requested_at=_LONG_AGO
+                [as_order_row(number, newest)], registers_open=False, requested_at=_LONG_AGO
             )
 
     def apply(
@@ -490,14 +470,6 @@ class OrderCache:
         return self._uncertainty.due_at(read_at, updated_at)
 
 
-async def in_slices(rows: Sequence[OrderRow]) -> AsyncIterator[Sequence[OrderRow]]:
-    """Yield the rows in parts of `ROWS_AT_ONCE`, with a turn of the event loop between two."""
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        if start:
-            await asyncio.sleep(0)
-        yield rows[start : start + ROWS_AT_ONCE]
-
-
 def _now() -> float:
     """Return the time of the running loop; minus infinity where there is none."""
     try:
@@ -508,19 +480,3 @@ def _now() -> float:
 
 def _folded(symbol: str) -> str:
     return symbol.strip().upper()
-
-
-def _quantity_of(row: OrderRow) -> int:
-    """Return the quantity of an order that is not registered: as the row has it, or the sum of its
-    parts; 0 when neither can be read."""
-    if row.quantity > 0:
-        return row.quantity
-    # An open order has a pending quantity: 0 says nothing there.
-    is_known = row.missing.isdisjoint(_PARTS) and (row.pending_quantity or row.status.is_final)
-    return row.filled_quantity + row.pending_quantity if is_known else 0
-
-
-def _as_order_row(number: str, state: HistoryRow) -> OrderRow:
-    """Return a state of an order's history as the order book would show it."""
-    fields = {name: getattr(state, name) for name in _OF_HISTORY}
-    return OrderRow(**fields | {"number": number, "missing": state.missing})

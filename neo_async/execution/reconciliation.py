@@ -33,11 +33,11 @@ from neo_async.execution.journal_schema import Intent, Outcome
 from neo_async.execution.late_orders import WITHOUT_ORDER
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
-from neo_async.model.enums import Product
 from neo_async.model.india import midnight
-from neo_async.model.orders import OrderRow, is_order_number
+from neo_async.model.orders import OrderRow, OrderTerms, is_order_number
 from neo_async.transport.backoff import backoff
 from neo_async.wire.orders import PlaceForm
+from neo_async.wire.rules import placed_terms
 
 log = logging.getLogger(logs.ORDERS)
 
@@ -90,28 +90,11 @@ def order_of(intent: Intent) -> Order:
     """Return the order of an accepted placement, as its form describes it. It is not registered in
     the cache: only a report says whether it is open."""
     try:
-        form = msgspec.json.decode(intent.form, type=PlaceForm)
-        product: Product | str = Product(form.pc)
-        quantity = int(form.qt)
-    except (msgspec.DecodeError, ValueError):  # the number is enough for an ordinary cancel
-        form = PlaceForm("NO", "0", "", "0", "", "0", "", "0", "", "0", "", "")
-        product, quantity = "", 0
-    return Order(
-        number=intent.order_number,
-        client_tag=intent.client_tag,
-        segment=form.es,
-        symbol=form.ts,
-        side=form.tt,
-        quantity=quantity,
-        product=product,
-        order_type=form.pt,
-        price=form.pr,
-        trigger=form.tp,
-        validity=form.rt,
-        disclosed_quantity=0,
-        amo=form.am == "YES",
-        placed_ns=intent.at_ns,
-    )
+        terms = placed_terms(msgspec.json.decode(intent.form, type=PlaceForm))
+    # The number is enough for an ordinary cancel.
+    except (msgspec.DecodeError, ValueError, ArithmeticError):
+        terms = OrderTerms(segment="", symbol="", side="", product="", order_type="", quantity=0)
+    return Order(intent.order_number, terms, client_tag=intent.client_tag, placed_ns=intent.at_ns)
 
 
 async def reconcile(

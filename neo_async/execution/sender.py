@@ -40,6 +40,7 @@ from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order import Order
 from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
+from neo_async.model.orders import OrderTerms
 from neo_async.session.requests import SessionRequests
 from neo_async.transport.backoff import backoff
 from neo_async.transport.connection import Connection
@@ -56,11 +57,12 @@ _REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
 _ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
 
 _NOT_FOUND = 1006
-"""Code for an order that is final or not found; which of them, the broker does not say."""
+"""Code of the broker for an order that is final or not found; it does not say which."""
 
 PATIENCE = 60.0
-"""Seconds after the end of the resolution timeout that a caller waits for a book. A session that
-has ended meanwhile costs a login, and one that fails another TOTP code, which comes every 30 s."""
+"""Seconds after the end of the resolution timeout for which a caller waits for an order book. A
+session that has ended meanwhile costs a login, and a login that fails costs another TOTP code,
+which comes every 30 s."""
 
 
 class Request(msgspec.Struct):
@@ -73,6 +75,8 @@ class Request(msgspec.Struct):
     """Client tag of a placement; empty for a change or a cancel."""
     order: Order | None = None
     """The order that is changed or cancelled; None for a placement."""
+    terms: OrderTerms | None = None
+    """Terms of the order after a placement or a change; None for a cancel."""
     was_sent: bool = False
     """Whether the request's bytes were handed to a socket, at least once."""
     connection: Connection | None = None
@@ -127,7 +131,7 @@ class OrderSender:
         self._in_flight = in_flight
         self._journal = journal
         self._gate: _Gate | None = None
-        """None while no login is under way."""
+        """The gate of the logins under way; None while there is none."""
         self._holds = 0
         """Number of logins under way."""
         self._under_way = 0
@@ -136,12 +140,12 @@ class OrderSender:
         self._state.on_halt(self._wake_waiting)
         self._halts = asyncio.Event()
 
-    # --- what keeps requests from going out ---------------------------------------------------
+    # --- the login gate -----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold placements and changes back around a login. When it fails, those that
-        waited raise NotLoggedIn, unless the login was only to replace one that is still there."""
+        """Hold placements and changes back around a login. When it fails, those that waited raise
+        NotLoggedIn, unless the login was to replace one that is still there."""
         is_replacing = self._session.is_open
         gate = self._gate = self._gate or _Gate()
         self._holds += 1
@@ -166,8 +170,8 @@ class OrderSender:
             event.clear()
 
     async def pass_gate(self, kind: Kind) -> None:
-        """Wait while placements and changes are held back. Raises Halted, and
-        NotLoggedIn when the login has failed."""
+        """Wait while placements and changes are held back. Raises Halted, and NotLoggedIn when the
+        login has failed."""
         while (gate := self._gate) is not None:
             await gate.event.wait()
             self._state.check(kind)
@@ -189,7 +193,7 @@ class OrderSender:
             if pending.expected.action != "cancel"
         )
 
-    # --- the way out --------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------------
 
     async def send(self, request: Request) -> str:
         """Journal the intent, send the request, and journal the outcome. Return the order's number.
@@ -226,7 +230,7 @@ class OrderSender:
         except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
             # Every placement has a tag of its own, so the order that has it is this one: an
             # earlier try arrived although its answer said otherwise.
-            text = "no usable answer (%s): being found out"
+            text = "outcome unknown (%s): resolving it"
             self._end(request, intent, Outcome.UNKNOWN, logging.WARNING, text, error)
             is_proven = isinstance(error, DuplicateTag) and bool(request.client_tag)
             pending = self._in_flight.open(
@@ -263,7 +267,7 @@ class OrderSender:
                 self._end(request, intent, Outcome.NOT_SENT, logging.INFO, "not sent: %s", reason)
                 raise
             # There may be an order nevertheless.
-            text = "%s: being found out"
+            text = "outcome unknown (%s): resolving it"
             self._end(request, intent, Outcome.UNKNOWN, logging.INFO, text, reason)
             self._in_flight.open(
                 expected or request.expected(),
@@ -280,7 +284,8 @@ class OrderSender:
         return number
 
     async def _hand_over(self, request: Request) -> str:
-        """Send; while no byte has left, try again until the deadline of an order."""
+        """Send a request. While no byte of it has left, try again until the deadline of an
+        order."""
         failures, give_up_at = 0, 0.0
         while True:
             try:
@@ -307,9 +312,9 @@ class OrderSender:
                 self._state.check(request.kind)
 
     def _check_number(self, request: Request, number: str) -> None:
-        """Raises ProtocolError, and closes the connection, where an answer is about another order:
-        after one that came twice, every answer on a connection would be taken for the one before
-        it."""
+        """Check that an answer is about the order of its request. Raises ProtocolError, and closes
+        the connection, where it is not: after an answer that came twice, every answer on a
+        connection would count as the one before it."""
         if request.order is None:
             if not self._in_flight.is_another_order(number, request.client_tag):
                 return

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from neo_async.model.enums import OrderStatus, OrderType
-from neo_async.model.orders import OrderRow
-
-if TYPE_CHECKING:
-    from neo_async.execution.order import Order
+from neo_async.model.orders import OrderRow, OrderTerms, exact_price
 
 CATCHING_UP = 5.0
 """Seconds after which an order book shows an accepted change, unless the exchange refused it."""
@@ -18,6 +14,9 @@ CATCHING_UP = 5.0
 _CHANGING = frozenset({OrderStatus.MODIFY_VALIDATION_PENDING, OrderStatus.MODIFY_PENDING})
 _VALUES_KEPT = 32
 """Earlier values of one term that reports may still show."""
+
+
+_CHANGEABLE = ("order_type", "quantity", "price", "trigger", "validity", "disclosed_quantity")
 
 
 class TermsChange:
@@ -35,63 +34,72 @@ class TermsChange:
         "_reject_reason",
         "_since_ns",
         "accepted_at",
+        "changes",
         "is_reported",
-        "terms",
     )
 
-    def __init__(self, order: Order, terms: Mapping[str, object], earlier: TermsChange | None):
-        """`terms` are all terms after the change; `earlier` is one that is not over."""
-        self.terms = {
-            name: value
-            for name, value in terms.items()
-            if _comparable(name, value) != _comparable(name, getattr(order, name))
+    def __init__(
+        self,
+        before: OrderTerms,
+        after: OrderTerms,
+        earlier: TermsChange | None = None,
+        *,
+        since_ns: int = 0,
+        reject_reason: str = "",
+    ) -> None:
+        """`earlier` is a change that is not over. `since_ns` is the time of the newest report of
+        the order, in Unix nanoseconds by the broker's clock, and `reject_reason` the reason that it
+        showed."""
+        self.changes: Mapping[str, object] = {
+            name: getattr(after, name)
+            for name in _CHANGEABLE
+            if getattr(after, name) != getattr(before, name)
         }
-        """Those that change, by their names on the order."""
-        self._earlier_values = {
-            name: {_comparable(name, getattr(order, name))} for name in (*self.terms, "price")
-        }
-        """What reports from before the change may show."""
+        """The terms that change, by their names."""
+        self._earlier_values = {name: {getattr(before, name)} for name in (*self.changes, "price")}
+        """Values that reports from before the change may show, by the names of the terms."""
         self._earlier = earlier
         self._is_chained = self.earlier is not None
         """Whether an earlier change had not been reported when this one was sent: then a refusal
         may be of that."""
-        self._since_ns = order.updated_ns
-        self._reject_reason = order.reject_reason
+        self._since_ns = since_ns
+        self._reject_reason = reject_reason
         self.accepted_at: float | None = None
-        """Time of the loop."""
-        self.is_reported = not self.terms
+        """Time of the loop at which the broker accepted it; None before."""
+        self.is_reported = not self.changes
         """Whether reports show the order as it is after the change."""
 
     @property
     def earlier(self) -> TermsChange | None:
-        """The accepted change before this one, while it is not reported."""
+        """The accepted change before this one; None once it is reported."""
         return None if self._earlier is None or self._earlier.is_reported else self._earlier
 
     @property
     def largest_quantity(self) -> int:
-        """Units that the order may have by this change, or had before it; 0 when it changes
-        none."""
-        values = {*self._earlier_values.get("quantity", ()), self.terms.get("quantity", 0)}
+        """Largest quantity that the order may have by this change, or had before it; 0 when it does
+        not change the quantity."""
+        values = {*self._earlier_values.get("quantity", ()), self.changes.get("quantity", 0)}
         if self._earlier is not None:
             values.add(self._earlier.largest_quantity)
         return max((value for value in values if isinstance(value, int)), default=0)
 
     def accept(self, now: float) -> None:
+        """Take into account that the broker has accepted it, at that time of the loop."""
         self.accepted_at = now
         earlier, self._earlier = self.earlier, None
         if earlier is None or self.is_reported:
             return
-        self.terms = earlier.terms | self.terms
+        self.changes = {**earlier.changes, **self.changes}
         for name, values in earlier._earlier_values.items():
             mine = self._earlier_values.setdefault(name, set())
             if len(mine) <= _VALUES_KEPT:
                 mine.update(values)
 
     def held(self) -> Mapping[str, object]:
-        """Terms that the order keeps whatever an undecided report shows."""
+        """Return the terms that the order keeps whatever an undecided report shows."""
         if self.accepted_at is not None:
-            return {} if self.is_reported else self.terms
-        return {} if self.earlier is None else self.earlier.terms
+            return {} if self.is_reported else self.changes
+        return {} if self.earlier is None else self.earlier.changes
 
     def observe(self, row: OrderRow, missing: frozenset[str], requested_at: float) -> None:
         """Find out whether a report is from after the change. `requested_at` is the time of the
@@ -108,27 +116,27 @@ class TermsChange:
         )
 
     def _agrees(self, row: OrderRow, missing: frozenset[str]) -> bool:
-        if not missing.isdisjoint(self.terms):
+        if not missing.isdisjoint(self.changes):
             return False
-        kind = self.terms.get("order_type")
+        kind = self.changes.get("order_type")
         is_unlimited = kind in (OrderType.MARKET, OrderType.SL_M)
-        for name, value in self.terms.items():
+        for name, value in self.changes.items():
             if is_unlimited and name in ("order_type", "price"):
                 continue  # the broker makes a limit of it, at a price of its own
-            if _comparable(name, getattr(row, name)) != _comparable(name, value):
+            if _reported(row, name) != value:
                 return False
         if not is_unlimited or row.order_type == kind:
             return True
         if "price" in missing:
             return False
-        return _comparable("price", row.price) not in self._earlier_values["price"]
+        return exact_price(row.price) not in self._earlier_values["price"]
 
     def _is_distinct(self) -> bool:
         """Whether no report from before the change can show the same terms."""
         return any(
-            _comparable(name, value) not in self._earlier_values[name]
+            value not in self._earlier_values[name]
             and len(self._earlier_values[name]) <= _VALUES_KEPT
-            for name, value in self.terms.items()
+            for name, value in self.changes.items()
         )
 
     def _is_refused(self, row: OrderRow) -> bool:
@@ -140,6 +148,7 @@ class TermsChange:
         return bool(row.reject_reason) and row.reject_reason != self._reject_reason
 
 
-def _comparable(name: str, value: object) -> object:
-    """Return a term in the one form in which a caller's value and the broker's can be compared."""
-    return float(str(value or 0)) if name in ("price", "trigger") else value
+def _reported(row: OrderRow, name: str) -> object:
+    """Return a term as a report shows it."""
+    value = getattr(row, name)
+    return exact_price(value) if name in ("price", "trigger") else value

@@ -1,8 +1,9 @@
-"""Orders as requested, and the rows of the broker's order book, histories and trades."""
+"""Orders: the request of a caller, the terms of an order, and the rows of the broker's reports."""
 
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -40,7 +41,8 @@ class Bracket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderRequest(msgspec.Struct, frozen=True, gc=False):
-    """An order to place. Quantities are units, not lots; prices are rupees."""
+    """An order as the caller wants it, not checked yet. Quantities are units (not lots), prices
+    rupees."""
 
     segment: Segment
     symbol: str
@@ -62,6 +64,42 @@ class OrderRequest(msgspec.Struct, frozen=True, gc=False):
     """The caller's part of the client tag: up to 9 characters of [A-Za-z0-9_]."""
     bracket: Bracket | None = None
     """Target and stop-loss; required for product BO, and not allowed for any other."""
+
+
+class OrderTerms(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The terms of an order: what is bought or sold, and how. A modification replaces them.
+
+    Segment, side, product, order type and validity are members of their enums, or text where
+    another application placed the order with a code that is not in the enum.
+    """
+
+    segment: Segment | str
+    symbol: str
+    """Trading symbol of the scrip master, `ITBEES-EQ`."""
+    side: Side | str
+    product: Product | str
+    order_type: OrderType | str
+    quantity: int
+    """Units, in total; 0 when no report has shown it in a form that can be read."""
+    price: Decimal | None = None
+    """Limit price in rupees; None when the order has none."""
+    trigger: Decimal | None = None
+    """Trigger price in rupees; None when the order has none."""
+    validity: Validity | str = Validity.DAY
+    disclosed_quantity: int = 0
+    """Units shown to the market; 0 shows all."""
+    amo: bool = False
+    """Whether it is an after-market order: queued until the next open."""
+
+
+@lru_cache(maxsize=4096)
+def exact_price(price: float) -> Decimal | None:
+    """Return the price of a report as the decimal that it prints as, with two decimals or more;
+    None for 0, which stands for no price."""
+    if not price:
+        return None
+    text = f"{price:.2f}"
+    return Decimal(text if float(text) == price else repr(price))
 
 
 class OrderRow(

@@ -1,7 +1,7 @@
-"""The broker's rules for orders, checked before anything is sent.
+"""The broker's rules for orders, checked before anything is sent, and the forms of valid ones.
 
-Each rule raises InvalidOrder with the field, its value and the rule. The rules that need the scrip
-master (tick, lot, freeze quantity, price band) are in `check_against` and `slices`.
+Each rule raises InvalidOrder with the field, its value and the rule. The rules of the scrip master
+(tick, lot, freeze quantity, price band) are in execution/validation.py.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from enum import StrEnum
-from functools import lru_cache
 from typing import TypeVar
+
+import msgspec
 
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
-from neo_async.model.instruments import Instrument
-from neo_async.model.numbers import EXACT
-from neo_async.model.orders import Bracket, OrderRequest, Price
+from neo_async.model.orders import Bracket, OrderRequest, OrderTerms, Price
 from neo_async.wire.numbers import price_text
 from neo_async.wire.orders import ORDER_SOURCE, CancelForm, ModifyForm, PlaceForm
 from neo_async.wire.portfolio import MarginForm
@@ -33,12 +32,10 @@ _DIGITS = re.compile(r"[0-9]{1,40}")
 MAX_QUANTITY = 10**9
 """Largest quantity of an order: above every freeze quantity."""
 
-MAX_SLICES = 100
-"""Most orders that one sliced order may become: ten seconds at the published rate."""
 
-
-def place_form(request: OrderRequest, client_tag: str) -> PlaceForm:
-    """Check an order and return its form. Raises InvalidOrder."""
+def check_order(request: OrderRequest) -> OrderTerms:
+    """Return the terms of an order that may be placed. Raises InvalidOrder. The bracket is checked
+    by `place_form`."""
     segment = _member("segment", request.segment, Segment)
     side = _member("side", request.side, Side)
     product = _member("product", request.product, Product)
@@ -55,69 +52,99 @@ def place_form(request: OrderRequest, client_tag: str) -> PlaceForm:
     price = _price(request.price, order_type)
     trigger = _trigger(request.trigger, order_type, product)
     _check_stop(order_type, product, side, price, trigger)
+    return OrderTerms(
+        segment=segment,
+        symbol=request.symbol,
+        side=side,
+        product=product,
+        order_type=order_type,
+        quantity=request.quantity,
+        price=price,
+        trigger=trigger,
+        validity=validity,
+        disclosed_quantity=request.disclosed_quantity,
+        amo=request.amo,
+    )
+
+
+def place_form(terms: OrderTerms, client_tag: str, bracket: Bracket | None = None) -> PlaceForm:
+    """Return the form of a placement, of terms that were checked. Raises InvalidOrder where the
+    bracket is missing or breaks a rule."""
     form = PlaceForm(
-        am="YES" if request.amo else "NO",
-        dq=str(request.disclosed_quantity),
-        es=segment,
+        am="YES" if terms.amo else "NO",
+        dq=str(terms.disclosed_quantity),
+        es=terms.segment,
         mp="0",
-        pc=product,
-        pr=price,
-        pt=order_type,
-        qt=str(request.quantity),
-        rt=validity,
-        tp=trigger,
-        ts=request.symbol,
-        tt=side,
+        pc=terms.product,
+        pr=_text(terms.price),
+        pt=terms.order_type,
+        qt=str(terms.quantity),
+        rt=terms.validity,
+        tp=_text(terms.trigger),
+        ts=terms.symbol,
+        tt=terms.side,
         pf="N",
         ig=client_tag,
         os=ORDER_SOURCE,
     )
-    if product is Product.BO:
-        _add_bracket(form, request.bracket, order_type)
-    elif request.bracket is not None:
-        raise InvalidOrder("bracket", request.bracket, f"only product BO has one, not {product}")
+    if terms.product is Product.BO:
+        _add_bracket(form, bracket, OrderType(terms.order_type))
+    elif bracket is not None:
+        raise InvalidOrder("bracket", bracket, f"only product BO has one, not {terms.product}")
     return form
 
 
-def modify_form(
-    *,
-    number: str,
-    side: str,
-    product: str,
-    segment: str,
-    order_type: str,
-    quantity: int,
-    filled_quantity: int,
-    price: Price | None,
-    trigger: Price | None,
-    validity: str,
-    disclosed_quantity: int,
-    amo: bool,
-) -> ModifyForm:
-    """Check the order as changed, and return the form of the change. Raises InvalidOrder."""
-    new_type = _member("order_type", order_type, OrderType)
-    new_validity = _member("validity", validity, Validity)
-    check_quantity("quantity", quantity)
-    if quantity <= filled_quantity:
+def placed_terms(form: PlaceForm) -> OrderTerms:
+    """Return the terms of a placement by its form, such as one in the journal. Raises ValueError or
+    ArithmeticError where the form cannot be read."""
+    return OrderTerms(
+        segment=form.es,
+        symbol=form.ts,
+        side=form.tt,
+        product=Product(form.pc),
+        order_type=form.pt,
+        quantity=int(form.qt),
+        price=Decimal(form.pr) or None,
+        trigger=Decimal(form.tp) or None,
+        validity=form.rt,
+        amo=form.am == "YES",
+    )
+
+
+def check_change(terms: OrderTerms, *, filled_quantity: int = 0) -> OrderTerms:
+    """Check the terms that an order is to have after a modification, whose prices may be as the
+    caller gave them, and return them with exact prices. The quantity must be above
+    `filled_quantity`. Raises InvalidOrder."""
+    order_type = _member("order_type", terms.order_type, OrderType)
+    validity = _member("validity", terms.validity, Validity)
+    check_quantity("quantity", terms.quantity)
+    if terms.quantity <= filled_quantity:
         raise InvalidOrder(
             "quantity",
-            quantity,
+            terms.quantity,
             f"is the new total and must be above the {filled_quantity} filled already",
         )
-    _check_disclosed(disclosed_quantity, quantity)
-    _check_validity(new_validity, segment, product)
-    price_out = _price(price, new_type)
-    trigger_out = _trigger(trigger, new_type, product)
-    _check_stop(new_type, product, side, price_out, trigger_out)
+    _check_disclosed(terms.disclosed_quantity, terms.quantity)
+    _check_validity(validity, terms.segment, terms.product)
+    price = _price(terms.price, order_type)
+    trigger = _trigger(terms.trigger, order_type, terms.product)
+    _check_stop(order_type, terms.product, terms.side, price, trigger)
+    return msgspec.structs.replace(
+        terms, order_type=order_type, validity=validity, price=price, trigger=trigger
+    )
+
+
+def modify_form(number: str, terms: OrderTerms) -> ModifyForm:
+    """Return the form of a modification to terms that were checked."""
     return ModifyForm(
         no=number,
-        pr=price_out,
-        pt=new_type,
-        qt=str(quantity),
-        tp=trigger_out,
-        dq=str(disclosed_quantity),
-        vd=new_validity,
-        am="YES" if amo else "NO",
+        pr=_text(terms.price),
+        pt=terms.order_type,
+        qt=str(terms.quantity),
+        tp=_text(terms.trigger),
+        dq=str(terms.disclosed_quantity),
+        vd=terms.validity,
+        am="YES" if terms.amo else "NO",
         os=ORDER_SOURCE,
     )
 
@@ -150,117 +177,11 @@ def margin_form(
         prcTp=order_type,
         prod=product,
         trnsTp=_member("side", side, Side),
-        prc=_price(price, order_type),
+        prc=_text(_price(price, order_type)),
         qty=str(quantity),
         tok=token,
-        trgPrc=_trigger(trigger, order_type, product),
+        trgPrc=_text(_trigger(trigger, order_type, product)),
     )
-
-
-def check_against(
-    instrument: Instrument,
-    *,
-    quantity: int | None = None,
-    price: str = "0",
-    trigger: str = "0",
-    is_banded: bool = True,
-    is_sliced: bool = False,
-) -> None:
-    """Check the given values against the scrip master: prices on tick and, with `is_banded`, inside
-    the circuit limits; the quantity in lots and, unless `is_sliced`, within the freeze quantity. A
-    price of `"0"` is none. Raises InvalidOrder."""
-    if quantity is not None:
-        lot, freeze = instrument.lot_size, instrument.freeze_quantity
-        if quantity % lot:
-            raise InvalidOrder(
-                "quantity", quantity, f"{instrument.symbol} trades in lots of {lot} units"
-            )
-        if freeze is not None and quantity > freeze and not is_sliced:
-            raise InvalidOrder(
-                "quantity",
-                quantity,
-                f"is above {instrument.symbol}'s freeze quantity, {freeze}: "
-                "place() with slice=True sends several orders",
-            )
-    for field, text in (("price", price), ("trigger", trigger)):
-        if text == "0":
-            continue
-        _check_tick(field, text, instrument)
-        if is_banded:
-            _check_band(field, text, instrument)
-
-
-def check_bracket(instrument: Instrument, bracket: Bracket) -> None:
-    """Check that distances in rupees are whole ticks. Raises InvalidOrder."""
-    if bracket.kind == OffsetKind.ABSOLUTE:
-        for field in ("target", "stop", "trail"):
-            name = f"bracket.{field}"
-            _check_tick(name, price_text(name, getattr(bracket, field)), instrument)
-
-
-def slices(quantity: int, instrument: Instrument) -> list[int]:
-    """Return a quantity in slices within the freeze quantity: as few as possible, in whole lots.
-
-    Raises InvalidOrder when there would be too many.
-    """
-    if instrument.freeze_quantity is None:
-        return [quantity]
-    lot = instrument.lot_size
-    largest = max(instrument.freeze_quantity // lot, 1) * lot
-    full, rest = divmod(quantity, largest)
-    if full + bool(rest) > MAX_SLICES:
-        raise InvalidOrder(
-            "quantity",
-            quantity,
-            f"is more than {MAX_SLICES} orders of {largest}, the most that {instrument.symbol} "
-            "takes in one",
-        )
-    return [largest] * full + [rest] * bool(rest)
-
-
-def _check_tick(field: str, text: str, instrument: Instrument) -> None:
-    tick = instrument.tick_size
-    # An index has no tick size, so its prices have no rule.
-    if tick and EXACT.remainder(Decimal(text), _exactly(tick)):
-        raise InvalidOrder(
-            field, text, f"{instrument.symbol} has prices in steps of {_exactly(tick)}"
-        )
-
-
-def _check_band(field: str, text: str, instrument: Instrument) -> None:
-    low, high = instrument.lower_band, instrument.upper_band
-    if low is None or high is None:
-        return
-    if not _edge(low, -1) <= Decimal(text) <= _edge(high, 1):
-        raise InvalidOrder(
-            field,
-            text,
-            f"is outside the day's band of {instrument.symbol}, {low} to {high}; where the "
-            "exchange has widened it since, instruments.load(…, refresh=True) may have the new one",
-        )
-
-
-@lru_cache(maxsize=4096)
-def _exactly(number: float) -> Decimal:
-    """Return the decimal that a float prints as."""
-    return Decimal(repr(number))
-
-
-@lru_cache(maxsize=4096)
-def _edge(price: float, side: int) -> Decimal:
-    """Return the outermost price that is still inside a price band.
-
-    Scrip masters write most bands in paise with six significant digits: above 9,999.99 rupees the
-    last one is rounded, and the true end may be half a unit of it further out.
-    """
-    exact = _exactly(price)
-    if exact.adjusted() < 4 or float(f"{price:.{_BAND_DIGITS}g}") != price:
-        return exact
-    half = Decimal((0, (5,), exact.adjusted() - _BAND_DIGITS))
-    return EXACT.add(exact, EXACT.multiply(Decimal(side), half))
-
-
-_BAND_DIGITS = 6
 
 
 def check_number(number: str) -> None:
@@ -300,21 +221,21 @@ def _check_validity(validity: Validity, segment: str, product: str) -> None:
             raise InvalidOrder("validity", validity.value, f"product {product} takes DAY only")
 
 
-def _price(price: Price | None, order_type: OrderType) -> str:
+def _price(price: Price | None, order_type: OrderType) -> Decimal | None:
     if not order_type.has_limit:
         if price is not None and price_text("price", price) != "0":
             raise InvalidOrder("price", price, f"order type {order_type} has no limit price")
-        return "0"
+        return None
     if price is None:
         raise InvalidOrder("price", price, f"order type {order_type} needs a limit price")
     text = price_text("price", price)
     if text == "0":
         # The broker has been seen to execute a limit of 0 at a price of its own.
         raise InvalidOrder("price", price, f"order type {order_type} needs a price above 0")
-    return text
+    return Decimal(text)
 
 
-def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> str:
+def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> Decimal | None:
     needed = order_type.has_trigger or product is Product.CO
     text = "0" if trigger is None else price_text("trigger", trigger)
     if needed and text == "0":
@@ -322,31 +243,38 @@ def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> str:
         raise InvalidOrder("trigger", trigger, f"{what} needs a trigger price above 0")
     if not needed and text != "0":
         raise InvalidOrder("trigger", trigger, f"order type {order_type} has no trigger price")
-    return text
+    return None if text == "0" else Decimal(text)
 
 
-def _check_stop(order_type: OrderType, product: str, side: str, price: str, trigger: str) -> None:
-    """Check that the trigger is on the right side of the limit. Raises InvalidOrder."""
+def _text(price: Decimal | None) -> str:
+    """Return a price as forms have it: plain decimal text, `"0"` for none."""
+    return "0" if price is None else format(price, "f")
+
+
+def _check_stop(
+    order_type: OrderType,
+    product: str,
+    side: str,
+    price: Decimal | None,
+    trigger: Decimal | None,
+) -> None:
+    """Check on which side of the limit the trigger lies."""
+    if price is None or trigger is None:
+        return
     if product is Product.CO:
         # The trigger is that of the exit leg: it stops a loss, so it lies behind the entry.
-        if price != "0" and not _is_behind(trigger, price, side):
+        if not (trigger < price if side is Side.BUY else trigger > price):
             rule = "below" if side is Side.BUY else "above"
-            raise InvalidOrder("trigger", trigger, f"the stop of a CO must lie {rule} {price}")
+            raise InvalidOrder("trigger", str(trigger), f"the stop of a CO must lie {rule} {price}")
     elif order_type is OrderType.SL:
-        if side is Side.BUY and Decimal(trigger) > Decimal(price):
+        if side is Side.BUY and trigger > price:
             raise InvalidOrder(
-                "trigger", trigger, f"a buy SL triggers at or below its price {price}"
+                "trigger", str(trigger), f"a buy SL triggers at or below its price {price}"
             )
-        if side is Side.SELL and Decimal(trigger) < Decimal(price):
+        if side is Side.SELL and trigger < price:
             raise InvalidOrder(
-                "trigger", trigger, f"a sell SL triggers at or above its price {price}"
+                "trigger", str(trigger), f"a sell SL triggers at or above its price {price}"
             )
-
-
-def _is_behind(trigger: str, price: str, side: str) -> bool:
-    if side is Side.BUY:
-        return Decimal(trigger) < Decimal(price)
-    return Decimal(trigger) > Decimal(price)
 
 
 def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType) -> None:

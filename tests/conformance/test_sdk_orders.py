@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -344,4 +345,4 @@ def test_each_changes_and_cancels_what_the_other_placed(
     assert sdk.modify_order(order.number, "39.06", "L", "12", "DAY")["stat"] == "Ok"
     assert sdk.cancel_order(order.number)["stat"] == "Ok"
     assert ours(order.wait(timeout=5)) is OrderStatus.CANCELLED
-    assert (order.quantity, order.price, order.tag) == (12, 39.06, "our")
+    assert (order.quantity, order.price, order.tag) == (12, Decimal("39.06"), "our")

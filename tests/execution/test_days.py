@@ -129,7 +129,7 @@ async def test_an_order_that_waits_for_a_session_outlives_nights_and_holidays(
     async with Desk() as desk:
         order = await monday(desk, **facts)
         if "validity" in facts:
-            order.validity = "GTC"
+            order.terms = msgspec.structs.replace(order.terms, validity="GTC")
         desk.book = []
         await read(desk, TUESDAY, times=3)
         # On a Saturday another after-market order was placed, and MCX traded in the evening.

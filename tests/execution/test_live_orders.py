@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -22,7 +23,6 @@ from neo_async import (
     Segment,
     ServerError,
     Side,
-    Validity,
 )
 from neo_async.exchange import Faults
 from neo_async.execution.order import OrderChange
@@ -33,6 +33,7 @@ from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.wire.order_feed import read_message
 from tests.clients import BOOK, client_of, exchange_of, paths
+from tests.execution.test_order_cache import order_of
 from tests.simulation.virtual_time import in_virtual_time
 
 QUIET = 15.0
@@ -123,22 +124,7 @@ class Desk:
 
     def order(self, **changes: Any) -> Order:
         """As `place` makes it from the answer."""
-        facts: dict[str, Any] = {
-            "number": "1",
-            "client_tag": "own_abc1230000",
-            "segment": Segment.NSE_CM,
-            "symbol": "ITBEES-EQ",
-            "side": Side.BUY,
-            "quantity": 10,
-            "product": Product.CNC,
-            "order_type": OrderType.LIMIT,
-            "price": "39.00",
-            "trigger": None,
-            "validity": Validity.DAY,
-            "disclosed_quantity": 0,
-            "amo": False,
-        }
-        return self.cache.add(Order(**facts | changes))
+        return order_of(self.cache, **changes)
 
     def say(self, status: str, at: int, **facts: Any) -> None:
         self.feed.say("order", state(status, at, **facts))
@@ -178,7 +164,7 @@ def agrees(order: Order, row: Wire) -> None:
     if row["fldQty"]:
         assert order.average_price == float(row["avgPrc"])
     assert order.quantity == row["qty"]
-    assert order.price == float(row["prc"])
+    assert order.price == Decimal(row["prc"])
     assert order.reject_reason == row["rejRsn"].replace("--", "")
 
 
@@ -315,13 +301,17 @@ async def _collect(changes: AsyncIterator[OrderChange], into: list[OrderChange])
 @in_virtual_time
 async def test_what_a_message_leaves_out_stays_as_it_was() -> None:
     async with Desk() as desk:
-        order = desk.order(order_type=OrderType.SL, trigger="38.90", disclosed_quantity=4)
+        order = desk.order(order_type=OrderType.SL, trigger=Decimal("38.90"), disclosed_quantity=4)
         desk.feed.go(FeedState.LIVE)
         desk.say("open", 5, fldQty=3, avgPrc="38.95", prcTp="SL", trgPrc="38.90", dscQty=4)
         desk.feed.say("order", {"nOrdNo": "1", "ordSt": "cancel pending", "hsUpTm": "x"})
         assert order.status is OrderStatus.CANCEL_PENDING
         assert (order.filled_quantity, order.average_price) == (3, 38.95)
-        assert (order.order_type, order.price, order.trigger) == (OrderType.SL, 39.0, 38.9)
+        assert (order.order_type, order.price, order.trigger) == (
+            OrderType.SL,
+            Decimal("39.00"),
+            Decimal("38.90"),
+        )
         assert (order.quantity, order.disclosed_quantity, order.updated_ns) == (10, 4, 5)
 
 
@@ -721,7 +711,7 @@ async def test_updates_that_outrun_the_answer_to_place_are_not_lost() -> None:
             assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
             assert (order.average_price, order.tag) == (39.0, "other")
             assert await order.wait() is OrderStatus.COMPLETE
-            assert (order.side, float(str(order.price))) == (Side.BUY, 39.0)
+            assert (order.side, order.price) == (Side.BUY, 39)
             assert desk.cache.orders == {"1": order}
 
 
@@ -732,7 +722,7 @@ async def test_an_order_placed_elsewhere_is_adopted_from_the_feed() -> None:
         desk.say("open", 2, nOrdNo="77", trnsTp="S", vldt="GTC", fldQty=3, avgPrc="39.10")
         order = desk.cache.orders["77"]
         assert (order.side, order.validity, order.status) == (Side.SELL, "GTC", OrderStatus.OPEN)
-        assert (order.filled_quantity, order.average_price, order.price) == (3, 39.1, 39.0)
+        assert (order.filled_quantity, order.average_price, order.price) == (3, 39.1, 39)
         waiting = asyncio.create_task(order.wait())
         await asyncio.sleep(0)
         desk.say("cancelled", 3, nOrdNo="77", fldQty=3, avgPrc="39.10")
@@ -825,7 +815,7 @@ async def test_lost_late_and_repeated_messages_do_not_matter_in_the_end() -> Non
             row = rows[order.number]
             assert order.status is row.status
             assert (order.filled_quantity, order.quantity) == (row.filled_quantity, row.quantity)
-            assert (order.average_price, order.price) == (row.average_price, row.price)
+            assert (order.average_price, float(order.price or 0)) == (row.average_price, row.price)
 
 
 async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(

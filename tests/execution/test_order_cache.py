@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -24,10 +25,10 @@ from neo_async import (
     Segment,
     ServerError,
     Side,
-    Validity,
 )
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
+from neo_async.model.orders import OrderTerms
 from neo_async.model.updates import OrderUpdate
 from tests.clients import BOOK, client_of, exchange_of, paths
 from tests.simulation.virtual_time import in_virtual_time
@@ -35,26 +36,28 @@ from tests.simulation.virtual_time import in_virtual_time
 QUANTITY = 10
 
 
-def order_of(cache: OrderCache | None = None, **changes: Any) -> Order:
+TERMS = OrderTerms(
+    segment=Segment.NSE_CM,
+    symbol="ITBEES-EQ",
+    side=Side.BUY,
+    product=Product.CNC,
+    order_type=OrderType.LIMIT,
+    quantity=QUANTITY,
+    price=Decimal("39.00"),
+)
+
+
+def order_of(
+    cache: OrderCache | None = None,
+    *,
+    number: str = "1",
+    client_tag: str = "own_abc1230000",
+    **terms: Any,
+) -> Order:
+    """An order as `place` makes it from the answer, registered."""
     cache = cache or OrderCache()
-    facts: dict[str, Any] = {
-        "number": "1",
-        "client_tag": "own_abc1230000",
-        "segment": Segment.NSE_CM,
-        "symbol": "ITBEES-EQ",
-        "side": Side.BUY,
-        "quantity": QUANTITY,
-        "product": Product.CNC,
-        "order_type": OrderType.LIMIT,
-        "price": "39.00",
-        "trigger": None,
-        "validity": Validity.DAY,
-        "disclosed_quantity": 0,
-        "amo": False,
-    }
-    order = Order(**facts | changes)
-    cache.add(order)
-    return order
+    order = Order(number, msgspec.structs.replace(TERMS, **terms), client_tag=client_tag)
+    return cache.add(order)
 
 
 def row(
@@ -166,13 +169,13 @@ def test_terms_follow_the_newest_report_only() -> None:
     order = order_of()
     order.apply(row("open", at=7, quantity=30, price=39.4, disclosed_quantity=5))
     order.apply(row("open", at=6))
-    assert (order.quantity, order.price, order.disclosed_quantity) == (30, 39.4, 5)
+    assert (order.quantity, order.price, order.disclosed_quantity) == (30, Decimal("39.40"), 5)
 
 
 def test_a_market_order_shows_the_limit_that_the_broker_gave_it() -> None:
     order = order_of(order_type=OrderType.MARKET, price=None)
     order.apply(row("open", at=2, price=40.18))
-    assert (order.order_type, order.price) == (OrderType.LIMIT, 40.18)
+    assert (order.order_type, order.price) == (OrderType.LIMIT, Decimal("40.18"))
 
 
 def test_a_rejection_carries_its_reason() -> None:
@@ -219,7 +222,7 @@ def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
     assert (order.segment, order.side, order.product) == (Segment.NSE_FO, Side.SELL, Product.NRML)
     assert (order.status, order.trigger, order.tag) == (
         OrderStatus.TRIGGER_PENDING,
-        24_000.0,
+        24_000,
         "grid",
     )
     assert order.amo
@@ -328,10 +331,21 @@ async def test_logging_out_tells_those_who_wait_for_an_order() -> None:
 
 @pytest.mark.parametrize(
     ("price", "shown"),
-    [("39.5", "@ 39.5 "), (39.5, "@ 39.50 "), (83.1025, "@ 83.1025 "), (39, "@ 39 ")],
+    [
+        (Decimal("39.5"), "@ 39.5 "),
+        (39.5, "@ 39.50 "),
+        (83.1025, "@ 83.1025 "),
+        (Decimal(39), "@ 39 "),
+    ],
 )
-def test_prices_of_the_broker_are_shown_as_rupees(price: Any, shown: str) -> None:
-    assert shown in repr(order_of(price=price))
+def test_prices_of_the_broker_are_shown_as_rupees(price: Decimal | float, shown: str) -> None:
+    order = order_of()
+    if isinstance(price, float):
+        order.apply(row("open", price=price))
+        assert order.price == Decimal(str(price))
+    else:
+        order = order_of(price=price)
+    assert shown in repr(order)
 
 
 def unread(status: str, *names: str, **facts: Any) -> OrderRow:
@@ -365,7 +379,7 @@ def test_an_open_order_whose_quantity_cannot_be_read_has_none() -> None:
 def test_terms_that_a_book_cannot_be_read_for_stay_as_they_were() -> None:
     order = order_of()
     order.apply(unread("open", "quantity", "price", "order_type"))
-    assert (order.quantity, order.price, order.order_type) == (QUANTITY, "39.00", OrderType.LIMIT)
+    assert order.terms == TERMS
 
 
 def test_the_first_sight_of_an_order_that_is_filled_is_told_like_any_fill() -> None:
@@ -383,7 +397,7 @@ def test_no_message_fills_more_than_the_order_has_or_a_change_under_way_gives_it
     def after(filled: int, quantity: int) -> int:
         order = order_of(quantity=10)
         if changed is not None:
-            order.begin_change({"quantity": changed})
+            order.begin_change(msgspec.structs.replace(order.terms, quantity=changed))
         fields = {name: getattr(row("open"), name) for name in OrderRow.__struct_fields__}
         order.apply(OrderUpdate(**fields | {"filled_quantity": filled, "quantity": quantity}))
         return order.filled_quantity

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -56,7 +57,7 @@ async def test_changes_of_one_order_at_once_do_not_undo_each_other() -> None:
         )
         (record,) = exchange.market.ledger
         assert (record.quantity, record.price, record.disclosed_quantity) == (10, 3890, 5)
-        assert (order.quantity, float(str(order.price))) == (10, 38.9)
+        assert (order.quantity, order.price) == (10, Decimal("38.90"))
 
 
 @in_virtual_time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -113,7 +114,7 @@ async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(lost: Any) ->
             "mine",
         )
         assert await orders.modify(order, price="39.10", quantity=20) is order
-        assert (float(str(order.price)), order.quantity, record.price) == (39.1, 20, 3910)
+        assert (order.price, order.quantity, record.price) == (Decimal("39.10"), 20, 3910)
         assert await orders.cancel(order) is order
         assert order.status is record.status is OrderStatus.CANCELLED
         assert seconds() < 3 * (2.0 + 1.0)

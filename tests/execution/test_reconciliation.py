@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from neo_async import (
@@ -26,7 +27,7 @@ from neo_async import (
 from neo_async.exchange import Exchange
 from neo_async.execution.journal import Journal
 from neo_async.execution.reconciliation import BOOK_TIMEOUT_SECONDS
-from neo_async.wire.rules import cancel_form, modify_form
+from neo_async.wire.rules import cancel_form, check_change, modify_form
 from tests.clients import BOOK, PLACE, client_of, exchange_of
 from tests.fake_servers import Reply, meddler
 from tests.simulation.virtual_time import in_virtual_time, now
@@ -56,21 +57,8 @@ class Restart:
 
     async def leave_modification(self, order: Order, **change: Any) -> None:
         """Write that it is about to be sent."""
-        terms: dict[str, Any] = {
-            "number": order.number,
-            "side": order.side,
-            "product": order.product,
-            "segment": order.segment,
-            "order_type": "L",
-            "quantity": 10,
-            "filled_quantity": 0,
-            "price": "41.00",
-            "trigger": None,
-            "validity": "DAY",
-            "disclosed_quantity": 0,
-            "amo": False,
-        }
-        form = modify_form(**{**terms, **change})
+        terms = msgspec.structs.replace(order.terms, **change)
+        form = modify_form(order.number, check_change(terms))
         await self.journal.begin("modify", form, order_number=order.number)
 
     async def leave_cancellation(self, number: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neo_async import Order, OrderType, Validity
+from neo_async import Order, OrderType
 from neo_async.execution.terms_change import CATCHING_UP, TermsChange
 from neo_async.execution.uncertainty import SETTLING
 from neo_async.model.feed_state import FeedState
@@ -18,15 +20,7 @@ from tests.simulation.virtual_time import in_virtual_time
 
 def change_of(order: Order, **terms: Any) -> TermsChange:
     """As `modify` begins it before it sends."""
-    whole = {
-        "order_type": order.order_type,
-        "quantity": order.quantity,
-        "price": order.price,
-        "trigger": order.trigger,
-        "validity": Validity.DAY,
-        "disclosed_quantity": order.disclosed_quantity,
-    }
-    return order.begin_change(whole | terms)
+    return order.begin_change(msgspec.structs.replace(order.terms, **terms))
 
 
 def accepted(desk: Desk, order: Order, **terms: Any) -> None:
@@ -38,11 +32,11 @@ async def test_a_message_from_before_an_accepted_change_does_not_undo_it() -> No
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
         order = desk.order()
-        accepted(desk, order, quantity=90, price="39.40")
+        accepted(desk, order, quantity=90, price=Decimal("39.40"))
         desk.say("open", 5, qty=10, fldQty=4, avgPrc="39.00")
-        assert (order.quantity, order.price, order.filled_quantity) == (90, "39.40", 4)
+        assert (order.quantity, order.price, order.filled_quantity) == (90, Decimal("39.40"), 4)
         desk.say("modified", 6, qty=90, prc="39.40", fldQty=4, avgPrc="39.00")
-        assert (order.quantity, order.price) == (90, 39.4)
+        assert (order.quantity, order.price) == (90, Decimal("39.40"))
         desk.say("open", 7, qty=50, prc="39.40")  # changed elsewhere, after ours
         assert order.quantity == 50
 
@@ -54,7 +48,7 @@ async def test_what_the_change_did_not_touch_follows_the_reports() -> None:
         order = desk.order()
         accepted(desk, order, quantity=90)
         desk.say("open", 5, qty=10, prc="38.50")
-        assert (order.quantity, order.price) == (90, 38.5)
+        assert (order.quantity, order.price) == (90, Decimal("38.50"))
 
 
 @in_virtual_time
@@ -159,7 +153,7 @@ async def test_a_change_to_market_is_shown_by_the_limit_that_the_broker_makes_of
         desk.say("open", 5, fldQty=1, avgPrc="39.00")
         assert (order.order_type, order.price) == (OrderType.MARKET, None)
         desk.say("modified", 6, prc="40.18")
-        assert (order.order_type, order.price) == (OrderType.LIMIT, 40.18)
+        assert (order.order_type, order.price) == (OrderType.LIMIT, Decimal("40.18"))
 
 
 @in_virtual_time
@@ -168,10 +162,10 @@ async def test_a_change_that_was_not_accepted_leaves_the_one_before_it_in_force(
         desk.feed.go(FeedState.LIVE)
         order = desk.order()
         accepted(desk, order, quantity=90)
-        change = change_of(order, price="39.40")
+        change = change_of(order, price=Decimal("39.40"))
         order.drop_change(change, is_known=True)
         desk.say("open", 5)
-        assert (order.quantity, order.price) == (90, 39.0)
+        assert (order.quantity, order.price) == (90, 39)
 
 
 @settings(deadline=None)

@@ -681,7 +681,7 @@ async def test_what_the_file_allows_reaches_the_exchange(tmp_path: Path) -> None
         with pytest.raises(InvalidOrder, match="lots of"):
             await neo.orders.modify(order, quantity=future.lot_size + 1)
         await neo.orders.modify(order, price=higher)
-        assert order.price == higher
+        assert order.price == Decimal(higher)
         assert len(exchange.market.ledger) == 1
 
 
@@ -691,12 +691,12 @@ async def test_a_slice_goes_out_as_several_orders(tmp_path: Path) -> None:
         largest = future.freeze_quantity // future.lot_size * future.lot_size
         quantity = 2 * largest + future.lot_size
         wish = terms(future, quantity=quantity, disclosed_quantity=largest, tag="big")
-        orders = await neo.orders.place(**wish, slice=True)
+        orders = await neo.orders.place_sliced(OrderRequest(**wish))
         assert all(isinstance(order, Order) for order in orders)
         sent = sorted((record.quantity for record in exchange.market.ledger), reverse=True)
         assert sent == [largest, largest, future.lot_size]
         assert len({record.client_tag for record in exchange.market.ledger}) == 3
-        (single,) = await neo.orders.place(**terms(future), slice=True)
+        (single,) = await neo.orders.place_sliced(OrderRequest(**terms(future)))
         assert isinstance(single, Order)
 
 
@@ -704,17 +704,13 @@ async def test_a_slice_breaks_no_other_rule(tmp_path: Path) -> None:
     async with trading(tmp_path) as (neo, exchange, future):
         for field, change in (("quantity", {"quantity": 99_999_999}), ("price", {"price": "0.01"})):
             with pytest.raises(InvalidOrder) as caught:
-                await neo.orders.place(**terms(future, **change), slice=True)
+                await neo.orders.place_sliced(OrderRequest(**terms(future, **change)))
             assert caught.value.field == field
         with pytest.raises(InvalidOrder, match=r"load\('nse_cm'\) first"):
-            await neo.orders.place(
-                Segment.NSE_CM,
-                "ITBEES-EQ",
-                Side.BUY,
-                10,
-                product=Product.CNC,
-                price="39.00",
-                slice=True,
+            await neo.orders.place_sliced(
+                OrderRequest(
+                    Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, product=Product.CNC, price="39.00"
+                )
             )
         assert exchange.market.ledger == []
 

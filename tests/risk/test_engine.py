@@ -397,7 +397,7 @@ async def test_slices_are_checked_one_by_one() -> None:
         await neo.instruments.load(Segment.NSE_CM)
         freeze = neo.instruments[ITBEES].freeze_quantity or 0
         with pytest.raises(QuantityLimit):
-            await neo.orders.place(*BUY, freeze + 1, **MIS, slice=True)
+            await neo.orders.place_sliced(OrderRequest(*BUY, freeze + 1, **MIS))
         assert await requests_sent(exchange) == 0
 
 

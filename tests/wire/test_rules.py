@@ -9,11 +9,14 @@ import pytest
 
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
-from neo_async.model.orders import Bracket, OrderRequest
+from neo_async.model.orders import Bracket, OrderRequest, OrderTerms
+from neo_async.wire.orders import ModifyForm, PlaceForm
 from neo_async.wire.rules import (
     MAX_QUANTITY,
     cancel_form,
+    check_change,
     check_number,
+    check_order,
     check_symbol,
     margin_form,
     modify_form,
@@ -34,6 +37,11 @@ def request(**fields: object) -> OrderRequest:
         "price": "39.35",
     }
     return OrderRequest(**(usual | fields))
+
+
+def form_of(order: OrderRequest) -> PlaceForm:
+    """The form of a checked placement."""
+    return place_form(check_order(order), TAG, order.bracket)
 
 
 def wire(form: object) -> dict[str, str]:
@@ -127,18 +135,18 @@ BRACKET = Bracket(target="2.50", stop=1.5)
     ],
 )
 def test_a_placement_travels_as_documented(fields, differs):
-    assert wire(place_form(request(**fields), TAG)) == LIMIT | differs
+    assert wire(form_of(request(**fields))) == LIMIT | differs
 
 
 def test_codes_given_as_text_count_as_the_members():
     text = request(
         segment="nse_cm", side="B", product="CNC", order_type="L", validity="DAY", price="39.35"
     )
-    assert wire(place_form(text, TAG)) == LIMIT
+    assert wire(form_of(text)) == LIMIT
 
 
 def test_a_modification_travels_as_documented():
-    assert wire(modify_form(**change())) == {
+    assert wire(change_form()) == {
         "no": "250720000007242",
         "pr": "39.40",
         "pt": "L",
@@ -150,7 +158,7 @@ def test_a_modification_travels_as_documented():
         "am": "NO",
         "os": "NEOTRADEAPI",
     }
-    assert wire(modify_form(**change(amo=True)))["am"] == "YES"
+    assert wire(change_form(amo=True))["am"] == "YES"
 
 
 def test_a_cancellation_names_the_symbol_of_an_after_market_order_only():
@@ -218,11 +226,11 @@ def test_every_combination_is_taken_or_refused_by_the_right_field(product, segme
         )
         expected = refused_field(order_type, validity, product, segment)
         if expected is None:
-            form = place_form(order, TAG)
+            form = form_of(order)
             assert (form.pt, form.rt, form.pc, form.es) == (order_type, validity, product, segment)
         else:
             with pytest.raises(InvalidOrder) as caught:
-                place_form(order, TAG)
+                form_of(order)
             assert caught.value.field == expected
 
 
@@ -334,7 +342,7 @@ RULES = [
 @pytest.mark.parametrize(("fields", "message"), RULES, ids=[rule[1][:50] for rule in RULES])
 def test_a_broken_rule_names_field_value_and_rule(fields, message):
     with pytest.raises(InvalidOrder) as caught:
-        place_form(request(**fields), TAG)
+        form_of(request(**fields))
     error = caught.value
     assert str(error).startswith(message)
     assert str(error) == f"{error.field}={error.value!r}: {error.rule}"
@@ -344,28 +352,25 @@ def test_a_broken_rule_names_field_value_and_rule(fields, message):
 @pytest.mark.parametrize("trigger", ["39.35", 39.35, "39.350"])
 def test_a_stop_may_trigger_at_its_own_price(side, trigger):
     order = request(order_type=OrderType.SL, side=side, trigger=trigger)
-    assert Decimal(place_form(order, TAG).tp) == Decimal("39.35")
+    assert Decimal(form_of(order).tp) == Decimal("39.35")
 
 
 # --- modifications, numbers, margin -----------------------------------------------------------
 
 
-def change(**fields: object) -> dict[str, object]:
-    usual = {
-        "number": "250720000007242",
-        "side": Side.BUY,
-        "product": Product.CNC,
-        "segment": Segment.NSE_CM,
-        "order_type": OrderType.LIMIT,
-        "quantity": 20,
-        "filled_quantity": 5,
-        "price": "39.40",
-        "trigger": None,
-        "validity": Validity.DAY,
-        "disclosed_quantity": 0,
-        "amo": False,
-    }
-    return usual | fields
+def change_form(**fields: object) -> ModifyForm:
+    """The form of a checked modification of an order of which 5 units are filled."""
+    terms = OrderTerms(
+        segment=Segment.NSE_CM,
+        symbol="ITBEES-EQ",
+        side=Side.BUY,
+        product=Product.CNC,
+        order_type=OrderType.LIMIT,
+        quantity=20,
+        price=Decimal("39.40"),
+    )
+    changed = msgspec.structs.replace(terms, **fields)
+    return modify_form("250720000007242", check_change(changed, filled_quantity=5))
 
 
 @pytest.mark.parametrize(
@@ -390,7 +395,7 @@ def change(**fields: object) -> dict[str, object]:
 )
 def test_a_change_is_checked_as_the_order_would_be(fields, message):
     with pytest.raises(InvalidOrder) as caught:
-        modify_form(**change(**fields))
+        change_form(**fields)
     assert str(caught.value).startswith(message)
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neo_async.errors import InvalidOrder
+from neo_async.execution.validation import MAX_SLICES, check_against, check_bracket, slices
 from neo_async.model.enums import OffsetKind, Segment
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket
-from neo_async.wire.rules import MAX_SLICES, check_against, check_bracket, slices
 from neo_async.wire.scripmaster_writer import write_scripmaster
 
 OPTION = Instrument(
@@ -29,9 +29,15 @@ OPTION = Instrument(
 )
 
 
+def check(instrument: Instrument = OPTION, **given: object) -> None:
+    """Check terms whose prices are given as text."""
+    prices = {name: Decimal(str(given.pop(name))) for name in ("price", "trigger") if name in given}
+    check_against(instrument, **given, **prices)  # type: ignore[arg-type]
+
+
 def refusal(instrument: Instrument = OPTION, **given: object) -> InvalidOrder:
     with pytest.raises(InvalidOrder) as caught:
-        check_against(instrument, **given)  # type: ignore[arg-type]
+        check(instrument, **given)
     return caught.value
 
 
@@ -43,7 +49,7 @@ def like(**changes: object) -> Instrument:
 def test_any_whole_number_of_ticks_is_a_price_and_nothing_between(ticks: int, tick: float) -> None:
     instrument = like(tick_size=tick, lower_band=None, upper_band=None)
     price = ticks * Decimal(repr(tick))
-    check_against(instrument, price=f"{price:f}", trigger=f"{price:f}")
+    check(instrument, price=f"{price:f}", trigger=f"{price:f}")
     between = f"{price + Decimal(repr(tick)) / 4:f}"
     assert refusal(instrument, price=between).field == "price"
     assert refusal(instrument, trigger=between).field == "trigger"
@@ -52,39 +58,39 @@ def test_any_whole_number_of_ticks_is_a_price_and_nothing_between(ticks: int, ti
 def test_ticks_are_decimals_not_binary_fractions() -> None:
     # 0.35 % 0.05 and 1022.1 % 0.05 are not 0 in binary.
     for price in ("0.35", "1022.1", "1022.10", "39.05"):
-        check_against(OPTION, price=price)
+        check(OPTION, price=price)
     error = refusal(price="39.07")
     assert (error.value, error.rule) == ("39.07", "NIFTY26JUN22250CE has prices in steps of 0.05")
 
 
 def test_a_price_of_any_length_is_reckoned_with() -> None:
     wide = like(lower_band=None, upper_band=None)
-    check_against(wide, price="1" + "0" * 400)
+    check(wide, price="1" + "0" * 400)
     assert refusal(wide, price="1" + "0" * 400 + ".01")
 
 
 def test_the_band_holds_both_its_ends() -> None:
     for price in ("0.05", "1022.1"):
-        check_against(OPTION, price=price, trigger=price)
+        check(OPTION, price=price, trigger=price)
     assert "0.05 to 1022.1" in refusal(price="1022.15").rule
     assert refusal(trigger="1022.15").field == "trigger"
-    check_against(OPTION, price="1022.15", is_banded=False)
-    check_against(like(upper_band=None), price="1022.15")
+    check(OPTION, price="1022.15", is_banded=False)
+    check(like(upper_band=None), price="1022.15")
 
 
 def test_quantities_are_whole_lots_up_to_the_freeze_quantity() -> None:
     for quantity in (65, 1755):
-        check_against(OPTION, quantity=quantity)
+        check(OPTION, quantity=quantity)
     assert "lots of 65" in refusal(quantity=64).rule
     assert "freeze quantity, 1755" in refusal(quantity=1820).rule
-    check_against(OPTION, quantity=1820, is_sliced=True)
+    check(OPTION, quantity=1820, is_sliced=True)
     assert "lots of 65" in refusal(quantity=1819, is_sliced=True).rule
-    check_against(like(freeze_quantity=None), quantity=65 * 10**6)
+    check(like(freeze_quantity=None), quantity=65 * 10**6)
 
 
 def test_what_is_not_given_or_not_known_is_not_checked() -> None:
-    check_against(OPTION)
-    check_against(like(tick_size=0.0, lower_band=None), price="39.0701")
+    check(OPTION)
+    check(like(tick_size=0.0, lower_band=None), price="39.0701")
 
 
 def test_distances_of_a_bracket_in_rupees_are_whole_ticks() -> None:
@@ -109,7 +115,7 @@ def test_a_price_at_the_circuit_limit_is_taken_however_the_file_rounds_it(
 ) -> None:
     instrument = banded(low, low + width)
     for paise in (low, low + width):
-        check_against(instrument, price=f"{paise // 100}.{paise % 100:02}")
+        check(instrument, price=f"{paise // 100}.{paise % 100:02}")
 
 
 @given(st.integers(10**4, 10**8), st.integers(0, 10**8))
@@ -117,18 +123,18 @@ def test_a_price_beyond_the_sharpness_of_the_band_is_refused(low: int, width: in
     instrument = banded(low, low + width)
     for paise in (low - low // 10**5 - 1, low + width + (low + width) // 10**5 + 1):
         with pytest.raises(InvalidOrder, match="outside the day's band"):
-            check_against(instrument, price=f"{paise // 100}.{paise % 100:02}")
+            check(instrument, price=f"{paise // 100}.{paise % 100:02}")
 
 
 def test_no_decimal_context_of_the_program_changes_what_is_on_tick_and_in_the_band() -> None:
     instrument = banded(2_250_820, 2_751_225)
     for prec in (1, 3, 6):
         with localcontext(Context(prec=prec, traps=[Inexact, Rounded])):
-            check_against(instrument, price="27512.25", trigger="22508.20")
+            check(instrument, price="27512.25", trigger="22508.20")
             with pytest.raises(InvalidOrder):
-                check_against(instrument, price="27512.26")
+                check(instrument, price="27512.26")
             with pytest.raises(InvalidOrder):
-                check_against(instrument, price="25000.001")
+                check(instrument, price="25000.001")
             written = write_scripmaster([instrument])
         assert written == write_scripmaster([instrument])
 
