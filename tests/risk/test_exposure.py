@@ -175,20 +175,8 @@ async def test_a_change_that_was_not_sent_reserves_nothing() -> None:
 
 
 def modify_form_of(order: Order, quantity: int) -> Any:
-    return modify_form(
-        number=order.number,
-        side=order.side,
-        product=order.product,
-        segment=order.segment,
-        order_type=order.order_type,
-        quantity=quantity,
-        filled_quantity=0,
-        price="39.00",
-        trigger=None,
-        validity=order.validity,
-        disclosed_quantity=0,
-        amo=False,
-    )
+    terms = msgspec.structs.replace(order.terms, quantity=quantity, price=Decimal("39.00"))
+    return modify_form(order.number, terms)
 
 
 @in_virtual_time
