@@ -777,7 +777,7 @@ async def test_a_machine_that_was_suspended_counts_as_a_loop_that_was_held_up() 
         _,
         neo,
     ):
-        neo._dead_man._asleep = lambda: asleep
+        neo._life_cycle.watchdog._asleep = lambda: asleep
         await asyncio.sleep(2)
         placing = asyncio.create_task(neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5))
         await asyncio.sleep(0.1)
