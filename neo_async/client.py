@@ -49,7 +49,7 @@ from neo_async.transport.limiter import Limiter
 
 
 class NeoClient:
-    """One account, logged in.
+    """The trading client of one account.
 
         async with NeoClient(Credentials.from_env()) as neo:
             order = await neo.orders.place(...)
@@ -285,7 +285,7 @@ class NeoClient:
         return feed
 
     def order_updates(self) -> AsyncIterator[OrderUpdate | PositionUpdate]:
-        """Every order and position update of the account from now on."""
+        """Yield every order and position update of the account from now on."""
         self.order_feed.start()
         return self.order_feed.updates()
 
@@ -306,7 +306,7 @@ class NeoClient:
 
     @property
     def session(self) -> Session:
-        """Raises NotLoggedIn before login and after logout."""
+        """The present login. Raises NotLoggedIn before login and after logout."""
         return self._session.current
 
     @property

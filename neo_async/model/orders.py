@@ -25,7 +25,7 @@ Price: TypeAlias = str | Decimal | int | float
 
 
 def is_order_number(text: str) -> bool:
-    """Whether it is the number of an order: digits, and not only zeros."""
+    """Return whether a text is the number of an order: digits, and not only zeros."""
     return text.isascii() and text.isdigit() and bool(text.strip("0"))
 
 
@@ -60,7 +60,7 @@ class OrderRequest(msgspec.Struct, frozen=True, gc=False):
     amo: bool = False
     """After-market order: queued until the next open."""
     tag: str = ""
-    """The caller's own mark, up to 9 of [A-Za-z0-9_]; part of the client tag."""
+    """The caller's own tag, up to 9 of [A-Za-z0-9_]; part of the client tag."""
     bracket: Bracket | None = None
     """Only for product BO, and needed there."""
 
@@ -170,14 +170,16 @@ class OrderRow(
     parent_number: str = ""
     """Entry of a CO or BO leg; `NA` otherwise."""
     missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
-    """Names of the fields that the broker sent without a value that can be read: what they hold
-    here is a default, and says nothing."""
+    """Names of the fields that the broker sent without a readable value: their values here are
+    defaults, and say nothing."""
     odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
-    """What stood in those of them that were not empty: `avgPrc='1,039.35' is not a number`."""
+    """Texts of the fields that were not empty and not readable: `avgPrc='1,039.35' is not a
+    number`."""
 
     @property
     def has_number(self) -> bool:
-        """False when the row names no order: nothing can be cancelled by it, and it may be any."""
+        """Whether the row names its order. Without a number nothing can be cancelled by it, and it
+        may be any order."""
         return is_order_number(self.number)
 
     @property
@@ -186,13 +188,13 @@ class OrderRow(
 
     @property
     def contradicts_itself(self) -> bool:
-        """Whether more is said to be filled than was ordered, or less than nothing: then neither
-        of the two numbers can be relied on."""
+        """Whether the filled quantity is above the quantity, or negative: then neither of the two
+        numbers can be relied on."""
         return self.filled_quantity < 0 or self.filled_quantity > self.quantity > 0
 
     @property
     def reject_reason(self) -> str:
-        """Why it was rejected; empty when it was not."""
+        """Reason of the rejection; empty when there is none."""
         return "" if self.reject_text in ("--", "NA") else self.reject_text.strip()
 
 
@@ -248,7 +250,7 @@ class HistoryRow(
     updated_ns: Whole = 0
     gui_order_id: str = ""
     missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
-    """As in OrderRow."""
+    """Names of the fields without a readable value; see OrderRow."""
     odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")
 
     @property
@@ -308,5 +310,5 @@ class Trade(
     updated_ns: Whole = 0
     gui_order_id: str = ""
     missing: frozenset[str] = msgspec.field(default=frozenset(), name="(missing)")
-    """As in OrderRow."""
+    """Names of the fields without a readable value; see OrderRow."""
     odd: tuple[str, ...] = msgspec.field(default=(), name="(odd)")

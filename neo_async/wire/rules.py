@@ -164,7 +164,7 @@ def margin_form(
     order_type: OrderType,
     trigger: Price | None,
 ) -> MarginForm:
-    """Check an order that is only asked about, and write the form. Raises InvalidOrder."""
+    """Check an order whose margin is asked for, and return the form. Raises InvalidOrder."""
     segment = _member("segment", segment, Segment)
     product = _member("product", product, Product)
     order_type = _member("order_type", order_type, OrderType)
