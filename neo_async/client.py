@@ -1,8 +1,7 @@
-"""The trading client: composes the services and owns their life cycle."""
+"""The trading client: composes the services, and hands on what its user asks of them."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -31,6 +30,7 @@ from neo_async.feeds.buffers import DEFAULT_BOUND, Policy
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
+from neo_async.life_cycle import LifeCycle
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import Level
@@ -54,7 +54,7 @@ from neo_async.transport.limiter import Limiter
 
 
 class NeoClient:
-    """One account, logged in.
+    """The trading client of one account.
 
         async with NeoClient(Credentials.from_env()) as neo:
             order = await neo.orders.place(...)
@@ -118,7 +118,6 @@ class NeoClient:
         self._feed_timings = feed_timings or FeedTimings()
         self.order_feed = OrderFeed(self._session, self._feed_timings)
         """The feed of the account's orders and positions: its state and events."""
-        self._live_orders = live_orders
         # Weak: one that is open is held by its own task.
         self._market_feeds: WeakSet[MarketFeed | ColumnFeed] = WeakSet()
         self.instruments = Instruments(
@@ -146,18 +145,15 @@ class NeoClient:
         self.portfolio.live.attach(self._engine.updates)
         self.portfolio.live.ignore_fills_if(self._engine.cache.has_odd_fill)
         self._engine.on_missed_fill(self.portfolio.live.on_missed_fill)
-        self._risk = risk or RiskLimits()
         self._guard: RiskEngine | None = None
-        if self._risk != RiskLimits():
+        if risk is not None and risk != RiskLimits():
             self._guard = RiskEngine(
-                self._risk,
+                risk,
                 self._engine,
                 self.portfolio.live,
                 ReferencePrices(self._market_feeds, self.instruments),
             )
         self.orders = Orders(self._requests, self._engine, self.instruments, guard=self._guard)
-        self.reconciliation = Reconciliation()
-        """The orders and requests of the process before, as the last login found them."""
         self._switch = KillSwitch(
             self._engine,
             self.limiter.state,
@@ -165,10 +161,10 @@ class NeoClient:
             resolution_timeout=resolution_timeout,
             clock=clock,
         )
-        self._dead_man = DeadMansSwitch(
+        watchdog = DeadMansSwitch(
             self._switch,
             self.limiter.state,
-            self._risk,
+            risk or RiskLimits(),
             self._engine.cache,
             self.order_feed,
             self._market_feeds,
@@ -185,79 +181,57 @@ class NeoClient:
             self._guard,
         )
 
+        self._life_cycle = LifeCycle(
+            session=self._session,
+            engine=self._engine,
+            order_feed=self.order_feed,
+            market_feeds=self._market_feeds,
+            live_positions=self.portfolio.live,
+            limits=risk or RiskLimits(),
+            guard=self._guard,
+            switch=self._switch,
+            watchdog=watchdog,
+            journal=self._journal,
+            live_orders=live_orders,
+        )
+
     async def login(self, totp: str | None = None) -> Session:
         """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
         code = Hidden(totp)
         del totp  # tracebacks may show local variables
         if code.value is None:
             code.value, self._totp = self._totp, None
-        async with self._beginning():
+        async with self._life_cycle.login():
             return await self._session.login(code.value)
 
     async def resume(self, session: Session) -> None:
         """Resume an earlier login instead of making one; see SessionManager.resume."""
-        async with self._beginning():
+        async with self._life_cycle.login():
             await self._session.resume(session)
 
-    @contextlib.asynccontextmanager
-    async def _beginning(self) -> AsyncIterator[None]:
-        """Do around a login what has to be done before new orders go out. When it fails, the login
-        is given up, unless it was to replace one that is still there."""
-        was_open = self._session.is_open
-        is_new = False
-        # New orders are held back until a login that fails is given up, too.
-        with self._engine.held(), self._switch.login():
-            try:
-                if self._journal is not None:
-                    is_new = await self._journal.start()
-                    if is_new:
-                        self._switch.restore()
-                        self._switch.set_earlier_placements(await self._engine.uncancelled())
-                yield
-                self._switch.logged_in()
-                if self._live_orders:
-                    self.order_feed.start()
-                if is_new:
-                    self.reconciliation = await self._engine.reconcile()
-                if self._guard is not None:
-                    await self._arm(self._guard)
-            except BaseException:
-                if not (was_open and self._session.is_open):
-                    await self._end()
-                raise
-
-    async def _arm(self, guard: RiskEngine) -> None:
-        """Read the state of the account that the limits need, and keep it current."""
-        if guard.needs_orders or self._risk.feed_outage is not None:
-            self.order_feed.start()
-        if guard.needs_orders:
-            await self._engine.read_order_book()
-        if guard.needs_positions:
-            await self.portfolio.live.start()
-        guard.start()
-        self._dead_man.start()
+    @property
+    def reconciliation(self) -> Reconciliation:
+        """The orders and requests of the process before, as the last login found them."""
+        return self._life_cycle.reconciliation
 
     def halt(
         self, *, cancel_open: bool = True, reason: str = "halt() was called"
     ) -> Awaitable[list[Order | NeoError]]:
-        """The kill switch: place and modify raise Halted from the moment of this call on, also
-        those that wait and were not sent; and with `cancel_open` every open order of the account is
-        cancelled, ahead of everything else, also where the journal cannot be written or a login is
-        being completed.
+        """Turn the kill switch. Place and modify raise Halted from this call on, also those that
+        wait and were not sent. With `cancel_open`, every open order of the account is cancelled
+        ahead of everything else, also where the journal cannot be written or a login is under way.
 
-        That goes on by itself, and again and again where it fails, until the order book proves that
-        no order is open and nothing of this client can arrive any more, or until the logout; while
-        it is not done, the log says why, as an error every 30 s. Awaiting the result waits for
-        that. The result holds every order that was open: an Order that is final now, or the error
-        for which it may still be open. An order whose cancels the broker answers for two minutes
-        (or twice the resolution timeout) while its order book lacks it, or shows a state that is
-        not known, is such an error, and so is an open one that the order book shows without an
-        order number for as long. Orders can be cancelled by hand as ever.
+        Cancels are repeated until the order book proves that no order is open and nothing of this
+        client can arrive any more, or until the logout; meanwhile the log says every 30 s, as an
+        error, why it is not done. Awaiting the result waits for that. The result holds every order
+        that was open: an Order that is final now, or the error for which it may still be open. Such
+        an error is an order whose cancels the broker has answered for two minutes (or twice the
+        resolution timeout) while its order book lacks it, shows an unknown state, or shows no order
+        number. Orders can be cancelled by hand during a halt.
 
-        A halt may be asked for at any moment. Without a login there is nothing to cancel with: the
-        result holds NotLoggedIn, and the next login cancels what it finds open; while one is under
-        way, the result waits for it. With a journal a halt outlives the process: the next client on
-        that journal is halted from its login on, and cancels what is open if that was not done.
+        Without a login the result holds NotLoggedIn, and the next login cancels the open orders;
+        while a login is under way, the result waits for it. With a journal a halt outlives the
+        process: the next client on it is halted from its login on, and cancels what is left.
 
         Needs the running loop, but no `await`: callbacks may call it.
         """
@@ -271,7 +245,7 @@ class NeoClient:
 
     def resume_orders(self) -> None:
         """End a halt, also one of an earlier process: neither a logout nor a restart with the same
-        journal does. What the halt has not cancelled by then stays open."""
+        journal ends it. Orders that the halt has not cancelled by then stay open."""
         self._switch.resume()
 
     def on_halt(self, listener: Callable[[Halted], None]) -> None:
@@ -316,7 +290,7 @@ class NeoClient:
         return feed
 
     def order_updates(self) -> AsyncIterator[OrderUpdate | PositionUpdate]:
-        """Every order and position update of the account from now on."""
+        """Yield every order and position update of the account from now on."""
         self.order_feed.start()
         return self.order_feed.updates()
 
@@ -324,22 +298,7 @@ class NeoClient:
         """Forget the login and close every connection. Cancelling for a halt that is not done yet
         ends, and goes on after the next login."""
         self._switch.ignore_signals()
-        await self._end()
-
-    async def _end(self) -> None:
-        self._switch.stop()
-        await self._dead_man.close()
-        if self._guard is not None:
-            await self._guard.close()
-        await self.order_feed.close()
-        for feed in [*self._market_feeds]:
-            await feed.close()
-        await self._engine.close()
-        await self.portfolio.live.close()
-        await self._session.logout()
-        await self._switch.close()
-        if self._journal is not None:
-            await self._journal.close()
+        await self._life_cycle.end()
 
     def health(self) -> Health:
         """Return the state of every service; `health().ok` is False while something is wrong, and
@@ -352,7 +311,7 @@ class NeoClient:
 
     @property
     def session(self) -> Session:
-        """Raises NotLoggedIn before login and after logout."""
+        """The present login. Raises NotLoggedIn before login and after logout."""
         return self._session.current
 
     @property

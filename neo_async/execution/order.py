@@ -223,7 +223,7 @@ class Order:
 
     @property
     def lacks_fills(self) -> bool:
-        """Whether it is final, and reports have not shown all its fills or their price."""
+        """Whether the order is final, and reports have not shown all its fills or their price."""
         if not self.status.is_final:
             return False
         if self.status is OrderStatus.COMPLETE and self.filled_quantity < self.quantity:
@@ -272,7 +272,8 @@ class Order:
 
     @property
     def is_presumed_over(self) -> bool:
-        """Whether it counts as expired only because the order book of a later day lacks it."""
+        """Whether the order counts as expired only because the order book of a later day lacks
+        it."""
         return self._presumed_ns > 0
 
     def begin_change(self, terms: OrderTerms) -> TermsChange:
@@ -337,7 +338,7 @@ class Order:
             await self.waiters.until_changed(self)
 
     async def until_next_change(self) -> None:
-        """Wait for the next `apply` that moves something, or for `wake`."""
+        """Wait for the next change of state, or for `wake`."""
         if self._changed is None:
             self._changed = asyncio.Event()
         await self._changed.wait()

@@ -22,9 +22,9 @@ _CHANGEABLE = ("order_type", "quantity", "price", "trigger", "validity", "disclo
 class TermsChange:
     """A modification on its way, or accepted by the broker and not seen in any report yet.
 
-    What was accepted holds until a report from after it: one that shows the new terms, one that
-    says that the exchange refused them, or an order book that was asked for `CATCHING_UP` seconds
-    after the acceptance. A report that shows other terms may be from before the change.
+    Accepted terms hold until a report from after the acceptance: one that shows them, one that
+    shows that the exchange refused them, or an order book that was requested `CATCHING_UP` seconds
+    after it. A report that shows other terms may be from before the change.
     """
 
     __slots__ = (
@@ -132,7 +132,7 @@ class TermsChange:
         return exact_price(row.price) not in self._earlier_values["price"]
 
     def _is_distinct(self) -> bool:
-        """Whether no report from before the change can show the same terms."""
+        """Return whether no report from before the change can show the same terms."""
         return any(
             value not in self._earlier_values[name]
             and len(self._earlier_values[name]) <= _VALUES_KEPT
@@ -140,7 +140,7 @@ class TermsChange:
         )
 
     def _is_refused(self, row: OrderRow) -> bool:
-        """Whether the report says that the exchange or the risk system has refused the change."""
+        """Return whether a report shows that the exchange or the risk system refused the change."""
         if self._is_chained or row.updated_ns <= self._since_ns:
             return False
         if row.status is OrderStatus.NOT_MODIFIED:

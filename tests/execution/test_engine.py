@@ -18,6 +18,8 @@ from neo_async import (
     NotLoggedIn,
     Order,
     OrderRequest,
+    OrderStatus,
+    OrderUpdate,
     Outcome,
     PoolLimits,
     RateLimits,
@@ -247,3 +249,43 @@ async def test_a_cancel_that_hangs_is_no_reason_to_expect_an_order() -> None:
         await asyncio.gather(cancelling, placing, return_exceptions=True)
         assert not neo._engine.is_quiet
         await until(lambda: neo._engine.is_quiet)
+
+
+# --- reports ----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_subscribers_get_an_order_book_after_orders_and_requests_in_flight() -> None:
+    lose = [True]
+
+    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+        return Reply("gone", 504, "text/plain") if path == PLACE and lose and lose.pop() else None
+
+    async with (
+        exchange_of() as exchange,
+        meddler(exchange, spoil) as endpoints,
+        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+    ):
+        engine, seen = neo._engine, []
+        engine.on_book_applied(
+            lambda rows, _: seen.append(
+                (len(rows), len(engine.cache.own), len(engine.in_flight_requests))
+            )
+        )
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        assert seen == [(1, 1, 0)]
+        assert engine.cache.own == {order.number}
+
+
+@in_virtual_time
+async def test_subscribers_get_a_message_after_the_orders_whoever_subscribed_first() -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        seen: list[OrderStatus] = []
+        fails: list[Any] = [lambda _: [].remove(1), lambda _: seen.append(order.status)]
+        for listener in fails:
+            neo._engine.updates.listen(listener)
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        neo._engine.on_order_update(
+            OrderUpdate(number=order.number, status_text="cancelled", updated_ns=1)
+        )
+        assert seen == [OrderStatus.CANCELLED]

@@ -28,7 +28,7 @@ from neo_async import (
 )
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
-from neo_async.model.orders import OrderTerms
+from neo_async.model.orders import OrderTerms, exact_price
 from neo_async.model.updates import OrderUpdate
 from tests.clients import BOOK, client_of, exchange_of, paths
 from tests.simulation.virtual_time import in_virtual_time
@@ -346,6 +346,14 @@ def test_prices_of_the_broker_are_shown_as_rupees(price: Decimal | float, shown:
     else:
         order = order_of(price=price)
     assert shown in repr(order)
+
+
+@given(st.integers(1, 10**12))
+def test_a_reported_price_equals_the_same_price_as_text(ten_thousandths: int) -> None:
+    price = Decimal(ten_thousandths) / 10_000
+    reported = exact_price(float(price))
+    assert reported == price
+    assert len(str(reported).partition(".")[2]) in (2, 3, 4)
 
 
 def unread(status: str, *names: str, **facts: Any) -> OrderRow:

@@ -21,6 +21,7 @@ from neo_async.wire.rules import (
     margin_form,
     modify_form,
     place_form,
+    placed_terms,
 )
 
 TAG = "k3x9a20001"
@@ -136,6 +137,20 @@ BRACKET = Bracket(target="2.50", stop=1.5)
 )
 def test_a_placement_travels_as_documented(fields, differs):
     assert wire(form_of(request(**fields))) == LIMIT | differs
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"price": 39.5, "amo": True},
+        {"order_type": OrderType.MARKET, "price": None},
+        {"order_type": OrderType.SL, "price": "39.40", "trigger": Decimal("39.3")},
+        {"product": Product.CO, "price": 40, "trigger": "39"},
+    ],
+)
+def test_the_form_of_a_placement_shows_the_terms_that_were_checked(fields):
+    terms = check_order(request(**fields))
+    assert placed_terms(place_form(terms, TAG)) == terms
 
 
 def test_codes_given_as_text_count_as_the_members():
