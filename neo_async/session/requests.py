@@ -323,8 +323,10 @@ class SessionRequests:
         return headers
 
     def _access_headers(self) -> dict[str, str]:
-        consumer_key = self._manager.credentials.consumer_key
-        return {"Authorization": consumer_key, "accept": "application/json"}
+        return {
+            "Authorization": self._manager.credentials.consumer_key,
+            "accept": "application/json",
+        }
 
 
 class _EndedSessions:
