@@ -86,16 +86,13 @@ class SessionManager:
             clock=clock,
         )
         self.open_lane: Lane | None = None
-        """Order lane of the session; None while logged out."""
+        """Order lane of the session; None before login and after logout."""
         self._lane_server = ""
         self._session: Session | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._halted: asyncio.Future[None] | None = None
         """Done when trading is halted: callers that wait for a renewal check the trading state."""
         limiter.state.on_halt(self._wake_halted)
-        self.generation = 0
-        """Number of sessions installed so far. What was prepared for one of them is dropped when
-        this changes."""
         self.logged_in_at = 0.0
         """Unix seconds of the last login; 0 before the first."""
         self.renewals = 0
@@ -212,7 +209,6 @@ class SessionManager:
         """Make a session the current one, once there is an order lane to its server."""
         await self._open_lane(session.base_url)
         self._session = session
-        self.generation += 1
         self.logged_in_at = self._clock()
 
     async def _open_lane(self, base: str) -> None:

@@ -50,9 +50,10 @@ class SessionRequests:
         self._read_now = manager.reader.read_now
         self.meter: Meter = manager.meter
         self.timeouts: Timeouts = manager.timeouts
-        self._generation = manager.generation
+        self._prepared_for: Session | None = None
+        """Session of the last call: what was prepared for it is dropped when another is current."""
         self._heads: dict[str, Hidden[bytes]] = {}
-        """Prepared head of an order request by endpoint name, for the session of `_generation`."""
+        """Prepared heads of order requests, by endpoint name."""
         self._ended = _EndedSessions()
 
     @property
@@ -203,7 +204,8 @@ class SessionRequests:
         def send(session: Session) -> Awaitable[Answer]:
             head = self._heads.get(endpoint.name) or self._prepare_head(endpoint, session)
             data = Hidden(b"%b%d\r\n\r\n%b" % (head.value, len(body), body))
-            return self._manager.lane.request(kind, data, self.timeouts.order, record)
+            lane = self._manager.open_lane or self._manager.lane  # the latter raises NotLoggedIn
+            return lane.request(kind, data, self.timeouts.order, record)
 
         return self._call(endpoint, send, decode, self.timeouts.order, kind=kind)
 
@@ -242,8 +244,8 @@ class SessionRequests:
         renewed, throttled = False, None
         while True:
             session = manager.current
-            if manager.generation != self._generation:
-                self._forget_session()
+            if session is not self._prepared_for:
+                self._prepare_for(session)
             if ended.paths and path in ended.paths and self._waits_for_renewal(kind):
                 await manager.renew(session, kind=kind)
                 continue
@@ -276,9 +278,9 @@ class SessionRequests:
                     ended.unhelped.pop(path, None)
                 return result
 
-    def _forget_session(self) -> None:
-        """Drop what was prepared for the session before the current one."""
-        self._generation = self._manager.generation
+    def _prepare_for(self, session: Session) -> None:
+        """Drop what was prepared for the session before this one."""
+        self._prepared_for = session
         self._heads.clear()
         self._ended.paths.clear()
 
@@ -321,8 +323,10 @@ class SessionRequests:
         return headers
 
     def _access_headers(self) -> dict[str, str]:
-        consumer_key = self._manager.credentials.consumer_key
-        return {"Authorization": consumer_key, "accept": "application/json"}
+        return {
+            "Authorization": self._manager.credentials.consumer_key,
+            "accept": "application/json",
+        }
 
 
 class _EndedSessions:
