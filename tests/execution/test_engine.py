@@ -283,7 +283,7 @@ async def test_subscribers_get_a_message_after_the_orders_whoever_subscribed_fir
         seen: list[OrderStatus] = []
         fails: list[Any] = [lambda _: [].remove(1), lambda _: seen.append(order.status)]
         for listener in fails:
-            neo._engine.updates.listen(listener)
+            neo._engine.updates.subscribe(listener)
         order = await neo.orders.place(*BUY, 10, **MIS)
         neo._engine.on_order_update(
             OrderUpdate(number=order.number, status_text="cancelled", updated_ns=1)

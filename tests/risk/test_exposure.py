@@ -149,7 +149,8 @@ async def test_a_larger_quantity_counts_until_the_book_shows_its_outcome() -> No
         order = await neo.orders.place(*BUY, 10, **MIS)
         exchange.set_faults(Faults(feed_lose=1.0))
         await neo.orders.modify(order, quantity=90)
-        order.quantity = 10  # as a message from before the change shows it
+        # As a message from before the change shows it.
+        order.terms = msgspec.structs.replace(order.terms, quantity=10)
         with pytest.raises(PositionLimit, match="101 units"):
             await neo.orders.place(*BUY, 11, **MIS)
         await asyncio.sleep(1)

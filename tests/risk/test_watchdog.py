@@ -73,7 +73,7 @@ async def test_a_suspended_machine_counts_as_a_stalled_loop() -> None:
         _,
         neo,
     ):
-        neo._dead_man._suspended = lambda: asleep
+        neo._life_cycle.watchdog._suspended = lambda: asleep
         await asyncio.sleep(2)
         placing = asyncio.create_task(neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5))
         await asyncio.sleep(0.1)
