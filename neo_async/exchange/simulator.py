@@ -40,10 +40,10 @@ from neo_async.exchange.faults.response_faults import Sabotage
 from neo_async.exchange.faults.settings import Faults
 from neo_async.exchange.feeds.feeds import MARKET_PATH, ORDER_PATH, Feeds
 from neo_async.exchange.feeds.settings import FeedSettings
-from neo_async.exchange.funds.door import FundDoor
-from neo_async.exchange.funds.house import FundHouse
 from neo_async.exchange.funds.listing import default_schemes
 from neo_async.exchange.funds.login import KiteApplication, KiteDesk, make_application
+from neo_async.exchange.funds.service import FundDoor
+from neo_async.exchange.funds.simulator import FundHouse
 from neo_async.exchange.funds.types import FundState
 from neo_async.exchange.funds.venue import FundVenue
 from neo_async.exchange.persistence.persistence import Memory, Recalled

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from neo_async.exchange.engine.indices import IndexBoard
 from neo_async.exchange.engine.matching_engine import Market
-from neo_async.exchange.engine.sessions import indian_day
+from neo_async.exchange.engine.trading_hours import indian_day
 from neo_async.exchange.engine.types import Event, Listing
 from neo_async.exchange.history.trade_tape import Tape, in_india
 from neo_async.exchange.persistence.persistence import Memory, Recalled

@@ -14,7 +14,7 @@ from neo_async.config import Endpoints
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
 from neo_async.exchange.tls import self_signed
-from tests.exchange.door import Caller, Clock, trading, visiting
+from tests.exchange.callers import Caller, Clock, trading, visiting
 
 
 async def test_a_closed_exchange_says_so() -> None:

@@ -16,7 +16,7 @@ from neo_async.exchange import DoorSettings, Exchange, Exponential, Faults, LogN
 from neo_async.exchange.faults.durations import Seconds, draw
 from neo_async.exchange.faults.plan import UNHARMED, FaultPlan
 from neo_async.exchange.faults.settings import Harm, read_faults
-from tests.exchange.door import Caller, order, trading, visiting
+from tests.exchange.callers import Caller, order, trading, visiting
 from tests.simulation.virtual_time import in_virtual_time, now
 
 BOOK = "/quick/user/orders"

@@ -12,7 +12,7 @@ import pytest
 from neo_async.exchange.engine.listings import default_listings
 from neo_async.exchange.history.synthetic import Candle, Past
 from neo_async.model.enums import Segment
-from tests.exchange.door import START, Answered, Caller, Clock, trading, visiting
+from tests.exchange.callers import START, Answered, Caller, Clock, trading, visiting
 
 UNKNOWN = {"stat": "Not_Ok", "emsg": "Invalid instrument/code", "stCode": 1009}
 

@@ -21,7 +21,7 @@ from neo_async.exchange.engine.types import NewOrder
 from neo_async.exchange.persistence import persistence as memory
 from neo_async.exchange.persistence.store import Store
 from neo_async.model.enums import OrderType, Product, Segment, Side
-from tests.exchange.door import START, Caller, Clock, order, trading, visiting
+from tests.exchange.callers import START, Caller, Clock, order, trading, visiting
 from tests.exchange.serving import Process, exchange_process
 
 CANDLES = "/market-data/1.0/historical/details"

@@ -7,7 +7,7 @@ complete default of ours; the client's profile can put a bank's own names in the
 HTTP around it: tokens, plan limits, repeated requests.
 """
 
-from neo_async.exchange.bank.door import Bank
+from neo_async.exchange.bank.service import Bank
 from neo_async.exchange.bank.settings import BankSettings
 
 __all__ = ["Bank", "BankSettings"]

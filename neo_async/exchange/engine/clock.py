@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from neo_async.exchange.engine.sessions import SECOND_NS, indian_day
+from neo_async.exchange.engine.trading_hours import SECOND_NS, indian_day
 
 _EPOCH = date(1970, 1, 1)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from neo_async.exchange.engine.accounts import Account
 from neo_async.exchange.engine.instrument_state import Desk, Working, at_work
 from neo_async.exchange.engine.ledger import Ledger
-from neo_async.exchange.engine.legs import Legs, inside, target_and_trigger
+from neo_async.exchange.engine.oco_group import Legs, inside, target_and_trigger
 from neo_async.exchange.engine.protection import protected_limit, protection_percent
 from neo_async.exchange.engine.types import OrderRecord
 from neo_async.model.enums import OrderStatus, OrderType, Product, Side

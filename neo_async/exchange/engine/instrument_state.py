@@ -7,8 +7,8 @@ from collections import deque
 from neo_async.exchange.engine.accounts import Account, Exposure
 from neo_async.exchange.engine.book import Book, Resting
 from neo_async.exchange.engine.indices import Meter
-from neo_async.exchange.engine.legs import Legs
-from neo_async.exchange.engine.market_makers import MarketMaker
+from neo_async.exchange.engine.market_maker import MarketMaker
+from neo_async.exchange.engine.oco_group import Legs
 from neo_async.exchange.engine.session_stats import Day
 from neo_async.exchange.engine.snapshot import DeskState, RestingState
 from neo_async.exchange.engine.types import Listing, OrderRecord

@@ -9,12 +9,12 @@ from neo_async.exchange.engine.book import Resting, quote
 from neo_async.exchange.engine.clock import Clock
 from neo_async.exchange.engine.indices import Meters
 from neo_async.exchange.engine.instrument_state import Desk
-from neo_async.exchange.engine.market_makers import QUANTUM_NS, MarketMaker
+from neo_async.exchange.engine.market_maker import QUANTUM_NS, MarketMaker
 from neo_async.exchange.engine.matching import Matching
 from neo_async.exchange.engine.pricing import fair_value
 from neo_async.exchange.engine.session_stats import Day, new_day
-from neo_async.exchange.engine.sessions import Phase
 from neo_async.exchange.engine.snapshot import DeskState, State
+from neo_async.exchange.engine.trading_hours import Phase
 from neo_async.exchange.engine.types import Listing
 from neo_async.exchange.engine.underlyings import underlyings
 from neo_async.model.enums import Segment, Side

@@ -22,7 +22,7 @@ from neo_async.exchange.engine.ledger import (
     TRIGGER_PENDING,
     Ledger,
 )
-from neo_async.exchange.engine.legs import COVERED
+from neo_async.exchange.engine.oco_group import COVERED
 from neo_async.exchange.engine.protection import protected_limit
 from neo_async.exchange.engine.snapshot import RestingState, WorkingState
 from neo_async.exchange.engine.types import Fill, IndexMoved, OrderRecord, Printed

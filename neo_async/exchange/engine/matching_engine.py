@@ -27,14 +27,14 @@ from neo_async.exchange.engine.indices import Meter
 from neo_async.exchange.engine.instrument_state import Desk
 from neo_async.exchange.engine.ledger import Ledger
 from neo_async.exchange.engine.listed_instruments import CATCH_UP, Floor
-from neo_async.exchange.engine.market_makers import QUANTUM_NS
+from neo_async.exchange.engine.market_maker import QUANTUM_NS
 from neo_async.exchange.engine.matching import Matching
 from neo_async.exchange.engine.orders import Orders
 from neo_async.exchange.engine.protection import protected_limit
 from neo_async.exchange.engine.session_schedule import TradingDay
 from neo_async.exchange.engine.session_stats import Day, Picture
-from neo_async.exchange.engine.sessions import Phase, phase
 from neo_async.exchange.engine.snapshot import State, WorkingState
+from neo_async.exchange.engine.trading_hours import Phase, phase
 from neo_async.exchange.engine.types import (
     Change,
     Event,

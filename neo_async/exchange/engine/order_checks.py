@@ -7,7 +7,7 @@ from datetime import date
 from typing import Final
 
 from neo_async.exchange.engine.accounts import DELIVERY, Account
-from neo_async.exchange.engine.legs import COVERED, target_and_trigger
+from neo_async.exchange.engine.oco_group import COVERED, target_and_trigger
 from neo_async.exchange.engine.types import Change, Listing, NewOrder, OrderRecord, Refusal, Rules
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 

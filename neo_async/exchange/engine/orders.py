@@ -22,7 +22,7 @@ from neo_async.exchange.engine.order_checks import (
     objection,
 )
 from neo_async.exchange.engine.protection import protected_limit, protection_percent
-from neo_async.exchange.engine.sessions import Phase, indian_day
+from neo_async.exchange.engine.trading_hours import Phase, indian_day
 from neo_async.exchange.engine.types import (
     Change,
     Hours,

@@ -10,13 +10,13 @@ from neo_async.exchange.engine.accounts import Account, Exposure
 from neo_async.exchange.engine.clock import Clock
 from neo_async.exchange.engine.instrument_state import at_work
 from neo_async.exchange.engine.ledger import OPENED, Ledger
-from neo_async.exchange.engine.legs import COVERED
 from neo_async.exchange.engine.listed_instruments import Floor
 from neo_async.exchange.engine.listings import relisted
 from neo_async.exchange.engine.matching import Matching
+from neo_async.exchange.engine.oco_group import COVERED
 from neo_async.exchange.engine.orders import Orders
 from neo_async.exchange.engine.session_stats import following
-from neo_async.exchange.engine.sessions import Moment, Phase, Turn, next_moment
+from neo_async.exchange.engine.trading_hours import Moment, Phase, Turn, next_moment
 from neo_async.exchange.engine.types import Hours, Listing, NewOrder, OrderRecord, Position, Rules
 from neo_async.exchange.engine.underlyings import underlyings
 from neo_async.model.enums import OrderType, Product, Segment, Side

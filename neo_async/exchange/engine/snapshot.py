@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from neo_async.exchange.engine.legs import Legs
+from neo_async.exchange.engine.oco_group import Legs
 from neo_async.exchange.engine.session_stats import Day
-from neo_async.exchange.engine.sessions import Phase
+from neo_async.exchange.engine.trading_hours import Phase
 from neo_async.exchange.engine.types import Holding, Listing, OrderRecord, Position, Rules
 from neo_async.model.enums import Segment, Side
 

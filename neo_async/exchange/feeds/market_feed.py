@@ -19,7 +19,7 @@ from aiohttp import web
 from neo_async.exchange.engine.indices import IndexPicture
 from neo_async.exchange.engine.matching_engine import Market
 from neo_async.exchange.engine.session_stats import Day, Picture
-from neo_async.exchange.engine.sessions import Phase
+from neo_async.exchange.engine.trading_hours import Phase
 from neo_async.exchange.engine.types import Index, Listing
 from neo_async.exchange.faults.feed_faults import Mishaps
 from neo_async.exchange.faults.plan import FaultPlan

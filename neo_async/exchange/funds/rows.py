@@ -8,7 +8,7 @@ import io
 from datetime import datetime
 from typing import Final
 
-from neo_async.exchange.funds.house import FundHouse
+from neo_async.exchange.funds.simulator import FundHouse
 from neo_async.exchange.funds.types import FundHolding, OrderRecord, Side, SipRecord
 from neo_async.model.market import IST
 

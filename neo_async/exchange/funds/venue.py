@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from neo_async.exchange.funds.house import FundHouse
+from neo_async.exchange.funds.simulator import FundHouse
 from neo_async.exchange.funds.types import FundState
 from neo_async.exchange.persistence.store import Store
 

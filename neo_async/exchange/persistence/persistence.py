@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from neo_async.exchange.engine.commands import Entry, Skip, apply
-from neo_async.exchange.engine.market_makers import QUANTUM_NS
+from neo_async.exchange.engine.market_maker import QUANTUM_NS
 from neo_async.exchange.engine.matching_engine import Market
 from neo_async.exchange.engine.types import Event, OrderChanged, OrderRecord, Repeated, Rules
 from neo_async.exchange.history.trade_tape import Tape, in_india

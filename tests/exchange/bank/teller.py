@@ -11,7 +11,7 @@ import aiohttp
 
 from neo_async.exchange import BankSettings, Exchange
 from neo_async.exchange.bank.types import Client
-from tests.exchange.door import Answered, Clock
+from tests.exchange.callers import Answered, Clock
 
 CREATE = "accounts/create"
 MODIFY = "accounts/modify"

@@ -15,7 +15,7 @@ from neo_async.exchange.engine.matching_engine import Market
 from neo_async.exchange.engine.pricing import RATE, fair_value, option_value, years_left
 from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import Segment
-from tests.exchange.engine.test_memory import kept, revived
+from tests.exchange.engine.test_snapshot import kept, revived
 from tests.exchange.engine.trading import SECOND, START
 
 MONDAY = date(2026, 11, 23)

@@ -13,7 +13,7 @@ from neo_async.exchange.engine.listings import default_listings, new_contracts
 from neo_async.exchange.engine.matching_engine import Market
 from neo_async.exchange.engine.types import Hours, Listing, Refusal, Rules
 from neo_async.model.enums import OrderStatus, Product, Segment
-from tests.exchange.engine.test_memory import kept, revived
+from tests.exchange.engine.test_snapshot import kept, revived
 from tests.exchange.engine.trading import buy, sell
 
 MONDAY = date(2026, 11, 23)

@@ -14,11 +14,11 @@ from neo_async.exchange.engine.commands import replay
 from neo_async.exchange.engine.indices import INDICES, IndexBoard
 from neo_async.exchange.engine.listings import default_listings
 from neo_async.exchange.engine.matching_engine import Market
-from neo_async.exchange.engine.sessions import Phase, next_moment, phase
+from neo_async.exchange.engine.trading_hours import Phase, next_moment, phase
 from neo_async.exchange.engine.types import Holding, Hours, Refusal, Rules
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
-from tests.exchange.engine.test_legs import play, steps
-from tests.exchange.engine.test_memory import kept, revived
+from tests.exchange.engine.test_contingent_orders import play, steps
+from tests.exchange.engine.test_snapshot import kept, revived
 from tests.exchange.engine.trading import BRACKET, CASH, FUTURE, OPTION, SHARE, buy, sell, states
 
 CNC = {"product": Product.CNC}

@@ -9,8 +9,8 @@ import pytest
 
 from neo_async.exchange import AuthAnswer, FeedSettings
 from neo_async.wire.feed import DIVIDERS, EXCHANGE_IDS
-from tests.exchange.door import Caller, trading, visiting
-from tests.exchange.feeds.listening import MarketReader, market_reader, unknown_reader
+from tests.exchange.callers import Caller, trading, visiting
+from tests.exchange.feeds.readers import MarketReader, market_reader, unknown_reader
 from tests.simulation.virtual_time import in_virtual_time, now
 
 Login = dict[str, Any]

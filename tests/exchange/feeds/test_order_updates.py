@@ -8,8 +8,8 @@ import pytest
 from neo_async.exchange import FeedSettings
 from neo_async.exchange.feeds.order_feed import read_handshake
 from neo_async.model.enums import Side
-from tests.exchange.door import Caller, second_account, trading, visiting
-from tests.exchange.feeds.listening import OrderReader, order_reader, put, raw_handshake
+from tests.exchange.callers import Caller, second_account, trading, visiting
+from tests.exchange.feeds.readers import OrderReader, order_reader, put, raw_handshake
 from tests.simulation.virtual_time import in_virtual_time, now
 
 KEYS = {

@@ -24,8 +24,8 @@ from neo_async.model.ticks import (
     ScripTick,
 )
 from neo_async.wire.feed import EXCHANGE_IDS, Stream
-from tests.exchange.door import START, Caller, Clock, trading
-from tests.exchange.feeds.listening import (
+from tests.exchange.callers import START, Caller, Clock, trading
+from tests.exchange.feeds.readers import (
     ITBEES,
     RELIANCE,
     TCS,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from neo_async.exchange.engine.indices import INDICES, IndexBoard
 from neo_async.exchange.engine.listed_instruments import IDLE
 from neo_async.exchange.engine.listings import default_listings
-from neo_async.exchange.engine.market_makers import QUANTUM_NS
+from neo_async.exchange.engine.market_maker import QUANTUM_NS
 from neo_async.exchange.engine.matching_engine import Market
 from neo_async.exchange.engine.session_stats import new_day
 from neo_async.exchange.engine.types import IndexMoved

@@ -15,8 +15,8 @@ from neo_async.exchange.feeds.market_feed import BACKLOG
 from neo_async.model.enums import Segment, Side
 from neo_async.model.ticks import LiteTick
 from neo_async.wire.feed import Stream
-from tests.exchange.door import Caller, trading
-from tests.exchange.feeds.listening import (
+from tests.exchange.callers import Caller, trading
+from tests.exchange.feeds.readers import (
     ITBEES,
     TCS,
     MarketReader,

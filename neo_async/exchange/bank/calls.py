@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from neo_async.exchange.bank.core import BATCH, Books, rupees
+from neo_async.exchange.bank.books import BATCH, Books, rupees
 from neo_async.exchange.bank.forms import (
     AccountsForm,
     AckForm,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neo_async.exchange.funds.house import FundHouse
 from neo_async.exchange.funds.listing import default_schemes
+from neo_async.exchange.funds.simulator import FundHouse
 from neo_async.exchange.funds.types import (
     Frequency,
     FundRefusal,

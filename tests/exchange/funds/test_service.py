@@ -13,7 +13,7 @@ import pytest
 
 from neo_async.config import RateLimits
 from neo_async.exchange import Exchange, Faults
-from tests.exchange.door import START, Answered, Caller, Clock, visiting
+from tests.exchange.callers import START, Answered, Caller, Clock, visiting
 from tests.exchange.serving import Process, exchange_process
 
 ISIN = "INF174K01LS2"

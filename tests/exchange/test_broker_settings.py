@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from neo_async.exchange import DoorSettings, Rules
-from tests.exchange.door import Caller, trading, visiting
+from tests.exchange.callers import Caller, trading, visiting
 
 BRACKET = {
     "pc": "BO",

@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from neo_async.errors import UsageError
-from neo_async.exchange.bank.core import Books
+from neo_async.exchange.bank.books import Books
+from neo_async.exchange.bank.calls import Services, refund_row
 from neo_async.exchange.bank.credits import Run
 from neo_async.exchange.bank.forms import CreditForm, Head, MoveForm, read_amount, read_form
 from neo_async.exchange.bank.gateway import Gateway, Throttled
-from neo_async.exchange.bank.services import Services, refund_row
 from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.bank.types import (
     Client,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async.exchange.engine.listings import default_listings
-from neo_async.exchange.engine.market_makers import MarketMaker
+from neo_async.exchange.engine.market_maker import MarketMaker
 from neo_async.exchange.engine.matching_engine import Market
 from neo_async.exchange.engine.types import Event, Printed
 from neo_async.model.enums import OrderStatus, OrderType, Side

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from neo_async.exchange.engine.commands import Entry, replay
 from neo_async.exchange.engine.listed_instruments import CATCH_UP, IDLE
-from neo_async.exchange.engine.market_makers import QUANTUM_NS
+from neo_async.exchange.engine.market_maker import QUANTUM_NS
 from neo_async.exchange.engine.matching_engine import Market
 from neo_async.exchange.engine.snapshot import State
 from neo_async.exchange.engine.types import Holding, Refusal
 from neo_async.model.enums import OrderType, Product
-from tests.exchange.engine.test_legs import play, steps
+from tests.exchange.engine.test_contingent_orders import play, steps
 from tests.exchange.engine.trading import (
     BRACKET,
     CASH,
