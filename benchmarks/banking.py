@@ -87,7 +87,7 @@ class Far(msgspec.Struct, frozen=True):
 @contextlib.asynccontextmanager
 async def bank_with(count: int) -> AsyncIterator[Far]:
     plan = BankSettings(requests_per_second=None, requests_per_day=None)
-    async with Exchange(seed=1, makers=False, bank=plan) as exchange:
+    async with Exchange(seed=1, market_makers=False, bank=plan) as exchange:
         customer = exchange.bank.client
         far = Far(
             exchange.bank_url,

@@ -160,7 +160,9 @@ async def kill_again_and_again(kills: int, seed: int = 1) -> Kills:
     result = Kills(kills, 0)
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder, "orders.db")
-        async with Exchange(seed=seed, limits=None, makers=False, cash="999999999.00") as exchange:
+        async with Exchange(
+            seed=seed, limits=None, market_makers=False, cash="999999999.00"
+        ) as exchange:
             settings = Settings(
                 exchange.credentials,
                 exchange.login_url,

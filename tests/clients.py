@@ -21,7 +21,7 @@ BOOK = "/neo/quick/user/orders"
 
 def exchange_of(**settings: Any) -> Exchange:
     """Without makers, nothing trades but what the test places."""
-    defaults: dict[str, Any] = {"seed": 7, "clock": now, "limits": None, "makers": False}
+    defaults: dict[str, Any] = {"seed": 7, "clock": now, "limits": None, "market_makers": False}
     return Exchange(**{**defaults, **settings})
 
 

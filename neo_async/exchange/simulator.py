@@ -33,7 +33,7 @@ from neo_async.errors import UsageError
 from neo_async.exchange.bank import Bank, BankSettings
 from neo_async.exchange.clock import MovedClock
 from neo_async.exchange.engine.listings import default_listings, new_contracts
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Holding, Refusal, Rules
 from neo_async.exchange.faults.plan import FaultPlan, FeedName
 from neo_async.exchange.faults.response_faults import Sabotage
@@ -108,7 +108,7 @@ class Exchange:
         clock: Callable[[], float] = time.time,
         cash: str = "1000000.00",
         accounts: int = 2,
-        makers: bool = True,
+        market_makers: bool = True,
         feeds: FeedSettings = FeedSettings(),  # noqa: B008 - frozen
         replay: Path | None = None,
         speed: float = 1.0,
@@ -160,7 +160,7 @@ class Exchange:
         self._limits = limits
         self._clock = MovedClock(clock)
         self._cash = _read_cash(cash)
-        self._makers = makers
+        self._market_makers = market_makers
         self._feed_settings = feeds
         self._replay_path = replay
         self._speed = checked_speed(speed)
@@ -256,7 +256,7 @@ class Exchange:
         )
 
     @property
-    def market(self) -> Market:
+    def market(self) -> MatchingEngine:
         """The market as it stands; another one after a reset."""
         return self._open.venue.market
 
@@ -459,7 +459,7 @@ class Exchange:
         with store.read_as_foreign():
             beginning = store.beginning()
         if beginning is not None:
-            for name, wanted in (("seed", self._seed), ("makers", self._makers)):
+            for name, wanted in (("seed", self._seed), ("market_makers", self._market_makers)):
                 began = getattr(beginning, name)
                 if wanted != began:
                     raise UsageError(
@@ -541,13 +541,13 @@ class Exchange:
 
     def _build_market(
         self, catalogue: Catalogue, replayed: Collection[tuple[Segment, str]], now_ns: int
-    ) -> Market:
-        market = Market(
+    ) -> MatchingEngine:
+        market = MatchingEngine(
             catalogue.listings,
             seed=self._seed,
             now_ns=now_ns,
-            makers=self._makers,
-            unmade=replayed,
+            market_makers=self._market_makers,
+            without_market_maker=replayed,
             rules=self._rules,
         )
         self._open_accounts(market)
@@ -558,7 +558,7 @@ class Exchange:
             return lambda market: catalogue.listings
         return lambda market: new_contracts(market.today, market.spots(), market.tokens)
 
-    def _open_accounts(self, market: Market) -> None:
+    def _open_accounts(self, market: MatchingEngine) -> None:
         """Those that the market does not have yet."""
         for number, account in enumerate(self._accounts):
             holdings = () if number else _stock(market)
@@ -692,7 +692,7 @@ def _read_cash(text: str) -> int:
         raise UsageError(f"cash={text!r}: must be rupees as text, such as '1000000.00'") from None
 
 
-def _stock(market: Market) -> list[Holding]:
+def _stock(market: MatchingEngine) -> list[Holding]:
     """What of `_STOCK` is listed here."""
     return [
         Holding(

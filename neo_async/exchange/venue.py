@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from typing import TypeAlias
 
-from neo_async.exchange.engine.indices import IndexBoard
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.index_board import IndexBoard
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.trading_hours import indian_day
 from neo_async.exchange.engine.types import Event, Listing
 from neo_async.exchange.history.trade_tape import Tape, in_india
 from neo_async.exchange.persistence.persistence import Memory, Recalled
 
-NewListings: TypeAlias = Callable[[Market], Iterable[Listing]]
+NewListings: TypeAlias = Callable[[MatchingEngine], Iterable[Listing]]
 """What a market should list besides what it does, on the day that it is in."""
 
 
 class Venue:
     def __init__(
         self,
-        build: Callable[[int], Market],
+        build: Callable[[int], MatchingEngine],
         clock: Callable[[], float],
         new_listings: NewListings,
         memory: Memory | None = None,
@@ -50,7 +50,7 @@ class Venue:
             self._show(*recalled)
         self.now()
 
-    def now(self) -> Market:
+    def now(self) -> MatchingEngine:
         """The market, as of this moment."""
         now_ns = self._clock_ns()
         self.market.advance(now_ns)
@@ -105,7 +105,7 @@ class Venue:
         if self._memory is not None:
             self._memory.begin(market, self._tape, opened_ns)
 
-    def _show(self, market: Market, tape: Tape, opened: date) -> None:
+    def _show(self, market: MatchingEngine, tape: Tape, opened: date) -> None:
         self.market = market
         self._listed_day = -1
         self.board = IndexBoard(market)

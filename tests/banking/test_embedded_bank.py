@@ -29,7 +29,7 @@ FAST = BankSettings(requests_per_second=None, requests_per_day=None)
 
 
 def exchange_of(**settings: Any) -> Exchange:
-    return Exchange(seed=3, makers=False, clock=now, **{"bank": FAST, **settings})
+    return Exchange(seed=3, market_makers=False, clock=now, **{"bank": FAST, **settings})
 
 
 def client_of(exchange: Exchange, *, store: Path | None = None, **sections: Any) -> VirtualAccounts:

@@ -24,7 +24,7 @@ PLAN = "[plan]\nrequests_per_second = 1000\n"
 def exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
     """An open exchange, and the environment that leads commands to its bank."""
     fast = BankSettings(requests_per_second=None)
-    with exchange_in_a_thread(Exchange(seed=5, makers=False, bank=fast)) as opened:
+    with exchange_in_a_thread(Exchange(seed=5, market_makers=False, bank=fast)) as opened:
         profile = tmp_path / "bank.toml"
         profile.write_text(PLAN)
         customer = opened.bank.client

@@ -25,7 +25,7 @@ SIP = ("kite", "sip", "place", HELD, "500", "--frequency", "weekly")
 @pytest.fixture
 def house(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
     """An open exchange, and the environment that leads commands to its investor."""
-    with exchange_in_a_thread(Exchange(seed=5, makers=False, limits=None)) as exchange:
+    with exchange_in_a_thread(Exchange(seed=5, market_makers=False, limits=None)) as exchange:
         monkeypatch.setenv("KITE_URL", exchange.kite_url)
         monkeypatch.setenv("KITE_CA_FILE", "")
         monkeypatch.setenv("KITE_API_KEY", exchange.kite.api_key)

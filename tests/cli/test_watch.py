@@ -54,7 +54,7 @@ async def watching(
     *chosen: str, level: Level = Level.SCRIP
 ) -> AsyncIterator[tuple[Exchange, NeoClient, Watched]]:
     async with (
-        Exchange(seed=5, makers=False) as exchange,
+        Exchange(seed=5, market_makers=False) as exchange,
         client(exchange) as neo,
         Watched(neo, chosen, level) as watched,
     ):
@@ -181,7 +181,7 @@ async def test_an_order_of_which_the_feed_told_nothing_is_there_after_a_reconnec
 
 
 async def test_states_told_anew_at_connecting_are_not_late() -> None:
-    async with Exchange(seed=5, makers=False) as exchange, client(exchange) as neo:
+    async with Exchange(seed=5, market_makers=False) as exchange, client(exchange) as neo:
         await buy(neo, "TCS-EQ", 1, "2000")
         async with second_client(exchange, neo) as other:
             heard: list[object] = []

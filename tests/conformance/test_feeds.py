@@ -99,7 +99,7 @@ class Client:
 
 @asynccontextmanager
 async def logged_in(**options: Any) -> AsyncIterator[Client]:
-    settings = {"seed": 7, "limits": None, "clock": lambda: NOON, "makers": False} | options
+    settings = {"seed": 7, "limits": None, "clock": lambda: NOON, "market_makers": False} | options
     async with Exchange(**settings) as exchange, aiohttp.ClientSession() as http:
         client = Client(exchange, http)
         await client.log_in()
@@ -205,7 +205,7 @@ LEVELS: dict[str, Callable[[Any], int | str]] = {
     [("scrips_lite", "scrip_lite"), ("scrips", 4), ("depth", 8), ("full_depth", 16)],
 )
 async def test_every_level_reads_the_same_in_the_sdk_and_here(intent: str, kind: int | str) -> None:
-    async with logged_in(makers=True) as client, market_listener(client) as listener:
+    async with logged_in(market_makers=True) as client, market_listener(client) as listener:
         # Returns only once the acknowledgement has come; there is a long wait otherwise.
         async with asyncio.timeout(2):
             await getattr(listener.feed, f"subscribe_{intent}")([TCS, ITBEES, RELIANCE])

@@ -161,8 +161,8 @@ async def visiting(**options: Any) -> AsyncIterator[Caller]:
 
 @asynccontextmanager
 async def trading(**options: Any) -> AsyncIterator[Caller]:
-    """The same, logged in, with nobody else in the market unless `makers` says so."""
-    options.setdefault("makers", False)
+    """The same, logged in, with nobody else in the market unless `market_makers` says so."""
+    options.setdefault("market_makers", False)
     async with visiting(**options) as caller:
         await caller.log_in()
         yield caller

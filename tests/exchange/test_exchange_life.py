@@ -110,7 +110,7 @@ async def test_time_passes_although_nobody_asks(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_makers_fill_what_crosses_them() -> None:
-    async with trading(makers=True) as caller:
+    async with trading(market_makers=True) as caller:
         await caller.placed(pr="41.00")
         (row,) = await caller.book()
         assert (row["ordSt"], row["fldQty"]) == ("complete", 10)

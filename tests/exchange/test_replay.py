@@ -107,7 +107,7 @@ async def test_a_second_client_receives_what_the_first_recorded_packet_for_packe
     levels = (Level.LITE, Level.DEPTH)
     instruments = [TCS, "nse_cm|2885", "nse_fo|53001"]
     async with (
-        exchange_of(makers=True) as exchange,
+        exchange_of(market_makers=True) as exchange,
         client_of(exchange) as neo,
         neo.market_feed() as feed,
         feed.record(first),
@@ -121,7 +121,7 @@ async def test_a_second_client_receives_what_the_first_recorded_packet_for_packe
 
     seen: list[Tick] = []
     async with (
-        exchange_of(makers=True, seed=8, replay=first, speed=0) as exchange,
+        exchange_of(market_makers=True, seed=8, replay=first, speed=0) as exchange,
         client_of(exchange) as neo,
         neo.market_feed(on_tick=seen.append) as feed,
         feed.record(second),
@@ -239,7 +239,7 @@ async def test_orders_trade_against_recorded_quotes_and_prices(tmp_path: Path) -
     tape.ticks(0, depth(TCS, 3000.00, volume=1))
     tape.ticks(20, depth(TCS, 2990.00, volume=2))
     async with (
-        exchange_of(replay=tape.write(), makers=True) as exchange,
+        exchange_of(replay=tape.write(), market_makers=True) as exchange,
         client_of(exchange) as neo,
         neo.market_feed() as feed,
     ):

@@ -1,7 +1,8 @@
 """A seeded market maker: a reference price that walks, and quotes on both sides of it.
 
-One object per listing, with a generator of its own, so that what happens in one listing never
-changes another. It decides; floor.py puts its quotes and trades into the book.
+There is one for each listing, with a random generator of its own, so that what happens in one
+listing never changes another. It decides; market_makers.py puts its quotes and trades into the
+book.
 """
 
 from __future__ import annotations
@@ -11,20 +12,30 @@ import random
 import sys
 from typing import Final
 
-from neo_async.exchange.engine.snapshot import MakerState
+import msgspec
+
 from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import Side
 
-QUANTUM_NS: Final = 250_000_000
-"""Time between two turns of a maker."""
+TURN_NS: Final = 250_000_000
+"""Time between two turns of a market maker."""
 
 _LEVELS: Final = 5
 _STEP_SHARE: Final = 10_000
-"""A turn moves the reference by up to one part in this many of the price, but at least a tick."""
+"""A turn moves the reference by one part in this many of the price at most, or by a tick."""
 _TRADE_CHANCE: Final = 0.4
-"""Per turn, that somebody takes the best quote of one side."""
+"""Probability that a turn trades with the best quote of one side."""
 _ORDER_VALUE: Final = 2_500_000
-"""Paise: about how much one unit of quoted size is worth."""
+"""Approximate value of one unit of quoted size, in paise."""
+
+
+class MarketMakerState(msgspec.Struct, frozen=True, array_like=True):
+    """A market maker, as a snapshot keeps it."""
+
+    reference: int
+    """Reference price in ticks."""
+    generator: bytes
+    """State of the random generator: 625 words of 32 bits, little-endian."""
 
 
 class MarketMaker:
@@ -36,7 +47,7 @@ class MarketMaker:
         self.move_to(listing.base_price)
 
     def relist(self, listing: Listing) -> None:
-        """Take up the terms of another day; the reference stays, if the new bands allow it."""
+        """Use the terms of a new session; the reference stays where the new bands allow it."""
         self._tick = listing.tick
         self._lower = max(1, -(-listing.lower_band // self._tick))
         self._upper = listing.upper_band // self._tick
@@ -47,20 +58,21 @@ class MarketMaker:
 
     @property
     def reference(self) -> int:
-        """Paise."""
+        """Reference price in paise."""
         return self._reference * self._tick
 
     def move_to(self, price: float) -> None:
-        """Set the reference, as near as the bands allow while leaving room on both sides."""
+        """Set the reference price, as near as the bands allow with a quote on either side."""
         ticks = round(price / self._tick)
         self._reference = max(self._lower + 1, min(self._upper - 1, ticks))
 
     def walk(self) -> None:
+        """Move the reference price at random."""
         moved = self._reference - self._step + self._upto(2 * self._step + 1)
         self._reference = max(self._lower + 1, min(self._upper - 1, moved))
 
     def quotes(self) -> list[tuple[Side, int, int]]:
-        """(side, price, quantity), best first; both sides, inside the bands, never crossed.
+        """Return quotes as (side, price, quantity), best first, inside the bands and never crossed.
 
         Empty when the bands leave no room for two sides.
         """
@@ -78,17 +90,19 @@ class MarketMaker:
         return quotes
 
     def trade(self) -> tuple[Side, int] | None:
-        """Side and quantity of somebody who takes the best price; None for a quiet turn."""
+        """Return side and quantity of an order that takes the best price; None for no trade."""
         if self._random.random() >= _TRADE_CHANCE:
             return None
         side = Side.BUY if self._random.random() < 0.5 else Side.SELL
         return side, self._unit * (1 + self._upto(4))
 
-    def snapshot(self) -> MakerState:
+    def snapshot(self) -> MarketMakerState:
+        """Return reference price and random generator as plain values."""
         _, words, _ = self._random.getstate()
-        return MakerState(self._reference, _words(words).tobytes())
+        return MarketMakerState(self._reference, _words(words).tobytes())
 
-    def restore(self, state: MakerState) -> None:
+    def restore(self, state: MarketMakerState) -> None:
+        """Go on from a snapshot."""
         words = _words()
         words.frombytes(state.generator)
         if sys.byteorder == "big":
@@ -97,12 +111,12 @@ class MarketMaker:
         self._reference = state.reference
 
     def _upto(self, bound: int) -> int:
-        """0 … bound − 1. Several times faster than randrange, and as even as a market needs."""
+        """Return 0 … bound − 1; several times faster than randrange, and even enough here."""
         return int(self._random.random() * bound)
 
 
 def _words(values: tuple[int, ...] = ()) -> array.array[int]:
-    """Unsigned numbers of 32 bits, the little end first."""
+    """Return unsigned 32-bit numbers, little-endian on every machine."""
     words = array.array("I", values)
     if sys.byteorder == "big":
         words.byteswap()

@@ -1,13 +1,14 @@
-"""The exits of cover and bracket orders: at which prices they stand, and how a stop follows.
+"""The contingent orders of one cover or bracket order: their prices, and how a stop trails.
 
-With the first fill of an entry two orders come to life, a target (bracket orders only) and a stop,
-both for what the entry has filled. They count from the price of that fill:
+With the first fill of an entry two orders are created that cancel each other (OCO): a target (for
+bracket orders only) and a stop, both for the quantity that the entry has filled. Their prices count
+from the price of that fill:
 
-    target   a limit that many paise or ticks beyond it
-    stop     for a bracket that many behind it, for a cover order the entry's own trigger; its
-             limit lies one protection band beyond the trigger
+    target   a limit, the bracket's target distance beyond the fill
+    stop     for a bracket, its stop distance behind the fill; for a cover order, the entry's own
+             trigger; the limit of the stop lies one protection band beyond the trigger
 
-What the target fills, the stop no longer covers. As soon as one of them trades or the stop is
+The stop no longer covers what the target has filled. As soon as one of them trades or the stop is
 triggered, the rest of the entry is cancelled, and a triggered stop cancels the target: the two
 never rest in the book at the same time, so they cannot close more than was opened.
 
@@ -24,32 +25,33 @@ import msgspec
 from neo_async.exchange.engine.types import Listing, OrderRecord
 from neo_async.model.enums import Product, Side
 
-COVERED: Final = (Product.CO, Product.BO)
-"""Products whose orders come with exits."""
+COVERED_PRODUCTS: Final = (Product.CO, Product.BO)
+"""Products whose orders come with contingent orders."""
 
 
-class Legs(msgspec.Struct, kw_only=True):
-    """The exits of one entry. Prices in paise."""
+class OcoGroup(msgspec.Struct, kw_only=True):
+    """An entry and its contingent orders, by their numbers. Prices in paise."""
 
     entry: str
-    """Numbers of the orders."""
     stop: str
     target: str = ""
     """Empty for a cover order."""
     base: int
     """Price of the entry's first fill."""
     first_trigger: int
+    """Trigger of the stop before it trailed."""
     step: int
-    """Of the trailing; 0: the stop stays."""
+    """Step by which the stop trails; 0 for a fixed stop."""
 
     def trigger_at(self, price: int, sign: int) -> int:
-        """Where the stop belongs once `price` has traded; `sign` is 1 for a bought entry."""
+        """Return the trigger that follows from a trade at `price`; `sign` is 1 for a bought entry,
+        -1 for a sold one."""
         gained = max((price - self.base) * sign, 0)
         return self.first_trigger + sign * (gained // self.step * self.step)
 
 
-def target_and_trigger(entry: OrderRecord, base: int) -> tuple[int, int]:
-    """Prices of the exits of an entry filled at `base`, not yet held inside the bands.
+def exit_prices(entry: OrderRecord, base: int) -> tuple[int, int]:
+    """Return target price and stop trigger of an entry filled at `base`, before `within_bands`.
 
     The target is 0 for a cover order.
     """
@@ -61,6 +63,6 @@ def target_and_trigger(entry: OrderRecord, base: int) -> tuple[int, int]:
     return target, base - sign * entry.bracket.stop_distance(tick)
 
 
-def inside(listing: Listing, price: int) -> int:
-    """The nearest price on the near side of the circuit limits."""
+def within_bands(listing: Listing, price: int) -> int:
+    """Return the price, or the circuit limit that it lies beyond."""
     return max(listing.lower_band, listing.tick, min(listing.upper_band, price))

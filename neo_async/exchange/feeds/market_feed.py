@@ -16,9 +16,9 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from neo_async.exchange.engine.indices import IndexPicture
-from neo_async.exchange.engine.matching_engine import Market
-from neo_async.exchange.engine.session_stats import Day, Picture
+from neo_async.exchange.engine.indices import IndexSnapshot
+from neo_async.exchange.engine.matching_engine import MatchingEngine
+from neo_async.exchange.engine.session_stats import MarketSnapshot, SessionStats
 from neo_async.exchange.engine.trading_hours import Phase
 from neo_async.exchange.engine.types import Index, Listing
 from neo_async.exchange.faults.feed_faults import Mishaps
@@ -212,7 +212,7 @@ class MarketFeed:
         """What `play` has sent last."""
         self.subscribed_once = asyncio.Event()
         """Set with the first subscription."""
-        self._market: Market = venue.market
+        self._market: MatchingEngine = venue.market
         self._board = venue.board
         self._topics: dict[tuple[Stream, str], _Topic] = {}
         self._by_listing: dict[tuple[Segment, str], dict[_Topic, None]] = {}
@@ -297,13 +297,15 @@ class MarketFeed:
             indices.update({topic: topic.index for topic in topics if topic.index is not None})
             if shown:
                 full = any(topic.stream is Stream.FULL_DEPTH for topic in shown)
-                picture = self._market.picture(listing, _FULL_ROWS if full else _DEPTH_ROWS)
+                snapshot = self._market.market_snapshot(
+                    listing, _FULL_ROWS if full else _DEPTH_ROWS
+                )
                 for topic in shown:
-                    news[topic] = self._listing_packet(topic, picture)
+                    news[topic] = self._listing_packet(topic, snapshot)
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
         for topic, index in indices.items():
-            news[topic] = self._index_packet(self._board.picture(index))
+            news[topic] = self._index_packet(self._board.snapshot(index))
         # All at once, so that they share a message.
         for topic, packet in news.items():
             topic.packet = packet
@@ -567,40 +569,40 @@ class MarketFeed:
 
     def _packet(self, topic: _Topic) -> bytes:
         if topic.index is not None:
-            return self._index_packet(self._board.picture(topic.index))
+            return self._index_packet(self._board.snapshot(topic.index))
         if topic.listing is None:
             return self._newest.get((topic.stream, topic.key), b"")
         rows = _FULL_ROWS if topic.stream is Stream.FULL_DEPTH else _DEPTH_ROWS
-        return self._listing_packet(topic, self._market.picture(topic.listing, rows))
+        return self._listing_packet(topic, self._market.market_snapshot(topic.listing, rows))
 
-    def _listing_packet(self, topic: _Topic, picture: Picture) -> bytes:
+    def _listing_packet(self, topic: _Topic, snapshot: MarketSnapshot) -> bytes:
         """Empty when a price is more than the wire has room for, which keeps that listing silent
         and the others going: four bytes and a divider of ten million end at 429 rupees.
         """
         try:
             if topic.stream is Stream.LITE:
-                return self._encoder.lite(_lite_tick(topic.key, picture.listing, picture.day))
-            return self._encoder.scrip(_scrip_tick(topic.key, _LEVELS[topic.stream], picture))
+                return self._encoder.lite(_lite_tick(topic.key, snapshot.listing, snapshot.stats))
+            return self._encoder.scrip(_scrip_tick(topic.key, _LEVELS[topic.stream], snapshot))
         except struct.error:
             return b""
 
-    def _index_packet(self, picture: IndexPicture) -> bytes:
-        index, day = picture.index, picture.day
+    def _index_packet(self, snapshot: IndexSnapshot) -> bytes:
+        index, stats = snapshot.index, snapshot.stats
         tick = IndexTick(
             "",
             "",
             index.name,
             int(index.token),
-            day.last_price / 100,
-            day.last_trade_ns // _NS,
-            day.open / 100,
-            day.high / 100,
-            day.low / 100,
+            stats.last_price / 100,
+            stats.last_trade_ns // _NS,
+            stats.open / 100,
+            stats.high / 100,
+            stats.low / 100,
             index.close / 100,
             0.0,
-            _percent(day.last_price, index.close),
-            day.year_high / 100,
-            day.year_low / 100,
+            _percent(stats.last_price, index.close),
+            stats.year_high / 100,
+            stats.year_low / 100,
             2,
             1.0,
             0,
@@ -679,17 +681,17 @@ def _percent(price: int, close: int) -> float:
     return (price - close) * 100 / close if close else 0.0
 
 
-def _lite_tick(key: str, listing: Listing, day: Day) -> LiteTick:
+def _lite_tick(key: str, listing: Listing, stats: SessionStats) -> LiteTick:
     close = listing.base_price
     return LiteTick(
         key,
         "",
-        day.last_price / 100,
-        day.last_trade_ns // _NS,
-        day.last_quantity,
+        stats.last_price / 100,
+        stats.last_trade_ns // _NS,
+        stats.last_quantity,
         close / 100,
-        (day.last_price - close) / 100,
-        _percent(day.last_price, close),
+        (stats.last_price - close) / 100,
+        _percent(stats.last_price, close),
         listing.lot_size,
         2,
         1,
@@ -697,39 +699,39 @@ def _lite_tick(key: str, listing: Listing, day: Day) -> LiteTick:
     )
 
 
-def _scrip_tick(key: str, level: Level, picture: Picture) -> ScripTick:
-    listing, day = picture.listing, picture.day
+def _scrip_tick(key: str, level: Level, snapshot: MarketSnapshot) -> ScripTick:
+    listing, stats = snapshot.listing, snapshot.stats
     close = listing.base_price
     return ScripTick(
         key,
         "",
         level,
-        day.last_price / 100,
-        day.last_trade_ns // _NS,
-        picture.changed_ns // _NS,
-        day.last_quantity,
-        day.open / 100,
-        day.high / 100,
-        day.low / 100,
+        stats.last_price / 100,
+        stats.last_trade_ns // _NS,
+        snapshot.changed_ns // _NS,
+        stats.last_quantity,
+        stats.open / 100,
+        stats.high / 100,
+        stats.low / 100,
         close / 100,
-        day.value / day.volume / 100 if day.volume else 0.0,
-        day.volume,
-        day.value / 100,
-        picture.total_buy_quantity,
-        picture.total_sell_quantity,
-        day.open_interest,
-        (day.last_price - close) / 100,
-        _percent(day.last_price, close),
+        stats.value / stats.volume / 100 if stats.volume else 0.0,
+        stats.volume,
+        stats.value / 100,
+        snapshot.total_buy_quantity,
+        snapshot.total_sell_quantity,
+        stats.open_interest,
+        (stats.last_price - close) / 100,
+        _percent(stats.last_price, close),
         listing.upper_band / 100,
         listing.lower_band / 100,
-        day.year_high / 100,
-        day.year_low / 100,
+        stats.year_high / 100,
+        stats.year_low / 100,
         listing.lot_size,
         2,
         1,
         False,
-        _rows(picture.bids, level),
-        _rows(picture.asks, level),
+        _rows(snapshot.bids, level),
+        _rows(snapshot.asks, level),
         0,
     )
 

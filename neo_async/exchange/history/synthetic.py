@@ -16,7 +16,7 @@ from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from neo_async.exchange.engine.session_stats import first_interest
+from neo_async.exchange.engine.session_stats import initial_open_interest
 from neo_async.exchange.engine.types import Index, Listing
 
 OPENING_MINUTE: Final = 9 * 60 + 15
@@ -53,7 +53,7 @@ class Past:
         """`opened` is the first day that is not the past, `what` as it was then."""
         if isinstance(what, Listing):
             self._tick, self._lot_size, self._base_price = what.tick, what.lot_size, what.base_price
-            self._base_interest = first_interest(what, seed)
+            self._base_interest = initial_open_interest(what, seed)
         else:
             self._tick, self._lot_size, self._base_price = 1, 0, what.close
             self._base_interest = 0

@@ -18,9 +18,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from neo_async.exchange.engine.commands import Entry, Skip, apply
-from neo_async.exchange.engine.market_maker import QUANTUM_NS
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.commands import JournalEntry, SkipTurns
+from neo_async.exchange.engine.market_maker import TURN_NS
+from neo_async.exchange.engine.market_makers import MarketMakersState
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Event, OrderChanged, OrderRecord, Repeated, Rules
 from neo_async.exchange.history.trade_tape import Tape, in_india
 from neo_async.exchange.persistence.store import Beginning, Store
@@ -38,7 +39,7 @@ _PORTION: Final = 1_000
 
 
 class Recalled(NamedTuple):
-    market: Market
+    market: MatchingEngine
     tape: Tape
     opened: date
     """First day of the market, in India."""
@@ -47,7 +48,7 @@ class Recalled(NamedTuple):
 class Memory:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._market: Market | None = None
+        self._market: MatchingEngine | None = None
         self._tape = Tape()
         self._told_ns = 0
         """Up to where the clock is certain to be in the journal."""
@@ -58,10 +59,14 @@ class Memory:
         """Orders that are not in the file as they stand, by number."""
         self._writing: asyncio.TimerHandle | None = None
 
-    def begin(self, market: Market, tape: Tape, opened_ns: int) -> None:
+    def begin(self, market: MatchingEngine, tape: Tape, opened_ns: int) -> None:
         """Forget what was, and remember this market from now on."""
         state = market.snapshot()
-        beginning = Beginning(seed=state.seed, makers=state.makers, opened_ns=opened_ns)
+        beginning = Beginning(
+            seed=state.market_makers.seed,
+            market_makers=state.market_makers.enabled,
+            opened_ns=opened_ns,
+        )
         self._store.begin(beginning, state)
         self._changed.clear()
         self._remember(market, tape)
@@ -73,32 +78,33 @@ class Memory:
         """
         tape = Tape()
         tape.load(self._store.candles())
-        market = Market.restored(self._store.state())
+        market = MatchingEngine.restored(self._store.state())
         for count, entry in enumerate(self._store.entries(), 1):
             market.advance(entry.now_ns, catch_up=False)
             # What fails now failed then, and its caller was told; what it changed is changed.
             with suppress(Exception):
-                apply(market, entry.command)
+                market.execute(entry.command)
             if count % _PORTION == 0:
                 self._look_at(market, tape)
         self._look_at(market, tape)
         state = market.snapshot()
-        desks = [msgspec.structs.replace(desk, watchers=0) for desk in state.desks]
-        state = msgspec.structs.replace(state, rules=rules, desks=desks)
+        state = msgspec.structs.replace(
+            state, rules=rules, market_makers=_without_watchers(state.market_makers)
+        )
         # Compacted under the new rules: the journal behind it must not be read under the old ones.
         self._store.compact(state, self._changed.values(), tape.take_changed())
         self._changed.clear()
-        market = Market.restored(self._store.state())
+        market = MatchingEngine.restored(self._store.state())
         self._remember(market, tape)
         opened = in_india(beginning.opened_ns / 1e9).date()
         return Recalled(market, tape, opened)
 
-    def _look_at(self, market: Market, tape: Tape) -> None:
+    def _look_at(self, market: MatchingEngine, tape: Tape) -> None:
         events = market.take_events()
         tape.add_all(events)
         self.note(events)
 
-    def _remember(self, market: Market, tape: Tape) -> None:
+    def _remember(self, market: MatchingEngine, tape: Tape) -> None:
         market.journal = []
         self._market, self._tape = market, tape
         self._told_ns = market.now_ns
@@ -123,7 +129,7 @@ class Memory:
         assert market.journal is not None
         if something_happened and market.now_ns > self._told_ns:
             # The turns up to here were played, not skipped, however long the pause that follows.
-            market.journal.append(Entry(market.now_ns, Skip(market.now_ns // QUANTUM_NS)))
+            market.journal.append(JournalEntry(market.now_ns, SkipTurns(market.now_ns // TURN_NS)))
         if market.journal:
             self._store.append(market.journal)
             market.journal.clear()
@@ -197,7 +203,7 @@ class Memory:
         started = time.monotonic()
         # The open of a day changes those that have waited for it without a word.
         orders = {record.number: record for record in market.queued()} | self._changed
-        self._store.compact(market.snapshot(ledger=False), orders.values(), self._tape.changed())
+        self._store.compact(market.snapshot(orders=False), orders.values(), self._tape.changed())
         self._changed.clear()
         self._tape.take_changed()
         if market.journal:
@@ -212,3 +218,13 @@ class Memory:
         if self._market is not None:
             with suppress(sqlite3.Error):
                 self.flush(something_happened=True)
+
+
+def _without_watchers(state: MarketMakersState) -> MarketMakersState:
+    """Return the instruments of a snapshot without the subscribers of the process before."""
+    return msgspec.structs.replace(
+        state,
+        instruments=[
+            msgspec.structs.replace(instrument, watchers=0) for instrument in state.instruments
+        ],
+    )

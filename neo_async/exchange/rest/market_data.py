@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from neo_async.exchange.engine.indices import INDICES
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Index, Listing
 from neo_async.exchange.history.history import History
 from neo_async.exchange.history.synthetic import Past
@@ -52,7 +52,7 @@ class MarketData:
         self._market = self._venue.market
         self._pasts: dict[tuple[Segment, str], Past] = {}
 
-    def _present(self) -> Market:
+    def _present(self) -> MatchingEngine:
         if self._market is not self._venue.market:
             self._follow_market()
         return self._venue.now()
@@ -68,18 +68,18 @@ class MarketData:
             raise unknown_instrument()
         return json(rows)
 
-    def _rows(self, market: Market, instrument: str) -> Iterator[dict[str, object]]:
+    def _rows(self, market: MatchingEngine, instrument: str) -> Iterator[dict[str, object]]:
         """One, or none."""
         segment, _, token = instrument.partition("|")
         if segment not in market.segments:
             return
         listing = market.listing_by_token(Segment(segment), token)
         if listing is not None:
-            yield quote_row(market.picture(listing))
+            yield quote_row(market.market_snapshot(listing))
             return
         index = self._index(segment, token)
         if index is not None:
-            yield index_row(self._venue.board.picture(index), token, market.now_ns)
+            yield index_row(self._venue.board.snapshot(index), token, market.now_ns)
 
     def _index(self, segment: str, text: str) -> Index | None:
         """Names count exactly as they are written, as with the broker."""
@@ -96,10 +96,10 @@ class MarketData:
         expiry = chains.read_expiry(query)
         market = self._venue.now()
         if chains.read_kind(query) == "fut":
-            return json(chains.futures_chain_body(contracts, expiry, market.day))
+            return json(chains.futures_chain_body(contracts, expiry, market.session_stats))
         count = chains.read_count(query)
         spot = self._spot(market, contracts)
-        return json(chains.option_chain_body(contracts, expiry, count, spot, market.day))
+        return json(chains.option_chain_body(contracts, expiry, count, spot, market.session_stats))
 
     def _contracts_of(self, query: Mapping[str, str]) -> Contracts:
         """As they are listed today, without the expired ones."""
@@ -110,14 +110,14 @@ class MarketData:
         )
         return Contracts(segment, underlying, listed)
 
-    def _spot(self, market: Market, contracts: Contracts) -> int:
+    def _spot(self, market: MatchingEngine, contracts: Contracts) -> int:
         """Price of the underlying; of its nearest future when it is not listed; 0 if unknown."""
         name = contracts.underlying
         if name in _INDEX_OF:
             segment, index_name = _INDEX_OF[name]
             index = self._venue.board.find(segment.value, index_name)
             if index is not None:
-                return self._venue.board.picture(index).day.last_price
+                return self._venue.board.snapshot(index).stats.last_price
         share = market.listing(Segment.NSE_CM, f"{name}-EQ") or market.listing(Segment.BSE_CM, name)
         if share is not None:
             return market.last_price(share)

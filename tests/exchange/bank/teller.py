@@ -113,7 +113,7 @@ async def at_the_bank(**options: Any) -> AsyncIterator[Teller]:
     clock = options.setdefault("clock", Clock())
     options.setdefault("seed", 7)
     options.setdefault("bank", OPEN)
-    options.setdefault("makers", False)
+    options.setdefault("market_makers", False)
     async with Exchange(**options) as exchange, aiohttp.ClientSession() as http:
         teller = Teller(exchange, http, clock)
         await teller.log_in()

@@ -110,7 +110,7 @@ async def test_the_token_does_not_pass_for_the_sid() -> None:
 
 
 async def test_a_login_that_stopped_half_way_is_refused() -> None:
-    async with visiting(makers=False) as caller:
+    async with visiting(market_makers=False) as caller:
         view = (await caller.first_step()).json()["data"]
         async with unknown_reader(caller) as reader:
             await reader.send(sdk_keys(view))

@@ -76,7 +76,7 @@ async def test_anyone_else_is_refused_and_the_socket_closed(handshake: str) -> N
 
 
 async def test_a_login_that_stopped_half_way_is_refused() -> None:
-    async with visiting(makers=False) as caller:
+    async with visiting(market_makers=False) as caller:
         caller.login_data = (await caller.first_step()).json()["data"]
         async with caller.http.ws_connect(caller.exchange.realtime_url) as websocket:
             await websocket.send_str(raw_handshake(caller))

@@ -83,7 +83,7 @@ async def test_unknown_instruments_are_left_out_and_the_others_served() -> None:
 async def test_each_subscription_is_answered_with_one_packet_at_once(
     stream: Stream, size: int
 ) -> None:
-    async with trading(makers=True) as caller, market_reader(caller) as reader:
+    async with trading(market_makers=True) as caller, market_reader(caller) as reader:
         await reader.ask("subscribe", stream, NIFTY if stream is Stream.INDEX else TCS)
         message = await reader.message()
         assert len(message) == size
@@ -375,7 +375,7 @@ async def test_all_subscribers_share_one_packet() -> None:
 
 
 async def test_many_changes_come_in_one_message() -> None:
-    async with trading(makers=True) as caller, market_reader(caller) as reader:
+    async with trading(market_makers=True) as caller, market_reader(caller) as reader:
         texts = [f"{each.segment.value}|{each.token}" for each in LISTED]
         await reader.ask("subscribe", Stream.DEPTH, *texts)
         first: list[str] = []
@@ -450,7 +450,7 @@ async def test_both_feeds_run_over_tls(tmp_path: Path) -> None:
     trusting = ssl.create_default_context(cafile=str(ca_file))
     connector = aiohttp.TCPConnector(ssl=trusting)
     async with (
-        Exchange(tls=context, ca_file=ca_file, clock=Clock(), makers=False) as exchange,
+        Exchange(tls=context, ca_file=ca_file, clock=Clock(), market_makers=False) as exchange,
         aiohttp.ClientSession(connector=connector) as http,
     ):
         caller = Caller(exchange, http, Clock())
