@@ -36,35 +36,35 @@ from neo_async.exchange.engine.listings import default_listings, new_contracts
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Holding, Refusal, Rules
 from neo_async.exchange.faults.plan import FaultPlan, FeedName
-from neo_async.exchange.faults.response_faults import Sabotage
+from neo_async.exchange.faults.response_faults import ResponseFaults
 from neo_async.exchange.faults.settings import Faults
 from neo_async.exchange.feeds.feeds import MARKET_PATH, ORDER_PATH, Feeds
 from neo_async.exchange.feeds.settings import FeedSettings
 from neo_async.exchange.funds.listing import default_schemes
-from neo_async.exchange.funds.login import KiteApplication, KiteDesk, make_application
-from neo_async.exchange.funds.service import FundDoor
-from neo_async.exchange.funds.simulator import FundHouse
+from neo_async.exchange.funds.login import KiteApplication, KiteLogins, make_application
+from neo_async.exchange.funds.service import FundService
+from neo_async.exchange.funds.simulator import FundSimulator
 from neo_async.exchange.funds.types import FundState
 from neo_async.exchange.funds.venue import FundVenue
-from neo_async.exchange.persistence.persistence import Memory, Recalled
+from neo_async.exchange.persistence.persistence import Persistence, RestoredMarket
 from neo_async.exchange.persistence.store import Beginning, Store
-from neo_async.exchange.replay.recorded import NOTHING, Recorded, relisted, survey
+from neo_async.exchange.replay.recorded import NOTHING, Recorded, relisted, scan_recording
 from neo_async.exchange.replay.replay import Replay, checked_speed
 from neo_async.exchange.rest.accounts import make_accounts
 from neo_async.exchange.rest.admin import Admin, Request
 from neo_async.exchange.rest.broker import Broker
-from neo_async.exchange.rest.logins import LoginDesk
+from neo_async.exchange.rest.logins import Logins
 from neo_async.exchange.rest.market_data import MarketData
 from neo_async.exchange.rest.replies import Reply, json
 from neo_async.exchange.rest.requests import read_price
 from neo_async.exchange.rest.scrip_files import (
     Catalogue,
-    Shelf,
+    ScripFiles,
     catalogue_of_files,
     catalogue_of_listings,
 )
-from neo_async.exchange.rest.services import Call, Door, LongAnswer
-from neo_async.exchange.rest.settings import DoorSettings
+from neo_async.exchange.rest.services import Call, LongAnswer, Service
+from neo_async.exchange.rest.settings import BrokerSettings
 from neo_async.exchange.rest.throttle import Throttle
 from neo_async.exchange.rest.web_origin import foreign_host, foreign_page
 from neo_async.exchange.venue import NewListings, Venue
@@ -114,7 +114,7 @@ class Exchange:
         speed: float = 1.0,
         state: Path | None = None,
         rules: Rules = Rules(),  # noqa: B008 - frozen
-        door: DoorSettings = DoorSettings(),  # noqa: B008 - frozen
+        service: BrokerSettings = BrokerSettings(),  # noqa: B008 - frozen
         bank: BankSettings = BankSettings(),  # noqa: B008 - frozen
         faults: Faults = Faults(),  # noqa: B008 - frozen
         holidays: Collection[date] = (),
@@ -166,7 +166,7 @@ class Exchange:
         self._speed = checked_speed(speed)
         self._state = state
         self._rules = rules
-        self._door_settings = door
+        self._door_settings = service
         self._faults = FaultPlan(seed, faults)
         if accounts < 1:
             raise UsageError(f"accounts={accounts}: must be at least 1")
@@ -191,29 +191,29 @@ class Exchange:
             raise UsageError("the exchange is open already")
         recorded = NOTHING
         if self._replay_path is not None:
-            recorded = await asyncio.to_thread(survey, self._replay_path)
+            recorded = await asyncio.to_thread(scan_recording, self._replay_path)
         async with contextlib.AsyncExitStack() as stack:
             store = await self._open_store(stack)
-            memory, beginning = self._open_memory(store, stack)
+            persistence, beginning = self._open_memory(store, stack)
             catalogue = await self._load_catalogue(recorded)
             # Bound before anything is built: the addresses that callers get name the port.
             listener = stack.enter_context(_listen(self._host, self._port))
             stack.callback(self._forget)
-            recalled = None
-            if store is not None and memory is not None and beginning is not None:
+            restored = None
+            if store is not None and persistence is not None and beginning is not None:
                 with store.read_as_foreign():
-                    recalled = await asyncio.to_thread(memory.recall, beginning, self._rules)
-                    self._open_accounts(recalled.market)
+                    restored = await asyncio.to_thread(persistence.restore, beginning, self._rules)
+                    self._open_accounts(restored.market)
                     # It may have been moved on, the last time.
-                    self._clock.catch_up(recalled.market.now_ns / 1e9)
+                    self._clock.catch_up(restored.market.now_ns / 1e9)
             port = listener.getsockname()[1]
-            self._parts = self._build(catalogue, recorded, store, memory, recalled, port)
+            self._parts = self._build(catalogue, recorded, store, persistence, restored, port)
             _collect_garbage()
             server = web.Server(self._handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_TIMEOUT)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            stack.callback(self._parts.sabotage.close)
+            stack.callback(self._parts.response_faults.close)
             await web.SockSite(runner, listener, ssl_context=self._tls, backlog=1024).start()
             stack.push_async_callback(self._parts.feeds.close)
             ticker = asyncio.create_task(self._let_time_pass(), name="exchange clock")
@@ -313,7 +313,7 @@ class Exchange:
         )
 
     @property
-    def funds(self) -> FundHouse:
+    def funds(self) -> FundSimulator:
         """The fund house as it stands; another one after a reset."""
         return self._open.funds.now()
 
@@ -347,13 +347,13 @@ class Exchange:
 
     def end_sessions(self) -> None:
         """End every login, as the broker does at midnight."""
-        self._open.desk.end_all()
+        self._open.logins.end_all()
 
     def tick(self) -> None:
         """Let time pass, and the feeds tell what that led to; happens by itself four times a
         second."""
         parts = self._open
-        parts.desk.end_expired(self._clock())
+        parts.logins.end_expired(self._clock())
         parts.venue.now()
         parts.feeds.tick()
 
@@ -450,12 +450,12 @@ class Exchange:
 
     def _open_memory(
         self, store: Store | None, stack: contextlib.AsyncExitStack
-    ) -> tuple[Memory | None, Beginning | None]:
+    ) -> tuple[Persistence | None, Beginning | None]:
         """What the state file remembers, and what the market in it began with."""
         if store is None:
             return None, None
-        memory = Memory(store)
-        stack.callback(memory.close)
+        persistence = Persistence(store)
+        stack.callback(persistence.close)
         with store.read_as_foreign():
             beginning = store.beginning()
         if beginning is not None:
@@ -466,7 +466,7 @@ class Exchange:
                         f"state file {self._state}: was begun with {name}={began}, not {wanted}; "
                         "go on with that, or name a file that is not there yet"
                     )
-        return memory, beginning
+        return persistence, beginning
 
     async def _load_catalogue(self, recorded: Recorded) -> Catalogue:
         today = (datetime.fromtimestamp(self._clock(), UTC) + _IST).date()
@@ -481,8 +481,8 @@ class Exchange:
         catalogue: Catalogue,
         recorded: Recorded,
         store: Store | None,
-        memory: Memory | None,
-        recalled: Recalled | None,
+        persistence: Persistence | None,
+        restored: RestoredMarket | None,
         port: int,
     ) -> _Parts:
         scheme = "https" if self._tls else "http"
@@ -493,10 +493,10 @@ class Exchange:
             lambda now_ns: self._build_market(catalogue, replayed, now_ns),
             self._clock,
             self._new_listings(catalogue),
-            memory,
-            recalled,
+            persistence,
+            restored,
         )
-        desk = LoginDesk(
+        logins = Logins(
             self._accounts,
             base_url=f"{root_url}{_BASE_PATH}",
             feed_url=feed_url,
@@ -504,33 +504,35 @@ class Exchange:
         )
         broker = Broker(
             venue=venue,
-            desk=desk,
+            logins=logins,
             throttle=Throttle(self._limits),
             settings=self._door_settings,
-            shelf=Shelf(catalogue, venue, is_fixed=bool(self._scripmaster)),
+            scrip_files=ScripFiles(catalogue, venue, is_fixed=bool(self._scripmaster)),
             market_data=MarketData(venue, self._seed),
             root_url=root_url,
             base_path=_BASE_PATH,
             feed_url=feed_url,
             realtime_url=realtime_url,
         )
-        feeds = Feeds(venue, desk, self._feed_settings, self._seed, self._faults, recorded)
+        feeds = Feeds(venue, logins, self._feed_settings, self._seed, self._faults, recorded)
         replay = None
         if self._replay_path is not None:
             replay = Replay(
                 self._replay_path, recorded, venue, feeds.market, feeds.notice_soon, self._speed
             )
-        funds = FundVenue(self._build_house, self._clock, store)
-        kite = FundDoor(
-            funds, KiteDesk(self._application), Throttle(self._limits), root_url=root_url
+        funds = FundVenue(self._build_fund_simulator, self._clock, store)
+        kite = FundService(
+            funds, KiteLogins(self._application), Throttle(self._limits), root_url=root_url
         )
-        doors: tuple[Door, ...] = (self._bank, kite)
-        admin = Admin(venue, self._clock, self._faults, doors, self._admin_path)
-        sabotage = Sabotage(self._faults, self._response)
-        return _Parts(root_url, venue, funds, desk, broker, doors, admin, feeds, replay, sabotage)
+        services: tuple[Service, ...] = (self._bank, kite)
+        admin = Admin(venue, self._clock, self._faults, services, self._admin_path)
+        response_faults = ResponseFaults(self._faults, self._response)
+        return _Parts(
+            root_url, venue, funds, logins, broker, services, admin, feeds, replay, response_faults
+        )
 
-    def _build_house(self, now_s: int, state: FundState | None) -> FundHouse:
-        return FundHouse(
+    def _build_fund_simulator(self, now_s: int, state: FundState | None) -> FundSimulator:
+        return FundSimulator(
             default_schemes(),
             seed=self._seed,
             now_s=now_s,
@@ -587,14 +589,14 @@ class Exchange:
         if parts.admin.takes(request.path):
             return self._response(await self._answer(parts.admin.answer, request, body))
         parts.admin.requests.append(Request(self._clock(), request.method, request.path))
-        door = next((each for each in parts.doors if each.takes(request.path)), parts.broker)
+        service = next((each for each in parts.services if each.takes(request.path)), parts.broker)
         if not self._faults.hits_requests:
-            return self._response(await self._answer(door.answer, request, body))
-        return await parts.sabotage.serve(
+            return self._response(await self._answer(service.answer, request, body))
+        return await parts.response_faults.serve(
             request,
-            door.kind(request.method, request.path),
-            door.wording,
-            lambda: self._answer(door.answer, request, body),
+            service.kind(request.method, request.path),
+            service.error_responses,
+            lambda: self._answer(service.answer, request, body),
         )
 
     def _refusal(self, request: web.BaseRequest) -> str | None:
@@ -656,14 +658,14 @@ class _Parts(NamedTuple):
     root_url: str
     venue: Venue
     funds: FundVenue
-    desk: LoginDesk
+    logins: Logins
     broker: Broker
-    doors: tuple[Door, ...]
+    services: tuple[Service, ...]
     """Those with a path of their own."""
     admin: Admin
     feeds: Feeds
     replay: Replay | None
-    sabotage: Sabotage
+    response_faults: ResponseFaults
 
 
 def _listen(host: str, port: int) -> socket.socket:

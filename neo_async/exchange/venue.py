@@ -16,8 +16,8 @@ from neo_async.exchange.engine.index_board import IndexBoard
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.trading_hours import indian_day
 from neo_async.exchange.engine.types import Event, Listing
-from neo_async.exchange.history.trade_tape import Tape, in_india
-from neo_async.exchange.persistence.persistence import Memory, Recalled
+from neo_async.exchange.history.trade_tape import TradeTape, in_india
+from neo_async.exchange.persistence.persistence import Persistence, RestoredMarket
 
 NewListings: TypeAlias = Callable[[MatchingEngine], Iterable[Listing]]
 """What a market should list besides what it does, on the day that it is in."""
@@ -29,8 +29,8 @@ class Venue:
         build: Callable[[int], MatchingEngine],
         clock: Callable[[], float],
         new_listings: NewListings,
-        memory: Memory | None = None,
-        recalled: Recalled | None = None,
+        persistence: Persistence | None = None,
+        restored: RestoredMarket | None = None,
     ) -> None:
         """`build` makes the market that opens at a time in Unix ns, `new_listings` says what comes
         to it on a day in India, and `clock` gives Unix seconds.
@@ -39,15 +39,15 @@ class Venue:
         """
         self._build = build
         self._new_listings = new_listings
-        self._memory = memory
+        self._persistence = persistence
         self.clock = clock
         self._events: list[Event] = []
         self._listed_day = -1
         """Whose contracts are listed, in days since 1970; -1: of which day is not known."""
-        if recalled is None:
+        if restored is None:
             self._open()
         else:
-            self._show(*recalled)
+            self._show(*restored)
         self.now()
 
     def now(self) -> MatchingEngine:
@@ -70,7 +70,7 @@ class Venue:
         self._open()
         self.now()
 
-    def tape(self) -> Tape:
+    def tape(self) -> TradeTape:
         """Candles of every trade until now."""
         self._collect()
         return self._tape
@@ -78,22 +78,22 @@ class Venue:
     def take_events(self) -> list[Event]:
         """What happened since the last call, oldest first."""
         self._collect()
-        if self._memory is not None:
+        if self._persistence is not None:
             try:
-                self._memory.flush(something_happened=bool(self._events))
+                self._persistence.flush(something_happened=bool(self._events))
             except sqlite3.Error:
                 return []  # they come with the next call, if that can keep them
-            self._memory.compact_when_due()
+            self._persistence.compact_when_due()
         events, self._events = self._events, []
         return events
 
     async def durable(self) -> None:
         """Wait until nothing of what happened so far can be lost. Raises sqlite3.Error when it
         cannot be kept."""
-        if self._memory is None:
+        if self._persistence is None:
             return
         self._collect()
-        flushed = self._memory.flush_soon(something_happened=bool(self._events))
+        flushed = self._persistence.flush_soon(something_happened=bool(self._events))
         if flushed is not None:
             # Shielded, because others wait for it, too.
             await asyncio.shield(flushed)
@@ -101,11 +101,11 @@ class Venue:
     def _open(self) -> None:
         opened_ns = self._clock_ns()
         market = self._build(opened_ns)
-        self._show(market, Tape(), in_india(opened_ns / 1e9).date())
-        if self._memory is not None:
-            self._memory.begin(market, self._tape, opened_ns)
+        self._show(market, TradeTape(), in_india(opened_ns / 1e9).date())
+        if self._persistence is not None:
+            self._persistence.begin(market, self._tape, opened_ns)
 
-    def _show(self, market: MatchingEngine, tape: Tape, opened: date) -> None:
+    def _show(self, market: MatchingEngine, tape: TradeTape, opened: date) -> None:
         self.market = market
         self._listed_day = -1
         self.board = IndexBoard(market)
@@ -118,8 +118,8 @@ class Venue:
         events = self.market.take_events()
         if events:
             self._tape.add_all(events)
-            if self._memory is not None:
-                self._memory.note(events)
+            if self._persistence is not None:
+                self._persistence.note(events)
             self._events += events
 
     def _clock_ns(self) -> int:

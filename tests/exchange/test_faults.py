@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 
 from neo_async.errors import UsageError
-from neo_async.exchange import DoorSettings, Exchange, Exponential, Faults, LogNormal, Uniform
+from neo_async.exchange import BrokerSettings, Exchange, Exponential, Faults, LogNormal, Uniform
 from neo_async.exchange.faults.durations import Seconds, draw
-from neo_async.exchange.faults.plan import UNHARMED, FaultPlan
-from neo_async.exchange.faults.settings import Harm, read_faults
+from neo_async.exchange.faults.plan import NO_FAULTS, FaultPlan
+from neo_async.exchange.faults.settings import ResponseFault, read_faults
 from tests.exchange.callers import Caller, order, trading, visiting
 from tests.simulation.virtual_time import in_virtual_time, now
 
@@ -275,10 +275,10 @@ async def test_closing_does_not_wait_for_those_who_hang() -> None:
     await line.close()
 
 
-@pytest.mark.parametrize("harm", list(Harm))
+@pytest.mark.parametrize("harm", list(ResponseFault))
 @in_virtual_time
 async def test_senders_who_have_left_upset_nobody(
-    harm: Harm, caplog: pytest.LogCaptureFixture
+    harm: ResponseFault, caplog: pytest.LogCaptureFixture
 ) -> None:
     faults = Faults(**{harm.value: 1.0}, delay_before=1, hang_seconds=5)
     async with trading(clock=now, faults=faults) as caller:
@@ -339,7 +339,7 @@ async def test_faults_are_set_shown_and_ended_over_the_control_surface() -> None
 @pytest.mark.parametrize(("old", "code"), [(False, 32), (True, 5204)])
 async def test_repeated_tags_count_as_arrivals_of_the_first_order(old: bool, code: int) -> None:
     faults = Faults(lose_after=1, calls=("orders",))
-    async with trading(faults=faults, door=DoorSettings(old_duplicate_code=old)) as caller:
+    async with trading(faults=faults, door=BrokerSettings(old_duplicate_code=old)) as caller:
         for _ in range(2):
             with pytest.raises(aiohttp.ClientConnectionError):
                 await caller.place(ig="one")
@@ -354,7 +354,7 @@ async def test_repeated_tags_count_as_arrivals_of_the_first_order(old: bool, cod
 # --- the plan -------------------------------------------------------------------------------------
 
 ALL = Faults(
-    **{harm.value: 0.05 for harm in Harm},
+    **{harm.value: 0.05 for harm in ResponseFault},
     delay_before=0.3,
     delay_after=0.2,
     close_idle=0.1,
@@ -384,23 +384,23 @@ def test_a_seed_of_its_own_wins_over_that_of_the_exchange() -> None:
 def test_faults_come_as_often_as_their_probabilities_say() -> None:
     plan = FaultPlan(1, ALL)
     decisions = [plan.for_request("orders") for _ in range(10_000)]
-    for harm in Harm:
+    for harm in ResponseFault:
         assert plan.counts[harm] == pytest.approx(500, abs=100)
     assert plan.counts["delay_before"] == pytest.approx(3000, abs=200)
     assert sum(each.harm is None for each in decisions) == pytest.approx(
-        10_000 - 500 * len(Harm), abs=200
+        10_000 - 500 * len(ResponseFault), abs=200
     )
     assert sum(each.closing is not None for each in decisions) == pytest.approx(2000, abs=200)
 
 
 def test_probabilities_that_sum_to_one_leave_nothing_unharmed() -> None:
-    plan = FaultPlan(1, Faults(**{harm.value: 1 / len(Harm) for harm in Harm}))
+    plan = FaultPlan(1, Faults(**{harm.value: 1 / len(ResponseFault) for harm in ResponseFault}))
     assert all(plan.for_request("orders").harm for _ in range(1000))
 
 
 def test_calls_that_are_not_named_draw_nothing() -> None:
     plan = FaultPlan(1, Faults(lose_before=1, calls=("orders",)))
-    assert plan.for_request("logins") is UNHARMED
+    assert plan.for_request("logins") is NO_FAULTS
     assert not plan.counts
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from neo_async.exchange.engine.listings import default_listings
-from neo_async.exchange.history.synthetic import Candle, Past
+from neo_async.exchange.history.synthetic import Candle, SyntheticHistory
 from neo_async.model.enums import Segment
 from tests.exchange.callers import START, Answered, Caller, Clock, trading, visiting
 
@@ -506,16 +506,16 @@ async def test_candles_of_many_days_are_drawn_in_turns(
             await asyncio.sleep(0)
 
     drawn: Counter[int] = Counter()
-    draw = Past.day
+    draw = SyntheticHistory.day
 
-    def counted(past: Past, day: date) -> Candle | None:
+    def counted(past: SyntheticHistory, day: date) -> Candle | None:
         drawn[turn] += 1
         return draw(past, day)
 
     first, last = TODAY - timedelta(days=days), TODAY - timedelta(days=1)
     async with visiting(market_makers=False) as caller:
         expected = await candles(caller, interval, first, last)
-        monkeypatch.setattr(Past, "day", counted)
+        monkeypatch.setattr(SyntheticHistory, "day", counted)
         counting = asyncio.create_task(count_turns())
         asked = [candles(caller, interval, first, last) for _ in range(2)]
         assert await asyncio.gather(*asked) == [expected, expected]
@@ -594,7 +594,7 @@ async def refused_candles(caller: Caller, text: str, **changes: str) -> None:
 def test_a_past_day_of_every_instrument_is_consistent_with_its_minutes() -> None:
     rng = random.Random(3)
     for listing in LISTED:
-        past = Past(listing, seed=1, opened=TODAY)
+        past = SyntheticHistory(listing, seed=1, opened=TODAY)
         day = TODAY - timedelta(days=rng.randrange(1, 2000))
         whole, minutes = past.day(day), list(past.minutes(day))
         if day.weekday() > 4:
@@ -628,7 +628,7 @@ def check_whole(whole: Candle, minutes: list[Candle]) -> None:
 
 
 def test_no_past_day_moves_as_far_as_a_circuit_limit() -> None:
-    past = Past(HDFCBANK, seed=1, opened=TODAY)
+    past = SyntheticHistory(HDFCBANK, seed=1, opened=TODAY)
     closes = [
         whole.close
         for number in range(1000, 0, -1)

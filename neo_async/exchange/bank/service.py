@@ -28,7 +28,7 @@ from neo_async.exchange.bank.types import (
 from neo_async.exchange.faults.plan import FaultPlan
 from neo_async.exchange.faults.settings import Calls
 from neo_async.exchange.rest.replies import Reply, json
-from neo_async.exchange.rest.services import AdminRoutes, Call, Wording
+from neo_async.exchange.rest.services import AdminRoutes, Call, ErrorResponses
 
 TOKEN_PATH: Final = "/auth/oauth/v2/token"  # noqa: S105 - a path
 
@@ -63,7 +63,7 @@ class Bank:
         self._plan = plan
         self._path = path
         self._gateway = Gateway(self.clients, settings)
-        self.wording = Wording(_throttled(1), _failed)
+        self.error_responses = ErrorResponses(_throttled(1), _failed)
         self.admin_routes: AdminRoutes = {
             "bank/credit": {"POST": self._admin_credit},
             "bank/refund": {"POST": self._admin_refund},

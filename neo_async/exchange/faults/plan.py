@@ -21,10 +21,10 @@ from neo_async.exchange.faults.durations import draw
 from neo_async.exchange.faults.settings import (
     PROBABILITIES,
     Calls,
-    Closing,
+    ConnectionFault,
     Faults,
-    Harm,
-    Mishap,
+    FeedFault,
+    ResponseFault,
 )
 
 FeedName = Literal["market", "orders"]
@@ -36,20 +36,20 @@ Steps = list[tuple[float, E]]
 class Decision(NamedTuple):
     """What becomes of one request."""
 
-    harm: Harm | None = None
+    fault: ResponseFault | None = None
     form: int = 0
     """Which of the harm's forms, by remainder."""
     seconds: float = 0.0
     """How long the harm lasts, if it does."""
     delay_before: float = 0.0
     delay_after: float = 0.0
-    closing: Closing | None = None
+    connection_fault: ConnectionFault | None = None
     idle_seconds: float = 0.0
 
 
-UNHARMED: Final = Decision()
+NO_FAULTS: Final = Decision()
 
-_FEED_FAULTS: Final = frozenset((*Mishap, "feed_stall"))
+_FEED_FAULTS: Final = frozenset((*FeedFault, "feed_stall"))
 _BANK_FAULTS: Final = frozenset({"bank_expire", "bank_repeat"})
 
 
@@ -69,9 +69,9 @@ class FaultPlan:
         active = {name for name in PROBABILITIES if getattr(settings, name)}
         self.hits_requests = not active <= _FEED_FAULTS | _BANK_FAULTS
         self.hits_feeds = bool(active & _FEED_FAULTS)
-        self._harms = _steps(settings, list(Harm))
-        self._closings = _steps(settings, list(Closing))
-        self._mishaps = _steps(settings, list(Mishap))
+        self._response_faults = _steps(settings, list(ResponseFault))
+        self._connection_faults = _steps(settings, list(ConnectionFault))
+        self._feed_faults = _steps(settings, list(FeedFault))
         self.restart()
 
     def restart(self) -> None:
@@ -93,33 +93,35 @@ class FaultPlan:
         """What becomes of the next request of that kind."""
         settings = self.settings
         if calls not in settings.calls:
-            return UNHARMED
+            return NO_FAULTS
         random = self._stream(calls)
-        harm = self._counted(self._harms, random)
+        fault = self._counted(self._response_faults, random)
         form = random.getrandbits(32)
         seconds = 0.0
-        if harm in (Harm.HANG_BEFORE, Harm.HANG_AFTER):
+        if fault in (ResponseFault.HANG_BEFORE, ResponseFault.HANG_AFTER):
             seconds = draw(settings.hang_seconds, random)
-        elif harm is Harm.DRIP:
+        elif fault is ResponseFault.DRIP:
             seconds = draw(settings.drip_seconds, random)
         # Counted once it happens: the client may close first.
-        closing = _pick(self._closings, random)
+        connection_fault = _pick(self._connection_faults, random)
         return Decision(
-            harm,
+            fault,
             form,
             seconds,
             self._delay("delay_before", random),
             self._delay("delay_after", random),
-            closing,
-            draw(settings.idle_seconds, random) if closing is Closing.IDLE else 0.0,
+            connection_fault,
+            draw(settings.idle_seconds, random)
+            if connection_fault is ConnectionFault.IDLE
+            else 0.0,
         )
 
-    def for_message(self, feed: FeedName) -> tuple[Mishap | None, float]:
+    def for_message(self, feed: FeedName) -> tuple[FeedFault | None, float]:
         """What becomes of the next message of that feed, and how late it is if it is."""
         random = self._stream(f"{feed} feed")
-        mishap = self._counted(self._mishaps, random)
-        late = draw(self.settings.feed_late_seconds, random) if mishap is Mishap.LATE else 0.0
-        return mishap, late
+        fault = self._counted(self._feed_faults, random)
+        late = draw(self.settings.feed_late_seconds, random) if fault is FeedFault.LATE else 0.0
+        return fault, late
 
     def stall_seconds(self) -> float:
         """How long the feeds fall silent from this tick on; mostly 0."""

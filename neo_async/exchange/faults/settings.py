@@ -28,7 +28,7 @@ broker answers; anything that the bank does."""
 CALLS: Final[tuple[Calls, ...]] = get_args(Calls)
 
 
-class Harm(StrEnum):
+class ResponseFault(StrEnum):
     """What can become of a request; one of them at most. Named as its probability is set."""
 
     LOSE_BEFORE = "lose_before"
@@ -49,17 +49,22 @@ class Harm(StrEnum):
         return self in _BEFORE
 
 
-_BEFORE = (Harm.LOSE_BEFORE, Harm.HANG_BEFORE, Harm.THROTTLE, Harm.ERROR_BEFORE)
+_BEFORE = (
+    ResponseFault.LOSE_BEFORE,
+    ResponseFault.HANG_BEFORE,
+    ResponseFault.THROTTLE,
+    ResponseFault.ERROR_BEFORE,
+)
 
 
-class Closing(StrEnum):
+class ConnectionFault(StrEnum):
     """How a connection can end after a good answer on it; one of them at most."""
 
     IDLE = "close_idle"
     CROSSING = "close_crossing"
 
 
-class Mishap(StrEnum):
+class FeedFault(StrEnum):
     """What can become of a message of a feed; one of them at most."""
 
     LOSE = "feed_lose"
@@ -148,7 +153,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             value = getattr(self, name)
             if not (is_number(value) and 0 <= value <= 1):
                 raise UsageError(f"{name}={value!r}: must be a probability from 0 to 1")
-        for group in (Harm, Closing, Mishap):
+        for group in (ResponseFault, ConnectionFault, FeedFault):
             self._check_sum(list(group))
         for name in DURATIONS:
             check_seconds(name, getattr(self, name))

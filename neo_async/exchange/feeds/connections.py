@@ -26,7 +26,7 @@ POLICY = 1008
 _ENDS = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
-class Gate:
+class PauseSwitch:
     """Shut, it silences the feeds while their sockets stay open."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Gate:
         self._open.set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def shut(self, seconds: float | None) -> None:
+    def pause(self, seconds: float | None) -> None:
         self._stop_timer()
         self._open.clear()
         if seconds is not None:
@@ -45,10 +45,10 @@ class Gate:
         self._open.set()
 
     @property
-    def is_shut(self) -> bool:
+    def is_paused(self) -> bool:
         return not self._open.is_set()
 
-    async def passed(self) -> None:
+    async def wait_until_resumed(self) -> None:
         while not self._open.is_set():
             await self._open.wait()
 
@@ -58,24 +58,27 @@ class Gate:
             self._timer = None
 
 
-class Line:
+class ClientConnection:
     def __init__(
-        self, websocket: web.WebSocketResponse, transport: asyncio.Transport, gate: Gate
+        self,
+        websocket: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        pause_switch: PauseSwitch,
     ) -> None:
         self.login: Login | None = None
         """None until the client has shown one."""
         self._websocket = websocket
         self._transport = transport
-        self._gate = gate
+        self._pause_switch = pause_switch
         self._queue: deque[str | bytes] = deque()
         self._wake = asyncio.Event()
-        self._goodbye: tuple[int, bytes] | None = None
+        self._closing_frame: tuple[int, bytes] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.idle = asyncio.Event()
         """Set while nothing waits to be sent."""
-        self.gone = asyncio.Event()
+        self.closed = asyncio.Event()
 
-    async def hear(self) -> str | None:
+    async def receive(self) -> str | None:
         """What the client says next; None when it has gone."""
         while True:
             message = await self._websocket.receive()
@@ -86,60 +89,60 @@ class Line:
             if message.type in _ENDS:
                 return None
 
-    async def hear_first(self) -> str | None:
+    async def receive_first(self) -> str | None:
         """None if the client says nothing in time, or goes."""
         try:
             async with asyncio.timeout(AUTH_TIMEOUT):
-                return await self.hear()
+                return await self.receive()
         except TimeoutError:
             return None
 
-    async def say(self, text: str) -> None:
+    async def send(self, text: str) -> None:
         """Answer at once, ahead of what is queued. Waits while the client does not read."""
-        await self._gate.passed()
+        await self._pause_switch.wait_until_resumed()
         with contextlib.suppress(ConnectionError):
             await self._websocket.send_str(text)
 
-    def push(self, message: str | bytes) -> None:
+    def enqueue(self, message: str | bytes) -> None:
         self._queue.append(message)
-        self._stir()
+        self._wake_writer()
 
     async def write(self) -> None:
         """Send what is queued until the line has gone or is told goodbye."""
         try:
-            while self._goodbye is None:
+            while self._closing_frame is None:
                 if not self._wake.is_set():
                     self.idle.set()
                 await self._wake.wait()
-                await self._gate.passed()
+                await self._pause_switch.wait_until_resumed()
                 self._wake.clear()
                 for message in self._pending():
-                    await self._gate.passed()
+                    await self._pause_switch.wait_until_resumed()
                     if isinstance(message, str):
                         await self._websocket.send_str(message)
                     else:
                         await self._websocket.send_bytes(message)
-            code, reason = self._goodbye
+            code, reason = self._closing_frame
             await self._websocket.close(code=code, message=reason)
         except ConnectionError:
             pass  # gone meanwhile; the reading side notices, and ends the line
 
-    def finish(self, code: int, reason: str) -> None:
+    def close_soon(self, code: int, reason: str) -> None:
         """Close soon: in good order when the client takes part, else without it."""
-        self._goodbye = (code, reason.encode())
+        self._closing_frame = (code, reason.encode())
         self._wake.set()
         if self._deadline is None:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Break the connection without a word."""
         self._transport.abort()
 
     async def end(self, writer: asyncio.Task[None], code: int = 1000) -> None:
         """Tidy up after the last word."""
         # Cancelled in the middle of a goodbye, it would not let the client have its say.
-        await asyncio.wait([writer], timeout=0 if self._goodbye is None else CLOSE_TIMEOUT)
+        await asyncio.wait([writer], timeout=0 if self._closing_frame is None else CLOSE_TIMEOUT)
         writer.cancel()
         await asyncio.wait([writer])
         try:
@@ -151,9 +154,9 @@ class Line:
             if self._deadline is not None:
                 self._deadline.cancel()
             self.idle.set()
-            self.gone.set()
+            self.closed.set()
 
-    def _stir(self) -> None:
+    def _wake_writer(self) -> None:
         self.idle.clear()
         self._wake.set()
 

@@ -10,12 +10,18 @@ from aiohttp import web
 
 from neo_async.errors import UsageError
 from neo_async.exchange.faults.plan import FaultPlan, FeedName
-from neo_async.exchange.feeds.connections import CLOSE_TIMEOUT, GOING_AWAY, POLICY, Gate, Line
+from neo_async.exchange.feeds.connections import (
+    CLOSE_TIMEOUT,
+    GOING_AWAY,
+    POLICY,
+    ClientConnection,
+    PauseSwitch,
+)
 from neo_async.exchange.feeds.market_feed import MarketFeed
 from neo_async.exchange.feeds.order_feed import OrderFeed
 from neo_async.exchange.feeds.settings import FeedSettings
 from neo_async.exchange.replay.recorded import NOTHING, Recorded
-from neo_async.exchange.rest.logins import Login, LoginDesk
+from neo_async.exchange.rest.logins import Login, Logins
 from neo_async.exchange.venue import Venue
 
 MARKET_PATH: Final = "/apifeed"
@@ -26,20 +32,20 @@ class Feeds:
     def __init__(
         self,
         venue: Venue,
-        desk: LoginDesk,
+        logins: Logins,
         settings: FeedSettings,
         seed: int,
         plan: FaultPlan,
         recorded: Recorded = NOTHING,
     ) -> None:
         self._venue = venue
-        self._gate = Gate()
+        self._pause_switch = PauseSwitch()
         self._plan = plan
         self._closing = False
         self._noticing = False
-        self.market = MarketFeed(venue, desk, settings, self._gate, seed, plan, recorded)
-        self.orders = OrderFeed(venue, desk, settings, self._gate, seed, plan)
-        desk.on_end = self._end
+        self.market = MarketFeed(venue, logins, settings, self._pause_switch, seed, plan, recorded)
+        self.orders = OrderFeed(venue, logins, settings, self._pause_switch, seed, plan)
+        logins.on_end = self._end
 
     # --- sockets --------------------------------------------------------------------------------
 
@@ -62,12 +68,12 @@ class Feeds:
     async def close(self) -> None:
         """Say goodbye to everyone, and go without those who do not answer soon."""
         self._closing = True
-        self._gate.open()
-        lines = list(self._lines())
-        for line in lines:
-            line.finish(GOING_AWAY, "the exchange closes")
-        if lines:
-            waiting = [asyncio.create_task(line.gone.wait()) for line in lines]
+        self._pause_switch.open()
+        connections = list(self._connections())
+        for connection in connections:
+            connection.close_soon(GOING_AWAY, "the exchange closes")
+        if connections:
+            waiting = [asyncio.create_task(connection.closed.wait()) for connection in connections]
             _, late = await asyncio.wait(waiting, timeout=3 * CLOSE_TIMEOUT)
             for task in late:
                 task.cancel()
@@ -76,31 +82,31 @@ class Feeds:
 
     def notice_soon(self) -> None:
         """Pass on what a command has led to, once its answer is on the way."""
-        if not self._noticing and (self.orders.lines or self.market.lines):
+        if not self._noticing and (self.orders.connections or self.market.connections):
             self._noticing = True
             asyncio.get_running_loop().call_soon(self.notice)
 
     def notice(self) -> None:
         """Pass on what has happened until now."""
         self._noticing = False
-        self.orders.tell(self._venue.take_events())
+        self.orders.publish(self._venue.take_events())
         self.market.notice()
 
     def tick(self) -> None:
         """Pass on what the passing of time has led to."""
         self.notice()
-        if self._plan.hits_feeds and not self._gate.is_shut:
+        if self._plan.hits_feeds and not self._pause_switch.is_paused:
             self._stall_by_chance()
-        self.orders.mishaps.tick()
-        self.market.mishaps.tick()
+        self.orders.faults.tick()
+        self.market.faults.tick()
 
     # --- faults ---------------------------------------------------------------------------------
 
     def stall(self, seconds: float | None) -> None:
-        self._gate.shut(seconds)
+        self._pause_switch.pause(seconds)
 
     def resume(self) -> None:
-        self._gate.open()
+        self._pause_switch.open()
 
     def _stall_by_chance(self) -> None:
         seconds = self._plan.stall_seconds()
@@ -109,8 +115,8 @@ class Feeds:
 
     def drop(self, feed: FeedName | None) -> None:
         _check_name(feed)
-        for line in list(self._lines(feed)):
-            line.cut()
+        for connection in list(self._connections(feed)):
+            connection.abort()
 
     def send_garbage(self, feed: FeedName | None) -> None:
         _check_name(feed)
@@ -119,17 +125,17 @@ class Feeds:
         if feed != "market":
             self.orders.send_garbage()
 
-    def _lines(self, feed: FeedName | None = None) -> Iterator[Line]:
+    def _connections(self, feed: FeedName | None = None) -> Iterator[ClientConnection]:
         if feed != "orders":
-            yield from self.market.lines
+            yield from self.market.connections
         if feed != "market":
-            yield from self.orders.lines
+            yield from self.orders.connections
 
     def _end(self, login: Login) -> None:
         """A login is over, and so are its connections."""
-        for line in list(self._lines()):
-            if line.login is login:
-                line.finish(POLICY, "the session has ended")
+        for connection in list(self._connections()):
+            if connection.login is login:
+                connection.close_soon(POLICY, "the session has ended")
 
 
 def _check_name(feed: str | None) -> None:

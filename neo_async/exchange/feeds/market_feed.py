@@ -21,12 +21,12 @@ from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.session_stats import MarketSnapshot, SessionStats
 from neo_async.exchange.engine.trading_hours import Phase
 from neo_async.exchange.engine.types import Index, Listing
-from neo_async.exchange.faults.feed_faults import Mishaps
+from neo_async.exchange.faults.feed_faults import FeedFaults
 from neo_async.exchange.faults.plan import FaultPlan
-from neo_async.exchange.feeds.connections import POLICY, Gate, Line
+from neo_async.exchange.feeds.connections import POLICY, ClientConnection, PauseSwitch
 from neo_async.exchange.feeds.settings import AuthAnswer, FeedSettings
 from neo_async.exchange.replay.recorded import NOTHING, Recorded, RecordedInstrument
-from neo_async.exchange.rest.logins import Login, LoginDesk
+from neo_async.exchange.rest.logins import Login, Logins
 from neo_async.exchange.venue import Venue
 from neo_async.model.enums import Level, Segment
 from neo_async.model.ticks import (
@@ -131,7 +131,7 @@ _Subject = Listing | Index | RecordedInstrument
 class _Topic:
     """One kind of packet of one instrument."""
 
-    __slots__ = ("index", "key", "lines", "listing", "packet", "stream")
+    __slots__ = ("connections", "index", "key", "listing", "packet", "stream")
 
     def __init__(self, key: str, stream: Stream, what: _Subject) -> None:
         self.key = key
@@ -139,7 +139,7 @@ class _Topic:
         self.stream = stream
         self.listing = what if isinstance(what, Listing) else None
         self.index = what if isinstance(what, Index) else None
-        self.lines: dict[MarketLine, None] = {}
+        self.connections: dict[MarketFeedConnection, None] = {}
         self.packet = b""
         """The newest one; empty before the first."""
 
@@ -149,15 +149,15 @@ class _Topic:
         return self.listing is None and self.index is None
 
 
-class MarketLine(Line):
+class MarketFeedConnection(ClientConnection):
     def __init__(
         self,
         websocket: web.WebSocketResponse,
         transport: asyncio.Transport,
-        gate: Gate,
+        pause_switch: PauseSwitch,
         feed: MarketFeed,
     ) -> None:
-        super().__init__(websocket, transport, gate)
+        super().__init__(websocket, transport, pause_switch)
         self.topics: dict[tuple[Stream, str], _Topic] = {}
         self.dropped = 0
         """Ready-made messages that a slow reader has lost."""
@@ -168,18 +168,18 @@ class MarketLine(Line):
     def offer(self, key: object, packet: bytes) -> None:
         """Send a packet in the next message, in place of an older one with the same key."""
         if not self._packets:
-            self._stir()
+            self._wake_writer()
         self._packets[key] = packet
 
     def withdraw(self, key: object) -> None:
         self._packets.pop(key, None)
 
-    def push(self, message: str | bytes) -> None:
+    def enqueue(self, message: str | bytes) -> None:
         self._queued_bytes += len(message)
         while self._queued_bytes > BACKLOG and self._queue:
             self._queued_bytes -= len(self._queue.popleft())
             self.dropped += 1
-        super().push(message)
+        super().enqueue(message)
 
     def _pending(self) -> Iterator[str | bytes]:
         for message in super()._pending():
@@ -194,18 +194,18 @@ class MarketFeed:
     def __init__(
         self,
         venue: Venue,
-        desk: LoginDesk,
+        logins: Logins,
         settings: FeedSettings,
-        gate: Gate,
+        pause_switch: PauseSwitch,
         seed: int,
         plan: FaultPlan,
         recorded: Recorded = NOTHING,
     ) -> None:
         """What is `recorded` comes from `play` alone, at the levels it was recorded at."""
         self._venue = venue
-        self._desk = desk
+        self._logins_service = logins
         self._settings = settings
-        self._gate = gate
+        self._pause_switch = pause_switch
         self._random = random.Random(f"{seed}|market feed")
         self._recorded = recorded
         self._newest: dict[tuple[Stream, str], bytes] = {}
@@ -218,37 +218,37 @@ class MarketFeed:
         self._by_listing: dict[tuple[Segment, str], dict[_Topic, None]] = {}
         self._phases = {each: self._market.phase(each) for each in self._market.segments}
         self._statuses = {each: _state(phase) for each, phase in self._phases.items()}
-        self._status_lines: dict[MarketLine, None] = {}
+        self._status_connections: dict[MarketFeedConnection, None] = {}
         self._wake = asyncio.Event()
         self._cuts = 0
-        self.lines: dict[MarketLine, None] = {}
-        self.mishaps = Mishaps[tuple[_Topic, bytes]](plan, "market", _offer, _offer_stray)
+        self.connections: dict[MarketFeedConnection, None] = {}
+        self.faults = FeedFaults[tuple[_Topic, bytes]](plan, "market", _offer, _offer_stray)
         self.set_exchanges(recorded.exchanges)
 
     # --- a recording ----------------------------------------------------------------------------
 
     def play(self, message: bytes) -> None:
         """Send each packet of a recorded message to those who have subscribed it."""
-        shares: defaultdict[MarketLine, bytearray] = defaultdict(bytearray)
+        shares: defaultdict[MarketFeedConnection, bytearray] = defaultdict(bytearray)
         for packet in split(message):
-            for line in self._takers(packet):
-                shares[line] += packet
-        for line, share in shares.items():
-            line.push(bytes(share))
+            for connection in self._subscribers(packet):
+                shares[connection] += packet
+        for connection, share in shares.items():
+            connection.enqueue(bytes(share))
 
     def set_exchanges(self, exchanges: Mapping[str, tuple[int, int]]) -> None:
         """Numbers and dividers, as they are told to whoever connects; clients connect anew."""
         self._exchanges = exchanges
         self._segments = {number: name for name, (number, _) in exchanges.items()}
         self._encoder = FeedEncoder({name: divider for name, (_, divider) in exchanges.items()})
-        for line in self._listeners():
-            line.cut()
+        for connection in self._authenticated():
+            connection.abort()
 
-    def _takers(self, packet: bytes) -> Iterable[MarketLine]:
+    def _subscribers(self, packet: bytes) -> Iterable[MarketFeedConnection]:
         """Who has subscribed what a recorded packet tells of."""
         _, code, exchange, level, *_ = HEADER.unpack_from(packet)
         if code in _STATUS_CODES:
-            return self._status_lines
+            return self._status_connections
         stream = Stream.INDEX if code == INDEX else _RECORDED_STREAMS.get(level)
         if stream is None or code not in (INDEX, PICTURE, AUCTION) or len(packet) < _TOKEN_END:
             return ()
@@ -259,7 +259,7 @@ class MarketFeed:
             self._newest[key] = packet
             if topic is not None:
                 topic.packet = packet
-        return topic.lines if topic is not None else ()
+        return topic.connections if topic is not None else ()
 
     # --- the market's side ----------------------------------------------------------------------
 
@@ -309,7 +309,7 @@ class MarketFeed:
         # All at once, so that they share a message.
         for topic, packet in news.items():
             topic.packet = packet
-            self.mishaps.send((topic, packet))
+            self.faults.send((topic, packet))
 
     @property
     def subscribed(self) -> set[str]:
@@ -317,13 +317,13 @@ class MarketFeed:
 
     def publish(self, message: bytes) -> None:
         """Send a ready-made binary message to everyone who has authenticated."""
-        for line in self._listeners():
-            line.push(message)
+        for connection in self._authenticated():
+            connection.enqueue(message)
 
     async def until_sent(self) -> None:
         """Wait until everything queued is handed to the sockets."""
-        for line in self._listeners():
-            await line.idle.wait()
+        for connection in self._authenticated():
+            await connection.idle.wait()
 
     def set_status(self, state: MarketState, segment: Segment | None = None) -> None:
         """Open or close a market, or all, in word only: orders go on being matched."""
@@ -331,8 +331,8 @@ class MarketFeed:
         for each in segments:
             self._statuses[each] = state
         message = b"".join(map(self._status_packet, segments))
-        for line in self._status_lines:
-            line.push(message)
+        for connection in self._status_connections:
+            connection.enqueue(message)
 
     def send_auction(
         self,
@@ -350,8 +350,8 @@ class MarketFeed:
             topic = self._topics.get((stream, instrument))
             if topic is not None:
                 packet = self._auction_packet(tick, level)
-                for line in topic.lines:
-                    line.offer((stream, instrument, "auction"), packet)
+                for connection in topic.connections:
+                    connection.offer((stream, instrument, "auction"), packet)
 
     def _follow_market(self) -> None:
         """After a reset there is another market: watch that one, and show all of it."""
@@ -368,38 +368,38 @@ class MarketFeed:
     # --- the subscribers' side ------------------------------------------------------------------
 
     async def serve(self, websocket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
-        line = MarketLine(websocket, transport, self._gate, self)
-        self.lines[line] = None
-        writer = asyncio.create_task(line.write(), name="market feed writer")
+        connection = MarketFeedConnection(websocket, transport, self._pause_switch, self)
+        self.connections[connection] = None
+        writer = asyncio.create_task(connection.write(), name="market feed writer")
         code = 1000
         try:
-            if await self._authenticate(line):
-                while (text := await line.hear()) is not None:
-                    await self._answer(line, text)
+            if await self._authenticate(connection):
+                while (text := await connection.receive()) is not None:
+                    await self._answer(connection, text)
             else:
                 code = POLICY
         finally:
-            del self.lines[line]
-            self._status_lines.pop(line, None)
-            for topic in list(line.topics.values()):
-                self._detach(line, topic)
-            await line.end(writer, code)
+            del self.connections[connection]
+            self._status_connections.pop(connection, None)
+            for topic in list(connection.topics.values()):
+                self._detach(connection, topic)
+            await connection.end(writer, code)
 
-    async def _authenticate(self, line: MarketLine) -> bool:
-        text = await line.hear_first()
+    async def _authenticate(self, connection: MarketFeedConnection) -> bool:
+        text = await connection.receive_first()
         login = self._login_of(text) if text is not None else "no authentication frame in time"
         if isinstance(login, str):
             answer = {"message_code": AUTH_FAILED, "message": f"Auth failed: {login}"}
-            await line.say(_encode(answer).decode())
+            await connection.send(_encode(answer).decode())
             return False
-        line.login = login
+        connection.login = login
         codes = {
             AuthAnswer.OK: (AUTH_OK,),
             AuthAnswer.CONNECTED_THEN_OK: (AUTH_CONNECTED, AUTH_OK),
             AuthAnswer.CONNECTED: (AUTH_CONNECTED,),
         }[self._settings.auth_answer]
         for code in codes:
-            await line.say(_auth_answer(code, self._exchanges))
+            await connection.send(_auth_answer(code, self._exchanges))
         return True
 
     def _login_of(self, text: str) -> Login | str:
@@ -412,42 +412,44 @@ class MarketFeed:
             return f"format {frame.format!r}: only native_batch is served"
         if "NEOTRADEAPI" not in (frame.source, frame.platform):
             return "source must be NEOTRADEAPI"
-        login = self._desk.trade_login(frame.auth, self._venue.clock())
+        login = self._logins_service.trade_login(frame.auth, self._venue.clock())
         if login is None or login.account.ucc != frame.user:
             return "no live session with this user and sid"
         return login
 
-    async def _answer(self, line: MarketLine, text: str) -> None:
+    async def _answer(self, connection: MarketFeedConnection, text: str) -> None:
         try:
             request = msgspec.json.decode(text, type=_Request)
         except UNREADABLE as error:
-            return await self._refuse(line, _NOT_UNDERSTOOD, f"not understood: {error}")
+            return await self._refuse(connection, _NOT_UNDERSTOOD, f"not understood: {error}")
         action, stream = _EVENTS.get(request.event, ("", Stream.EXCHANGE))
         if not action:
-            return await self._refuse(line, _NOT_UNDERSTOOD, f"unknown event {request.event!r}")
+            return await self._refuse(
+                connection, _NOT_UNDERSTOOD, f"unknown event {request.event!r}"
+            )
         if stream is Stream.EXCHANGE:
-            return self._answer_status(line, action)
+            return self._answer_status(connection, action)
         self._follow_market()
         wanted = self._find(stream, request.inputtoken)
         if action == "unsubscribe":
             for stream_of, what, _ in wanted.values():
-                topic = line.topics.get((stream_of, _key(what)))
+                topic = connection.topics.get((stream_of, _key(what)))
                 if topic is not None:
-                    self._detach(line, topic)
+                    self._detach(connection, topic)
             return None
         pairs = {(stream_of, _key(what)) for stream_of, what, _ in wanted.values()}
-        if action == "subscribe" and len(line.topics.keys() | pairs) > BUDGET:
+        if action == "subscribe" and len(connection.topics.keys() | pairs) > BUDGET:
             return await self._refuse(
-                line,
+                connection,
                 _OVER_BUDGET,
-                f"{len(line.topics)} instruments are subscribed and {len(pairs)} asked for: "
+                f"{len(connection.topics)} instruments are subscribed and {len(pairs)} asked for: "
                 f"a connection may have {BUDGET}",
             )
-        await line.say(_acknowledgement(action, wanted))
+        await connection.send(_acknowledgement(action, wanted))
         topics = []
         for count, (stream_of, what, _) in enumerate(wanted.values(), 1):
             if action == "subscribe":
-                topic = self._attach(line, stream_of, what)
+                topic = self._attach(connection, stream_of, what)
             else:
                 topic = _Topic(_key(what), stream_of, what)
             topic.packet = topic.packet or self._packet(topic)
@@ -456,22 +458,22 @@ class MarketFeed:
                 await asyncio.sleep(0)
         for topic in topics:
             if not topic.is_recorded:
-                line.offer(topic, topic.packet)
+                connection.offer(topic, topic.packet)
             elif topic.packet:  # in line with those that are played
-                line.push(topic.packet)
+                connection.enqueue(topic.packet)
         if action == "subscribe":
             self.subscribed_once.set()
         return None
 
-    def _answer_status(self, line: MarketLine, action: str) -> None:
+    def _answer_status(self, connection: MarketFeedConnection, action: str) -> None:
         if action == "unsubscribe":
-            self._status_lines.pop(line, None)
-        elif line not in self._status_lines:
-            self._status_lines[line] = None
-            line.push(b"".join(map(self._status_packet, self._statuses)))
+            self._status_connections.pop(connection, None)
+        elif connection not in self._status_connections:
+            self._status_connections[connection] = None
+            connection.enqueue(b"".join(map(self._status_packet, self._statuses)))
 
-    async def _refuse(self, line: MarketLine, code: int, text: str) -> None:
-        await line.say(
+    async def _refuse(self, connection: MarketFeedConnection, code: int, text: str) -> None:
+        await connection.send(
             _encode(
                 {
                     "message_code": ACKNOWLEDGED,
@@ -507,7 +509,7 @@ class MarketFeed:
                 found[text] = (Stream.INDEX, index, index.symbol)
         return found
 
-    def _attach(self, line: MarketLine, stream: Stream, what: _Subject) -> _Topic:
+    def _attach(self, connection: MarketFeedConnection, stream: Stream, what: _Subject) -> _Topic:
         key = (stream, _key(what))
         topic = self._topics.get(key)
         if topic is None:
@@ -515,16 +517,16 @@ class MarketFeed:
             self._watch(topic)
             for listing in self._listings(topic):
                 self._by_listing.setdefault((listing.segment, listing.token), {})[topic] = None
-        topic.lines[line] = None
-        line.topics[key] = topic
+        topic.connections[connection] = None
+        connection.topics[key] = topic
         return topic
 
-    def _detach(self, line: MarketLine, topic: _Topic) -> None:
+    def _detach(self, connection: MarketFeedConnection, topic: _Topic) -> None:
         key = (topic.stream, topic.key)
-        del line.topics[key]
-        del topic.lines[line]
-        line.withdraw(topic)
-        if not topic.lines:
+        del connection.topics[key]
+        del topic.connections[connection]
+        connection.withdraw(topic)
+        if not topic.connections:
             del self._topics[key]
             for listing in self._listings(topic):
                 if self._market is self._venue.market:
@@ -544,16 +546,16 @@ class MarketFeed:
             return self._board.members(topic.index)
         return [topic.listing] if topic.listing is not None else []
 
-    def _listeners(self) -> list[MarketLine]:
-        return [line for line in self.lines if line.login is not None]
+    def _authenticated(self) -> list[MarketFeedConnection]:
+        return [connection for connection in self.connections if connection.login is not None]
 
     # --- faults ---------------------------------------------------------------------------------
 
     def send_garbage(self) -> None:
         """Bytes that are no packet and text that is no frame, to everyone."""
-        for line in self._listeners():
-            line.push(self._random.randbytes(self._random.randint(1, 400)))
-            line.push("\x00{message_code:" + self._random.randbytes(8).hex())
+        for connection in self._authenticated():
+            connection.enqueue(self._random.randbytes(self._random.randint(1, 400)))
+            connection.enqueue("\x00{message_code:" + self._random.randbytes(8).hex())
 
     def truncate(self, count: int) -> None:
         """Cut each of the next `count` batches somewhere."""
@@ -625,15 +627,15 @@ class MarketFeed:
 
 def _offer(news: tuple[_Topic, bytes]) -> None:
     topic, packet = news
-    for line in topic.lines:
-        line.offer(topic, packet)
+    for connection in topic.connections:
+        connection.offer(topic, packet)
 
 
 def _offer_stray(news: tuple[_Topic, bytes]) -> None:
     """Behind the newest of the same instrument, not in its place."""
     topic, packet = news
-    for line in topic.lines:
-        line.offer((topic, "stray"), packet)
+    for connection in topic.connections:
+        connection.offer((topic, "stray"), packet)
 
 
 def _key(what: _Subject) -> str:

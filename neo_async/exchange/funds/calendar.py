@@ -21,17 +21,20 @@ _QUARTER: Final = timedelta(days=91)
 """Thirteen weeks: the document's sample goes from 2020-11-20 to 2021-02-19."""
 
 
-class Turn(StrEnum):
+class FundEventKind(StrEnum):
     SIPS = "sips"
     BATCH = "batch"
 
 
-_TURNS: Final = ((Turn.SIPS, time(1, 30, tzinfo=IST)), (Turn.BATCH, time(13, 30, tzinfo=IST)))
+_EVENTS: Final = (
+    (FundEventKind.SIPS, time(1, 30, tzinfo=IST)),
+    (FundEventKind.BATCH, time(13, 30, tzinfo=IST)),
+)
 
 
-class Moment(NamedTuple):
+class FundEvent(NamedTuple):
     time_s: int
-    turn: Turn
+    turn: FundEventKind
     day: date
 
 
@@ -58,14 +61,14 @@ class Calendar:
             day -= _ONE_DAY
         return day
 
-    def next_moment(self, after_s: int) -> Moment:
+    def next_event(self, after_s: int) -> FundEvent:
         """What comes next after a time."""
         day = self.market_day_from(day_of(after_s))
         while True:
-            for turn, clock in _TURNS:
+            for turn, clock in _EVENTS:
                 time_s = int(datetime.combine(day, clock).astimezone(UTC).timestamp())
                 if time_s > after_s:
-                    return Moment(time_s, turn, day)
+                    return FundEvent(time_s, turn, day)
             day = self.market_day_from(day + _ONE_DAY)
 
 

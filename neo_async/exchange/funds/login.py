@@ -50,7 +50,7 @@ def make_application(seed: int, key: str = "") -> KiteApplication:
     )
 
 
-class KiteDesk:
+class KiteLogins:
     def __init__(self, application: KiteApplication) -> None:
         self.application = application
         self._request_tokens: dict[str, float] = {}
@@ -115,9 +115,9 @@ class KiteDesk:
 
 
 def _next_morning(now: float) -> float:
-    moment = datetime.fromtimestamp(now, IST)
-    morning = moment.replace(hour=_ENDS_AT_HOUR, minute=0, second=0, microsecond=0)
-    return (morning if morning > moment else morning + timedelta(days=1)).timestamp()
+    event = datetime.fromtimestamp(now, IST)
+    morning = event.replace(hour=_ENDS_AT_HOUR, minute=0, second=0, microsecond=0)
+    return (morning if morning > event else morning + timedelta(days=1)).timestamp()
 
 
 def _token() -> str:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Final
 
-from neo_async.exchange.funds.calendar import Calendar, Turn, day_of, next_due, step_ups
+from neo_async.exchange.funds.calendar import Calendar, FundEventKind, day_of, next_due, step_ups
 from neo_async.exchange.funds.types import (
     Frequency,
     FundHolding,
@@ -48,7 +48,7 @@ _STOCK: Final = (("INF205K01NT8", 382_488, 30_000_00), ("INF666M01451", 1_334, 2
 """What the investor holds at first: ISIN, units, cost."""
 
 
-class FundHouse:
+class FundSimulator:
     def __init__(
         self,
         schemes: Sequence[Scheme],
@@ -70,12 +70,12 @@ class FundHouse:
     def advance(self, now_s: int) -> None:
         """Let time pass, and what is due in it happen."""
         state = self.state
-        while (moment := self._calendar.next_moment(state.now_s)).time_s <= now_s:
-            state.now_s = moment.time_s
-            if moment.turn is Turn.SIPS:
-                self._run_sips(moment.day)
+        while (event := self._calendar.next_event(state.now_s)).time_s <= now_s:
+            state.now_s = event.time_s
+            if event.turn is FundEventKind.SIPS:
+                self._run_sips(event.day)
             else:
-                self._run_batch(moment.day)
+                self._run_batch(event.day)
         state.now_s = max(state.now_s, now_s)
 
     # --- orders -------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from neo_async.exchange.funds.simulator import FundHouse
+from neo_async.exchange.funds.simulator import FundSimulator
 from neo_async.exchange.funds.types import FundState
 from neo_async.exchange.persistence.store import Store
 
@@ -13,7 +13,7 @@ from neo_async.exchange.persistence.store import Store
 class FundVenue:
     def __init__(
         self,
-        build: Callable[[int, FundState | None], FundHouse],
+        build: Callable[[int, FundState | None], FundSimulator],
         clock: Callable[[], float],
         store: Store | None = None,
     ) -> None:
@@ -23,23 +23,23 @@ class FundVenue:
         self._clock = clock
         self._store = store
         if store is None:
-            self._house = build(int(clock()), None)
+            self._simulator = build(int(clock()), None)
         else:
             with store.read_as_foreign():
-                self._house = build(int(clock()), store.funds())
+                self._simulator = build(int(clock()), store.funds())
 
-    def now(self) -> FundHouse:
+    def now(self) -> FundSimulator:
         """The house, as of this moment."""
-        self._house.advance(int(self._clock()))
-        return self._house
+        self._simulator.advance(int(self._clock()))
+        return self._simulator
 
     def reset(self) -> None:
         """Start over with the same seed and funds."""
-        self._house = self._build(int(self._clock()), None)
+        self._simulator = self._build(int(self._clock()), None)
         self.keep()
 
     def keep(self) -> None:
         """Make durable what was asked of the house until now; what time does to it comes out the
         same again. Raises sqlite3.Error when that fails."""
         if self._store is not None:
-            self._store.keep_funds(self._house.state)
+            self._store.keep_funds(self._simulator.state)

@@ -48,7 +48,7 @@ class Candle(NamedTuple):
     """At its end."""
 
 
-class Past:
+class SyntheticHistory:
     def __init__(self, what: Listing | Index, seed: int, opened: date) -> None:
         """`opened` is the first day that is not the past, `what` as it was then."""
         if isinstance(what, Listing):

@@ -20,7 +20,7 @@ _DAY_MINUTES: Final = 1_440
 _EPOCH: Final = date(1970, 1, 1)
 
 
-class TapeRow(NamedTuple):
+class TradeTapeRow(NamedTuple):
     """A candle with what it is of, and its minute since 1970 in India."""
 
     segment: str
@@ -34,7 +34,7 @@ class TapeRow(NamedTuple):
     open_interest: int
 
 
-class Tape:
+class TradeTape:
     def __init__(self) -> None:
         self._minutes: dict[Key, dict[int, Candle]] = {}
         """Key to minute since 1970 in India to candle."""
@@ -91,19 +91,19 @@ class Tape:
 
     # --- to keep it elsewhere -------------------------------------------------------------------
 
-    def load(self, rows: Iterable[TapeRow]) -> None:
+    def load(self, rows: Iterable[TradeTapeRow]) -> None:
         for row in rows:
             candle = Candle(row.minute % _DAY_MINUTES, *row[3:])
             self._minutes.setdefault((Segment(row.segment), row.token), {})[row.minute] = candle
 
-    def changed(self) -> list[TapeRow]:
+    def changed(self) -> list[TradeTapeRow]:
         """Candles that have changed since the last `take_changed`."""
         return [
-            TapeRow(segment.value, token, minute, *self._minutes[segment, token][minute][1:])
+            TradeTapeRow(segment.value, token, minute, *self._minutes[segment, token][minute][1:])
             for (segment, token), minute in self._changed
         ]
 
-    def take_changed(self) -> list[TapeRow]:
+    def take_changed(self) -> list[TradeTapeRow]:
         rows = self.changed()
         self._changed.clear()
         return rows

@@ -23,7 +23,7 @@ from neo_async.exchange.engine.market_maker import TURN_NS
 from neo_async.exchange.engine.market_makers import MarketMakersState
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Event, OrderChanged, OrderRecord, Repeated, Rules
-from neo_async.exchange.history.trade_tape import Tape, in_india
+from neo_async.exchange.history.trade_tape import TradeTape, in_india
 from neo_async.exchange.persistence.store import Beginning, Store
 
 _INTERVAL: Final = 600.0
@@ -38,19 +38,19 @@ _PORTION: Final = 1_000
 """Entries of a replay after which its trades are put on the tape, and that are dropped at once."""
 
 
-class Recalled(NamedTuple):
+class RestoredMarket(NamedTuple):
     market: MatchingEngine
-    tape: Tape
+    tape: TradeTape
     opened: date
     """First day of the market, in India."""
 
 
-class Memory:
+class Persistence:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._market: MatchingEngine | None = None
-        self._tape = Tape()
-        self._told_ns = 0
+        self._tape = TradeTape()
+        self._journaled_ns = 0
         """Up to where the clock is certain to be in the journal."""
         self._flushed: asyncio.Future[None] | None = None
         self._compacted_at = 0.0
@@ -59,7 +59,7 @@ class Memory:
         """Orders that are not in the file as they stand, by number."""
         self._writing: asyncio.TimerHandle | None = None
 
-    def begin(self, market: MatchingEngine, tape: Tape, opened_ns: int) -> None:
+    def begin(self, market: MatchingEngine, tape: TradeTape, opened_ns: int) -> None:
         """Forget what was, and remember this market from now on."""
         state = market.snapshot()
         beginning = Beginning(
@@ -71,12 +71,12 @@ class Memory:
         self._changed.clear()
         self._remember(market, tape)
 
-    def recall(self, beginning: Beginning, rules: Rules) -> Recalled:
+    def restore(self, beginning: Beginning, rules: Rules) -> RestoredMarket:
         """The market as it was, under rules of today. Takes its time.
 
         Nobody watches it: whoever did went with the process.
         """
-        tape = Tape()
+        tape = TradeTape()
         tape.load(self._store.candles())
         market = MatchingEngine.restored(self._store.state())
         for count, entry in enumerate(self._store.entries(), 1):
@@ -97,17 +97,17 @@ class Memory:
         market = MatchingEngine.restored(self._store.state())
         self._remember(market, tape)
         opened = in_india(beginning.opened_ns / 1e9).date()
-        return Recalled(market, tape, opened)
+        return RestoredMarket(market, tape, opened)
 
-    def _look_at(self, market: MatchingEngine, tape: Tape) -> None:
+    def _look_at(self, market: MatchingEngine, tape: TradeTape) -> None:
         events = market.take_events()
         tape.add_all(events)
         self.note(events)
 
-    def _remember(self, market: MatchingEngine, tape: Tape) -> None:
+    def _remember(self, market: MatchingEngine, tape: TradeTape) -> None:
         market.journal = []
         self._market, self._tape = market, tape
-        self._told_ns = market.now_ns
+        self._journaled_ns = market.now_ns
         self._compacted_at = time.monotonic()
 
     # --- while it runs ------------------------------------------------------------------------
@@ -127,13 +127,13 @@ class Memory:
         market = self._market
         assert market is not None
         assert market.journal is not None
-        if something_happened and market.now_ns > self._told_ns:
+        if something_happened and market.now_ns > self._journaled_ns:
             # The turns up to here were played, not skipped, however long the pause that follows.
             market.journal.append(JournalEntry(market.now_ns, SkipTurns(market.now_ns // TURN_NS)))
         if market.journal:
             self._store.append(market.journal)
             market.journal.clear()
-            self._told_ns = market.now_ns
+            self._journaled_ns = market.now_ns
 
     def flush_soon(self, *, something_happened: bool) -> asyncio.Future[None] | None:
         """Flush with this turn of the loop; None if there is nothing to be flushed.
@@ -142,7 +142,7 @@ class Memory:
         """
         market = self._market
         assert market is not None
-        if not market.journal and not (something_happened and market.now_ns > self._told_ns):
+        if not market.journal and not (something_happened and market.now_ns > self._journaled_ns):
             return None
         if self._flushed is None:
             loop = asyncio.get_running_loop()
@@ -208,7 +208,7 @@ class Memory:
         self._tape.take_changed()
         if market.journal:
             market.journal.clear()  # the state has them in it
-        self._told_ns = market.now_ns
+        self._journaled_ns = market.now_ns
         self._compacted_at = time.monotonic()
         self._interval = max(_INTERVAL, _SHARE * (self._compacted_at - started))
 

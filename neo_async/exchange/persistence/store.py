@@ -25,7 +25,7 @@ from neo_async.exchange.engine.commands import JournalEntry
 from neo_async.exchange.engine.snapshot import EngineState
 from neo_async.exchange.engine.types import OrderRecord
 from neo_async.exchange.funds.types import FundState
-from neo_async.exchange.history.trade_tape import TapeRow
+from neo_async.exchange.history.trade_tape import TradeTapeRow
 
 _APPLICATION: Final = 0x4E454F58
 """Tells these files from other databases."""
@@ -163,10 +163,10 @@ class Store:
             for (entry,) in portion:
                 yield self._decode(entry, JournalEntry)
 
-    def candles(self) -> Iterator[TapeRow]:
+    def candles(self) -> Iterator[TradeTapeRow]:
         """Of every trade before the journal."""
         for row in self._database.execute("SELECT * FROM candles ORDER BY minute"):
-            yield msgspec.convert(row, TapeRow)
+            yield msgspec.convert(row, TradeTapeRow)
 
     def funds(self) -> FundState | None:
         """The fund house as it was kept last; None when it never was."""
@@ -197,7 +197,7 @@ class Store:
             self._write_orders(orders)
 
     def compact(
-        self, state: EngineState, orders: Iterable[OrderRecord], candles: Iterable[TapeRow]
+        self, state: EngineState, orders: Iterable[OrderRecord], candles: Iterable[TradeTapeRow]
     ) -> None:
         """Keep a market as it stands in place of what led to it. `orders` and `candles` are those
         that have changed since the last time, without what was written ahead; the ledger of the

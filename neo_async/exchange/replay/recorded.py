@@ -64,9 +64,9 @@ NOTHING: Final = Recorded(
 )
 
 
-def survey(path: Path) -> Recorded:
+def scan_recording(path: Path) -> Recorded:
     """Blocks while it reads the file. Raises UsageError when it is no recording."""
-    return _Surveyor().read(read_recording(path))
+    return _RecordingScanner().read(read_recording(path))
 
 
 def relisted(listings: Iterable[Listing], recorded: Recorded) -> tuple[Listing, ...]:
@@ -105,7 +105,7 @@ def control_of(text: str) -> Control | None:
         return None
 
 
-class _Surveyor:
+class _RecordingScanner:
     def __init__(self) -> None:
         self._decoder = FeedDecoder()
         self._exchanges: dict[str, tuple[int, int]] = {}
@@ -117,10 +117,10 @@ class _Surveyor:
         messages = 0
         for frame in recording:
             if isinstance(frame.content, str):
-                self._hear(frame.content)
+                self._read_control(frame.content)
             elif frame.content is not None and (self._unseen or messages < _MESSAGES_READ):
                 messages += 1
-                self._look(self._decoder.decode(frame.content, 0))
+                self._read_ticks(self._decoder.decode(frame.content, 0))
         instruments = {}
         for tick in self._ticks.values():
             instrument = self._instrument(tick)
@@ -128,7 +128,7 @@ class _Surveyor:
                 instruments[name.casefold()] = instrument
         return Recorded({**NOTHING.exchanges, **self._exchanges}, instruments)
 
-    def _hear(self, text: str) -> None:
+    def _read_control(self, text: str) -> None:
         control = control_of(text)
         if control is None:
             return
@@ -139,7 +139,7 @@ class _Surveyor:
         self._symbols.update(control.symbols)
         self._decoder.set_symbols(control.symbols)
 
-    def _look(self, ticks: Iterable[Tick]) -> None:
+    def _read_ticks(self, ticks: Iterable[Tick]) -> None:
         for tick in ticks:
             if isinstance(tick, LiteTick | ScripTick | IndexTick):
                 known = self._ticks.get(tick.instrument)

@@ -103,9 +103,9 @@ class Replay:
             self._feed.play(frame.content)
             self._move_market(frame.content)
         elif frame.content is not None:
-            self._hear(frame.content)
+            self._read_control(frame.content)
 
-    def _hear(self, text: str) -> None:
+    def _read_control(self, text: str) -> None:
         """Dividers may be others after a reconnect."""
         control = control_of(text)
         if control is None or not control.exchanges:

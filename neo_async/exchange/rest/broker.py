@@ -19,8 +19,8 @@ from neo_async.exchange.rest.logins import (
     DATA_CENTER,
     FieldMissing,
     Login,
-    LoginDesk,
     LoginRefused,
+    Logins,
 )
 from neo_async.exchange.rest.market_data import MarketData
 from neo_async.exchange.rest.replies import Reply
@@ -36,9 +36,9 @@ from neo_async.exchange.rest.requests import (
     read_segment,
     read_side,
 )
-from neo_async.exchange.rest.scrip_files import FOLDER, Shelf
-from neo_async.exchange.rest.services import Call, LongAnswer, Wording
-from neo_async.exchange.rest.settings import DoorSettings
+from neo_async.exchange.rest.scrip_files import FOLDER, ScripFiles
+from neo_async.exchange.rest.services import Call, ErrorResponses, LongAnswer
+from neo_async.exchange.rest.settings import BrokerSettings
 from neo_async.exchange.rest.throttle import Throttle, Throttled
 from neo_async.exchange.venue import Venue
 from neo_async.wire.orders import CancelForm, HistoryForm, ModifyForm
@@ -96,10 +96,10 @@ class Broker:
         self,
         *,
         venue: Venue,
-        desk: LoginDesk,
+        logins: Logins,
         throttle: Throttle,
-        settings: DoorSettings,
-        shelf: Shelf,
+        settings: BrokerSettings,
+        scrip_files: ScripFiles,
         market_data: MarketData,
         root_url: str,
         base_path: str,
@@ -107,10 +107,10 @@ class Broker:
         realtime_url: str,
     ) -> None:
         self._venue = venue
-        self._desk = desk
+        self._logins_service = logins
         self._throttle = throttle
         self._settings = settings
-        self._shelf = shelf
+        self._scrip_files = scrip_files
         self._market_data = market_data
         self._root_url = root_url
         self._base_path = base_path
@@ -127,7 +127,9 @@ class Broker:
         )
         self._base_url = replies.json({"data": {"baseURL": f"{root_url}{base_path}"}})
         self._root_routes, self._base_routes = self._make_routes()
-        self.wording = Wording(replies.throttled(RateLimits().orders), replies.failed)
+        self.error_responses = ErrorResponses(
+            replies.throttled(RateLimits().orders), replies.failed
+        )
 
     def answer(self, call: Call) -> Reply | Awaitable[Reply]:
         try:
@@ -213,14 +215,14 @@ class Broker:
             allowed = ", ".join(methods)
             return replies.gateway_report(405, "Method Not Allowed", f"{call.path} takes {allowed}")
         if route.guard is Guard.TRADE_LOGIN:
-            login = self._desk.authorise(
+            login = self._logins_service.authorise(
                 call.headers.get("Sid", ""), call.headers.get("Auth", ""), call.time
             )
             if route.is_order:
                 self._check_address(call.client_ip, login)
             account = login.account
         elif route.guard is Guard.APPLICATION:
-            known = self._desk.account_of(call.headers.get("Authorization", ""))
+            known = self._logins_service.account_of(call.headers.get("Authorization", ""))
             if known is None:
                 raise Refusal(401, "Invalid access token", http_status=401)
             account = known
@@ -261,11 +263,11 @@ class Broker:
 
     def _login(self, call: Call) -> Reply:
         authorization = call.headers.get("Authorization", "")
-        data = self._desk.login(authorization, call.body, call.time, call.wall_time)
+        data = self._logins_service.login(authorization, call.body, call.time, call.wall_time)
         return replies.json({"data": data})
 
     def _validate(self, call: Call) -> Reply:
-        data = self._desk.validate(
+        data = self._logins_service.validate(
             call.headers.get("Authorization", ""),
             call.headers.get("sid", ""),
             call.headers.get("Auth", ""),
@@ -276,7 +278,7 @@ class Broker:
         return replies.json({"data": data})
 
     def _logout(self, call: Call) -> Reply:
-        self._desk.end(call.headers.get("Sid", ""))
+        self._logins_service.end(call.headers.get("Sid", ""))
         return replies.json({"data": {"status": "success"}})
 
     def _client_ip(self, call: Call) -> Reply:
@@ -417,12 +419,14 @@ class Broker:
     # --- scrip master -------------------------------------------------------------------------
 
     def _file_paths(self, call: Call) -> Reply:
-        addresses = self._shelf.catalogue().addresses(self._root_url, _in_india(call.time).date())
+        addresses = self._scrip_files.catalogue().addresses(
+            self._root_url, _in_india(call.time).date()
+        )
         folder = f"{self._root_url}{FOLDER}"
         return replies.json({"data": {"filesPaths": addresses, "baseFolder": folder}})
 
     def _file(self, call: Call) -> Reply:
-        content = self._shelf.catalogue().file(call.path)
+        content = self._scrip_files.catalogue().file(call.path)
         if content is None:
             return replies.gateway_report(404, "Not Found", f"no file at {call.path}")
         return Reply(content, content_type="text/csv")

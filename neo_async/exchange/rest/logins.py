@@ -56,7 +56,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     """Where the second step came from."""
 
 
-class LoginDesk:
+class Logins:
     """Checks who asks, hands out token pairs, and knows which of them still hold."""
 
     def __init__(

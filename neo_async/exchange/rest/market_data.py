@@ -16,7 +16,7 @@ from neo_async.exchange.engine.indices import INDICES
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Index, Listing
 from neo_async.exchange.history.history import History
-from neo_async.exchange.history.synthetic import Past
+from neo_async.exchange.history.synthetic import SyntheticHistory
 from neo_async.exchange.rest import chains
 from neo_async.exchange.rest.candles import (
     CandlesRefused,
@@ -50,7 +50,7 @@ class MarketData:
     def _follow_market(self) -> None:
         """Start over when there is another market, as after a reset."""
         self._market = self._venue.market
-        self._pasts: dict[tuple[Segment, str], Past] = {}
+        self._histories: dict[tuple[Segment, str], SyntheticHistory] = {}
 
     def _present(self) -> MatchingEngine:
         if self._market is not self._venue.market:
@@ -155,17 +155,19 @@ class MarketData:
             raise CandlesRefused("Invalid neosymbol value")
         key = (what.segment, what.token)
         history = History(
-            self._past(what), self._venue.tape(), key, self._venue.opened, market.today
+            self._synthetic_history(what), self._venue.tape(), key, self._venue.opened, market.today
         )
         return candle_portions(request, history.minutes, history.day)
 
-    def _past(self, what: Listing | Index) -> Past:
+    def _synthetic_history(self, what: Listing | Index) -> SyntheticHistory:
         key = (what.segment, what.token)
-        past = self._pasts.get(key)
-        if past is None:
+        synthetic = self._histories.get(key)
+        if synthetic is None:
             opening = self._opening(what)
-            past = self._pasts[key] = Past(opening, self._seed, self._venue.opened)
-        return past
+            synthetic = self._histories[key] = SyntheticHistory(
+                opening, self._seed, self._venue.opened
+            )
+        return synthetic
 
     def _opening(self, what: Listing | Index) -> Listing | Index:
         """As it was when it was listed first: its close then ends the past."""

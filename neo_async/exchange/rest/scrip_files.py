@@ -38,7 +38,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         return self.files.get(PurePosixPath(path).name)
 
 
-class Shelf:
+class ScripFiles:
     """The catalogue of the day: our own files follow the market, with its new contracts and without
     those that have expired."""
 

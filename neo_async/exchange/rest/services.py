@@ -39,7 +39,7 @@ AdminRoutes = Mapping[str, Mapping[str, Answer]]
 """Path below the exchange's control surface to method to answer."""
 
 
-class Wording(NamedTuple):
+class ErrorResponses(NamedTuple):
     """How a service says what every service has to say at times."""
 
     throttled: Reply
@@ -47,11 +47,11 @@ class Wording(NamedTuple):
     """By status: a fault of its own."""
 
 
-class Door(Protocol):
+class Service(Protocol):
     """One service, mounted by `Exchange` beside the broker's."""
 
     @property
-    def wording(self) -> Wording: ...
+    def error_responses(self) -> ErrorResponses: ...
 
     @property
     def admin_routes(self) -> AdminRoutes: ...

@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 
 
-class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     static_ips: tuple[str, ...] | None = None
     """Addresses from which orders may come, modifications and cancellations included; and only
     from the one that the login came from. None: from anywhere. The broker has had this rule since

@@ -7,7 +7,7 @@ import pytest
 
 from neo_async.errors import UsageError
 from neo_async.exchange import Faults
-from neo_async.exchange.faults.settings import Harm
+from neo_async.exchange.faults.settings import ResponseFault
 from tests.exchange.bank.teller import (
     ACK,
     DELETE,
@@ -274,10 +274,10 @@ async def test_tokens_can_expire_at_any_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "accepted"), [(Harm.ERROR_BEFORE, False), (Harm.ERROR_AFTER, True)]
+    ("harm", "accepted"), [(ResponseFault.ERROR_BEFORE, False), (ResponseFault.ERROR_AFTER, True)]
 )
 async def test_faults_of_the_exchange_hit_the_bank_when_they_are_told_to(
-    harm: Harm, accepted: bool
+    harm: ResponseFault, accepted: bool
 ) -> None:
     async with at_the_bank() as teller:
         await teller.open()

@@ -16,12 +16,12 @@ from neo_async.banking import (
 )
 from neo_async.errors import BrokerError, RefundUnknown, TransportError
 from neo_async.exchange import Faults, Uniform
-from neo_async.exchange.faults.settings import Harm
+from neo_async.exchange.faults.settings import ResponseFault
 from tests.exchange.bank.teller import NUMBER, Teller, at_the_bank
 from tests.simulation.virtual_time import in_virtual_time, now
 
 BAD_DAY = Faults(
-    **{harm.value: 0.03 for harm in Harm},
+    **{harm.value: 0.03 for harm in ResponseFault},
     calls=("bank",),
     delay_before=0.1,
     delay_after=0.1,
@@ -67,7 +67,7 @@ async def test_every_credit_comes_once_whatever_goes_wrong(tmp_path: Path) -> No
                 break
         assert sequences == list(range(1, 2_051))
         assert {"bank_repeat", "bank_expire"} <= teller.exchange.injected.keys()
-        assert len(set(Harm) & teller.exchange.injected.keys()) >= 5
+        assert len(set(ResponseFault) & teller.exchange.injected.keys()) >= 5
 
 
 async def refund_one_rupee(bank: VirtualAccounts, client: str, reference: str) -> Refund:
