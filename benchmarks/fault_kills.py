@@ -170,10 +170,10 @@ async def kill_again_and_again(kills: int, seed: int = 1) -> Kills:
                 str(journal),
                 is_last=False,
             )
-            exchange.set_faults(BAD_DAY)
+            exchange.faults.set(BAD_DAY)
             for _ in range(kills):
                 await _run_and_kill(settings, dice, result)
-            exchange.set_faults(Faults())
+            exchange.faults.set(Faults())
             settings.is_last = True
             bot = await _start(settings)
             await asyncio.wait_for(bot.wait(), PATIENCE)

@@ -6,11 +6,13 @@ from neo_async.exchange.faults.durations import Exponential, LogNormal, Uniform
 from neo_async.exchange.faults.settings import Faults
 from neo_async.exchange.feeds.settings import AuthAnswer, FeedSettings
 from neo_async.exchange.rest.settings import BrokerSettings
+from neo_async.exchange.settings import Behaviour, Recording, Security
 from neo_async.exchange.simulator import Exchange
 
 __all__ = [
     "AuthAnswer",
     "BankSettings",
+    "Behaviour",
     "BrokerSettings",
     "Exchange",
     "Exponential",
@@ -18,6 +20,8 @@ __all__ = [
     "FeedSettings",
     "Hours",
     "LogNormal",
+    "Recording",
     "Rules",
+    "Security",
     "Uniform",
 ]

@@ -184,7 +184,7 @@ def test_what_cannot_be_right_is_refused_before_anybody_is_asked(
 def test_without_a_list_of_funds_a_change_goes_out_unchecked(
     house: Exchange, invoke: Invoke
 ) -> None:
-    house.set_faults(Faults(error_before=1.0, calls=("reads",)))
+    house.faults.set(Faults(error_before=1.0, calls=("reads",)))
     outcome = invoke("kite", "buy", ISIN, "5000", "--yes")
     assert "not checked against the list of funds" in outcome.everything
     (order,) = house.funds.orders()

@@ -98,7 +98,7 @@ async def test_an_answer_is_lost_before_or_after_the_order_is_accepted(
         waited = asyncio.get_running_loop().time() - began
         assert waited == pytest.approx(45 if name.startswith("hang") else 0, abs=0.1)
         assert len(await ledger(caller)) == 6 * accepted
-        assert caller.exchange.injected == {name: 6}
+        assert caller.exchange.faults.injected == {name: 6}
         for line in lines:
             await line.close()
 
@@ -176,7 +176,7 @@ async def test_an_odd_value_spoils_one_number_of_the_rows_and_nothing_else() -> 
         for tag in ("one", "two"):
             await caller.placed(ig=tag)
         plain = (await caller.get(BOOK)).json()["data"]
-        caller.exchange.set_faults(Faults(odd_value=1))
+        caller.exchange.faults.set(Faults(odd_value=1))
         seen = set()
         for _ in range(60):
             rows = (await caller.get(BOOK)).json()["data"]
@@ -244,9 +244,9 @@ async def test_idle_connections_are_closed_but_not_while_in_use() -> None:
             line.place()
             assert (await line.answer())[0] == 200
             await asyncio.sleep(0.4)
-        assert caller.exchange.injected == {}
+        assert caller.exchange.faults.injected == {}
         assert await line.rest() == b""
-        assert caller.exchange.injected == {"close_idle": 1}
+        assert caller.exchange.faults.injected == {"close_idle": 1}
         await line.close()
 
 
@@ -258,7 +258,7 @@ async def test_a_close_can_cross_the_next_request() -> None:
         line.place()
         assert await line.rest() in (b"", None)
         assert len(await ledger(caller)) == 1
-        assert caller.exchange.injected == {"close_crossing": 1}
+        assert caller.exchange.faults.injected == {"close_crossing": 1}
         await line.close()
 
 
@@ -289,7 +289,7 @@ async def test_senders_who_have_left_upset_nobody(
         for line in lines:
             await line.close()
         await asyncio.sleep(10)
-        assert caller.exchange.injected[harm] == 4
+        assert caller.exchange.faults.injected[harm] == 4
     assert caplog.records == []
 
 
@@ -310,7 +310,7 @@ async def test_only_the_calls_that_are_named_are_hit(
     calls: Any, statuses: tuple[int, int, int]
 ) -> None:
     async with trading() as caller:
-        caller.exchange.set_faults(Faults(throttle=1, calls=calls))
+        caller.exchange.faults.set(Faults(throttle=1, calls=calls))
         caller.clock.now += 30
         login = await caller.first_step()
         place = await caller.place()
@@ -339,11 +339,11 @@ async def test_faults_are_set_shown_and_ended_over_the_control_surface() -> None
 @pytest.mark.parametrize(("old", "code"), [(False, 32), (True, 5204)])
 async def test_repeated_tags_count_as_arrivals_of_the_first_order(old: bool, code: int) -> None:
     faults = Faults(lose_after=1, calls=("orders",))
-    async with trading(faults=faults, door=BrokerSettings(old_duplicate_code=old)) as caller:
+    async with trading(faults=faults, broker=BrokerSettings(old_duplicate_code=old)) as caller:
         for _ in range(2):
             with pytest.raises(aiohttp.ClientConnectionError):
                 await caller.place(ig="one")
-        caller.exchange.set_faults(Faults())
+        caller.exchange.faults.set(Faults())
         assert (await caller.place(ig="one")).json()["stCode"] == code
         (entry,) = await ledger(caller)
         assert (entry["client_tag"], entry["arrivals"]) == ("one", 3)
@@ -479,4 +479,4 @@ async def test_faults_are_no_dict() -> None:
         Exchange(faults=wrong)
     async with Exchange() as exchange:
         with pytest.raises(UsageError, match=told):
-            exchange.set_faults(wrong)
+            exchange.faults.set(wrong)

@@ -169,7 +169,7 @@ def test_times_are_those_of_the_recording_over_the_speed(
 def test_without_waiting_it_goes_as_fast_as_subscribers_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neo_async.exchange.feeds.market_feed.BACKLOG", 4000)
+    monkeypatch.setattr("neo_async.exchange.feeds.topics.BACKLOG", 4000)
     tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
     for second in range(500):
         tape.ticks(second, lite(TCS, 1001 + second))
@@ -185,7 +185,7 @@ def test_without_waiting_it_goes_as_fast_as_subscribers_read(
             await feed.subscribe([TCS], level=Level.LITE)
             await feed.until_live()
             await asyncio.sleep(0.1)
-            exchange.stall_feeds(5)
+            exchange.feeds.stall(5)
             await until_replayed(exchange)
             await asyncio.sleep(0.1)
         assert len(seen) == 500

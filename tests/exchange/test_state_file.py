@@ -23,6 +23,7 @@ from neo_async.exchange.persistence.store import Store
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from tests.exchange.callers import START, Caller, Clock, order, trading, visiting
 from tests.exchange.serving import Process, exchange_process
+from tests.exchange_settings import exchange_with
 
 CANDLES = "/market-data/1.0/historical/details"
 TODAY = date(2026, 11, 23)
@@ -356,7 +357,7 @@ async def test_what_the_market_was_begun_with_must_stay(
     async with trading(state=file):
         pass
     with pytest.raises(UsageError, match=text):
-        await Exchange(state=file, **options).__aenter__()
+        await exchange_with(state=file, **options).__aenter__()
 
 
 def test_other_files_are_left_alone(file: Path) -> None:
@@ -393,7 +394,7 @@ async def test_a_file_of_another_version_is_refused(file: Path) -> None:
 
 def test_a_recording_cannot_be_kept(file: Path) -> None:
     with pytest.raises(UsageError, match="state with replay"):
-        Exchange(state=file, replay=file)
+        exchange_with(state=file, replay=file)
 
 
 # --- a disk that is full --------------------------------------------------------------------------

@@ -408,7 +408,7 @@ async def test_an_order_that_appears_after_it_was_given_up_is_reported_loudly(
         heard: list[Order] = []
         orders = desk.neo.orders
         orders.on_late_order(heard.append)
-        desk.exchange.set_faults(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
+        desk.exchange.faults.set(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
         with pytest.raises(NotAccepted) as caught:
             await orders.place(*BUY, **CNC, tag="late")
         assert seconds() < 10
@@ -533,7 +533,7 @@ async def test_nothing_is_denied_while_it_is_being_sent_again() -> None:
         await asyncio.sleep(1.0)
         desk.swallowed.clear()
         # The next one arrives when the horizon of those before it is over.
-        desk.exchange.set_faults(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
+        desk.exchange.faults.set(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
         order = await placing
         (record,) = desk.ledger
         assert record.number == order.number

@@ -348,7 +348,7 @@ async def test_what_was_sold_has_made_room_in_the_moment_in_which_the_order_is_c
 async def test_a_fill_that_only_the_book_tells_counts_at_once() -> None:
     async with desk(max_net_position=10) as (exchange, neo):
         await current(neo)
-        exchange.set_faults(Faults(feed_lose=1.0))
+        exchange.faults.set(Faults(feed_lose=1.0))
         order = await neo.orders.place(*BUY, 10, **MIS)
         await trade(exchange, 3900)
         await neo.orders.book()
@@ -608,9 +608,9 @@ def test_the_exchange_never_sees_more_than_the_limits_allow(
             case ("wait", seconds):
                 await asyncio.sleep(seconds)
             case ("disturb", share):
-                exchange.set_faults(Faults(**dict.fromkeys(FEED_FAULTS, share / 3)))
+                exchange.faults.set(Faults(**dict.fromkeys(FEED_FAULTS, share / 3)))
             case ("drop",):
-                exchange.drop_connections("orders")
+                exchange.feeds.drop_connections("orders")
 
     async def run() -> None:
         async with exchange_of() as exchange, client_of(exchange, risk=limits) as neo:
@@ -739,7 +739,7 @@ async def test_an_ordinary_reconnect_refuses_nothing() -> None:
         await neo.order_feed.until_live()
         await asyncio.sleep(1000)  # in which nothing happens
         for _ in range(10):
-            exchange.drop_connections("orders")
+            exchange.feeds.drop_connections("orders")
             for _ in range(10):
                 await neo.orders.place(*BUY, 1, **MIS)
                 await asyncio.sleep(0.1)
@@ -750,7 +750,7 @@ async def test_an_order_whose_messages_are_lost_is_counted_within_a_minute() -> 
     async with desk(max_open_orders=1) as (exchange, neo):
         await neo.order_feed.until_live()
         await asyncio.sleep(31)
-        exchange.set_faults(Faults(feed_lose=1.0))
+        exchange.faults.set(Faults(feed_lose=1.0))
         async with client_of(exchange) as app:
             await app.orders.place(*BUY, 1, **MIS)
         await asyncio.sleep(READ_EVERY + 6)
@@ -932,7 +932,7 @@ async def test_a_larger_quantity_counts_until_the_book_shows_what_became_of_it()
     async with desk(max_net_position=100) as (exchange, neo):
         await neo.order_feed.until_live()
         order = await neo.orders.place(*BUY, 10, **MIS)
-        exchange.set_faults(Faults(feed_lose=1.0))
+        exchange.faults.set(Faults(feed_lose=1.0))
         await neo.orders.modify(order, quantity=90)
         order.quantity = 10  # as a message from before the change would have it
         with pytest.raises(PositionLimit, match="101 units"):
@@ -1042,7 +1042,7 @@ async def test_a_fill_counts_that_only_the_book_tells_of_an_order_whose_answer_w
     ):
         await neo.order_feed.until_live()
         await current(neo)
-        exchange.set_faults(Faults(feed_lose=1.0))
+        exchange.faults.set(Faults(feed_lose=1.0))
         exchange.market.print_price(Segment.NSE_CM, TOKEN, 3900)
         cut[PLACE] = Cut()
         await trade_soon(exchange, neo)

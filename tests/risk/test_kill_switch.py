@@ -356,11 +356,11 @@ async def test_resuming_ends_it_too() -> None:
 @in_virtual_time
 async def test_an_order_that_appears_long_after_the_halt_was_done_is_cancelled_too() -> None:
     async with desk(resolution_timeout=2.0, timeouts=Timeouts(order=1.0)) as (exchange, neo):
-        exchange.set_faults(Faults(delay_before=1.0, delay_seconds=20.0, calls=("orders",)))
+        exchange.faults.set(Faults(delay_before=1.0, delay_seconds=20.0, calls=("orders",)))
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
         await until_sent(neo)
         assert await neo.halt() == []
-        exchange.set_faults(Faults())
+        exchange.faults.set(Faults())
         with pytest.raises(NotAccepted):
             await placing
         await until(lambda: exchange.market.ledger)
@@ -396,7 +396,7 @@ async def test_a_halt_during_the_login_waits_for_it_and_cancels() -> None:
         async with client_of(exchange) as before:
             await before.orders.place(*BUY, 10, **MIS)
         await asyncio.sleep(30)
-        exchange.set_faults(Faults(delay_before=1.0, delay_seconds=1.0, calls=("logins",)))
+        exchange.faults.set(Faults(delay_before=1.0, delay_seconds=1.0, calls=("logins",)))
         neo = client_of(exchange)
         login = asyncio.create_task(neo.login())
         await asyncio.sleep(0.5)
@@ -413,7 +413,7 @@ async def test_a_halt_during_a_login_that_fails_is_taken_up_by_the_next_one() ->
         async with client_of(exchange) as before:
             await before.orders.place(*BUY, 10, **MIS)
         neo = client_of(exchange)
-        exchange.set_faults(
+        exchange.faults.set(
             Faults(lose_before=1.0, delay_before=1.0, delay_seconds=1.0, calls=("logins",))
         )
         login = asyncio.create_task(neo.login())
@@ -422,7 +422,7 @@ async def test_a_halt_during_a_login_that_fails_is_taken_up_by_the_next_one() ->
         assert isinstance(nobody, NotLoggedIn)
         with pytest.raises(NeoError):
             await login
-        exchange.set_faults(Faults())
+        exchange.faults.set(Faults())
         async with neo:
             await until(lambda: not open_in(exchange))
 
@@ -645,7 +645,7 @@ def test_after_a_halt_nothing_is_open_and_nothing_arrives(
             exchange_of() as exchange,
             limited_client_of(exchange, limits=limits, resolution_timeout=5.0) as neo,
         ):
-            exchange.set_faults(Faults(**faults, calls=("orders",)))
+            exchange.faults.set(Faults(**faults, calls=("orders",)))
             placed: list[Order] = []
             acting = [
                 asyncio.create_task(act(neo, placed, action, after)) for action, after in orders
@@ -749,7 +749,7 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
             down = feed if which == "market" else neo.order_feed
             address = down._connection._address
             down._connection._address = lambda: "ws://127.0.0.1:1"
-            exchange.drop_connections()
+            exchange.feeds.drop_connections()
             await asyncio.sleep(2)
             assert neo.halted is None
             await asyncio.sleep(2)
@@ -829,7 +829,7 @@ async def test_a_feed_that_is_down_outside_trading_hours_does_not_halt(
     ):
         await neo.order_feed.until_live()
         neo.order_feed._connection._address = lambda: "ws://127.0.0.1:1"
-        exchange.drop_connections()
+        exchange.feeds.drop_connections()
         await asyncio.sleep(60)
         assert (neo.halted is not None) is halts
 
@@ -852,7 +852,7 @@ async def test_a_market_feed_is_down_when_its_own_market_is_open(
         await neo.order_feed.until_live()
         await feed.until_live()
         feed._connection._address = lambda: "ws://127.0.0.1:1"
-        exchange.drop_connections()
+        exchange.feeds.drop_connections()
         await asyncio.sleep(30)
         assert neo.halted is None
         answer = None

@@ -36,29 +36,29 @@ Content = dict[str, object]
 _CURSOR: Final = b"seq:"
 
 
-class Service(NamedTuple):
+class BankCall(NamedTuple):
     answer: Callable[[Client, bytes, float], Content]
     """Whose call, its body, and Unix seconds."""
     once: bool = False
     """A repeated request gets the first answer, and has no effect."""
 
 
-class Services:
+class BankCalls:
     def __init__(self, books: Books, plan: FaultPlan) -> None:
         self._books = books
         self._plan = plan
         self._services = {
-            "/va/v1/accounts/create": Service(self._create, once=True),
-            "/va/v1/accounts/modify": Service(self._modify, once=True),
-            "/va/v1/accounts/delete": Service(self._delete, once=True),
-            "/va/v1/accounts/inquiry": Service(self._inquire),
-            "/va/v1/transactions/fetch": Service(self._fetch),
-            "/va/v1/transactions/ack": Service(self._acknowledge, once=True),
-            "/va/v1/refunds/create": Service(self._refund, once=True),
-            "/va/v1/refunds/status": Service(self._refund_status),
+            "/va/v1/accounts/create": BankCall(self._create, once=True),
+            "/va/v1/accounts/modify": BankCall(self._modify, once=True),
+            "/va/v1/accounts/delete": BankCall(self._delete, once=True),
+            "/va/v1/accounts/inquiry": BankCall(self._inquire),
+            "/va/v1/transactions/fetch": BankCall(self._fetch),
+            "/va/v1/transactions/ack": BankCall(self._acknowledge, once=True),
+            "/va/v1/refunds/create": BankCall(self._refund, once=True),
+            "/va/v1/refunds/status": BankCall(self._refund_status),
         }
 
-    def find(self, method: str, path: str) -> Service:
+    def find(self, method: str, path: str) -> BankCall:
         service = self._services.get(path)
         if service is None:
             raise Refused("VA0404", f"no service at {path}", status=404)

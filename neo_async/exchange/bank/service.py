@@ -12,7 +12,7 @@ import msgspec
 
 from neo_async.errors import UsageError
 from neo_async.exchange.bank.books import Books
-from neo_async.exchange.bank.calls import Services, refund_row
+from neo_async.exchange.bank.calls import BankCalls, refund_row
 from neo_async.exchange.bank.credits import Run
 from neo_async.exchange.bank.forms import CreditForm, Head, MoveForm, read_amount, read_form
 from neo_async.exchange.bank.gateway import Gateway, Throttled
@@ -76,7 +76,7 @@ class Bank:
     def reset(self) -> None:
         """New books: no account, credit or refund. Clients and tokens stay."""
         self._books = Books(self.clients, self._seed)
-        self._services = Services(self._books, self._plan)
+        self._services = BankCalls(self._books, self._plan)
         self._firsts: dict[tuple[str, str], _First] = {}
 
     # --- for tests ------------------------------------------------------------------------------

@@ -59,9 +59,10 @@ class FaultPlan:
         self.set(settings)
 
     def set(self, settings: Faults) -> None:
-        """From now on these, and only these; draws and counts begin anew.
+        """Inject these faults from now on, and no others; `Faults()` ends all.
 
-        Raises UsageError for what is no Faults, such as a dict.
+        Draws and counts begin anew; what was drawn before takes its course. Raises UsageError for
+        what is no Faults, such as a dict.
         """
         if not isinstance(settings, Faults):
             raise UsageError(f"faults={settings!r}: must be such as Faults(lose_after=0.1)")
@@ -73,6 +74,11 @@ class FaultPlan:
         self._connection_faults = _steps(settings, list(ConnectionFault))
         self._feed_faults = _steps(settings, list(FeedFault))
         self.restart()
+
+    @property
+    def injected(self) -> dict[str, int]:
+        """How often each fault has happened since they were set, or since a reset."""
+        return dict(self.counts)
 
     def restart(self) -> None:
         """Draw from the beginning again, and count from zero."""

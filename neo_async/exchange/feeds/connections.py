@@ -27,7 +27,7 @@ _ENDS = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
 class PauseSwitch:
-    """Shut, it silences the feeds while their sockets stay open."""
+    """Pauses both feeds while their sockets stay open."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
@@ -38,9 +38,10 @@ class PauseSwitch:
         self._stop_timer()
         self._open.clear()
         if seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self.open)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.resume)
 
-    def open(self) -> None:
+    def resume(self) -> None:
+        """Let the feeds send again."""
         self._stop_timer()
         self._open.set()
 

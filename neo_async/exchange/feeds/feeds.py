@@ -1,4 +1,4 @@
-"""Both feeds of the exchange behind one door: their sockets, their news and their faults."""
+"""Both feeds of the exchange: their sockets, what they publish, and their faults."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from neo_async.exchange.feeds.settings import FeedSettings
 from neo_async.exchange.replay.recorded import NOTHING, Recorded
 from neo_async.exchange.rest.logins import Login, Logins
 from neo_async.exchange.venue import Venue
+from neo_async.model.enums import Segment
+from neo_async.model.ticks import MarketState
 
 MARKET_PATH: Final = "/apifeed"
 ORDER_PATH: Final = "/realtime"
@@ -66,9 +68,9 @@ class Feeds:
         return websocket
 
     async def close(self) -> None:
-        """Say goodbye to everyone, and go without those who do not answer soon."""
+        """Close all connections, in good order with the clients that take part soon."""
         self._closing = True
-        self._pause_switch.open()
+        self._pause_switch.resume()
         connections = list(self._connections())
         for connection in connections:
             connection.close_soon(GOING_AWAY, "the exchange closes")
@@ -78,22 +80,23 @@ class Feeds:
             for task in late:
                 task.cancel()
 
-    # --- news -----------------------------------------------------------------------------------
+    # --- publishing
+    # -----------------------------------------------------------------------------------
 
     def notice_soon(self) -> None:
-        """Pass on what a command has led to, once its answer is on the way."""
+        """Publish what a command has led to, once its answer is on the way."""
         if not self._noticing and (self.orders.connections or self.market.connections):
             self._noticing = True
             asyncio.get_running_loop().call_soon(self.notice)
 
     def notice(self) -> None:
-        """Pass on what has happened until now."""
+        """Publish what has happened until now."""
         self._noticing = False
         self.orders.publish(self._venue.take_events())
         self.market.notice()
 
     def tick(self) -> None:
-        """Pass on what the passing of time has led to."""
+        """Publish what the passing of time has led to."""
         self.notice()
         if self._plan.hits_feeds and not self._pause_switch.is_paused:
             self._stall_by_chance()
@@ -102,28 +105,75 @@ class Feeds:
 
     # --- faults ---------------------------------------------------------------------------------
 
-    def stall(self, seconds: float | None) -> None:
+    def stall(self, seconds: float | None = None) -> None:
+        """Send nothing on both feeds, sockets open; None: until `resume`.
+
+        Order updates wait meanwhile; of prices, only the newest.
+        """
         self._pause_switch.pause(seconds)
 
     def resume(self) -> None:
-        self._pause_switch.open()
+        """End a stall."""
+        self._pause_switch.resume()
 
     def _stall_by_chance(self) -> None:
         seconds = self._plan.stall_seconds()
         if seconds:
             self.stall(seconds)
 
-    def drop(self, feed: FeedName | None) -> None:
+    def drop_connections(self, feed: FeedName | None = None) -> None:
+        """Break every feed connection without a close frame, or those of one feed.
+
+        Raises UsageError for an unknown feed.
+        """
         _check_name(feed)
         for connection in list(self._connections(feed)):
             connection.abort()
 
-    def send_garbage(self, feed: FeedName | None) -> None:
+    def send_garbage(self, feed: FeedName | None = None) -> None:
+        """Send all clients of both feeds, or of one, what is neither packet nor frame.
+
+        Raises UsageError for an unknown feed.
+        """
         _check_name(feed)
         if feed != "orders":
             self.market.send_garbage()
         if feed != "market":
             self.orders.send_garbage()
+
+    def truncate_batches(self, count: int = 1) -> None:
+        """Cut each of the market feed's next binary messages somewhere."""
+        self.market.truncate(count)
+
+    # --- what a market announces ----------------------------------------------------------------
+
+    @property
+    def subscribed(self) -> set[str]:
+        """Instruments that are subscribed on the market feed: `{"nse_cm|11536"}`; indices by their
+        number."""
+        return self.market.subscribed
+
+    def set_market_status(self, state: MarketState, segment: Segment | None = None) -> None:
+        """Announce a state of one market, or of all. Orders go on being matched."""
+        self.market.set_status(state, segment)
+
+    def send_auction(
+        self,
+        instrument: str,
+        *,
+        reference_price: float,
+        imbalance_quantity: int = 0,
+        imbalance_at_market: int = 0,
+    ) -> None:
+        """Announce the state of an instrument's closing call auction. Price in rupees."""
+        self.market.send_auction(
+            instrument,
+            reference_price=reference_price,
+            imbalance_quantity=imbalance_quantity,
+            imbalance_at_market=imbalance_at_market,
+        )
+
+    # --- connections ----------------------------------------------------------------------------
 
     def _connections(self, feed: FeedName | None = None) -> Iterator[ClientConnection]:
         if feed != "orders":
@@ -132,7 +182,7 @@ class Feeds:
             yield from self.orders.connections
 
     def _end(self, login: Login) -> None:
-        """A login is over, and so are its connections."""
+        """Close the connections of a login that has ended."""
         for connection in list(self._connections()):
             if connection.login is login:
                 connection.close_soon(POLICY, "the session has ended")

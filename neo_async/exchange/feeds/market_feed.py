@@ -1,50 +1,49 @@
-"""The market feed: who listens to which instrument, and the packets that tell them of it.
+"""The market feed: subscriptions, and the publication of changes to them.
 
-What changes is looked at once per interval: each packet is encoded once for each instrument and
-level, whoever takes it, and a subscriber that is slow finds the newest packet of each waiting.
+Changes are published once per interval. Each packet is encoded once for each instrument and level,
+however many subscribe it; a slow subscriber gets the newest packet of each instrument.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from neo_async.exchange.engine.indices import IndexSnapshot
 from neo_async.exchange.engine.matching_engine import MatchingEngine
-from neo_async.exchange.engine.session_stats import MarketSnapshot, SessionStats
 from neo_async.exchange.engine.trading_hours import Phase
 from neo_async.exchange.engine.types import Index, Listing
 from neo_async.exchange.faults.feed_faults import FeedFaults
 from neo_async.exchange.faults.plan import FaultPlan
-from neo_async.exchange.feeds.connections import POLICY, ClientConnection, PauseSwitch
+from neo_async.exchange.feeds import packets
+from neo_async.exchange.feeds.connections import POLICY, PauseSwitch
 from neo_async.exchange.feeds.settings import AuthAnswer, FeedSettings
-from neo_async.exchange.replay.recorded import NOTHING, Recorded, RecordedInstrument
+from neo_async.exchange.feeds.topics import (
+    MarketFeedConnection,
+    Subject,
+    Topic,
+    key_of,
+    offer,
+    offer_stray,
+)
+from neo_async.exchange.replay.recorded import NOTHING, Recorded
 from neo_async.exchange.rest.logins import Login, Logins
 from neo_async.exchange.venue import Venue
 from neo_async.model.enums import Level, Segment
 from neo_async.model.ticks import (
     AuctionTick,
-    DepthRow,
-    IndexTick,
-    LiteTick,
     MarketState,
-    MarketStatus,
-    ScripTick,
 )
 from neo_async.wire.feed import (
-    ACKNOWLEDGED,
     AUCTION,
     AUTH_CONNECTED,
     AUTH_FAILED,
     AUTH_OK,
-    EXCHANGE_IDS,
     HEADER,
     INDEX,
     MARKET_CLOSED,
@@ -53,33 +52,18 @@ from neo_async.wire.feed import (
     STATUS,
     FeedEncoder,
     Stream,
-    batches,
     split,
 )
 from neo_async.wire.lenient import UNREADABLE
 
 BUDGET: Final = 3000
 """Instruments that one connection may have subscribed, each kind counted."""
-MAX_MESSAGE: Final = (1 << 20) - 1
-"""Bytes; the official SDK takes no larger message than 1 MiB."""
-BACKLOG: Final = 8 << 20
-"""Bytes of ready-made messages kept for a slow subscriber; older ones are dropped."""
-
-_FULL_ROWS: Final = 20
-_DEPTH_ROWS: Final = 5
 _SLICE: Final = 50
 """Instruments handled before others get their turn on the loop."""
 _TOKEN_END: Final = HEADER.size + 4
-_NS: Final = 1_000_000_000
 _OVER_BUDGET: Final = 1
 _NOT_UNDERSTOOD: Final = 2
 
-_NOBODY: Final = DepthRow(0, 0.0, 0)
-_LEVELS: Final = {
-    Stream.SCRIP: Level.SCRIP,
-    Stream.DEPTH: Level.DEPTH,
-    Stream.FULL_DEPTH: Level.FULL_DEPTH,
-}
 _RECORDED_STREAMS: Final = {
     Level.LITE: Stream.LITE,
     2: Stream.SCRIP,
@@ -93,11 +77,6 @@ _EVENTS: Final = {
     for action in ("subscribe", "unsubscribe", "snapshot")
     for stream in Stream
     if (action, stream) not in (("snapshot", Stream.FULL_DEPTH), ("snapshot", Stream.EXCHANGE))
-}
-_STATUS_TEXTS: Final = {MarketState.OPEN: "OPEN", MarketState.CLOSED: "CLOSE"}
-_OLD_STATUS_CODES: Final = {
-    MarketState.OPEN: MARKET_OPENED,
-    MarketState.CLOSED: MARKET_CLOSED,
 }
 
 
@@ -125,71 +104,6 @@ class _Request(msgspec.Struct):
     inputtoken: str = ""
 
 
-_Subject = Listing | Index | RecordedInstrument
-
-
-class _Topic:
-    """One kind of packet of one instrument."""
-
-    __slots__ = ("connections", "index", "key", "listing", "packet", "stream")
-
-    def __init__(self, key: str, stream: Stream, what: _Subject) -> None:
-        self.key = key
-        """`nse_cm|11536`, with the number also where it was asked for by name."""
-        self.stream = stream
-        self.listing = what if isinstance(what, Listing) else None
-        self.index = what if isinstance(what, Index) else None
-        self.connections: dict[MarketFeedConnection, None] = {}
-        self.packet = b""
-        """The newest one; empty before the first."""
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether its packets come from a recording, not from the market."""
-        return self.listing is None and self.index is None
-
-
-class MarketFeedConnection(ClientConnection):
-    def __init__(
-        self,
-        websocket: web.WebSocketResponse,
-        transport: asyncio.Transport,
-        pause_switch: PauseSwitch,
-        feed: MarketFeed,
-    ) -> None:
-        super().__init__(websocket, transport, pause_switch)
-        self.topics: dict[tuple[Stream, str], _Topic] = {}
-        self.dropped = 0
-        """Ready-made messages that a slow reader has lost."""
-        self._feed = feed
-        self._packets: dict[object, bytes] = {}
-        self._queued_bytes = 0
-
-    def offer(self, key: object, packet: bytes) -> None:
-        """Send a packet in the next message, in place of an older one with the same key."""
-        if not self._packets:
-            self._wake_writer()
-        self._packets[key] = packet
-
-    def withdraw(self, key: object) -> None:
-        self._packets.pop(key, None)
-
-    def enqueue(self, message: str | bytes) -> None:
-        self._queued_bytes += len(message)
-        while self._queued_bytes > BACKLOG and self._queue:
-            self._queued_bytes -= len(self._queue.popleft())
-            self.dropped += 1
-        super().enqueue(message)
-
-    def _pending(self) -> Iterator[str | bytes]:
-        for message in super()._pending():
-            self._queued_bytes -= len(message)
-            yield message
-        packets, self._packets = self._packets, {}
-        for batch in batches(list(packets.values()), MAX_MESSAGE):
-            yield self._feed.spoiled(batch)
-
-
 class MarketFeed:
     def __init__(
         self,
@@ -214,15 +128,15 @@ class MarketFeed:
         """Set with the first subscription."""
         self._market: MatchingEngine = venue.market
         self._board = venue.board
-        self._topics: dict[tuple[Stream, str], _Topic] = {}
-        self._by_listing: dict[tuple[Segment, str], dict[_Topic, None]] = {}
+        self._topics: dict[tuple[Stream, str], Topic] = {}
+        self._by_listing: dict[tuple[Segment, str], dict[Topic, None]] = {}
         self._phases = {each: self._market.phase(each) for each in self._market.segments}
         self._statuses = {each: _state(phase) for each, phase in self._phases.items()}
         self._status_connections: dict[MarketFeedConnection, None] = {}
         self._wake = asyncio.Event()
         self._cuts = 0
         self.connections: dict[MarketFeedConnection, None] = {}
-        self.faults = FeedFaults[tuple[_Topic, bytes]](plan, "market", _offer, _offer_stray)
+        self.faults = FeedFaults[tuple[Topic, bytes]](plan, "market", offer, offer_stray)
         self.set_exchanges(recorded.exchanges)
 
     # --- a recording ----------------------------------------------------------------------------
@@ -289,8 +203,8 @@ class MarketFeed:
     async def flush(self) -> None:
         """Give every subscriber the packets of what has changed since the last flush."""
         self._follow_market()
-        news: dict[_Topic, bytes] = {}
-        indices: dict[_Topic, Index] = {}
+        news: dict[Topic, bytes] = {}
+        indices: dict[Topic, Index] = {}
         for count, listing in enumerate(self._market.take_changes(), 1):
             topics = self._by_listing.get((listing.segment, listing.token), {})
             shown = [topic for topic in topics if topic.index is None]
@@ -298,14 +212,14 @@ class MarketFeed:
             if shown:
                 full = any(topic.stream is Stream.FULL_DEPTH for topic in shown)
                 snapshot = self._market.market_snapshot(
-                    listing, _FULL_ROWS if full else _DEPTH_ROWS
+                    listing, packets.FULL_ROWS if full else packets.DEPTH_ROWS
                 )
                 for topic in shown:
-                    news[topic] = self._listing_packet(topic, snapshot)
+                    news[topic] = packets.listing_packet(self._encoder, topic, snapshot)
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
         for topic, index in indices.items():
-            news[topic] = self._index_packet(self._board.snapshot(index))
+            news[topic] = packets.index_packet(self._encoder, self._board.snapshot(index))
         # All at once, so that they share a message.
         for topic, packet in news.items():
             topic.packet = packet
@@ -346,10 +260,12 @@ class MarketFeed:
         tick = AuctionTick(
             instrument, "", reference_price, imbalance_quantity, imbalance_at_market, 0
         )
-        for stream, level in _LEVELS.items():
+        for stream, level in packets.LEVELS.items():
             topic = self._topics.get((stream, instrument))
             if topic is not None:
-                packet = self._auction_packet(tick, level)
+                packet = packets.auction_packet(
+                    self._encoder, tick, level, is_long=self._settings.long_auctions
+                )
                 for connection in topic.connections:
                     connection.offer((stream, instrument, "auction"), packet)
 
@@ -363,12 +279,12 @@ class MarketFeed:
             if not topic.is_recorded:
                 self._watch(topic)
                 topic.packet = self._packet(topic)
-                _offer((topic, topic.packet))
+                offer((topic, topic.packet))
 
     # --- the subscribers' side ------------------------------------------------------------------
 
     async def serve(self, websocket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
-        connection = MarketFeedConnection(websocket, transport, self._pause_switch, self)
+        connection = MarketFeedConnection(websocket, transport, self._pause_switch, self._truncated)
         self.connections[connection] = None
         writer = asyncio.create_task(connection.write(), name="market feed writer")
         code = 1000
@@ -399,7 +315,7 @@ class MarketFeed:
             AuthAnswer.CONNECTED: (AUTH_CONNECTED,),
         }[self._settings.auth_answer]
         for code in codes:
-            await connection.send(_auth_answer(code, self._exchanges))
+            await connection.send(packets.auth_answer(code, self._exchanges))
         return True
 
     def _login_of(self, text: str) -> Login | str:
@@ -433,11 +349,11 @@ class MarketFeed:
         wanted = self._find(stream, request.inputtoken)
         if action == "unsubscribe":
             for stream_of, what, _ in wanted.values():
-                topic = connection.topics.get((stream_of, _key(what)))
+                topic = connection.topics.get((stream_of, key_of(what)))
                 if topic is not None:
                     self._detach(connection, topic)
             return None
-        pairs = {(stream_of, _key(what)) for stream_of, what, _ in wanted.values()}
+        pairs = {(stream_of, key_of(what)) for stream_of, what, _ in wanted.values()}
         if action == "subscribe" and len(connection.topics.keys() | pairs) > BUDGET:
             return await self._refuse(
                 connection,
@@ -445,13 +361,13 @@ class MarketFeed:
                 f"{len(connection.topics)} instruments are subscribed and {len(pairs)} asked for: "
                 f"a connection may have {BUDGET}",
             )
-        await connection.send(_acknowledgement(action, wanted))
+        await connection.send(packets.acknowledgement(action, wanted))
         topics = []
         for count, (stream_of, what, _) in enumerate(wanted.values(), 1):
             if action == "subscribe":
                 topic = self._attach(connection, stream_of, what)
             else:
-                topic = _Topic(_key(what), stream_of, what)
+                topic = Topic(key_of(what), stream_of, what)
             topic.packet = topic.packet or self._packet(topic)
             topics.append(topic)
             if count % _SLICE == 0:
@@ -473,25 +389,14 @@ class MarketFeed:
             connection.enqueue(b"".join(map(self._status_packet, self._statuses)))
 
     async def _refuse(self, connection: MarketFeedConnection, code: int, text: str) -> None:
-        await connection.send(
-            _encode(
-                {
-                    "message_code": ACKNOWLEDGED,
-                    "message": text,
-                    "error_code": code,
-                    "description": text,
-                    "trading_symbols": {},
-                    "data": {},
-                }
-            ).decode()
-        )
+        await connection.send(packets.refusal(code, text))
 
-    def _find(self, stream: Stream, tokens: str) -> dict[str, tuple[Stream, _Subject, str]]:
+    def _find(self, stream: Stream, tokens: str) -> dict[str, tuple[Stream, Subject, str]]:
         """What the asked-for texts stand for here, and its symbol; unknown ones are left out.
 
         An index comes as index packets however it was asked for.
         """
-        found: dict[str, tuple[Stream, _Subject, str]] = {}
+        found: dict[str, tuple[Stream, Subject, str]] = {}
         for text in map(str.strip, tokens.split(",")):
             recorded = self._recorded.find(text)
             if recorded is not None:
@@ -509,11 +414,11 @@ class MarketFeed:
                 found[text] = (Stream.INDEX, index, index.symbol)
         return found
 
-    def _attach(self, connection: MarketFeedConnection, stream: Stream, what: _Subject) -> _Topic:
-        key = (stream, _key(what))
+    def _attach(self, connection: MarketFeedConnection, stream: Stream, what: Subject) -> Topic:
+        key = (stream, key_of(what))
         topic = self._topics.get(key)
         if topic is None:
-            topic = self._topics[key] = _Topic(key[1], stream, what)
+            topic = self._topics[key] = Topic(key[1], stream, what)
             self._watch(topic)
             for listing in self._listings(topic):
                 self._by_listing.setdefault((listing.segment, listing.token), {})[topic] = None
@@ -521,7 +426,7 @@ class MarketFeed:
         connection.topics[key] = topic
         return topic
 
-    def _detach(self, connection: MarketFeedConnection, topic: _Topic) -> None:
+    def _detach(self, connection: MarketFeedConnection, topic: Topic) -> None:
         key = (topic.stream, topic.key)
         del connection.topics[key]
         del topic.connections[connection]
@@ -536,11 +441,11 @@ class MarketFeed:
                 if not topics:
                     del self._by_listing[listing.segment, listing.token]
 
-    def _watch(self, topic: _Topic) -> None:
+    def _watch(self, topic: Topic) -> None:
         for listing in self._listings(topic):
             self._market.watch(listing)
 
-    def _listings(self, topic: _Topic) -> list[Listing]:
+    def _listings(self, topic: Topic) -> list[Listing]:
         """Whose trades show in the topic's packets."""
         if topic.index is not None:
             return self._board.members(topic.index)
@@ -550,6 +455,10 @@ class MarketFeed:
         return [connection for connection in self.connections if connection.login is not None]
 
     # --- faults ---------------------------------------------------------------------------------
+
+    def _status_packet(self, segment: Segment) -> bytes:
+        is_old = self._settings.old_status
+        return packets.status_packet(self._encoder, segment, self._statuses[segment], is_old=is_old)
 
     def send_garbage(self) -> None:
         """Bytes that are no packet and text that is no frame, to everyone."""
@@ -561,7 +470,7 @@ class MarketFeed:
         """Cut each of the next `count` batches somewhere."""
         self._cuts += count
 
-    def spoiled(self, batch: bytes) -> bytes:
+    def _truncated(self, batch: bytes) -> bytes:
         if not self._cuts:
             return batch
         self._cuts -= 1
@@ -569,179 +478,12 @@ class MarketFeed:
 
     # --- packets --------------------------------------------------------------------------------
 
-    def _packet(self, topic: _Topic) -> bytes:
+    def _packet(self, topic: Topic) -> bytes:
         if topic.index is not None:
-            return self._index_packet(self._board.snapshot(topic.index))
+            return packets.index_packet(self._encoder, self._board.snapshot(topic.index))
         if topic.listing is None:
             return self._newest.get((topic.stream, topic.key), b"")
-        rows = _FULL_ROWS if topic.stream is Stream.FULL_DEPTH else _DEPTH_ROWS
-        return self._listing_packet(topic, self._market.market_snapshot(topic.listing, rows))
-
-    def _listing_packet(self, topic: _Topic, snapshot: MarketSnapshot) -> bytes:
-        """Empty when a price is more than the wire has room for, which keeps that listing silent
-        and the others going: four bytes and a divider of ten million end at 429 rupees.
-        """
-        try:
-            if topic.stream is Stream.LITE:
-                return self._encoder.lite(_lite_tick(topic.key, snapshot.listing, snapshot.stats))
-            return self._encoder.scrip(_scrip_tick(topic.key, _LEVELS[topic.stream], snapshot))
-        except struct.error:
-            return b""
-
-    def _index_packet(self, snapshot: IndexSnapshot) -> bytes:
-        index, stats = snapshot.index, snapshot.stats
-        tick = IndexTick(
-            "",
-            "",
-            index.name,
-            int(index.token),
-            stats.last_price / 100,
-            stats.last_trade_ns // _NS,
-            stats.open / 100,
-            stats.high / 100,
-            stats.low / 100,
-            index.close / 100,
-            0.0,
-            _percent(stats.last_price, index.close),
-            stats.year_high / 100,
-            stats.year_low / 100,
-            2,
-            1.0,
-            0,
+        rows = packets.FULL_ROWS if topic.stream is Stream.FULL_DEPTH else packets.DEPTH_ROWS
+        return packets.listing_packet(
+            self._encoder, topic, self._market.market_snapshot(topic.listing, rows)
         )
-        return self._encoder.index(index.segment, tick)
-
-    def _status_packet(self, segment: Segment) -> bytes:
-        state = self._statuses[segment]
-        if self._settings.old_status and state in _OLD_STATUS_CODES:
-            code = _OLD_STATUS_CODES[state]
-            return HEADER.pack(HEADER.size, code, EXCHANGE_IDS[segment], 0, 0, 0, 0)
-        return self._encoder.status(MarketStatus(segment, state, _STATUS_TEXTS.get(state, ""), 0))
-
-    def _auction_packet(self, tick: AuctionTick, level: Level) -> bytes:
-        packet = self._encoder.auction(tick, level)
-        if self._settings.long_auctions:
-            return struct.pack("<H", 48) + packet[2:] + bytes(15)
-        return packet
-
-
-def _offer(news: tuple[_Topic, bytes]) -> None:
-    topic, packet = news
-    for connection in topic.connections:
-        connection.offer(topic, packet)
-
-
-def _offer_stray(news: tuple[_Topic, bytes]) -> None:
-    """Behind the newest of the same instrument, not in its place."""
-    topic, packet = news
-    for connection in topic.connections:
-        connection.offer((topic, "stray"), packet)
-
-
-def _key(what: _Subject) -> str:
-    return f"{what.segment}|{what.token}"
-
-
-def _auth_answer(code: int, exchanges: Mapping[str, tuple[int, int]]) -> str:
-    return _encode(
-        {
-            "message_code": code,
-            "id": "SFD_EMBEDDED_1",
-            "format": "native_batch",
-            "version": 1,
-            "exchanges": {
-                name: {"value": number, "divider": divider}
-                for name, (number, divider) in exchanges.items()
-            },
-        }
-    ).decode()
-
-
-def _acknowledgement(action: str, wanted: dict[str, tuple[Stream, _Subject, str]]) -> str:
-    """With the map that the official SDK reads and the one that is documented."""
-    return _encode(
-        {
-            "message_code": ACKNOWLEDGED,
-            "message": "Subscribed" if action == "subscribe" else "Snapshot",
-            "error_code": 0,
-            "description": "SUBSCRIBED" if action == "subscribe" else "SNAPSHOT",
-            "trading_symbols": {text: symbol for text, (_, _, symbol) in wanted.items()},
-            "data": {
-                text: {"cas_status": int(_has_auction(what)), "trading_symbols": symbol}
-                for text, (_, what, symbol) in wanted.items()
-            },
-        }
-    ).decode()
-
-
-def _has_auction(what: _Subject) -> bool:
-    """Whether it takes part in the closing auction: shares and funds at the NSE do."""
-    return isinstance(what, Listing) and what.segment is Segment.NSE_CM
-
-
-def _percent(price: int, close: int) -> float:
-    return (price - close) * 100 / close if close else 0.0
-
-
-def _lite_tick(key: str, listing: Listing, stats: SessionStats) -> LiteTick:
-    close = listing.base_price
-    return LiteTick(
-        key,
-        "",
-        stats.last_price / 100,
-        stats.last_trade_ns // _NS,
-        stats.last_quantity,
-        close / 100,
-        (stats.last_price - close) / 100,
-        _percent(stats.last_price, close),
-        listing.lot_size,
-        2,
-        1,
-        0,
-    )
-
-
-def _scrip_tick(key: str, level: Level, snapshot: MarketSnapshot) -> ScripTick:
-    listing, stats = snapshot.listing, snapshot.stats
-    close = listing.base_price
-    return ScripTick(
-        key,
-        "",
-        level,
-        stats.last_price / 100,
-        stats.last_trade_ns // _NS,
-        snapshot.changed_ns // _NS,
-        stats.last_quantity,
-        stats.open / 100,
-        stats.high / 100,
-        stats.low / 100,
-        close / 100,
-        stats.value / stats.volume / 100 if stats.volume else 0.0,
-        stats.volume,
-        stats.value / 100,
-        snapshot.total_buy_quantity,
-        snapshot.total_sell_quantity,
-        stats.open_interest,
-        (stats.last_price - close) / 100,
-        _percent(stats.last_price, close),
-        listing.upper_band / 100,
-        listing.lower_band / 100,
-        stats.year_high / 100,
-        stats.year_low / 100,
-        listing.lot_size,
-        2,
-        1,
-        False,
-        _rows(snapshot.bids, level),
-        _rows(snapshot.asks, level),
-        0,
-    )
-
-
-def _rows(levels: list[tuple[int, int, int]], level: Level) -> tuple[DepthRow, ...]:
-    """Best first. One and five a side have that many rows whatever the book holds."""
-    if level is Level.FULL_DEPTH:
-        return tuple(DepthRow(quantity, price / 100, orders) for price, quantity, orders in levels)
-    count = 1 if level is Level.SCRIP else _DEPTH_ROWS
-    rows = [DepthRow(quantity, price / 100, orders) for price, quantity, orders in levels[:count]]
-    return tuple(rows + [_NOBODY] * (count - len(rows)))

@@ -27,7 +27,8 @@ from neo_async.exchange.faults.plan import FaultPlan
 from neo_async.exchange.feeds.connections import POLICY, ClientConnection, PauseSwitch
 from neo_async.exchange.feeds.settings import FeedSettings
 from neo_async.exchange.rest.logins import Login, Logins
-from neo_async.exchange.rest.rows import order_update, position_update
+from neo_async.exchange.rest.order_rows import order_update
+from neo_async.exchange.rest.portfolio_rows import position_update
 from neo_async.exchange.venue import Venue
 from neo_async.wire.lenient import UNREADABLE
 

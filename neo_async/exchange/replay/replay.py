@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from neo_async import logs
-from neo_async.errors import UsageError
 from neo_async.exchange.engine.types import Listing
 from neo_async.exchange.feeds.market_feed import MarketFeed
 from neo_async.exchange.replay.recorded import Recorded, control_of, exchanges_of
@@ -167,10 +166,3 @@ class Replay:
             (Side.BUY, max(price - listing.tick, 1), quantity),
             (Side.SELL, price + listing.tick, quantity),
         ]
-
-
-def checked_speed(speed: float) -> float:
-    """As a factor; 0 stands for infinite. Raises UsageError."""
-    if not speed >= 0:
-        raise UsageError(f"speed={speed!r}: must be a factor such as 1 or 10; 0 does not wait")
-    return speed or math.inf

@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeVar
 from neo_async.config import RateLimits
 from neo_async.exchange.engine.types import NewOrder, Refusal
 from neo_async.exchange.faults.settings import Calls
-from neo_async.exchange.rest import replies, rows
+from neo_async.exchange.rest import order_rows, portfolio_rows, replies
+from neo_async.exchange.rest.fields import Row, rupees
 from neo_async.exchange.rest.logins import (
     DATA_CENTER,
     FieldMissing,
@@ -332,30 +333,35 @@ class Broker:
 
     def _orders(self, call: Call) -> Reply:
         orders = self._venue.now().orders(call.ucc)
-        return _book([rows.order_row(order) for order in orders], stat="Ok")
+        return _book([order_rows.order_row(order) for order in orders], stat="Ok")
 
     def _one_order(self, call: Call) -> Reply:
         order = self._venue.now().order(call.ucc, call.path.rpartition("/")[2])
-        return _book([rows.order_row(order)] if order else [], stat="Ok")
+        return _book([order_rows.order_row(order)] if order else [], stat="Ok")
 
     def _history(self, call: Call) -> Reply:
         number = read_form(call.body, HistoryForm).nOrdNo
         order = self._venue.now().order(call.ucc, number)
         states = reversed(order.history) if order else ()
-        return _book([rows.history_row(order, state) for state in states if order], stat="Ok")
+        return _book([order_rows.history_row(order, state) for state in states if order], stat="Ok")
 
     def _trades(self, call: Call) -> Reply:
         market = self._venue.now()
         fills = [
             (fill, market.order(call.ucc, fill.order_number)) for fill in market.fills(call.ucc)
         ]
-        return _book([rows.trade_row(fill, order) for fill, order in fills if order], stat="ok")
+        return _book(
+            [order_rows.trade_row(fill, order) for fill, order in fills if order], stat="ok"
+        )
 
     def _positions(self, call: Call) -> Reply:
         positions = self._venue.now().positions(call.ucc)
         return _book(
             [
-                {**rows.position_row(call.ucc, position), "qty": str(rows.net_quantity(position))}
+                {
+                    **portfolio_rows.position_row(call.ucc, position),
+                    "qty": str(portfolio_rows.net_quantity(position)),
+                }
                 for position in positions
             ],
             stat="ok",
@@ -366,8 +372,8 @@ class Broker:
         return _book(
             [
                 {
-                    **rows.position_row(call.ucc, position),
-                    "ltp": rows.rupees(market.last_price(position.listing)),
+                    **portfolio_rows.position_row(call.ucc, position),
+                    "ltp": rupees(market.last_price(position.listing)),
                 }
                 for position in market.positions(call.ucc)
             ],
@@ -376,11 +382,13 @@ class Broker:
 
     def _holdings(self, call: Call) -> Reply:
         holdings = self._venue.now().holdings(call.ucc)
-        return replies.json({"data": [rows.holding_row(holding) for holding in holdings]})
+        return replies.json({"data": [portfolio_rows.holding_row(holding) for holding in holdings]})
 
     def _limits(self, call: Call) -> Reply:
         market = self._venue.now()
-        return replies.json(rows.limits_row(call.ucc, market.funds(call.ucc), market.now_ns))
+        return replies.json(
+            portfolio_rows.limits_row(call.ucc, market.funds(call.ucc), market.now_ns)
+        )
 
     def _check_margin(self, call: Call) -> Reply:
         form = read_form(call.body, MarginForm)
@@ -400,7 +408,7 @@ class Broker:
             trigger=read_price(form.trgPrc or "0"),
         )
         margin = market.order_margin(call.ucc, order)
-        return replies.json(rows.margin_row(market.funds(call.ucc), margin))
+        return replies.json(portfolio_rows.margin_row(market.funds(call.ucc), margin))
 
     # --- market data --------------------------------------------------------------------------
 
@@ -445,7 +453,7 @@ def _data_reply(answer: Callable[[T], Reply], asked: T) -> Reply:
         return replies.data_refused(refusal)
 
 
-def _book(rows_: list[rows.Row], *, stat: str) -> Reply:
+def _book(rows_: list[Row], *, stat: str) -> Reply:
     """`stat` is spelled differently from book to book."""
     return replies.json({"stat": stat, "stCode": 200, "data": rows_}) if rows_ else replies.NO_DATA
 

@@ -12,6 +12,7 @@ import aiohttp
 from neo_async.exchange import BankSettings, Exchange
 from neo_async.exchange.bank.types import Client
 from tests.exchange.callers import Answered, Clock
+from tests.exchange_settings import exchange_with
 
 CREATE = "accounts/create"
 MODIFY = "accounts/modify"
@@ -114,7 +115,7 @@ async def at_the_bank(**options: Any) -> AsyncIterator[Teller]:
     options.setdefault("seed", 7)
     options.setdefault("bank", OPEN)
     options.setdefault("market_makers", False)
-    async with Exchange(**options) as exchange, aiohttp.ClientSession() as http:
+    async with exchange_with(**options) as exchange, aiohttp.ClientSession() as http:
         teller = Teller(exchange, http, clock)
         await teller.log_in()
         yield teller
