@@ -1,7 +1,7 @@
-"""The market behind the door: moved on by the clock before anyone looks, new after a reset.
+"""The market as services and feeds see it: advanced to the present before each use, new after a
+reset.
 
-Events are taken here, and nowhere else: trades go onto the tape of candles on their way to the
-feeds.
+Events are taken here, and nowhere else: trades go onto the trade tape on their way to the feeds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from neo_async.exchange.history.trade_tape import TradeTape, in_india
 from neo_async.exchange.persistence.persistence import Persistence, RestoredMarket
 
 NewListings: TypeAlias = Callable[[MatchingEngine], Iterable[Listing]]
-"""What a market should list besides what it does, on the day that it is in."""
+"""Returns what a market should list besides, on its present day."""
 
 
 class Venue:
@@ -43,7 +43,7 @@ class Venue:
         self.clock = clock
         self._events: list[Event] = []
         self._listed_day = -1
-        """Whose contracts are listed, in days since 1970; -1: of which day is not known."""
+        """Day whose contracts are listed, in days since 1970; -1 for an unknown one."""
         if restored is None:
             self._open()
         else:
@@ -51,7 +51,7 @@ class Venue:
         self.now()
 
     def now(self) -> MatchingEngine:
-        """The market, as of this moment."""
+        """Return the market, advanced to the present."""
         now_ns = self._clock_ns()
         self.market.advance(now_ns)
         day = indian_day(now_ns)
@@ -61,7 +61,7 @@ class Venue:
         return self.market
 
     def _change_listings(self) -> None:
-        """The day has changed: what has expired goes, what is new comes."""
+        """Settle expired contracts and list new ones on another day."""
         self.market.settle_expired()
         self.market.add_listings(self._new_listings(self.market))
 
@@ -71,12 +71,12 @@ class Venue:
         self.now()
 
     def tape(self) -> TradeTape:
-        """Candles of every trade until now."""
+        """Return the candles of every trade until now."""
         self._collect()
         return self._tape
 
     def take_events(self) -> list[Event]:
-        """What happened since the last call, oldest first."""
+        """Return what has happened since the last call, oldest first."""
         self._collect()
         if self._persistence is not None:
             try:
@@ -110,7 +110,7 @@ class Venue:
         self._listed_day = -1
         self.board = IndexBoard(market)
         self.opened = opened
-        """First day of this market, in India."""
+        """First day of this market in India."""
         self._tape = tape
         self._events = []
 

@@ -1,5 +1,4 @@
-"""The bank's books: who owns which virtual account, what was paid in, what was delivered and what
-goes back.
+"""The bank's books: virtual accounts, credits, their delivery, and refunds.
 
 No sockets, no clock, no JSON: a command and the time go in, a result comes out or `Refused` is
 raised. Nothing is half done when it is.
@@ -34,7 +33,7 @@ BATCH: Final = 100
 
 
 class _Delivery:
-    """How far a physical account's credits have got."""
+    """Delivery of a physical account's credits."""
 
     def __init__(self) -> None:
         self.acknowledged = 0

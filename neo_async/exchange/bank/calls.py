@@ -1,4 +1,4 @@
-"""The bank's services: JSON in, books asked, JSON out."""
+"""The calls of the bank's services: JSON in, books, JSON out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CURSOR: Final = b"seq:"
 
 class BankCall(NamedTuple):
     answer: Callable[[Client, bytes, float], Content]
-    """Whose call, its body, and Unix seconds."""
+    """Answers a client's call by its body, at a time in Unix seconds."""
     once: bool = False
     """A repeated request gets the first answer, and has no effect."""
 

@@ -1,5 +1,4 @@
-"""The bank's front door without its sockets: gateway, repeated requests, and the owner's side
-entrance."""
+"""The bank's service without its sockets: gateway, repeated requests, and control of payments."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ class _First(NamedTuple):
 
 
 class Bank:
-    """Kotak Open Banking's far end, mounted in the exchange. Its books end with the process."""
+    """Kotak Open Banking's server, mounted in the exchange. Its books end with the process."""
 
     def __init__(
         self,
@@ -132,7 +131,7 @@ class Bank:
             raise UsageError(str(refused)) from None
 
     def end_tokens(self) -> None:
-        """As if all had expired."""
+        """End all tokens, as if they had expired."""
         self._gateway.end_tokens()
 
     # --- calls ----------------------------------------------------------------------------------
@@ -190,7 +189,7 @@ class Bank:
                 return
             del self._firsts[key]
 
-    # --- the side entrance ----------------------------------------------------------------------
+    # --- control of payments ----------------------------------------------------------------------
 
     def _admin_credit(self, call: Call) -> Reply:
         try:

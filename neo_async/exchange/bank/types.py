@@ -11,7 +11,7 @@ import msgspec
 
 
 class Refused(Exception):
-    """In the bank's own words. `field` names what was wrong in the request, if one thing was."""
+    """The bank refuses a request; `field` names the field at fault, if it is one."""
 
     def __init__(self, code: str, text: str, *, status: int = 400, field: str = "") -> None:
         super().__init__(f"{code}: {text}")
@@ -128,7 +128,7 @@ class RefundStatus(StrEnum):
 
 FINAL: Final = frozenset({RefundStatus.SUCCESS, RefundStatus.FAILED, RefundStatus.REJECTED})
 RETURNED: Final = frozenset({RefundStatus.FAILED, RefundStatus.REJECTED})
-"""With these, the amount can be refunded again."""
+"""States of a refund after which its amount can be refunded again."""
 
 
 class Refund(msgspec.Struct, kw_only=True):

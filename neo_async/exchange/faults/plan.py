@@ -1,4 +1,4 @@
-"""Which requests and messages meet with which fault: decided here, done elsewhere.
+"""The fault plan: it decides which requests and messages meet which fault.
 
 No socket and no clock. Requests are drawn for per kind of call, messages per feed, each from a
 stream of its own: the same seed gives the hundredth order the same fate, however many reports were
@@ -30,17 +30,17 @@ from neo_async.exchange.faults.settings import (
 FeedName = Literal["market", "orders"]
 E = TypeVar("E", bound=StrEnum)
 Steps = list[tuple[float, E]]
-"""Names that exclude each other, and the sums of probabilities up to each."""
+"""Faults that exclude each other, with the sums of probabilities up to each."""
 
 
 class Decision(NamedTuple):
-    """What becomes of one request."""
+    """The faults that one request meets."""
 
     fault: ResponseFault | None = None
     form: int = 0
-    """Which of the harm's forms, by remainder."""
+    """Number that picks the form of the fault, by remainder."""
     seconds: float = 0.0
-    """How long the harm lasts, if it does."""
+    """Seconds that the fault lasts, where it has a duration."""
     delay_before: float = 0.0
     delay_after: float = 0.0
     connection_fault: ConnectionFault | None = None
@@ -77,17 +77,17 @@ class FaultPlan:
 
     @property
     def injected(self) -> dict[str, int]:
-        """How often each fault has happened since they were set, or since a reset."""
+        """Count of each fault since the faults were set, or since a reset."""
         return dict(self.counts)
 
     def restart(self) -> None:
-        """Draw from the beginning again, and count from zero."""
+        """Start the random streams and the counts again."""
         self.counts: Counter[str] = Counter()
-        """How often each fault has happened, by the name of its setting."""
+        """Count of each fault, by the name of its setting."""
         self._streams: dict[str, Random] = {}
 
     def report(self) -> dict[str, object]:
-        """The settings that differ from those of a good day, and the counts."""
+        """Return the settings that differ from `Faults()`, and the counts."""
         calm = msgspec.to_builtins(Faults())
         settings = msgspec.to_builtins(self.settings)
         return {
@@ -96,7 +96,7 @@ class FaultPlan:
         }
 
     def for_request(self, calls: Calls) -> Decision:
-        """What becomes of the next request of that kind."""
+        """Return the faults that the next request of that kind meets."""
         settings = self.settings
         if calls not in settings.calls:
             return NO_FAULTS
@@ -123,20 +123,20 @@ class FaultPlan:
         )
 
     def for_message(self, feed: FeedName) -> tuple[FeedFault | None, float]:
-        """What becomes of the next message of that feed, and how late it is if it is."""
+        """Return the fault of the next message of a feed, and the seconds that it is late."""
         random = self._stream(f"{feed} feed")
         fault = self._counted(self._feed_faults, random)
         late = draw(self.settings.feed_late_seconds, random) if fault is FeedFault.LATE else 0.0
         return fault, late
 
     def stall_seconds(self) -> float:
-        """How long the feeds fall silent from this tick on; mostly 0."""
+        """Return the seconds for which the feeds stall from this tick on; mostly 0."""
         if not self.strikes("feed_stall"):
             return 0.0
         return draw(self.settings.feed_stall_seconds, self._stream("feed_stall"))
 
     def strikes(self, name: Literal["feed_stall", "bank_expire", "bank_repeat"]) -> bool:
-        """Whether that one happens this time."""
+        """Return whether a fault happens this time, and count it."""
         probability: float = getattr(self.settings, name)
         if not probability or self._stream(name).random() >= probability:
             return False
@@ -144,7 +144,7 @@ class FaultPlan:
         return True
 
     def count(self, name: str) -> None:
-        """One more has happened. Those that depend on what the other side does are told here."""
+        """Count a fault that has happened, as one that depends on the client reports itself."""
         self.counts[str(name)] += 1
 
     def _counted(self, steps: Steps[E], random: Random) -> E | None:

@@ -1,4 +1,4 @@
-"""Doing to connections and answers what the plan has drawn for them."""
+"""Injection of the planned faults into connections and answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OTHER_SHAPES: Final = (b"[]", b"null", b'"Ok"', b'{"result":[]}', b'{"data":nul
 _RESET: Final = struct.pack("ii", 1, 0)
 """Linger for no time: closing sends a reset instead of an end of stream."""
 _PIECES: Final = 1_000
-"""That a dripping answer comes in, at most."""
+"""Largest number of pieces in which a slow answer comes."""
 _CROSSING_PATIENCE: Final = 60.0
 """Seconds after which a connection that was to cross its next request is closed without one."""
 
@@ -44,7 +44,7 @@ class ResponseFaults:
         self._over = asyncio.Event()
 
     def close(self) -> None:
-        """Let nobody wait any longer."""
+        """End all waits."""
         self._over.set()
         for end in self._ends.values():
             end.timer.cancel()
@@ -56,10 +56,10 @@ class ResponseFaults:
         error_responses: ErrorResponses,
         answer: Callable[[], Awaitable[Reply]],
     ) -> web.StreamResponse:
-        """Answer a request by `answer`, unless and except for what the plan has for it."""
+        """Answer a request by `answer`, with the faults that the plan has for it."""
         transport = request.transport
         if transport is None or self._crosses(transport):
-            return web.Response()  # to nobody
+            return web.Response()  # the client is gone
         decision = self._plan.for_request(calls)
         await self._pause(decision.delay_before)
         if decision.fault is not None and decision.fault.before_accept:
@@ -72,7 +72,7 @@ class ResponseFaults:
             self._end_later(transport, decision)
         return self._respond(reply)
 
-    # --- harms ----------------------------------------------------------------------------------
+    # --- faults ----------------------------------------------------------------------------------
 
     async def _refuse(
         self, transport: asyncio.Transport, decision: Decision, error_responses: ErrorResponses
@@ -104,10 +104,10 @@ class ResponseFaults:
         return await self._abandon(transport, decision)
 
     async def _abandon(self, transport: asyncio.Transport, decision: Decision) -> web.Response:
-        """Break the connection: at once, or after a long silence."""
+        """Break the connection, at once or after hanging."""
         await self._pause(decision.seconds)
         _break(transport, decision.form)
-        return web.Response()  # to nobody
+        return web.Response()  # the client is gone
 
     async def _truncate(
         self, request: web.BaseRequest, reply: Reply, form: int

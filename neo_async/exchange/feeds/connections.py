@@ -1,7 +1,7 @@
-"""One websocket each: who is at the other end, and what is on its way there.
+"""Connections of clients to the feeds: the login, and what waits to be sent.
 
-A line is written to by a task of its own, so that whoever has news only queues it: a reader that is
-slow, or has gone, holds nobody up.
+A line is written to by a task of its own, so that publishing only queues: a slow reader, or one
+that has gone, delays nobody else.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from aiohttp import WSMsgType, web
 from neo_async.exchange.rest.logins import Login
 
 CLOSE_TIMEOUT = 0.5
-"""Seconds for a client to take part in a goodbye."""
+"""Seconds for a client to take part in the closing handshake."""
 AUTH_TIMEOUT = 10.0
-"""Seconds for a client to say who it is."""
+"""Seconds for a client to authenticate."""
 
 GOING_AWAY = 1001
 POLICY = 1008
@@ -67,7 +67,7 @@ class ClientConnection:
         pause_switch: PauseSwitch,
     ) -> None:
         self.login: Login | None = None
-        """None until the client has shown one."""
+        """Login of the client; None before it has authenticated."""
         self._websocket = websocket
         self._transport = transport
         self._pause_switch = pause_switch
@@ -80,7 +80,7 @@ class ClientConnection:
         self.closed = asyncio.Event()
 
     async def receive(self) -> str | None:
-        """What the client says next; None when it has gone."""
+        """Return the client's next message; None when it has gone."""
         while True:
             message = await self._websocket.receive()
             if message.type is WSMsgType.TEXT:
@@ -91,7 +91,7 @@ class ClientConnection:
                 return None
 
     async def receive_first(self) -> str | None:
-        """None if the client says nothing in time, or goes."""
+        """Return the first message; None if none comes in time, or the client has gone."""
         try:
             async with asyncio.timeout(AUTH_TIMEOUT):
                 return await self.receive()
@@ -99,7 +99,7 @@ class ClientConnection:
             return None
 
     async def send(self, text: str) -> None:
-        """Answer at once, ahead of what is queued. Waits while the client does not read."""
+        """Send at once, ahead of what is queued. Waits while the client does not read."""
         await self._pause_switch.wait_until_resumed()
         with contextlib.suppress(ConnectionError):
             await self._websocket.send_str(text)
@@ -129,7 +129,7 @@ class ClientConnection:
             pass  # gone meanwhile; the reading side notices, and ends the line
 
     def close_soon(self, code: int, reason: str) -> None:
-        """Close soon: in good order when the client takes part, else without it."""
+        """Close soon: by the closing handshake when the client takes part, else without it."""
         self._closing_frame = (code, reason.encode())
         self._wake.set()
         if self._deadline is None:
@@ -137,12 +137,12 @@ class ClientConnection:
             self._deadline = loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def abort(self) -> None:
-        """Break the connection without a word."""
+        """Break the connection without a close frame."""
         self._transport.abort()
 
     async def end(self, writer: asyncio.Task[None], code: int = 1000) -> None:
-        """Tidy up after the last word."""
-        # Cancelled in the middle of a goodbye, it would not let the client have its say.
+        """End writer and socket once the client is done."""
+        # Cancelled in the middle of the closing handshake, it would not read the client's part.
         await asyncio.wait([writer], timeout=0 if self._closing_frame is None else CLOSE_TIMEOUT)
         writer.cancel()
         await asyncio.wait([writer])

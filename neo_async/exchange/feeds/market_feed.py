@@ -159,7 +159,7 @@ class MarketFeed:
             connection.abort()
 
     def _subscribers(self, packet: bytes) -> Iterable[MarketFeedConnection]:
-        """Who has subscribed what a recorded packet tells of."""
+        """Return the connections that have subscribed a recorded packet's topic."""
         _, code, exchange, level, *_ = HEADER.unpack_from(packet)
         if code in _STATUS_CODES:
             return self._status_connections
@@ -319,7 +319,7 @@ class MarketFeed:
         return True
 
     def _login_of(self, text: str) -> Login | str:
-        """Whose frame it is, or what is wrong with it."""
+        """Return the login of an authentication frame, or what is wrong with it."""
         try:
             frame = msgspec.json.decode(text, type=_Auth)
         except UNREADABLE as error:
@@ -446,7 +446,7 @@ class MarketFeed:
             self._market.watch(listing)
 
     def _listings(self, topic: Topic) -> list[Listing]:
-        """Whose trades show in the topic's packets."""
+        """Return the listings whose trades show in the topic's packets."""
         if topic.index is not None:
             return self._board.members(topic.index)
         return [topic.listing] if topic.listing is not None else []

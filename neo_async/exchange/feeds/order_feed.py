@@ -54,7 +54,7 @@ class OrderFeedConnection(ClientConnection):
         self._positions: list[Position] = []
 
     def show(self, orders: list[tuple[OrderRecord, Transition]], positions: list[Position]) -> None:
-        """Where things stand, to be told before anything that happens from now on."""
+        """Send the present orders and positions before anything that happens from now on."""
         self._orders, self._positions = orders, positions
         self._wake_writer()
 

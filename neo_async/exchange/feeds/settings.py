@@ -1,4 +1,4 @@
-"""How the exchange's feeds behave where the broker's documents, clients and users disagree."""
+"""Variants of the feeds, where the broker's documents, clients and users disagree."""
 
 from __future__ import annotations
 

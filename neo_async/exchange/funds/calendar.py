@@ -1,4 +1,4 @@
-"""When a fund house does what: market days, the batch, and the days of SIPs.
+"""The calendar of mutual funds: market days, the batch, and the days of SIPs.
 
 SIP orders are made at 01:30 and the batch runs at 13:30, both in India and on market days, which
 are Monday to Friday without the holidays that one names.
@@ -50,7 +50,7 @@ class Calendar:
         return day.weekday() < 5 and day not in self._holidays
 
     def market_day_from(self, day: date) -> date:
-        """That day, or the first market day after it."""
+        """Return the day, or the first market day after it."""
         while not self.is_market_day(day):
             day += _ONE_DAY
         return day
@@ -86,7 +86,7 @@ def next_due(frequency: Frequency, instalment_day: int, after: date) -> date:
 
 
 def step_ups(days: Collection[str], after: date, until: date) -> list[str]:
-    """Those of `{"05-05"}` (day and month) that come after a day, until another one, in order."""
+    """Return the step-up days (day and month, `05-05`) after a day, until another one, in order."""
     found = []
     for text in days:
         day, month = int(text[:2]), int(text[3:])

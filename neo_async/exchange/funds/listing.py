@@ -14,7 +14,7 @@ from neo_async.model.isin import check_digit
 
 
 class _Terms(NamedTuple):
-    """Of a kind of scheme: money in paise, units in thousandths."""
+    """Terms of a kind of scheme: money in paise, units in thousandths."""
 
     settlement_type: str
     minimum_purchase: int

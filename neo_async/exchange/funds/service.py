@@ -1,4 +1,4 @@
-"""Kite Connect's front door without its sockets: a call in, a reply out.
+"""Kite Connect's mutual-fund service without its sockets: a call in, a reply out.
 
 Its paths begin at the root of the server: the official client drops any path of its `root=`.
 """
@@ -77,7 +77,7 @@ class FundService:
 
     @property
     def admin_routes(self) -> AdminRoutes:
-        """None: the clock, which is everyone's, does what there is to do."""
+        """Routes of the control surface: none, because the clock does what there is to do."""
         return {}
 
     def reset(self) -> None:
@@ -88,7 +88,7 @@ class FundService:
         return path.startswith(_PREFIXES)
 
     def kind(self, method: str, path: str) -> Calls:
-        """Which kind of call this is."""
+        """Return the kind of call, which decides the faults it meets."""
         if not path.startswith("/mf/"):
             return "logins"
         return "reads" if method == "GET" else "orders"

@@ -1,7 +1,7 @@
-"""The fund house: a pure, seeded machine. Commands and a clock in, orders and units out.
+"""The fund simulator: a pure, seeded state machine. Commands and a clock in, orders and units out.
 
-One investor, one purse. Orders wait for the batch of 13:30, which strikes the day's NAVs and
-executes what is open, oldest first; units and money change hands at once. A purchase for which
+One investor with one cash balance. Orders wait for the batch of 13:30, which strikes the day's NAVs
+and executes what is open, oldest first; units and money change hands at once. A purchase for which
 there is not enough money is tried in five batches; one of a SIP in one.
 """
 
@@ -32,7 +32,7 @@ from neo_async.exchange.funds.types import (
 
 INSTALMENT_DAYS: Final = (1, 5, 10, 15, 20, 25)
 _LISTED_S: Final = 7 * 86_400
-"""How far back the list of orders goes."""
+"""Seconds that the list of orders goes back."""
 _TRIES: Final = 5
 
 _DAILY_MOVE: Final = {
@@ -114,14 +114,14 @@ class FundSimulator:
         return order
 
     def order(self, order_id: str) -> OrderRecord:
-        """Of any age. Raises FundRefusal when there is none."""
+        """Return an order of any age. Raises FundRefusal when there is none."""
         try:
             return self.state.orders[order_id]
         except KeyError:
             raise _unknown("order", order_id) from None
 
     def orders(self) -> list[OrderRecord]:
-        """Those of the last seven days, newest first."""
+        """Return the orders of the last seven days, newest first."""
         since = self.state.now_s - _LISTED_S
         recent = [order for order in self.state.orders.values() if order.placed_s >= since]
         return recent[::-1]
@@ -206,13 +206,14 @@ class FundSimulator:
             raise _unknown("SIP", sip_id) from None
 
     def sips(self) -> list[SipRecord]:
-        """Those that are active or paused, oldest first."""
+        """Return the SIPs that are active or paused, oldest first."""
         return [sip for sip in self.state.sips.values() if sip.state is not SipState.CANCELLED]
 
     def next_instalment(self, sip: SipRecord) -> date | None:
         return None if sip.due is None else self._calendar.market_day_from(sip.due)
 
-    # --- what one has -------------------------------------------------------------------------
+    # --- holdings and NAVs
+    # -------------------------------------------------------------------------
 
     def holdings(self) -> list[FundHolding]:
         return list(self.state.holdings.values())
@@ -413,7 +414,7 @@ class FundSimulator:
         sip.due = None
 
     def _number(self, kind: str, digits: int) -> str:
-        """Of so many digits, a new one each time, the same ones for the same seed."""
+        """Return a new number of so many digits; the same seed gives the same numbers."""
         return str(self._chance(kind).randrange(10 ** (digits - 1), 10**digits))
 
     def _chance(self, kind: str) -> random.Random:

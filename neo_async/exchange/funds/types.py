@@ -56,7 +56,7 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     dividend_type: str
     settlement_type: str
     opening_nav: int
-    """Where its NAV begins."""
+    """NAV with which the simulator begins, in ten-thousandths of a rupee."""
     minimum_purchase: int
     purchase_multiple: int
     minimum_additional: int
@@ -72,9 +72,9 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     isin: str
     side: Side
     amount: int = 0
-    """Of a BUY."""
+    """Amount of a purchase, in paise."""
     units: int = 0
-    """Of a SELL."""
+    """Units of a redemption, in thousandths."""
     tag: str | None = None
 
 
@@ -90,7 +90,7 @@ class NewSip(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SipChange(msgspec.Struct, frozen=True, kw_only=True):
-    """None leaves as it is."""
+    """A change of a SIP; a field of None stays as it is."""
 
     amount: int | None = None
     frequency: Frequency | None = None
@@ -106,9 +106,9 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     state: OrderState = OrderState.OPEN
     message: str | None = None
     amount: int
-    """Of a SELL: 0 before, the proceeds after."""
+    """Amount in paise; of a redemption its proceeds, 0 before the batch."""
     units: int
-    """Of a BUY: 0 before, those allotted after."""
+    """Units in thousandths; of a purchase those allotted, 0 before the batch."""
     nav: int = 0
     """At which it was executed."""
     variety: str

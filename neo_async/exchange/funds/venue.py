@@ -1,5 +1,5 @@
-"""The fund house behind the door: moved on by the clock before anyone looks, new after a reset,
-and kept in the state file where there is one."""
+"""The fund simulator as its service sees it: advanced to the present before each use, new after a
+reset, and kept in the state file where there is one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class FundVenue:
         clock: Callable[[], float],
         store: Store | None = None,
     ) -> None:
-        """`build` makes the house that opens at a time in Unix seconds, or goes on from a state;
-        `clock` gives Unix seconds."""
+        """`build` makes the simulator that opens at a time in Unix seconds, or goes on from a
+        state; `clock` gives Unix seconds."""
         self._build = build
         self._clock = clock
         self._store = store
@@ -29,7 +29,7 @@ class FundVenue:
                 self._simulator = build(int(clock()), store.funds())
 
     def now(self) -> FundSimulator:
-        """The house, as of this moment."""
+        """Return the simulator, advanced to the present."""
         self._simulator.advance(int(self._clock()))
         return self._simulator
 
@@ -39,7 +39,9 @@ class FundVenue:
         self.keep()
 
     def keep(self) -> None:
-        """Make durable what was asked of the house until now; what time does to it comes out the
-        same again. Raises sqlite3.Error when that fails."""
+        """Store the simulator's state; what time does to it is calculated again.
+
+        Raises sqlite3.Error.
+        """
         if self._store is not None:
             self._store.keep_funds(self._simulator.state)

@@ -1,4 +1,4 @@
-"""What one instrument did on any day: the made-up past, and the tape since the exchange opened.
+"""Candles of one instrument: synthetic history, and the trade tape since the exchange opened.
 
 On a day that has gone by without a trade here, because the exchange was down or nobody looked, it
 has the candles that it would have had: drawn from the seed, they come back to where the last trade
@@ -19,7 +19,7 @@ class History:
     def __init__(
         self, synthetic: SyntheticHistory, tape: TradeTape, key: Key, opened: date, today: date
     ) -> None:
-        """`opened` is the first day that is not the past."""
+        """`opened` is the first day that is not synthetic."""
         self._synthetic = synthetic
         self._tape = tape
         self._key = key

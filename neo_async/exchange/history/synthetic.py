@@ -1,4 +1,4 @@
-"""A made-up past: candles of the days before the exchange opened.
+"""Synthetic history: candles of the days before the exchange opened.
 
 Every weekday has one session, 09:15 to 15:30. A day is drawn from seed, instrument and date alone,
 so that any range answers the same at any time, and its minutes add up to it: the highest minute is
@@ -30,7 +30,7 @@ _GAP: Final = 0.003
 _REACH: Final = 0.006
 """Most that a day goes beyond its opening and close."""
 _INTEREST_SWING: Final = 4
-"""How much more the open interest moves than the price."""
+"""Factor by which the open interest moves more than the price."""
 _TURNOVER: Final = (500_000_000_00, 5_000_000_000_00)
 """Paise a day."""
 
@@ -50,7 +50,7 @@ class Candle(NamedTuple):
 
 class SyntheticHistory:
     def __init__(self, what: Listing | Index, seed: int, opened: date) -> None:
-        """`opened` is the first day that is not the past, `what` as it was then."""
+        """`opened` is the first day that is not synthetic, `what` as it was then."""
         if isinstance(what, Listing):
             self._tick, self._lot_size, self._base_price = what.tick, what.lot_size, what.base_price
             self._base_interest = initial_open_interest(what, seed)
@@ -110,14 +110,14 @@ class SyntheticHistory:
         )
 
     def _volume(self, number: int, close: int) -> int:
-        """None of an index."""
+        """Return the volume of a day; 0 for an index."""
         if not self._lot_size:
             return 0
         turnover = random.Random(f"{self._name}|turnover|{number}").randint(*_TURNOVER)
         return max(1, turnover // (close * self._lot_size)) * self._lot_size
 
     def _minutes(self, day: date, whole: Candle, interest: int) -> Iterator[Candle]:
-        """That add up to the whole day; `interest` is the open one before it."""
+        """Return minutes that add up to the day; `interest` is the open interest before it."""
         rng = random.Random(f"{self._name}|minutes|{day.isoformat()}")
         _, opening, high, low, close, volume, ending_interest = whole
         opened_lots = (ending_interest - interest) // (self._lot_size or 1)

@@ -75,7 +75,7 @@ class TradeTape:
         self._changed.add((key, minute))
 
     def minutes(self, key: Key, day: date) -> Iterator[Candle]:
-        """Those of one day in India."""
+        """Return the candles of one day in India."""
         minutes = self._minutes.get(key)
         if minutes:
             start = (day - _EPOCH).days * _DAY_MINUTES
@@ -84,7 +84,7 @@ class TradeTape:
                     yield minutes[minute]
 
     def last_before(self, key: Key, day: date) -> Candle | None:
-        """The last one of all earlier days."""
+        """Return the last candle of all earlier days."""
         minutes = self._minutes.get(key, {})
         start = (day - _EPOCH).days * _DAY_MINUTES
         return next((minutes[minute] for minute in reversed(minutes) if minute < start), None)

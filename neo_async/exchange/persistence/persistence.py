@@ -1,4 +1,4 @@
-"""How a market outlives its process: commands go into the store before anyone hears of them.
+"""Persistence of the market: commands are stored before their effects are published.
 
 All commands of one turn of the loop share a transaction. Now and then the market itself takes the
 place of its journal, so that going on does not take ever longer; what has changed of its orders is

@@ -66,7 +66,7 @@ class Store:
         """Open or create the file. Raises UsageError when it cannot be ours."""
         self.path = path
         self._version = 0
-        """Of the state in the file."""
+        """Version of the state in the file."""
         self._entries = self._kept_entries = 0
         """Numbers of the journal's last entry, and of the last that the state has in it."""
         try:
@@ -133,7 +133,7 @@ class Store:
     # --- reading ------------------------------------------------------------------------------
 
     def beginning(self) -> Beginning | None:
-        """None of a file that is new."""
+        """Return what the market began with; None for a new file."""
         return self._read("SELECT content FROM beginning", Beginning)
 
     def state(self) -> EngineState:
@@ -164,7 +164,7 @@ class Store:
                 yield self._decode(entry, JournalEntry)
 
     def candles(self) -> Iterator[TradeTapeRow]:
-        """Of every trade before the journal."""
+        """Return the candles of all trades before the journal."""
         for row in self._database.execute("SELECT * FROM candles ORDER BY minute"):
             yield msgspec.convert(row, TradeTapeRow)
 

@@ -1,4 +1,4 @@
-"""What is in a recording of the market feed: read once through before it is played back."""
+"""The contents of a market feed's recording, read through once before it is replayed."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class RecordedInstrument(msgspec.Struct, frozen=True):
     segment: str
     token: str
     symbol: str
-    """As it was acknowledged; empty if it was not."""
+    """Symbol in the acknowledgement; empty if there was none."""
     is_index: bool
     tick: Tick
     """The first; the first with circuit limits, where there is one in the same part of the file."""
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What the exchange has to know of a recording while it plays it, and before."""
+    """Exchanges and instruments of a recording."""
 
     exchanges: Mapping[str, tuple[int, int]]
     """Number and divider of each, by the server's answer to the first login."""
     instruments: Mapping[str, RecordedInstrument]
-    """By `segment|token`; an index also by its name."""
+    """Instruments by `segment|token`; an index also by its name."""
 
     def find(self, text: str) -> RecordedInstrument | None:
         return self.instruments.get(text.casefold())
@@ -87,7 +87,7 @@ def relisted(listings: Iterable[Listing], recorded: Recorded) -> tuple[Listing, 
 
 
 def exchanges_of(control: Control) -> dict[str, tuple[int, int]]:
-    """Those of an answer to a login; empty for other frames."""
+    """Return the exchanges of an answer to a login; none for other frames."""
     return {
         name: (
             EXCHANGE_IDS.get(name, 0) if exchange.value is None else exchange.value,
@@ -98,7 +98,7 @@ def exchanges_of(control: Control) -> dict[str, tuple[int, int]]:
 
 
 def control_of(text: str) -> Control | None:
-    """None for what is no control frame."""
+    """Return the control frame of a text; None for any other text."""
     try:
         return read_control(text)
     except ProtocolError:

@@ -52,7 +52,7 @@ class Replay:
         self.frames = 0
         """Played so far."""
         self.damage = ""
-        """Why the recording ended before its file did; empty if it did not."""
+        """Reason for which the recording ended before its file; empty if it did not."""
         self.ended = asyncio.Event()
         self._recorded = recorded
         self._venue = venue
@@ -150,7 +150,7 @@ class Replay:
     def _quotes_of(
         self, tick: LiteTick | ScripTick, listing: Listing
     ) -> list[tuple[Side, int, int]]:
-        """Those recorded; a tick around the price where none ever were."""
+        """Return the recorded quotes; one tick around the price where none were recorded."""
         if isinstance(tick, ScripTick):
             self._quotes[tick.instrument] = [
                 (side, round(row.price * 100), row.quantity)

@@ -1,4 +1,4 @@
-"""The exchange's own control surface: what it took, what reached it, and the hand on the price.
+"""The exchange's control surface: its ledger and requests, prices, clock and faults.
 
 Not part of the broker's protocol. Errors are `{"error": "what is wrong and what would be right"}`.
 """

@@ -1,4 +1,4 @@
-"""The broker's front door without its sockets: a call in, a reply out.
+"""The broker's service without its sockets: a call in, a reply out.
 
 One table says which path goes where, and what a caller needs to show for it. Trading calls live
 below the base URL, which has a path of its own; login, files and the configuration service do not.
@@ -147,7 +147,7 @@ class Broker:
             return replies.field_missing(missing.name)
 
     def kind(self, method: str, path: str) -> Calls:
-        """Which kind of call this is."""
+        """Return the kind of call, which decides the faults it meets."""
         if path in _LOGINS:
             return "logins"
         routes = (self._methods_at(path) or {}).values()

@@ -1,4 +1,4 @@
-"""What is told of the market to whoever asks: quotes, expiries, chains and candles.
+"""Market data by request: quotes, expiries, chains and candles.
 
 Needs the access token of an application and no login. Where candles come from: history.py.
 """
@@ -102,7 +102,7 @@ class MarketData:
         return json(chains.option_chain_body(contracts, expiry, count, spot, market.session_stats))
 
     def _contracts_of(self, query: Mapping[str, str]) -> Contracts:
-        """As they are listed today, without the expired ones."""
+        """Return the contracts listed today, without the expired ones."""
         segment, underlying = query.get("exchange", ""), query.get("underlying", "")
         market = self._venue.now()
         listed = (
@@ -170,7 +170,7 @@ class MarketData:
         return synthetic
 
     def _opening(self, what: Listing | Index) -> Listing | Index:
-        """As it was when it was listed first: its close then ends the past."""
+        """Return it with its first base price, with which the synthetic history ends."""
         if isinstance(what, Listing):
             return msgspec.structs.replace(what, base_price=self._market.first_price(what))
         return next(index for index in INDICES if index.key == what.key)

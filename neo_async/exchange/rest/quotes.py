@@ -38,7 +38,7 @@ _KEYS: Final[dict[str, tuple[str, ...] | None]] = {
         "per_change",
     ),
 }
-"""By filter in lower case; None stands for every key."""
+"""Keys of each filter, by its name in lower case; None stands for every key."""
 
 _LEVELS: Final = 5
 _NOBODY: Final = {"price": "0.0000", "quantity": "0", "orders": "0"}
@@ -142,5 +142,5 @@ def _four(paise: int) -> str:
 
 
 def _short(paise: int) -> str:
-    """As short as it goes: `726.65`, `2037.7`."""
+    """Return rupees without trailing zeros: `726.65`, `2037.7`."""
     return f"{paise / 100:g}" if abs(paise) < 100_000_00 else f"{paise / 100:.2f}"

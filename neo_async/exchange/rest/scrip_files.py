@@ -24,7 +24,7 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     listings: tuple[Listing, ...]
     files: Mapping[str, bytes]
-    """By file name, `nse_cm-v1.csv`."""
+    """Contents by file name, `nse_cm-v1.csv`."""
 
     def addresses(self, root: str, today: date) -> list[str]:
         folder = f"{root}{FOLDER}/{today.isoformat()}"

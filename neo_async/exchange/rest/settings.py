@@ -1,5 +1,4 @@
-"""How the exchange's front door behaves where the broker's rules have changed or its documents and
-its users' reports disagree."""
+"""Variants of the broker's rules, where they have changed or its documents and users disagree."""
 
 from __future__ import annotations
 
