@@ -24,7 +24,7 @@ _KEY: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 class Addresses(msgspec.Struct, frozen=True):
-    """What clients connect to."""
+    """The addresses that clients connect to."""
 
     root_url: str
     admin_path: str

@@ -60,7 +60,7 @@ _STOCK = (
 
 
 class Parts(NamedTuple):
-    """What lives as long as the socket is open."""
+    """The parts of an exchange, which live as long as its socket is open."""
 
     addresses: Addresses
     venue: Venue

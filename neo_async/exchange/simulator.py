@@ -69,7 +69,7 @@ class Exchange:
         behaviour: Behaviour = Behaviour(),  # noqa: B008 - frozen
         security: Security = Security(),  # noqa: B008 - frozen
     ) -> None:
-        """`clock` gives Unix seconds. Port 0 takes a free one. `limits` of None throttles nobody.
+        """`clock` gives Unix seconds. Port 0 takes a free one. `limits` of None sets no limits.
         There are so many `accounts`, each with `cash` in rupees; the first one holds some stock.
         `scripmaster` names the broker's own files, one a segment, to trade instead of the built-in
         instruments.

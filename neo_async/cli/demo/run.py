@@ -80,7 +80,7 @@ class DemoRun:
         return self.calls - self.waiting
 
     def starts_within(self, oldest: float, newest: float = 0.0) -> int:
-        """Requests started between so many seconds ago, as far as the pulse tells."""
+        """Requests started between so many seconds ago, by the samples taken."""
         now = time.perf_counter()
 
         def until(ago: float) -> int:

@@ -124,7 +124,7 @@ class BankCalls:
         return self._delivery(form, batch.id, batch.deliveries, batch.first, batch.last)
 
     def _replay(self, form: FetchForm, cursor: str) -> Content:
-        """What follows a cursor, whether it was delivered or not; nothing changes by that."""
+        """Return the credits after a cursor, delivered or not; changes nothing."""
         first = _read_cursor(cursor) + 1
         content = self._delivery(form, "", 0, first, first + BATCH - 1)
         return content | {"replay": True}
@@ -202,7 +202,7 @@ def _check_physical(client: Client, physical: str) -> None:
 
 
 def _each(form: AccountsForm | InquiryForm, act: Callable[[msgspec.Raw, int], Content]) -> Content:
-    """Do it for every item by itself, and tell of each in their order."""
+    """Apply a function to each item, and return the results in their order."""
     seen: set[str] = set()
     results = []
     failures = 0

@@ -98,7 +98,7 @@ class Bank:
         narration: str = "",
         count: int = 1,
     ) -> str:
-        """Somebody pays in, `count` times; `amount` is rupees as text, such as "1500.00". What is
+        """Pay in, `count` times; `amount` is rupees as text, such as "1500.00". What is
         None is made up. Answers the transaction reference, of the first one.
 
         Raises UsageError for what the virtual account does not take.

@@ -26,7 +26,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     client_id: str
-    """Also its API key."""
+    """Client id, which is also its API key."""
     client_secret: str
     physical_accounts: tuple[str, ...]
 
@@ -76,7 +76,7 @@ class VirtualAccount(msgspec.Struct, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody pays in. The bank makes up what is None."""
+    """A payment into a virtual account. The bank makes up what is None."""
 
     amount: int
     mode: str = "NEFT"
@@ -88,7 +88,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Credit(msgspec.Struct, frozen=True, gc=False):
-    """A payment as the client is told of it."""
+    """A payment as the client sees it."""
 
     sequence: int
     reference: str

@@ -67,7 +67,7 @@ class MatchingEngine:
         """`without_market_maker` are listings, by segment and token, whose prices and quotes come
         from outside."""
         self.journal: list[JournalEntry] | None = None
-        """Commands executed so far; whoever stores them takes them out. None keeps no journal."""
+        """Commands executed and not stored yet; None keeps no journal."""
         self._parts = EngineParts(
             listings,
             seed=seed,

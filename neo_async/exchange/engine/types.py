@@ -82,9 +82,9 @@ class Hours(StrEnum):
     """The hours at which orders trade."""
 
     ALWAYS = "always"
-    """At any time, and no day ends by itself."""
+    """Orders trade at any time, and no day ends by itself."""
     EXCHANGE = "exchange"
-    """In the exchanges' sessions; see trading_hours.py."""
+    """Orders trade in the exchanges' sessions; see trading_hours.py."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ ODD: Final[tuple[object, ...]] = (
     [],
     {},
 )
-"""What was seen in the reports of brokers, or could stand there."""
+"""Values seen in brokers' reports, or possible there."""
 
 _NUMBERS: Final = frozenset(
     {

@@ -160,7 +160,7 @@ class ResponseFaults:
             transport.close()
 
     def _crosses(self, transport: asyncio.Transport) -> bool:
-        """Whether the request that has come in finds its connection closed; it is idle no more."""
+        """Return whether the connection is to be closed as this request comes in."""
         end = self._ends.pop(transport, None)
         if end is None:
             return False

@@ -22,7 +22,7 @@ from neo_async.exchange.faults.durations import Seconds, Uniform, check_seconds,
 from neo_async.wire.lenient import UNREADABLE
 
 Calls = Literal["orders", "reads", "logins", "bank"]
-"""What a request is: placing, changing or cancelling an order; logging in; anything else that the
+"""Kinds of requests: placing, changing or cancelling an order; logging in; anything else that the
 broker answers; anything that the bank does."""
 
 CALLS: Final[tuple[Calls, ...]] = get_args(Calls)
@@ -45,7 +45,7 @@ class ResponseFault(StrEnum):
 
     @property
     def before_accept(self) -> bool:
-        """Whether the request has no effect."""
+        """Whether a request with this fault has no effect."""
         return self in _BEFORE
 
 

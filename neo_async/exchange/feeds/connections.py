@@ -109,7 +109,7 @@ class ClientConnection:
         self._wake_writer()
 
     async def write(self) -> None:
-        """Send what is queued until the line has gone or is told goodbye."""
+        """Send what is queued until the connection is closed."""
         try:
             while self._closing_frame is None:
                 if not self._wake.is_set():

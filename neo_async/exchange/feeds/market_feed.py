@@ -90,7 +90,7 @@ _pause = asyncio.sleep
 
 
 class _Auth(msgspec.Struct):
-    """What counts of an authentication frame; documents and clients differ in the rest."""
+    """The fields checked of an authentication frame; documents and clients differ in the rest."""
 
     user: str
     auth: str
@@ -123,7 +123,7 @@ class MarketFeed:
         self._random = random.Random(f"{seed}|market feed")
         self._recorded = recorded
         self._newest: dict[tuple[Stream, str], bytes] = {}
-        """What `play` has sent last."""
+        """Newest recorded packet of each topic."""
         self.subscribed_once = asyncio.Event()
         """Set with the first subscription."""
         self._market: MatchingEngine = venue.market
@@ -151,7 +151,7 @@ class MarketFeed:
             connection.enqueue(bytes(share))
 
     def set_exchanges(self, exchanges: Mapping[str, tuple[int, int]]) -> None:
-        """Numbers and dividers, as they are told to whoever connects; clients connect anew."""
+        """Set the numbers and dividers sent to new connections; all clients have to reconnect."""
         self._exchanges = exchanges
         self._segments = {number: name for name, (number, _) in exchanges.items()}
         self._encoder = FeedEncoder({name: divider for name, (_, divider) in exchanges.items()})
@@ -184,7 +184,7 @@ class MarketFeed:
             self._wake.set()
 
     def _announce_phases(self) -> None:
-        """Tell which segments have opened or closed."""
+        """Publish which segments have opened or closed."""
         for segment, before in self._phases.items():
             phase = self._venue.market.phase(segment)
             if phase is not before:
@@ -193,7 +193,7 @@ class MarketFeed:
                     self.set_status(_state(phase), segment)
 
     async def run(self) -> None:
-        """Tell subscribers of changes, for ever: the first at once, then one interval apart."""
+        """Publish changes for ever: the first at once, then one interval apart."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -235,7 +235,7 @@ class MarketFeed:
             connection.enqueue(message)
 
     async def until_sent(self) -> None:
-        """Wait until everything queued is handed to the sockets."""
+        """Wait until everything queued has been written to the sockets."""
         for connection in self._authenticated():
             await connection.idle.wait()
 
@@ -256,7 +256,7 @@ class MarketFeed:
         imbalance_quantity: int = 0,
         imbalance_at_market: int = 0,
     ) -> None:
-        """Tell the scrip and depth subscribers of an instrument of its closing call auction."""
+        """Send the state of a closing call auction to scrip and depth subscribers."""
         tick = AuctionTick(
             instrument, "", reference_price, imbalance_quantity, imbalance_at_market, 0
         )
@@ -392,7 +392,7 @@ class MarketFeed:
         await connection.send(packets.refusal(code, text))
 
     def _find(self, stream: Stream, tokens: str) -> dict[str, tuple[Stream, Subject, str]]:
-        """What the asked-for texts stand for here, and its symbol; unknown ones are left out.
+        """Return the subjects of a request's tokens, with their symbols, without unknown ones.
 
         An index comes as index packets however it was asked for.
         """

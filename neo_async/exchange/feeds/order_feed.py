@@ -1,6 +1,6 @@
 """The order and position feed: everything that happens to an account's orders, as it happens.
 
-Whoever connects is told where every order of the day and every position stand, and from then on of
+A new connection gets the state of every order of the day and of every position, and from then on
 each state that an order reaches and each change of a position.
 """
 
@@ -60,7 +60,7 @@ class OrderFeedConnection(ClientConnection):
 
     def enqueue(self, message: str | bytes) -> None:
         if len(self._queue) >= BACKLOG:
-            # An update that is left out could not be told from one that never was; a connection
+            # A client could not notice an update that is left out; a connection
             # that ends makes the client ask for the order book.
             self.abort()
             return
@@ -116,7 +116,7 @@ class OrderFeed:
         for state in event.step.rows():
             if event.step.fill is not None and self._settings.zero_averages:
                 # The fill itself was stamped between this state and the one before, so that a
-                # nanosecond less is later than whatever was told last.
+                # nanosecond less is later than the update before.
                 yield _order_frame(
                     record,
                     msgspec.structs.replace(state, average_price=0.0, time_ns=state.time_ns - 1),
@@ -174,7 +174,7 @@ class OrderFeed:
             return False
         await connection.send(CONNECTED)
         ucc = login.account.ucc
-        # Taken now, so that nothing older than what `show` tells comes after it.
+        # Taken now, so that nothing older than what `show` sends comes after it.
         market = self._venue.now()
         self.publish(self._venue.take_events())
         connection.login = login

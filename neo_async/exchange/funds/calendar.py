@@ -62,7 +62,7 @@ class Calendar:
         return day
 
     def next_event(self, after_s: int) -> FundEvent:
-        """What comes next after a time."""
+        """Return the next event after a time."""
         day = self.market_day_from(day_of(after_s))
         while True:
             for turn, clock in _EVENTS:

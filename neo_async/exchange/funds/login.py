@@ -59,7 +59,7 @@ class KiteLogins:
         self._refresh_tokens: set[str] = set()
 
     def request_token(self, api_key: str, now: float) -> str:
-        """What a browser brings back from the login page. Raises FundRefusal."""
+        """Return a request token, as the login page gives it to a browser. Raises FundRefusal."""
         self._check_key(api_key)
         token = _token()
         self._request_tokens[token] = now + _REQUEST_TOKEN_S

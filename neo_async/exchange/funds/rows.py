@@ -1,4 +1,4 @@
-"""The house's records in Kite's shapes."""
+"""Rows of the fund simulator's records, in Kite's shapes."""
 
 from __future__ import annotations
 

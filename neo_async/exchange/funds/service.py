@@ -141,7 +141,7 @@ class FundService:
     # --- login --------------------------------------------------------------------------------
 
     def _log_in(self, call: Call) -> Reply:
-        """What the login page does when somebody has logged in at it."""
+        """Redirect as the login page does after a login."""
         token = self._logins_service.request_token(need(call.query, "api_key"), call.time)
         query = urlencode({"request_token": token, "action": "login", "status": "success"})
         return Reply(b"", 302, "text/plain", {"Location": f"{self._landing_url}?{query}"})

@@ -45,7 +45,7 @@ _DAILY_MOVE: Final = {
 """Bounds of what a NAV moves by from one market day to the next."""
 
 _STOCK: Final = (("INF205K01NT8", 382_488, 30_000_00), ("INF666M01451", 1_334, 2_500_05))
-"""What the investor holds at first: ISIN, units, cost."""
+"""First holdings of the investor: ISIN, units, cost."""
 
 
 class FundSimulator:
@@ -199,7 +199,7 @@ class FundSimulator:
         self._live_sip(sip_id).step_up = step_up
 
     def sip(self, sip_id: str) -> SipRecord:
-        """Also one that was cancelled. Raises FundRefusal when there is none."""
+        """Return a SIP, a cancelled one too. Raises FundRefusal when there is none."""
         try:
             return self.state.sips[sip_id]
         except KeyError:

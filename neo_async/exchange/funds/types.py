@@ -1,5 +1,5 @@
-"""Nouns of the fund house. Money is integer paise, units are thousandths, a NAV ten-thousandths of
-a rupee, times Unix seconds, days those of India."""
+"""Value types of the fund simulator. Money is integer paise, units are thousandths, a NAV
+ten-thousandths of a rupee, times Unix seconds, days those of India."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Frequency(StrEnum):
 
 
 class FundRefusal(Exception):
-    """What Kite would refuse, in its words. `status` is that of HTTP."""
+    """The service refuses a request, in Kite's words; `status` is the HTTP status."""
 
     def __init__(self, text: str, *, error_type: str = "InputException", status: int = 400) -> None:
         super().__init__(text)
@@ -67,7 +67,7 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody asks for."""
+    """An order as requested."""
 
     isin: str
     side: Side
@@ -110,7 +110,7 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     units: int
     """Units in thousandths; of a purchase those allotted, 0 before the batch."""
     nav: int = 0
-    """At which it was executed."""
+    """NAV at which it was executed."""
     variety: str
     """`regular` or `sip`."""
     purchase_type: str | None
@@ -156,7 +156,7 @@ class FundHolding(msgspec.Struct, kw_only=True):
 
 
 class FundState(msgspec.Struct, kw_only=True):
-    """All there is to know of a fund house at a moment."""
+    """The whole state of a fund simulator."""
 
     now_s: int
     cash: int

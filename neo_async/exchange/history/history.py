@@ -1,8 +1,8 @@
 """Candles of one instrument: synthetic history, and the trade tape since the exchange opened.
 
-On a day that has gone by without a trade here, because the exchange was down or nobody looked, it
-has the candles that it would have had: drawn from the seed, they come back to where the last trade
-had left it, and so does the open interest.
+On a day that has gone by without a trade here, because the exchange was down or the instrument
+unused, it has the candles that it would have had: drawn from the seed, they come back to where the
+last trade had left it, and so does the open interest.
 """
 
 from __future__ import annotations

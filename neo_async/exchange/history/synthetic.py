@@ -45,7 +45,7 @@ class Candle(NamedTuple):
     close: int
     volume: int
     open_interest: int = 0
-    """At its end."""
+    """Open interest at the end of the candle."""
 
 
 class SyntheticHistory:
@@ -77,8 +77,10 @@ class SyntheticHistory:
         return self._minutes(day, whole, self._interest(_weekdays(day) - 1))
 
     def missed_day(self, day: date, last: Candle | None) -> Candle | None:
-        """A day that nobody has seen, behind this last candle that somebody has, None if it follows
-        the past: it comes back to where it began, as the next one goes on from there."""
+        """Return a day without trades behind a last candle; None stands for the synthetic close.
+
+        It closes where it opened, because the next day goes on from the last candle.
+        """
         if day.weekday() > 4:
             return None
         close, interest = self._ended(last)
@@ -165,7 +167,7 @@ class SyntheticHistory:
         return round(self._base_interest / self._lot_size * moved) * self._lot_size
 
     def _moved(self, name: str, number: int) -> float:
-        """What a walk is worth on a day, as a multiple of its end."""
+        """Return the value of a random walk on a day, as a multiple of its end."""
         return math.exp(_level(name, number) - _level(name, self._last))
 
     def _price(self, price: float) -> int:

@@ -39,7 +39,7 @@ class TradeTape:
         self._minutes: dict[Key, dict[int, Candle]] = {}
         """Key to minute since 1970 in India to candle."""
         self._changed: set[tuple[Key, int]] = set()
-        """Key and minute of candles that nobody has taken since."""
+        """Key and minute of candles that have changed since they were last taken."""
 
     def add_all(self, events: Iterable[Event]) -> None:
         for event in events:

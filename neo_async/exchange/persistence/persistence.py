@@ -74,14 +74,14 @@ class Persistence:
     def restore(self, beginning: Beginning, rules: Rules) -> RestoredMarket:
         """The market as it was, under rules of today. Takes its time.
 
-        Nobody watches it: whoever did went with the process.
+        It has no watchers: they ended with the process.
         """
         tape = TradeTape()
         tape.load(self._store.candles())
         market = MatchingEngine.restored(self._store.state())
         for count, entry in enumerate(self._store.entries(), 1):
             market.advance(entry.now_ns, catch_up=False)
-            # What fails now failed then, and its caller was told; what it changed is changed.
+            # What fails now failed then, and its caller got the error; its effects are the same.
             with suppress(Exception):
                 market.execute(entry.command)
             if count % _PORTION == 0:
@@ -113,7 +113,7 @@ class Persistence:
     # --- while it runs ------------------------------------------------------------------------
 
     def note(self, events: Iterable[Event]) -> None:
-        """What has happened, and will have to be in the file when the journal is not."""
+        """Note the orders that have changed: the next compaction has to write them."""
         for event in events:
             if isinstance(event, OrderChanged | Repeated):
                 self._changed[event.record.number] = event.record
@@ -158,7 +158,7 @@ class Persistence:
         except sqlite3.Error as error:
             if not flushed.done():
                 flushed.set_exception(error)
-                flushed.exception()  # seen, even if nobody waits any more
+                flushed.exception()  # retrieved, even if no caller waits any more
         else:
             if not flushed.done():
                 flushed.set_result(None)

@@ -28,7 +28,7 @@ from neo_async.exchange.funds.types import FundState
 from neo_async.exchange.history.trade_tape import TradeTapeRow
 
 _APPLICATION: Final = 0x4E454F58
-"""Tells these files from other databases."""
+"""Application id of these files."""
 _VERSION: Final = 6
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS beginning (content BLOB NOT NULL)",
@@ -54,7 +54,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Beginning(msgspec.Struct, frozen=True, kw_only=True):
-    """What stays as it was when the market opened first."""
+    """Settings with which the market opened first, and which stay."""
 
     seed: int
     market_makers: bool
@@ -83,7 +83,7 @@ class Store:
         except (sqlite3.Error, ValueError) as error:
             raise self._unusable(str(error)) from error
         try:
-            # Nobody else may have it open; that spares us the shared memory of WAL, too.
+            # Exclusive, which also saves the shared memory of WAL.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._claim()
         except sqlite3.Error as error:
@@ -169,7 +169,7 @@ class Store:
             yield msgspec.convert(row, TradeTapeRow)
 
     def funds(self) -> FundState | None:
-        """The fund house as it was kept last; None when it never was."""
+        """Return the fund simulator's last state; None if there is none."""
         return self._read("SELECT content FROM funds", FundState)
 
     # --- writing: each of these is one transaction ----------------------------------------------

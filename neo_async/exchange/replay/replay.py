@@ -136,8 +136,8 @@ class Replay:
         self._notice()
 
     def _has_traded(self, tick: LiteTick | ScripTick) -> bool:
-        """Whether it tells of a trade that no tick before has told of."""
-        # A mini touch line does not know the volume: the other levels' stays.
+        """Return whether a tick reports a trade that no tick before has reported."""
+        # A mini touch line has no volume: that of the other levels stays.
         volume = self._volumes.get(tick.instrument, 0)
         if isinstance(tick, ScripTick):
             volume = self._volumes[tick.instrument] = max(volume, tick.volume)

@@ -55,7 +55,7 @@ _LOGIN_PATHS = (
         for older in ("/login/1.0", "/apim/login/2.0", "/api/1.0")
     ),
 )
-"""Both steps: as they are today, and as older clients know them."""
+"""Paths of both login steps: today's, and those of older clients."""
 
 _LOGINS = frozenset(path for steps in _LOGIN_PATHS for path in steps)
 
@@ -77,7 +77,7 @@ _QUOTES = (
     "/apim/quotes/1.0/quotes/neosymbol/",
     "/apim/quotes/2.0/quotes/neosymbol/",
 )
-"""What is asked for follows in the path."""
+"""Paths of the quotes, which the instruments follow."""
 
 
 class Guard(Enum):

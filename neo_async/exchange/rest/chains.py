@@ -31,7 +31,7 @@ def unknown_instrument() -> Refusal:
 
 
 class Contracts:
-    """What is listed on one underlying, in one segment."""
+    """The contracts listed on one underlying, in one segment."""
 
     def __init__(self, segment: str, underlying: str, listings: Sequence[Listing]) -> None:
         """Raises Refusal when there is nothing."""

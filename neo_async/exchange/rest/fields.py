@@ -1,4 +1,4 @@
-"""What all rows of the reports share: text of times and amounts, and the fields of instruments.
+"""Common parts of the reports' rows: text of times and amounts, and the fields of instruments.
 
 The order of keys, their spellings (mistakes included) and the JSON types are the broker's; what it
 leaves unexplained is constant here. Money comes in as paise and goes out as rupees.

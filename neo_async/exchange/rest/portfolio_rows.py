@@ -103,7 +103,7 @@ def holding_row(holding: Holding) -> Row:
     average = round(holding.average_price / 100, 4)
     cost = round(holding.average_price * holding.quantity / 100, 4)
     value = listing.base_price * holding.quantity / 100
-    # The name is all a listing says about it, and exchange-traded funds are what it tells apart.
+    # Only the name of a listing distinguishes an exchange-traded fund.
     kind = "ETF" if listing.name.endswith(("BEES", "ETF")) else "EQUITY"
     return {
         **_HOLDING_CONSTANTS,
@@ -137,8 +137,8 @@ def _number(amount: float) -> int | float:
 
 
 def _kotak_token(token: str) -> int:
-    """`instrumentToken` is an id of Kotak's own: never the exchange's token, so that whoever takes
-    it for one is found out."""
+    """`instrumentToken` is an id of Kotak's own: never the exchange's token, so that taking it for
+    one fails."""
     return int(token) + 1 if token.isdigit() else 1
 
 
@@ -196,7 +196,7 @@ def limits_row(account: str, funds: Funds, time_ns: int) -> Row:
 
 
 def margin_row(funds: Funds, order_margin: int) -> Row:
-    """What an order would need. The last three are zero when there is enough."""
+    """Return the margin row of an order; its last three amounts are zero if funds suffice."""
     cash = funds.available + funds.margin_used
     total = funds.margin_used + order_margin
     enough = total <= cash

@@ -20,7 +20,7 @@ FOLDER = "/scripmaster/v1/prod"
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """Tradable instruments, and the files that tell clients of them."""
+    """Tradable instruments, and the scrip files that clients download."""
 
     listings: tuple[Listing, ...]
     files: Mapping[str, bytes]
@@ -43,7 +43,7 @@ class ScripFiles:
     those that have expired."""
 
     def __init__(self, catalogue: Catalogue, venue: Venue, *, is_fixed: bool) -> None:
-        """`is_fixed`: somebody else's files are served as they are."""
+        """`is_fixed` serves the broker's own files unchanged."""
         self._catalogue = catalogue
         self._venue = venue
         self._is_fixed = is_fixed
