@@ -387,15 +387,17 @@ def test_faults_come_as_often_as_their_probabilities_say() -> None:
     for harm in ResponseFault:
         assert plan.counts[harm] == pytest.approx(500, abs=100)
     assert plan.counts["delay_before"] == pytest.approx(3000, abs=200)
-    assert sum(each.harm is None for each in decisions) == pytest.approx(
+    assert sum(each.fault is None for each in decisions) == pytest.approx(
         10_000 - 500 * len(ResponseFault), abs=200
     )
-    assert sum(each.closing is not None for each in decisions) == pytest.approx(2000, abs=200)
+    assert sum(each.connection_fault is not None for each in decisions) == pytest.approx(
+        2000, abs=200
+    )
 
 
 def test_probabilities_that_sum_to_one_leave_nothing_unharmed() -> None:
     plan = FaultPlan(1, Faults(**{harm.value: 1 / len(ResponseFault) for harm in ResponseFault}))
-    assert all(plan.for_request("orders").harm for _ in range(1000))
+    assert all(plan.for_request("orders").fault for _ in range(1000))
 
 
 def test_calls_that_are_not_named_draw_nothing() -> None:

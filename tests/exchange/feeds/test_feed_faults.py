@@ -428,7 +428,7 @@ async def test_readers_that_come_and_go_leave_nothing_behind() -> None:
                 await market.subscribe(Stream.DEPTH, ITBEES)
                 lines = [*feeds.market.connections, *feeds.orders.connections]
             for line in lines:
-                await line.gone.wait()
+                await line.closed.wait()
         assert not feeds.market.connections
         assert not feeds.orders.connections
         assert not feeds.orders._by_account

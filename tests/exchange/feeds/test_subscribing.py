@@ -471,7 +471,7 @@ async def test_nobody_watches_once_the_last_reader_has_gone() -> None:
             trade(caller.exchange, 1, 39_10)
             lines = list(feed.connections)
         for line in lines:
-            await line.gone.wait()
+            await line.closed.wait()
         assert not feed.connections
         assert caller.exchange.feeds.subscribed == set()
         trade(caller.exchange, 1, 39_20)
