@@ -44,7 +44,7 @@ from benchmarks.harness import (
     summarise,
 )
 from neo_async.banking import BankingProfile, VirtualAccount, VirtualAccounts
-from neo_async.exchange import Exchange
+from neo_async.exchange import Behaviour, Exchange
 from neo_async.exchange.bank.settings import BankSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +87,7 @@ class Far(msgspec.Struct, frozen=True):
 @contextlib.asynccontextmanager
 async def bank_with(count: int) -> AsyncIterator[Far]:
     plan = BankSettings(requests_per_second=None, requests_per_day=None)
-    async with Exchange(seed=1, makers=False, bank=plan) as exchange:
+    async with Exchange(seed=1, market_makers=False, behaviour=Behaviour(bank=plan)) as exchange:
         customer = exchange.bank.client
         far = Far(
             exchange.bank_url,

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import Figure, alternate, cores, pin, summarise
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Change, Listing, NewOrder, Refusal
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 
@@ -48,11 +48,11 @@ _LISTINGS = tuple(
     for number in range(4)
 )
 
-Step = Callable[[Market], None]
+Step = Callable[[MatchingEngine], None]
 
 
-def _market() -> Market:
-    market = Market(_LISTINGS, seed=1, now_ns=_START_NS, makers=False)
+def _market() -> MatchingEngine:
+    market = MatchingEngine(_LISTINGS, seed=1, now_ns=_START_NS, market_makers=False)
     for name in _ACCOUNTS:
         market.open_account(name, cash=10**15)
     return market
@@ -94,7 +94,7 @@ def _mix(count: int) -> list[tuple[str, str, NewOrder | int]]:
     return steps
 
 
-def _run_mix(market: Market, steps: list[tuple[str, str, NewOrder | int]]) -> None:
+def _run_mix(market: MatchingEngine, steps: list[tuple[str, str, NewOrder | int]]) -> None:
     ledger = market.ledger
     for number, (verb, account, what) in enumerate(steps):
         if isinstance(what, NewOrder):
@@ -123,7 +123,7 @@ def _run_mix(market: Market, steps: list[tuple[str, str, NewOrder | int]]) -> No
             market.take_events()
 
 
-def _run_resting(market: Market, orders: list[tuple[str, NewOrder]]) -> None:
+def _run_resting(market: MatchingEngine, orders: list[tuple[str, NewOrder]]) -> None:
     for number, (account, order) in enumerate(orders):
         market.place(account, order)
         if number % 1000 == 999:

@@ -160,7 +160,9 @@ async def kill_again_and_again(kills: int, seed: int = 1) -> Kills:
     result = Kills(kills, 0)
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder, "orders.db")
-        async with Exchange(seed=seed, limits=None, makers=False, cash="999999999.00") as exchange:
+        async with Exchange(
+            seed=seed, limits=None, market_makers=False, cash="999999999.00"
+        ) as exchange:
             settings = Settings(
                 exchange.credentials,
                 exchange.login_url,
@@ -168,10 +170,10 @@ async def kill_again_and_again(kills: int, seed: int = 1) -> Kills:
                 str(journal),
                 is_last=False,
             )
-            exchange.set_faults(BAD_DAY)
+            exchange.faults.set(BAD_DAY)
             for _ in range(kills):
                 await _run_and_kill(settings, dice, result)
-            exchange.set_faults(Faults())
+            exchange.faults.set(Faults())
             settings.is_last = True
             bot = await _start(settings)
             await asyncio.wait_for(bot.wait(), PATIENCE)

@@ -46,7 +46,7 @@ from neo_async import (
     Side,
     Validity,
 )
-from neo_async.exchange import Exchange, Faults, Hours, Rules, Uniform
+from neo_async.exchange import Behaviour, Exchange, Faults, Hours, Rules, Uniform
 from neo_async.exchange.engine.types import OrderRecord
 from neo_async.model.india import day_of
 from neo_async.wire.tags import matches
@@ -200,14 +200,14 @@ class _Witnessed(Exchange):
         """Time of the loop and order number of every cancel that has arrived."""
         self._count = itertools.count(1)
         if story is not None:
-            draw = self._faults.for_request
+            draw = self.faults.for_request
 
             def drawing(calls: Any) -> Any:
                 decision = draw(calls)
                 story(f"  #{_request.get()} meets {_decided(decision)}")
                 return decision
 
-            self._faults.for_request = drawing  # type: ignore[method-assign]
+            self.faults.for_request = drawing  # type: ignore[method-assign]
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path.endswith("/cancel"):
@@ -279,7 +279,7 @@ class _Program:
                 clock=self._now,
                 limits=None,
                 cash=CASH,
-                rules=Rules(hours=hours),
+                behaviour=Behaviour(rules=Rules(hours=hours)),
             ) as exchange:
                 self._exchange = exchange
                 before = asyncio.all_tasks()
@@ -293,10 +293,10 @@ class _Program:
                 )
                 self._neo.limiter._clock = loop.time
                 async with self._neo:
-                    exchange.set_faults(WORST_DAY)
+                    exchange.faults.set(WORST_DAY)
                     await self._live(exchange)
-                    self.report.faults.update(exchange.injected)
-                    exchange.set_faults(Faults())
+                    self.report.faults.update(exchange.faults.injected)
+                    exchange.faults.set(Faults())
                     await self._settle()
                     apply_order_book = _Judge(
                         self.report,

@@ -8,6 +8,7 @@ import aiohttp
 
 from neo_async import NeoClient, RateLimits
 from neo_async.exchange import Exchange
+from tests.exchange_settings import exchange_with
 from tests.fake_servers import LOGIN, VALIDATE
 from tests.simulation.virtual_time import now
 
@@ -21,8 +22,8 @@ BOOK = "/neo/quick/user/orders"
 
 def exchange_of(**settings: Any) -> Exchange:
     """Without makers, nothing trades but what the test places."""
-    defaults: dict[str, Any] = {"seed": 7, "clock": now, "limits": None, "makers": False}
-    return Exchange(**{**defaults, **settings})
+    defaults: dict[str, Any] = {"seed": 7, "clock": now, "limits": None, "market_makers": False}
+    return exchange_with(**{**defaults, **settings})
 
 
 def client_of(exchange: Exchange, **settings: Any) -> NeoClient:

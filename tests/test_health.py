@@ -105,7 +105,7 @@ async def test_a_feed_that_is_lost_is_a_problem_until_it_is_back() -> None:
         await neo.order_feed.until_live()
         lost: list[str] = []
         neo.order_feed.on_event(lambda event: lost.extend(neo.health().problems))
-        exchange.drop_connections()
+        exchange.feeds.drop_connections()
         async with asyncio.timeout(10.0):
             while not neo.order_feed.reconnects:  # noqa: ASYNC110 - nothing else tells
                 await asyncio.sleep(0.05)
@@ -190,7 +190,7 @@ async def test_a_feed_whose_login_is_refused_is_a_problem_and_makes_no_more_logi
             right = neo._session._authenticator._credentials
             neo._session._authenticator._credentials = msgspec.structs.replace(right, mpin="000000")
             exchange.end_sessions()
-            exchange.drop_connections()
+            exchange.feeds.drop_connections()
             await asyncio.sleep(3600)
             seen = (await paths(exchange)).count(VALIDATE)
             assert seen <= 3  # the first login, and one for each feed at most

@@ -309,7 +309,7 @@ async def test_no_secret_is_logged_of_sessions_that_end_and_feeds_that_break(kep
         await neo.order_feed.until_live()
         async with neo.market_feed() as feed:
             await feed.until_live()
-            exchange.drop_connections()
+            exchange.feeds.drop_connections()
             exchange.end_sessions()
             await neo.orders.book()
             await asyncio.sleep(60)

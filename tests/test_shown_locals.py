@@ -23,8 +23,8 @@ from neo_async.cli.kite import access
 from neo_async.cli.kite.access import Access
 from neo_async.config import KiteEndpoints
 from neo_async.errors import NeoError, UsageError
-from neo_async.exchange import Exchange
 from neo_async.kite import KiteMutualFunds, KiteSession
+from tests.exchange_settings import exchange_with
 from tests.fake_servers import (
     CREDENTIALS,
     LOGIN,
@@ -273,7 +273,7 @@ def test_a_stored_login_at_kite_shows_none():
 
 
 def test_the_made_up_secrets_of_an_exchange_are_not_shown_either():
-    kite = Exchange(key="0123456789abcdef").kite
+    kite = exchange_with(key="0123456789abcdef").kite
     assert kite.api_secret not in pretty_repr(kite)
     assert kite.access_token not in pretty_repr(kite)
 

@@ -159,26 +159,31 @@ async def _serve(
     tls_directory: Path | None,
     env: bool,
 ) -> None:
-    from neo_async.exchange import Exchange, Faults
-    from neo_async.exchange.engine.types import Hours, Rules
+    from neo_async.exchange import (
+        Behaviour,
+        Exchange,
+        Faults,
+        Hours,
+        Recording,
+        Rules,
+        Security,
+    )
     from neo_async.exchange.tls import self_signed
 
     context, ca_file = self_signed(tls_directory, host) if tls_directory else (None, "")
+    hours = Hours.EXCHANGE if market_hours else Hours.ALWAYS
     opening = Exchange(
         seed=seed,
         host=host,
         port=port,
-        tls=context,
-        ca_file=ca_file,
         scripmaster=scripmaster,
         limits=limits,
-        replay=replay,
-        speed=speed,
+        recording=Recording(replay, speed) if replay else None,
         state=state,
         accounts=accounts,
-        rules=Rules(hours=Hours.EXCHANGE if market_hours else Hours.ALWAYS),
         faults=_read_faults(faults) if faults else Faults(),
-        key=key,
+        behaviour=Behaviour(rules=Rules(hours=hours)),
+        security=Security(tls=context, ca_file=ca_file, key=key),
     )
     interrupted = _on_interruption()
     try:

@@ -1,4 +1,4 @@
-"""The exchange's own clock: another one, moved on by as much as somebody wanted."""
+"""The exchange's clock: another clock, moved forward on request."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ order numbers are made for dates, and a clock beyond all of them could not be mo
 
 
 class MovedClock:
-    """Unix seconds. Goes on as the other clock does, and never back."""
+    """Unix seconds. Runs as the other clock does, and never back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.unmoved = clock
-        """What callers have for a clock."""
+        """The clock that was not moved, as callers have it."""
         self._ahead = 0.0
 
     def __call__(self) -> float:
@@ -38,7 +38,7 @@ class MovedClock:
         self.advance(now - self())
 
     def catch_up(self, now: float) -> None:
-        """Be at least there. Raises UsageError for a time beyond `LATEST`."""
+        """Move to a time unless it has passed. Raises UsageError for a time beyond `LATEST`."""
         if not now <= LATEST:
             raise UsageError(f"the clock cannot go on from {now:g}: that is beyond the year 2100")
         self._ahead += max(0.0, now - self())

@@ -1,7 +1,7 @@
-"""The market behind the door: moved on by the clock before anyone looks, new after a reset.
+"""The market as services and feeds see it: advanced to the present before each use, new after a
+reset.
 
-Events are taken here, and nowhere else: trades go onto the tape of candles on their way to the
-feeds.
+Events are taken here, and nowhere else: trades go onto the trade tape on their way to the feeds.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from typing import TypeAlias
 
-from neo_async.exchange.engine.indices import IndexBoard
-from neo_async.exchange.engine.matching_engine import Market
-from neo_async.exchange.engine.sessions import indian_day
+from neo_async.exchange.engine.index_board import IndexBoard
+from neo_async.exchange.engine.matching_engine import MatchingEngine
+from neo_async.exchange.engine.trading_hours import indian_day
 from neo_async.exchange.engine.types import Event, Listing
-from neo_async.exchange.history.trade_tape import Tape
-from neo_async.exchange.persistence.persistence import Memory, Recalled
+from neo_async.exchange.history.trade_tape import TradeTape
+from neo_async.exchange.persistence.persistence import Persistence, RestoredMarket
 from neo_async.model.india import in_india
 
-NewListings: TypeAlias = Callable[[Market], Iterable[Listing]]
-"""What a market should list besides what it does, on the day that it is in."""
+NewListings: TypeAlias = Callable[[MatchingEngine], Iterable[Listing]]
+"""Returns what a market should list besides, on its present day."""
 
 
 class Venue:
     def __init__(
         self,
-        build: Callable[[int], Market],
+        build: Callable[[int], MatchingEngine],
         clock: Callable[[], float],
         new_listings: NewListings,
-        memory: Memory | None = None,
-        recalled: Recalled | None = None,
+        persistence: Persistence | None = None,
+        restored: RestoredMarket | None = None,
     ) -> None:
         """`build` makes the market that opens at a time in Unix ns, `new_listings` says what comes
         to it on a day in India, and `clock` gives Unix seconds.
@@ -40,19 +40,19 @@ class Venue:
         """
         self._build = build
         self._new_listings = new_listings
-        self._memory = memory
+        self._persistence = persistence
         self.clock = clock
         self._events: list[Event] = []
         self._listed_day = -1
-        """Whose contracts are listed, in days since 1970; -1: of which day is not known."""
-        if recalled is None:
+        """Day whose contracts are listed, in days since 1970; -1 for an unknown one."""
+        if restored is None:
             self._open()
         else:
-            self._show(*recalled)
+            self._show(*restored)
         self.now()
 
-    def now(self) -> Market:
-        """The market, as of this moment."""
+    def now(self) -> MatchingEngine:
+        """Return the market, advanced to the present."""
         now_ns = self._clock_ns()
         self.market.advance(now_ns)
         day = indian_day(now_ns)
@@ -62,7 +62,7 @@ class Venue:
         return self.market
 
     def _change_listings(self) -> None:
-        """The day has changed: what has expired goes, what is new comes."""
+        """Settle expired contracts and list new ones on another day."""
         self.market.settle_expired()
         self.market.add_listings(self._new_listings(self.market))
 
@@ -71,30 +71,30 @@ class Venue:
         self._open()
         self.now()
 
-    def tape(self) -> Tape:
-        """Candles of every trade until now."""
+    def tape(self) -> TradeTape:
+        """Return the candles of every trade until now."""
         self._collect()
         return self._tape
 
     def take_events(self) -> list[Event]:
-        """What happened since the last call, oldest first."""
+        """Return what has happened since the last call, oldest first."""
         self._collect()
-        if self._memory is not None:
+        if self._persistence is not None:
             try:
-                self._memory.flush(something_happened=bool(self._events))
+                self._persistence.flush(something_happened=bool(self._events))
             except sqlite3.Error:
                 return []  # they come with the next call, if that can keep them
-            self._memory.compact_when_due()
+            self._persistence.compact_when_due()
         events, self._events = self._events, []
         return events
 
     async def durable(self) -> None:
         """Wait until nothing of what happened so far can be lost. Raises sqlite3.Error when it
         cannot be kept."""
-        if self._memory is None:
+        if self._persistence is None:
             return
         self._collect()
-        flushed = self._memory.flush_soon(something_happened=bool(self._events))
+        flushed = self._persistence.flush_soon(something_happened=bool(self._events))
         if flushed is not None:
             # Shielded, because others wait for it, too.
             await asyncio.shield(flushed)
@@ -102,16 +102,16 @@ class Venue:
     def _open(self) -> None:
         opened_ns = self._clock_ns()
         market = self._build(opened_ns)
-        self._show(market, Tape(), in_india(opened_ns / 1e9).date())
-        if self._memory is not None:
-            self._memory.begin(market, self._tape, opened_ns)
+        self._show(market, TradeTape(), in_india(opened_ns / 1e9).date())
+        if self._persistence is not None:
+            self._persistence.begin(market, self._tape, opened_ns)
 
-    def _show(self, market: Market, tape: Tape, opened: date) -> None:
+    def _show(self, market: MatchingEngine, tape: TradeTape, opened: date) -> None:
         self.market = market
         self._listed_day = -1
         self.board = IndexBoard(market)
         self.opened = opened
-        """First day of this market, in India."""
+        """First day of this market in India."""
         self._tape = tape
         self._events = []
 
@@ -119,8 +119,8 @@ class Venue:
         events = self.market.take_events()
         if events:
             self._tape.add_all(events)
-            if self._memory is not None:
-                self._memory.note(events)
+            if self._persistence is not None:
+                self._persistence.note(events)
             self._events += events
 
     def _clock_ns(self) -> int:

@@ -23,13 +23,14 @@ from neo_async.errors import BankRejected, NeoError, RateLimited, RefundUnknown
 from neo_async.exchange import Exchange
 from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.faults.settings import Faults
+from tests.exchange_settings import exchange_with
 from tests.simulation.virtual_time import in_virtual_time, now
 
 FAST = BankSettings(requests_per_second=None, requests_per_day=None)
 
 
 def exchange_of(**settings: Any) -> Exchange:
-    return Exchange(seed=3, makers=False, clock=now, **{"bank": FAST, **settings})
+    return exchange_with(seed=3, market_makers=False, clock=now, **{"bank": FAST, **settings})
 
 
 def client_of(exchange: Exchange, *, store: Path | None = None, **sections: Any) -> VirtualAccounts:
@@ -175,13 +176,13 @@ def test_on_a_bad_day_all_of_it_happens_once(seed, tmp_path):
                         await client.refund("ACME", first, amount=1)
                         left -= 1
                     except RefundUnknown as unknown:
-                        exchange.set_faults(Faults())
+                        exchange.faults.set(Faults())
                         with_key = await client.refund_status(
                             idempotency_key=unknown.idempotency_key
                         )
                         left -= 1
                         assert with_key.amount == 1
-                exchange.set_faults(Faults())
+                exchange.faults.set(Faults())
                 with pytest.raises(BankRejected) as caught:
                     await client.refund("ACME", first, amount=1)
             assert caught.value.refusal == Refusal.OVER_REFUND

@@ -82,7 +82,7 @@ def set_environment(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def exchange(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
     """An open exchange, and the environment that leads commands to its first account."""
-    with exchange_in_a_thread(Exchange(seed=5, makers=False)) as opened:
+    with exchange_in_a_thread(Exchange(seed=5, market_makers=False)) as opened:
         set_environment(opened, monkeypatch)
         yield opened
 

@@ -83,7 +83,7 @@ def test_a_code_that_a_wrong_mpin_used_up_is_not_tried_again(
             await sleep(seconds)  # the exchange's: its clock would run without a pause
             return
         waits.append(seconds)
-        exchange._open.desk._used_steps[exchange.credentials.ucc].clear()  # as if it had passed
+        exchange._open.logins._used_steps[exchange.credentials.ucc].clear()  # as if it had passed
 
     monkeypatch.setenv("NEO_MPIN", exchange.credentials.mpin)
     monkeypatch.setattr("neo_async.cli.connection.asyncio.sleep", no_wait)
@@ -147,7 +147,7 @@ def test_a_session_that_the_broker_ended_is_renewed_and_kept(
     (file,) = cache.iterdir()
     first = json.loads(file.read_bytes())["session"]["token"]
     exchange.end_sessions()
-    exchange._open.desk._used_steps[exchange.credentials.ucc].clear()  # as if 30 s had passed
+    exchange._open.logins._used_steps[exchange.credentials.ucc].clear()  # as if 30 s had passed
     assert invoke("orders").everything == "no orders today\n"
     renewed = json.loads(file.read_bytes())["session"]["token"]
     assert renewed != first

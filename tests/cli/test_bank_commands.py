@@ -16,6 +16,7 @@ from neo_async.cli import asking
 from neo_async.exchange import Exchange, Faults
 from neo_async.exchange.bank.settings import BankSettings
 from tests.cli.conftest import Invoke, exchange_in_a_thread
+from tests.exchange_settings import exchange_with
 
 PLAN = "[plan]\nrequests_per_second = 1000\n"
 
@@ -24,7 +25,7 @@ PLAN = "[plan]\nrequests_per_second = 1000\n"
 def exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
     """An open exchange, and the environment that leads commands to its bank."""
     fast = BankSettings(requests_per_second=None)
-    with exchange_in_a_thread(Exchange(seed=5, makers=False, bank=fast)) as opened:
+    with exchange_in_a_thread(exchange_with(seed=5, market_makers=False, bank=fast)) as opened:
         profile = tmp_path / "bank.toml"
         profile.write_text(PLAN)
         customer = opened.bank.client
@@ -205,7 +206,7 @@ def test_what_hits_every_refund_ends_the_file(
     file = tmp_path / "refunds.csv"
     file.write_text("reference,amount\nX,1\nY,1\n")
     (tmp_path / "bank.toml").write_text(PLAN + "[server]\ntimeout = 0.1\n")
-    exchange.set_faults(Faults(calls=("bank",), throttle=1.0))
+    exchange.faults.set(Faults(calls=("bank",), throttle=1.0))
     outcome = invoke("bank", "refund", "--csv", str(file), "--yes", "--json")
     told = [json.loads(line) for line in outcome.stdout.splitlines()]
     assert [each["outcome"] for each in told] == ["not sent", "not sent"]

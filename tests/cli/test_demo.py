@@ -17,7 +17,7 @@ from rich.console import Console
 
 import neo_async
 from neo_async.cli.demo import plan
-from neo_async.cli.demo.play import Line, Play
+from neo_async.cli.demo.demo_order import DemoOrder
 from neo_async.cli.demo.report import (
     LedgerEntry,
     Records,
@@ -28,6 +28,7 @@ from neo_async.cli.demo.report import (
     percentile,
     summary,
 )
+from neo_async.cli.demo.run import DemoRun
 from neo_async.cli.demo.screen import board, final_board
 from neo_async.exchange import Exchange
 from tests.cli.conftest import Invoke
@@ -172,13 +173,13 @@ async def test_a_file_without_enough_shares_is_a_usage_error(tmp_path: Path) -> 
 # --- the screen -----------------------------------------------------------------------------------
 
 
-async def _play(exchange: Exchange) -> Play:
-    """A play with its orders on the board, none of them sent."""
-    play = Play(exchange, seed=1, scripmaster=[], pause=0.0)
+async def _play(exchange: Exchange) -> DemoRun:
+    """A run with its orders on the board, none of them sent."""
+    demo_run = DemoRun(exchange, seed=1, scripmaster=[], pause=0.0)
     listings = plan.choose_listings(exchange.market, [], 1)
-    play.lines = [Line(request) for request in plan.burst(exchange.market, listings)]
-    play.events = [(0.1 * number, f"event {number} of a demo " * 5) for number in range(9)]
-    return play
+    demo_run.orders = [DemoOrder(request) for request in plan.burst(exchange.market, listings)]
+    demo_run.events = [(0.1 * number, f"event {number} of a demo " * 5) for number in range(9)]
+    return demo_run
 
 
 @pytest.mark.parametrize(
@@ -193,8 +194,8 @@ async def test_the_board_fits_its_terminal(width: int, height: int) -> None:
 
 async def test_the_final_board_shows_every_order() -> None:
     async with Exchange(seed=1) as exchange:
-        play = await _play(exchange)
-        text = "\n".join(_drawn(final_board(play, 80), 80))
+        demo_run = await _play(exchange)
+        text = "\n".join(_drawn(final_board(demo_run, 80), 80))
     assert text.count("queued") == 24 + 1  # the rows, and the title
 
 
@@ -259,9 +260,9 @@ async def test_a_problem_ends_the_command_with_1(
 
 
 async def _report(records: Records) -> Report:
-    """What a play comes to of which nothing was sent, against these records."""
+    """Return the report of a run that sent nothing, against these records."""
     async with Exchange(seed=1) as exchange:
-        play = await _play(exchange)
+        demo_run = await _play(exchange)
         market = exchange.market
         listing = plan.choose_listings(market, [], 1)[0]
         for request in (
@@ -269,5 +270,5 @@ async def _report(records: Records) -> Report:
             plan.oversell(market, listing, 0),
             plan.stop_loss(market, listing),
         ):
-            play.lines.append(Line(request))
-        return make_report(play, records)
+            demo_run.orders.append(DemoOrder(request))
+        return make_report(demo_run.results(), records)

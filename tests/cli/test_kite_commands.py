@@ -25,7 +25,7 @@ SIP = ("kite", "sip", "place", HELD, "500", "--frequency", "weekly")
 @pytest.fixture
 def house(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
     """An open exchange, and the environment that leads commands to its investor."""
-    with exchange_in_a_thread(Exchange(seed=5, makers=False, limits=None)) as exchange:
+    with exchange_in_a_thread(Exchange(seed=5, market_makers=False, limits=None)) as exchange:
         monkeypatch.setenv("KITE_URL", exchange.kite_url)
         monkeypatch.setenv("KITE_CA_FILE", "")
         monkeypatch.setenv("KITE_API_KEY", exchange.kite.api_key)
@@ -184,7 +184,7 @@ def test_what_cannot_be_right_is_refused_before_anybody_is_asked(
 def test_without_a_list_of_funds_a_change_goes_out_unchecked(
     house: Exchange, invoke: Invoke
 ) -> None:
-    house.set_faults(Faults(error_before=1.0, calls=("reads",)))
+    house.faults.set(Faults(error_before=1.0, calls=("reads",)))
     outcome = invoke("kite", "buy", ISIN, "5000", "--yes")
     assert "not checked against the list of funds" in outcome.everything
     (order,) = house.funds.orders()

@@ -54,7 +54,7 @@ async def watching(
     *chosen: str, level: Level = Level.SCRIP
 ) -> AsyncIterator[tuple[Exchange, NeoClient, Watched]]:
     async with (
-        Exchange(seed=5, makers=False) as exchange,
+        Exchange(seed=5, market_makers=False) as exchange,
         client(exchange) as neo,
         Watched(neo, chosen, level) as watched,
     ):
@@ -167,11 +167,11 @@ async def test_orders_move_from_state_to_state() -> None:
 async def test_an_order_of_which_the_feed_told_nothing_is_there_after_a_reconnect() -> None:
     async with watching(TCS) as (exchange, neo, watched):
         await until(lambda: watched.order_feed.is_live, watched)
-        exchange.set_faults(Faults(feed_lose=1))
+        exchange.faults.set(Faults(feed_lose=1))
         async with second_client(exchange, neo) as other:
             await buy(other, "TCS-EQ", 1, "2000")
         assert not watched.orders
-        exchange.drop_connections()
+        exchange.feeds.drop_connections()
         await until(lambda: watched.orders, watched)
         await until(lambda: watched.order_feed.is_live and watched.feed.is_live, watched)
         assert watched.feed.reconnects == watched.order_feed.reconnects == 1
@@ -181,7 +181,7 @@ async def test_an_order_of_which_the_feed_told_nothing_is_there_after_a_reconnec
 
 
 async def test_states_told_anew_at_connecting_are_not_late() -> None:
-    async with Exchange(seed=5, makers=False) as exchange, client(exchange) as neo:
+    async with Exchange(seed=5, market_makers=False) as exchange, client(exchange) as neo:
         await buy(neo, "TCS-EQ", 1, "2000")
         async with second_client(exchange, neo) as other:
             heard: list[object] = []
@@ -264,7 +264,7 @@ async def test_no_secret_is_shown() -> None:
     async with watching() as (exchange, neo, watched):
         await buy(neo, "TCS-EQ", 1, "2000")
         exchange.end_sessions()
-        exchange.drop_connections()
+        exchange.feeds.drop_connections()
         await until(lambda: watched.notices, watched)
         shown = "\n".join(
             [*drawn(watched), plain_line(watched), json.dumps(snapshot(watched), default=str)]

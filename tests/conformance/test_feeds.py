@@ -19,6 +19,7 @@ from neo_async.model.ticks import MarketState
 from neo_async.wire.feed import FeedDecoder, read_control
 from tests.conformance.conftest import NOON
 from tests.conformance.test_feed_decoder import fields, their_fields
+from tests.exchange_settings import exchange_with
 
 sfeed = pytest.importorskip("neo_api_client.websocket.feed")
 orderfeed = pytest.importorskip("neo_api_client.websocket.orderfeed")
@@ -99,8 +100,8 @@ class Client:
 
 @asynccontextmanager
 async def logged_in(**options: Any) -> AsyncIterator[Client]:
-    settings = {"seed": 7, "limits": None, "clock": lambda: NOON, "makers": False} | options
-    async with Exchange(**settings) as exchange, aiohttp.ClientSession() as http:
+    settings = {"seed": 7, "limits": None, "clock": lambda: NOON, "market_makers": False} | options
+    async with exchange_with(**settings) as exchange, aiohttp.ClientSession() as http:
         client = Client(exchange, http)
         await client.log_in()
         yield client
@@ -205,7 +206,7 @@ LEVELS: dict[str, Callable[[Any], int | str]] = {
     [("scrips_lite", "scrip_lite"), ("scrips", 4), ("depth", 8), ("full_depth", 16)],
 )
 async def test_every_level_reads_the_same_in_the_sdk_and_here(intent: str, kind: int | str) -> None:
-    async with logged_in(makers=True) as client, market_listener(client) as listener:
+    async with logged_in(market_makers=True) as client, market_listener(client) as listener:
         # Returns only once the acknowledgement has come; there is a long wait otherwise.
         async with asyncio.timeout(2):
             await getattr(listener.feed, f"subscribe_{intent}")([TCS, ITBEES, RELIANCE])
@@ -252,7 +253,7 @@ async def test_unsubscribed_instruments_are_heard_of_no_more() -> None:
         await listener.feed.unsubscribe_depth([TCS])
         await listener.feed.subscribe_depth([RELIANCE])
         await listener.messages(1)
-        assert client.exchange.subscribed == {"nse_cm|19084", "nse_cm|2885"}
+        assert client.exchange.feeds.subscribed == {"nse_cm|19084", "nse_cm|2885"}
 
 
 @pytest.mark.parametrize("feed_type", ["scrips", "scrips_lite", "depth"])
@@ -261,7 +262,7 @@ async def test_snapshots_are_one_message_each(feed_type: str) -> None:
         await listener.feed.snapshot([TCS, ITBEES], feed_type)
         messages = await listener.messages(2)
         assert [message.trading_symbol for message in messages] == ["TCS-EQ", "ITBEES-EQ"]
-        assert client.exchange.subscribed == set()
+        assert client.exchange.feeds.subscribed == set()
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -271,7 +272,7 @@ async def test_market_status_reaches_the_sdk(old: bool) -> None:
         await listener.feed.subscribe_exchange()
         messages = await listener.messages(5)
         assert {message.status for message in messages} == {"Market open"}
-        client.exchange.set_market_status(MarketState.CLOSED, Segment.NSE_CM)
+        client.exchange.feeds.set_market_status(MarketState.CLOSED, Segment.NSE_CM)
         closed = await listener.message()
         assert (closed.exchange_segment, closed.status) == ("nse_cm", "Market closed")
 
@@ -282,7 +283,7 @@ async def test_auctions_of_either_length_reach_the_sdk(long: bool) -> None:
     async with logged_in(feeds=settings) as client, market_listener(client) as listener:
         await listener.feed.subscribe_depth([TCS])
         await listener.message()
-        client.exchange.send_auction(
+        client.exchange.feeds.send_auction(
             "nse_cm|11536",
             reference_price=2120.5,
             imbalance_quantity=2500,
@@ -304,8 +305,8 @@ async def test_garbage_and_cut_batches_do_not_end_the_sdks_stream() -> None:
     async with logged_in() as client, market_listener(client) as listener:
         await listener.feed.subscribe_scrips_lite([TCS])
         await listener.message()
-        client.exchange.send_garbage("market")
-        client.exchange.truncate_batches()
+        client.exchange.feeds.send_garbage("market")
+        client.exchange.feeds.truncate_batches()
         for price in (2118_00, 2119_00):
             client.exchange.market.print_price(Segment.NSE_CM, "11536", price)
             await client.exchange.feeds.market.flush()
@@ -322,10 +323,10 @@ async def test_the_sdk_comes_back_after_a_break_and_hears_on() -> None:
         feed.max_reconnect_attempts, feed.reconnect_delay = 5, 0
         await feed.subscribe_scrips_lite([TCS])
         await listener.message()
-        client.exchange.drop_connections()
+        client.exchange.feeds.drop_connections()
         again = await listener.message()
         assert (again.trading_symbol, again.last_traded_price) == ("TCS-EQ", 2117.00)
-        assert client.exchange.subscribed == {"nse_cm|11536"}
+        assert client.exchange.feeds.subscribed == {"nse_cm|11536"}
 
 
 def assert_same(listener: Listener, messages: list[Any]) -> None:

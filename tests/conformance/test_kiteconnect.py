@@ -25,7 +25,7 @@ DAY = 86_400
 @pytest.fixture
 def house(loop: _Loop) -> Iterator[Exchange]:
     """An exchange of the test's own: its clock is moved."""
-    exchange = Exchange(seed=7, limits=WIDE, clock=lambda: NOON, makers=False)
+    exchange = Exchange(seed=7, limits=WIDE, clock=lambda: NOON, market_makers=False)
 
     async def enter() -> Exchange:
         return await exchange.__aenter__()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.exchange.door import START, trading, visiting
+from tests.exchange.callers import START, trading, visiting
 
 PRICE = {"segment": "nse_cm", "token": "19084", "price": "38.50"}
 

@@ -14,7 +14,8 @@ from neo_async.config import Endpoints
 from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
 from neo_async.exchange.tls import self_signed
-from tests.exchange.door import Caller, Clock, trading, visiting
+from tests.exchange.callers import Caller, Clock, trading, visiting
+from tests.exchange_settings import exchange_with
 
 
 async def test_a_closed_exchange_says_so() -> None:
@@ -110,7 +111,7 @@ async def test_time_passes_although_nobody_asks(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_makers_fill_what_crosses_them() -> None:
-    async with trading(makers=True) as caller:
+    async with trading(market_makers=True) as caller:
         await caller.placed(pr="41.00")
         (row,) = await caller.book()
         assert (row["ordSt"], row["fldQty"]) == ("complete", 10)
@@ -131,20 +132,20 @@ async def test_it_speaks_tls_with_the_context_it_is_given(tmp_path: Path) -> Non
     authority.issue_cert("127.0.0.1").configure_cert(context)
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
-    async with Exchange(tls=context, ca_file=ca_file, clock=Clock()) as exchange:
+    async with exchange_with(tls=context, ca_file=ca_file, clock=Clock()) as exchange:
         await _log_in_over_tls(exchange)
 
 
 def test_an_authority_without_tls_is_a_mistake() -> None:
     with pytest.raises(UsageError, match="without tls"):
-        Exchange(ca_file="ca.pem")
+        exchange_with(ca_file="ca.pem")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 async def test_a_certificate_of_its_own_stands_strict_verification(tmp_path: Path) -> None:
     context, ca_file = self_signed(tmp_path)
     assert (tmp_path / "key.pem").stat().st_mode & 0o077 == 0
-    async with Exchange(tls=context, ca_file=ca_file, clock=Clock()) as exchange:
+    async with exchange_with(tls=context, ca_file=ca_file, clock=Clock()) as exchange:
         await _log_in_over_tls(exchange)
 
 

@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 
 from neo_async.errors import UsageError
-from neo_async.exchange import DoorSettings, Exchange, Exponential, Faults, LogNormal, Uniform
+from neo_async.exchange import BrokerSettings, Exchange, Exponential, Faults, LogNormal, Uniform
 from neo_async.exchange.faults.durations import Seconds, draw
-from neo_async.exchange.faults.plan import UNHARMED, FaultPlan
-from neo_async.exchange.faults.settings import Harm, read_faults
-from tests.exchange.door import Caller, order, trading, visiting
+from neo_async.exchange.faults.plan import NO_FAULTS, FaultPlan
+from neo_async.exchange.faults.settings import ResponseFault, read_faults
+from tests.exchange.callers import Caller, order, trading, visiting
 from tests.simulation.virtual_time import in_virtual_time, now
 
 BOOK = "/quick/user/orders"
@@ -98,7 +98,7 @@ async def test_an_answer_is_lost_before_or_after_the_order_is_accepted(
         waited = asyncio.get_running_loop().time() - began
         assert waited == pytest.approx(45 if name.startswith("hang") else 0, abs=0.1)
         assert len(await ledger(caller)) == 6 * accepted
-        assert caller.exchange.injected == {name: 6}
+        assert caller.exchange.faults.injected == {name: 6}
         for line in lines:
             await line.close()
 
@@ -176,7 +176,7 @@ async def test_an_odd_value_spoils_one_number_of_the_rows_and_nothing_else() -> 
         for tag in ("one", "two"):
             await caller.placed(ig=tag)
         plain = (await caller.get(BOOK)).json()["data"]
-        caller.exchange.set_faults(Faults(odd_value=1))
+        caller.exchange.faults.set(Faults(odd_value=1))
         seen = set()
         for _ in range(60):
             rows = (await caller.get(BOOK)).json()["data"]
@@ -244,9 +244,9 @@ async def test_idle_connections_are_closed_but_not_while_in_use() -> None:
             line.place()
             assert (await line.answer())[0] == 200
             await asyncio.sleep(0.4)
-        assert caller.exchange.injected == {}
+        assert caller.exchange.faults.injected == {}
         assert await line.rest() == b""
-        assert caller.exchange.injected == {"close_idle": 1}
+        assert caller.exchange.faults.injected == {"close_idle": 1}
         await line.close()
 
 
@@ -258,7 +258,7 @@ async def test_a_close_can_cross_the_next_request() -> None:
         line.place()
         assert await line.rest() in (b"", None)
         assert len(await ledger(caller)) == 1
-        assert caller.exchange.injected == {"close_crossing": 1}
+        assert caller.exchange.faults.injected == {"close_crossing": 1}
         await line.close()
 
 
@@ -275,10 +275,10 @@ async def test_closing_does_not_wait_for_those_who_hang() -> None:
     await line.close()
 
 
-@pytest.mark.parametrize("harm", list(Harm))
+@pytest.mark.parametrize("harm", list(ResponseFault))
 @in_virtual_time
 async def test_senders_who_have_left_upset_nobody(
-    harm: Harm, caplog: pytest.LogCaptureFixture
+    harm: ResponseFault, caplog: pytest.LogCaptureFixture
 ) -> None:
     faults = Faults(**{harm.value: 1.0}, delay_before=1, hang_seconds=5)
     async with trading(clock=now, faults=faults) as caller:
@@ -289,7 +289,7 @@ async def test_senders_who_have_left_upset_nobody(
         for line in lines:
             await line.close()
         await asyncio.sleep(10)
-        assert caller.exchange.injected[harm] == 4
+        assert caller.exchange.faults.injected[harm] == 4
     assert caplog.records == []
 
 
@@ -310,7 +310,7 @@ async def test_only_the_calls_that_are_named_are_hit(
     calls: Any, statuses: tuple[int, int, int]
 ) -> None:
     async with trading() as caller:
-        caller.exchange.set_faults(Faults(throttle=1, calls=calls))
+        caller.exchange.faults.set(Faults(throttle=1, calls=calls))
         caller.clock.now += 30
         login = await caller.first_step()
         place = await caller.place()
@@ -339,11 +339,11 @@ async def test_faults_are_set_shown_and_ended_over_the_control_surface() -> None
 @pytest.mark.parametrize(("old", "code"), [(False, 32), (True, 5204)])
 async def test_repeated_tags_count_as_arrivals_of_the_first_order(old: bool, code: int) -> None:
     faults = Faults(lose_after=1, calls=("orders",))
-    async with trading(faults=faults, door=DoorSettings(old_duplicate_code=old)) as caller:
+    async with trading(faults=faults, broker=BrokerSettings(old_duplicate_code=old)) as caller:
         for _ in range(2):
             with pytest.raises(aiohttp.ClientConnectionError):
                 await caller.place(ig="one")
-        caller.exchange.set_faults(Faults())
+        caller.exchange.faults.set(Faults())
         assert (await caller.place(ig="one")).json()["stCode"] == code
         (entry,) = await ledger(caller)
         assert (entry["client_tag"], entry["arrivals"]) == ("one", 3)
@@ -354,7 +354,7 @@ async def test_repeated_tags_count_as_arrivals_of_the_first_order(old: bool, cod
 # --- the plan -------------------------------------------------------------------------------------
 
 ALL = Faults(
-    **{harm.value: 0.05 for harm in Harm},
+    **{harm.value: 0.05 for harm in ResponseFault},
     delay_before=0.3,
     delay_after=0.2,
     close_idle=0.1,
@@ -384,23 +384,25 @@ def test_a_seed_of_its_own_wins_over_that_of_the_exchange() -> None:
 def test_faults_come_as_often_as_their_probabilities_say() -> None:
     plan = FaultPlan(1, ALL)
     decisions = [plan.for_request("orders") for _ in range(10_000)]
-    for harm in Harm:
+    for harm in ResponseFault:
         assert plan.counts[harm] == pytest.approx(500, abs=100)
     assert plan.counts["delay_before"] == pytest.approx(3000, abs=200)
-    assert sum(each.harm is None for each in decisions) == pytest.approx(
-        10_000 - 500 * len(Harm), abs=200
+    assert sum(each.fault is None for each in decisions) == pytest.approx(
+        10_000 - 500 * len(ResponseFault), abs=200
     )
-    assert sum(each.closing is not None for each in decisions) == pytest.approx(2000, abs=200)
+    assert sum(each.connection_fault is not None for each in decisions) == pytest.approx(
+        2000, abs=200
+    )
 
 
 def test_probabilities_that_sum_to_one_leave_nothing_unharmed() -> None:
-    plan = FaultPlan(1, Faults(**{harm.value: 1 / len(Harm) for harm in Harm}))
-    assert all(plan.for_request("orders").harm for _ in range(1000))
+    plan = FaultPlan(1, Faults(**{harm.value: 1 / len(ResponseFault) for harm in ResponseFault}))
+    assert all(plan.for_request("orders").fault for _ in range(1000))
 
 
 def test_calls_that_are_not_named_draw_nothing() -> None:
     plan = FaultPlan(1, Faults(lose_before=1, calls=("orders",)))
-    assert plan.for_request("logins") is UNHARMED
+    assert plan.for_request("logins") is NO_FAULTS
     assert not plan.counts
 
 
@@ -479,4 +481,4 @@ async def test_faults_are_no_dict() -> None:
         Exchange(faults=wrong)
     async with Exchange() as exchange:
         with pytest.raises(UsageError, match=told):
-            exchange.set_faults(wrong)
+            exchange.faults.set(wrong)

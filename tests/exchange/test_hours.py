@@ -8,8 +8,8 @@ from typing import Any
 from neo_async.exchange import Hours, Rules
 from neo_async.model.enums import Segment
 from neo_async.model.ticks import MarketState, MarketStatus
-from tests.exchange.door import START, Caller, Clock, trading
-from tests.exchange.feeds.listening import MarketReader, market_reader
+from tests.exchange.callers import START, Caller, Clock, trading
+from tests.exchange.feeds.readers import MarketReader, market_reader
 
 KEPT = Rules(hours=Hours.EXCHANGE)
 MONDAY_8 = START - 2 * 3600

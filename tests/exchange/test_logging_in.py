@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.exchange.door import START, Caller, trading, visiting
+from tests.exchange.callers import START, Caller, trading, visiting
 
 VIEW_FIELDS = {
     *("token", "sid", "rid", "hsServerId", "ucc", "kType", "status", "dataCenter"),

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from neo_async.exchange.engine.listings import default_listings
-from neo_async.exchange.history.synthetic import Candle, Past
+from neo_async.exchange.history.synthetic import Candle, SyntheticHistory
 from neo_async.model.enums import Segment
-from tests.exchange.door import START, Answered, Caller, Clock, trading, visiting
+from tests.exchange.callers import START, Answered, Caller, Clock, trading, visiting
 
 UNKNOWN = {"stat": "Not_Ok", "emsg": "Invalid instrument/code", "stCode": 1009}
 
@@ -300,7 +300,7 @@ async def test_open_interest_is_one_story_in_chains_quotes_and_candles() -> None
     lots = str(2 * FUTURE.lot_size)
     instrument = f"nse_fo|{FUTURE.token}"
     async with trading(cash="100000000") as caller:
-        before = caller.exchange.market.day(FUTURE).open_interest
+        before = caller.exchange.market.session_stats(FUTURE).open_interest
         terms = {"es": "nse_fo", "ts": FUTURE.symbol, "pc": "NRML", "pt": "L", "qt": lots}
         price = f"{FUTURE.base_price / 100:.2f}"
         await caller.placed(**terms, pr=price, tt="S")
@@ -321,7 +321,7 @@ async def test_open_interest_is_one_story_in_chains_quotes_and_candles() -> None
 
 
 async def test_options_of_a_chain_change_in_open_interest_as_they_trade() -> None:
-    async with visiting(makers=True) as caller:
+    async with visiting(market_makers=True) as caller:
         query = {"exchange": "nse_fo", "underlying": "NIFTY"}
         await data(caller, CHAIN, **query)
         caller.clock.now += 10
@@ -468,7 +468,7 @@ async def test_an_index_has_a_past_that_ends_at_its_previous_close() -> None:
 
 
 async def test_candles_of_an_index_follow_its_members_and_agree_with_its_quote() -> None:
-    async with visiting(makers=True) as caller:
+    async with visiting(market_makers=True) as caller:
         await quoted(caller, "nse_cm|Nifty%2050")
         for _ in range(40):
             caller.clock.now += 3
@@ -506,16 +506,16 @@ async def test_candles_of_many_days_are_drawn_in_turns(
             await asyncio.sleep(0)
 
     drawn: Counter[int] = Counter()
-    draw = Past.day
+    draw = SyntheticHistory.day
 
-    def counted(past: Past, day: date) -> Candle | None:
+    def counted(past: SyntheticHistory, day: date) -> Candle | None:
         drawn[turn] += 1
         return draw(past, day)
 
     first, last = TODAY - timedelta(days=days), TODAY - timedelta(days=1)
-    async with visiting(makers=False) as caller:
+    async with visiting(market_makers=False) as caller:
         expected = await candles(caller, interval, first, last)
-        monkeypatch.setattr(Past, "day", counted)
+        monkeypatch.setattr(SyntheticHistory, "day", counted)
         counting = asyncio.create_task(count_turns())
         asked = [candles(caller, interval, first, last) for _ in range(2)]
         assert await asyncio.gather(*asked) == [expected, expected]
@@ -525,7 +525,7 @@ async def test_candles_of_many_days_are_drawn_in_turns(
 
 
 async def test_a_reset_clears_the_candles_of_today() -> None:
-    async with trading(makers=False) as caller:
+    async with trading(market_makers=False) as caller:
         price = {"segment": "nse_cm", "token": "1333", "price": "790"}
         await caller.admin("POST", "price", json=price)
         assert len(await candles(caller, "D", TODAY, TODAY)) == 1
@@ -594,7 +594,7 @@ async def refused_candles(caller: Caller, text: str, **changes: str) -> None:
 def test_a_past_day_of_every_instrument_is_consistent_with_its_minutes() -> None:
     rng = random.Random(3)
     for listing in LISTED:
-        past = Past(listing, seed=1, opened=TODAY)
+        past = SyntheticHistory(listing, seed=1, opened=TODAY)
         day = TODAY - timedelta(days=rng.randrange(1, 2000))
         whole, minutes = past.day(day), list(past.minutes(day))
         if day.weekday() > 4:
@@ -628,7 +628,7 @@ def check_whole(whole: Candle, minutes: list[Candle]) -> None:
 
 
 def test_no_past_day_moves_as_far_as_a_circuit_limit() -> None:
-    past = Past(HDFCBANK, seed=1, opened=TODAY)
+    past = SyntheticHistory(HDFCBANK, seed=1, opened=TODAY)
     closes = [
         whole.close
         for number in range(1000, 0, -1)

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.exchange.door import order, second_account, trading
+from tests.exchange.callers import order, second_account, trading
 
 PLACE = "/quick/order/rule/ms/place"
 MODIFY = "/quick/order/vr/modify"

@@ -4,7 +4,7 @@ import pytest
 
 from neo_async.config import RateLimits
 from neo_async.exchange.rest.throttle import Throttle, Throttled
-from tests.exchange.door import START, second_account, trading
+from tests.exchange.callers import START, second_account, trading
 
 
 def admitted(throttle: Throttle, now: float, *, is_order: bool = False, account: str = "A") -> bool:

@@ -107,7 +107,7 @@ async def test_a_second_client_receives_what_the_first_recorded_packet_for_packe
     levels = (Level.LITE, Level.DEPTH)
     instruments = [TCS, "nse_cm|2885", "nse_fo|53001"]
     async with (
-        exchange_of(makers=True) as exchange,
+        exchange_of(market_makers=True) as exchange,
         client_of(exchange) as neo,
         neo.market_feed() as feed,
         feed.record(first),
@@ -121,7 +121,7 @@ async def test_a_second_client_receives_what_the_first_recorded_packet_for_packe
 
     seen: list[Tick] = []
     async with (
-        exchange_of(makers=True, seed=8, replay=first, speed=0) as exchange,
+        exchange_of(market_makers=True, seed=8, replay=first, speed=0) as exchange,
         client_of(exchange) as neo,
         neo.market_feed(on_tick=seen.append) as feed,
         feed.record(second),
@@ -169,7 +169,7 @@ def test_times_are_those_of_the_recording_over_the_speed(
 def test_without_waiting_it_goes_as_fast_as_subscribers_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neo_async.exchange.feeds.market_feed.BACKLOG", 4000)
+    monkeypatch.setattr("neo_async.exchange.feeds.topics.BACKLOG", 4000)
     tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
     for second in range(500):
         tape.ticks(second, lite(TCS, 1001 + second))
@@ -185,7 +185,7 @@ def test_without_waiting_it_goes_as_fast_as_subscribers_read(
             await feed.subscribe([TCS], level=Level.LITE)
             await feed.until_live()
             await asyncio.sleep(0.1)
-            exchange.stall_feeds(5)
+            exchange.feeds.stall(5)
             await until_replayed(exchange)
             await asyncio.sleep(0.1)
         assert len(seen) == 500
@@ -239,7 +239,7 @@ async def test_orders_trade_against_recorded_quotes_and_prices(tmp_path: Path) -
     tape.ticks(0, depth(TCS, 3000.00, volume=1))
     tape.ticks(20, depth(TCS, 2990.00, volume=2))
     async with (
-        exchange_of(replay=tape.write(), makers=True) as exchange,
+        exchange_of(replay=tape.write(), market_makers=True) as exchange,
         client_of(exchange) as neo,
         neo.market_feed() as feed,
     ):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.contracts import TCS_FUTURE
-from tests.exchange.door import Caller, trading
+from tests.exchange.callers import Caller, trading
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
 EMPTY = {"stCode": 5203, "errMsg": "No Data", "desc": "data not found", "stat": "Not_Ok"}

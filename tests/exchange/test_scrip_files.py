@@ -13,7 +13,7 @@ from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import parse_scripmaster
 from neo_async.wire.scripmaster_writer import write_scripmaster
 from tests.conftest import SHARED
-from tests.exchange.door import Caller, Clock, trading, visiting
+from tests.exchange.callers import Caller, Clock, trading, visiting
 
 LISTED = default_listings(date(2026, 11, 23))
 

@@ -12,6 +12,7 @@ from neo_async.errors import UsageError
 from neo_async.exchange import Exchange
 from neo_async.exchange.rest.web_origin import foreign_host, foreign_page
 from neo_async.model.address import is_loopback
+from tests.exchange_settings import exchange_with
 
 PAGE = "https://page.example"
 
@@ -108,7 +109,7 @@ async def test_on_the_network_the_control_surface_wants_the_key_and_accounts_dep
 
 async def test_a_key_that_is_given_makes_the_same_secrets_again() -> None:
     key = "0123456789abcdef"
-    exchanges = [Exchange(host="0.0.0.0", key=key) for _ in range(2)]
+    exchanges = [exchange_with(host="0.0.0.0", key=key) for _ in range(2)]
     assert exchanges[0].accounts == exchanges[1].accounts
     async with exchanges[0] as exchange:
         assert exchange.admin_url.endswith(f"/admin/{key}")
@@ -117,7 +118,7 @@ async def test_a_key_that_is_given_makes_the_same_secrets_again() -> None:
 @pytest.mark.parametrize("key", ["short", "with a blank in it", "a/b/c/d/e/f/g/h/i", "x" * 65])
 def test_a_key_that_cannot_stand_in_an_address_is_refused(key: str) -> None:
     with pytest.raises(UsageError, match="key: must be 16 to 64"):
-        Exchange(key=key)
+        exchange_with(key=key)
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,11 @@ async def test_an_order_that_book_and_history_lack_after_the_session_ended_is_ov
     ):
         order = await neo.orders.place(*BUY, 10, **CNC)
         await asyncio.sleep(1)
-        exchange.stall_feeds()
-        exchange.drop_connections()
+        exchange.feeds.stall()
+        exchange.feeds.drop_connections()
         exchange.advance_clock(NIGHT)  # this client's clock stays where it is
-        exchange.drop_connections()
-        exchange.resume_feeds()
+        exchange.feeds.drop_connections()
+        exchange.feeds.resume()
         assert await order.wait(timeout=150) is OrderStatus.EXPIRED
         assert "neither its order book nor" in order.reject_reason
         assert await neo.orders.place(*BUY, 10, **CNC)  # it holds no room any more

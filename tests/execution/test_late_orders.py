@@ -148,7 +148,7 @@ async def test_an_order_that_appears_after_it_was_not_accepted_is_reported_and_l
         reported: list[Order] = []
         orders = desk.neo.orders
         orders.on_late_order(reported.append)
-        desk.exchange.set_faults(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
+        desk.exchange.faults.set(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
         with pytest.raises(NotAccepted) as caught:
             await orders.place(*BUY, **CNC, tag="late")
         assert seconds() < 10

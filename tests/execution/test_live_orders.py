@@ -793,7 +793,7 @@ async def test_a_lost_connection_costs_one_reading_of_the_book_and_no_news() -> 
         order = await neo.orders.place(*BUY, **CNC)
         await order.wait(OrderStatus.OPEN, timeout=5)
         await _eventually(lambda: _count(exchange, BOOK, 1))
-        exchange.drop_connections("orders")
+        exchange.feeds.drop_connections("orders")
         exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
         assert await order.wait(timeout=5) is OrderStatus.COMPLETE
         await _eventually(lambda: neo.order_feed.reconnects == 1)
@@ -803,12 +803,12 @@ async def test_a_lost_connection_costs_one_reading_of_the_book_and_no_news() -> 
 async def test_lost_late_and_repeated_messages_do_not_matter_in_the_end() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
-        exchange.set_faults(Faults(feed_repeat=0.3, feed_late=0.3, feed_lose=0.4))
+        exchange.faults.set(Faults(feed_repeat=0.3, feed_late=0.3, feed_lose=0.4))
         orders = [await neo.orders.place(*BUY, **CNC) for _ in range(10)]
         await neo.orders.modify(orders[0], quantity=20, price="39.10")
         await neo.orders.cancel(orders[1])
         exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
-        exchange.drop_connections("orders")
+        exchange.feeds.drop_connections("orders")
         await asyncio.gather(*(order.wait(timeout=5) for order in orders))
         rows = {row.number: row for row in await neo.orders.book()}
         for order in orders:

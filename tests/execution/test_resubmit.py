@@ -85,7 +85,7 @@ async def test_no_placement_is_ruled_out_while_it_is_being_resubmitted() -> None
         await asyncio.sleep(1.0)
         desk.swallowed.clear()
         # The next one arrives when the resolution timeout of those before it is over.
-        desk.exchange.set_faults(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
+        desk.exchange.faults.set(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
         order = await placing
         (record,) = desk.ledger
         assert record.number == order.number

@@ -51,6 +51,7 @@ from neo_async.transport import websocket
 from neo_async.transport.websocket import Socket
 from neo_async.wire.feed import FeedEncoder, acknowledgement_frame
 from tests.clients import client_of, exchange_of
+from tests.exchange_settings import exchange_with
 from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
 from tests.simulation.virtual_time import in_virtual_time
 
@@ -1246,14 +1247,14 @@ async def test_bad_days_of_the_exchange_are_survived() -> None:
         await feed.subscribe(TOKENS)
         take_all(feed)
         await until(lambda: feed.latest(TOKENS[1]), every=0.05)
-        exchange.send_garbage("market")
+        exchange.feeds.send_garbage("market")
         exchange.feeds.market.publish((lite(1) + lite(2))[:-1])
         await until(lambda: feed.latest("nse_cm|1"), every=0.05)
-        exchange.truncate_batches()
+        exchange.feeds.truncate_batches()
         await feed.snapshot(TOKENS[:1])
         exchange.feeds.market.publish(lite(3))
         await until(lambda: feed.latest("nse_cm|3"), every=0.05)
-        for harm in (lambda: exchange.drop_connections("market"), exchange.end_sessions):
+        for harm in (lambda: exchange.feeds.drop_connections("market"), exchange.end_sessions):
             ticks, reconnects = feed.ticks, feed.reconnects
             harm()
             await until(lambda: feed.reconnects > reconnects, every=0.05)  # noqa: B023
@@ -1289,13 +1290,13 @@ def test_ticks_come_over_tls_on_either_loop(
 
     async def main() -> None:
         async with (
-            Exchange(seed=7, tls=context, ca_file=authority, limits=None) as exchange,
+            exchange_with(seed=7, tls=context, ca_file=authority, limits=None) as exchange,
             NeoClient(exchange.credentials, endpoints=exchange.endpoints) as neo,
             neo.market_feed() as feed,
         ):
             await feed.subscribe(TOKENS, level=Level.DEPTH)
             assert len(await next_ticks(feed, 2)) == 2
-            exchange.drop_connections("market")
+            exchange.feeds.drop_connections("market")
             await until(lambda: feed.reconnects == 1)
             assert len(await next_ticks(feed, 2)) == 2
             assert feed.last_gap is not None

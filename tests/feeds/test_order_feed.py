@@ -17,7 +17,7 @@ import uvloop
 
 from neo_async import NeoClient, Product, Segment, Side, WrongMpin
 from neo_async.config import FeedTimings
-from neo_async.exchange import Exchange, FeedSettings
+from neo_async.exchange import FeedSettings
 from neo_async.exchange.tls import self_signed
 from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus
@@ -25,6 +25,7 @@ from neo_async.model.feed_state import FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.transport import websocket
 from tests.clients import client_of, exchange_of
+from tests.exchange_settings import exchange_with
 from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
 from tests.simulation.virtual_time import in_virtual_time
 
@@ -462,10 +463,10 @@ async def test_a_midnight_on_the_exchange_is_a_non_event() -> None:
     async with exchange_of(feeds=settings) as exchange, client_of(exchange) as neo:
         updates = neo.order_updates()
         await neo.order_feed.until_live()
-        exchange.send_garbage("orders")
+        exchange.feeds.send_garbage("orders")
         exchange.end_sessions()
         await until(lambda: neo.order_feed.reconnects == 1, every=0.05)
-        exchange.drop_connections("orders")
+        exchange.feeds.drop_connections("orders")
         await until(lambda: neo.order_feed.reconnects == 2, every=0.05)
         placed = await neo.orders.place(*BUY, price="39.00", product=Product.CNC)
         async for update in updates:
@@ -507,12 +508,12 @@ def test_updates_come_over_tls_on_either_loop(
 
     async def main() -> None:
         async with (
-            Exchange(seed=7, tls=made[0], ca_file=made[1], limits=None) as exchange,
+            exchange_with(seed=7, tls=made[0], ca_file=made[1], limits=None) as exchange,
             NeoClient(exchange.credentials, endpoints=exchange.endpoints) as neo,
         ):
             updates = neo.order_updates()
             await neo.order_feed.until_live()
-            exchange.drop_connections("orders")
+            exchange.feeds.drop_connections("orders")
             await until(lambda: neo.order_feed.reconnects == 1)
             placed = await neo.orders.place(*BUY, price="39.00", product=Product.CNC)
             async for update in updates:

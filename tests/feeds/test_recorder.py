@@ -123,7 +123,7 @@ async def test_a_reconnect_shows_as_a_gap_and_a_new_answer(tmp_path: Path) -> No
         await feed.subscribe([TCS], level=Level.LITE)
         await feed.until_live()
         await print_and_wait(exchange, feed, 2117_05)
-        exchange.drop_connections("market")
+        exchange.feeds.drop_connections("market")
         await until(lambda: feed.reconnects)
         await print_and_wait(exchange, feed, 2117_10)
 
@@ -143,7 +143,7 @@ async def test_no_secret_is_in_it_even_if_the_server_says_them(tmp_path: Path) -
             await feed.subscribe([TCS], level=Level.DEPTH)
             await feed.until_live()
             await print_and_wait(exchange, feed, 2117_05)
-            for line in exchange.feeds.market.lines:
+            for line in exchange.feeds.market.connections:
                 line.push(f'{{"message_code":1,"message":"{session.sid} {session.token}"}}')
             await print_and_wait(exchange, feed, 2117_10)
 

@@ -21,7 +21,7 @@ from neo_async.banking.answers import DeliveryReader, RefundReader, Refusals, St
 from neo_async.banking.mapping import Formats
 from neo_async.banking.names import Call as BankCall
 from neo_async.errors import AnswerLost, NeoError, NotSent, UsageError
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Refusal
 from neo_async.exchange.faults.settings import read_faults
 from neo_async.exchange.feeds.order_feed import read_handshake
@@ -194,7 +194,7 @@ def _state_file(content: bytes) -> object:
         with store.read_as_foreign():
             if store.beginning() is not None:
                 list(store.candles())
-                Market.restored(store.state())
+                MatchingEngine.restored(store.state())
                 list(store.entries())
     finally:
         store.close()

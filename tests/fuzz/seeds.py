@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from aiohttp import web
 
 from neo_async import Level, NeoClient, NeoError, Product, Segment, Side
 from neo_async.banking import BankingProfile, VirtualAccount, VirtualAccounts
-from neo_async.exchange import Exchange
+from neo_async.exchange import Behaviour, Exchange
 from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.faults.settings import Faults
 from neo_async.exchange.feeds.order_feed import _order_frame, _position_frame
@@ -69,12 +70,13 @@ class _Listening(Exchange):
         super().__init__(**settings)
         self.said: defaultdict[str, list[bytes]] = defaultdict(list)
 
-    async def _answer(self, answer: Any, request: Any, body: bytes) -> Any:
-        reply = await super()._answer(answer, request, body)
-        self.said[request.path.rpartition("/")[2]].append(bytes(reply.body))
-        if body:
-            self.said[f"asked {request.path.rpartition('/')[2]}"].append(body)
-        return reply
+    async def _handle(self, request: Any) -> Any:
+        response = await super()._handle(request)
+        if isinstance(response, web.Response):
+            self.said[request.path.rpartition("/")[2]].append(bytes(response.body))
+            if body := await request.read():
+                self.said[f"asked {request.path.rpartition('/')[2]}"].append(body)
+        return response
 
 
 @functools.cache
@@ -92,7 +94,10 @@ async def _made(folder: Path) -> Seeds:
         found[path.stem].append(path.read_bytes())
     state, recording, journal = folder / "state", folder / "recording", folder / "journal"
     async with _Listening(
-        seed=7, state=state, limits=None, bank=BankSettings(requests_per_second=None)
+        seed=7,
+        state=state,
+        limits=None,
+        behaviour=Behaviour(bank=BankSettings(requests_per_second=None)),
     ) as exchange:
         await _trade(exchange, folder, recording, journal)
         await _pay(exchange)

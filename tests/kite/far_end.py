@@ -79,7 +79,7 @@ async def fund_exchange(
 ) -> AsyncIterator[tuple[Exchange, KiteMutualFunds]]:
     """An exchange and a client on one clock, with no limit in the way."""
     async with (
-        Exchange(seed=7, clock=now, limits=limits, makers=False) as exchange,
+        Exchange(seed=7, clock=now, limits=limits, market_makers=False) as exchange,
         kite_of(exchange, directory, **settings) as kite,
     ):
         yield exchange, kite

@@ -128,17 +128,17 @@ async def test_missing_money_has_an_exception_of_its_own(tmp_path: Path) -> None
 @in_virtual_time
 async def test_a_429_is_waited_out_since_it_had_no_effect(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(Faults(throttle=0.5, calls=("orders",)))
+        exchange.faults.set(Faults(throttle=0.5, calls=("orders",)))
         numbers = [await kite.place_order(ISIN, Side.BUY, amount=5000) for _ in range(4)]
         assert [order.order_id for order in exchange.funds.orders()] == numbers[::-1]
-        assert exchange.injected["throttle"] > 0
-        assert kite.limiter.pauses == exchange.injected["throttle"]
+        assert exchange.faults.injected["throttle"] > 0
+        assert kite.limiter.pauses == exchange.faults.injected["throttle"]
 
 
 @in_virtual_time
 async def test_a_429_that_does_not_end_is_raised_and_was_not_taken(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(Faults(throttle=1.0, calls=("orders",)))
+        exchange.faults.set(Faults(throttle=1.0, calls=("orders",)))
         with pytest.raises(RateLimited):
             await kite.place_order(ISIN, Side.BUY, amount=5000)
         assert exchange.funds.orders() == []

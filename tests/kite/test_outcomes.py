@@ -98,10 +98,10 @@ async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(
         if before is not None:
             await before(exchange, kite)
         prepared = len(await sent(exchange))
-        exchange.set_faults(faults(fault))
+        exchange.faults.set(faults(fault))
         number = await change(exchange, kite)
         assert len(await sent(exchange)) == prepared + 1
-        assert sum(exchange.injected.values()) == 1
+        assert sum(exchange.faults.injected.values()) == 1
         assert seconds() < TIMEOUTS.order + 2
         house = exchange.funds
         orders, sips = house.orders(), list(house.state.sips.values())
@@ -120,7 +120,7 @@ async def test_a_request_without_effect_by_the_resolution_timeout_was_not_accept
     async with fund_exchange(tmp_path, timeouts=TIMEOUTS) as (exchange, kite):
         if before is not None:
             await before(exchange, kite)
-        exchange.set_faults(faults(fault))
+        exchange.faults.set(faults(fault))
         with pytest.raises(NotAccepted, match="no trace") as caught:
             await change(exchange, kite)
         # A request that hangs would arrive later; here the exchange is closed before.
@@ -137,7 +137,7 @@ async def test_an_order_that_appears_late_is_waited_for(tmp_path: Path) -> None:
         house = exchange.funds
         listed = house.orders
         house.orders = lambda: listed() if seconds() >= 12 else []  # type: ignore[method-assign]
-        exchange.set_faults(faults("lose_after"))
+        exchange.faults.set(faults("lose_after"))
         number = await kite.place_order(ISIN, Side.BUY, amount=5000, tag="late")
         assert number == listed()[0].order_id
         assert 12 <= seconds() <= 17
@@ -146,7 +146,7 @@ async def test_an_order_that_appears_late_is_waited_for(tmp_path: Path) -> None:
 @in_virtual_time
 async def test_without_waiting_the_outcome_can_be_awaited_later(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(faults("lose_after"))
+        exchange.faults.set(faults("lose_after"))
         with pytest.raises(
             OutcomeUnknown, match="look for tag 'mine' in the list of orders"
         ) as one:
@@ -161,14 +161,14 @@ async def test_without_waiting_the_outcome_can_be_awaited_later(tmp_path: Path) 
 @in_virtual_time
 async def test_a_list_that_cannot_be_read_leaves_it_unknown(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(Faults(error_before=1.0, calls=("orders", "reads")))
+        exchange.faults.set(Faults(error_before=1.0, calls=("orders", "reads")))
         with pytest.raises(OutcomeUnknown) as caught:
             await kite.place_order(ISIN, Side.BUY, amount=5000)
         assert RESOLUTION_TIMEOUT + Timeouts().read == pytest.approx(seconds(), abs=1)
         asked = len(await arrivals(exchange))
         await asyncio.sleep(600)
         assert len(await arrivals(exchange)) - asked <= 600 / 30 + 1
-        exchange.set_faults(Faults())
+        exchange.faults.set(Faults())
         with pytest.raises(NotAccepted):
             await caught.value.outcome()
 
@@ -176,7 +176,7 @@ async def test_a_list_that_cannot_be_read_leaves_it_unknown(tmp_path: Path) -> N
 @in_virtual_time
 async def test_a_list_that_can_never_be_read_is_not_asked_for_for_ever(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(Faults(error_before=1.0, calls=("orders", "reads")))
+        exchange.faults.set(Faults(error_before=1.0, calls=("orders", "reads")))
         with pytest.raises(OutcomeUnknown) as caught:
             await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine", wait_for_outcome=False)
         with pytest.raises(OutcomeUnknown, match="look for tag 'mine'"):
@@ -213,7 +213,7 @@ async def test_an_order_with_odd_values_beside_it_is_found_all_the_same(tmp_path
 @in_virtual_time
 async def test_closing_ends_the_search(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(faults("lose_before"))
+        exchange.faults.set(faults("lose_before"))
         with pytest.raises(OutcomeUnknown) as caught:
             await kite.place_order(ISIN, Side.BUY, amount=5000, wait_for_outcome=False)
         waiting = asyncio.create_task(caught.value.outcome())
@@ -228,7 +228,7 @@ async def test_closing_ends_the_search(tmp_path: Path) -> None:
 @in_virtual_time
 async def test_a_waiter_that_is_cancelled_leaves_the_outcome_to_the_others(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(faults("lose_after"))
+        exchange.faults.set(faults("lose_after"))
         with pytest.raises(OutcomeUnknown) as caught:
             await kite.place_order(ISIN, Side.BUY, amount=5000, wait_for_outcome=False)
         with pytest.raises(TimeoutError):
@@ -246,7 +246,7 @@ async def test_an_older_order_with_the_same_tag_is_not_taken_for_the_lost_one(
     async with fund_exchange(tmp_path) as (exchange, kite), kite_of(exchange, tmp_path) as other:
         await other.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
         await asyncio.sleep(60)
-        exchange.set_faults(faults("lose_before"))
+        exchange.faults.set(faults("lose_before"))
         with pytest.raises(NotAccepted):
             await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
 
@@ -255,7 +255,7 @@ async def test_an_older_order_with_the_same_tag_is_not_taken_for_the_lost_one(
 async def test_an_order_just_placed_is_not_taken_for_the_lost_one_either(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
-        exchange.set_faults(faults("lose_before"))
+        exchange.faults.set(faults("lose_before"))
         with pytest.raises(NotAccepted):
             await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
 
@@ -263,7 +263,7 @@ async def test_an_order_just_placed_is_not_taken_for_the_lost_one_either(tmp_pat
 @in_virtual_time
 async def test_two_lost_at_once_are_two_orders(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(faults("lose_after"))
+        exchange.faults.set(faults("lose_after"))
         call = {"amount": 5000, "tag": "mine"}
         numbers = await asyncio.gather(
             *(kite.place_order(ISIN, Side.BUY, **call) for _ in range(3))
@@ -275,7 +275,7 @@ async def test_two_lost_at_once_are_two_orders(tmp_path: Path) -> None:
 @in_virtual_time
 async def test_an_order_that_its_own_caller_lists_meanwhile_is_still_found(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(faults("lose_after"))
+        exchange.faults.set(faults("lose_after"))
         placing = asyncio.create_task(kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine"))
         await asyncio.sleep(0.1)  # it has been lost, and is being looked for
         (order,) = await kite.orders()
@@ -347,7 +347,7 @@ def test_an_order_of_another_placement_is_not_matched_again() -> None:
 async def test_a_cancel_that_came_too_late(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         number = await kite.place_order(ISIN, Side.BUY, amount=5000)
-        exchange.set_faults(faults("lose_before"))
+        exchange.faults.set(faults("lose_before"))
         cancelling = asyncio.create_task(kite.cancel_order(number))
         await asyncio.sleep(1)
         exchange.advance_clock(86_400)
@@ -358,7 +358,7 @@ async def test_a_cancel_that_came_too_late(tmp_path: Path) -> None:
 @in_virtual_time
 async def test_a_change_of_what_does_not_exist(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
-        exchange.set_faults(faults("lose_before"))
+        exchange.faults.set(faults("lose_before"))
         with pytest.raises(Rejected, match=r"There is no SIP 123\."):
             await kite.cancel_sip("123")
 
@@ -368,7 +368,7 @@ async def test_a_sip_that_was_cancelled_meanwhile_cannot_change(tmp_path: Path) 
     async with fund_exchange(tmp_path) as (exchange, kite):
         number = await place_sip(exchange, kite)
         exchange.funds.cancel_sip(number)
-        exchange.set_faults(faults("lose_before"))
+        exchange.faults.set(faults("lose_before"))
         with pytest.raises(OrderAlreadyFinal):
             await kite.modify_sip(number, amount=1000)
 

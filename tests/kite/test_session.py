@@ -13,6 +13,7 @@ from neo_async import LoginFailed, SessionEnded, UsageError
 from neo_async.exchange import Exchange
 from neo_async.kite import KiteEndpoints, KiteMutualFunds, KiteSession
 from neo_async.model.india import IST
+from tests.exchange_settings import exchange_with
 from tests.fake_servers import Reply
 from tests.kite.far_end import fund_exchange, kite_of, scripted_kite
 from tests.simulation.virtual_time import in_virtual_time
@@ -177,7 +178,7 @@ async def test_over_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
     from neo_async.exchange.tls import self_signed
 
     context, ca_file = self_signed(tmp_path, "127.0.0.1")
-    async with Exchange(seed=7, tls=context, ca_file=ca_file) as exchange:
+    async with exchange_with(seed=7, tls=context, ca_file=ca_file) as exchange:
         assert exchange.kite_url.startswith("https://")
         async with kite_of(exchange, tmp_path) as kite:
             assert len(await kite.holdings()) == 2

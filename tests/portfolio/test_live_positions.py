@@ -1001,12 +1001,12 @@ async def test_over_sockets_live_positions_equal_the_report_after_any_trades(tro
         live = neo.portfolio.live
         await live.start()
         if trouble == "disturbed":
-            exchange.set_faults(Faults(feed_repeat=0.3, feed_late=0.4, feed_lose=0.3))
+            exchange.faults.set(Faults(feed_repeat=0.3, feed_late=0.4, feed_lose=0.3))
         for _ in range(4):
             await _trade(neo, other, dice, 5)
             if trouble == "dropped":
-                exchange.drop_connections("orders")
-        exchange.set_faults(Faults())
+                exchange.feeds.drop_connections("orders")
+        exchange.faults.set(Faults())
         if trouble == "disturbed":
             live.refresh()
         await live.wait(lambda live: live.is_current, timeout=5)

@@ -108,11 +108,11 @@ async def test_a_placement_that_was_sent_is_resolved_and_cancelled(lost: Any) ->
 @in_virtual_time
 async def test_a_late_order_is_cancelled_after_the_halt_was_done() -> None:
     async with trading(resolution_timeout=2.0, timeouts=Timeouts(order=1.0)) as (exchange, neo):
-        exchange.set_faults(Faults(delay_before=1.0, delay_seconds=20.0, calls=("orders",)))
+        exchange.faults.set(Faults(delay_before=1.0, delay_seconds=20.0, calls=("orders",)))
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
         await until_sent(neo)
         assert await neo.halt() == []
-        exchange.set_faults(Faults())
+        exchange.faults.set(Faults())
         with pytest.raises(NotAccepted):
             await placing
         await until(lambda: exchange.market.ledger)
@@ -433,7 +433,7 @@ def test_after_a_halt_nothing_is_open_and_nothing_arrives(
             exchange_of() as exchange,
             client_in_loop_time(exchange, limits=limits, resolution_timeout=5.0) as neo,
         ):
-            exchange.set_faults(Faults(**faults, calls=("orders",)))
+            exchange.faults.set(Faults(**faults, calls=("orders",)))
             placed: list[Order] = []
             acting = [
                 asyncio.create_task(act(neo, placed, action, after)) for action, after in orders

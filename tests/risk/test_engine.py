@@ -506,9 +506,9 @@ def test_the_exchange_never_holds_more_than_the_limits_allow(
             case ("wait", seconds):
                 await asyncio.sleep(seconds)
             case ("disturb", share):
-                exchange.set_faults(Faults(**dict.fromkeys(FEED_FAULTS, share / 3)))
+                exchange.faults.set(Faults(**dict.fromkeys(FEED_FAULTS, share / 3)))
             case ("drop",):
-                exchange.drop_connections("orders")
+                exchange.feeds.drop_connections("orders")
 
     async def run() -> None:
         async with exchange_of() as exchange, client_of(exchange, risk=limits) as neo:
@@ -630,7 +630,7 @@ async def test_an_ordinary_reconnect_refuses_nothing() -> None:
         await neo.order_feed.until_live()
         await asyncio.sleep(1000)  # in which nothing happens
         for _ in range(10):
-            exchange.drop_connections("orders")
+            exchange.feeds.drop_connections("orders")
             for _ in range(10):
                 await neo.orders.place(*BUY, 1, **MIS)
                 await asyncio.sleep(0.1)
@@ -641,7 +641,7 @@ async def test_an_order_whose_messages_are_lost_is_counted_within_a_minute() -> 
     async with limited(max_open_orders=1) as (exchange, neo):
         await neo.order_feed.until_live()
         await asyncio.sleep(31)
-        exchange.set_faults(Faults(feed_lose=1.0))
+        exchange.faults.set(Faults(feed_lose=1.0))
         async with client_of(exchange) as app:
             await app.orders.place(*BUY, 1, **MIS)
         await asyncio.sleep(REPORT_INTERVAL_SECONDS + 6)

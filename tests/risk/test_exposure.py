@@ -147,7 +147,7 @@ async def test_a_larger_quantity_counts_until_the_book_shows_its_outcome() -> No
     async with limited(max_net_position=100) as (exchange, neo):
         await neo.order_feed.until_live()
         order = await neo.orders.place(*BUY, 10, **MIS)
-        exchange.set_faults(Faults(feed_lose=1.0))
+        exchange.faults.set(Faults(feed_lose=1.0))
         await neo.orders.modify(order, quantity=90)
         # As a message from before the change shows it.
         order.terms = msgspec.structs.replace(order.terms, quantity=10)
@@ -217,7 +217,7 @@ async def test_a_sale_lowers_the_exposure_as_soon_as_its_order_is_complete() -> 
 async def test_a_fill_that_only_the_book_shows_counts_at_once() -> None:
     async with limited(max_net_position=10) as (exchange, neo):
         await current(neo)
-        exchange.set_faults(Faults(feed_lose=1.0))
+        exchange.faults.set(Faults(feed_lose=1.0))
         order = await neo.orders.place(*BUY, 10, **MIS)
         await trade(exchange, 3900)
         await neo.orders.book()
@@ -236,7 +236,7 @@ async def test_a_fill_that_only_the_book_shows_counts_for_an_order_whose_answer_
     ):
         await neo.order_feed.until_live()
         await current(neo)
-        exchange.set_faults(Faults(feed_lose=1.0))
+        exchange.faults.set(Faults(feed_lose=1.0))
         exchange.market.print_price(Segment.NSE_CM, TOKEN, 3900)
         cut[PLACE] = Cut()
         await place_and_fill(exchange, neo)

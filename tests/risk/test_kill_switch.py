@@ -343,7 +343,7 @@ async def test_a_halt_during_the_login_waits_for_it_and_cancels() -> None:
         async with client_of(exchange) as before:
             await before.orders.place(*BUY, 10, **MIS)
         await asyncio.sleep(30)
-        exchange.set_faults(Faults(delay_before=1.0, delay_seconds=1.0, calls=("logins",)))
+        exchange.faults.set(Faults(delay_before=1.0, delay_seconds=1.0, calls=("logins",)))
         neo = client_of(exchange)
         login = asyncio.create_task(neo.login())
         await asyncio.sleep(0.5)
@@ -360,7 +360,7 @@ async def test_the_next_login_cancels_for_a_halt_during_a_failed_one() -> None:
         async with client_of(exchange) as before:
             await before.orders.place(*BUY, 10, **MIS)
         neo = client_of(exchange)
-        exchange.set_faults(
+        exchange.faults.set(
             Faults(lose_before=1.0, delay_before=1.0, delay_seconds=1.0, calls=("logins",))
         )
         login = asyncio.create_task(neo.login())
@@ -369,7 +369,7 @@ async def test_the_next_login_cancels_for_a_halt_during_a_failed_one() -> None:
         assert isinstance(error, NotLoggedIn)
         with pytest.raises(NeoError):
             await login
-        exchange.set_faults(Faults())
+        exchange.faults.set(Faults())
         async with neo:
             await until(lambda: not open_orders_in(exchange))
 

@@ -114,7 +114,7 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
             down = feed if which == "market" else neo.order_feed
             address = down._connection._address
             down._connection._address = lambda: "ws://127.0.0.1:1"
-            exchange.drop_connections()
+            exchange.feeds.drop_connections()
             await asyncio.sleep(2)
             assert neo.halted is None
             await asyncio.sleep(2)
@@ -165,7 +165,7 @@ async def test_a_feed_that_is_down_outside_trading_hours_does_not_halt(
     ):
         await neo.order_feed.until_live()
         neo.order_feed._connection._address = lambda: "ws://127.0.0.1:1"
-        exchange.drop_connections()
+        exchange.feeds.drop_connections()
         await asyncio.sleep(60)
         assert (neo.halted is not None) is halts
 
@@ -188,7 +188,7 @@ async def test_a_market_feed_with_market_open_counts_by_that(
         await neo.order_feed.until_live()
         await feed.until_live()
         feed._connection._address = lambda: "ws://127.0.0.1:1"
-        exchange.drop_connections()
+        exchange.feeds.drop_connections()
         await asyncio.sleep(30)
         assert neo.halted is None
         answer = None

@@ -18,8 +18,8 @@ from neo_async.cli.exchange import ScripMaster
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from neo_async.cli.demo.play import Play
     from neo_async.cli.demo.report import Report
+    from neo_async.cli.demo.run import DemoRun
 
 _LONGEST = 19.0
 _FRAME = 0.1
@@ -45,12 +45,12 @@ def demo(
     the exchange's own records: exit code 1 when anything does not agree.
     """
     try:
-        play, report = neo_async.run(_demo(seed, scripmaster or [], as_json=as_json))
+        demo_run, report = neo_async.run(_demo(seed, scripmaster or [], as_json=as_json))
     except TimeoutError:
         output.echo(f"neo-async demo: not at its end after {_LONGEST:.0f} s", err=True)
         raise typer.Exit(1) from None
     if svg is not None:
-        _draw(svg, play, report)
+        _draw(svg, demo_run, report)
     if as_json:
         output.print_json(report)
     for problem in report.problems:
@@ -59,45 +59,47 @@ def demo(
         raise typer.Exit(1)
 
 
-async def _demo(seed: int, scripmaster: list[Path], *, as_json: bool) -> tuple[Play, Report]:
+async def _demo(seed: int, scripmaster: list[Path], *, as_json: bool) -> tuple[DemoRun, Report]:
     from rich.live import Live
 
-    from neo_async.cli.demo.play import Play
     from neo_async.cli.demo.report import summary
+    from neo_async.cli.demo.run import DemoRun
     from neo_async.cli.demo.screen import board, final_board
     from neo_async.exchange import Exchange
 
     console = output.console()
     live = console.is_terminal and not as_json
     async with asyncio.timeout(_LONGEST), Exchange(seed=seed, scripmaster=scripmaster) as exchange:
-        play = Play(exchange, seed=seed, scripmaster=scripmaster, pause=1.0 if live else 0.0)
+        demo_run = DemoRun(exchange, seed=seed, scripmaster=scripmaster, pause=1.0 if live else 0.0)
         if as_json:
-            return play, await play.run()
+            return demo_run, await demo_run.run()
         if not live:
-            play.tell = _print_event
-            report = await play.run()
+            demo_run.tell = _print_event
+            report = await demo_run.run()
         else:
             with Live(console=console, auto_refresh=False, transient=True) as screen:
-                painter = asyncio.create_task(_paint(play, screen, board), name="demo screen")
+                painter = asyncio.create_task(_paint(demo_run, screen, board), name="demo screen")
                 try:
-                    report = await play.run()
+                    report = await demo_run.run()
                 finally:
                     painter.cancel()
                     await asyncio.gather(painter, return_exceptions=True)
-    console.print(final_board(play, console.width))
+    console.print(final_board(demo_run, console.width))
     console.print(summary(report))
-    return play, report
+    return demo_run, report
 
 
-async def _paint(play: Play, screen: Live, board: Callable[[Play, int, int], Any]) -> None:
+async def _paint(
+    demo_run: DemoRun, screen: Live, board: Callable[[DemoRun, int, int], Any]
+) -> None:
     """Draw ten times a second, at moments in which no request is on its way: drawing takes
     milliseconds, which would be counted as the exchange's."""
     while True:
-        if play.in_flight > 0:
+        if demo_run.in_flight > 0:
             await asyncio.sleep(0.002)
             continue
         size = screen.console.size
-        screen.update(board(play, size.width, size.height), refresh=True)
+        screen.update(board(demo_run, size.width, size.height), refresh=True)
         await asyncio.sleep(_FRAME)
 
 
@@ -107,7 +109,7 @@ def _print_event(elapsed: float, text: str) -> None:
         output.echo(part)
 
 
-def _draw(file: Path, play: Play, report: Report) -> None:
+def _draw(file: Path, demo_run: DemoRun, report: Report) -> None:
     """The last board and the summary, as a picture."""
     from rich.console import Group
 
@@ -115,5 +117,5 @@ def _draw(file: Path, play: Play, report: Report) -> None:
     from neo_async.cli.demo.screen import board
 
     console = output.console(record=True, width=_SVG_WIDTH, file=io.StringIO(), force_terminal=True)
-    console.print(Group(board(play, _SVG_WIDTH, _SVG_HEIGHT), "", summary(report)))
+    console.print(Group(board(demo_run, _SVG_WIDTH, _SVG_HEIGHT), "", summary(report)))
     file.write_text(console.export_svg(title="neo-async demo"), encoding="utf-8")

@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from neo_async.errors import UsageError
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import OrderRequest
@@ -28,7 +28,9 @@ NEAR = -0.8
 FAR = -2.5
 
 
-def choose_listings(market: Market, scripmaster: Iterable[Path], seed: int) -> list[Listing]:
+def choose_listings(
+    market: MatchingEngine, scripmaster: Iterable[Path], seed: int
+) -> list[Listing]:
     """Shares of large companies. Blocks while it reads the files; raises UsageError without any."""
     listed = [listing for file in scripmaster for listing in _by_size(market, file)]
     typical = [listing for listing in listed or market.listings if _is_typical(listing)]
@@ -40,7 +42,7 @@ def choose_listings(market: Market, scripmaster: Iterable[Path], seed: int) -> l
     return random.Random(seed).sample(typical[:_LARGEST], INSTRUMENTS)
 
 
-def limit(market: Market, listing: Listing, side: Side, percent: float) -> str:
+def limit(market: MatchingEngine, listing: Listing, side: Side, percent: float) -> str:
     """A price that far beyond the last one for this side (short of it when negative), in rupees,
     on a tick and inside the circuit limits."""
     last = market.last_price(listing)
@@ -54,7 +56,7 @@ def rupees(paise: int) -> str:
 
 
 def order(
-    market: Market,
+    market: MatchingEngine,
     listing: Listing,
     side: Side,
     percent: float,
@@ -73,7 +75,7 @@ def order(
     )
 
 
-def burst(market: Market, listings: list[Listing]) -> list[OrderRequest]:
+def burst(market: MatchingEngine, listings: list[Listing]) -> list[OrderRequest]:
     """Three orders an instrument: one that trades at once, one near the market, one far from it."""
     requests = []
     for position, listing in enumerate(listings):
@@ -90,7 +92,7 @@ def burst(market: Market, listings: list[Listing]) -> list[OrderRequest]:
     return requests
 
 
-def immediate_or_cancel(market: Market, listing: Listing) -> OrderRequest:
+def immediate_or_cancel(market: MatchingEngine, listing: Listing) -> OrderRequest:
     """For more than the best price has to offer."""
     _, asks = market.depth(listing, 1)
     price, offered, _ = asks[0]
@@ -107,7 +109,7 @@ def immediate_or_cancel(market: Market, listing: Listing) -> OrderRequest:
     )
 
 
-def stop_loss(market: Market, listing: Listing) -> OrderRequest:
+def stop_loss(market: MatchingEngine, listing: Listing) -> OrderRequest:
     """Buys once the price has risen by half a percent."""
     return OrderRequest(
         listing.segment,
@@ -122,7 +124,7 @@ def stop_loss(market: Market, listing: Listing) -> OrderRequest:
     )
 
 
-def oversell(market: Market, listing: Listing, sellable: int) -> OrderRequest:
+def oversell(market: MatchingEngine, listing: Listing, sellable: int) -> OrderRequest:
     """Delivery of more than the account holds."""
     return OrderRequest(
         listing.segment,
@@ -147,7 +149,7 @@ def _is_typical(listing: Listing) -> bool:
     return listing.series == "EQ" and listing.lot_size == 1 and 50_00 <= price < 5000_00
 
 
-def _by_size(market: Market, scripmaster: Path) -> list[Listing]:
+def _by_size(market: MatchingEngine, scripmaster: Path) -> list[Listing]:
     """Shares of a file by market value, the largest company first: nothing else in it hints at how
     much an instrument is traded."""
     sizes: list[tuple[float, Listing]] = []

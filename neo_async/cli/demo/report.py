@@ -1,4 +1,4 @@
-"""What the demo came to, and whether the client's story is the exchange's."""
+"""The report of the demo, checked against the exchange's own records."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from neo_async.cli.demo.demo_order import DemoOrder
+from neo_async.config import RateLimits
 from neo_async.model.enums import OrderStatus, parse_status
+from neo_async.model.orders import Trade
+from neo_async.model.portfolio import Position
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from neo_async.cli.demo.play import Line, Play
 
 N = TypeVar("N", int, float)
 
@@ -39,7 +42,7 @@ class ServerRequest(msgspec.Struct, frozen=True):
 
 
 class Records(msgspec.Struct, frozen=True):
-    """What the exchange wrote down."""
+    """The exchange's records of the run."""
 
     ledger: list[LedgerEntry]
     requests: list[ServerRequest]
@@ -55,11 +58,30 @@ class Records(msgspec.Struct, frozen=True):
         )
 
 
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of the demo has done, as the client saw it."""
+
+    seed: int
+    limits: RateLimits
+    orders: list[DemoOrder]
+    modified: int
+    refusal: str
+    """Error of the order that was stopped before sending."""
+    trades: list[Trade]
+    positions: list[Position]
+    acknowledgements: list[float]
+    """Seconds from sending to acknowledgement of each placement."""
+    pauses: int
+    """Pauses of the limiter after an answer 429."""
+    problems: list[str]
+    seconds: float
+
+
 class OrderCounts(msgspec.Struct, frozen=True, kw_only=True):
     placed: int
     modified: int
     filled: int
-    """Completely."""
+    """Orders filled completely."""
     cancelled: int
     rejected: int
     working: int
@@ -108,64 +130,66 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rejections: dict[str, str]
     """Order number to reason."""
     stopped: str
-    """What the order was told that never left."""
+    """Error of the order that was never sent."""
     fills: Fills
     pnl: ProfitAndLoss
     latency_ms: Latency
     pace: Pace
     checks: list[str]
-    """What was found to hold."""
+    """Checks that passed."""
     problems: list[str]
-    """What was not; empty when all is well."""
+    """Checks that failed; empty when all is well."""
     seconds: float
 
 
-def make_report(play: Play, records: Records) -> Report:
-    statuses = [line.order.status for line in play.lines if line.order]
+def make_report(results: Results, records: Records) -> Report:
+    statuses = [line.order.status for line in results.orders if line.order]
     pace = Pace(
-        limit_orders=play.limits.orders,
-        limit_total=play.limits.total,
+        limit_orders=results.limits.orders,
+        limit_total=results.limits.total,
         busiest_second_orders=busiest(
             request.time for request in records.requests if request.is_order
         ),
         busiest_second_total=busiest(request.time for request in records.requests),
-        refused=play.neo.limiter.pauses,
+        refused=results.pauses,
     )
-    checks, problems = _compare(play, records, pace)
-    positions = play.positions
+    checks, problems = _compare(results, records, pace)
+    positions = results.positions
     return Report(
-        seed=play.seed,
-        instruments=list(dict.fromkeys(line.request.symbol for line in play.lines if line.order)),
+        seed=results.seed,
+        instruments=list(
+            dict.fromkeys(line.request.symbol for line in results.orders if line.order)
+        ),
         orders=OrderCounts(
             placed=len(statuses),
-            modified=play.modified,
+            modified=results.modified,
             filled=statuses.count(OrderStatus.COMPLETE),
             cancelled=statuses.count(OrderStatus.CANCELLED),
             rejected=statuses.count(OrderStatus.REJECTED),
             working=sum(status.is_working for status in statuses),
-            stopped_before_sending=sum(line.order is None for line in play.lines),
+            stopped_before_sending=sum(line.order is None for line in results.orders),
         ),
         rejections={
             line.order.number: line.order.reject_reason.strip()
-            for line in play.lines
+            for line in results.orders
             if line.order and line.order.status is OrderStatus.REJECTED
         },
-        stopped=play.refusal,
+        stopped=results.refusal,
         fills=Fills(
-            count=len(play.trades),
-            units=sum(trade.quantity for trade in play.trades),
-            value=round(sum(trade.quantity * trade.price for trade in play.trades), 2),
+            count=len(results.trades),
+            units=sum(trade.quantity for trade in results.trades),
+            value=round(sum(trade.quantity * trade.price for trade in results.trades), 2),
         ),
         pnl=ProfitAndLoss(
             total=_sum(position.pnl for position in positions),
             realised=_sum(position.realised for position in positions),
             unrealised=_sum(position.unrealised for position in positions),
         ),
-        latency_ms=latency(play.acknowledgements),
+        latency_ms=latency(results.acknowledgements),
         pace=pace,
         checks=checks,
-        problems=[*play.problems, *problems],
-        seconds=round(play.elapsed, 2),
+        problems=[*results.problems, *problems],
+        seconds=round(results.seconds, 2),
     )
 
 
@@ -246,9 +270,9 @@ def summary(report: Report) -> Table:
     return table
 
 
-def _compare(play: Play, records: Records, pace: Pace) -> tuple[list[str], list[str]]:
-    """What holds, and what does not."""
-    orders = {line.order.number: line for line in play.lines if line.order}
+def _compare(results: Results, records: Records, pace: Pace) -> tuple[list[str], list[str]]:
+    """Return the checks that passed, and the problems found."""
+    orders = {line.order.number: line for line in results.orders if line.order}
     ledger = {entry.number: entry for entry in records.ledger}
     differing = [
         f"order {number}: {_client_side(orders.get(number))} here, "
@@ -266,7 +290,7 @@ def _compare(play: Play, records: Records, pace: Pace) -> tuple[list[str], list[
         for entry in records.ledger
         if entry.arrivals != 1
     ]
-    filled = sum(trade.quantity for trade in play.trades)
+    filled = sum(trade.quantity for trade in results.trades)
     filled_there = sum(entry.filled_quantity for entry in records.ledger)
     outcomes = (
         ("every order is final or working", stray),
@@ -278,14 +302,14 @@ def _compare(play: Play, records: Records, pace: Pace) -> tuple[list[str], list[
             if filled != filled_there
             else [],
         ),
-        ("one was rejected and one never sent, as they should", _expected(play)),
+        ("one was rejected and one never sent, as they should", _expected(results)),
         ("429 was waited out" if pace.refused else "the pace was kept", _too_fast(pace)),
     )
-    holds = [register_number for register_number, failures in outcomes if not failures]
+    holds = [fact for fact, failures in outcomes if not failures]
     return holds, [failure for _, failures in outcomes for failure in failures]
 
 
-def _client_side(line: Line | None) -> tuple[str, int] | None:
+def _client_side(line: DemoOrder | None) -> tuple[str, int] | None:
     if line is None or line.order is None:
         return None
     return line.order.status.value, line.order.filled_quantity
@@ -295,9 +319,9 @@ def _exchange_side(entry: LedgerEntry | None) -> tuple[str, int] | None:
     return None if entry is None else (parse_status(entry.state).value, entry.filled_quantity)
 
 
-def _expected(play: Play) -> list[str]:
+def _expected(results: Results) -> list[str]:
     problems = []
-    by_tag = {line.request.tag: line for line in play.lines}
+    by_tag = {line.request.tag: line for line in results.orders}
     for tag, status in (
         ("oversell", OrderStatus.REJECTED),
         ("stop", OrderStatus.COMPLETE),
@@ -305,7 +329,7 @@ def _expected(play: Play) -> list[str]:
         order = by_tag[tag].order
         if order is None or order.status is not status:
             problems.append(f"the order tagged {tag!r} should be {status.value}: {order!r}")
-    if by_tag["bad"].order is not None or not play.refusal:
+    if by_tag["bad"].order is not None or not results.refusal:
         problems.append("the malformed order was not stopped")
     return problems
 

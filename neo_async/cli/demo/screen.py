@@ -11,8 +11,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from neo_async.cli.demo.play import Line, Play
+from neo_async.cli.demo.demo_order import DemoOrder
 from neo_async.cli.demo.report import latency
+from neo_async.cli.demo.run import DemoRun
 from neo_async.cli.output import money, profit, profit_style, units
 from neo_async.model.enums import Side
 
@@ -44,37 +45,37 @@ _STYLES = {
 }
 
 
-def board(play: Play, width: int, height: int) -> RenderableType:
+def board(demo_run: DemoRun, width: int, height: int) -> RenderableType:
     """Everything at once, in no more than this many rows."""
     rows = height - 1  # a terminal keeps the last line for the cursor
     if width >= _WIDE:
         left = Group(
-            _orders(play, rows - _TITLE - _FRAME - _HEADING - 5, width - _RIGHT),
-            _events(play, 5),
+            _orders(demo_run, rows - _TITLE - _FRAME - _HEADING - 5, width - _RIGHT),
+            _events(demo_run, 5),
         )
         right = Group(
-            _positions(play, rows - _TITLE - _FRAME - _HEADING - 4 - 9, _RIGHT),
-            _pace(play),
-            _latency(play, _histogram),
+            _positions(demo_run, rows - _TITLE - _FRAME - _HEADING - 4 - 9, _RIGHT),
+            _pace(demo_run),
+            _latency(demo_run, _histogram),
         )
-        return Group(_title(play), _beside(left, right, width - _RIGHT, _RIGHT))
+        return Group(_title(demo_run), _beside(left, right, width - _RIGHT, _RIGHT))
     lower = 9
-    orders = _orders(play, max(3, rows - _TITLE - _FRAME - _HEADING - lower - 1), width)
-    meters = Group(_pace(play), _latency(play, _columns))
+    orders = _orders(demo_run, max(3, rows - _TITLE - _FRAME - _HEADING - lower - 1), width)
+    meters = Group(_pace(demo_run), _latency(demo_run, _columns))
     if width < _NARROW:
-        return Group(_title(play), orders, meters, _events(play, 1))
+        return Group(_title(demo_run), orders, meters, _events(demo_run, 1))
     half = width // 2
-    positions = _positions(play, lower - _FRAME - _HEADING, width - half)
+    positions = _positions(demo_run, lower - _FRAME - _HEADING, width - half)
     below = _beside(positions, meters, width - half, half)
-    return Group(_title(play), orders, below, _events(play, 1))
+    return Group(_title(demo_run), orders, below, _events(demo_run, 1))
 
 
-def final_board(play: Play, width: int) -> RenderableType:
+def final_board(demo_run: DemoRun, width: int) -> RenderableType:
     """All orders and positions, however long that gets."""
     return Group(
-        _orders(play, len(play.lines), width),
-        _positions(play, len(play.positions), width),
-        _latency(play, _histogram),
+        _orders(demo_run, len(demo_run.orders), width),
+        _positions(demo_run, len(demo_run.positions), width),
+        _latency(demo_run, _histogram),
     )
 
 
@@ -88,18 +89,18 @@ def _beside(
     return grid
 
 
-def _title(play: Play) -> RenderableType:
+def _title(demo_run: DemoRun) -> RenderableType:
     title = Table.grid(expand=True)
     title.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     title.add_column(justify="right", no_wrap=True, min_width=8)
     name = Text(" neo-async demo", style="bold")
-    name.append(f"  {play.address}, seed {play.seed}", style="bright_black")
-    title.add_row(name, f"{play.elapsed:4.1f} s ")
+    name.append(f"  {demo_run.address}, seed {demo_run.seed}", style="bright_black")
+    title.add_row(name, f"{demo_run.elapsed:4.1f} s ")
     return title
 
 
-def _orders(play: Play, rows: int, width: int) -> Panel:
-    lines = _most_recent(play.lines, rows)
+def _orders(demo_run: DemoRun, rows: int, width: int) -> Panel:
+    lines = _most_recent(demo_run.orders, rows)
     filled = [f"{line.filled:,}/{line.request.quantity:,}" for line in lines]
     with_price = width >= _NARROW
     table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False)
@@ -121,15 +122,15 @@ def _orders(play: Play, rows: int, width: int) -> Panel:
         table.add_row(*cells, style="bold" if now - line.changed_at < _RECENT else "")
     for _ in range(rows - len(lines)):
         table.add_row("")
-    return _panel(table, _tally(play))
+    return _panel(table, _tally(demo_run))
 
 
-def _side(line: Line) -> Text:
+def _side(line: DemoOrder) -> Text:
     buys = line.request.side is Side.BUY
     return Text("buy" if buys else "sell", style="blue" if buys else "magenta")
 
 
-def _most_recent(lines: list[Line], count: int) -> list[Line]:
+def _most_recent(lines: list[DemoOrder], count: int) -> list[DemoOrder]:
     """Those that changed last, in the order in which they were placed."""
     if len(lines) <= count:
         return lines
@@ -137,9 +138,9 @@ def _most_recent(lines: list[Line], count: int) -> list[Line]:
     return [line for line in lines if line in chosen]
 
 
-def _tally(play: Play) -> str:
-    states = [line.state for line in play.lines]
-    parts = [f"Orders {len(play.lines)}"]
+def _tally(demo_run: DemoRun) -> str:
+    states = [line.state for line in demo_run.orders]
+    parts = [f"Orders {len(demo_run.orders)}"]
     parts += [
         f"{name} {states.count(name)}"
         for name in ("queued", "open", "complete", "cancelled", "rejected")
@@ -148,7 +149,7 @@ def _tally(play: Play) -> str:
     return " · ".join(parts)
 
 
-def _trail(line: Line, room: int) -> Text:
+def _trail(line: DemoOrder, room: int) -> Text:
     """The states of an order as far as there is room: the last ones."""
     text = Text()
     for state in reversed(line.trail):
@@ -161,7 +162,7 @@ def _trail(line: Line, room: int) -> Text:
     return text
 
 
-def _positions(play: Play, rows: int, width: int) -> Panel:
+def _positions(demo_run: DemoRun, rows: int, width: int) -> Panel:
     """With as many columns as fit."""
     with_last, with_average = width >= _WITH_LAST, width >= _NARROW
     table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False)
@@ -172,7 +173,7 @@ def _positions(play: Play, rows: int, width: int) -> Panel:
     if with_last:
         table.add_column("last", justify="right", no_wrap=True)
     table.add_column("P&L", justify="right", no_wrap=True)
-    ordered = sorted(play.positions, key=lambda position: -abs(position.pnl or 0.0))
+    ordered = sorted(demo_run.positions, key=lambda position: -abs(position.pnl or 0.0))
     for position in ordered[:rows]:
         symbol = Text(position.symbol)
         symbol.append(f" {position.product}", style="bright_black")
@@ -186,28 +187,28 @@ def _positions(play: Play, rows: int, width: int) -> Panel:
         table.add_row(*cells)
     for _ in range(rows - len(ordered)):
         table.add_row("")
-    title = Text(f"Positions {len(play.positions)}" if play.positions else "Positions")
-    known = [position.pnl for position in play.positions if position.pnl is not None]
+    title = Text(f"Positions {len(demo_run.positions)}" if demo_run.positions else "Positions")
+    known = [position.pnl for position in demo_run.positions if position.pnl is not None]
     if known:
         title.append(" · P&L ")
         title.append(profit(sum(known)).text, style=profit_style(sum(known)))
     return _panel(table, title)
 
 
-def _pace(play: Play) -> Panel:
-    started = min(play.starts_within(1.0), play.limits.total)
+def _pace(demo_run: DemoRun) -> Panel:
+    started = min(demo_run.starts_within(1.0), demo_run.limits.total)
     gauge = Text("last second ")
-    gauge.append("■" * started, style="green" if started < play.limits.total else "yellow")
-    gauge.append("·" * (play.limits.total - started), style="bright_black")
-    gauge.append(f" {started}/{play.limits.total}")
+    gauge.append("■" * started, style="green" if started < demo_run.limits.total else "yellow")
+    gauge.append("·" * (demo_run.limits.total - started), style="bright_black")
+    gauge.append(f" {started}/{demo_run.limits.total}")
     waiting = Text("waiting     ")
-    waiting.append("■" * min(play.waiting, 16), style="red")
-    waiting.append(f" {play.waiting}")
-    return _panel(Group(gauge, waiting), f"Limiter: {play.limits.total} a second")
+    waiting.append("■" * min(demo_run.waiting, 16), style="red")
+    waiting.append(f" {demo_run.waiting}")
+    return _panel(Group(gauge, waiting), f"Limiter: {demo_run.limits.total} a second")
 
 
-def _latency(play: Play, distribution: Callable[[list[float]], RenderableType]) -> Panel:
-    values = play.acknowledgements
+def _latency(demo_run: DemoRun, distribution: Callable[[list[float]], RenderableType]) -> Panel:
+    values = demo_run.acknowledgements
     row = latency(values)
     figures = Text(
         f"p50 {row.p50:.1f} p90 {row.p90:.1f} p99 {row.p99:.1f} max {row.max:.1f} ms",
@@ -256,9 +257,9 @@ def _panel(content: RenderableType, title: str | Text) -> Panel:
     return Panel(content, title=title, title_align="left", box=box.ROUNDED, padding=(0, 1))
 
 
-def _events(play: Play, count: int) -> RenderableType:
+def _events(demo_run: DemoRun, count: int) -> RenderableType:
     text = Text(no_wrap=True, overflow="ellipsis")
-    shown = play.events[-count:]
+    shown = demo_run.events[-count:]
     for position, (elapsed, what) in enumerate(shown):
         if position:
             text.append("\n")

@@ -1,4 +1,4 @@
-"""What was paid in, as it is remembered: a payment that came many times is written down once.
+"""Credits, stored compactly: a payment that came many times is kept once.
 
 References and whatever else the bank makes up follow from a credit's number, so that a hundred
 thousand credits of one kind take no more room than one.
@@ -18,7 +18,7 @@ from neo_async.exchange.bank.types import Credit, Payment
 from neo_async.model.india import IST
 
 _DIGITS: Final = 10
-"""Of a reference that tell the credit's number."""
+"""Digits at the end of a reference that are the credit's number."""
 _MODES: Final = {"NEFT": "N", "RTGS": "R", "IMPS": "I", "UPI": "U", "IFT": "F"}
 _UNROUTED: Final = ("UPI", "IFT")
 """Modes that need no branch code."""
@@ -116,7 +116,7 @@ class Credits:
         return credit if credit.reference == reference else None
 
     def between(self, physical_account: str, first: int, last: int) -> Iterator[Credit]:
-        """By sequence, both ends included; what is not there is left out."""
+        """Return credits by sequence, both ends included."""
         runs = self._by_account.get(physical_account, [])
         start_at = max(0, bisect_right(runs, first, key=lambda run: run.first_sequence) - 1)
         for index in range(start_at, len(runs)):

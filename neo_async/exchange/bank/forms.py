@@ -35,7 +35,7 @@ class _Form(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class Head(_Form):
-    """What every request has."""
+    """The head of every request."""
 
     request_id: str = ""
 
@@ -86,7 +86,7 @@ class NewItem(NumberItem):
 
 
 class ChangeItem(NumberItem):
-    """What is absent stays, what is null is cleared."""
+    """Changes of a virtual account: absent fields stay, null clears."""
 
     name: _Holder | UnsetType = UNSET
     valid_from: date | UnsetType | None = UNSET
@@ -193,7 +193,7 @@ def read_items(items: list[msgspec.Raw]) -> list[msgspec.Raw]:
 
 
 def number_of(item: msgspec.Raw) -> str:
-    """As far as it can be told."""
+    """Return the account number of an item, empty when it cannot be read."""
     try:
         content: Mapping[str, Any] = msgspec.json.decode(item, type=dict[str, Any])
     except UNREADABLE:
@@ -202,12 +202,12 @@ def number_of(item: msgspec.Raw) -> str:
 
 
 def paise(text: str) -> int:
-    """Of what has the form of money."""
+    """Return rupees with two decimals in paise."""
     return int(text.replace(".", ""))
 
 
 def read_amount(text: str) -> int:
-    """Paise above 0."""
+    """Return an amount above 0 in paise. Raises Refused."""
     amount = paise(text)
     if not amount:
         raise Refused("VA1001", f"amount {text}: must be above 0", field="amount")

@@ -1,4 +1,4 @@
-"""What stands before the bank's services: tokens, API keys and plan limits."""
+"""The gateway before the bank's services: tokens, API keys and plan limits."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Gateway:
         self._tokens.clear()
 
     def end_token(self, call: Call) -> None:
-        """That of a call, if it has one."""
+        """End the token of a call, if it has one."""
         self._tokens.pop(_bearer(call), None)
 
     def _forget_expired(self, now: float) -> None:
@@ -77,7 +77,8 @@ class Gateway:
     # --- calls ----------------------------------------------------------------------------------
 
     def admit(self, call: Call) -> Client:
-        """Whose call it is. Raises Refused without a token or key that holds, and Throttled."""
+        """Return the client of a call. Raises Refused without a valid token or key, and
+        Throttled."""
         client = self._client(call)
         if client is None:
             raise Refused("VA0401", "token missing, expired or unknown", status=401)

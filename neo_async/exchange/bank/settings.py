@@ -1,4 +1,4 @@
-"""How much the bank lets a client do."""
+"""Limits of a client's plan with the bank."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class BankSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The plan of each client, and how long its tokens live."""
 
     requests_per_second: int | None = 5
-    """In any window of one second. None: as many as come."""
+    """Calls in any window of one second; None sets no limit."""
     requests_per_day: int | None = 10_000
-    """From midnight to midnight in India."""
+    """Calls from midnight to midnight in India; None sets no limit."""
     token_seconds: int = 3600
 
     def __post_init__(self) -> None:

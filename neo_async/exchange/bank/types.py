@@ -11,7 +11,7 @@ import msgspec
 
 
 class Refused(Exception):
-    """In the bank's own words. `field` names what was wrong in the request, if one thing was."""
+    """The bank refuses a request; `field` names the field at fault, if it is one."""
 
     def __init__(self, code: str, text: str, *, status: int = 400, field: str = "") -> None:
         super().__init__(f"{code}: {text}")
@@ -26,7 +26,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     client_id: str
-    """Also its API key."""
+    """Client id, which is also its API key."""
     client_secret: str
     physical_accounts: tuple[str, ...]
 
@@ -76,7 +76,7 @@ class VirtualAccount(msgspec.Struct, kw_only=True):
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody pays in. The bank makes up what is None."""
+    """A payment into a virtual account. The bank makes up what is None."""
 
     amount: int
     mode: str = "NEFT"
@@ -88,7 +88,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Credit(msgspec.Struct, frozen=True, gc=False):
-    """A payment as the client is told of it."""
+    """A payment as the client sees it."""
 
     sequence: int
     reference: str
@@ -128,7 +128,7 @@ class RefundStatus(StrEnum):
 
 FINAL: Final = frozenset({RefundStatus.SUCCESS, RefundStatus.FAILED, RefundStatus.REJECTED})
 RETURNED: Final = frozenset({RefundStatus.FAILED, RefundStatus.REJECTED})
-"""With these, the amount can be refunded again."""
+"""States of a refund after which its amount can be refunded again."""
 
 
 class Refund(msgspec.Struct, kw_only=True):

@@ -1,14 +1,14 @@
-"""Money and stock of one account: what is its own, what is blocked, what it may still do.
+"""Funds and stock of one account: what it owns, what is reserved, what is still available.
 
-Delivery (CNC) pays the full value and gets the proceeds of a sale at once. Every other product
-blocks a share of the value:
+Delivery (CNC) pays the full value and gets the proceeds of a sale at once. For every
+other product a share of the value is reserved as margin:
 
     cash segments   MIS, CO, BO 20 %, MTF 50 %, NRML 100 %
     futures         15 %: 12 in the place of SPAN, 3 for exposure
     options         the premium when buying, 15 % of the strike's value when selling
 
-An order blocks only for what it would add to a position, not for what it would close. Profits and
-losses of closed positions count at once. Real margins depend on volatility and offsets between
+An order reserves margin for what it would add to a position, not for what it would close. Profits
+and losses of closed positions count at once. Real margins depend on volatility and offsets between
 positions; these are simple on purpose, and the same for everyone.
 """
 
@@ -20,12 +20,11 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from neo_async.exchange.engine.snapshot import AccountState
 from neo_async.exchange.engine.types import Fill, Funds, Holding, Listing, OrderRecord, Position
 from neo_async.model.enums import Product, Segment, Side
 
 DELIVERY: Final = (Product.CNC, Product.MTF)
-"""Products that sell only what is there."""
+"""Products in which only stock that is held can be sold."""
 
 _CASH_PERCENT: Final = {
     Product.MIS: 20,
@@ -41,12 +40,23 @@ _BUY: Final = Side.BUY
 ExposureKey: TypeAlias = tuple[Segment, str, Product]
 
 
+class AccountState(msgspec.Struct, frozen=True, kw_only=True):
+    """An account, as a snapshot keeps it."""
+
+    name: str
+    cash: int
+    holdings: list[Holding]
+    positions: list[Position]
+    """Positions of every exposure, the empty ones too."""
+    older_orders: list[str]
+    """Numbers of orders in the order book from before today, which have waited for the open."""
+
+
 class Exposure:
     """A position and the working orders beside it, in one instrument and product.
 
-    What it locks of the account's money consists of what the position takes and of what the orders
-    on either side would add to it. All of that is rounded up, by -(-a // b): a margin is never a
-    fraction of a paisa short.
+    Its margin is that of the position, plus what the working orders of either side would add. All
+    of that is rounded up, by -(-a // b): a margin is never a fraction of a paisa short.
     """
 
     __slots__ = (
@@ -81,34 +91,36 @@ class Exposure:
         self._buying_percent = 100 if listing.is_option else percent
         self._selling_percent = 0 if self._is_delivery else percent
         self._strike = listing.strike if listing.is_option else 0
-        """0: no option."""
+        """Strike in paise; 0 for what is no option."""
         self.buying_quantity = 0
-        """Of the working orders to buy."""
+        """Pending quantity of the working orders to buy."""
         self.buying_value = 0
         self.selling_quantity = 0
         self.selling_value = 0
-        # Both sides of the position, with what was carried there.
+        # Both sides of the position, carried quantities included.
         self._bought = self._bought_value = self._sold = self._sold_value = 0
         self._net = 0
-        """Units bought over those sold. For delivery always 0: nothing is closed there."""
+        """Units bought minus units sold; 0 for delivery, where no sale closes a position."""
         self._open_margin = 0
-        """For delivery what was paid; below 0 if more was sold."""
+        """Margin of the position; for delivery its cost, below 0 if more was sold."""
         self._buying_margin = 0
         self._selling_margin = 0
         self._is_outdated = False
-        """Whether something has been filled since all this was reckoned."""
+        """Whether something has been filled since the margin was calculated."""
         self.realised = 0
 
     @property
     def margin_used(self) -> int:
+        """Margin of the position and of the working orders, in paise."""
         return max(0, self._open_margin) + self._buying_margin + self._selling_margin
 
     @property
     def delivery_credit(self) -> int:
+        """Proceeds of delivery stock sold, over the cost of what was bought, in paise."""
         return max(0, -self._open_margin)
 
-    def block(self, side: Side, quantity: int, price: int) -> int:
-        """Block for a working order, or release with a negative quantity.
+    def reserve(self, side: Side, quantity: int, price: int) -> int:
+        """Reserve margin for a quantity of a working order; a negative quantity releases it.
 
         Returns by how much that lowers what is available.
         """
@@ -126,19 +138,19 @@ class Exposure:
         self._account.locked += grown
         return grown
 
-    def fill(self, side: Side, quantity: int, price: int, blocked_price: int) -> None:
-        """Book a trade of a working order, which no longer blocks for that much."""
+    def fill(self, side: Side, quantity: int, price: int, margin_price: int) -> None:
+        """Book an execution, and release the margin that the order had reserved for it."""
         position = self.position
         if side is _BUY:
             self.buying_quantity -= quantity
-            self.buying_value -= quantity * blocked_price
+            self.buying_value -= quantity * margin_price
             position.buy_quantity += quantity
             position.buy_value += quantity * price
             self._bought += quantity
             self._bought_value += quantity * price
         else:
             self.selling_quantity -= quantity
-            self.selling_value -= quantity * blocked_price
+            self.selling_value -= quantity * margin_price
             position.sell_quantity += quantity
             position.sell_value += quantity * price
             self._sold += quantity
@@ -147,15 +159,15 @@ class Exposure:
             self._is_outdated = True
             self._account.outdated.append(self)
 
-    def take_up(self, position: Position) -> None:
-        """Go on from a position that is there already."""
+    def carry_over(self, position: Position) -> None:
+        """Start from a position that exists already."""
         self.position = position
         self._bought, self._bought_value = position.bought, position.bought_value
         self._sold, self._sold_value = position.sold, position.sold_value
-        self.reckon()
+        self.recalculate()
 
-    def reckon(self) -> None:
-        """Bring what is locked up to date with the position."""
+    def recalculate(self) -> None:
+        """Calculate the margin anew after fills."""
         self._is_outdated = False
         before = self._open_margin - self.realised + self._buying_margin + self._selling_margin
         bought_value, sold_value = self._bought_value, self._sold_value
@@ -185,7 +197,8 @@ class Exposure:
         self._account.locked += margin - realised + buying + selling - before
 
     def _margin_to_buy(self) -> int:
-        """For what the working orders would buy beyond what that closes."""
+        """Return the margin of what the working orders would buy beyond closing a short
+        position."""
         value, net = self.buying_value, self._net
         if net < 0:
             beyond = self.buying_quantity + net
@@ -195,6 +208,7 @@ class Exposure:
         return -(-value * self._buying_percent // 100)
 
     def _margin_to_sell(self) -> int:
+        """Return the margin of what they would sell beyond closing a long position."""
         beyond, value, net = self.selling_quantity, self.selling_value, self._net
         if net > 0:
             beyond -= net
@@ -210,20 +224,21 @@ class Account:
         self.name = name
         self.cash = cash
         self.orders: dict[str, OrderRecord] = {}
-        """In order of acceptance."""
+        """Orders of the order book by number, in order of acceptance."""
         self.fills: list[Fill] = []
-        """Oldest first."""
+        """Fills of the trade book, oldest first."""
         self._holdings = {
             (holding.listing.segment, holding.listing.token): holding for holding in holdings
         }
         self._exposures: dict[ExposureKey, Exposure] = {}
         self.locked = 0
-        """Sum over the exposures, less what they have gained. Kept by them."""
+        """Margin of all exposures minus what they have realised, which they keep current."""
         self.outdated: list[Exposure] = []
-        """Those that must be reckoned before: once for a question, not for every fill."""
+        """Exposures to recalculate before `locked` is read: once a read, not once a fill."""
 
     def funds(self) -> Funds:
-        self._reckon()
+        """Return the account's funds as of now."""
+        self._recalculate()
         exposures = self._exposures.values()
         return Funds(
             cash=self.cash,
@@ -234,32 +249,35 @@ class Account:
 
     @property
     def available(self) -> int:
+        """Funds available for new orders, in paise."""
         if self.outdated:
-            self._reckon()
+            self._recalculate()
         return self.cash - self.locked
 
-    def _reckon(self) -> None:
+    def _recalculate(self) -> None:
         for exposure in self.outdated:
-            exposure.reckon()
+            exposure.recalculate()
         self.outdated.clear()
 
     def exposure(self, listing: Listing, product: Product) -> Exposure:
+        """Return the exposure of an instrument and product, opened at its first use."""
         key = (listing.segment, listing.token, product)
         exposure = self._exposures.get(key)
         if exposure is None:
             exposure = self._exposures[key] = Exposure(self, listing, product)
         return exposure
 
-    def _exposure_as_it_is(self, listing: Listing, product: Product) -> Exposure:
-        """Without opening one: a question leaves no trace."""
+    def _peek_exposure(self, listing: Listing, product: Product) -> Exposure:
+        """Return the exposure without opening one: a read must leave no trace in snapshots."""
         key = (listing.segment, listing.token, product)
         return self._exposures.get(key) or Exposure(self, listing, product)
 
     def exposures(self) -> list[Exposure]:
+        """Return every exposure opened so far, the empty ones too."""
         return list(self._exposures.values())
 
-    def end_day(self, relisted: Callable[[Listing], Listing]) -> None:
-        """Settle the day at the closing prices, which are the base prices of `relisted`.
+    def end_session(self, relisted: Callable[[Listing], Listing]) -> None:
+        """Settle the day at its closing prices, which are the base prices that `relisted` returns.
 
         Delivery is paid and becomes holdings. What is still open elsewhere is carried at the close,
         and what that gained or lost against its cost is paid, in shares as in futures; so what is
@@ -290,7 +308,7 @@ class Account:
         self.fills = []
 
     def _deliver(self, listing: Listing, position: Position) -> None:
-        """Merge a day's delivery business: bought stock counts at its average price."""
+        """Merge a day's delivery trades into the holding, at average prices."""
         key = (listing.segment, listing.token)
         held = self._holdings.get(key) or Holding(
             listing=listing, quantity=0, average_price=0.0, sellable_quantity=0
@@ -304,6 +322,7 @@ class Account:
         )
 
     def _carry(self, listing: Listing, product: Product, net: int) -> None:
+        """Carry an open position into the next session at its closing price."""
         carried = Position(listing=listing, product=product)
         if net > 0:
             carried.carried_buy_quantity = net
@@ -311,10 +330,10 @@ class Account:
         else:
             carried.carried_sell_quantity = -net
             carried.carried_sell_value = -net * listing.base_price
-        self.exposure(listing, product).take_up(carried)
+        self.exposure(listing, product).carry_over(carried)
 
     def positions(self) -> list[Position]:
-        """Copies; closed ones stay for the day."""
+        """Return copies of the positions; closed ones stay in the list until the end of the day."""
         return [
             msgspec.structs.replace(exposure.position)
             for exposure in self._exposures.values()
@@ -322,7 +341,7 @@ class Account:
         ]
 
     def holdings(self) -> list[Holding]:
-        """Quantities as the day began (delivery settles later); what is sellable, as of now."""
+        """Return the holdings: quantities as the day began, sellable quantities as of now."""
         return [
             msgspec.structs.replace(
                 holding,
@@ -334,11 +353,11 @@ class Account:
         ]
 
     def sellable(self, listing: Listing, product: Product) -> int:
-        """Delivery stock that may still be put on sale.
+        """Return how much delivery stock may still be offered for sale.
 
         For CNC the holding and what was bought today; for MTF only what was bought today.
         """
-        exposure = self._exposure_as_it_is(listing, product)
+        exposure = self._peek_exposure(listing, product)
         own = exposure.position.bought - exposure.position.sold
         if product is Product.CNC:
             holding = self._holdings.get((listing.segment, listing.token))
@@ -348,15 +367,15 @@ class Account:
     def cost(
         self, listing: Listing, product: Product, side: Side, quantity: int, price: int
     ) -> int:
-        """By how much a working order of this size would lower what is available."""
-        self._reckon()
-        exposure = self._exposure_as_it_is(listing, product)
-        cost = exposure.block(side, quantity, price)
-        exposure.block(side, -quantity, price)
+        """Return by how much a working order of this size would lower the available funds."""
+        self._recalculate()
+        exposure = self._peek_exposure(listing, product)
+        cost = exposure.reserve(side, quantity, price)
+        exposure.reserve(side, -quantity, price)
         return cost
 
     def snapshot(self, day_began: int) -> AccountState:
-        """`day_began`: how many orders the ledger had by then."""
+        """Return the account as plain values; `day_began` counts the orders before today."""
         return AccountState(
             name=self.name,
             cash=self.cash,
@@ -372,12 +391,15 @@ class Account:
 
     @classmethod
     def restored(cls, state: AccountState, orders: Iterable[OrderRecord]) -> Account:
-        """As it was, but for what working orders block: the market blocks that again."""
+        """Return the account of a snapshot, without the margin of working orders.
+
+        Their restoring reserves it again.
+        """
         account = cls(state.name, state.cash, state.holdings)
         account.orders = {record.number: record for record in orders}
         fills = (fill for record in account.orders.values() for fill in record.fills)
         account.fills = sorted(fills, key=lambda fill: fill.time_ns)
         for position in state.positions:
             exposure = account.exposure(position.listing, position.product)
-            exposure.take_up(position)
+            exposure.carry_over(position)
         return account

@@ -1,7 +1,8 @@
 """Price-time priority book of one listing: who rests at which price, and who trades next.
 
-Knows quantities and prices, not money, accounts or states (see matching.py). What an incoming order
-may trade is taken by `execute` before its remainder is added, so the book is never crossed.
+It has quantities and prices, and neither funds, accounts nor order states (see matching.py).
+`execute` takes what an incoming order trades before its remainder is added, so the book is never
+crossed.
 """
 
 from __future__ import annotations
@@ -16,29 +17,30 @@ _BUY = Side.BUY
 
 
 class Resting(msgspec.Struct, eq=False):
-    """What stands in the book: a market maker's quote, or an order at work (see desk.py)."""
+    """An entry of the book: a market maker's quote, or a working order."""
 
     side: Side
     price: int
     quantity: int
-    """What is left of it, hidden parts included."""
+    """Remaining quantity, hidden parts included."""
     disclosed: int
-    """The most of it that shows at a time."""
+    """Largest quantity that is visible at a time."""
     visible: int
-    """At present."""
+    """Quantity that is visible at present."""
     earlier: Resting | None
-    """Its neighbours at the same price, kept by the book."""
+    """Entry before it at the same price; kept by the book."""
     later: Resting | None
+    """Entry behind it at the same price; kept by the book."""
 
 
 def quote(side: Side, price: int, quantity: int, disclosed: int = 0) -> Resting:
-    """An entry that shows that much of itself at a time; 0: all."""
+    """Return an entry with a disclosed quantity; 0 discloses all of it."""
     disclosed = disclosed or quantity
     return Resting(side, price, quantity, disclosed, min(disclosed, quantity), None, None)
 
 
 class PriceLevel(msgspec.Struct, eq=False):
-    """Orders at one price, first come first: a chain, so that a cancel deep in it costs O(1)."""
+    """The entries of one price, oldest first: a linked list, so that a cancel in it costs O(1)."""
 
     price: int
     visible: int = 0
@@ -47,6 +49,7 @@ class PriceLevel(msgspec.Struct, eq=False):
     last: Resting | None = None
 
     def append(self, entry: Resting) -> None:
+        """Add an entry behind all others."""
         last = self.last
         if last is None:
             self.first = entry
@@ -57,6 +60,7 @@ class PriceLevel(msgspec.Struct, eq=False):
         self.orders += 1
 
     def unlink(self, entry: Resting) -> None:
+        """Take an entry out."""
         earlier, later = entry.earlier, entry.later
         if earlier is None:
             self.first = later
@@ -72,7 +76,7 @@ class PriceLevel(msgspec.Struct, eq=False):
 
 
 class BookSide:
-    """All bids, or all asks."""
+    """All bids or all asks of a book."""
 
     __slots__ = ("_ladder", "_levels", "_ranks", "_sign")
 
@@ -81,30 +85,31 @@ class BookSide:
         # Prices times the sign, ascending: the best price is last, where lists are cheap to change.
         self._ranks: list[int] = []
         self._ladder: list[PriceLevel] = []
-        """The levels of these ranks."""
+        """Price levels in the order of their ranks."""
         self._levels: dict[int, PriceLevel] = {}
-        """The same by price."""
+        """Price levels by price."""
 
     def best(self) -> PriceLevel | None:
+        """Return the best price level, or None on an empty side."""
         return self._ladder[-1] if self._ladder else None
 
     def meets(self, limit: int) -> bool:
-        """Whether an order from the other side with this limit would trade."""
+        """Return whether an order of the other side with this limit would trade."""
         ranks = self._ranks
         return bool(ranks) and ranks[-1] >= limit * self._sign
 
     def top(self, count: int) -> list[tuple[int, int, int]]:
-        """(price, visible quantity, orders) of the best `count` levels, best first."""
+        """Return (price, visible quantity, orders) of the best `count` levels, best first."""
         return [
             (level.price, level.visible, level.orders) for level in reversed(self._ladder[-count:])
         ]
 
     def visible_quantity(self) -> int:
-        """Over all levels."""
+        """Return the visible quantity of all levels."""
         return sum(level.visible for level in self._ladder)
 
     def entries(self) -> list[Resting]:
-        """In order of priority."""
+        """Return all entries in order of priority."""
         entries = []
         for level in reversed(self._ladder):
             entry = level.first
@@ -114,6 +119,7 @@ class BookSide:
         return entries
 
     def add(self, entry: Resting) -> None:
+        """Add an entry behind all others of its price."""
         price = entry.price
         level = self._levels.get(price)
         if level is None:
@@ -126,6 +132,7 @@ class BookSide:
         level.append(entry)
 
     def remove(self, entry: Resting) -> None:
+        """Take an entry out, wherever it is in the queue."""
         level = self._levels[entry.price]
         level.visible -= entry.visible
         level.unlink(entry)
@@ -133,7 +140,7 @@ class BookSide:
             self._drop(level)
 
     def shrink(self, entry: Resting, quantity: int) -> None:
-        """Lower what is left of an entry; it keeps its place."""
+        """Lower the remaining quantity of an entry, which keeps its place."""
         visible = min(entry.visible, quantity)
         self._levels[entry.price].visible -= entry.visible - visible
         entry.quantity = quantity
@@ -155,7 +162,7 @@ class BookSide:
         return trades
 
     def _take(self, level: PriceLevel, wanted: int) -> tuple[Resting, int]:
-        """Trade with the first order of the best level: that order, and the quantity it gave.
+        """Trade with the first entry of the best level; return it and the quantity traded.
 
         A hidden remainder shows its next slice at the end of the queue.
         """
@@ -198,8 +205,9 @@ class Book:
         self.asks = BookSide(Side.SELL)
 
     def side(self, side: Side) -> BookSide:
+        """Return the side on which an order of that side rests."""
         return self.bids if side is _BUY else self.asks
 
     def against(self, side: Side) -> BookSide:
-        """What an order of this side trades with."""
+        """Return the side that an order of this side trades with."""
         return self.asks if side is _BUY else self.bids

@@ -1,43 +1,63 @@
-"""Time as a market knows it: it stands still between two commands."""
+"""The clock of the matching engine, which stands still while a command is executed."""
 
 from __future__ import annotations
 
 from datetime import date, timedelta
 
-from neo_async.exchange.engine.sessions import SECOND_NS, indian_day
+import msgspec
+
+from neo_async.exchange.engine.trading_hours import SECOND_NS, indian_day
 
 _EPOCH = date(1970, 1, 1)
 
 
+class ClockState(msgspec.Struct, frozen=True, kw_only=True):
+    """The clock, as a snapshot keeps it."""
+
+    now_ns: int
+    last_stamp: int
+
+
 class Clock:
-    """What every order asks of the time is reckoned once a second, or once a day."""
+    """The present time, and what every order needs of it, calculated once a second or once a
+    day."""
 
     __slots__ = ("date", "date_code", "day", "last_stamp", "now_ns", "second")
 
     def __init__(self, now_ns: int) -> None:
         self.last_stamp = 0
         self.second = ""
-        """Unix time, in decimals."""
+        """Unix seconds, as text."""
         self.day = -1
-        """Days since 1970 in IST."""
+        """Days since 1970 in India."""
         self.date = _EPOCH
         self.date_code = ""
-        """`YYMMDD`."""
+        """The date in India as `YYMMDD`."""
         self._set(now_ns)
 
     def move_to(self, now_ns: int) -> None:
-        """A time before the present one is ignored."""
+        """Move the clock on; a time before the present one is ignored."""
         if now_ns > self.now_ns:
             self._set(now_ns)
 
     def stamp(self) -> int:
-        """Now, but at least a nanosecond after the stamp before, so that all that happens at one
-        time stays in sequence."""
+        """Return the present time, or a nanosecond after the last stamp where that is later.
+
+        All that happens at one time so stays in sequence.
+        """
         stamp = self.last_stamp + 1
         if stamp < self.now_ns:
             stamp = self.now_ns
         self.last_stamp = stamp
         return stamp
+
+    def snapshot(self) -> ClockState:
+        """Return present time and last stamp."""
+        return ClockState(now_ns=self.now_ns, last_stamp=self.last_stamp)
+
+    def restore(self, state: ClockState) -> None:
+        """Go on from the last stamp of a snapshot; the constructor has had the time."""
+        self.last_stamp = state.last_stamp
 
     def _set(self, now_ns: int) -> None:
         self.now_ns = now_ns

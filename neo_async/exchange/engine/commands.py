@@ -1,102 +1,116 @@
-"""What was done to a market, in order, so that it can be done again.
+"""The commands of the matching engine: everything that changes it but for the passing of time.
 
-A market that is given a journal notes every command before it obeys, with the time on its clock;
-`replay` does the same to another market of the same beginnings (or to one restored from a
-snapshot taken at that point) and ends in the same state. Refused commands are noted too, for
-even a refusal can leave a mark (a repeated tag is counted).
+`MatchingEngine.execute` notes a command in the journal before it applies it, with the time on its
+clock; replay.py executes a journal again. Refused commands are noted too, for even a refusal can
+leave a trace (a repeated client tag is counted).
 
-Looking at a listing is a command where it changes something: it wakes the market maker.
+Reading an instrument is a command where it changes something: it activates the market maker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-from neo_async.exchange.engine.types import Change, Holding, Listing, NewOrder, Refusal
+from neo_async.exchange.engine.types import Change, Holding, Listing, NewOrder
 from neo_async.model.enums import Segment, Side
-
-if TYPE_CHECKING:
-    from neo_async.exchange.engine.matching_engine import Market
 
 
 class OpenAccount(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Open an account with cash, in paise, and holdings."""
+
     account: str
     cash: int
     holdings: list[Holding]
 
 
 class Place(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Place an order."""
+
     account: str
     order: NewOrder
 
 
 class Modify(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Modify an order."""
+
     account: str
     number: str
     change: Change
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Cancel an order."""
+
     account: str
     number: str
 
 
 class Exit(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Exit a cover or bracket order, named by its entry or by a contingent order."""
+
     account: str
     number: str
 
 
 class ReleaseAmo(msgspec.Struct, frozen=True, tag=True, gc=False):
-    pass
+    """Release the queued after-market orders."""
 
 
 class EndDay(msgspec.Struct, frozen=True, tag=True, gc=False):
-    pass
+    """End the day in all segments."""
 
 
 class AddListings(msgspec.Struct, frozen=True, tag=True):
+    """List instruments that are not listed yet."""
+
     listings: list[Listing]
 
 
 class SettleExpired(msgspec.Struct, frozen=True, tag=True):
-    pass
+    """Settle positions in expired contracts."""
 
 
 class PrintPrice(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Print a trade at a price from outside."""
+
     segment: Segment
     token: str
     price: int
 
 
 class SetQuotes(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Replace the quotes, as (side, price, quantity), of a listing without a market maker."""
+
     segment: Segment
     token: str
     quotes: list[tuple[Side, int, int]]
 
 
-class Look(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Somebody asked about a listing, which keeps its maker awake."""
+class Use(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Use an instrument, as by reading it, which keeps its market maker active."""
 
     segment: Segment
     token: str
 
 
 class Watch(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Keep an instrument active and report its changes."""
+
     segment: Segment
     token: str
 
 
 class Unwatch(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """End one `Watch`."""
+
     segment: Segment
     token: str
 
 
-class Skip(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """The makers passed over all turns up to this one: a pause was too long to catch up with."""
+class SkipTurns(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Skip all turns of the market makers up to this one, after a pause too long to catch up."""
 
     turn: int
 
@@ -113,68 +127,16 @@ Command: TypeAlias = (
     | SettleExpired
     | PrintPrice
     | SetQuotes
-    | Look
+    | Use
     | Watch
     | Unwatch
-    | Skip
+    | SkipTurns
 )
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class JournalEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A command, and when it was executed."""
+
     now_ns: int
-    """The market's clock when the command came."""
+    """Time of the engine's clock when the command came."""
     command: Command
-
-
-def apply(market: Market, command: Command) -> None:
-    """Do one command. Raises Refusal as it did the first time."""
-    match command:
-        case OpenAccount(account, cash, holdings):
-            market.open_account(account, cash=cash, holdings=holdings)
-        case Place(account, order):
-            market.place(account, order)
-        case Modify(account, number, change):
-            market.modify(account, number, change)
-        case Cancel(account, number):
-            market.cancel(account, number)
-        case Exit(account, number):
-            market.exit(account, number)
-        case ReleaseAmo():
-            market.release_amo()
-        case EndDay():
-            market.end_day()
-        case AddListings(listings):
-            market.add_listings(listings)
-        case SettleExpired():
-            market.settle_expired()
-        case PrintPrice(segment, token, price):
-            market.print_price(segment, token, price)
-        case SetQuotes(segment, token, quotes):
-            market.set_quotes(segment, token, quotes)
-        case Look(segment, token) | Watch(segment, token) | Unwatch(segment, token):
-            listing = market.listing_by_token(segment, token)
-            if listing is None:
-                raise Refusal(1009, f"no listing {segment.value}|{token} to look at")
-            if isinstance(command, Watch):
-                market.watch(listing)
-            elif isinstance(command, Unwatch):
-                market.unwatch(listing)
-            else:
-                market.day(listing)
-        case Skip(turn):
-            market.skip_turns(turn)
-
-
-def replay(market: Market, entries: Iterable[Entry]) -> None:
-    """Do what was done, at the times at which it was done. Nothing is noted meanwhile, and the
-    events of the past are dropped."""
-    journal, market.journal = market.journal, None
-    try:
-        for entry in entries:
-            market.advance(entry.now_ns, catch_up=False)
-            with suppress(Refusal):
-                apply(market, entry.command)
-    finally:
-        market.journal = journal
-    market.take_events()
-    market.take_changes()

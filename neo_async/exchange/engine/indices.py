@@ -1,25 +1,21 @@
-"""The indices: what a basket of the shares listed here makes of their prices.
+"""Stock indices, calculated from the trades of their members.
 
-An index starts at its previous close and moves as its members do, weighted, with every trade in one
-of them. Members that are not listed are left out and the others weigh more; an index without a
-single member does not exist.
+An index starts at its previous close and moves with every trade in a member, by the member's
+weight. Members that are not listed are left out and the others weigh more; an index without a
+single listed member does not exist.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import mul
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
-from neo_async.exchange.engine.session_stats import Day, following
+from neo_async.exchange.engine.session_stats import SessionStats, next_session
 from neo_async.exchange.engine.types import Index, Listing
 from neo_async.model.enums import Segment
-
-if TYPE_CHECKING:
-    from neo_async.exchange.engine.matching_engine import Market
-
 
 INDICES: Final = (
     Index(
@@ -67,120 +63,94 @@ INDICES: Final = (
 
 _YEAR_HIGH_PERCENT: Final = 112
 _YEAR_LOW_PERCENT: Final = 86
-"""Of the previous close, where the year's range of an index lies when it is first heard of."""
+"""The year's range of an index at its listing, in percent of the previous close."""
 
 Key: TypeAlias = tuple[Segment, str]
 """Segment and token."""
 
 
 def basket(index: Index, by_symbol: Mapping[Key, Listing]) -> dict[Listing, int]:
-    """Those of its members that are listed and have a price, with their weights."""
+    """Return the members of an index that are listed and have a price, with their weights."""
     listed = {by_symbol.get((index.segment, symbol)): weight for symbol, weight in index.weights}
     return {member: weight for member, weight in listed.items() if member and member.base_price}
 
 
-class IndexPicture(msgspec.Struct, frozen=True):
+class IndexSnapshot(msgspec.Struct, frozen=True):
+    """An index as the feed and the quotes show it."""
+
     index: Index
-    """With the previous close of the day."""
-    day: Day
-    """Live: the same object as the market's. In hundredths of a point; nothing of it has a
-    volume."""
+    """The index, with the previous close of the day."""
+    stats: SessionStats
+    """Figures in hundredths of a point, without volume; the market's own object, kept current."""
 
 
-class Meter:
+class LiveIndex:
     """One index over its listed members, moved by each of their trades."""
 
-    def __init__(self, index: Index, members: dict[Listing, int], day: Day | None = None) -> None:
+    def __init__(
+        self, index: Index, members: dict[Listing, int], stats: SessionStats | None = None
+    ) -> None:
         """`index` has the previous close of the day."""
-        self.day = day or Day(
+        self.stats = stats or SessionStats(
             last_price=index.close,
             year_high=index.close * _YEAR_HIGH_PERCENT // 100,
             year_low=index.close * _YEAR_LOW_PERCENT // 100,
             open_interest=0,
             previous_open_interest=0,
         )
-        self._set_terms(index, members)
+        self._set_members(index, members)
 
-    def _set_terms(self, index: Index, members: dict[Listing, int]) -> None:
+    def _set_members(self, index: Index, members: dict[Listing, int]) -> None:
         self.index = index
         self.members = list(members)
         total = sum(members.values())
         self._shares = [weight / member.base_price / total for member, weight in members.items()]
         self.prices = [member.base_price for member in self.members]
-        """Last ones, in the order of the members."""
+        """Last prices, in the order of the members."""
 
-    def take(self, place: int, price: int, now_ns: int) -> bool:
-        """Take in a trade of the member at that place; whether that moves the index."""
-        self.prices[place] = price
+    def update(self, position: int, price: int, now_ns: int) -> bool:
+        """Apply a trade of the member at that position; return whether it moves the index."""
+        self.prices[position] = price
         value = round(self.index.close * sum(map(mul, self._shares, self.prices)))
-        if value == self.day.last_price and self.day.open:
+        if value == self.stats.last_price and self.stats.open:
             return False
-        self.day.trade(value, 0, now_ns)
+        self.stats.trade(value, 0, now_ns)
         return True
 
-    def begin_day(self, relisted: Mapping[Key, Listing]) -> None:
-        """Start from the value reached, over members at the closes they start from."""
+    def begin_session(self, relisted: Mapping[Key, Listing]) -> None:
+        """Start from the value reached, over members at their new base prices."""
         weights = dict(self.index.weights)
         members = [relisted[member.segment, member.token] for member in self.members]
-        index = msgspec.structs.replace(self.index, close=self.day.last_price)
-        self._set_terms(index, {member: weights[member.symbol] for member in members})
-        self.day = following(self.day)
+        index = msgspec.structs.replace(self.index, close=self.stats.last_price)
+        self._set_members(index, {member: weights[member.symbol] for member in members})
+        self.stats = next_session(self.stats)
 
 
-class Meters:
-    """The indices that can be reckoned from what is listed."""
+class LiveIndices:
+    """The indices that have a member among the listings."""
 
     def __init__(
         self,
         by_symbol: Mapping[Key, Listing],
         closes: Mapping[str, int],
-        days: Mapping[str, Day] | None = None,
+        stats: Mapping[str, SessionStats] | None = None,
     ) -> None:
-        """`closes` and `days` by `nse_cm|26000`, of indices that do not start afresh."""
-        days = days or {}
-        self.by_key: dict[str, Meter] = {}
-        self._of: dict[Key, list[tuple[Meter, int]]] = {}
+        """`closes` and `stats` are those of indices that exist already, by `nse_cm|26000`."""
+        stats = stats or {}
+        self.by_key: dict[str, LiveIndex] = {}
+        self._memberships: dict[Key, list[tuple[LiveIndex, int]]] = {}
         for index in INDICES:
             members = basket(index, by_symbol)
             if members:
                 close = closes.get(index.key, index.close)
-                meter = Meter(
-                    msgspec.structs.replace(index, close=close), members, days.get(index.key)
+                live_index = LiveIndex(
+                    msgspec.structs.replace(index, close=close), members, stats.get(index.key)
                 )
-                self.by_key[index.key] = meter
-                for place, member in enumerate(members):
-                    self._of.setdefault((member.segment, member.token), []).append((meter, place))
+                self.by_key[index.key] = live_index
+                for position, member in enumerate(members):
+                    key = (member.segment, member.token)
+                    self._memberships.setdefault(key, []).append((live_index, position))
 
-    def of(self, key: Key) -> list[tuple[Meter, int]]:
-        """The indices that a listing is a member of, and its place in each."""
-        return self._of.get(key, [])
-
-
-class IndexBoard:
-    """The indices of a market, for those who ask by name."""
-
-    def __init__(self, market: Market) -> None:
-        self._market = market
-        self._by_text = {
-            (meter.index.segment.value, text.casefold()): meter
-            for meter in market.meters
-            for text in (meter.index.token, meter.index.name)
-        }
-
-    def find(self, segment: str, text: str) -> Index | None:
-        """By name, whatever its case, or by number."""
-        meter = self._by_text.get((segment, text.casefold()))
-        return meter.index if meter is not None else None
-
-    def members(self, index: Index) -> list[Listing]:
-        return self._meter(index).members
-
-    def picture(self, index: Index) -> IndexPicture:
-        """As of now: its members' makers are woken to tell."""
-        meter = self._meter(index)
-        for member in meter.members:
-            self._market.day(member)
-        return IndexPicture(meter.index, meter.day)
-
-    def _meter(self, index: Index) -> Meter:
-        return self._by_text[index.segment.value, index.token]
+    def of(self, key: Key) -> list[tuple[LiveIndex, int]]:
+        """Return the indices that a listing is a member of, and its position in each."""
+        return self._memberships.get(key, [])

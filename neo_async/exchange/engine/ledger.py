@@ -1,12 +1,14 @@
-"""The orders of a market: their numbers, the states they go through, and what is told of it."""
+"""Every order accepted: its numbers, the states it goes through, and the events of that."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
+
+import msgspec
 
 from neo_async.exchange.engine.accounts import Account
 from neo_async.exchange.engine.clock import Clock
-from neo_async.exchange.engine.snapshot import State
 from neo_async.exchange.engine.types import (
     Event,
     Fill,
@@ -28,7 +30,7 @@ _PUT_RECEIVED: Final = OrderStatus.PUT_RECEIVED
 _MARKET: Final = OrderType.MARKET
 _SL_M: Final = OrderType.SL_M
 
-# The ways of an order through its states: what happens in one go is one step.
+# The states that an order goes through in one go are one step of its history.
 RECEIVED: Final = (OrderStatus.PUT_RECEIVED, OrderStatus.VALIDATION_PENDING)
 OPENED: Final = (*RECEIVED, OrderStatus.OPEN_PENDING, OrderStatus.OPEN)
 ARMED: Final = (*RECEIVED, OrderStatus.OPEN_PENDING, OrderStatus.TRIGGER_PENDING)
@@ -40,18 +42,29 @@ CANCEL_PENDING: Final = (OrderStatus.CANCEL_PENDING,)
 CANCELLED: Final = (OrderStatus.CANCELLED,)
 
 
+class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
+    """The ledger's counters, as a snapshot keeps them."""
+
+    orders_accepted: int
+    exchange_numbers: int
+    trade_numbers: int
+    gui_numbers: int
+
+
 class Ledger:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.orders: list[OrderRecord] = []
         """Every order ever accepted, in order of acceptance."""
         self.events: list[Event] = []
+        """Events that have not been taken yet, oldest first."""
         self.orders_accepted = 0
         self.exchange_numbers = _FIRST_EXCHANGE_NUMBER
         self.trade_numbers = _FIRST_TRADE_NUMBER
         self.gui_numbers = 0
 
     def accept(self, holder: Account, listing: Listing, order: NewOrder) -> OrderRecord:
+        """Give an order its number and enter it in ledger and order book."""
         now = self._clock.stamp()
         order_type = order.order_type
         # By position: by name it takes four times as long.
@@ -80,10 +93,10 @@ class Ledger:
         self.orders.append(record)
         return record
 
-    def accept_leg(
+    def accept_contingent(
         self, holder: Account, entry: OrderRecord, side: Side, order_type: OrderType, price: int
     ) -> OrderRecord:
-        """An order that the exchange itself makes, to close what an entry has filled."""
+        """Enter an order of the exchange's own, which closes what an entry has filled."""
         now = self._clock.stamp()
         record = OrderRecord(
             number=self._next_number(),
@@ -119,9 +132,9 @@ class Ledger:
         fill: Fill | None = None,
         position: Position | None = None,
     ) -> None:
-        """Bring an order through one or more states: one step of its history, one event.
+        """Take an order through one or more states: one step of its history, one event.
 
-        `fill` is what led there, and `position` a copy of what it led to.
+        `fill` is the execution that caused it, `position` a copy of the position after it.
         """
         clock = self._clock
         first = clock.last_stamp + 1
@@ -152,7 +165,8 @@ class Ledger:
         record.steps += (step,)
         self.events.append(OrderChanged(record, step, position))
 
-    def take_over(self, record: OrderRecord, wanted: OrderRecord) -> None:
+    def apply_terms(self, record: OrderRecord, wanted: OrderRecord) -> None:
+        """Give an order the terms of its accepted modification."""
         record.quantity = wanted.quantity
         record.order_type = wanted.order_type
         record.validity = wanted.validity
@@ -164,17 +178,29 @@ class Ledger:
         record.gui_order_id = self._broker_gui_id(record.account)
 
     def cancelled_gui_id(self, record: OrderRecord) -> str:
+        """Return what the books show as the order's tag once it is cancelled."""
         if not record.client_tag:
             return record.gui_order_id
         return f"{record.client_tag}-{self._clock.second}"
 
     def next_trade_number(self) -> str:
+        """Return a new trade number."""
         number = self.trade_numbers
         self.trade_numbers = number + 1
         return str(number)
 
-    def restore(self, state: State) -> None:
-        self.orders = state.ledger
+    def snapshot(self) -> LedgerState:
+        """Return the counters; the orders are kept apart from them."""
+        return LedgerState(
+            orders_accepted=self.orders_accepted,
+            exchange_numbers=self.exchange_numbers,
+            trade_numbers=self.trade_numbers,
+            gui_numbers=self.gui_numbers,
+        )
+
+    def restore(self, state: LedgerState, orders: Iterable[OrderRecord]) -> None:
+        """Take over counters and orders of a snapshot."""
+        self.orders = list(orders)
         self.orders_accepted = state.orders_accepted
         self.exchange_numbers = state.exchange_numbers
         self.trade_numbers = state.trade_numbers

@@ -1,7 +1,7 @@
-"""The instruments that trade here when nobody loads a scrip master.
+"""The instruments that trade when no scrip master is loaded.
 
 Tokens, ISINs, descriptions and freeze quantities of the NSE shares and funds are those of the
-broker's scrip master; prices are round about late 2026.
+broker's scrip master; prices are of about late 2026 (see listings.csv).
 
 Derivatives depend on the day: those that expire next are listed, by the exchanges' rules of 2026
 (NIFTY options every Tuesday, the other contracts of NSE on the last Tuesday of the month, of BSE on
@@ -11,9 +11,11 @@ here. Their tokens are made up, and say which contract it is: the same ones ever
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Container, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -24,116 +26,37 @@ from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import Segment
 from neo_async.model.india import IST
 
-_FINE_TICK_BELOW: Final = 250_00
-"""Shares below this price have ticks of one paisa, others of five."""
-
-# Symbol, token, description, ISIN, previous close in paise, freeze quantity.
-_FUNDS: Final = (
-    ("ITBEES", "19084", "NIP IND ETF IT", "INF204KB15V2", 3940, 3312133),
-    ("NIFTYBEES", "10576", "NIP IND ETF NIFTY BEES", "INF204KB14I2", 28540, 512961),
-    ("GOLDBEES", "14428", "NIP IND ETF GOLD BEES", "INF204KB17I5", 10235, 1936381),
-    ("BANKBEES", "11439", "NIP IND ETF BANK BEES", "INF204KB15I9", 59620, 237712),
-    ("JUNIORBEES", "10939", "NIP IND ETF JUNIOR BEES", "INF732E01045", 74810, 245085),
-)
-_SHARES: Final = (
-    ("TCS", "11536", "TATA CONSULTANCY SERV LT", "INE467B01029", 211700, 29272),
-    ("RELIANCE", "2885", "RELIANCE INDUSTRIES LTD", "INE002A01018", 141250, 40592),
-    ("HDFCBANK", "1333", "HDFC BANK LTD", "INE040A01034", 79320, 55797),
-    ("IDEA", "14366", "VODAFONE IDEA LIMITED", "INE669E01016", 939, 16502414),
-    ("INFY", "1594", "INFOSYS LIMITED", "INE009A01021", 150240, 70525),
-    ("ICICIBANK", "4963", "ICICI BANK LTD.", "INE090A01021", 136800, 104727),
-    ("SBIN", "3045", "STATE BANK OF INDIA", "INE062A01020", 97235, 187416),
-    ("AXISBANK", "5900", "AXIS BANK LIMITED", "INE238A01034", 126200, 113831),
-    ("KOTAKBANK", "1922", "KOTAK MAHINDRA BANK LTD", "INE237A01028", 209550, 51649),
-    ("ITC", "1660", "ITC LTD", "INE154A01025", 40525, 248407),
-    ("HINDUNILVR", "1394", "HINDUSTAN UNILEVER LTD.", "INE030A01027", 243200, 37593),
-    ("BHARTIARTL", "10604", "BHARTI AIRTEL LIMITED", "INE397D01024", 214560, 128228),
-    ("LT", "11483", "LARSEN & TOUBRO LTD.", "INE018A01030", 401250, 43568),
-    ("BAJFINANCE", "317", "BAJAJ FINANCE LIMITED", "INE296A01024", 101540, 16346),
-    ("ASIANPAINT", "236", "ASIAN PAINTS LIMITED", "INE021A01026", 286800, 35490),
-    ("MARUTI", "10999", "MARUTI SUZUKI INDIA LTD.", "INE585B01010", 1592000, 11479),
-    ("TITAN", "3506", "TITAN COMPANY LIMITED", "INE280A01028", 389000, 38174),
-    ("SUNPHARMA", "3351", "SUN PHARMACEUTICAL IND L", "INE044A01036", 178200, 98372),
-    ("ULTRACEMCO", "11532", "ULTRATECH CEMENT LIMITED", "INE481G01011", 1172000, 12990),
-    ("WIPRO", "3787", "WIPRO LTD", "INE075A01022", 24430, 268907),
-    ("HCLTECH", "7229", "HCL TECHNOLOGIES LTD", "INE860A01027", 160800, 92264),
-    ("TECHM", "13538", "TECH MAHINDRA LIMITED", "INE669C01036", 145200, 91569),
-    ("POWERGRID", "14977", "POWER GRID CORP. LTD.", "INE752E01010", 27280, 432478),
-    ("NTPC", "11630", "NTPC LTD", "INE733E01010", 32640, 572103),
-    ("ONGC", "2475", "OIL AND NATURAL GAS CORP.", "INE213A01029", 24735, 629013),
-    ("COALINDIA", "20374", "COAL INDIA LTD", "INE522F01014", 37860, 437553),
-    ("TATASTEEL", "3499", "TATA STEEL LIMITED", "INE081A01020", 17245, 928836),
-    ("JSWSTEEL", "11723", "JSW STEEL LIMITED", "INE019A01038", 116800, 137781),
-    ("HINDALCO", "1363", "HINDALCO INDUSTRIES LTD", "INE038A01020", 79200, 235955),
-    ("ADANIENT", "25", "ADANI ENTERPRISES LIMITED", "INE423A01024", 242000, 52440),
-    ("ADANIPORTS", "15083", "ADANI PORT & SEZ LTD", "INE742F01042", 149600, 149049),
-    ("TATAPOWER", "3426", "TATA POWER CO LTD", "INE245A01021", 38820, 508058),
-    ("BPCL", "526", "BHARAT PETROLEUM CORP LT", "INE029A01011", 36230, 299356),
-    ("IOC", "1624", "INDIAN OIL CORP LTD", "INE242A01010", 16825, 1285032),
-    ("GAIL", "4717", "GAIL (INDIA) LTD", "INE129A01019", 18210, 920513),
-    ("PNB", "10666", "PUNJAB NATIONAL BANK", "INE160A01022", 12145, 2092092),
-    ("BANKBARODA", "4668", "BANK OF BARODA", "INE028A01039", 28690, 579192),
-    ("CANBK", "10794", "CANARA BANK", "INE476A01014", 14730, 342870),
-    ("YESBANK", "11915", "YES BANK LIMITED", "INE528G01035", 2271, 6498541),
-    ("SUZLON", "12018", "SUZLON ENERGY LIMITED", "INE040H01021", 5510, 12420116),
-    ("NHPC", "17400", "NHPC LTD", "INE848E01016", 7830, 2330448),
-    ("IRFC", "2029", "INDIAN RAILWAY FIN CORP L", "INE053F01010", 11860, 3633044),
-    ("SAIL", "2963", "STEEL AUTHORITY OF INDIA", "INE114A01011", 13420, 1222635),
-    ("IDFCFIRSTB", "11184", "IDFC FIRST BANK LIMITED", "INE092T01019", 8015, 1846985),
-    ("CIPLA", "694", "CIPLA LTD", "INE059A01026", 152100, 108964),
-    ("DRREDDY", "881", "DR. REDDY S LABORATORIES", "INE089A01023", 124200, 20482),
-    ("M&M", "2031", "MAHINDRA & MAHINDRA LTD", "INE101A01026", 371200, 82072),
-)
+_CASH_LISTINGS: Final = Path(__file__).with_name("listings.csv")
+"""Shares and funds. Closes in paise, ticks in paise, circuit limits in percent of the close."""
 
 
 def bands(price: int, percent: int, tick: int) -> tuple[int, int]:
-    """Circuit limits that far from a price, on ticks inside the distance."""
+    """Return circuit limits in percent around a price, on ticks inside that distance."""
     lower = -(-price * (100 - percent) // 100 // tick) * tick
     upper = price * (100 + percent) // 100 // tick * tick
     return lower, upper
 
 
-def _nse_cash(
-    name: str,
-    token: str,
-    description: str,
-    isin: str,
-    price: int,
-    freeze_quantity: int,
-    *,
-    tick: int,
-    percent: int,
-) -> Listing:
-    lower, upper = bands(price, percent, tick)
-    return Listing(
-        segment=Segment.NSE_CM,
-        token=token,
-        symbol=f"{name}-EQ",
-        name=name,
-        description=description,
-        isin=isin,
-        tick=tick,
-        base_price=price,
-        lower_band=lower,
-        upper_band=upper,
-        freeze_quantity=freeze_quantity,
-    )
-
-
-def _bse_cash(name: str, token: str, description: str, isin: str, price: int) -> Listing:
-    lower, upper = bands(price, 10, 5)
-    return Listing(
-        segment=Segment.BSE_CM,
-        token=token,
-        symbol=name,
-        name=name,
-        series="A",
-        description=description,
-        isin=isin,
-        base_price=price,
-        lower_band=lower,
-        upper_band=upper,
-    )
+def _cash_listings() -> Iterator[Listing]:
+    """Read the shares and funds."""
+    with _CASH_LISTINGS.open(newline="", encoding="ascii") as file:
+        for row in csv.DictReader(file):
+            segment, close, tick = Segment(row["segment"]), int(row["close"]), int(row["tick"])
+            lower, upper = bands(close, int(row["band_percent"]), tick)
+            yield Listing(
+                segment=segment,
+                token=row["token"],
+                symbol=f"{row['name']}-EQ" if segment is Segment.NSE_CM else row["name"],
+                name=row["name"],
+                series=row["series"],
+                description=row["description"],
+                isin=row["isin"],
+                tick=tick,
+                base_price=close,
+                lower_band=lower,
+                upper_band=upper,
+                freeze_quantity=int(row["freeze_quantity"]),
+            )
 
 
 class _Family(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,14 +64,14 @@ class _Family(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     number: int
-    """Sets its tokens apart from other families'."""
+    """Number that keeps its tokens apart from those of other families."""
     segment: Segment = Segment.NSE_FO
     suffix: str
-    """Of its kinds: `IDX STK COM`."""
+    """Suffix of its kinds: `IDX STK COM`."""
     underlying: str = ""
-    """`nse_cm|26000`; empty when it does not trade here."""
+    """Underlying as `nse_cm|26000`; empty when it does not trade here."""
     price: int
-    """Of the underlying, in paise."""
+    """Price of the underlying, in paise."""
     lot_size: int
     lots_frozen: int
     """Largest order, in lots."""
@@ -158,7 +81,7 @@ class _Family(msgspec.Struct, frozen=True, kw_only=True):
     strike_step: int = 0
     """Rupees; 0: no options."""
     strikes: int = 0
-    """On each side of the one at the money."""
+    """Strikes on each side of the one at the money."""
     option_months: int = 2
     weeks: int = 0
     """Weekly expiries of its options, the nearest ones."""
@@ -249,22 +172,13 @@ _FAMILIES: Final = (
 _OPTION_TICK: Final = 5
 _TUESDAY, _THURSDAY, _SATURDAY = 1, 3, 5
 _MONTH_CODES: Final = "123456789OND"
-"""Of weekly contracts: `NIFTY26D0124500CE`."""
+"""Month codes of weekly contracts: `NIFTY26D0124500CE`."""
 
 
 @lru_cache(maxsize=8)
 def default_listings(today: date) -> tuple[Listing, ...]:
-    """What trades on a day: shares and funds, and the derivatives that expire next."""
-    return (
-        *(_nse_cash(*row, tick=1, percent=20) for row in _FUNDS),
-        *(
-            _nse_cash(*row, tick=1 if row[4] < _FINE_TICK_BELOW else 5, percent=10)
-            for row in _SHARES
-        ),
-        _bse_cash("TCS", "532540", "TATA CONSULTANCY SERVICES", "INE467B01029", 2116_50),
-        _bse_cash("RELIANCE", "500325", "RELIANCE INDUSTRIES LTD", "INE002A01018", 1412_20),
-        *new_contracts(today),
-    )
+    """Return what trades on a day: shares and funds, and the derivatives that expire next."""
+    return (*_cash_listings(), *new_contracts(today))
 
 
 def new_contracts(
@@ -272,7 +186,7 @@ def new_contracts(
     spots: Mapping[str, int] = MappingProxyType({}),
     known: Container[tuple[Segment, str]] = (),
 ) -> Iterator[Listing]:
-    """The derivatives that expire next, without those that are `known` by segment and token.
+    """Yield the derivatives that expire next, without those that are `known` by segment and token.
 
     `spots` are previous closes of underlyings, by `nse_cm|26000`, where they are not those with
     which the exchange begins: strikes lie around them.
@@ -285,7 +199,7 @@ def new_contracts(
 
 
 def _terms(family: _Family, today: date, spot: int) -> Iterator[tuple[date, int, str]]:
-    """Expiry, strike in rupees and option type of each contract; 0 and none of a future."""
+    """Yield expiry, strike in rupees and option type of each contract; 0 and "" for a future."""
     for expiry in _monthly(family.segment, today, family.months):
         yield expiry, 0, ""
     if not family.strike_step:
@@ -327,7 +241,7 @@ def _contract(
 
 
 def priced(listing: Listing, spot: int, today: date) -> Listing:
-    """A derivative with base price and circuit limits of a day, by its underlying's close.
+    """Return a derivative with base price and circuit limits of a day, by its underlying's close.
 
     Options may move by what they would gain or lose if the underlying hit a circuit limit, and a
     little more: in practice, not at all limited.
@@ -345,8 +259,11 @@ def priced(listing: Listing, spot: int, today: date) -> Listing:
 
 
 def relisted(listing: Listing, close: int) -> Listing:
-    """As it is listed on the day after a close: its circuit limits lie as far from that, shares'
-    and futures' in percent, options' in rupees."""
+    """Return a listing for the day after a close.
+
+    Its circuit limits keep their distance: for shares and futures in percent, for options in
+    rupees.
+    """
     if not close or not listing.base_price or close == listing.base_price:
         return listing
     tick = listing.tick
@@ -365,7 +282,7 @@ def relisted(listing: Listing, close: int) -> Listing:
 
 
 def _token(family: _Family, expiry: date, strike: int, option_type: str) -> str:
-    """Day of expiry, family, strike and side packed into a number below 2**31."""
+    """Return expiry, family, strike and side packed into a number below 2**31."""
     days = (expiry - date(2020, 1, 1)).days
     rung = strike // family.strike_step * 2 + (option_type == "PE") if strike else 0
     return str((days * 16 + family.number) * 4096 + rung)
@@ -389,7 +306,7 @@ def _weekly(today: date, count: int) -> list[date]:
 
 
 def _monthly(segment: Segment, today: date, count: int) -> list[date]:
-    """The next monthly expiries, today's included."""
+    """Return the next monthly expiries, today's included."""
     expiries: list[date] = []
     month = today.replace(day=1)
     while len(expiries) < count:

@@ -1,17 +1,23 @@
-"""Orders at work: matched against the book, resting there, waiting for a trigger, taken away."""
+"""Working orders: matched against the book, resting, waiting for a trigger, cancelled."""
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from neo_async.exchange.engine.accounts import Account
 from neo_async.exchange.engine.book import Resting
 from neo_async.exchange.engine.clock import Clock
-from neo_async.exchange.engine.contingent_orders import Exits
-from neo_async.exchange.engine.instrument_state import Desk, Working, at_work
+from neo_async.exchange.engine.instrument_state import (
+    InstrumentState,
+    RestingOrderState,
+    WorkingOrder,
+    working_order,
+)
 from neo_async.exchange.engine.ledger import (
     ARMED,
     CANCEL_PENDING,
@@ -22,11 +28,10 @@ from neo_async.exchange.engine.ledger import (
     TRIGGER_PENDING,
     Ledger,
 )
-from neo_async.exchange.engine.legs import COVERED
+from neo_async.exchange.engine.oco_group import COVERED_PRODUCTS, OcoGroup, within_bands
 from neo_async.exchange.engine.protection import protected_limit
-from neo_async.exchange.engine.snapshot import RestingState, WorkingState
 from neo_async.exchange.engine.types import Fill, IndexMoved, OrderRecord, Printed
-from neo_async.model.enums import OrderStatus, OrderType, Side, Validity
+from neo_async.model.enums import OrderStatus, OrderType, Segment, Side, Validity
 
 # Looking up a member of an enum takes longer than all that is done with it here.
 _BUY: Final = Side.BUY
@@ -35,29 +40,48 @@ _SL: Final = OrderType.SL
 _SL_M: Final = OrderType.SL_M
 
 
+class WorkingOrderState(msgspec.Struct, frozen=True, array_like=True):
+    """One working order, as a snapshot keeps it."""
+
+    number: str
+    margin_price: int
+    reserves_margin: bool
+    stop: int
+
+
+class MatchingState(msgspec.Struct, frozen=True, kw_only=True):
+    """All working orders, as a snapshot keeps them."""
+
+    working: list[WorkingOrderState]
+    stops: int
+
+
 class Matching:
     def __init__(self, clock: Clock, ledger: Ledger, accounts: dict[str, Account]) -> None:
         self._clock = clock
         self._ledger = ledger
         self._accounts = accounts
-        self.working: dict[str, Working] = {}
-        """By number."""
-        self.changed: dict[Desk, None] = {}
-        """Watched desks whose picture has changed since somebody asked."""
-        self.stops = 0
-        self.exits = Exits(ledger, accounts, self)
+        self.working: dict[str, WorkingOrder] = {}
+        """Working orders by number."""
+        self.changed: dict[InstrumentState, None] = {}
+        """Watched instruments that have changed since their changes were last taken."""
+        self.entries_to_adjust: dict[str, OrderRecord] = {}
+        """Entries with contingent orders that a fill has put out of line, by number."""
+        self._stops = 0
 
-    def take_on(self, working: Working) -> None:
-        """Let a validated order into the exchange."""
+    def accept(self, working: WorkingOrder) -> None:
+        """Give a validated order its exchange number and list it as working."""
         record, ledger = working.record, self._ledger
         record.exchange_number = str(ledger.exchange_numbers)
         ledger.exchange_numbers += 1
         self.working[record.number] = working
-        working.desk.working += 1
+        working.instrument.working_count += 1
 
-    def put_to_work(self, working: Working, noted: int = 0) -> None:
-        """Arm a stop, or match an order and let its remainder rest. `noted`: how many states of the
-        way there its history tells already."""
+    def activate(self, working: WorkingOrder, noted: int = 0) -> None:
+        """Arm a stop, or match an order and let its remainder rest.
+
+        `noted` is the number of states on the way there that its history has already.
+        """
         record = working.record
         order_type = record.order_type
         if order_type is _SL or order_type is _SL_M:
@@ -66,46 +90,54 @@ class Matching:
             self._ledger.move(record, OPENED[noted:])
             self.match(working)
 
-    def match(self, working: Working) -> None:
-        record, desk = working.record, working.desk
-        against = desk.book.against(working.side)
+    def match(self, working: WorkingOrder) -> None:
+        """Trade an order with the book; the remainder rests, or is cancelled if it is IOC."""
+        record, instrument = working.record, working.instrument
+        against = instrument.book.against(working.side)
         if against.meets(record.price):
-            executions = against.execute(record.price, record.pending_quantity)
-            self.apply_fill(desk, working, executions)
+            # A working order has nothing cancelled: the property would only add a call.
+            pending = record.quantity - record.filled_quantity
+            executions = against.execute(record.price, pending)
+            self.apply_fills(instrument, working, executions)
             if record.filled_quantity == record.quantity:
                 return
         if record.validity is _IOC:
-            self.drop_remainder(working)
+            self.cancel_remainder(working)
         else:
             self.rest(working)
 
-    def rest(self, working: Working) -> None:
-        """Let what is pending of an order stand in the book."""
+    def rest(self, working: WorkingOrder) -> None:
+        """Add the pending quantity of an order to the book."""
         record = working.record
         working.price = record.price
         working.quantity = pending = record.quantity - record.filled_quantity
         working.disclosed = disclosed = record.disclosed_quantity or pending
         working.visible = disclosed if disclosed < pending else pending
         working.rests = True
-        working.desk.book.side(record.side).add(working)
+        working.instrument.book.side(record.side).add(working)
 
-    def apply_fill(
-        self, desk: Desk, incoming: Working | None, executions: list[tuple[Resting, int]]
+    def apply_fills(
+        self,
+        instrument: InstrumentState,
+        incoming: WorkingOrder | None,
+        executions: list[tuple[Resting, int]],
     ) -> None:
-        """Book what an incoming order of a client (or of a maker: None) has traded."""
+        """Book the executions of an incoming order; None is an order of a market maker."""
         for resting, quantity in executions:
-            met = resting if isinstance(resting, Working) else None
-            if desk.has_interest:
-                desk.day.change_interest(_interest(desk, incoming, met, quantity))
+            met = resting if isinstance(resting, WorkingOrder) else None
+            if instrument.has_open_interest:
+                change = _open_interest_change(instrument, incoming, met, quantity)
+                instrument.stats.change_open_interest(change)
             if incoming is not None or met is not None:
                 trade_number = self._ledger.next_trade_number()
                 if met is not None:
                     self.fill(met, trade_number, quantity, resting.price)
                 if incoming is not None:
                     self.fill(incoming, trade_number, quantity, resting.price)
-            self.print_trade(desk, resting.price, quantity)
+            self.print_trade(instrument, resting.price, quantity)
 
-    def fill(self, working: Working, trade_number: str, quantity: int, price: int) -> None:
+    def fill(self, working: WorkingOrder, trade_number: str, quantity: int, price: int) -> None:
+        """Book one execution of one order."""
         record, exposure = working.record, working.exposure
         listing, side = record.listing, working.side
         now = self._clock.stamp()
@@ -126,130 +158,174 @@ class Matching:
         working.account.fills.append(fill)
         record.filled_quantity = filled = record.filled_quantity + quantity
         record.filled_value += quantity * price
-        exposure.fill(side, quantity, price, working.blocked_price)
+        exposure.fill(side, quantity, price, working.margin_price)
         position = exposure.position
         position.updated_ns = now
-        if record.product in COVERED:
+        if record.product in COVERED_PRODUCTS:
             entry = working.account.orders[record.parent_number or record.number]
-            self.exits.unbalanced[entry.number] = entry
+            self.entries_to_adjust[entry.number] = entry
         if filled < record.quantity:
             self._ledger.move(record, OPEN, "", fill, replace(position))
         else:
             self._ledger.move(record, COMPLETE, "", fill, replace(position))
-            self._forget(working)
+            self._remove(working)
 
-    def print_trade(self, desk: Desk, price: int, quantity: int) -> None:
+    def print_trade(self, instrument: InstrumentState, price: int, quantity: int) -> None:
+        """Publish a trade: to the session figures, the indices, trailing stops and triggers."""
         now = self._clock.now_ns
-        desk.day.trade(price, quantity, now)
+        stats = instrument.stats
+        stats.trade(price, quantity, now)
         self._ledger.events.append(
-            Printed(desk.listing, price, quantity, now, desk.day.open_interest)
+            Printed(instrument.listing, price, quantity, now, stats.open_interest)
         )
-        for meter, place in desk.meters:
-            if meter.take(place, price, now):
-                self._ledger.events.append(IndexMoved(meter.index, meter.day.last_price, now))
-        if desk.trailing:
-            for legs in desk.trailing.values():
-                self.exits.trail(legs, price)
-        if desk.buy_stops and desk.buy_stops[0][0] <= price:
-            _fire(desk, desk.buy_stops, price)
-        if desk.sell_stops and desk.sell_stops[0][0] <= -price:
-            _fire(desk, desk.sell_stops, -price)
+        for live_index, position in instrument.live_indices:
+            if live_index.update(position, price, now):
+                self._ledger.events.append(
+                    IndexMoved(live_index.index, live_index.stats.last_price, now)
+                )
+        if instrument.trailing:
+            for group in instrument.trailing.values():
+                self._trail(group, price)
+        if instrument.buy_stops and instrument.buy_stops[0][0] <= price:
+            _trigger_up_to(instrument, instrument.buy_stops, price)
+        if instrument.sell_stops and instrument.sell_stops[0][0] <= -price:
+            _trigger_up_to(instrument, instrument.sell_stops, -price)
 
-    def arm(self, working: Working, statuses: tuple[OrderStatus, ...] = TRIGGER_PENDING) -> None:
+    # --- stops --------------------------------------------------------------------------------
+
+    def arm(
+        self, working: WorkingOrder, statuses: tuple[OrderStatus, ...] = TRIGGER_PENDING
+    ) -> None:
         """Let a stop wait for its trigger; one that has been reached already fires next."""
-        self.stops += 1
-        working.stop = self.stops
+        self._stops += 1
+        working.stop = self._stops
         self._ledger.move(working.record, statuses)
-        self.await_trigger(working)
+        self._await_trigger(working)
 
-    def await_trigger(self, working: Working) -> None:
-        record, desk = working.record, working.desk
-        heap, sign = (desk.buy_stops, 1) if record.side is _BUY else (desk.sell_stops, -1)
-        if (desk.day.last_price - record.trigger) * sign >= 0:
-            desk.fired.append((working.stop, working))
+    def _await_trigger(self, working: WorkingOrder) -> None:
+        record, instrument = working.record, working.instrument
+        if record.side is _BUY:
+            heap, sign = instrument.buy_stops, 1
+        else:
+            heap, sign = instrument.sell_stops, -1
+        if (instrument.stats.last_price - record.trigger) * sign >= 0:
+            instrument.triggered.append((working.stop, working))
         else:
             heapq.heappush(heap, (record.trigger * sign, working.stop, working))
 
-    def follow_up(self, desk: Desk) -> None:
-        """Bring legs in line with what has traded and work off the stops that have fired, and
-        those that their own trades fire in turn."""
-        while desk.fired or self.exits.unbalanced:
-            if self.exits.unbalanced:
-                self.exits.balance_next(desk)
-                continue
-            sequence, working = desk.fired.popleft()
-            if working.stop != sequence:
-                continue
-            working.stop = 0
-            record = working.record
-            if record.parent_number:
-                self.exits.leave_to_stop(working)
-            if record.order_type is _SL_M:
-                record.price = protected_limit(record.listing, record.side, desk.day.last_price)
-                self.block(working, -record.pending_quantity)
-                working.blocked_price = record.price
-                self.block(working, record.pending_quantity)
-            self._ledger.move(record, OPEN)
-            self.match(working)
+    def trigger(self, working: WorkingOrder) -> None:
+        """Send a triggered stop into the book; a stop-loss market order gets its limit now."""
+        record = working.record
+        if record.order_type is _SL_M:
+            last_price = working.instrument.stats.last_price
+            record.price = protected_limit(record.listing, record.side, last_price)
+            self.reserve_margin(working, -record.pending_quantity)
+            working.margin_price = record.price
+            self.reserve_margin(working, record.pending_quantity)
+        self._ledger.move(record, OPEN)
+        self.match(working)
 
-    def cancel(self, working: Working) -> None:
+    def _trail(self, group: OcoGroup, price: int) -> None:
+        """Move a stop that waits for its trigger after a favourable price."""
+        working = self.working.get(group.stop)
+        if working is None or not working.stop:
+            return
+        record = working.record
+        sign = -1 if record.side is _BUY else 1
+        trigger = group.trigger_at(price, sign)
+        if (trigger - record.trigger) * sign <= 0:
+            return
+        record.trigger = within_bands(record.listing, trigger)
+        record.price = protected_limit(record.listing, record.side, record.trigger)
+        self.arm(working)
+
+    # --- cancelling ---------------------------------------------------------------------------
+
+    def cancel(self, working: WorkingOrder) -> None:
+        """Cancel the pending quantity of an order at the client's or the exchange's wish."""
         record = working.record
         self._ledger.move(record, CANCEL_PENDING)
         self.withdraw(working)
         record.gui_order_id = self._ledger.cancelled_gui_id(record)
-        self.drop_remainder(working)
-        self.mark(working.desk)
+        self.cancel_remainder(working)
+        self.mark_changed(working.instrument)
 
-    def drop_remainder(self, working: Working) -> None:
-        """Cancel what is pending of an order that no longer rests anywhere."""
+    def cancel_remainder(self, working: WorkingOrder) -> None:
+        """Cancel the pending quantity of an order that is not in the book."""
         record = working.record
         pending = record.pending_quantity
-        self.block(working, -pending)
+        self.reserve_margin(working, -pending)
         record.cancelled_quantity = pending
         self._ledger.move(record, CANCELLED)
-        self._forget(working)
+        self._remove(working)
 
-    def withdraw(self, working: Working) -> None:
+    def withdraw(self, working: WorkingOrder) -> None:
         """Take an order out of the book, or disarm it."""
         if working.rests:
-            working.desk.book.side(working.side).remove(working)
+            working.instrument.book.side(working.side).remove(working)
             working.rests = False
         working.stop = 0
 
-    def _forget(self, working: Working) -> None:
+    def _remove(self, working: WorkingOrder) -> None:
         del self.working[working.record.number]
-        working.desk.working -= 1
+        working.instrument.working_count -= 1
 
-    def block(self, working: Working, quantity: int) -> int:
-        """Block funds and stock for that much of an order, or release with a negative quantity.
+    # --- margin and changes -------------------------------------------------------------------
+
+    def reserve_margin(self, working: WorkingOrder, quantity: int) -> int:
+        """Reserve funds and stock for a quantity of an order; a negative quantity releases them.
 
         Returns by how much that lowers what is available.
         """
-        if not working.blocks:
+        if not working.reserves_margin:
             return 0
-        return working.exposure.block(working.side, quantity, working.blocked_price)
+        return working.exposure.reserve(working.side, quantity, working.margin_price)
 
-    def mark(self, desk: Desk) -> None:
-        """Note that the desk's picture is another one now."""
-        desk.changed_ns = self._clock.now_ns
-        if desk.watchers:
-            self.changed[desk] = None
+    def mark_changed(self, instrument: InstrumentState) -> None:
+        """Note that book or figures of an instrument have changed."""
+        instrument.changed_ns = self._clock.now_ns
+        if instrument.watchers:
+            self.changed[instrument] = None
 
-    def restore(self, state: WorkingState, record: OrderRecord, desk: Desk) -> None:
-        account = self._accounts[record.account]
-        exposure = account.exposure(record.listing, record.product)
-        working = at_work(record, account, exposure, desk)
-        working.blocked_price = state.blocked_price
-        working.blocks = state.blocks
-        working.stop = state.stop
-        self.working[state.number] = working
-        desk.working += 1
-        self.block(working, record.pending_quantity)
-        if working.stop:
-            self.await_trigger(working)
+    # --- snapshot -----------------------------------------------------------------------------
 
-    def restore_rest(self, state: RestingState) -> Working:
-        """The entry of an order that is to stand in the book again."""
+    def snapshot(self) -> MatchingState:
+        """Return the working orders as plain values."""
+        return MatchingState(
+            working=[
+                WorkingOrderState(
+                    number, working.margin_price, working.reserves_margin, working.stop
+                )
+                for number, working in self.working.items()
+            ],
+            stops=self._stops,
+        )
+
+    def restore(
+        self,
+        state: MatchingState,
+        records: Mapping[str, OrderRecord],
+        instruments: Mapping[tuple[Segment, str], InstrumentState],
+    ) -> None:
+        """Take over the working orders of a snapshot; their book entries come later."""
+        self._stops = state.stops
+        for each in state.working:
+            record = records[each.number]
+            instrument = instruments[record.listing.segment, record.listing.token]
+            account = self._accounts[record.account]
+            exposure = account.exposure(record.listing, record.product)
+            working = working_order(record, account, exposure, instrument)
+            working.margin_price = each.margin_price
+            working.reserves_margin = each.reserves_margin
+            working.stop = each.stop
+            self.working[each.number] = working
+            instrument.working_count += 1
+            self.reserve_margin(working, record.pending_quantity)
+            if working.stop:
+                self._await_trigger(working)
+
+    def restore_resting(self, state: RestingOrderState) -> WorkingOrder:
+        """Return the working order of a book entry, with the entry's price and quantities."""
         working = self.working[state.number]
         working.price = state.price
         working.quantity = state.quantity
@@ -259,17 +335,24 @@ class Matching:
         return working
 
 
-def _fire(desk: Desk, stops: list[tuple[int, int, Working]], reached: int) -> None:
+def _trigger_up_to(
+    instrument: InstrumentState, stops: list[tuple[int, int, WorkingOrder]], reached: int
+) -> None:
     while stops and stops[0][0] <= reached:
         _, sequence, working = heapq.heappop(stops)
-        desk.fired.append((sequence, working))
+        instrument.triggered.append((sequence, working))
 
 
-def _interest(desk: Desk, one: Working | None, other: Working | None, quantity: int) -> int:
-    """By how much a trade changes the open interest: by what it opens on both sides, and not at all
-    where it only changes hands. Whoever is no client (None) does as the client does.
+def _open_interest_change(
+    instrument: InstrumentState,
+    one: WorkingOrder | None,
+    other: WorkingOrder | None,
+    quantity: int,
+) -> int:
+    """Return by how much a trade changes the open interest; ask before the trade is booked.
 
-    To be asked before the trade is booked.
+    Each side adds what it opens and nothing for what it closes. A market maker (None) opens and
+    closes as its counterparty does.
     """
     if one is not None and other is not None:
         if one.exposure is other.exposure:
@@ -277,12 +360,14 @@ def _interest(desk: Desk, one: Working | None, other: Working | None, quantity: 
         return _opened(one, quantity) + _opened(other, quantity) - quantity
     client = one or other
     if client is None:
-        return desk.day.crowd_interest(quantity, desk.listing.lot_size)
+        return instrument.stats.background_open_interest_change(
+            quantity, instrument.listing.lot_size
+        )
     return 2 * _opened(client, quantity) - quantity
 
 
-def _opened(working: Working, quantity: int) -> int:
-    """What of a fill does not close an earlier position."""
+def _opened(working: WorkingOrder, quantity: int) -> int:
+    """Return how much of a fill does not close an earlier position."""
     position = working.exposure.position
     net = position.bought - position.sold
     open_against_it = -net if working.record.side is _BUY else net

@@ -1,5 +1,5 @@
-"""What an order must be: refused without a number when it is malformed, rejected by risk management
-when it breaks a rule. Money is not looked at here."""
+"""Checks of an order: a malformed one is refused without a number, one that breaks a rule of risk
+management is rejected. Funds are checked elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import date
 from typing import Final
 
 from neo_async.exchange.engine.accounts import DELIVERY, Account
-from neo_async.exchange.engine.legs import COVERED, target_and_trigger
+from neo_async.exchange.engine.oco_group import COVERED_PRODUCTS, exit_prices
 from neo_async.exchange.engine.types import Change, Listing, NewOrder, OrderRecord, Refusal, Rules
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 
@@ -24,17 +24,17 @@ _MCX_FO: Final = Segment.MCX_FO
 
 
 def check_listing(listing: Listing, product: Product, rules: Rules, today: date) -> None:
-    """Refuse what is not traded in a listing, or no longer."""
+    """Refuse a product that is not traded in a listing, and an expired contract."""
     if product in DELIVERY and not listing.segment.is_cash:
         raise Refusal(1011, "please provide valid product")
-    if product in COVERED and not rules.covered_orders:
+    if product in COVERED_PRODUCTS and not rules.covered_orders:
         raise Refusal(1017, "BO/CO OrderType not allowed for TRADEAPI")
     if listing.expiry is not None and listing.expiry < today:
         raise Refusal(1010, "contract expired")
 
 
 def check_terms(listing: Listing, terms: NewOrder | Change, *, is_cover: bool) -> None:
-    """Refuse what is malformed, whatever the state of the market and of the account."""
+    """Refuse malformed terms, whatever the state of market and account."""
     quantity, order_type = terms.quantity, terms.order_type
     if quantity <= 0:
         raise Refusal(1009, "please provide valid quantity")
@@ -48,7 +48,7 @@ def check_terms(listing: Listing, terms: NewOrder | Change, *, is_cover: bool) -
         or terms.trigger < 0
         or (not terms.price and (order_type is _LIMIT or order_type is _SL))
         or (not terms.trigger and (is_stop or is_cover))
-        # A cover order's trigger belongs to its second leg, so the entry cannot be a stop.
+        # A cover order's trigger is that of its contingent stop, so the entry cannot be one.
         or (is_cover and (is_stop or terms.validity is not _DAY))
         or (terms.validity is not _DAY and listing.segment is _MCX_FO)
     ):
@@ -56,7 +56,7 @@ def check_terms(listing: Listing, terms: NewOrder | Change, *, is_cover: bool) -
 
 
 def check_bracket(order: NewOrder) -> None:
-    """Refuse a bracket order whose exits are not told, and exits of any other order."""
+    """Refuse a bracket order without valid distances, and distances on any other order."""
     bracket = order.bracket
     if order.product is not _BO:
         valid = bracket is None
@@ -74,23 +74,23 @@ def check_bracket(order: NewOrder) -> None:
 
 
 def check_change(record: OrderRecord, change: Change) -> None:
-    """Refuse a change that an order cannot take."""
-    is_leg = bool(record.parent_number)
-    is_cover = record.product is Product.CO and not is_leg
+    """Refuse a modification that the order cannot take."""
+    is_contingent = bool(record.parent_number)
+    is_cover = record.product is Product.CO and not is_contingent
     check_terms(record.listing, change, is_cover=is_cover)
     if change.quantity <= record.filled_quantity:
         raise Refusal(1009, "please provide valid quantity")
-    if is_leg and change.quantity != record.quantity:
+    if is_contingent and change.quantity != record.quantity:
         raise Refusal(1009, "please provide valid quantity")
-    if record.product in COVERED and (
+    if record.product in COVERED_PRODUCTS and (
         change.validity is not Validity.DAY
-        or (is_leg and change.order_type is not record.order_type)
+        or (is_contingent and change.order_type is not record.order_type)
     ):
         raise Refusal(5202, "Error: Invalid Request")
 
 
-def objection(record: OrderRecord, account: Account, rules: Rules) -> str:
-    """Why risk management rejects an order, money aside; empty when it does not."""
+def reject_reason(record: OrderRecord, account: Account, rules: Rules) -> str:
+    """Return why risk management rejects an order, funds aside; empty when it does not."""
     if record.order_type is _SL_M and not rules.stop_market_orders:
         return "Market order with Algo Id not allowed"
     broken = _broken_rule(record, account)
@@ -108,7 +108,7 @@ def _broken_rule(record: OrderRecord, account: Account) -> str:
     if has_trigger and (broken := _broken_by(record.trigger, listing)):
         return broken
     if record.bracket is not None:
-        for price in target_and_trigger(record, record.price):
+        for price in exit_prices(record, record.price):
             if broken := _broken_by(price, listing):
                 return broken
     if has_trigger and order_type is not _SL_M and _trigger_on_wrong_side(record):
@@ -133,12 +133,12 @@ def _broken_by(price: int, listing: Listing) -> str:
 
 
 def entity(record: OrderRecord) -> str:
-    """How the broker's rejections end, trailing blank included."""
+    """Return how the broker's rejections end, trailing blank included."""
     return f"for entity account-{record.account} across exchange across segment across product "
 
 
 def _trigger_on_wrong_side(record: OrderRecord) -> bool:
-    """A stop's trigger comes before its limit; a cover order's lies behind its entry."""
+    """Return whether a trigger is not before its limit, or for a cover order not behind it."""
     beyond = record.trigger - record.price
     if record.side is _SELL:
         beyond = -beyond

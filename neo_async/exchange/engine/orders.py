@@ -1,4 +1,4 @@
-"""What clients ask for: orders placed, changed and cancelled, from the request to the book."""
+"""Client requests: orders placed, modified, cancelled and exited, from the request to the book."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import msgspec
 
 from neo_async.exchange.engine.accounts import Account
 from neo_async.exchange.engine.clock import Clock
-from neo_async.exchange.engine.instrument_state import Desk, Working, at_work
+from neo_async.exchange.engine.commands import Modify, Place
+from neo_async.exchange.engine.contingent_orders import ContingentOrders
+from neo_async.exchange.engine.instrument_state import InstrumentState, WorkingOrder, working_order
 from neo_async.exchange.engine.ledger import OPEN, RECEIVED, REFUSED, Ledger
-from neo_async.exchange.engine.listed_instruments import Floor
+from neo_async.exchange.engine.listed_instruments import ListedInstruments
+from neo_async.exchange.engine.market_makers import MarketMakers
 from neo_async.exchange.engine.matching import Matching
 from neo_async.exchange.engine.order_checks import (
     check_bracket,
@@ -19,10 +22,10 @@ from neo_async.exchange.engine.order_checks import (
     check_listing,
     check_terms,
     entity,
-    objection,
+    reject_reason,
 )
 from neo_async.exchange.engine.protection import protected_limit, protection_percent
-from neo_async.exchange.engine.sessions import Phase, indian_day
+from neo_async.exchange.engine.trading_hours import Phase, indian_day
 from neo_async.exchange.engine.types import (
     Change,
     Hours,
@@ -36,6 +39,7 @@ from neo_async.exchange.engine.types import (
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 
 _CO: Final = Product.CO
+_BO: Final = Product.BO
 _MIS: Final = Product.MIS
 _NRML: Final = Product.NRML
 _MARKET: Final = OrderType.MARKET
@@ -47,7 +51,9 @@ class Orders:
         clock: Clock,
         ledger: Ledger,
         matching: Matching,
-        floor: Floor,
+        contingent_orders: ContingentOrders,
+        listed: ListedInstruments,
+        market_makers: MarketMakers,
         accounts: dict[str, Account],
         phases: dict[Segment, Phase],
         rules: Rules,
@@ -55,7 +61,9 @@ class Orders:
         self._clock = clock
         self._ledger = ledger
         self._matching = matching
-        self._floor = floor
+        self._contingent_orders = contingent_orders
+        self._listed = listed
+        self._market_makers = market_makers
         self._accounts = accounts
         self._phases = phases
         self._rules = rules
@@ -63,19 +71,22 @@ class Orders:
         self.queued: dict[str, OrderRecord] = {}
         """After-market orders that wait for the open, by number."""
         self.tags: dict[tuple[str, int, str], OrderRecord] = {}
-        """By account, day and tag."""
+        """Orders by account, day and client tag."""
 
-    def place(self, account: str, order: NewOrder) -> OrderRecord:
+    def place(self, command: Place) -> OrderRecord:
+        """Accept an order and enter it, or queue it until the open. Raises Refusal."""
+        account, order = command.account, command.order
         holder = self._accounts[account]
         tag_key = (account, self._clock.day, order.tag) if order.tag else None
         if tag_key and (earlier := self.tags.get(tag_key)):
             earlier.arrivals += 1
             self._ledger.events.append(Repeated(earlier))
             raise Refusal(32, "error from core", http_status=200)
-        listing = self.known(order)
+        listing = self.listing_of(order)
         waits = order.amo if self._is_always_open else self._waits(order)
         check_terms(listing, order, is_cover=order.product is _CO)
-        check_bracket(order)
+        if order.bracket is not None or order.product is _BO:
+            check_bracket(order)
         record = self._ledger.accept(holder, listing, order)
         if tag_key:
             self.tags[tag_key] = record
@@ -86,11 +97,13 @@ class Orders:
             self.enter(record)
         return record
 
-    def modify(self, account: str, number: str, change: Change) -> OrderRecord:
-        record = self._changeable(account, number)
+    def modify(self, command: Modify) -> OrderRecord:
+        """Change an order that is queued or working. Raises Refusal."""
+        number, change = command.number, command.change
+        record = self._changeable(command.account, number)
         check_change(record, change)
         if number in self.queued:
-            self._ledger.take_over(record, msgspec.structs.replace(record, **_terms(change)))
+            self._ledger.apply_terms(record, msgspec.structs.replace(record, **_terms(change)))
             self._ledger.move(record, (OrderStatus.AMO_MODIFY_RECEIVED,))
         else:
             self._modify_working(self._matching.working[number], change)
@@ -107,14 +120,14 @@ class Orders:
         for record in queue.values():
             if record.listing.segment not in segments:
                 continue
-            if self._floor.has_expired(record.listing):
+            if self._listed.has_expired(record.listing):
                 self._ledger.move(record, REFUSED, f"contract expired {entity(record)}")
             else:
                 self.enter(record)
 
-    def known(self, order: NewOrder) -> Listing:
-        """The listing of an order, if its product is one of those traded there."""
-        listing = self._floor.by_symbol.get((order.segment, order.symbol))
+    def listing_of(self, order: NewOrder) -> Listing:
+        """Return the listing of an order. Raises Refusal if its product is not traded there."""
+        listing = self._listed.by_symbol.get((order.segment, order.symbol))
         if listing is None:
             raise Refusal(1007, f"invalid symbol {order.symbol!r} in {order.segment.value}")
         product = order.product
@@ -123,6 +136,10 @@ class Orders:
         return listing
 
     def cancel(self, account: str, number: str) -> OrderRecord:
+        """Cancel the pending quantity of an order; a contingent order exits its whole group.
+
+        Raises Refusal.
+        """
         record = self._changeable(account, number)
         if record.parent_number:
             return self.exit(account, number)
@@ -135,19 +152,18 @@ class Orders:
         return record
 
     def exit(self, account: str, number: str) -> OrderRecord:
-        legs = self._matching.exits.legs.get(number)
+        """End a cover or bracket order at market; cancel any other order. Raises Refusal."""
         record = self._accounts[account].orders.get(number)
-        if legs is None or record is None:
+        if record is None or not self._contingent_orders.square_off(number):
             return self.cancel(account, number)
-        entry = self._matching.working.get(legs.entry)
-        if entry is not None:
-            self._matching.cancel(entry)
-        self._matching.exits.square_off(self._matching.working[legs.stop])
         return record
 
     def _waits(self, order: NewOrder) -> bool:
-        """Whether an order waits for the open, where hours are kept. Raises Refusal if its own has
-        not come."""
+        """Return whether an order waits for the open, where trading hours apply.
+
+        Raises Refusal for an after-market order while the market is open, and for any other while
+        it is closed.
+        """
         phase = self._phases[order.segment]
         if order.amo and phase is Phase.OPEN:
             raise Refusal(1008, "after market order not allowed while the market is open")
@@ -156,30 +172,31 @@ class Orders:
         return phase is not Phase.OPEN
 
     def enter(self, record: OrderRecord) -> None:
-        """Walk an accepted order through validation into the market."""
+        """Validate an accepted order, reserve its margin and bring it to the book."""
         matching, listing = self._matching, record.listing
         noted = 0
-        desk = self._floor.desk(listing)
+        instrument = self._market_makers.instrument(listing)
         holder = self._accounts[record.account]
         if record.order_type is _MARKET:
             self._ledger.move(record, RECEIVED)
             noted = len(RECEIVED)
-            self._price_market_order(record, desk)
-        working = at_work(record, holder, holder.exposure(listing, record.product), desk)
-        reason = objection(record, holder, self._rules) or self._reserve(record, working)
+            self._price_market_order(record, instrument)
+        working = working_order(
+            record, holder, holder.exposure(listing, record.product), instrument
+        )
+        reason = reject_reason(record, holder, self._rules) or self._reserve(record, working)
         if reason:
             self._ledger.move(record, REFUSED[noted:], reason)
             return
-        matching.take_on(working)
-        matching.put_to_work(working, noted)
-        if desk.fired or matching.exits.unbalanced:
-            matching.follow_up(desk)
-        matching.mark(desk)
+        matching.accept(working)
+        matching.activate(working, noted)
+        if instrument.triggered or matching.entries_to_adjust:
+            self._contingent_orders.process_triggers(instrument)
+        matching.mark_changed(instrument)
 
-    def _price_market_order(self, record: OrderRecord, desk: Desk) -> None:
-        """Turn a market order into the limit that the books then show; without a last price it
-        stays one, and is rejected."""
-        last_price = desk.day.last_price
+    def _price_market_order(self, record: OrderRecord, instrument: InstrumentState) -> None:
+        """Turn a market order into a limit order; without a last price it is rejected later."""
+        last_price = instrument.stats.last_price
         if not last_price:
             return
         record.order_type = OrderType.LIMIT
@@ -190,25 +207,27 @@ class Orders:
             record.validity = Validity.IOC
 
     def market_limit(self, listing: Listing, side: Side, last_price: int) -> int:
+        """Return the limit that a market order gets at a last price."""
         if self._rules.protected_market_orders:
             return protected_limit(listing, side, last_price)
         return listing.upper_band if side is Side.BUY else listing.lower_band
 
-    def _reserve(self, record: OrderRecord, working: Working, allowance: int = 0) -> str:
-        """Block funds and stock for an order; the reason, and nothing blocked, if they fall short.
+    def _reserve(self, record: OrderRecord, working: WorkingOrder, allowance: int = 0) -> str:
+        """Reserve funds and stock for an order; return why, and reserve none, if they fall short.
 
-        `allowance` is a margin that it may use however little is available.
+        `allowance` is margin that the order may use however little is available: a modification
+        has released it just before.
         """
         pending = record.quantity - record.filled_quantity
         available = working.account.available
-        # A stop-loss market order blocks for the limit it would get at its trigger.
-        working.blocked_price = record.price or protected_limit(
+        # A stop-loss market order reserves margin for the limit it would get at its trigger.
+        working.margin_price = record.price or protected_limit(
             record.listing, record.side, record.trigger
         )
-        cost = self._matching.block(working, pending)
+        cost = self._matching.reserve_margin(working, pending)
         if cost <= available or cost <= allowance:
             return ""
-        self._matching.block(working, -pending)
+        self._matching.reserve_margin(working, -pending)
         return (
             f"RMS:Margin Exceeds,Cash Available:{available / 100:.2f},Additional margin "
             f"required:{(cost - available) / 100:.2f} {entity(record)}"
@@ -225,33 +244,35 @@ class Orders:
             )
         return record
 
-    def _modify_working(self, working: Working, change: Change) -> None:
+    def _modify_working(self, working: WorkingOrder, change: Change) -> None:
         record, holder = working.record, working.account
         before = record.status
         self._ledger.move(record, (OrderStatus.MODIFY_VALIDATION_PENDING,))
         was_triggered = record.order_type.has_trigger and not working.stop
         wanted = msgspec.structs.replace(record, **_terms(change))
         if wanted.order_type is OrderType.MARKET:
-            self._price_market_order(wanted, working.desk)
+            self._price_market_order(wanted, working.instrument)
         elif was_triggered and wanted.order_type is OrderType.SL_M:
             wanted.price = record.price
 
-        available, blocked_price = holder.available, working.blocked_price
-        self._matching.block(working, -record.pending_quantity)
+        available, margin_price = holder.available, working.margin_price
+        self._matching.reserve_margin(working, -record.pending_quantity)
         released = holder.available - available
-        reason = objection(wanted, holder, self._rules) or self._reserve(wanted, working, released)
+        reason = reject_reason(wanted, holder, self._rules) or self._reserve(
+            wanted, working, released
+        )
         if reason:
-            working.blocked_price = blocked_price
-            self._matching.block(working, record.pending_quantity)
+            working.margin_price = margin_price
+            self._matching.reserve_margin(working, record.pending_quantity)
             self._ledger.move(record, (before,), reason)
             return
         self._ledger.move(record, (OrderStatus.MODIFY_PENDING,))
         keeps_place = working.rests and _only_shrinks(record, wanted)
-        self._ledger.take_over(record, wanted)
+        self._ledger.apply_terms(record, wanted)
         self._ledger.move(record, (OrderStatus.MODIFIED,))
 
         if keeps_place:
-            working.desk.book.side(record.side).shrink(working, record.pending_quantity)
+            working.instrument.book.side(record.side).shrink(working, record.pending_quantity)
         else:
             self._matching.withdraw(working)
             if record.order_type.has_trigger and not was_triggered:
@@ -260,13 +281,13 @@ class Orders:
                 self._matching.match(working)
         if record.status is OrderStatus.MODIFIED:
             self._ledger.move(record, OPEN)
-        self._matching.follow_up(working.desk)
-        self._matching.mark(working.desk)
+        self._contingent_orders.process_triggers(working.instrument)
+        self._matching.mark_changed(working.instrument)
 
     def restore(self, records: dict[str, OrderRecord], queued: list[str]) -> None:
-        """One listing object for all its orders, and the tags of all days."""
+        """Rebuild queue and tags; all orders of an instrument share one listing object again."""
         for record in records.values():
-            listing = self._floor.by_token.get((record.listing.segment, record.listing.token))
+            listing = self._listed.by_token.get((record.listing.segment, record.listing.token))
             if listing == record.listing:
                 record.listing = listing
             if record.client_tag:
@@ -276,7 +297,7 @@ class Orders:
 
 
 def _terms(change: Change) -> dict[str, Any]:
-    """The fields of an order that a change replaces."""
+    """Return the fields of an order that a modification replaces."""
     return {
         "quantity": change.quantity,
         "order_type": change.order_type,
@@ -289,7 +310,7 @@ def _terms(change: Change) -> dict[str, Any]:
 
 
 def _only_shrinks(record: OrderRecord, wanted: OrderRecord) -> bool:
-    """Whether a change leaves the order its place in the queue."""
+    """Return whether a modification leaves the order its place in the queue."""
     return (
         wanted.quantity <= record.quantity
         and wanted.price == record.price

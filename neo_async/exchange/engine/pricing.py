@@ -1,4 +1,4 @@
-"""What a derivative is worth, given the price of what it is derived from.
+"""Fair value of a derivative, given the price of its underlying.
 
 Futures carry interest: forward = spot x exp(rate x years). Options are valued on that forward by
 Black's formula (1976), with a volatility that depends on the strike alone: a shallow smile around
@@ -18,7 +18,7 @@ from typing import Final
 from neo_async.exchange.engine.types import Listing
 
 RATE: Final = 0.065
-"""A year, continuously compounded."""
+"""Interest a year, continuously compounded."""
 
 _VOLATILITY: Final = {"NIFTY": 0.125, "BANKNIFTY": 0.14, "SENSEX": 0.125}
 _SHARE_VOLATILITY: Final = 0.24
@@ -28,16 +28,16 @@ _CURVATURE: Final = 1.5
 
 _YEAR_NS: Final = 365 * 86_400 * 1_000_000_000
 _EXPIRES_AT_NS: Final = 10 * 3_600 * 1_000_000_000
-"""15:30 IST after midnight UTC of the date."""
+"""Nanoseconds from midnight UTC of the expiry date to 15:30 IST."""
 
 
 def years_left(expiry: date, now_ns: int) -> float:
-    """0 once it has expired."""
+    """Return the years until a contract expires; 0 afterwards."""
     return max(_expires_ns(expiry) - now_ns, 0) / _YEAR_NS
 
 
 def fair_value(listing: Listing, spot: float, now_ns: int) -> float:
-    """Of a future or an option, in the units of `spot`; strikes are paise."""
+    """Return the value of a future or an option, in the units of `spot`; strikes are paise."""
     if listing.expiry is None:
         return spot
     years = years_left(listing.expiry, now_ns)
@@ -53,7 +53,7 @@ def fair_value(listing: Listing, spot: float, now_ns: int) -> float:
 def option_value(
     forward: float, strike: float, years: float, volatility: float, *, is_call: bool
 ) -> float:
-    """`volatility` is that at the money."""
+    """Return the value of an option; `volatility` is that at the money."""
     moneyness = math.log(strike / forward)
     spread = (volatility + _SKEW * moneyness + _CURVATURE * moneyness**2) * math.sqrt(years)
     if spread <= 0:

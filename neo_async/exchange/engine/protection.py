@@ -1,4 +1,4 @@
-"""How a market order becomes a limit: the broker's published grid of protection bands.
+"""Market price protection: the broker's published grid of bands for market orders.
 
 The grid does not say what happens on its edges nor how a limit is rounded. Here the next band
 begins on the edge, and a limit is rounded towards the last price but stays a tick away from it.
@@ -24,7 +24,7 @@ _CHEAP_OPTION_BAND: Final = 10
 
 
 def protection_percent(listing: Listing, last_price: int) -> float:
-    """The band in percent; 0.0 for an option below one rupee, whose band is absolute."""
+    """Return the band in percent; 0.0 for an option below one rupee, whose band is absolute."""
     if listing.is_option and last_price < _CHEAP_OPTION:
         return 0.0
     bounds, percents = _OPTIONS if listing.is_option else _SHARES_AND_FUTURES
@@ -32,7 +32,7 @@ def protection_percent(listing: Listing, last_price: int) -> float:
 
 
 def protected_limit(listing: Listing, side: Side, last_price: int) -> int:
-    """The limit of a market order: above the last price for a buy, below it for a sell."""
+    """Return the limit of a market order: above the last price to buy, below it to sell."""
     percent = protection_percent(listing, last_price)
     tick = listing.tick
     # Tenths of a percent keep the arithmetic in integers.

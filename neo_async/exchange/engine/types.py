@@ -1,4 +1,5 @@
-"""Nouns of the exchange core. Money is integer paise, quantities are units, times Unix ns."""
+"""Value types of the matching engine. Money is integer paise, quantities are units, times Unix
+ns."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     symbol: str
     """Trading symbol, `ITBEES-EQ`; unique in the segment."""
     name: str
-    """Without series, `ITBEES`."""
+    """Name without series, `ITBEES`."""
     series: str = "EQ"
     description: str = ""
     isin: str = ""
@@ -56,7 +57,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Index(msgspec.Struct, frozen=True):
-    """A number made of shares' prices, which nobody trades."""
+    """A stock index, which does not trade itself."""
 
     segment: Segment
     token: str
@@ -73,34 +74,35 @@ class Index(msgspec.Struct, frozen=True):
 
     @property
     def symbol(self) -> str:
-        """As acknowledgements spell it: `Nifty 50-IN`."""
+        """The symbol as acknowledgements spell it: `Nifty 50-IN`."""
         return f"{self.name}-IN"
 
 
 class Hours(StrEnum):
-    """When orders trade."""
+    """The hours at which orders trade."""
 
     ALWAYS = "always"
-    """At any time, and no day ends by itself."""
+    """Orders trade at any time, and no day ends by itself."""
     EXCHANGE = "exchange"
-    """In the exchanges' sessions; see sessions.py."""
+    """Orders trade in the exchanges' sessions; see trading_hours.py."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """Habits of the broker that changed over the years. As they were on the older API."""
+    """Rules of the broker that have changed; by default those of the older API."""
 
     covered_orders: bool = True
     """Whether CO and BO are taken; the live broker has refused them since April 2026."""
     protected_market_orders: bool = True
     """Whether a market order becomes a limit order at the published band; otherwise it trades at
-    any price within the circuit limits, and what finds nobody is cancelled."""
+    any price within the circuit limits, and what finds no counterparty is cancelled."""
     stop_market_orders: bool = True
     """Whether SL-M is taken; the live broker has rejected it since April 2026."""
     hours: Hours = Hours.ALWAYS
 
 
 class Bracket(msgspec.Struct, frozen=True, kw_only=True):
-    """Exits of a bracket order: distances from the entry, in paise or in ticks by their kind."""
+    """Contingent orders of a bracket order: distances from the entry, in paise or in ticks by their
+    kind."""
 
     target: int
     stop: int
@@ -124,7 +126,7 @@ class Bracket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An order as it came through the door, already parsed."""
+    """An order as requested, already parsed."""
 
     segment: Segment
     symbol: str
@@ -193,12 +195,12 @@ class Transition(msgspec.Struct, frozen=True, gc=False):
 class Step(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """States that an order went through in one go, a nanosecond apart and on the same terms.
 
-    Kept in place of as many rows, as hardly anybody asks for those: see `OrderRecord.history`.
+    Kept in place of as many rows, which are seldom read: see `OrderRecord.history`.
     """
 
     statuses: tuple[OrderStatus, ...]
     time_ns: int
-    """Of the first."""
+    """Time of the first state."""
     quantity: int
     filled_quantity: int
     filled_value: int
@@ -207,13 +209,13 @@ class Step(msgspec.Struct, frozen=True, gc=False, array_like=True):
     order_type: OrderType
     validity: Validity
     reject_reason: str
-    """Of the last."""
+    """Reject reason of the last state."""
     gui_order_id: str
     request_id: int
     exchange_number: str
-    """From when the order was open on."""
+    """Exchange number, of the states from open on."""
     fill: Fill | None = None
-    """What led there."""
+    """The execution that caused the step."""
 
     def rows(self) -> list[Transition]:
         last = len(self.statuses) - 1
@@ -241,7 +243,7 @@ class Step(msgspec.Struct, frozen=True, gc=False, array_like=True):
 _ON_THE_WAY: Final = frozenset(
     {OrderStatus.PUT_RECEIVED, OrderStatus.VALIDATION_PENDING, OrderStatus.OPEN_PENDING}
 )
-"""States in which the exchange has given no number yet."""
+"""States before the order has an exchange number."""
 
 
 class OrderRecord(msgspec.Struct, gc=False):
@@ -261,9 +263,9 @@ class OrderRecord(msgspec.Struct, gc=False):
     disclosed_quantity: int
     amo: bool
     client_tag: str
-    """As the client sent it; never overwritten."""
+    """Tag as the client sent it; never overwritten."""
     gui_order_id: str
-    """What the books show: overwritten after a modification, suffixed after a cancel."""
+    """Tag as the books show it: overwritten by a modification, suffixed by a cancel."""
     source: str
     status: OrderStatus
     accepted_ns: int
@@ -271,7 +273,7 @@ class OrderRecord(msgspec.Struct, gc=False):
     bracket: Bracket | None = None
     exchange_number: str = "NA"
     exchange_ns: int = 0
-    """When the exchange confirmed it; 0 before."""
+    """Time at which the exchange confirmed it; 0 before."""
     filled_quantity: int = 0
     filled_value: int = 0
     """Sum of price x quantity over the fills."""
@@ -280,18 +282,18 @@ class OrderRecord(msgspec.Struct, gc=False):
     request_id: int = 1
     """One more for every accepted modification."""
     arrivals: int = 1
-    """How many placement requests with this order's tag arrived, refused repeats included."""
+    """Count of placement requests with this order's tag, refused repeats included."""
     protection_percent: float = 0.0
     """Band by which a market order was limited; 0 for every other order."""
     parent_number: str = ""
-    """Of a leg: the entry whose fills it closes."""
+    """Number of the entry whose fills a contingent order closes."""
     fill_count: int = 0
     steps: tuple[Step, ...] = ()
-    """Oldest first. No list, which the garbage collector would walk through for ever."""
+    """History, oldest first. A tuple, because lists would burden the garbage collector."""
 
     @property
     def place(self) -> int:
-        """In the ledger, from 1 on."""
+        """Place in the ledger, from 1."""
         return int(self.number[6:])
 
     @property
@@ -301,7 +303,7 @@ class OrderRecord(msgspec.Struct, gc=False):
 
     @property
     def history(self) -> list[Transition]:
-        """Every state it went through, oldest first."""
+        """Every state the order went through, oldest first."""
         return [row for step in self.steps for row in step.rows()]
 
     @property
@@ -359,12 +361,12 @@ class Position(msgspec.Struct, kw_only=True, gc=False):
 
 
 class Funds(msgspec.Struct, frozen=True, kw_only=True):
-    """Money of an account. Paise."""
+    """Funds of an account, in paise."""
 
     cash: int
-    """What the account was opened with, and all that the days since have settled."""
+    """Cash with which the account was opened, and all that has been settled since."""
     margin_used: int
-    """By working orders and by open positions, unpaid deliveries included."""
+    """Margin of working orders and open positions, unpaid deliveries included."""
     delivery_credit: int
     """Proceeds of delivery stock sold today, over what was bought of it."""
     realised: int
@@ -376,16 +378,16 @@ class Funds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderChanged(msgspec.Struct, frozen=True, gc=False):
-    """`step` tells the states reached; `record` is live and may have moved on since."""
+    """An order has reached the states of `step`; `record` is live and may be further on."""
 
     record: OrderRecord
     step: Step
     position: Position | None = None
-    """After a fill, as it stood then."""
+    """Copy of the position after a fill."""
 
 
 class Printed(msgspec.Struct, frozen=True, gc=False):
-    """A trade happened, whoever took part."""
+    """A trade happened in an instrument."""
 
     listing: Listing
     price: int
@@ -393,7 +395,7 @@ class Printed(msgspec.Struct, frozen=True, gc=False):
     """0 for a price set from outside."""
     time_ns: int
     open_interest: int = 0
-    """After it."""
+    """Open interest after the trade."""
 
 
 class IndexMoved(msgspec.Struct, frozen=True, gc=False):
@@ -414,7 +416,7 @@ Event: TypeAlias = OrderChanged | Printed | IndexMoved | Repeated
 
 
 class Refusal(Exception):
-    """The exchange does not take a request. Carries what the broker's answer would say."""
+    """The exchange refuses a request; carries the content of the broker's answer."""
 
     def __init__(self, code: int, text: str, *, http_status: int = 400, stat: str = "Not_Ok"):
         super().__init__(f"{code}: {text}")

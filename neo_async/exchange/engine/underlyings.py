@@ -1,4 +1,4 @@
-"""What derivatives are derived from: a share, or an index as a basket of shares.
+"""Underlyings of derivatives: a share, or an index as a basket of shares.
 
 An index moves as its members do, weighted, from its previous close; members that are not listed
 are left out and the others weigh more. A share is a basket of one.
@@ -13,23 +13,28 @@ from neo_async.exchange.engine.types import Listing
 
 
 class Underlying:
+    """A basket whose price the market makers of its derivatives follow."""
+
     def __init__(self, close: int, members: dict[Listing, int]) -> None:
         self.members = tuple(members)
         self.close = close
-        """Previous one."""
+        """Previous close."""
         self._shares = [
             (listing, weight / listing.base_price / sum(members.values()))
             for listing, weight in members.items()
         ]
 
     def spot(self, price_of: Callable[[Listing], int]) -> float:
-        """In paise, or hundredths of a point."""
+        """Return the present price, in paise or hundredths of a point."""
         return self.close * sum(share * price_of(listing) for listing, share in self._shares)
 
 
 def underlyings(listings: Iterable[Listing], closes: Mapping[str, int]) -> dict[str, Underlying]:
-    """Of the derivatives among the listings, by `nse_cm|26000`; without those that nobody here
-    lets move. `closes` are previous closes of indices, where they are not the built-in ones."""
+    """Return the underlyings of the listed derivatives, by `nse_cm|26000`.
+
+    Underlyings without a listed member are left out. `closes` are previous closes of indices that
+    differ from the built-in ones.
+    """
     listings = list(listings)
     wanted = {listing.underlying for listing in listings if listing.underlying}
     if not wanted:

@@ -1,4 +1,4 @@
-"""Times that a setting gives as a number, or as a distribution to draw them from."""
+"""Durations: a number of seconds, or a distribution to draw them from."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ from itertools import count
 from typing import Generic, TypeVar
 
 from neo_async.exchange.faults.plan import FaultPlan, FeedName
-from neo_async.exchange.faults.settings import Mishap
+from neo_async.exchange.faults.settings import FeedFault
 
 T = TypeVar("T")
 
 
-class Mishaps(Generic[T]):
+class FeedFaults(Generic[T]):
     def __init__(
         self,
         plan: FaultPlan,
@@ -38,20 +38,20 @@ class Mishaps(Generic[T]):
         if not self._plan.hits_feeds:
             self._push(message)
             return
-        mishap, seconds = self._plan.for_message(self._feed)
-        if mishap is Mishap.LOSE:
+        fault, seconds = self._plan.for_message(self._feed)
+        if fault is FeedFault.LOSE:
             return
-        if mishap is Mishap.REORDER:
+        if fault is FeedFault.REORDER:
             self._overtaken.append(message)
             return
-        if mishap is Mishap.LATE:
+        if fault is FeedFault.LATE:
             due = asyncio.get_running_loop().time() + seconds
             heapq.heappush(self._late, (due, next(self._numbers), message))
             return
-        if mishap is Mishap.ODD_VALUE and self._with_odd_value is not None:
+        if fault is FeedFault.ODD_VALUE and self._with_odd_value is not None:
             message = self._with_odd_value(message, next(self._numbers))
         self._push(message)
-        if mishap is Mishap.REPEAT:
+        if fault is FeedFault.REPEAT:
             self._push_stray(message)
         self._push_overtaken()
 

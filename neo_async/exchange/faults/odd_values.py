@@ -1,4 +1,4 @@
-"""Numbers that are none: what stands in a broker's reports where something went wrong behind it."""
+"""Odd values: what a broker's reports have in place of a number when something went wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ODD: Final[tuple[object, ...]] = (
     [],
     {},
 )
-"""What was seen in the reports of brokers, or could stand there."""
+"""Values seen in brokers' reports, or possible there."""
 
 _NUMBERS: Final = frozenset(
     {
@@ -36,8 +36,10 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def with_odd_value(body: bytes, choice: int) -> bytes:
-    """The same JSON with one number of its rows replaced; `choice` picks which and by what. A body
-    without rows comes back as it is."""
+    """Return the JSON with one number of its rows replaced; `choice` picks which and by what.
+
+    A body without rows is returned as it is.
+    """
     try:
         content = _decode(body)
     except msgspec.DecodeError:

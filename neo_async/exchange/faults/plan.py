@@ -1,4 +1,4 @@
-"""Which requests and messages meet with which fault: decided here, done elsewhere.
+"""The fault plan: it decides which requests and messages meet which fault.
 
 No socket and no clock. Requests are drawn for per kind of call, messages per feed, each from a
 stream of its own: the same seed gives the hundredth order the same fate, however many reports were
@@ -21,35 +21,35 @@ from neo_async.exchange.faults.durations import draw
 from neo_async.exchange.faults.settings import (
     PROBABILITIES,
     Calls,
-    Closing,
+    ConnectionFault,
     Faults,
-    Harm,
-    Mishap,
+    FeedFault,
+    ResponseFault,
 )
 
 FeedName = Literal["market", "orders"]
 E = TypeVar("E", bound=StrEnum)
 Steps = list[tuple[float, E]]
-"""Names that exclude each other, and the sums of probabilities up to each."""
+"""Faults that exclude each other, with the sums of probabilities up to each."""
 
 
 class Decision(NamedTuple):
-    """What becomes of one request."""
+    """The faults that one request meets."""
 
-    harm: Harm | None = None
+    fault: ResponseFault | None = None
     form: int = 0
-    """Which of the harm's forms, by remainder."""
+    """Number that picks the form of the fault, by remainder."""
     seconds: float = 0.0
-    """How long the harm lasts, if it does."""
+    """Seconds that the fault lasts, where it has a duration."""
     delay_before: float = 0.0
     delay_after: float = 0.0
-    closing: Closing | None = None
+    connection_fault: ConnectionFault | None = None
     idle_seconds: float = 0.0
 
 
-UNHARMED: Final = Decision()
+NO_FAULTS: Final = Decision()
 
-_FEED_FAULTS: Final = frozenset((*Mishap, "feed_stall"))
+_FEED_FAULTS: Final = frozenset((*FeedFault, "feed_stall"))
 _BANK_FAULTS: Final = frozenset({"bank_expire", "bank_repeat"})
 
 
@@ -59,9 +59,10 @@ class FaultPlan:
         self.set(settings)
 
     def set(self, settings: Faults) -> None:
-        """From now on these, and only these; draws and counts begin anew.
+        """Inject these faults from now on, and no others; `Faults()` ends all.
 
-        Raises UsageError for what is no Faults, such as a dict.
+        Draws and counts begin anew; what was drawn before takes its course. Raises UsageError for
+        what is no Faults, such as a dict.
         """
         if not isinstance(settings, Faults):
             raise UsageError(f"faults={settings!r}: must be such as Faults(lose_after=0.1)")
@@ -69,19 +70,24 @@ class FaultPlan:
         active = {name for name in PROBABILITIES if getattr(settings, name)}
         self.hits_requests = not active <= _FEED_FAULTS | _BANK_FAULTS
         self.hits_feeds = bool(active & _FEED_FAULTS)
-        self._harms = _steps(settings, list(Harm))
-        self._closings = _steps(settings, list(Closing))
-        self._mishaps = _steps(settings, list(Mishap))
+        self._response_faults = _steps(settings, list(ResponseFault))
+        self._connection_faults = _steps(settings, list(ConnectionFault))
+        self._feed_faults = _steps(settings, list(FeedFault))
         self.restart()
 
+    @property
+    def injected(self) -> dict[str, int]:
+        """Count of each fault since the faults were set, or since a reset."""
+        return dict(self.counts)
+
     def restart(self) -> None:
-        """Draw from the beginning again, and count from zero."""
+        """Start the random streams and the counts again."""
         self.counts: Counter[str] = Counter()
-        """How often each fault has happened, by the name of its setting."""
+        """Count of each fault, by the name of its setting."""
         self._streams: dict[str, Random] = {}
 
     def report(self) -> dict[str, object]:
-        """The settings that differ from those of a good day, and the counts."""
+        """Return the settings that differ from `Faults()`, and the counts."""
         calm = msgspec.to_builtins(Faults())
         settings = msgspec.to_builtins(self.settings)
         return {
@@ -90,45 +96,47 @@ class FaultPlan:
         }
 
     def for_request(self, calls: Calls) -> Decision:
-        """What becomes of the next request of that kind."""
+        """Return the faults that the next request of that kind meets."""
         settings = self.settings
         if calls not in settings.calls:
-            return UNHARMED
+            return NO_FAULTS
         random = self._stream(calls)
-        harm = self._counted(self._harms, random)
+        fault = self._counted(self._response_faults, random)
         form = random.getrandbits(32)
         seconds = 0.0
-        if harm in (Harm.HANG_BEFORE, Harm.HANG_AFTER):
+        if fault in (ResponseFault.HANG_BEFORE, ResponseFault.HANG_AFTER):
             seconds = draw(settings.hang_seconds, random)
-        elif harm is Harm.DRIP:
+        elif fault is ResponseFault.DRIP:
             seconds = draw(settings.drip_seconds, random)
         # Counted once it happens: the client may close first.
-        closing = _pick(self._closings, random)
+        connection_fault = _pick(self._connection_faults, random)
         return Decision(
-            harm,
+            fault,
             form,
             seconds,
             self._delay("delay_before", random),
             self._delay("delay_after", random),
-            closing,
-            draw(settings.idle_seconds, random) if closing is Closing.IDLE else 0.0,
+            connection_fault,
+            draw(settings.idle_seconds, random)
+            if connection_fault is ConnectionFault.IDLE
+            else 0.0,
         )
 
-    def for_message(self, feed: FeedName) -> tuple[Mishap | None, float]:
-        """What becomes of the next message of that feed, and how late it is if it is."""
+    def for_message(self, feed: FeedName) -> tuple[FeedFault | None, float]:
+        """Return the fault of the next message of a feed, and the seconds that it is late."""
         random = self._stream(f"{feed} feed")
-        mishap = self._counted(self._mishaps, random)
-        late = draw(self.settings.feed_late_seconds, random) if mishap is Mishap.LATE else 0.0
-        return mishap, late
+        fault = self._counted(self._feed_faults, random)
+        late = draw(self.settings.feed_late_seconds, random) if fault is FeedFault.LATE else 0.0
+        return fault, late
 
     def stall_seconds(self) -> float:
-        """How long the feeds fall silent from this tick on; mostly 0."""
+        """Return the seconds for which the feeds stall from this tick on; mostly 0."""
         if not self.strikes("feed_stall"):
             return 0.0
         return draw(self.settings.feed_stall_seconds, self._stream("feed_stall"))
 
     def strikes(self, name: Literal["feed_stall", "bank_expire", "bank_repeat"]) -> bool:
-        """Whether that one happens this time."""
+        """Return whether a fault happens this time, and count it."""
         probability: float = getattr(self.settings, name)
         if not probability or self._stream(name).random() >= probability:
             return False
@@ -136,7 +144,7 @@ class FaultPlan:
         return True
 
     def count(self, name: str) -> None:
-        """One more has happened. Those that depend on what the other side does are told here."""
+        """Count a fault that has happened, as one that depends on the client reports itself."""
         self.counts[str(name)] += 1
 
     def _counted(self, steps: Steps[E], random: Random) -> E | None:

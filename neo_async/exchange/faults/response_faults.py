@@ -1,4 +1,4 @@
-"""Doing to connections and answers what the plan has drawn for them."""
+"""Injection of the planned faults into connections and answers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aiohttp import web
 
 from neo_async.exchange.faults.odd_values import with_odd_value
 from neo_async.exchange.faults.plan import Decision, FaultPlan
-from neo_async.exchange.faults.settings import Calls, Closing, Harm
+from neo_async.exchange.faults.settings import Calls, ConnectionFault, ResponseFault
 from neo_async.exchange.rest.replies import JSON, Reply
-from neo_async.exchange.rest.services import Wording
+from neo_async.exchange.rest.services import ErrorResponses
 
 _HTML: Final = "text/html; charset=utf-8"
 _ERRORS: Final = (500, 502, 503, 504)
@@ -24,7 +24,7 @@ _OTHER_SHAPES: Final = (b"[]", b"null", b'"Ok"', b'{"result":[]}', b'{"data":nul
 _RESET: Final = struct.pack("ii", 1, 0)
 """Linger for no time: closing sends a reset instead of an end of stream."""
 _PIECES: Final = 1_000
-"""That a dripping answer comes in, at most."""
+"""Largest number of pieces in which a slow answer comes."""
 _CROSSING_PATIENCE: Final = 60.0
 """Seconds after which a connection that was to cross its next request is closed without one."""
 
@@ -36,7 +36,7 @@ class _End(NamedTuple):
     crossing: bool
 
 
-class Sabotage:
+class ResponseFaults:
     def __init__(self, plan: FaultPlan, respond: Callable[[Reply], web.Response]) -> None:
         self._plan = plan
         self._respond = respond
@@ -44,7 +44,7 @@ class Sabotage:
         self._over = asyncio.Event()
 
     def close(self) -> None:
-        """Let nobody wait any longer."""
+        """End all waits."""
         self._over.set()
         for end in self._ends.values():
             end.timer.cancel()
@@ -53,34 +53,34 @@ class Sabotage:
         self,
         request: web.BaseRequest,
         calls: Calls,
-        wording: Wording,
+        error_responses: ErrorResponses,
         answer: Callable[[], Awaitable[Reply]],
     ) -> web.StreamResponse:
-        """Answer a request by `answer`, unless and except for what the plan has for it."""
+        """Answer a request by `answer`, with the faults that the plan has for it."""
         transport = request.transport
         if transport is None or self._crosses(transport):
-            return web.Response()  # to nobody
+            return web.Response()  # the client is gone
         decision = self._plan.for_request(calls)
         await self._pause(decision.delay_before)
-        if decision.harm is not None and decision.harm.before_accept:
-            return await self._refuse(transport, decision, wording)
+        if decision.fault is not None and decision.fault.before_accept:
+            return await self._refuse(transport, decision, error_responses)
         reply = await answer()
         await self._pause(decision.delay_after)
-        if decision.harm is not None:
-            return await self._spoil(request, transport, decision, wording, reply)
-        if decision.closing is not None:
+        if decision.fault is not None:
+            return await self._spoil(request, transport, decision, error_responses, reply)
+        if decision.connection_fault is not None:
             self._end_later(transport, decision)
         return self._respond(reply)
 
-    # --- harms ----------------------------------------------------------------------------------
+    # --- faults ----------------------------------------------------------------------------------
 
     async def _refuse(
-        self, transport: asyncio.Transport, decision: Decision, wording: Wording
+        self, transport: asyncio.Transport, decision: Decision, error_responses: ErrorResponses
     ) -> web.Response:
-        if decision.harm is Harm.THROTTLE:
-            return self._respond(wording.throttled)
-        if decision.harm is Harm.ERROR_BEFORE:
-            return self._respond(_error(decision.form, wording))
+        if decision.fault is ResponseFault.THROTTLE:
+            return self._respond(error_responses.throttled)
+        if decision.fault is ResponseFault.ERROR_BEFORE:
+            return self._respond(_error(decision.form, error_responses))
         return await self._abandon(transport, decision)
 
     async def _spoil(
@@ -88,26 +88,26 @@ class Sabotage:
         request: web.BaseRequest,
         transport: asyncio.Transport,
         decision: Decision,
-        wording: Wording,
+        error_responses: ErrorResponses,
         reply: Reply,
     ) -> web.StreamResponse:
-        if decision.harm is Harm.ERROR_AFTER:
-            return self._respond(_error(decision.form, wording))
-        if decision.harm is Harm.MALFORMED:
+        if decision.fault is ResponseFault.ERROR_AFTER:
+            return self._respond(_error(decision.form, error_responses))
+        if decision.fault is ResponseFault.MALFORMED:
             return self._respond(_malformed(decision.form, reply))
-        if decision.harm is Harm.ODD_VALUE:
+        if decision.fault is ResponseFault.ODD_VALUE:
             return self._respond(reply._replace(body=with_odd_value(reply.body, decision.form)))
-        if decision.harm is Harm.TRUNCATED:
+        if decision.fault is ResponseFault.TRUNCATED:
             return await self._truncate(request, reply, decision.form)
-        if decision.harm is Harm.DRIP:
+        if decision.fault is ResponseFault.DRIP:
             return await self._drip(request, reply, decision.seconds)
         return await self._abandon(transport, decision)
 
     async def _abandon(self, transport: asyncio.Transport, decision: Decision) -> web.Response:
-        """Break the connection: at once, or after a long silence."""
+        """Break the connection, at once or after hanging."""
         await self._pause(decision.seconds)
         _break(transport, decision.form)
-        return web.Response()  # to nobody
+        return web.Response()  # the client is gone
 
     async def _truncate(
         self, request: web.BaseRequest, reply: Reply, form: int
@@ -147,7 +147,7 @@ class Sabotage:
     # --- connections that end between requests --------------------------------------------------
 
     def _end_later(self, transport: asyncio.Transport, decision: Decision) -> None:
-        crossing = decision.closing is Closing.CROSSING
+        crossing = decision.connection_fault is ConnectionFault.CROSSING
         seconds = _CROSSING_PATIENCE if crossing else decision.idle_seconds
         timer = asyncio.get_running_loop().call_later(seconds, self._end_idle, transport)
         self._ends[transport] = _End(timer, crossing)
@@ -156,17 +156,17 @@ class Sabotage:
         end = self._ends.pop(transport)
         # Once all is well again, a request may be under way that was not seen here.
         if self._plan.hits_requests and not transport.is_closing():
-            self._plan.count(Closing.CROSSING if end.crossing else Closing.IDLE)
+            self._plan.count(ConnectionFault.CROSSING if end.crossing else ConnectionFault.IDLE)
             transport.close()
 
     def _crosses(self, transport: asyncio.Transport) -> bool:
-        """Whether the request that has come in finds its connection closed; it is idle no more."""
+        """Return whether the connection is to be closed as this request comes in."""
         end = self._ends.pop(transport, None)
         if end is None:
             return False
         end.timer.cancel()
         if end.crossing:
-            self._plan.count(Closing.CROSSING)
+            self._plan.count(ConnectionFault.CROSSING)
             transport.abort()
         return end.crossing
 
@@ -179,10 +179,10 @@ def _break(transport: asyncio.Transport, form: int) -> None:
     transport.abort()
 
 
-def _error(form: int, wording: Wording) -> Reply:
+def _error(form: int, error_responses: ErrorResponses) -> Reply:
     status = HTTPStatus(_ERRORS[form % len(_ERRORS)])
     if form % 3 == 0:
-        return wording.failed(status)
+        return error_responses.failed(status)
     if form % 3 == 1:
         title = f"{status} {status.phrase}"
         page = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"

@@ -1,4 +1,4 @@
-"""What a bad day is made of: how often each fault happens, and how long those last that last.
+"""Settings of the faults: the probability of each, and how long those with a duration last.
 
     Faults(lose_after=0.1, throttle=0.05, delay_before=0.2, delay_seconds=Uniform(low=0.1, high=2))
 
@@ -22,14 +22,14 @@ from neo_async.exchange.faults.durations import Seconds, Uniform, check_seconds,
 from neo_async.wire.lenient import UNREADABLE
 
 Calls = Literal["orders", "reads", "logins", "bank"]
-"""What a request is: placing, changing or cancelling an order; logging in; anything else that the
+"""Kinds of requests: placing, changing or cancelling an order; logging in; anything else that the
 broker answers; anything that the bank does."""
 
 CALLS: Final[tuple[Calls, ...]] = get_args(Calls)
 
 
-class Harm(StrEnum):
-    """What can become of a request; one of them at most. Named as its probability is set."""
+class ResponseFault(StrEnum):
+    """Faults of a request; at most one happens. Named as its probability is set."""
 
     LOSE_BEFORE = "lose_before"
     LOSE_AFTER = "lose_after"
@@ -45,22 +45,27 @@ class Harm(StrEnum):
 
     @property
     def before_accept(self) -> bool:
-        """Whether the request has no effect."""
+        """Whether a request with this fault has no effect."""
         return self in _BEFORE
 
 
-_BEFORE = (Harm.LOSE_BEFORE, Harm.HANG_BEFORE, Harm.THROTTLE, Harm.ERROR_BEFORE)
+_BEFORE = (
+    ResponseFault.LOSE_BEFORE,
+    ResponseFault.HANG_BEFORE,
+    ResponseFault.THROTTLE,
+    ResponseFault.ERROR_BEFORE,
+)
 
 
-class Closing(StrEnum):
-    """How a connection can end after a good answer on it; one of them at most."""
+class ConnectionFault(StrEnum):
+    """Faults of a connection after a good answer on it; at most one happens."""
 
     IDLE = "close_idle"
     CROSSING = "close_crossing"
 
 
-class Mishap(StrEnum):
-    """What can become of a message of a feed; one of them at most."""
+class FeedFault(StrEnum):
+    """Faults of a feed's message; at most one happens."""
 
     LOSE = "feed_lose"
     LATE = "feed_late"
@@ -70,7 +75,7 @@ class Mishap(StrEnum):
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Probabilities from 0 to 1, and the times that go with them; all is well without any.
+    """Probabilities from 0 to 1, and the durations that go with them; by default none happens.
 
     The first group excludes each other: a request meets one of them at most, and their sum is the
     share of requests that meet one. Delays are drawn besides, so that an order that comes late can
@@ -78,7 +83,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     seed: int | None = None
-    """The same seed and the same requests give the same faults. None: the exchange's own."""
+    """Seed of the faults; the same requests meet the same ones. None uses the exchange's seed."""
     calls: tuple[Calls, ...] = ("orders", "reads")
     """Requests that are hit. The exchange's own control surface never is."""
 
@@ -95,7 +100,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     error_before: float = 0.0
     """500, 502, 503 or 504, with a body of the service, of a gateway or none; no effect."""
     error_after: float = 0.0
-    """The same answers to a request that has taken effect."""
+    """The request takes effect, and is answered as by `error_before`."""
     malformed: float = 0.0
     """The request takes effect, and its answer is no JSON, half of it, JSON of another shape or an
     HTML page."""
@@ -148,7 +153,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             value = getattr(self, name)
             if not (is_number(value) and 0 <= value <= 1):
                 raise UsageError(f"{name}={value!r}: must be a probability from 0 to 1")
-        for group in (Harm, Closing, Mishap):
+        for group in (ResponseFault, ConnectionFault, FeedFault):
             self._check_sum(list(group))
         for name in DURATIONS:
             check_seconds(name, getattr(self, name))
@@ -157,7 +162,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise UsageError(f"calls={call!r}: must be among {', '.join(CALLS)}")
 
     def _check_sum(self, names: Iterable[str]) -> None:
-        """Those that exclude each other."""
+        """Check the sum of probabilities that exclude each other."""
         chances = {name: getattr(self, name) for name in names if getattr(self, name)}
         total = math.fsum(chances.values())
         if total > 1 + 1e-9:

@@ -1,50 +1,49 @@
-"""The market feed: who listens to which instrument, and the packets that tell them of it.
+"""The market feed: subscriptions, and the publication of changes to them.
 
-What changes is looked at once per interval: each packet is encoded once for each instrument and
-level, whoever takes it, and a subscriber that is slow finds the newest packet of each waiting.
+Changes are published once per interval. Each packet is encoded once for each instrument and level,
+however many subscribe it; a slow subscriber gets the newest packet of each instrument.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from neo_async.exchange.engine.indices import IndexPicture
-from neo_async.exchange.engine.matching_engine import Market
-from neo_async.exchange.engine.session_stats import Day, Picture
-from neo_async.exchange.engine.sessions import Phase
+from neo_async.exchange.engine.matching_engine import MatchingEngine
+from neo_async.exchange.engine.trading_hours import Phase
 from neo_async.exchange.engine.types import Index, Listing
-from neo_async.exchange.faults.feed_faults import Mishaps
+from neo_async.exchange.faults.feed_faults import FeedFaults
 from neo_async.exchange.faults.plan import FaultPlan
-from neo_async.exchange.feeds.connections import POLICY, Gate, Line
+from neo_async.exchange.feeds import packets
+from neo_async.exchange.feeds.connections import POLICY, PauseSwitch
 from neo_async.exchange.feeds.settings import AuthAnswer, FeedSettings
-from neo_async.exchange.replay.recorded import NOTHING, Recorded, RecordedInstrument
-from neo_async.exchange.rest.logins import Login, LoginDesk
+from neo_async.exchange.feeds.topics import (
+    MarketFeedConnection,
+    Subject,
+    Topic,
+    key_of,
+    offer,
+    offer_stray,
+)
+from neo_async.exchange.replay.recorded import NOTHING, Recorded
+from neo_async.exchange.rest.logins import Login, Logins
 from neo_async.exchange.venue import Venue
 from neo_async.model.enums import Level, Segment
 from neo_async.model.ticks import (
     AuctionTick,
-    DepthRow,
-    IndexTick,
-    LiteTick,
     MarketState,
-    MarketStatus,
-    ScripTick,
 )
 from neo_async.wire.feed import (
-    ACKNOWLEDGED,
     AUCTION,
     AUTH_CONNECTED,
     AUTH_FAILED,
     AUTH_OK,
-    EXCHANGE_IDS,
     HEADER,
     INDEX,
     MARKET_CLOSED,
@@ -53,33 +52,18 @@ from neo_async.wire.feed import (
     STATUS,
     FeedEncoder,
     Stream,
-    batches,
     split,
 )
 from neo_async.wire.lenient import UNREADABLE
 
 BUDGET: Final = 3000
 """Instruments that one connection may have subscribed, each kind counted."""
-MAX_MESSAGE: Final = (1 << 20) - 1
-"""Bytes; the official SDK takes no larger message than 1 MiB."""
-BACKLOG: Final = 8 << 20
-"""Bytes of ready-made messages kept for a slow subscriber; older ones are dropped."""
-
-_FULL_ROWS: Final = 20
-_DEPTH_ROWS: Final = 5
 _SLICE: Final = 50
 """Instruments handled before others get their turn on the loop."""
 _TOKEN_END: Final = HEADER.size + 4
-_NS: Final = 1_000_000_000
 _OVER_BUDGET: Final = 1
 _NOT_UNDERSTOOD: Final = 2
 
-_NOBODY: Final = DepthRow(0, 0.0, 0)
-_LEVELS: Final = {
-    Stream.SCRIP: Level.SCRIP,
-    Stream.DEPTH: Level.DEPTH,
-    Stream.FULL_DEPTH: Level.FULL_DEPTH,
-}
 _RECORDED_STREAMS: Final = {
     Level.LITE: Stream.LITE,
     2: Stream.SCRIP,
@@ -94,11 +78,6 @@ _EVENTS: Final = {
     for stream in Stream
     if (action, stream) not in (("snapshot", Stream.FULL_DEPTH), ("snapshot", Stream.EXCHANGE))
 }
-_STATUS_TEXTS: Final = {MarketState.OPEN: "OPEN", MarketState.CLOSED: "CLOSE"}
-_OLD_STATUS_CODES: Final = {
-    MarketState.OPEN: MARKET_OPENED,
-    MarketState.CLOSED: MARKET_CLOSED,
-}
 
 
 def _state(phase: Phase) -> MarketState:
@@ -111,7 +90,7 @@ _pause = asyncio.sleep
 
 
 class _Auth(msgspec.Struct):
-    """What counts of an authentication frame; documents and clients differ in the rest."""
+    """The fields checked of an authentication frame; documents and clients differ in the rest."""
 
     user: str
     auth: str
@@ -125,130 +104,65 @@ class _Request(msgspec.Struct):
     inputtoken: str = ""
 
 
-_Subject = Listing | Index | RecordedInstrument
-
-
-class _Topic:
-    """One kind of packet of one instrument."""
-
-    __slots__ = ("index", "key", "lines", "listing", "packet", "stream")
-
-    def __init__(self, key: str, stream: Stream, what: _Subject) -> None:
-        self.key = key
-        """`nse_cm|11536`, with the number also where it was asked for by name."""
-        self.stream = stream
-        self.listing = what if isinstance(what, Listing) else None
-        self.index = what if isinstance(what, Index) else None
-        self.lines: dict[MarketLine, None] = {}
-        self.packet = b""
-        """The newest one; empty before the first."""
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether its packets come from a recording, not from the market."""
-        return self.listing is None and self.index is None
-
-
-class MarketLine(Line):
-    def __init__(
-        self,
-        websocket: web.WebSocketResponse,
-        transport: asyncio.Transport,
-        gate: Gate,
-        feed: MarketFeed,
-    ) -> None:
-        super().__init__(websocket, transport, gate)
-        self.topics: dict[tuple[Stream, str], _Topic] = {}
-        self.dropped = 0
-        """Ready-made messages that a slow reader has lost."""
-        self._feed = feed
-        self._packets: dict[object, bytes] = {}
-        self._queued_bytes = 0
-
-    def offer(self, key: object, packet: bytes) -> None:
-        """Send a packet in the next message, in place of an older one with the same key."""
-        if not self._packets:
-            self._stir()
-        self._packets[key] = packet
-
-    def withdraw(self, key: object) -> None:
-        self._packets.pop(key, None)
-
-    def push(self, message: str | bytes) -> None:
-        self._queued_bytes += len(message)
-        while self._queued_bytes > BACKLOG and self._queue:
-            self._queued_bytes -= len(self._queue.popleft())
-            self.dropped += 1
-        super().push(message)
-
-    def _pending(self) -> Iterator[str | bytes]:
-        for message in super()._pending():
-            self._queued_bytes -= len(message)
-            yield message
-        packets, self._packets = self._packets, {}
-        for batch in batches(list(packets.values()), MAX_MESSAGE):
-            yield self._feed.spoiled(batch)
-
-
 class MarketFeed:
     def __init__(
         self,
         venue: Venue,
-        desk: LoginDesk,
+        logins: Logins,
         settings: FeedSettings,
-        gate: Gate,
+        pause_switch: PauseSwitch,
         seed: int,
         plan: FaultPlan,
         recorded: Recorded = NOTHING,
     ) -> None:
         """What is `recorded` comes from `play` alone, at the levels it was recorded at."""
         self._venue = venue
-        self._desk = desk
+        self._logins_service = logins
         self._settings = settings
-        self._gate = gate
+        self._pause_switch = pause_switch
         self._random = random.Random(f"{seed}|market feed")
         self._recorded = recorded
         self._newest: dict[tuple[Stream, str], bytes] = {}
-        """What `play` has sent last."""
+        """Newest recorded packet of each topic."""
         self.subscribed_once = asyncio.Event()
         """Set with the first subscription."""
-        self._market: Market = venue.market
+        self._market: MatchingEngine = venue.market
         self._board = venue.board
-        self._topics: dict[tuple[Stream, str], _Topic] = {}
-        self._by_listing: dict[tuple[Segment, str], dict[_Topic, None]] = {}
+        self._topics: dict[tuple[Stream, str], Topic] = {}
+        self._by_listing: dict[tuple[Segment, str], dict[Topic, None]] = {}
         self._phases = {each: self._market.phase(each) for each in self._market.segments}
         self._statuses = {each: _state(phase) for each, phase in self._phases.items()}
-        self._status_lines: dict[MarketLine, None] = {}
+        self._status_connections: dict[MarketFeedConnection, None] = {}
         self._wake = asyncio.Event()
         self._cuts = 0
-        self.lines: dict[MarketLine, None] = {}
-        self.mishaps = Mishaps[tuple[_Topic, bytes]](plan, "market", _offer, _offer_stray)
+        self.connections: dict[MarketFeedConnection, None] = {}
+        self.faults = FeedFaults[tuple[Topic, bytes]](plan, "market", offer, offer_stray)
         self.set_exchanges(recorded.exchanges)
 
     # --- a recording ----------------------------------------------------------------------------
 
     def play(self, message: bytes) -> None:
         """Send each packet of a recorded message to those who have subscribed it."""
-        shares: defaultdict[MarketLine, bytearray] = defaultdict(bytearray)
+        shares: defaultdict[MarketFeedConnection, bytearray] = defaultdict(bytearray)
         for packet in split(message):
-            for line in self._takers(packet):
-                shares[line] += packet
-        for line, share in shares.items():
-            line.push(bytes(share))
+            for connection in self._subscribers(packet):
+                shares[connection] += packet
+        for connection, share in shares.items():
+            connection.enqueue(bytes(share))
 
     def set_exchanges(self, exchanges: Mapping[str, tuple[int, int]]) -> None:
-        """Numbers and dividers, as they are told to whoever connects; clients connect anew."""
+        """Set the numbers and dividers sent to new connections; all clients have to reconnect."""
         self._exchanges = exchanges
         self._segments = {number: name for name, (number, _) in exchanges.items()}
         self._encoder = FeedEncoder({name: divider for name, (_, divider) in exchanges.items()})
-        for line in self._listeners():
-            line.cut()
+        for connection in self._authenticated():
+            connection.abort()
 
-    def _takers(self, packet: bytes) -> Iterable[MarketLine]:
-        """Who has subscribed what a recorded packet tells of."""
+    def _subscribers(self, packet: bytes) -> Iterable[MarketFeedConnection]:
+        """Return the connections that have subscribed a recorded packet's topic."""
         _, code, exchange, level, *_ = HEADER.unpack_from(packet)
         if code in _STATUS_CODES:
-            return self._status_lines
+            return self._status_connections
         stream = Stream.INDEX if code == INDEX else _RECORDED_STREAMS.get(level)
         if stream is None or code not in (INDEX, PICTURE, AUCTION) or len(packet) < _TOKEN_END:
             return ()
@@ -259,7 +173,7 @@ class MarketFeed:
             self._newest[key] = packet
             if topic is not None:
                 topic.packet = packet
-        return topic.lines if topic is not None else ()
+        return topic.connections if topic is not None else ()
 
     # --- the market's side ----------------------------------------------------------------------
 
@@ -270,7 +184,7 @@ class MarketFeed:
             self._wake.set()
 
     def _announce_phases(self) -> None:
-        """Tell which segments have opened or closed."""
+        """Publish which segments have opened or closed."""
         for segment, before in self._phases.items():
             phase = self._venue.market.phase(segment)
             if phase is not before:
@@ -279,7 +193,7 @@ class MarketFeed:
                     self.set_status(_state(phase), segment)
 
     async def run(self) -> None:
-        """Tell subscribers of changes, for ever: the first at once, then one interval apart."""
+        """Publish changes for ever: the first at once, then one interval apart."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -289,25 +203,27 @@ class MarketFeed:
     async def flush(self) -> None:
         """Give every subscriber the packets of what has changed since the last flush."""
         self._follow_market()
-        news: dict[_Topic, bytes] = {}
-        indices: dict[_Topic, Index] = {}
+        news: dict[Topic, bytes] = {}
+        indices: dict[Topic, Index] = {}
         for count, listing in enumerate(self._market.take_changes(), 1):
             topics = self._by_listing.get((listing.segment, listing.token), {})
             shown = [topic for topic in topics if topic.index is None]
             indices.update({topic: topic.index for topic in topics if topic.index is not None})
             if shown:
                 full = any(topic.stream is Stream.FULL_DEPTH for topic in shown)
-                picture = self._market.picture(listing, _FULL_ROWS if full else _DEPTH_ROWS)
+                snapshot = self._market.market_snapshot(
+                    listing, packets.FULL_ROWS if full else packets.DEPTH_ROWS
+                )
                 for topic in shown:
-                    news[topic] = self._listing_packet(topic, picture)
+                    news[topic] = packets.listing_packet(self._encoder, topic, snapshot)
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
         for topic, index in indices.items():
-            news[topic] = self._index_packet(self._board.picture(index))
+            news[topic] = packets.index_packet(self._encoder, self._board.snapshot(index))
         # All at once, so that they share a message.
         for topic, packet in news.items():
             topic.packet = packet
-            self.mishaps.send((topic, packet))
+            self.faults.send((topic, packet))
 
     @property
     def subscribed(self) -> set[str]:
@@ -315,13 +231,13 @@ class MarketFeed:
 
     def publish(self, message: bytes) -> None:
         """Send a ready-made binary message to everyone who has authenticated."""
-        for line in self._listeners():
-            line.push(message)
+        for connection in self._authenticated():
+            connection.enqueue(message)
 
     async def until_sent(self) -> None:
-        """Wait until everything queued is handed to the sockets."""
-        for line in self._listeners():
-            await line.idle.wait()
+        """Wait until everything queued has been written to the sockets."""
+        for connection in self._authenticated():
+            await connection.idle.wait()
 
     def set_status(self, state: MarketState, segment: Segment | None = None) -> None:
         """Open or close a market, or all, in word only: orders go on being matched."""
@@ -329,8 +245,8 @@ class MarketFeed:
         for each in segments:
             self._statuses[each] = state
         message = b"".join(map(self._status_packet, segments))
-        for line in self._status_lines:
-            line.push(message)
+        for connection in self._status_connections:
+            connection.enqueue(message)
 
     def send_auction(
         self,
@@ -340,16 +256,18 @@ class MarketFeed:
         imbalance_quantity: int = 0,
         imbalance_at_market: int = 0,
     ) -> None:
-        """Tell the scrip and depth subscribers of an instrument of its closing call auction."""
+        """Send the state of a closing call auction to scrip and depth subscribers."""
         tick = AuctionTick(
             instrument, "", reference_price, imbalance_quantity, imbalance_at_market, 0
         )
-        for stream, level in _LEVELS.items():
+        for stream, level in packets.LEVELS.items():
             topic = self._topics.get((stream, instrument))
             if topic is not None:
-                packet = self._auction_packet(tick, level)
-                for line in topic.lines:
-                    line.offer((stream, instrument, "auction"), packet)
+                packet = packets.auction_packet(
+                    self._encoder, tick, level, is_long=self._settings.long_auctions
+                )
+                for connection in topic.connections:
+                    connection.offer((stream, instrument, "auction"), packet)
 
     def _follow_market(self) -> None:
         """After a reset there is another market: watch that one, and show all of it."""
@@ -361,47 +279,47 @@ class MarketFeed:
             if not topic.is_recorded:
                 self._watch(topic)
                 topic.packet = self._packet(topic)
-                _offer((topic, topic.packet))
+                offer((topic, topic.packet))
 
     # --- the subscribers' side ------------------------------------------------------------------
 
     async def serve(self, websocket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
-        line = MarketLine(websocket, transport, self._gate, self)
-        self.lines[line] = None
-        writer = asyncio.create_task(line.write(), name="market feed writer")
+        connection = MarketFeedConnection(websocket, transport, self._pause_switch, self._truncated)
+        self.connections[connection] = None
+        writer = asyncio.create_task(connection.write(), name="market feed writer")
         code = 1000
         try:
-            if await self._authenticate(line):
-                while (text := await line.hear()) is not None:
-                    await self._answer(line, text)
+            if await self._authenticate(connection):
+                while (text := await connection.receive()) is not None:
+                    await self._answer(connection, text)
             else:
                 code = POLICY
         finally:
-            del self.lines[line]
-            self._status_lines.pop(line, None)
-            for topic in list(line.topics.values()):
-                self._detach(line, topic)
-            await line.end(writer, code)
+            del self.connections[connection]
+            self._status_connections.pop(connection, None)
+            for topic in list(connection.topics.values()):
+                self._detach(connection, topic)
+            await connection.end(writer, code)
 
-    async def _authenticate(self, line: MarketLine) -> bool:
-        text = await line.hear_first()
+    async def _authenticate(self, connection: MarketFeedConnection) -> bool:
+        text = await connection.receive_first()
         login = self._login_of(text) if text is not None else "no authentication frame in time"
         if isinstance(login, str):
             answer = {"message_code": AUTH_FAILED, "message": f"Auth failed: {login}"}
-            await line.say(_encode(answer).decode())
+            await connection.send(_encode(answer).decode())
             return False
-        line.login = login
+        connection.login = login
         codes = {
             AuthAnswer.OK: (AUTH_OK,),
             AuthAnswer.CONNECTED_THEN_OK: (AUTH_CONNECTED, AUTH_OK),
             AuthAnswer.CONNECTED: (AUTH_CONNECTED,),
         }[self._settings.auth_answer]
         for code in codes:
-            await line.say(_auth_answer(code, self._exchanges))
+            await connection.send(packets.auth_answer(code, self._exchanges))
         return True
 
     def _login_of(self, text: str) -> Login | str:
-        """Whose frame it is, or what is wrong with it."""
+        """Return the login of an authentication frame, or what is wrong with it."""
         try:
             frame = msgspec.json.decode(text, type=_Auth)
         except UNREADABLE as error:
@@ -410,84 +328,75 @@ class MarketFeed:
             return f"format {frame.format!r}: only native_batch is served"
         if "NEOTRADEAPI" not in (frame.source, frame.platform):
             return "source must be NEOTRADEAPI"
-        login = self._desk.trade_login(frame.auth, self._venue.clock())
+        login = self._logins_service.trade_login(frame.auth, self._venue.clock())
         if login is None or login.account.ucc != frame.user:
             return "no live session with this user and sid"
         return login
 
-    async def _answer(self, line: MarketLine, text: str) -> None:
+    async def _answer(self, connection: MarketFeedConnection, text: str) -> None:
         try:
             request = msgspec.json.decode(text, type=_Request)
         except UNREADABLE as error:
-            return await self._refuse(line, _NOT_UNDERSTOOD, f"not understood: {error}")
+            return await self._refuse(connection, _NOT_UNDERSTOOD, f"not understood: {error}")
         action, stream = _EVENTS.get(request.event, ("", Stream.EXCHANGE))
         if not action:
-            return await self._refuse(line, _NOT_UNDERSTOOD, f"unknown event {request.event!r}")
+            return await self._refuse(
+                connection, _NOT_UNDERSTOOD, f"unknown event {request.event!r}"
+            )
         if stream is Stream.EXCHANGE:
-            return self._answer_status(line, action)
+            return self._answer_status(connection, action)
         self._follow_market()
         wanted = self._find(stream, request.inputtoken)
         if action == "unsubscribe":
             for stream_of, what, _ in wanted.values():
-                topic = line.topics.get((stream_of, _key(what)))
+                topic = connection.topics.get((stream_of, key_of(what)))
                 if topic is not None:
-                    self._detach(line, topic)
+                    self._detach(connection, topic)
             return None
-        pairs = {(stream_of, _key(what)) for stream_of, what, _ in wanted.values()}
-        if action == "subscribe" and len(line.topics.keys() | pairs) > BUDGET:
+        pairs = {(stream_of, key_of(what)) for stream_of, what, _ in wanted.values()}
+        if action == "subscribe" and len(connection.topics.keys() | pairs) > BUDGET:
             return await self._refuse(
-                line,
+                connection,
                 _OVER_BUDGET,
-                f"{len(line.topics)} instruments are subscribed and {len(pairs)} asked for: "
+                f"{len(connection.topics)} instruments are subscribed and {len(pairs)} asked for: "
                 f"a connection may have {BUDGET}",
             )
-        await line.say(_acknowledgement(action, wanted))
+        await connection.send(packets.acknowledgement(action, wanted))
         topics = []
         for count, (stream_of, what, _) in enumerate(wanted.values(), 1):
             if action == "subscribe":
-                topic = self._attach(line, stream_of, what)
+                topic = self._attach(connection, stream_of, what)
             else:
-                topic = _Topic(_key(what), stream_of, what)
+                topic = Topic(key_of(what), stream_of, what)
             topic.packet = topic.packet or self._packet(topic)
             topics.append(topic)
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
         for topic in topics:
             if not topic.is_recorded:
-                line.offer(topic, topic.packet)
+                connection.offer(topic, topic.packet)
             elif topic.packet:  # in line with those that are played
-                line.push(topic.packet)
+                connection.enqueue(topic.packet)
         if action == "subscribe":
             self.subscribed_once.set()
         return None
 
-    def _answer_status(self, line: MarketLine, action: str) -> None:
+    def _answer_status(self, connection: MarketFeedConnection, action: str) -> None:
         if action == "unsubscribe":
-            self._status_lines.pop(line, None)
-        elif line not in self._status_lines:
-            self._status_lines[line] = None
-            line.push(b"".join(map(self._status_packet, self._statuses)))
+            self._status_connections.pop(connection, None)
+        elif connection not in self._status_connections:
+            self._status_connections[connection] = None
+            connection.enqueue(b"".join(map(self._status_packet, self._statuses)))
 
-    async def _refuse(self, line: MarketLine, code: int, text: str) -> None:
-        await line.say(
-            _encode(
-                {
-                    "message_code": ACKNOWLEDGED,
-                    "message": text,
-                    "error_code": code,
-                    "description": text,
-                    "trading_symbols": {},
-                    "data": {},
-                }
-            ).decode()
-        )
+    async def _refuse(self, connection: MarketFeedConnection, code: int, text: str) -> None:
+        await connection.send(packets.refusal(code, text))
 
-    def _find(self, stream: Stream, tokens: str) -> dict[str, tuple[Stream, _Subject, str]]:
-        """What the asked-for texts stand for here, and its symbol; unknown ones are left out.
+    def _find(self, stream: Stream, tokens: str) -> dict[str, tuple[Stream, Subject, str]]:
+        """Return the subjects of a request's tokens, with their symbols, without unknown ones.
 
         An index comes as index packets however it was asked for.
         """
-        found: dict[str, tuple[Stream, _Subject, str]] = {}
+        found: dict[str, tuple[Stream, Subject, str]] = {}
         for text in map(str.strip, tokens.split(",")):
             recorded = self._recorded.find(text)
             if recorded is not None:
@@ -505,24 +414,24 @@ class MarketFeed:
                 found[text] = (Stream.INDEX, index, index.symbol)
         return found
 
-    def _attach(self, line: MarketLine, stream: Stream, what: _Subject) -> _Topic:
-        key = (stream, _key(what))
+    def _attach(self, connection: MarketFeedConnection, stream: Stream, what: Subject) -> Topic:
+        key = (stream, key_of(what))
         topic = self._topics.get(key)
         if topic is None:
-            topic = self._topics[key] = _Topic(key[1], stream, what)
+            topic = self._topics[key] = Topic(key[1], stream, what)
             self._watch(topic)
             for listing in self._listings(topic):
                 self._by_listing.setdefault((listing.segment, listing.token), {})[topic] = None
-        topic.lines[line] = None
-        line.topics[key] = topic
+        topic.connections[connection] = None
+        connection.topics[key] = topic
         return topic
 
-    def _detach(self, line: MarketLine, topic: _Topic) -> None:
+    def _detach(self, connection: MarketFeedConnection, topic: Topic) -> None:
         key = (topic.stream, topic.key)
-        del line.topics[key]
-        del topic.lines[line]
-        line.withdraw(topic)
-        if not topic.lines:
+        del connection.topics[key]
+        del topic.connections[connection]
+        connection.withdraw(topic)
+        if not topic.connections:
             del self._topics[key]
             for listing in self._listings(topic):
                 if self._market is self._venue.market:
@@ -532,32 +441,36 @@ class MarketFeed:
                 if not topics:
                     del self._by_listing[listing.segment, listing.token]
 
-    def _watch(self, topic: _Topic) -> None:
+    def _watch(self, topic: Topic) -> None:
         for listing in self._listings(topic):
             self._market.watch(listing)
 
-    def _listings(self, topic: _Topic) -> list[Listing]:
-        """Whose trades show in the topic's packets."""
+    def _listings(self, topic: Topic) -> list[Listing]:
+        """Return the listings whose trades show in the topic's packets."""
         if topic.index is not None:
             return self._board.members(topic.index)
         return [topic.listing] if topic.listing is not None else []
 
-    def _listeners(self) -> list[MarketLine]:
-        return [line for line in self.lines if line.login is not None]
+    def _authenticated(self) -> list[MarketFeedConnection]:
+        return [connection for connection in self.connections if connection.login is not None]
 
     # --- faults ---------------------------------------------------------------------------------
 
+    def _status_packet(self, segment: Segment) -> bytes:
+        is_old = self._settings.old_status
+        return packets.status_packet(self._encoder, segment, self._statuses[segment], is_old=is_old)
+
     def send_garbage(self) -> None:
         """Bytes that are no packet and text that is no frame, to everyone."""
-        for line in self._listeners():
-            line.push(self._random.randbytes(self._random.randint(1, 400)))
-            line.push("\x00{message_code:" + self._random.randbytes(8).hex())
+        for connection in self._authenticated():
+            connection.enqueue(self._random.randbytes(self._random.randint(1, 400)))
+            connection.enqueue("\x00{message_code:" + self._random.randbytes(8).hex())
 
     def truncate(self, count: int) -> None:
         """Cut each of the next `count` batches somewhere."""
         self._cuts += count
 
-    def spoiled(self, batch: bytes) -> bytes:
+    def _truncated(self, batch: bytes) -> bytes:
         if not self._cuts:
             return batch
         self._cuts -= 1
@@ -565,179 +478,12 @@ class MarketFeed:
 
     # --- packets --------------------------------------------------------------------------------
 
-    def _packet(self, topic: _Topic) -> bytes:
+    def _packet(self, topic: Topic) -> bytes:
         if topic.index is not None:
-            return self._index_packet(self._board.picture(topic.index))
+            return packets.index_packet(self._encoder, self._board.snapshot(topic.index))
         if topic.listing is None:
             return self._newest.get((topic.stream, topic.key), b"")
-        rows = _FULL_ROWS if topic.stream is Stream.FULL_DEPTH else _DEPTH_ROWS
-        return self._listing_packet(topic, self._market.picture(topic.listing, rows))
-
-    def _listing_packet(self, topic: _Topic, picture: Picture) -> bytes:
-        """Empty when a price is more than the wire has room for, which keeps that listing silent
-        and the others going: four bytes and a divider of ten million end at 429 rupees.
-        """
-        try:
-            if topic.stream is Stream.LITE:
-                return self._encoder.lite(_lite_tick(topic.key, picture.listing, picture.day))
-            return self._encoder.scrip(_scrip_tick(topic.key, _LEVELS[topic.stream], picture))
-        except struct.error:
-            return b""
-
-    def _index_packet(self, picture: IndexPicture) -> bytes:
-        index, day = picture.index, picture.day
-        tick = IndexTick(
-            "",
-            "",
-            index.name,
-            int(index.token),
-            day.last_price / 100,
-            day.last_trade_ns // _NS,
-            day.open / 100,
-            day.high / 100,
-            day.low / 100,
-            index.close / 100,
-            0.0,
-            _percent(day.last_price, index.close),
-            day.year_high / 100,
-            day.year_low / 100,
-            2,
-            1.0,
-            0,
+        rows = packets.FULL_ROWS if topic.stream is Stream.FULL_DEPTH else packets.DEPTH_ROWS
+        return packets.listing_packet(
+            self._encoder, topic, self._market.market_snapshot(topic.listing, rows)
         )
-        return self._encoder.index(index.segment, tick)
-
-    def _status_packet(self, segment: Segment) -> bytes:
-        state = self._statuses[segment]
-        if self._settings.old_status and state in _OLD_STATUS_CODES:
-            code = _OLD_STATUS_CODES[state]
-            return HEADER.pack(HEADER.size, code, EXCHANGE_IDS[segment], 0, 0, 0, 0)
-        return self._encoder.status(MarketStatus(segment, state, _STATUS_TEXTS.get(state, ""), 0))
-
-    def _auction_packet(self, tick: AuctionTick, level: Level) -> bytes:
-        packet = self._encoder.auction(tick, level)
-        if self._settings.long_auctions:
-            return struct.pack("<H", 48) + packet[2:] + bytes(15)
-        return packet
-
-
-def _offer(news: tuple[_Topic, bytes]) -> None:
-    topic, packet = news
-    for line in topic.lines:
-        line.offer(topic, packet)
-
-
-def _offer_stray(news: tuple[_Topic, bytes]) -> None:
-    """Behind the newest of the same instrument, not in its place."""
-    topic, packet = news
-    for line in topic.lines:
-        line.offer((topic, "stray"), packet)
-
-
-def _key(what: _Subject) -> str:
-    return f"{what.segment}|{what.token}"
-
-
-def _auth_answer(code: int, exchanges: Mapping[str, tuple[int, int]]) -> str:
-    return _encode(
-        {
-            "message_code": code,
-            "id": "SFD_EMBEDDED_1",
-            "format": "native_batch",
-            "version": 1,
-            "exchanges": {
-                name: {"value": number, "divider": divider}
-                for name, (number, divider) in exchanges.items()
-            },
-        }
-    ).decode()
-
-
-def _acknowledgement(action: str, wanted: dict[str, tuple[Stream, _Subject, str]]) -> str:
-    """With the map that the official SDK reads and the one that is documented."""
-    return _encode(
-        {
-            "message_code": ACKNOWLEDGED,
-            "message": "Subscribed" if action == "subscribe" else "Snapshot",
-            "error_code": 0,
-            "description": "SUBSCRIBED" if action == "subscribe" else "SNAPSHOT",
-            "trading_symbols": {text: symbol for text, (_, _, symbol) in wanted.items()},
-            "data": {
-                text: {"cas_status": int(_has_auction(what)), "trading_symbols": symbol}
-                for text, (_, what, symbol) in wanted.items()
-            },
-        }
-    ).decode()
-
-
-def _has_auction(what: _Subject) -> bool:
-    """Whether it takes part in the closing auction: shares and funds at the NSE do."""
-    return isinstance(what, Listing) and what.segment is Segment.NSE_CM
-
-
-def _percent(price: int, close: int) -> float:
-    return (price - close) * 100 / close if close else 0.0
-
-
-def _lite_tick(key: str, listing: Listing, day: Day) -> LiteTick:
-    close = listing.base_price
-    return LiteTick(
-        key,
-        "",
-        day.last_price / 100,
-        day.last_trade_ns // _NS,
-        day.last_quantity,
-        close / 100,
-        (day.last_price - close) / 100,
-        _percent(day.last_price, close),
-        listing.lot_size,
-        2,
-        1,
-        0,
-    )
-
-
-def _scrip_tick(key: str, level: Level, picture: Picture) -> ScripTick:
-    listing, day = picture.listing, picture.day
-    close = listing.base_price
-    return ScripTick(
-        key,
-        "",
-        level,
-        day.last_price / 100,
-        day.last_trade_ns // _NS,
-        picture.changed_ns // _NS,
-        day.last_quantity,
-        day.open / 100,
-        day.high / 100,
-        day.low / 100,
-        close / 100,
-        day.value / day.volume / 100 if day.volume else 0.0,
-        day.volume,
-        day.value / 100,
-        picture.total_buy_quantity,
-        picture.total_sell_quantity,
-        day.open_interest,
-        (day.last_price - close) / 100,
-        _percent(day.last_price, close),
-        listing.upper_band / 100,
-        listing.lower_band / 100,
-        day.year_high / 100,
-        day.year_low / 100,
-        listing.lot_size,
-        2,
-        1,
-        False,
-        _rows(picture.bids, level),
-        _rows(picture.asks, level),
-        0,
-    )
-
-
-def _rows(levels: list[tuple[int, int, int]], level: Level) -> tuple[DepthRow, ...]:
-    """Best first. One and five a side have that many rows whatever the book holds."""
-    if level is Level.FULL_DEPTH:
-        return tuple(DepthRow(quantity, price / 100, orders) for price, quantity, orders in levels)
-    count = 1 if level is Level.SCRIP else _DEPTH_ROWS
-    rows = [DepthRow(quantity, price / 100, orders) for price, quantity, orders in levels[:count]]
-    return tuple(rows + [_NOBODY] * (count - len(rows)))

@@ -1,6 +1,6 @@
 """The order and position feed: everything that happens to an account's orders, as it happens.
 
-Whoever connects is told where every order of the day and every position stand, and from then on of
+A new connection gets the state of every order of the day and of every position, and from then on
 each state that an order reaches and each change of a position.
 """
 
@@ -21,13 +21,14 @@ from neo_async.exchange.engine.types import (
     Refusal,
     Transition,
 )
-from neo_async.exchange.faults.feed_faults import Mishaps
+from neo_async.exchange.faults.feed_faults import FeedFaults
 from neo_async.exchange.faults.odd_values import with_odd_value
 from neo_async.exchange.faults.plan import FaultPlan
-from neo_async.exchange.feeds.connections import POLICY, Gate, Line
+from neo_async.exchange.feeds.connections import POLICY, ClientConnection, PauseSwitch
 from neo_async.exchange.feeds.settings import FeedSettings
-from neo_async.exchange.rest.logins import Login, LoginDesk
-from neo_async.exchange.rest.rows import order_update, position_update
+from neo_async.exchange.rest.logins import Login, Logins
+from neo_async.exchange.rest.order_rows import order_update
+from neo_async.exchange.rest.portfolio_rows import position_update
 from neo_async.exchange.venue import Venue
 from neo_async.wire.lenient import UNREADABLE
 
@@ -41,26 +42,29 @@ ALIVE = '{"ak":"ok","type":"hb"}'
 _encode = msgspec.json.Encoder().encode
 
 
-class OrderLine(Line):
+class OrderFeedConnection(ClientConnection):
     def __init__(
-        self, websocket: web.WebSocketResponse, transport: asyncio.Transport, gate: Gate
+        self,
+        websocket: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        pause_switch: PauseSwitch,
     ) -> None:
-        super().__init__(websocket, transport, gate)
+        super().__init__(websocket, transport, pause_switch)
         self._orders: list[tuple[OrderRecord, Transition]] = []
         self._positions: list[Position] = []
 
     def show(self, orders: list[tuple[OrderRecord, Transition]], positions: list[Position]) -> None:
-        """Where things stand, to be told before anything that happens from now on."""
+        """Send the present orders and positions before anything that happens from now on."""
         self._orders, self._positions = orders, positions
-        self._stir()
+        self._wake_writer()
 
-    def push(self, message: str | bytes) -> None:
+    def enqueue(self, message: str | bytes) -> None:
         if len(self._queue) >= BACKLOG:
-            # An update that is left out could not be told from one that never was; a connection
+            # A client could not notice an update that is left out; a connection
             # that ends makes the client ask for the order book.
-            self.cut()
+            self.abort()
             return
-        super().push(message)
+        super().enqueue(message)
 
     def _pending(self) -> Iterator[str | bytes]:
         orders, self._orders = self._orders, []
@@ -77,26 +81,26 @@ class OrderFeed:
     def __init__(
         self,
         venue: Venue,
-        desk: LoginDesk,
+        logins: Logins,
         settings: FeedSettings,
-        gate: Gate,
+        pause_switch: PauseSwitch,
         seed: int,
         plan: FaultPlan,
     ) -> None:
         self._venue = venue
-        self._desk = desk
+        self._logins_service = logins
         self._settings = settings
-        self._gate = gate
+        self._pause_switch = pause_switch
         self._random = random.Random(f"{seed}|order feed")
-        self._by_account: dict[str, dict[OrderLine, None]] = {}
-        self.lines: dict[OrderLine, None] = {}
-        self.mishaps = Mishaps[tuple[str, str]](
-            plan, "orders", self._push, self._push, _with_odd_value
+        self._by_account: dict[str, dict[OrderFeedConnection, None]] = {}
+        self.connections: dict[OrderFeedConnection, None] = {}
+        self.faults = FeedFaults[tuple[str, str]](
+            plan, "orders", self._enqueue, self._enqueue, _with_odd_value
         )
 
     # --- what happens ---------------------------------------------------------------------------
 
-    def tell(self, events: Iterable[Event]) -> None:
+    def publish(self, events: Iterable[Event]) -> None:
         """Pass on what has happened to those whom it concerns."""
         if not self._by_account:
             return
@@ -105,14 +109,14 @@ class OrderFeed:
                 account = event.record.account
                 if account in self._by_account:
                     for frame in self._frames(event):
-                        self.mishaps.send((account, frame))
+                        self.faults.send((account, frame))
 
     def _frames(self, event: OrderChanged) -> Iterator[str]:
         record = event.record
         for state in event.step.rows():
             if event.step.fill is not None and self._settings.zero_averages:
                 # The fill itself was stamped between this state and the one before, so that a
-                # nanosecond less is later than whatever was told last.
+                # nanosecond less is later than the update before.
                 yield _order_frame(
                     record,
                     msgspec.structs.replace(state, average_price=0.0, time_ns=state.time_ns - 1),
@@ -121,62 +125,64 @@ class OrderFeed:
         if event.position is not None:
             yield _position_frame(record.account, event.position)
 
-    def _push(self, update: tuple[str, str]) -> None:
+    def _enqueue(self, update: tuple[str, str]) -> None:
         account, frame = update
-        for line in self._by_account.get(account, ()):
-            line.push(frame)
+        for connection in self._by_account.get(account, ()):
+            connection.enqueue(frame)
 
     # --- faults ---------------------------------------------------------------------------------
 
     def send_garbage(self) -> None:
         """Text that is no JSON, and JSON that is no update, to everyone."""
-        for lines in self._by_account.values():
-            for line in lines:
-                line.push('{"type":"order","data":{"nOrdNo":' + self._random.randbytes(6).hex())
-                line.push(_encode(["order", self._random.randrange(1 << 30)]).decode())
-                line.push(self._random.randbytes(self._random.randint(1, 60)))
+        for connections in self._by_account.values():
+            for connection in connections:
+                connection.enqueue(
+                    '{"type":"order","data":{"nOrdNo":' + self._random.randbytes(6).hex()
+                )
+                connection.enqueue(_encode(["order", self._random.randrange(1 << 30)]).decode())
+                connection.enqueue(self._random.randbytes(self._random.randint(1, 60)))
 
     # --- the subscribers' side ------------------------------------------------------------------
 
     async def serve(self, websocket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
-        line = OrderLine(websocket, transport, self._gate)
-        self.lines[line] = None
+        connection = OrderFeedConnection(websocket, transport, self._pause_switch)
+        self.connections[connection] = None
         code = 1000
-        writer = asyncio.create_task(line.write(), name="order feed writer")
+        writer = asyncio.create_task(connection.write(), name="order feed writer")
         try:
-            if await self._authenticate(line):
-                while (text := await line.hear()) is not None:
+            if await self._authenticate(connection):
+                while (text := await connection.receive()) is not None:
                     if self._settings.answers_heartbeat and _kind(text) == "hb":
-                        line.push(ALIVE)
+                        connection.enqueue(ALIVE)
             else:
                 code = POLICY
         finally:
-            del self.lines[line]
-            if line.login is not None:
-                ucc = line.login.account.ucc
-                lines = self._by_account.get(ucc, {})
-                lines.pop(line, None)
-                if not lines:
+            del self.connections[connection]
+            if connection.login is not None:
+                ucc = connection.login.account.ucc
+                connections = self._by_account.get(ucc, {})
+                connections.pop(connection, None)
+                if not connections:
                     self._by_account.pop(ucc, None)
-            await line.end(writer, code)
+            await connection.end(writer, code)
 
-    async def _authenticate(self, line: OrderLine) -> bool:
-        text = await line.hear_first()
+    async def _authenticate(self, connection: OrderFeedConnection) -> bool:
+        text = await connection.receive_first()
         login = self._login_of(text or "")
         if login is None:
-            await line.say(REFUSED)
+            await connection.send(REFUSED)
             return False
-        await line.say(CONNECTED)
+        await connection.send(CONNECTED)
         ucc = login.account.ucc
-        # Taken now, so that nothing older than what `show` tells comes after it.
+        # Taken now, so that nothing older than what `show` sends comes after it.
         market = self._venue.now()
-        self.tell(self._venue.take_events())
-        line.login = login
-        line.show(
+        self.publish(self._venue.take_events())
+        connection.login = login
+        connection.show(
             [(order, order.steps[-1].rows()[-1]) for order in reversed(market.orders(ucc))],
             market.positions(ucc),
         )
-        self._by_account.setdefault(ucc, {})[line] = None
+        self._by_account.setdefault(ucc, {})[connection] = None
         return True
 
     def _login_of(self, text: str) -> Login | None:
@@ -185,7 +191,7 @@ class OrderFeed:
             return None
         sid, now = fields.get("sid", ""), self._venue.clock()
         try:
-            return self._desk.authorise(sid, fields.get("authorization", ""), now)
+            return self._logins_service.authorise(sid, fields.get("authorization", ""), now)
         except Refusal:
             return None
 

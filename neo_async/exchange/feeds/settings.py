@@ -1,4 +1,4 @@
-"""How the exchange's feeds behave where the broker's documents, clients and users disagree."""
+"""Variants of the feeds, where the broker's documents, clients and users disagree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class AuthAnswer(Enum):
-    """What the market feed says to a client that has authenticated."""
+    """Answers of the market feed to a valid authentication."""
 
     OK = "1117"
     CONNECTED_THEN_OK = "1119 and 1117"
@@ -27,4 +27,4 @@ class FeedSettings(msgspec.Struct, frozen=True, kw_only=True):
     answers_heartbeat: bool = False
     """Order feed: `{type:hb}` gets an answer."""
     zero_averages: bool = False
-    """Order feed: every fill is told twice, at first with an average price of 0.00."""
+    """Order feed: every fill is sent twice, at first with an average price of 0.00."""

@@ -1,4 +1,4 @@
 """Mutual funds beside the exchange, behind Kite Connect's protocol.
 
-`house` is the pure, seeded machine, `door` what callers see of it.
+`simulator` is the pure, seeded state machine, `service` the protocol around it.
 """

@@ -1,4 +1,4 @@
-"""When a fund house does what: market days, the batch, and the days of SIPs.
+"""The calendar of mutual funds: market days, the batch, and the days of SIPs.
 
 SIP orders are made at 01:30 and the batch runs at 13:30, both in India and on market days, which
 are Monday to Friday without the holidays that one names.
@@ -21,17 +21,20 @@ _QUARTER: Final = timedelta(days=91)
 """Thirteen weeks: the document's sample goes from 2020-11-20 to 2021-02-19."""
 
 
-class Turn(StrEnum):
+class FundEventKind(StrEnum):
     SIPS = "sips"
     BATCH = "batch"
 
 
-_TURNS: Final = ((Turn.SIPS, time(1, 30, tzinfo=IST)), (Turn.BATCH, time(13, 30, tzinfo=IST)))
+_EVENTS: Final = (
+    (FundEventKind.SIPS, time(1, 30, tzinfo=IST)),
+    (FundEventKind.BATCH, time(13, 30, tzinfo=IST)),
+)
 
 
-class Moment(NamedTuple):
+class FundEvent(NamedTuple):
     time_s: int
-    turn: Turn
+    turn: FundEventKind
     day: date
 
 
@@ -47,7 +50,7 @@ class Calendar:
         return day.weekday() < 5 and day not in self._holidays
 
     def market_day_from(self, day: date) -> date:
-        """That day, or the first market day after it."""
+        """Return the day, or the first market day after it."""
         while not self.is_market_day(day):
             day += _ONE_DAY
         return day
@@ -58,14 +61,14 @@ class Calendar:
             day -= _ONE_DAY
         return day
 
-    def next_moment(self, after_s: int) -> Moment:
-        """What comes next after a time."""
+    def next_event(self, after_s: int) -> FundEvent:
+        """Return the next event after a time."""
         day = self.market_day_from(day_of(after_s))
         while True:
-            for turn, clock in _TURNS:
+            for turn, clock in _EVENTS:
                 time_s = int(datetime.combine(day, clock).astimezone(UTC).timestamp())
                 if time_s > after_s:
-                    return Moment(time_s, turn, day)
+                    return FundEvent(time_s, turn, day)
             day = self.market_day_from(day + _ONE_DAY)
 
 
@@ -83,7 +86,7 @@ def next_due(frequency: Frequency, instalment_day: int, after: date) -> date:
 
 
 def step_ups(days: Collection[str], after: date, until: date) -> list[str]:
-    """Those of `{"05-05"}` (day and month) that come after a day, until another one, in order."""
+    """Return the step-up days (day and month, `05-05`) after a day, until another one, in order."""
     found = []
     for text in days:
         day, month = int(text[:2]), int(text[3:])

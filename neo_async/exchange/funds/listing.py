@@ -14,7 +14,7 @@ from neo_async.model.isin import check_digit
 
 
 class _Terms(NamedTuple):
-    """Of a kind of scheme: money in paise, units in thousandths."""
+    """Terms of a kind of scheme: money in paise, units in thousandths."""
 
     settlement_type: str
     minimum_purchase: int
@@ -104,13 +104,13 @@ def _scheme(
 
 
 def _families() -> Iterator[Scheme]:
-    for issuer, amc, house in _HOUSES:
+    for issuer, amc, brand in _HOUSES:
         number = 0
         for family, scheme_type, nav in _FAMILIES:
             for plan in ("direct", "regular"):
                 for dividend_type, part in (("growth", 1), ("payout", 3)):
                     body = issuer + _LETTERS[number // 10] + _LETTERS[number % 10]
-                    name = f"{house} {family} - {plan.title()} Plan - {dividend_type.title()}"
+                    name = f"{brand} {family} - {plan.title()} Plan - {dividend_type.title()}"
                     yield _scheme(
                         body + check_digit(body), amc, name, scheme_type, plan, dividend_type,
                         # Costs of a regular plan and what was paid out are missing from it.

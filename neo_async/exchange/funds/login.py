@@ -1,4 +1,4 @@
-"""Kite's login: who may use an application, and which of its tokens hold.
+"""Kite's login: tokens of an application, and which of them are valid.
 
 A browser logs in and is sent to the application with a request token, which the application turns
 into an access token; that ends at six in the morning in India. Pure but for the random tokens.
@@ -18,7 +18,7 @@ from neo_async.exchange.funds.types import FundRefusal
 from neo_async.model.india import IST
 
 _REQUEST_TOKEN_S = 300
-"""How long a request token can be used."""
+"""Seconds for which a request token can be used."""
 _ENDS_AT_HOUR = 6
 
 
@@ -40,7 +40,7 @@ class KiteApplication(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_application(seed: int, key: str = "") -> KiteApplication:
-    """The same one for the same seed and key."""
+    """Return the application of a seed and key, the same one each time."""
     chance = random.Random(f"kite {seed} {key}" if key else f"kite {seed}")
     return KiteApplication(
         api_key="".join(chance.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=16)),
@@ -50,16 +50,16 @@ def make_application(seed: int, key: str = "") -> KiteApplication:
     )
 
 
-class KiteDesk:
+class KiteLogins:
     def __init__(self, application: KiteApplication) -> None:
         self.application = application
         self._request_tokens: dict[str, float] = {}
-        """With the time at which each ends."""
+        """Request tokens, and the time at which each ends."""
         self._access_tokens: dict[str, float] = {}
         self._refresh_tokens: set[str] = set()
 
     def request_token(self, api_key: str, now: float) -> str:
-        """What a browser brings back from the login page. Raises FundRefusal."""
+        """Return a request token, as the login page gives it to a browser. Raises FundRefusal."""
         self._check_key(api_key)
         token = _token()
         self._request_tokens[token] = now + _REQUEST_TOKEN_S
@@ -115,9 +115,9 @@ class KiteDesk:
 
 
 def _next_morning(now: float) -> float:
-    moment = datetime.fromtimestamp(now, IST)
-    morning = moment.replace(hour=_ENDS_AT_HOUR, minute=0, second=0, microsecond=0)
-    return (morning if morning > moment else morning + timedelta(days=1)).timestamp()
+    event = datetime.fromtimestamp(now, IST)
+    morning = event.replace(hour=_ENDS_AT_HOUR, minute=0, second=0, microsecond=0)
+    return (morning if morning > event else morning + timedelta(days=1)).timestamp()
 
 
 def _token() -> str:

@@ -1,4 +1,4 @@
-"""Reading Kite's forms into what the house takes, with its refusals for what cannot be read."""
+"""Kite's forms, read into requests to the fund simulator; unreadable ones are refused."""
 
 from __future__ import annotations
 

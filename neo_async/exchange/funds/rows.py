@@ -1,4 +1,4 @@
-"""The house's records in Kite's shapes."""
+"""Rows of the fund simulator's records, in Kite's shapes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 from datetime import datetime
 from typing import Final
 
-from neo_async.exchange.funds.house import FundHouse
+from neo_async.exchange.funds.simulator import FundSimulator
 from neo_async.exchange.funds.types import FundHolding, OrderRecord, Side, SipRecord
 from neo_async.model.india import IST
 
@@ -32,7 +32,7 @@ _COLUMNS: Final = (
 )
 
 
-def order_row(house: FundHouse, order: OrderRecord, placed_by: str) -> dict[str, object]:
+def order_row(simulator: FundSimulator, order: OrderRecord, placed_by: str) -> dict[str, object]:
     is_executed = order.nav > 0
     return {
         "status": order.state,
@@ -41,7 +41,7 @@ def order_row(house: FundHouse, order: OrderRecord, placed_by: str) -> dict[str,
         "order_timestamp": timestamp(order.placed_s),
         "average_price": order.nav / 10_000,
         "exchange_order_id": order.exchange_order_id,
-        "last_price": house.nav(order.isin) / 10_000,
+        "last_price": simulator.nav(order.isin) / 10_000,
         "tradingsymbol": order.isin,
         "settlement_id": order.settlement_id,
         "transaction_type": order.side,
@@ -51,15 +51,15 @@ def order_row(house: FundHouse, order: OrderRecord, placed_by: str) -> dict[str,
         "placed_by": placed_by,
         "exchange_timestamp": order.exchange_day,
         "variety": order.variety,
-        "last_price_date": house.state.nav_day,
+        "last_price_date": simulator.state.nav_day,
         "status_message": order.message,
-        "fund": house.scheme(order.isin).name,
+        "fund": simulator.scheme(order.isin).name,
         "quantity": order.units / 1000 if is_executed or order.side is Side.SELL else 0.0,
     }
 
 
-def sip_row(house: FundHouse, sip: SipRecord) -> dict[str, object]:
-    scheme = house.scheme(sip.isin)
+def sip_row(simulator: FundSimulator, sip: SipRecord) -> dict[str, object]:
+    scheme = simulator.scheme(sip.isin)
     return {
         "status": sip.state,
         "sip_reg_num": None,
@@ -68,7 +68,7 @@ def sip_row(house: FundHouse, sip: SipRecord) -> dict[str, object]:
         "instalment_amount": sip.amount / 100,
         "fund": scheme.name,
         "instalments": sip.instalments,
-        "next_instalment": house.next_instalment(sip),
+        "next_instalment": simulator.next_instalment(sip),
         "transaction_type": Side.BUY,
         "trigger_price": 0,
         "step_up": sip.step_up,
@@ -84,27 +84,27 @@ def sip_row(house: FundHouse, sip: SipRecord) -> dict[str, object]:
     }
 
 
-def holding_row(house: FundHouse, holding: FundHolding) -> dict[str, object]:
+def holding_row(simulator: FundSimulator, holding: FundHolding) -> dict[str, object]:
     """`pnl` and `last_price_date` are as empty as in every sample of the document."""
     return {
         "folio": holding.folio,
         "average_price": round(holding.cost * 10 / holding.units, 6),
-        "last_price": house.nav(holding.isin) / 10_000,
+        "last_price": simulator.nav(holding.isin) / 10_000,
         "last_price_date": "",
         "pledged_quantity": 0,
-        "fund": house.scheme(holding.isin).name,
+        "fund": simulator.scheme(holding.isin).name,
         "tradingsymbol": holding.isin,
         "pnl": 0,
         "quantity": holding.units / 1000,
     }
 
 
-def instruments_file(house: FundHouse) -> bytes:
+def instruments_file(simulator: FundSimulator) -> bytes:
     """The gzipped CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for scheme in house.schemes.values():
+    for scheme in simulator.schemes.values():
         writer.writerow(
             (
                 scheme.isin,
@@ -121,8 +121,8 @@ def instruments_file(house: FundHouse) -> bytes:
                 scheme.scheme_type,
                 scheme.plan,
                 scheme.settlement_type,
-                house.nav(scheme.isin) / 10_000,
-                house.state.nav_day,
+                simulator.nav(scheme.isin) / 10_000,
+                simulator.state.nav_day,
             )
         )
     return gzip.compress(text.getvalue().encode(), mtime=0)

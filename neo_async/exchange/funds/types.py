@@ -1,5 +1,5 @@
-"""Nouns of the fund house. Money is integer paise, units are thousandths, a NAV ten-thousandths of
-a rupee, times Unix seconds, days those of India."""
+"""Value types of the fund simulator. Money is integer paise, units are thousandths, a NAV
+ten-thousandths of a rupee, times Unix seconds, days those of India."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Frequency(StrEnum):
 
 
 class FundRefusal(Exception):
-    """What Kite would refuse, in its words. `status` is that of HTTP."""
+    """The service refuses a request, in Kite's words; `status` is the HTTP status."""
 
     def __init__(self, text: str, *, error_type: str = "InputException", status: int = 400) -> None:
         super().__init__(text)
@@ -56,7 +56,7 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     dividend_type: str
     settlement_type: str
     opening_nav: int
-    """Where its NAV begins."""
+    """NAV with which the simulator begins, in ten-thousandths of a rupee."""
     minimum_purchase: int
     purchase_multiple: int
     minimum_additional: int
@@ -67,14 +67,14 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody asks for."""
+    """An order as requested."""
 
     isin: str
     side: Side
     amount: int = 0
-    """Of a BUY."""
+    """Amount of a purchase, in paise."""
     units: int = 0
-    """Of a SELL."""
+    """Units of a redemption, in thousandths."""
     tag: str | None = None
 
 
@@ -90,7 +90,7 @@ class NewSip(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SipChange(msgspec.Struct, frozen=True, kw_only=True):
-    """None leaves as it is."""
+    """A change of a SIP; a field of None stays as it is."""
 
     amount: int | None = None
     frequency: Frequency | None = None
@@ -106,11 +106,11 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     state: OrderState = OrderState.OPEN
     message: str | None = None
     amount: int
-    """Of a SELL: 0 before, the proceeds after."""
+    """Amount in paise; of a redemption its proceeds, 0 before the batch."""
     units: int
-    """Of a BUY: 0 before, those allotted after."""
+    """Units in thousandths; of a purchase those allotted, 0 before the batch."""
     nav: int = 0
-    """At which it was executed."""
+    """NAV at which it was executed."""
     variety: str
     """`regular` or `sip`."""
     purchase_type: str | None
@@ -156,7 +156,7 @@ class FundHolding(msgspec.Struct, kw_only=True):
 
 
 class FundState(msgspec.Struct, kw_only=True):
-    """All there is to know of a fund house at a moment."""
+    """The whole state of a fund simulator."""
 
     now_s: int
     cash: int

@@ -1,4 +1,4 @@
-"""A made-up past: candles of the days before the exchange opened.
+"""Synthetic history: candles of the days before the exchange opened.
 
 Every weekday has one session, 09:15 to 15:30. A day is drawn from seed, instrument and date alone,
 so that any range answers the same at any time, and its minutes add up to it: the highest minute is
@@ -16,7 +16,7 @@ from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from neo_async.exchange.engine.session_stats import first_interest
+from neo_async.exchange.engine.session_stats import initial_open_interest
 from neo_async.exchange.engine.types import Index, Listing
 
 OPENING_MINUTE: Final = 9 * 60 + 15
@@ -30,7 +30,7 @@ _GAP: Final = 0.003
 _REACH: Final = 0.006
 """Most that a day goes beyond its opening and close."""
 _INTEREST_SWING: Final = 4
-"""How much more the open interest moves than the price."""
+"""Factor by which the open interest moves more than the price."""
 _TURNOVER: Final = (500_000_000_00, 5_000_000_000_00)
 """Paise a day."""
 
@@ -45,15 +45,15 @@ class Candle(NamedTuple):
     close: int
     volume: int
     open_interest: int = 0
-    """At its end."""
+    """Open interest at the end of the candle."""
 
 
-class Past:
+class SyntheticHistory:
     def __init__(self, what: Listing | Index, seed: int, opened: date) -> None:
-        """`opened` is the first day that is not the past, `what` as it was then."""
+        """`opened` is the first day that is not synthetic, `what` as it was then."""
         if isinstance(what, Listing):
             self._tick, self._lot_size, self._base_price = what.tick, what.lot_size, what.base_price
-            self._base_interest = first_interest(what, seed)
+            self._base_interest = initial_open_interest(what, seed)
         else:
             self._tick, self._lot_size, self._base_price = 1, 0, what.close
             self._base_interest = 0
@@ -77,8 +77,10 @@ class Past:
         return self._minutes(day, whole, self._interest(_weekdays(day) - 1))
 
     def missed_day(self, day: date, last: Candle | None) -> Candle | None:
-        """A day that nobody has seen, behind this last candle that somebody has, None if it follows
-        the past: it comes back to where it began, as the next one goes on from there."""
+        """Return a day without trades behind a last candle; None stands for the synthetic close.
+
+        It closes where it opened, because the next day goes on from the last candle.
+        """
         if day.weekday() > 4:
             return None
         close, interest = self._ended(last)
@@ -110,14 +112,14 @@ class Past:
         )
 
     def _volume(self, number: int, close: int) -> int:
-        """None of an index."""
+        """Return the volume of a day; 0 for an index."""
         if not self._lot_size:
             return 0
         turnover = random.Random(f"{self._name}|turnover|{number}").randint(*_TURNOVER)
         return max(1, turnover // (close * self._lot_size)) * self._lot_size
 
     def _minutes(self, day: date, whole: Candle, interest: int) -> Iterator[Candle]:
-        """That add up to the whole day; `interest` is the open one before it."""
+        """Return minutes that add up to the day; `interest` is the open interest before it."""
         rng = random.Random(f"{self._name}|minutes|{day.isoformat()}")
         _, opening, high, low, close, volume, ending_interest = whole
         opened_lots = (ending_interest - interest) // (self._lot_size or 1)
@@ -165,7 +167,7 @@ class Past:
         return round(self._base_interest / self._lot_size * moved) * self._lot_size
 
     def _moved(self, name: str, number: int) -> float:
-        """What a walk is worth on a day, as a multiple of its end."""
+        """Return the value of a random walk on a day, as a multiple of its end."""
         return math.exp(_level(name, number) - _level(name, self._last))
 
     def _price(self, price: float) -> int:

@@ -20,7 +20,7 @@ _DAY_MINUTES: Final = 1_440
 _EPOCH: Final = date(1970, 1, 1)
 
 
-class TapeRow(NamedTuple):
+class TradeTapeRow(NamedTuple):
     """A candle with what it is of, and its minute since 1970 in India."""
 
     segment: str
@@ -34,12 +34,12 @@ class TapeRow(NamedTuple):
     open_interest: int
 
 
-class Tape:
+class TradeTape:
     def __init__(self) -> None:
         self._minutes: dict[Key, dict[int, Candle]] = {}
         """Key to minute since 1970 in India to candle."""
         self._changed: set[tuple[Key, int]] = set()
-        """Key and minute of candles that nobody has taken since."""
+        """Key and minute of candles that have changed since they were last taken."""
 
     def add_all(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -75,7 +75,7 @@ class Tape:
         self._changed.add((key, minute))
 
     def minutes(self, key: Key, day: date) -> Iterator[Candle]:
-        """Those of one day in India."""
+        """Return the candles of one day in India."""
         minutes = self._minutes.get(key)
         if minutes:
             start = (day - _EPOCH).days * _DAY_MINUTES
@@ -84,26 +84,26 @@ class Tape:
                     yield minutes[minute]
 
     def last_before(self, key: Key, day: date) -> Candle | None:
-        """The last one of all earlier days."""
+        """Return the last candle of all earlier days."""
         minutes = self._minutes.get(key, {})
         start = (day - _EPOCH).days * _DAY_MINUTES
         return next((minutes[minute] for minute in reversed(minutes) if minute < start), None)
 
     # --- to keep it elsewhere -------------------------------------------------------------------
 
-    def load(self, rows: Iterable[TapeRow]) -> None:
+    def load(self, rows: Iterable[TradeTapeRow]) -> None:
         for row in rows:
             candle = Candle(row.minute % _DAY_MINUTES, *row[3:])
             self._minutes.setdefault((Segment(row.segment), row.token), {})[row.minute] = candle
 
-    def changed(self) -> list[TapeRow]:
+    def changed(self) -> list[TradeTapeRow]:
         """Candles that have changed since the last `take_changed`."""
         return [
-            TapeRow(segment.value, token, minute, *self._minutes[segment, token][minute][1:])
+            TradeTapeRow(segment.value, token, minute, *self._minutes[segment, token][minute][1:])
             for (segment, token), minute in self._changed
         ]
 
-    def take_changed(self) -> list[TapeRow]:
+    def take_changed(self) -> list[TradeTapeRow]:
         rows = self.changed()
         self._changed.clear()
         return rows

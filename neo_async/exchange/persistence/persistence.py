@@ -1,4 +1,4 @@
-"""How a market outlives its process: commands go into the store before anyone hears of them.
+"""Persistence of the market: commands are stored before their effects are published.
 
 All commands of one turn of the loop share a transaction. Now and then the market itself takes the
 place of its journal, so that going on does not take ever longer; what has changed of its orders is
@@ -18,11 +18,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from neo_async.exchange.engine.commands import Entry, Skip, apply
-from neo_async.exchange.engine.market_makers import QUANTUM_NS
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.commands import JournalEntry, SkipTurns
+from neo_async.exchange.engine.market_maker import TURN_NS
+from neo_async.exchange.engine.market_makers import MarketMakersState
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Event, OrderChanged, OrderRecord, Repeated, Rules
-from neo_async.exchange.history.trade_tape import Tape
+from neo_async.exchange.history.trade_tape import TradeTape
 from neo_async.exchange.persistence.store import Beginning, Store
 from neo_async.model.india import in_india
 
@@ -38,19 +39,19 @@ _PORTION: Final = 1_000
 """Entries of a replay after which its trades are put on the tape, and that are dropped at once."""
 
 
-class Recalled(NamedTuple):
-    market: Market
-    tape: Tape
+class RestoredMarket(NamedTuple):
+    market: MatchingEngine
+    tape: TradeTape
     opened: date
     """First day of the market, in India."""
 
 
-class Memory:
+class Persistence:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._market: Market | None = None
-        self._tape = Tape()
-        self._told_ns = 0
+        self._market: MatchingEngine | None = None
+        self._tape = TradeTape()
+        self._journaled_ns = 0
         """Up to where the clock is certain to be in the journal."""
         self._flushed: asyncio.Future[None] | None = None
         self._compacted_at = 0.0
@@ -59,56 +60,61 @@ class Memory:
         """Orders that are not in the file as they stand, by number."""
         self._writing: asyncio.TimerHandle | None = None
 
-    def begin(self, market: Market, tape: Tape, opened_ns: int) -> None:
+    def begin(self, market: MatchingEngine, tape: TradeTape, opened_ns: int) -> None:
         """Forget what was, and remember this market from now on."""
         state = market.snapshot()
-        beginning = Beginning(seed=state.seed, makers=state.makers, opened_ns=opened_ns)
+        beginning = Beginning(
+            seed=state.market_makers.seed,
+            market_makers=state.market_makers.enabled,
+            opened_ns=opened_ns,
+        )
         self._store.begin(beginning, state)
         self._changed.clear()
         self._remember(market, tape)
 
-    def recall(self, beginning: Beginning, rules: Rules) -> Recalled:
+    def restore(self, beginning: Beginning, rules: Rules) -> RestoredMarket:
         """The market as it was, under rules of today. Takes its time.
 
-        Nobody watches it: whoever did went with the process.
+        It has no watchers: they ended with the process.
         """
-        tape = Tape()
+        tape = TradeTape()
         tape.load(self._store.candles())
-        market = Market.restored(self._store.state())
+        market = MatchingEngine.restored(self._store.state())
         for count, entry in enumerate(self._store.entries(), 1):
             market.advance(entry.now_ns, catch_up=False)
-            # What fails now failed then, and its caller was told; what it changed is changed.
+            # What fails now failed then, and its caller got the error; its effects are the same.
             with suppress(Exception):
-                apply(market, entry.command)
+                market.execute(entry.command)
             if count % _PORTION == 0:
                 self._look_at(market, tape)
         self._look_at(market, tape)
         state = market.snapshot()
-        desks = [msgspec.structs.replace(desk, watchers=0) for desk in state.desks]
-        state = msgspec.structs.replace(state, rules=rules, desks=desks)
+        state = msgspec.structs.replace(
+            state, rules=rules, market_makers=_without_watchers(state.market_makers)
+        )
         # Compacted under the new rules: the journal behind it must not be read under the old ones.
         self._store.compact(state, self._changed.values(), tape.take_changed())
         self._changed.clear()
-        market = Market.restored(self._store.state())
+        market = MatchingEngine.restored(self._store.state())
         self._remember(market, tape)
         opened = in_india(beginning.opened_ns / 1e9).date()
-        return Recalled(market, tape, opened)
+        return RestoredMarket(market, tape, opened)
 
-    def _look_at(self, market: Market, tape: Tape) -> None:
+    def _look_at(self, market: MatchingEngine, tape: TradeTape) -> None:
         events = market.take_events()
         tape.add_all(events)
         self.note(events)
 
-    def _remember(self, market: Market, tape: Tape) -> None:
+    def _remember(self, market: MatchingEngine, tape: TradeTape) -> None:
         market.journal = []
         self._market, self._tape = market, tape
-        self._told_ns = market.now_ns
+        self._journaled_ns = market.now_ns
         self._compacted_at = time.monotonic()
 
     # --- while it runs ------------------------------------------------------------------------
 
     def note(self, events: Iterable[Event]) -> None:
-        """What has happened, and will have to be in the file when the journal is not."""
+        """Note the orders that have changed: the next compaction has to write them."""
         for event in events:
             if isinstance(event, OrderChanged | Repeated):
                 self._changed[event.record.number] = event.record
@@ -122,13 +128,13 @@ class Memory:
         market = self._market
         assert market is not None
         assert market.journal is not None
-        if something_happened and market.now_ns > self._told_ns:
+        if something_happened and market.now_ns > self._journaled_ns:
             # The turns up to here were played, not skipped, however long the pause that follows.
-            market.journal.append(Entry(market.now_ns, Skip(market.now_ns // QUANTUM_NS)))
+            market.journal.append(JournalEntry(market.now_ns, SkipTurns(market.now_ns // TURN_NS)))
         if market.journal:
             self._store.append(market.journal)
             market.journal.clear()
-            self._told_ns = market.now_ns
+            self._journaled_ns = market.now_ns
 
     def flush_soon(self, *, something_happened: bool) -> asyncio.Future[None] | None:
         """Flush with this turn of the loop; None if there is nothing to be flushed.
@@ -137,7 +143,7 @@ class Memory:
         """
         market = self._market
         assert market is not None
-        if not market.journal and not (something_happened and market.now_ns > self._told_ns):
+        if not market.journal and not (something_happened and market.now_ns > self._journaled_ns):
             return None
         if self._flushed is None:
             loop = asyncio.get_running_loop()
@@ -153,7 +159,7 @@ class Memory:
         except sqlite3.Error as error:
             if not flushed.done():
                 flushed.set_exception(error)
-                flushed.exception()  # seen, even if nobody waits any more
+                flushed.exception()  # retrieved, even if no caller waits any more
         else:
             if not flushed.done():
                 flushed.set_result(None)
@@ -198,12 +204,12 @@ class Memory:
         started = time.monotonic()
         # The open of a day changes those that have waited for it without a word.
         orders = {record.number: record for record in market.queued()} | self._changed
-        self._store.compact(market.snapshot(ledger=False), orders.values(), self._tape.changed())
+        self._store.compact(market.snapshot(orders=False), orders.values(), self._tape.changed())
         self._changed.clear()
         self._tape.take_changed()
         if market.journal:
             market.journal.clear()  # the state has them in it
-        self._told_ns = market.now_ns
+        self._journaled_ns = market.now_ns
         self._compacted_at = time.monotonic()
         self._interval = max(_INTERVAL, _SHARE * (self._compacted_at - started))
 
@@ -213,3 +219,13 @@ class Memory:
         if self._market is not None:
             with suppress(sqlite3.Error):
                 self.flush(something_happened=True)
+
+
+def _without_watchers(state: MarketMakersState) -> MarketMakersState:
+    """Return the instruments of a snapshot without the subscribers of the process before."""
+    return msgspec.structs.replace(
+        state,
+        instruments=[
+            msgspec.structs.replace(instrument, watchers=0) for instrument in state.instruments
+        ],
+    )

@@ -21,15 +21,15 @@ import msgspec
 
 from neo_async import files
 from neo_async.errors import UsageError
-from neo_async.exchange.engine.commands import Entry
-from neo_async.exchange.engine.snapshot import State
+from neo_async.exchange.engine.commands import JournalEntry
+from neo_async.exchange.engine.snapshot import EngineState
 from neo_async.exchange.engine.types import OrderRecord
 from neo_async.exchange.funds.types import FundState
-from neo_async.exchange.history.trade_tape import TapeRow
+from neo_async.exchange.history.trade_tape import TradeTapeRow
 
 _APPLICATION: Final = 0x4E454F58
-"""Tells these files from other databases."""
-_VERSION: Final = 5
+"""Application id of these files."""
+_VERSION: Final = 6
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS beginning (content BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS state (version INTEGER, entries INTEGER, content BLOB NOT NULL)",
@@ -54,10 +54,10 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Beginning(msgspec.Struct, frozen=True, kw_only=True):
-    """What stays as it was when the market opened first."""
+    """Settings with which the market opened first, and which stay."""
 
     seed: int
-    makers: bool
+    market_makers: bool
     opened_ns: int
 
 
@@ -66,7 +66,7 @@ class Store:
         """Open or create the file. Raises UsageError when it cannot be ours."""
         self.path = path
         self._version = 0
-        """Of the state in the file."""
+        """Version of the state in the file."""
         self._entries = self._kept_entries = 0
         """Numbers of the journal's last entry, and of the last that the state has in it."""
         try:
@@ -83,7 +83,7 @@ class Store:
         except (sqlite3.Error, ValueError) as error:
             raise self._unusable(str(error)) from error
         try:
-            # Nobody else may have it open; that spares us the shared memory of WAL, too.
+            # Exclusive, which also saves the shared memory of WAL.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._claim()
         except sqlite3.Error as error:
@@ -133,12 +133,12 @@ class Store:
     # --- reading ------------------------------------------------------------------------------
 
     def beginning(self) -> Beginning | None:
-        """None of a file that is new."""
+        """Return what the market began with; None for a new file."""
         return self._read("SELECT content FROM beginning", Beginning)
 
-    def state(self) -> State:
+    def state(self) -> EngineState:
         """The market that the journal goes on from; what was written ahead of the next goes."""
-        state = self._read("SELECT content FROM state", State)
+        state = self._read("SELECT content FROM state", EngineState)
         if state is None:
             raise self._unusable("has no market in it")
         self._version = self._number("SELECT version FROM state")
@@ -153,28 +153,28 @@ class Store:
             "(SELECT max(version) FROM orders AS newer WHERE newer.place = orders.place)"
         )
         rows = self._database.execute("SELECT content FROM orders ORDER BY place")
-        ledger = [self._decode(content, OrderRecord) for (content,) in rows]
-        return msgspec.structs.replace(state, ledger=ledger)
+        orders = [self._decode(content, OrderRecord) for (content,) in rows]
+        return msgspec.structs.replace(state, orders=orders)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[JournalEntry]:
         """The journal, oldest first."""
         rows = self._database.execute("SELECT entry FROM journal ORDER BY number")
         while portion := rows.fetchmany(_PORTION):
             for (entry,) in portion:
-                yield self._decode(entry, Entry)
+                yield self._decode(entry, JournalEntry)
 
-    def candles(self) -> Iterator[TapeRow]:
-        """Of every trade before the journal."""
+    def candles(self) -> Iterator[TradeTapeRow]:
+        """Return the candles of all trades before the journal."""
         for row in self._database.execute("SELECT * FROM candles ORDER BY minute"):
-            yield msgspec.convert(row, TapeRow)
+            yield msgspec.convert(row, TradeTapeRow)
 
     def funds(self) -> FundState | None:
-        """The fund house as it was kept last; None when it never was."""
+        """Return the fund simulator's last state; None if there is none."""
         return self._read("SELECT content FROM funds", FundState)
 
     # --- writing: each of these is one transaction ----------------------------------------------
 
-    def begin(self, beginning: Beginning, state: State) -> None:
+    def begin(self, beginning: Beginning, state: EngineState) -> None:
         """Forget everything, and start over."""
         with self._transaction():
             self._database.execute("DELETE FROM candles")
@@ -184,7 +184,7 @@ class Store:
             self._version = self._entries = self._kept_entries = 0
             self._write_state(state, 0)
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Iterable[JournalEntry]) -> None:
         """Lengthen the journal."""
         rows = [(number, _encode(entry)) for number, entry in enumerate(entries, self._entries + 1)]
         with self._transaction():
@@ -197,7 +197,7 @@ class Store:
             self._write_orders(orders)
 
     def compact(
-        self, state: State, orders: Iterable[OrderRecord], candles: Iterable[TapeRow]
+        self, state: EngineState, orders: Iterable[OrderRecord], candles: Iterable[TradeTapeRow]
     ) -> None:
         """Keep a market as it stands in place of what led to it. `orders` and `candles` are those
         that have changed since the last time, without what was written ahead; the ledger of the
@@ -228,8 +228,8 @@ class Store:
             [(order.place, version, _encode(order)) for order in orders],
         )
 
-    def _write_state(self, state: State, version: int) -> None:
-        content = _encode(msgspec.structs.replace(state, ledger=[]))
+    def _write_state(self, state: EngineState, version: int) -> None:
+        content = _encode(msgspec.structs.replace(state, orders=[]))
         self._database.execute("DELETE FROM state")
         self._database.execute(
             "INSERT INTO state VALUES (?, ?, ?)", (version, self._entries, content)

@@ -1,4 +1,4 @@
-"""What is in a recording of the market feed: read once through before it is played back."""
+"""The contents of a market feed's recording, read through once before it is replayed."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class RecordedInstrument(msgspec.Struct, frozen=True):
     segment: str
     token: str
     symbol: str
-    """As it was acknowledged; empty if it was not."""
+    """Symbol in the acknowledgement; empty if there was none."""
     is_index: bool
     tick: Tick
     """The first; the first with circuit limits, where there is one in the same part of the file."""
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What the exchange has to know of a recording while it plays it, and before."""
+    """Exchanges and instruments of a recording."""
 
     exchanges: Mapping[str, tuple[int, int]]
     """Number and divider of each, by the server's answer to the first login."""
     instruments: Mapping[str, RecordedInstrument]
-    """By `segment|token`; an index also by its name."""
+    """Instruments by `segment|token`; an index also by its name."""
 
     def find(self, text: str) -> RecordedInstrument | None:
         return self.instruments.get(text.casefold())
@@ -64,9 +64,9 @@ NOTHING: Final = Recorded(
 )
 
 
-def survey(path: Path) -> Recorded:
+def scan_recording(path: Path) -> Recorded:
     """Blocks while it reads the file. Raises UsageError when it is no recording."""
-    return _Surveyor().read(read_recording(path))
+    return _RecordingScanner().read(read_recording(path))
 
 
 def relisted(listings: Iterable[Listing], recorded: Recorded) -> tuple[Listing, ...]:
@@ -87,7 +87,7 @@ def relisted(listings: Iterable[Listing], recorded: Recorded) -> tuple[Listing, 
 
 
 def exchanges_of(control: Control) -> dict[str, tuple[int, int]]:
-    """Those of an answer to a login; empty for other frames."""
+    """Return the exchanges of an answer to a login; none for other frames."""
     return {
         name: (
             EXCHANGE_IDS.get(name, 0) if exchange.value is None else exchange.value,
@@ -98,14 +98,14 @@ def exchanges_of(control: Control) -> dict[str, tuple[int, int]]:
 
 
 def control_of(text: str) -> Control | None:
-    """None for what is no control frame."""
+    """Return the control frame of a text; None for any other text."""
     try:
         return read_control(text)
     except ProtocolError:
         return None
 
 
-class _Surveyor:
+class _RecordingScanner:
     def __init__(self) -> None:
         self._decoder = FeedDecoder()
         self._exchanges: dict[str, tuple[int, int]] = {}
@@ -117,10 +117,10 @@ class _Surveyor:
         messages = 0
         for frame in recording:
             if isinstance(frame.content, str):
-                self._hear(frame.content)
+                self._read_control(frame.content)
             elif frame.content is not None and (self._unseen or messages < _MESSAGES_READ):
                 messages += 1
-                self._look(self._decoder.decode(frame.content, 0))
+                self._read_ticks(self._decoder.decode(frame.content, 0))
         instruments = {}
         for tick in self._ticks.values():
             instrument = self._instrument(tick)
@@ -128,7 +128,7 @@ class _Surveyor:
                 instruments[name.casefold()] = instrument
         return Recorded({**NOTHING.exchanges, **self._exchanges}, instruments)
 
-    def _hear(self, text: str) -> None:
+    def _read_control(self, text: str) -> None:
         control = control_of(text)
         if control is None:
             return
@@ -139,7 +139,7 @@ class _Surveyor:
         self._symbols.update(control.symbols)
         self._decoder.set_symbols(control.symbols)
 
-    def _look(self, ticks: Iterable[Tick]) -> None:
+    def _read_ticks(self, ticks: Iterable[Tick]) -> None:
         for tick in ticks:
             if isinstance(tick, LiteTick | ScripTick | IndexTick):
                 known = self._ticks.get(tick.instrument)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from neo_async import logs
-from neo_async.errors import UsageError
 from neo_async.exchange.engine.types import Listing
 from neo_async.exchange.feeds.market_feed import MarketFeed
 from neo_async.exchange.replay.recorded import Recorded, control_of, exchanges_of
@@ -53,7 +52,7 @@ class Replay:
         self.frames = 0
         """Played so far."""
         self.damage = ""
-        """Why the recording ended before its file did; empty if it did not."""
+        """Reason for which the recording ended before its file; empty if it did not."""
         self.ended = asyncio.Event()
         self._recorded = recorded
         self._venue = venue
@@ -103,9 +102,9 @@ class Replay:
             self._feed.play(frame.content)
             self._move_market(frame.content)
         elif frame.content is not None:
-            self._hear(frame.content)
+            self._read_control(frame.content)
 
-    def _hear(self, text: str) -> None:
+    def _read_control(self, text: str) -> None:
         """Dividers may be others after a reconnect."""
         control = control_of(text)
         if control is None or not control.exchanges:
@@ -137,8 +136,8 @@ class Replay:
         self._notice()
 
     def _has_traded(self, tick: LiteTick | ScripTick) -> bool:
-        """Whether it tells of a trade that no tick before has told of."""
-        # A mini touch line does not know the volume: the other levels' stays.
+        """Return whether a tick reports a trade that no tick before has reported."""
+        # A mini touch line has no volume: that of the other levels stays.
         volume = self._volumes.get(tick.instrument, 0)
         if isinstance(tick, ScripTick):
             volume = self._volumes[tick.instrument] = max(volume, tick.volume)
@@ -151,7 +150,7 @@ class Replay:
     def _quotes_of(
         self, tick: LiteTick | ScripTick, listing: Listing
     ) -> list[tuple[Side, int, int]]:
-        """Those recorded; a tick around the price where none ever were."""
+        """Return the recorded quotes; one tick around the price where none were recorded."""
         if isinstance(tick, ScripTick):
             self._quotes[tick.instrument] = [
                 (side, round(row.price * 100), row.quantity)
@@ -167,10 +166,3 @@ class Replay:
             (Side.BUY, max(price - listing.tick, 1), quantity),
             (Side.SELL, price + listing.tick, quantity),
         ]
-
-
-def checked_speed(speed: float) -> float:
-    """As a factor; 0 stands for infinite. Raises UsageError."""
-    if not speed >= 0:
-        raise UsageError(f"speed={speed!r}: must be a factor such as 1 or 10; 0 does not wait")
-    return speed or math.inf

@@ -1,4 +1,4 @@
-"""The exchange's own control surface: what it took, what reached it, and the hand on the price.
+"""The exchange's control surface: its ledger and requests, prices, clock and faults.
 
 Not part of the broker's protocol. Errors are `{"error": "what is wrong and what would be right"}`.
 """
@@ -19,7 +19,7 @@ from neo_async.exchange.faults.plan import FaultPlan
 from neo_async.exchange.faults.settings import read_faults
 from neo_async.exchange.rest.replies import Reply, json
 from neo_async.exchange.rest.requests import read_price, read_segment
-from neo_async.exchange.rest.services import Answer, Call, Door
+from neo_async.exchange.rest.services import Answer, Call, Service
 from neo_async.exchange.venue import Venue
 from neo_async.model.india import IST, in_india
 from neo_async.wire.lenient import UNREADABLE
@@ -57,13 +57,13 @@ class Admin:
         venue: Venue,
         clock: MovedClock,
         faults: FaultPlan,
-        doors: Sequence[Door],
+        services: Sequence[Service],
         path: str,
     ) -> None:
         self._venue = venue
         self._moved_clock = clock
         self._plan = faults
-        self._doors = doors
+        self._doors = services
         self._prefix = f"{path}/"
         self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
         """Every request that reached the server, these here excepted; the newest million."""
@@ -75,8 +75,8 @@ class Admin:
             "faults": {"GET": self._faults, "POST": self._set_faults},
             "reset": {"POST": self._reset},
         }
-        for door in doors:
-            self._routes.update(door.admin_routes)
+        for service in services:
+            self._routes.update(service.admin_routes)
 
     def takes(self, path: str) -> bool:
         return path.startswith(self._prefix)
@@ -143,8 +143,8 @@ class Admin:
         and counted from the beginning again, so that a scenario can be repeated."""
         self._venue.reset()
         self._plan.restart()
-        for door in self._doors:
-            door.reset()
+        for service in self._doors:
+            service.reset()
         self.requests.clear()
         return json({"reset": True})
 

@@ -1,4 +1,4 @@
-"""The broker's front door without its sockets: a call in, a reply out.
+"""The broker's service without its sockets: a call in, a reply out.
 
 One table says which path goes where, and what a caller needs to show for it. Trading calls live
 below the base URL, which has a path of its own; login, files and the configuration service do not.
@@ -13,13 +13,14 @@ from typing import NamedTuple, TypeVar
 from neo_async.config import RateLimits
 from neo_async.exchange.engine.types import NewOrder, Refusal
 from neo_async.exchange.faults.settings import Calls
-from neo_async.exchange.rest import replies, rows
+from neo_async.exchange.rest import order_rows, portfolio_rows, replies
+from neo_async.exchange.rest.fields import Row, rupees
 from neo_async.exchange.rest.logins import (
     DATA_CENTER,
     FieldMissing,
     Login,
-    LoginDesk,
     LoginRefused,
+    Logins,
 )
 from neo_async.exchange.rest.market_data import MarketData
 from neo_async.exchange.rest.replies import Reply
@@ -35,9 +36,9 @@ from neo_async.exchange.rest.requests import (
     read_segment,
     read_side,
 )
-from neo_async.exchange.rest.scrip_files import FOLDER, Shelf
-from neo_async.exchange.rest.services import Call, LongAnswer, Wording
-from neo_async.exchange.rest.settings import DoorSettings
+from neo_async.exchange.rest.scrip_files import FOLDER, ScripFiles
+from neo_async.exchange.rest.services import Call, ErrorResponses, LongAnswer
+from neo_async.exchange.rest.settings import BrokerSettings
 from neo_async.exchange.rest.throttle import Throttle, Throttled
 from neo_async.exchange.venue import Venue
 from neo_async.model.india import date_of, in_india
@@ -53,7 +54,7 @@ _LOGIN_PATHS = (
         for older in ("/login/1.0", "/apim/login/2.0", "/api/1.0")
     ),
 )
-"""Both steps: as they are today, and as older clients know them."""
+"""Paths of both login steps: today's, and those of older clients."""
 
 _LOGINS = frozenset(path for steps in _LOGIN_PATHS for path in steps)
 
@@ -75,7 +76,7 @@ _QUOTES = (
     "/apim/quotes/1.0/quotes/neosymbol/",
     "/apim/quotes/2.0/quotes/neosymbol/",
 )
-"""What is asked for follows in the path."""
+"""Paths of the quotes, which the instruments follow."""
 
 
 class Guard(Enum):
@@ -95,10 +96,10 @@ class Broker:
         self,
         *,
         venue: Venue,
-        desk: LoginDesk,
+        logins: Logins,
         throttle: Throttle,
-        settings: DoorSettings,
-        shelf: Shelf,
+        settings: BrokerSettings,
+        scrip_files: ScripFiles,
         market_data: MarketData,
         root_url: str,
         base_path: str,
@@ -106,10 +107,10 @@ class Broker:
         realtime_url: str,
     ) -> None:
         self._venue = venue
-        self._desk = desk
+        self._logins_service = logins
         self._throttle = throttle
         self._settings = settings
-        self._shelf = shelf
+        self._scrip_files = scrip_files
         self._market_data = market_data
         self._root_url = root_url
         self._base_path = base_path
@@ -126,7 +127,9 @@ class Broker:
         )
         self._base_url = replies.json({"data": {"baseURL": f"{root_url}{base_path}"}})
         self._root_routes, self._base_routes = self._make_routes()
-        self.wording = Wording(replies.throttled(RateLimits().orders), replies.failed)
+        self.error_responses = ErrorResponses(
+            replies.throttled(RateLimits().orders), replies.failed
+        )
 
     def answer(self, call: Call) -> Reply | Awaitable[Reply]:
         try:
@@ -143,7 +146,7 @@ class Broker:
             return replies.field_missing(missing.name)
 
     def kind(self, method: str, path: str) -> Calls:
-        """Which kind of call this is."""
+        """Return the kind of call, which decides the faults it meets."""
         if path in _LOGINS:
             return "logins"
         routes = (self._methods_at(path) or {}).values()
@@ -212,14 +215,14 @@ class Broker:
             allowed = ", ".join(methods)
             return replies.gateway_report(405, "Method Not Allowed", f"{call.path} takes {allowed}")
         if route.guard is Guard.TRADE_LOGIN:
-            login = self._desk.authorise(
+            login = self._logins_service.authorise(
                 call.headers.get("Sid", ""), call.headers.get("Auth", ""), call.time
             )
             if route.is_order:
                 self._check_address(call.client_ip, login)
             account = login.account
         elif route.guard is Guard.APPLICATION:
-            known = self._desk.account_of(call.headers.get("Authorization", ""))
+            known = self._logins_service.account_of(call.headers.get("Authorization", ""))
             if known is None:
                 raise Refusal(401, "Invalid access token", http_status=401)
             account = known
@@ -260,11 +263,11 @@ class Broker:
 
     def _login(self, call: Call) -> Reply:
         authorization = call.headers.get("Authorization", "")
-        data = self._desk.login(authorization, call.body, call.time, call.wall_time)
+        data = self._logins_service.login(authorization, call.body, call.time, call.wall_time)
         return replies.json({"data": data})
 
     def _validate(self, call: Call) -> Reply:
-        data = self._desk.validate(
+        data = self._logins_service.validate(
             call.headers.get("Authorization", ""),
             call.headers.get("sid", ""),
             call.headers.get("Auth", ""),
@@ -275,7 +278,7 @@ class Broker:
         return replies.json({"data": data})
 
     def _logout(self, call: Call) -> Reply:
-        self._desk.end(call.headers.get("Sid", ""))
+        self._logins_service.end(call.headers.get("Sid", ""))
         return replies.json({"data": {"status": "success"}})
 
     def _client_ip(self, call: Call) -> Reply:
@@ -329,30 +332,35 @@ class Broker:
 
     def _orders(self, call: Call) -> Reply:
         orders = self._venue.now().orders(call.ucc)
-        return _book([rows.order_row(order) for order in orders], stat="Ok")
+        return _book([order_rows.order_row(order) for order in orders], stat="Ok")
 
     def _one_order(self, call: Call) -> Reply:
         order = self._venue.now().order(call.ucc, call.path.rpartition("/")[2])
-        return _book([rows.order_row(order)] if order else [], stat="Ok")
+        return _book([order_rows.order_row(order)] if order else [], stat="Ok")
 
     def _history(self, call: Call) -> Reply:
         number = read_form(call.body, HistoryForm).nOrdNo
         order = self._venue.now().order(call.ucc, number)
         states = reversed(order.history) if order else ()
-        return _book([rows.history_row(order, state) for state in states if order], stat="Ok")
+        return _book([order_rows.history_row(order, state) for state in states if order], stat="Ok")
 
     def _trades(self, call: Call) -> Reply:
         market = self._venue.now()
         fills = [
             (fill, market.order(call.ucc, fill.order_number)) for fill in market.fills(call.ucc)
         ]
-        return _book([rows.trade_row(fill, order) for fill, order in fills if order], stat="ok")
+        return _book(
+            [order_rows.trade_row(fill, order) for fill, order in fills if order], stat="ok"
+        )
 
     def _positions(self, call: Call) -> Reply:
         positions = self._venue.now().positions(call.ucc)
         return _book(
             [
-                {**rows.position_row(call.ucc, position), "qty": str(rows.net_quantity(position))}
+                {
+                    **portfolio_rows.position_row(call.ucc, position),
+                    "qty": str(portfolio_rows.net_quantity(position)),
+                }
                 for position in positions
             ],
             stat="ok",
@@ -363,8 +371,8 @@ class Broker:
         return _book(
             [
                 {
-                    **rows.position_row(call.ucc, position),
-                    "ltp": rows.rupees(market.last_price(position.listing)),
+                    **portfolio_rows.position_row(call.ucc, position),
+                    "ltp": rupees(market.last_price(position.listing)),
                 }
                 for position in market.positions(call.ucc)
             ],
@@ -373,11 +381,13 @@ class Broker:
 
     def _holdings(self, call: Call) -> Reply:
         holdings = self._venue.now().holdings(call.ucc)
-        return replies.json({"data": [rows.holding_row(holding) for holding in holdings]})
+        return replies.json({"data": [portfolio_rows.holding_row(holding) for holding in holdings]})
 
     def _limits(self, call: Call) -> Reply:
         market = self._venue.now()
-        return replies.json(rows.limits_row(call.ucc, market.funds(call.ucc), market.now_ns))
+        return replies.json(
+            portfolio_rows.limits_row(call.ucc, market.funds(call.ucc), market.now_ns)
+        )
 
     def _check_margin(self, call: Call) -> Reply:
         form = read_form(call.body, MarginForm)
@@ -397,7 +407,7 @@ class Broker:
             trigger=read_price(form.trgPrc or "0"),
         )
         margin = market.order_margin(call.ucc, order)
-        return replies.json(rows.margin_row(market.funds(call.ucc), margin))
+        return replies.json(portfolio_rows.margin_row(market.funds(call.ucc), margin))
 
     # --- market data --------------------------------------------------------------------------
 
@@ -416,12 +426,12 @@ class Broker:
     # --- scrip master -------------------------------------------------------------------------
 
     def _file_paths(self, call: Call) -> Reply:
-        addresses = self._shelf.catalogue().addresses(self._root_url, date_of(call.time))
+        addresses = self._scrip_files.catalogue().addresses(self._root_url, date_of(call.time))
         folder = f"{self._root_url}{FOLDER}"
         return replies.json({"data": {"filesPaths": addresses, "baseFolder": folder}})
 
     def _file(self, call: Call) -> Reply:
-        content = self._shelf.catalogue().file(call.path)
+        content = self._scrip_files.catalogue().file(call.path)
         if content is None:
             return replies.gateway_report(404, "Not Found", f"no file at {call.path}")
         return Reply(content, content_type="text/csv")
@@ -440,6 +450,6 @@ def _data_reply(answer: Callable[[T], Reply], asked: T) -> Reply:
         return replies.data_refused(refusal)
 
 
-def _book(rows_: list[rows.Row], *, stat: str) -> Reply:
+def _book(rows_: list[Row], *, stat: str) -> Reply:
     """`stat` is spelled differently from book to book."""
     return replies.json({"stat": stat, "stCode": 200, "data": rows_}) if rows_ else replies.NO_DATA

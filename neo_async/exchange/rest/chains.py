@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Final
 
-from neo_async.exchange.engine.session_stats import Day
+from neo_async.exchange.engine.session_stats import SessionStats
 from neo_async.exchange.engine.types import Listing, Refusal
 from neo_async.model.enums import Segment
 
@@ -23,7 +23,7 @@ _MONTHS: Final = (
     *("JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
 )
 
-DayOf = Callable[[Listing], Day]
+StatsOf = Callable[[Listing], SessionStats]
 
 
 def unknown_instrument() -> Refusal:
@@ -31,7 +31,7 @@ def unknown_instrument() -> Refusal:
 
 
 class Contracts:
-    """What is listed on one underlying, in one segment."""
+    """The contracts listed on one underlying, in one segment."""
 
     def __init__(self, segment: str, underlying: str, listings: Sequence[Listing]) -> None:
         """Raises Refusal when there is nothing."""
@@ -85,7 +85,7 @@ def read_count(query: Mapping[str, str]) -> int:
 
 
 def option_chain_body(
-    contracts: Contracts, expiry: date | None, count: int, spot: int, day_of: DayOf
+    contracts: Contracts, expiry: date | None, count: int, spot: int, stats_of: StatsOf
 ) -> Row:
     """The `count` strikes nearest to the underlying's price `spot` (0: unknown), of one expiry."""
     days = sorted({listing.expiry for listing in contracts.options if listing.expiry})
@@ -101,7 +101,7 @@ def option_chain_body(
     sides: dict[str, list[Row]] = {"CE": [], "PE": []}
     for listing in sorted(options, key=lambda listing: listing.strike):
         if listing.strike in shown:
-            sides[listing.option_type].append(_option_row(listing, money, day_of(listing)))
+            sides[listing.option_type].append(_option_row(listing, money, stats_of(listing)))
     return {
         "data": {
             "common_data": _common(contracts, options[0], expiry),
@@ -111,7 +111,7 @@ def option_chain_body(
     }
 
 
-def futures_chain_body(contracts: Contracts, expiry: date | None, day_of: DayOf) -> Row:
+def futures_chain_body(contracts: Contracts, expiry: date | None, stats_of: StatsOf) -> Row:
     """Every contract, or that of one expiry."""
     futures = sorted(
         (future for future in contracts.futures if expiry is None or future.expiry == expiry),
@@ -124,7 +124,7 @@ def futures_chain_body(contracts: Contracts, expiry: date | None, day_of: DayOf)
             "common_data": _common(contracts, futures[0], expiry),
             "call": [],
             "put": [],
-            "fut": [_future_row(future, day_of(future)) for future in futures],
+            "fut": [_future_row(future, stats_of(future)) for future in futures],
         }
     }
 
@@ -139,7 +139,7 @@ def _common(contracts: Contracts, listing: Listing, expiry: date | None) -> Row:
     }
 
 
-def _option_row(listing: Listing, money: int, day: Day) -> Row:
+def _option_row(listing: Listing, money: int, stats: SessionStats) -> Row:
     """Prices are text, the rest are numbers. `close` is settled after the day."""
     return {
         "instrument": {
@@ -150,19 +150,19 @@ def _option_row(listing: Listing, money: int, day: Day) -> Row:
             "moneyness": _moneyness(listing, money),
         },
         "quote": {
-            "ltp": _four(day.last_price),
-            "open": _four(day.open),
-            "high": _four(day.high),
-            "low": _four(day.low),
+            "ltp": _four(stats.last_price),
+            "open": _four(stats.open),
+            "high": _four(stats.high),
+            "low": _four(stats.low),
             "prevClose": _four(listing.base_price),
             "close": None,
-            "volume": day.volume,
+            "volume": stats.volume,
         },
         "openInterest": {
-            "current": day.open_interest,
-            "previous": day.previous_open_interest,
-            "change": day.open_interest - day.previous_open_interest,
-            "changePct": round(_interest_percent(day), 2),
+            "current": stats.open_interest,
+            "previous": stats.previous_open_interest,
+            "change": stats.open_interest - stats.previous_open_interest,
+            "changePct": round(_interest_percent(stats), 2),
         },
     }
 
@@ -173,7 +173,7 @@ def _moneyness(listing: Listing, money: int) -> str:
     return "ITM" if (listing.strike < money) is (listing.option_type == "CE") else "OTM"
 
 
-def _future_row(listing: Listing, day: Day) -> Row:
+def _future_row(listing: Listing, stats: SessionStats) -> Row:
     """Text throughout."""
     expiry = listing.expiry
     return {
@@ -185,26 +185,26 @@ def _future_row(listing: Listing, day: Day) -> Row:
             else "",
         },
         "quote": {
-            "ltp": _two(day.last_price),
-            "o": _two(day.open),
-            "h": _two(day.high),
-            "l": _two(day.low),
-            "c": _two(day.last_price),
+            "ltp": _two(stats.last_price),
+            "o": _two(stats.open),
+            "h": _two(stats.high),
+            "l": _two(stats.low),
+            "c": _two(stats.last_price),
             "pc": _two(listing.base_price),
-            "vol": str(day.volume),
+            "vol": str(stats.volume),
         },
         "oi": {
-            "cur": str(day.open_interest),
-            "prev": str(day.previous_open_interest),
-            "chg": str(day.open_interest - day.previous_open_interest),
-            "chgPct": f"{_interest_percent(day):.2f}",
+            "cur": str(stats.open_interest),
+            "prev": str(stats.previous_open_interest),
+            "chg": str(stats.open_interest - stats.previous_open_interest),
+            "chgPct": f"{_interest_percent(stats):.2f}",
         },
     }
 
 
-def _interest_percent(day: Day) -> float:
-    before = day.previous_open_interest
-    return 100 * (day.open_interest - before) / before if before else 0.0
+def _interest_percent(stats: SessionStats) -> float:
+    before = stats.previous_open_interest
+    return 100 * (stats.open_interest - before) / before if before else 0.0
 
 
 def _four(paise: int) -> str:

@@ -1,6 +1,6 @@
-"""The two login steps, and who is logged in.
+"""The two login steps, and the logins that are valid.
 
-Pure but for the random tokens: every question comes with its time, in Unix seconds.
+Pure but for the random tokens: every call has its time as an argument, in Unix seconds.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     is_trade: bool
     ends_at: float
     client_ip: str = ""
-    """Where the second step came from."""
+    """Address that the second step came from."""
 
 
-class LoginDesk:
-    """Checks who asks, hands out token pairs, and knows which of them still hold."""
+class Logins:
+    """Checks credentials, issues token pairs, and keeps the valid ones."""
 
     def __init__(
         self, accounts: Iterable[Account], *, base_url: str, feed_url: str, realtime_url: str
@@ -67,7 +67,7 @@ class LoginDesk:
         self._used_steps: dict[str, set[int]] = {ucc.ucc: set() for ucc in self._accounts.values()}
         self._signing_key = secrets.token_bytes(32)
         self.on_end: Callable[[Login], None] = lambda _: None
-        """Told of every login that is over."""
+        """Called with every login that has ended."""
 
     def account_of(self, authorization: str) -> Account | None:
         """The account of an access token, which may come with or without `Bearer `."""
@@ -139,7 +139,7 @@ class LoginDesk:
             self.end(sid)
 
     def end_expired(self, now: float) -> None:
-        """What midnight does."""
+        """End the logins whose time is over, as midnight does."""
         for sid in [sid for sid, login in self._logins.items() if now >= login.ends_at]:
             self.end(sid)
 

@@ -1,4 +1,4 @@
-"""What is told of the market to whoever asks: quotes, expiries, chains and candles.
+"""Market data by request: quotes, expiries, chains and candles.
 
 Needs the access token of an application and no login. Where candles come from: history.py.
 """
@@ -13,10 +13,10 @@ from typing import Final
 import msgspec
 
 from neo_async.exchange.engine.indices import INDICES
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Index, Listing
 from neo_async.exchange.history.history import History
-from neo_async.exchange.history.synthetic import Past
+from neo_async.exchange.history.synthetic import SyntheticHistory
 from neo_async.exchange.rest import chains
 from neo_async.exchange.rest.candles import (
     CandlesRefused,
@@ -50,9 +50,9 @@ class MarketData:
     def _follow_market(self) -> None:
         """Start over when there is another market, as after a reset."""
         self._market = self._venue.market
-        self._pasts: dict[tuple[Segment, str], Past] = {}
+        self._histories: dict[tuple[Segment, str], SyntheticHistory] = {}
 
-    def _present(self) -> Market:
+    def _present(self) -> MatchingEngine:
         if self._market is not self._venue.market:
             self._follow_market()
         return self._venue.now()
@@ -68,18 +68,18 @@ class MarketData:
             raise unknown_instrument()
         return json(rows)
 
-    def _rows(self, market: Market, instrument: str) -> Iterator[dict[str, object]]:
+    def _rows(self, market: MatchingEngine, instrument: str) -> Iterator[dict[str, object]]:
         """One, or none."""
         segment, _, token = instrument.partition("|")
         if segment not in market.segments:
             return
         listing = market.listing_by_token(Segment(segment), token)
         if listing is not None:
-            yield quote_row(market.picture(listing))
+            yield quote_row(market.market_snapshot(listing))
             return
         index = self._index(segment, token)
         if index is not None:
-            yield index_row(self._venue.board.picture(index), token, market.now_ns)
+            yield index_row(self._venue.board.snapshot(index), token, market.now_ns)
 
     def _index(self, segment: str, text: str) -> Index | None:
         """Names count exactly as they are written, as with the broker."""
@@ -96,13 +96,13 @@ class MarketData:
         expiry = chains.read_expiry(query)
         market = self._venue.now()
         if chains.read_kind(query) == "fut":
-            return json(chains.futures_chain_body(contracts, expiry, market.day))
+            return json(chains.futures_chain_body(contracts, expiry, market.session_stats))
         count = chains.read_count(query)
         spot = self._spot(market, contracts)
-        return json(chains.option_chain_body(contracts, expiry, count, spot, market.day))
+        return json(chains.option_chain_body(contracts, expiry, count, spot, market.session_stats))
 
     def _contracts_of(self, query: Mapping[str, str]) -> Contracts:
-        """As they are listed today, without the expired ones."""
+        """Return the contracts listed today, without the expired ones."""
         segment, underlying = query.get("exchange", ""), query.get("underlying", "")
         market = self._venue.now()
         listed = (
@@ -110,14 +110,14 @@ class MarketData:
         )
         return Contracts(segment, underlying, listed)
 
-    def _spot(self, market: Market, contracts: Contracts) -> int:
+    def _spot(self, market: MatchingEngine, contracts: Contracts) -> int:
         """Price of the underlying; of its nearest future when it is not listed; 0 if unknown."""
         name = contracts.underlying
         if name in _INDEX_OF:
             segment, index_name = _INDEX_OF[name]
             index = self._venue.board.find(segment.value, index_name)
             if index is not None:
-                return self._venue.board.picture(index).day.last_price
+                return self._venue.board.snapshot(index).stats.last_price
         share = market.listing(Segment.NSE_CM, f"{name}-EQ") or market.listing(Segment.BSE_CM, name)
         if share is not None:
             return market.last_price(share)
@@ -155,20 +155,22 @@ class MarketData:
             raise CandlesRefused("Invalid neosymbol value")
         key = (what.segment, what.token)
         history = History(
-            self._past(what), self._venue.tape(), key, self._venue.opened, market.today
+            self._synthetic_history(what), self._venue.tape(), key, self._venue.opened, market.today
         )
         return candle_portions(request, history.minutes, history.day)
 
-    def _past(self, what: Listing | Index) -> Past:
+    def _synthetic_history(self, what: Listing | Index) -> SyntheticHistory:
         key = (what.segment, what.token)
-        past = self._pasts.get(key)
-        if past is None:
+        synthetic = self._histories.get(key)
+        if synthetic is None:
             opening = self._opening(what)
-            past = self._pasts[key] = Past(opening, self._seed, self._venue.opened)
-        return past
+            synthetic = self._histories[key] = SyntheticHistory(
+                opening, self._seed, self._venue.opened
+            )
+        return synthetic
 
     def _opening(self, what: Listing | Index) -> Listing | Index:
-        """As it was when it was listed first: its close then ends the past."""
+        """Return it with its first base price, with which the synthetic history ends."""
         if isinstance(what, Listing):
             return msgspec.structs.replace(what, base_price=self._market.first_price(what))
         return next(index for index in INDICES if index.key == what.key)

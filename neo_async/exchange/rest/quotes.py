@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from neo_async.exchange.engine.indices import IndexPicture
-from neo_async.exchange.engine.session_stats import Picture
+from neo_async.exchange.engine.indices import IndexSnapshot
+from neo_async.exchange.engine.session_stats import MarketSnapshot
 from neo_async.exchange.engine.types import Refusal
 
 Row = dict[str, object]
@@ -38,7 +38,7 @@ _KEYS: Final[dict[str, tuple[str, ...] | None]] = {
         "per_change",
     ),
 }
-"""By filter in lower case; None stands for every key."""
+"""Keys of each filter, by its name in lower case; None stands for every key."""
 
 _LEVELS: Final = 5
 _NOBODY: Final = {"price": "0.0000", "quantity": "0", "orders": "0"}
@@ -67,55 +67,55 @@ def filtered(row: Row, kind: str) -> Row:
     return {key: row[key] for key in (*_ALWAYS, *keys) if key in row}
 
 
-def quote_row(picture: Picture) -> Row:
+def quote_row(snapshot: MarketSnapshot) -> Row:
     """Every key. Before the first trade of the day, what has not happened is zero."""
-    listing, day = picture.listing, picture.day
-    change = day.last_price - listing.base_price
-    average = day.value / day.volume if day.volume else 0.0
+    listing, stats = snapshot.listing, snapshot.stats
+    change = stats.last_price - listing.base_price
+    average = stats.value / stats.volume if stats.volume else 0.0
     return {
         "exchange_token": listing.token,
         "display_symbol": listing.symbol,
         "exchange": listing.segment.value,
-        "lstup_time": str(picture.changed_ns // _NS),
-        "ltp": _four(day.last_price),
-        "last_traded_quantity": str(day.last_quantity),
-        "total_buy": str(picture.total_buy_quantity),
-        "total_sell": str(picture.total_sell_quantity),
-        "last_volume": str(day.volume),
+        "lstup_time": str(snapshot.changed_ns // _NS),
+        "ltp": _four(stats.last_price),
+        "last_traded_quantity": str(stats.last_quantity),
+        "total_buy": str(snapshot.total_buy_quantity),
+        "total_sell": str(snapshot.total_sell_quantity),
+        "last_volume": str(stats.volume),
         "avg_cost": _four(round(average)),
-        "open_int": str(day.open_interest),
+        "open_int": str(stats.open_interest),
         "change": _four(change),
         "per_change": f"{_percent(change, listing.base_price):.4f}",
         "low_price_range": _four(listing.lower_band),
         "high_price_range": _four(listing.upper_band),
-        "year_high": _short(day.year_high),
-        "year_low": _short(day.year_low),
-        "ohlc": _ohlc(day.open, day.high, day.low, listing.base_price),
-        "depth": {"buy": _levels(picture.bids), "sell": _levels(picture.asks)},
+        "year_high": _short(stats.year_high),
+        "year_low": _short(stats.year_low),
+        "ohlc": _ohlc(stats.open, stats.high, stats.low, listing.base_price),
+        "depth": {"buy": _levels(snapshot.bids), "sell": _levels(snapshot.asks)},
     }
 
 
-def index_row(picture: IndexPicture, name: str, now_ns: int) -> Row:
+def index_row(snapshot: IndexSnapshot, name: str, now_ns: int) -> Row:
     """An index, by the name or number that it was asked for by. It has no average, open interest
     or circuit limits."""
-    index, day = picture.index, picture.day
-    change = day.last_price - index.close
+    index, stats = snapshot.index, snapshot.stats
+    change = stats.last_price - index.close
     nobody = [_NOBODY] * _LEVELS
     return {
         "exchange_token": name,
         "display_symbol": index.symbol,
         "exchange": index.segment.value,
-        "lstup_time": str((day.last_trade_ns or now_ns) // _NS),
-        "ltp": _four(day.last_price),
+        "lstup_time": str((stats.last_trade_ns or now_ns) // _NS),
+        "ltp": _four(stats.last_price),
         "last_traded_quantity": "0",
         "total_buy": "0",
         "total_sell": "0",
         "last_volume": "0",
         "change": _four(change),
         "per_change": f"{_percent(change, index.close):.4f}",
-        "year_high": _short(day.year_high),
-        "year_low": _short(day.year_low),
-        "ohlc": _ohlc(day.open, day.high, day.low, index.close),
+        "year_high": _short(stats.year_high),
+        "year_low": _short(stats.year_low),
+        "ohlc": _ohlc(stats.open, stats.high, stats.low, index.close),
         "depth": {"buy": nobody, "sell": nobody},
     }
 
@@ -142,5 +142,5 @@ def _four(paise: int) -> str:
 
 
 def _short(paise: int) -> str:
-    """As short as it goes: `726.65`, `2037.7`."""
+    """Return rupees without trailing zeros: `726.65`, `2037.7`."""
     return f"{paise / 100:g}" if abs(paise) < 100_000_00 else f"{paise / 100:.2f}"

@@ -1,4 +1,4 @@
-"""What the door hands back, and the bodies that the broker words its refusals in.
+"""Replies, and the bodies of the broker's errors.
 
 Each family of calls has its own error shape, as with the broker: trading and report calls, login
 steps, forms with a field missing, and the gateway in front of them all.

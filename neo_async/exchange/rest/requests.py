@@ -68,7 +68,7 @@ def read_place(body: bytes) -> NewOrder:
 
 
 def _read_bracket(form: PlaceForm) -> Bracket:
-    """Exits of a bracket order. `lat` and `tk` say nothing that the market does not know."""
+    """Read the distances of a bracket order; `lat` and `tk` only repeat what the order has."""
     target_kind, stop_kind = _offset_kind(form.sot), _offset_kind(form.slt)
     if form.tlt not in (None, "Y", "N"):
         raise _invalid_request()

@@ -21,11 +21,11 @@ FOLDER = "/scripmaster/v1/prod"
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """Tradable instruments, and the files that tell clients of them."""
+    """Tradable instruments, and the scrip files that clients download."""
 
     listings: tuple[Listing, ...]
     files: Mapping[str, bytes]
-    """By file name, `nse_cm-v1.csv`."""
+    """Contents by file name, `nse_cm-v1.csv`."""
 
     def addresses(self, root: str, today: date) -> list[str]:
         folder = f"{root}{FOLDER}/{today.isoformat()}"
@@ -39,12 +39,12 @@ class Catalogue(msgspec.Struct, frozen=True):
         return self.files.get(PurePosixPath(path).name)
 
 
-class Shelf:
+class ScripFiles:
     """The catalogue of the day: our own files follow the market, with its new contracts and without
     those that have expired."""
 
     def __init__(self, catalogue: Catalogue, venue: Venue, *, is_fixed: bool) -> None:
-        """`is_fixed`: somebody else's files are served as they are."""
+        """`is_fixed` serves the broker's own files unchanged."""
         self._catalogue = catalogue
         self._venue = venue
         self._is_fixed = is_fixed

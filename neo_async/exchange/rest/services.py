@@ -1,6 +1,6 @@
-"""What every service of the exchange is from outside: calls in, replies out.
+"""The interface of every service of the exchange: calls in, replies out.
 
-The broker's is the door for whatever no other one takes; others have a path of their own.
+The broker's takes every call that no other one takes; others have a path of their own.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ class Call(msgspec.Struct):
     method: str
     path: str
     headers: Mapping[str, str]
-    """Looked up without regard to case."""
+    """Request headers; names are looked up without regard to case."""
     body: bytes
     client_ip: str
     time: float
     """Unix seconds by the exchange's clock."""
     wall_time: float
-    """By the clock that callers have, too: the exchange's may have been moved on."""
+    """Unix seconds by the callers' clock; the exchange's may have been moved forward."""
     query: Mapping[str, str] = {}
     ucc: str = ""
-    """Whose call it is; filled in by the guard at the door."""
+    """Client code of the account that called; set once the call is authorised."""
 
 
 Answer = Callable[[Call], Reply]
 LongAnswer = Callable[[Call], Reply | Awaitable[Reply]]
-"""May take several turns of the loop."""
+"""An answer that may take several turns of the event loop."""
 AdminRoutes = Mapping[str, Mapping[str, Answer]]
-"""Path below the exchange's control surface to method to answer."""
+"""Answers by path below the control surface, and by method."""
 
 
-class Wording(NamedTuple):
-    """How a service says what every service has to say at times."""
+class ErrorResponses(NamedTuple):
+    """How a service words the errors that every service has."""
 
     throttled: Reply
     failed: Callable[[int], Reply]
-    """By status: a fault of its own."""
+    """Returns the answer to an internal error, by HTTP status."""
 
 
-class Door(Protocol):
-    """One service, mounted by `Exchange` beside the broker's."""
+class Service(Protocol):
+    """A service that is mounted beside the broker's."""
 
     @property
-    def wording(self) -> Wording: ...
+    def error_responses(self) -> ErrorResponses: ...
 
     @property
     def admin_routes(self) -> AdminRoutes: ...
@@ -59,9 +59,9 @@ class Door(Protocol):
     def takes(self, path: str) -> bool: ...
 
     def kind(self, method: str, path: str) -> Calls:
-        """What faults take such a call for."""
+        """Return the kind of call, which decides the faults it meets."""
 
     def answer(self, call: Call) -> Reply: ...
 
     def reset(self) -> None:
-        """Start over, as the market does."""
+        """Start over, together with the market."""

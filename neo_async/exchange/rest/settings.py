@@ -1,12 +1,11 @@
-"""How the exchange's front door behaves where the broker's rules have changed or its documents and
-its users' reports disagree."""
+"""Variants of the broker's rules, where they have changed or its documents and users disagree."""
 
 from __future__ import annotations
 
 import msgspec
 
 
-class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     static_ips: tuple[str, ...] | None = None
     """Addresses from which orders may come, modifications and cancellations included; and only
     from the one that the login came from. None: from anywhere. The broker has had this rule since

@@ -1,4 +1,4 @@
-"""Which HTTP requests are refused because a web page made them, or because they name another host.
+"""Refusal of HTTP requests that a web page made, or that name another host.
 
 The exchange runs on developers' machines, and every page open in a browser there can send requests
 to it: directly (cross-site) or through a name of the page's own that resolves to 127.0.0.1 (DNS
@@ -15,7 +15,7 @@ from neo_async.model.address import is_loopback
 
 
 def foreign_page(headers: Mapping[str, str], method: str, *, on_loopback: bool) -> str | None:
-    """Why the request is taken for one of a foreign web page; None when it is not.
+    """Return why the request is taken for one of a foreign web page; None when it is not.
 
     `on_loopback` says that the exchange listens on this machine only: then a page's own host must
     be a loopback name, whatever name it reached the exchange by.
@@ -35,7 +35,7 @@ def foreign_page(headers: Mapping[str, str], method: str, *, on_loopback: bool) 
 
 
 def foreign_host(headers: Mapping[str, str]) -> str | None:
-    """Why the `Host` header is no name of this machine; None when it is one."""
+    """Return why the `Host` header is no name of this machine; None when it is one."""
     host = headers.get("Host", "")
     return None if is_loopback(_host_of(host)) else f"Host {host!r} is no name of this machine"
 

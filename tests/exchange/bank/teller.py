@@ -11,7 +11,8 @@ import aiohttp
 
 from neo_async.exchange import BankSettings, Exchange
 from neo_async.exchange.bank.types import Client
-from tests.exchange.door import Answered, Clock
+from tests.exchange.callers import Answered, Clock
+from tests.exchange_settings import exchange_with
 
 CREATE = "accounts/create"
 MODIFY = "accounts/modify"
@@ -113,8 +114,8 @@ async def at_the_bank(**options: Any) -> AsyncIterator[Teller]:
     clock = options.setdefault("clock", Clock())
     options.setdefault("seed", 7)
     options.setdefault("bank", OPEN)
-    options.setdefault("makers", False)
-    async with Exchange(**options) as exchange, aiohttp.ClientSession() as http:
+    options.setdefault("market_makers", False)
+    async with exchange_with(**options) as exchange, aiohttp.ClientSession() as http:
         teller = Teller(exchange, http, clock)
         await teller.log_in()
         yield teller

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neo_async.exchange.bank.core import BATCH, Books
+from neo_async.exchange.bank.books import BATCH, Books
 from neo_async.exchange.bank.types import Payment, Refused, VirtualAccount, make_clients
-from tests.exchange.door import START
+from tests.exchange.callers import START
 
 CLIENTS = make_clients(7)
 PHYSICAL = CLIENTS[0].physical_accounts[0]

@@ -7,7 +7,7 @@ import pytest
 
 from neo_async.errors import UsageError
 from neo_async.exchange import Faults
-from neo_async.exchange.faults.settings import Harm
+from neo_async.exchange.faults.settings import ResponseFault
 from tests.exchange.bank.teller import (
     ACK,
     DELETE,
@@ -256,37 +256,37 @@ async def test_the_batch_before_can_come_again() -> None:
         await teller.open()
         teller.exchange.bank.credit(NUMBER, "1.00", count=150)
         rows = await teller.drain()
-        teller.exchange.set_faults(Faults(bank_repeat=1))
+        teller.exchange.faults.set(Faults(bank_repeat=1))
         again = await teller.told(FETCH)
         assert again["transactions"] == rows[100:]
         receipt = {"batchId": again["batchId"], "count": 50, "status": "RECEIVED"}
         assert (await teller.told(ACK, **receipt))["alreadyAcknowledged"] is True
-        assert teller.exchange.injected == {"bank_repeat": 1}
+        assert teller.exchange.faults.injected == {"bank_repeat": 1}
 
 
 async def test_tokens_can_expire_at_any_call() -> None:
     async with at_the_bank(faults=Faults(bank_expire=1)) as teller:
         assert await teller.refused(FETCH) == (401, "VA0401")
-        teller.exchange.set_faults(Faults())
+        teller.exchange.faults.set(Faults())
         assert await teller.refused(FETCH) == (401, "VA0401")
         await teller.log_in()
         await teller.told(FETCH)
 
 
 @pytest.mark.parametrize(
-    ("harm", "accepted"), [(Harm.ERROR_BEFORE, False), (Harm.ERROR_AFTER, True)]
+    ("harm", "accepted"), [(ResponseFault.ERROR_BEFORE, False), (ResponseFault.ERROR_AFTER, True)]
 )
 async def test_faults_of_the_exchange_hit_the_bank_when_they_are_told_to(
-    harm: Harm, accepted: bool
+    harm: ResponseFault, accepted: bool
 ) -> None:
     async with at_the_bank() as teller:
         await teller.open()
         teller.exchange.bank.credit(NUMBER, "1.00")
         batch = await teller.told(FETCH)
         receipt = {"batchId": batch["batchId"], "count": 1, "status": "RECEIVED"}
-        teller.exchange.set_faults(Faults(**{harm.value: 1.0}))
+        teller.exchange.faults.set(Faults(**{harm.value: 1.0}))
         await teller.told(FETCH)  # orders and reads are the broker's
-        teller.exchange.set_faults(Faults(**{harm.value: 1.0}, calls=("bank",)))
+        teller.exchange.faults.set(Faults(**{harm.value: 1.0}, calls=("bank",)))
         codes = set()
         for _ in range(40):
             failed = await teller.call(ACK, **receipt)
@@ -294,7 +294,7 @@ async def test_faults_of_the_exchange_hit_the_bank_when_they_are_told_to(
             if failed.body[:1] == b"{":
                 codes.add(failed.json()["errorCode"])
         assert codes == {"VA0500", "VA0503"}
-        teller.exchange.set_faults(Faults(throttle=1, calls=("bank",)))
+        teller.exchange.faults.set(Faults(throttle=1, calls=("bank",)))
         assert await teller.refused(FETCH) == (429, "VA0429")
-        teller.exchange.set_faults(Faults())
+        teller.exchange.faults.set(Faults())
         assert ((await teller.told(FETCH))["count"] == 0) is accepted

@@ -16,12 +16,12 @@ from neo_async.banking import (
 )
 from neo_async.errors import BrokerError, RefundUnknown, TransportError
 from neo_async.exchange import Faults, Uniform
-from neo_async.exchange.faults.settings import Harm
+from neo_async.exchange.faults.settings import ResponseFault
 from tests.exchange.bank.teller import NUMBER, Teller, at_the_bank
 from tests.simulation.virtual_time import in_virtual_time, now
 
 BAD_DAY = Faults(
-    **{harm.value: 0.03 for harm in Harm},
+    **{harm.value: 0.03 for harm in ResponseFault},
     calls=("bank",),
     delay_before=0.1,
     delay_after=0.1,
@@ -59,15 +59,15 @@ async def test_every_credit_comes_once_whatever_goes_wrong(tmp_path: Path) -> No
     async with at_the_bank(clock=now) as teller, client_of(teller, tmp_path / "credits") as bank:
         await bank.create([VirtualAccount(NUMBER, "Asha Rao")])
         teller.exchange.bank.credit(NUMBER, "1.00", count=2_050)
-        teller.exchange.set_faults(BAD_DAY)
+        teller.exchange.faults.set(BAD_DAY)
         sequences: list[int] = []
         async for credit in bank.transactions(poll=1):
             sequences.append(credit.sequence)
             if len(sequences) == 2_050:
                 break
         assert sequences == list(range(1, 2_051))
-        assert {"bank_repeat", "bank_expire"} <= teller.exchange.injected.keys()
-        assert len(set(Harm) & teller.exchange.injected.keys()) >= 5
+        assert {"bank_repeat", "bank_expire"} <= teller.exchange.faults.injected.keys()
+        assert len(set(ResponseFault) & teller.exchange.faults.injected.keys()) >= 5
 
 
 async def refund_one_rupee(bank: VirtualAccounts, client: str, reference: str) -> Refund:
@@ -85,10 +85,10 @@ async def test_every_refund_goes_out_once_whatever_goes_wrong() -> None:
     async with at_the_bank(clock=now) as teller, client_of(teller) as bank:
         await bank.create([VirtualAccount(NUMBER, "Asha Rao")])
         reference = teller.exchange.bank.credit(NUMBER, "100.00")
-        teller.exchange.set_faults(BAD_DAY)
+        teller.exchange.faults.set(BAD_DAY)
         refunds = [await refund_one_rupee(bank, teller.client.name, reference) for _ in range(60)]
         assert all(refund.status is RefundStatus.INITIATED for refund in refunds)
         assert len({refund.refund_reference for refund in refunds}) == 60
-        teller.exchange.set_faults(Faults())
+        teller.exchange.faults.set(Faults())
         rest = await bank.refund(teller.client.name, reference)
         assert rest.amount == Decimal("40.00")

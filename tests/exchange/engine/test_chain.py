@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async.exchange.engine.listings import default_listings
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.pricing import RATE, fair_value, option_value, years_left
 from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import Segment
-from tests.exchange.engine.test_memory import kept, revived
+from tests.exchange.engine.test_snapshot import kept, revived
 from tests.exchange.engine.trading import SECOND, START
 
 MONDAY = date(2026, 11, 23)
@@ -33,8 +33,8 @@ def options(name: str, expiry: date | None = None) -> list[Listing]:
     ]
 
 
-def live_market() -> Market:
-    market = Market(LISTED, seed=4, now_ns=START)
+def live_market() -> MatchingEngine:
+    market = MatchingEngine(LISTED, seed=4, now_ns=START)
     market.open_account("ann", cash=10**12)
     return market
 
@@ -150,7 +150,7 @@ def test_time_takes_from_an_option_at_the_money() -> None:
 # --- what they trade at ---------------------------------------------------------------------------
 
 
-def middle(market: Market, listing: Listing) -> float:
+def middle(market: MatchingEngine, listing: Listing) -> float:
     bids, asks = market.depth(listing)
     return (bids[0][0] + asks[0][0]) / 2
 

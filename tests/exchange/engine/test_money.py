@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async.exchange.engine.listings import bands, default_listings
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Holding, NewOrder, Refusal
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from tests.exchange.engine.trading import (
@@ -165,7 +165,7 @@ def test_holdings_settle_later_but_cannot_be_sold_twice():
 
 def test_the_callers_holdings_stay_the_callers():
     held = Holding(listing=SHARE, quantity=5, average_price=1.0, sellable_quantity=5)
-    market = Market(LISTINGS, seed=1, now_ns=START, makers=False)
+    market = MatchingEngine(LISTINGS, seed=1, now_ns=START, market_makers=False)
     market.open_account("ann", cash=CASH, holdings=[held])
     market.place("ann", sell(5, 210_00, **CNC))
     assert held.sellable_quantity == 5
@@ -227,7 +227,7 @@ commands = st.lists(
 )
 
 
-def run(market: Market, steps) -> None:
+def run(market: MatchingEngine, steps) -> None:
     for step in steps:
         match step:
             case ("place", account, order):
@@ -252,8 +252,8 @@ def run(market: Market, steps) -> None:
                 market.release_amo()
 
 
-def market_with_stock(*, makers: bool) -> Market:
-    market = Market(LISTINGS, seed=3, now_ns=START, makers=makers)
+def market_with_stock(*, market_makers: bool) -> MatchingEngine:
+    market = MatchingEngine(LISTINGS, seed=3, now_ns=START, market_makers=market_makers)
     for name in NAMES:
         stock = Holding(listing=SHARE, quantity=60, average_price=1.0, sellable_quantity=60)
         market.open_account(name, cash=8_000_00, holdings=[stock])
@@ -262,8 +262,8 @@ def market_with_stock(*, makers: bool) -> Market:
 
 @given(commands, st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_orders_add_up_whatever_happens(steps, makers):
-    market = market_with_stock(makers=makers)
+def test_orders_add_up_whatever_happens(steps, market_makers):
+    market = market_with_stock(market_makers=market_makers)
     run(market, steps)
     for record in market.ledger:
         assert record.filled_quantity == sum(fill.quantity for fill in record.fills)
@@ -282,7 +282,7 @@ def test_orders_add_up_whatever_happens(steps, makers):
 @settings(max_examples=150, deadline=None)
 def test_what_one_account_pays_another_gets(steps):
     """Outside prices fill against nobody, so they are left out; makers are absent."""
-    market = market_with_stock(makers=False)
+    market = market_with_stock(market_makers=False)
     run(market, [step for step in steps if step[0] != "print"])
     positions = [position for name in NAMES for position in market.positions(name)]
     assert sum(p.buy_quantity for p in positions) == sum(p.sell_quantity for p in positions)
@@ -294,8 +294,8 @@ def test_what_one_account_pays_another_gets(steps):
 
 @given(commands, st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_cancelling_everything_releases_everything_that_orders_blocked(steps, makers):
-    market = market_with_stock(makers=makers)
+def test_cancelling_everything_releases_everything_that_orders_blocked(steps, market_makers):
+    market = market_with_stock(market_makers=market_makers)
     run(market, steps)
     for record in market.ledger:
         if not record.status.is_final:
@@ -316,7 +316,7 @@ def test_cancelling_everything_releases_everything_that_orders_blocked(steps, ma
 @settings(max_examples=60, deadline=None)
 def test_the_same_seed_and_commands_give_the_same_market(steps, seed):
     def outcome() -> tuple[object, ...]:
-        market = Market(LISTINGS, seed=seed, now_ns=START)
+        market = MatchingEngine(LISTINGS, seed=seed, now_ns=START)
         for name in NAMES:
             market.open_account(name, cash=8_000_00)
         run(market, steps)

@@ -7,13 +7,14 @@ from datetime import date, datetime
 import msgspec
 import pytest
 
-from neo_async.exchange.engine.commands import Entry, replay
-from neo_async.exchange.engine.indices import IndexBoard
+from neo_async.exchange.engine.commands import JournalEntry
+from neo_async.exchange.engine.index_board import IndexBoard
 from neo_async.exchange.engine.listings import default_listings, new_contracts
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
+from neo_async.exchange.engine.replay import replay
 from neo_async.exchange.engine.types import Hours, Listing, Refusal, Rules
 from neo_async.model.enums import OrderStatus, Product, Segment
-from tests.exchange.engine.test_memory import kept, revived
+from tests.exchange.engine.test_snapshot import kept, revived
 from tests.exchange.engine.trading import buy, sell
 
 MONDAY = date(2026, 11, 23)
@@ -28,14 +29,14 @@ def at(day: int, clock: str = "10:00") -> int:
     return int(moment.timestamp()) * 1_000_000_000
 
 
-def market_of(rules: Rules = Rules(), *, makers: bool = True) -> Market:  # noqa: B008
-    market = Market(LISTED, seed=4, now_ns=at(23), makers=makers, rules=rules)
+def market_of(rules: Rules = Rules(), *, market_makers: bool = True) -> MatchingEngine:  # noqa: B008
+    market = MatchingEngine(LISTED, seed=4, now_ns=at(23), market_makers=market_makers, rules=rules)
     for name in ("ann", "bob"):
         market.open_account(name, cash=CASH)
     return market
 
 
-def coming(market: Market) -> list[Listing]:
+def coming(market: MatchingEngine) -> list[Listing]:
     return list(new_contracts(market.today, market.spots(), market.tokens))
 
 
@@ -59,7 +60,7 @@ def test_the_next_expiry_comes_when_one_has_passed() -> None:
 
 
 def test_new_contracts_are_priced_and_struck_by_what_the_underlying_costs_by_then() -> None:
-    market = market_of(makers=False)
+    market = market_of(market_makers=False)
     hdfc = market.listing(Segment.NSE_CM, "HDFCBANK-EQ")
     assert hdfc is not None
     market.print_price(hdfc.segment, hdfc.token, hdfc.base_price * 109 // 100)
@@ -80,10 +81,10 @@ def test_listings_that_are_added_are_journaled_and_kept() -> None:
     index = IndexBoard(market)
     nifty = index.find("nse_cm", "Nifty 50")
     assert nifty is not None
-    day = msgspec.structs.replace(index.picture(nifty).day)
+    day = msgspec.structs.replace(index.snapshot(nifty).stats)
     market.settle_expired()
     market.add_listings(default_listings(date(2026, 12, 28)))
-    assert index.picture(nifty).day == day
+    assert index.snapshot(nifty).stats == day
     new = market.listing(Segment.NSE_FO, "NIFTY27MARFUT") or market.listing(
         Segment.NSE_FO, "NIFTY27FEBFUT"
     )
@@ -91,7 +92,7 @@ def test_listings_that_are_added_are_journaled_and_kept() -> None:
     market.place("ann", buy(new.lot_size, 0, segment=new.segment, symbol=new.symbol))
     market.advance(at(23, "10:03"))
 
-    entries = msgspec.json.decode(msgspec.json.encode(market.journal), type=list[Entry])
+    entries = msgspec.json.decode(msgspec.json.encode(market.journal), type=list[JournalEntry])
     again = market_of()
     replay(again, entries)
     again.advance(market.now_ns, catch_up=False)
@@ -124,20 +125,20 @@ def test_an_expired_contract_is_settled_and_trades_no_more(hours: Hours) -> None
     with pytest.raises(Refusal, match="expired"):
         market.place("ann", buy(lot, 0, **EXPIRED))
     assert all(position.bought == position.sold for position in market.positions("ann"))
-    quoted = market.picture(ENDING)
+    quoted = market.market_snapshot(ENDING)
     assert (quoted.bids, quoted.asks) == ([], [])
-    before = msgspec.structs.replace(market.day(ENDING))
+    before = msgspec.structs.replace(market.session_stats(ENDING))
     market.watch(ENDING)
     market.advance(at(25, "10:01"))
-    assert market.day(ENDING) == before
-    assert market.picture(ENDING).bids == []
+    assert market.session_stats(ENDING) == before
+    assert market.market_snapshot(ENDING).bids == []
     settled = market.ledger[-1] if hours is Hours.ALWAYS else None
     if settled is not None:
         assert (settled.account, settled.status) == ("ann", OrderStatus.COMPLETE)
 
 
 def test_an_after_market_order_in_a_contract_that_has_expired_is_rejected() -> None:
-    market = market_of(Rules(hours=Hours.EXCHANGE), makers=False)
+    market = market_of(Rules(hours=Hours.EXCHANGE), market_makers=False)
     market.advance(at(24, "16:00"))
     late = market.place("ann", sell(ENDING.lot_size, 50_00, amo=True, **EXPIRED))
     market.advance(at(25))

@@ -8,7 +8,7 @@ import pytest
 
 from neo_async.errors import UsageError
 from neo_async.exchange.engine.listings import default_listings
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Refusal, Rules
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
 from tests.exchange.engine.trading import (
@@ -65,7 +65,7 @@ def test_malformed_orders_are_refused_and_leave_no_trace(order, code, text):
 
 
 def test_commodities_know_no_ioc():
-    market = Market(LISTED, seed=1, now_ns=START)
+    market = MatchingEngine(LISTED, seed=1, now_ns=START)
     market.open_account("ann", cash=0)
     crude = {"segment": Segment.MCX_FO, "symbol": "CRUDEOIL26DECFUT", "product": Product.NRML}
     with pytest.raises(Refusal) as refused:
@@ -224,8 +224,8 @@ def test_an_account_opens_once():
 # --- habits of the broker -------------------------------------------------------------------------
 
 
-def market_under(rules: Rules) -> Market:
-    market = Market(LISTINGS, seed=1, now_ns=START, makers=False, rules=rules)
+def market_under(rules: Rules) -> MatchingEngine:
+    market = MatchingEngine(LISTINGS, seed=1, now_ns=START, market_makers=False, rules=rules)
     for name in ("ann", "bob"):
         market.open_account(name, cash=RICH)
     return market

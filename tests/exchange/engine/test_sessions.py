@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neo_async.exchange.engine.commands import replay
-from neo_async.exchange.engine.indices import INDICES, IndexBoard
+from neo_async.exchange.engine.index_board import IndexBoard
+from neo_async.exchange.engine.indices import INDICES
 from neo_async.exchange.engine.listings import default_listings
-from neo_async.exchange.engine.matching_engine import Market
-from neo_async.exchange.engine.sessions import Phase, next_moment, phase
+from neo_async.exchange.engine.matching_engine import MatchingEngine
+from neo_async.exchange.engine.replay import replay
+from neo_async.exchange.engine.trading_hours import Phase, next_session_events, phase
 from neo_async.exchange.engine.types import Holding, Hours, Refusal, Rules
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
-from tests.exchange.engine.test_legs import play, steps
-from tests.exchange.engine.test_memory import kept, revived
+from tests.exchange.engine.test_contingent_orders import play, steps
+from tests.exchange.engine.test_snapshot import kept, revived
 from tests.exchange.engine.trading import BRACKET, CASH, FUTURE, OPTION, SHARE, buy, sell, states
 
 CNC = {"product": Product.CNC}
@@ -37,15 +38,21 @@ def at(clock: str, day: int = 23) -> int:
     return int(moment.timestamp()) * 1_000_000_000
 
 
-def market_at(clock: str, day: int = 23, *, makers: bool = False, rules: Rules = KEPT) -> Market:
-    market = Market(TRADED, seed=1, now_ns=at(clock, day), makers=makers, rules=rules)
+def market_at(
+    clock: str, day: int = 23, *, market_makers: bool = False, rules: Rules = KEPT
+) -> MatchingEngine:
+    market = MatchingEngine(
+        TRADED, seed=1, now_ns=at(clock, day), market_makers=market_makers, rules=rules
+    )
     for name in ("ann", "bob"):
         stock = Holding(listing=SHARE, quantity=40, average_price=150_00.0, sellable_quantity=40)
         market.open_account(name, cash=CASH, holdings=[stock])
     return market
 
 
-def trade(market: Market, quantity: int = 10, price: int = 200_00, **fields: object) -> None:
+def trade(
+    market: MatchingEngine, quantity: int = 10, price: int = 200_00, **fields: object
+) -> None:
     """Ann buys from Bob."""
     market.place("bob", sell(quantity, price, **fields))
     market.place("ann", buy(quantity, price, **fields))
@@ -75,13 +82,13 @@ def test_every_segment_keeps_its_hours_on_weekdays(segment, clock, day, expected
 
 
 def test_after_fridays_last_close_comes_mondays_new_day() -> None:
-    (moment,) = next_moment(at("23:30", 20))
-    assert (moment.time_ns, moment.turn) == (at("00:00", 23), "new day")
+    (event,) = next_session_events(at("23:30", 20))
+    assert (event.time_ns, event.kind) == (at("00:00", 23), "new day")
 
 
 @given(st.integers(at("00:00", 20), at("00:00", 29)))
 def test_the_phases_between_two_moments_are_those_at_the_first(now_ns) -> None:
-    coming = next_moment(now_ns)[0].time_ns
+    coming = next_session_events(now_ns)[0].time_ns
     for segment in Segment:
         assert phase(segment, now_ns) is phase(segment, coming - 1)
 
@@ -127,7 +134,7 @@ def test_always_open_markets_take_both_at_any_hour() -> None:
 
 
 def test_makers_rest_while_the_market_is_closed() -> None:
-    market = market_at("15:29", makers=True)
+    market = market_at("15:29", market_makers=True)
     market.watch(SHARE)
     market.advance(at("15:30"))
     market.take_events()
@@ -264,7 +271,7 @@ def test_a_new_day_has_empty_books_new_numbers_and_new_bands() -> None:
     listing = market.listing(SHARE.segment, SHARE.symbol)
     assert listing is not None
     assert (listing.base_price, listing.lower_band, listing.upper_band) == (210_00, 189_00, 231_00)
-    day = market.day(listing)
+    day = market.session_stats(listing)
     assert (day.open, day.volume, day.last_price) == (0, 0, 210_00)
     record = market.place("ann", buy(10, 230_00))
     assert record.status is OrderStatus.OPEN
@@ -294,22 +301,26 @@ def test_a_day_can_be_ended_by_hand_at_any_hour() -> None:
 
 def test_an_index_goes_on_from_its_close_also_after_a_restart() -> None:
     listed = default_listings(date(2026, 11, 23))
-    market = Market(listed, seed=1, now_ns=at("10:00"), makers=False, rules=KEPT)
+    market = MatchingEngine(listed, seed=1, now_ns=at("10:00"), market_makers=False, rules=KEPT)
     board = IndexBoard(market)
     nifty = INDICES[0]
     for member in board.members(nifty):
         market.print_price(member.segment, member.token, member.base_price * 102 // 100)
-    value = board.picture(nifty).day.last_price
+    value = board.snapshot(nifty).stats.last_price
     market.advance(at("10:00", 24))
     for each in (board, IndexBoard(revived(kept(market)))):
-        picture = each.picture(nifty)
-        assert picture.index.close == picture.day.last_price == pytest.approx(value, abs=2)
+        market_snapshot = each.snapshot(nifty)
+        assert (
+            market_snapshot.index.close
+            == market_snapshot.stats.last_price
+            == pytest.approx(value, abs=2)
+        )
 
 
 # --- properties -----------------------------------------------------------------------------------
 
 
-def through_days(market: Market, todo) -> None:
+def through_days(market: MatchingEngine, todo) -> None:
     """The steps, with a jump to the next day's opening now and then."""
     for number, step in enumerate(todo):
         if number % 9 == 8:
@@ -345,8 +356,8 @@ def test_days_conserve_money_and_stock(todo, by_the_clock) -> None:
 
 @given(steps, st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_days_are_replayed_and_restored_to_the_byte(todo, makers) -> None:
-    market = market_at("10:00", makers=makers)
+def test_days_are_replayed_and_restored_to_the_byte(todo, market_makers) -> None:
+    market = market_at("10:00", market_makers=market_makers)
     market.journal = []
     half = len(todo) // 2
     through_days(market, todo[:half])
@@ -354,7 +365,9 @@ def test_days_are_replayed_and_restored_to_the_byte(todo, makers) -> None:
     journal_then = len(market.journal)
     through_days(market, todo[half:])
 
-    again = Market(TRADED, seed=1, now_ns=at("10:00"), makers=makers, rules=KEPT)
+    again = MatchingEngine(
+        TRADED, seed=1, now_ns=at("10:00"), market_makers=market_makers, rules=KEPT
+    )
     for name in ("ann", "bob"):
         stock = Holding(listing=SHARE, quantity=40, average_price=150_00.0, sellable_quantity=40)
         again.open_account(name, cash=CASH, holdings=[stock])

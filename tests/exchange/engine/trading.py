@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Bracket, Change, Holding, Listing, NewOrder, OrderRecord
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 
@@ -63,9 +63,9 @@ LISTINGS = (SHARE, FUTURE, OPTION, UNTRADED_OPTION)
 CASH = 10_000_000_00
 
 
-def quiet_market(*accounts: str, cash: int = CASH, stock: int = 0) -> Market:
+def quiet_market(*accounts: str, cash: int = CASH, stock: int = 0) -> MatchingEngine:
     """No makers: nothing trades but what the test places."""
-    market = Market(LISTINGS, seed=1, now_ns=START, makers=False)
+    market = MatchingEngine(LISTINGS, seed=1, now_ns=START, market_makers=False)
     for account in accounts or ("ann", "bob"):
         held = [Holding(listing=SHARE, quantity=stock, average_price=1.0, sellable_quantity=stock)]
         market.open_account(account, cash=cash, holdings=held if stock else [])

@@ -9,8 +9,8 @@ import pytest
 
 from neo_async.exchange import AuthAnswer, FeedSettings
 from neo_async.wire.feed import DIVIDERS, EXCHANGE_IDS
-from tests.exchange.door import Caller, trading, visiting
-from tests.exchange.feeds.listening import MarketReader, market_reader, unknown_reader
+from tests.exchange.callers import Caller, trading, visiting
+from tests.exchange.feeds.readers import MarketReader, market_reader, unknown_reader
 from tests.simulation.virtual_time import in_virtual_time, now
 
 Login = dict[str, Any]
@@ -110,7 +110,7 @@ async def test_the_token_does_not_pass_for_the_sid() -> None:
 
 
 async def test_a_login_that_stopped_half_way_is_refused() -> None:
-    async with visiting(makers=False) as caller:
+    async with visiting(market_makers=False) as caller:
         view = (await caller.first_step()).json()["data"]
         async with unknown_reader(caller) as reader:
             await reader.send(sdk_keys(view))

@@ -8,8 +8,8 @@ import pytest
 from neo_async.exchange import FeedSettings
 from neo_async.exchange.feeds.order_feed import read_handshake
 from neo_async.model.enums import Side
-from tests.exchange.door import Caller, second_account, trading, visiting
-from tests.exchange.feeds.listening import OrderReader, order_reader, put, raw_handshake
+from tests.exchange.callers import Caller, second_account, trading, visiting
+from tests.exchange.feeds.readers import OrderReader, order_reader, put, raw_handshake
 from tests.simulation.virtual_time import in_virtual_time, now
 
 KEYS = {
@@ -76,7 +76,7 @@ async def test_anyone_else_is_refused_and_the_socket_closed(handshake: str) -> N
 
 
 async def test_a_login_that_stopped_half_way_is_refused() -> None:
-    async with visiting(makers=False) as caller:
+    async with visiting(market_makers=False) as caller:
         caller.login_data = (await caller.first_step()).json()["data"]
         async with caller.http.ws_connect(caller.exchange.realtime_url) as websocket:
             await websocket.send_str(raw_handshake(caller))

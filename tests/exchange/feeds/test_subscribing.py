@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import trustme
 
-from neo_async.exchange import Exchange, FeedSettings
+from neo_async.exchange import FeedSettings
 from neo_async.exchange.engine.listings import default_listings
 from neo_async.exchange.feeds.market_feed import BUDGET
 from neo_async.model.enums import Level, Segment, Side
@@ -24,8 +24,8 @@ from neo_async.model.ticks import (
     ScripTick,
 )
 from neo_async.wire.feed import EXCHANGE_IDS, Stream
-from tests.exchange.door import START, Caller, Clock, trading
-from tests.exchange.feeds.listening import (
+from tests.exchange.callers import START, Caller, Clock, trading
+from tests.exchange.feeds.readers import (
     ITBEES,
     RELIANCE,
     TCS,
@@ -34,6 +34,7 @@ from tests.exchange.feeds.listening import (
     put,
     trade,
 )
+from tests.exchange_settings import exchange_with
 
 LISTED = default_listings(date(2026, 11, 23))
 NIFTY_FUTURE = next(listing for listing in LISTED if listing.symbol == "NIFTY26DECFUT")
@@ -58,7 +59,7 @@ async def test_a_subscription_is_acknowledged_with_names_under_both_keys() -> No
                 TCS: {"cas_status": 1, "trading_symbols": "TCS-EQ"},
             },
         }
-        assert caller.exchange.subscribed == {ITBEES, TCS}
+        assert caller.exchange.feeds.subscribed == {ITBEES, TCS}
 
 
 async def test_unknown_instruments_are_left_out_and_the_others_served() -> None:
@@ -83,7 +84,7 @@ async def test_unknown_instruments_are_left_out_and_the_others_served() -> None:
 async def test_each_subscription_is_answered_with_one_packet_at_once(
     stream: Stream, size: int
 ) -> None:
-    async with trading(makers=True) as caller, market_reader(caller) as reader:
+    async with trading(market_makers=True) as caller, market_reader(caller) as reader:
         await reader.ask("subscribe", stream, NIFTY if stream is Stream.INDEX else TCS)
         message = await reader.message()
         assert len(message) == size
@@ -168,7 +169,7 @@ async def test_levels_are_streams_of_their_own() -> None:
         await reader.wait_for_outcome()
         trade(caller.exchange, 1, 39_50)
         assert (await reader.tick(ScripTick)).level == Level.DEPTH
-        assert caller.exchange.subscribed == {ITBEES}
+        assert caller.exchange.feeds.subscribed == {ITBEES}
 
 
 async def test_unsubscribing_ends_the_packets_and_says_nothing() -> None:
@@ -179,7 +180,7 @@ async def test_unsubscribing_ends_the_packets_and_says_nothing() -> None:
         trade(caller.exchange, 1, 39_50)
         trade(caller.exchange, 1, 2117_00, symbol="TCS-EQ")
         assert (await reader.tick(LiteTick)).instrument == TCS
-        assert caller.exchange.subscribed == {TCS}
+        assert caller.exchange.feeds.subscribed == {TCS}
 
 
 async def test_a_snapshot_is_one_packet_and_no_subscription() -> None:
@@ -193,7 +194,7 @@ async def test_a_snapshot_is_one_packet_and_no_subscription() -> None:
             ack = await reader.ask("snapshot", stream, text)
             assert set(ack.symbols) == {text}
             assert len(await reader.ticks()) == 1
-        assert caller.exchange.subscribed == set()
+        assert caller.exchange.feeds.subscribed == set()
         trade(caller.exchange, 1, 39_50)
         await reader.wait_for_outcome()
 
@@ -223,7 +224,7 @@ async def test_a_request_beyond_the_budget_subscribes_nothing(
         assert (refused.message_code, refused.symbols) == (1109, {})
         assert refused.error_code != 0
         assert "may have 2" in refused.text
-        assert caller.exchange.subscribed == set()
+        assert caller.exchange.feeds.subscribed == set()
 
         await reader.subscribe(Stream.LITE, ITBEES, TCS)
         assert (await reader.ask("subscribe", Stream.DEPTH, ITBEES)).error_code != 0
@@ -290,7 +291,7 @@ async def test_both_spellings_of_an_index_are_one_subscription() -> None:
         ack = await reader.ask("subscribe", Stream.INDEX, NIFTY, "nse_cm|26000")
         assert set(ack.symbols) == {NIFTY, "nse_cm|26000"}
         await reader.tick(IndexTick)
-        assert caller.exchange.subscribed == {"nse_cm|26000"}
+        assert caller.exchange.feeds.subscribed == {"nse_cm|26000"}
 
 
 async def test_a_share_is_no_index() -> None:
@@ -312,20 +313,20 @@ async def test_market_status_is_told_at_once_and_when_it_changes() -> None:
             isinstance(status, MarketStatus) and (status.code, status.text) == (1, "OPEN")
             for status in statuses
         )
-        caller.exchange.set_market_status(MarketState.CLOSED, Segment.NSE_FO)
+        caller.exchange.feeds.set_market_status(MarketState.CLOSED, Segment.NSE_FO)
         assert await reader.ticks() == [MarketStatus("nse_fo", 2, "CLOSE", 0)]
-        caller.exchange.set_market_status(MarketState.AUCTION_STARTED)
+        caller.exchange.feeds.set_market_status(MarketState.AUCTION_STARTED)
         assert {status.code for status in await reader.ticks()} == {10}  # type: ignore[union-attr]
 
         await reader.send({"event": "unsubscribeExchange"})
         await reader.wait_for_outcome()
-        caller.exchange.set_market_status(MarketState.OPEN)
+        caller.exchange.feeds.set_market_status(MarketState.OPEN)
         await reader.wait_for_outcome()
 
 
 async def test_whoever_comes_later_is_told_the_present_status() -> None:
     async with trading() as caller, market_reader(caller) as reader:
-        caller.exchange.set_market_status(MarketState.CLOSED, Segment.MCX_FO)
+        caller.exchange.feeds.set_market_status(MarketState.CLOSED, Segment.MCX_FO)
         await reader.send({"event": "subscribeExchange"})
         codes = {status.instrument: status.code for status in await reader.ticks()}  # type: ignore[union-attr]
         assert codes == dict.fromkeys(codes, 1) | {"mcx_fo": 2}
@@ -336,9 +337,9 @@ async def test_open_and_close_can_come_as_the_bare_headers_of_old() -> None:
     async with trading(feeds=settings) as caller, market_reader(caller) as reader:
         await reader.send({"event": "subscribeExchange"})
         assert len(await reader.message()) == 9 * 5
-        caller.exchange.set_market_status(MarketState.CLOSED, Segment.NSE_CM)
+        caller.exchange.feeds.set_market_status(MarketState.CLOSED, Segment.NSE_CM)
         assert await reader.message() == bytes([9, 0, 0x79, 0x19, 1, 0, 0, 0, 0])  # 6521
-        caller.exchange.set_market_status(MarketState.AUCTION_STARTED, Segment.NSE_CM)
+        caller.exchange.feeds.set_market_status(MarketState.AUCTION_STARTED, Segment.NSE_CM)
         assert len(await reader.message()) == 16
 
 
@@ -348,7 +349,7 @@ async def test_auctions_are_told_to_scrip_and_depth_subscribers(long: bool, size
     async with trading(feeds=settings) as caller, market_reader(caller) as reader:
         for stream in (Stream.LITE, Stream.SCRIP, Stream.DEPTH):
             await reader.subscribe(stream, TCS)
-        caller.exchange.send_auction(
+        caller.exchange.feeds.send_auction(
             TCS, reference_price=1501.0, imbalance_quantity=2500, imbalance_at_market=-1200
         )
         message = await reader.message()
@@ -375,7 +376,7 @@ async def test_all_subscribers_share_one_packet() -> None:
 
 
 async def test_many_changes_come_in_one_message() -> None:
-    async with trading(makers=True) as caller, market_reader(caller) as reader:
+    async with trading(market_makers=True) as caller, market_reader(caller) as reader:
         texts = [f"{each.segment.value}|{each.token}" for each in LISTED]
         await reader.ask("subscribe", Stream.DEPTH, *texts)
         first: list[str] = []
@@ -389,7 +390,7 @@ async def test_many_changes_come_in_one_message() -> None:
 
 
 async def test_no_message_is_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neo_async.exchange.feeds.market_feed.MAX_MESSAGE", 1000)
+    monkeypatch.setattr("neo_async.exchange.feeds.topics.MAX_MESSAGE", 1000)
     async with trading() as caller, market_reader(caller) as reader:
         await reader.ask("subscribe", Stream.DEPTH, *[f"nse_cm|{t}" for t in (25, 236, 317, 526)])
         sizes = [len(await reader.message()) for _ in range(2)]
@@ -450,7 +451,7 @@ async def test_both_feeds_run_over_tls(tmp_path: Path) -> None:
     trusting = ssl.create_default_context(cafile=str(ca_file))
     connector = aiohttp.TCPConnector(ssl=trusting)
     async with (
-        Exchange(tls=context, ca_file=ca_file, clock=Clock(), makers=False) as exchange,
+        exchange_with(tls=context, ca_file=ca_file, clock=Clock(), market_makers=False) as exchange,
         aiohttp.ClientSession(connector=connector) as http,
     ):
         caller = Caller(exchange, http, Clock())
@@ -468,11 +469,11 @@ async def test_nobody_watches_once_the_last_reader_has_gone() -> None:
             await reader.subscribe(Stream.DEPTH, ITBEES)
             await reader.subscribe(Stream.INDEX, NIFTY)
             trade(caller.exchange, 1, 39_10)
-            lines = list(feed.lines)
+            lines = list(feed.connections)
         for line in lines:
-            await line.gone.wait()
-        assert not feed.lines
-        assert caller.exchange.subscribed == set()
+            await line.closed.wait()
+        assert not feed.connections
+        assert caller.exchange.feeds.subscribed == set()
         trade(caller.exchange, 1, 39_20)
         trade(caller.exchange, 1, 1412_00, symbol="RELIANCE-EQ")
         assert not caller.exchange.market.has_changes

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 import pytest
 
-from neo_async.exchange.funds.calendar import Calendar, Turn, next_due, step_ups
+from neo_async.exchange.funds.calendar import Calendar, FundEventKind, next_due, step_ups
 from neo_async.exchange.funds.types import Frequency
 from neo_async.model.india import IST
 
@@ -18,19 +18,19 @@ def at(text: str) -> int:
 @pytest.mark.parametrize(
     ("after", "when", "turn"),
     [
-        ("2026-11-23 00:00", "2026-11-23 01:30", Turn.SIPS),
-        ("2026-11-23 01:30", "2026-11-23 13:30", Turn.BATCH),
-        ("2026-11-23 13:29:59", "2026-11-23 13:30", Turn.BATCH),
-        ("2026-11-23 13:30", "2026-11-24 01:30", Turn.SIPS),
-        ("2026-11-20 13:30", "2026-11-23 01:30", Turn.SIPS),  # a Friday
-        ("2026-11-21 12:00", "2026-11-23 01:30", Turn.SIPS),
-        ("2026-11-24 13:30", "2026-11-26 01:30", Turn.SIPS),  # before a holiday
+        ("2026-11-23 00:00", "2026-11-23 01:30", FundEventKind.SIPS),
+        ("2026-11-23 01:30", "2026-11-23 13:30", FundEventKind.BATCH),
+        ("2026-11-23 13:29:59", "2026-11-23 13:30", FundEventKind.BATCH),
+        ("2026-11-23 13:30", "2026-11-24 01:30", FundEventKind.SIPS),
+        ("2026-11-20 13:30", "2026-11-23 01:30", FundEventKind.SIPS),  # a Friday
+        ("2026-11-21 12:00", "2026-11-23 01:30", FundEventKind.SIPS),
+        ("2026-11-24 13:30", "2026-11-26 01:30", FundEventKind.SIPS),  # before a holiday
     ],
 )
-def test_what_comes_next(after: str, when: str, turn: Turn) -> None:
-    moment = Calendar([date(2026, 11, 25)]).next_moment(at(after))
-    assert (moment.time_s, moment.turn) == (at(when), turn)
-    assert moment.day == date.fromisoformat(when[:10])
+def test_what_comes_next(after: str, when: str, turn: FundEventKind) -> None:
+    event = Calendar([date(2026, 11, 25)]).next_event(at(after))
+    assert (event.time_s, event.turn) == (at(when), turn)
+    assert event.day == date.fromisoformat(when[:10])
 
 
 @pytest.mark.parametrize(

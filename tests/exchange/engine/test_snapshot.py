@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neo_async.exchange.engine.commands import Entry, replay
-from neo_async.exchange.engine.listed_instruments import CATCH_UP, IDLE
-from neo_async.exchange.engine.market_makers import QUANTUM_NS
-from neo_async.exchange.engine.matching_engine import Market
-from neo_async.exchange.engine.snapshot import State
+from neo_async.exchange.engine.commands import JournalEntry
+from neo_async.exchange.engine.market_maker import TURN_NS
+from neo_async.exchange.engine.market_makers import CATCH_UP, IDLE
+from neo_async.exchange.engine.matching_engine import MatchingEngine
+from neo_async.exchange.engine.replay import replay
+from neo_async.exchange.engine.snapshot import EngineState
 from neo_async.exchange.engine.types import Holding, Refusal
 from neo_async.model.enums import OrderType, Product
-from tests.exchange.engine.test_legs import play, steps
+from tests.exchange.engine.test_contingent_orders import play, steps
 from tests.exchange.engine.trading import (
     BRACKET,
     CASH,
@@ -31,8 +32,8 @@ from tests.exchange.engine.trading import (
 )
 
 
-def live_market(*, makers: bool = True) -> Market:
-    market = Market(LISTINGS, seed=9, now_ns=START, makers=makers)
+def live_market(*, market_makers: bool = True) -> MatchingEngine:
+    market = MatchingEngine(LISTINGS, seed=9, now_ns=START, market_makers=market_makers)
     market.journal = []
     for name in ("ann", "bob"):
         stock = Holding(listing=SHARE, quantity=60, average_price=1.5, sellable_quantity=60)
@@ -40,24 +41,26 @@ def live_market(*, makers: bool = True) -> Market:
     return market
 
 
-def kept(market: Market) -> bytes:
+def kept(market: MatchingEngine) -> bytes:
     return msgspec.msgpack.encode(market.snapshot())
 
 
-def revived(content: bytes) -> Market:
-    return Market.restored(msgspec.msgpack.decode(content, type=State))
+def revived(content: bytes) -> MatchingEngine:
+    return MatchingEngine.restored(msgspec.msgpack.decode(content, type=EngineState))
 
 
-def replayed(market: Market) -> Market:
+def replayed(market: MatchingEngine) -> MatchingEngine:
     """A market of the same beginnings to which the same was done, by way of text."""
-    entries = msgspec.json.decode(msgspec.json.encode(market.journal), type=list[Entry])
-    again = Market(LISTINGS, seed=9, now_ns=START, makers=market._floor.makers)
+    entries = msgspec.json.decode(msgspec.json.encode(market.journal), type=list[JournalEntry])
+    again = MatchingEngine(
+        LISTINGS, seed=9, now_ns=START, market_makers=market._parts.market_makers.enabled
+    )
     replay(again, entries)
     again.advance(market.now_ns, catch_up=False)
     return again
 
 
-def reports(market: Market) -> list[object]:
+def reports(market: MatchingEngine) -> list[object]:
     return [
         [
             market.orders(name),
@@ -70,7 +73,7 @@ def reports(market: Market) -> list[object]:
     ] + [market.depth(SHARE, 100), market.ledger, market.now_ns]
 
 
-def busy_market() -> Market:
+def busy_market() -> MatchingEngine:
     """One of everything that can be under way."""
     market = live_market()
     market.place("ann", buy(10, 200_00, product=Product.BO, bracket=BRACKET))
@@ -121,14 +124,14 @@ def test_long_pauses_and_sleeping_listings_are_replayed_too() -> None:
     market = live_market()
     market.last_price(SHARE)
     market.advance(START + 5 * SECOND)
-    market.advance(START + 5 * SECOND + 4 * CATCH_UP * QUANTUM_NS)
+    market.advance(START + 5 * SECOND + 4 * CATCH_UP * TURN_NS)
     market.depth(FUTURE)
     for _ in range(2 * IDLE):
-        market.advance(market.now_ns + QUANTUM_NS)
+        market.advance(market.now_ns + TURN_NS)
     market.depth(SHARE)
     market.watch(FUTURE)
     for _ in range(2 * IDLE):
-        market.advance(market.now_ns + QUANTUM_NS)
+        market.advance(market.now_ns + TURN_NS)
     market.unwatch(FUTURE)
     market.place("ann", buy(10))
     market.advance(market.now_ns + SECOND)
@@ -138,7 +141,7 @@ def test_long_pauses_and_sleeping_listings_are_replayed_too() -> None:
 def test_looking_often_costs_the_journal_little() -> None:
     market = live_market()
     for _ in range(200):
-        market.advance(market.now_ns + QUANTUM_NS)
+        market.advance(market.now_ns + TURN_NS)
         for _ in range(10):
             market.depth(SHARE)
     assert market.journal is not None
@@ -156,7 +159,7 @@ def test_asking_for_a_margin_leaves_no_trace() -> None:
 
 def test_a_replay_tells_nothing_of_the_past() -> None:
     market = busy_market()
-    again = Market(LISTINGS, seed=9, now_ns=START)
+    again = MatchingEngine(LISTINGS, seed=9, now_ns=START)
     replay(again, market.journal or [])
     assert len(again.ledger) == len(market.ledger)
     assert again.take_events() == []
@@ -164,8 +167,10 @@ def test_a_replay_tells_nothing_of_the_past() -> None:
 
 @given(steps, st.booleans(), st.integers(0, 40))
 @settings(max_examples=120, deadline=None)
-def test_a_market_restored_in_the_middle_ends_like_one_that_ran_through(todo, makers, cut) -> None:
-    market = live_market(makers=makers)
+def test_a_market_restored_in_the_middle_ends_like_one_that_ran_through(
+    todo, market_makers, cut
+) -> None:
+    market = live_market(market_makers=market_makers)
     play(market, todo[:cut])
     again = revived(kept(market))
     play(market, todo[cut:])
@@ -175,8 +180,8 @@ def test_a_market_restored_in_the_middle_ends_like_one_that_ran_through(todo, ma
 
 @given(steps, st.booleans())
 @settings(max_examples=120, deadline=None)
-def test_replaying_the_journal_equals_the_run(todo, makers) -> None:
-    market = live_market(makers=makers)
+def test_replaying_the_journal_equals_the_run(todo, market_makers) -> None:
+    market = live_market(market_makers=market_makers)
     for index, step in enumerate(todo):
         play(market, [step])
         if index % 3 == 0:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async.exchange.engine.listings import default_listings
-from neo_async.exchange.engine.market_makers import MarketMaker
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.market_maker import MarketMaker
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Event, Printed
 from neo_async.model.enums import OrderStatus, OrderType, Side
 from tests.exchange.engine.trading import CASH, LISTINGS, SECOND, SHARE, START, buy, sell
@@ -51,8 +51,8 @@ def test_bands_without_room_get_no_quotes():
     assert MarketMaker(shut, 1).quotes() == []
 
 
-def live_market(seed: int = 7) -> Market:
-    market = Market(LISTINGS, seed=seed, now_ns=START)
+def live_market(seed: int = 7) -> MatchingEngine:
+    market = MatchingEngine(LISTINGS, seed=seed, now_ns=START)
     market.open_account("ann", cash=CASH)
     return market
 

@@ -1,4 +1,4 @@
-"""When the market is open: sessions of a day in India, and the moments at which they change.
+"""The exchanges' trading hours: sessions of a day in India, and the events between them.
 
 Hours as of 2026, without holidays and special sessions:
 
@@ -21,19 +21,22 @@ from neo_async.model.india import DAY_SECONDS, IST_SECONDS
 
 SECOND_NS: Final = 1_000_000_000
 _MONDAY: Final = 4
-"""The first Monday after 1970-01-01, a Thursday, in days."""
+"""The first Monday after 1970-01-01, a Thursday, in days since that date."""
 _SQUARE_OFF_BEFORE: Final = 10
+"""Minutes before the close at which intraday positions are squared off."""
 
 
 class Phase(StrEnum):
+    """What a market does at a time."""
+
     CLOSED = "closed"
     PRE_OPEN = "pre-open"
-    """Orders are taken, and wait for the open."""
+    """Orders are accepted, and wait for the open."""
     OPEN = "open"
 
 
-class Turn(StrEnum):
-    """What a moment brings, in the order in which they come when they fall together."""
+class SessionEventKind(StrEnum):
+    """What a session event does. Events of the same minute happen in this order."""
 
     NEW_DAY = "new day"
     PRE_OPEN = "pre-open"
@@ -42,11 +45,13 @@ class Turn(StrEnum):
     CLOSE = "close"
 
 
-class Moment(NamedTuple):
+class SessionEvent(NamedTuple):
+    """A change of the session at a time."""
+
     time_ns: int
-    turn: Turn
+    kind: SessionEventKind
     segments: tuple[Segment, ...]
-    """That it concerns; none for a new day, which concerns all."""
+    """Segments that the event concerns; none for a new day, which concerns all."""
 
 
 def _minute(clock: str) -> int:
@@ -54,11 +59,12 @@ def _minute(clock: str) -> int:
 
 
 class _Hours(NamedTuple):
+    """Minutes after midnight in India."""
+
     open: int
-    """Minutes after midnight."""
     close: int
     pre_open: int
-    """Same as `open` where there is none."""
+    """Start of the pre-open session; the same as `open` where there is none."""
 
 
 _CASH: Final = _Hours(_minute("09:15"), _minute("15:30"), _minute("09:00"))
@@ -74,23 +80,25 @@ _HOURS: Final = {
 }
 
 
-def _timetable() -> list[tuple[int, Turn, tuple[Segment, ...]]]:
-    """Of one trading day, by minute."""
-    concerned: dict[tuple[int, Turn], list[Segment]] = {(0, Turn.NEW_DAY): []}
+def _timetable() -> list[tuple[int, SessionEventKind, tuple[Segment, ...]]]:
+    """Return the events of one trading day, by minute."""
+    concerned: dict[tuple[int, SessionEventKind], list[Segment]] = {
+        (0, SessionEventKind.NEW_DAY): []
+    }
     for segment, hours in _HOURS.items():
-        turns = [
-            (hours.open, Turn.OPEN),
-            (hours.close - _SQUARE_OFF_BEFORE, Turn.SQUARE_OFF),
-            (hours.close, Turn.CLOSE),
+        events = [
+            (hours.open, SessionEventKind.OPEN),
+            (hours.close - _SQUARE_OFF_BEFORE, SessionEventKind.SQUARE_OFF),
+            (hours.close, SessionEventKind.CLOSE),
         ]
         if hours.pre_open < hours.open:
-            turns.append((hours.pre_open, Turn.PRE_OPEN))
-        for turn in turns:
-            concerned.setdefault(turn, []).append(segment)
-    order = list(Turn)
+            events.append((hours.pre_open, SessionEventKind.PRE_OPEN))
+        for event in events:
+            concerned.setdefault(event, []).append(segment)
+    order = list(SessionEventKind)
     return [
-        (minute, turn, tuple(segments))
-        for (minute, turn), segments in sorted(
+        (minute, kind, tuple(segments))
+        for (minute, kind), segments in sorted(
             concerned.items(), key=lambda item: (item[0][0], order.index(item[0][1]))
         )
     ]
@@ -100,15 +108,17 @@ _TIMETABLE: Final = _timetable()
 
 
 def indian_day(time_ns: int) -> int:
-    """Days since 1970 in IST."""
+    """Return the days since 1970 in India."""
     return (time_ns // SECOND_NS + IST_SECONDS) // DAY_SECONDS
 
 
 def is_trading_day(day: int) -> bool:
+    """Return whether a day, in days since 1970, is one from Monday to Friday."""
     return (day - _MONDAY) % 7 < 5
 
 
 def phase(segment: Segment, time_ns: int) -> Phase:
+    """Return what the market of a segment does at a time."""
     if not is_trading_day(indian_day(time_ns)):
         return Phase.CLOSED
     minute = (time_ns // SECOND_NS + IST_SECONDS) % DAY_SECONDS // 60
@@ -118,17 +128,17 @@ def phase(segment: Segment, time_ns: int) -> Phase:
     return Phase.PRE_OPEN if hours.pre_open <= minute < hours.open else Phase.CLOSED
 
 
-def next_moment(after_ns: int) -> list[Moment]:
-    """What comes next after a time: all that falls on the same minute, in order."""
+def next_session_events(after_ns: int) -> list[SessionEvent]:
+    """Return the events of the first minute after a time that has any, in their order."""
     day = indian_day(after_ns)
     while True:
         if is_trading_day(day):
             midnight = day * DAY_SECONDS - IST_SECONDS
             coming = [
-                Moment((midnight + minute * 60) * SECOND_NS, turn, segments)
-                for minute, turn, segments in _TIMETABLE
+                SessionEvent((midnight + minute * 60) * SECOND_NS, kind, segments)
+                for minute, kind, segments in _TIMETABLE
             ]
-            coming = [moment for moment in coming if moment.time_ns > after_ns]
+            coming = [event for event in coming if event.time_ns > after_ns]
             if coming:
-                return [moment for moment in coming if moment.time_ns == coming[0].time_ns]
+                return [event for event in coming if event.time_ns == coming[0].time_ns]
         day += 1

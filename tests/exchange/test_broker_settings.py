@@ -7,8 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from neo_async.exchange import DoorSettings, Rules
-from tests.exchange.door import Caller, trading, visiting
+from neo_async.exchange import BrokerSettings, Rules
+from tests.exchange.callers import Caller, trading, visiting
 
 BRACKET = {
     "pc": "BO",
@@ -133,7 +133,7 @@ CANCEL = ("/quick/order/cancel", {"on": "1", "am": "NO"})
 
 
 async def test_orders_come_from_known_addresses_only() -> None:
-    async with trading(door=DoorSettings(static_ips=("10.1.2.3",))) as caller:
+    async with trading(broker=BrokerSettings(static_ips=("10.1.2.3",))) as caller:
         for path, arguments in (
             CANCEL,
             ("/quick/order/rule/ms/place", {}),
@@ -152,8 +152,8 @@ async def test_orders_come_from_known_addresses_only() -> None:
 
 
 async def test_orders_come_from_where_the_login_came_from() -> None:
-    settings = DoorSettings(static_ips=("127.0.0.1", ELSEWHERE))
-    async with trading(door=settings) as caller:
+    settings = BrokerSettings(static_ips=("127.0.0.1", ELSEWHERE))
+    async with trading(broker=settings) as caller:
         assert (await caller.place()).json()["stat"] == "Ok"
         refused = await from_elsewhere(caller, *CANCEL)
         assert (refused["http"], refused["stCode"]) == (403, 1037)
@@ -168,7 +168,7 @@ async def test_without_the_rule_an_order_may_come_from_anywhere() -> None:
 
 
 async def test_the_addresses_on_record_may_be_looked_up() -> None:
-    async with trading(door=DoorSettings(static_ips=("127.0.0.1",))) as caller:
+    async with trading(broker=BrokerSettings(static_ips=("127.0.0.1",))) as caller:
         told = (await caller.get("/registration/subscription")).json()["data"]
         assert told == {"primaryIp": "127.0.0.1", "secondaryIp": "", "status": "ACTIVE"}
     async with trading() as caller:
@@ -180,7 +180,7 @@ async def test_the_addresses_on_record_may_be_looked_up() -> None:
 
 
 async def test_failed_logins_may_be_answered_with_status_200() -> None:
-    async with visiting(door=DoorSettings(login_failures_as_200=True)) as caller:
+    async with visiting(broker=BrokerSettings(login_failures_as_200=True)) as caller:
         refused = await caller.first_step(ucc="NOONE")
         assert (refused.status, refused.json()) == (
             200,
@@ -224,7 +224,7 @@ async def test_the_base_url_may_be_looked_up() -> None:
 
 
 async def test_a_repeated_tag_may_be_refused_with_the_older_code() -> None:
-    async with trading(door=DoorSettings(old_duplicate_code=True)) as caller:
+    async with trading(broker=BrokerSettings(old_duplicate_code=True)) as caller:
         await caller.placed(ig="once")
         refused = await caller.place(ig="once")
         assert refused.status == 200

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neo_async.exchange.engine.matching_engine import Market
+from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Bracket, OrderRecord, Refusal, Rules
 from neo_async.model.enums import OffsetKind, OrderStatus, OrderType, Product, Side, Validity
 from tests.exchange.engine.trading import (
@@ -32,15 +32,17 @@ TICKS = OffsetKind.TICKS
 BIRTH = ["put order req received", "validation pending", "open pending"]
 
 
-def trade_at(market: Market, price: int) -> None:
+def trade_at(market: MatchingEngine, price: int) -> None:
     market.print_price(SHARE.segment, SHARE.token, price)
 
 
-def legs(market: Market, entry: OrderRecord) -> list[OrderRecord]:
+def legs(market: MatchingEngine, entry: OrderRecord) -> list[OrderRecord]:
     return [record for record in market.ledger if record.parent_number == entry.number]
 
 
-def bracketed(quantity: int = 10, *, bracket: Bracket = BRACKET) -> tuple[Market, OrderRecord]:
+def bracketed(
+    quantity: int = 10, *, bracket: Bracket = BRACKET
+) -> tuple[MatchingEngine, OrderRecord]:
     """Ann has bought at 200.00: her target stands at 205.00, her stop at 197.00."""
     market = quiet_market()
     market.place("bob", sell(quantity, 200_00))
@@ -320,7 +322,7 @@ def test_exits_beyond_the_circuit_limits_or_off_tick_reject_the_entry(bracket, r
 @pytest.mark.parametrize("order", [buy(1, 200_00, **BO), buy(1, 200_00, trigger=190_00, **CO)])
 def test_covered_orders_can_be_switched_off(order) -> None:
     rules = Rules(covered_orders=False)
-    market = Market(LISTINGS, seed=1, now_ns=START, makers=False, rules=rules)
+    market = MatchingEngine(LISTINGS, seed=1, now_ns=START, market_makers=False, rules=rules)
     market.open_account("ann", cash=CASH)
     with pytest.raises(Refusal, match="BO/CO OrderType not allowed for TRADEAPI"):
         market.place("ann", order)
@@ -374,7 +376,7 @@ steps = st.lists(
 )
 
 
-def play(market: Market, todo) -> None:
+def play(market: MatchingEngine, todo) -> None:
     for step in todo:
         match step:
             case ("place", account, order):
@@ -396,20 +398,20 @@ def play(market: Market, todo) -> None:
 
 @given(steps, st.booleans())
 @settings(max_examples=250, deadline=None)
-def test_legs_never_close_more_than_their_entry_opened(todo, makers) -> None:
-    market = Market(LISTINGS, seed=5, now_ns=START, makers=makers)
+def test_legs_never_close_more_than_their_entry_opened(todo, market_makers) -> None:
+    market = MatchingEngine(LISTINGS, seed=5, now_ns=START, market_makers=market_makers)
     for name in ("ann", "bob"):
         market.open_account(name, cash=CASH)
     play(market, todo)
     for entry in market.ledger:
         if entry.parent_number:
             continue
-        exits = legs(market, entry)
-        closed = sum(leg.filled_quantity for leg in exits)
+        contingent_orders = legs(market, entry)
+        closed = sum(leg.filled_quantity for leg in contingent_orders)
         assert closed <= entry.filled_quantity
         if entry.product in (Product.CO, Product.BO):
-            assert bool(exits) == bool(entry.filled_quantity)
-            working = [leg for leg in exits if not leg.status.is_final]
+            assert bool(contingent_orders) == bool(entry.filled_quantity)
+            working = [leg for leg in contingent_orders if not leg.status.is_final]
             # Whatever is open stays covered, by each of the legs in full.
             assert {leg.pending_quantity for leg in working} <= {entry.filled_quantity - closed}
             assert bool(working) == (entry.filled_quantity > closed)

@@ -1,5 +1,4 @@
-"""The bank's books: who owns which virtual account, what was paid in, what was delivered and what
-goes back.
+"""The bank's books: virtual accounts, credits, their delivery, and refunds.
 
 No sockets, no clock, no JSON: a command and the time go in, a result comes out or `Refused` is
 raised. Nothing is half done when it is.
@@ -34,7 +33,7 @@ BATCH: Final = 100
 
 
 class _Delivery:
-    """How far a physical account's credits have got."""
+    """Delivery of a physical account's credits."""
 
     def __init__(self) -> None:
         self.acknowledged = 0
@@ -81,7 +80,7 @@ class Books:
         self._live(client, physical, number).status = AccountStatus.DELETED
 
     def account(self, client: Client, physical: str, number: str) -> VirtualAccount:
-        """Also one that is deleted."""
+        """Return a virtual account, a deleted one too."""
         account = self._accounts.get(number)
         if account is None:
             raise Refused("VA1003", "virtual account number unknown")
@@ -98,7 +97,7 @@ class Books:
     # --- credits and their delivery -------------------------------------------------------------
 
     def credit(self, number: str, payment: Payment, count: int, now: float) -> Run:
-        """Somebody pays in, `count` times the same."""
+        """Credit a virtual account `count` times with the same payment."""
         account = self._accounts.get(number)
         if account is None:
             raise Refused("VA1003", f"virtual account {number!r} is unknown")
@@ -138,7 +137,7 @@ class Books:
         return self._credits.between(physical, first, last)
 
     def has_more(self, physical: str, last: int) -> bool:
-        """Whether there are credits behind that sequence."""
+        """Return whether there are credits behind a sequence."""
         return self._credits.last_sequence(physical) > last
 
     def acknowledge(self, physical: str, batch_id: str, count: int) -> bool:
@@ -203,7 +202,7 @@ class Books:
         return refund
 
     def move_refund(self, reference: str, status: RefundStatus, now: float) -> Refund:
-        """The payment service tells what has become of it."""
+        """Set the state of a refund, as the payment service reports it."""
         refund = self._refunds.get(reference)
         if refund is None:
             raise Refused("VA3001", f"refund {reference!r} is unknown", status=404)

@@ -21,7 +21,7 @@ from neo_async.wire.feed import (
     read_control,
     subscription_frame,
 )
-from tests.exchange.door import Caller
+from tests.exchange.callers import Caller
 
 T = TypeVar("T")
 

@@ -1,5 +1,4 @@
-"""The bank's front door without its sockets: gateway, repeated requests, and the owner's side
-entrance."""
+"""The bank's service without its sockets: gateway, repeated requests, and control of payments."""
 
 from __future__ import annotations
 
@@ -11,11 +10,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from neo_async.errors import UsageError
-from neo_async.exchange.bank.core import Books
+from neo_async.exchange.bank.books import Books
+from neo_async.exchange.bank.calls import BankCalls, refund_row
 from neo_async.exchange.bank.credits import Run
 from neo_async.exchange.bank.forms import CreditForm, Head, MoveForm, read_amount, read_form
 from neo_async.exchange.bank.gateway import Gateway, Throttled
-from neo_async.exchange.bank.services import Services, refund_row
 from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.bank.types import (
     Client,
@@ -28,7 +27,7 @@ from neo_async.exchange.bank.types import (
 from neo_async.exchange.faults.plan import FaultPlan
 from neo_async.exchange.faults.settings import Calls
 from neo_async.exchange.rest.replies import Reply, json
-from neo_async.exchange.rest.services import AdminRoutes, Call, Wording
+from neo_async.exchange.rest.services import AdminRoutes, Call, ErrorResponses
 
 TOKEN_PATH: Final = "/auth/oauth/v2/token"  # noqa: S105 - a path
 
@@ -45,7 +44,7 @@ class _First(NamedTuple):
 
 
 class Bank:
-    """Kotak Open Banking's far end, mounted in the exchange. Its books end with the process."""
+    """Kotak Open Banking's server, mounted in the exchange. Its books end with the process."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class Bank:
         self._plan = plan
         self._path = path
         self._gateway = Gateway(self.clients, settings)
-        self.wording = Wording(_throttled(1), _failed)
+        self.error_responses = ErrorResponses(_throttled(1), _failed)
         self.admin_routes: AdminRoutes = {
             "bank/credit": {"POST": self._admin_credit},
             "bank/refund": {"POST": self._admin_refund},
@@ -76,7 +75,7 @@ class Bank:
     def reset(self) -> None:
         """New books: no account, credit or refund. Clients and tokens stay."""
         self._books = Books(self.clients, self._seed)
-        self._services = Services(self._books, self._plan)
+        self._services = BankCalls(self._books, self._plan)
         self._firsts: dict[tuple[str, str], _First] = {}
 
     # --- for tests ------------------------------------------------------------------------------
@@ -99,7 +98,7 @@ class Bank:
         narration: str = "",
         count: int = 1,
     ) -> str:
-        """Somebody pays in, `count` times; `amount` is rupees as text, such as "1500.00". What is
+        """Pay in, `count` times; `amount` is rupees as text, such as "1500.00". What is
         None is made up. Answers the transaction reference, of the first one.
 
         Raises UsageError for what the virtual account does not take.
@@ -132,7 +131,7 @@ class Bank:
             raise UsageError(str(refused)) from None
 
     def end_tokens(self) -> None:
-        """As if all had expired."""
+        """End all tokens, as if they had expired."""
         self._gateway.end_tokens()
 
     # --- calls ----------------------------------------------------------------------------------
@@ -190,7 +189,7 @@ class Bank:
                 return
             del self._firsts[key]
 
-    # --- the side entrance ----------------------------------------------------------------------
+    # --- control of payments ----------------------------------------------------------------------
 
     def _admin_credit(self, call: Call) -> Reply:
         try:

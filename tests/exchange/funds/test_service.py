@@ -13,7 +13,7 @@ import pytest
 
 from neo_async.config import RateLimits
 from neo_async.exchange import Exchange, Faults
-from tests.exchange.door import START, Answered, Caller, Clock, visiting
+from tests.exchange.callers import START, Answered, Caller, Clock, visiting
 from tests.exchange.serving import Process, exchange_process
 
 ISIN = "INF174K01LS2"
@@ -224,7 +224,7 @@ async def test_faults_speak_kites_words() -> None:
         answer = await call(caller, "GET", "/mf/orders")
         assert_refused(answer, 429, "NetworkException", "Too many requests")
         await placed(caller)
-        caller.exchange.set_faults(Faults(lose_before=1.0, calls=("logins",)))
+        caller.exchange.faults.set(Faults(lose_before=1.0, calls=("logins",)))
         assert (await call(caller, "GET", "/mf/orders")).status == 200
 
 

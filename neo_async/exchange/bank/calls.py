@@ -1,4 +1,4 @@
-"""The bank's services: JSON in, books asked, JSON out."""
+"""The calls of the bank's services: JSON in, books, JSON out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from neo_async.exchange.bank.core import BATCH, Books, rupees
+from neo_async.exchange.bank.books import BATCH, Books, rupees
 from neo_async.exchange.bank.forms import (
     AccountsForm,
     AckForm,
@@ -36,29 +36,29 @@ Content = dict[str, object]
 _CURSOR: Final = b"seq:"
 
 
-class Service(NamedTuple):
+class BankCall(NamedTuple):
     answer: Callable[[Client, bytes, float], Content]
-    """Whose call, its body, and Unix seconds."""
+    """Answers a client's call by its body, at a time in Unix seconds."""
     once: bool = False
     """A repeated request gets the first answer, and has no effect."""
 
 
-class Services:
+class BankCalls:
     def __init__(self, books: Books, plan: FaultPlan) -> None:
         self._books = books
         self._plan = plan
         self._services = {
-            "/va/v1/accounts/create": Service(self._create, once=True),
-            "/va/v1/accounts/modify": Service(self._modify, once=True),
-            "/va/v1/accounts/delete": Service(self._delete, once=True),
-            "/va/v1/accounts/inquiry": Service(self._inquire),
-            "/va/v1/transactions/fetch": Service(self._fetch),
-            "/va/v1/transactions/ack": Service(self._acknowledge, once=True),
-            "/va/v1/refunds/create": Service(self._refund, once=True),
-            "/va/v1/refunds/status": Service(self._refund_status),
+            "/va/v1/accounts/create": BankCall(self._create, once=True),
+            "/va/v1/accounts/modify": BankCall(self._modify, once=True),
+            "/va/v1/accounts/delete": BankCall(self._delete, once=True),
+            "/va/v1/accounts/inquiry": BankCall(self._inquire),
+            "/va/v1/transactions/fetch": BankCall(self._fetch),
+            "/va/v1/transactions/ack": BankCall(self._acknowledge, once=True),
+            "/va/v1/refunds/create": BankCall(self._refund, once=True),
+            "/va/v1/refunds/status": BankCall(self._refund_status),
         }
 
-    def find(self, method: str, path: str) -> Service:
+    def find(self, method: str, path: str) -> BankCall:
         service = self._services.get(path)
         if service is None:
             raise Refused("VA0404", f"no service at {path}", status=404)
@@ -124,7 +124,7 @@ class Services:
         return self._delivery(form, batch.id, batch.deliveries, batch.first, batch.last)
 
     def _replay(self, form: FetchForm, cursor: str) -> Content:
-        """What follows a cursor, whether it was delivered or not; nothing changes by that."""
+        """Return the credits after a cursor, delivered or not; changes nothing."""
         first = _read_cursor(cursor) + 1
         content = self._delivery(form, "", 0, first, first + BATCH - 1)
         return content | {"replay": True}
@@ -202,7 +202,7 @@ def _check_physical(client: Client, physical: str) -> None:
 
 
 def _each(form: AccountsForm | InquiryForm, act: Callable[[msgspec.Raw, int], Content]) -> Content:
-    """Do it for every item by itself, and tell of each in their order."""
+    """Apply a function to each item, and return the results in their order."""
     seen: set[str] = set()
     results = []
     failures = 0

@@ -1,7 +1,7 @@
-"""The fund house: a pure, seeded machine. Commands and a clock in, orders and units out.
+"""The fund simulator: a pure, seeded state machine. Commands and a clock in, orders and units out.
 
-One investor, one purse. Orders wait for the batch of 13:30, which strikes the day's NAVs and
-executes what is open, oldest first; units and money change hands at once. A purchase for which
+One investor with one cash balance. Orders wait for the batch of 13:30, which strikes the day's NAVs
+and executes what is open, oldest first; units and money change hands at once. A purchase for which
 there is not enough money is tried in five batches; one of a SIP in one.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Final
 
-from neo_async.exchange.funds.calendar import Calendar, Turn, day_of, next_due, step_ups
+from neo_async.exchange.funds.calendar import Calendar, FundEventKind, day_of, next_due, step_ups
 from neo_async.exchange.funds.types import (
     Frequency,
     FundHolding,
@@ -32,7 +32,7 @@ from neo_async.exchange.funds.types import (
 
 INSTALMENT_DAYS: Final = (1, 5, 10, 15, 20, 25)
 _LISTED_S: Final = 7 * 86_400
-"""How far back the list of orders goes."""
+"""Seconds that the list of orders goes back."""
 _TRIES: Final = 5
 
 _DAILY_MOVE: Final = {
@@ -45,10 +45,10 @@ _DAILY_MOVE: Final = {
 """Bounds of what a NAV moves by from one market day to the next."""
 
 _STOCK: Final = (("INF205K01NT8", 382_488, 30_000_00), ("INF666M01451", 1_334, 2_500_05))
-"""What the investor holds at first: ISIN, units, cost."""
+"""First holdings of the investor: ISIN, units, cost."""
 
 
-class FundHouse:
+class FundSimulator:
     def __init__(
         self,
         schemes: Sequence[Scheme],
@@ -70,12 +70,12 @@ class FundHouse:
     def advance(self, now_s: int) -> None:
         """Let time pass, and what is due in it happen."""
         state = self.state
-        while (moment := self._calendar.next_moment(state.now_s)).time_s <= now_s:
-            state.now_s = moment.time_s
-            if moment.turn is Turn.SIPS:
-                self._run_sips(moment.day)
+        while (event := self._calendar.next_event(state.now_s)).time_s <= now_s:
+            state.now_s = event.time_s
+            if event.turn is FundEventKind.SIPS:
+                self._run_sips(event.day)
             else:
-                self._run_batch(moment.day)
+                self._run_batch(event.day)
         state.now_s = max(state.now_s, now_s)
 
     # --- orders -------------------------------------------------------------------------------
@@ -114,14 +114,14 @@ class FundHouse:
         return order
 
     def order(self, order_id: str) -> OrderRecord:
-        """Of any age. Raises FundRefusal when there is none."""
+        """Return an order of any age. Raises FundRefusal when there is none."""
         try:
             return self.state.orders[order_id]
         except KeyError:
             raise _unknown("order", order_id) from None
 
     def orders(self) -> list[OrderRecord]:
-        """Those of the last seven days, newest first."""
+        """Return the orders of the last seven days, newest first."""
         since = self.state.now_s - _LISTED_S
         recent = [order for order in self.state.orders.values() if order.placed_s >= since]
         return recent[::-1]
@@ -199,20 +199,21 @@ class FundHouse:
         self._live_sip(sip_id).step_up = step_up
 
     def sip(self, sip_id: str) -> SipRecord:
-        """Also one that was cancelled. Raises FundRefusal when there is none."""
+        """Return a SIP, a cancelled one too. Raises FundRefusal when there is none."""
         try:
             return self.state.sips[sip_id]
         except KeyError:
             raise _unknown("SIP", sip_id) from None
 
     def sips(self) -> list[SipRecord]:
-        """Those that are active or paused, oldest first."""
+        """Return the SIPs that are active or paused, oldest first."""
         return [sip for sip in self.state.sips.values() if sip.state is not SipState.CANCELLED]
 
     def next_instalment(self, sip: SipRecord) -> date | None:
         return None if sip.due is None else self._calendar.market_day_from(sip.due)
 
-    # --- what one has -------------------------------------------------------------------------
+    # --- holdings and NAVs
+    # -------------------------------------------------------------------------
 
     def holdings(self) -> list[FundHolding]:
         return list(self.state.holdings.values())
@@ -413,7 +414,7 @@ class FundHouse:
         sip.due = None
 
     def _number(self, kind: str, digits: int) -> str:
-        """Of so many digits, a new one each time, the same ones for the same seed."""
+        """Return a new number of so many digits; the same seed gives the same numbers."""
         return str(self._chance(kind).randrange(10 ** (digits - 1), 10**digits))
 
     def _chance(self, kind: str) -> random.Random:

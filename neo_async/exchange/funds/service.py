@@ -1,4 +1,4 @@
-"""Kite Connect's front door without its sockets: a call in, a reply out.
+"""Kite Connect's mutual-fund service without its sockets: a call in, a reply out.
 
 Its paths begin at the root of the server: the official client drops any path of its `root=`.
 """
@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from neo_async.exchange.faults.settings import Calls
-from neo_async.exchange.funds.login import KiteDesk
+from neo_async.exchange.funds.login import KiteLogins
 from neo_async.exchange.funds.requests import need, read_change, read_form, read_order, read_sip
 from neo_async.exchange.funds.rows import (
     holding_row,
@@ -23,7 +23,7 @@ from neo_async.exchange.funds.rows import (
 from neo_async.exchange.funds.types import FundRefusal
 from neo_async.exchange.funds.venue import FundVenue
 from neo_async.exchange.rest.replies import Reply, json
-from neo_async.exchange.rest.services import AdminRoutes, Call, Wording
+from neo_async.exchange.rest.services import AdminRoutes, Call, ErrorResponses
 from neo_async.exchange.rest.throttle import Throttle, Throttled
 
 _VERSION: Final = "3"
@@ -36,18 +36,18 @@ Answer = Callable[[Call], Reply]
 OneAnswer = Callable[[Call, str], Reply]
 
 
-class FundDoor:
+class FundService:
     def __init__(
         self,
         venue: FundVenue,
-        desk: KiteDesk,
+        logins: KiteLogins,
         throttle: Throttle,
         *,
         root_url: str,
     ) -> None:
         self._venue = venue
-        self._house = venue.now
-        self._desk = desk
+        self._simulator = venue.now
+        self._logins_service = logins
         self._throttle = throttle
         self._landing_url = f"{root_url}{_LANDING_PATH}"
         self._open_calls: dict[tuple[str, str], Answer] = {
@@ -71,13 +71,13 @@ class FundDoor:
             ("PUT", "/mf/sip/"): self._modify_sip,  # as one of the document's samples has it
             ("DELETE", "/mf/sips/"): self._cancel_sip,
         }
-        self.wording = Wording(
+        self.error_responses = ErrorResponses(
             _THROTTLED, lambda status: _error(status, "GeneralException", HTTPStatus(status).phrase)
         )
 
     @property
     def admin_routes(self) -> AdminRoutes:
-        """None: the clock, which is everyone's, does what there is to do."""
+        """Routes of the control surface: none, because the clock does what there is to do."""
         return {}
 
     def reset(self) -> None:
@@ -88,7 +88,7 @@ class FundDoor:
         return path.startswith(_PREFIXES)
 
     def kind(self, method: str, path: str) -> Calls:
-        """Which kind of call this is."""
+        """Return the kind of call, which decides the faults it meets."""
         if not path.startswith("/mf/"):
             return "logins"
         return "reads" if method == "GET" else "orders"
@@ -118,8 +118,10 @@ class FundDoor:
         open_answer = self._open_calls.get((call.method, call.path))
         if open_answer is not None:
             return open_answer(call)
-        self._desk.authorise(call.headers.get("Authorization", ""), call.time)
-        self._throttle.admit(self._desk.application.api_key, call.wall_time, is_order=False)
+        self._logins_service.authorise(call.headers.get("Authorization", ""), call.time)
+        self._throttle.admit(
+            self._logins_service.application.api_key, call.wall_time, is_order=False
+        )
         path = call.path.rstrip("/")
         answer = self._calls.get((call.method, path))
         if answer is not None:
@@ -139,21 +141,21 @@ class FundDoor:
     # --- login --------------------------------------------------------------------------------
 
     def _log_in(self, call: Call) -> Reply:
-        """What the login page does when somebody has logged in at it."""
-        token = self._desk.request_token(need(call.query, "api_key"), call.time)
+        """Redirect as the login page does after a login."""
+        token = self._logins_service.request_token(need(call.query, "api_key"), call.time)
         query = urlencode({"request_token": token, "action": "login", "status": "success"})
         return Reply(b"", 302, "text/plain", {"Location": f"{self._landing_url}?{query}"})
 
     def _open_session(self, call: Call) -> Reply:
         form = read_form(call.body)
-        tokens = self._desk.open(
+        tokens = self._logins_service.open(
             need(form, "api_key"), need(form, "request_token"), need(form, "checksum"), call.time
         )
         return self._session(tokens, call.time)
 
     def _renew_session(self, call: Call) -> Reply:
         form = read_form(call.body)
-        tokens = self._desk.renew(
+        tokens = self._logins_service.renew(
             need(form, "api_key"), need(form, "refresh_token"), need(form, "checksum"), call.time
         )
         return self._session(tokens, call.time)
@@ -161,11 +163,11 @@ class FundDoor:
     def _end_session(self, call: Call) -> Reply:
         query = call.query
         name = "refresh_token" if "refresh_token" in query else "access_token"
-        self._desk.end(need(query, "api_key"), need(query, name))
+        self._logins_service.end(need(query, "api_key"), need(query, name))
         return _success(True)
 
     def _session(self, tokens: dict[str, str], now: float) -> Reply:
-        application = self._desk.application
+        application = self._logins_service.application
         return _success(
             {
                 "user_type": "individual",
@@ -191,50 +193,56 @@ class FundDoor:
     # --- orders -------------------------------------------------------------------------------
 
     def _orders(self, _: Call) -> Reply:
-        house = self._house()
-        user = self._desk.application.user_id
-        return _success([order_row(house, order, user) for order in house.orders()])
+        simulator = self._simulator()
+        user = self._logins_service.application.user_id
+        return _success([order_row(simulator, order, user) for order in simulator.orders()])
 
     def _order(self, _: Call, order_id: str) -> Reply:
-        house = self._house()
-        return _success(order_row(house, house.order(order_id), self._desk.application.user_id))
+        simulator = self._simulator()
+        return _success(
+            order_row(
+                simulator, simulator.order(order_id), self._logins_service.application.user_id
+            )
+        )
 
     def _place(self, call: Call) -> Reply:
         order = read_order(read_form(call.body))
-        return _success({"order_id": self._house().place(order).order_id})
+        return _success({"order_id": self._simulator().place(order).order_id})
 
     def _cancel(self, _: Call, order_id: str) -> Reply:
-        return _success({"order_id": self._house().cancel(order_id).order_id})
+        return _success({"order_id": self._simulator().cancel(order_id).order_id})
 
     # --- SIPs ---------------------------------------------------------------------------------
 
     def _sips(self, _: Call) -> Reply:
-        house = self._house()
-        return _success([sip_row(house, sip) for sip in house.sips()])
+        simulator = self._simulator()
+        return _success([sip_row(simulator, sip) for sip in simulator.sips()])
 
     def _sip(self, _: Call, sip_id: str) -> Reply:
-        house = self._house()
-        return _success(sip_row(house, house.sip(sip_id)) | {"fund_source": "pool"})
+        simulator = self._simulator()
+        return _success(sip_row(simulator, simulator.sip(sip_id)) | {"fund_source": "pool"})
 
     def _place_sip(self, call: Call) -> Reply:
         sip = read_sip(read_form(call.body))
-        return _success({"sip_id": self._house().place_sip(sip).sip_id})
+        return _success({"sip_id": self._simulator().place_sip(sip).sip_id})
 
     def _modify_sip(self, call: Call, sip_id: str) -> Reply:
         change = read_change(read_form(call.body))
-        return _success({"sip_id": self._house().modify_sip(sip_id, change).sip_id})
+        return _success({"sip_id": self._simulator().modify_sip(sip_id, change).sip_id})
 
     def _cancel_sip(self, _: Call, sip_id: str) -> Reply:
-        return _success({"sip_id": self._house().cancel_sip(sip_id).sip_id})
+        return _success({"sip_id": self._simulator().cancel_sip(sip_id).sip_id})
 
     # --- holdings and instruments -------------------------------------------------------------
 
     def _holdings(self, _: Call) -> Reply:
-        house = self._house()
-        return _success([holding_row(house, holding) for holding in house.holdings()])
+        simulator = self._simulator()
+        return _success([holding_row(simulator, holding) for holding in simulator.holdings()])
 
     def _instruments(self, _: Call) -> Reply:
-        return Reply(instruments_file(self._house()), 200, "text/csv", {"Content-Encoding": "gzip"})
+        return Reply(
+            instruments_file(self._simulator()), 200, "text/csv", {"Content-Encoding": "gzip"}
+        )
 
 
 def _success(data: object) -> Reply:

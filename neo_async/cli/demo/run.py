@@ -1,4 +1,4 @@
-"""The demo's course: what happens, in which order, and what is to be seen of it meanwhile."""
+"""The run of the demo: its steps in order, and the figures that the screen shows meanwhile."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import msgspec
 
 from neo_async.cli.connection import halt_on_sigusr1
 from neo_async.cli.demo import plan
-from neo_async.cli.demo.report import Records, Report, make_report
+from neo_async.cli.demo.demo_order import DemoOrder
+from neo_async.cli.demo.report import Records, Report, Results, make_report
 from neo_async.client import NeoClient
 from neo_async.config import RateLimits
 from neo_async.errors import InvalidOrder, NeoError
 from neo_async.exchange import Exchange
 from neo_async.exchange.engine.types import Listing
-from neo_async.execution.order import Order
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.orders import OrderRequest, Trade
 from neo_async.model.portfolio import Position
@@ -30,72 +30,24 @@ from neo_async.transport.http import HttpClient
 from neo_async.transport.kinds import Kind
 
 PULSE = 0.05
-"""Seconds between two looks at what moved."""
+"""Seconds between two updates of the figures."""
 _BOOK_EVERY = 0.35
 _PATIENCE = 6.0
 """Seconds in which an order has to reach the state that the demo brought it to."""
 
-_SHORT = {
-    OrderStatus.PUT_RECEIVED: "accepted",
-    OrderStatus.VALIDATION_PENDING: "validating",
-    OrderStatus.OPEN_PENDING: "pending",
-    OrderStatus.TRIGGER_PENDING: "waits for trigger",
-}
-"""States whose own words are too long for a table."""
 
-
-class Line:
-    """One order of the demo, from the wish to its last state."""
-
-    def __init__(self, request: OrderRequest) -> None:
-        self.request = request
-        self.order: Order | None = None
-        self.error: NeoError | None = None
-        self.trail = ["queued"]
-        """What was seen of it, oldest first."""
-        self.changed_at = time.perf_counter()
-        self._last: tuple[OrderStatus, int] | None = None
-
-    @property
-    def state(self) -> str:
-        """What it is now."""
-        return self.trail[-1] if self.order is None else _short(self.order.status)
-
-    def note(self, text: str) -> None:
-        self.trail.append(text)
-        self.changed_at = time.perf_counter()
-
-    def look(self) -> None:
-        """Take down a state that was not seen before."""
-        if self.order is None:
-            return
-        seen = (self.order.status, self.order.filled_quantity)
-        if seen == self._last:
-            return
-        self._last = seen
-        self.changed_at = time.perf_counter()
-        text = _short(seen[0])
-        if self.trail == ["queued"]:
-            self.trail = [text]
-        elif self.trail[-1] != text:
-            self.trail.append(text)
-
-    @property
-    def filled(self) -> int:
-        return 0 if self.order is None else self.order.filled_quantity
-
-
-class Play:
+class DemoRun:
     def __init__(
         self, exchange: Exchange, *, seed: int, scripmaster: Iterable[Path], pause: float
     ) -> None:
-        """`pause` seconds lie between the acts, for people to see what the last one did."""
+        """`pause` is the time in seconds between two steps, for people to see what the last one
+        did."""
         self.exchange = exchange
         self.address = exchange.login_url
         self.seed = seed
         self.limits = RateLimits()
         self.neo = NeoClient(exchange.credentials, endpoints=exchange.endpoints, limits=self.limits)
-        self.lines: list[Line] = []
+        self.orders: list[DemoOrder] = []
         self.positions: list[Position] = []
         self.trades: list[Trade] = []
         self.events: list[tuple[float, str]] = []
@@ -103,16 +55,16 @@ class Play:
         self.problems: list[str] = []
         self.modified = 0
         self.refusal = ""
-        """Of the order that was stopped before sending."""
+        """Error of the order that was stopped before sending."""
         self.calls = 0
-        """Calls of ours under way, waiting ones included."""
+        """Calls under way, those that wait for the limiter included."""
         self._round_trips: Sequence[tuple[Kind, float]] = ()
         self._scripmaster = list(scripmaster)
         self._pause = pause
         self._began = time.perf_counter()
         self._starts: deque[tuple[float, int]] = deque([(self._began, 0)])
 
-    # --- what is to be seen -------------------------------------------------------------------
+    # --- figures for the screen -------------------------------------------------------------------
 
     @property
     def elapsed(self) -> float:
@@ -124,11 +76,11 @@ class Play:
 
     @property
     def in_flight(self) -> int:
-        """Requests on their way. Drawing takes milliseconds, in which nothing should be."""
+        """Requests in flight. Drawing takes milliseconds, in which none should be."""
         return self.calls - self.waiting
 
     def starts_within(self, oldest: float, newest: float = 0.0) -> int:
-        """Requests started between so many seconds ago, as far as the pulse tells."""
+        """Requests started between so many seconds ago, by the samples taken."""
         now = time.perf_counter()
 
         def until(ago: float) -> int:
@@ -146,7 +98,7 @@ class Play:
         """Seconds that the exchange took to accept each placement."""
         return [seconds for kind, seconds in self._round_trips if kind is Kind.PLACE]
 
-    # --- the acts -----------------------------------------------------------------------------
+    # --- the steps -----------------------------------------------------------------------------
 
     async def run(self) -> Report:
         market = self.exchange.market
@@ -172,13 +124,15 @@ class Play:
             await self._rest()
             await self._fill_by_price(near[3:6])
             await self._cancel(far[2:])
-            await self._settle([*crossing, *near[:6], *far[2:]])
+            await self._wait_until_final([*crossing, *near[:6], *far[2:]])
             await self._rest()
             self._move_market(listings)
             await self._rest()
             return await self._close()
 
-    async def _burst(self, listings: list[Listing]) -> tuple[list[Line], list[Line], list[Line]]:
+    async def _burst(
+        self, listings: list[Listing]
+    ) -> tuple[list[DemoOrder], list[DemoOrder], list[DemoOrder]]:
         market = self.exchange.market
         lines = self._add(plan.burst(market, listings))
         self._say(
@@ -225,10 +179,10 @@ class Play:
         if greedy.order is not None:
             self._say(f"rejected: {greedy.order.reject_reason.partition('  ')[0]}")
 
-    async def _modify(self, to_market: list[Line], further: list[Line]) -> None:
+    async def _modify(self, to_market: list[DemoOrder], further: list[DemoOrder]) -> None:
         market = self.exchange.market
 
-        async def modify(line: Line, percent: float) -> None:
+        async def modify(line: DemoOrder, percent: float) -> None:
             if line.order is None:
                 return
             listing = self._listing(line)
@@ -252,15 +206,15 @@ class Play:
         )
         await asyncio.gather(*(self._reach(line) for line in to_market))
 
-    async def _fill_by_price(self, lines: list[Line]) -> None:
-        """Let trades print at the limits of waiting orders."""
+    async def _fill_by_price(self, lines: list[DemoOrder]) -> None:
+        """Print trades at the limits of waiting orders."""
         for line in lines:
             self._print_price(self._listing(line), _paise(line.request.price))
         self._say(f"trades print at the limits of {len(lines)} waiting orders")
         await asyncio.gather(*(self._reach(line) for line in lines))
 
-    async def _cancel(self, lines: list[Line]) -> None:
-        async def cancel(line: Line) -> None:
+    async def _cancel(self, lines: list[DemoOrder]) -> None:
+        async def cancel(line: DemoOrder) -> None:
             if line.order is None:
                 return
             with self._counted():
@@ -275,7 +229,7 @@ class Play:
         self._say(f"{len(lines)} orders cancelled")
 
     def _move_market(self, listings: list[Listing]) -> None:
-        """Let every price move a little, so that there is something to win and lose."""
+        """Move every price a little, so that positions have a P&L."""
         rng = random.Random(self.seed)
         for listing in listings:
             side = rng.choice((Side.BUY, Side.SELL))
@@ -283,8 +237,8 @@ class Play:
             self._print_price(listing, _paise(price))
         self._say("every share trades somewhere else")
 
-    async def _settle(self, lines: list[Line]) -> None:
-        """Wait until everything that should be final is."""
+    async def _wait_until_final(self, lines: list[DemoOrder]) -> None:
+        """Wait until all these orders are final."""
         await asyncio.gather(*(self._reach(line) for line in lines))
 
     async def _close(self) -> Report:
@@ -297,21 +251,37 @@ class Play:
                 await self.neo.orders.book()
                 self.trades = await self.neo.orders.trades()
                 self.positions = await self.neo.portfolio.positions()
-            for line in self.lines:
-                line.look()
-            report = make_report(self, await self._records())
+            for line in self.orders:
+                line.update()
+            report = make_report(self.results(), await self._records())
             if not report.problems:
                 break
         return report
 
-    # --- parts of acts ------------------------------------------------------------------------
+    def results(self) -> Results:
+        """Return what the run has done so far."""
+        return Results(
+            seed=self.seed,
+            limits=self.limits,
+            orders=self.orders,
+            modified=self.modified,
+            refusal=self.refusal,
+            trades=self.trades,
+            positions=self.positions,
+            acknowledgements=self.acknowledgements,
+            pauses=self.neo.limiter.pauses,
+            problems=self.problems,
+            seconds=self.elapsed,
+        )
 
-    def _add(self, requests: list[OrderRequest]) -> list[Line]:
-        lines = [Line(request) for request in requests]
-        self.lines += lines
+    # --- parts of steps ------------------------------------------------------------------------
+
+    def _add(self, requests: list[OrderRequest]) -> list[DemoOrder]:
+        lines = [DemoOrder(request) for request in requests]
+        self.orders += lines
         return lines
 
-    async def _place(self, line: Line) -> None:
+    async def _place(self, line: DemoOrder) -> None:
         with self._counted():
             try:
                 line.order = await self.neo.orders.place(**msgspec.structs.asdict(line.request))
@@ -323,10 +293,10 @@ class Play:
                 line.error = error
                 self._unexpected("place", line, error)
             else:
-                line.look()
+                line.update()
 
     async def _oversell(self, listings: list[Listing]) -> OrderRequest:
-        """Of something that the account holds, if it holds anything that trades here."""
+        """Return an order for more than the account holds of an instrument."""
         market = self.exchange.market
         with self._counted():
             holdings = await self.neo.portfolio.holdings()
@@ -336,7 +306,7 @@ class Play:
                 return plan.oversell(market, held, holding.sellable_quantity or holding.quantity)
         return plan.oversell(market, listings[0], 0)
 
-    async def _reach(self, line: Line, *statuses: OrderStatus) -> None:
+    async def _reach(self, line: DemoOrder, *statuses: OrderStatus) -> None:
         """Wait until the order is in one of these states, or final; the book is read meanwhile."""
         if line.order is None:
             return
@@ -350,17 +320,17 @@ class Play:
                 f"{line.request.symbol} is {line.order.status_text!r} after {_PATIENCE:.0f} s "
                 f"and should be {wanted}"
             )
-        line.look()
+        line.update()
 
     def _print_price(self, listing: Listing, paise: int) -> None:
         self.exchange.market.print_price(listing.segment, listing.token, paise)
 
-    def _listing(self, line: Line) -> Listing:
+    def _listing(self, line: DemoOrder) -> Listing:
         listing = self.exchange.market.listing(line.request.segment, line.request.symbol)
         assert listing is not None
         return listing
 
-    def _unexpected(self, action: str, line: Line, error: NeoError) -> None:
+    def _unexpected(self, action: str, line: DemoOrder, error: NeoError) -> None:
         line.note("failed")
         self.problems.append(f"{action} {line.request.symbol}: {error}")
 
@@ -387,7 +357,7 @@ class Play:
         finally:
             self.calls -= 1
 
-    # --- beside the acts ----------------------------------------------------------------------
+    # --- in the background ----------------------------------------------------------------------
 
     async def _keep_pulse(self) -> None:
         while True:
@@ -395,13 +365,12 @@ class Play:
             self._starts.append((now, sum(self.neo.limiter.starts)))
             while self._starts[0][0] < now - 4.0:
                 self._starts.popleft()
-            for line in self.lines:
-                line.look()
+            for line in self.orders:
+                line.update()
             await asyncio.sleep(PULSE)
 
     async def _keep_reading(self) -> None:
-        """What a screen of one's own would do: read the books again and again, in the gaps that
-        orders leave."""
+        """Read order book and positions repeatedly, as a screen would, between the orders."""
         while True:
             with self._counted():
                 await self.neo.orders.book()
@@ -423,7 +392,7 @@ class Play:
 
 @contextlib.asynccontextmanager
 async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do it as long as the block runs. If it fails, that is told at the end of the block."""
+    """Run a coroutine while the block runs; its error is raised at the end of the block."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -433,13 +402,9 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-def _short(status: OrderStatus) -> str:
-    return _SHORT.get(status, status.value)
-
-
 def _paise(price: object) -> int:
     return round(float(str(price)) * 100)
 
 
-def _now(line: Line) -> str:
+def _now(line: DemoOrder) -> str:
     return line.order.status_text if line.order else "lost"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neo_async.exchange.funds.house import FundHouse
 from neo_async.exchange.funds.listing import default_schemes
+from neo_async.exchange.funds.simulator import FundSimulator
 from neo_async.exchange.funds.types import (
     Frequency,
     FundRefusal,
@@ -48,27 +48,29 @@ MORNING = at("2026-11-23 10:00")
 BATCH = at("2026-11-23 13:30")
 
 
-def house_of(**settings: Any) -> FundHouse:
+def simulator_of(**settings: Any) -> FundSimulator:
     defaults: dict[str, Any] = {"seed": 7, "now_s": MORNING, "cash": CASH}
-    return FundHouse(default_schemes(), **{**defaults, **settings})
+    return FundSimulator(default_schemes(), **{**defaults, **settings})
 
 
-def buy(house: FundHouse, amount: int = 5000_00, isin: str = FUND, **more: Any) -> OrderRecord:
-    return house.place(NewOrder(isin=isin, side=Side.BUY, amount=amount, **more))
+def buy(
+    simulator: FundSimulator, amount: int = 5000_00, isin: str = FUND, **more: Any
+) -> OrderRecord:
+    return simulator.place(NewOrder(isin=isin, side=Side.BUY, amount=amount, **more))
 
 
-def sell(house: FundHouse, units: int, isin: str = HELD) -> OrderRecord:
-    return house.place(NewOrder(isin=isin, side=Side.SELL, units=units))
+def sell(simulator: FundSimulator, units: int, isin: str = HELD) -> OrderRecord:
+    return simulator.place(NewOrder(isin=isin, side=Side.SELL, units=units))
 
 
-def begin_sip(house: FundHouse, **changes: Any) -> SipRecord:
+def begin_sip(simulator: FundSimulator, **changes: Any) -> SipRecord:
     fields: dict[str, Any] = {
         "isin": HELD,
         "amount": 500_00,
         "frequency": Frequency.WEEKLY,
         "instalments": -1,
     }
-    return house.place_sip(NewSip(**{**fields, **changes}))
+    return simulator.place_sip(NewSip(**{**fields, **changes}))
 
 
 def test_the_funds_have_good_isins_and_each_its_own() -> None:
@@ -83,21 +85,21 @@ def test_the_funds_have_good_isins_and_each_its_own() -> None:
 
 
 def test_an_order_waits_for_the_batch_and_is_executed_at_its_nav() -> None:
-    house = house_of()
-    order = buy(house, tag="t")
-    before = house.nav(FUND)
-    house.advance(BATCH - 1)
+    simulator = simulator_of()
+    order = buy(simulator, tag="t")
+    before = simulator.nav(FUND)
+    simulator.advance(BATCH - 1)
     assert (order.state, order.nav, order.exchange_order_id) == (OrderState.OPEN, 0, None)
-    house.advance(BATCH)
+    simulator.advance(BATCH)
     assert order.state is OrderState.COMPLETE
-    assert order.nav == house.nav(FUND) != before
+    assert order.nav == simulator.nav(FUND) != before
     assert order.units == 5000_00 * 100_000 // order.nav
-    assert (order.exchange_day, house.state.nav_day) == (date(2026, 11, 23), date(2026, 11, 23))
+    assert (order.exchange_day, simulator.state.nav_day) == (date(2026, 11, 23), date(2026, 11, 23))
     assert order.exchange_order_id is not None
     assert order.settlement_id is not None
-    holding = house.state.holdings[FUND]
+    holding = simulator.state.holdings[FUND]
     assert (holding.units, holding.cost, holding.folio) == (order.units, 5000_00, order.folio)
-    assert house.state.cash == CASH - 5000_00
+    assert simulator.state.cash == CASH - 5000_00
 
 
 @pytest.mark.parametrize(
@@ -110,85 +112,85 @@ def test_an_order_waits_for_the_batch_and_is_executed_at_its_nav() -> None:
     ],
 )
 def test_after_the_cut_off_the_next_market_days_batch_takes_it(placed: str, executed: date) -> None:
-    house = house_of(holidays=[date(2026, 11, 25)])
-    house.advance(at(placed))
-    order = buy(house)
-    house.advance(at(placed) + 7 * DAY)
+    simulator = simulator_of(holidays=[date(2026, 11, 25)])
+    simulator.advance(at(placed))
+    order = buy(simulator)
+    simulator.advance(at(placed) + 7 * DAY)
     assert order.exchange_day == executed
 
 
 def test_further_purchases_go_to_the_same_folio() -> None:
-    house = house_of()
-    first = buy(house)
-    house.advance(BATCH)
-    second = buy(house, 100_00)
+    simulator = simulator_of()
+    first = buy(simulator)
+    simulator.advance(BATCH)
+    second = buy(simulator, 100_00)
     assert (first.purchase_type, second.purchase_type) == ("FRESH", "ADDITIONAL")
-    house.advance(BATCH + DAY)
+    simulator.advance(BATCH + DAY)
     assert first.folio == second.folio
-    holding = house.state.holdings[FUND]
+    holding = simulator.state.holdings[FUND]
     assert (holding.units, holding.cost) == (first.units + second.units, 5100_00)
 
 
 def test_another_order_for_the_fund_overwrites_the_open_one() -> None:
-    house = house_of()
-    first, other = buy(house), sell(house, 1_000)
-    second = buy(house, 6000_00)
+    simulator = simulator_of()
+    first, other = buy(simulator), sell(simulator, 1_000)
+    second = buy(simulator, 6000_00)
     assert (first.state, second.state) == (OrderState.CANCELLED, OrderState.OPEN)
     assert first.message == f"Overwritten by order {second.order_id}."
     assert other.state is OrderState.OPEN
-    house.advance(BATCH)
-    assert house.state.cash == CASH - 6000_00 + other.amount
+    simulator.advance(BATCH)
+    assert simulator.state.cash == CASH - 6000_00 + other.amount
     with pytest.raises(FundRefusal, match="is COMPLETE and cannot be cancelled"):
-        house.cancel(second.order_id)
+        simulator.cancel(second.order_id)
 
 
 def test_a_cancelled_order_is_not_executed() -> None:
-    house = house_of()
-    order = buy(house)
-    house.cancel(order.order_id)
-    house.advance(BATCH)
-    assert (order.state, house.state.cash) == (OrderState.CANCELLED, CASH)
+    simulator = simulator_of()
+    order = buy(simulator)
+    simulator.cancel(order.order_id)
+    simulator.advance(BATCH)
+    assert (order.state, simulator.state.cash) == (OrderState.CANCELLED, CASH)
 
 
 def test_what_is_sold_becomes_money() -> None:
-    house = house_of()
-    order = sell(house, 82_488)
-    house.advance(BATCH)
+    simulator = simulator_of()
+    order = sell(simulator, 82_488)
+    simulator.advance(BATCH)
     assert order.state is OrderState.COMPLETE
     assert order.amount == 82_488 * order.nav // 100_000
-    assert house.state.cash == CASH + order.amount
-    assert house.state.holdings[HELD].units == 300_000
-    assert house.state.holdings[HELD].cost == 30_000_00 - 30_000_00 * 82_488 // 382_488
-    sell(house, 300_000)
-    house.advance(BATCH + DAY)
-    assert HELD not in house.state.holdings
-    assert buy(house, 500_00, HELD).purchase_type == "ADDITIONAL"
+    assert simulator.state.cash == CASH + order.amount
+    assert simulator.state.holdings[HELD].units == 300_000
+    assert simulator.state.holdings[HELD].cost == 30_000_00 - 30_000_00 * 82_488 // 382_488
+    sell(simulator, 300_000)
+    simulator.advance(BATCH + DAY)
+    assert HELD not in simulator.state.holdings
+    assert buy(simulator, 500_00, HELD).purchase_type == "ADDITIONAL"
 
 
 def test_an_order_without_money_is_tried_in_five_batches() -> None:
-    house = house_of(cash=4999_99)
-    order = buy(house)
+    simulator = simulator_of(cash=4999_99)
+    order = buy(simulator)
     messages = []
     for day in range(5):
         assert order.state is OrderState.OPEN
-        house.advance(BATCH + day * DAY)
+        simulator.advance(BATCH + day * DAY)
         messages.append(order.message)
     assert messages == [
         *(f"Insufficient fund. {count}/5" for count in (1, 2, 3, 4)),
         "Insufficient balance.",
     ]
     assert (order.state, order.exchange_order_id) == (OrderState.REJECTED, None)
-    assert house.state.cash == 4999_99
+    assert simulator.state.cash == 4999_99
 
 
 def test_money_that_comes_meanwhile_is_taken() -> None:
-    house = house_of(cash=4000_00)
-    order = buy(house)
-    house.advance(BATCH)
-    sell(house, 382_488)
-    house.advance(BATCH + DAY)  # in one batch, orders take their turn by age
+    simulator = simulator_of(cash=4000_00)
+    order = buy(simulator)
+    simulator.advance(BATCH)
+    sell(simulator, 382_488)
+    simulator.advance(BATCH + DAY)  # in one batch, orders take their turn by age
     assert order.state is OrderState.OPEN
-    house.advance(BATCH + 2 * DAY)
+    simulator.advance(BATCH + 2 * DAY)
     assert (order.state, order.message) == (OrderState.COMPLETE, None)
 
 
@@ -208,43 +210,43 @@ def test_money_that_comes_meanwhile_is_taken() -> None:
     ],
 )
 def test_orders_that_break_a_rule_are_refused(order: NewOrder, text: str) -> None:
-    house = house_of()
+    simulator = simulator_of()
     with pytest.raises(FundRefusal, match=text):
-        house.place(order)
-    assert house.orders() == []
+        simulator.place(order)
+    assert simulator.orders() == []
 
 
 def test_a_fund_that_takes_no_purchases() -> None:
-    house = house_of()
-    (closed,) = [scheme for scheme in house.schemes.values() if not scheme.purchase_allowed]
+    simulator = simulator_of()
+    (closed,) = [scheme for scheme in simulator.schemes.values() if not scheme.purchase_allowed]
     with pytest.raises(FundRefusal, match="not allowed"):
-        buy(house, isin=closed.isin)
+        buy(simulator, isin=closed.isin)
 
 
 def test_a_holding_below_the_minimum_is_sold_as_a_whole() -> None:
-    house = house_of()
-    sell(house, 382_000)
-    house.advance(BATCH)
+    simulator = simulator_of()
+    sell(simulator, 382_000)
+    simulator.advance(BATCH)
     with pytest.raises(FundRefusal, match=r"All the 0\.488 units"):
-        sell(house, 400)
-    sell(house, 488)
-    house.advance(BATCH + DAY)
-    assert HELD not in house.state.holdings
+        sell(simulator, 400)
+    sell(simulator, 488)
+    simulator.advance(BATCH + DAY)
+    assert HELD not in simulator.state.holdings
 
 
 def test_the_list_goes_back_seven_days_and_one_order_any_time() -> None:
-    house = house_of()
-    first = buy(house)
-    house.advance(MORNING + 3 * DAY)
-    second = buy(house, 100_00)
-    assert house.orders() == [second, first]
-    house.advance(MORNING + 7 * DAY)
-    assert house.orders() == [second, first]
-    house.advance(MORNING + 7 * DAY + 1)
-    assert house.orders() == [second]
-    assert house.order(first.order_id) is first
+    simulator = simulator_of()
+    first = buy(simulator)
+    simulator.advance(MORNING + 3 * DAY)
+    second = buy(simulator, 100_00)
+    assert simulator.orders() == [second, first]
+    simulator.advance(MORNING + 7 * DAY)
+    assert simulator.orders() == [second, first]
+    simulator.advance(MORNING + 7 * DAY + 1)
+    assert simulator.orders() == [second]
+    assert simulator.order(first.order_id) is first
     with pytest.raises(FundRefusal, match="There is no order 7") as caught:
-        house.order("7")
+        simulator.order("7")
     assert caught.value.status == 404
 
 
@@ -252,108 +254,108 @@ def test_the_list_goes_back_seven_days_and_one_order_any_time() -> None:
 
 
 def test_a_sip_makes_its_orders_before_the_batch_of_its_day() -> None:
-    house = house_of()
-    sip = begin_sip(house, tag="plan")
-    assert house.next_instalment(sip) == date(2026, 11, 30)
-    house.advance(at("2026-11-30 01:29:59"))
-    assert house.orders() == []
-    house.advance(at("2026-11-30 01:30"))
-    (order,) = house.orders()
+    simulator = simulator_of()
+    sip = begin_sip(simulator, tag="plan")
+    assert simulator.next_instalment(sip) == date(2026, 11, 30)
+    simulator.advance(at("2026-11-30 01:29:59"))
+    assert simulator.orders() == []
+    simulator.advance(at("2026-11-30 01:30"))
+    (order,) = simulator.orders()
     assert (order.variety, order.state, order.tag) == ("sip", OrderState.OPEN, "plan")
     assert (sip.completed, sip.pending) == (1, -1)
     assert sip.last_instalment_s == order.placed_s == at("2026-11-30 01:30")
-    house.advance(at("2026-11-30 13:30"))
+    simulator.advance(at("2026-11-30 13:30"))
     assert order.state is OrderState.COMPLETE
-    assert house.next_instalment(sip) == date(2026, 12, 7)
+    assert simulator.next_instalment(sip) == date(2026, 12, 7)
 
 
 def test_an_instalment_on_a_weekend_is_mondays() -> None:
-    house = house_of()
-    sip = begin_sip(house, frequency=Frequency.MONTHLY, instalment_day=5)  # a Saturday
-    assert house.next_instalment(sip) == date(2026, 12, 7)
-    house.advance(at("2026-12-07 01:30"))
-    assert len(house.orders()) == 1
-    assert house.next_instalment(sip) == date(2027, 1, 5)
+    simulator = simulator_of()
+    sip = begin_sip(simulator, frequency=Frequency.MONTHLY, instalment_day=5)  # a Saturday
+    assert simulator.next_instalment(sip) == date(2026, 12, 7)
+    simulator.advance(at("2026-12-07 01:30"))
+    assert len(simulator.orders()) == 1
+    assert simulator.next_instalment(sip) == date(2027, 1, 5)
 
 
 def test_a_sip_ends_with_its_last_instalment() -> None:
-    house = house_of()
-    sip = begin_sip(house, instalments=2)
-    house.advance(MORNING + 7 * DAY)
+    simulator = simulator_of()
+    sip = begin_sip(simulator, instalments=2)
+    simulator.advance(MORNING + 7 * DAY)
     assert (sip.pending, sip.state) == (1, SipState.ACTIVE)
-    house.advance(MORNING + 14 * DAY)
+    simulator.advance(MORNING + 14 * DAY)
     assert (sip.pending, sip.completed, sip.state) == (0, 2, SipState.CANCELLED)
-    assert (house.sips(), house.next_instalment(sip)) == ([], None)
-    assert house.sip(sip.sip_id) is sip
-    house.advance(MORNING + 60 * DAY)
-    assert len(house.state.orders) == 2
+    assert (simulator.sips(), simulator.next_instalment(sip)) == ([], None)
+    assert simulator.sip(sip.sip_id) is sip
+    simulator.advance(MORNING + 60 * DAY)
+    assert len(simulator.state.orders) == 2
 
 
 def test_a_paused_sip_lets_its_days_pass() -> None:
-    house = house_of()
-    sip = begin_sip(house)
-    house.modify_sip(sip.sip_id, SipChange(state=SipState.PAUSED))
-    house.advance(MORNING + 10 * DAY)
-    assert (house.orders(), house.next_instalment(sip)) == ([], date(2026, 12, 7))
-    assert house.sips() == [sip]
-    house.modify_sip(sip.sip_id, SipChange(state=SipState.ACTIVE))
-    house.advance(MORNING + 14 * DAY)
-    assert len(house.orders()) == 1
+    simulator = simulator_of()
+    sip = begin_sip(simulator)
+    simulator.modify_sip(sip.sip_id, SipChange(state=SipState.PAUSED))
+    simulator.advance(MORNING + 10 * DAY)
+    assert (simulator.orders(), simulator.next_instalment(sip)) == ([], date(2026, 12, 7))
+    assert simulator.sips() == [sip]
+    simulator.modify_sip(sip.sip_id, SipChange(state=SipState.ACTIVE))
+    simulator.advance(MORNING + 14 * DAY)
+    assert len(simulator.orders()) == 1
 
 
 def test_step_ups_raise_the_amount_once_a_year() -> None:
-    house = house_of(cash=10**9)
-    sip = begin_sip(house, isin=SMALL, amount=1_000_33, frequency=Frequency.QUARTERLY)
-    house.set_step_up(sip.sip_id, {"23-11": 10})
-    house.advance(at("2027-11-22 12:00"))
+    simulator = simulator_of(cash=10**9)
+    sip = begin_sip(simulator, isin=SMALL, amount=1_000_33, frequency=Frequency.QUARTERLY)
+    simulator.set_step_up(sip.sip_id, {"23-11": 10})
+    simulator.advance(at("2027-11-22 12:00"))
     assert sip.amount == 1_000_33
-    house.advance(at("2027-11-23 12:00"))
+    simulator.advance(at("2027-11-23 12:00"))
     assert sip.amount == 1_100_36
-    house.advance(at("2028-11-24 12:00"))
+    simulator.advance(at("2028-11-24 12:00"))
     assert sip.amount == 1_210_39
-    amounts = {order.amount for order in house.state.orders.values()}
+    amounts = {order.amount for order in simulator.state.orders.values()}
     assert amounts == {1_000_33, 1_100_36}
 
 
 def test_a_step_up_keeps_to_the_funds_multiple() -> None:
-    house = house_of()
-    sip = begin_sip(house, amount=1500_00)
-    house.set_step_up(sip.sip_id, {"24-11": 40})
-    house.advance(MORNING + DAY)
+    simulator = simulator_of()
+    sip = begin_sip(simulator, amount=1500_00)
+    simulator.set_step_up(sip.sip_id, {"24-11": 40})
+    simulator.advance(MORNING + DAY)
     assert sip.amount == 2000_00
 
 
 def test_a_new_fund_needs_an_initial_amount_and_orders_it() -> None:
-    house = house_of()
+    simulator = simulator_of()
     with pytest.raises(FundRefusal, match="at least one investment"):
-        begin_sip(house, isin=FUND)
+        begin_sip(simulator, isin=FUND)
     with pytest.raises(FundRefusal, match=r"at least 5000\.00"):
-        begin_sip(house, isin=FUND, initial_amount=500_00)
-    assert (house.sips(), house.orders()) == ([], [])
-    begin_sip(house, isin=FUND, initial_amount=5000_00)
-    (order,) = house.orders()
+        begin_sip(simulator, isin=FUND, initial_amount=500_00)
+    assert (simulator.sips(), simulator.orders()) == ([], [])
+    begin_sip(simulator, isin=FUND, initial_amount=5000_00)
+    (order,) = simulator.orders()
     assert (order.amount, order.variety, order.purchase_type) == (5000_00, "regular", "FRESH")
-    begin_sip(house, initial_amount=5000_00)  # invested in before: not considered
-    assert house.orders() == [order]
+    begin_sip(simulator, initial_amount=5000_00)  # invested in before: not considered
+    assert simulator.orders() == [order]
 
 
 def test_a_sip_without_money_is_rejected_at_once() -> None:
-    house = house_of(cash=0)
-    begin_sip(house)
-    house.advance(MORNING + 7 * DAY + 4 * 3600)
-    (order,) = house.orders()
+    simulator = simulator_of(cash=0)
+    begin_sip(simulator)
+    simulator.advance(MORNING + 7 * DAY + 4 * 3600)
+    (order,) = simulator.orders()
     assert (order.state, order.message) == (OrderState.REJECTED, "SIP: Insufficient balance.")
 
 
 def test_an_order_of_ones_own_and_a_sips_leave_each_other_alone() -> None:
-    house = house_of()
-    begin_sip(house)
-    house.advance(at("2026-11-30 01:29"))
-    own = buy(house, 1000_00, HELD)
-    house.advance(at("2026-11-30 02:00"))
-    buy(house, 1500_00, HELD)
-    house.advance(at("2026-11-30 13:30"))
-    states = Counter((order.variety, str(order.state)) for order in house.orders())
+    simulator = simulator_of()
+    begin_sip(simulator)
+    simulator.advance(at("2026-11-30 01:29"))
+    own = buy(simulator, 1000_00, HELD)
+    simulator.advance(at("2026-11-30 02:00"))
+    buy(simulator, 1500_00, HELD)
+    simulator.advance(at("2026-11-30 13:30"))
+    states = Counter((order.variety, str(order.state)) for order in simulator.orders())
     assert own.state is OrderState.CANCELLED
     assert states == {
         ("regular", "COMPLETE"): 1,
@@ -363,18 +365,18 @@ def test_an_order_of_ones_own_and_a_sips_leave_each_other_alone() -> None:
 
 
 def test_changes_of_a_sip() -> None:
-    house = house_of()
-    sip = begin_sip(house, instalments=5)
-    house.advance(MORNING + 7 * DAY)
-    house.modify_sip(
+    simulator = simulator_of()
+    sip = begin_sip(simulator, instalments=5)
+    simulator.advance(MORNING + 7 * DAY)
+    simulator.modify_sip(
         sip.sip_id,
         SipChange(amount=1000_00, frequency=Frequency.MONTHLY, instalment_day=10, instalments=4),
     )
     assert (sip.amount, sip.instalments, sip.pending, sip.completed) == (1000_00, 4, 3, 1)
-    assert house.next_instalment(sip) == date(2026, 12, 10)
-    house.modify_sip(sip.sip_id, SipChange(frequency=Frequency.WEEKLY))
-    assert (sip.instalment_day, house.next_instalment(sip)) == (0, date(2026, 12, 7))
-    house.modify_sip(sip.sip_id, SipChange(instalments=-1))
+    assert simulator.next_instalment(sip) == date(2026, 12, 10)
+    simulator.modify_sip(sip.sip_id, SipChange(frequency=Frequency.WEEKLY))
+    assert (sip.instalment_day, simulator.next_instalment(sip)) == (0, date(2026, 12, 7))
+    simulator.modify_sip(sip.sip_id, SipChange(instalments=-1))
     assert (sip.instalments, sip.pending) == (-1, -1)
 
 
@@ -391,58 +393,58 @@ def test_changes_of_a_sip() -> None:
     ],
 )
 def test_a_change_that_breaks_a_rule_changes_nothing(change: SipChange, text: str) -> None:
-    house = house_of()
-    sip = begin_sip(house)
-    house.advance(MORNING + 7 * DAY)
+    simulator = simulator_of()
+    sip = begin_sip(simulator)
+    simulator.advance(MORNING + 7 * DAY)
     before = msgspec.json.encode(sip)
     with pytest.raises(FundRefusal, match=text):
-        house.modify_sip(sip.sip_id, change)
+        simulator.modify_sip(sip.sip_id, change)
     assert msgspec.json.encode(sip) == before
 
 
 def test_a_sip_that_is_over_stays_so() -> None:
-    house = house_of()
-    sip = begin_sip(house)
-    house.cancel_sip(sip.sip_id)
+    simulator = simulator_of()
+    sip = begin_sip(simulator)
+    simulator.cancel_sip(sip.sip_id)
     for act in (
-        lambda: house.cancel_sip(sip.sip_id),
-        lambda: house.modify_sip(sip.sip_id, SipChange(amount=1000_00)),
+        lambda: simulator.cancel_sip(sip.sip_id),
+        lambda: simulator.modify_sip(sip.sip_id, SipChange(amount=1000_00)),
     ):
         with pytest.raises(FundRefusal, match="is cancelled"):
             act()
     with pytest.raises(FundRefusal, match="There is no SIP 7"):
-        house.sip("7")
+        simulator.sip("7")
 
 
 # --- the machine ----------------------------------------------------------------------------------
 
 
-def everything(house: FundHouse) -> bytes:
-    return msgspec.json.encode(house.state, order="deterministic")
+def everything(simulator: FundSimulator) -> bytes:
+    return msgspec.json.encode(simulator.state, order="deterministic")
 
 
-def busy(house: FundHouse, steps: int) -> None:
+def busy(simulator: FundSimulator, steps: int) -> None:
     """Some days of orders and SIPs."""
-    begin_sip(house, instalments=3)
+    begin_sip(simulator, instalments=3)
     for _ in range(steps):
-        buy(house, 5000_00)
-        sell(house, 1_000)
-        house.advance(house.state.now_s + DAY)
+        buy(simulator, 5000_00)
+        sell(simulator, 1_000)
+        simulator.advance(simulator.state.now_s + DAY)
 
 
 def test_the_same_seed_and_steps_give_the_same_house() -> None:
-    one, two, other = house_of(), house_of(), house_of(seed=8)
-    for house in (one, two, other):
-        busy(house, 20)
+    one, two, other = simulator_of(), simulator_of(), simulator_of(seed=8)
+    for simulator in (one, two, other):
+        busy(simulator, 20)
     assert everything(one) == everything(two)
     assert one.state.navs != other.state.navs
 
 
 def test_it_does_not_matter_in_how_many_steps_time_passes() -> None:
-    one, two = house_of(), house_of()
-    for house in (one, two):
-        begin_sip(house)
-        buy(house)
+    one, two = simulator_of(), simulator_of()
+    for simulator in (one, two):
+        begin_sip(simulator)
+        buy(simulator)
     one.advance(MORNING + 40 * DAY)
     for hour in range(1, 40 * 24 + 1):
         two.advance(MORNING + hour * 3600)
@@ -450,12 +452,12 @@ def test_it_does_not_matter_in_how_many_steps_time_passes() -> None:
 
 
 def test_a_house_goes_on_from_its_state() -> None:
-    one = house_of()
+    one = simulator_of()
     busy(one, 5)
     kept = msgspec.msgpack.decode(msgspec.msgpack.encode(one.state), type=FundState)
-    two = FundHouse(default_schemes(), seed=7, now_s=0, cash=0, state=kept)
-    for house in (one, two):
-        busy(house, 5)
+    two = FundSimulator(default_schemes(), seed=7, now_s=0, cash=0, state=kept)
+    for simulator in (one, two):
+        busy(simulator, 5)
     assert everything(one) == everything(two)
 
 
@@ -471,29 +473,29 @@ def test_a_house_goes_on_from_its_state() -> None:
     st.integers(0, 30_000_00),
 )
 def test_no_money_and_no_unit_comes_from_nowhere(steps: list[tuple[str, int]], cash: int) -> None:
-    house = house_of(cash=cash)
-    began = {isin: holding.units for isin, holding in house.state.holdings.items()}
+    simulator = simulator_of(cash=cash)
+    began = {isin: holding.units for isin, holding in simulator.state.holdings.items()}
     for step, number in steps:
         try:
             if step == "buy":
-                buy(house, number // 500 * 500 * 100, HELD)
+                buy(simulator, number // 500 * 500 * 100, HELD)
             elif step == "sell":
-                sell(house, number)
-            elif step == "cancel" and house.orders():
-                house.cancel(house.orders()[number % len(house.orders())].order_id)
+                sell(simulator, number)
+            elif step == "cancel" and simulator.orders():
+                simulator.cancel(simulator.orders()[number % len(simulator.orders())].order_id)
             elif step == "sip":
-                begin_sip(house, amount=number // 500 * 500_00, instalments=1 + number % 3)
+                begin_sip(simulator, amount=number // 500 * 500_00, instalments=1 + number % 3)
             else:
-                house.advance(house.state.now_s + (DAY if step == "day" else 3600))
+                simulator.advance(simulator.state.now_s + (DAY if step == "day" else 3600))
         except FundRefusal:
             pass
     money, units = cash, Counter(began)
-    for order in house.state.orders.values():
+    for order in simulator.state.orders.values():
         if order.state is OrderState.COMPLETE:
             sign = 1 if order.side is Side.BUY else -1
             money -= sign * order.amount
             units[order.isin] += sign * order.units
-    assert house.state.cash == money >= 0
-    held = {isin: holding.units for isin, holding in house.state.holdings.items()}
+    assert simulator.state.cash == money >= 0
+    held = {isin: holding.units for isin, holding in simulator.state.holdings.items()}
     assert held == {isin: count for isin, count in units.items() if count}
-    assert all(holding.cost >= 0 for holding in house.state.holdings.values())
+    assert all(holding.cost >= 0 for holding in simulator.state.holdings.values())

@@ -11,12 +11,12 @@ import pytest
 
 from neo_async.errors import UsageError
 from neo_async.exchange import Faults, FeedSettings
-from neo_async.exchange.feeds.market_feed import BACKLOG
+from neo_async.exchange.feeds.topics import BACKLOG
 from neo_async.model.enums import Segment, Side
 from neo_async.model.ticks import LiteTick
 from neo_async.wire.feed import Stream
-from tests.exchange.door import Caller, trading
-from tests.exchange.feeds.listening import (
+from tests.exchange.callers import Caller, trading
+from tests.exchange.feeds.readers import (
     ITBEES,
     TCS,
     MarketReader,
@@ -41,13 +41,13 @@ async def test_stalled_feeds_say_nothing_and_then_only_what_is_new_of_prices() -
         order_reader(caller) as orders,
     ):
         await market.subscribe(Stream.LITE, ITBEES, TCS)
-        caller.exchange.stall_feeds()
+        caller.exchange.feeds.stall()
         for price in (39_10, 39_20, 39_30):
             trade(caller.exchange, 1, price)
             await asyncio.sleep(0)
         await assert_silent(market.websocket)
         await assert_silent(orders.websocket)
-        caller.exchange.resume_feeds()
+        caller.exchange.feeds.resume()
         assert (await market.tick(LiteTick)).last_price == 39.30
         # Not one order update is left out: four states and a fill of each sale.
         frames = await orders.data("order", 3 * 5)
@@ -58,8 +58,8 @@ async def test_stalled_feeds_say_nothing_and_then_only_what_is_new_of_prices() -
 async def test_a_stall_can_end_by_itself() -> None:
     async with trading(clock=now) as caller, order_reader(caller) as reader:
         loop = asyncio.get_running_loop()
-        caller.exchange.stall_feeds(1)
-        caller.exchange.stall_feeds(4)  # counts from now, and the first does not end it
+        caller.exchange.feeds.stall(1)
+        caller.exchange.feeds.stall(4)  # counts from now, and the first does not end it
         began = loop.time()
         await caller.placed()
         await reader.frame()
@@ -68,7 +68,7 @@ async def test_a_stall_can_end_by_itself() -> None:
 
 async def test_a_stalled_feed_still_answers_pings() -> None:
     async with trading() as caller, market_reader(caller) as reader:
-        caller.exchange.stall_feeds()
+        caller.exchange.feeds.stall()
         reader.websocket._autoping = False  # show pongs
         await reader.websocket.ping(b"there?")
         message = await reader.websocket.receive(timeout=5)
@@ -90,7 +90,7 @@ async def test_connections_break_without_a_word(
         market_reader(caller) as market,
         order_reader(caller) as orders,
     ):
-        caller.exchange.drop_connections(feed)
+        caller.exchange.feeds.drop_connections(feed)
         for reader, goes in ((market, market_goes), (orders, orders_go)):
             if goes:
                 message = await reader.websocket.receive(timeout=5)
@@ -107,7 +107,7 @@ async def test_connections_break_without_a_word(
 async def test_a_feed_that_does_not_exist_is_an_error_and_harms_none(harm: str) -> None:
     async with trading() as caller, market_reader(caller) as market, order_reader(caller):
         with pytest.raises(UsageError, match=r"feed='order': must be 'market', 'orders', or None"):
-            getattr(caller.exchange, harm)("order")
+            getattr(caller.exchange.feeds, harm)("order")
         await market.wait_for_outcome()
 
 
@@ -124,7 +124,7 @@ async def garbage(seed: int) -> list[Any]:
         market_reader(caller) as market,
         order_reader(caller) as orders,
     ):
-        caller.exchange.send_garbage()
+        caller.exchange.feeds.send_garbage()
         seen = [(await market.websocket.receive(timeout=5)).data for _ in range(2)]
         seen += [(await orders.websocket.receive(timeout=5)).data for _ in range(3)]
         await caller.placed()
@@ -138,9 +138,9 @@ async def test_garbage_can_be_for_one_feed() -> None:
         market_reader(caller) as market,
         order_reader(caller) as orders,
     ):
-        caller.exchange.send_garbage("orders")
+        caller.exchange.feeds.send_garbage("orders")
         await market.wait_for_outcome()
-        caller.exchange.send_garbage("market")
+        caller.exchange.feeds.send_garbage("market")
         for _ in range(3):
             await orders.websocket.receive(timeout=5)
         await caller.placed()
@@ -150,7 +150,7 @@ async def test_garbage_can_be_for_one_feed() -> None:
 async def test_batches_are_cut_short_as_often_as_asked_for() -> None:
     async with trading(feeds=AT_ONCE) as caller, market_reader(caller) as reader:
         await reader.subscribe(Stream.LITE, ITBEES, TCS)
-        caller.exchange.truncate_batches(2)
+        caller.exchange.feeds.truncate_batches(2)
         sizes = []
         for price in (39_10, 39_20, 39_30):
             trade(caller.exchange, 1, price)
@@ -168,15 +168,15 @@ async def test_updates_can_come_twice() -> None:
         frames = await reader.data("order", 8)
         assert frames[::2] == frames[1::2]
         assert frames[-1]["ordSt"] == "open"
-        assert caller.exchange.injected == {"feed_repeat": 4}
+        assert caller.exchange.faults.injected == {"feed_repeat": 4}
 
 
 async def test_updates_can_come_late_behind_newer_ones() -> None:
     async with trading() as caller, order_reader(caller) as reader:
-        caller.exchange.set_faults(Faults(feed_late=1, feed_late_seconds=0))
+        caller.exchange.faults.set(Faults(feed_late=1, feed_late_seconds=0))
         await caller.placed(pr="37.00")
         caller.exchange.feeds.notice()
-        caller.exchange.set_faults(Faults())
+        caller.exchange.faults.set(Faults())
         await caller.placed(pr="38.00")
         caller.exchange.tick()
         prices = [frame["prc"] for frame in await reader.data("order", 8)]
@@ -214,7 +214,7 @@ async def test_updates_can_be_lost() -> None:
     async with trading(faults=Faults(feed_lose=1)) as caller, order_reader(caller) as reader:
         await caller.placed()
         caller.exchange.tick()
-        caller.exchange.set_faults(Faults())
+        caller.exchange.faults.set(Faults())
         number = await caller.placed()
         assert {frame["nOrdNo"] for frame in await reader.data("order", 4)} == {number}
 
@@ -225,7 +225,7 @@ async def test_the_same_seed_has_the_same_mishaps() -> None:
 
 async def disturbed(seed: int) -> list[tuple[int, str]]:
     async with trading(seed=seed) as caller, order_reader(caller) as reader:
-        caller.exchange.set_faults(
+        caller.exchange.faults.set(
             Faults(
                 feed_repeat=0.2,
                 feed_late=0.2,
@@ -237,7 +237,7 @@ async def disturbed(seed: int) -> list[tuple[int, str]]:
         for _ in range(5):
             await caller.placed()
             caller.exchange.tick()
-        caller.exchange.set_faults(Faults())
+        caller.exchange.faults.set(Faults())
         await caller.placed(pr="37.00")
         frames = await reader.until(
             lambda frame: frame["data"]["prc"] == "37.00" and frame["data"]["ordSt"] == "open"
@@ -248,10 +248,10 @@ async def disturbed(seed: int) -> list[tuple[int, str]]:
 async def test_prices_can_come_late_behind_newer_ones() -> None:
     async with trading(feeds=AT_ONCE) as caller, market_reader(caller) as reader:
         await reader.subscribe(Stream.LITE, ITBEES)
-        caller.exchange.set_faults(Faults(feed_late=1, feed_late_seconds=0))
+        caller.exchange.faults.set(Faults(feed_late=1, feed_late_seconds=0))
         trade(caller.exchange, 1, 39_10)
         await caller.exchange.feeds.market.flush()
-        caller.exchange.set_faults(Faults())
+        caller.exchange.faults.set(Faults())
         seller, buyer = caller.exchange.accounts
         put(caller.exchange, Side.SELL, 1, 39_20, account=seller.ucc)
         put(caller.exchange, Side.BUY, 1, 39_20, account=buyer.ucc)
@@ -273,14 +273,14 @@ async def test_prices_can_be_repeated_lost_or_held_until_the_next_tick(
 ) -> None:
     async with trading(feeds=AT_ONCE) as caller, market_reader(caller) as reader:
         await reader.subscribe(Stream.LITE, ITBEES)
-        caller.exchange.set_faults(Faults(**{mishap: 1.0}))
+        caller.exchange.faults.set(Faults(**{mishap: 1.0}))
         for price in (39_10, 39_20):
             trade(caller.exchange, 1, price)
             await caller.exchange.feeds.market.flush()
             caller.exchange.tick()
             await caller.exchange.feeds.market.until_sent()
         assert await last_prices(reader, len(wanted)) == wanted
-        caller.exchange.set_faults(Faults())
+        caller.exchange.faults.set(Faults())
         trade(caller.exchange, 1, 39_30)
         assert await last_prices(reader, 1) == [39.30]
 
@@ -297,8 +297,8 @@ async def test_feeds_stall_by_chance_and_go_on() -> None:
     stalls = Faults(feed_stall=0.2, feed_stall_seconds=4)
     async with trading(clock=now, faults=stalls) as caller, order_reader(caller) as reader:
         await asyncio.sleep(60)
-        assert 5 <= caller.exchange.injected["feed_stall"] <= 60 / 4
-        caller.exchange.set_faults(Faults())
+        assert 5 <= caller.exchange.faults.injected["feed_stall"] <= 60 / 4
+        caller.exchange.faults.set(Faults())
         await caller.placed()
         assert (await reader.states("open"))[-1] == "open"
 
@@ -313,7 +313,7 @@ async def test_a_slow_reader_costs_bounded_memory_and_holds_nobody_up() -> None:
         market_reader(caller) as quick,
     ):
         feed = caller.exchange.feeds.market
-        slow_line, _ = feed.lines
+        slow_line, _ = feed.connections
         transport = slow.websocket._conn.transport  # type: ignore[union-attr]
         transport.pause_reading()  # type: ignore[union-attr]
         message = bytes(256 * 1024)
@@ -332,14 +332,14 @@ async def test_of_each_instrument_and_level_a_slow_reader_finds_one_packet() -> 
     async with trading(feeds=AT_ONCE) as caller, market_reader(caller) as reader:
         await reader.subscribe(Stream.LITE, ITBEES, TCS)
         await reader.subscribe(Stream.DEPTH, ITBEES)
-        (line,) = caller.exchange.feeds.market.lines
-        caller.exchange.stall_feeds()
+        (line,) = caller.exchange.feeds.market.connections
+        caller.exchange.feeds.stall()
         for step in range(50):
             trade(caller.exchange, 1, 39_00 + step)
             trade(caller.exchange, 1, 2117_00 + 5 * step, symbol="TCS-EQ")
             await caller.exchange.feeds.market.flush()
         assert len(line._packets) == 3
-        caller.exchange.resume_feeds()
+        caller.exchange.feeds.resume()
         prices = [tick.last_price for tick in await reader.ticks()]  # type: ignore[union-attr]
         assert prices == [39.49, 39.49, 2119.45]
 
@@ -349,7 +349,7 @@ async def test_who_lets_too_many_order_updates_wait_is_disconnected(
 ) -> None:
     monkeypatch.setattr("neo_async.exchange.feeds.order_feed.BACKLOG", 10)
     async with trading() as caller, order_reader(caller) as reader:
-        caller.exchange.stall_feeds()
+        caller.exchange.feeds.stall()
         for _ in range(3):
             await caller.placed()
         await ended(reader)
@@ -413,7 +413,7 @@ async def test_closing_does_not_wait_for_those_who_do_not_answer() -> None:
             await caller.log_in_again()
             silent = MarketReader(await http.ws_connect(caller.exchange.feed_url))
             await silent.authenticate(caller.login_data["ucc"], caller.login_data["sid"])
-            caller.exchange.stall_feeds()
+            caller.exchange.feeds.stall()
             began = time.perf_counter()
         assert time.perf_counter() - began < 2
         await silent.websocket.close()
@@ -426,11 +426,11 @@ async def test_readers_that_come_and_go_leave_nothing_behind() -> None:
         for _ in range(20):
             async with market_reader(caller) as market, order_reader(caller):
                 await market.subscribe(Stream.DEPTH, ITBEES)
-                lines = [*feeds.market.lines, *feeds.orders.lines]
+                lines = [*feeds.market.connections, *feeds.orders.connections]
             for line in lines:
-                await line.gone.wait()
-        assert not feeds.market.lines
-        assert not feeds.orders.lines
+                await line.closed.wait()
+        assert not feeds.market.connections
+        assert not feeds.orders.connections
         assert not feeds.orders._by_account
         await asyncio.sleep(0.01)  # the server's own tasks of the closed connections
         assert len(asyncio.all_tasks()) <= len(before) + 1

@@ -12,6 +12,7 @@ import pyotp
 
 from neo_async.config import Credentials
 from neo_async.exchange import Exchange
+from tests.exchange_settings import exchange_with
 
 START = 1_795_408_200.0
 """2026-11-23 10:00:00 IST, a Monday."""
@@ -155,14 +156,14 @@ async def visiting(**options: Any) -> AsyncIterator[Caller]:
     clock = options.setdefault("clock", Clock())
     options.setdefault("seed", 7)
     options.setdefault("limits", None)
-    async with Exchange(**options) as exchange, aiohttp.ClientSession() as http:
+    async with exchange_with(**options) as exchange, aiohttp.ClientSession() as http:
         yield Caller(exchange, http, clock)
 
 
 @asynccontextmanager
 async def trading(**options: Any) -> AsyncIterator[Caller]:
-    """The same, logged in, with nobody else in the market unless `makers` says so."""
-    options.setdefault("makers", False)
+    """The same, logged in, with nobody else in the market unless `market_makers` says so."""
+    options.setdefault("market_makers", False)
     async with visiting(**options) as caller:
         await caller.log_in()
         yield caller
