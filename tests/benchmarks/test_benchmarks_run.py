@@ -106,15 +106,6 @@ def test_growth_prints_a_row_for_each_case() -> None:
     assert output.count("| a start with 2,000 rows in the journal and with 200 ") == 1
 
 
-def test_faults_compares_programs_with_the_ledger() -> None:
-    result = json.loads(run("faults", "--json", "--seeds", "2", "--orders", "4"))
-
-    assert result["programs"]["seeds"] == 2
-    assert result["programs"]["orders"] == 8
-    assert result["programs"]["failed_seeds"] == []
-    assert all(figure["reached"] for figure in result["wanted"])
-
-
 FEED_PEERS = {
     "bare_loop",
     "neo_async",

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks.fault_kills import kill_again_and_again
+from tests.simulation.kills import kill_again_and_again
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")

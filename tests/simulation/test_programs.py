@@ -1,6 +1,6 @@
 """Seeded programs of orders on the exchange's worst day, and what is said of them afterwards.
 
-The whole of it, with more seeds, kills and outages, is `python -m benchmarks.faults`.
+The whole of it, with more seeds, kills and outages, is `python -m tests.simulation`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_program import WORST_DAY, run_program
 from neo_async.exchange.faults.settings import PROBABILITIES
 from neo_async.execution.in_flight import InFlightOrders
+from tests.simulation.programs import WORST_DAY, run_program
 
 ORDERS = 60
 

@@ -1,11 +1,11 @@
 """What becomes of orders when everything goes wrong: five measurements against the ledger.
 
-    python -m benchmarks.faults --seeds N [--orders N]           programs of orders, all faults on
-    python -m benchmarks.faults --first K --seeds N              the same, of the seeds from K
-    python -m benchmarks.faults --seed K [--orders N] [--story]  one of them again, told
-    python -m benchmarks.faults --kills N                        SIGKILL at any moment, restart
-    python -m benchmarks.faults --outage                         5 s without an exchange
-    python -m benchmarks.faults --leaks N                        what faulty requests leave
+    python -m tests.simulation --seeds N [--orders N]           programs of orders, all faults on
+    python -m tests.simulation --first K --seeds N              the same, of the seeds from K
+    python -m tests.simulation --seed K [--orders N] [--story]  one of them again, told
+    python -m tests.simulation --kills N                        SIGKILL at any moment, restart
+    python -m tests.simulation --outage                         5 s without an exchange
+    python -m tests.simulation --leaks N                        what faulty requests leave
 
 Without any of them, all of them at full size. `--json` prints one JSON object. The exit code is 0
 when every wanted figure was reached.
@@ -23,11 +23,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from benchmarks import fault_leaks, fault_outage
-from benchmarks.fault_kills import Kills, kill_again_and_again
-from benchmarks.fault_leaks import Leaks
-from benchmarks.fault_outage import OUTAGE, Outage
-from benchmarks.fault_program import CANCEL_BOUND, RESOLUTION_TIMEOUT, Report, run_program
 from benchmarks.harness import (
     Wanted,
     at_most,
@@ -38,6 +33,12 @@ from benchmarks.harness import (
     print_table,
     print_wanted,
 )
+from tests.simulation.kills import Kills, kill_again_and_again
+from tests.simulation.leaks import Leaks
+from tests.simulation.leaks import measure as measure_leaks
+from tests.simulation.outages import OUTAGE, Outage
+from tests.simulation.outages import measure as measure_outage
+from tests.simulation.programs import CANCEL_BOUND, RESOLUTION_TIMEOUT, Report, run_program
 
 PACKAGES = ("aiohttp", "httptools", "msgspec")
 SEEDS = 200
@@ -227,7 +228,7 @@ def print_leaks(leaks: Leaks) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.faults",
+        prog="python -m tests.simulation",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -286,11 +287,11 @@ def _measure(arguments: argparse.Namespace) -> dict[str, _Result]:
         kills = asyncio.run(kill_again_and_again(arguments.kills))
         results["kills"] = kills, functools.partial(print_kills, kills), wanted_of_kills(kills)
     if arguments.outage:
-        outages = [asyncio.run(fault_outage.measure(kind)) for kind in ("killed", "stopped")]
+        outages = [asyncio.run(measure_outage(kind)) for kind in ("killed", "stopped")]
         figures = [figure for outage in outages for figure in wanted_of_outage(outage)]
         results["outages"] = outages, functools.partial(print_outages, outages), figures
     if arguments.leaks:
-        leaks = asyncio.run(fault_leaks.measure(arguments.leaks))
+        leaks = asyncio.run(measure_leaks(arguments.leaks))
         results["leaks"] = leaks, functools.partial(print_leaks, leaks), wanted_of_leaks(leaks)
     return results
 

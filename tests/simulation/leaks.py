@@ -31,7 +31,7 @@ from neo_async import (
 )
 from neo_async.exchange import Faults, Uniform
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 BAD_DAY = Faults(
     lose_before=0.08,

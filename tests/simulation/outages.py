@@ -35,7 +35,7 @@ from neo_async import (
 )
 from neo_async.transport.limiter import Kind, Limiter
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIMITS = RateLimits()
 AT_LIMIT = LIMITS.orders - 1
 """Orders in a second from which on the throughput counts as back: the limiter's margin and one read

@@ -44,7 +44,7 @@ from neo_async.exchange import Exchange, Faults, Uniform
 from neo_async.model.session import Session
 from neo_async.wire.tags import own_tag
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 RESOLUTION_TIMEOUT = 1.5
 """Seconds; the exchange delays nothing longer than half of it."""
@@ -215,7 +215,7 @@ async def _start(settings: Settings) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "benchmarks.fault_kills",
+        "tests.simulation.kills",
         msgspec.json.encode(settings).decode(),
         stdout=subprocess.PIPE,
         cwd=ROOT,
