@@ -40,7 +40,7 @@ from neo_async.transport.limiter import Limiter
 from neo_async.wire.tags import matches, own_tag
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, admin, client_of, exchange_of, logins, paths
 from tests.fake_servers import CREDENTIALS, Cut, Late, Reply, meddler, scripted_broker
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 ITBEES = (Segment.NSE_CM, "ITBEES-EQ")
 BUY = (*ITBEES, Side.BUY, 10)
@@ -256,7 +256,6 @@ async def test_every_placement_has_a_tag_of_its_own() -> None:
 # --- orders of others -------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_fresh_client_changes_and_cancels_by_number() -> None:
     async with exchange_of() as exchange:
         async with client_of(exchange) as first:
@@ -588,7 +587,6 @@ async def test_when_the_answer_is_useless_the_outcome_is_unknown_and_nothing_is_
         assert (await neo.orders.place(*BUY, **CNC)).number > record.number
 
 
-@in_virtual_time
 async def test_an_answer_slower_than_the_deadline_is_an_unknown_outcome() -> None:
     def spoil(path: str, status: int, body: bytes) -> Late | None:
         return Late(4.0, Reply(body, status)) if path == PLACE else None
@@ -608,7 +606,6 @@ async def test_an_answer_slower_than_the_deadline_is_an_unknown_outcome() -> Non
         await neo.orders.cancel(row.number)
 
 
-@in_virtual_time
 async def test_an_order_that_could_not_be_sent_says_so() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)
@@ -624,7 +621,6 @@ async def test_an_order_that_could_not_be_sent_says_so() -> None:
 # --- too fast ---------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_429_pauses_the_lane_and_the_order_goes_out_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -654,7 +650,6 @@ async def test_a_429_pauses_the_lane_and_the_order_goes_out_once(
         await session.logout()
 
 
-@in_virtual_time
 async def test_a_429_that_does_not_end_is_told_within_the_deadline() -> None:
     async with scripted_broker() as broker:
         too_fast = {"stat": "Not_Ok", "errMsg": "Too many requests", "stCode": 429}
@@ -671,12 +666,16 @@ async def test_a_429_that_does_not_end_is_told_within_the_deadline() -> None:
             clock=now,
         )
         await session.login("123456")
+        cache = OrderCache()
+        orders = Orders(session, cache)
         before = now()
         with pytest.raises(NeoError, match="Too many requests") as caught:
-            await Orders(session, OrderCache()).place(*BUY, **CNC)
+            await orders.place(*BUY, **CNC)
         assert type(caught.value).__name__ == "RateLimited"
         assert now() - before <= 10
         assert limiter.pauses == 3
+        await orders.close()
+        await cache.close()
         await session.logout()
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.simulation.kills import kill_repeatedly
 
 
+@pytest.mark.real_time("kills real processes")
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 async def test_a_bot_killed_at_any_moment_leaves_no_orphan_and_no_double() -> None:
     result = await kill_repeatedly(4, seed=12)

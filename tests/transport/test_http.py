@@ -198,6 +198,7 @@ async def longest_turn(work: Awaitable[object]) -> float:
     return longest
 
 
+@pytest.mark.real_time("measures a real duration")
 async def test_what_inflates_without_end_is_lost_and_holds_up_nothing():
     bomb = reply(gzip.compress(bytes(100_000_000), 1), b"Content-Encoding: gzip")
     async with serving(answering(bomb)) as server, client() as http:
