@@ -443,6 +443,7 @@ async def test_the_lock_of_another_program_never_holds_the_loop(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("durability", list(Durability))
+@pytest.mark.real_time("another SQLite connection holds a lock")
 async def test_a_cancel_does_not_wait_for_the_journal_and_is_written_when_it_can_be(
     tmp_path: Path, durability: Durability, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -531,6 +532,7 @@ async def test_outcomes_that_were_dropped_are_found_open_by_the_next_login(
 
 
 @pytest.mark.parametrize("durability", list(Durability))
+@pytest.mark.real_time("another SQLite connection holds a lock")
 async def test_a_placement_given_up_while_it_is_written_was_not_sent(
     tmp_path: Path, durability: Durability
 ) -> None:

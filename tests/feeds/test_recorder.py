@@ -254,6 +254,7 @@ async def test_a_disk_that_fails_leaves_the_feed_running(tmp_path: Path) -> None
         assert feed.reconnects == 0
 
 
+@pytest.mark.real_time("holds up a real thread")
 async def test_a_slow_disk_costs_frames_that_are_counted_and_memory_stays_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

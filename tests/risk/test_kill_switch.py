@@ -446,6 +446,7 @@ async def test_a_halt_that_a_logout_has_ended_goes_on_after_the_next_login() -> 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.real_time("a real thread sends the signal")
 async def test_a_halt_in_a_handler_of_the_signal_module_begins_at_once() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         await neo.orders.place(*BUY, 10, **MIS)
