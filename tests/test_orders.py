@@ -529,7 +529,7 @@ async def test_a_duplicate_tag_that_cannot_be_looked_up_is_an_unknown_outcome(
 
 # --- outcomes nobody knows --------------------------------------------------------------------
 
-SPOILT: list[Reply | Cut] = [
+UNUSABLE: list[Reply | Cut] = [
     Reply("<html><h1>502 Bad Gateway</h1>", 502, "text/html"),
     Reply({"stat": "Not_Ok", "errMsg": "internal", "stCode": 500}, 500),
     Reply("", 504),
@@ -548,12 +548,12 @@ SPOILT: list[Reply | Cut] = [
 ]
 
 
-@pytest.mark.parametrize("spoilt", SPOILT)
+@pytest.mark.parametrize("unusable", UNUSABLE)
 async def test_when_the_answer_is_useless_the_outcome_is_unknown_and_nothing_is_sent_again(
-    spoilt: Reply | Cut,
+    unusable: Reply | Cut,
 ) -> None:
     def spoil(path: str, status: int, body: bytes) -> Reply | Cut | None:
-        return spoilt if path == target else None
+        return unusable if path == target else None
 
     target = PLACE
     async with (
