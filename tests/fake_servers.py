@@ -103,26 +103,26 @@ async def scripted_broker() -> AsyncIterator[Scripted]:
         yield broker
 
 
-Spoil = Callable[[str, int, bytes], Answer | None]
+Override = Callable[[str, int, bytes], Answer | None]
 """Returns the answer to send instead of the exchange's path, status and body; None keeps those."""
 
 
 @contextlib.asynccontextmanager
-async def meddler(
+async def fault_proxy(
     exchange: Exchange,
-    spoil: Spoil,
+    override: Override,
     *,
-    swallowed: Collection[str] = (),
+    dropped: Collection[str] = (),
     refused: Mapping[str, Answer] | None = None,
 ) -> AsyncIterator[Endpoints]:
     """Yield endpoints of a proxy of the exchange that may replace each answer. A request to a path
-    in `swallowed` never reaches the exchange, and its connection is closed; one to a path in
+    in `dropped` never reaches the exchange, and its connection is closed; one to a path in
     `refused` does not reach it either, and gets that answer."""
     async with aiohttp.ClientSession() as upstream:
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             body = await request.read()
-            if request.path in swallowed:
+            if request.path in dropped:
                 return await respond(request, Cut())
             if refused and request.path in refused:
                 return await respond(request, refused[request.path])
@@ -133,7 +133,7 @@ async def meddler(
                 data=body,
             ) as answer:
                 content = await answer.read()
-                instead = spoil(request.path, answer.status, content)
+                instead = override(request.path, answer.status, content)
             return await respond(request, instead or Reply(content, answer.status))
 
         async with serving(handle) as url:

@@ -10,7 +10,7 @@ import pytest
 
 from neo_async import NeoClient, OutcomeUnknown, Product, RiskLimits, Segment, Side, Timeouts
 from tests.clients import BOOK, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import VALIDATE, Reply, meddler
+from tests.fake_servers import VALIDATE, Reply, fault_proxy
 from tests.simulation.virtual_time import now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
@@ -60,10 +60,10 @@ async def test_a_client_that_is_well_says_so(tmp_path: Any) -> None:
 
 
 async def test_every_kind_of_trouble_has_its_words() -> None:
-    swallowed: set[str] = set()
+    dropped: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *answer: None, swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda *answer: None, dropped=dropped) as endpoints,
         client_of(
             exchange, endpoints=endpoints, live_orders=False, timeouts=Timeouts(order=2.0)
         ) as neo,
@@ -71,7 +71,7 @@ async def test_every_kind_of_trouble_has_its_words() -> None:
         neo.limiter._clock = asyncio.get_running_loop().time
         await until_ok(neo, within=5.0)
 
-        swallowed.add(PLACE)
+        dropped.add(PLACE)
         with pytest.raises(OutcomeUnknown) as caught:
             await neo.orders.place(*BUY, **CNC, tag="lost", wait_for_outcome=False)
         tag = caught.value.client_tag
@@ -91,7 +91,7 @@ async def test_every_kind_of_trouble_has_its_words() -> None:
             f"{breaker.name}: gone for 1.5 s (answered with HTTP 503)",
         )
         assert repr(neo.health()) == f"<Health: {neo.health().problems[0]}>"
-        swallowed.clear()
+        dropped.clear()
         await neo.orders.place(*BUY, **CNC)
         await until_ok(neo, within=1.0)
 
@@ -152,7 +152,7 @@ async def test_limits_that_refuse_for_what_they_do_not_know_are_a_problem() -> N
     is_busy = False
     async with (
         exchange_of() as exchange,
-        meddler(
+        fault_proxy(
             exchange, lambda path, *_: Reply("busy", 503) if path == BOOK and is_busy else None
         ) as endpoints,
         client_of(

@@ -26,7 +26,7 @@ from neo_async.model.metrics import BUCKETS
 from neo_async.transport.limiter import Kind
 from neo_async.transport.meter import LOGIN, NAMES, Meter
 from tests.clients import BOOK, CANCEL, PLACE, client_of, exchange_of
-from tests.fake_servers import Cut, Late, Reply, meddler
+from tests.fake_servers import Cut, Late, Reply, fault_proxy
 from tests.transport.lanes import lane_to, send
 from tests.transport.servers import Peer, reply
 
@@ -110,35 +110,35 @@ async def test_every_call_is_counted_and_timed_by_kind() -> None:
 
 
 async def test_what_goes_wrong_is_counted() -> None:
-    spoilt: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
 
-    def spoil(path: str, status: int, body: bytes) -> Any:
-        answer = spoilt.get(path)
+    def override(path: str, status: int, body: bytes) -> Any:
+        answer = overrides.get(path)
         return answer.pop(0) if isinstance(answer, list) and answer else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(
             exchange, endpoints=endpoints, live_orders=False, timeouts=Timeouts(order=3.0)
         ) as neo,
     ):
-        spoilt[PLACE] = [Late(60.0, Reply("late"))]
+        overrides[PLACE] = [Late(60.0, Reply("late"))]
         order = await neo.orders.place(*BUY, **CNC)
         assert neo.metrics().timeouts == 1
-        spoilt[PLACE] = [Cut()]
+        overrides[PLACE] = [Cut()]
         with pytest.raises(OutcomeUnknown):
             await neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         assert neo.metrics().unknowns_opened == 2
-        spoilt[CANCEL] = [Reply({"stCode": 1013, "errMsg": "No", "stat": "Not_Ok"}, 400)]
+        overrides[CANCEL] = [Reply({"stCode": 1013, "errMsg": "No", "stat": "Not_Ok"}, 400)]
         with pytest.raises(Exception, match="No"):
             await neo.orders.cancel(order)
-        spoilt[BOOK] = [Reply("busy", 503)]
+        overrides[BOOK] = [Reply("busy", 503)]
         with pytest.raises(ServerError):
             await neo.orders.book()
-        spoilt[BOOK] = [Late(5.0, Reply("late"))]
+        overrides[BOOK] = [Late(5.0, Reply("late"))]
         await neo.orders.book()
-        spoilt[BOOK] = [Reply({}, 429, headers={"Retry-After": "0.01"})]
+        overrides[BOOK] = [Reply({}, 429, headers={"Retry-After": "0.01"})]
         await neo.orders.book()
         metrics = neo.metrics()
         assert metrics.outcomes["place"] == {"unknown": 2}

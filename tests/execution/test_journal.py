@@ -40,7 +40,7 @@ from neo_async.errors import NeoError
 from neo_async.execution.journal import LATEST, PATIENCE, Intent, Journal
 from neo_async.wire.tags import own_tag
 from tests.clients import PLACE, client_of, exchange_of
-from tests.fake_servers import CREDENTIALS, Reply, meddler
+from tests.fake_servers import CREDENTIALS, Reply, fault_proxy
 from tests.simulation.virtual_time import in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
@@ -341,24 +341,24 @@ async def test_a_place_where_no_file_can_be_is_named_as_it_was_given(
 @in_virtual_time
 async def test_a_restart_adopts_what_is_known_and_finds_out_what_is_not(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
-    spoilt: dict[str, Any] = {}
-    swallowed: set[str] = set()
+    overrides: dict[str, Any] = {}
+    dropped: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: spoilt.get(path), swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda path, *_: overrides.get(path), dropped=dropped) as endpoints,
     ):
         options: dict[str, Any] = {"journal": path, "endpoints": endpoints, "live_orders": False}
         async with client_of(exchange, **options) as first:
             known = await first.orders.place(*BUY, **CNC, tag="known")
-            spoilt.update({PLACE: BUSY, BOOK: BUSY})
+            overrides.update({PLACE: BUSY, BOOK: BUSY})
             with pytest.raises(OutcomeUnknown):
                 await first.orders.place(*BUY, **CNC, tag="lost", wait_for_outcome=False)
-            swallowed.add(PLACE)
+            dropped.add(PLACE)
             with pytest.raises(OutcomeUnknown):
                 await first.orders.place(*BUY, **CNC, tag="gone", wait_for_outcome=False)
         assert [row["outcome"] for row in rows_of(path)] == ["accepted", "unknown", "unknown"]
-        spoilt.clear()
-        swallowed.clear()
+        overrides.clear()
+        dropped.clear()
         await asyncio.sleep(30)  # the next code
         second = client_of(exchange, **options)
         beginning = asyncio.create_task(second.login())

@@ -50,7 +50,7 @@ from neo_async.exchange import Exchange, Faults
 from neo_async.risk.engine import OLDEST_FACTS, READ_EVERY, Asked
 from neo_async.wire.rules import modify_form
 from tests.clients import BOOK, MODIFY, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import Cut, Reply, meddler
+from tests.fake_servers import Cut, Reply, fault_proxy
 from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
 
 SYMBOL, TOKEN = "ITBEES-EQ", "19084"
@@ -394,17 +394,17 @@ async def test_positions_that_no_feed_prices_are_valued_anew_now_and_then() -> N
 
 @in_virtual_time
 async def test_a_loss_that_cannot_be_known_refuses() -> None:
-    spoilt: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, status, body: spoilt.get(path)) as endpoints,
+        fault_proxy(exchange, lambda path, status, body: overrides.get(path)) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_daily_loss=50)) as neo,
     ):
         order = await neo.orders.place(*BUY, 100, **MIS)
         await trade(exchange, 3900)
         await order.wait(OrderStatus.COMPLETE, timeout=5)
         await asyncio.sleep(5)
-        spoilt["/neo/portfolio/v2/positions"] = Reply("busy", 503)
+        overrides["/neo/portfolio/v2/positions"] = Reply("busy", 503)
         await asyncio.sleep(90)
         with pytest.raises(LossLimit, match=r"not known without the last price of nse_cm\|19084"):
             await neo.orders.place(*BUY, 1, **MIS)
@@ -454,12 +454,12 @@ async def test_slices_count_as_what_they_are() -> None:
 
 @in_virtual_time
 async def test_room_is_given_back_when_orders_fail() -> None:
-    spoilt: dict[str, Any] = {PLACE: Cut()}
-    swallowed = {PLACE}
+    overrides: dict[str, Any] = {PLACE: Cut()}
+    dropped = {PLACE}
     async with (
         exchange_of() as exchange,
-        meddler(
-            exchange, lambda path, status, body: spoilt.get(path), swallowed=swallowed
+        fault_proxy(
+            exchange, lambda path, status, body: overrides.get(path), dropped=dropped
         ) as endpoints,
         client_of(
             exchange,
@@ -473,8 +473,8 @@ async def test_room_is_given_back_when_orders_fail() -> None:
         with pytest.raises(OpenOrdersLimit):  # nobody knows whether they are open
             await neo.orders.place(*BUY, 1, **MIS)
         assert all(isinstance(result, NeoError) for result in await lost)
-        swallowed.clear()
-        spoilt.clear()
+        dropped.clear()
+        overrides.clear()
         # One that is given up before it has begun, and while it is on its way.
         given_up = asyncio.create_task(neo.orders.place_many(requests(2)))
         await asyncio.sleep(0)
@@ -651,7 +651,7 @@ async def blind(**limits: Any) -> AsyncIterator[tuple[Exchange, NeoClient, NeoCl
     lost: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(
+        fault_proxy(
             exchange, lambda path, *_: Reply("busy", 503) if path in lost else None
         ) as endpoints,
         client_of(
@@ -772,7 +772,7 @@ def spoilt_positions(**fields: Any) -> Reply:
 async def reporting(reply: Reply, **limits: Any) -> AsyncIterator[NeoClient]:
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: reply if path == POSITIONS else None) as endpoints,
+        fault_proxy(exchange, lambda path, *_: reply if path == POSITIONS else None) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(**limits)) as neo,
     ):
         yield neo
@@ -826,7 +826,7 @@ async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst(
     book = Reply({"stat": "Ok", "stCode": 200, "data": [{**row, **fields}]})
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: book if path == BOOK else None) as endpoints,
+        fault_proxy(exchange, lambda path, *_: book if path == BOOK else None) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=10)) as neo,
     ):
         with pytest.raises(PositionLimit, match=message):
@@ -861,7 +861,7 @@ async def test_an_open_order_without_a_number_refuses_until_the_book_can_be_read
     books = iter([Reply({"stat": "Ok", "stCode": 200, "data": [row]})])
     async with (
         exchange_of() as exchange,
-        meddler(
+        fault_proxy(
             exchange, lambda path, *_: next(books, None) if path == BOOK else None
         ) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(**{limit: 100})) as neo,
@@ -995,15 +995,15 @@ async def test_two_changes_of_one_order_count_with_the_largest_until_both_are_an
 
 @in_virtual_time
 async def test_an_unknown_outcome_keeps_its_room_until_it_is_known_or_the_client_logs_out() -> None:
-    swallowed: set[str] = set()
+    dropped: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=10)) as neo,
     ):
         guard = neo._guard
         assert guard is not None
-        swallowed.add(PLACE)
+        dropped.add(PLACE)
         with pytest.raises(OutcomeUnknown):
             await neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
         await asyncio.sleep(20)
@@ -1037,7 +1037,7 @@ async def test_a_fill_counts_that_only_the_book_tells_of_an_order_whose_answer_w
     cut: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: cut.get(path)) as endpoints,
+        fault_proxy(exchange, lambda path, *_: cut.get(path)) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=10)) as neo,
     ):
         await neo.order_feed.until_live()

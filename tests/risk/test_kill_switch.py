@@ -42,7 +42,7 @@ from neo_async.execution.journal import Journal
 from neo_async.risk.kill_switch import seconds_asleep
 from neo_async.wire.orders import PlaceForm
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import Cut, Late, Reply, meddler
+from tests.fake_servers import Cut, Late, Reply, fault_proxy
 from tests.risk.test_engine import BUY, MIS, SYMBOL, TOKEN, trade, until
 from tests.simulation.virtual_time import START, VirtualTimeLoop, in_virtual_time, now
 
@@ -266,13 +266,13 @@ async def test_a_retry_ends_with_the_halt() -> None:
 @pytest.mark.parametrize("lost", [Late(1.0, Reply("")), Cut(), Reply("busy", 503)])
 @in_virtual_time
 async def test_a_placement_whose_bytes_are_out_is_settled_and_cancelled(lost: Any) -> None:
-    spoilt: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: spoilt.get(path)) as endpoints,
+        fault_proxy(exchange, lambda path, *_: overrides.get(path)) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
-        spoilt[PLACE] = lost
+        overrides[PLACE] = lost
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
         await until_sent(neo)
         results = await neo.halt()
@@ -289,24 +289,24 @@ async def test_a_placement_whose_bytes_are_out_is_settled_and_cancelled(lost: An
 @pytest.mark.parametrize("bad", [Reply("busy", 503), Cut(), Reply({"stCode": 1041}, 400)])
 @in_virtual_time
 async def test_cancelling_is_tried_until_it_works(bad: Any) -> None:
-    spoilt: dict[str, Any] = {}
-    swallowed: set[str] = set()
+    overrides: dict[str, Any] = {}
+    dropped: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: spoilt.get(path), swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda path, *_: overrides.get(path), dropped=dropped) as endpoints,
         client_of(exchange, endpoints=endpoints, timeouts=Timeouts(order=2.0)) as neo,
     ):
         await neo.orders.place(*BUY, 10, **MIS)
-        swallowed.add(CANCEL)
-        spoilt.update({BOOK: bad})
+        dropped.add(CANCEL)
+        overrides.update({BOOK: bad})
         halting = neo.halt()
         impatient = asyncio.create_task(asyncio.wait_for(halting, 1.0))
         with pytest.raises(TimeoutError):
             await impatient
         await asyncio.sleep(20)
         assert len(open_in(exchange)) == 1
-        swallowed.clear()
-        spoilt.clear()
+        dropped.clear()
+        overrides.clear()
         results = await neo.halt()
         assert final(results) == [OrderStatus.CANCELLED]
         assert open_in(exchange) == []
@@ -316,10 +316,10 @@ async def test_cancelling_is_tried_until_it_works(bad: Any) -> None:
 async def test_a_logout_ends_it_and_the_result_says_what_is_open(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    swallowed = {CANCEL}
+    dropped = {CANCEL}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -338,10 +338,10 @@ async def test_a_logout_ends_it_and_the_result_says_what_is_open(
 
 @in_virtual_time
 async def test_resuming_ends_it_too() -> None:
-    swallowed = {CANCEL}
+    dropped = {CANCEL}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
         client_of(exchange, endpoints=endpoints, breaker=BreakerConfig(failures=10**6)) as neo,
     ):
         await neo.orders.place(*BUY, 10, **MIS)
@@ -349,7 +349,7 @@ async def test_resuming_ends_it_too() -> None:
         await asyncio.sleep(3)
         neo.resume_orders()
         assert [type(result) for result in await halting] != [Order]
-        swallowed.clear()
+        dropped.clear()
         await neo.orders.place(*BUY, 10, **MIS)
 
 
@@ -429,10 +429,10 @@ async def test_a_halt_during_a_login_that_fails_is_taken_up_by_the_next_one() ->
 
 @in_virtual_time
 async def test_a_halt_that_a_logout_has_ended_goes_on_after_the_next_login() -> None:
-    swallowed = {CANCEL}
+    dropped = {CANCEL}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
     ):
         neo = client_of(exchange, endpoints=endpoints)
         async with neo:
@@ -440,7 +440,7 @@ async def test_a_halt_that_a_logout_has_ended_goes_on_after_the_next_login() -> 
             neo.halt()
             await asyncio.sleep(3)
         assert len(open_in(exchange)) == 1
-        swallowed.clear()
+        dropped.clear()
         async with neo:
             await until(lambda: not open_in(exchange))
 
@@ -514,16 +514,16 @@ async def test_a_halt_outlives_the_process_until_it_is_resumed(tmp_path: Path) -
 @in_virtual_time
 async def test_a_halt_that_was_not_done_goes_on_in_the_next_process(tmp_path: Path) -> None:
     journal = tmp_path / "orders.db"
-    swallowed = {CANCEL}
+    dropped = {CANCEL}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
     ):
         async with client_of(exchange, endpoints=endpoints, journal=journal) as neo:
             await neo.orders.place(*BUY, 10, **MIS)
             neo.halt()
             await asyncio.sleep(3)
-        swallowed.clear()
+        dropped.clear()
         await asyncio.sleep(30)
         async with client_of(exchange, endpoints=endpoints, journal=journal) as neo:
             await until(lambda: not open_in(exchange))

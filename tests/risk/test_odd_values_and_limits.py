@@ -25,7 +25,7 @@ from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.wire.orders import read_accepted
 from tests.clients import BOOK, PLACE, client_of, exchange_of
-from tests.fake_servers import Reply, meddler
+from tests.fake_servers import Reply, fault_proxy
 from tests.simulation.virtual_time import START, in_virtual_time, now
 
 BUY: Any = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY)
@@ -65,7 +65,7 @@ async def desk(
     refused = {} if takes_orders else {PLACE: Reply({})}
     reports = reports or {}
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         rows = reports.get(path)
         if rows is None:
             return None
@@ -75,7 +75,7 @@ async def desk(
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil, refused=refused) as endpoints,
+        fault_proxy(exchange, override, refused=refused) as endpoints,
         client_of(
             exchange, endpoints=endpoints, risk=RiskLimits(**limits), resolution_timeout=3
         ) as neo,

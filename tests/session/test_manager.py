@@ -55,7 +55,7 @@ from tests.fake_servers import (
     VALIDATE,
     Cut,
     Reply,
-    meddler,
+    fault_proxy,
     scripted_broker,
 )
 from tests.simulation.virtual_time import START, in_virtual_time, now
@@ -157,7 +157,7 @@ async def test_a_wrong_mpin_is_told_apart() -> None:
 async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again_once() -> None:
     times = 1
 
-    def spoil(path: str, status: int, body: bytes) -> None:
+    def override(path: str, status: int, body: bytes) -> None:
         nonlocal times
         if path == LOGIN and times:
             times -= 1
@@ -165,7 +165,7 @@ async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         both = [LOGIN, VALIDATE]
@@ -564,12 +564,12 @@ async def test_when_a_renewal_fails_every_waiter_hears_it_and_the_next_call_trie
 ) -> None:
     broken = False
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | Cut | None:
+    def override(path: str, status: int, body: bytes) -> Reply | Cut | None:
         return failure if broken and path == LOGIN else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         exchange.end_sessions()
@@ -605,14 +605,14 @@ async def test_a_code_that_another_process_has_used_is_not_the_end_of_a_renewal(
 
 @in_virtual_time
 async def test_a_wrong_mpin_at_renewal_is_told_as_such() -> None:
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         refused = {"status": "error", "message": "Invalid MPIN.", "errorCode": "401"}
         return Reply(refused, 401) if changed and path == VALIDATE else None
 
     changed = False
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         exchange.end_sessions()
@@ -664,13 +664,13 @@ async def test_logging_out_tells_those_who_wait_for_a_renewal() -> None:
 
 @in_virtual_time
 async def test_a_cancel_goes_out_with_the_session_at_hand_while_another_call_renews_it() -> None:
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         forbidden = path == "/neo/quick/user/limits"
         return Reply("<html>403 Forbidden</html>", 403, "text/html") if forbidden else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         first = await neo.orders.place(*BUY, **CNC)
@@ -706,13 +706,13 @@ async def test_a_login_that_did_not_help_a_call_is_not_made_for_it_again_within_
 ):
     is_forbidden = True
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         forbidden = is_forbidden and path == "/neo/quick/user/limits"
         return Reply("<html>403 Forbidden</html>", 403, "text/html") if forbidden else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         for _ in range(20):
@@ -750,7 +750,7 @@ async def test_credentials_that_a_renewal_found_refused_are_not_sent_again_unask
     sent = 0
     is_refused = False
 
-    def spoil(at: str, status: int, body: bytes) -> Reply | None:
+    def override(at: str, status: int, body: bytes) -> Reply | None:
         nonlocal sent
         if not is_refused or at != path:
             return None
@@ -761,7 +761,7 @@ async def test_credentials_that_a_renewal_found_refused_are_not_sent_again_unask
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         exchange.end_sessions()
@@ -839,13 +839,13 @@ async def test_a_flood_of_cancels_with_a_dead_session_does_not_starve_the_login(
 
 @in_virtual_time
 async def test_a_report_that_is_throttled_for_a_day_leaves_orders_and_cancels_alone() -> None:
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         throttled = path == "/neo/quick/user/trades"
         return Reply({}, 429, headers={"Retry-After": "86400"}) if throttled else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         neo.limiter._clock = asyncio.get_running_loop().time
@@ -869,13 +869,13 @@ async def test_an_order_that_got_a_429_is_never_said_to_be_unsent() -> None:
     """Brokers were seen to take what they answer with 429."""
     throttling = True
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         throttled = throttling and path.endswith("/ms/place")
         return Reply({}, 429, headers={"Retry-After": "2"}) if throttled else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         neo.limiter._clock = asyncio.get_running_loop().time
