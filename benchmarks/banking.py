@@ -1,11 +1,9 @@
-"""Credits drained from the exchange's bank, with bank and client on one core.
+"""Banking: credits drained from the exchange's bank, with bank and client on one core.
 
-    python -m benchmarks.banking [--json] [--rounds N] [--credits N]
-
-Every lap is a fresh process, pinned to one core, in which the exchange runs, too: each credit is
-made up, written as JSON, sent over loopback, read, typed, handed over and acknowledged with its
-batch of 100 by the same core. The plan's limits are off. Memory is the client's alone: for that the
-bank, which has to remember its answers for a day, has a process of its own.
+Every sample is a fresh process on one core, in which the exchange runs, too: each credit is made,
+written as JSON, sent over loopback, read, typed, handed over and acknowledged with its batch of 100
+by the same core. The plan's limits are off. Memory is the client's alone: for that the bank, which
+has to remember its answers for a day, has a process of its own.
 """
 
 from __future__ import annotations
@@ -13,12 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,41 +23,40 @@ import msgspec
 import uvloop
 
 from benchmarks.harness import (
+    Benchmark,
     Figure,
+    Report,
+    Table,
     Wanted,
     alternate,
     at_least,
     at_most,
-    cores,
-    machine,
     number,
-    pin,
-    print_json,
-    print_machine,
-    print_table,
-    print_wanted,
+    resident_bytes,
     summarise,
 )
+from benchmarks.workers import Channel, Cores, Worker, in_fresh_process
 from neo_async.banking import BankingProfile, VirtualAccount, VirtualAccounts
 from neo_async.exchange import Behaviour, Exchange
 from neo_async.exchange.bank.settings import BankSettings
 
-ROOT = Path(__file__).resolve().parents[1]
 NUMBER = "ACME00000001"
 SAMPLES = 20
-"""Of memory, over a lap."""
+"""Samples of memory while one client drains."""
 MEMORY_TIMES = 3
-"""As many credits as in the other laps, for memory: what grows shows."""
+"""How many times as many credits the measurement of memory has: growth then shows."""
 WANTED = 10_000
 WANTED_MIB = 1
 
 
-class Lap(msgspec.Struct, frozen=True):
+class Sample(msgspec.Struct, frozen=True):
+    """One client that drained all credits."""
+
     per_second: float
     cpu_us: float
     """Processor time of the process for one credit."""
     resident_mib: list[float]
-    """From the first credit to the last."""
+    """Memory from the first credit to the last."""
 
     @property
     def growth(self) -> float:
@@ -71,8 +65,8 @@ class Lap(msgspec.Struct, frozen=True):
         return last - first
 
 
-class Far(msgspec.Struct, frozen=True):
-    """The bank, and who one is to it."""
+class Target(msgspec.Struct, frozen=True):
+    """The bank's address, and the customer's identity there."""
 
     url: str
     name: str
@@ -85,246 +79,226 @@ class Far(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def bank_with(count: int) -> AsyncIterator[Far]:
+async def bank_with(count: int) -> AsyncIterator[Target]:
     plan = BankSettings(requests_per_second=None, requests_per_day=None)
     async with Exchange(seed=1, market_makers=False, behaviour=Behaviour(bank=plan)) as exchange:
         customer = exchange.bank.client
-        far = Far(
+        bank = Target(
             exchange.bank_url,
             customer.name,
             customer.client_id,
             customer.client_secret,
             customer.physical_accounts[0],
         )
-        async with client_of(far, None) as client:
+        async with accounts_of(bank, None) as client:
             await client.create(VirtualAccount(NUMBER, "Asha Rao"))
         exchange.bank.credit(NUMBER, "1500.00", count=count)
-        yield far
+        yield bank
 
 
-async def serve(count: int) -> None:
-    """Until stdin ends."""
-    async with bank_with(count) as far:
-        print(msgspec.json.encode(far).decode(), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+async def _serve_bank(channel: Channel, count: int) -> None:
+    async with bank_with(count) as bank:
+        channel.send(bank)
+        await asyncio.to_thread(channel.wait_for_end)
 
 
-@contextlib.contextmanager
-def bank_beside(count: int) -> Iterator[Far]:
-    """In a process of its own, on the other core."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.banking", "--serve", "--credits", str(count)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield msgspec.json.decode(process.stdout.readline(), type=Far)
-        finally:
-            process.stdin.close()
+def serve_bank(channel: Channel, *, count: int) -> None:
+    """Serve a bank with so many credits until the worker ends."""
+    uvloop.run(_serve_bank(channel, count))
 
 
 # --- draining it ----------------------------------------------------------------------------------
 
 
-def client_of(far: Far, store: Path | None) -> VirtualAccounts:
+def accounts_of(bank: Target, store: Path | None) -> VirtualAccounts:
     profile = BankingProfile.of(
         {
-            "server": {"base_url": far.url},
+            "server": {"base_url": bank.url},
             "plan": {"requests_per_second": 100_000, "requests_per_day": 0},
         }
     )
     return VirtualAccounts(
-        far.client_id,
-        far.client_secret,
+        bank.client_id,
+        bank.client_secret,
         profile=profile,
-        client_name=far.name,
-        physical_account=far.physical_account,
+        client_name=bank.name,
+        physical_account=bank.physical_account,
         store=store,
     )
 
 
-async def bare(far: Far, store: Path) -> AsyncIterator[int]:
-    """The limit: dicts by msgspec, looked at by nobody."""
+async def bare(bank: Target, store: Path) -> AsyncIterator[int]:
+    """The limit: dicts by msgspec, without a look at their content."""
     headers = {"Content-Type": "application/json"}
     async with aiohttp.ClientSession(headers=headers) as http:
 
         async def call(name: str, **content: object) -> Any:
-            url = f"{far.url}/va/v1/transactions/{name}?apikey={far.client_id}"
-            content |= {"requestId": str(uuid4()), "physicalAccount": far.physical_account}
+            url = f"{bank.url}/va/v1/transactions/{name}?apikey={bank.client_id}"
+            content |= {"requestId": str(uuid4()), "physicalAccount": bank.physical_account}
             async with http.post(url, data=msgspec.json.encode(content)) as answer:
                 return msgspec.json.decode(await answer.read())
 
-        while (batch := await call("fetch", clientName=far.name))["batchId"]:
+        while (batch := await call("fetch", clientName=bank.name))["batchId"]:
             yield batch["count"]
             acknowledgement = {"batchId": batch["batchId"], "count": batch["count"]}
             await call("ack", status="RECEIVED", **acknowledgement)
 
 
-async def credits_(far: Far, store: Path | None = None) -> AsyncIterator[int]:
+async def credits_(bank: Target, store: Path | None = None) -> AsyncIterator[int]:
     last = 0
-    async with client_of(far, store) as client:
+    async with accounts_of(bank, store) as client:
         async for credit in client.transactions():
             assert credit.sequence == last + 1
             last = credit.sequence
             yield 1
 
 
-async def batches(far: Far, store: Path | None = None) -> AsyncIterator[int]:
-    async with client_of(far, store) as client:
+async def batches(bank: Target, store: Path | None = None) -> AsyncIterator[int]:
+    async with accounts_of(bank, store) as client:
         async for batch in client.transactions().batches():
             yield len(batch)
 
 
-DRAINS: dict[str, Callable[[Far, Path], AsyncIterator[int]]] = {
+DRAINS: dict[str, Callable[[Target, Path], AsyncIterator[int]]] = {
     "bare": bare,
-    "credits": lambda far, _: credits_(far),
+    "credits": lambda bank, _: credits_(bank),
     "credits_store": credits_,
-    "batches": lambda far, _: batches(far),
+    "batches": lambda bank, _: batches(bank),
     "batches_store": batches,
 }
-"""Each yields how many credits have come since the last time."""
+"""The ways to drain; each yields the number of credits since its last yield."""
 
 OURS = tuple(name for name in DRAINS if name != "bare")
 
 
-async def drain(name: str, count: int, far: Far) -> Lap:
+async def drain(name: str, count: int, bank: Target) -> Sample:
     with tempfile.TemporaryDirectory() as folder:
-        memory, came, step = [_resident_mib()], 0, max(1, count // SAMPLES)
+        memory, came, step = [resident_mib()], 0, max(1, count // SAMPLES)
         cpu, start = time.process_time(), time.perf_counter()
-        async for some in DRAINS[name](far, Path(folder) / "credits.db"):
+        async for some in DRAINS[name](bank, Path(folder) / "credits.db"):
             came += some
             if came >= step * len(memory):
-                memory.append(_resident_mib())
+                memory.append(resident_mib())
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     if came != count:
         raise SystemExit(f"{name}: {came} credits came, {count} were paid in")
-    return Lap(count / seconds, cpu / count * 1e6, memory)
+    return Sample(count / seconds, cpu / count * 1e6, memory)
 
 
-async def drain_on_one_core(name: str, count: int) -> Lap:
-    async with bank_with(count) as far:
-        return await drain(name, count, far)
+async def _drain_on_one_core(name: str, count: int) -> Sample:
+    async with bank_with(count) as bank:
+        return await drain(name, count, bank)
 
 
-def drain_beside(name: str, count: int) -> Lap:
-    with bank_beside(count) as far:
-        return uvloop.run(drain(name, count, far))
+def serve_sample(channel: Channel, *, name: str, count: int) -> None:
+    """Drain a bank in this process."""
+    channel.send(uvloop.run(_drain_on_one_core(name, count)))
 
 
-def _resident_mib() -> float:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # not Linux
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def serve_memory(channel: Channel, *, name: str, count: int, bank_core: int | None) -> None:
+    """Drain a bank in another process, so that the memory is the client's alone."""
+    with Worker("banking:serve_bank", bank_core, count=count) as worker:
+        bank = msgspec.convert(worker.ready, Target)
+        channel.send(uvloop.run(drain(name, count, bank)))
+
+
+def resident_mib() -> float:
+    return resident_bytes() / 2**20
 
 
 # --- the report -----------------------------------------------------------------------------------
 
 
-def in_a_process(flag: str, name: str, count: int) -> Lap:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.banking", flag, name, "--credits", str(count)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    return msgspec.json.decode(done.stdout, type=Lap)
-
-
-def wanted_figures(peers: dict[str, dict[str, Figure]], memory: dict[str, Lap]) -> list[Wanted]:
+def wanted_of(peers: dict[str, dict[str, Figure]], memory: dict[str, Sample]) -> list[Wanted]:
     figures = [
         at_least(name.replace("_", " with "), WANTED, peers[name]["figure"].median, "a second")
         for name in OURS
     ]
-    growth = max(lap.growth for lap in memory.values())
+    growth = max(sample.growth for sample in memory.values())
     return [*figures, at_most("memory of the client: growth", WANTED_MIB, growth, "MiB")]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.banking")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (default 5)")
-    parser.add_argument("--credits", type=int, default=100_000, help="of a lap (default 100000)")
-    for flag in ("--lap", "--memory"):
-        parser.add_argument(flag, choices=list(DRAINS), help=argparse.SUPPRESS)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    server_core, core = cores()
-    if arguments.serve:
-        pin(server_core)
-        uvloop.run(serve(arguments.credits))
-        return
-    if arguments.lap:
-        pin(core)
-        lap = uvloop.run(drain_on_one_core(arguments.lap, arguments.credits))
-        print(msgspec.json.encode(lap).decode())
-        return
-    if arguments.memory:
-        pin(core)
-        lap = drain_beside(arguments.memory, arguments.credits)
-        print(msgspec.json.encode(lap).decode())
-        return
-
-    laps = alternate(
-        list(DRAINS),
-        lambda name: in_a_process("--lap", name, arguments.credits),
-        rounds=arguments.rounds,
-        warm_up=0,  # a lap has a process of its own: there is nothing to warm
-    )
-    peers = {
-        name: {
-            "figure": summarise(lap.per_second for lap in values),
-            "cpu_us": summarise(lap.cpu_us for lap in values),
-        }
-        for name, values in laps.items()
-    }
-    memory = {
-        name: in_a_process("--memory", name, MEMORY_TIMES * arguments.credits) for name in OURS
-    }
-    wanted = wanted_figures(peers, memory)
-    description = machine(("neo-async", "msgspec", "aiohttp", "uvloop"))
-    if arguments.json:
-        print_json(
-            {
-                "benchmark": "banking",
-                "machine": description,
-                "settings": {"credits": arguments.credits, "rounds": arguments.rounds},
-                "peers": peers,
-                "memory": memory,
-                "wanted": wanted,
-            }
-        )
-        return
-    print_machine(description)
+def credits_table(peers: Mapping[str, Mapping[str, Figure]], count: int) -> Table:
     limit = peers["bare"]["figure"].median
-    print_table(
-        f"{arguments.credits:,} credits, bank and client on one core",
+    return Table(
+        f"{count:,} credits, bank and client on one core",
         ["", "credits a second", "low", "high", "× bare", "CPU, µs"],
         [
             [
                 name,
-                *(number(getattr(peer["figure"], part)) for part in ("median", "low", "high")),
+                *peer["figure"].three_cells(),
                 f"{peer['figure'].median / limit:.2f}",
                 number(peer["cpu_us"].median),
             ]
             for name, peer in peers.items()
         ],
     )
-    print_table(
-        f"memory of a client that drains {MEMORY_TIMES * arguments.credits:,} credits, MiB",
+
+
+def memory_table(memory: Mapping[str, Sample], count: int) -> Table:
+    return Table(
+        f"memory of a client that drains {count:,} credits, MiB",
         ["", "at a fifth", "at the end"],
         [
-            [name, f"{lap.resident_mib[-1] - lap.growth:.2f}", f"{lap.resident_mib[-1]:.2f}"]
-            for name, lap in memory.items()
+            [name, f"{one.resident_mib[-1] - one.growth:.2f}", f"{one.resident_mib[-1]:.2f}"]
+            for name, one in memory.items()
         ],
     )
-    print_wanted(wanted)
 
+
+def measure(arguments: argparse.Namespace) -> Report:
+    """Measure every way to drain, and the memory of the client's ways."""
+    on = Cores.of_machine()
+    count = arguments.credits
+    samples = alternate(
+        list(DRAINS),
+        lambda name: in_fresh_process(
+            "banking:serve_sample", Sample, on.client, name=name, count=count
+        ),
+        rounds=arguments.rounds,
+        warm_up=0,  # a fresh process has nothing to warm up
+    )
+    peers = {
+        name: {
+            "figure": summarise(one.per_second for one in each),
+            "cpu_us": summarise(one.cpu_us for one in each),
+        }
+        for name, each in samples.items()
+    }
+    memory = {
+        name: in_fresh_process(
+            "banking:serve_memory",
+            Sample,
+            on.client,
+            name=name,
+            count=MEMORY_TIMES * count,
+            bank_core=on.server,
+        )
+        for name in OURS
+    }
+    return Report(
+        {
+            "settings": {"credits": count, "rounds": arguments.rounds},
+            "peers": peers,
+            "memory": memory,
+        },
+        [credits_table(peers, count), memory_table(memory, MEMORY_TIMES * count)],
+        wanted_of(peers, memory),
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--credits", type=int, default=100_000, help="to drain (default 100000)")
+
+
+BENCHMARK = Benchmark(
+    "banking",
+    __doc__,
+    measure,
+    packages=("neo-async", "msgspec", "aiohttp", "uvloop"),
+    rounds=5,
+    add_options=add_options,
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -1,6 +1,4 @@
-"""What reading 500 positions and 500 holdings costs: typed structs here, dicts elsewhere.
-
-    python -m benchmarks.decode [--json] [--rounds N]
+"""Decoding: 500 positions and 500 holdings from bytes to typed rows, against readers to dicts.
 
 Every peer reads the same bytes; its rounds alternate with the others' on one core. Ours is what the
 client calls: bytes to a list of typed structs, with the check that the answer is a success. The
@@ -11,30 +9,25 @@ part of what a program pays.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import orjson
 
 from benchmarks.harness import (
+    Benchmark,
     Figure,
+    Report,
     Wanted,
-    alternate,
     at_least,
     cores,
-    machine,
-    number,
+    measure_calls,
+    microseconds_after_collection,
     pin,
-    print_json,
-    print_machine,
-    print_table,
-    print_wanted,
-    summarise,
+    readers_table,
 )
 from neo_async.model.answer import Answer
 from neo_async.model.numbers import Number, Whole
@@ -43,7 +36,7 @@ from neo_async.wire.portfolio import read_holdings, read_positions
 
 ROWS = 500
 DECODES = 20
-"""In one round of one peer."""
+"""Decodes in one round of one peer."""
 
 OURS = "neo_async, typed structs"
 JSON = "json.loads, untyped"
@@ -54,13 +47,13 @@ Peer = Callable[[], object]
 
 
 def positions_body() -> bytes:
-    """A v2 positions answer: half cash, half futures and options, some of it carried."""
+    """Return a v2 positions answer: half cash, half futures and options, some of it carried."""
     chance = random.Random(7)
     return _encode({"stat": "ok", "stCode": 200, "data": [_position(chance) for _ in range(ROWS)]})
 
 
 def holdings_body() -> bytes:
-    """A full holdings answer, 33 keys a row."""
+    """Return a full holdings answer, 33 keys a row."""
     chance = random.Random(11)
     return _encode({"data": [_holding(chance) for _ in range(ROWS)]})
 
@@ -159,7 +152,7 @@ def _holding(chance: random.Random) -> dict[str, object]:
 
 
 def number_fields(row: type[msgspec.Struct], sample: dict[str, object]) -> dict[type, list[str]]:
-    """Wire names of the fields that we type as numbers and that travel as text, by type."""
+    """Return the wire names, by type, of the fields that are typed as numbers and sent as text."""
     fields: dict[type, list[str]] = {int: [], float: []}
     for field in msgspec.structs.fields(row):
         if isinstance(sample.get(field.encode_name), str) and field.type is not str:
@@ -207,21 +200,16 @@ def _check_that_values_agree(
                 raise SystemExit(f"{name}: {value!r} here, {other[name]!r} from orjson")
 
 
-def decode_time(peer: Peer) -> float:
-    """Microseconds of one decode, over `DECODES` of them."""
-    gc.collect()
-    start = time.perf_counter_ns()
-    for _ in range(DECODES):
-        peer()
-    return (time.perf_counter_ns() - start) / DECODES / 1000
+def measure_peers(peers: Mapping[str, Peer], rounds: int) -> dict[str, Figure]:
+    """Return the microseconds of one decode, by peer."""
+    calls = {
+        name: lambda peer=peer: microseconds_after_collection(peer, DECODES)
+        for name, peer in peers.items()
+    }
+    return measure_calls(calls, rounds=rounds, warm_up=2)
 
 
-def measure(peers: dict[str, Peer], rounds: int) -> dict[str, Figure]:
-    laps = alternate(list(peers), lambda name: decode_time(peers[name]), rounds=rounds, warm_up=2)
-    return {name: summarise(times) for name, times in laps.items()}
-
-
-def wanted(report: str, figures: dict[str, Figure]) -> list[Wanted]:
+def wanted_of(report: str, figures: dict[str, Figure]) -> list[Wanted]:
     ours = figures[OURS].median
     return [
         at_least(f"{report}: json.loads ÷ neo_async", 2.5, figures[JSON].median / ours),
@@ -229,55 +217,40 @@ def wanted(report: str, figures: dict[str, Figure]) -> list[Wanted]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.decode")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--rounds", type=int, default=25, help="alternating rounds (default 25)")
-    arguments = parser.parse_args()
-
+def measure(arguments: argparse.Namespace) -> Report:
+    """Measure both reports."""
     pin(cores()[1])
     bodies = {"positions": positions_body(), "holdings": holdings_body()}
-    figures = {
-        "positions": measure(
-            peers_of(read_positions, PositionRow, bodies["positions"]), arguments.rounds
-        ),
-        "holdings": measure(peers_of(read_holdings, Holding, bodies["holdings"]), arguments.rounds),
+    peers = {
+        "positions": peers_of(read_positions, PositionRow, bodies["positions"]),
+        "holdings": peers_of(read_holdings, Holding, bodies["holdings"]),
     }
-    verdicts = [verdict for report in figures for verdict in wanted(report, figures[report])]
-    description = machine(("neo-async", "msgspec", "orjson"))
-
-    if arguments.json:
-        print_json(
-            {
-                "benchmark": "decode",
-                "machine": description,
-                "rows": ROWS,
-                "bytes": {report: len(body) for report, body in bodies.items()},
-                "unit": "microseconds a decode, result freed, garbage collector on",
-                "figures": figures,
-                "wanted": verdicts,
-            }
-        )
-        return
-    print_machine(description)
-    for report, measured in figures.items():
-        ours = measured[OURS].median
-        print_table(
+    figures = {report: measure_peers(peers[report], arguments.rounds) for report in peers}
+    tables = [
+        readers_table(
             f"{report}: {ROWS} rows, {len(bodies[report]):,} bytes; {arguments.rounds} rounds of "
             f"{DECODES} decodes, garbage collector on",
-            ["reader", "µs, median", "lowest to highest", "× neo_async"],
-            [
-                [
-                    name,
-                    number(figure.median),
-                    f"{number(figure.low)} to {number(figure.high)}",
-                    f"{figure.median / ours:.2f}",
-                ]
-                for name, figure in measured.items()
-            ],
+            "µs",
+            OURS,
+            measured,
         )
-    print_wanted(verdicts)
+        for report, measured in figures.items()
+    ]
+    return Report(
+        {
+            "rows": ROWS,
+            "bytes": {report: len(body) for report, body in bodies.items()},
+            "unit": "microseconds a decode, result freed, garbage collector on",
+            "figures": figures,
+        },
+        tables,
+        [one for report in figures for one in wanted_of(report, figures[report])],
+    )
 
+
+BENCHMARK = Benchmark(
+    "decode", __doc__, measure, packages=("neo-async", "msgspec", "orjson"), rounds=25
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -1,6 +1,4 @@
-"""What the live market feed costs: ticks a second, beside orders, in memory, over lost connections.
-
-    python -m benchmarks.feed [--json] [--rounds N] [--seconds S] [--only PART …]
+"""Market feed: ticks a second, beside orders, in memory, over lost connections.
 
 The server has one core and a process of its own, the peer whose turn it is has another; the
 peers' rounds alternate. README.md beside this file says how to read the figures.
@@ -10,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,27 +16,23 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from benchmarks.feed_peers import FeedLap
+from benchmarks.feed_peers import FeedSample
 from benchmarks.feed_scenes import Latency, Memory, Reconnects
 from benchmarks.feed_server import Plan
 from benchmarks.harness import (
+    Benchmark,
     Figure,
+    Report,
+    Table,
     Wanted,
     alternate,
     at_least,
     at_most,
-    cores,
-    machine,
     number,
-    print_json,
-    print_machine,
-    print_table,
-    print_wanted,
     summarise,
 )
-from benchmarks.orders import SERVER_SATURATED, Cores, Worker, on_core
+from benchmarks.workers import Cores, Worker, server_cell
 
-PACKAGES = ("uvloop", "aiohttp", "msgspec", "numpy", "websockets", "kotakneoapi")
 PARTS = ("lite", "depth", "columns", "latency", "memory", "reconnect")
 PER_FRAME = 50
 SUBSCRIBED = 1000
@@ -47,39 +40,41 @@ SUBSCRIBED = 1000
 ALL = 3000
 """Instruments that one connection may have."""
 TRIAL_FRAMES = 20
-"""Of the round that warms up, which also tells how many frames fill a round."""
+"""Frames of the first round, whose pace sets how many frames fill a round."""
 
 OURS = ("neo_async", "neo_async_block", "neo_async_batches", "neo_async_callback")
 LITE_PEERS = ("bare_loop", "bare_structs", *OURS, "kotakneoapi")
 DEPTH_PEERS = ("bare_loop", *OURS, "kotakneoapi")
 
 PACED_FRAMES = 1000
-"""A second, while orders are placed: 50,000 ticks."""
+"""Frames a second while orders are placed: 50,000 ticks."""
 ORDERS_A_SECOND = 200
 TRAFFIC = 5000
 """Ticks a second of the simulated traffic."""
 
 
 class Throughput(msgspec.Struct, frozen=True):
-    """One peer at one level."""
+    """The figures of one peer at one level."""
 
     figure: Figure
     """Ticks a second at the consumer."""
     cpu_us: Figure
     """Processor time of the peer for one tick sent."""
     lost: float
-    """Share of the ticks that were conflated on the way; median of the rounds."""
+    """Share of the ticks that were conflated; median of the rounds."""
     server_busy: float
     """Share of its core that the server used; median of the rounds."""
 
 
-class Turn(msgspec.Struct, frozen=True):
-    lap: FeedLap
+class Round(msgspec.Struct, frozen=True):
+    """The sample of one round of a peer, and the share of its core that the server used."""
+
+    sample: FeedSample
     server_busy: float
 
 
 class Server:
-    """The far end, told what to send."""
+    """Controls the feed server, and reads its counters."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -104,56 +99,48 @@ class Server:
 def measure_throughput(
     level: str, names: Sequence[str], *, server: Server, on: Cores, rounds: int, seconds: float
 ) -> dict[str, Throughput]:
-    """By peer. A round is as many frames as the peer took in `seconds` of its first."""
+    """Return the figures by peer. A round has the frames that the peer takes in `seconds`."""
     frames = dict.fromkeys(names, TRIAL_FRAMES)
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
         peers = {
             name: stack.enter_context(
-                Worker(
-                    "benchmarks.feed_peers",
-                    name,
-                    *on_core(on.client),
-                    f"--url={server.url}",
-                    f"--level={level}",
-                    folder=folder,
-                )
+                Worker("feed_peers:serve", on.client, name=name, url=server.url, level=level)
             )
             for name in names
         }
 
-        def turn(name: str) -> Turn:
+        def next_round(name: str) -> Round:
             plan = Plan(level, SUBSCRIBED, PER_FRAME, frames[name])
-            result = _turn(peers[name], server, plan)
-            pace = plan.frames / result.lap.seconds
+            result = _run_round(peers[name], server, plan)
+            pace = plan.frames / result.sample.seconds
             frames[name] = max(TRIAL_FRAMES, int(pace * seconds))
             return result
 
         # Two rounds to warm up: the first is so short that it underrates the pace.
-        turns = alternate(names, turn, rounds=rounds, warm_up=2)
-    return {name: _throughput(laps) for name, laps in turns.items()}
+        by_peer = alternate(names, next_round, rounds=rounds, warm_up=2)
+    return {name: _throughput(each) for name, each in by_peer.items()}
 
 
-def _turn(peer: Worker, server: Server, plan: Plan) -> Turn:
+def _run_round(peer: Worker, server: Server, plan: Plan) -> Round:
     server.plan(plan)
     before = server.cpu_seconds
-    lap = msgspec.convert(peer.ask(**msgspec.to_builtins(plan)), FeedLap)
+    sample = msgspec.convert(peer.ask(**msgspec.to_builtins(plan)), FeedSample)
     used = server.cpu_seconds - before
     sent = plan.frames * plan.per_frame + 1
-    if lap.received + lap.lost != sent:
+    if sample.received + sample.lost != sent:
         raise SystemExit(
-            f"{peer.name} received {lap.received} ticks and conflated {lap.lost} of {sent}"
+            f"{peer.name} received {sample.received} ticks and conflated {sample.lost} of {sent}"
         )
-    return Turn(lap, used / lap.seconds)
+    return Round(sample, used / sample.seconds)
 
 
-def _throughput(turns: Sequence[Turn]) -> Throughput:
-    laps = [turn.lap for turn in turns]
+def _throughput(rounds: Sequence[Round]) -> Throughput:
+    samples = [one.sample for one in rounds]
     return Throughput(
-        figure=summarise(lap.received / lap.seconds for lap in laps),
-        cpu_us=summarise(lap.cpu_us for lap in laps),
-        lost=statistics.median(lap.lost / (lap.received + lap.lost) for lap in laps),
-        server_busy=statistics.median(turn.server_busy for turn in turns),
+        figure=summarise(sample.received / sample.seconds for sample in samples),
+        cpu_us=summarise(sample.cpu_us for sample in samples),
+        lost=statistics.median(sample.lost / (sample.received + sample.lost) for sample in samples),
+        server_busy=statistics.median(one.server_busy for one in rounds),
     )
 
 
@@ -165,18 +152,18 @@ def measure_latency(
 ) -> dict[str, list[Latency]]:
     plans = {
         "without ticks": Plan("lite", SUBSCRIBED, PER_FRAME),
-        # More than the round takes; what is left goes unsent when the feed is closed.
+        # More frames than the round takes; closing the feed stops the rest.
         "with ticks": Plan(
             "lite", SUBSCRIBED, PER_FRAME, int(PACED_FRAMES * (seconds + 60)), PACED_FRAMES
         ),
     }
 
-    def turn(name: str) -> Latency:
+    def next_round(name: str) -> Latency:
         plan = server.plan(plans[name])
         answer = scenes.ask(scene="latency", plan=plan, seconds=seconds, orders=ORDERS_A_SECOND)
         return msgspec.convert(answer, Latency)
 
-    return alternate(list(plans), turn, rounds=rounds)
+    return alternate(list(plans), next_round, rounds=rounds)
 
 
 def measure_memory(scenes: Worker, server: Server, *, minutes: float) -> Memory:
@@ -191,7 +178,7 @@ def measure_reconnects(scenes: Worker, server: Server, *, drops: int) -> Reconne
 
 
 class Growth(msgspec.Struct, frozen=True):
-    """What the memory did once the first fifth of the traffic was through."""
+    """The growth of the memory after the first fifth of the traffic."""
 
     first_mib: float
     """Mean of the first tenth of the samples."""
@@ -202,7 +189,7 @@ class Growth(msgspec.Struct, frozen=True):
 
 
 def growth(memory: Memory) -> Growth | None:
-    """None when the run was too short to tell."""
+    """Return the growth, or None when the run was too short."""
     warm = [
         (ticks / TRAFFIC / 60, mib) for ticks, mib in memory.samples if ticks > memory.decoded / 5
     ]
@@ -256,7 +243,7 @@ def _pace(by_peer: Mapping[str, Throughput], name: str) -> float:
 
 
 def wanted_of_latency(rounds: Mapping[str, Sequence[Latency]]) -> list[Wanted]:
-    p99 = {name: summarise(one.p99_us for one in laps).median for name, laps in rounds.items()}
+    p99 = {name: summarise(one.p99_us for one in each).median for name, each in rounds.items()}
     ratio = p99["with ticks"] / p99["without ticks"]
     return [at_most("orders beside 50,000 ticks/s: p99 against without", 3, ratio)]
 
@@ -281,71 +268,58 @@ def wanted_of_reconnects(result: Reconnects) -> list[Wanted]:
     ]
 
 
-# --- output -----------------------------------------------------------------------------------
+# --- the report -------------------------------------------------------------------------------
 
 
-def print_throughput(title: str, by_peer: Mapping[str, Throughput]) -> None:
+def throughput_table(level: str, by_peer: Mapping[str, Throughput]) -> Table:
     headers = ["", "ticks/s", "low – high", "× bare loop", "× kotakneoapi", "CPU, µs"]
     headers += ["conflated", "server"]
-    print_table(title, headers, [[name, *_cells(name, by_peer)] for name in by_peer])
+    title = f"{level}: {SUBSCRIBED:,} instruments, {PER_FRAME} packets a frame"
+    return Table(title, headers, [[name, *_cells(name, by_peer)] for name in by_peer])
 
 
 def _cells(name: str, by_peer: Mapping[str, Throughput]) -> list[str]:
     one = by_peer[name]
-    cells = [number(one.figure.median), f"{number(one.figure.low)} – {number(one.figure.high)}"]
+    cells = one.figure.cells()
     for reference in ("bare_loop", "kotakneoapi"):
         other = by_peer.get(reference)
         cells.append(number(one.figure.median / other.figure.median) if other else "")
-    full = "!" if one.server_busy > SERVER_SATURATED else ""
-    return [
-        *cells,
-        number(one.cpu_us.median),
-        f"{one.lost:.1%}",
-        f"{one.server_busy:.0%}{full}",
-    ]
+    return [*cells, number(one.cpu_us.median), f"{one.lost:.1%}", server_cell(one.server_busy)]
 
 
-def print_latency(rounds: Mapping[str, Sequence[Latency]]) -> None:
+def latency_table(rounds: Mapping[str, Sequence[Latency]]) -> Table:
     rows = []
-    for name, laps in rounds.items():
-        median, p99 = (
-            summarise(getattr(one, key) for one in laps) for key in ("median_us", "p99_us")
-        )
-        pace = summarise(one.ticks_a_second for one in laps).median
-        low_high = f"{number(p99.low)} – {number(p99.high)}"
-        rows.append([name, number(median.median), number(p99.median), low_high, number(pace)])
-    print_table(
+    for name, each in rounds.items():
+        median = summarise(one.median_us for one in each).median
+        p99 = summarise(one.p99_us for one in each)
+        pace = summarise(one.ticks_a_second for one in each).median
+        rows.append([name, number(median), *p99.cells(), number(pace)])
+    return Table(
         f"placing {ORDERS_A_SECOND} orders a second, one at a time",
         ["", "median, µs", "p99, µs", "p99 low – high", "ticks/s meanwhile"],
         rows,
     )
 
 
-def print_memory(memory: Memory, minutes: float) -> None:
-    found = growth(memory)
-    print_table(
+def memory_table(memory: Memory, minutes: float) -> Table:
+    counts = (memory.decoded, memory.received, memory.conflated, memory.most_pending)
+    grown = growth(memory)
+    mib = (
+        [f"{grown.first_mib:.2f}", f"{grown.last_mib:.2f}", f"{grown.slope:.3f}"]
+        if grown
+        else ["", "", ""]
+    )
+    return Table(
         f"memory: {ALL} instruments at depth, {minutes:g} min of {TRAFFIC:,} ticks/s in "
         f"{memory.seconds:.1f} s",
         ["ticks", "at the consumer", "conflated", "most pending", "MiB first", "last", "MiB/min"],
-        [
-            [
-                f"{memory.decoded:,}",
-                f"{memory.received:,}",
-                f"{memory.conflated:,}",
-                f"{memory.most_pending:,}",
-                *(
-                    [f"{found.first_mib:.2f}", f"{found.last_mib:.2f}", f"{found.slope:.3f}"]
-                    if found
-                    else ["", "", ""]
-                ),
-            ]
-        ],
+        [[*(f"{count:,}" for count in counts), *mib]],
     )
 
 
-def print_reconnects(result: Reconnects) -> None:
+def reconnects_table(result: Reconnects) -> Table:
     times = summarise(result.milliseconds)
-    print_table(
+    return Table(
         "reconnect, server back at once: from the cut to the first tick",
         ["drops", "median, ms", "slowest, ms", "instruments again", "frames for it"],
         [
@@ -360,114 +334,79 @@ def print_reconnects(result: Reconnects) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.feed", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--rounds", type=int, default=7, help="counted rounds a peer and measure")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one round")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of simulated traffic")
-    parser.add_argument("--drops", type=int, default=10, help="of the connection")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
-    arguments = parser.parse_args()
-    description = machine(PACKAGES)
-    on = Cores(*cores())
-
-    lite: dict[str, Throughput] = {}
-    depth: dict[str, Throughput] = {}
-    columns: dict[str, Throughput] = {}
+def measure(arguments: argparse.Namespace) -> Report:
+    """Measure the chosen parts."""
+    on = Cores.of_machine()
+    rounds, seconds, only = arguments.rounds, arguments.seconds, arguments.only
+    throughput: dict[str, dict[str, Throughput]] = {"lite": {}, "depth": {}, "columns": {}}
     latency: dict[str, list[Latency]] = {}
     memory: Memory | None = None
     reconnect: Reconnects | None = None
-    wanted: list[Wanted] = []
+    tables: list[Table] = []
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        ready = stack.enter_context(
-            Worker("benchmarks.feed_server", *on_core(on.server), folder=folder)
-        ).ready
-        server = Server(ready["url"])
-
-        def throughput(level: str, names: Sequence[str]) -> dict[str, Throughput]:
-            return measure_throughput(
-                level,
-                names,
-                server=server,
-                on=on,
-                rounds=arguments.rounds,
-                seconds=arguments.seconds,
-            )
-
-        if "lite" in arguments.only:
-            lite = throughput("lite", LITE_PEERS)
-        if "depth" in arguments.only:
-            depth = throughput("depth", DEPTH_PEERS)
-        if "columns" in arguments.only:
-            columns = throughput("lite", ["columns"])
-        wanted += wanted_of_throughput(lite, depth, columns)
-
-        scenes = stack.enter_context(
-            Worker(
-                "benchmarks.feed_scenes",
-                *on_core(on.client),
-                f"--url={server.url}",
-                folder=folder,
-            )
-        )
-        if "latency" in arguments.only:
-            latency = measure_latency(
-                scenes, server, rounds=arguments.rounds, seconds=4 * arguments.seconds
-            )
+        server = Server(stack.enter_context(Worker("feed_server:serve", on.server)).ready["url"])
+        for part, level, names in (
+            ("lite", "lite", LITE_PEERS),
+            ("depth", "depth", DEPTH_PEERS),
+            ("columns", "lite", ("columns",)),
+        ):
+            if part in only:
+                throughput[part] = measure_throughput(
+                    level, names, server=server, on=on, rounds=rounds, seconds=seconds
+                )
+                tables.append(throughput_table(part, throughput[part]))
+        wanted = wanted_of_throughput(**throughput)
+        scenes = stack.enter_context(Worker("feed_scenes:serve", on.client, url=server.url))
+        if "latency" in only:
+            latency = measure_latency(scenes, server, rounds=rounds, seconds=4 * seconds)
             wanted += wanted_of_latency(latency)
-        if "memory" in arguments.only:
+            tables.append(latency_table(latency))
+        if "memory" in only:
             memory = measure_memory(scenes, server, minutes=arguments.minutes)
             wanted += wanted_of_memory(memory)
-        if "reconnect" in arguments.only:
+            tables.append(memory_table(memory, arguments.minutes))
+        if "reconnect" in only:
             reconnect = measure_reconnects(scenes, server, drops=arguments.drops)
             wanted += wanted_of_reconnects(reconnect)
-
-    if arguments.json:
-        print_json(
-            {
-                "benchmark": "feed",
-                "machine": description,
-                "settings": {
-                    "rounds": arguments.rounds,
-                    "seconds": arguments.seconds,
-                    "per_frame": PER_FRAME,
-                    "instruments": SUBSCRIBED,
-                    "minutes": arguments.minutes,
-                    "traffic": TRAFFIC,
-                    "server_core": on.server,
-                    "client_core": on.client,
-                },
-                "lite": lite,
-                "depth": depth,
-                "columns": columns,
-                "latency": latency,
-                "memory": memory,
-                "memory_growth": growth(memory) if memory else None,
-                "reconnect": reconnect,
-                "wanted": wanted,
-            }
-        )
-        return
-    print_machine(description)
-    print(
-        f"{arguments.rounds} alternating rounds of {arguments.seconds:g} s after two to warm up; "
-        f"server on core {on.server}, client on core {on.client}"
+            tables.append(reconnects_table(reconnect))
+    settings = {
+        "rounds": rounds,
+        "seconds": seconds,
+        "per_frame": PER_FRAME,
+        "instruments": SUBSCRIBED,
+        "minutes": arguments.minutes,
+        "traffic": TRAFFIC,
+    }
+    return Report(
+        {
+            "settings": settings | on.settings(),
+            **throughput,
+            "latency": latency,
+            "memory": memory,
+            "memory_growth": growth(memory) if memory else None,
+            "reconnect": reconnect,
+        },
+        tables,
+        wanted,
+        on.conditions(rounds, seconds, warm_up="two"),
     )
-    for name, by_peer in (("lite", lite), ("depth", depth), ("columns", columns)):
-        if by_peer:
-            print_throughput(
-                f"{name}: {SUBSCRIBED:,} instruments, {PER_FRAME} packets a frame", by_peer
-            )
-    if latency:
-        print_latency(latency)
-    if memory:
-        print_memory(memory, arguments.minutes)
-    if reconnect:
-        print_reconnects(reconnect)
-    print_wanted(wanted)
 
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=float, default=10.0, help="of simulated traffic")
+    parser.add_argument("--drops", type=int, default=10, help="of the connection")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
+
+
+BENCHMARK = Benchmark(
+    "feed",
+    __doc__,
+    measure,
+    packages=("uvloop", "aiohttp", "msgspec", "numpy", "websockets", "kotakneoapi"),
+    rounds=7,
+    seconds=1.0,
+    add_options=add_options,
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -1,21 +1,14 @@
 """The peers of the feed benchmark: each takes the same frames in its own way.
 
-    python -m benchmarks.feed_peers NAME --url URL --level lite [--core N]
-
-serves one peer to `benchmarks.feed`: a JSON command a line on stdin, a JSON answer a line on
-stdout, as `benchmarks.peers` does. A round is a connection of its own: its clock runs from the
-moment of subscribing, when the server begins to send, to the last tick at the consumer.
-
-Every consumer does the same with a tick: it counts it and looks whether its time is that of the
-last one. The loops run on uvloop.
+A round is a connection of its own: its clock runs from the moment of subscribing, when the server
+begins to send, to the last tick at the consumer. Every consumer does the same with a tick: it
+counts it and compares its time with that of the last one. The loops run on uvloop.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -24,10 +17,10 @@ from typing import Any
 import msgspec
 import uvloop
 
+from benchmarks.client import UCC, client_of
 from benchmarks.feed_server import LAST_TIME, LAST_TOKEN, Plan, instrument, instruments
-from benchmarks.harness import pin
-from benchmarks.peers import TOTP_SECRET
-from neo_async import Credentials, Endpoints, Level, NeoClient, RateLimits
+from benchmarks.workers import Channel
+from neo_async import Level, NeoClient
 from neo_async.feeds.buffers import Policy
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
@@ -38,45 +31,29 @@ from neo_async.wire.feed import LITE, ROW, SCRIP
 LEVELS = {"lite": Level.LITE, "depth": Level.DEPTH}
 
 
-class FeedLap(msgspec.Struct, frozen=True):
+class FeedSample(msgspec.Struct, frozen=True):
     """One round of one peer."""
 
     received: int
     """Ticks that reached the consumer."""
     lost: int
-    """Ticks that the peer says it conflated on the way."""
+    """Ticks that the peer reports as conflated."""
     seconds: float
     cpu_us: float
     """Processor time of the peer's process for one tick that was sent."""
 
 
-def client(url: str) -> NeoClient:
-    """This library, with a limiter so wide that it never waits and no order feed."""
-    return NeoClient(
-        Credentials(
-            consumer_key="consumer-key",
-            mobile_number="+919999999999",
-            ucc="ABC12",
-            mpin="123456",
-            totp_secret=TOTP_SECRET,
-        ),
-        endpoints=Endpoints(login=url),
-        limits=RateLimits(orders=10**6, total=10**6),
-        live_orders=False,
-    )
-
-
 class Stopwatch:
-    """Wall and processor time from `start` to `lap`."""
+    """Wall and processor time from `start` to `sample`."""
 
     def start(self) -> None:
         self._cpu = time.process_time()
         self._started = time.perf_counter()
 
-    def lap(self, received: int, lost: int = 0) -> FeedLap:
+    def sample(self, received: int, lost: int = 0) -> FeedSample:
         seconds = time.perf_counter() - self._started
         cpu = time.process_time() - self._cpu
-        return FeedLap(received, lost, seconds, cpu / (received + lost) * 1e6)
+        return FeedSample(received, lost, seconds, cpu / (received + lost) * 1e6)
 
 
 class Peer(ABC):
@@ -87,22 +64,22 @@ class Peer(ABC):
         self.level = level
 
     @abstractmethod
-    async def round(self, plan: Plan) -> FeedLap:
+    async def round(self, plan: Plan) -> FeedSample:
         """Connect, subscribe, take every tick of the plan."""
 
 
 class NeoAsync(Peer):
-    """`neo.market_feed()`, however its ticks are taken."""
+    """`async for tick in neo.market_feed()`, with the default policy."""
 
     policy = Policy.CONFLATE
 
-    async def round(self, plan: Plan) -> FeedLap:
-        async with client(self.url) as neo, self.feed(neo) as feed:
+    async def round(self, plan: Plan) -> FeedSample:
+        async with client_of(self.url, live_orders=False) as neo, self.feed(neo) as feed:
             await feed.until_live()
             watch = Stopwatch()
             watch.start()
             await feed.subscribe(instruments(plan.instruments), level=LEVELS[self.level])
-            return watch.lap(await self.take(feed), feed.lost)
+            return watch.sample(await self.take(feed), feed.lost)
 
     def feed(self, neo: NeoClient) -> MarketFeed:
         return neo.market_feed(policy=self.policy)
@@ -117,7 +94,7 @@ class NeoAsync(Peer):
 
 
 class NeoAsyncBlock(NeoAsync):
-    """The same, losing nothing."""
+    """`async for tick in neo.market_feed()`, with the policy that loses nothing."""
 
     policy = Policy.BLOCK
 
@@ -167,9 +144,9 @@ class NeoAsyncColumns(Peer):
         "last_trade_time",
     )
 
-    async def round(self, plan: Plan) -> FeedLap:
+    async def round(self, plan: Plan) -> FeedSample:
         async with (
-            client(self.url) as neo,
+            client_of(self.url, live_orders=False) as neo,
             neo.column_feed(level=LEVELS[self.level]) as feed,
         ):
             await feed.until_live()
@@ -179,7 +156,7 @@ class NeoAsyncColumns(Peer):
             received = await self.take(feed)
             if feed.lost:
                 raise AssertionError(f"{feed.lost} messages were dropped")
-            return watch.lap(received)
+            return watch.sample(received)
 
     async def take(self, feed: ColumnFeed) -> int:
         received = 0
@@ -203,14 +180,14 @@ class KotakNeoApi(Peer):
         super().__init__(url, level)
         setup_logging(level=NOLOG, file_level=NOLOG)
 
-    async def round(self, plan: Plan) -> FeedLap:
+    async def round(self, plan: Plan) -> FeedSample:
         from neo_api_client.websocket.feed.client import SFeedWebSocket
         from neo_api_client.websocket.feed.models import WsToken
 
         tokens = [WsToken(*name.split("|")) for name in instruments(plan.instruments)]
         url = self.url.replace("http", "ws", 1) + "/apifeed"
         received = 0
-        async with SFeedWebSocket(user="ABC12", auth="trade-sid", url=url) as feed:
+        async with SFeedWebSocket(user=UCC, auth="trade-sid", url=url) as feed:
             subscribe = {"lite": feed.subscribe_scrips_lite, "depth": feed.subscribe_depth}
             watch = Stopwatch()
             watch.start()
@@ -219,16 +196,16 @@ class KotakNeoApi(Peer):
                 received += 1
                 if message.last_trade_time == LAST_TIME:
                     break
-            return watch.lap(received)
+            return watch.sample(received)
 
 
 class BareLoop(Peer):
     """The limit: an aiohttp websocket and a loop that unpacks each packet into a tuple.
 
-    Prices stay the integers of the wire, and packets are told apart by nothing but their length.
+    Prices stay the integers of the wire, and packets are distinguished by their length only.
     """
 
-    async def round(self, plan: Plan) -> FeedLap:
+    async def round(self, plan: Plan) -> FeedSample:
         import aiohttp
 
         take = {"lite": self.take_lite, "depth": self.take_depth}[self.level]
@@ -242,7 +219,7 @@ class BareLoop(Peer):
             watch.start()
             await socket.send_str(json.dumps({"event": event, "inputtoken": names}))
             await socket.receive_str()
-            return watch.lap(await take(socket))
+            return watch.sample(await take(socket))
 
     async def take_lite(self, socket: Any) -> int:
         unpack = LITE.unpack_from
@@ -275,8 +252,8 @@ class BareLoop(Peer):
 
 
 class BareStructs(BareLoop):
-    """The same, making the structs of `neo_async` with prices in rupees: the limit for typed
-    ticks."""
+    """The bare loop that makes the structs of `neo_async`, with prices in rupees: the limit for
+    typed ticks."""
 
     async def take_lite(self, socket: Any) -> int:
         unpack, now = LITE.unpack_from, time.time_ns
@@ -339,23 +316,9 @@ PEERS: dict[str, Callable[[str, str], Peer]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.feed_peers", description=__doc__)
-    parser.add_argument("name", choices=PEERS)
-    parser.add_argument("--core", type=int, help="keep the peer on this core")
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--level", choices=LEVELS, required=True)
-    arguments = parser.parse_args()
-    pin(arguments.core)
-    # What a peer prints must not mix with the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
-    peer = PEERS[arguments.name](arguments.url, arguments.level)
-    print(json.dumps({"event": "ready"}), file=answers, flush=True)
-    for line in sys.stdin:
-        plan = msgspec.json.decode(line, type=Plan)
-        lap = uvloop.run(peer.round(plan))
-        print(msgspec.json.encode(lap).decode(), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def serve(channel: Channel, *, name: str, url: str, level: str) -> None:
+    """Measure one peer at one level, one round for each plan."""
+    peer = PEERS[name](url, level)
+    channel.send({})
+    for command in channel:
+        channel.send(uvloop.run(peer.round(msgspec.convert(command, Plan))))

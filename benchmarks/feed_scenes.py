@@ -1,36 +1,31 @@
-"""The market feed beside other work, under a slow consumer, and over lost connections.
+"""The market feed beside orders, under a slow consumer, and over lost connections.
 
-    python -m benchmarks.feed_scenes --url URL [--core N]
-
-serves `benchmarks.feed`: a JSON command a line on stdin, a JSON answer a line on stdout. One client
-lives through all of them, on uvloop.
+A part of `python -m benchmarks.feed`, in a process of its own. One client runs all scenes, on
+uvloop.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import os
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
 import uvloop
 
-from benchmarks.feed_peers import LEVELS, client
+from benchmarks.client import client_of
+from benchmarks.feed_peers import LEVELS
 from benchmarks.feed_server import Plan, instruments
-from benchmarks.harness import percentile, pin
+from benchmarks.harness import percentile, resident_bytes
+from benchmarks.workers import Channel
 from neo_async import NeoClient, Product, Segment, Side
 from neo_async.config import FeedTimings
 from neo_async.model.ticks import Tick
 
 SAMPLE_EVERY = 0.05
-"""Seconds between two looks at the memory."""
+"""Seconds between two samples of the memory."""
 SLOW = 0.001
 """Seconds for which the slow consumer sleeps on each tick."""
 
@@ -42,14 +37,14 @@ class Latency(msgspec.Struct, frozen=True):
     median_us: float
     p99_us: float
     ticks_a_second: float
-    """That reached a consumer in the same loop meanwhile."""
+    """Ticks a second that reached a consumer in the same loop meanwhile."""
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """A run under a slow consumer."""
+    """Memory and counts of a feed under a slow consumer."""
 
     samples: list[tuple[int, float]]
-    """Ticks so far, and MiB of the process then."""
+    """Ticks so far, and MiB of the process at that moment."""
     decoded: int
     received: int
     conflated: int
@@ -58,17 +53,18 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Reconnects(msgspec.Struct, frozen=True):
-    """Every loss of one connection after the other."""
+    """One value for each loss of the connection."""
 
     milliseconds: list[float]
-    """From the request to cut the connection until the first tick of the next one."""
+    """Time from the request to cut the connection until the first tick of the next one."""
     subscribed: list[int]
-    """Instruments that the server then knew."""
+    """Instruments that the next connection subscribed."""
     subscribe_frames: list[int]
+    """Frames that the next connection subscribed them with."""
 
 
 async def latency(neo: NeoClient, plan: Plan, *, seconds: float, orders: int) -> Latency:
-    """Place so many orders a second for some time; a plan without frames means without ticks."""
+    """Place orders at a steady rate; a plan without frames means without ticks."""
     if not plan.frames:
         return await _place_at_pace(neo, seconds, orders, lambda: 0)
     async with neo.market_feed() as feed:
@@ -113,7 +109,7 @@ async def _place_at_pace(
 
 
 async def memory(neo: NeoClient, plan: Plan) -> Memory:
-    """Take the whole plan with a consumer that sleeps on every tick."""
+    """Receive the whole plan with a consumer that sleeps on every tick."""
     total = plan.frames * plan.per_frame
     samples: list[tuple[int, float]] = []
     received = most_pending = 0
@@ -130,7 +126,7 @@ async def memory(neo: NeoClient, plan: Plan) -> Memory:
         await feed.subscribe(instruments(plan.instruments), level=LEVELS[plan.level])
         while feed.ticks < total:
             await asyncio.sleep(SAMPLE_EVERY)
-            samples.append((feed.ticks, _resident_mib()))
+            samples.append((feed.ticks, resident_bytes() / (1 << 20)))
             most_pending = max(most_pending, feed.pending)
         seconds = time.perf_counter() - started
         consumer.cancel()
@@ -138,13 +134,8 @@ async def memory(neo: NeoClient, plan: Plan) -> Memory:
         return Memory(samples, feed.ticks, received, feed.lost, most_pending, seconds)
 
 
-def _resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
-
-
 async def reconnects(neo: NeoClient, plan: Plan, url: str, *, drops: int) -> Reconnects:
-    """Lose the connection so many times, each after it was stable."""
+    """Lose the connection that many times, each time after it was stable."""
     milliseconds: list[float] = []
     subscribed: list[int] = []
     frames: list[int] = []
@@ -174,21 +165,6 @@ async def reconnects(neo: NeoClient, plan: Plan, url: str, *, drops: int) -> Rec
     return Reconnects(milliseconds, subscribed, frames)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.feed_scenes", description=__doc__)
-    parser.add_argument("--core", type=int, help="keep the client on this core")
-    parser.add_argument("--url", required=True)
-    arguments = parser.parse_args()
-    pin(arguments.core)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        neo = runner.run(_logged_in(arguments.url))
-        print(json.dumps({"event": "ready"}), flush=True)
-        for line in sys.stdin:
-            result = runner.run(_run(neo, arguments.url, json.loads(line)))
-            print(msgspec.json.encode(result).decode(), flush=True)
-        runner.run(neo.logout())
-
-
 async def _run(neo: NeoClient, url: str, command: dict[str, Any]) -> msgspec.Struct:
     plan = msgspec.convert(command["plan"], Plan)
     if command["scene"] == "latency":
@@ -198,11 +174,12 @@ async def _run(neo: NeoClient, url: str, command: dict[str, Any]) -> msgspec.Str
     return await reconnects(neo, plan, url, drops=command["drops"])
 
 
-async def _logged_in(url: str) -> NeoClient:
-    neo = client(url)
-    await neo.login()
-    return neo
-
-
-if __name__ == "__main__":
-    main()
+def serve(channel: Channel, *, url: str) -> None:
+    """Run one scene for each command."""
+    neo = client_of(url, live_orders=False)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(neo.login())
+        channel.send({})
+        for command in channel:
+            channel.send(runner.run(_run(neo, url, command)))
+        runner.run(neo.logout())

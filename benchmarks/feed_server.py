@@ -1,27 +1,23 @@
-"""The far end of the feed benchmark: logins and orders as in `server.py`, and websockets beside.
+"""The fake server of the feed benchmark: logins and orders as in `server.py`, and websockets.
 
-    python -m benchmarks.feed_server [--core N]
-
-Frames are made beforehand, so that the clients and not the server are what is measured. What a
-subscription starts is the plan last set:
+Frames are made beforehand, so that the clients and not the server are measured. A subscription
+starts the plan that was last set:
 
     GET /plan?level=lite&instruments=1000&per_frame=50&frames=20000&pace=0
 
-sends so many frames, so many a second or, at pace 0, as fast as the client takes them, and last one
-of a single packet whose instrument and time nothing else has. `GET /drop` cuts every feed
-connection. `GET /feeds` tells what the newest connection has subscribed.
+sends that many frames, `pace` of them a second or, at 0, as fast as the client takes them, and then
+a frame with one packet whose instrument and time no other packet has. `GET /drop` cuts every feed
+connection. `GET /feeds` returns the subscriptions of the newest connection.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import hashlib
 import itertools
 import json
 import struct
-import sys
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -30,20 +26,20 @@ from urllib.parse import parse_qsl
 import msgspec
 import uvloop
 
-from benchmarks.harness import pin
-from benchmarks.server import Connection, Server, json_answer
+from benchmarks.server import Connection, Server, json_answer, listen
+from benchmarks.workers import Channel
 from neo_async.model.enums import Level
 from neo_async.model.ticks import DepthRow, LiteTick, ScripTick
 from neo_async.wire.feed import FeedEncoder
 
 FIRST_TOKEN = 1000
 LAST_TOKEN = FIRST_TOKEN
-"""Of the packet after which nothing comes; it has to be subscribed, or the feed drops it."""
+"""Token of the last packet; clients must subscribe it, or their feeds drop it."""
 LAST_TIME = 1
-"""Its last trade time."""
+"""Last trade time of the last packet."""
 
 WRITE_BYTES = 128 * 1024
-"""Handed to the socket at once when nobody paces."""
+"""Bytes of one write when the plan has no pace."""
 
 _HANDSHAKE = (
     "HTTP/1.1 101 Switching Protocols\r\n"
@@ -66,7 +62,7 @@ _ACCEPTED = json.dumps(
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a subscription starts."""
+    """The frames that a subscription starts."""
 
     level: str = "lite"
     instruments: int = 1000
@@ -94,7 +90,7 @@ def websocket_frame(opcode: int, payload: bytes) -> bytes:
 
 
 def packet(level: str, token: int, *, last_trade_time: int = 1_756_636_800) -> bytes:
-    """One packet of an instrument, with prices of its own."""
+    """Return one packet of an instrument, with prices of its own."""
     price = 100 + token % 900 + 0.35
     if level == "lite":
         lite = LiteTick(
@@ -149,7 +145,7 @@ def packet(level: str, token: int, *, last_trade_time: int = 1_756_636_800) -> b
 
 @lru_cache(maxsize=4)
 def frames_of(level: str, count: int, per_frame: int) -> tuple[bytes, ...]:
-    """Websocket frames with a packet of every instrument, once through."""
+    """Return websocket frames with one packet of every instrument."""
     packets = [packet(level, FIRST_TOKEN + index) for index in range(count)]
     return tuple(
         websocket_frame(_BINARY, b"".join(packets[at : at + per_frame]))
@@ -158,7 +154,7 @@ def frames_of(level: str, count: int, per_frame: int) -> tuple[bytes, ...]:
 
 
 class FeedServer(Server):
-    """What all connections share: the plan, and the open feeds, newest last."""
+    """The state that all connections share: the plan, and the open feeds, newest last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +184,7 @@ class FeedServer(Server):
 
 
 class FeedConnection(Connection):
-    """HTTP until the client asks for a websocket; from then on one of the two feeds."""
+    """A connection that speaks HTTP until the client upgrades it to one of the two feeds."""
 
     def __init__(self, server: FeedServer) -> None:
         super().__init__(server)
@@ -220,7 +216,7 @@ class FeedConnection(Connection):
                 self._transport.close()
 
     def _upgrade(self, request: bytes) -> None:
-        # Small enough to come in one piece from every client here.
+        # Every client here sends this small request in one piece.
         name = request.lower().index(b"sec-websocket-key:")
         key = request[name + 18 :].split(b"\r\n", 1)[0].strip()
         accept = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()
@@ -230,7 +226,7 @@ class FeedConnection(Connection):
             self._feeds.feeds.append(self)
 
     def _client_frames(self) -> Iterator[tuple[int, bytes]]:
-        """Opcode and payload of every whole frame received; clients always mask theirs."""
+        """Yield opcode and payload of every complete frame received; clients always mask theirs."""
         while len(data := self._received) >= 6:
             size, at = data[1] & 0x7F, 2
             if size == 126:
@@ -311,25 +307,7 @@ class FeedConnection(Connection):
             self._sender.cancel()
 
 
-async def serve() -> None:
+def serve(channel: Channel) -> None:
+    """Serve the benchmark until the worker ends."""
     server = FeedServer()
-    loop = asyncio.get_running_loop()
-    listener = await loop.create_server(
-        lambda: FeedConnection(server), "127.0.0.1", 0, backlog=1024
-    )
-    port = listener.sockets[0].getsockname()[1]
-    server.url = f"http://127.0.0.1:{port}"
-    print(json.dumps({"event": "ready", "url": server.url, "port": port}), flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
-    listener.close()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.feed_server", description=__doc__)
-    parser.add_argument("--core", type=int, help="keep the server on this core")
-    pin(parser.parse_args().core)
-    uvloop.run(serve())
-
-
-if __name__ == "__main__":
-    main()
+    uvloop.run(listen(channel, lambda: FeedConnection(server), server))

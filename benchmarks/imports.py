@@ -1,6 +1,4 @@
-"""What importing costs: this library, the official SDK, and an interpreter that imports nothing.
-
-    python -m benchmarks.imports [--json] [--rounds N]
+"""Imports: time and memory of importing this library and the official SDK.
 
 Every import happens in a fresh process; the rounds alternate. Time is that of the import statement;
 memory is the peak of the whole process, interpreter included.
@@ -13,28 +11,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
 from benchmarks.harness import (
+    Benchmark,
     Figure,
+    Report,
+    Table,
     Wanted,
     alternate,
     at_most,
     cores,
-    machine,
     number,
     pin,
-    print_json,
-    print_machine,
-    print_table,
-    print_wanted,
     summarise,
 )
+from benchmarks.workers import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("kotakneoapi",)
 STATEMENTS = {
     "interpreter": "pass",
     "neo_async": "import neo_async",
@@ -60,7 +54,7 @@ print(seconds * 1e3, peak_kib / 1024)
 
 
 class Import(msgspec.Struct, frozen=True):
-    """One import statement over the rounds."""
+    """The figures of one import statement."""
 
     milliseconds: Figure
     peak_mib: Figure
@@ -78,7 +72,7 @@ def measure_imports(rounds: int) -> dict[str, Import]:
 
 
 def _run(statement: str) -> tuple[float, float]:
-    """Milliseconds of the statement and MiB at the peak, in a process of its own."""
+    """Return the statement's milliseconds and the peak MiB of a process of its own."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-c", _PROBE.format(statement=statement)],
@@ -105,43 +99,27 @@ def wanted_of_imports(imports: Mapping[str, Import]) -> list[Wanted]:
     return figures
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.imports", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--rounds", type=int, default=9, help="counted rounds a statement")
-    arguments = parser.parse_args()
-    description = machine(PACKAGES)
-    pin(cores()[1])  # its children inherit it
+def measure(arguments: argparse.Namespace) -> Report:
+    """Measure every statement."""
+    pin(cores()[1])  # the fresh processes inherit it
     imports = measure_imports(arguments.rounds)
-    wanted = wanted_of_imports(imports)
-    if arguments.json:
-        print_json(
-            {
-                "benchmark": "imports",
-                "machine": description,
-                "settings": {"rounds": arguments.rounds},
-                "imports": imports,
-                "wanted": wanted,
-            }
-        )
-        return
-    print_machine(description)
-    print(f"{arguments.rounds} alternating rounds after one to warm up")
-    print_table(
+    table = Table(
         "importing, each in a fresh process",
         ["statement", "ms", "low – high", "peak, MiB"],
         [
-            [
-                STATEMENTS[name],
-                number(one.milliseconds.median),
-                f"{number(one.milliseconds.low)} – {number(one.milliseconds.high)}",
-                number(one.peak_mib.median),
-            ]
+            [STATEMENTS[name], *one.milliseconds.cells(), number(one.peak_mib.median)]
             for name, one in imports.items()
         ],
     )
-    print_wanted(wanted)
+    return Report(
+        {"settings": {"rounds": arguments.rounds}, "imports": imports},
+        [table],
+        wanted_of_imports(imports),
+        f"{arguments.rounds} alternating rounds after one to warm up",
+    )
 
+
+BENCHMARK = Benchmark("imports", __doc__, measure, packages=("kotakneoapi",), rounds=9)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

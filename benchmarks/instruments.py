@@ -1,13 +1,11 @@
-"""Instruments: loading a scrip master, looking up, searching, memory.
-
-    python -m benchmarks.instruments [--json] [--rounds N] [--rows N] [--file CSV]
+"""Instruments: loading a scrip master, lookups, searches, memory.
 
 A file of 100,000 options is generated and served by a process on the other core. First load is
 from the request for the list to the last index, with the file on disk; cached load is by a client
-that has nothing but that file. Beside both, a coroutine does nothing but take its turn: its longest
-wait is how long the loop was held. Memory is what a fresh process grows by when it loads 200,000
-rows from disk. `kotakneoapi` searches the broker's own file, with its cache filled and nothing left
-to download; ours has loaded it.
+that has only that file. Beside both, a coroutine yields to the loop again and again: its longest
+wait is how long the loop was held. Memory is the growth of a fresh process that loads 200,000 rows
+from disk. `kotakneoapi` searches the broker's own file, with its cache filled and nothing left to
+download; ours has loaded it.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,21 +32,23 @@ import msgspec
 import uvloop
 
 from benchmarks.harness import (
+    Benchmark,
     Figure,
+    Report,
+    Table,
     Wanted,
     alternate,
     at_least,
     at_most,
     cores,
-    machine,
+    measure_calls,
+    microseconds,
     number,
     pin,
-    print_json,
-    print_machine,
-    print_table,
-    print_wanted,
+    resident_bytes,
     summarise,
 )
+from benchmarks.workers import ROOT, Channel, in_fresh_process
 from neo_async.client import NeoClient
 from neo_async.config import Credentials, Endpoints
 from neo_async.market_data.instruments import Instruments
@@ -57,7 +57,6 @@ from neo_async.model.india import IST
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster_writer import write_scripmaster
 
-ROOT = Path(__file__).resolve().parents[1]
 REAL_FILE = ROOT.parent / "shared" / "data" / "scripmaster" / "nse_cm.csv"
 
 SEGMENT = Segment.NSE_FO
@@ -67,7 +66,7 @@ STRIKE_STEP = 50
 LOOKUPS = 1_000
 SEARCHES = 200
 ENTRY = "ITBEES"
-"""What both sides search the broker's file for."""
+"""Text that both sides search in the broker's file."""
 
 CREDENTIALS = Credentials(
     consumer_key="consumer-key", mobile_number="+919999999999", ucc="ABC12", mpin="000000"
@@ -82,7 +81,7 @@ def expiries(today: date) -> list[date]:
 
 
 def option_rows(count: int, today: date) -> Iterator[Instrument]:
-    """Calls and puts of many underlyings, in no order that would help a search."""
+    """Yield calls and puts of many underlyings, in no order that would help a search."""
     chance = random.Random(7)
     per_name = max(1, count // (UNDERLYINGS * EXPIRIES * 2))
     keys = [
@@ -116,7 +115,7 @@ def option_rows(count: int, today: date) -> Iterator[Instrument]:
 
 @contextlib.contextmanager
 def file_server(folder: Path, core: int | None) -> Iterator[str]:
-    """Python's own, in a process of its own: it sends a file as fast as the socket takes it."""
+    """Serve a folder with Python's own file server, in a process of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -143,7 +142,7 @@ def file_server(folder: Path, core: int | None) -> Iterator[str]:
 
 
 def offer(folder: Path, url: str, files: dict[str, bytes]) -> None:
-    """Lay out the files where the client will ask for them."""
+    """Write the files to the paths that the client will request."""
     listing = folder / "script-details" / "1.0" / "masterscrip" / "file-paths"
     listing.parent.mkdir(parents=True, exist_ok=True)
     paths = [f"{url}/{name}" for name in files]
@@ -156,11 +155,13 @@ def offer(folder: Path, url: str, files: dict[str, bytes]) -> None:
 
 
 class Load(msgspec.Struct, frozen=True):
+    """One load of a scrip master."""
+
     milliseconds: float
     held_ms: float
-    """The longest that another coroutine had to wait for its turn."""
+    """Longest time, in ms, that another coroutine waited for the loop."""
     held_cpu_ms: float
-    """The longest by processor time: without what the machine gave to others meanwhile."""
+    """The same by processor time of the thread, without the time of other processes."""
 
 
 async def load(url: str, cache: Path, segment: Segment) -> tuple[Instruments, Load]:
@@ -204,45 +205,22 @@ def measure_loads(url: str, folder: Path, rounds: int) -> dict[str, list[Load]]:
     return alternate(["first", "cached"], measure, rounds=rounds)
 
 
-def memory(url: str, cache: Path) -> float:
-    """MB by which a fresh process grows when it loads from disk."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.instruments", "--memory", url, str(cache)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    return float(done.stdout)
+def serve_memory(channel: Channel, *, url: str, cache: str) -> None:
+    """Send the MB by which this process grows when it loads from disk."""
 
-
-def print_memory(url: str, cache: Path) -> None:
-    # What every program that uses the client has anyway: modules, event loop, its first thread.
+    # Every program that uses the client has this anyway: modules, event loop, its first thread.
     async def warm_up() -> None:
         await asyncio.to_thread(gc.collect)
 
     uvloop.run(warm_up())
-    before = _resident_mb()
-    instruments, _ = uvloop.run(load(url, cache, SEGMENT))
+    before = resident_bytes()
+    instruments, _ = uvloop.run(load(url, Path(cache), SEGMENT))
     gc.collect()
-    print(_resident_mb() - before)
+    channel.send((resident_bytes() - before) / 1e6)
     assert instruments.loaded
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 # --- looking up and searching ---------------------------------------------------------------------
-
-
-def microseconds(work: Callable[[], object], repeats: int) -> float:
-    """Of one call, over so many."""
-    start = time.perf_counter_ns()
-    for _ in range(repeats):
-        work()
-    return (time.perf_counter_ns() - start) / repeats / 1e3
 
 
 def measure_finding(instruments: Instruments, rounds: int) -> dict[str, Figure]:
@@ -275,12 +253,11 @@ def measure_finding(instruments: Instruments, rounds: int) -> dict[str, Figure]:
             for name, search in searches.items()
         },
     }
-    laps = alternate(list(calls), lambda name: calls[name](), rounds=rounds)
-    return {name: summarise(values) for name, values in laps.items()}
+    return measure_calls(calls, rounds=rounds)
 
 
 def first_lookups(url: str, cache: Path) -> float:
-    """Microseconds of a lookup that has to build the instrument, in no order."""
+    """Return the microseconds of a lookup that has to build the instrument, in random order."""
     instruments, _ = uvloop.run(load(url, cache, SEGMENT))
     symbols = [row.symbol for row in option_rows(LOOKUPS * 5, datetime.now(IST).date())]
     start = time.perf_counter_ns()
@@ -290,7 +267,7 @@ def first_lookups(url: str, cache: Path) -> float:
 
 
 def first_part_search(url: str, cache: Path) -> float:
-    """Microseconds of the first search of a process for a part of symbols."""
+    """Return the microseconds of the first search of a process by a part of symbols."""
     instruments, _ = uvloop.run(load(url, cache, SEGMENT))
     part = next(option_rows(1, datetime.now(IST).date())).symbol[2:]
     return microseconds(lambda: instruments.search(part), 1)
@@ -319,17 +296,16 @@ def measure_against_sdk(url: str, cache: Path, content: bytes, rounds: int) -> d
         "neo_async": lambda: microseconds(ours, SEARCHES),
         "kotakneoapi": lambda: microseconds(theirs, 3),
     }
-    laps = alternate(list(calls), lambda name: calls[name](), rounds=rounds)
-    return {name: summarise(values) for name, values in laps.items()}
+    return measure_calls(calls, rounds=rounds)
 
 
 # --- the report -----------------------------------------------------------------------------------
 
 
-def wanted_figures(
+def wanted_of(
     loads: dict[str, dict[str, Figure]],
     grown: float | None,
-    resolved_intent: dict[str, Figure],
+    finding: dict[str, Figure],
     sdk: dict[str, Figure],
 ) -> list[Wanted]:
     figures = [
@@ -337,12 +313,10 @@ def wanted_figures(
         at_most("first load: loop held", 5, loads["first"]["held_ms"].median, "ms"),
         at_most("cached load", 100, loads["cached"]["milliseconds"].median, "ms"),
         at_most("cached load: loop held", 5, loads["cached"]["held_ms"].median, "ms"),
-        at_most("lookup by symbol", 1, resolved_intent["lookup by symbol"].median, "µs"),
-        at_most("lookup by token", 1, resolved_intent["lookup by token"].median, "µs"),
-        at_most("search", 2000, resolved_intent["search, expiry and strikes"].median, "µs"),
-        at_most(
-            "search by a part", 2000, resolved_intent["search by a part of symbols"].median, "µs"
-        ),
+        at_most("lookup by symbol", 1, finding["lookup by symbol"].median, "µs"),
+        at_most("lookup by token", 1, finding["lookup by token"].median, "µs"),
+        at_most("search", 2000, finding["search, expiry and strikes"].median, "µs"),
+        at_most("search by a part", 2000, finding["search by a part of symbols"].median, "µs"),
     ]
     if grown is not None:
         figures.append(at_most("memory for twice the rows", 100, grown, "MB"))
@@ -352,86 +326,14 @@ def wanted_figures(
     return figures
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.instruments")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--rounds", type=int, default=9, help="alternating rounds (default 9)")
-    parser.add_argument("--rows", type=int, default=100_000, help="of the file (default 100000)")
-    parser.add_argument("--file", type=Path, default=REAL_FILE, help="the broker's nse_cm file")
-    parser.add_argument("--memory", nargs=2, metavar=("URL", "CACHE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.memory:
-        print_memory(arguments.memory[0], Path(arguments.memory[1]))
-        return
-
-    server_core, core = cores()
-    pin(core)
-    today = datetime.now(IST).date()
-    files = {"nse_fo.csv": write_scripmaster(option_rows(arguments.rows, today))}
-    if arguments.file.exists():
-        files["nse_cm.csv"] = arguments.file.read_bytes()
-    with (
-        tempfile.TemporaryDirectory() as name,
-        file_server(Path(name), server_core) as url,
-    ):
-        folder = Path(name)
-        cache = folder / "cache"
-        offer(folder, url, files)
-        laps = measure_loads(url, folder, arguments.rounds)
-        instruments, _ = uvloop.run(load(url, cache, SEGMENT))
-        resolved_intent = measure_finding(instruments, arguments.rounds)
-        resolved_intent["first lookup of an instrument"] = summarise(
-            first_lookups(url, cache) for _ in range(arguments.rounds)
-        )
-        resolved_intent["first search by a part of symbols"] = summarise(
-            first_part_search(url, cache) for _ in range(arguments.rounds)
-        )
-        sdk = (
-            measure_against_sdk(url, cache, files["nse_cm.csv"], arguments.rounds)
-            if "nse_cm.csv" in files
-            else {}
-        )
-        grown = None
-        if Path("/proc/self/statm").exists():
-            twice = write_scripmaster(option_rows(2 * arguments.rows, today))
-            offer(folder, url, {"nse_fo.csv": twice})
-            uvloop.run(load(url, folder / "twice", SEGMENT))
-            grown = memory(url, folder / "twice")
-
-    loads = {
-        name: {
-            "milliseconds": summarise(lap.milliseconds for lap in values),
-            "held_ms": summarise(lap.held_ms for lap in values),
-            "held_cpu_ms": summarise(lap.held_cpu_ms for lap in values),
-        }
-        for name, values in laps.items()
-    }
-    wanted = wanted_figures(loads, grown, resolved_intent, sdk)
-    description = machine(("neo-async", "msgspec", "aiohttp", "uvloop", "kotakneoapi"))
-    if arguments.json:
-        print_json(
-            {
-                "benchmark": "instruments",
-                "machine": description,
-                "rows": arguments.rows,
-                "bytes": len(files["nse_fo.csv"]),
-                "loads": loads,
-                "memory_mb": grown,
-                "microseconds": resolved_intent,
-                "real_file": sdk,
-                "wanted": wanted,
-            }
-        )
-        return
-    print_machine(description)
-    print(f"{arguments.rows:,} rows, {len(files['nse_fo.csv']) / 1e6:.1f} MB")
-    print_table(
+def loads_table(loads: Mapping[str, Mapping[str, Figure]]) -> Table:
+    return Table(
         "loading, ms",
         ["", "median", "low", "high", "loop held", "at worst", "by CPU"],
         [
             [
                 name,
-                *_spread(figures["milliseconds"]),
+                *figures["milliseconds"].three_cells(),
                 number(figures["held_ms"].median),
                 number(figures["held_ms"].high),
                 number(figures["held_cpu_ms"].median),
@@ -439,24 +341,87 @@ def main() -> None:
             for name, figures in loads.items()
         ],
     )
-    headings = ["", "median", "low", "high"]
-    print_table(
-        "finding, µs",
-        headings,
-        [[name, *_spread(figure)] for name, figure in resolved_intent.items()],
-    )
-    if sdk:
-        print_table(
-            "searching the broker's file, µs",
-            headings,
-            [[name, *_spread(figure)] for name, figure in sdk.items()],
+
+
+def times_table(title: str, times: Mapping[str, Figure]) -> Table:
+    rows = [[name, *figure.three_cells()] for name, figure in times.items()]
+    return Table(title, ["", "median", "low", "high"], rows)
+
+
+def measure(arguments: argparse.Namespace) -> Report:
+    """Measure loads, lookups, searches and memory."""
+    server_core, core = cores()
+    pin(core)
+    rounds = arguments.rounds
+    today = datetime.now(IST).date()
+    files = {"nse_fo.csv": write_scripmaster(option_rows(arguments.rows, today))}
+    if arguments.file.exists():
+        files["nse_cm.csv"] = arguments.file.read_bytes()
+    with tempfile.TemporaryDirectory() as name, file_server(Path(name), server_core) as url:
+        folder = Path(name)
+        cache = folder / "cache"
+        offer(folder, url, files)
+        samples = measure_loads(url, folder, rounds)
+        instruments, _ = uvloop.run(load(url, cache, SEGMENT))
+        finding = measure_finding(instruments, rounds)
+        finding["first lookup of an instrument"] = summarise(
+            first_lookups(url, cache) for _ in range(rounds)
         )
-    print_wanted(wanted)
+        finding["first search by a part of symbols"] = summarise(
+            first_part_search(url, cache) for _ in range(rounds)
+        )
+        sdk = (
+            measure_against_sdk(url, cache, files["nse_cm.csv"], rounds)
+            if "nse_cm.csv" in files
+            else {}
+        )
+        grown = measure_memory(folder, url, arguments.rows, today) if resident_bytes() else None
+    loads = {
+        name: {
+            figure: summarise(getattr(sample, figure) for sample in each)
+            for figure in Load.__struct_fields__
+        }
+        for name, each in samples.items()
+    }
+    tables = [loads_table(loads), times_table("finding, µs", finding)]
+    if sdk:
+        tables.append(times_table("searching the broker's file, µs", sdk))
+    return Report(
+        {
+            "rows": arguments.rows,
+            "bytes": len(files["nse_fo.csv"]),
+            "loads": loads,
+            "memory_mb": grown,
+            "microseconds": finding,
+            "real_file": sdk,
+        },
+        tables,
+        wanted_of(loads, grown, finding, sdk),
+        f"{arguments.rows:,} rows, {len(files['nse_fo.csv']) / 1e6:.1f} MB",
+    )
 
 
-def _spread(figure: Figure) -> list[str]:
-    return [number(figure.median), number(figure.low), number(figure.high)]
+def measure_memory(folder: Path, url: str, rows: int, today: date) -> float:
+    """Return the MB by which a fresh process grows when it loads twice the rows from disk."""
+    offer(folder, url, {"nse_fo.csv": write_scripmaster(option_rows(2 * rows, today))})
+    cache = folder / "twice"
+    uvloop.run(load(url, cache, SEGMENT))
+    return in_fresh_process("instruments:serve_memory", float, url=url, cache=str(cache))
 
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, default=100_000, help="of the file (default 100000)")
+    parser.add_argument("--file", type=Path, default=REAL_FILE, help="the broker's nse_cm file")
+
+
+BENCHMARK = Benchmark(
+    "instruments",
+    __doc__,
+    measure,
+    packages=("neo-async", "msgspec", "aiohttp", "uvloop", "kotakneoapi"),
+    rounds=9,
+    add_options=add_options,
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -1,12 +1,10 @@
-"""What reading Kite's answers costs: 10,000 funds of CSV, and 1,000 SIPs of JSON.
-
-    python -m benchmarks.kite [--json] [--rounds N]
+"""Kite: reading 10,000 funds of CSV and 1,000 SIPs of JSON, against `kiteconnect`.
 
 Both peers read the same bytes; rounds alternate on one core. `kiteconnect` is called as a program
 calls it (`mf_instruments()`, `mf_sips()`), with a session in place of the network that hands it the
 bytes; so it has the check that the answer is a success in its time, as ours has. Results are thrown
 away inside the measured time, and the garbage collector stays on, since both are part of what a
-program pays. What either makes of the first and the last row is compared before.
+program pays. The first and the last row of both peers are compared before.
 
 How long the loop is held is the longest of the steps in which the client reads an answer.
 """
@@ -14,12 +12,11 @@ How long the loop is held is the longest of the steps in which the client reads 
 from __future__ import annotations
 
 import argparse
-import gc
 import gzip
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -28,19 +25,17 @@ import requests
 from kiteconnect import KiteConnect
 
 from benchmarks.harness import (
+    Benchmark,
     Figure,
+    Report,
     Wanted,
-    alternate,
     at_least,
     at_most,
     cores,
-    machine,
-    number,
+    measure_calls,
+    microseconds_after_collection,
     pin,
-    print_json,
-    print_machine,
-    print_table,
-    print_wanted,
+    readers_table,
     summarise,
 )
 from neo_async.kite import Fund, Sip
@@ -62,7 +57,7 @@ _TODAY = date(2026, 11, 20)
 
 
 def funds_body() -> bytes:
-    """As long as the real list, and a name in twenty with a comma in it."""
+    """Return a list as long as the real one; one name in twenty has a comma in it."""
     chance = random.Random(7)
     rows = [",".join(_COLUMNS)]
     for count in range(FUNDS):
@@ -111,7 +106,7 @@ def sips_body() -> bytes:
 
 
 class _Session:
-    """In the place of `requests.Session`: always the same answer, without a network."""
+    """Stands in for `requests.Session`: always the same answer, without a network."""
 
     def __init__(self, body: bytes, content_type: str) -> None:
         self._body = body
@@ -146,7 +141,7 @@ def read_sips(body: bytes) -> list[Sip]:
 
 
 def longest_step(body: bytes) -> float:
-    """Milliseconds for which a list that came in one piece holds the loop at most."""
+    """Return the longest time, in ms, for which a list received in one piece holds the loop."""
     reader = FundFileReader()
     longest = 0.0
     before = time.perf_counter()
@@ -189,20 +184,16 @@ def _compare(ours: list[Any], theirs: list[dict[str, Any]]) -> None:
                 raise SystemExit(f"{name}: {found!r} here, {value!r} from {THEIRS}")
 
 
-def read_time(peer: Peer) -> float:
-    """Milliseconds of one reading."""
-    gc.collect()
-    start = time.perf_counter()
-    peer()
-    return (time.perf_counter() - start) * 1000
+def measure_peers(peers: Mapping[str, Peer], rounds: int) -> dict[str, Figure]:
+    """Return the milliseconds of one reading, by peer."""
+    calls = {
+        name: lambda peer=peer: microseconds_after_collection(peer, 1) / 1e3
+        for name, peer in peers.items()
+    }
+    return measure_calls(calls, rounds=rounds, warm_up=2)
 
 
-def measure(peers: dict[str, Peer], rounds: int) -> dict[str, Figure]:
-    laps = alternate(list(peers), lambda name: read_time(peers[name]), rounds=rounds, warm_up=2)
-    return {name: summarise(times) for name, times in laps.items()}
-
-
-def wanted(figures: dict[str, dict[str, Figure]], step: Figure) -> list[Wanted]:
+def wanted_of(figures: dict[str, dict[str, Figure]], step: Figure) -> list[Wanted]:
     funds, sips = figures["funds"], figures["sips"]
     return [
         at_most(f"{FUNDS:,} funds, parsed", 100, funds[OURS].median, "ms"),
@@ -214,53 +205,39 @@ def wanted(figures: dict[str, dict[str, Figure]], step: Figure) -> list[Wanted]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.kite")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--rounds", type=int, default=15, help="alternating rounds (default 15)")
-    arguments = parser.parse_args()
-
+def measure(arguments: argparse.Namespace) -> Report:
+    """Measure both lists, and how long the longer one holds the loop."""
     pin(cores()[1])
     bodies = {"funds": funds_body(), "sips": sips_body()}
     figures = {
-        "funds": measure(fund_peers(bodies["funds"]), arguments.rounds),
-        "sips": measure(sip_peers(bodies["sips"]), arguments.rounds),
+        "funds": measure_peers(fund_peers(bodies["funds"]), arguments.rounds),
+        "sips": measure_peers(sip_peers(bodies["sips"]), arguments.rounds),
     }
     step = summarise(longest_step(bodies["funds"]) for _ in range(arguments.rounds))
-    verdicts = wanted(figures, step)
-    description = machine(("neo-async", "msgspec", "kiteconnect"))
-
-    if arguments.json:
-        print_json(
-            {
-                "benchmark": "kite",
-                "machine": description,
-                "bytes": {what: len(body) for what, body in bodies.items()},
-                "unit": "milliseconds a reading, result freed, garbage collector on",
-                "figures": figures,
-                "loop_held_ms": step,
-                "wanted": verdicts,
-            }
+    tables = [
+        readers_table(
+            f"{name}: {rows:,} rows, {len(bodies[name]):,} bytes; {arguments.rounds} rounds",
+            "ms",
+            OURS,
+            figures[name],
         )
-        return
-    print_machine(description)
-    for what, rows in (("funds", FUNDS), ("sips", SIPS)):
-        ours = figures[what][OURS].median
-        print_table(
-            f"{what}: {rows:,} rows, {len(bodies[what]):,} bytes; {arguments.rounds} rounds",
-            ["reader", "ms, median", "lowest to highest", "× neo_async"],
-            [
-                [
-                    name,
-                    number(figure.median),
-                    f"{number(figure.low)} to {number(figure.high)}",
-                    f"{figure.median / ours:.2f}",
-                ]
-                for name, figure in figures[what].items()
-            ],
-        )
-    print_wanted(verdicts)
+        for name, rows in (("funds", FUNDS), ("sips", SIPS))
+    ]
+    return Report(
+        {
+            "bytes": {name: len(body) for name, body in bodies.items()},
+            "unit": "milliseconds a reading, result freed, garbage collector on",
+            "figures": figures,
+            "loop_held_ms": step,
+        },
+        tables,
+        wanted_of(figures, step),
+    )
 
+
+BENCHMARK = Benchmark(
+    "kite", __doc__, measure, packages=("neo-async", "msgspec", "kiteconnect"), rounds=15
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -1,21 +1,18 @@
-"""How exactly the limiter keeps its limit on a real clock, and what a pass costs when it is free.
+"""The rate limiter on a real clock: how exactly it keeps its limit, and the cost of a free pass.
 
-    python -m benchmarks.limiter [--core N]
-
-takes 11 s and prints one JSON object. `benchmarks.orders` runs it as part of its own.
+A part of `python -m benchmarks.orders`, in a process of its own; it takes 11 s.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 
 import uvloop
 
-from benchmarks.harness import pin, summarise
+from benchmarks.harness import summarise
+from benchmarks.workers import Channel
 from neo_async.config import RateLimits
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter
@@ -27,7 +24,7 @@ BATCHES = 9
 
 
 async def starts_under_backlog(limits: RateLimits, seconds: int) -> list[float]:
-    """When each of more placements than fit into `seconds` was let go. Seconds, rising."""
+    """Return the start time of each placement, of more than the limit allows in `seconds`."""
     limiter = Limiter(limits)
     starts: list[float] = []
 
@@ -40,7 +37,7 @@ async def starts_under_backlog(limits: RateLimits, seconds: int) -> list[float]:
 
 
 def most_in_a_second(starts: Sequence[float]) -> int:
-    """The fullest of all windows of one second, wherever it begins."""
+    """Return the number of starts in the fullest window of one second, wherever it begins."""
     most = first = 0
     for last, start in enumerate(starts):
         while start - starts[first] >= 1.0:
@@ -50,12 +47,12 @@ def most_in_a_second(starts: Sequence[float]) -> int:
 
 
 def sustained_rate(starts: Sequence[float], burst: int) -> float:
-    """Starts a second after the opening burst, which an idle limiter gives away at once."""
+    """Return starts a second after the opening burst, which an idle limiter allows at once."""
     return (len(starts) - burst) / (starts[-1] - starts[burst - 1])
 
 
 async def free_pass_us() -> float:
-    """Microseconds of one `acquire` that need not wait: median of the batches."""
+    """Return the microseconds of one `acquire` that need not wait: the median of the batches."""
     limiter = Limiter(RateLimits(orders=10**6, total=10**6))
     batches = []
     for _ in range(BATCHES):
@@ -78,12 +75,6 @@ async def measure() -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.limiter", description=__doc__)
-    parser.add_argument("--core", type=int, help="measure on this core")
-    pin(parser.parse_args().core)
-    print(json.dumps(uvloop.run(measure())), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def serve(channel: Channel) -> None:
+    """Measure, and send the figures."""
+    channel.send(uvloop.run(measure()))

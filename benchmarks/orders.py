@@ -1,6 +1,4 @@
-"""What placing one regular limit order costs: this library and its peers, measured in one run.
-
-    python -m benchmarks.orders [--json] [--rounds N] [--seconds S] [--no-tls] [--skip-limiter]
+"""Orders: the cost of placing one regular limit order, in this library and its peers.
 
 The server has one core and a process of its own, the peer whose turn it is has another; the
 peers' rounds alternate. README.md beside this file says how to read the figures.
@@ -10,181 +8,107 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import msgspec
 
 from benchmarks.harness import (
+    Benchmark,
     Figure,
+    Report,
+    Table,
     Wanted,
     alternate,
     at_least,
     at_most,
-    cores,
-    machine,
     number,
-    print_json,
-    print_machine,
-    print_table,
-    print_wanted,
     summarise,
 )
-from benchmarks.peers import IN_FLIGHT, PEERS, Address, Lap
-
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("uvloop", "httptools", "msgspec", "aiohttp", "httpx", "kotakneoapi")
-SERVER_SATURATED = 0.95
-"""Share of its core from which on the server, not the peer, may be what the figure shows."""
-
-
-class Cores(msgspec.Struct, frozen=True):
-    """Where the two sides run; None leaves it to the system."""
-
-    server: int | None
-    client: int | None
+from benchmarks.peers import PEERS
+from benchmarks.placing import IN_FLIGHT, Address, Sample
+from benchmarks.workers import Cores, Worker, in_fresh_process, server_cell
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """One peer over one transport, one measure."""
+    """The figures of one peer over one transport, with one or with many orders in flight."""
 
     figure: Figure
-    """Microseconds an order (one in flight), or orders a second (many in flight)."""
+    """Microseconds an order with one in flight, orders a second with many in flight."""
     cpu_us: Figure
-    """Processor time of the peer for one order: what is left when waiting is taken away."""
+    """Processor time of the peer for one order, without its waits."""
     server_busy: float
-    """Share of its core that the server used, median of the rounds."""
+    """Share of its core that the server used; median of the rounds."""
     p99_us: Figure | None = None
 
 
-class Turn(msgspec.Struct, frozen=True):
-    """What a peer reports of one round, and how busy it kept the server."""
+class Round(msgspec.Struct, frozen=True):
+    """The sample of one round of a peer, and the share of its core that the server used."""
 
-    lap: Lap
+    sample: Sample
     server_busy: float
-
-
-class Worker:
-    """A process of ours that says when it is ready, then takes commands and answers in JSON lines.
-
-    It ends when its stdin does.
-    """
-
-    def __init__(self, module: str, *arguments: str, folder: str) -> None:
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        ca_file = Path(folder, "ca.pem")
-        # The SDK cannot be told which authority to trust; the variable is how httpx is.
-        trust = {"SSL_CERT_FILE": str(ca_file)} if ca_file.exists() else {}
-        self.name = " ".join([module, *arguments[:1]])
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path, **trust},
-        )
-        self.ready = self._answer()
-
-    def ask(self, **command: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(command).decode() + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} ended early, with exit code {self._process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-        self._process.stdout.close()
-
-
-def on_core(core: int | None) -> list[str]:
-    return [] if core is None else ["--core", str(core)]
-
-
-# --- placing orders ---------------------------------------------------------------------------
-
-
-@contextmanager
-def _server(folder: str, *, on: Cores, tls: bool) -> Iterator[Address]:
-    secure = ["--tls", folder] if tls else []
-    with Worker("benchmarks.server", *on_core(on.server), *secure, folder=folder) as server:
-        yield Address(server.ready["url"], server.ready["ca_file"])
 
 
 def measure_orders(
     names: Sequence[str], *, on: Cores, tls: bool, rounds: int, seconds: float
 ) -> tuple[dict[str, Measured], dict[str, Measured]]:
-    """One in flight and many in flight, each by peer."""
+    """Return the figures with one order in flight and with many, each by peer."""
     one, many = run_rounds(names, on=on, tls=tls, rounds=rounds, seconds=seconds)
     return (
-        {name: _one_in_flight(turns) for name, turns in one.items()},
-        {name: _many_in_flight(turns) for name, turns in many.items()},
+        {name: _one_in_flight(each) for name, each in one.items()},
+        {name: _many_in_flight(each) for name, each in many.items()},
     )
 
 
 def run_rounds(
     names: Sequence[str], *, on: Cores, tls: bool, rounds: int, seconds: float
-) -> tuple[dict[str, list[Turn]], dict[str, list[Turn]]]:
-    """Every round of one in flight and of many in flight, each by peer."""
+) -> tuple[dict[str, list[Round]], dict[str, list[Round]]]:
+    """Return every round with one order in flight and with many, each by peer."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        address = stack.enter_context(_server(folder, on=on, tls=tls))
+        server = Worker("server:serve", on.server, tls_folder=folder if tls else "")
+        address = msgspec.convert(stack.enter_context(server).ready, Address)
         peers = {
             name: stack.enter_context(
                 Worker(
-                    "benchmarks.peers",
-                    name,
-                    *on_core(on.client),
-                    f"--url={address.url}",
-                    f"--ca-file={address.ca_file}",
-                    folder=folder,
+                    "peers:serve",
+                    on.client,
+                    name=name,
+                    url=address.url,
+                    ca_file=address.ca_file,
                 )
             )
             for name in names
         }
 
-        def rounds_of(measure: str) -> dict[str, list[Turn]]:
-            def turn(name: str) -> Turn:
-                return _turn(peers[name], address, measure, seconds)
-
-            return alternate(names, turn, rounds=rounds)
+        def rounds_of(measure: str) -> dict[str, list[Round]]:
+            return alternate(
+                names,
+                lambda name: _run_round(peers[name], address, measure, seconds),
+                rounds=rounds,
+            )
 
         return rounds_of("in_turn"), rounds_of("at_once")
 
 
-def _turn(peer: Worker, address: Address, measure: str, seconds: float) -> Turn:
+def _run_round(peer: Worker, address: Address, measure: str, seconds: float) -> Round:
     before = _counters(address)
-    lap = msgspec.convert(peer.ask(measure=measure, seconds=seconds), Lap)
+    sample = msgspec.convert(peer.ask(measure=measure, seconds=seconds), Sample)
     after = _counters(address)
     arrived = after["orders"] - before["orders"]
-    # Whether an order that the peer gave up on arrived, the peer does not know.
-    if not lap.orders <= arrived <= lap.orders + lap.failed:
+    # The peer does not know whether an order that it gave up on arrived.
+    if not sample.orders <= arrived <= sample.orders + sample.failed:
         raise SystemExit(
-            f"{peer.name} reports {lap.orders} orders, the server counted {arrived:.0f}"
+            f"{peer.name} reports {sample.orders} orders, the server counted {arrived:.0f}"
         )
-    if lap.failed:
-        print(f"{peer.name} gave up on {lap.failed} orders beside {lap.orders}", file=sys.stderr)
-    return Turn(lap, (after["cpu_seconds"] - before["cpu_seconds"]) / lap.seconds)
+    if sample.failed:
+        print(
+            f"{peer.name} gave up on {sample.failed} orders beside {sample.orders}", file=sys.stderr
+        )
+    return Round(sample, (after["cpu_seconds"] - before["cpu_seconds"]) / sample.seconds)
 
 
 def _counters(address: Address) -> dict[str, float]:
@@ -193,20 +117,20 @@ def _counters(address: Address) -> dict[str, float]:
     return counters
 
 
-def _one_in_flight(turns: Sequence[Turn]) -> Measured:
+def _one_in_flight(rounds: Sequence[Round]) -> Measured:
     return Measured(
-        figure=summarise(turn.lap.median_us for turn in turns),
-        cpu_us=summarise(turn.lap.cpu_us for turn in turns),
-        server_busy=summarise(turn.server_busy for turn in turns).median,
-        p99_us=summarise(turn.lap.p99_us for turn in turns),
+        figure=summarise(one.sample.median_us for one in rounds),
+        cpu_us=summarise(one.sample.cpu_us for one in rounds),
+        server_busy=summarise(one.server_busy for one in rounds).median,
+        p99_us=summarise(one.sample.p99_us for one in rounds),
     )
 
 
-def _many_in_flight(turns: Sequence[Turn]) -> Measured:
+def _many_in_flight(rounds: Sequence[Round]) -> Measured:
     return Measured(
-        figure=summarise(turn.lap.orders / turn.lap.seconds for turn in turns),
-        cpu_us=summarise(turn.lap.cpu_us for turn in turns),
-        server_busy=summarise(turn.server_busy for turn in turns).median,
+        figure=summarise(one.sample.orders / one.sample.seconds for one in rounds),
+        cpu_us=summarise(one.sample.cpu_us for one in rounds),
+        server_busy=summarise(one.server_busy for one in rounds).median,
     )
 
 
@@ -214,7 +138,7 @@ def _many_in_flight(turns: Sequence[Turn]) -> Measured:
 
 
 def wanted_of_orders(one: Mapping[str, Measured], many: Mapping[str, Measured]) -> list[Wanted]:
-    """The promises about plain TCP, as far as the peers they speak of were measured."""
+    """Return the wanted figures over plain TCP, for the peers that were measured."""
 
     def cost(peer: str) -> float:
         return one[peer].figure.median
@@ -250,21 +174,26 @@ def wanted_of_limiter(limiter: Mapping[str, float]) -> list[Wanted]:
     ]
 
 
-# --- output -----------------------------------------------------------------------------------
+# --- the report -------------------------------------------------------------------------------
 
 
-def print_orders(title: str, unit: str, by_transport: Mapping[str, Mapping[str, Measured]]) -> None:
+def orders_tables(
+    title: str, unit: str, by_transport: Mapping[str, Mapping[str, Measured]]
+) -> list[Table]:
+    """Return one table for each transport."""
+    tables = []
     for transport, measured in by_transport.items():
         has_p99 = any(one.p99_us for one in measured.values())
         headers = [transport, unit, "low – high", *(["p99"] if has_p99 else [])]
         headers += ["× socket", "faster than kotakneoapi", "CPU, µs", "server"]
-        print_table(title, headers, [[name, *_cells(name, measured)] for name in measured])
+        tables.append(Table(title, headers, [[name, *_cells(name, measured)] for name in measured]))
+    return tables
 
 
 def _cells(name: str, by_peer: Mapping[str, Measured]) -> list[str]:
     measured = by_peer[name]
     figure = measured.figure
-    cells = [number(figure.median), f"{number(figure.low)} – {number(figure.high)}"]
+    cells = figure.cells()
     if measured.p99_us is not None:
         cells.append(number(measured.p99_us.median))
     limit, sdk = by_peer.get("socket"), by_peer.get("kotakneoapi")
@@ -273,39 +202,24 @@ def _cells(name: str, by_peer: Mapping[str, Measured]) -> list[str]:
         cells.append("")
     else:
         faster = figure.median / sdk.figure.median
-        # Of a time less is more, of a pace more.
+        # A time is better when it is lower, a rate when it is higher.
         cells.append(f"{number(1 / faster if measured.p99_us else faster)} ×")
-    full = "!" if measured.server_busy > SERVER_SATURATED else ""
-    return [*cells, number(measured.cpu_us.median), f"{measured.server_busy:.0%}{full}"]
+    return [*cells, number(measured.cpu_us.median), server_cell(measured.server_busy)]
 
 
-def print_limiter(limiter: Mapping[str, float]) -> None:
-    print_table(
+def limiter_table(limiter: Mapping[str, float]) -> Table:
+    return Table(
         "limiter, real clock",
         ["most starts in any 1 s", "sustained a second", "one pass when free, µs"],
         [[number(limiter[key]) for key in ("most_in_a_second", "sustained", "free_us")]],
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.orders", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--rounds", type=int, default=7, help="counted rounds a peer and measure")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one round")
-    parser.add_argument(
-        "--tls", action=argparse.BooleanOptionalAction, default=True, help="measure TLS as well"
-    )
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--skip-limiter", action="store_true", help="leave its 11 s out")
-    parser.add_argument(
-        "--one-core", action="store_true", help="server and peer share a core: no core to wake"
-    )
-    arguments = parser.parse_args()
-    description = machine(PACKAGES)
-    on = Cores(*cores())
+def measure(arguments: argparse.Namespace) -> Report:
+    """Measure every peer over every transport, and the limiter."""
+    on = Cores.of_machine()
     if arguments.one_core:
         on = Cores(on.client, on.client)
-
     one: dict[str, dict[str, Measured]] = {}
     many: dict[str, dict[str, Measured]] = {}
     for transport in ("tcp", "tls") if arguments.tls else ("tcp",):
@@ -317,50 +231,49 @@ def main() -> None:
             seconds=arguments.seconds,
         )
     wanted = wanted_of_orders(one["tcp"], many["tcp"])
-    limiter: dict[str, Any] | None = None
+    tables = [
+        *orders_tables("one order in flight", "µs", one),
+        *orders_tables(f"{IN_FLIGHT} orders in flight", "orders/s", many),
+    ]
+    limiter: dict[str, float] | None = None
     if not arguments.skip_limiter:
-        limiter = _measure_limiter(on.client)
+        limiter = in_fresh_process("limiter:serve", dict[str, float], on.client)
         wanted += wanted_of_limiter(limiter)
-
-    settings = {
-        "rounds": arguments.rounds,
-        "seconds": arguments.seconds,
-        "in_flight": IN_FLIGHT,
-        "server_core": on.server,
-        "client_core": on.client,
-    }
-    if arguments.json:
-        print_json(
-            {
-                "benchmark": "orders",
-                "machine": description,
-                "settings": settings,
-                "one_in_flight": one,
-                "many_in_flight": many,
-                "limiter": limiter,
-                "wanted": wanted,
-            }
-        )
-        return
-    print_machine(description)
-    print(
-        f"{arguments.rounds} alternating rounds of {arguments.seconds:g} s after one to warm up; "
-        f"server on core {on.server}, client on core {on.client}"
+        tables.append(limiter_table(limiter))
+    settings = {"rounds": arguments.rounds, "seconds": arguments.seconds, "in_flight": IN_FLIGHT}
+    return Report(
+        {
+            "settings": settings | on.settings(),
+            "one_in_flight": one,
+            "many_in_flight": many,
+            "limiter": limiter,
+        },
+        tables,
+        wanted,
+        on.conditions(arguments.rounds, arguments.seconds),
     )
-    print_orders("one order in flight", "µs", one)
-    print_orders(f"{IN_FLIGHT} orders in flight", "orders/s", many)
-    if limiter is not None:
-        print_limiter(limiter)
-    print_wanted(wanted)
 
 
-def _measure_limiter(core: int | None) -> dict[str, Any]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Worker("benchmarks.limiter", *on_core(core), folder=folder) as worker,
-    ):
-        return worker.ready
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tls", action=argparse.BooleanOptionalAction, default=True, help="measure TLS as well"
+    )
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--skip-limiter", action="store_true", help="leave its 11 s out")
+    parser.add_argument(
+        "--one-core", action="store_true", help="server and peer share a core: no core to wake"
+    )
 
+
+BENCHMARK = Benchmark(
+    "orders",
+    __doc__,
+    measure,
+    packages=("uvloop", "httptools", "msgspec", "aiohttp", "httpx", "kotakneoapi"),
+    rounds=7,
+    seconds=1.0,
+    add_options=add_options,
+)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

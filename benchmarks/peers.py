@@ -1,265 +1,49 @@
 """The peers of the order benchmark: each places the same regular limit order in its own way.
 
-    python -m benchmarks.peers NAME [--core N]
-
-serves one peer to `benchmarks.orders`: a JSON command a line on stdin, a JSON answer a line on
-stdout. A process holds one peer, so that no peer's imports, threads or garbage disturb another.
-
 Every peer reads the whole answer and takes the order number out of it, inside the measured time.
-What is prepared beforehand differs, always in favour of the peers: the socket and tuned aiohttp
-send bytes made once, default aiohttp and httpx encode a given dict, and only `neo_async` and
-`kotakneoapi` build and check each order from its arguments. `neo_async` tags and tracks it too.
+What is prepared beforehand differs, always in favour of the other peers: the socket and tuned
+aiohttp send bytes made once, default aiohttp and httpx encode a given dict, and only `neo_async`
+and `kotakneoapi` build and check each order from its arguments. `neo_async` also tags it and keeps
+it in its order cache.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import functools
 import json
 import selectors
 import socket
 import ssl
-import sys
 import tempfile
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
-from benchmarks.harness import percentile, pin
-
-IN_FLIGHT = 64
-PLACE_PATH = "/quick/order/rule/ms/place"
-TOTP_SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
-
-ORDER = {
-    "am": "NO",
-    "dq": "0",
-    "es": "nse_cm",
-    "mp": "0",
-    "pc": "CNC",
-    "pf": "N",
-    "pr": "39.35",
-    "pt": "L",
-    "qt": "10",
-    "rt": "DAY",
-    "tp": "0",
-    "ts": "ITBEES-EQ",
-    "tt": "B",
-    "ig": "benchmark",
-    "os": "NEOTRADEAPI",
-}
-HEADERS = {
-    "Authorization": "consumer-key",
-    "Sid": "trade-sid",
-    "Auth": "trade-token",
-    "neo-fin-key": "neotradeapi",
-    "accept": "application/json",
-    "Content-Type": "application/x-www-form-urlencoded",
-}
-PREPARED_BODY = f"jData={quote(json.dumps(ORDER, separators=(',', ':')))}".encode()
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where the server is, and the authority to trust; the latter empty over plain TCP."""
-
-    url: str
-    ca_file: str = ""
-
-    def tls(self) -> ssl.SSLContext | None:
-        return ssl.create_default_context(cafile=self.ca_file) if self.ca_file else None
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """The one field of the broker's answer that a caller needs."""
-
-    number: str = msgspec.field(name="nOrdNo")
-
-
-class NotPlaced(Exception):
-    """A peer gave up on an order. It is counted, and no part of the peer's figures."""
-
-
-class Lap(msgspec.Struct, frozen=True):
-    """One round of one peer."""
-
-    orders: int
-    failed: int
-    """Orders that the peer gave up on."""
-    seconds: float
-    cpu_us: float
-    """Processor time of the peer's process for one order, all threads together."""
-    median_us: float = 0.0
-    """Time of one order; 0 when many were in flight."""
-    p99_us: float = 0.0
-
-
-class Peer(ABC):
-    """One way of placing orders, logged in and connected once constructed."""
-
-    @abstractmethod
-    def place_in_turn(self, seconds: float) -> Lap:
-        """Place one order after the other."""
-
-    @abstractmethod
-    def place_at_once(self, seconds: float) -> Lap:
-        """Keep IN_FLIGHT orders on the way."""
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-
-# --- measuring --------------------------------------------------------------------------------
-
-
-class Stopwatch:
-    """Wall and processor time from its making to a lap."""
-
-    def __init__(self, seconds: float) -> None:
-        self._cpu = time.process_time()
-        self._started = time.perf_counter()
-        self.end = self._started + seconds
-
-    def lap(
-        self, numbers: list[str], nanoseconds: list[int] | None = None, *, failed: int = 0
-    ) -> Lap:
-        """Close the round: the orders it placed and, one at a time, how long each took."""
-        seconds = time.perf_counter() - self._started
-        cpu = time.process_time() - self._cpu
-        _check(numbers)
-        nanoseconds = sorted(nanoseconds or [0])
-        return Lap(
-            orders=len(numbers),
-            failed=failed,
-            seconds=seconds,
-            cpu_us=cpu / len(numbers) * 1e6,
-            median_us=percentile(nanoseconds, 0.5) / 1e3,
-            p99_us=percentile(nanoseconds, 0.99) / 1e3,
-        )
-
-
-def _check(numbers: list[str]) -> None:
-    """Every answer was an answer of its own: 15 digits that no other order got."""
-    wrong = [number for number in numbers if len(number) != 15 or not number.isdigit()]
-    if wrong:
-        raise AssertionError(f"{wrong[0]!r} is no order number")
-    if len(set(numbers)) != len(numbers):
-        raise AssertionError("two orders were answered with the same number")
-
-
-def _in_turn(place: Callable[[], str], seconds: float) -> Lap:
-    clock = time.perf_counter_ns
-    numbers: list[str] = []
-    nanoseconds: list[int] = []
-    watch = Stopwatch(seconds)
-    before = clock()
-    end = watch.end * 1e9
-    while before < end:
-        numbers.append(place())
-        now = clock()
-        nanoseconds.append(now - before)
-        before = now
-    return watch.lap(numbers, nanoseconds)
-
-
-async def _in_turn_async(place: Callable[[], Awaitable[str]], seconds: float) -> Lap:
-    clock = time.perf_counter_ns
-    numbers: list[str] = []
-    nanoseconds: list[int] = []
-    watch = Stopwatch(seconds)
-    before = clock()
-    end = watch.end * 1e9
-    while before < end:
-        numbers.append(await place())
-        now = clock()
-        nanoseconds.append(now - before)
-        before = now
-    return watch.lap(numbers, nanoseconds)
-
-
-def _at_once_in_threads(pool: ThreadPoolExecutor, place: Callable[[], str], seconds: float) -> Lap:
-    numbers: list[str] = []
-    failures: list[NotPlaced] = []
-    watch = Stopwatch(seconds)
-
-    def work() -> None:
-        while time.perf_counter() < watch.end:
-            try:
-                numbers.append(place())
-            except NotPlaced as failure:
-                failures.append(failure)
-
-    for future in [pool.submit(work) for _ in range(IN_FLIGHT)]:
-        future.result()
-    return watch.lap(numbers, failed=len(failures))
-
-
-async def _at_once_async(place: Callable[[], Awaitable[str]], seconds: float) -> Lap:
-    numbers: list[str] = []
-    watch = Stopwatch(seconds)
-
-    async def work() -> None:
-        while time.perf_counter() < watch.end:
-            numbers.append(await place())
-
-    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
-    return watch.lap(numbers)
-
-
-class ThreadedPeer(Peer):
-    """A blocking client; many in flight are as many threads that share it."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(IN_FLIGHT)
-
-    @abstractmethod
-    def place(self) -> str:
-        """Place the order and return its number."""
-
-    def place_in_turn(self, seconds: float) -> Lap:
-        return _in_turn(self.place, seconds)
-
-    def place_at_once(self, seconds: float) -> Lap:
-        return _at_once_in_threads(self._pool, self.place, seconds)
-
-    def close(self) -> None:
-        self._pool.shutdown()
-
-
-class AsyncPeer(Peer):
-    """A coroutine client on a loop that turns only while the peer is measured."""
-
-    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> None:
-        self._runner = asyncio.Runner(loop_factory=loop_factory)
-
-    @abstractmethod
-    async def place(self) -> str:
-        """Place the order and return its number."""
-
-    @abstractmethod
-    async def disconnect(self) -> None: ...
-
-    def place_in_turn(self, seconds: float) -> Lap:
-        return self._runner.run(_in_turn_async(self.place, seconds))
-
-    def place_at_once(self, seconds: float) -> Lap:
-        return self._runner.run(_at_once_async(self.place, seconds))
-
-    def close(self) -> None:
-        self._runner.run(self.disconnect())
-        self._runner.close()
-
-
-# --- the peers --------------------------------------------------------------------------------
+from benchmarks.placing import (
+    HEADERS,
+    IN_FLIGHT,
+    ORDER,
+    PLACE_PATH,
+    PREPARED_BODY,
+    TOTP_SECRET,
+    Address,
+    Answer,
+    AsyncPeer,
+    NotPlaced,
+    Peer,
+    Sample,
+    Stopwatch,
+    ThreadedPeer,
+    in_turn,
+)
+from benchmarks.workers import Channel
 
 
 class Socket(Peer):
-    """The limit: prepared bytes on blocking sockets, and nothing but `find` on what comes back.
+    """The limit: prepared bytes on blocking sockets, and only `index` on the answer.
 
     Many in flight: one thread, one selector, IN_FLIGHT sockets; no event loop.
     """
@@ -271,7 +55,7 @@ class Socket(Peer):
         head += [f"Content-Length: {len(PREPARED_BODY)}", "", ""]
         self._request = "\r\n".join(head).encode() + PREPARED_BODY
 
-    def place_in_turn(self, seconds: float) -> Lap:
+    def place_in_turn(self, seconds: float) -> Sample:
         connection, request = self._sockets[0], self._request
 
         def place() -> str:
@@ -281,9 +65,9 @@ class Socket(Peer):
                 answer += _more(connection)
             return _number_in(answer)
 
-        return _in_turn(place, seconds)
+        return in_turn(place, seconds)
 
-    def place_at_once(self, seconds: float) -> Lap:
+    def place_at_once(self, seconds: float) -> Sample:
         numbers: list[str] = []
         request = self._request
         with selectors.DefaultSelector() as selector:
@@ -312,10 +96,10 @@ class Socket(Peer):
                         connection.sendall(request)
                     else:
                         waiting -= 1
-            lap = watch.lap(numbers)
+            sample = watch.sample(numbers)
         for connection in self._sockets:
             connection.setblocking(True)
-        return lap
+        return sample
 
     def close(self) -> None:
         for connection in self._sockets:
@@ -351,7 +135,7 @@ def _number_in(answer: bytes) -> str:
 
 
 class NeoAsync(AsyncPeer):
-    """This library as its users have it: validation, client tag, tracking, deadlines; on uvloop.
+    """This library as its users run it: validation, client tag, order cache, deadlines; on uvloop.
 
     The limiter works, but is set so wide that it never waits. With a `durability` it keeps a
     journal of its orders.
@@ -360,23 +144,17 @@ class NeoAsync(AsyncPeer):
     def __init__(self, address: Address, durability: str = "") -> None:
         import uvloop
 
-        from neo_async import Credentials, Endpoints, NeoClient, Product, RateLimits, Segment, Side
+        from benchmarks.client import client_of
+        from neo_async import Product, Segment, Side
         from neo_async.config import Durability, PoolLimits
 
         super().__init__(uvloop.new_event_loop)
         self._folder = tempfile.TemporaryDirectory()
         self._arguments = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
         self._product = Product.CNC
-        self._client = NeoClient(
-            Credentials(
-                consumer_key="consumer-key",
-                mobile_number="+919999999999",
-                ucc="ABC12",
-                mpin="123456",
-                totp_secret=TOTP_SECRET,
-            ),
-            endpoints=Endpoints(login=address.url, ca_file=address.ca_file),
-            limits=RateLimits(orders=10**6, total=10**6),
+        self._client = client_of(
+            address.url,
+            ca_file=address.ca_file,
             pool=PoolLimits(warm=IN_FLIGHT, maximum=IN_FLIGHT),
             journal=Path(self._folder.name, "orders.db") if durability else None,
             durability=Durability(durability or Durability.PROCESS),
@@ -395,7 +173,7 @@ class NeoAsync(AsyncPeer):
 
 
 class TunedAiohttp(AsyncPeer):
-    """aiohttp as its documentation and a day with a profiler would have it; on uvloop."""
+    """aiohttp tuned by its documentation and a profiler; on uvloop."""
 
     def __init__(self, address: Address) -> None:
         import uvloop
@@ -530,29 +308,11 @@ JOURNALLED: dict[str, Callable[[Address], Peer]] = {
 }
 
 
-# --- serving one peer -------------------------------------------------------------------------
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    peers = PEERS | JOURNALLED
-    parser.add_argument("name", choices=peers)
-    parser.add_argument("--core", type=int, help="keep the peer, with its threads, on this core")
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--ca-file", default="")
-    arguments = parser.parse_args()
-    pin(arguments.core)
-    # What a peer prints must not mix with the answers: the SDK logs to stdout.
-    answers, sys.stdout = sys.stdout, sys.stderr
-    peer = peers[arguments.name](Address(arguments.url, arguments.ca_file))
-    print(json.dumps({"event": "ready"}), file=answers, flush=True)
+def serve(channel: Channel, *, name: str, url: str, ca_file: str) -> None:
+    """Measure one peer, one round for each command."""
+    peer = (PEERS | JOURNALLED)[name](Address(url, ca_file))
+    channel.send({})
     measures = {"in_turn": peer.place_in_turn, "at_once": peer.place_at_once}
-    for line in sys.stdin:
-        command = json.loads(line)
-        lap = measures[command["measure"]](command["seconds"])
-        print(msgspec.json.encode(lap).decode(), file=answers, flush=True)
+    for command in channel:
+        channel.send(measures[command["measure"]](command["seconds"]))
     peer.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,30 +1,26 @@
-"""The far end of the order benchmark: answers at once what the broker would answer at length.
+"""The fake server of the order benchmark: answers every placement at once.
 
-    python -m benchmarks.server [--core N] [--tls DIR]
-
-It prints one JSON line with its address when it is ready, and serves until its stdin ends. It
-parses just enough HTTP/1.1 to find where a request ends, so that the clients and not the server
-are what is measured. `GET /lose/N` has it close the connections of the next N placements without
-an answer. `GET /count` tells how many placements arrived and how much processor time
-the server has used, with which the benchmark checks both its clients and this claim.
+It parses just enough HTTP/1.1 to find where a request ends, so that the clients and not the server
+are measured. `GET /lose/N` makes it close the connections of the next N placements without an
+answer. `GET /count` returns the number of placements and the processor time of the server; the
+benchmark checks its clients' counts against the former, and shows the latter.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import json
 import ssl
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import trustme
 import uvloop
 
-from benchmarks.harness import pin
+from benchmarks.workers import Channel
 
 PLACE = b"POST /quick/order/rule/ms/place"
 FIRST_ORDER = 261121000000001
@@ -55,13 +51,15 @@ _BEFORE_NUMBER, _AFTER_NUMBER = _PLACED.split(b"%d" % FIRST_ORDER)
 
 
 class Server:
-    """What all connections share: where the server is, and what it has counted."""
+    """The state that all connections share: the server's address, and its counts."""
 
     def __init__(self) -> None:
         self.url = ""
+        self.tls: ssl.SSLContext | None = None
+        self.ca_file = ""
         self.orders = 0
         self.lost = 0
-        """Placements whose connections are closed without an answer, of those that come next."""
+        """Number of next placements whose connections are closed without an answer."""
         self._numbers = itertools.count(FIRST_ORDER)
 
     def answer_place(self) -> bytes:
@@ -69,7 +67,7 @@ class Server:
         return b"%b%d%b" % (_BEFORE_NUMBER, next(self._numbers), _AFTER_NUMBER)
 
     def answer_other(self, method: bytes, path: bytes) -> bytes:
-        """Login, the config service, empty books, the counters: never inside a measured round."""
+        """Answer logins, the config service, empty books and counters, outside measured rounds."""
         if path.startswith(b"/login/1.0/tradeApiLogin"):
             return _answer(self._login("View"))
         if path.startswith(b"/login/1.0/tradeApiValidate"):
@@ -104,7 +102,7 @@ class Server:
 
 
 class Connection(asyncio.Protocol):
-    """One client: cuts the stream into requests and answers each."""
+    """One client's connection: splits the stream into requests, and answers each."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -135,7 +133,7 @@ class Connection(asyncio.Protocol):
 
 
 def _end_of_request(data: bytes) -> int | None:
-    """Index just past the first request in `data`; None while some of it is still to come."""
+    """Return the index just past the first request in `data`; None while it is incomplete."""
     head_end = data.find(b"\r\n\r\n")
     if head_end < 0:
         return None
@@ -148,7 +146,7 @@ def _end_of_request(data: bytes) -> int | None:
 
 
 def _certificates(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server context of a self-made authority, and the file by which clients trust it."""
+    """Return a server context of a self-made authority, and the file with that authority."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
@@ -157,29 +155,21 @@ def _certificates(folder: Path) -> tuple[ssl.SSLContext, Path]:
     return context, ca_file
 
 
-async def serve(tls_folder: Path | None) -> None:
-    context, ca_file = _certificates(tls_folder) if tls_folder else (None, None)
-    server = Server()
+async def listen(channel: Channel, connect: Callable[[], Connection], server: Server) -> None:
+    """Serve connections on a free port until the worker ends. TLS if the server has a context."""
     loop = asyncio.get_running_loop()
-    listener = await loop.create_server(
-        lambda: Connection(server), "127.0.0.1", 0, ssl=context, backlog=1024
-    )
+    listener = await loop.create_server(connect, "127.0.0.1", 0, ssl=server.tls, backlog=1024)
     port = listener.sockets[0].getsockname()[1]
-    server.url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
-    ready = {"event": "ready", "url": server.url, "port": port, "ca_file": str(ca_file or "")}
-    print(json.dumps(ready), flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
+    server.url = f"{'https' if server.tls else 'http'}://127.0.0.1:{port}"
+    channel.send({"url": server.url, "ca_file": server.ca_file})
+    await loop.run_in_executor(None, channel.wait_for_end)
     listener.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__)
-    parser.add_argument("--core", type=int, help="keep the server on this core")
-    parser.add_argument("--tls", type=Path, metavar="DIR", help="serve TLS; write ca.pem there")
-    arguments = parser.parse_args()
-    pin(arguments.core)
-    uvloop.run(serve(arguments.tls))
-
-
-if __name__ == "__main__":
-    main()
+def serve(channel: Channel, *, tls_folder: str = "") -> None:
+    """Serve the benchmark. With a folder, serve TLS, and write the authority to that folder."""
+    server = Server()
+    if tls_folder:
+        server.tls, ca_file = _certificates(Path(tls_folder))
+        server.ca_file = str(ca_file)
+    uvloop.run(listen(channel, lambda: Connection(server), server))

@@ -21,7 +21,7 @@ BOOK = "/neo/quick/user/orders"
 
 
 def exchange_of(**settings: Any) -> Exchange:
-    """Without makers, nothing trades but what the test places."""
+    """Return an exchange without market makers: only orders of the test trade."""
     defaults: dict[str, Any] = {"seed": 7, "clock": now, "limits": None, "market_makers": False}
     return exchange_with(**{**defaults, **settings})
 
@@ -33,7 +33,7 @@ def client_of(exchange: Exchange, **settings: Any) -> NeoClient:
 
 
 async def admin(exchange: Exchange, name: str, **content: Any) -> Any:
-    """GET of the control surface, or POST where there is something to say."""
+    """Send a GET to the control surface, or a POST if there is content; return the answer."""
     async with aiohttp.ClientSession() as http:
         method = "POST" if content else "GET"
         url = f"{exchange.admin_url}/{name}"
@@ -43,14 +43,14 @@ async def admin(exchange: Exchange, name: str, **content: Any) -> Any:
 
 
 async def paths(exchange: Exchange) -> list[str]:
-    """Of every call that reached the server; streams are none."""
+    """Return the path of every call that reached the server, without websockets."""
     requests = await admin(exchange, "requests")
     streams = ("/apifeed", "/realtime")
     return [request["path"] for request in requests if request["path"] not in streams]
 
 
 async def logins(exchange: Exchange) -> int:
-    """Complete ones; asserts that no step was repeated."""
+    """Return the number of complete logins, after asserting that no step was repeated."""
     seen = await paths(exchange)
     assert seen.count(LOGIN) == seen.count(VALIDATE)
     return seen.count(LOGIN)

@@ -1,4 +1,7 @@
-"""Runs `async def` tests: one fresh event loop a test, with every leftover task reported."""
+"""Runs each `async def` test in a fresh virtual-time loop; tasks that it leaves running fail it.
+
+Tests of real processes, threads or durations run in a real loop: `@pytest.mark.real_time("why")`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import asyncio
 import inspect
 import os
 import signal
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
+
+from tests.simulation.virtual_time import VirtualTimeLoop
 
 # The official SDK writes a log into the working folder as soon as it is imported, unless told.
 os.environ["NEO_LOG_FILE_ENABLED"] = "false"
@@ -22,6 +28,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Specification documents and real data; tests that read it skip where it is absent."""
 
 
+HELD_UP_SECONDS = 86_400.0
+"""Virtual seconds within which requests end that a test's server has held up."""
+
 WORKERS_A_CORE = 2.5
 """Many tests wait for sockets and processes in real time: more of them run than there are cores."""
 
@@ -32,6 +41,13 @@ def pytest_xdist_auto_num_workers() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     return round(WORKERS_A_CORE * cores)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "real_time(reason): run the `async def` test in a real loop, for the reason given",
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,13 +80,21 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    asyncio.run(_run_and_check_for_leftovers(pyfuncitem.obj(**arguments)))
+    is_real = pyfuncitem.get_closest_marker("real_time") is not None
+    with asyncio.Runner(loop_factory=None if is_real else VirtualTimeLoop) as runner:
+        runner.run(_run_and_check_for_leftovers(pyfuncitem.obj(**arguments)))
     return True
 
 
-async def _run_and_check_for_leftovers(test: object) -> None:
-    await test  # type: ignore[misc]
+async def _run_and_check_for_leftovers(test: Awaitable[None]) -> None:
+    await test
     # One turn of the loop, for tasks that were cancelled and not awaited yet.
     await asyncio.sleep(0)
     leftovers = asyncio.all_tasks() - {asyncio.current_task()}
+    if isinstance(asyncio.get_running_loop(), VirtualTimeLoop):
+        # A request that a server holds up on purpose ends in its own time, which costs none here.
+        held_up = {task for task in leftovers if "RequestHandler" in repr(task.get_coro())}
+        if held_up:
+            await asyncio.wait(held_up, timeout=HELD_UP_SECONDS)
+            leftovers = {task for task in leftovers if not task.done()}
     assert not leftovers, f"the test left tasks running: {leftovers}"

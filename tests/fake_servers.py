@@ -1,7 +1,7 @@
-"""Far ends that misbehave in ways the embedded exchange does not.
+"""Fake servers that fail in ways the embedded exchange does not.
 
-A `Scripted` broker logs anyone in and answers other paths with what the test hands it. A `Meddler`
-stands between client and exchange and spoils answers after the exchange has acted.
+A `Scripted` broker accepts every login, and answers other paths with the replies of the test. The
+fault proxy stands between client and exchange, and replaces answers after the exchange has acted.
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ Answer = Reply | Cut | Late
 
 
 class Scripted:
-    """Answers by path; a list is used up one by one and its last entry stays."""
+    """A server with a list of answers for each path; the last answer of a list is repeated."""
 
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        """Path, headers by lower-case name, and body. It has no websockets, and leaves them out."""
+        """Path, headers by lower-case name, and body of every request but those for websockets."""
         self.answers: dict[str, list[Answer]] = {
             LOGIN: [Reply({"data": {"token": TOKEN, "sid": SID, "status": "success"}})],
         }
 
     def script(self, path: str, *answers: Answer) -> None:
-        """Path as it comes in; `/quick/…` and `/portfolio/…` are those below the base URL."""
+        """Set the answers of a path; `/quick/…` and `/portfolio/…` are relative to the base URL."""
         self.answers[path] = list(answers)
 
     @property
@@ -103,26 +103,26 @@ async def scripted_broker() -> AsyncIterator[Scripted]:
         yield broker
 
 
-Spoil = Callable[[str, int, bytes], Answer | None]
-"""Path, status and body of the exchange's answer to what goes out instead; None leaves it."""
+Override = Callable[[str, int, bytes], Answer | None]
+"""Returns the answer to send instead of the exchange's path, status and body; None keeps those."""
 
 
 @contextlib.asynccontextmanager
-async def meddler(
+async def fault_proxy(
     exchange: Exchange,
-    spoil: Spoil,
+    override: Override,
     *,
-    swallowed: Collection[str] = (),
+    dropped: Collection[str] = (),
     refused: Mapping[str, Answer] | None = None,
 ) -> AsyncIterator[Endpoints]:
-    """Endpoints that lead to the exchange, but whose answers pass through `spoil`. What comes to a
-    path in `swallowed` never arrives there, and the connection is closed; what comes to one in
-    `refused` does not arrive either, and has that answer."""
+    """Yield endpoints of a proxy of the exchange that may replace each answer. A request to a path
+    in `dropped` never reaches the exchange, and its connection is closed; one to a path in
+    `refused` does not reach it either, and gets that answer."""
     async with aiohttp.ClientSession() as upstream:
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             body = await request.read()
-            if request.path in swallowed:
+            if request.path in dropped:
                 return await respond(request, Cut())
             if refused and request.path in refused:
                 return await respond(request, refused[request.path])
@@ -133,7 +133,7 @@ async def meddler(
                 data=body,
             ) as answer:
                 content = await answer.read()
-                instead = spoil(request.path, answer.status, content)
+                instead = override(request.path, answer.status, content)
             return await respond(request, instead or Reply(content, answer.status))
 
         async with serving(handle) as url:
@@ -141,7 +141,7 @@ async def meddler(
 
 
 async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
-    """Give what was scripted."""
+    """Send the scripted answer."""
     if isinstance(answer, Late):
         await asyncio.sleep(answer.seconds)
         answer = answer.reply
@@ -168,7 +168,7 @@ async def _cut(request: web.BaseRequest, cut: Cut) -> web.StreamResponse:
 async def serving(
     handle: Callable[[web.BaseRequest], Any],
 ) -> AsyncIterator[str]:
-    """The address of a server that this handles."""
+    """Yield the address of a server with this handler."""
     runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -191,8 +191,8 @@ def _bytes(body: bytes | str | dict[str, Any]) -> bytes:
 async def tcp_server(
     handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[str]:
-    """A server on a free port of this machine, as "127.0.0.1:port". `handle` speaks on each
-    connection, which is closed after it, and at the latest when the server ends."""
+    """Yield the address of a server on a free port, as "127.0.0.1:port". Each connection is closed
+    when `handle` returns, and at the latest when the server ends."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

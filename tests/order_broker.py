@@ -1,4 +1,4 @@
-"""A broker of a few lines that takes orders, and whose every part a test can spoil.
+"""A broker of a few lines that takes orders, and whose every part a test can replace.
 
 It says what a test wants of an order, and not what is true: cancels may be refused, books may lack
 orders or show them in any state, and any call may hang.

@@ -26,7 +26,7 @@ from neo_async.model.session import Session
 from neo_async.wire.login import LoginAnswer, LoginForm, ValidateForm
 from tests.clients import client_of, exchange_of
 from tests.fake_servers import CREDENTIALS, LOGIN, SID, TOKEN, VALIDATE, Cut, Reply, scripted_broker
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 BUY: tuple[Any, ...] = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -94,7 +94,6 @@ def test_credentials_that_cannot_be_right_are_refused_without_being_repeated() -
         assert value not in str(caught.value)
 
 
-@in_virtual_time
 async def test_the_log_of_a_whole_day_shows_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with exchange_of() as exchange:

@@ -10,8 +10,8 @@ import pytest
 
 from neo_async import NeoClient, OutcomeUnknown, Product, RiskLimits, Segment, Side, Timeouts
 from tests.clients import BOOK, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import VALIDATE, Reply, meddler
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.fake_servers import VALIDATE, Reply, fault_proxy
+from tests.simulation.virtual_time import now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -23,7 +23,6 @@ async def until_ok(neo: NeoClient, *, within: float) -> None:
             await asyncio.sleep(0.05)
 
 
-@in_virtual_time
 async def test_before_and_after_a_login_there_is_nothing_to_look_at() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)
@@ -35,7 +34,6 @@ async def test_before_and_after_a_login_there_is_nothing_to_look_at() -> None:
                 pass
 
 
-@in_virtual_time
 async def test_a_client_that_is_well_says_so(tmp_path: Any) -> None:
     path = tmp_path / "orders.db"
     async with exchange_of() as exchange, client_of(exchange, journal=path) as neo:
@@ -61,12 +59,11 @@ async def test_a_client_that_is_well_says_so(tmp_path: Any) -> None:
         assert [each.name for each in neo.health().feeds] == ["order feed"]
 
 
-@in_virtual_time
 async def test_every_kind_of_trouble_has_its_words() -> None:
-    swallowed: set[str] = set()
+    dropped: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *answer: None, swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda *answer: None, dropped=dropped) as endpoints,
         client_of(
             exchange, endpoints=endpoints, live_orders=False, timeouts=Timeouts(order=2.0)
         ) as neo,
@@ -74,7 +71,7 @@ async def test_every_kind_of_trouble_has_its_words() -> None:
         neo.limiter._clock = asyncio.get_running_loop().time
         await until_ok(neo, within=5.0)
 
-        swallowed.add(PLACE)
+        dropped.add(PLACE)
         with pytest.raises(OutcomeUnknown) as caught:
             await neo.orders.place(*BUY, **CNC, tag="lost", wait_for_outcome=False)
         tag = caught.value.client_tag
@@ -94,12 +91,11 @@ async def test_every_kind_of_trouble_has_its_words() -> None:
             f"{breaker.name}: down for 1.5 s (answered with HTTP 503)",
         )
         assert repr(neo.health()) == f"<Health: {neo.health().problems[0]}>"
-        swallowed.clear()
+        dropped.clear()
         await neo.orders.place(*BUY, **CNC)
         await until_ok(neo, within=1.0)
 
 
-@in_virtual_time
 async def test_a_feed_that_is_lost_is_a_problem_until_it_is_back() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
@@ -116,7 +112,6 @@ async def test_a_feed_that_is_lost_is_a_problem_until_it_is_back() -> None:
         assert health.feeds[0].reason
 
 
-@in_virtual_time
 async def test_a_halt_is_a_problem_until_it_is_over() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         await neo.halt(reason="enough")
@@ -126,7 +121,6 @@ async def test_a_halt_is_a_problem_until_it_is_over() -> None:
         assert neo.health().ok
 
 
-@in_virtual_time
 async def test_a_session_that_is_being_renewed_is_a_problem() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
@@ -144,7 +138,6 @@ async def test_a_session_that_is_being_renewed_is_a_problem() -> None:
         assert health.logged_in_since > since
 
 
-@in_virtual_time
 async def test_an_order_lane_without_a_connection_is_a_problem() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         lane = neo._session.lane
@@ -155,12 +148,11 @@ async def test_an_order_lane_without_a_connection_is_a_problem() -> None:
         await until_ok(neo, within=2.0)
 
 
-@in_virtual_time
 async def test_limits_that_refuse_for_what_they_do_not_know_are_a_problem() -> None:
     is_busy = False
     async with (
         exchange_of() as exchange,
-        meddler(
+        fault_proxy(
             exchange, lambda path, *_: Reply("busy", 503) if path == BOOK and is_busy else None
         ) as endpoints,
         client_of(
@@ -181,7 +173,6 @@ async def test_limits_that_refuse_for_what_they_do_not_know_are_a_problem() -> N
         assert not any(each.startswith("limits") for each in neo.health().problems)
 
 
-@in_virtual_time
 async def test_a_feed_whose_login_is_refused_is_a_problem_and_makes_no_more_logins() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()

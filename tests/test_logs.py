@@ -41,7 +41,7 @@ from tests.fake_servers import (
     Cut,
     Late,
     Reply,
-    meddler,
+    fault_proxy,
     scripted_broker,
 )
 from tests.simulation.virtual_time import START, in_virtual_time, now
@@ -179,12 +179,12 @@ async def test_nothing_is_made_for_lines_that_nobody_wants() -> None:
 async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
     kept: Kept, tmp_path: Path
 ) -> None:
-    spoilt: dict[str, Any] = {}
-    swallowed: set[str] = set()
+    overrides: dict[str, Any] = {}
+    dropped: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(
-            exchange, lambda path, status, body: spoilt.get(path), swallowed=swallowed
+        fault_proxy(
+            exchange, lambda path, status, body: overrides.get(path), dropped=dropped
         ) as endpoints,
         client_of(
             exchange,
@@ -198,13 +198,13 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
         orders, echoed = neo.orders, echo(exchange.credentials)
         order = await orders.place(*BUY, **CNC, tag="mine")
         for lost in (BUSY, Reply(""), Cut(), Late(60.0, Reply("late")), echoed):
-            spoilt[PLACE] = spoilt[MODIFY] = lost
+            overrides[PLACE] = overrides[MODIFY] = lost
             with contextlib.suppress(NeoError):
                 await orders.place(*BUY, **CNC)
             with contextlib.suppress(NeoError):
                 await orders.modify(order, quantity=order.quantity + 1)
-        spoilt.clear()
-        swallowed |= {PLACE, CANCEL}
+        overrides.clear()
+        dropped |= {PLACE, CANCEL}
         with pytest.raises(NotAccepted):
             await orders.place(*BUY, **CNC)
         with pytest.raises(NotAccepted):
@@ -212,15 +212,15 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.0):
                 await orders.place(*BUY, **CNC)
-        swallowed.clear()
+        dropped.clear()
         await orders.cancel(order)
         await orders.book()
         with pytest.raises(OrderAlreadyFinal):
             await orders.cancel(order)
-        spoilt[BOOK] = BUSY
+        overrides[BOOK] = BUSY
         with contextlib.suppress(NeoError):
             await orders.cancel_all()
-        spoilt.clear()
+        overrides.clear()
         update = OrderUpdate(number=order.number, status_text="strange", updated_ns=1)
         neo._engine.cache.on_update(update)
         await neo.halt(reason="enough")

@@ -26,8 +26,7 @@ from neo_async.model.metrics import BUCKETS
 from neo_async.transport.kinds import Kind
 from neo_async.transport.meter import LOGIN, NAMES, Meter
 from tests.clients import BOOK, CANCEL, PLACE, client_of, exchange_of
-from tests.fake_servers import Cut, Late, Reply, meddler
-from tests.simulation.virtual_time import in_virtual_time
+from tests.fake_servers import Cut, Late, Reply, fault_proxy
 from tests.transport.lanes import lane_to, send
 from tests.transport.servers import Peer, reply
 
@@ -84,7 +83,6 @@ def test_a_histogram_is_readable_and_knows_when_it_is_empty() -> None:
 # --- what a client counts ---------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_every_call_is_counted_and_timed_by_kind() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
@@ -111,37 +109,36 @@ async def test_every_call_is_counted_and_timed_by_kind() -> None:
         assert (metrics.retries, metrics.timeouts, metrics.duplicate_reads) == (0, 0, 0)
 
 
-@in_virtual_time
 async def test_what_goes_wrong_is_counted() -> None:
-    spoilt: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
 
-    def spoil(path: str, status: int, body: bytes) -> Any:
-        answer = spoilt.get(path)
+    def override(path: str, status: int, body: bytes) -> Any:
+        answer = overrides.get(path)
         return answer.pop(0) if isinstance(answer, list) and answer else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(
             exchange, endpoints=endpoints, live_orders=False, timeouts=Timeouts(order=3.0)
         ) as neo,
     ):
-        spoilt[PLACE] = [Late(60.0, Reply("late"))]
+        overrides[PLACE] = [Late(60.0, Reply("late"))]
         order = await neo.orders.place(*BUY, **CNC)
         assert neo.metrics().timeouts == 1
-        spoilt[PLACE] = [Cut()]
+        overrides[PLACE] = [Cut()]
         with pytest.raises(OutcomeUnknown):
             await neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         assert neo.metrics().unknowns_opened == 2
-        spoilt[CANCEL] = [Reply({"stCode": 1013, "errMsg": "No", "stat": "Not_Ok"}, 400)]
+        overrides[CANCEL] = [Reply({"stCode": 1013, "errMsg": "No", "stat": "Not_Ok"}, 400)]
         with pytest.raises(Exception, match="No"):
             await neo.orders.cancel(order)
-        spoilt[BOOK] = [Reply("busy", 503)]
+        overrides[BOOK] = [Reply("busy", 503)]
         with pytest.raises(ServerError):
             await neo.orders.book()
-        spoilt[BOOK] = [Late(5.0, Reply("late"))]
+        overrides[BOOK] = [Late(5.0, Reply("late"))]
         await neo.orders.book()
-        spoilt[BOOK] = [Reply({}, 429, headers={"Retry-After": "0.01"})]
+        overrides[BOOK] = [Reply({}, 429, headers={"Retry-After": "0.01"})]
         await neo.orders.book()
         metrics = neo.metrics()
         assert metrics.outcomes["place"] == {"unknown": 2}
@@ -152,7 +149,6 @@ async def test_what_goes_wrong_is_counted() -> None:
         assert (metrics.rate_limited, metrics.retries) == (1, 1)
 
 
-@in_virtual_time
 async def test_circuits_retries_and_refusals_are_counted() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         exchange_lane = neo._session.lane
@@ -168,7 +164,6 @@ async def test_circuits_retries_and_refusals_are_counted() -> None:
         assert metrics.requests["place"] == 0
 
 
-@in_virtual_time
 async def test_the_journals_writes_are_counted(tmp_path: Any) -> None:
     async with (
         exchange_of() as exchange,
@@ -178,6 +173,7 @@ async def test_the_journals_writes_are_counted(tmp_path: Any) -> None:
         assert neo.metrics().journal_writes == 2
 
 
+@pytest.mark.real_time("the meter reads a real clock")
 async def test_each_stage_is_the_time_of_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     async def slow(peer: Peer) -> None:
         while True:
@@ -331,7 +327,6 @@ def test_labels_are_escaped() -> None:
     parse(text)
 
 
-@in_virtual_time
 async def test_a_clients_text_can_be_read_from_the_first_moment_on() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)

@@ -40,7 +40,7 @@ from neo_async.session.requests import SessionRequests
 from neo_async.transport.limiter import Limiter
 from neo_async.wire.tags import matches, own_tag
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, admin, client_of, exchange_of, logins, paths
-from tests.fake_servers import CREDENTIALS, Cut, Late, Reply, meddler, scripted_broker
+from tests.fake_servers import CREDENTIALS, Cut, Late, Reply, fault_proxy, scripted_broker
 from tests.simulation.virtual_time import in_virtual_time, now
 
 ITBEES = (Segment.NSE_CM, "ITBEES-EQ")
@@ -489,13 +489,13 @@ async def test_a_refusal_at_the_door_carries_the_brokers_code() -> None:
 async def test_a_duplicate_tag_means_that_the_order_arrived_before(code: int) -> None:
     text = {32: "error from core", 5204: "Put Order Response : Client OrderID already exists"}
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         refusal = {"stCode": code, "errMsg": text[code], "stat": "Not_Ok"}
         return Reply(refusal) if path == PLACE else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         order = await neo.orders.place(*BUY, **CNC, tag="again")
@@ -550,17 +550,17 @@ SPOILT: list[Reply | Cut] = [
 ]
 
 
-@pytest.mark.parametrize("spoilt", SPOILT)
+@pytest.mark.parametrize("overrides", SPOILT)
 async def test_when_the_answer_is_useless_the_outcome_is_unknown_and_nothing_is_sent_again(
-    spoilt: Reply | Cut,
+    overrides: Reply | Cut,
 ) -> None:
-    def spoil(path: str, status: int, body: bytes) -> Reply | Cut | None:
-        return spoilt if path == target else None
+    def override(path: str, status: int, body: bytes) -> Reply | Cut | None:
+        return overrides if path == target else None
 
     target = PLACE
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         with pytest.raises(OutcomeUnknown) as caught:
@@ -591,12 +591,12 @@ async def test_when_the_answer_is_useless_the_outcome_is_unknown_and_nothing_is_
 
 @in_virtual_time
 async def test_an_answer_slower_than_the_deadline_is_an_unknown_outcome() -> None:
-    def spoil(path: str, status: int, body: bytes) -> Late | None:
+    def override(path: str, status: int, body: bytes) -> Late | None:
         return Late(4.0, Reply(body, status)) if path == PLACE else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, timeouts=Timeouts(order=2.5)) as neo,
     ):
         before = now()

@@ -322,6 +322,7 @@ async def echoing(echo: Callable[[bytes, bytes], bytes]) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+@pytest.mark.real_time("the servers close their connections in real time")
 async def test_an_answer_that_is_no_http_and_repeats_the_request_shows_none(echo):
     async with echoing(echo) as url:
         client = NeoClient(CREDENTIALS, endpoints=Endpoints(login=url), timeouts=PATIENCE)

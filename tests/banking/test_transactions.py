@@ -177,6 +177,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
 
 
+@pytest.mark.real_time("kills real processes")
 async def test_a_killed_process_costs_no_credit(tmp_path):
     bank = SmallBank()
     bank.add_credits(250)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+from benchmarks import harness, limiter
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = {"socket", "neo_async", "aiohttp_tuned", "aiohttp_default", "httpx", "kotakneoapi"}
@@ -106,15 +106,6 @@ def test_growth_prints_a_row_for_each_case() -> None:
     assert output.count("| a start with 2,000 rows in the journal and with 200 ") == 1
 
 
-def test_faults_compares_programs_with_the_ledger() -> None:
-    result = json.loads(run("faults", "--json", "--seeds", "2", "--orders", "4"))
-
-    assert result["programs"]["seeds"] == 2
-    assert result["programs"]["orders"] == 8
-    assert result["programs"]["failed_seeds"] == []
-    assert all(figure["reached"] for figure in result["wanted"])
-
-
 FEED_PEERS = {
     "bare_loop",
     "neo_async",
@@ -179,19 +170,7 @@ def test_imports_measures_time_and_memory_of_every_statement() -> None:
     assert len(result["wanted"]) == 4
 
 
-@pytest.fixture
-def limiter(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT))
-    return importlib.import_module("benchmarks.limiter")
-
-
-@pytest.fixture
-def harness(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT))
-    return importlib.import_module("benchmarks.harness")
-
-
-def test_the_fullest_second_is_found_wherever_it_begins(limiter: ModuleType) -> None:
+def test_the_fullest_second_is_found_wherever_it_begins() -> None:
     assert limiter.most_in_a_second([0.0, 0.9, 1.0, 1.5, 1.8, 1.89, 3.0]) == 5
 
 
@@ -203,15 +182,15 @@ def test_banking_drains_every_way_and_watches_memory() -> None:
     for peer in result["peers"].values():
         assert_figure(peer["figure"])
         assert_figure(peer["cpu_us"])
-    assert all(len(lap["resident_mib"]) > 1 for lap in result["memory"].values())
+    assert all(len(sample["resident_mib"]) > 1 for sample in result["memory"].values())
     assert len(result["wanted"]) == 5
 
 
-def test_a_window_does_not_hold_both_its_ends(limiter: ModuleType) -> None:
+def test_a_window_does_not_hold_both_its_ends() -> None:
     assert limiter.most_in_a_second([0.0, 1.0, 2.0]) == 1
 
 
-def test_the_opening_burst_does_not_flatter_the_sustained_rate(limiter: ModuleType) -> None:
+def test_the_opening_burst_does_not_flatter_the_sustained_rate() -> None:
     bursts_of_ten = [float(second) for second in range(11) for _ in range(10)]
     evenly = [index / 10 for index in range(110)]
 
@@ -219,7 +198,7 @@ def test_the_opening_burst_does_not_flatter_the_sustained_rate(limiter: ModuleTy
     assert limiter.sustained_rate(evenly, burst=10) == pytest.approx(10.0)
 
 
-def test_rounds_alternate_and_the_warm_up_is_not_counted(harness: ModuleType) -> None:
+def test_rounds_alternate_and_the_warm_up_is_not_counted() -> None:
     order: list[str] = []
 
     def measure(name: str) -> int:
@@ -230,7 +209,7 @@ def test_rounds_alternate_and_the_warm_up_is_not_counted(harness: ModuleType) ->
     assert order == ["a", "b"] * 3
 
 
-def test_the_bounds_of_a_wanted_figure_count_as_reached(harness: ModuleType) -> None:
+def test_the_bounds_of_a_wanted_figure_count_as_reached() -> None:
     assert harness.at_most("time", 2.5, 2.5).reached
     assert not harness.at_most("time", 2.5, 2.51).reached
     assert harness.at_least("pace", 20, 20).reached

@@ -59,6 +59,7 @@ async def buy_one(ready: dict[str, Any]) -> OrderStatus:
 
 @needs_signals
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.real_time("the exchange is a real process")
 async def test_it_serves_a_client_and_ends_cleanly(end: signal.Signals) -> None:
     with running("--seed", "3") as (process, ready):
         assert ready["event"] == "ready"
@@ -111,6 +112,7 @@ def test_impossible_limits_are_a_usage_error() -> None:
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.real_time("the exchange is a real process")
 async def test_a_state_file_keeps_what_was_bought(tmp_path: Path) -> None:
     state = ("--state", str(tmp_path / "state.db"))
     with running(*state) as (process, ready):

@@ -45,6 +45,7 @@ async def prices_seen(ready: dict[str, Any], count: int) -> list[float]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="ends by a POSIX signal")
+@pytest.mark.real_time("the exchange is a real process")
 async def test_it_plays_at_the_speed_asked_for_and_tells_of_the_end_on_stderr(
     tmp_path: Path,
 ) -> None:

@@ -518,6 +518,7 @@ async def _traders(process: Process, witness: Witness) -> AsyncIterator[Trader]:
         yield trader
 
 
+@pytest.mark.real_time("kills a real process")
 async def test_nothing_accepted_is_lost_when_the_process_is_killed(file: Path) -> None:
     rng = random.Random(11)
     witness = Witness()

@@ -9,7 +9,7 @@ import pytest
 from neo_async import Order, OrderStatus, Product, RiskLimits, Segment, Side
 from neo_async.exchange import Exchange, Hours, Rules
 from tests.clients import client_of, exchange_of
-from tests.fake_servers import Reply, meddler
+from tests.fake_servers import Reply, fault_proxy
 from tests.simulation.virtual_time import in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY)
@@ -42,13 +42,13 @@ async def test_books_that_lack_an_order_prove_nothing_by_themselves(*, ends: boo
     """Neither while the session goes on, nor where its history knows the order."""
     hides = False
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         hidden = path.endswith("/user/orders") or (not ends and path.endswith("/order/history"))
         return Reply(NO_DATA, 200) if hides and hidden else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         order = await neo.orders.place(*BUY, 10, **CNC)

@@ -28,7 +28,7 @@ from neo_async import (
 )
 from neo_async.execution.journal import Journal
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import Late, Reply, meddler
+from tests.fake_servers import Late, Reply, fault_proxy
 from tests.risk.trading import BUY, MIS, open_orders_in, place_form_of, until, until_sent
 from tests.simulation.virtual_time import in_virtual_time, now
 
@@ -212,13 +212,13 @@ async def test_what_is_cancelled_after_its_bytes_have_left_is_found_out_about() 
 
 @in_virtual_time
 async def test_a_caller_that_gives_up_after_the_broker_said_429_may_have_an_order() -> None:
-    spoilt: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: spoilt.get(path)) as endpoints,
+        fault_proxy(exchange, lambda path, *_: overrides.get(path)) as endpoints,
         client_of(exchange, endpoints=endpoints, timeouts=Timeouts(order=10.0)) as neo,
     ):
-        spoilt[PLACE] = Reply({"message": "too many"}, 429, headers={"Retry-After": "5"})
+        overrides[PLACE] = Reply({"message": "too many"}, 429, headers={"Retry-After": "5"})
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
         await until(lambda: neo.limiter.paused_for)
         placing.cancel()
@@ -229,18 +229,18 @@ async def test_a_caller_that_gives_up_after_the_broker_said_429_may_have_an_orde
 
 @in_virtual_time
 async def test_a_cancel_that_hangs_is_no_reason_to_expect_an_order() -> None:
-    spoilt: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: spoilt.get(path)) as endpoints,
+        fault_proxy(exchange, lambda path, *_: overrides.get(path)) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         order = await neo.orders.place(*BUY, 10, **MIS)
-        spoilt[CANCEL] = Late(60.0, Reply(""))
+        overrides[CANCEL] = Late(60.0, Reply(""))
         cancelling = asyncio.create_task(neo.orders.cancel(order))
         await until_sent(neo)
         assert neo._engine.is_quiet
-        spoilt[PLACE] = Late(60.0, Reply(""))
+        overrides[PLACE] = Late(60.0, Reply(""))
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
         await asyncio.sleep(0.1)
         assert not neo._engine.is_quiet
@@ -258,12 +258,12 @@ async def test_a_cancel_that_hangs_is_no_reason_to_expect_an_order() -> None:
 async def test_subscribers_get_an_order_book_after_orders_and_requests_in_flight() -> None:
     lose = [True]
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         return Reply("gone", 504, "text/plain") if path == PLACE and lose and lose.pop() else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         engine, seen = neo._engine, []

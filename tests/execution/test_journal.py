@@ -42,7 +42,7 @@ from neo_async.execution.journal_schema import Intent
 from neo_async.execution.journal_writers import OUTCOME_DELAY_SECONDS, WRITE_TIMEOUT_SECONDS
 from neo_async.wire.tags import own_tag
 from tests.clients import PLACE, client_of, exchange_of
-from tests.fake_servers import CREDENTIALS, Reply, meddler
+from tests.fake_servers import CREDENTIALS, Reply, fault_proxy
 from tests.simulation.virtual_time import in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
@@ -342,24 +342,24 @@ async def test_a_place_where_no_file_can_be_is_named_as_it_was_given(
 @in_virtual_time
 async def test_a_restart_registers_what_is_known_and_resolves_what_is_not(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
-    spoilt: dict[str, Any] = {}
-    swallowed: set[str] = set()
+    overrides: dict[str, Any] = {}
+    dropped: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: spoilt.get(path), swallowed=swallowed) as endpoints,
+        fault_proxy(exchange, lambda path, *_: overrides.get(path), dropped=dropped) as endpoints,
     ):
         options: dict[str, Any] = {"journal": path, "endpoints": endpoints, "live_orders": False}
         async with client_of(exchange, **options) as first:
             known = await first.orders.place(*BUY, **CNC, tag="known")
-            spoilt.update({PLACE: BUSY, BOOK: BUSY})
+            overrides.update({PLACE: BUSY, BOOK: BUSY})
             with pytest.raises(OutcomeUnknown):
                 await first.orders.place(*BUY, **CNC, tag="lost", wait_for_outcome=False)
-            swallowed.add(PLACE)
+            dropped.add(PLACE)
             with pytest.raises(OutcomeUnknown):
                 await first.orders.place(*BUY, **CNC, tag="gone", wait_for_outcome=False)
         assert [row["outcome"] for row in rows_of(path)] == ["accepted", "unknown", "unknown"]
-        spoilt.clear()
-        swallowed.clear()
+        overrides.clear()
+        dropped.clear()
         await asyncio.sleep(30)  # the next code
         second = client_of(exchange, **options)
         beginning = asyncio.create_task(second.login())
@@ -446,6 +446,7 @@ async def test_the_lock_of_another_program_never_holds_the_loop(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("durability", list(Durability))
+@pytest.mark.real_time("another SQLite connection holds a lock")
 async def test_a_cancel_does_not_wait_for_the_journal_and_is_written_when_it_can_be(
     tmp_path: Path, durability: Durability, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -534,6 +535,7 @@ async def test_outcomes_that_were_dropped_are_found_open_by_the_next_login(
 
 
 @pytest.mark.parametrize("durability", list(Durability))
+@pytest.mark.real_time("another SQLite connection holds a lock")
 async def test_a_placement_given_up_while_it_is_written_was_not_sent(
     tmp_path: Path, durability: Durability
 ) -> None:

@@ -26,7 +26,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Hours, Rules
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of
-from tests.fake_servers import Late, Reply, meddler
+from tests.fake_servers import Late, Reply, fault_proxy
 from tests.simulation.virtual_time import in_virtual_time, now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
@@ -53,7 +53,7 @@ class Market:
     def clock(self) -> float:
         return now() + self._slept
 
-    def spoil(self, path: str, status: int, body: bytes) -> Late | None:
+    def override(self, path: str, status: int, body: bytes) -> Late | None:
         if path in self.slow:
             return Late(3.0, Reply(body, status))
         return LATE if path in self.late else None
@@ -69,7 +69,7 @@ async def market_of() -> AsyncIterator[Market]:
     rules = Rules(hours=Hours.EXCHANGE)
     async with (
         exchange_of(clock=market.clock, rules=rules) as market.exchange,
-        meddler(market.exchange, market.spoil) as endpoints,
+        fault_proxy(market.exchange, market.override) as endpoints,
         client_of(
             market.exchange,
             endpoints=endpoints,

@@ -31,7 +31,7 @@ from neo_async.wire.reports import read_order_book
 from tests.clients import MODIFY, client_of, exchange_of, paths
 from tests.execution.test_live_orders import Desk, state
 from tests.execution.test_order_cache import order_of, row
-from tests.fake_servers import CREDENTIALS, Late, Reply, meddler, scripted_broker
+from tests.fake_servers import CREDENTIALS, Late, Reply, fault_proxy, scripted_broker
 from tests.simulation.virtual_time import in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 100)
@@ -93,14 +93,14 @@ async def test_a_change_waits_for_a_lost_one_only_where_it_leaves_out_what_that_
 ):
     lose = [True]
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         if path == MODIFY and lose and lose.pop():
             return Reply("gone", 504, "text/plain")
         return None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         order = await neo.orders.place(*BUY, **CNC)

@@ -35,7 +35,7 @@ from neo_async.exchange import Exchange
 from neo_async.exchange.engine.types import Change
 from neo_async.execution.in_flight_request import EXPIRY_SECONDS
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import Cut, Late, Reply, meddler
+from tests.fake_servers import Cut, Late, Reply, fault_proxy
 from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
@@ -52,14 +52,14 @@ def seconds() -> float:
 
 
 class Desk:
-    """An exchange behind a meddler whose `spoil` a test may change."""
+    """An exchange behind a fault proxy whose `override` a test may change."""
 
     def __init__(self, exchange: Exchange, neo: NeoClient) -> None:
         self.exchange = exchange
         self.neo = neo
-        self.spoilt: dict[str, Any] = {}
+        self.overrides: dict[str, Any] = {}
         """By path, what goes out instead of the exchange's answer, or what makes it."""
-        self.swallowed: set[str] = set()
+        self.dropped: set[str] = set()
         """Paths to which nothing arrives."""
         self.refused: dict[str, Reply] = {}
         """By path, what is answered without asking the exchange."""
@@ -74,12 +74,12 @@ class Desk:
 
 @contextlib.asynccontextmanager
 async def desk_of(**options: Any) -> AsyncIterator[Desk]:
-    spoilt: dict[str, Any] = {}
-    swallowed: set[str] = set()
+    overrides: dict[str, Any] = {}
+    dropped: set[str] = set()
     refused: dict[str, Reply] = {}
 
-    def spoil(path: str, status: int, body: bytes) -> Any:
-        answer = spoilt.get(path)
+    def override(path: str, status: int, body: bytes) -> Any:
+        answer = overrides.get(path)
         return answer() if callable(answer) else answer
 
     defaults: dict[str, Any] = {
@@ -89,11 +89,11 @@ async def desk_of(**options: Any) -> AsyncIterator[Desk]:
     }
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil, swallowed=swallowed, refused=refused) as endpoints,
+        fault_proxy(exchange, override, dropped=dropped, refused=refused) as endpoints,
         client_of(exchange, endpoints=endpoints, **{**defaults, **options}) as neo,
     ):
         desk = Desk(exchange, neo)
-        desk.spoilt, desk.swallowed, desk.refused = spoilt, swallowed, refused
+        desk.overrides, desk.dropped, desk.refused = overrides, dropped, refused
         yield desk
 
 
@@ -105,7 +105,7 @@ LOST = [BUSY, Reply(""), Reply('{"nOrdNo":"26'), Cut(), Cut(b'{"nOr'), Late(60.0
 async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(lost: Any) -> None:
     async with desk_of() as desk:
         orders = desk.neo.orders
-        desk.spoilt.update({PLACE: lost, MODIFY: lost, CANCEL: lost})
+        desk.overrides.update({PLACE: lost, MODIFY: lost, CANCEL: lost})
         order = await orders.place(*BUY, **CNC, tag="mine")
         (record,) = desk.ledger
         assert (order.number, order.client_tag, order.tag) == (
@@ -125,7 +125,7 @@ async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(lost: Any) ->
 @in_virtual_time
 async def test_an_order_that_appears_late_is_waited_for() -> None:
     async with desk_of() as desk:
-        desk.spoilt.update({PLACE: BUSY, BOOK: lambda: EMPTY if seconds() < 4 else None})
+        desk.overrides.update({PLACE: BUSY, BOOK: lambda: EMPTY if seconds() < 4 else None})
         order = await desk.neo.orders.place(*BUY, **CNC)
         assert order.number == desk.ledger[0].number
         assert 4 <= seconds() < 10
@@ -135,7 +135,7 @@ async def test_an_order_that_appears_late_is_waited_for() -> None:
 async def test_what_left_no_trace_by_the_end_of_the_resolution_timeout_was_not_accepted() -> None:
     async with desk_of() as desk:
         neo = desk.neo
-        desk.swallowed.add(PLACE)
+        desk.dropped.add(PLACE)
         with pytest.raises(NotAccepted, match="no trace") as caught:
             await neo.orders.place(*BUY, **CNC, tag="gone")
         assert caught.value.client_tag.startswith("gone_")
@@ -148,7 +148,7 @@ async def test_what_left_no_trace_by_the_end_of_the_resolution_timeout_was_not_a
 async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         neo = desk.neo
-        desk.swallowed.add(path)
+        desk.dropped.add(path)
         order = await neo.orders.place(*BUY, **CNC)
         call = neo.orders.cancel(order)
         if path == MODIFY:
@@ -164,7 +164,7 @@ async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
 async def test_a_cancel_that_never_arrived_and_a_fill_are_distinguished() -> None:
     async with desk_of() as desk:
         neo = desk.neo
-        desk.swallowed.add(CANCEL)
+        desk.dropped.add(CANCEL)
         order = await neo.orders.place(*BUY, **CNC)
         cancelling = asyncio.create_task(neo.orders.cancel(order))
         await asyncio.sleep(3)
@@ -177,11 +177,11 @@ async def test_a_cancel_that_never_arrived_and_a_fill_are_distinguished() -> Non
 @in_virtual_time
 async def test_an_unreadable_book_proves_nothing() -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
-        desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        desk.overrides.update({PLACE: BUSY, BOOK: BUSY})
         with pytest.raises(OutcomeUnknown) as caught:
             await desk.neo.orders.place(*BUY, **CNC)
         assert seconds() >= 5.0
-        del desk.spoilt[BOOK]
+        del desk.overrides[BOOK]
         order = await caught.value.outcome()
         assert order.number == desk.ledger[0].number
 
@@ -190,8 +190,8 @@ async def test_an_unreadable_book_proves_nothing() -> None:
 async def test_books_that_hang_do_not_keep_a_caller_waiting() -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         books = iter([Late(60.0, BUSY)] * 3)
-        desk.spoilt.update({BOOK: lambda: next(books, None) if seconds() > 4 else BUSY})
-        desk.swallowed.add(PLACE)
+        desk.overrides.update({BOOK: lambda: next(books, None) if seconds() > 4 else BUSY})
+        desk.dropped.add(PLACE)
         with pytest.raises(NotAccepted):
             await desk.neo.orders.place(*BUY, **CNC)
         assert 5.0 <= seconds() < 5.0 + 3.0
@@ -201,15 +201,15 @@ async def test_books_that_hang_do_not_keep_a_caller_waiting() -> None:
 async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
     async with desk_of() as desk:
         order = await desk.neo.orders.place(*BUY, **CNC)
-        desk.swallowed.update({MODIFY, PLACE})
-        desk.spoilt[HISTORY] = Late(60.0, BUSY)
+        desk.dropped.update({MODIFY, PLACE})
+        desk.overrides[HISTORY] = Late(60.0, BUSY)
         modifying = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
         with pytest.raises(NotAccepted):
             await desk.neo.orders.place(*BUY, **CNC)
         assert seconds() < RESOLUTION_TIMEOUT + 1.0
         await asyncio.sleep(5)
         assert not modifying.done()
-        del desk.spoilt[HISTORY]
+        del desk.overrides[HISTORY]
         with pytest.raises(NotAccepted):
             await modifying
         assert seconds() < RESOLUTION_TIMEOUT + 5.0 + 4.0
@@ -218,7 +218,7 @@ async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
 @in_virtual_time
 async def test_a_history_is_requested_once_however_many_search_for_their_tag_in_it() -> None:
     async with desk_of(resolution_timeout=60.0) as desk:
-        desk.swallowed.add(PLACE)
+        desk.dropped.add(PLACE)
         placing = [asyncio.create_task(desk.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
         await asyncio.sleep(31)  # until there is a code for another login
         async with client_of(desk.exchange, live_orders=False) as other:
@@ -232,7 +232,7 @@ async def test_a_history_is_requested_once_however_many_search_for_their_tag_in_
 @in_virtual_time
 async def test_a_caller_that_does_not_wait_gets_the_outcome_later() -> None:
     async with desk_of() as desk:
-        desk.spoilt[PLACE] = BUSY
+        desk.overrides[PLACE] = BUSY
         with pytest.raises(OutcomeUnknown) as caught:
             await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         assert seconds() < 0.1
@@ -244,7 +244,7 @@ async def test_a_caller_that_does_not_wait_gets_the_outcome_later() -> None:
 @in_virtual_time
 async def test_the_order_of_a_cancelled_call_is_found_nevertheless() -> None:
     async with desk_of() as desk:
-        desk.spoilt[PLACE] = Late(1.0, Reply(""))
+        desk.overrides[PLACE] = Late(1.0, Reply(""))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(desk.neo.orders.place(*BUY, **CNC, tag="left"), 0.5)
         await asyncio.sleep(5)
@@ -257,7 +257,7 @@ async def test_the_order_of_a_cancelled_call_is_found_nevertheless() -> None:
 async def test_the_feed_reports_before_any_book_is_read() -> None:
     async with desk_of(live_orders=True) as desk:
         await desk.neo.order_feed.until_live()
-        desk.spoilt.update({PLACE: Reply(""), BOOK: BUSY})
+        desk.overrides.update({PLACE: Reply(""), BOOK: BUSY})
         order = await desk.neo.orders.place(*BUY, **CNC)
         assert order.number == desk.ledger[0].number
 
@@ -265,7 +265,7 @@ async def test_the_feed_reports_before_any_book_is_read() -> None:
 @in_virtual_time
 async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() -> None:
     async with desk_of() as desk:
-        desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        desk.overrides.update({PLACE: BUSY, BOOK: BUSY})
         placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
         with pytest.raises(OutcomeUnknown) as caught:
             await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
@@ -280,7 +280,7 @@ async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() 
 @in_virtual_time
 async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unknown() -> None:
     async with desk_of() as desk:
-        desk.spoilt[PLACE] = Late(1.0, Reply("late"))
+        desk.overrides[PLACE] = Late(1.0, Reply("late"))
         placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
         await asyncio.sleep(0.5)
         await desk.neo._engine.close()
@@ -296,10 +296,10 @@ async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unkno
 async def test_a_modification_that_another_one_has_replaced_is_found_in_the_history() -> None:
     async with desk_of() as desk:
         order = await desk.neo.orders.place(*BUY, **CNC)
-        desk.spoilt.update({MODIFY: BUSY, BOOK: lambda: BUSY if seconds() < 2 else None})
+        desk.overrides.update({MODIFY: BUSY, BOOK: lambda: BUSY if seconds() < 2 else None})
         first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
         await asyncio.sleep(0.1)
-        del desk.spoilt[MODIFY]
+        del desk.overrides[MODIFY]
         await desk.neo.orders.modify(order, price="39.20")
         assert await first is order
         assert (desk.ledger[0].request_id, desk.ledger[0].price) == (3, 3920)
@@ -311,10 +311,10 @@ async def test_a_modification_that_never_arrived_is_in_no_history() -> None:
         order = await desk.neo.orders.place(*BUY, **CNC)
         await desk.neo.orders.modify(order, price="39.10")
         await desk.neo.orders.book()
-        desk.swallowed.add(MODIFY)
+        desk.dropped.add(MODIFY)
         back = asyncio.create_task(desk.neo.orders.modify(order, price="39.00"))
         await asyncio.sleep(0.1)
-        desk.swallowed.clear()
+        desk.dropped.clear()
         await desk.neo.orders.modify(order, quantity=20)
         with pytest.raises(NotAccepted):
             await back
@@ -328,7 +328,7 @@ async def test_what_is_lost_of_a_change_to_a_final_order_came_too_late(path: str
         order = await desk.neo.orders.place(*BUY, **CNC)
         await desk.neo.orders.cancel(order)
         await desk.neo.orders.book()
-        desk.spoilt[path] = Cut()
+        desk.overrides[path] = Cut()
         call = desk.neo.orders.cancel(order)
         if path == MODIFY:
             call.close()
@@ -341,7 +341,7 @@ async def test_what_is_lost_of_a_change_to_a_final_order_came_too_late(path: str
 @in_virtual_time
 async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_history() -> None:
     async with desk_of() as desk:
-        desk.spoilt.update({PLACE: BUSY, BOOK: BUSY})
+        desk.overrides.update({PLACE: BUSY, BOOK: BUSY})
         placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC, tag="mine"))
         await asyncio.sleep(1)
         (record,) = desk.ledger
@@ -355,7 +355,7 @@ async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_h
         )
         desk.exchange.market.modify(record.account, record.number, change)
         assert "mine" not in record.gui_order_id
-        desk.spoilt.clear()
+        desk.overrides.clear()
         order = await placing
         assert (order.number, order.tag, order.quantity) == (record.number, "mine", 20)
 
@@ -365,10 +365,10 @@ async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_h
 async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         await desk.neo.orders.place(*BUY, **CNC)
-        desk.spoilt.update({PLACE: Cut(), BOOK: Reply(broken)})
+        desk.overrides.update({PLACE: Cut(), BOOK: Reply(broken)})
         with pytest.raises(OutcomeUnknown) as caught:
             await desk.neo.orders.place(*BUY, **CNC)
-        del desk.spoilt[BOOK]
+        del desk.overrides[BOOK]
         order = await caught.value.outcome()
         assert order.number == desk.ledger[1].number
 
@@ -377,7 +377,7 @@ async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> No
 async def test_one_empty_book_rules_nothing_out() -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         books = iter([Reply("[]")])
-        desk.spoilt.update(
+        desk.overrides.update(
             {PLACE: Cut(), BOOK: lambda: BUSY if seconds() < 5 else next(books, None)}
         )
         order = await desk.neo.orders.place(*BUY, **CNC)
@@ -389,10 +389,10 @@ async def test_an_empty_history_is_none() -> None:
     async with desk_of() as desk:
         order = await desk.neo.orders.place(*BUY, **CNC)
         histories = iter([Reply("[]"), BUSY])
-        desk.spoilt.update({MODIFY: BUSY, HISTORY: lambda: next(histories, None)})
+        desk.overrides.update({MODIFY: BUSY, HISTORY: lambda: next(histories, None)})
         first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
         await asyncio.sleep(0.1)
-        del desk.spoilt[MODIFY]
+        del desk.overrides[MODIFY]
         await desk.neo.orders.modify(order, price="39.20")
         assert await first is order
 
@@ -428,15 +428,15 @@ async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: st
 @in_virtual_time
 async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() -> None:
     async with desk_of(resolution_timeout=5.0, risk=RiskLimits(max_open_orders=1)) as desk:
-        desk.swallowed.add(PLACE)
-        desk.spoilt[BOOK] = BUSY
+        desk.dropped.add(PLACE)
+        desk.overrides[BOOK] = BUSY
         with pytest.raises(OutcomeUnknown):
             await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         with pytest.raises(OpenOrdersLimit):
             await desk.neo.orders.place(*BUY, **CNC)
         await asyncio.sleep(5.0 + EXPIRY_SECONDS)
-        desk.spoilt.clear()
-        desk.swallowed.clear()
+        desk.overrides.clear()
+        desk.dropped.clear()
         await asyncio.sleep(20)
         await desk.neo.orders.place(*BUY, **CNC)
 
@@ -491,10 +491,10 @@ def test_whatever_goes_wrong_client_and_exchange_agree(
             placed = 0
             for action, fault in programme:
                 path = {"place": PLACE, "modify": MODIFY, "cancel": CANCEL}[action]
-                desk.spoilt.clear()
+                desk.overrides.clear()
                 until = seconds() + hidden
-                desk.spoilt[path] = FAULTS[fault]
-                desk.spoilt[BOOK] = lambda until=until: BUSY if seconds() < until else None
+                desk.overrides[path] = FAULTS[fault]
+                desk.overrides[BOOK] = lambda until=until: BUSY if seconds() < until else None
                 if action == "place":
                     placed += 1
                     orders.append(await desk.neo.orders.place(*BUY, **CNC))
@@ -513,7 +513,7 @@ def test_whatever_goes_wrong_client_and_exchange_agree(
                         # Of two requests to cancel, no report shows which one did it.
                         is_as_asked = action == "cancel" and order.status is OrderStatus.CANCELLED
                         assert not was_final or is_as_asked
-            desk.spoilt.clear()
+            desk.overrides.clear()
             await desk.neo.orders.book()
             assert [record.arrivals for record in desk.ledger] == [1] * placed
             by_number = {order.number: order for order in orders}

@@ -29,7 +29,7 @@ from neo_async.execution.journal import Journal
 from neo_async.execution.reconciliation import BOOK_TIMEOUT_SECONDS
 from neo_async.wire.rules import cancel_form, check_change, modify_form
 from tests.clients import BOOK, PLACE, client_of, exchange_of
-from tests.fake_servers import Reply, meddler
+from tests.fake_servers import Reply, fault_proxy
 from tests.simulation.virtual_time import in_virtual_time, now
 
 SELL = (Segment.NSE_CM, "ITBEES-EQ", Side.SELL, 10)
@@ -75,11 +75,11 @@ class Restart:
 
 @contextlib.asynccontextmanager
 async def restart_of(
-    tmp_path: Path, spoilt: dict[str, Any] | None = None
+    tmp_path: Path, overrides: dict[str, Any] | None = None
 ) -> AsyncIterator[Restart]:
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: (spoilt or {}).get(path)) as endpoints,
+        fault_proxy(exchange, lambda path, *_: (overrides or {}).get(path)) as endpoints,
     ):
         yield Restart(exchange, tmp_path / "orders.db", endpoints)
 
@@ -167,13 +167,13 @@ async def test_after_a_crash_a_cancel_of_what_was_cancelled_before_came_too_late
 async def test_a_login_that_gets_no_order_book_fails_in_time_and_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spoilt: dict[str, Any] = {}
-    async with restart_of(tmp_path, spoilt) as restart:
+    overrides: dict[str, Any] = {}
+    async with restart_of(tmp_path, overrides) as restart:
         (order,) = await restart.place()
         restart.journal.open()
         await restart.leave_cancellation(order.number)
         await restart.journal.close()
-        spoilt[BOOK] = BUSY
+        overrides[BOOK] = BUSY
         neo = client_of(restart.exchange, **restart.options)
         await asyncio.sleep(31)
         began = asyncio.get_running_loop().time()
@@ -186,7 +186,7 @@ async def test_a_login_that_gets_no_order_book_fails_in_time_and_changes_nothing
         assert 5 < len(warnings) < 60
         with pytest.raises(NotLoggedIn):
             _ = neo.session
-        spoilt.clear()
+        overrides.clear()
         async with restart.after() as again:
             assert outcomes_of(again) == [Outcome.NOT_ACCEPTED]
 
@@ -255,11 +255,11 @@ async def test_a_cancel_of_an_order_of_an_earlier_day_is_unresolved(tmp_path: Pa
 async def test_a_refused_placement_is_watched_after_a_restart_as_well(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spoilt: dict[str, Any] = {PLACE: Reply({"stCode": 429, "emsg": "Too many requests"}, 429)}
-    async with restart_of(tmp_path, spoilt) as restart:
+    overrides: dict[str, Any] = {PLACE: Reply({"stCode": 429, "emsg": "Too many requests"}, 429)}
+    async with restart_of(tmp_path, overrides) as restart:
         async with client_of(restart.exchange, **restart.options) as before:
             await before.orders.cancel_all()
-            spoilt[PLACE] = spoilt[PLACE]._replace(headers={"Retry-After": "15"})
+            overrides[PLACE] = overrides[PLACE]._replace(headers={"Retry-After": "15"})
             with pytest.raises(RateLimited):
                 await before.orders.place(*SELL, **AT_41)
         (record,) = restart.exchange.market.ledger

@@ -50,7 +50,7 @@ async def test_a_resubmission_that_never_starts_does_not_keep_a_request_in_fligh
 async def test_a_resubmission_that_is_refused_as_a_duplicate_proves_the_first_send() -> None:
     async with desk_of(resubmit_unacknowledged=True) as desk:
         answers = iter([Cut()])
-        desk.spoilt[PLACE] = lambda: next(answers, None)
+        desk.overrides[PLACE] = lambda: next(answers, None)
         order = await desk.neo.orders.place(*BUY, **CNC)
         (record,) = desk.ledger
         assert (record.number, record.arrivals) == (order.number, 2)
@@ -61,10 +61,10 @@ async def test_a_resubmission_that_is_refused_as_a_duplicate_proves_the_first_se
 async def test_a_resubmission_becomes_the_order_when_the_first_send_did_not_arrive() -> None:
     async with desk_of(resubmit_unacknowledged=True) as desk:
         neo = desk.neo
-        desk.swallowed.add(PLACE)
+        desk.dropped.add(PLACE)
         placing = asyncio.create_task(neo.orders.place(*BUY, **CNC))
         await asyncio.sleep(1)
-        desk.swallowed.clear()
+        desk.dropped.clear()
         order = await placing
         (record,) = desk.ledger
         assert (record.number, record.arrivals, record.client_tag) == (
@@ -80,10 +80,10 @@ async def test_no_placement_is_ruled_out_while_it_is_being_resubmitted() -> None
     async with desk_of(
         resubmit_unacknowledged=True, timeouts=Timeouts(order=10.0), resolution_timeout=5.0
     ) as desk:
-        desk.swallowed.add(PLACE)
+        desk.dropped.add(PLACE)
         placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
         await asyncio.sleep(1.0)
-        desk.swallowed.clear()
+        desk.dropped.clear()
         # The next one arrives when the resolution timeout of those before it is over.
         desk.exchange.faults.set(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
         order = await placing

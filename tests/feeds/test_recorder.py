@@ -143,8 +143,9 @@ async def test_no_secret_is_in_it_even_if_the_server_says_them(tmp_path: Path) -
             await feed.subscribe([TCS], level=Level.DEPTH)
             await feed.until_live()
             await print_and_wait(exchange, feed, 2117_05)
-            for line in exchange.feeds.market.connections:
-                line.push(f'{{"message_code":1,"message":"{session.sid} {session.token}"}}')
+            for connection in exchange.feeds.market.connections:
+                secrets = f"{session.sid} {session.token}"
+                connection.enqueue(f'{{"message_code":1,"message":"{secrets}"}}')
             await print_and_wait(exchange, feed, 2117_10)
 
     everything = repr(contents(path)).encode()
@@ -254,6 +255,7 @@ async def test_a_disk_that_fails_leaves_the_feed_running(tmp_path: Path) -> None
         assert feed.reconnects == 0
 
 
+@pytest.mark.real_time("holds up a real thread")
 async def test_a_slow_disk_costs_frames_that_are_counted_and_memory_stays_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

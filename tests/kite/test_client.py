@@ -25,7 +25,7 @@ from neo_async import (
 from neo_async.exchange import Exchange, Faults
 from neo_async.kite import FundOrderStatus, KiteMutualFunds, SipStatus
 from tests.fake_servers import Reply
-from tests.kite.far_end import (
+from tests.kite.fake_kite import (
     ACCESS_TOKEN,
     API_KEY,
     ISIN,
@@ -118,9 +118,9 @@ async def test_refusals_are_exceptions(tmp_path: Path) -> None:
 
 
 async def test_missing_money_has_an_exception_of_its_own(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
         body = {"status": "error", "error_type": "MarginException", "message": "no money"}
-        far_end.script("POST", "/mf/orders", Reply(body, 400))
+        fake_kite.script("POST", "/mf/orders", Reply(body, 400))
         with pytest.raises(InsufficientFunds, match="no money"):
             await kite.place_order(ISIN, Side.BUY, amount=5000)
 
@@ -171,8 +171,8 @@ SAID = f"cannot take token {API_KEY}:{ACCESS_TOKEN}"
 @in_virtual_time
 async def test_no_error_repeats_the_token(reply: Reply, tmp_path: Path) -> None:
     for path in ("/mf/orders", "/mf/orders/1", "/mf/instruments"):
-        async with scripted_kite(tmp_path) as (far_end, kite):
-            far_end.script("GET", path, reply)
+        async with scripted_kite(tmp_path) as (fake_kite, kite):
+            fake_kite.script("GET", path, reply)
             calls = {"orders": kite.orders, "1": lambda: kite.order("1")}
             with pytest.raises(NeoError) as caught:
                 await calls.get(path.rpartition("/")[2], kite.instruments)()
@@ -185,8 +185,8 @@ async def test_no_error_repeats_the_token(reply: Reply, tmp_path: Path) -> None:
 async def test_a_long_list_holds_the_loop_for_moments_only(tmp_path: Path) -> None:
     sample = json.loads((PAYLOADS / "sips.json").read_bytes())["data"]
     body = {"data": [{**sample[0], "sip_id": str(number)} for number in range(2000)]}
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.script("GET", "/mf/sips", Reply(body))
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.script("GET", "/mf/sips", Reply(body))
         turns = 0
 
         async def count() -> None:
@@ -203,8 +203,8 @@ async def test_a_long_list_holds_the_loop_for_moments_only(tmp_path: Path) -> No
 
 
 async def test_a_row_that_cannot_be_read_is_no_short_list(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.script("GET", "/mf/holdings", Reply({"data": [{"quantity": 1.5}]}))
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.script("GET", "/mf/holdings", Reply({"data": [{"quantity": 1.5}]}))
         with pytest.raises(Exception, match="missing required field"):
             await kite.holdings()
 

@@ -15,7 +15,7 @@ from neo_async import Side
 from neo_async.kite import Frequency, FundOrderStatus, KiteMutualFunds, SipStatus
 from neo_async.model.india import IST
 from tests.fake_servers import Reply
-from tests.kite.far_end import ACCESS_TOKEN, API_KEY, ISIN, PAYLOADS, scripted_kite
+from tests.kite.fake_kite import ACCESS_TOKEN, API_KEY, ISIN, PAYLOADS, scripted_kite
 
 ORDER = "3bb085d1-5038-450e-a807-6543fef6c9ae"
 SIP = "986124545877922"
@@ -111,10 +111,10 @@ async def test_changes_go_out_as_documented_and_give_the_id(
     number: str,
     tmp_path: Path,
 ) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.sample(method, path, sample)
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.sample(method, path, sample)
         assert await call(kite) == number
-        (asked,) = far_end.asked
+        (asked,) = fake_kite.asked
         assert (asked.method, asked.path, asked.form) == (method, path, form)
         assert asked.headers["x-kite-version"] == "3"
         assert asked.headers["authorization"] == f"token {API_KEY}:{ACCESS_TOKEN}"
@@ -123,8 +123,8 @@ async def test_changes_go_out_as_documented_and_give_the_id(
 
 
 async def test_the_list_of_orders(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.sample("GET", "/mf/orders", "orders.json")
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.sample("GET", "/mf/orders", "orders.json")
         orders = await kite.orders()
     assert [order.status for order in orders] == [
         "REJECTED", "REJECTED", "OPEN", "REJECTED", "OPEN"
@@ -150,8 +150,8 @@ async def test_the_list_of_orders(tmp_path: Path) -> None:
 
 
 async def test_one_order(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.sample("GET", "/mf/orders/123123", "order.json")
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.sample("GET", "/mf/orders/123123", "order.json")
         order = await kite.order("123123")
     assert order.order_id == "2b6ad4b7-c84e-4c76-b459-f3a8994184f1"
     assert (order.status, order.is_final, order.transaction_type) == ("OPEN", False, "BUY")
@@ -160,8 +160,8 @@ async def test_one_order(tmp_path: Path) -> None:
 
 
 async def test_the_list_of_sips_which_has_no_status(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.sample("GET", "/mf/sips", "sips.json")
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.sample("GET", "/mf/sips", "sips.json")
         sips = await kite.sips()
     assert [sip.sip_type for sip in sips] == ["sip", "sip", "amc_sip", "amc_sip", "sip"]
     first, _, third, fourth, last = sips
@@ -185,8 +185,8 @@ async def test_the_list_of_sips_which_has_no_status(tmp_path: Path) -> None:
 
 
 async def test_one_sip(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.sample("GET", "/mf/sips/1234", "sip.json")
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.sample("GET", "/mf/sips/1234", "sip.json")
         sip = await kite.sip("1234")
     assert (sip.sip_id, sip.fund_source) == ("181635213661372", "pool")
     assert sip.created == datetime(2022, 2, 15, 13, 39, 44, tzinfo=IST)
@@ -194,8 +194,8 @@ async def test_one_sip(tmp_path: Path) -> None:
 
 
 async def test_holdings_with_the_gain_that_kite_leaves_at_0(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.sample("GET", "/mf/holdings", "holdings.json")
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.sample("GET", "/mf/holdings", "holdings.json")
         first, second, third = await kite.holdings()
     assert (first.folio, first.tradingsymbol) == ("3108290884", "INF205K01NT8")
     assert first.fund == "INVESCO INDIA TAX PLAN - DIRECT PLAN"
@@ -209,10 +209,10 @@ async def test_instruments_gzipped_by_encoding_or_by_content(form: str, tmp_path
     plain = (PAYLOADS / "instruments.csv").read_bytes()
     body = plain if form == "as it is" else gzip.compress(plain)
     headers = {"Content-Encoding": "gzip"} if form == "Content-Encoding" else {}
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.script("GET", "/mf/instruments", Reply(body, 200, "text/csv", headers))
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.script("GET", "/mf/instruments", Reply(body, 200, "text/csv", headers))
         funds = await kite.instruments()
-        assert far_end.asked[0].headers["authorization"] == f"token {API_KEY}:{ACCESS_TOKEN}"
+        assert fake_kite.asked[0].headers["authorization"] == f"token {API_KEY}:{ACCESS_TOKEN}"
     assert [fund.tradingsymbol for fund in funds] == [
         "INF846K01DP8", "INF846K01EW2", "INF174K01LS2", "INF174K01336"
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from neo_async import ProtocolError
 from neo_async.kite import Fund
 from neo_async.kite.fund_file import FundFileReader
-from tests.kite.far_end import PAYLOADS
+from tests.kite.fake_kite import PAYLOADS
 
 PLAIN = (PAYLOADS / "instruments.csv").read_bytes()
 HEADER, FIRST, *_ = PLAIN.decode().splitlines()

@@ -23,7 +23,7 @@ from neo_async.exchange.funds.types import NewOrder
 from neo_async.exchange.funds.types import Side as HouseSide
 from neo_async.kite import Funds
 from tests.fake_servers import Cut, Reply
-from tests.kite.far_end import ISIN, PAYLOADS, arrivals, fund_exchange, kite_of, scripted_kite
+from tests.kite.fake_kite import ISIN, PAYLOADS, arrivals, fund_exchange, kite_of, scripted_kite
 from tests.simulation.virtual_time import START, in_virtual_time
 
 FILE = "/mf/instruments"
@@ -45,16 +45,16 @@ class Clock:
 
 async def test_a_list_is_downloaded_once_a_day(tmp_path: Path) -> None:
     clock = Clock()
-    async with scripted_kite(tmp_path, clock=clock) as (far_end, kite):
-        far_end.sample("GET", FILE, "instruments.csv")
+    async with scripted_kite(tmp_path, clock=clock) as (fake_kite, kite):
+        fake_kite.sample("GET", FILE, "instruments.csv")
         first = await kite.instruments()
         assert (len(first), first.day, first.is_stale) == (4, TODAY, False)
         assert await kite.instruments() is first
-        assert len(far_end.asked) == 1
+        assert len(fake_kite.asked) == 1
         assert await kite.instruments(refresh=True) is not first
         clock.now += DAY
         assert (await kite.instruments()).day == date(2026, 11, 24)
-        assert len(far_end.asked) == 3
+        assert len(fake_kite.asked) == 3
         assert [path.name[-14:] for path in kept(tmp_path)] == ["2026-11-24.csv"]
 
 
@@ -73,11 +73,11 @@ async def test_the_next_process_reads_it_from_disk(tmp_path: Path) -> None:
 
 
 async def test_one_download_for_many_who_ask_at_once(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.sample("GET", FILE, "instruments.csv")
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.sample("GET", FILE, "instruments.csv")
         lists = await asyncio.gather(*(kite.instruments() for _ in range(5)))
         assert all(one is lists[0] for one in lists)
-        assert len(far_end.asked) == 1
+        assert len(fake_kite.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ async def test_yesterdays_list_serves_where_todays_cannot_be_had(
     answer: Any, kind: type[Exception], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    async with scripted_kite(tmp_path, clock=clock) as (far_end, kite):
-        far_end.script("GET", FILE, answer)
+    async with scripted_kite(tmp_path, clock=clock) as (fake_kite, kite):
+        fake_kite.script("GET", FILE, answer)
         with pytest.raises(kind):
             await kite.instruments()
-        far_end.sample("GET", FILE, "instruments.csv")
+        fake_kite.sample("GET", FILE, "instruments.csv")
         await kite.instruments()
         clock.now += DAY
-        far_end.script("GET", FILE, answer)
+        fake_kite.script("GET", FILE, answer)
         with caplog.at_level(logging.WARNING):
             funds = await kite.instruments()
         assert (funds.day, funds.is_stale, len(funds)) == (TODAY, True, 4)
@@ -112,13 +112,13 @@ async def test_yesterdays_list_serves_where_todays_cannot_be_had(
         with pytest.raises(kind):
             await kite.instruments(refresh=True)
         # A fund that came since is no mistake of the caller's.
-        far_end.sample("POST", "/mf/orders", "order_placed.json")
+        fake_kite.sample("POST", "/mf/orders", "order_placed.json")
         assert await kite.place_order("INF179K01VY8", Side.BUY, amount=5)
 
 
 async def test_a_list_that_is_cut_off_is_not_taken(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.script("GET", FILE, Cut((PAYLOADS / "instruments.csv").read_bytes()[:600]))
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.script("GET", FILE, Cut((PAYLOADS / "instruments.csv").read_bytes()[:600]))
         with pytest.raises(Exception, match="was lost"):
             await kite.instruments()
         assert kept(tmp_path) == []
@@ -126,8 +126,8 @@ async def test_a_list_that_is_cut_off_is_not_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe nonsense", b"tradingsymbol\n"])
 async def test_a_file_that_is_spoilt_is_read_anew(content: bytes, tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
-        far_end.sample("GET", FILE, "instruments.csv")
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
+        fake_kite.sample("GET", FILE, "instruments.csv")
         await kite.instruments()
         (file,) = kept(tmp_path)
         file.write_bytes(content)
@@ -150,10 +150,10 @@ async def test_a_file_that_others_can_touch_is_read_anew(mode: int, tmp_path: Pa
 
 
 async def test_a_bad_row_does_not_prove_that_there_is_no_such_fund(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
         content = (PAYLOADS / "instruments.csv").read_bytes()
-        far_end.script("GET", "/mf/instruments", Reply(content + b"INF179K01VY8,odd\n"))
-        far_end.script("POST", "/mf/orders", Reply({"data": {"order_id": "1"}}))
+        fake_kite.script("GET", "/mf/instruments", Reply(content + b"INF179K01VY8,odd\n"))
+        fake_kite.script("POST", "/mf/orders", Reply({"data": {"order_id": "1"}}))
         assert (await kite.instruments()).bad_row_count == 1
         assert await kite.place_order("INF179K01VY8", Side.BUY, amount=5) == "1"
 
@@ -163,8 +163,8 @@ async def test_a_folder_that_cannot_be_written_costs_the_next_start_a_download(
 ) -> None:
     file = tmp_path / "a file"
     file.write_text("")
-    async with scripted_kite(file / "folder") as (far_end, kite):
-        far_end.sample("GET", FILE, "instruments.csv")
+    async with scripted_kite(file / "folder") as (fake_kite, kite):
+        fake_kite.sample("GET", FILE, "instruments.csv")
         assert len(await kite.instruments()) == 4
         assert "could not be cached" in caplog.text
 
@@ -263,9 +263,9 @@ async def test_a_new_amount_of_a_sip_is_checked_against_its_fund(tmp_path: Path)
 
 async def test_a_fund_that_is_new_today_is_not_missed_in_yesterdays_list(tmp_path: Path) -> None:
     clock = Clock()
-    async with scripted_kite(tmp_path, clock=clock) as (far_end, kite):
-        far_end.sample("GET", FILE, "instruments.csv")
-        far_end.sample("POST", "/mf/orders", "order_placed.json")
+    async with scripted_kite(tmp_path, clock=clock) as (fake_kite, kite):
+        fake_kite.sample("GET", FILE, "instruments.csv")
+        fake_kite.sample("POST", "/mf/orders", "order_placed.json")
         await kite.instruments()
         with pytest.raises(InvalidOrder, match="is no fund of the list of 2026-11-23"):
             await kite.place_order("INF179K01VY8", Side.BUY, amount=5)

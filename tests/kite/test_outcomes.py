@@ -29,7 +29,7 @@ from neo_async.kite.in_flight import Placement, find_order
 from neo_async.kite.wire import read_order
 from neo_async.model.india import IST
 from tests.fake_servers import Cut, Late, Reply
-from tests.kite.far_end import ISIN, PAYLOADS, arrivals, fund_exchange, kite_of, scripted_kite
+from tests.kite.fake_kite import ISIN, PAYLOADS, arrivals, fund_exchange, kite_of, scripted_kite
 from tests.simulation.virtual_time import in_virtual_time
 
 RESOLUTION_TIMEOUT = 30.0
@@ -190,23 +190,23 @@ async def test_a_list_that_can_never_be_read_is_not_asked_for_for_ever(tmp_path:
 @pytest.mark.parametrize("kind", ["TokenException", "PermissionException"])
 @in_virtual_time
 async def test_a_refused_list_is_not_asked_for_again(kind: str, tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
         refusal = {"status": "error", "error_type": kind, "message": "no"}
-        far_end.script("POST", "/mf/orders", Cut())
-        far_end.script("GET", "/mf/orders", Reply(refusal, 403))
+        fake_kite.script("POST", "/mf/orders", Cut())
+        fake_kite.script("GET", "/mf/orders", Reply(refusal, 403))
         with pytest.raises(OutcomeUnknown, match="look for tag 'mine'"):
             await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
         await asyncio.sleep(600)
-    assert [asked.method for asked in far_end.asked] == ["POST", "GET"]
+    assert [asked.method for asked in fake_kite.asked] == ["POST", "GET"]
 
 
 @in_virtual_time
 async def test_an_order_with_odd_values_beside_it_is_found_all_the_same(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, kite):
+    async with scripted_kite(tmp_path) as (fake_kite, kite):
         odd = {"order_id": "mine", "tag": "mine", "tradingsymbol": ISIN, "transaction_type": "BUY"}
         rows = [{"order_id": "x", "amount": "N/A"}, {**odd, "amount": None, "quantity": "?"}]
-        far_end.script("POST", "/mf/orders", Cut())
-        far_end.script("GET", "/mf/orders", Reply({"data": rows}))
+        fake_kite.script("POST", "/mf/orders", Cut())
+        fake_kite.script("GET", "/mf/orders", Reply({"data": rows}))
         assert await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine") == "mine"
 
 
@@ -390,14 +390,14 @@ async def test_not_even_the_transport_sends_a_change_twice(
     broken: Cut | Late, method: str, tmp_path: Path
 ) -> None:
     """aiohttp repeats these methods by itself when a connection breaks."""
-    async with scripted_kite(tmp_path, timeouts=TIMEOUTS) as (far_end, kite):
-        far_end.sample("GET", "/mf/sips/1", "sip.json")
+    async with scripted_kite(tmp_path, timeouts=TIMEOUTS) as (fake_kite, kite):
+        fake_kite.sample("GET", "/mf/sips/1", "sip.json")
         await kite.sip("1")  # on a connection that is used again
-        far_end.script(method, "/mf/sips/1", broken)
+        fake_kite.script(method, "/mf/sips/1", broken)
         call = kite.modify_sip("1", amount=5000) if method == "PUT" else kite.cancel_sip("1")
         if method == "PUT":
             assert await call == "181635213661372"
         else:
             with pytest.raises(NotAccepted):
                 await call
-        assert [asked.method for asked in far_end.asked].count(method) == 1
+        assert [asked.method for asked in fake_kite.asked].count(method) == 1

@@ -15,7 +15,7 @@ from neo_async.kite import KiteEndpoints, KiteMutualFunds, KiteSession
 from neo_async.model.india import IST
 from tests.exchange_settings import exchange_with
 from tests.fake_servers import Reply
-from tests.kite.far_end import fund_exchange, kite_of, scripted_kite
+from tests.kite.fake_kite import fund_exchange, kite_of, scripted_kite
 from tests.simulation.virtual_time import in_virtual_time
 
 LOGIN = {
@@ -45,21 +45,21 @@ def test_the_login_page_is_kites() -> None:
 
 
 async def test_tokens_are_asked_for_with_the_checksum(tmp_path: Path) -> None:
-    async with scripted_kite(tmp_path) as (far_end, _):
-        far_end.script("POST", "/session/token", Reply({"status": "success", "data": LOGIN}))
-        far_end.script(
+    async with scripted_kite(tmp_path) as (fake_kite, _):
+        fake_kite.script("POST", "/session/token", Reply({"status": "success", "data": LOGIN}))
+        fake_kite.script(
             "POST", "/session/refresh_token", Reply({"status": "success", "data": LOGIN})
         )
-        far_end.script("DELETE", "/session/token", Reply({"status": "success", "data": True}))
+        fake_kite.script("DELETE", "/session/token", Reply({"status": "success", "data": True}))
         session = KiteSession(
-            "key", "secret", endpoints=KiteEndpoints(api=far_end.url, login=far_end.url)
+            "key", "secret", endpoints=KiteEndpoints(api=fake_kite.url, login=fake_kite.url)
         )
         login = await session.open("rtoken")
         await session.renew("rt")
         await session.end("at")
     assert (login.access_token, login.refresh_token, login.user_id) == ("at", "rt", "ZV8062")
     assert login.login_time == datetime(2026, 11, 23, 10, tzinfo=IST)
-    opened, renewed, ended = far_end.asked
+    opened, renewed, ended = fake_kite.asked
     assert opened.form == {
         "api_key": "key",
         "request_token": "rtoken",
@@ -71,7 +71,7 @@ async def test_tokens_are_asked_for_with_the_checksum(tmp_path: Path) -> None:
         "checksum": hashlib.sha256(b"keyrtsecret").hexdigest(),
     }
     assert ended.path == "/session/token?api_key=key&access_token=at"
-    for asked in far_end.asked:
+    for asked in fake_kite.asked:
         assert asked.headers["x-kite-version"] == "3"
         assert "authorization" not in asked.headers
 

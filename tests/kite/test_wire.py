@@ -34,7 +34,7 @@ from neo_async.kite.wire import (
 )
 from neo_async.model.answer import Answer
 from neo_async.model.india import IST
-from tests.kite.far_end import PAYLOADS
+from tests.kite.fake_kite import PAYLOADS
 
 
 def answer(body: Any, status: int = 200, **headers: str) -> Answer:

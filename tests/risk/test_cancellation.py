@@ -33,7 +33,7 @@ from neo_async.execution.reconciliation import uncancelled
 from neo_async.transport.kinds import Kind
 from tests import clients
 from tests.clients import WIDE, client_of, exchange_of, paths
-from tests.fake_servers import CREDENTIALS, Cut, Late, Reply, meddler
+from tests.fake_servers import CREDENTIALS, Cut, Late, Reply, fault_proxy
 from tests.order_broker import (
     BOOK,
     CANCEL,
@@ -66,7 +66,7 @@ async def test_cancels_are_repeated_until_they_succeed(bad: Any) -> None:
     dropped: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: overrides.get(path), swallowed=dropped) as endpoints,
+        fault_proxy(exchange, lambda path, *_: overrides.get(path), dropped=dropped) as endpoints,
         client_of(exchange, endpoints=endpoints, timeouts=Timeouts(order=2.0)) as neo,
     ):
         await neo.orders.place(*BUY, 10, **MIS)
@@ -91,7 +91,7 @@ async def test_a_placement_that_was_sent_is_resolved_and_cancelled(lost: Any) ->
     overrides: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: overrides.get(path)) as endpoints,
+        fault_proxy(exchange, lambda path, *_: overrides.get(path)) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         overrides[clients.PLACE] = lost

@@ -45,7 +45,7 @@ from neo_async import (
 from neo_async.exchange import Exchange, Faults
 from neo_async.risk.engine import MAX_REPORT_AGE_SECONDS, REPORT_INTERVAL_SECONDS
 from tests.clients import BOOK, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import Reply, meddler
+from tests.fake_servers import Reply, fault_proxy
 from tests.risk.trading import (
     BUY,
     ITBEES,
@@ -351,7 +351,7 @@ async def test_an_unknown_daily_loss_refuses_orders() -> None:
     overrides: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, status, body: overrides.get(path)) as endpoints,
+        fault_proxy(exchange, lambda path, status, body: overrides.get(path)) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_daily_loss=50)) as neo,
     ):
         order = await neo.orders.place(*BUY, 100, **MIS)
@@ -542,7 +542,7 @@ async def without_order_feed(
     lost: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(
+        fault_proxy(
             exchange, lambda path, *_: Reply("busy", 503) if path in lost else None
         ) as endpoints,
         client_of(

@@ -37,7 +37,7 @@ from neo_async.exchange import Exchange, Faults
 from neo_async.risk.exposure import RiskTerms
 from neo_async.wire.rules import modify_form
 from tests.clients import BOOK, PLACE, client_of, exchange_of
-from tests.fake_servers import Cut, Reply, meddler
+from tests.fake_servers import Cut, Reply, fault_proxy
 from tests.risk.trading import (
     BUY,
     MIS,
@@ -67,8 +67,8 @@ async def test_reservations_are_released_when_orders_fail() -> None:
     dropped = {PLACE}
     async with (
         exchange_of() as exchange,
-        meddler(
-            exchange, lambda path, status, body: overrides.get(path), swallowed=dropped
+        fault_proxy(
+            exchange, lambda path, status, body: overrides.get(path), dropped=dropped
         ) as endpoints,
         client_of(
             exchange,
@@ -105,7 +105,7 @@ async def test_an_unknown_outcome_keeps_its_reservation_until_resolved_or_logged
     dropped: set[str] = set()
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=dropped) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=10)) as neo,
     ):
         engine = neo._guard
@@ -231,7 +231,7 @@ async def test_a_fill_that_only_the_book_shows_counts_for_an_order_whose_answer_
     cut: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: cut.get(path)) as endpoints,
+        fault_proxy(exchange, lambda path, *_: cut.get(path)) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=10)) as neo,
     ):
         await neo.order_feed.until_live()
@@ -266,7 +266,7 @@ def positions_report(**fields: Any) -> Reply:
 async def with_positions(reply: Reply, **limits: Any) -> AsyncIterator[NeoClient]:
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: reply if path == POSITIONS else None) as endpoints,
+        fault_proxy(exchange, lambda path, *_: reply if path == POSITIONS else None) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(**limits)) as neo,
     ):
         yield neo
@@ -449,7 +449,7 @@ async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst_c
     book = Reply({"stat": "Ok", "stCode": 200, "data": [{**row, **fields}]})
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda path, *_: book if path == BOOK else None) as endpoints,
+        fault_proxy(exchange, lambda path, *_: book if path == BOOK else None) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=10)) as neo,
     ):
         with pytest.raises(PositionLimit, match=message):
@@ -465,7 +465,7 @@ async def test_an_open_order_without_a_number_refuses_until_the_book_can_be_read
     books = iter([Reply({"stat": "Ok", "stCode": 200, "data": [row]})])
     async with (
         exchange_of() as exchange,
-        meddler(
+        fault_proxy(
             exchange, lambda path, *_: next(books, None) if path == BOOK else None
         ) as endpoints,
         client_of(exchange, endpoints=endpoints, risk=RiskLimits(**{limit: 100})) as neo,

@@ -33,7 +33,7 @@ from neo_async import (
 from neo_async.exchange import Faults
 from neo_async.execution.journal import Journal
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import meddler
+from tests.fake_servers import fault_proxy
 from tests.order_broker import BOOK, order_broker
 from tests.order_broker import CANCEL as BROKER_CANCEL
 from tests.risk.trading import (
@@ -195,7 +195,7 @@ async def test_a_resume_ends_the_cancelling() -> None:
     dropped = {CANCEL}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=dropped) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
         client_of(exchange, endpoints=endpoints, breaker=BreakerConfig(failures=10**6)) as neo,
     ):
         await neo.orders.place(*BUY, 10, **MIS)
@@ -302,7 +302,7 @@ async def test_a_logout_ends_the_cancelling_and_the_result_names_open_orders(
     dropped = {CANCEL}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=dropped) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -379,7 +379,7 @@ async def test_the_next_login_continues_the_cancelling_that_a_logout_ended() -> 
     dropped = {CANCEL}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=dropped) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
     ):
         neo = client_of(exchange, endpoints=endpoints)
         async with neo:
@@ -434,7 +434,7 @@ async def test_the_next_process_continues_a_halt_that_was_not_done(tmp_path: Pat
     dropped = {CANCEL}
     async with (
         exchange_of() as exchange,
-        meddler(exchange, lambda *_: None, swallowed=dropped) as endpoints,
+        fault_proxy(exchange, lambda *_: None, dropped=dropped) as endpoints,
     ):
         async with client_of(exchange, endpoints=endpoints, journal=journal) as neo:
             await neo.orders.place(*BUY, 10, **MIS)
@@ -548,6 +548,7 @@ async def test_a_signal_that_cannot_be_handled_is_refused() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.real_time("a real thread sends the signal")
 async def test_a_halt_in_a_handler_of_the_signal_module_starts_at_once() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         await neo.orders.place(*BUY, 10, **MIS)

@@ -22,7 +22,7 @@ from neo_async import (
 from neo_async.exchange import Exchange
 from neo_async.wire.orders import PlaceForm
 from tests.clients import MODIFY, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import Reply, meddler
+from tests.fake_servers import Reply, fault_proxy
 
 SYMBOL, TOKEN = "ITBEES-EQ", "19084"
 ITBEES = (Segment.NSE_CM, SYMBOL)
@@ -169,7 +169,7 @@ async def with_reports(
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, override, refused=refused) as endpoints,
+        fault_proxy(exchange, override, refused=refused) as endpoints,
         client_of(
             exchange, endpoints=endpoints, risk=RiskLimits(**limits), resolution_timeout=3
         ) as neo,

@@ -40,7 +40,7 @@ from tests.fake_servers import (
     VALIDATE,
     Cut,
     Reply,
-    meddler,
+    fault_proxy,
     scripted_broker,
 )
 from tests.simulation.virtual_time import START, in_virtual_time, now
@@ -149,7 +149,7 @@ async def test_a_wrong_mpin_has_an_error_of_its_own() -> None:
 async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again_once() -> None:
     times = 1
 
-    def spoil(path: str, status: int, body: bytes) -> None:
+    def override(path: str, status: int, body: bytes) -> None:
         nonlocal times
         if path == LOGIN and times:
             times -= 1
@@ -157,7 +157,7 @@ async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         both = [LOGIN, VALIDATE]

@@ -45,7 +45,7 @@ from tests.fake_servers import (
     VALIDATE,
     Cut,
     Reply,
-    meddler,
+    fault_proxy,
     scripted_broker,
 )
 from tests.simulation.virtual_time import START, in_virtual_time, now
@@ -180,12 +180,12 @@ async def test_a_failed_renewal_is_raised_to_every_waiter_and_the_next_call_trie
 ) -> None:
     broken = False
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | Cut | None:
+    def override(path: str, status: int, body: bytes) -> Reply | Cut | None:
         return failure if broken and path == LOGIN else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         exchange.end_sessions()
@@ -221,14 +221,14 @@ async def test_a_renewal_goes_on_with_the_next_code_where_another_process_used_o
 
 @in_virtual_time
 async def test_a_wrong_mpin_at_renewal_is_raised_as_such() -> None:
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         refused = {"status": "error", "message": "Invalid MPIN.", "errorCode": "401"}
         return Reply(refused, 401) if changed and path == VALIDATE else None
 
     changed = False
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         exchange.end_sessions()
@@ -294,7 +294,7 @@ async def test_credentials_refused_at_a_renewal_are_not_sent_again_before_login(
     sent = 0
     is_refused = False
 
-    def spoil(at: str, status: int, body: bytes) -> Reply | None:
+    def override(at: str, status: int, body: bytes) -> Reply | None:
         nonlocal sent
         if not is_refused or at != path:
             return None
@@ -305,7 +305,7 @@ async def test_credentials_refused_at_a_renewal_are_not_sent_again_before_login(
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints) as neo,
     ):
         exchange.end_sessions()

@@ -34,7 +34,7 @@ from tests.fake_servers import (
     TOKEN,
     VALIDATE,
     Reply,
-    meddler,
+    fault_proxy,
     scripted_broker,
 )
 from tests.simulation.virtual_time import in_virtual_time, now
@@ -155,13 +155,13 @@ async def test_a_static_ip_refusal_is_no_ended_session() -> None:
 
 @in_virtual_time
 async def test_a_cancel_is_sent_in_the_old_session_while_another_call_renews_it() -> None:
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         forbidden = path == "/neo/quick/user/limits"
         return Reply("<html>403 Forbidden</html>", 403, "text/html") if forbidden else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         first = await neo.orders.place(*BUY, **CNC)
@@ -197,13 +197,13 @@ async def test_a_login_that_did_not_help_a_call_is_not_repeated_for_it_within_fi
 ):
     is_forbidden = True
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         forbidden = is_forbidden and path == "/neo/quick/user/limits"
         return Reply("<html>403 Forbidden</html>", 403, "text/html") if forbidden else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         for _ in range(20):
@@ -227,13 +227,13 @@ async def test_a_login_that_did_not_help_a_call_is_not_repeated_for_it_within_fi
 
 @in_virtual_time
 async def test_a_report_that_is_throttled_for_a_day_leaves_orders_and_cancels_alone() -> None:
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         throttled = path == "/neo/quick/user/trades"
         return Reply({}, 429, headers={"Retry-After": "86400"}) if throttled else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         neo.limiter._clock = asyncio.get_running_loop().time
@@ -257,13 +257,13 @@ async def test_an_order_that_got_a_429_is_never_reported_as_not_sent() -> None:
     """Brokers were seen to take what they answer with 429."""
     throttling = True
 
-    def spoil(path: str, status: int, body: bytes) -> Reply | None:
+    def override(path: str, status: int, body: bytes) -> Reply | None:
         throttled = throttling and path.endswith("/ms/place")
         return Reply({}, 429, headers={"Retry-After": "2"}) if throttled else None
 
     async with (
         exchange_of() as exchange,
-        meddler(exchange, spoil) as endpoints,
+        fault_proxy(exchange, override) as endpoints,
         client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
     ):
         neo.limiter._clock = asyncio.get_running_loop().time

@@ -1,6 +1,6 @@
-"""Seeded programs of orders on the exchange's worst day, and what is said of them afterwards.
+"""Seeded programs of orders against an exchange with every fault on.
 
-The whole of it, with more seeds, kills and outages, is `python -m benchmarks.faults`.
+`python -m tests.simulation` runs more seeds, and kills and outages beside them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_program import WORST_DAY, run_program
 from neo_async.exchange.faults.settings import PROBABILITIES
 from neo_async.execution.in_flight import InFlightOrders
 from neo_async.execution.late_orders import LateOrders
+from tests.simulation.programs import ALL_FAULTS, run_program
 
 ORDERS = 60
 
@@ -25,7 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_no_order_is_doubled_lost_unknown_or_open_after_a_halt(program_seed: int) -> None:
-    """Halts, nights and callers that are cancelled at any await included; see the programs."""
+    """The programs include halts, nights, and callers that are cancelled at any await."""
     report = run_program(program_seed, ORDERS)
     assert report.problems == []
     assert report.overdue == 0
@@ -35,27 +35,27 @@ def test_no_order_is_doubled_lost_unknown_or_open_after_a_halt(program_seed: int
 
 def test_a_seed_takes_the_same_course_every_time() -> None:
     first, second = run_program(7, 10), run_program(7, 10)
-    assert first.told == second.told
+    assert first.outcomes == second.outcomes
     assert first.faults == second.faults
 
 
-def test_a_story_names_every_request_and_what_it_meets() -> None:
+def test_a_story_names_every_request_with_its_faults() -> None:
     story: list[str] = []
     report = run_program(8, 5, story=story.append)
     assert report.problems == []
     text = "\n".join(story)
     assert text.count("/quick/order/rule/ms/place") >= 2 * 5
     assert "meets" in text
-    assert "life 0: place" in text
+    assert "order 0: place" in text
 
 
 def test_every_fault_is_on() -> None:
-    off = [name for name in PROBABILITIES if not getattr(WORST_DAY, name)]
+    off = [name for name in PROBABILITIES if not getattr(ALL_FAULTS, name)]
     assert [name for name in off if not name.startswith("bank_")] == []
 
 
-def test_a_client_that_believes_the_first_book_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the programs are for: without the horizon, late orders are called not accepted."""
+def test_a_client_without_a_resolution_timeout_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a client reports late orders as not accepted, as soon as the first book lacks them."""
     opened = InFlightOrders.open
 
     def impatient(self: InFlightOrders, *arguments: Any, **settings: Any) -> Any:

@@ -1,7 +1,8 @@
 """A loop whose time passes only when nothing is left to do, and then at once.
 
 Sockets are real. A test that waits for the next TOTP code, or for the end of a pause that the
-server asked for, takes milliseconds and always the same steps.
+server asked for, takes milliseconds and always the same steps. It is the loop of every `async def`
+test, unless that is marked `real_time`.
 """
 
 from __future__ import annotations
@@ -23,15 +24,20 @@ _GRACE = 0.001
 _PATIENCE = 5.0
 """Real seconds to wait for something from outside when no timer is left."""
 
+_THREAD_PATIENCE = 1.0
+"""Real seconds for which a function in a thread holds up the time. One that takes longer waits, as
+a rule, for something that only time brings about."""
+
 _BUSY_TURNS = 100
-"""Turns of the loop that take a microsecond. What is left of a wait by rounding may be too little
-to move the clock, and whoever waits for it would wait for ever."""
+"""Turns of the loop that take a microsecond. Rounding may leave a wait that is too short to move
+the clock, and that would never end."""
 
 
 class _Selector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.running_in_threads = 0
         self._busy_turns = 0
 
     def select(self, timeout: float | None = None) -> Any:
@@ -44,6 +50,10 @@ class _Selector(selectors.DefaultSelector):
             if self._busy_turns % _BUSY_TURNS == 0:
                 self.now += 1e-6
             return super().select(timeout)
+        if self.running_in_threads:
+            ready = super().select(_THREAD_PATIENCE)
+            if ready:
+                return ready
         has_sockets = len(self.get_map()) > 1  # the first is the loop's own
         ready = super().select(_GRACE if has_sockets else 0)
         if not ready:
@@ -52,6 +62,8 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop over real sockets whose clock advances to the next timer when it is idle."""
+
     def __init__(self) -> None:
         self._virtual = _Selector()
         super().__init__(self._virtual)
@@ -60,11 +72,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._virtual.now
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        # What the journal has done in a thread is done at once: a real thread would end sooner or
-        # later than the traffic beside it, and time would pass meanwhile.
+        # The journal's work for a thread is done at once: a real thread would end sooner or later
+        # than the traffic beside it, and time would pass meanwhile.
         work = func.args[0] if isinstance(func, functools.partial) and func.args else func
-        if not getattr(work, "__module__", "").startswith("neo_async.execution.journal"):
-            return super().run_in_executor(executor, func, *args)
+        if not (getattr(work, "__module__", None) or "").startswith("neo_async.execution.journal"):
+            self._virtual.running_in_threads += 1
+            running = super().run_in_executor(executor, func, *args)
+            running.add_done_callback(self._thread_is_done)
+            return running
         done = self.create_future()
         try:
             done.set_result(func(*args))
@@ -72,18 +87,21 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             done.set_exception(error)
         return done
 
+    def _thread_is_done(self, _: object) -> None:
+        self._virtual.running_in_threads -= 1
+
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        # Whatever the limit, threads work in real time: ours would be over before they end.
+        # Threads work in real time: a limit of virtual time would be over before they end.
         await super().shutdown_default_executor()
 
 
 def now() -> float:
-    """Unix seconds of the running loop: the clock for both sides of a test."""
+    """Return the Unix seconds of the running loop: the clock for both sides of a test."""
     return START + asyncio.get_running_loop().time()
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Decorates a coroutine test."""
+    """Run a coroutine test in a virtual-time loop, which is the default of this suite anyway."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

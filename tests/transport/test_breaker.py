@@ -20,7 +20,6 @@ from neo_async.transport.http import HttpClient
 from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Limiter
-from tests.simulation.virtual_time import in_virtual_time
 from tests.transport.lanes import lane_to, send
 from tests.transport.servers import Peer, echo, never, reply, serving, until
 
@@ -234,7 +233,6 @@ def answering_with(*statuses: bytes) -> Any:
     return script
 
 
-@in_virtual_time
 async def test_a_gateway_with_nobody_behind_it_opens_and_an_answer_closes() -> None:
     script = answering_with(*[b"503 Service Unavailable"] * LIMITS.failures, b"200 OK")
     async with lane_to(script) as (lane, server):
@@ -250,7 +248,6 @@ async def test_a_gateway_with_nobody_behind_it_opens_and_an_answer_closes() -> N
         assert lane.breaker.is_closed
 
 
-@in_virtual_time
 async def test_refusals_and_the_brokers_own_failures_are_answers() -> None:
     statuses = [b"429 Slow Down", b"400 Bad", b"401 Who", b"500 Oops", b"404 Nothing"]
     async with lane_to(answering_with(*statuses * 3)) as (lane, _):
@@ -259,7 +256,6 @@ async def test_refusals_and_the_brokers_own_failures_are_answers() -> None:
         assert lane.breaker.is_closed
 
 
-@in_virtual_time
 async def test_orders_that_hang_open_and_cancels_go_through() -> None:
     async with lane_to(never, maximum=16) as (lane, server):
         calls = [send(lane, within=10.0) for _ in range(LIMITS.failures)]
@@ -273,7 +269,6 @@ async def test_orders_that_hang_open_and_cancels_go_through() -> None:
         assert server.arrivals[-1][1] == b"cancel"
 
 
-@in_virtual_time
 async def test_those_who_queue_when_it_opens_are_turned_away_and_take_no_start() -> None:
     limiter = Limiter(RateLimits(orders=1, total=1), clock=asyncio.get_running_loop().time)
     async with lane_to(echo, limiter=limiter) as (lane, server):
@@ -288,6 +283,7 @@ async def test_those_who_queue_when_it_opens_are_turned_away_and_take_no_start()
         assert len(server.arrivals) == 1
 
 
+@pytest.mark.real_time("a busy loop waits for a real clock")
 async def test_a_caller_that_tries_for_ever_does_not_hold_up_the_loop() -> None:
     async with lane_to(echo) as (lane, _):
         open_up(lane.breaker)
@@ -304,7 +300,6 @@ async def test_a_caller_that_tries_for_ever_does_not_hold_up_the_loop() -> None:
             await try_for_ever()
 
 
-@in_virtual_time
 async def test_a_probe_whose_caller_gives_up_keeps_nobody_back() -> None:
     async with lane_to(never) as (lane, server):
         open_up(lane.breaker)
@@ -318,7 +313,6 @@ async def test_a_probe_whose_caller_gives_up_keeps_nobody_back() -> None:
         assert lane.breaker._probe_at - asyncio.get_running_loop().time() <= 2 * LIMITS.first_wait
 
 
-@in_virtual_time
 async def test_a_hung_connection_is_never_used_again() -> None:
     async def hang_once(peer: Peer) -> None:
         if len(peer.server.peers) == 1:
@@ -347,7 +341,6 @@ async def get(http: HttpClient, url: str, *, within: float = 5.0) -> int:
     return (await http.request("POST", url, headers={}, body=b"x", timeout=within)).status
 
 
-@in_virtual_time
 async def test_reads_fail_at_once_and_orders_do_not_with_them() -> None:
     breakers = Breakers()
     async with serving(never) as server:
@@ -367,7 +360,6 @@ async def test_reads_fail_at_once_and_orders_do_not_with_them() -> None:
         await http.close()
 
 
-@in_virtual_time
 async def test_a_download_counts_as_well() -> None:
     async with serving(answering_with(b"503 Nobody")) as server:
         http = HttpClient(connect_timeout=1.0)
@@ -380,7 +372,6 @@ async def test_a_download_counts_as_well() -> None:
         await http.close()
 
 
-@in_virtual_time
 async def test_a_file_that_trickles_has_a_deadline() -> None:
     async def trickle(peer: Peer) -> None:
         await peer.take()
@@ -402,7 +393,6 @@ async def test_a_file_that_trickles_has_a_deadline() -> None:
         await http.close()
 
 
-@in_virtual_time
 async def test_a_hung_connection_of_the_client_is_never_used_again() -> None:
     async def hang_once(peer: Peer) -> None:
         if len(peer.server.peers) == 1:
@@ -449,7 +439,6 @@ def windows(times: list[float]) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", ["down", "silent", "busy"])
-@in_virtual_time
 async def test_the_rate_is_back_within_a_second_after_an_outage_and_never_above(kind: str) -> None:
     loop = asyncio.get_running_loop()
     begin, end = 2.0, 2.0 + OUTAGE

@@ -15,7 +15,6 @@ from neo_async.model.answer import Answer
 from neo_async.transport.connection import MAX_BODY, MAX_HEADERS, Connection
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.lane import Lane
-from tests.simulation.virtual_time import in_virtual_time
 from tests.transport.lanes import assert_usable, lane_to, send
 from tests.transport.servers import (
     Peer,
@@ -273,7 +272,6 @@ async def test_cancelling_after_the_answer_leaves_the_next_request_on_that_conne
         assert first.cancelled()
 
 
-@in_virtual_time
 async def test_the_deadline_of_an_answered_request_never_strikes_the_next():
     async with lane_to(never, maximum=1) as (lane, _):
         connection, first = await in_flight(lane, within=0.05)
@@ -306,6 +304,7 @@ async def test_a_request_for_a_closed_connection_is_not_sent():
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("unasked", [reply(b"stale"), b"HTTP/1.1 200 O"], ids=["whole", "begun"])
+@pytest.mark.real_time("holds up the loop in real time")
 async def test_what_came_before_a_request_is_not_its_answer(unasked, tls):
     """It lies in the socket, since the loop was busy when it came."""
     speak, spoken = asyncio.Event(), asyncio.Event()

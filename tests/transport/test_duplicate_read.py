@@ -17,7 +17,7 @@ from neo_async.transport.duplicate_read import with_duplicate
 from neo_async.transport.http import HttpClient
 from tests.clients import WIDE
 from tests.fake_servers import CREDENTIALS, LOGIN, Late, Reply, Scripted, scripted_broker
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 from tests.transport.servers import Peer, echo, reply, serving
 
 BOOK = "/quick/user/orders"
@@ -55,7 +55,6 @@ async def client_of(broker: Scripted, **timeouts: Any) -> AsyncIterator[NeoClien
     ],
     ids=["at once", "slow", "hangs", "slower", "the second fails", "the first fails"],
 )
-@in_virtual_time
 async def test_the_first_good_answer_wins(answers: Any, asked: int, takes: float) -> None:
     async with scripted_broker() as broker, client_of(broker) as neo:
         broker.script(BOOK, *answers)
@@ -65,7 +64,6 @@ async def test_the_first_good_answer_wins(answers: Any, asked: int, takes: float
         assert broker.paths().count(BOOK) == asked
 
 
-@in_virtual_time
 async def test_what_fails_before_the_delay_is_not_asked_again() -> None:
     async with scripted_broker() as broker, client_of(broker) as neo:
         broker.script(BOOK, Late(1.0, BUSY), EMPTY)
@@ -74,7 +72,6 @@ async def test_what_fails_before_the_delay_is_not_asked_again() -> None:
         assert broker.paths().count(BOOK) == 1
 
 
-@in_virtual_time
 async def test_two_that_hang_end_at_the_deadline_of_the_first() -> None:
     async with (
         scripted_broker() as broker,
@@ -87,7 +84,6 @@ async def test_two_that_hang_end_at_the_deadline_of_the_first() -> None:
         assert seconds() - began == pytest.approx(15.0, abs=0.01)
 
 
-@in_virtual_time
 async def test_it_can_be_turned_off() -> None:
     async with scripted_broker() as broker, client_of(broker, duplicate_read_after=None) as neo:
         broker.script(BOOK, Late(10.0, EMPTY))
@@ -95,7 +91,6 @@ async def test_it_can_be_turned_off() -> None:
         assert broker.paths().count(BOOK) == 1
 
 
-@in_virtual_time
 async def test_orders_and_logins_are_never_asked_twice() -> None:
     async with scripted_broker() as broker:
         (login,) = broker.answers[LOGIN]
@@ -121,7 +116,6 @@ async def test_orders_and_logins_are_never_asked_twice() -> None:
         assert broker.paths().count(PLACE) == 2
 
 
-@in_virtual_time
 async def test_the_second_waits_for_the_limiter_and_no_longer_than_the_deadline() -> None:
     async with scripted_broker() as broker, client_of(broker) as neo:
         broker.script(BOOK, Late(60.0, EMPTY))
@@ -137,7 +131,6 @@ async def test_the_second_waits_for_the_limiter_and_no_longer_than_the_deadline(
         assert neo.limiter.waiting == 0
 
 
-@in_virtual_time
 async def test_the_losers_connection_is_closed_and_never_used_again() -> None:
     async def hang_first(peer: Peer) -> None:
         if len(peer.server.peers) == 1:
@@ -163,7 +156,6 @@ async def test_the_losers_connection_is_closed_and_never_used_again() -> None:
         await http.close()
 
 
-@in_virtual_time
 async def test_a_caller_that_gives_up_ends_both() -> None:
     asked: list[asyncio.Task[Any] | None] = []
 
@@ -179,7 +171,6 @@ async def test_a_caller_that_gives_up_ends_both() -> None:
     assert [task is not None and task.cancelled() for task in asked] == [True, True]
 
 
-@in_virtual_time
 async def test_the_first_is_asked_in_this_very_turn_of_the_loop() -> None:
     asked: list[str] = []
 
@@ -194,7 +185,6 @@ async def test_the_first_is_asked_in_this_very_turn_of_the_loop() -> None:
     assert asked == ["first", "next turn"]
 
 
-@in_virtual_time
 async def test_two_answers_at_the_same_moment_are_one() -> None:
     async def ask(seconds: float, body: bytes) -> Answer:
         await asyncio.sleep(seconds)

@@ -200,6 +200,7 @@ async def longest_turn(work: Awaitable[object]) -> float:
     return longest
 
 
+@pytest.mark.real_time("measures a real duration")
 async def test_what_inflates_without_end_is_lost_and_holds_up_nothing():
     bomb = reply(gzip.compress(bytes(100_000_000), 1), b"Content-Encoding: gzip")
     async with serving(answering(bomb)) as server, client() as http:
@@ -247,6 +248,7 @@ async def test_compressed_answers_are_inflated(encoding):
 
 @pytest.mark.parametrize("unasked", [reply(b"stale"), b"HTTP/1.1 200 OK\r\nContent-Le"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.real_time("holds up the loop in real time")
 async def test_what_came_before_a_request_is_not_its_answer(tls, unasked):
     async def speak_unasked(peer: Peer) -> None:
         peer.send(reply(await peer.take()))

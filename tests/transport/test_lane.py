@@ -566,7 +566,6 @@ async def test_connections_beyond_the_limit_are_for_cancels_only():
         await asyncio.gather(*hanging)
 
 
-@in_virtual_time
 async def test_a_pool_that_is_busy_with_hanging_orders_serves_cancels_and_reads_their_starts():
     """What waits for a connection keeps no start from others, and never takes it twice."""
     limiter = Limiter(RateLimits(), clock=asyncio.get_running_loop().time)
@@ -754,7 +753,6 @@ async def test_nothing_is_left_after_closing(tls):
 # --- lane and limiter -------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_slow_handshake_does_not_bring_arrivals_closer():
     async def slow(peer: Peer) -> None:
         while True:
@@ -783,6 +781,7 @@ async def test_a_slow_handshake_does_not_bring_arrivals_closer():
         )
 
 
+@pytest.mark.real_time("the server's clock is real")
 async def test_a_server_never_sees_more_than_the_limit_in_a_second():
     """Real time, real TLS handshakes: what the server counts is what matters."""
     async with serving(echo, tls=AUTHORITY) as server:

@@ -22,7 +22,7 @@ from neo_async.transport.rate_pause import LONGEST_PAUSE
 from neo_async.transport.start import Start
 from neo_async.transport.start_window import CANCEL_WAIT, WINDOW
 from neo_async.transport.turn_queue import READ_PATIENCE
-from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.simulation.virtual_time import VirtualTimeLoop
 
 ORDERS = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE)
 
@@ -291,7 +291,6 @@ def test_giving_up_at_any_moment_leaves_no_place_taken(seed):
 # --- the rate ---------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_burst_of_cancels_starts_at_once_when_idle():
     limiter = new_limiter(orders=10, total=25)
     await fill(limiter)
@@ -302,7 +301,6 @@ async def test_a_burst_of_cancels_starts_at_once_when_idle():
 
 
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.PLACE])
-@in_virtual_time
 async def test_a_burst_of_others_leaves_the_last_start_to_a_cancel_until_the_next_is_near(kind):
     limiter = new_limiter(orders=10, total=25)
     for _ in range(9):
@@ -334,7 +332,6 @@ def test_the_rate_is_reached_when_kept_busy(orders, total):
     assert most_in_a_second(starts) <= orders
 
 
-@in_virtual_time
 async def test_orders_leave_the_rest_of_the_total_to_reads():
     limiter = new_limiter(orders=2, total=5)
     await fill(limiter)
@@ -348,6 +345,7 @@ async def test_orders_leave_the_rest_of_the_total_to_reads():
     assert now() == pytest.approx(WINDOW)
 
 
+@pytest.mark.real_time("holds up the loop in real time")
 async def test_a_loop_that_was_held_up_does_not_bring_starts_closer():
     # The timer fires late, on a clock that nobody can move: a turn given is not yet a start.
     limiter = Limiter(RateLimits(orders=1, total=1), window=0.02)
@@ -366,7 +364,6 @@ async def test_a_loop_that_was_held_up_does_not_bring_starts_closer():
 # --- who is served ----------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_cancels_overtake_modifies_overtake_places_overtake_reads():
     limiter = new_limiter(orders=6, total=6)
     await fill(limiter)
@@ -385,7 +382,6 @@ async def test_cancels_overtake_modifies_overtake_places_overtake_reads():
 
 
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.PLACE])
-@in_virtual_time
 async def test_a_flood_of_orders_lets_a_read_pass_now_and_then(kind):
     limiter = new_limiter()
     reads: list[float] = []
@@ -413,7 +409,6 @@ async def test_a_flood_of_orders_lets_a_read_pass_now_and_then(kind):
     assert len(orders) + len(reads) >= 9.7 * now()
 
 
-@in_virtual_time
 async def test_a_steady_stream_of_reads_does_not_keep_orders_from_starting():
     limiter = new_limiter()
 
@@ -435,7 +430,6 @@ async def test_a_steady_stream_of_reads_does_not_keep_orders_from_starting():
     await asyncio.gather(*pollers, return_exceptions=True)
 
 
-@in_virtual_time
 async def test_not_even_a_read_that_waited_long_overtakes_a_cancel():
     limiter = new_limiter(orders=1, total=1)
     await limiter.acquire(Kind.CANCEL)
@@ -451,7 +445,6 @@ async def test_not_even_a_read_that_waited_long_overtakes_a_cancel():
 
 
 @pytest.mark.parametrize("early", [1e-6, 0.0, -1e-6])
-@in_virtual_time
 async def test_a_place_that_comes_just_as_room_is_free_leaves_it_to_a_read_that_waited_long(early):
     limiter = new_limiter(orders=1, total=1)
     starts = []
@@ -468,7 +461,6 @@ async def test_a_place_that_comes_just_as_room_is_free_leaves_it_to_a_read_that_
     assert starts == [Kind.CANCEL, Kind.READ, Kind.PLACE]
 
 
-@in_virtual_time
 async def test_a_cancel_takes_the_room_of_a_place_that_has_not_started_yet():
     limiter = new_limiter(orders=1, total=1)
     started = await limiter.acquire(Kind.PLACE)
@@ -480,7 +472,6 @@ async def test_a_cancel_takes_the_room_of_a_place_that_has_not_started_yet():
     assert await place == pytest.approx(WINDOW)
 
 
-@in_virtual_time
 async def test_who_comes_just_as_turns_are_given_does_not_pass_those_who_got_one():
     limiter = new_limiter(orders=2, total=2)
     await fill(limiter)
@@ -501,7 +492,6 @@ async def test_who_comes_just_as_turns_are_given_does_not_pass_those_who_got_one
     assert now() == pytest.approx(WINDOW)
 
 
-@in_virtual_time
 async def test_a_cancelled_waiter_frees_its_place():
     limiter = new_limiter(orders=1, total=1)
     await limiter.acquire(Kind.PLACE)
@@ -513,7 +503,6 @@ async def test_a_cancelled_waiter_frees_its_place():
     assert limiter.waiting == 0
 
 
-@in_virtual_time
 async def test_a_waiter_cancelled_just_as_its_turn_comes_hands_it_on():
     limiter = new_limiter(orders=1, total=1)
     started = await limiter.acquire(Kind.PLACE)
@@ -538,7 +527,6 @@ def test_a_cancel_waits_half_a_window_at_most_behind_any_flood_of_reads(tenths):
     in_time(flooded())
 
 
-@in_virtual_time
 async def test_reads_start_smoothly():
     limiter = new_limiter()
     starts = []
@@ -554,7 +542,6 @@ async def test_reads_start_smoothly():
 # --- undoing and moving a start ---------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_start_given_back_is_free_again():
     limiter = new_limiter(orders=1, total=1)
     started = await limiter.acquire(Kind.PLACE)
@@ -565,7 +552,6 @@ async def test_a_start_given_back_is_free_again():
     assert limiter.starts == [0, 0, 1, 0]
 
 
-@in_virtual_time
 async def test_a_start_that_is_moved_holds_its_room_from_then_on():
     limiter = new_limiter(orders=1, total=1)
     started = await limiter.acquire(Kind.PLACE)
@@ -574,7 +560,6 @@ async def test_a_start_that_is_moved_holds_its_room_from_then_on():
     assert await limiter.acquire(Kind.PLACE) == pytest.approx(0.7 + WINDOW)
 
 
-@in_virtual_time
 async def test_a_start_older_than_the_window_cannot_be_moved():
     limiter = new_limiter(orders=1, total=1)
     started = await limiter.acquire(Kind.PLACE)
@@ -592,7 +577,6 @@ async def test_a_start_cannot_be_moved_once_its_room_is_free_however_times_are_r
     assert limiter.restart(Kind.PLACE, first) is None
 
 
-@in_virtual_time
 async def test_a_start_cannot_be_moved_into_a_pause():
     limiter = new_limiter()
     started = await limiter.acquire(Kind.PLACE)
@@ -601,7 +585,6 @@ async def test_a_start_cannot_be_moved_into_a_pause():
     assert limiter.restart(Kind.PLACE, started) is None
 
 
-@in_virtual_time
 async def test_a_start_that_is_put_off_keeps_its_room_from_placements_and_from_nothing_else():
     limiter = new_limiter(orders=10, total=10)
     for _ in range(9):
@@ -619,7 +602,6 @@ async def test_a_start_that_is_put_off_keeps_its_room_from_placements_and_from_n
     assert limiter.starts == [1, 1, 2, 1]
 
 
-@in_virtual_time
 async def test_a_start_that_was_put_off_and_lost_its_room_is_the_first_of_its_kind_again():
     limiter = new_limiter(orders=1, total=1)
     limiter.hold(Kind.PLACE, await limiter.acquire(Kind.PLACE))
@@ -637,7 +619,6 @@ async def test_a_start_that_was_put_off_and_lost_its_room_is_the_first_of_its_ki
     assert served == ["put off", "later"]
 
 
-@in_virtual_time
 async def test_what_may_have_arrived_as_late_as_its_answer_counts_from_then_on():
     limiter = new_limiter(orders=1, total=1)
     started = await limiter.acquire(Kind.PLACE)
@@ -651,7 +632,6 @@ async def test_what_may_have_arrived_as_late_as_its_answer_counts_from_then_on()
     assert await limiter.acquire(Kind.CANCEL) == now()
 
 
-@in_virtual_time
 async def test_a_start_is_moved_once_and_taken_anew_for_each_further_connection():
     limiter = new_limiter(orders=2, total=2)
     start = await Start(limiter, Kind.CANCEL).take()
@@ -672,6 +652,7 @@ async def test_a_start_is_moved_once_and_taken_anew_for_each_further_connection(
 # --- cost -------------------------------------------------------------------------------------
 
 
+@pytest.mark.real_time("measures a real duration")
 async def test_no_cost_grows_with_the_starts_of_the_past_or_with_those_that_wait():
     limiter = Limiter(RateLimits(orders=1_000_000, total=1_000_000))
 
@@ -711,7 +692,6 @@ def starts_after(limiter: Limiter) -> list[float]:
 
 
 @pytest.mark.parametrize("asked", [1.0, 30.0, 86_394.0, 1e18, math.inf])
-@in_virtual_time
 async def test_a_pause_is_bounded_and_above_all_for_those_that_did_not_earn_it(asked):
     bounded = min(asked, LONGEST_PAUSE)
     window = min(asked, WINDOW)
@@ -729,7 +709,6 @@ async def test_a_pause_is_bounded_and_above_all_for_those_that_did_not_earn_it(a
         assert limiter.paused_for == pytest.approx(bounded)
 
 
-@in_virtual_time
 async def test_a_second_429_does_not_keep_cancels_longer_than_the_first():
     """Answers are slow: it is about a request from before the pause as well."""
     limiter, began = new_limiter(), now()
@@ -745,7 +724,6 @@ async def test_a_second_429_does_not_keep_cancels_longer_than_the_first():
 
 
 @pytest.mark.parametrize("asked", [None, 0.0, -5.0, math.nan])
-@in_virtual_time
 async def test_a_pause_of_no_length_that_can_be_is_one_of_ours(asked):
     limiter = new_limiter()
     for _ in range(20):
@@ -754,7 +732,6 @@ async def test_a_pause_of_no_length_that_can_be_is_one_of_ours(asked):
     assert await limiter.acquire(Kind.PLACE) == now()
 
 
-@in_virtual_time
 async def test_a_pause_longer_than_a_call_may_wait_ends_it_at_once_and_says_for_how_long():
     limiter = new_limiter(orders=1, total=1)
     limiter.patience = (10.0, 10.0, 10.0, 15.0)
@@ -782,7 +759,6 @@ async def caught(call: Coroutine[Any, Any, float]) -> BaseException:
     return caught.value
 
 
-@in_virtual_time
 async def test_a_long_queue_is_no_reason_to_fail():
     limiter = new_limiter()
     limiter.patience = (1.0, 1.0, 1.0, 1.0)
@@ -792,7 +768,6 @@ async def test_a_long_queue_is_no_reason_to_fail():
     await asyncio.gather(*(limiter.acquire(Kind.PLACE) for _ in range(30)))
 
 
-@in_virtual_time
 async def test_a_pause_that_a_read_has_earned_is_told_with_what_it_leaves_free(caplog):
     new_limiter().pause(30.0, Kind.READ)
     assert caplog.messages == [
@@ -801,7 +776,6 @@ async def test_a_pause_that_a_read_has_earned_is_told_with_what_it_leaves_free(c
     ]
 
 
-@in_virtual_time
 async def test_nothing_starts_during_a_pause():
     limiter = new_limiter()
     waiting = asyncio.create_task(limiter.acquire(Kind.CANCEL))
@@ -810,7 +784,6 @@ async def test_nothing_starts_during_a_pause():
     assert await limiter.acquire(Kind.CANCEL) == pytest.approx(2.0)
 
 
-@in_virtual_time
 async def test_a_shorter_pause_does_not_end_a_longer_one():
     limiter = new_limiter()
     limiter.pause(2.0)
@@ -818,7 +791,6 @@ async def test_a_shorter_pause_does_not_end_a_longer_one():
     assert await limiter.acquire(Kind.PLACE) == pytest.approx(2.0)
 
 
-@in_virtual_time
 async def test_a_pause_catches_those_that_wait_already():
     limiter = new_limiter(orders=1, total=1)
     await limiter.acquire(Kind.PLACE)
@@ -835,7 +807,6 @@ def longest_draw(monkeypatch):
 
 
 @pytest.mark.usefixtures("longest_draw")
-@in_virtual_time
 async def test_pauses_without_a_length_grow_until_something_succeeds():
     limiter = new_limiter()
     lengths = []
@@ -848,13 +819,11 @@ async def test_pauses_without_a_length_grow_until_something_succeeds():
 
 
 @pytest.mark.usefixtures("longest_draw")
-@in_virtual_time
 async def test_the_refusals_of_one_burst_count_as_one():
     limiter = new_limiter()
     assert [limiter.pause(None) for _ in range(10)] == [0.5] * 10
 
 
-@in_virtual_time
 async def test_the_refusals_of_one_burst_are_told_once(caplog):
     limiter = new_limiter()
     for _ in range(10):
@@ -866,7 +835,6 @@ async def test_the_refusals_of_one_burst_are_told_once(caplog):
 
 
 @pytest.mark.usefixtures("longest_draw")
-@in_virtual_time
 async def test_a_server_that_asks_for_no_pause_at_all_gets_one():
     limiter = new_limiter()
     assert limiter.pause(0.0) == 0.5
@@ -878,7 +846,6 @@ async def test_a_server_that_asks_for_no_pause_at_all_gets_one():
 HALTED = Halted("closed", since=0.0)
 
 
-@in_virtual_time
 async def test_what_is_refused_ends_waiting_at_once_and_frees_its_place():
     limiter = new_limiter(orders=2, total=2)
     await fill(limiter)
@@ -898,7 +865,6 @@ async def test_what_is_refused_ends_waiting_at_once_and_frees_its_place():
     assert await limiter.acquire(Kind.PLACE) == now()
 
 
-@in_virtual_time
 async def test_a_refusal_reaches_those_who_have_their_turn_and_have_not_taken_it():
     limiter = new_limiter(orders=1, total=1)
     await fill(limiter)
@@ -909,7 +875,6 @@ async def test_a_refusal_reaches_those_who_have_their_turn_and_have_not_taken_it
         await waiting
 
 
-@in_virtual_time
 async def test_a_start_is_not_moved_when_its_kind_is_refused_meanwhile():
     limiter = new_limiter()
     started = await limiter.acquire(Kind.PLACE)
@@ -922,7 +887,6 @@ async def test_a_start_is_not_moved_when_its_kind_is_refused_meanwhile():
 # --- what it tells ----------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_counters_and_repr_tell_the_state():
     limiter = new_limiter(orders=2, total=3)
     assert repr(limiter) == "<Limiter 0/3 in the window, 0 waiting>"
@@ -938,7 +902,6 @@ async def test_counters_and_repr_tell_the_state():
     assert limiter.starts == [1, 0, 2, 0]
 
 
-@in_virtual_time
 async def test_a_free_limiter_costs_no_turn_of_the_loop():
     limiter = new_limiter()
     passed = limiter.acquire(Kind.PLACE)
@@ -949,7 +912,6 @@ async def test_a_free_limiter_costs_no_turn_of_the_loop():
 # --- the day ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_day_holds_no_more_than_its_quota_and_the_next_one_begins_in_india():
     now_ = 1_795_458_000.0  # 2026-11-23 23:50 IST
     quota = DailyQuota(2, clock=lambda: now_)
@@ -966,7 +928,6 @@ async def test_a_day_holds_no_more_than_its_quota_and_the_next_one_begins_in_ind
     assert quota.used == 1
 
 
-@in_virtual_time
 async def test_those_who_queue_when_the_quota_ends_are_told():
     quota = DailyQuota(3, clock=lambda: 0.0)
     limiter = Limiter(

@@ -128,7 +128,6 @@ async def started(server: FeedServer, **settings: Any) -> AsyncIterator[Client]:
 # --- one connection ---------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_messages_of_both_kinds_arrive_in_their_order() -> None:
     async with feed_server(then(lambda p: p.send(b"1", "2", b"", b"4"), Peer.linger)) as server:
         async with connected(server) as client:
@@ -142,7 +141,6 @@ async def test_messages_of_both_kinds_arrive_in_their_order() -> None:
         assert (client.socket.reconnects, client.socket.last_gap) == (0, None)
 
 
-@in_virtual_time
 async def test_what_the_client_sends_arrives() -> None:
     async with feed_server(welcome) as server, connected(server) as client:
         assert await client.socket.send("a wish")
@@ -154,13 +152,11 @@ async def test_nothing_is_sent_without_a_connection() -> None:
     assert not await client.socket.send("a wish")
 
 
-@in_virtual_time
 async def test_pings_of_the_server_are_answered() -> None:
     async with feed_server(then(Peer.ping, Peer.linger)) as server, connected(server):
         await until(lambda: server.peer.pongs == 1)
 
 
-@in_virtual_time
 async def test_starting_twice_opens_one_connection() -> None:
     async with feed_server(welcome) as server, connected(server) as client:
         client.socket.start()
@@ -223,7 +219,6 @@ def test_a_lost_connection_is_made_anew_at_once(end: Callable[[Peer], Any], reas
     check()
 
 
-@in_virtual_time
 async def test_a_server_that_is_away_is_tried_ever_more_rarely() -> None:
     # Full jitter makes every wait a draw from a range that grows to its cap.
     async with feed_server(welcome) as server:
@@ -282,7 +277,6 @@ def test_a_connection_that_is_lost_as_soon_as_it_is_live_is_no_success(
     assert attempts == [1, 2, 1, 2]
 
 
-@in_virtual_time
 async def test_an_unanswered_request_is_given_up() -> None:
     async with feed_server(welcome) as server:
         server.is_hanging = True
@@ -294,7 +288,6 @@ async def test_an_unanswered_request_is_given_up() -> None:
             assert "3" in client.reasons[0]
 
 
-@in_virtual_time
 async def test_an_unanswered_handshake_is_given_up() -> None:
     async with (
         feed_server(Peer.linger, welcome) as server,
@@ -306,7 +299,6 @@ async def test_an_unanswered_handshake_is_given_up() -> None:
         assert client.socket.reconnects == 0, "it was never live before"
 
 
-@in_virtual_time
 async def test_an_error_of_the_handshake_or_of_the_handler_leads_to_another_try() -> None:
     async def prove(socket: Socket) -> None:
         await _greet(socket)
@@ -326,7 +318,6 @@ async def test_an_error_of_the_handshake_or_of_the_handler_leads_to_another_try(
         await client.socket.close()
 
 
-@in_virtual_time
 async def test_listeners_that_fail_end_nothing() -> None:
     def listener(event: FeedEvent) -> None:
         raise LookupError(event.state)
@@ -343,7 +334,6 @@ async def test_listeners_that_fail_end_nothing() -> None:
 # --- silence ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_server_that_answers_no_pings_is_lost() -> None:
     async def mute(peer: Peer) -> None:
         peer.answers_pings = False
@@ -362,7 +352,6 @@ async def test_a_server_that_answers_no_pings_is_lost() -> None:
         assert server.peer.pings == pytest.approx(15, abs=1)
 
 
-@in_virtual_time
 async def test_messages_are_signs_of_life() -> None:
     async def talkative(peer: Peer) -> None:
         peer.answers_pings = False
@@ -377,7 +366,6 @@ async def test_messages_are_signs_of_life() -> None:
         assert client.reasons == []
 
 
-@in_virtual_time
 async def test_silence_is_a_loss_when_data_is_expected() -> None:
     expected = False
     async with (
@@ -394,7 +382,6 @@ async def test_silence_is_a_loss_when_data_is_expected() -> None:
         assert client.socket.reconnects == 1
 
 
-@in_virtual_time
 async def test_the_patience_with_silence_doubles_as_long_as_reconnecting_does_not_help() -> None:
     silent = then(lambda p: p.send(b"a snapshot"), Peer.linger)
 
@@ -416,7 +403,6 @@ async def test_the_patience_with_silence_doubles_as_long_as_reconnecting_does_no
         assert lives[:5] == pytest.approx([10, 20, 40, 19 + 10, 20], abs=3)
 
 
-@in_virtual_time
 async def test_the_patience_with_silence_has_an_end() -> None:
     async with (
         feed_server(welcome) as server,
@@ -428,7 +414,6 @@ async def test_the_patience_with_silence_has_an_end() -> None:
         assert lives == pytest.approx([300, 600, 1200, 1200, 1200], abs=80)
 
 
-@in_virtual_time
 async def test_a_session_begins_with_the_first_patience_and_with_no_silence_behind_it() -> None:
     expected = True
     async with (
@@ -445,7 +430,6 @@ async def test_a_session_begins_with_the_first_patience_and_with_no_silence_behi
         assert client.times(WAITING)[4] - began == pytest.approx(10, abs=4)
 
 
-@in_virtual_time
 async def test_losses_of_other_kinds_do_not_lengthen_the_patience_with_silence() -> None:
     dropped = then(lambda _: asyncio.sleep(2))
     async with (
@@ -456,7 +440,6 @@ async def test_losses_of_other_kinds_do_not_lengthen_the_patience_with_silence()
         assert client.times(WAITING)[5] - client.times(LIVE)[5] == pytest.approx(10, abs=3)
 
 
-@in_virtual_time
 async def test_a_handler_that_takes_its_time_holds_the_server_up_but_no_heartbeat() -> None:
     released = asyncio.Event()
     taken: list[bytes | str] = []
@@ -490,7 +473,6 @@ async def test_a_handler_that_takes_its_time_holds_the_server_up_but_no_heartbea
         assert client.reasons == [], "it could not hear while it was held up"
 
 
-@in_virtual_time
 async def test_a_server_that_no_longer_reads_is_lost_too() -> None:
     deaf = then(Peer.deafen, lambda _: asyncio.sleep(10_000))
     async with (
@@ -541,7 +523,6 @@ def test_connections_that_keep_dying_young_are_made_ever_more_rarely(
     assert attempts == [1, 2, 3, 4]
 
 
-@in_virtual_time
 async def test_a_login_that_is_refused_ends_the_waiting_for_the_connection() -> None:
     async with feed_server(then(lambda p: p.send(b"ended"))) as server:
         client = Client(lambda: server.url, handle=_end)
@@ -565,7 +546,6 @@ def _end(message: bytes | str) -> None:
     raise SessionEnded("over")
 
 
-@in_virtual_time
 async def test_a_server_that_goes_on_sending_after_our_close_delays_no_next_try() -> None:
     async def talkative(peer: Peer) -> None:
         await peer.receive()
@@ -606,7 +586,6 @@ async def test_a_redirect_of_a_feed_is_not_followed(status: int) -> None:
         assert elsewhere.peers == []
 
 
-@in_virtual_time
 async def test_an_ended_session_is_renewed_before_the_next_try() -> None:
     async with (
         feed_server(_refuse, welcome) as server,
@@ -631,7 +610,6 @@ def test_a_renewal_that_fails_is_no_end(error: Exception) -> None:
     check()
 
 
-@in_virtual_time
 async def test_a_session_may_end_on_a_live_connection() -> None:
     def handle(message: bytes | str) -> None:
         raise SessionEnded("midnight")
@@ -648,7 +626,6 @@ async def test_a_session_may_end_on_a_live_connection() -> None:
 # --- closing ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_closing_says_goodbye() -> None:
     async with feed_server(welcome) as server:
         async with connected(server):
@@ -678,7 +655,6 @@ def test_closing_works_at_any_moment(moment: str) -> None:
     check()
 
 
-@in_virtual_time
 async def test_it_can_be_started_again_after_closing() -> None:
     async with (
         feed_server(welcome) as server,
@@ -691,7 +667,6 @@ async def test_it_can_be_started_again_after_closing() -> None:
         assert len(server.peers) == 2
 
 
-@in_virtual_time
 async def test_nobody_waits_for_a_feed_that_is_closed() -> None:
     async with feed_server(Peer.linger) as server:
         async with started(server) as client:

@@ -386,6 +386,7 @@ async def test_without_readers_events_are_dropped_with_every_tick() -> None:
 # --- closing ------------------------------------------------------------------------------------
 
 
+@pytest.mark.real_time("bounds a real duration")
 async def test_closing_says_goodbye_to_everyone_at_once() -> None:
     async with aiohttp.ClientSession() as http:
         async with trading() as caller:
@@ -406,6 +407,7 @@ async def test_closing_says_goodbye_to_everyone_at_once() -> None:
         assert {reader.websocket.close_code for reader in (*markets, *orders)} == {1001}
 
 
+@pytest.mark.real_time("bounds a real duration")
 async def test_closing_does_not_wait_for_those_who_do_not_answer() -> None:
     async with aiohttp.ClientSession() as http:
         async with trading() as caller:

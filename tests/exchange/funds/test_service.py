@@ -278,6 +278,7 @@ async def test_funds_are_kept_in_the_state_file(tmp_path: Path) -> None:
         assert (await call(caller, "GET", "/mf/orders")).json()["data"] == []
 
 
+@pytest.mark.real_time("kills a real process")
 async def test_what_was_answered_survives_sigkill(tmp_path: Path) -> None:
     async def orders(process: Process, http: aiohttp.ClientSession, **form: str) -> Any:
         kite = process.kite

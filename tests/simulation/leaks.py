@@ -1,7 +1,7 @@
-"""What thousands of faulty requests leave behind in the client: files, tasks, memory.
+"""Files, tasks and memory of a client after thousands of faulty requests.
 
 The exchange is a process of its own. The requests are placements of an instrument that is not
-listed, cancellations of orders that soon are cancelled, and reads: nothing to be remembered.
+listed, cancels of orders that soon are cancelled, and reads: the client need not remember any.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from neo_async import (
 )
 from neo_async.exchange import Faults, Uniform
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
-BAD_DAY = Faults(
+FAULTS = Faults(
     lose_before=0.08,
     lose_after=0.08,
     hang_before=0.02,
@@ -50,17 +50,17 @@ BAD_DAY = Faults(
     hang_seconds=1.0,
     drip_seconds=0.2,
 )
-"""Two requests of three meet with something."""
+"""Faults for two requests of three."""
 AT_ONCE = 64
 ORDERS = 20
 WARM_UP = 2_000
 RESOLUTION_TIMEOUT = 1.0
 IDLE = 20.0
-"""Seconds after which connections for reads have been closed."""
+"""Seconds after which idle connections for reads are closed."""
 
 
-class Left(msgspec.Struct):
-    """What there is, when nothing is going on."""
+class Usage(msgspec.Struct):
+    """Files, tasks and memory of the idle client."""
 
     files: int
     tasks: int
@@ -68,11 +68,14 @@ class Left(msgspec.Struct):
 
 
 class Leaks(msgspec.Struct):
+    """Usage before and after a number of faulty requests."""
+
     requests: int
-    before: Left
-    """After a warm-up of as bad requests."""
-    after: Left
-    open_questions: int
+    before: Usage
+    """Usage after a warm-up of equally faulty requests."""
+    after: Usage
+    in_flight: int
+    """Requests that are still without an outcome."""
     seconds: float = 0.0
 
 
@@ -110,13 +113,13 @@ async def _measure(ready: dict[str, object], requests: int) -> Leaks:
             )
             for _ in range(ORDERS)
         ]
-        await _ask(neo, ready, orders, WARM_UP)
-        before = await _left(neo)
-        await _ask(neo, ready, orders, requests)
-        after = await _left(neo)
-        left = len(neo._engine.in_flight_requests)
+        await _send(neo, ready, orders, WARM_UP)
+        before = await _usage(neo)
+        await _send(neo, ready, orders, requests)
+        after = await _usage(neo)
+        in_flight = len(neo._engine.in_flight_requests)
     seconds = asyncio.get_running_loop().time() - began
-    return Leaks(requests, before, after, left, seconds)
+    return Leaks(requests, before, after, in_flight, seconds)
 
 
 async def _set_faults(ready: dict[str, object], faults: Faults) -> None:
@@ -127,11 +130,11 @@ async def _set_faults(ready: dict[str, object], faults: Faults) -> None:
         answer.raise_for_status()
 
 
-async def _ask(
+async def _send(
     neo: NeoClient, ready: dict[str, object], orders: list[Order], requests: int
 ) -> None:
-    """So many requests, all of them on a bad day."""
-    await _set_faults(ready, BAD_DAY)
+    """Send that many requests while the faults are on."""
+    await _set_faults(ready, FAULTS)
     numbers = iter(range(requests))
 
     async def work() -> None:
@@ -158,8 +161,8 @@ async def _ask(
     await _set_faults(ready, Faults())
 
 
-async def _left(neo: NeoClient) -> Left:
-    """Once every outcome is known, and idle connections are closed."""
+async def _usage(neo: NeoClient) -> Usage:
+    """Return the usage once every outcome is known and idle connections are closed."""
     in_flight_requests = neo._engine.in_flight_requests
     for _ in range(600):
         if not in_flight_requests:
@@ -167,10 +170,10 @@ async def _left(neo: NeoClient) -> Left:
         await asyncio.sleep(0.1)
     await asyncio.sleep(IDLE)
     gc.collect()
-    return Left(len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), resident_mib())
+    return Usage(len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), resident_mib())
 
 
 def resident_mib() -> float:
-    """Memory of this process that is in use now."""
+    """Return the resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

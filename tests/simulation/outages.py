@@ -1,7 +1,7 @@
-"""How a bot at the limit takes an exchange that goes away for 5 s.
+"""An exchange that is away for 5 s, under a bot that places orders at the rate limit.
 
 The exchange is a process with a state file. It is killed and started again on the same port, or
-stopped and let go on (its sockets stay open meanwhile, and nobody answers). The bot wants more
+stopped and continued (its sockets stay open meanwhile, without answers). The bot attempts more
 orders than the limit allows, all the time.
 """
 
@@ -36,11 +36,11 @@ from neo_async import (
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIMITS = RateLimits()
 AT_LIMIT = LIMITS.orders - 1
-"""Orders in a second from which on the throughput counts as back: the limiter's margin and one read
-of the book take their part."""
+"""Orders in a second that count as the full rate: the limiter's margin and one read of the order
+book use the rest."""
 AT_ONCE = 40
 OUTAGE = 5.0
 BEFORE = 5.0
@@ -49,20 +49,22 @@ TOTP_STEP = 30.0
 
 
 class Outage(msgspec.Struct):
+    """One outage, and the bot's rate of orders around it."""
+
     kind: str
     """`killed` or `stopped`."""
     recovery: float
     """Seconds from the server's return to the beginning of the first second at the limit."""
     most_in_a_second: int
-    """Order requests that left the limiter in the fullest second of all."""
+    """Most order requests that the limiter started within any second."""
     before: float
     """Orders a second before the outage."""
     after: float
-    """And in the seconds after the recovery."""
+    """Orders a second after the recovery."""
     unknown: int
-    """Callers who were left without an outcome."""
+    """Callers that got OutcomeUnknown."""
     lost: int
-    """Orders in the ledger whose callers were told nothing, or something else."""
+    """Orders that only the ledger or only a caller has."""
 
 
 class _Server:
@@ -104,7 +106,7 @@ class _Server:
 
 
 class _Starts:
-    """When the limiter let order requests go, those left out that it took back."""
+    """Records when the limiter started order requests, without those that it took back."""
 
     def __init__(self, limiter: Limiter) -> None:
         self.times: list[float] = []
@@ -125,7 +127,7 @@ class _Starts:
 
 
 class _Bot:
-    """Wants to place more than it may, and notes when each order was accepted."""
+    """Places more orders than the limit allows, and records when each was accepted."""
 
     def __init__(self, neo: NeoClient) -> None:
         self._neo = neo
@@ -158,7 +160,7 @@ class _Bot:
 
 
 async def measure(kind: str) -> Outage:
-    """One outage, of either kind."""
+    """Measure one outage, `killed` or `stopped`."""
     with tempfile.TemporaryDirectory() as folder:
         server = _Server(folder)
         await server.start()
@@ -171,8 +173,8 @@ async def measure(kind: str) -> Outage:
             bot.start()
             await asyncio.sleep(BEFORE)
             if kind == "killed":
-                # The restarted exchange wants a new login, and each code works once: not what is
-                # measured here, so the outage ends in a later step.
+                # The restarted exchange needs a new login, and each TOTP code works once. That wait
+                # is not measured here, so the outage ends in a later TOTP step.
                 step_ends = (logged_in // TOTP_STEP + 1) * TOTP_STEP
                 await asyncio.sleep(max(0.0, step_ends - OUTAGE - time.time() + 1.0))
             went = time.time()
@@ -211,7 +213,7 @@ def _rate(times: Sequence[float], begin: float, end: float) -> float:
 
 
 def _recovered(accepted: Sequence[float], back: float) -> float:
-    """When the first second at the limit began."""
+    """Return when the first second at the full rate began."""
     later = [at for at in accepted if at >= back]
     for first, begin in enumerate(later):
         if sum(begin <= at < begin + 1 for at in later[first:]) >= AT_LIMIT:

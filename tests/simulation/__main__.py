@@ -1,11 +1,11 @@
-"""What becomes of orders when everything goes wrong: five measurements against the ledger.
+"""Order safety under faults: programs, kills, outages and leaks, compared with the ledger.
 
-    python -m benchmarks.faults --seeds N [--orders N]           programs of orders, all faults on
-    python -m benchmarks.faults --first K --seeds N              the same, of the seeds from K
-    python -m benchmarks.faults --seed K [--orders N] [--story]  one of them again, told
-    python -m benchmarks.faults --kills N                        SIGKILL at any moment, restart
-    python -m benchmarks.faults --outage                         5 s without an exchange
-    python -m benchmarks.faults --leaks N                        what faulty requests leave
+    python -m tests.simulation --seeds N [--orders N]           programs of orders, all faults on
+    python -m tests.simulation --first K --seeds N              the same, of the seeds from K
+    python -m tests.simulation --seed K [--orders N] [--story]  one of them, step by step
+    python -m tests.simulation --kills N                        SIGKILL at any moment, restart
+    python -m tests.simulation --outage                         5 s without an exchange
+    python -m tests.simulation --leaks N                        leaks after faulty requests
 
 Without any of them, all of them at full size. `--json` prints one JSON object. The exit code is 0
 when every wanted figure was reached.
@@ -23,11 +23,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from benchmarks import fault_leaks, fault_outage
-from benchmarks.fault_kills import Kills, kill_again_and_again
-from benchmarks.fault_leaks import Leaks
-from benchmarks.fault_outage import OUTAGE, Outage
-from benchmarks.fault_program import CANCEL_BOUND, RESOLUTION_TIMEOUT, Report, run_program
 from benchmarks.harness import (
     Wanted,
     at_most,
@@ -38,25 +33,32 @@ from benchmarks.harness import (
     print_table,
     print_wanted,
 )
+from tests.simulation.kills import Kills, kill_repeatedly
+from tests.simulation.leaks import Leaks
+from tests.simulation.leaks import measure as measure_leaks
+from tests.simulation.outages import OUTAGE, Outage
+from tests.simulation.outages import measure as measure_outage
+from tests.simulation.programs import CANCEL_BOUND, RESOLUTION_TIMEOUT, run_program
+from tests.simulation.reports import Report
 
 PACKAGES = ("aiohttp", "httptools", "msgspec")
 SEEDS = 200
 ORDERS = 100
 JOBS = 4
-"""Programs at a time: they mostly wait for the kernel, a millisecond before each leap in time."""
+"""Programs at a time: they mostly wait, a real millisecond before each step of virtual time."""
 KILLS = 100
 LEAKS = 10_000
 MIB_MORE = 3.0
-"""Memory that the allocator may keep."""
+"""MiB that the allocator may keep."""
 
 
 # --- programs -------------------------------------------------------------------------------------
 
 
 def run_programs(seeds: Sequence[int], orders: int, jobs: int) -> list[Report]:
-    """One program a seed, `jobs` at a time; problems are printed as they are found."""
+    """Run one program for each seed, `jobs` at a time, and print problems as they are found."""
     reports = []
-    with ProcessPoolExecutor(jobs, initializer=_be_quiet) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_disable_logging) as pool:
         for report in pool.map(functools.partial(run_program, orders=orders), seeds):
             reports.append(report)
             for problem in report.problems:
@@ -64,17 +66,17 @@ def run_programs(seeds: Sequence[int], orders: int, jobs: int) -> list[Report]:
     return reports
 
 
-def _be_quiet() -> None:
+def _disable_logging() -> None:
     logging.disable(logging.CRITICAL)
 
 
 def total_of(reports: Sequence[Report]) -> dict[str, Any]:
     faults: Counter[str] = sum((report.faults for report in reports), Counter())
-    told: Counter[str] = sum((report.told for report in reports), Counter())
+    outcomes: Counter[str] = sum((report.outcomes for report in reports), Counter())
     return {
         "seeds": len(reports),
         "orders": sum(report.orders for report in reports),
-        "calls": told.total(),
+        "calls": outcomes.total(),
         "accepted": sum(report.accepted for report in reports),
         "faults": faults.total(),
         "doubles": sum(report.doubles for report in reports),
@@ -91,7 +93,7 @@ def total_of(reports: Sequence[Report]) -> dict[str, Any]:
         "overdue": sum(report.overdue for report in reports),
         "slowest": max(report.slowest for report in reports),
         "failed_seeds": [report.seed for report in reports if not report.is_good],
-        "told": dict(told),
+        "outcomes": dict(outcomes),
         "injected": dict(faults),
     }
 
@@ -103,7 +105,7 @@ def wanted_of_programs(total: dict[str, Any]) -> list[Wanted]:
         at_most("the same: lost", 0, total["lost"], "orders"),
         at_most("the same: wrong outcomes or states", 0, total["wrong"], ""),
         at_most("the same: unknown after the resolution timeout", 0, total["unknown"], "requests"),
-        at_most("the same: waited for and told to be unknown", 0, total["overdue"], "calls"),
+        at_most("the same: waited for and reported unknown", 0, total["overdue"], "calls"),
         at_most("the same: programs that ended with an error", 0, total["broken"], "programs"),
         at_most("the same: tasks and files left", 0, total["leaks"], ""),
         at_most("the same: halts that left something open", 0, total["left_open"], "halts"),
@@ -115,7 +117,7 @@ def wanted_of_programs(total: dict[str, Any]) -> list[Wanted]:
 
 def print_programs(total: dict[str, Any]) -> None:
     print_table(
-        "programs of orders on the worst day: what happened",
+        "programs of orders with all faults on",
         ["", "count"],
         [
             ["calls to place, modify and cancel", number(total["calls"])],
@@ -130,14 +132,14 @@ def print_programs(total: dict[str, Any]) -> None:
         ],
     )
     for title, counts in (
-        ("what callers learned", total["told"]),
-        ("which faults", total["injected"]),
+        ("outcomes of calls", total["outcomes"]),
+        ("injected faults", total["injected"]),
     ):
         rows = sorted(counts.items(), key=lambda item: -item[1])
         print_table(title, ["", "count"], [[name, number(count)] for name, count in rows])
 
 
-def tell_story(seed: int, orders: int) -> int:
+def print_story(seed: int, orders: int) -> int:
     """Run one program and print every step of it."""
     report = run_program(seed, orders, story=print)
     for problem in report.problems:
@@ -146,14 +148,14 @@ def tell_story(seed: int, orders: int) -> int:
     return 0 if report.is_good else 1
 
 
-# --- the others -----------------------------------------------------------------------------------
+# --- kills, outages, leaks ------------------------------------------------------------------------
 
 
 def wanted_of_kills(kills: Kills) -> list[Wanted]:
     return [
         at_most(f"{kills.kills} kills: orphans", 0, kills.orphans, "orders"),
         at_most("the same: doubles", 0, kills.doubles, "orders"),
-        at_most("the same: whatever else is wrong", 0, len(kills.problems), ""),
+        at_most("the same: other problems", 0, len(kills.problems), ""),
     ]
 
 
@@ -164,7 +166,7 @@ def print_kills(kills: Kills) -> None:
         [
             ["kills", number(kills.kills)],
             ["of them before the reconciliation was over", number(kills.starting)],
-            ["requests that kills left open, settled at a restart", number(kills.found)],
+            ["requests that kills left open, resolved at a restart", number(kills.resolved)],
             ["orders that the exchange accepted", number(kills.accepted)],
         ],
     )
@@ -177,7 +179,7 @@ def wanted_of_outage(outage: Outage) -> list[Wanted]:
     return [
         at_most(f"{title}: at the limit again after", 1, outage.recovery, "s"),
         at_most("the same: starts in the fullest second", 10, outage.most_in_a_second, "starts"),
-        at_most("the same: orders that their callers do not know", 0, outage.lost, "orders"),
+        at_most("the same: orders unknown to their callers", 0, outage.lost, "orders"),
     ]
 
 
@@ -207,13 +209,13 @@ def wanted_of_leaks(leaks: Leaks) -> list[Wanted]:
         ),
         at_most("the same: tasks more", 0, after.tasks - before.tasks, ""),
         at_most("the same: memory more", MIB_MORE, after.mib - before.mib, "MiB"),
-        at_most("the same: requests without an outcome", 0, leaks.open_questions, ""),
+        at_most("the same: requests without an outcome", 0, leaks.in_flight, ""),
     ]
 
 
 def print_leaks(leaks: Leaks) -> None:
     print_table(
-        "what faulty requests leave behind",
+        "files, tasks and memory before and after faulty requests",
         ["", "files", "tasks", "MiB"],
         [
             [name, number(left.files), number(left.tasks), number(left.mib)]
@@ -227,7 +229,7 @@ def print_leaks(leaks: Leaks) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.faults",
+        prog="python -m tests.simulation",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -242,9 +244,9 @@ def main() -> int:
     parser.add_argument("--leaks", type=int, metavar="N", help="faulty requests to make")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     arguments = parser.parse_args()
-    _be_quiet()
+    _disable_logging()
     if arguments.seed is not None and arguments.story:
-        return tell_story(arguments.seed, arguments.orders)
+        return print_story(arguments.seed, arguments.orders)
     if not (arguments.seeds or arguments.kills or arguments.outage or arguments.leaks):
         arguments.outage = True
         arguments.kills, arguments.leaks = KILLS, LEAKS
@@ -270,7 +272,7 @@ def main() -> int:
 
 
 _Result = tuple[Any, Callable[[], None], list[Wanted]]
-"""What was measured, how to print it, and what was wanted of it."""
+"""The measured result, the function that prints it, and its wanted figures."""
 
 
 def _measure(arguments: argparse.Namespace) -> dict[str, _Result]:
@@ -283,14 +285,14 @@ def _measure(arguments: argparse.Namespace) -> dict[str, _Result]:
         shown = functools.partial(print_programs, total)
         results["programs"] = total, shown, wanted_of_programs(total)
     if arguments.kills:
-        kills = asyncio.run(kill_again_and_again(arguments.kills))
+        kills = asyncio.run(kill_repeatedly(arguments.kills))
         results["kills"] = kills, functools.partial(print_kills, kills), wanted_of_kills(kills)
     if arguments.outage:
-        outages = [asyncio.run(fault_outage.measure(kind)) for kind in ("killed", "stopped")]
+        outages = [asyncio.run(measure_outage(kind)) for kind in ("killed", "stopped")]
         figures = [figure for outage in outages for figure in wanted_of_outage(outage)]
         results["outages"] = outages, functools.partial(print_outages, outages), figures
     if arguments.leaks:
-        leaks = asyncio.run(fault_leaks.measure(arguments.leaks))
+        leaks = asyncio.run(measure_leaks(arguments.leaks))
         results["leaks"] = leaks, functools.partial(print_leaks, leaks), wanted_of_leaks(leaks)
     return results
 

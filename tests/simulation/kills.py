@@ -1,11 +1,11 @@
-"""A bot that is killed with SIGKILL again and again, and goes on with its journal each time.
+"""A bot that is killed with SIGKILL repeatedly, and restarts with its journal each time.
 
-The bot wants a row of orders, each once, and changes and cancels some. The exchange has a bad day.
-After the last kill the bot starts once more, on a good day, and what it then knows is compared with
-the exchange's ledger: an order there that it does not know is an orphan; one that it wanted once
-and that is there twice is a double.
+The bot places a sequence of orders, each once, and modifies and cancels some, against an exchange
+with faults. After the last kill it starts once more without faults, and its journal is compared
+with the exchange's ledger. An order in the ledger that the journal does not have is an orphan. A
+tag that the ledger has twice is a double.
 
-The bot is this module too, run with the settings as its argument.
+Run as a program, this module is the bot, with its settings as the argument.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from neo_async.exchange import Exchange, Faults, Uniform
 from neo_async.model.session import Session
 from neo_async.wire.tags import own_tag
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 RESOLUTION_TIMEOUT = 1.5
-"""Seconds; the exchange delays nothing longer than half of it."""
-BAD_DAY = Faults(
+"""Seconds. The exchange delays no answer longer than half of it."""
+FAULTS = Faults(
     lose_before=0.06,
     lose_after=0.06,
     hang_before=0.02,
@@ -66,32 +66,35 @@ BAD_DAY = Faults(
     idle_seconds=0.02,
 )
 AT_ONCE = 4
-PATIENCE = 60.0
+LAST_START_TIMEOUT = 60.0
 """Seconds for the bot's last start."""
 
 
 class Settings(msgspec.Struct):
-    """What a bot is started with."""
+    """The argument of the bot's process."""
 
     credentials: Credentials
     login_url: str
     session: Session
     journal: str
     is_last: bool
-    """Only finds out what is left, and ends."""
+    """Whether the bot only resolves open requests, and ends."""
 
 
 class Kills(msgspec.Struct):
-    """What became of the orders of a bot that was killed."""
+    """The orders of a killed bot, compared with the ledger."""
 
     kills: int
     starting: int
-    """Of the kills, those before the reconciliation was over."""
+    """Number of kills before the reconciliation was complete."""
     accepted: int = 0
-    found: int = 0
-    """Intents that a kill had left open, and a restart settled."""
+    """Orders in the exchange's ledger."""
+    resolved: int = 0
+    """Requests that a kill had left open, and a restart resolved."""
     orphans: int = 0
+    """Orders in the ledger that the journal does not have."""
     doubles: int = 0
+    """Orders beyond the first of one tag."""
     problems: list[str] = []
     seconds: float = 0.0
 
@@ -99,7 +102,7 @@ class Kills(msgspec.Struct):
 # --- the bot --------------------------------------------------------------------------------------
 
 
-async def live(settings: Settings) -> None:
+async def run_bot(settings: Settings) -> None:
     neo = NeoClient(
         settings.credentials,
         endpoints=Endpoints(login=settings.login_url),
@@ -114,21 +117,21 @@ async def live(settings: Settings) -> None:
     try:
         print("ready", len(neo.reconciliation.resolved_intents), flush=True)
         if not settings.is_last:
-            await _work(neo)
+            await _place_orders(neo)
     finally:
         await neo.logout()
 
 
-async def _work(neo: NeoClient) -> None:
-    """Fill the gaps in the row of orders, then go on where it ends."""
+async def _place_orders(neo: NeoClient) -> None:
+    """Place the missing orders of the sequence, then continue at its end."""
     done = {order.tag for order in neo.reconciliation.orders}
     wanted = (f"o{n}" for n in itertools.count() if f"o{n}" not in done)
     while True:
-        await asyncio.gather(*(_want(neo, tag) for tag in itertools.islice(wanted, AT_ONCE)))
+        await asyncio.gather(*(_place_once(neo, tag) for tag in itertools.islice(wanted, AT_ONCE)))
 
 
-async def _want(neo: NeoClient, tag: str) -> None:
-    """One order of that tag, in the market until it is changed or cancelled."""
+async def _place_once(neo: NeoClient, tag: str) -> None:
+    """Place the order of that tag, and cancel it, modify it or leave it open."""
     order: Order | None = None
     while order is None:
         with contextlib.suppress(NeoError):
@@ -151,10 +154,10 @@ async def _want(neo: NeoClient, tag: str) -> None:
             await neo.orders.modify(order, price="39.05")
 
 
-# --- who kills it ---------------------------------------------------------------------------------
+# --- killing it -----------------------------------------------------------------------------------
 
 
-async def kill_again_and_again(kills: int, seed: int = 1) -> Kills:
+async def kill_repeatedly(kills: int, seed: int = 1) -> Kills:
     dice = Random(f"{seed}|kills")
     started = time.perf_counter()
     result = Kills(kills, 0)
@@ -170,18 +173,18 @@ async def kill_again_and_again(kills: int, seed: int = 1) -> Kills:
                 str(journal),
                 is_last=False,
             )
-            exchange.faults.set(BAD_DAY)
+            exchange.faults.set(FAULTS)
             for _ in range(kills):
                 await _run_and_kill(settings, dice, result)
             exchange.faults.set(Faults())
             settings.is_last = True
             bot = await _start(settings)
-            await asyncio.wait_for(bot.wait(), PATIENCE)
+            await asyncio.wait_for(bot.wait(), LAST_START_TIMEOUT)
             assert bot.stdout is not None
-            result.found += _findings(await bot.stdout.read())
+            result.resolved += _resolved_in(await bot.stdout.read())
             if bot.returncode:
                 result.problems.append(f"the last start ended with {bot.returncode}")
-            _judge(exchange, journal, result)
+            _compare_with_ledger(exchange, journal, result)
     result.seconds = time.perf_counter() - started
     return result
 
@@ -194,7 +197,7 @@ async def _login(exchange: Exchange) -> Session:
 
 
 async def _run_and_kill(settings: Settings, dice: Random, result: Kills) -> None:
-    """While it starts, while it finds out what the one before has left, or at work."""
+    """Kill the bot while it starts, while it resolves open requests, or while it places orders."""
     bot = await _start(settings)
     assert bot.stdout is not None
     output = bytearray()
@@ -210,26 +213,26 @@ async def _run_and_kill(settings: Settings, dice: Random, result: Kills) -> None
     if code != -signal.SIGKILL:
         result.problems.append(f"the bot ended by itself, with {code}")
     result.starting += b"ready" not in output
-    result.found += _findings(bytes(output))
+    result.resolved += _resolved_in(bytes(output))
 
 
 async def _start(settings: Settings) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "benchmarks.fault_kills",
+        "tests.simulation.kills",
         msgspec.json.encode(settings).decode(),
         stdout=subprocess.PIPE,
         cwd=ROOT,
     )
 
 
-def _findings(output: bytes) -> int:
-    """How many open intents the start has settled, as it printed."""
+def _resolved_in(output: bytes) -> int:
+    """Return how many open requests the bot resolved, from what it printed at its start."""
     return sum(int(line.split()[1]) for line in output.splitlines() if line.startswith(b"ready"))
 
 
-def _judge(exchange: Exchange, journal: Path, result: Kills) -> None:
+def _compare_with_ledger(exchange: Exchange, journal: Path, result: Kills) -> None:
     ledger = exchange.market.ledger
     result.accepted = len(ledger)
     intents = list(_intents(journal))
@@ -245,8 +248,8 @@ def _judge(exchange: Exchange, journal: Path, result: Kills) -> None:
             result.problems.append(f"double: {tag} is there {count} times")
     for row in intents:
         if row["outcome"] in (None, "unknown"):
-            mark = row["client_tag"] or row["order_number"]
-            result.problems.append(f"open: {row['action']} {mark}")
+            order = row["client_tag"] or row["order_number"]
+            result.problems.append(f"open: {row['action']} {order}")
 
 
 def _intents(journal: Path) -> Iterator[sqlite3.Row]:
@@ -257,4 +260,4 @@ def _intents(journal: Path) -> Iterator[sqlite3.Row]:
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    asyncio.run(live(msgspec.json.decode(sys.argv[1], type=Settings)))
+    asyncio.run(run_bot(msgspec.json.decode(sys.argv[1], type=Settings)))

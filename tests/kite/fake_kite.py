@@ -64,13 +64,13 @@ class ScriptedKite:
 async def scripted_kite(
     directory: Path, **settings: Any
 ) -> AsyncIterator[tuple[ScriptedKite, KiteMutualFunds]]:
-    far_end = ScriptedKite()
-    async with serving(far_end.handle) as url:
-        far_end.url = url
+    fake_kite = ScriptedKite()
+    async with serving(fake_kite.handle) as url:
+        fake_kite.url = url
         endpoints = KiteEndpoints(api=url, login=url)
         settings = {"rate_limit": 10_000, "directory": directory, **settings}
         async with KiteMutualFunds(API_KEY, ACCESS_TOKEN, endpoints=endpoints, **settings) as kite:
-            yield far_end, kite
+            yield fake_kite, kite
 
 
 @contextlib.asynccontextmanager
