@@ -144,7 +144,7 @@ async def test_no_secret_is_in_it_even_if_the_server_says_them(tmp_path: Path) -
             await feed.until_live()
             await print_and_wait(exchange, feed, 2117_05)
             for line in exchange.feeds.market.connections:
-                line.push(f'{{"message_code":1,"message":"{session.sid} {session.token}"}}')
+                line.enqueue(f'{{"message_code":1,"message":"{session.sid} {session.token}"}}')
             await print_and_wait(exchange, feed, 2117_10)
 
     everything = repr(contents(path)).encode()
