@@ -65,11 +65,15 @@ class Ledger:
 
     def accept(self, holder: Account, listing: Listing, order: NewOrder) -> OrderRecord:
         """Give an order its number and enter it in ledger and order book."""
-        now = self._clock.stamp()
+        clock = self._clock
+        now = clock.stamp()
         order_type = order.order_type
+        # `_next_number` written out: every order passes here.
+        self.orders_accepted = count = self.orders_accepted + 1
+        number = clock.date_code + str(count).zfill(9)
         # By position: by name it takes four times as long.
         record = OrderRecord(
-            self._next_number(),
+            number,
             holder.name,
             listing,
             order.side,
@@ -89,7 +93,7 @@ class Ledger:
             now,
             order.bracket,
         )
-        holder.orders[record.number] = record
+        holder.orders[number] = record
         self.orders.append(record)
         return record
 

@@ -93,7 +93,8 @@ class Matching:
     def match(self, working: WorkingOrder) -> None:
         """Trade an order with the book; the remainder rests, or is cancelled if it is IOC."""
         record, instrument = working.record, working.instrument
-        against = instrument.book.against(working.side)
+        book = instrument.book
+        against = book.asks if working.side is _BUY else book.bids
         if against.meets(record.price):
             # A working order has nothing cancelled: the property would only add a call.
             pending = record.quantity - record.filled_quantity
@@ -114,7 +115,8 @@ class Matching:
         working.disclosed = disclosed = record.disclosed_quantity or pending
         working.visible = disclosed if disclosed < pending else pending
         working.rests = True
-        working.instrument.book.side(record.side).add(working)
+        book = working.instrument.book
+        (book.bids if working.side is _BUY else book.asks).add(working)
 
     def apply_fills(
         self,

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias, overload
 from neo_async.errors import UsageError
 from neo_async.exchange.engine import commands
 from neo_async.exchange.engine.accounts import Account
-from neo_async.exchange.engine.commands import Command, JournalEntry
+from neo_async.exchange.engine.commands import Cancel, Command, JournalEntry, Modify, Place
 from neo_async.exchange.engine.indices import LiveIndex
 from neo_async.exchange.engine.instrument_state import InstrumentState
 from neo_async.exchange.engine.listed_instruments import Key
@@ -81,9 +81,7 @@ class MatchingEngine:
     # --- the one entry point ------------------------------------------------------------------
 
     @overload
-    def execute(
-        self, command: commands.Place | commands.Modify | commands.Cancel | commands.Exit
-    ) -> OrderRecord: ...
+    def execute(self, command: Place | Modify | Cancel | commands.Exit) -> OrderRecord: ...
 
     @overload
     def execute(self, command: Command) -> OrderRecord | None: ...
@@ -102,9 +100,9 @@ class MatchingEngine:
         """Return what applies each command."""
         orders, schedule = self._parts.orders, self._parts.schedule
         return {
-            commands.Place: orders.place,
-            commands.Modify: orders.modify,
-            commands.Cancel: lambda command: orders.cancel(command.account, command.number),
+            Place: orders.place,
+            Modify: orders.modify,
+            Cancel: lambda command: orders.cancel(command.account, command.number),
             commands.Exit: lambda command: orders.exit(command.account, command.number),
             commands.ReleaseAmo: lambda _: orders.release(self._parts.listed.segments),
             commands.EndDay: lambda _: schedule.end_day(),
@@ -345,7 +343,7 @@ class MatchingEngine:
 
         Raises Refusal for a request that gets no order number at all.
         """
-        return self.execute(commands.Place(account, order))
+        return self.execute(Place(account, order))
 
     def modify(self, account: str, number: str, change: Change) -> OrderRecord:
         """Modify an order that is not final.
@@ -353,14 +351,14 @@ class MatchingEngine:
         It keeps its place in the queue when only its quantity changes, and falls. A modification
         that fails validation leaves the order as it was, with the reason in its history.
         """
-        return self.execute(commands.Modify(account, number, change))
+        return self.execute(Modify(account, number, change))
 
     def cancel(self, account: str, number: str) -> OrderRecord:
         """Cancel the pending quantity of an order; fills stay.
 
         A contingent order is not cancelled alone: see `exit`.
         """
-        return self.execute(commands.Cancel(account, number))
+        return self.execute(Cancel(account, number))
 
     def exit(self, account: str, number: str) -> OrderRecord:
         """End a cover or bracket order, named by its entry or by a contingent order.
