@@ -20,9 +20,9 @@ from benchmarks.client import UCC, client_of
 from benchmarks.placing import IN_FLIGHT
 from benchmarks.workers import Channel
 from neo_async import NeoClient, OutcomeUnknown, Product, Segment, Side
+from neo_async.base.india import day_of
 from neo_async.config import BreakerConfig, PoolLimits
 from neo_async.execution.journal import Journal
-from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
 from neo_async.transport.kinds import Kind
 

@@ -49,11 +49,11 @@ from benchmarks.harness import (
     summarise,
 )
 from benchmarks.workers import ROOT, Channel, in_fresh_process
+from neo_async.base.india import IST
 from neo_async.client import NeoClient
 from neo_async.config import Credentials, Endpoints
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import Segment
-from neo_async.model.india import IST
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster_writer import write_scripmaster
 

@@ -49,10 +49,10 @@ attributes, so that no program has to parse a sentence. No message or `repr` hol
 from __future__ import annotations
 
 from collections.abc import Awaitable, Set
-from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from neo_async.text import shown
+from neo_async.base.india import in_india
+from neo_async.base.text import shown
 
 BODY_EXCERPT = 300
 """Longest excerpt of a broker's answer in an error, in characters."""
@@ -98,7 +98,7 @@ class Halted(UsageError):
     called. A client with a journal stays halted after a restart of the process."""
 
     def __init__(self, reason: str, *, since: float, from_earlier_process: bool = False) -> None:
-        clock = datetime.fromtimestamp(since, UTC) + timedelta(hours=5, minutes=30)
+        clock = in_india(since)
         began = f"{clock:%Y-%m-%d %H:%M:%S}" if from_earlier_process else f"{clock:%H:%M:%S}"
         by_whom = " by an earlier process" if from_earlier_process else ""
         super().__init__(

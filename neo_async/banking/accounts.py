@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from neo_async import logs
 from neo_async.banking.answers import ResultReader, StateReader
 from neo_async.banking.calls import UNCLEAR, BankCalls
 from neo_async.banking.model import (
@@ -18,6 +17,7 @@ from neo_async.banking.model import (
 )
 from neo_async.banking.names import Call
 from neo_async.banking.rules import Item
+from neo_async.base import logs
 from neo_async.errors import BankRejected, NeoError
 
 log = logging.getLogger(logs.BANKING)

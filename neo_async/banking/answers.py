@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from neo_async import logs
 from neo_async.banking.mapping import (
     Formats,
     Json,
@@ -30,6 +29,7 @@ from neo_async.banking.model import (
 )
 from neo_async.banking.names import Call
 from neo_async.banking.profile import BankingProfile
+from neo_async.base import logs
 from neo_async.errors import (
     BODY_EXCERPT,
     BankRejected,

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 from uuid import uuid4
 
-from neo_async import logs
 from neo_async.banking.answers import Refusals
 from neo_async.banking.mapping import Formats, Json, Outgoing, Writer
 from neo_async.banking.names import Call
 from neo_async.banking.profile import BankingProfile
 from neo_async.banking.token import Authentication
+from neo_async.base import logs
 from neo_async.errors import (
     AnswerLost,
     BankRejected,

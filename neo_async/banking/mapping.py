@@ -13,10 +13,10 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from neo_async import logs
 from neo_async.banking.model import AccountStatus
 from neo_async.banking.names import Call
 from neo_async.banking.profile import ISO, AmountForm, BankingProfile
+from neo_async.base import logs
 from neo_async.model import money
 
 log = logging.getLogger(logs.BANKING)

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from neo_async import logs
 from neo_async.banking.answers import RefundReader
 from neo_async.banking.calls import RETRY_BASE, RETRY_CAP, TRIES, UNCLEAR, BankCalls
 from neo_async.banking.mapping import Json, Outgoing
 from neo_async.banking.model import Refund, Refusal
 from neo_async.banking.names import Call
+from neo_async.base import logs
 from neo_async.errors import (
     BankRejected,
     BrokerError,

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from neo_async import logs
 from neo_async.banking.profile import Server
+from neo_async.base import logs
 from neo_async.errors import (
     LoginFailed,
     NeoError,

@@ -33,7 +33,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 import msgspec
 
-from neo_async import logs
 from neo_async.banking.answers import Delivery, DeliveryReader, Unread
 from neo_async.banking.calls import BankCalls, new_key
 from neo_async.banking.mapping import Json
@@ -41,6 +40,7 @@ from neo_async.banking.model import Credit, Refusal
 from neo_async.banking.names import Call
 from neo_async.banking.profile import AckMode
 from neo_async.banking.store import LARGEST_SEQUENCE, CreditStore, Key
+from neo_async.base import logs
 from neo_async.errors import (
     BankRejected,
     ProtocolError,

@@ -10,10 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 import neo_async
+from neo_async.base.text import shown
 from neo_async.cli import account, bank, demo, exchange, instruments, market, output, trade, watch
 from neo_async.cli.kite import kite
 from neo_async.errors import NeoError, UsageError
-from neo_async.text import shown
 
 
 class _Commands(TyperGroup):

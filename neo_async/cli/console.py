@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from neo_async.text import shown
+from neo_async.base.text import shown
 
 
 class ShownConsole(Console):

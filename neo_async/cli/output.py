@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, TypeVar
 import msgspec
 import typer
 
-from neo_async.text import shown, shown_json
+from neo_async.base.text import shown, shown_json
 
 if TYPE_CHECKING:
     from rich.console import Console

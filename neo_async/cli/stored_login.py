@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from neo_async import files
+from neo_async.base.india import day_number
 from neo_async.config import Credentials, Endpoints
-from neo_async.model.india import day_number
 from neo_async.model.session import Session
 from neo_async.wire.lenient import UNREADABLE
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from neo_async.base.india import date_of
 from neo_async.config import RateLimits
 from neo_async.errors import UsageError
 from neo_async.exchange.addresses import BASE_PATH, Addresses
@@ -47,7 +48,6 @@ from neo_async.exchange.rest.throttle import Throttle
 from neo_async.exchange.settings import Behaviour, Recording
 from neo_async.exchange.venue import NewListings, Venue
 from neo_async.model.enums import Segment
-from neo_async.model.india import date_of
 
 _STOCK = (
     (Segment.NSE_CM, "ITBEES-EQ", 45, 3871.62),

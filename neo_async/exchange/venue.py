@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from typing import TypeAlias
 
+from neo_async.base.india import in_india
 from neo_async.exchange.engine.index_board import IndexBoard
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.trading_hours import indian_day
 from neo_async.exchange.engine.types import Event, Listing
 from neo_async.exchange.history.trade_tape import TradeTape
 from neo_async.exchange.persistence.persistence import Persistence, RestoredMarket
-from neo_async.model.india import in_india
 
 NewListings: TypeAlias = Callable[[MatchingEngine], Iterable[Listing]]
 """Returns what a market should list besides, on its present day."""

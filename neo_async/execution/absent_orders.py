@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.errors import NeoError
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.execution.in_flight_request import InFlightRequest, RequestIndex
 from neo_async.execution.late_orders import LateOrders
 from neo_async.execution.order_cache import OrderCache

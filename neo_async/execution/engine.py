@@ -16,7 +16,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from typing import TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.india import day_of
+from neo_async.base.logs import Subject, log_order
 from neo_async.errors import (
     NeoError,
     NotSent,
@@ -36,11 +38,9 @@ from neo_async.execution.reports import in_slices
 from neo_async.execution.resubmit import resubmit
 from neo_async.execution.sender import PATIENCE, OrderSender, Request
 from neo_async.feeds.order_feed import OrderSource
-from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Product
 from neo_async.model.feed_state import FeedEvent
-from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
 from neo_async.session.requests import SessionRequests

@@ -17,7 +17,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.india import day_of
+from neo_async.base.logs import Subject, log_order
 from neo_async.errors import (
     NeoError,
     OrderAlreadyFinal,
@@ -43,8 +45,6 @@ from neo_async.execution.resolution import (
     when_ruled_out,
     without_legs,
 )
-from neo_async.logs import Subject, log_order
-from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
 from neo_async.wire.tags import without_suffix

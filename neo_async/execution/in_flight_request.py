@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Any
 
+from neo_async.base.india import day_of
 from neo_async.errors import NeoError, NotAccepted, OutcomeUnknown
 from neo_async.execution.expected_effect import ExpectedEffect
 from neo_async.execution.order import Order
-from neo_async.model.india import day_of
 
 EXPIRY_SECONDS = 180.0
 """Time after the end of its resolution timeout at which a request ends in OutcomeUnknown, whatever

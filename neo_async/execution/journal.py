@@ -26,7 +26,8 @@ from pathlib import Path
 
 import msgspec
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.logs import Subject, log_order
 from neo_async.config import Durability
 from neo_async.errors import Halted, JournalFailed
 from neo_async.execution.journal_file import (
@@ -58,7 +59,6 @@ from neo_async.execution.journal_schema import (
     storable,
 )
 from neo_async.execution.journal_writers import LoopWriter, ThreadWriter
-from neo_async.logs import Subject, log_order
 
 log = logging.getLogger(logs.JOURNAL)
 

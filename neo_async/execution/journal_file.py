@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from neo_async import files, logs
+from neo_async import files
+from neo_async.base import logs
 from neo_async.config import Durability
 from neo_async.errors import JournalFailed
 from neo_async.execution.journal_lock import Held, hold, release

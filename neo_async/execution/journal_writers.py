@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.logs import Subject, log_order
 from neo_async.execution.journal_file import FAILURES, commit
 from neo_async.execution.journal_schema import (
     INSERT_INTENT,
@@ -26,7 +27,6 @@ from neo_async.execution.journal_schema import (
     UPDATE_OUTCOME,
     Write,
 )
-from neo_async.logs import Subject, log_order
 
 log = logging.getLogger(logs.JOURNAL)
 

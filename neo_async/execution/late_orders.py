@@ -13,13 +13,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.logs import Subject, log_order
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.resolution import is_late, second_orders
-from neo_async.logs import Subject, log_order
 
 log = logging.getLogger(logs.ORDERS)
 

@@ -15,11 +15,11 @@ from decimal import Decimal
 
 import msgspec
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.logs import Subject, log_order
 from neo_async.errors import NotLoggedIn
 from neo_async.execution.reports import shown_terms
 from neo_async.execution.terms_change import TermsChange
-from neo_async.logs import Subject, log_order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import OrderRow, OrderTerms
 from neo_async.model.updates import OrderUpdate

@@ -16,15 +16,15 @@ from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from weakref import WeakValueDictionary
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.india import begin_of
+from neo_async.base.logs import Subject, log_order
 from neo_async.errors import ProtocolError
 from neo_async.execution.order import Order, OrderWaiters
 from neo_async.execution.order_days import OrderDays, date_in
 from neo_async.execution.reports import as_order_row, in_slices, reported_terms
 from neo_async.execution.terms_change import TermsChange
 from neo_async.execution.uncertainty import Uncertainty
-from neo_async.logs import Subject, log_order
-from neo_async.model.india import begin_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.wire.tags import without_suffix

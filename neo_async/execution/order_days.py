@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from neo_async.base.india import day_of
 from neo_async.execution.order import Order
 from neo_async.model.enums import OrderStatus, Validity
-from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
 
 LONGEST_CLOSURE = 7

@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.india import midnight
 from neo_async.errors import (
     LoginFailed,
     NeoError,
@@ -33,7 +34,6 @@ from neo_async.execution.journal_schema import Intent, Outcome
 from neo_async.execution.late_orders import WITHOUT_ORDER
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
-from neo_async.model.india import midnight
 from neo_async.model.orders import OrderRow, OrderTerms, is_order_number
 from neo_async.transport.backoff import backoff
 from neo_async.wire.orders import PlaceForm

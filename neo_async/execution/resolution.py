@@ -35,6 +35,7 @@ from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from typing import NamedTuple
 
+from neo_async.base.india import in_india
 from neo_async.execution.expected_effect import (
     CANCELLING,
     CLOCK_SKEW_NS,
@@ -44,7 +45,6 @@ from neo_async.execution.expected_effect import (
 from neo_async.execution.order import Order
 from neo_async.execution.order_days import last_day_of
 from neo_async.model.enums import OrderStatus
-from neo_async.model.india import in_india
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.wire.tags import without_suffix
 

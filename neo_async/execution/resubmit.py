@@ -11,7 +11,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.logs import log_order
 from neo_async.errors import (
     AnswerLost,
     DuplicateTag,
@@ -23,7 +24,6 @@ from neo_async.errors import (
 from neo_async.execution.in_flight import InFlightOrders
 from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.order import Order
-from neo_async.logs import log_order
 from neo_async.transport.backoff import backoff
 
 log = logging.getLogger(logs.ORDERS)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.logs import Subject, log_order
 from neo_async.errors import (
     AnswerLost,
     BrokerError,
@@ -38,7 +39,6 @@ from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order import Order
-from neo_async.logs import Subject, log_order
 from neo_async.model.answer import Answer
 from neo_async.model.orders import OrderTerms
 from neo_async.session.requests import SessionRequests

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.config import FeedTimings
 from neo_async.errors import LoginFailed, NotLoggedIn, SessionEnded
 from neo_async.model.feed_state import FeedEvent, FeedState

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy, tick_buffer
 from neo_async.feeds.subscribed_feed import SubscribedFeed

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 from weakref import WeakSet
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded
 from neo_async.feeds.base import Feed

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.text import shown
 from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.feeds.base import Feed
@@ -24,7 +25,6 @@ from neo_async.feeds.trading_hours import MarketHours
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.session.manager import SessionManager
-from neo_async.text import shown
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.websocket import ReconnectingSocket, Socket
 from neo_async.wire.feed import (

@@ -18,9 +18,9 @@ import re
 import reprlib
 from collections.abc import Iterable, Iterator
 
+from neo_async.base.text import shown
 from neo_async.errors import UsageError
 from neo_async.model.enums import Level
-from neo_async.text import shown
 from neo_async.wire.feed import STREAM_OF_LEVEL, Stream, subscription_frame
 
 BUDGET = 3000

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from neo_async.model.india import IST, in_india
+from neo_async.base.india import IST, in_india
 from neo_async.model.ticks import MarketState, MarketStatus
 
 _EQUITY_HOURS = (9 * 60 + 15, 15 * 60 + 30)

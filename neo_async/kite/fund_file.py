@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.errors import BODY_EXCERPT, ProtocolError
 from neo_async.kite.model import Fund
 from neo_async.kite.wire import read_number

@@ -12,14 +12,15 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from neo_async import files, logs
+from neo_async import files
+from neo_async.base import logs
+from neo_async.base.india import date_of
 from neo_async.config import cache_directory
 from neo_async.errors import NeoError, ProtocolError, UsageError
 from neo_async.kite.fund_file import FundFileReader
 from neo_async.kite.model import Fund
 from neo_async.kite.wire import failure
 from neo_async.model.answer import Answer
-from neo_async.model.india import date_of
 from neo_async.transport.http import Download
 
 log = logging.getLogger(logs.KITE)

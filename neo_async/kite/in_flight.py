@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.errors import (
     AnswerLost,
     NeoError,

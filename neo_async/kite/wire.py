@@ -18,7 +18,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.india import IST
 from neo_async.errors import (
     BODY_EXCERPT,
     BrokerError,
@@ -33,7 +34,6 @@ from neo_async.errors import (
 from neo_async.kite.model import FundHolding, FundOrder, KiteLogin, Sip
 from neo_async.model import money
 from neo_async.model.answer import Answer
-from neo_async.model.india import IST
 from neo_async.wire.answers import retry_after
 from neo_async.wire.lenient import UNREADABLE
 

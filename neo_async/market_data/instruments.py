@@ -17,11 +17,12 @@ from typing import TypeAlias
 
 import msgspec
 
-from neo_async import files, logs
+from neo_async import files
+from neo_async.base import logs
+from neo_async.base.india import date_of
 from neo_async.config import cache_directory
 from neo_async.errors import NeoError, ProtocolError, Rejected, ServerError, UsageError
 from neo_async.model.enums import Segment
-from neo_async.model.india import date_of
 from neo_async.model.instrument_table import InstrumentTable, Wanted
 from neo_async.model.instruments import Instrument, StrikeRow
 from neo_async.session.requests import SessionRequests

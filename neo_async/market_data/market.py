@@ -15,11 +15,11 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.india import date_of
 from neo_async.errors import Rejected, ServerError, TransportError, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
-from neo_async.model.india import date_of
 from neo_async.model.instruments import Instrument
 from neo_async.model.market import (
     Candles,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from neo_async.base.india import IST, TIME_ZONE
 from neo_async.errors import UsageError
-from neo_async.model.india import IST, TIME_ZONE
 from neo_async.model.ticks import DepthRow
 
 if TYPE_CHECKING:

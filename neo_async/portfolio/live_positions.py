@@ -17,11 +17,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.india import DAY_SECONDS, day_number, second_of_day
 from neo_async.errors import NotLoggedIn, UsageError
 from neo_async.feeds.order_feed import OrderSource
 from neo_async.model.feed_state import FeedEvent, FeedState
-from neo_async.model.india import DAY_SECONDS, day_number, second_of_day
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, Position, PositionKey, PositionRow, TotalPnl
 from neo_async.model.ticks import LiteTick, ScripTick, Tick

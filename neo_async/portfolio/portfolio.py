@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.errors import BrokerError, NeoError, ProtocolError
 from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side

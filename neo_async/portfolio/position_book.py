@@ -32,8 +32,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from neo_async.base.india import day_number
 from neo_async.model.enums import OrderStatus, Side
-from neo_async.model.india import day_number
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, Position, PositionKey, PositionRow
 from neo_async.model.updates import PositionUpdate

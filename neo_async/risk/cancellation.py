@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.logs import Subject, log_order
 from neo_async.errors import NeoError, NotLoggedIn, OrderAlreadyFinal, OutcomeUnknown, Rejected
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.execution.reconciliation import order_of
-from neo_async.logs import Subject, log_order
 from neo_async.model.orders import OrderRow
 from neo_async.risk.cancellation_proof import CancelAttempts, CancellationProof
 from neo_async.transport.backoff import backoff

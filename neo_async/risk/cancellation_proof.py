@@ -20,13 +20,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 import msgspec
 
-from neo_async import logs
+from neo_async.base import logs
+from neo_async.base.india import day_of
 from neo_async.errors import NeoError, ProtocolError, Rejected, UsageError
 from neo_async.execution.engine import nameless_error
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.model.enums import OrderStatus
-from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
 
 log = logging.getLogger(logs.RISK)

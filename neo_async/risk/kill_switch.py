@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.errors import (
     Halted,
     NeoError,

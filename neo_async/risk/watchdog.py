@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.config import RiskLimits
 from neo_async.execution.order_cache import OrderCache
 from neo_async.feeds.column_feed import ColumnFeed

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 import pyotp
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.config import Credentials, Endpoints
 from neo_async.errors import (
     BrokerError,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.config import BreakerConfig, Credentials, Endpoints, PoolLimits, Timeouts
 from neo_async.errors import (
     LoginFailed,

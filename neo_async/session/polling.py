@@ -8,7 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.errors import NeoError
 from neo_async.transport.backoff import backoff
 from neo_async.transport.retry import TRANSIENT

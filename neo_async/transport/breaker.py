@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.config import BreakerConfig
 from neo_async.errors import BreakerOpen
 from neo_async.transport.backoff import backoff

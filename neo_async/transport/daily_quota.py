@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from neo_async.base.india import IST_SECONDS
 from neo_async.errors import RateLimited
-from neo_async.model.india import IST_SECONDS
 
 _DAY_SECONDS: Final = 86_400
 

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeAlias, cast
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.config import PoolLimits
 from neo_async.errors import NotSent
 from neo_async.transport.backoff import backoff

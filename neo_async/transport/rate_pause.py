@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.transport.backoff import backoff
 from neo_async.transport.kinds import Kind
 

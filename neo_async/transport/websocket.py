@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.config import FeedTimings
 from neo_async.errors import NeoError, SessionEnded, TransportError, UsageError
 from neo_async.model.address import shown_address

@@ -13,10 +13,10 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from neo_async.base.india import IST
 from neo_async.errors import Rejected, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
-from neo_async.model.india import IST
 from neo_async.model.market import Candles, Interval
 from neo_async.wire.answers import failure, is_success, shown
 from neo_async.wire.lenient import UNREADABLE, read_json

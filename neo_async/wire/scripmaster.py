@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from neo_async.base.india import date_of
 from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
-from neo_async.model.india import date_of
 from neo_async.model.instrument_table import InstrumentTable
 from neo_async.model.instruments import Instrument, Rows, Shared, Texts
 from neo_async.wire.answers import failure

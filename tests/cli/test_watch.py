@@ -28,12 +28,12 @@ from neo_async import (
     Side,
     UsageError,
 )
+from neo_async.base.text import shown
 from neo_async.cli.watch.lines import plain_line, snapshot
 from neo_async.cli.watch.screen import board, compact, shares
 from neo_async.cli.watch.state import USUAL, Watched, checked_instruments
 from neo_async.exchange import Exchange, Faults
 from neo_async.execution.order import Order
-from neo_async.text import shown
 from tests.cli.conftest import Invoke
 from tests.cli.terminal import interrupted
 

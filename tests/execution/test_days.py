@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from neo_async import Order, OrderStatus, Validity
+from neo_async.base.india import day_of
 from neo_async.execution.order_days import LONGEST_CLOSURE
 from neo_async.model.feed_state import FeedState
-from neo_async.model.india import day_of
 from neo_async.model.orders import HistoryRow, OrderRow
 from tests.execution.test_live_orders import Desk, state
 from tests.simulation.virtual_time import START, in_virtual_time

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from neo_async import NotAccepted, OrderAlreadyFinal, OutcomeUnknown
+from neo_async.base.india import day_of
 from neo_async.execution.expected_effect import ExpectedEffect, change
 from neo_async.execution.in_flight import InFlightOrders
 from neo_async.execution.in_flight_request import EXPIRY_SECONDS, InFlightRequest
 from neo_async.execution.resolution import MAX_HISTORIES, had_terms
-from neo_async.model.india import day_of
 from neo_async.model.orders import OrderRow
 from neo_async.model.updates import OrderUpdate
 from neo_async.wire.orders import ModifyForm

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from neo_async import NeoClient, NotLoggedIn
+from neo_async.base.india import IST
 from neo_async.config import FeedTimings
 from neo_async.errors import (
     LoginFailed,
@@ -36,7 +37,6 @@ from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.subscriptions import BUDGET
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedEvent, FeedState
-from neo_async.model.india import IST
 from neo_async.model.ticks import (
     AuctionTick,
     DepthRow,

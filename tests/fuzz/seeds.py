@@ -16,12 +16,12 @@ from aiohttp import web
 
 from neo_async import Level, NeoClient, NeoError, Product, Segment, Side
 from neo_async.banking import BankingProfile, VirtualAccount, VirtualAccounts
+from neo_async.base.india import IST
 from neo_async.exchange import Behaviour, Exchange
 from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.faults.settings import Faults
 from neo_async.exchange.feeds.order_feed import _order_frame, _position_frame
 from neo_async.kite import KiteMutualFunds
-from neo_async.model.india import IST
 from neo_async.wire.order_feed import handshake_text
 from neo_async.wire.recording import read_recording
 from tests.fuzz.mutations import gzipped

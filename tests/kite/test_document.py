@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from neo_async import Side
+from neo_async.base.india import IST
 from neo_async.kite import Frequency, FundOrderStatus, KiteMutualFunds, SipStatus
-from neo_async.model.india import IST
 from tests.fake_servers import Reply
 from tests.kite.fake_kite import ACCESS_TOKEN, API_KEY, ISIN, PAYLOADS, scripted_kite
 

@@ -22,12 +22,12 @@ from neo_async import (
     Side,
     Timeouts,
 )
+from neo_async.base.india import IST
 from neo_async.config import KiteEndpoints
 from neo_async.exchange import Exchange, Faults
 from neo_async.kite import FundOrder, KiteMutualFunds
 from neo_async.kite.in_flight import Placement, find_order
 from neo_async.kite.wire import read_order
-from neo_async.model.india import IST
 from tests.fake_servers import Cut, Late, Reply
 from tests.kite.fake_kite import ISIN, PAYLOADS, arrivals, fund_exchange, kite_of, scripted_kite
 from tests.simulation.virtual_time import in_virtual_time

@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from neo_async import LoginFailed, SessionEnded, UsageError
+from neo_async.base.india import IST
 from neo_async.exchange import Exchange
 from neo_async.kite import KiteEndpoints, KiteMutualFunds, KiteSession
-from neo_async.model.india import IST
 from tests.exchange_settings import exchange_with
 from tests.fake_servers import Reply
 from tests.kite.fake_kite import fund_exchange, kite_of, scripted_kite

@@ -22,6 +22,7 @@ from neo_async import (
     ServerError,
     SessionEnded,
 )
+from neo_async.base.india import IST
 from neo_async.kite.wire import (
     check_success,
     read_holding,
@@ -33,7 +34,6 @@ from neo_async.kite.wire import (
     read_sip_id,
 )
 from neo_async.model.answer import Answer
-from neo_async.model.india import IST
 from tests.kite.fake_kite import PAYLOADS
 
 

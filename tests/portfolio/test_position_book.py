@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from neo_async.model.india import begin_of, day_number
+from neo_async.base.india import begin_of, day_number
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import PositionKey, PositionRow
 from neo_async.model.updates import OrderUpdate, PositionUpdate

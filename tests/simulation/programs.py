@@ -34,8 +34,8 @@ from neo_async import (
     Side,
     Validity,
 )
+from neo_async.base.india import day_of
 from neo_async.exchange import Behaviour, Exchange, Faults, Hours, Rules, Uniform
-from neo_async.model.india import day_of
 from tests.simulation.comparison import LedgerComparison
 from tests.simulation.observed_exchange import ObservedExchange
 from tests.simulation.reports import Outcome, Report

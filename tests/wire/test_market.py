@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neo_async.base.india import IST
 from neo_async.errors import NeoError, ProtocolError, Rejected, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
-from neo_async.model.india import IST
 from neo_async.model.indices import INDEX_NAMES, exact_index_name
 from neo_async.model.market import (
     Candle,

@@ -12,8 +12,8 @@ from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
+from neo_async.base.text import shown
 from neo_async.errors import InvalidField, UsageError
-from neo_async.text import shown
 
 T = TypeVar("T")
 

@@ -17,11 +17,11 @@ import typer
 
 import neo_async
 from neo_async import files
+from neo_async.base.india import day_number
 from neo_async.cli import asking, output
 from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
-from neo_async.model.india import day_number
 from neo_async.transport.hidden import Hidden
 from neo_async.wire.lenient import UNREADABLE
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from neo_async.base.india import IST
 from neo_async.cli import output
 from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit
@@ -17,7 +18,6 @@ from neo_async.execution.order import Order
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus
-from neo_async.model.india import IST
 from neo_async.model.ticks import ScripTick
 
 

@@ -16,6 +16,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from neo_async.base.india import IST
+from neo_async.base.text import shown
 from neo_async.cli import output
 from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit, units
@@ -26,10 +28,8 @@ from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.feed_state import FeedState
-from neo_async.model.india import IST
 from neo_async.model.portfolio import Position
 from neo_async.model.ticks import ScripTick
-from neo_async.text import shown
 
 _WIDE = 120
 """Width from which prices and orders are beside positions and feeds, in columns."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
 
+from neo_async.base.text import shown
 from neo_async.cli.naming import instrument_name
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, UsageError
@@ -26,7 +27,6 @@ from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Position
 from neo_async.model.ticks import IndexTick, LiteTick, ScripTick, Tick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.text import shown
 
 PriceTick: TypeAlias = LiteTick | ScripTick | IndexTick
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from neo_async.base.india import date_of
 from neo_async.exchange.bank.credits import Credits, Run
 from neo_async.exchange.bank.types import (
     FINAL,
@@ -26,7 +27,6 @@ from neo_async.exchange.bank.types import (
     Refused,
     VirtualAccount,
 )
-from neo_async.model.india import date_of
 
 BATCH: Final = 100
 """Credits in a batch; only the newest one may hold fewer."""

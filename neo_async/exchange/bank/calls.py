@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from neo_async.base.india import IST
 from neo_async.exchange.bank.books import BATCH, Books, rupees
 from neo_async.exchange.bank.forms import (
     AccountsForm,
@@ -29,7 +30,6 @@ from neo_async.exchange.bank.forms import (
 )
 from neo_async.exchange.bank.types import Client, Credit, Refund, Refused, VirtualAccount
 from neo_async.exchange.faults.plan import FaultPlan
-from neo_async.model.india import IST
 
 Content = dict[str, object]
 

@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
+from neo_async.base.india import IST
 from neo_async.exchange.bank.types import Credit, Payment
-from neo_async.model.india import IST
 
 _DIGITS: Final = 10
 """Digits at the end of a reference that are the credit's number."""

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qs
 
+from neo_async.base.india import DAY_SECONDS, IST_SECONDS
 from neo_async.exchange.bank.settings import BankSettings
 from neo_async.exchange.bank.types import Client, Refused
 from neo_async.exchange.rest.replies import Reply, json
 from neo_async.exchange.rest.services import Call
-from neo_async.model.india import DAY_SECONDS, IST_SECONDS
 
 _WINDOW: Final = 1.0
 """Seconds that India is ahead."""

@@ -21,10 +21,10 @@ from typing import Final
 
 import msgspec
 
+from neo_async.base.india import IST
 from neo_async.exchange.engine.pricing import fair_value
 from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import Segment
-from neo_async.model.india import IST
 
 _CASH_LISTINGS: Final = Path(__file__).with_name("listings.csv")
 """Shares and funds. Closes in paise, ticks in paise, circuit limits in percent of the close."""

@@ -16,8 +16,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from neo_async.base.india import DAY_SECONDS, IST_SECONDS
 from neo_async.model.enums import Segment
-from neo_async.model.india import DAY_SECONDS, IST_SECONDS
 
 SECOND_NS: Final = 1_000_000_000
 _MONDAY: Final = 4

@@ -12,8 +12,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from neo_async.base.india import IST
 from neo_async.exchange.funds.types import Frequency
-from neo_async.model.india import IST
 
 _ONE_DAY: Final = timedelta(days=1)
 _WEEK: Final = timedelta(days=7)

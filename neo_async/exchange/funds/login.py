@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from neo_async.base.india import IST
 from neo_async.exchange.funds.types import FundRefusal
-from neo_async.model.india import IST
 
 _REQUEST_TOKEN_S = 300
 """Seconds for which a request token can be used."""

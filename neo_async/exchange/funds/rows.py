@@ -8,9 +8,9 @@ import io
 from datetime import datetime
 from typing import Final
 
+from neo_async.base.india import IST
 from neo_async.exchange.funds.simulator import FundSimulator
 from neo_async.exchange.funds.types import FundHolding, OrderRecord, Side, SipRecord
-from neo_async.model.india import IST
 
 _COLUMNS: Final = (
     "tradingsymbol",

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Final, NamedTuple, TypeAlias
 
+from neo_async.base.india import IST_SECONDS
 from neo_async.exchange.engine.types import Event, IndexMoved, Printed
 from neo_async.exchange.history.synthetic import Candle
 from neo_async.model.enums import Segment
-from neo_async.model.india import IST_SECONDS
 
 Key: TypeAlias = tuple[Segment, str]
 """Segment and token."""

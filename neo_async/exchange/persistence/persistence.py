@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from neo_async.base.india import in_india
 from neo_async.exchange.engine.commands import JournalEntry, SkipTurns
 from neo_async.exchange.engine.market_maker import TURN_NS
 from neo_async.exchange.engine.market_makers import MarketMakersState
@@ -25,7 +26,6 @@ from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Event, OrderChanged, OrderRecord, Repeated, Rules
 from neo_async.exchange.history.trade_tape import TradeTape
 from neo_async.exchange.persistence.store import Beginning, Store
-from neo_async.model.india import in_india
 
 _INTERVAL: Final = 600.0
 """Seconds between two compactions, at least."""

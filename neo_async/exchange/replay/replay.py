@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from neo_async import logs
+from neo_async.base import logs
 from neo_async.exchange.engine.types import Listing
 from neo_async.exchange.feeds.market_feed import MarketFeed
 from neo_async.exchange.replay.recorded import Recorded, control_of, exchanges_of

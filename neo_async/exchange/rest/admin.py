@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from neo_async.base.india import IST, in_india
 from neo_async.errors import UsageError
 from neo_async.exchange.clock import MovedClock
 from neo_async.exchange.engine.types import OrderRecord, Refusal
@@ -21,7 +22,6 @@ from neo_async.exchange.rest.replies import Reply, json
 from neo_async.exchange.rest.requests import read_price, read_segment
 from neo_async.exchange.rest.services import Answer, Call, Service
 from neo_async.exchange.venue import Venue
-from neo_async.model.india import IST, in_india
 from neo_async.wire.lenient import UNREADABLE
 
 REQUESTS_KEPT = 1_000_000

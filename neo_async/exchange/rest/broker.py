@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
+from neo_async.base.india import date_of, in_india
 from neo_async.config import RateLimits
 from neo_async.exchange.engine.types import NewOrder, Refusal
 from neo_async.exchange.faults.settings import Calls
@@ -41,7 +42,6 @@ from neo_async.exchange.rest.services import Call, ErrorResponses, LongAnswer
 from neo_async.exchange.rest.settings import BrokerSettings
 from neo_async.exchange.rest.throttle import Throttle, Throttled
 from neo_async.exchange.venue import Venue
-from neo_async.model.india import date_of, in_india
 from neo_async.wire.orders import CancelForm, HistoryForm, ModifyForm
 
 T = TypeVar("T")

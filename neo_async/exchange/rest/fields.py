@@ -10,8 +10,8 @@ from datetime import date
 from functools import cache, lru_cache
 from typing import Final
 
+from neo_async.base.india import in_india
 from neo_async.exchange.engine.types import Listing
-from neo_async.model.india import in_india
 
 Row = dict[str, object]
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 import msgspec
 import pyotp
 
+from neo_async.base.india import DAY_SECONDS, midnight
 from neo_async.exchange.engine.types import Refusal
 from neo_async.exchange.rest.accounts import Account
-from neo_async.model.india import DAY_SECONDS, midnight
 from neo_async.wire.lenient import UNREADABLE
 
 DATA_CENTER = "E43"

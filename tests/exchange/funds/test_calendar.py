@@ -6,9 +6,9 @@ from datetime import date, datetime
 
 import pytest
 
+from neo_async.base.india import IST
 from neo_async.exchange.funds.calendar import Calendar, FundEventKind, next_due, step_ups
 from neo_async.exchange.funds.types import Frequency
-from neo_async.model.india import IST
 
 
 def at(text: str) -> int:

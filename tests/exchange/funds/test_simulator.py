@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neo_async.base.india import IST
 from neo_async.exchange.funds.listing import default_schemes
 from neo_async.exchange.funds.simulator import FundSimulator
 from neo_async.exchange.funds.types import (
@@ -26,7 +27,6 @@ from neo_async.exchange.funds.types import (
     SipRecord,
     SipState,
 )
-from neo_async.model.india import IST
 from neo_async.model.isin import check_digit
 
 FUND = "INF174K01LS2"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from neo_async.text import shown
+from neo_async.base.text import shown
 
 ORDERS = "neo_async.orders"
 JOURNAL = "neo_async.execution.journal"

@@ -28,9 +28,9 @@ from neo_async import (
     Side,
     Timeouts,
 )
+from neo_async.base.logs import Subject, log_order
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Outcome
-from neo_async.logs import Subject, log_order
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, WIDE, client_of, exchange_of
 from tests.fake_servers import (
     CREDENTIALS,

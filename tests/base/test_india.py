@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neo_async.model.india import (
+from neo_async.base.india import (
     IST,
     IST_SECONDS,
     begin_of,

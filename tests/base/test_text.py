@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neo_async.text import shown, shown_json
+from neo_async.base.text import shown, shown_json
 
 
 @pytest.mark.parametrize(
