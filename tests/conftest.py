@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -23,6 +25,9 @@ os.environ["NEO_LOG_FILE_ENABLED"] = "false"
 # that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test reads or writes the caches of this account: what one run leaves there another would find.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="neo_async-tests-")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Specification documents and real data; tests that read it skip where it is absent."""
@@ -48,6 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "real_time(reason): run the `async def` test in a real loop, for the reason given",
     )
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from neo_async import NeoClient
+from neo_async.exchange import Exchange
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.orders import Orders
@@ -24,6 +25,9 @@ SERVICES = {
     "market": Market,
     "instruments": Instruments,
 }
+
+OPENED = {"market", "feeds", "bank", "funds"}
+"""Parts of an Exchange that exist once it is open."""
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -55,6 +59,18 @@ def test_every_method_of_a_service_exists(page: Path) -> None:
         assert hasattr(SERVICES[service], name), f"neo.{service}.{name}"
     for name in re.findall(r"\bneo\.(\w+)\(", text):
         assert hasattr(NeoClient, name), f"neo.{name}"
+
+
+@pages
+def test_every_lever_of_the_exchange_exists(page: Path) -> None:
+    exchange = Exchange()
+    for path in re.findall(r"\bexchange((?:\.\w+)+)\(", page.read_text(encoding="utf-8")):
+        found: object = exchange
+        for name in path.removeprefix(".").split("."):
+            if found is exchange and name in OPENED:
+                break
+            assert hasattr(found, name), f"exchange{path}"
+            found = getattr(found, name)
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
