@@ -25,7 +25,6 @@ from neo_async.errors import (
     UsageError,
 )
 from tests.banking.small_bank import CLIENT, PHYSICAL, SmallBank, client_of, serving
-from tests.simulation.virtual_time import in_virtual_time
 
 ASHA = VirtualAccount(
     "ACME00000001",
@@ -44,7 +43,6 @@ def some(count: int) -> list[VirtualAccount]:
     return [VirtualAccount(f"ACME{number:08}", f"Customer {number}") for number in range(count)]
 
 
-@in_virtual_time
 async def test_an_account_goes_out_as_the_contract_says():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -72,7 +70,6 @@ async def test_an_account_goes_out_as_the_contract_says():
     }
 
 
-@in_virtual_time
 async def test_many_go_in_batches_and_results_come_in_the_callers_order():
     bank = SmallBank()
     accounts = some(250)
@@ -92,7 +89,6 @@ async def test_many_go_in_batches_and_results_come_in_the_callers_order():
     assert told == [(0, 250), (100, 250), (200, 250), (250, 250)]
 
 
-@in_virtual_time
 async def test_what_is_there_already_with_the_same_data_is_done():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -104,7 +100,6 @@ async def test_what_is_there_already_with_the_same_data_is_done():
     assert other.outcome is Outcome.REFUSED
 
 
-@in_virtual_time
 async def test_one_that_makes_the_bank_refuse_all_is_found():
     bank = SmallBank()
     accounts = some(100)
@@ -116,7 +111,6 @@ async def test_one_that_makes_the_bank_refuse_all_is_found():
     assert len(bank.accounts) == 99
 
 
-@in_virtual_time
 async def test_a_bank_that_refuses_everything_is_not_asked_about_each():
     bank = SmallBank()
     accounts = [VirtualAccount(f"ACME{number:08}", "poison") for number in range(100)]
@@ -126,7 +120,6 @@ async def test_a_bank_that_refuses_everything_is_not_asked_about_each():
     assert len(bank.requests) < 40
 
 
-@in_virtual_time
 async def test_a_lost_answer_is_asked_for_again_under_the_same_key():
     bank = SmallBank(["after", "500 after", "before"])
     async with serving(bank), client_of(bank) as client:
@@ -137,7 +130,6 @@ async def test_a_lost_answer_is_asked_for_again_under_the_same_key():
     assert len(bank.requests) == 4
 
 
-@in_virtual_time
 async def test_without_idempotency_a_lost_answer_is_looked_up_instead():
     bank = SmallBank(["after"])
     sections = {"idempotency": {"offered": False}}
@@ -156,7 +148,6 @@ async def test_without_idempotency_a_lost_answer_is_looked_up_instead():
     assert all("idempotency-key" not in headers for _, headers, _ in bank.requests)
 
 
-@in_virtual_time
 async def test_without_any_way_to_tell_the_outcome_is_unknown():
     bank = SmallBank(["after"])
     sections = {"idempotency": {"offered": False}, "paths": {"inquiry": ""}}
@@ -168,7 +159,6 @@ async def test_without_any_way_to_tell_the_outcome_is_unknown():
     assert len(bank.requests) == 1
 
 
-@in_virtual_time
 async def test_an_account_of_which_the_answer_says_nothing_is_looked_up():
     bank = SmallBank()
     bank.results_left_out = {"ACME00000001"}
@@ -182,7 +172,6 @@ async def test_an_account_of_which_the_answer_says_nothing_is_looked_up():
     assert bank.paths()[-1] == "accounts/inquiry"
 
 
-@in_virtual_time
 async def test_an_account_that_the_bank_had_trouble_with_is_looked_up():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -194,7 +183,6 @@ async def test_an_account_that_the_bank_had_trouble_with_is_looked_up():
 
 
 @pytest.mark.parametrize("rows", [["odd"], [None], [["x"]]])
-@in_virtual_time
 async def test_results_that_cannot_be_read_are_looked_up(rows):
     bank = SmallBank()
     bank.instead["accounts/create"] = (200, {"status": "SUCCESS", "results": rows})
@@ -203,7 +191,6 @@ async def test_results_that_cannot_be_read_are_looked_up(rows):
     assert result.outcome is Outcome.UNKNOWN
 
 
-@in_virtual_time
 async def test_an_account_that_cannot_be_read_is_not_one_that_the_bank_does_not_know():
     bank = SmallBank()
     bank.instead["accounts/inquiry"] = (200, {"status": "SUCCESS", "results": ["odd"]})
@@ -212,7 +199,6 @@ async def test_an_account_that_cannot_be_read_is_not_one_that_the_bank_does_not_
             await client.accounts(ASHA.number)
 
 
-@in_virtual_time
 async def test_an_odd_value_of_an_account_is_unknown_and_proves_nothing():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -229,7 +215,6 @@ async def test_an_odd_value_of_an_account_is_unknown_and_proves_nothing():
     assert result.outcome is Outcome.UNKNOWN
 
 
-@in_virtual_time
 async def test_a_word_that_nobody_knows_is_looked_up():
     bank = SmallBank()
     results = [{"virtualAccountNumber": "ACME00000000", "status": "PENDING"}]
@@ -243,7 +228,6 @@ async def test_a_word_that_nobody_knows_is_looked_up():
         assert result.outcome is Outcome.DONE
 
 
-@in_virtual_time
 async def test_a_failure_half_way_keeps_what_was_done():
     bank = SmallBank(["", "429", "429", "429"])
     sections = {"server": {"timeout": 0.5}}
@@ -256,7 +240,6 @@ async def test_a_failure_half_way_keeps_what_was_done():
             await client.create(some(1))
 
 
-@in_virtual_time
 async def test_a_failure_at_once_is_raised():
     bank = SmallBank(["403"])
     bank.instead["accounts/create"] = (
@@ -269,7 +252,6 @@ async def test_a_failure_at_once_is_raised():
     assert caught.value.refusal == Refusal.FORBIDDEN
 
 
-@in_virtual_time
 async def test_a_bank_that_is_not_there():
     bank = SmallBank()
     bank.url = "http://127.0.0.1:1"
@@ -278,7 +260,6 @@ async def test_a_bank_that_is_not_there():
             await client.create(some(2))
 
 
-@in_virtual_time
 async def test_changes_send_what_is_given_and_null_for_what_is_cleared():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -299,7 +280,6 @@ async def test_changes_send_what_is_given_and_null_for_what_is_cleared():
     assert (state.min_amount, state.valid_to) == (Decimal("1.00"), date(2027, 10, 31))
 
 
-@in_virtual_time
 async def test_accounts_that_the_bank_does_not_know():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -307,7 +287,6 @@ async def test_accounts_that_the_bank_does_not_know():
     assert {result.refusal for result in results} == {Refusal.UNKNOWN_ACCOUNT}
 
 
-@in_virtual_time
 async def test_a_wrong_secret_is_told_without_showing_it():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -374,7 +353,6 @@ async def test_other_bad_input_is_named_too():
             await client.create(ASHA, physical_account="12")
 
 
-@in_virtual_time
 async def test_an_answer_that_never_comes_is_a_failure_with_a_limit():
     bank = SmallBank(["before"] * 4)
     async with serving(bank), client_of(bank) as client:

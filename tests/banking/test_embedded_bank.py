@@ -54,7 +54,6 @@ def client_of(exchange: Exchange, *, store: Path | None = None, **sections: Any)
     )
 
 
-@in_virtual_time
 async def test_the_whole_way():
     accounts = [
         VirtualAccount(
@@ -98,7 +97,6 @@ async def test_the_whole_way():
     assert (deleted.is_done, missing.refusal) == (True, Refusal.UNKNOWN_ACCOUNT)
 
 
-@in_virtual_time
 async def test_the_plan_is_kept_so_that_the_bank_never_has_to_refuse():
     plan = {"requests_per_second": 5, "requests_per_day": 40}
     settings = BankSettings(requests_per_second=5, requests_per_day=40)
@@ -111,7 +109,6 @@ async def test_the_plan_is_kept_so_that_the_bank_never_has_to_refuse():
         assert caught.value.retry_after is not None
 
 
-@in_virtual_time
 async def test_an_api_key_will_do():
     async with (
         exchange_of() as exchange,
@@ -121,7 +118,6 @@ async def test_an_api_key_will_do():
     assert result.is_done
 
 
-@in_virtual_time
 async def test_somebody_elses_account_is_forbidden():
     async with exchange_of() as exchange, client_of(exchange) as client:
         theirs = exchange.bank.clients[1].physical_accounts[0]

@@ -24,7 +24,6 @@ from neo_async.errors import BankRejected, InvalidField
 from tests.banking.other_bank import KEY, OtherBank
 from tests.banking.small_bank import serving
 from tests.banking.test_transactions import in_time
-from tests.simulation.virtual_time import in_virtual_time
 
 
 @contextlib.asynccontextmanager
@@ -34,7 +33,6 @@ async def talking_to(bank: OtherBank) -> AsyncIterator[VirtualAccounts]:
     assert bank.problems == []
 
 
-@in_virtual_time
 async def test_accounts():
     bank = OtherBank()
     async with talking_to(bank) as client:
@@ -69,7 +67,6 @@ async def test_accounts():
     assert states[0].valid_from == date(2026, 11, 1)
 
 
-@in_virtual_time
 async def test_credits_and_an_acknowledgement_that_travels_with_the_next_request():
     bank = OtherBank(waiting=5, batch=2)
     async with talking_to(bank) as client:
@@ -109,7 +106,6 @@ def test_lost_answers_cost_nothing_there_either(count, size, losses):
     in_time(run())
 
 
-@in_virtual_time
 async def test_refunds():
     bank = OtherBank(waiting=1)
     async with talking_to(bank) as client:
@@ -139,7 +135,6 @@ async def test_refunds():
     assert bank.requests[1] == ("GET", "/kvan/RefundEnq", {"rid": "R1"})
 
 
-@in_virtual_time
 async def test_a_lost_answer_is_looked_up_for_this_bank_knows_no_keys():
     bank = OtherBank()
     async with talking_to(bank) as client:
@@ -159,7 +154,6 @@ async def test_rules_are_the_banks_own():
     assert caught.value.field == "accounts[0].mobile"
 
 
-@in_virtual_time
 async def test_the_api_key_is_in_no_message():
     bank = OtherBank()
     async with talking_to(bank) as client:

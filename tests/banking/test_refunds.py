@@ -33,7 +33,6 @@ def bank_with_a_credit(*faults: str) -> SmallBank:
     return bank
 
 
-@in_virtual_time
 async def test_the_banks_first_answer_comes_back_typed():
     bank = bank_with_a_credit()
     async with serving(bank), client_of(bank) as client:
@@ -65,7 +64,6 @@ async def test_the_banks_first_answer_comes_back_typed():
     assert later.updated_at is not None
 
 
-@in_virtual_time
 async def test_a_lost_answer_is_looked_up_and_not_sent_again():
     bank = bank_with_a_credit("after")
     async with serving(bank), client_of(bank) as client:
@@ -74,7 +72,6 @@ async def test_a_lost_answer_is_looked_up_and_not_sent_again():
     assert bank.bodies("status")[0]["originalRequestId"] == refund.idempotency_key
 
 
-@in_virtual_time
 async def test_only_what_the_bank_has_no_trace_of_is_sent_again_under_its_key():
     bank = bank_with_a_credit("before", "", "500 after")
     async with serving(bank), client_of(bank) as client:
@@ -86,7 +83,6 @@ async def test_only_what_the_bank_has_no_trace_of_is_sent_again_under_its_key():
     assert len(bank.refunds) == 1
 
 
-@in_virtual_time
 async def test_without_idempotency_nothing_is_sent_again():
     bank = bank_with_a_credit("", "before")
     async with serving(bank), client_of(bank, idempotency={"offered": False}) as client:
@@ -118,7 +114,6 @@ def test_a_word_that_is_no_refusal_is_taken_for_none(answer):
     run()
 
 
-@in_virtual_time
 async def test_a_refusal_of_the_lookup_says_nothing_of_the_refund():
     bank = bank_with_a_credit("after")
     no = {"status": "FAILURE", "errorCode": "VA0403", "message": "not in your plan"}
@@ -129,7 +124,6 @@ async def test_a_refusal_of_the_lookup_says_nothing_of_the_refund():
     assert bank.paths().count("refunds/create") == 1
 
 
-@in_virtual_time
 async def test_a_refused_lookup_is_not_repeated():
     bank = bank_with_a_credit("before")
     refusal = {"status": "FAILURE", "errorCode": "VA0403", "message": "not in your plan"}
@@ -140,7 +134,6 @@ async def test_a_refused_lookup_is_not_repeated():
     assert bank.paths() == ["refunds/create", "refunds/status"]
 
 
-@in_virtual_time
 async def test_a_refused_secret_is_not_tried_again_for_a_refund():
     bank = bank_with_a_credit("before")
     async with serving(bank), client_of(bank) as client:
@@ -157,7 +150,6 @@ async def test_a_refused_secret_is_not_tried_again_for_a_refund():
 
 
 @pytest.mark.parametrize("amount", ["1,500.00", "N/A", "-5.00", {}, True, "1e99999"])
-@in_virtual_time
 async def test_an_odd_amount_in_the_answer_leaves_the_refund_known(amount):
     bank = bank_with_a_credit()
     answer = {"status": "SUCCESS", "refundReference": "R", "refundStatus": "INITIATED"}
@@ -170,7 +162,6 @@ async def test_an_odd_amount_in_the_answer_leaves_the_refund_known(amount):
     assert bank.paths() == ["refunds/create"]
 
 
-@in_virtual_time
 async def test_a_key_that_cannot_be_asked_for_first_is_not_sent():
     bank = bank_with_a_credit(*["html"] * 4)
     async with serving(bank), client_of(bank) as client:
@@ -179,7 +170,6 @@ async def test_a_key_that_cannot_be_asked_for_first_is_not_sent():
     assert set(bank.paths()) == {"refunds/status"}
 
 
-@in_virtual_time
 async def test_without_a_status_call_the_same_key_is_all_there_is():
     bank = bank_with_a_credit("after")
     async with serving(bank), client_of(bank, paths={"refund_status": ""}) as client:
@@ -190,7 +180,6 @@ async def test_without_a_status_call_the_same_key_is_all_there_is():
     assert bank.paths() == ["refunds/create"] * 2
 
 
-@in_virtual_time
 async def test_a_key_of_ones_own_finds_the_refund_of_a_former_life():
     bank = bank_with_a_credit()
     async with serving(bank), client_of(bank) as client:
@@ -202,7 +191,6 @@ async def test_a_key_of_ones_own_finds_the_refund_of_a_former_life():
     assert bank.paths().count("refunds/create") == 1
 
 
-@in_virtual_time
 async def test_refusals_say_why():
     bank = bank_with_a_credit()
     async with serving(bank), client_of(bank) as client:
@@ -214,7 +202,6 @@ async def test_refusals_say_why():
             await client.refund_status("RF99999999")
 
 
-@in_virtual_time
 async def test_a_refund_is_followed_to_its_end():
     bank = bank_with_a_credit()
     async with serving(bank), client_of(bank) as client:
@@ -232,7 +219,6 @@ async def test_a_refund_is_followed_to_its_end():
             await client.settled_refund(refund, timeout=3)
 
 
-@in_virtual_time
 async def test_a_word_that_nobody_knows_is_never_final():
     bank = bank_with_a_credit()
     async with serving(bank), client_of(bank) as client:

@@ -21,12 +21,10 @@ from neo_async.errors import (
 )
 from tests.banking.small_bank import CLIENT_ID, CLIENT_SECRET, SmallBank, client_of, serving
 from tests.fake_servers import tcp_server
-from tests.simulation.virtual_time import in_virtual_time
 
 ACCOUNT = "ACME00000001"
 
 
-@in_virtual_time
 async def test_a_token_serves_until_shortly_before_its_end():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -39,7 +37,6 @@ async def test_a_token_serves_until_shortly_before_its_end():
         assert bank.tokens == 2
 
 
-@in_virtual_time
 async def test_one_renewal_serves_all_who_wait():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -50,7 +47,6 @@ async def test_one_renewal_serves_all_who_wait():
         assert bank.tokens == 2
 
 
-@in_virtual_time
 async def test_one_who_gives_up_does_not_take_the_token_from_the_others():
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -62,7 +58,6 @@ async def test_one_who_gives_up_does_not_take_the_token_from_the_others():
         assert bank.tokens == 1
 
 
-@in_virtual_time
 async def test_a_refused_token_is_renewed_once():
     bank = SmallBank(["401"])
     async with serving(bank), client_of(bank) as client:
@@ -73,7 +68,6 @@ async def test_a_refused_token_is_renewed_once():
             await client.accounts(ACCOUNT)
 
 
-@in_virtual_time
 async def test_a_token_without_a_life_is_not_kept_for_long():
     bank = SmallBank()
     for _ in range(2):
@@ -99,7 +93,6 @@ async def test_a_token_without_a_life_is_not_kept_for_long():
         (lambda: web.Response(text="[" * 100_000), "holds none"),
     ],
 )
-@in_virtual_time
 async def test_what_happens_to_the_token_has_not_happened_to_the_call(answer, message):
     bank = SmallBank()
     async with serving(bank), client_of(bank) as client:
@@ -110,7 +103,6 @@ async def test_what_happens_to_the_token_has_not_happened_to_the_call(answer, me
     assert bank.token_answers == []
 
 
-@in_virtual_time
 async def test_a_token_is_asked_for_again():
     bank = SmallBank()
     bank.token_answers.append(web.Response(status=503))
@@ -131,7 +123,6 @@ async def test_a_refusal_of_the_gateway_is_quoted():
             await client.accounts(ACCOUNT)
 
 
-@in_virtual_time
 async def test_no_secret_in_anything_that_can_be_printed(caplog):
     caplog.set_level(logging.DEBUG, "neo_async")
     bank = SmallBank(["401", "html", "before"])
@@ -145,7 +136,6 @@ async def test_no_secret_in_anything_that_can_be_printed(caplog):
         assert "token-" not in text
 
 
-@in_virtual_time
 async def test_an_api_key_is_in_no_message_about_an_answer_that_is_no_http():
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
@@ -163,7 +153,6 @@ async def test_an_api_key_is_in_no_message_about_an_answer_that_is_no_http():
 
 
 @pytest.mark.parametrize("life", [-1, 0, "NaN", 1e300, None])
-@in_virtual_time
 async def test_a_life_that_makes_no_sense_is_not_believed(life):
     bank = SmallBank()
     for _ in range(2):
@@ -179,7 +168,6 @@ async def test_a_life_that_makes_no_sense_is_not_believed(life):
         assert not bank.token_answers
 
 
-@in_virtual_time
 async def test_a_long_pause_before_a_token_is_told_and_not_waited_out():
     bank = SmallBank()
     bank.token_answers.append(web.Response(status=429, headers={"Retry-After": "86400"}))
@@ -193,7 +181,6 @@ SECRETS = (CLIENT_ID, CLIENT_SECRET, "token-1", "h2h-header-secret")
 
 
 @pytest.mark.parametrize("at", ["token", "fetch", "create", "refund", "credit"])
-@in_virtual_time
 async def test_what_the_bank_repeats_of_the_secrets_is_taken_out(at, caplog):
     """It may repeat a request, in an error, in the result of an account or in a bad entry."""
     caplog.set_level(logging.DEBUG, "neo_async")

@@ -35,7 +35,7 @@ from neo_async.errors import (
     UsageError,
 )
 from tests.banking.small_bank import SmallBank, client_of, serving
-from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.simulation.virtual_time import VirtualTimeLoop
 
 FAULTS = ("before", "after", "500 before", "500 after", "401", "429", "html", "twice", "")
 
@@ -207,7 +207,6 @@ async def test_a_killed_process_costs_no_credit(tmp_path):
 # --- one thing at a time ------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_credit_says_all_that_the_bank_does():
     bank = SmallBank()
     bank.add_credits(1)
@@ -224,7 +223,6 @@ async def test_a_credit_says_all_that_the_bank_does():
     assert (credit.mode, credit.utr, credit.remitter_ifsc) == ("NEFT", "UTR1", "ICIC0000004")
 
 
-@in_virtual_time
 async def test_the_acknowledgement_waits_until_the_consumer_comes_back():
     bank = SmallBank()
     bank.add_credits(150)
@@ -238,7 +236,6 @@ async def test_the_acknowledgement_waits_until_the_consumer_comes_back():
         assert bank.bodies("ack")[0]["count"] == 100
 
 
-@in_virtual_time
 async def test_a_batch_can_be_acknowledged_early():
     bank = SmallBank()
     bank.add_credits(3)
@@ -254,7 +251,6 @@ async def test_a_batch_can_be_acknowledged_early():
         assert bank.paths().count("transactions/ack") == 1
 
 
-@in_virtual_time
 async def test_what_is_left_in_hand_comes_again_and_says_so(tmp_path):
     bank = SmallBank()
     bank.add_credits(5)
@@ -266,7 +262,6 @@ async def test_what_is_left_in_hand_comes_again_and_says_so(tmp_path):
     assert rest == [(3, True), (4, False), (5, False)]
 
 
-@in_virtual_time
 async def test_what_is_said_to_be_done_does_not_come_again(tmp_path):
     bank = SmallBank()
     bank.add_credits(5)
@@ -288,7 +283,6 @@ async def test_what_is_said_to_be_done_does_not_come_again(tmp_path):
         assert bank.acknowledged == 5
 
 
-@in_virtual_time
 async def test_without_a_store_a_batch_that_is_sent_again_says_so():
     bank = SmallBank()
     bank.add_credits(2)
@@ -298,7 +292,6 @@ async def test_without_a_store_a_batch_that_is_sent_again_says_so():
     assert again == [True, True]
 
 
-@in_virtual_time
 async def test_a_lost_acknowledgement_is_sent_again_under_its_key():
     bank = SmallBank(["", "before", "after", ""])
     bank.add_credits(1)
@@ -314,7 +307,6 @@ async def test_a_lost_acknowledgement_is_sent_again_under_its_key():
     assert len(set(acks[0])) == 1
 
 
-@in_virtual_time
 async def test_an_iteration_goes_on_where_a_failure_ended_it():
     bank = SmallBank(["", *["before"] * 4])
     bank.add_credits(101)
@@ -327,7 +319,6 @@ async def test_an_iteration_goes_on_where_a_failure_ended_it():
     assert [credit.reference for credit in taken] == bank.references
 
 
-@in_virtual_time
 async def test_polling_waits_for_more_and_outlives_failures():
     bank = SmallBank(["", *["html"] * 9])
     async with serving(bank), client_of(bank) as client:
@@ -338,7 +329,6 @@ async def test_polling_waits_for_more_and_outlives_failures():
         assert (await waiting).sequence == 1
 
 
-@in_virtual_time
 async def test_polling_ends_with_a_refusal():
     bank = SmallBank()
     refusal = {"status": "FAILURE", "errorCode": "VA0403", "message": "not yours"}
@@ -356,7 +346,6 @@ NO_CREDITS = ["12.345", "-1500.00", "0", 0, "0.00", "N/A", "1,50", "1.500,00", "
 
 
 @pytest.mark.parametrize("amount", NO_CREDITS)
-@in_virtual_time
 async def test_an_entry_that_is_no_credit_stands_in_the_way_until_it_is_stepped_over(amount):
     bank = SmallBank()
     bank.add_credits(102)
@@ -378,7 +367,6 @@ async def test_an_entry_that_is_no_credit_stands_in_the_way_until_it_is_stepped_
 
 
 @pytest.mark.parametrize("lacking", [{"transactionReference": ""}, {"transactionReference": None}])
-@in_virtual_time
 async def test_an_entry_without_a_reference_is_stepped_over_in_the_same_way(lacking):
     bank = SmallBank()
     bank.add_credits(1)
@@ -393,7 +381,6 @@ async def test_an_entry_without_a_reference_is_stepped_over_in_the_same_way(lack
     assert bank.acknowledged == 1
 
 
-@in_virtual_time
 async def test_a_whole_batch_waits_for_what_cannot_be_read_in_it(tmp_path):
     bank = SmallBank()
     bank.add_credits(4)
@@ -413,7 +400,6 @@ async def test_a_whole_batch_waits_for_what_cannot_be_read_in_it(tmp_path):
     assert bank.acknowledged == 4
 
 
-@in_virtual_time
 async def test_only_what_stands_in_the_way_can_be_stepped_over():
     bank = SmallBank()
     bank.add_credits(2)
@@ -429,7 +415,6 @@ async def test_only_what_stands_in_the_way_can_be_stepped_over():
             await anext(stream)
 
 
-@in_virtual_time
 async def test_odd_values_beside_the_money_are_unknown_and_the_credit_is_there(caplog):
     bank = SmallBank()
     bank.add_credits(2)
@@ -450,7 +435,6 @@ async def test_odd_values_beside_the_money_are_unknown_and_the_credit_is_there(c
     assert "time of credit 'REF00000001' is taken as unknown: 'yesterday'" in caplog.text
 
 
-@in_virtual_time
 async def test_amounts_are_exact_whatever_decimal_context_the_program_has():
     bank = SmallBank()
     bank.add_credits(1)
@@ -473,7 +457,6 @@ def share_a_reference(bank: SmallBank, **fields: Any) -> None:
 
 @pytest.mark.parametrize("has_store", [True, False])
 @pytest.mark.parametrize("by_batch", [True, False])
-@in_virtual_time
 async def test_credits_that_share_a_reference_are_each_handed_over_once(
     has_store, by_batch, tmp_path
 ):
@@ -492,7 +475,6 @@ async def test_credits_that_share_a_reference_are_each_handed_over_once(
     assert bank.acknowledged == 800
 
 
-@in_virtual_time
 async def test_without_a_sequence_credits_of_one_reference_are_told_apart_by_the_rest(tmp_path):
     bank = SmallBank()
     bank.add_credits(150)
@@ -505,7 +487,6 @@ async def test_without_a_sequence_credits_of_one_reference_are_told_apart_by_the
 
 
 @pytest.mark.parametrize("sequence", [1, None])
-@in_virtual_time
 async def test_an_entry_that_comes_twice_in_a_batch_is_one_only_where_the_sequence_says_so(
     sequence, tmp_path
 ):
@@ -519,7 +500,6 @@ async def test_an_entry_that_comes_twice_in_a_batch_is_one_only_where_the_sequen
     assert bank.acknowledged == 2
 
 
-@in_virtual_time
 async def test_with_a_store_a_restart_repeats_nothing_that_shares_a_reference(tmp_path):
     bank = SmallBank()
     bank.add_credits(5)
@@ -535,7 +515,6 @@ async def test_with_a_store_a_restart_repeats_nothing_that_shares_a_reference(tm
     assert taken == [(1, False), (2, False), (3, False), (3, True), (4, False), (5, False)]
 
 
-@in_virtual_time
 async def test_a_credit_whose_words_have_changed_comes_again_and_says_so(tmp_path):
     bank = SmallBank()
     bank.add_credits(1)
@@ -550,7 +529,6 @@ async def test_a_credit_whose_words_have_changed_comes_again_and_says_so(tmp_pat
     assert again.may_be_repeated
 
 
-@in_virtual_time
 async def test_a_batch_that_lost_a_credit_on_the_way_is_not_acknowledged():
     bank = SmallBank()
     bank.add_credits(2)
@@ -561,7 +539,6 @@ async def test_a_batch_that_lost_a_credit_on_the_way_is_not_acknowledged():
             await anext(client.transactions())
 
 
-@in_virtual_time
 async def test_a_bank_that_never_goes_on_is_not_asked_for_ever():
     bank = SmallBank()
     bank.add_credits(1)
@@ -573,7 +550,6 @@ async def test_a_bank_that_never_goes_on_is_not_asked_for_ever():
             await anext(stream)
 
 
-@in_virtual_time
 async def test_a_batch_that_the_bank_has_forgotten_does_not_hold_up_the_rest():
     bank = SmallBank()
     bank.add_credits(101)
@@ -625,7 +601,6 @@ def permissions(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@in_virtual_time
 async def test_nobody_but_its_owner_can_read_a_store_at_any_time(tmp_path):
     bank = SmallBank()
     bank.add_credits(3)
@@ -678,7 +653,6 @@ async def test_a_store_with_foreign_content_is_refused(extra, tmp_path):
             pass
 
 
-@in_virtual_time
 async def test_a_store_of_the_first_version_is_read_and_what_it_knows_comes_marked(tmp_path):
     path = tmp_path / "c.db"
     with contextlib.closing(sqlite3.connect(path)) as file:
@@ -694,7 +668,6 @@ async def test_a_store_of_the_first_version_is_read_and_what_it_knows_comes_mark
     assert taken == [True, False]
 
 
-@in_virtual_time
 async def test_a_batch_that_could_not_be_marked_is_handed_over_later(tmp_path):
     bank = SmallBank()
     bank.add_credits(2)
@@ -712,7 +685,6 @@ async def test_a_batch_that_could_not_be_marked_is_handed_over_later(tmp_path):
     assert bank.acknowledged == 2
 
 
-@in_virtual_time
 async def test_a_batch_that_was_begun_credit_by_credit_is_not_left_for_the_next_one():
     bank = SmallBank()
     bank.add_credits(3)
@@ -735,7 +707,6 @@ async def test_a_store_of_another_version_is_refused(tmp_path):
             pass
 
 
-@in_virtual_time
 async def test_what_cannot_be_marked_is_not_handed_over(tmp_path):
     bank = SmallBank()
     bank.add_credits(2)

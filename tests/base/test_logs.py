@@ -44,7 +44,7 @@ from tests.fake_servers import (
     fault_proxy,
     scripted_broker,
 )
-from tests.simulation.virtual_time import START, in_virtual_time, now
+from tests.simulation.virtual_time import START, now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -142,7 +142,6 @@ def test_a_line_says_what_it_is_about_in_words_and_as_fields(kept: Kept) -> None
     assert first.funcName == "test_a_line_says_what_it_is_about_in_words_and_as_fields"
 
 
-@in_virtual_time
 async def test_an_order_that_works_has_two_lines_with_its_latency(kept: Kept) -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         order = await neo.orders.place(*BUY, **CNC, tag="mine")
@@ -157,7 +156,6 @@ async def test_an_order_that_works_has_two_lines_with_its_latency(kept: Kept) ->
     assert cancelled.startswith(f"DEBUG cancel of order {number}, tag '{tag}': accepted after")
 
 
-@in_virtual_time
 async def test_nothing_is_made_for_lines_that_nobody_wants() -> None:
     log = logging.getLogger("neo_async.orders")
     log.setLevel(logging.INFO)
@@ -175,7 +173,6 @@ async def test_nothing_is_made_for_lines_that_nobody_wants() -> None:
 # --- whatever goes wrong ----------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
     kept: Kept, tmp_path: Path
 ) -> None:
@@ -241,7 +238,6 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
     assert not [s for s in secrets_of(exchange.credentials) if s in kept.text]
 
 
-@in_virtual_time
 async def test_what_could_not_be_sent_is_told_with_its_tag(kept: Kept) -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         lane = neo._session.lane
@@ -261,7 +257,6 @@ async def test_what_could_not_be_sent_is_told_with_its_tag(kept: Kept) -> None:
     assert_marked(kept)
 
 
-@in_virtual_time
 async def test_an_outcome_that_the_journal_lacks_is_told_with_its_tag(
     kept: Kept, tmp_path: Path
 ) -> None:
@@ -286,7 +281,6 @@ async def test_an_outcome_that_the_journal_lacks_is_told_with_its_tag(
 # --- secrets ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_no_secret_is_logged_however_a_login_ends(kept: Kept) -> None:
     said = ""
     for path in (LOGIN, VALIDATE):
@@ -302,7 +296,6 @@ async def test_no_secret_is_logged_however_a_login_ends(kept: Kept) -> None:
     assert not [s for s in secrets_of(CREDENTIALS) if s in said]
 
 
-@in_virtual_time
 async def test_no_secret_is_logged_of_sessions_that_end_and_feeds_that_break(kept: Kept) -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         session = neo.session

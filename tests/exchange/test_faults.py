@@ -17,7 +17,7 @@ from neo_async.exchange.faults.durations import Seconds, draw
 from neo_async.exchange.faults.plan import NO_FAULTS, FaultPlan
 from neo_async.exchange.faults.settings import ResponseFault, read_faults
 from tests.exchange.callers import Caller, order, trading, visiting
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 BOOK = "/quick/user/orders"
 PLACE = "/quick/order/rule/ms/place"
@@ -84,7 +84,6 @@ async def ledger(caller: Caller) -> list[dict[str, Any]]:
     ("name", "accepted"),
     [("lose_before", 0), ("lose_after", 1), ("hang_before", 0), ("hang_after", 1)],
 )
-@in_virtual_time
 async def test_an_answer_is_lost_before_or_after_the_order_is_accepted(
     name: str, accepted: int
 ) -> None:
@@ -193,7 +192,6 @@ async def test_an_odd_value_spoils_one_number_of_the_rows_and_nothing_else() -> 
         assert is_acceptance((await caller.place()).body)  # there are no rows in it
 
 
-@in_virtual_time
 async def test_dripping_answers_come_whole_and_keep_the_connection() -> None:
     async with trading(clock=now, faults=Faults(drip=1, drip_seconds=3)) as caller:
         line = await wire(caller)
@@ -209,7 +207,6 @@ async def test_dripping_answers_come_whole_and_keep_the_connection() -> None:
         await line.close()
 
 
-@in_virtual_time
 async def test_an_order_can_appear_long_after_its_sender_has_left() -> None:
     async with trading(clock=now, faults=Faults(delay_before=1, delay_seconds=20)) as caller:
         line = await wire(caller)
@@ -222,7 +219,6 @@ async def test_an_order_can_appear_long_after_its_sender_has_left() -> None:
         assert entry["accepted_ns"] / 1e9 == pytest.approx(now() - 1, abs=0.1)
 
 
-@in_virtual_time
 async def test_an_answer_can_be_held_back() -> None:
     async with trading(clock=now, faults=Faults(delay_after=1, delay_seconds=4)) as caller:
         line = await wire(caller)
@@ -236,7 +232,6 @@ async def test_an_answer_can_be_held_back() -> None:
         await line.close()
 
 
-@in_virtual_time
 async def test_idle_connections_are_closed_but_not_while_in_use() -> None:
     async with trading(clock=now, faults=Faults(close_idle=1, idle_seconds=0.5)) as caller:
         line = await wire(caller)
@@ -262,7 +257,6 @@ async def test_a_close_can_cross_the_next_request() -> None:
         await line.close()
 
 
-@in_virtual_time
 async def test_closing_does_not_wait_for_those_who_hang() -> None:
     async with trading(clock=now, faults=Faults(hang_after=1)) as caller:
         line = await wire(caller)
@@ -276,7 +270,6 @@ async def test_closing_does_not_wait_for_those_who_hang() -> None:
 
 
 @pytest.mark.parametrize("harm", list(ResponseFault))
-@in_virtual_time
 async def test_senders_who_have_left_upset_nobody(
     harm: ResponseFault, caplog: pytest.LogCaptureFixture
 ) -> None:

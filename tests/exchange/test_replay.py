@@ -99,7 +99,6 @@ async def until_replayed(exchange: Exchange) -> None:
         await exchange.feeds.market.until_sent()
 
 
-@in_virtual_time
 async def test_a_second_client_receives_what_the_first_recorded_packet_for_packet(
     tmp_path: Path,
 ) -> None:
@@ -193,7 +192,6 @@ def test_without_waiting_it_goes_as_fast_as_subscribers_read(
     play()
 
 
-@in_virtual_time
 async def test_each_level_gets_its_own_packets_and_nobody_gets_others(tmp_path: Path) -> None:
     tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ", NEWCO: "NEWCO-EQ"})
     tape.ticks(0, lite(TCS, 1001), depth(TCS, 1001, volume=5), lite(NEWCO, 55), index(24500))
@@ -211,7 +209,6 @@ async def test_each_level_gets_its_own_packets_and_nobody_gets_others(tmp_path: 
     assert [(type(tick), tick.level) for tick in seen] == [(ScripTick, 8), (IndexTick, 0)]
 
 
-@in_virtual_time
 async def test_who_comes_late_gets_the_newest_packet_and_then_the_rest(tmp_path: Path) -> None:
     tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
     for second in range(10):
@@ -233,7 +230,6 @@ async def test_who_comes_late_gets_the_newest_packet_and_then_the_rest(tmp_path:
     assert prices == list(range(1004, 1010))
 
 
-@in_virtual_time
 async def test_orders_trade_against_recorded_quotes_and_prices(tmp_path: Path) -> None:
     tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
     tape.ticks(0, depth(TCS, 3000.00, volume=1))
@@ -261,7 +257,6 @@ async def test_orders_trade_against_recorded_quotes_and_prices(tmp_path: Path) -
     assert float(waiting.average_price) == 2990.00
 
 
-@in_virtual_time
 async def test_quotes_without_a_new_trade_fill_nobody_at_the_last_price(tmp_path: Path) -> None:
     tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
     for second in range(5):
@@ -281,7 +276,6 @@ async def test_quotes_without_a_new_trade_fill_nobody_at_the_last_price(tmp_path
         assert order.filled_quantity == 0
 
 
-@in_virtual_time
 async def test_what_was_not_listed_is_listed_as_it_was_recorded(tmp_path: Path) -> None:
     tape = Tape(tmp_path / "x.feed", {NEWCO: "NEWCO-BE", FUTURE: "NEWCO26DECFUT"})
     tape.ticks(0, lite(NEWCO, 1010), lite(FUTURE, 1015, lot_size=75), lite("nse_cm|5", 9))
@@ -304,7 +298,6 @@ async def test_what_was_not_listed_is_listed_as_it_was_recorded(tmp_path: Path) 
         await order.wait(OrderStatus.COMPLETE, timeout=5)
 
 
-@in_virtual_time
 async def test_closes_and_bands_are_the_recordings(tmp_path: Path) -> None:
     tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
     tape.ticks(0, lite(TCS, 3100.0), depth(TCS, 3100.0, volume=1, close=3000.0))
@@ -319,7 +312,6 @@ async def test_closes_and_bands_are_the_recordings(tmp_path: Path) -> None:
         assert listing.isin == "INE467B01029"
 
 
-@in_virtual_time
 async def test_other_dividers_make_clients_connect_anew(tmp_path: Path) -> None:
     tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
     tape.ticks(0, lite(TCS, 1001.0))
@@ -342,7 +334,6 @@ async def test_other_dividers_make_clients_connect_anew(tmp_path: Path) -> None:
     assert seen[-1].last_price == 1002.0
 
 
-@in_virtual_time
 async def test_a_damaged_recording_plays_up_to_the_damage_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -372,7 +363,6 @@ async def test_a_bad_file_or_speed_is_refused_before_anything_opens(tmp_path: Pa
             pass
 
 
-@in_virtual_time
 async def test_an_exchange_without_a_recording_has_no_replay() -> None:
     async with exchange_of() as exchange:
         assert exchange.replay is None

@@ -10,7 +10,6 @@ from neo_async import Order, OrderStatus, Product, RiskLimits, Segment, Side
 from neo_async.exchange import Exchange, Hours, Rules
 from tests.clients import client_of, exchange_of
 from tests.fake_servers import Reply, fault_proxy
-from tests.simulation.virtual_time import in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY)
 CNC = {"price": "39.00", "product": Product.CNC}
@@ -18,7 +17,6 @@ NO_DATA = {"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"}
 NIGHT = 23.5 * 3600
 
 
-@in_virtual_time
 async def test_an_order_that_book_and_history_lack_after_the_session_ended_is_over() -> None:
     async with (
         exchange_of(rules=Rules(hours=Hours.EXCHANGE)) as exchange,
@@ -36,7 +34,6 @@ async def test_an_order_that_book_and_history_lack_after_the_session_ended_is_ov
         assert await neo.orders.place(*BUY, 10, **CNC)  # it holds no room any more
 
 
-@in_virtual_time
 @pytest.mark.parametrize("ends", [False, True])
 async def test_books_that_lack_an_order_prove_nothing_by_themselves(*, ends: bool) -> None:
     """Neither while the session goes on, nor where its history knows the order."""

@@ -11,7 +11,6 @@ from neo_async.model.orders import OrderRow
 from neo_async.risk.cancellation import MAX_CONCURRENT_CANCELS
 from tests.clients import client_of, exchange_of
 from tests.order_broker import CANCEL, order_broker
-from tests.simulation.virtual_time import in_virtual_time
 
 BUY: Any = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 1)
 MIS: dict[str, Any] = {"price": "39.00", "product": Product.MIS}
@@ -28,7 +27,6 @@ def open_order(number: int, symbol: str) -> OrderRow:
     )
 
 
-@in_virtual_time
 async def test_limits_do_not_go_through_the_open_orders_of_other_instruments() -> None:
     risk = RiskLimits(max_net_position=10**6, max_open_orders=10**6)
     async with exchange_of() as exchange, client_of(exchange, risk=risk) as neo:
@@ -45,7 +43,6 @@ async def test_limits_do_not_go_through_the_open_orders_of_other_instruments() -
         assert seconds[1] < 20 * seconds[0] + 0.01
 
 
-@in_virtual_time
 async def test_a_halt_with_thousands_of_open_orders_cancels_them_some_at_a_time() -> None:
     async with order_broker() as (broker, neo):
         numbers = [broker.add() for _ in range(2 * MAX_CONCURRENT_CANCELS + 7)]

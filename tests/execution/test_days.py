@@ -15,7 +15,7 @@ from neo_async.execution.order_days import LONGEST_CLOSURE
 from neo_async.model.feed_state import FeedState
 from neo_async.model.orders import HistoryRow, OrderRow
 from tests.execution.test_live_orders import Desk, state
-from tests.simulation.virtual_time import START, in_virtual_time
+from tests.simulation.virtual_time import START
 
 MONDAY = day_of(START)
 DAY_SECONDS = 86_400.0
@@ -52,7 +52,6 @@ async def monday(desk: Desk, **facts: Any) -> Order:
     return order
 
 
-@in_virtual_time
 async def test_two_empty_books_of_a_later_day_end_an_order_and_those_who_wait_for_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -73,7 +72,6 @@ async def test_two_empty_books_of_a_later_day_end_an_order_and_those_who_wait_fo
         assert OWN in warnings[0].getMessage()
 
 
-@in_virtual_time
 async def test_one_whole_book_with_orders_of_the_later_day_is_enough() -> None:
     async with Desk() as desk:
         order = await monday(desk)
@@ -82,7 +80,6 @@ async def test_one_whole_book_with_orders_of_the_later_day_is_enough() -> None:
         assert order.status is OrderStatus.EXPIRED
 
 
-@in_virtual_time
 async def test_books_of_the_same_day_end_nothing() -> None:
     async with Desk() as desk:
         order = await monday(desk)
@@ -93,7 +90,6 @@ async def test_books_of_the_same_day_end_nothing() -> None:
         assert not order.is_final
 
 
-@in_virtual_time
 async def test_a_book_that_lacks_an_own_order_of_its_day_ends_nothing() -> None:
     async with Desk() as desk:
         order = await monday(desk)
@@ -110,7 +106,6 @@ async def test_a_book_that_lacks_an_own_order_of_its_day_ends_nothing() -> None:
         assert not young.is_final
 
 
-@in_virtual_time
 async def test_an_order_that_the_later_book_still_has_goes_on() -> None:
     async with Desk() as desk:
         order = await monday(desk)
@@ -122,7 +117,6 @@ async def test_an_order_that_the_later_book_still_has_goes_on() -> None:
 
 
 @pytest.mark.parametrize("facts", [{"amo": True}, {"validity": "GTC"}])
-@in_virtual_time
 async def test_an_order_that_waits_for_a_session_outlives_nights_and_holidays(
     facts: dict[str, Any],
 ) -> None:
@@ -146,7 +140,6 @@ async def test_an_order_that_waits_for_a_session_outlives_nights_and_holidays(
         assert order.status is OrderStatus.EXPIRED
 
 
-@in_virtual_time
 async def test_an_after_market_order_that_is_never_heard_of_again_ends_after_a_week() -> None:
     async with Desk() as desk:
         order = await monday(desk, amo=True)
@@ -157,7 +150,6 @@ async def test_an_after_market_order_that_is_never_heard_of_again_ends_after_a_w
         assert order.status is OrderStatus.EXPIRED
 
 
-@in_virtual_time
 async def test_an_after_market_order_that_was_released_ends_with_its_own_day() -> None:
     async with Desk() as desk:
         order = await monday(desk, amo=True)
@@ -170,7 +162,6 @@ async def test_an_after_market_order_that_was_released_ends_with_its_own_day() -
         assert order.status is OrderStatus.EXPIRED
 
 
-@in_virtual_time
 async def test_a_report_after_all_is_believed_before_the_conclusion(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -185,7 +176,6 @@ async def test_a_report_after_all_is_believed_before_the_conclusion(
         assert caplog.records[-1].levelno == logging.ERROR
 
 
-@in_virtual_time
 async def test_numbers_without_a_date_go_by_the_newest_report() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -202,7 +192,6 @@ async def test_numbers_without_a_date_go_by_the_newest_report() -> None:
         assert order.validity is Validity.DAY
 
 
-@in_virtual_time
 async def test_an_order_of_today_does_not_end_for_the_date_in_its_number() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -212,7 +201,6 @@ async def test_an_order_of_today_does_not_end_for_the_date_in_its_number() -> No
         assert not order.is_final
 
 
-@in_virtual_time
 async def test_numbers_of_earlier_days_are_dropped() -> None:
     async with Desk() as desk:
         order = await monday(desk)
@@ -225,7 +213,6 @@ async def test_numbers_of_earlier_days_are_dropped() -> None:
         assert desk.cache.own == set()
 
 
-@in_virtual_time
 async def test_a_late_message_of_its_day_does_not_open_an_order_again_that_is_over() -> None:
     async with Desk() as desk:
         order = await monday(desk)
@@ -242,7 +229,6 @@ async def test_a_late_message_of_its_day_does_not_open_an_order_again_that_is_ov
         assert order.is_final
 
 
-@in_virtual_time
 async def test_an_order_that_is_open_again_after_its_day_ends_with_the_next_whole_book() -> None:
     async with Desk() as desk:
         order = await monday(desk)
@@ -257,7 +243,6 @@ async def test_an_order_that_is_open_again_after_its_day_ends_with_the_next_whol
         assert order.status is OrderStatus.EXPIRED
 
 
-@in_virtual_time
 async def test_an_order_of_an_earlier_day_that_becomes_known_late_ends_with_its_day_too() -> None:
     async with Desk() as desk:
         await monday(desk)
@@ -272,7 +257,6 @@ async def test_an_order_of_an_earlier_day_that_becomes_known_late_ends_with_its_
 
 
 @pytest.mark.parametrize("at", [MONDAY_NS + 10**9, 0])
-@in_virtual_time
 async def test_a_history_says_how_an_order_ended_that_was_taken_for_over(at: int) -> None:
     async with Desk() as desk:
         order = await monday(desk)
@@ -293,7 +277,6 @@ async def test_a_history_says_how_an_order_ended_that_was_taken_for_over(at: int
         assert (order.filled_quantity, order.average_price) == (order.quantity, 39.0)
 
 
-@in_virtual_time
 async def test_a_row_without_a_number_that_may_be_the_order_keeps_it_open() -> None:
     async with Desk() as desk:
         order = await monday(desk)

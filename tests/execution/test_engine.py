@@ -30,7 +30,7 @@ from neo_async.execution.journal import Journal
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.fake_servers import Late, Reply, fault_proxy
 from tests.risk.trading import BUY, MIS, open_orders_in, place_form_of, until, until_sent
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 
 def outcomes_in(journal: Path) -> Counter[str]:
@@ -73,7 +73,6 @@ def errors_about_cancels(caplog: pytest.LogCaptureFixture) -> set[str]:
     }
 
 
-@in_virtual_time
 async def test_a_cancel_is_in_the_journal_with_its_outcome(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     async with exchange_of() as exchange, client_of(exchange, journal=path) as neo:
@@ -88,7 +87,6 @@ async def test_a_cancel_is_in_the_journal_with_its_outcome(tmp_path: Path) -> No
     assert rows == [(order.number, Outcome.ACCEPTED), (order.number, Outcome.REJECTED)]
 
 
-@in_virtual_time
 async def test_a_login_holds_placements_and_changes_back_and_no_cancel() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         order, other = [await neo.orders.place(*BUY, 10, **MIS) for _ in range(2)]
@@ -105,7 +103,6 @@ async def test_a_login_holds_placements_and_changes_back_and_no_cancel() -> None
 # --- logins that fail -------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_login_that_fails_refuses_the_orders_that_waited_for_it(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     async with exchange_of() as exchange:
@@ -132,7 +129,6 @@ async def test_a_login_that_fails_refuses_the_orders_that_waited_for_it(tmp_path
         await neo.logout()
 
 
-@in_virtual_time
 async def test_a_login_that_fails_to_replace_another_one_lets_orders_go_on() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         login = asyncio.create_task(neo.login("000000"))
@@ -143,7 +139,6 @@ async def test_a_login_that_fails_to_replace_another_one_lets_orders_go_on() -> 
         assert isinstance(await placing, Order)
 
 
-@in_virtual_time
 async def test_orders_wait_for_the_last_of_two_logins() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         with neo._engine.held():
@@ -158,7 +153,6 @@ async def test_orders_wait_for_the_last_of_two_logins() -> None:
 # --- callers that give up ---------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_what_is_cancelled_in_the_limiters_queue_was_not_sent(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     limits = RateLimits(orders=5, total=10)  # four placements at once, one start for a cancel
@@ -179,7 +173,6 @@ async def test_what_is_cancelled_in_the_limiters_queue_was_not_sent(tmp_path: Pa
     assert outcomes_in(path) == {Outcome.ACCEPTED: 24, Outcome.NOT_SENT: 16}
 
 
-@in_virtual_time
 async def test_what_is_cancelled_before_a_connection_is_free_was_not_sent(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     pool = PoolLimits(warm=1, maximum=1)
@@ -198,7 +191,6 @@ async def test_what_is_cancelled_before_a_connection_is_free_was_not_sent(tmp_pa
     assert outcomes_in(path) == {Outcome.ACCEPTED: 2, Outcome.NOT_SENT: 2}
 
 
-@in_virtual_time
 async def test_what_is_cancelled_after_its_bytes_have_left_is_found_out_about() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
@@ -210,7 +202,6 @@ async def test_what_is_cancelled_after_its_bytes_have_left_is_found_out_about() 
         assert neo._engine.unknowns_resolved == {"accepted": 1}
 
 
-@in_virtual_time
 async def test_a_caller_that_gives_up_after_the_broker_said_429_may_have_an_order() -> None:
     overrides: dict[str, Any] = {}
     async with (
@@ -227,7 +218,6 @@ async def test_a_caller_that_gives_up_after_the_broker_said_429_may_have_an_orde
         await until(lambda: neo._engine.unknowns_resolved == {"accepted": 1})
 
 
-@in_virtual_time
 async def test_a_cancel_that_hangs_is_no_reason_to_expect_an_order() -> None:
     overrides: dict[str, Any] = {}
     async with (
@@ -254,7 +244,6 @@ async def test_a_cancel_that_hangs_is_no_reason_to_expect_an_order() -> None:
 # --- reports ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_subscribers_get_an_order_book_after_orders_and_requests_in_flight() -> None:
     lose = [True]
 
@@ -277,7 +266,6 @@ async def test_subscribers_get_an_order_book_after_orders_and_requests_in_flight
         assert engine.cache.own == {order.number}
 
 
-@in_virtual_time
 async def test_subscribers_get_a_message_after_the_orders_whoever_subscribed_first() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         seen: list[OrderStatus] = []

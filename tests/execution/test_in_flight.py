@@ -27,7 +27,7 @@ from tests.execution.report_broker import (
     row,
     state,
 )
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 MIDNIGHT = 14 * 3600.0
 """Seconds from the start of the virtual clock, 10:00 in India."""
@@ -39,7 +39,6 @@ MIDNIGHT = 14 * 3600.0
 @pytest.mark.parametrize(
     "expected", [placement(), ExpectedEffect(action="cancel", number="261123000000001")]
 )
-@in_virtual_time
 async def test_a_request_ends_with_its_outcome_unknown_when_no_book_can_be_read(
     expected: ExpectedEffect, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -59,7 +58,6 @@ async def test_a_request_ends_with_its_outcome_unknown_when_no_book_can_be_read(
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_no_book_is_read_any_more_when_the_last_request_has_left() -> None:
     broker = Broker()
     broker.cache.register_number("261123000000009")  # no book has it, so none is complete
@@ -72,7 +70,6 @@ async def test_no_book_is_read_any_more_when_the_last_request_has_left() -> None
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_book_that_cannot_be_read_is_not_asked_for_when_nothing_needs_it() -> None:
     broker = Broker()
     broker.is_down = True
@@ -87,7 +84,6 @@ async def test_a_book_that_cannot_be_read_is_not_asked_for_when_nothing_needs_it
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_an_order_that_the_broker_claims_to_have_and_shows_nowhere_stays_unknown() -> None:
     broker = Broker()
     request = broker.in_flight.open(placement(), is_proven=True)
@@ -97,7 +93,6 @@ async def test_an_order_that_the_broker_claims_to_have_and_shows_nowhere_stays_u
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_an_order_that_the_broker_claims_to_have_is_searched_in_histories() -> None:
     broker = Broker()
     request = broker.in_flight.open(placement(), is_proven=True)
@@ -109,7 +104,6 @@ async def test_an_order_that_the_broker_claims_to_have_is_searched_in_histories(
 
 
 @pytest.mark.parametrize("action", ["modify", "cancel"])
-@in_virtual_time
 async def test_of_a_change_no_broker_can_claim_to_have_its_tag(action: str) -> None:
     broker = Broker()
     order = broker.cache.register(row())
@@ -121,7 +115,6 @@ async def test_of_a_change_no_broker_can_claim_to_have_its_tag(action: str) -> N
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_history_that_never_comes_does_not_keep_a_request_in_flight() -> None:
     broker = Broker()
     broker.histories_hang = True
@@ -138,7 +131,6 @@ async def test_a_history_that_never_comes_does_not_keep_a_request_in_flight() ->
 # --- reports of the right time -----------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_change_to_what_the_order_is_already_is_proven_by_its_history_only() -> None:
     for has_arrived in (False, True):
         broker = Broker()
@@ -160,7 +152,6 @@ async def test_a_change_to_what_the_order_is_already_is_proven_by_its_history_on
         await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
     broker = Broker()
     before = row(price=39.1)
@@ -179,7 +170,6 @@ async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
     broker = Broker()
     order = broker.cache.register(row(trigger=38.0))
@@ -201,7 +191,6 @@ async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_an_earlier_cancellation_that_is_under_way_proves_no_later_one() -> None:
     broker = Broker()
     order = broker.cache.register(row(status_text="cancel request"))
@@ -216,7 +205,6 @@ async def test_an_earlier_cancellation_that_is_under_way_proves_no_later_one() -
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_after_a_crash_an_order_cancelled_before_the_request_was_final_already() -> None:
     for updated_s, error in ((-60, OrderAlreadyFinal), (1, None)):
         broker = Broker()
@@ -238,7 +226,6 @@ async def test_after_a_crash_an_order_cancelled_before_the_request_was_final_alr
         await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_book_that_is_behind_the_feed_rules_out_no_change() -> None:
     broker = Broker()
     old = row()
@@ -262,7 +249,6 @@ async def test_a_book_that_is_behind_the_feed_rules_out_no_change() -> None:
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_book_of_the_next_day_does_not_rule_out_an_order_of_the_day_before() -> None:
     broker = Broker()
     await asyncio.sleep(MIDNIGHT - RESOLUTION_TIMEOUT / 2)
@@ -272,7 +258,6 @@ async def test_a_book_of_the_next_day_does_not_rule_out_an_order_of_the_day_befo
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_orders_of_earlier_days_need_not_be_in_the_book_but_those_of_today() -> None:
     broker = Broker()
     own = [row(number) for number in range(1, 4)]
@@ -298,7 +283,6 @@ async def test_orders_of_earlier_days_need_not_be_in_the_book_but_those_of_today
 # --- histories ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_no_history_is_read_of_orders_that_were_there_before_the_request() -> None:
     broker = Broker()
     seen = [row(number, updated_ns=0) for number in range(200)]
@@ -314,7 +298,6 @@ async def test_no_history_is_read_of_orders_that_were_there_before_the_request()
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_where_too_many_orders_could_be_it_the_outcome_is_unknown() -> None:
     broker = Broker()
     request = broker.in_flight.open(placement())
@@ -340,7 +323,6 @@ def fastest(run: Callable[[], object]) -> float:
     return min(times)
 
 
-@in_virtual_time
 async def test_lost_answers_cost_the_same_however_many_orders_are_known() -> None:
     costs = []
     for known in (100, 50_000):
@@ -357,7 +339,6 @@ async def test_lost_answers_cost_the_same_however_many_orders_are_known() -> Non
     assert costs[1] < 3 * costs[0] + 0.005
 
 
-@in_virtual_time
 async def test_a_book_is_gone_through_once_for_all_requests() -> None:
     costs = []
     for open_requests in (1, 500):
@@ -370,7 +351,6 @@ async def test_a_book_is_gone_through_once_for_all_requests() -> None:
     assert costs[1] < 3 * costs[0] + 0.005
 
 
-@in_virtual_time
 async def test_a_request_is_found_and_ended_whatever_else_is_in_flight() -> None:
     broker = Broker()
     in_flight = broker.in_flight
@@ -392,7 +372,6 @@ async def test_a_request_is_found_and_ended_whatever_else_is_in_flight() -> None
 # --- what cannot be read --------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_row_without_a_number_that_may_be_the_order_proves_no_absence() -> None:
     for fields in (
         {"missing": frozenset({"number"})},
@@ -407,7 +386,6 @@ async def test_a_row_without_a_number_that_may_be_the_order_proves_no_absence() 
 
 
 @pytest.mark.parametrize("fields", [{"symbol": "IDEA-EQ"}, {"updated_ns": 1}])
-@in_virtual_time
 async def test_a_row_without_a_number_that_is_another_order_keeps_no_request_in_flight(
     fields: dict[str, Any],
 ) -> None:
@@ -419,7 +397,6 @@ async def test_a_row_without_a_number_that_is_another_order_keeps_no_request_in_
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_tag_that_the_book_does_not_show_is_looked_for_in_the_history() -> None:
     broker = Broker()
     odd = row(missing=frozenset({"gui_order_id", "side"}), side="")
@@ -429,7 +406,6 @@ async def test_a_tag_that_the_book_does_not_show_is_looked_for_in_the_history() 
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_history_whose_tags_cannot_be_read_proves_no_absence() -> None:
     broker = Broker()
     odd = row()
@@ -446,7 +422,6 @@ async def test_a_history_whose_tags_cannot_be_read_proves_no_absence() -> None:
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() -> None:
     broker = Broker()
     order = broker.cache.register(row())
@@ -463,7 +438,6 @@ async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() 
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_change_from_a_price_that_is_not_known_is_not_proven_by_any_price() -> None:
     broker = Broker()
     order = broker.cache.register(row(price=0.0, missing=frozenset({"price"})))
@@ -473,7 +447,6 @@ async def test_a_change_from_a_price_that_is_not_known_is_not_proven_by_any_pric
 
 
 @pytest.mark.parametrize("missing", ["price", "status_text", "updated_ns"])
-@in_virtual_time
 async def test_a_history_that_lacks_what_a_change_would_show_neither_proves_nor_disproves_it(
     missing: str,
 ) -> None:
@@ -501,7 +474,6 @@ async def test_a_history_that_lacks_what_a_change_would_show_neither_proves_nor_
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_shown_with_that() -> (
     None
 ):
@@ -524,7 +496,6 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_cancel_that_the_exchange_refused_did_not_take_effect() -> None:
     broker = Broker()
     order = broker.cache.register(row())

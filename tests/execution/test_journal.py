@@ -43,7 +43,6 @@ from neo_async.execution.journal_writers import OUTCOME_DELAY_SECONDS, WRITE_TIM
 from neo_async.wire.tags import own_tag
 from tests.clients import PLACE, client_of, exchange_of
 from tests.fake_servers import CREDENTIALS, Reply, fault_proxy
-from tests.simulation.virtual_time import in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -140,7 +139,6 @@ async def test_what_cannot_be_written_is_not_sent(tmp_path: Path) -> None:
         await neo.orders.place(*BUY, **CNC)
 
 
-@in_virtual_time
 async def test_an_outcome_goes_into_the_file_with_the_next_intent_or_soon(
     tmp_path: Path,
 ) -> None:
@@ -245,7 +243,6 @@ async def test_no_intent_whose_write_failed_is_in_the_file(tmp_path: Path, befor
     assert [row["order_number"] for row in rows_of(journal.path)] == ["2"]
 
 
-@in_virtual_time
 async def test_an_outcome_that_cannot_be_written_waits_for_the_next_write(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "orders.db", ucc="ABC12")
     journal.open()
@@ -260,7 +257,6 @@ async def test_an_outcome_that_cannot_be_written_waits_for_the_next_write(tmp_pa
     assert [row["outcome"] for row in rows_of(journal.path)] == ["accepted"]
 
 
-@in_virtual_time
 async def test_the_log_is_moved_into_the_file_when_no_order_is_near(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +335,6 @@ async def test_a_place_where_no_file_can_be_is_named_as_it_was_given(
 # --- restart ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_restart_registers_what_is_known_and_resolves_what_is_not(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     overrides: dict[str, Any] = {}
@@ -391,7 +386,6 @@ async def _place_as_soon_as_possible(neo: Any) -> None:
     await neo.orders.place(*BUY, **CNC, tag="new")
 
 
-@in_virtual_time
 async def test_an_intent_of_an_earlier_day_is_unresolved_at_once(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     async with exchange_of() as exchange:
@@ -414,7 +408,6 @@ async def test_an_intent_of_an_earlier_day_is_unresolved_at_once(tmp_path: Path)
 # --- a file that cannot be written ----------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_placement_waits_for_a_lock_that_is_soon_given_back(tmp_path: Path) -> None:
     journal = opened(tmp_path / "orders.db")
     with locked(journal.path):
@@ -426,7 +419,6 @@ async def test_a_placement_waits_for_a_lock_that_is_soon_given_back(tmp_path: Pa
     await journal.close()
 
 
-@in_virtual_time
 async def test_the_lock_of_another_program_never_holds_the_loop(tmp_path: Path) -> None:
     journal = opened(tmp_path / "orders.db")
     ended = await journal.begin("place", {}, client_tag="t_1")
@@ -490,7 +482,6 @@ async def test_a_cancel_without_an_open_journal_is_logged_and_nothing_else(
     ]
 
 
-@in_virtual_time
 async def test_a_full_disk_stops_placements_and_loses_no_outcome(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -514,7 +505,6 @@ async def test_a_full_disk_stops_placements_and_loses_no_outcome(
     assert rows[-1]["client_tag"] == "after"
 
 
-@in_virtual_time
 async def test_outcomes_that_were_dropped_are_found_open_by_the_next_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -551,7 +541,6 @@ async def test_a_placement_given_up_while_it_is_written_was_not_sent(
     assert [row["outcome"] for row in rows_of(journal.path)] == ["not sent"]
 
 
-@in_virtual_time
 async def test_an_id_that_another_program_took_costs_one_placement_and_no_more(
     tmp_path: Path,
 ) -> None:
@@ -628,7 +617,6 @@ async def test_a_halt_is_in_the_file_when_the_call_returns(tmp_path: Path) -> No
     await journal.close()
 
 
-@in_virtual_time
 async def test_a_halt_is_written_before_all_that_a_lock_has_kept_waiting(tmp_path: Path) -> None:
     journal = opened(tmp_path / "orders.db")
     with locked(journal.path):
@@ -1029,7 +1017,6 @@ def test_a_forked_process_has_no_share_in_the_journal_and_does_it_no_harm(tmp_pa
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 @pytest.mark.parametrize("is_replaced", [False, True])
-@in_virtual_time
 async def test_a_journal_that_is_deleted_or_replaced_is_logged_once_and_is_a_problem_of_health(
     tmp_path: Path, suffix: str, is_replaced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

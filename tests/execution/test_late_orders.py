@@ -17,10 +17,8 @@ from tests.execution.report_broker import (
     row,
 )
 from tests.execution.test_outcomes import BUY, CNC, desk_of, seconds
-from tests.simulation.virtual_time import in_virtual_time
 
 
-@in_virtual_time
 async def test_an_order_that_appears_after_its_request_expired_is_reported() -> None:
     broker = Broker()
     broker.is_down = True
@@ -36,7 +34,6 @@ async def test_an_order_that_appears_after_its_request_expired_is_reported() -> 
 
 
 @pytest.mark.parametrize("by_feed", [False, True])
-@in_virtual_time
 async def test_of_two_orders_under_one_tag_both_are_own_and_the_second_is_reported_once(
     by_feed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -61,7 +58,6 @@ async def test_of_two_orders_under_one_tag_both_are_own_and_the_second_is_report
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_legs_and_rejected_second_orders_under_a_tag_are_not_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -79,7 +75,6 @@ async def test_legs_and_rejected_second_orders_under_a_tag_are_not_reported(
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_tags_of_the_broker_that_begin_alike_are_no_common_tag(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -97,7 +92,6 @@ async def test_tags_of_the_broker_that_begin_alike_are_no_common_tag(
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_refused_placement_that_shows_as_rejected_is_no_late_order(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -113,7 +107,6 @@ async def test_a_refused_placement_that_shows_as_rejected_is_no_late_order(
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_listener_that_raises_keeps_nothing_from_being_resolved(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -138,7 +131,6 @@ async def test_a_listener_that_raises_keeps_nothing_from_being_resolved(
 
 
 @pytest.mark.parametrize("live_orders", [False, True])
-@in_virtual_time
 async def test_an_order_that_appears_after_it_was_not_accepted_is_reported_and_logged(
     live_orders: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

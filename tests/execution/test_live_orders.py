@@ -298,7 +298,6 @@ async def _collect(changes: AsyncIterator[OrderChange], into: list[OrderChange])
 # --- what a message says ----------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_what_a_message_leaves_out_stays_as_it_was() -> None:
     async with Desk() as desk:
         order = desk.order(order_type=OrderType.SL, trigger=Decimal("38.90"), disclosed_quantity=4)
@@ -315,7 +314,6 @@ async def test_what_a_message_leaves_out_stays_as_it_was() -> None:
         assert (order.quantity, order.disclosed_quantity, order.updated_ns) == (10, 4, 5)
 
 
-@in_virtual_time
 async def test_a_price_of_zero_that_was_sent_takes_the_limit_away() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -326,7 +324,6 @@ async def test_a_price_of_zero_that_was_sent_takes_the_limit_away() -> None:
         assert (order.order_type, order.price) == (OrderType.MARKET, None)
 
 
-@in_virtual_time
 async def test_messages_without_a_time_move_an_order_forwards_only() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -339,7 +336,6 @@ async def test_messages_without_a_time_move_an_order_forwards_only() -> None:
         assert order.status is OrderStatus.OPEN
 
 
-@in_virtual_time
 async def test_a_final_state_is_corrected_by_a_newer_report_and_by_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -363,7 +359,6 @@ async def test_a_final_state_is_corrected_by_a_newer_report_and_by_no_other(
         assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
 
 
-@in_virtual_time
 async def test_an_order_that_a_correction_has_opened_is_open_until_a_newer_end() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -385,7 +380,6 @@ async def test_an_order_that_a_correction_has_opened_is_open_until_a_newer_end()
         assert desk.cache.open_orders == []
 
 
-@in_virtual_time
 async def test_a_fill_without_a_time_corrects_a_cancellation() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -398,7 +392,6 @@ async def test_a_fill_without_a_time_corrects_a_cancellation() -> None:
 # --- changes and waiting ----------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_changes_that_come_at_once_reach_every_consumer_one_by_one() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -416,7 +409,6 @@ async def test_changes_that_come_at_once_reach_every_consumer_one_by_one() -> No
             assert [(one.status.value, one.filled_quantity) for one in changes] == expected
 
 
-@in_virtual_time
 async def test_changes_begin_when_they_are_asked_for_and_end_at_once_on_a_final_order() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -428,7 +420,6 @@ async def test_changes_begin_when_they_are_asked_for_and_end_at_once_on_a_final_
         assert [change async for change in order.changes()] == []
 
 
-@in_virtual_time
 async def test_a_price_that_came_with_the_end_is_among_the_changes() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -439,7 +430,6 @@ async def test_a_price_that_came_with_the_end_is_among_the_changes() -> None:
         assert [change.average_price async for change in changes] == [0.0, 39.1]
 
 
-@in_virtual_time
 async def test_while_the_feed_is_live_waiting_reads_no_book() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -452,7 +442,6 @@ async def test_while_the_feed_is_live_waiting_reads_no_book() -> None:
         assert await waiting is OrderStatus.COMPLETE
 
 
-@in_virtual_time
 async def test_a_feed_that_is_lost_meanwhile_is_made_up_for_by_polling() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -468,7 +457,6 @@ async def test_a_feed_that_is_lost_meanwhile_is_made_up_for_by_polling() -> None
         assert asyncio.get_running_loop().time() <= 5 + 2 * POLL
 
 
-@in_virtual_time
 async def test_those_who_wait_learn_of_the_logout() -> None:
     desk = Desk()
     order = desk.order()
@@ -485,7 +473,6 @@ async def test_those_who_wait_learn_of_the_logout() -> None:
 # --- repairs ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_silence_with_an_open_order_leads_to_one_reading_per_silence() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -501,7 +488,6 @@ async def test_silence_with_an_open_order_leads_to_one_reading_per_silence() -> 
         assert len(desk.reads) == 3
 
 
-@in_virtual_time
 async def test_silence_without_open_orders_means_nothing() -> None:
     async with Desk() as desk:
         desk.order()
@@ -511,7 +497,6 @@ async def test_silence_without_open_orders_means_nothing() -> None:
         assert desk.reads == [0.0]
 
 
-@in_virtual_time
 async def test_messages_about_an_order_keep_the_book_from_being_read_for_it() -> None:
     async with Desk() as desk:
         desk.order()
@@ -522,7 +507,6 @@ async def test_messages_about_an_order_keep_the_book_from_being_read_for_it() ->
         assert desk.reads == [0.0]
 
 
-@in_virtual_time
 async def test_messages_about_other_orders_are_no_news_of_this_one() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -537,7 +521,6 @@ async def test_messages_about_other_orders_are_no_news_of_this_one() -> None:
         assert not loud.is_final
 
 
-@in_virtual_time
 async def test_an_order_that_rests_for_an_hour_has_the_book_read_once_per_quiet_time() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -553,7 +536,6 @@ async def test_an_order_that_rests_for_an_hour_has_the_book_read_once_per_quiet_
         assert len(desk.reads) <= 3600 / QUIET + 1
 
 
-@in_virtual_time
 async def test_an_unknown_order_is_looked_up_however_much_is_heard_of_others() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -567,7 +549,6 @@ async def test_an_unknown_order_is_looked_up_however_much_is_heard_of_others() -
         assert "77" in desk.cache.orders
 
 
-@in_virtual_time
 async def test_every_reconnect_leads_to_exactly_one_reading() -> None:
     async with Desk(latency=0.1) as desk:
         order = desk.order()
@@ -580,7 +561,6 @@ async def test_every_reconnect_leads_to_exactly_one_reading() -> None:
             desk.feed.go(FeedState.WAITING)
 
 
-@in_virtual_time
 async def test_reconnects_during_a_reading_are_one_more_and_never_two_at_once() -> None:
     async with Desk(latency=1.0) as desk:
         order = desk.order()
@@ -596,7 +576,6 @@ async def test_reconnects_during_a_reading_are_one_more_and_never_two_at_once() 
         assert order.status is OrderStatus.OPEN
 
 
-@in_virtual_time
 async def test_a_repair_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -610,7 +589,6 @@ async def test_a_repair_that_fails_is_tried_again(caplog: pytest.LogCaptureFixtu
         assert caplog.text.count("the order book could not be read: busy (HTTP 503)") == 3
 
 
-@in_virtual_time
 async def test_a_fill_whose_price_stays_out_is_asked_for_once_the_order_is_done() -> None:
     async with Desk() as desk:
         order, other = desk.order(), desk.order(number="2")
@@ -626,7 +604,6 @@ async def test_a_fill_whose_price_stays_out_is_asked_for_once_the_order_is_done(
         assert not other.is_final
 
 
-@in_virtual_time
 async def test_a_price_that_comes_in_time_needs_no_book() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -639,7 +616,6 @@ async def test_a_price_that_comes_in_time_needs_no_book() -> None:
         assert (order.average_price, len(desk.reads)) == (39.1, 1)
 
 
-@in_virtual_time
 async def test_a_completion_without_quantities_is_completed_by_the_book() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -654,7 +630,6 @@ async def test_a_completion_without_quantities_is_completed_by_the_book() -> Non
         assert len(desk.reads) == 2
 
 
-@in_virtual_time
 async def test_what_the_book_confirms_is_not_asked_for_again() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -666,7 +641,6 @@ async def test_what_the_book_confirms_is_not_asked_for_again() -> None:
         assert (order.average_price, len(desk.reads)) == (0.0, 2)
 
 
-@in_virtual_time
 async def test_a_fill_that_only_the_book_shows_is_reported_as_missed() -> None:
     async with Desk() as desk:
         desk.order()
@@ -679,7 +653,6 @@ async def test_a_fill_that_only_the_book_shows_is_reported_as_missed() -> None:
         assert desk.missed_fills == [("1", pytest.approx(QUIET))]
 
 
-@in_virtual_time
 async def test_a_reading_that_fails_when_it_was_due_is_tried_again_soon() -> None:
     async with Desk() as desk:
         order = desk.order()
@@ -694,7 +667,6 @@ async def test_a_reading_that_fails_when_it_was_due_is_tried_again_soon() -> Non
 # --- orders that are not known ----------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_updates_that_outrun_the_answer_to_place_are_not_lost() -> None:
     for partial in (False, True):
         async with Desk() as desk:
@@ -715,7 +687,6 @@ async def test_updates_that_outrun_the_answer_to_place_are_not_lost() -> None:
             assert desk.cache.orders == {"1": order}
 
 
-@in_virtual_time
 async def test_an_order_placed_elsewhere_is_adopted_from_the_feed() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -729,7 +700,6 @@ async def test_an_order_placed_elsewhere_is_adopted_from_the_feed() -> None:
         assert await waiting is OrderStatus.CANCELLED
 
 
-@in_virtual_time
 async def test_an_order_of_which_the_feed_says_little_is_adopted_from_the_book() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -742,7 +712,6 @@ async def test_an_order_of_which_the_feed_says_little_is_adopted_from_the_book()
         assert len(desk.reads) == 2
 
 
-@in_virtual_time
 async def test_strangers_whom_nobody_knows_are_forgotten() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)

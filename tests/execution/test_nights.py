@@ -27,7 +27,7 @@ from neo_async import (
 from neo_async.exchange import Exchange, Hours, Rules
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of
 from tests.fake_servers import Late, Reply, fault_proxy
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -86,7 +86,6 @@ async def until_final(order: Order) -> OrderStatus:
         return await order.wait()
 
 
-@in_virtual_time
 async def test_a_placement_of_the_day_before_is_never_said_not_to_exist() -> None:
     async with market_of() as market:
         market.late.add(PLACE)
@@ -98,7 +97,6 @@ async def test_a_placement_of_the_day_before_is_never_said_not_to_exist() -> Non
             await placing
 
 
-@in_virtual_time
 async def test_a_placement_whose_caller_gave_up_after_the_night_is_never_said_not_to_exist() -> (
     None
 ):
@@ -114,7 +112,6 @@ async def test_a_placement_whose_caller_gave_up_after_the_night_is_never_said_no
             await pending
 
 
-@in_virtual_time
 async def test_a_change_of_the_day_before_that_nothing_can_prove_ends_with_its_horizon() -> None:
     async with market_of() as market:
         order = await market.neo.orders.place(*BUY, **CNC)
@@ -128,7 +125,6 @@ async def test_a_change_of_the_day_before_that_nothing_can_prove_ends_with_its_h
         assert asyncio.get_running_loop().time() - began < 45
 
 
-@in_virtual_time
 async def test_an_order_whose_answer_came_after_the_night_is_over_with_its_own_day() -> None:
     """No report has shown it: its placement was sent on the day before."""
     async with market_of() as market:
@@ -145,7 +141,6 @@ async def test_an_order_whose_answer_came_after_the_night_is_over_with_its_own_d
 
 
 @pytest.mark.parametrize("action", ["cancel", "modify"])
-@in_virtual_time
 async def test_a_change_of_an_order_whose_day_was_over_came_too_late(action: str) -> None:
     """Its answer is lost, and no book of today has the order: that it is over is known."""
     async with market_of() as market:

@@ -31,7 +31,6 @@ from neo_async.execution.order_cache import OrderCache
 from neo_async.model.orders import OrderTerms, exact_price
 from neo_async.model.updates import OrderUpdate
 from tests.clients import BOOK, client_of, exchange_of, paths
-from tests.simulation.virtual_time import in_virtual_time
 
 QUANTITY = 10
 
@@ -252,7 +251,6 @@ class Book:
         self.cache.apply(list(answer))
 
 
-@in_virtual_time
 async def test_waiting_ends_in_the_wanted_state() -> None:
     book = Book(
         [row("open", at=2)], [row("open", 4, 39.0, at=3)], [row("complete", 10, 39.0, at=4)]
@@ -261,17 +259,17 @@ async def test_waiting_ends_in_the_wanted_state() -> None:
     assert (book.reads, asyncio.get_running_loop().time()) == (1, 0.0)
     assert await book.order.wait(OrderStatus.COMPLETE) is OrderStatus.COMPLETE
     assert (book.reads, asyncio.get_running_loop().time()) == (3, 1.0)
+    await book.poller.close()
 
 
-@in_virtual_time
 async def test_waiting_ends_in_any_final_state() -> None:
     book = Book([row("rejected", at=2)])
     assert await book.order.wait(OrderStatus.COMPLETE) is OrderStatus.REJECTED
     assert await book.order.wait() is OrderStatus.REJECTED
     assert await book.order.wait(OrderStatus.COMPLETE, timeout=0) is OrderStatus.REJECTED
+    await book.poller.close()
 
 
-@in_virtual_time
 async def test_waiting_in_vain_ends_at_the_timeout_and_so_does_reading() -> None:
     book = Book()
     with pytest.raises(TimeoutError):
@@ -287,7 +285,6 @@ async def test_waiting_in_vain_ends_at_the_timeout_and_so_does_reading() -> None
     await asyncio.sleep(1)
 
 
-@in_virtual_time
 async def test_many_waiters_share_one_reader() -> None:
     book = Book([], [], [row("open", at=2)], [row("complete", 10, 39.0, at=3)])
     waits = [book.order.wait() for _ in range(20)]
@@ -295,16 +292,16 @@ async def test_many_waiters_share_one_reader() -> None:
     states = await asyncio.gather(*waits)
     assert states == [OrderStatus.COMPLETE] * 20 + [OrderStatus.OPEN] * 20
     assert book.reads == 4
+    await book.poller.close()
 
 
-@in_virtual_time
 async def test_a_book_that_cannot_be_read_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
     book = Book(ServerError("busy", status=503), [row("complete", 10, 39.0, at=3)])
     assert await book.order.wait() is OrderStatus.COMPLETE
     assert "the order book could not be read: busy (HTTP 503)" in caplog.text
+    await book.poller.close()
 
 
-@in_virtual_time
 async def test_a_report_from_elsewhere_wakes_the_waiters_at_once() -> None:
     book = Book()
     waiting = asyncio.create_task(book.order.wait())
@@ -315,7 +312,6 @@ async def test_a_report_from_elsewhere_wakes_the_waiters_at_once() -> None:
     await book.poller.close()
 
 
-@in_virtual_time
 async def test_logging_out_tells_those_who_wait_for_an_order() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         order = await neo.orders.place(

@@ -32,7 +32,6 @@ from tests.clients import MODIFY, client_of, exchange_of, paths
 from tests.execution.test_live_orders import Desk, state
 from tests.execution.test_order_cache import order_of, row
 from tests.fake_servers import CREDENTIALS, Late, Reply, fault_proxy, scripted_broker
-from tests.simulation.virtual_time import in_virtual_time
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 100)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -43,7 +42,6 @@ QUANTITY_OF_ROWS = 10
 OK = {"stat": "Ok", "stCode": 200}
 
 
-@in_virtual_time
 async def test_changes_of_one_order_at_once_do_not_undo_each_other() -> None:
     async with (
         exchange_of() as exchange,
@@ -60,7 +58,6 @@ async def test_changes_of_one_order_at_once_do_not_undo_each_other() -> None:
         assert (order.quantity, order.price) == (10, Decimal("38.90"))
 
 
-@in_virtual_time
 async def test_a_cancel_does_not_wait_for_a_change_of_its_order() -> None:
     async with scripted_broker() as broker:
         broker.script(PLACE_PATH, Reply({"nOrdNo": "261123000000001", **OK}))
@@ -87,7 +84,6 @@ async def test_a_cancel_does_not_wait_for_a_change_of_its_order() -> None:
             await asyncio.gather(*changing, return_exceptions=True)
 
 
-@in_virtual_time
 async def test_a_change_waits_for_a_lost_one_only_where_it_leaves_out_what_that_was_to_change() -> (
     None
 ):
@@ -186,7 +182,6 @@ def test_an_order_is_found_by_its_tag_whatever_happens_to_it() -> None:
     assert cache.by_tag("own_abc1230001") is None
 
 
-@in_virtual_time
 async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> None:
     async with Desk() as desk:
         cache = OrderCache(kept=5)
@@ -279,7 +274,6 @@ async def test_a_book_of_ten_thousand_rows_lets_other_tasks_run() -> None:
     assert turns >= 10_000 // 250 - 1
 
 
-@in_virtual_time
 async def test_news_that_comes_between_two_slices_is_not_undone() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)

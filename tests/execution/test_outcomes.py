@@ -36,7 +36,7 @@ from neo_async.exchange.engine.types import Change
 from neo_async.execution.in_flight_request import EXPIRY_SECONDS
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
 from tests.fake_servers import Cut, Late, Reply, fault_proxy
-from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.simulation.virtual_time import VirtualTimeLoop
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -101,7 +101,6 @@ LOST = [BUSY, Reply(""), Reply('{"nOrdNo":"26'), Cut(), Cut(b'{"nOr'), Late(60.0
 
 
 @pytest.mark.parametrize("lost", LOST)
-@in_virtual_time
 async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(lost: Any) -> None:
     async with desk_of() as desk:
         orders = desk.neo.orders
@@ -122,7 +121,6 @@ async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(lost: Any) ->
         assert record.arrivals == 1
 
 
-@in_virtual_time
 async def test_an_order_that_appears_late_is_waited_for() -> None:
     async with desk_of() as desk:
         desk.overrides.update({PLACE: BUSY, BOOK: lambda: EMPTY if seconds() < 4 else None})
@@ -131,7 +129,6 @@ async def test_an_order_that_appears_late_is_waited_for() -> None:
         assert 4 <= seconds() < 10
 
 
-@in_virtual_time
 async def test_what_left_no_trace_by_the_end_of_the_resolution_timeout_was_not_accepted() -> None:
     async with desk_of() as desk:
         neo = desk.neo
@@ -144,7 +141,6 @@ async def test_what_left_no_trace_by_the_end_of_the_resolution_timeout_was_not_a
 
 
 @pytest.mark.parametrize("path", [MODIFY, CANCEL])
-@in_virtual_time
 async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         neo = desk.neo
@@ -160,7 +156,6 @@ async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
         assert (record.status, record.price, order.price) == (OrderStatus.OPEN, 3900, 39.0)
 
 
-@in_virtual_time
 async def test_a_cancel_that_never_arrived_and_a_fill_are_distinguished() -> None:
     async with desk_of() as desk:
         neo = desk.neo
@@ -174,7 +169,6 @@ async def test_a_cancel_that_never_arrived_and_a_fill_are_distinguished() -> Non
         assert order.status is OrderStatus.COMPLETE
 
 
-@in_virtual_time
 async def test_an_unreadable_book_proves_nothing() -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         desk.overrides.update({PLACE: BUSY, BOOK: BUSY})
@@ -186,7 +180,6 @@ async def test_an_unreadable_book_proves_nothing() -> None:
         assert order.number == desk.ledger[0].number
 
 
-@in_virtual_time
 async def test_books_that_hang_do_not_keep_a_caller_waiting() -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         books = iter([Late(60.0, BUSY)] * 3)
@@ -197,7 +190,6 @@ async def test_books_that_hang_do_not_keep_a_caller_waiting() -> None:
         assert 5.0 <= seconds() < 5.0 + 3.0
 
 
-@in_virtual_time
 async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
     async with desk_of() as desk:
         order = await desk.neo.orders.place(*BUY, **CNC)
@@ -215,7 +207,6 @@ async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
         assert seconds() < RESOLUTION_TIMEOUT + 5.0 + 4.0
 
 
-@in_virtual_time
 async def test_a_history_is_requested_once_however_many_search_for_their_tag_in_it() -> None:
     async with desk_of(resolution_timeout=60.0) as desk:
         desk.dropped.add(PLACE)
@@ -229,7 +220,6 @@ async def test_a_history_is_requested_once_however_many_search_for_their_tag_in_
         assert await desk.sent(HISTORY) == 2
 
 
-@in_virtual_time
 async def test_a_caller_that_does_not_wait_gets_the_outcome_later() -> None:
     async with desk_of() as desk:
         desk.overrides[PLACE] = BUSY
@@ -241,7 +231,6 @@ async def test_a_caller_that_does_not_wait_gets_the_outcome_later() -> None:
         assert first.number == desk.ledger[0].number
 
 
-@in_virtual_time
 async def test_the_order_of_a_cancelled_call_is_found_nevertheless() -> None:
     async with desk_of() as desk:
         desk.overrides[PLACE] = Late(1.0, Reply(""))
@@ -253,7 +242,6 @@ async def test_the_order_of_a_cancelled_call_is_found_nevertheless() -> None:
         assert not desk.neo._engine.in_flight_requests
 
 
-@in_virtual_time
 async def test_the_feed_reports_before_any_book_is_read() -> None:
     async with desk_of(live_orders=True) as desk:
         await desk.neo.order_feed.until_live()
@@ -262,7 +250,6 @@ async def test_the_feed_reports_before_any_book_is_read() -> None:
         assert order.number == desk.ledger[0].number
 
 
-@in_virtual_time
 async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() -> None:
     async with desk_of() as desk:
         desk.overrides.update({PLACE: BUSY, BOOK: BUSY})
@@ -277,7 +264,6 @@ async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() 
         assert len(desk.ledger) == 2
 
 
-@in_virtual_time
 async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unknown() -> None:
     async with desk_of() as desk:
         desk.overrides[PLACE] = Late(1.0, Reply("late"))
@@ -292,7 +278,6 @@ async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unkno
 # --- what the book does not show --------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_modification_that_another_one_has_replaced_is_found_in_the_history() -> None:
     async with desk_of() as desk:
         order = await desk.neo.orders.place(*BUY, **CNC)
@@ -305,7 +290,6 @@ async def test_a_modification_that_another_one_has_replaced_is_found_in_the_hist
         assert (desk.ledger[0].request_id, desk.ledger[0].price) == (3, 3920)
 
 
-@in_virtual_time
 async def test_a_modification_that_never_arrived_is_in_no_history() -> None:
     async with desk_of() as desk:
         order = await desk.neo.orders.place(*BUY, **CNC)
@@ -322,7 +306,6 @@ async def test_a_modification_that_never_arrived_is_in_no_history() -> None:
 
 
 @pytest.mark.parametrize("path", [MODIFY, CANCEL])
-@in_virtual_time
 async def test_what_is_lost_of_a_change_to_a_final_order_came_too_late(path: str) -> None:
     async with desk_of() as desk:
         order = await desk.neo.orders.place(*BUY, **CNC)
@@ -338,7 +321,6 @@ async def test_what_is_lost_of_a_change_to_a_final_order_came_too_late(path: str
         assert seconds() < 3
 
 
-@in_virtual_time
 async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_history() -> None:
     async with desk_of() as desk:
         desk.overrides.update({PLACE: BUSY, BOOK: BUSY})
@@ -361,7 +343,6 @@ async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_h
 
 
 @pytest.mark.parametrize("broken", ["[]", '{"result":[]}', '{"data":null,"stat":null}'])
-@in_virtual_time
 async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         await desk.neo.orders.place(*BUY, **CNC)
@@ -373,7 +354,6 @@ async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> No
         assert order.number == desk.ledger[1].number
 
 
-@in_virtual_time
 async def test_one_empty_book_rules_nothing_out() -> None:
     async with desk_of(resolution_timeout=5.0) as desk:
         books = iter([Reply("[]")])
@@ -384,7 +364,6 @@ async def test_one_empty_book_rules_nothing_out() -> None:
         assert order.number == desk.ledger[0].number
 
 
-@in_virtual_time
 async def test_an_empty_history_is_none() -> None:
     async with desk_of() as desk:
         order = await desk.neo.orders.place(*BUY, **CNC)
@@ -401,7 +380,6 @@ CORE = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
 
 
 @pytest.mark.parametrize("path", [PLACE, MODIFY, CANCEL])
-@in_virtual_time
 async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: str) -> None:
     async with desk_of(risk=RiskLimits(max_open_orders=2)) as desk:
         orders = desk.neo.orders
@@ -425,7 +403,6 @@ async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: st
         assert all(record.status.is_final for record in desk.ledger)
 
 
-@in_virtual_time
 async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() -> None:
     async with desk_of(resolution_timeout=5.0, risk=RiskLimits(max_open_orders=1)) as desk:
         desk.dropped.add(PLACE)
@@ -444,7 +421,6 @@ async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() 
 # --- never sent -------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the_deadline() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         hand_over, tries = neo._requests.order, []

@@ -30,7 +30,7 @@ from neo_async.execution.reconciliation import BOOK_TIMEOUT_SECONDS
 from neo_async.wire.rules import cancel_form, check_change, modify_form
 from tests.clients import BOOK, PLACE, client_of, exchange_of
 from tests.fake_servers import Reply, fault_proxy
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 SELL = (Segment.NSE_CM, "ITBEES-EQ", Side.SELL, 10)
 AT_41: dict[str, Any] = {"price": "41.00", "product": Product.MIS}
@@ -98,7 +98,6 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-@in_virtual_time
 async def test_after_a_crash_no_change_that_never_arrived_is_reported_as_accepted(
     tmp_path: Path,
 ) -> None:
@@ -113,7 +112,6 @@ async def test_after_a_crash_no_change_that_never_arrived_is_reported_as_accepte
             assert outcomes_of(neo) == [Outcome.NOT_ACCEPTED] * len(CHANGES)
 
 
-@in_virtual_time
 async def test_after_a_crash_a_change_that_arrived_is_found_in_the_history(tmp_path: Path) -> None:
     async with restart_of(tmp_path) as restart:
         orders = await restart.place(len(CHANGES))
@@ -131,7 +129,6 @@ async def test_after_a_crash_a_change_that_arrived_is_found_in_the_history(tmp_p
             assert outcomes_of(neo) == [Outcome.ACCEPTED] * 4
 
 
-@in_virtual_time
 async def test_after_a_crash_an_earlier_change_to_the_same_terms_proves_nothing(
     tmp_path: Path,
 ) -> None:
@@ -147,7 +144,6 @@ async def test_after_a_crash_an_earlier_change_to_the_same_terms_proves_nothing(
             assert outcomes_of(neo) == [Outcome.NOT_ACCEPTED]
 
 
-@in_virtual_time
 async def test_after_a_crash_a_cancel_of_what_was_cancelled_before_came_too_late(
     tmp_path: Path,
 ) -> None:
@@ -163,7 +159,6 @@ async def test_after_a_crash_a_cancel_of_what_was_cancelled_before_came_too_late
             assert outcomes_of(neo) == [Outcome.REJECTED]
 
 
-@in_virtual_time
 async def test_a_login_that_gets_no_order_book_fails_in_time_and_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,7 +186,6 @@ async def test_a_login_that_gets_no_order_book_fails_in_time_and_changes_nothing
             assert outcomes_of(again) == [Outcome.NOT_ACCEPTED]
 
 
-@in_virtual_time
 async def test_a_login_that_is_cancelled_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
     async with restart_of(tmp_path) as restart:
         (order,) = await restart.place()
@@ -207,7 +201,6 @@ async def test_a_login_that_is_cancelled_leaves_the_journal_as_it_was(tmp_path: 
             assert outcomes_of(again) == [Outcome.NOT_ACCEPTED]
 
 
-@in_virtual_time
 async def test_a_logout_during_the_reconciliation_resolves_no_intent(tmp_path: Path) -> None:
     async with restart_of(tmp_path) as restart:
         (order,) = await restart.place()
@@ -225,7 +218,6 @@ async def test_a_logout_during_the_reconciliation_resolves_no_intent(tmp_path: P
             assert outcomes_of(again) == [Outcome.NOT_ACCEPTED]
 
 
-@in_virtual_time
 async def test_a_request_that_cannot_arrive_any_more_keeps_no_login_waiting(tmp_path: Path) -> None:
     async with restart_of(tmp_path) as restart:
         (order,) = await restart.place()
@@ -239,7 +231,6 @@ async def test_a_request_that_cannot_arrive_any_more_keeps_no_login_waiting(tmp_
             assert asyncio.get_running_loop().time() < began + 1
 
 
-@in_virtual_time
 async def test_a_cancel_of_an_order_of_an_earlier_day_is_unresolved(tmp_path: Path) -> None:
     async with restart_of(tmp_path) as restart:
         restart.journal._clock = lambda: now() - 86_400
@@ -251,7 +242,6 @@ async def test_a_cancel_of_an_order_of_an_earlier_day_is_unresolved(tmp_path: Pa
             assert asyncio.get_running_loop().time() < 2
 
 
-@in_virtual_time
 async def test_a_refused_placement_is_watched_after_a_restart_as_well(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

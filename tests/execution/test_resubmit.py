@@ -14,10 +14,8 @@ from tests.clients import PLACE
 from tests.execution.report_broker import Broker, placement, row
 from tests.execution.test_outcomes import BUY, CNC, RESOLUTION_TIMEOUT, desk_of, seconds
 from tests.fake_servers import Cut
-from tests.simulation.virtual_time import in_virtual_time
 
 
-@in_virtual_time
 async def test_an_order_that_was_found_is_not_resubmitted() -> None:
     broker = Broker()
     request = broker.in_flight.open(placement())
@@ -36,7 +34,6 @@ async def test_an_order_that_was_found_is_not_resubmitted() -> None:
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_resubmission_that_never_starts_does_not_keep_a_request_in_flight() -> None:
     broker = Broker()
     request = broker.in_flight.open(placement())
@@ -46,7 +43,6 @@ async def test_a_resubmission_that_never_starts_does_not_keep_a_request_in_fligh
     await broker.in_flight.close()
 
 
-@in_virtual_time
 async def test_a_resubmission_that_is_refused_as_a_duplicate_proves_the_first_send() -> None:
     async with desk_of(resubmit_unacknowledged=True) as desk:
         answers = iter([Cut()])
@@ -57,7 +53,6 @@ async def test_a_resubmission_that_is_refused_as_a_duplicate_proves_the_first_se
         assert await desk.sent(PLACE) == 2
 
 
-@in_virtual_time
 async def test_a_resubmission_becomes_the_order_when_the_first_send_did_not_arrive() -> None:
     async with desk_of(resubmit_unacknowledged=True) as desk:
         neo = desk.neo
@@ -75,7 +70,6 @@ async def test_a_resubmission_becomes_the_order_when_the_first_send_did_not_arri
         assert seconds() < RESOLUTION_TIMEOUT
 
 
-@in_virtual_time
 async def test_no_placement_is_ruled_out_while_it_is_being_resubmitted() -> None:
     async with desk_of(
         resubmit_unacknowledged=True, timeouts=Timeouts(order=10.0), resolution_timeout=5.0

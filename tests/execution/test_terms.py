@@ -27,7 +27,6 @@ def accepted(desk: Desk, order: Order, **terms: Any) -> None:
     desk.cache.accept_change(order, change_of(order, **terms))
 
 
-@in_virtual_time
 async def test_a_message_from_before_an_accepted_change_does_not_undo_it() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -41,7 +40,6 @@ async def test_a_message_from_before_an_accepted_change_does_not_undo_it() -> No
         assert order.quantity == 50
 
 
-@in_virtual_time
 async def test_what_the_change_did_not_touch_follows_the_reports() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -51,7 +49,6 @@ async def test_what_the_change_did_not_touch_follows_the_reports() -> None:
         assert (order.quantity, order.price) == (90, Decimal("38.50"))
 
 
-@in_virtual_time
 async def test_a_refusal_counts_whether_it_comes_before_the_acceptance_or_after_it() -> None:
     for comes_first in (True, False):
         for refusal in ({"rejRsn": "RMS:Margin Exceeds"}, {"ordSt": "not modified"}):
@@ -71,7 +68,6 @@ async def test_a_refusal_counts_whether_it_comes_before_the_acceptance_or_after_
                 assert order.unreported_change is None
 
 
-@in_virtual_time
 async def test_what_reports_show_of_a_change_before_its_acceptance_counts() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -83,7 +79,6 @@ async def test_what_reports_show_of_a_change_before_its_acceptance_counts() -> N
         assert order.quantity == 70
 
 
-@in_virtual_time
 async def test_an_old_reason_does_not_pass_for_a_refusal() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -94,7 +89,6 @@ async def test_an_old_reason_does_not_pass_for_a_refusal() -> None:
         assert order.quantity == 90
 
 
-@in_virtual_time
 async def test_a_change_that_no_report_shows_is_looked_up_and_believed_refused_in_the_end() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -114,7 +108,6 @@ async def test_a_change_that_no_report_shows_is_looked_up_and_believed_refused_i
         assert desk.reads == []
 
 
-@in_virtual_time
 async def test_a_change_that_is_reported_in_time_needs_no_book() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -127,7 +120,6 @@ async def test_a_change_that_is_reported_in_time_needs_no_book() -> None:
         assert desk.reads == []
 
 
-@in_virtual_time
 async def test_a_change_back_is_not_shown_by_a_report_from_before_both() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -143,7 +135,6 @@ async def test_a_change_back_is_not_shown_by_a_report_from_before_both() -> None
         assert order.quantity == 8
 
 
-@in_virtual_time
 async def test_a_change_to_market_is_shown_by_the_limit_that_the_broker_makes_of_it() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)
@@ -156,7 +147,6 @@ async def test_a_change_to_market_is_shown_by_the_limit_that_the_broker_makes_of
         assert (order.order_type, order.price) == (OrderType.LIMIT, Decimal("40.18"))
 
 
-@in_virtual_time
 async def test_a_change_that_was_not_accepted_leaves_the_one_before_it_in_force() -> None:
     async with Desk() as desk:
         desk.feed.go(FeedState.LIVE)

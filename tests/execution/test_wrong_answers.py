@@ -28,7 +28,6 @@ from tests.order_broker import (
     order_broker,
 )
 from tests.risk.trading import BUY, MIS
-from tests.simulation.virtual_time import in_virtual_time
 
 TOO_MANY = Reply({"stat": "Not_Ok", "errMsg": "Too many requests", "stCode": 429}, 429)
 
@@ -36,7 +35,6 @@ TOO_MANY = Reply({"stat": "Not_Ok", "errMsg": "Too many requests", "stCode": 429
 # --- answers of another order -----------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_an_answer_that_names_another_order_does_not_prove_a_cancel() -> None:
     async with order_broker(resolution_timeout=2.0) as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -47,7 +45,6 @@ async def test_an_answer_that_names_another_order_does_not_prove_a_cancel() -> N
         assert broker.open_numbers() == [order.number, other.number]
 
 
-@in_virtual_time
 async def test_an_answer_that_names_another_order_does_not_prove_a_change() -> None:
     async with order_broker(resolution_timeout=2.0) as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -60,7 +57,6 @@ async def test_an_answer_that_names_another_order_does_not_prove_a_change() -> N
         assert float(order.price or 0) == 39.0
 
 
-@in_virtual_time
 async def test_an_answer_that_names_an_earlier_order_is_not_taken_for_that_of_a_new_one() -> None:
     async with order_broker() as (broker, neo):
         first = await neo.orders.place(*BUY, 10, **MIS)
@@ -72,7 +68,6 @@ async def test_an_answer_that_names_an_earlier_order_is_not_taken_for_that_of_a_
         assert neo.orders.late_orders == []
 
 
-@in_virtual_time
 async def test_a_connection_that_gave_the_answer_of_another_order_is_used_no_more() -> None:
     async with order_broker() as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -87,7 +82,6 @@ async def test_a_connection_that_gave_the_answer_of_another_order_is_used_no_mor
         cancelling.cancel()
 
 
-@in_virtual_time
 async def test_a_lost_order_that_the_book_shows_without_a_number_is_not_resolved() -> None:
     async with order_broker(resolution_timeout=5.0) as (broker, neo):
         broker.instead[PLACE] = Reply("", 504)
@@ -106,7 +100,6 @@ async def test_a_lost_order_that_the_book_shows_without_a_number_is_not_resolved
 # --- orders that the broker does not find ------------------------------------------------------
 
 
-@in_virtual_time
 async def test_an_order_that_the_broker_does_not_find_yet_is_not_reported_as_final() -> None:
     async with order_broker() as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -120,7 +113,6 @@ async def test_an_order_that_the_broker_does_not_find_yet_is_not_reported_as_fin
         assert broker.open_numbers() == []
 
 
-@in_virtual_time
 async def test_an_order_that_is_known_to_be_final_is_reported_as_final_when_it_is_not_found() -> (
     None
 ):
@@ -137,7 +129,6 @@ async def test_an_order_that_is_known_to_be_final_is_reported_as_final_when_it_i
 
 
 @pytest.mark.parametrize("shown_after", [3.0, 12.0, 25.0])
-@in_virtual_time
 async def test_a_halt_waits_for_an_order_that_may_have_been_taken_in_spite_of_a_429(
     shown_after: float,
 ) -> None:
@@ -158,7 +149,6 @@ async def test_a_halt_waits_for_an_order_that_may_have_been_taken_in_spite_of_a_
         await asyncio.gather(placing, return_exceptions=True)
 
 
-@in_virtual_time
 async def test_an_order_taken_in_spite_of_a_429_is_reported_although_no_feed_shows_it() -> None:
     async with order_broker() as (broker, neo):
         broker.instead[PLACE] = TOO_MANY._replace(headers={"Retry-After": "40"})
@@ -172,7 +162,6 @@ async def test_an_order_taken_in_spite_of_a_429_is_reported_although_no_feed_sho
         assert [order.number for order in reported] == broker.open_numbers()
 
 
-@in_virtual_time
 async def test_no_book_is_read_any_more_for_a_429_when_its_resolution_timeout_is_over() -> None:
     async with order_broker(resolution_timeout=5.0) as (broker, neo):
         broker.instead[PLACE] = TOO_MANY._replace(headers={"Retry-After": "40"})

@@ -193,7 +193,6 @@ async def next_ticks(feed: MarketFeed, count: int) -> list[Tick]:
 # --- authentication ---------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_the_first_frame_proves_who_we_are() -> None:
     async with live(serve) as (server, _):
         frame = json.loads(server.peer.received[0])
@@ -234,7 +233,6 @@ def test_the_server_accepts_in_several_ways(answers: list[str | bytes], seconds:
     check()
 
 
-@in_virtual_time
 async def test_packets_after_1119_do_not_put_its_acceptance_off() -> None:
     async def chatter(peer: Peer) -> None:
         await peer.receive()
@@ -248,7 +246,6 @@ async def test_packets_after_1119_do_not_put_its_acceptance_off() -> None:
         assert asyncio.get_running_loop().time() - began == pytest.approx(2, abs=0.2)
 
 
-@in_virtual_time
 async def test_dividers_are_taken_from_an_acceptance_that_comes_late() -> None:
     late = ACCEPTED.replace('"divider": 100', '"divider": 1000')
 
@@ -292,7 +289,6 @@ def test_other_answers_are_errors_after_which_it_tries_again(
     check()
 
 
-@in_virtual_time
 async def test_a_refused_login_is_renewed_once_and_used_at_its_new_address() -> None:
     async with feed_server(answering(REFUSED)) as old, feed_server(serve) as new:
         login = Login(old)
@@ -323,7 +319,6 @@ def test_a_server_that_refuses_every_login_gets_few(monkeypatch: pytest.MonkeyPa
     assert attempts == list(range(1, 40))
 
 
-@in_virtual_time
 async def test_a_login_that_ends_after_it_was_accepted_is_renewed_each_time() -> None:
     async def midnight(peer: Peer) -> None:
         await accept(peer)
@@ -370,7 +365,6 @@ def test_what_a_server_repeats_of_the_login_is_in_no_log_and_no_reason(
     check()
 
 
-@in_virtual_time
 async def test_a_login_that_cannot_be_made_is_tried_again_soon() -> None:
     async with feed_server(answering(REFUSED)) as server:
         login = Login(server)
@@ -383,7 +377,6 @@ async def test_a_login_that_cannot_be_made_is_tried_again_soon() -> None:
             await feed.until_live()
 
 
-@in_virtual_time
 async def test_a_login_renewed_elsewhere_serves_the_next_connection() -> None:
     async with feed_server(serve) as server:
         login = Login(server)
@@ -433,7 +426,6 @@ def test_frames_are_those_of_the_protocol(level: Level, tail: str) -> None:
     check()
 
 
-@in_virtual_time
 async def test_frames_of_indices_and_of_the_market_status() -> None:
     async with live(serve) as (server, feed):
         await feed.subscribe_indices(["nse_cm|Nifty 50"])
@@ -452,7 +444,6 @@ async def test_frames_of_indices_and_of_the_market_status() -> None:
         ]
 
 
-@in_virtual_time
 async def test_calls_made_together_share_a_frame() -> None:
     async with live(serve) as (server, feed):
         await asyncio.gather(
@@ -466,7 +457,6 @@ async def test_calls_made_together_share_a_frame() -> None:
         }
 
 
-@in_virtual_time
 async def test_what_is_subscribed_already_is_not_said_again() -> None:
     async with live(serve) as (server, feed):
         await feed.subscribe(["nse_cm|1", "nse_cm|1", "nse_cm|2"])
@@ -484,7 +474,6 @@ async def test_what_is_subscribed_already_is_not_said_again() -> None:
         assert feed.subscriptions == 3
 
 
-@in_virtual_time
 async def test_the_budget_is_checked_before_anything_is_sent() -> None:
     async with live(serve) as (server, feed):
         many = [f"nse_cm|{token}" for token in range(BUDGET - 1)]
@@ -534,7 +523,6 @@ def test_malformed_instruments_are_refused(names: Any) -> None:
     check()
 
 
-@in_virtual_time
 async def test_wishes_made_while_disconnected_go_out_with_the_connection() -> None:
     async with feed_server(serve) as server:
         session: Any = Login(server)
@@ -576,7 +564,6 @@ def test_a_wish_made_while_a_frame_waits_for_room_is_not_lost(
     check()
 
 
-@in_virtual_time
 async def test_acknowledgements_of_either_shape_give_symbols() -> None:
     documented = {
         "message_code": 1109,
@@ -611,7 +598,6 @@ async def _first(feed: MarketFeed, count: int) -> AsyncIterator[Tick]:
             return
 
 
-@in_virtual_time
 async def test_a_refused_subscription_is_kept_for_the_caller_to_see() -> None:
     refusal = '{"message_code":1109,"error_code":1,"description":"limit of 3000 exceeded"}'
     async with live(saying(refusal, lite(1))) as (_, feed):
@@ -645,7 +631,6 @@ def test_an_index_comes_under_the_name_by_which_it_was_subscribed(name: str) -> 
     check()
 
 
-@in_virtual_time
 async def test_market_status_and_auctions_are_ticks_too() -> None:
     auction = ENCODE.auction(AuctionTick("nse_cm|11536", "", 1501.0, 2500, -1200, 0))
     nothing = ENCODE.auction(AuctionTick("nse_cm|11536", "", 0.0, 0, 0, 0))
@@ -661,7 +646,6 @@ async def test_market_status_and_auctions_are_ticks_too() -> None:
         assert feed.latest("nse_cm") == first
 
 
-@in_virtual_time
 async def test_the_latest_tick_is_that_of_a_level_or_of_any() -> None:
     async def script(peer: Peer) -> None:
         await accept(peer)
@@ -686,7 +670,6 @@ async def test_the_latest_tick_is_that_of_a_level_or_of_any() -> None:
 # --- reconnecting -----------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_all_subscriptions_come_back_in_a_frame_each_and_the_consumer_goes_on() -> None:
     prices: list[float] = []
 
@@ -740,7 +723,6 @@ async def test_all_subscriptions_come_back_in_a_frame_each_and_the_consumer_goes
         assert feed.state is FeedState.CLOSED
 
 
-@in_virtual_time
 async def test_what_is_unsubscribed_while_disconnected_stays_so() -> None:
     async with live(serve) as (server, feed):
         await feed.subscribe(["nse_cm|1", "nse_cm|2"])
@@ -754,7 +736,6 @@ async def test_what_is_unsubscribed_while_disconnected_stays_so() -> None:
         await until(lambda: subscribed(server.peer) == {"Scrips": {"nse_cm|2", "nse_cm|3"}})
 
 
-@in_virtual_time
 async def test_garbage_and_cut_batches_do_not_end_the_feed() -> None:
     garbage = [
         "", "{", "[]", "null", "\x00", '{"message_code":"x"}', b"", b"\x00", os.urandom(300),
@@ -767,7 +748,6 @@ async def test_garbage_and_cut_batches_do_not_end_the_feed() -> None:
         assert feed.is_live
 
 
-@in_virtual_time
 async def test_a_callback_or_listener_that_fails_ends_nothing() -> None:
     taken: list[str] = []
 
@@ -791,7 +771,6 @@ async def test_a_callback_or_listener_that_fails_ends_nothing() -> None:
         assert feed.pending == 0
 
 
-@in_virtual_time
 async def test_silence_in_an_open_market_is_a_stall_only_with_subscriptions() -> None:
     is_open = True
     async with live(serve, market_open=lambda: is_open, timings={"silence": 10}) as (_, feed):
@@ -886,7 +865,6 @@ def test_a_segment_reported_closed_before_a_session_is_open_in_it(
     check()
 
 
-@in_virtual_time
 async def test_a_market_open_that_fails_leaves_the_answer_to_the_clock(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -903,7 +881,6 @@ async def test_a_market_open_that_fails_leaves_the_answer_to_the_clock(
         assert "market_open failed" in caplog.text
 
 
-@in_virtual_time
 async def test_a_callback_that_raises_what_ends_tasks_ends_nothing() -> None:
     ticks: list[Tick] = []
     ended = asyncio.get_running_loop().create_future()
@@ -943,7 +920,6 @@ def test_a_login_that_the_broker_refuses_is_not_tried_before_the_program_logs_in
     check()
 
 
-@in_virtual_time
 async def test_the_last_price_is_that_of_the_newest_tick_of_any_level_that_has_one() -> None:
     async with live(serve) as (server, feed):
         await feed.subscribe(["nse_cm|1"], level=Level.LITE)
@@ -1008,7 +984,6 @@ def test_a_long_life_of_reconnects_leaks_nothing(monkeypatch: pytest.MonkeyPatch
 # --- the consumer -----------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_breaking_off_and_iterating_again_loses_nothing() -> None:
     batch = b"".join(lite(token) for token in range(10))
     async with live(saying(batch)) as (_, feed):
@@ -1022,7 +997,6 @@ async def test_breaking_off_and_iterating_again_loses_nothing() -> None:
         assert (feed.ticks, feed.lost, feed.pending) == (10, 0, 0)
 
 
-@in_virtual_time
 async def test_a_consumer_that_gives_up_waiting_may_come_back() -> None:
     async def script(peer: Peer) -> None:
         await accept(peer)
@@ -1038,7 +1012,6 @@ async def test_a_consumer_that_gives_up_waiting_may_come_back() -> None:
         assert tick.instrument == "nse_cm|1"
 
 
-@in_virtual_time
 async def test_two_consumers_are_an_error() -> None:
     async with live(serve) as (_, feed):
         first = asyncio.create_task(next_ticks(feed, 1))
@@ -1049,7 +1022,6 @@ async def test_two_consumers_are_an_error() -> None:
         await asyncio.wait([first])
 
 
-@in_virtual_time
 async def test_iteration_ends_after_what_was_pending_when_the_feed_closes() -> None:
     async with live(saying(lite(1), lite(2))) as (_, feed):
         await until(lambda: feed.pending == 2)
@@ -1058,7 +1030,6 @@ async def test_iteration_ends_after_what_was_pending_when_the_feed_closes() -> N
         assert [tick async for tick in feed] == []
 
 
-@in_virtual_time
 async def test_a_waiting_consumer_is_released_when_the_feed_closes() -> None:
     async with live(serve) as (_, feed):
         waiting = asyncio.create_task(next_ticks(feed, 1))
@@ -1067,7 +1038,6 @@ async def test_a_waiting_consumer_is_released_when_the_feed_closes() -> None:
         assert await waiting == []
 
 
-@in_virtual_time
 async def test_a_slow_consumer_finds_the_newest_of_each() -> None:
     messages = [lite(token, float(turn)) for turn in range(1, 51) for token in (1, 2, 3)]
     async with live(saying(*messages, scrip(1, 99.0))) as (_, feed):
@@ -1083,7 +1053,6 @@ async def test_a_slow_consumer_finds_the_newest_of_each() -> None:
         ]
 
 
-@in_virtual_time
 async def test_the_server_is_held_up_for_a_consumer_that_wants_everything() -> None:
     async def flood(peer: Peer) -> None:
         await accept(peer)
@@ -1109,7 +1078,6 @@ async def test_the_server_is_held_up_for_a_consumer_that_wants_everything() -> N
         assert feed.lost == 0
 
 
-@in_virtual_time
 async def test_a_consumer_that_never_comes_back_costs_no_memory_however_often_it_reconnects() -> (
     None
 ):
@@ -1125,7 +1093,6 @@ async def test_a_consumer_that_never_comes_back_costs_no_memory_however_often_it
         assert feed.lost + feed.pending == feed.ticks
 
 
-@in_virtual_time
 async def test_the_oldest_are_dropped_where_that_is_wanted() -> None:
     messages = [lite(number) for number in range(25)]
     async with live(saying(*messages), policy=Policy.DROP_OLDEST, bound=10) as (_, feed):
@@ -1150,7 +1117,6 @@ async def columns(
             yield feed
 
 
-@in_virtual_time
 async def test_columns_hold_all_that_has_come_since_the_last_step() -> None:
     async with columns(saying(lite(1, 10.5), lite(2, 20.5) + scrip(3), lite(1, 11.0))) as feed:
         await asyncio.sleep(1)
@@ -1161,7 +1127,6 @@ async def test_columns_hold_all_that_has_come_since_the_last_step() -> None:
         assert feed.lost == 0
 
 
-@in_virtual_time
 async def test_a_consumer_of_columns_waits_and_is_released() -> None:
     async def script(peer: Peer) -> None:
         await accept(peer)
@@ -1186,7 +1151,6 @@ async def test_a_consumer_of_columns_waits_and_is_released() -> None:
         assert tokens == [0, 1, 2]
 
 
-@in_virtual_time
 async def test_the_oldest_messages_are_dropped_when_columns_are_not_taken() -> None:
     big = b"".join(lite(9, 1.0) for _ in range(10))
     async with columns(saying(lite(1), lite(2), lite(3), big), bound=200) as feed:
@@ -1197,7 +1161,6 @@ async def test_the_oldest_messages_are_dropped_when_columns_are_not_taken() -> N
         assert feed.lost == 3
 
 
-@in_virtual_time
 async def test_columns_of_a_level_that_has_none_are_refused() -> None:
     async with feed_server(serve) as server:
         session: Any = Login(server)
@@ -1241,7 +1204,6 @@ def test_the_exchange_accepts_the_client(answer: AuthAnswer) -> None:
     check()
 
 
-@in_virtual_time
 async def test_bad_days_of_the_exchange_are_survived() -> None:
     async with trading() as (exchange, neo), neo.market_feed() as feed:
         await feed.subscribe(TOKENS)
@@ -1262,7 +1224,6 @@ async def test_bad_days_of_the_exchange_are_survived() -> None:
         assert feed.subscriptions == 2
 
 
-@in_virtual_time
 async def test_logging_out_closes_the_feeds() -> None:
     async with (
         exchange_of() as exchange,
@@ -1309,7 +1270,6 @@ def test_ticks_come_over_tls_on_either_loop(
 # --- what was not asked for ---------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_ticks_of_what_is_not_subscribed_are_dropped_and_counted_and_nothing_is_kept() -> (
     None
 ):
@@ -1332,7 +1292,6 @@ async def test_ticks_of_what_is_not_subscribed_are_dropped_and_counted_and_nothi
         assert sum(map(len, feed._decoder._listed.values())) <= 2
 
 
-@in_virtual_time
 async def test_a_status_that_was_not_asked_for_is_no_tick_but_counts_for_the_feed() -> None:
     async with live(saying(status(MarketState.CLOSED))) as (_, feed):
         await until(lambda: feed.unasked == 1)
@@ -1341,7 +1300,6 @@ async def test_a_status_that_was_not_asked_for_is_no_tick_but_counts_for_the_fee
         assert "nse_cm" in feed._hours.closed
 
 
-@in_virtual_time
 async def test_what_is_unsubscribed_is_forgotten() -> None:
     ack = acknowledgement_frame({"nse_cm|7000": "X-EQ", "nse_cm|7001": "Y-EQ"})
     async with live(serve) as (server, feed):
@@ -1358,7 +1316,6 @@ async def test_what_is_unsubscribed_is_forgotten() -> None:
         assert feed.latest("nse_cm|7000") is None
 
 
-@in_virtual_time
 async def test_ticks_of_a_snapshot_are_taken_and_only_of_the_newest_ones() -> None:
     async with live(serve) as (server, feed):
         await feed.snapshot(["nse_cm|9000"])
@@ -1383,7 +1340,6 @@ def test_an_index_is_found_by_its_name_whatever_the_packet_has_of_it(name: str) 
     check()
 
 
-@in_virtual_time
 async def test_columns_have_only_what_is_subscribed() -> None:
     async with columns(saying(lite(9001), lite(9002, 20.5) + lite(9001), lite(9002))) as feed:
         await feed.subscribe(["nse_cm|9002"], level=Level.LITE)

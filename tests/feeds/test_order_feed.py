@@ -91,7 +91,6 @@ def handshakes(server: FeedServer) -> list[str]:
 # --- handshake --------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_the_form_without_quotes_goes_first() -> None:
     async with live(serve) as (server, feed):
         assert handshakes(server) == [RAW]
@@ -111,7 +110,6 @@ def test_json_goes_after_an_attempt_without_acknowledgement(first: Any) -> None:
     check()
 
 
-@in_virtual_time
 async def test_the_forms_take_turns_until_one_is_understood() -> None:
     async with live(drop, drop, drop, serve) as (server, _):
         assert handshakes(server) == [RAW, JSON, RAW, JSON]
@@ -133,7 +131,6 @@ def test_the_form_that_worked_is_kept(
     check()
 
 
-@in_virtual_time
 async def test_a_form_that_worked_is_left_when_it_no_longer_does() -> None:
     async with live(serve, drop, serve) as (server, feed):
         server.peer.drop()
@@ -172,7 +169,6 @@ def test_a_server_that_refuses_every_login_gets_few(monkeypatch: pytest.MonkeyPa
     check()
 
 
-@in_virtual_time
 async def test_a_refusal_on_a_live_connection_ends_the_login() -> None:
     async with feed_server(answering(CONNECTED, REFUSED), serve) as server:
         login = Login(server)
@@ -217,7 +213,6 @@ def test_what_a_server_repeats_of_the_login_is_in_no_log_and_no_reason(
     check()
 
 
-@in_virtual_time
 async def test_an_order_instead_of_the_acknowledgement_counts_as_one() -> None:
     taken: list[object] = []
     async with feed_server(answering('{"type":"news"}', HEARTBEAT, order(7))) as server:
@@ -234,7 +229,6 @@ async def test_an_order_instead_of_the_acknowledgement_counts_as_one() -> None:
 # --- keeping it alive -------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_heartbeats_go_out_on_time() -> None:
     async with live(serve) as (server, feed):
         await asyncio.sleep(300)
@@ -245,7 +239,6 @@ async def test_heartbeats_go_out_on_time() -> None:
         assert (feed.reconnects, feed.stalls) == (0, 0), "a quiet account is no stall"
 
 
-@in_virtual_time
 async def test_a_server_without_a_sign_of_life_is_lost() -> None:
     async def mute(peer: Peer) -> None:
         peer.answers_pings = False
@@ -256,7 +249,6 @@ async def test_a_server_without_a_sign_of_life_is_lost() -> None:
         assert len(server.peers) == 2
 
 
-@in_virtual_time
 async def test_a_consumer_that_does_not_take_its_updates_delays_no_heartbeat() -> None:
     async def busy(peer: Peer) -> None:
         await peer.receive()
@@ -280,7 +272,6 @@ async def test_a_consumer_that_does_not_take_its_updates_delays_no_heartbeat() -
 # --- updates ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_every_consumer_gets_every_update_typed() -> None:
     junk = ["", "{", '{"type":"order"}', '{"type":"order","data":{}}', '{"ak":"ok","type":"hb"}',
             '{"type":"news","data":{"nOrdNo":"1"}}', b"\xff", "null", CONNECTED]  # fmt: skip
@@ -310,7 +301,6 @@ async def test_every_consumer_gets_every_update_typed() -> None:
         assert feed.reconnects == 0
 
 
-@in_virtual_time
 async def test_a_subscriber_gets_updates_until_it_is_unsubscribed() -> None:
     taken: list[object] = []
     async with live(serve) as (server, feed):
@@ -324,7 +314,6 @@ async def test_a_subscriber_gets_updates_until_it_is_unsubscribed() -> None:
         assert len(taken) == 1
 
 
-@in_virtual_time
 async def test_a_listener_that_raises_what_ends_tasks_ends_nothing() -> None:
     taken: list[object] = []
     ended = asyncio.get_running_loop().create_future()
@@ -338,7 +327,6 @@ async def test_a_listener_that_raises_what_ends_tasks_ends_nothing() -> None:
         assert feed.is_live
 
 
-@in_virtual_time
 async def test_a_login_that_the_broker_refuses_is_not_tried_before_the_program_logs_in() -> None:
     async with feed_server(answering(REFUSED)) as server:
         login = Login(server)
@@ -352,7 +340,6 @@ async def test_a_login_that_the_broker_refuses_is_not_tried_before_the_program_l
             await until(lambda: feed.is_live, every=0.1)
 
 
-@in_virtual_time
 async def test_updates_count_from_the_call_and_not_from_the_first_step() -> None:
     async with live(serve) as (server, feed):
         updates = feed.updates()
@@ -363,7 +350,6 @@ async def test_updates_count_from_the_call_and_not_from_the_first_step() -> None
         assert update.number == "1"
 
 
-@in_virtual_time
 async def test_the_consumer_goes_on_over_reconnects_and_ends_when_the_feed_is_closed() -> None:
     numbers: list[str] = []
 
@@ -395,7 +381,6 @@ async def test_the_consumer_goes_on_over_reconnects_and_ends_when_the_feed_is_cl
         assert events[-1] is FeedState.CLOSED
 
 
-@in_virtual_time
 async def test_a_consumer_that_is_gone_collects_nothing() -> None:
     async with live(serve) as (_, feed):
         for _ in range(100):
@@ -441,7 +426,6 @@ def test_a_long_life_of_reconnects_leaks_no_task(monkeypatch: pytest.MonkeyPatch
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 
 
-@in_virtual_time
 async def test_an_order_is_reported_from_its_first_state_to_its_last() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         updates = neo.order_updates()
@@ -457,7 +441,6 @@ async def test_an_order_is_reported_from_its_first_state_to_its_last() -> None:
         assert OrderStatus.OPEN in statuses
 
 
-@in_virtual_time
 async def test_a_midnight_on_the_exchange_is_a_non_event() -> None:
     settings = FeedSettings(answers_heartbeat=True)
     async with exchange_of(feeds=settings) as exchange, client_of(exchange) as neo:
@@ -474,7 +457,6 @@ async def test_a_midnight_on_the_exchange_is_a_non_event() -> None:
                 break
 
 
-@in_virtual_time
 async def test_a_session_renewed_by_a_call_serves_the_feed_too() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo, neo.market_feed() as feed:
         await feed.subscribe(["nse_cm|2885"])
@@ -489,7 +471,6 @@ async def test_a_session_renewed_by_a_call_serves_the_feed_too() -> None:
         assert feed.reconnects == neo.order_feed.reconnects == 1
 
 
-@in_virtual_time
 async def test_without_live_orders_the_feed_waits_to_be_asked_for() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         await asyncio.sleep(5)

@@ -24,7 +24,6 @@ from neo_async.model.ticks import LiteTick, Tick
 from neo_async.wire.feed import FeedDecoder, read_control
 from neo_async.wire.recording import Frame, read_recording
 from tests.clients import client_of, exchange_of
-from tests.simulation.virtual_time import in_virtual_time
 
 TCS = "nse_cm|11536"
 
@@ -69,7 +68,6 @@ async def print_and_wait(exchange: Exchange, feed: MarketFeed, *prices: int) -> 
         await until(lambda: feed.ticks > before)  # noqa: B023 - awaited here
 
 
-@in_virtual_time
 async def test_what_the_feed_receives_is_in_the_file_and_can_be_decoded_from_it_alone(
     tmp_path: Path,
 ) -> None:
@@ -91,7 +89,6 @@ async def test_what_the_feed_receives_is_in_the_file_and_can_be_decoded_from_it_
     assert recording.bytes_stored == path.stat().st_size
 
 
-@in_virtual_time
 async def test_one_that_starts_late_begins_with_dividers_and_names(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
     async with exchange_of() as exchange, client_of(exchange) as neo, neo.market_feed() as feed:
@@ -111,7 +108,6 @@ async def test_one_that_starts_late_begins_with_dividers_and_names(tmp_path: Pat
     assert (tick.symbol, tick.last_price) == ("TCS-EQ", 2117.10)
 
 
-@in_virtual_time
 async def test_a_reconnect_shows_as_a_gap_and_a_new_answer(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
     async with (
@@ -134,7 +130,6 @@ async def test_a_reconnect_shows_as_a_gap_and_a_new_answer(tmp_path: Path) -> No
     assert read_control(str(frames[gap + 2])).symbols == {TCS: "TCS-EQ"}
 
 
-@in_virtual_time
 async def test_no_secret_is_in_it_even_if_the_server_says_them(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
     async with exchange_of() as exchange, client_of(exchange) as neo:
@@ -162,7 +157,6 @@ async def test_no_secret_is_in_it_even_if_the_server_says_them(tmp_path: Path) -
         assert secret.encode() not in everything
 
 
-@in_virtual_time
 async def test_columns_are_recorded_as_well(tmp_path: Path) -> None:
     pytest.importorskip("numpy")
     path = tmp_path / "x.feed"
@@ -194,7 +188,6 @@ async def test_an_existing_file_is_not_overwritten_unless_asked(tmp_path: Path) 
             feed.record(tmp_path / "no" / "x.feed")
 
 
-@in_virtual_time
 async def test_a_block_is_in_the_file_after_a_second_without_more_frames(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
     async with recording_of(path) as recording:
@@ -240,7 +233,6 @@ async def test_a_full_disk_ends_the_recording_and_nothing_else(
     assert contents(path) == [b"a whole block"]
 
 
-@in_virtual_time
 async def test_a_disk_that_fails_leaves_the_feed_running(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
     async with exchange_of() as exchange, client_of(exchange) as neo, neo.market_feed() as feed:
@@ -331,7 +323,6 @@ def _binary(path: Path) -> list[bytes]:
     return [frame.content for frame in read_recording(path) if isinstance(frame.content, bytes)]
 
 
-@in_virtual_time
 async def test_a_recording_is_its_owners_alone_and_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(tmp_path / "fifo")

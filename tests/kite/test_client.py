@@ -34,7 +34,6 @@ from tests.kite.fake_kite import (
     kite_of,
     scripted_kite,
 )
-from tests.simulation.virtual_time import in_virtual_time
 
 DAY = 86_400.0
 TOO_MANY = Reply(
@@ -44,7 +43,6 @@ TOO_MANY = Reply(
 )
 
 
-@in_virtual_time
 async def test_from_an_order_over_the_batch_to_a_holding_and_back(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         order_id = await kite.place_order(ISIN, Side.BUY, amount="5000", tag="first")
@@ -68,7 +66,6 @@ async def test_from_an_order_over_the_batch_to_a_holding_and_back(tmp_path: Path
         assert ISIN not in {holding.tradingsymbol for holding in await kite.holdings()}
 
 
-@in_virtual_time
 async def test_a_sip_from_its_beginning_to_its_end(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         with pytest.raises(Rejected, match="initial_amount"):
@@ -100,7 +97,6 @@ async def test_a_sip_from_its_beginning_to_its_end(tmp_path: Path) -> None:
             await kite.cancel_sip(sip_id)
 
 
-@in_virtual_time
 async def test_refusals_are_exceptions(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (_, kite):
         order_id = await kite.place_order(ISIN, Side.BUY, amount=5000)
@@ -125,7 +121,6 @@ async def test_missing_money_has_an_exception_of_its_own(tmp_path: Path) -> None
             await kite.place_order(ISIN, Side.BUY, amount=5000)
 
 
-@in_virtual_time
 async def test_a_429_is_waited_out_since_it_had_no_effect(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(Faults(throttle=0.5, calls=("orders",)))
@@ -135,7 +130,6 @@ async def test_a_429_is_waited_out_since_it_had_no_effect(tmp_path: Path) -> Non
         assert kite.limiter.pauses == exchange.faults.injected["throttle"]
 
 
-@in_virtual_time
 async def test_a_429_that_does_not_end_is_raised_and_was_not_taken(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(Faults(throttle=1.0, calls=("orders",)))
@@ -168,7 +162,6 @@ SAID = f"cannot take token {API_KEY}:{ACCESS_TOKEN}"
         Reply({"data": [{"fund": SAID}]}),
     ],
 )
-@in_virtual_time
 async def test_no_error_repeats_the_token(reply: Reply, tmp_path: Path) -> None:
     for path in ("/mf/orders", "/mf/orders/1", "/mf/instruments"):
         async with scripted_kite(tmp_path) as (fake_kite, kite):

@@ -24,7 +24,7 @@ from neo_async.exchange.funds.types import Side as HouseSide
 from neo_async.kite import Funds
 from tests.fake_servers import Cut, Reply
 from tests.kite.fake_kite import ISIN, PAYLOADS, arrivals, fund_exchange, kite_of, scripted_kite
-from tests.simulation.virtual_time import START, in_virtual_time
+from tests.simulation.virtual_time import START
 
 FILE = "/mf/instruments"
 DAY = 86_400.0
@@ -177,7 +177,6 @@ async def exchange_funds(tmp_path: Path) -> Funds:
         return await kite.instruments()
 
 
-@in_virtual_time
 async def test_funds_are_found_by_all_that_people_know_of_them(tmp_path: Path) -> None:
     funds = await exchange_funds(tmp_path)
 
@@ -197,7 +196,6 @@ async def test_funds_are_found_by_all_that_people_know_of_them(tmp_path: Path) -
     assert len(funds.search()) == len(funds) == len(list(funds))
 
 
-@in_virtual_time
 async def test_lookups_by_isin(tmp_path: Path) -> None:
     funds = await exchange_funds(tmp_path)
     assert funds[ISIN].tradingsymbol == ISIN
@@ -207,7 +205,6 @@ async def test_lookups_by_isin(tmp_path: Path) -> None:
         funds["INF000000000"]
 
 
-@in_virtual_time
 async def test_dividend_reinvestment_is_not_supported(tmp_path: Path) -> None:
     funds = await exchange_funds(tmp_path)
     with pytest.raises(UsageError, match="does not support dividend reinvestment"):
@@ -217,7 +214,6 @@ async def test_dividend_reinvestment_is_not_supported(tmp_path: Path) -> None:
 # --- checks against it ----------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_requests_are_checked_once_the_list_is_loaded(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         with pytest.raises(Rejected, match="at least 5000"):  # Kite says so, then we do
@@ -236,7 +232,6 @@ async def test_requests_are_checked_once_the_list_is_loaded(tmp_path: Path) -> N
         assert len(await arrivals(exchange)) == asked
 
 
-@in_virtual_time
 async def test_a_small_sale_asks_what_is_held(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         await kite.instruments()
@@ -250,7 +245,6 @@ async def test_a_small_sale_asks_what_is_held(tmp_path: Path) -> None:
         assert "INF205K01NT8" not in {one.tradingsymbol for one in await kite.holdings()}
 
 
-@in_virtual_time
 async def test_a_new_amount_of_a_sip_is_checked_against_its_fund(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (_, kite):
         sip_id = await kite.place_sip("INF205K01NT8", 500, frequency="weekly")

@@ -30,7 +30,6 @@ from neo_async.kite.in_flight import Placement, find_order
 from neo_async.kite.wire import read_order
 from tests.fake_servers import Cut, Late, Reply
 from tests.kite.fake_kite import ISIN, PAYLOADS, arrivals, fund_exchange, kite_of, scripted_kite
-from tests.simulation.virtual_time import in_virtual_time
 
 RESOLUTION_TIMEOUT = 30.0
 TIMEOUTS = Timeouts(order=2.0)
@@ -90,7 +89,6 @@ CHANGES: list[tuple[Change, Change | None]] = [
 
 @pytest.mark.parametrize("fault", AFTER)
 @pytest.mark.parametrize(("change", "before"), CHANGES)
-@in_virtual_time
 async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(
     change: Change, before: Change | None, fault: str, tmp_path: Path
 ) -> None:
@@ -113,7 +111,6 @@ async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(
 
 @pytest.mark.parametrize("fault", BEFORE)
 @pytest.mark.parametrize(("change", "before"), CHANGES)
-@in_virtual_time
 async def test_a_request_without_effect_by_the_resolution_timeout_was_not_accepted(
     change: Change, before: Change | None, fault: str, tmp_path: Path
 ) -> None:
@@ -131,7 +128,6 @@ async def test_a_request_without_effect_by_the_resolution_timeout_was_not_accept
         assert ("list of SIPs" if "SIP" in error.action else "list of orders") in str(error)
 
 
-@in_virtual_time
 async def test_an_order_that_appears_late_is_waited_for(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path, timeouts=TIMEOUTS) as (exchange, kite):
         house = exchange.funds
@@ -143,7 +139,6 @@ async def test_an_order_that_appears_late_is_waited_for(tmp_path: Path) -> None:
         assert 12 <= seconds() <= 17
 
 
-@in_virtual_time
 async def test_without_waiting_the_outcome_can_be_awaited_later(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(faults("lose_after"))
@@ -158,7 +153,6 @@ async def test_without_waiting_the_outcome_can_be_awaited_later(tmp_path: Path) 
         assert len({await one.value.outcome() for _ in range(2)}) == 1
 
 
-@in_virtual_time
 async def test_a_list_that_cannot_be_read_leaves_it_unknown(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(Faults(error_before=1.0, calls=("orders", "reads")))
@@ -173,7 +167,6 @@ async def test_a_list_that_cannot_be_read_leaves_it_unknown(tmp_path: Path) -> N
             await caught.value.outcome()
 
 
-@in_virtual_time
 async def test_a_list_that_can_never_be_read_is_not_asked_for_for_ever(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(Faults(error_before=1.0, calls=("orders", "reads")))
@@ -188,7 +181,6 @@ async def test_a_list_that_can_never_be_read_is_not_asked_for_for_ever(tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["TokenException", "PermissionException"])
-@in_virtual_time
 async def test_a_refused_list_is_not_asked_for_again(kind: str, tmp_path: Path) -> None:
     async with scripted_kite(tmp_path) as (fake_kite, kite):
         refusal = {"status": "error", "error_type": kind, "message": "no"}
@@ -200,7 +192,6 @@ async def test_a_refused_list_is_not_asked_for_again(kind: str, tmp_path: Path) 
     assert [asked.method for asked in fake_kite.asked] == ["POST", "GET"]
 
 
-@in_virtual_time
 async def test_an_order_with_odd_values_beside_it_is_found_all_the_same(tmp_path: Path) -> None:
     async with scripted_kite(tmp_path) as (fake_kite, kite):
         odd = {"order_id": "mine", "tag": "mine", "tradingsymbol": ISIN, "transaction_type": "BUY"}
@@ -210,7 +201,6 @@ async def test_an_order_with_odd_values_beside_it_is_found_all_the_same(tmp_path
         assert await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine") == "mine"
 
 
-@in_virtual_time
 async def test_closing_ends_the_search(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(faults("lose_before"))
@@ -225,7 +215,6 @@ async def test_closing_ends_the_search(tmp_path: Path) -> None:
             await kite.orders()
 
 
-@in_virtual_time
 async def test_a_waiter_that_is_cancelled_leaves_the_outcome_to_the_others(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(faults("lose_after"))
@@ -239,7 +228,6 @@ async def test_a_waiter_that_is_cancelled_leaves_the_outcome_to_the_others(tmp_p
 # --- a tag of the caller's own is not unique ------------------------------------------------------
 
 
-@in_virtual_time
 async def test_an_older_order_with_the_same_tag_is_not_taken_for_the_lost_one(
     tmp_path: Path,
 ) -> None:
@@ -251,7 +239,6 @@ async def test_an_older_order_with_the_same_tag_is_not_taken_for_the_lost_one(
             await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
 
 
-@in_virtual_time
 async def test_an_order_just_placed_is_not_taken_for_the_lost_one_either(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
@@ -260,7 +247,6 @@ async def test_an_order_just_placed_is_not_taken_for_the_lost_one_either(tmp_pat
             await kite.place_order(ISIN, Side.BUY, amount=5000, tag="mine")
 
 
-@in_virtual_time
 async def test_two_lost_at_once_are_two_orders(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(faults("lose_after"))
@@ -272,7 +258,6 @@ async def test_two_lost_at_once_are_two_orders(tmp_path: Path) -> None:
         assert set(numbers) == {order.order_id for order in exchange.funds.orders()}
 
 
-@in_virtual_time
 async def test_an_order_that_its_own_caller_lists_meanwhile_is_still_found(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(faults("lose_after"))
@@ -343,7 +328,6 @@ def test_an_order_of_another_placement_is_not_matched_again() -> None:
 # --- too late, and never sent ---------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_cancel_that_came_too_late(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         number = await kite.place_order(ISIN, Side.BUY, amount=5000)
@@ -355,7 +339,6 @@ async def test_a_cancel_that_came_too_late(tmp_path: Path) -> None:
             await cancelling
 
 
-@in_virtual_time
 async def test_a_change_of_what_does_not_exist(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         exchange.faults.set(faults("lose_before"))
@@ -363,7 +346,6 @@ async def test_a_change_of_what_does_not_exist(tmp_path: Path) -> None:
             await kite.cancel_sip("123")
 
 
-@in_virtual_time
 async def test_a_sip_that_was_cancelled_meanwhile_cannot_change(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         number = await place_sip(exchange, kite)
@@ -373,7 +355,6 @@ async def test_a_sip_that_was_cancelled_meanwhile_cannot_change(tmp_path: Path) 
             await kite.modify_sip(number, amount=1000)
 
 
-@in_virtual_time
 async def test_what_could_not_be_sent_is_tried_until_the_deadline(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, _):
         endpoints = KiteEndpoints(api="http://127.0.0.1:9", login=exchange.kite_url)
@@ -385,7 +366,6 @@ async def test_what_could_not_be_sent_is_tried_until_the_deadline(tmp_path: Path
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("broken", [Cut(), Cut(b'{"stat'), Late(60.0, Reply(""))])
-@in_virtual_time
 async def test_not_even_the_transport_sends_a_change_twice(
     broken: Cut | Late, method: str, tmp_path: Path
 ) -> None:

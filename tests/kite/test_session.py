@@ -16,7 +16,6 @@ from neo_async.kite import KiteEndpoints, KiteMutualFunds, KiteSession
 from tests.exchange_settings import exchange_with
 from tests.fake_servers import Reply
 from tests.kite.fake_kite import fund_exchange, kite_of, scripted_kite
-from tests.simulation.virtual_time import in_virtual_time
 
 LOGIN = {
     "access_token": "at", "user_id": "ZV8062", "user_name": "N", "refresh_token": "rt",
@@ -88,7 +87,6 @@ def test_a_login_shows_no_token() -> None:
         assert "auch" not in text
 
 
-@in_virtual_time
 async def test_the_whole_way_on_the_exchange(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         session = session_of(exchange)
@@ -109,7 +107,6 @@ async def test_the_whole_way_on_the_exchange(tmp_path: Path) -> None:
         assert await kite.orders() == []
 
 
-@in_virtual_time
 async def test_access_ends_at_six_in_the_morning(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, kite):
         session = session_of(exchange)
@@ -122,7 +119,6 @@ async def test_access_ends_at_six_in_the_morning(tmp_path: Path) -> None:
             await kite.orders()
 
 
-@in_virtual_time
 async def test_a_request_token_lasts_some_minutes(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, _):
         session = session_of(exchange)
@@ -132,7 +128,6 @@ async def test_a_request_token_lasts_some_minutes(tmp_path: Path) -> None:
             await session.open(address)
 
 
-@in_virtual_time
 async def test_a_wrong_secret(tmp_path: Path) -> None:
     async with fund_exchange(tmp_path) as (exchange, _):
         session = session_of(exchange, "wrong")

@@ -33,7 +33,7 @@ from tests.clients import WIDE, client_of, exchange_of
 from tests.contracts import NIFTY_FUTURE
 from tests.data_broker import UPSTREAM, DataBroker, candles_of
 from tests.fake_servers import CREDENTIALS, Cut, Reply
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
 
@@ -190,7 +190,6 @@ async def test_a_refused_access_token_does_not_renew_the_login() -> None:
         assert len([path for path in broker.paths() if "/login/" in path]) == 2
 
 
-@in_virtual_time
 async def test_quotes_keep_to_the_rate_limit_and_wait_out_a_429() -> None:
     async with DataBroker() as broker:
         neo = client(broker, RateLimits())
@@ -289,7 +288,6 @@ async def test_long_ranges_come_in_windows_and_leave_whole(
         assert broker.most_under_way <= 4
 
 
-@in_virtual_time
 async def test_candles_end_today_by_default() -> None:
     async with (
         DataBroker() as broker,
@@ -311,7 +309,6 @@ async def test_windows_without_business_are_empty() -> None:
         assert candles.time == expected(date(2026, 3, 2), end, "5min")
 
 
-@in_virtual_time
 async def test_a_window_that_fails_is_asked_for_again() -> None:
     start, end = date(2026, 1, 1), date(2026, 6, 30)
     failures: list[Any] = [Cut(), Reply("", 502), Cut(b"{")]
@@ -327,7 +324,6 @@ async def test_a_window_that_fails_is_asked_for_again() -> None:
         assert len(broker.raw) == 7 + 3
 
 
-@in_virtual_time
 async def test_a_range_of_which_a_window_keeps_failing_fails() -> None:
     async with (
         DataBroker() as broker,
@@ -421,7 +417,6 @@ async def test_what_is_logged_of_a_retry_names_the_window(
 # --- against the exchange ---------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_quotes_show_what_traded_and_what_rests() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         exchange.market.print_price(Segment.NSE_CM, "1333", 801_60)
@@ -451,7 +446,6 @@ async def test_quotes_show_what_traded_and_what_rests() -> None:
         assert (len(unknown), list(unknown.missing)) == (0, ["nse_cm|999999"])
 
 
-@in_virtual_time
 async def test_chains_and_expiries_of_the_exchange_agree() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         expiries = await neo.market.expiries(Segment.NSE_FO, "NIFTY", kind="option")
@@ -475,7 +469,6 @@ async def test_chains_and_expiries_of_the_exchange_agree() -> None:
             await neo.market.expiries(Segment.NSE_FO, "NIFTI")
 
 
-@in_virtual_time
 async def test_candles_of_the_exchange_are_one_history_at_every_interval() -> None:
     start, end = date(2026, 8, 3), date(2026, 10, 16)
     async with exchange_of() as exchange, client_of(exchange) as neo:
@@ -505,7 +498,6 @@ async def test_candles_of_the_exchange_are_one_history_at_every_interval() -> No
             await neo.market.candles("nse_cm|999999", "D", start=start, end=end)
 
 
-@in_virtual_time
 async def test_an_index_has_candles_up_to_its_quote() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         exchange.market.print_price(Segment.NSE_CM, "1333", 8_00_00)

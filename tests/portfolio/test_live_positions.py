@@ -308,7 +308,6 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
 # --- when the report is read again ------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_the_repr_tells_whether_they_are_current() -> None:
     broker = Broker()
     assert repr(broker.live) == "<LivePositions 0, not started>"
@@ -320,7 +319,6 @@ async def test_the_repr_tells_whether_they_are_current() -> None:
     await broker.live.close()
 
 
-@in_virtual_time
 async def test_the_report_is_read_once_to_begin_with_and_once_a_reconnect() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -339,7 +337,6 @@ async def test_the_report_is_read_once_to_begin_with_and_once_a_reconnect() -> N
     await broker.live.close()
 
 
-@in_virtual_time
 async def test_the_first_trade_in_an_instrument_leads_to_one_reading() -> None:
     broker = Broker(latency=0.2)
     async with started(broker) as live:
@@ -354,7 +351,6 @@ async def test_the_first_trade_in_an_instrument_leads_to_one_reading() -> None:
         assert len(broker.reads) == before + 1
 
 
-@in_virtual_time
 async def test_a_fill_without_its_position_message_leads_to_a_reading_after_a_while() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -393,7 +389,6 @@ def test_a_fill_with_its_position_message_needs_no_reading(position_first: bool)
     check()
 
 
-@in_virtual_time
 async def test_messages_that_name_an_instrument_less_clearly_still_end_in_the_truth() -> None:
     broker = Broker()
     for symbol in ("ITBEES-EQ", "NIFTY26DECFUT"):
@@ -417,7 +412,6 @@ async def test_messages_that_name_an_instrument_less_clearly_still_end_in_the_tr
             assert len(broker.reads) == before + expected_reads, (symbol, gone)
 
 
-@in_virtual_time
 async def test_a_name_that_two_series_share_names_neither() -> None:
     broker = Broker()
     for symbol in ("ITBEES-EQ", "ITBEES-BE"):
@@ -429,7 +423,6 @@ async def test_a_name_that_two_series_share_names_neither() -> None:
         agrees(live, broker.truth())
 
 
-@in_virtual_time
 async def test_a_first_trade_while_the_report_is_on_its_way_is_not_forgotten() -> None:
     broker = Broker(latency=0.5)
     async with started(broker) as live:
@@ -441,7 +434,6 @@ async def test_a_first_trade_while_the_report_is_on_its_way_is_not_forgotten() -
         agrees(live, broker.truth())
 
 
-@in_virtual_time
 async def test_many_unclear_messages_share_readings() -> None:
     broker = Broker(latency=0.1)
     broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
@@ -457,7 +449,6 @@ async def test_many_unclear_messages_share_readings() -> None:
         assert len(broker.reads) <= before + 6  # in 4 s
 
 
-@in_virtual_time
 async def test_a_new_day_is_taken_from_the_report_and_not_from_sums() -> None:
     broker = Broker()
     broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
@@ -478,7 +469,6 @@ async def test_a_new_day_is_taken_from_the_report_and_not_from_sums() -> None:
         agrees(live, broker.truth())
 
 
-@in_virtual_time
 async def test_a_position_that_no_report_lists_is_given_up_loudly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -495,7 +485,6 @@ async def test_a_position_that_no_report_lists_is_given_up_loudly(
         assert live.is_current
 
 
-@in_virtual_time
 async def test_a_report_that_lags_behind_the_messages_undoes_nothing() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -510,7 +499,6 @@ async def test_a_report_that_lags_behind_the_messages_undoes_nothing() -> None:
         agrees(live, broker.truth())
 
 
-@in_virtual_time
 async def test_a_report_that_cannot_be_read_is_read_again() -> None:
     broker = Broker()
     async with started(broker) as live:
@@ -556,7 +544,6 @@ def test_the_report_is_read_at_midnight_and_when_trading_begins(begin: str) -> N
     check()
 
 
-@in_virtual_time
 async def test_positions_of_yesterday_are_not_current_and_grow_old_until_they_are_read() -> None:
     broker = Broker()
     broker.live = LivePositions(broker.report, grace_period=GRACE_PERIOD, clock=Day())
@@ -572,7 +559,6 @@ async def test_positions_of_yesterday_are_not_current_and_grow_old_until_they_ar
         assert live.age == 0
 
 
-@in_virtual_time
 async def test_a_trade_that_neither_feed_nor_book_reports_is_seen_within_minutes() -> None:
     broker = Broker()
     async with started(broker) as live:
@@ -581,7 +567,6 @@ async def test_a_trade_that_neither_feed_nor_book_reports_is_seen_within_minutes
         agrees(live, broker.truth())
 
 
-@in_virtual_time
 async def test_a_carried_position_whose_time_has_not_moved_is_no_report_that_lags() -> None:
     broker = Broker()
     key = ("NIFTY26DECFUT", "NRML")
@@ -593,7 +578,6 @@ async def test_a_carried_position_whose_time_has_not_moved_is_no_report_that_lag
         agrees(live, broker.truth())
 
 
-@in_virtual_time
 async def test_a_report_that_lacks_a_trade_for_long_is_right_and_that_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -628,7 +612,6 @@ class OddBroker(Broker):
 
 @pytest.mark.parametrize("text", ["NaN", "inf", "-Infinity", "3,900.00", {}])
 @pytest.mark.parametrize("field", ["buyAmt", "sellAmt", "cfBuyAmt", "multiplier"])
-@in_virtual_time
 async def test_a_number_that_is_none_leaves_one_position_without_worth(
     field: str, text: object
 ) -> None:
@@ -650,7 +633,6 @@ async def test_a_number_that_is_none_leaves_one_position_without_worth(
 
 
 @pytest.mark.parametrize("text", ["NaN", "inf", "-Infinity", "1,0", None])
-@in_virtual_time
 async def test_a_quantity_that_is_none_leaves_the_held_units_unknown(text: str | None) -> None:
     broker = OddBroker(flBuyQty=text)
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -672,7 +654,6 @@ async def test_a_quantity_that_is_none_leaves_the_held_units_unknown(text: str |
         assert live.net_range("nse_cm", "ITBEES-EQ") is None  # no source shows the trades since
 
 
-@in_virtual_time
 async def test_an_older_message_is_no_answer_to_a_quantity_that_cannot_be_read() -> None:
     broker = OddBroker(flBuyQty="NaN")
     _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -683,7 +664,6 @@ async def test_an_older_message_is_no_answer_to_a_quantity_that_cannot_be_read()
         assert live.net_range("nse_cm", "ITBEES-EQ") is None
 
 
-@in_virtual_time
 async def test_a_report_whose_quantity_cannot_be_read_is_not_read_every_second_for_a_fill() -> None:
     broker = OddBroker(flBuyQty="NaN")
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -697,7 +677,6 @@ async def test_a_report_whose_quantity_cannot_be_read_is_not_read_every_second_f
 
 
 @pytest.mark.parametrize("field", ["exSeg", "trdSym"])
-@in_virtual_time
 async def test_a_position_whose_instrument_cannot_be_read_may_be_of_any(field: str) -> None:
     broker = OddBroker(**{field: None})
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -707,7 +686,6 @@ async def test_a_position_whose_instrument_cannot_be_read_may_be_of_any(field: s
         assert live.net_range("nse_fo", "NIFTY26DECFUT") == (-65, -65)
 
 
-@in_virtual_time
 async def test_two_positions_whose_products_cannot_be_read_both_count() -> None:
     broker = OddBroker(prod={})
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -719,7 +697,6 @@ async def test_two_positions_whose_products_cannot_be_read_both_count() -> None:
         assert live.net_range("nse_cm", "ITBEES-EQ") == (15, 15)
 
 
-@in_virtual_time
 async def test_a_price_that_is_none_replaces_no_price() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -731,7 +708,6 @@ async def test_a_price_that_is_none_replaces_no_price() -> None:
             agrees(live, expected)
 
 
-@in_virtual_time
 async def test_reports_and_messages_that_are_spelt_otherwise_are_of_the_same_position() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -746,7 +722,6 @@ async def test_reports_and_messages_that_are_spelt_otherwise_are_of_the_same_pos
         assert len(broker.reads) == before
 
 
-@in_virtual_time
 async def test_a_position_message_counts_before_the_report_lists_its_position() -> None:
     broker = Broker(latency=0.5)
     async with started(broker) as live:
@@ -759,7 +734,6 @@ async def test_a_position_message_counts_before_the_report_lists_its_position() 
 
 
 @pytest.mark.parametrize("number", ["1", "77"])
-@in_virtual_time
 async def test_a_fill_that_the_book_reports_leads_to_a_reading_in_any_case(number: str) -> None:
     broker = Broker()
     async with started(broker) as live:
@@ -777,7 +751,6 @@ async def test_a_fill_that_the_book_reports_leads_to_a_reading_in_any_case(numbe
         agrees(live, broker.truth())
 
 
-@in_virtual_time
 async def test_positions_age_while_only_a_report_can_show_what_has_happened() -> None:
     broker = Broker()
     broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
@@ -792,7 +765,6 @@ async def test_positions_age_while_only_a_report_can_show_what_has_happened() ->
         assert live.age == 0
 
 
-@in_virtual_time
 async def test_a_condition_that_fails_fails_for_its_own_waiter_only() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -841,7 +813,6 @@ def test_a_holding_belongs_to_the_position_of_its_exchange_and_token(
 # --- life -------------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_starting_fails_as_positions_would_and_may_be_tried_again() -> None:
     broker = Broker()
     broker.failures = [ServerError("busy", status=503)]
@@ -860,7 +831,6 @@ async def test_without_a_feed_there_are_no_live_positions() -> None:
         await LivePositions(Broker().report).start()
 
 
-@in_virtual_time
 async def test_those_who_wait_learn_of_the_logout() -> None:
     broker = Broker()
     await broker.live.start()
@@ -876,7 +846,6 @@ async def test_those_who_wait_learn_of_the_logout() -> None:
 # --- prices, sums and changes -----------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_ticks_value_the_positions_of_their_instrument() -> None:
     broker = Broker()
     for product in ("CNC", "MIS"):
@@ -894,7 +863,6 @@ async def test_ticks_value_the_positions_of_their_instrument() -> None:
         assert prices == {123.45, broker.prices["NIFTY26DECFUT"] / 100}
 
 
-@in_virtual_time
 async def test_a_tick_that_overtakes_the_report_is_newer() -> None:
     broker = Broker(latency=0.5)
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -912,7 +880,6 @@ async def test_a_tick_that_overtakes_the_report_is_newer() -> None:
         agrees(live, broker.truth())
 
 
-@in_virtual_time
 async def test_sums_are_exact_and_unknown_when_a_part_is() -> None:
     broker = Broker()
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
@@ -934,7 +901,6 @@ async def test_sums_are_exact_and_unknown_when_a_part_is() -> None:
         assert "no holding" in reason
 
 
-@in_virtual_time
 async def test_a_slow_consumer_gets_the_newest_state_of_each_position_once() -> None:
     broker = Broker()
     for symbol in ("ITBEES-EQ", "NIFTY26DECFUT"):
@@ -1027,7 +993,6 @@ def _lite(instrument: str, price: float) -> LiteTick:
     return msgspec.structs.replace(blank, instrument=instrument, last_price=price)
 
 
-@in_virtual_time
 async def test_a_position_that_was_converted_to_another_product_counts_once() -> None:
     broker = Broker()
     async with started(broker) as live:

@@ -54,13 +54,12 @@ from tests.risk.trading import (
     until,
     until_sent,
 )
-from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time, now
+from tests.simulation.virtual_time import VirtualTimeLoop, now
 
 # --- cancels that fail ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [Reply("busy", 503), Cut(), Reply({"stCode": 1041}, 400)])
-@in_virtual_time
 async def test_cancels_are_repeated_until_they_succeed(bad: Any) -> None:
     overrides: dict[str, Any] = {}
     dropped: set[str] = set()
@@ -86,7 +85,6 @@ async def test_cancels_are_repeated_until_they_succeed(bad: Any) -> None:
 
 
 @pytest.mark.parametrize("lost", [Late(1.0, Reply("")), Cut(), Reply("busy", 503)])
-@in_virtual_time
 async def test_a_placement_that_was_sent_is_resolved_and_cancelled(lost: Any) -> None:
     overrides: dict[str, Any] = {}
     async with (
@@ -105,7 +103,6 @@ async def test_a_placement_that_was_sent_is_resolved_and_cancelled(lost: Any) ->
         assert order.status is OrderStatus.CANCELLED
 
 
-@in_virtual_time
 async def test_a_late_order_is_cancelled_after_the_halt_was_done() -> None:
     async with trading(resolution_timeout=2.0, timeouts=Timeouts(order=1.0)) as (exchange, neo):
         exchange.faults.set(Faults(delay_before=1.0, delay_seconds=20.0, calls=("orders",)))
@@ -121,7 +118,6 @@ async def test_a_late_order_is_cancelled_after_the_halt_was_done() -> None:
         assert order.status is OrderStatus.CANCELLED
 
 
-@in_virtual_time
 async def test_an_order_that_appears_during_the_cancelling_is_cancelled_too() -> None:
     async with order_broker() as (broker, neo):
         first = await neo.orders.place(*BUY, 10, **MIS)
@@ -139,7 +135,6 @@ async def test_an_order_that_appears_during_the_cancelling_is_cancelled_too() ->
         }
 
 
-@in_virtual_time
 async def test_repeated_cancels_do_not_starve_the_reading_of_the_book() -> None:
     limits = RateLimits(orders=10, total=10)
     async with order_broker(limits=limits) as (broker, neo):
@@ -153,7 +148,6 @@ async def test_repeated_cancels_do_not_starve_the_reading_of_the_book() -> None:
         assert {result.number for result in results if isinstance(result, Order)} == set(numbers)
 
 
-@in_virtual_time
 async def test_an_error_in_a_listener_does_not_end_the_cancelling(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -172,7 +166,6 @@ async def test_an_error_in_a_listener_does_not_end_the_cancelling(
         assert await halting == [order]
 
 
-@in_virtual_time
 async def test_a_cancel_that_hangs_does_not_delay_the_others() -> None:
     async with order_broker(timeouts=Timeouts(order=10.0)) as (broker, neo):
         orders = [await neo.orders.place(*BUY, 10, **MIS) for _ in range(3)]
@@ -192,7 +185,6 @@ async def test_a_cancel_that_hangs_does_not_delay_the_others() -> None:
 # --- cancels go first -------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_listeners_are_called_once_the_first_cancels_are_sent() -> None:
     async with order_broker() as (_, neo):
         await neo.orders.place(*BUY, 10, **MIS)
@@ -207,7 +199,6 @@ async def test_listeners_are_called_once_the_first_cancels_are_sent() -> None:
         assert out == [(1, True)]
 
 
-@in_virtual_time
 async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_proof_only(
     tmp_path: Path,
 ) -> None:
@@ -258,7 +249,6 @@ async def test_cancels_arrive_at_once_whatever_hangs_and_the_halt_ends_on_proof_
         await asyncio.gather(placing, return_exceptions=True)
 
 
-@in_virtual_time
 async def test_the_first_cancel_arrives_at_once_with_the_default_settings(
     tmp_path: Path,
 ) -> None:
@@ -335,7 +325,6 @@ async def restarted(
 
 @pytest.mark.parametrize("when", ["before", "during"])
 @pytest.mark.parametrize("bad", [None, Reply({"message": "Forbidden", "code": 9999}, 403)])
-@in_virtual_time
 async def test_orders_of_an_earlier_process_are_cancelled_while_no_book_can_be_read(
     tmp_path: Path, when: str, bad: Reply | None
 ) -> None:
@@ -365,7 +354,6 @@ async def test_orders_of_an_earlier_process_are_cancelled_while_no_book_can_be_r
         assert broker.count(CANCEL) == 3
 
 
-@in_virtual_time
 async def test_orders_of_an_earlier_process_that_the_book_shows_final_are_not_cancelled(
     tmp_path: Path,
 ) -> None:

@@ -19,7 +19,7 @@ from tests import clients
 from tests.fake_servers import Reply
 from tests.order_broker import BOOK, CANCEL, NOT_FOUND, PLACE, order_broker
 from tests.risk.trading import BUY, MIS, OPEN, seconds, with_reports
-from tests.simulation.virtual_time import START, in_virtual_time
+from tests.simulation.virtual_time import START
 
 # --- rules ------------------------------------------------------------------------------------
 
@@ -126,7 +126,6 @@ def test_rule_4_an_order_that_is_accounted_for_again_is_no_longer_given_up() -> 
 # --- halts ------------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_an_order_that_the_broker_registers_late_is_cancelled_then() -> None:
     async with order_broker() as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -139,7 +138,6 @@ async def test_an_order_that_the_broker_registers_late_is_cancelled_then() -> No
         assert order.status is OrderStatus.CANCELLED
 
 
-@in_virtual_time
 async def test_an_open_order_that_the_book_lacks_is_cancelled_beside_a_final_one() -> None:
     # The young order was accepted; only its own cancel is refused as if it were final.
     async with order_broker() as (broker, neo):
@@ -156,7 +154,6 @@ async def test_an_open_order_that_the_book_lacks_is_cancelled_beside_a_final_one
         assert broker.open_numbers() == []
 
 
-@in_virtual_time
 async def test_one_empty_book_does_not_prove_that_no_order_of_another_application_is_open() -> None:
     async with order_broker() as (broker, neo):
         number = broker.add()
@@ -168,7 +165,6 @@ async def test_one_empty_book_does_not_prove_that_no_order_of_another_applicatio
         assert broker.open_numbers() == []
 
 
-@in_virtual_time
 async def test_an_order_in_an_unknown_status_is_given_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -184,7 +180,6 @@ async def test_an_order_in_an_unknown_status_is_given_up(
     assert [r.levelname for r in caplog.records if r.getMessage() == f"halt: {result}"] == ["ERROR"]
 
 
-@in_virtual_time
 async def test_an_open_order_without_a_number_is_an_error_and_no_cancel_is_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -201,7 +196,6 @@ async def test_an_open_order_without_a_number_is_an_error_and_no_cancel_is_sent(
 
 
 @pytest.mark.parametrize("takes_cancels", [True, False])
-@in_virtual_time
 async def test_an_order_that_no_book_shows_is_given_up(
     takes_cancels: bool,
 ) -> None:
@@ -221,7 +215,6 @@ async def test_an_order_that_no_book_shows_is_given_up(
         assert await neo.halt() == [order]
 
 
-@in_virtual_time
 async def test_an_order_is_cancelled_for_as_long_as_the_book_shows_it_open(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -239,7 +232,6 @@ async def test_an_order_is_cancelled_for_as_long_as_the_book_shows_it_open(
         assert await halting == [order]
 
 
-@in_virtual_time
 async def test_an_order_book_that_is_refused_proves_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -256,7 +248,6 @@ async def test_an_order_book_that_is_refused_proves_nothing(
 
 
 @pytest.mark.parametrize("call", ["place", "modify"])
-@in_virtual_time
 async def test_an_unknown_outcome_does_not_keep_a_halt_from_ending(call: str) -> None:
     core = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
     async with order_broker() as (broker, neo):
@@ -273,7 +264,6 @@ async def test_an_unknown_outcome_does_not_keep_a_halt_from_ending(call: str) ->
         assert seconds() - began < 60  # the resolution timeout and one reading of the book
 
 
-@in_virtual_time
 async def test_an_open_order_without_a_number_ends_the_halt_with_an_error_in_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -299,7 +289,6 @@ async def test_an_open_order_without_a_number_ends_the_halt_with_an_error_in_tim
         assert broker.open_numbers() == []
 
 
-@in_virtual_time
 async def test_an_order_whose_number_is_shown_later_is_cancelled() -> None:
     async with order_broker() as (broker, neo):
         external = broker.add()
@@ -311,7 +300,6 @@ async def test_an_order_whose_number_is_shown_later_is_cancelled() -> None:
         assert seconds() - began < 20
 
 
-@in_virtual_time
 async def test_a_halt_is_not_done_while_an_open_order_has_no_number() -> None:
     reports = {clients.BOOK: [{**OPEN, "nOrdNo": None}]}
     async with with_reports(reports) as neo:

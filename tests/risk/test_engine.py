@@ -61,7 +61,7 @@ from tests.risk.trading import (
     trade,
     until,
 )
-from tests.simulation.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.simulation.virtual_time import VirtualTimeLoop
 
 # --- settings ---------------------------------------------------------------------------------
 
@@ -154,7 +154,6 @@ RULES: list[tuple[dict[str, Any], dict[str, Any], type[RiskRefused], object, str
 
 
 @pytest.mark.parametrize(("limits", "order", "kind", "value", "message"), RULES)
-@in_virtual_time
 async def test_an_order_that_exceeds_a_limit_is_refused_and_not_sent(
     limits: dict[str, Any],
     order: dict[str, Any],
@@ -170,7 +169,6 @@ async def test_an_order_that_exceeds_a_limit_is_refused_and_not_sent(
         assert await requests_sent(exchange) == 0
 
 
-@in_virtual_time
 async def test_an_order_at_its_limits_passes() -> None:
     limits = {
         "max_order_quantity": 100,
@@ -188,7 +186,6 @@ async def test_an_order_at_its_limits_passes() -> None:
         assert len(exchange.market.ledger) == 1
 
 
-@in_virtual_time
 async def test_prices_are_compared_with_the_last_tick() -> None:
     async with (
         limited(max_price_deviation_pct=2, max_order_notional=4000) as (exchange, neo),
@@ -214,7 +211,6 @@ async def test_prices_are_compared_with_the_last_tick() -> None:
 
 
 @pytest.mark.parametrize("is_trapping", [True, False])
-@in_virtual_time
 async def test_the_decimal_context_of_the_program_does_not_matter(is_trapping: bool) -> None:
     async with (
         limited(max_order_notional="389999.99", max_price_deviation_pct=2, max_daily_loss=1000) as (
@@ -240,7 +236,6 @@ async def test_the_decimal_context_of_the_program_does_not_matter(is_trapping: b
             await neo.orders.place(*BUY, 9_999, **MIS)
 
 
-@in_virtual_time
 async def test_without_limits_there_is_no_risk_engine() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         assert neo._guard is None
@@ -252,7 +247,6 @@ async def test_without_limits_there_is_no_risk_engine() -> None:
 # --- limits of the account --------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_placements_count_for_a_minute_after_they_may_have_arrived() -> None:
     async with limited(max_orders_per_minute=2) as (_, neo):
         first = await neo.orders.place(*BUY, 1, **MIS)
@@ -269,7 +263,6 @@ async def test_placements_count_for_a_minute_after_they_may_have_arrived() -> No
             await neo.orders.place(*BUY, 1, **MIS)
 
 
-@in_virtual_time
 async def test_open_orders_of_other_applications_count() -> None:
     async with exchange_of() as exchange, client_of(exchange) as other:
         external = await other.orders.place(*BUY, 1, **MIS)
@@ -286,7 +279,6 @@ async def test_open_orders_of_other_applications_count() -> None:
             await neo.orders.place(*BUY, 1, **MIS)
 
 
-@in_virtual_time
 async def test_a_net_position_counts_held_units_and_those_open_and_under_way() -> None:
     async with limited(max_net_position=100) as (exchange, neo):
         place = neo.orders.place
@@ -309,7 +301,6 @@ async def test_a_net_position_counts_held_units_and_those_open_and_under_way() -
         await place(*BUY, 200, **MIS)
 
 
-@in_virtual_time
 async def test_the_daily_loss_refuses_new_positions_and_not_closing_ones() -> None:
     async with limited(max_daily_loss="50") as (exchange, neo), ticking(exchange, neo):
         order = await neo.orders.place(*BUY, 100, **MIS)
@@ -333,7 +324,6 @@ async def test_the_daily_loss_refuses_new_positions_and_not_closing_ones() -> No
         await neo.orders.modify(closing, quantity=100)
 
 
-@in_virtual_time
 async def test_positions_without_a_tick_are_valued_by_the_positions_report() -> None:
     async with limited(max_daily_loss=50) as (exchange, neo):
         order = await neo.orders.place(*BUY, 100, **MIS)
@@ -346,7 +336,6 @@ async def test_positions_without_a_tick_are_valued_by_the_positions_report() -> 
             await neo.orders.place(*BUY, 1, **MIS)
 
 
-@in_virtual_time
 async def test_an_unknown_daily_loss_refuses_orders() -> None:
     overrides: dict[str, Any] = {}
     async with (
@@ -379,7 +368,6 @@ async def test_an_unknown_daily_loss_refuses_orders() -> None:
         ({"max_net_position": 99}, PositionLimit),
     ],
 )
-@in_virtual_time
 async def test_orders_that_exceed_a_limit_together_are_refused_as_a_whole(
     limits: dict[str, Any], kind: type[RiskRefused]
 ) -> None:
@@ -391,7 +379,6 @@ async def test_orders_that_exceed_a_limit_together_are_refused_as_a_whole(
         assert [type(result) for result in results] == [Order] * 9
 
 
-@in_virtual_time
 async def test_slices_are_checked_one_by_one() -> None:
     async with limited(max_open_orders=2, max_order_quantity=1000) as (exchange, neo):
         await neo.instruments.load(Segment.NSE_CM)
@@ -404,7 +391,6 @@ async def test_slices_are_checked_one_by_one() -> None:
 # --- changes ----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_change_is_checked_for_what_it_increases_and_for_its_prices() -> None:
     limits: dict[str, Any] = {
         "max_order_quantity": 100,
@@ -560,7 +546,6 @@ async def without_order_feed(
     ("limits", "kind"),
     [({"max_net_position": 10}, PositionLimit), ({"max_open_orders": 1}, OpenOrdersLimit)],
 )
-@in_virtual_time
 async def test_without_the_order_feed_orders_of_other_applications_count(
     limits: dict[str, Any], kind: type[RiskRefused]
 ) -> None:
@@ -575,7 +560,6 @@ async def test_without_the_order_feed_orders_of_other_applications_count(
         await neo.orders.place(*BUY, 1, **MIS)
 
 
-@in_virtual_time
 async def test_without_the_order_feed_positions_of_other_applications_count() -> None:
     async with without_order_feed(max_net_position=10) as (exchange, neo, app, _):
         order = await app.orders.place(*BUY, 10, **MIS)
@@ -599,7 +583,6 @@ async def test_without_the_order_feed_positions_of_other_applications_count() ->
         ),
     ],
 )
-@in_virtual_time
 async def test_without_the_order_feed_and_the_report_a_limit_refuses_until_the_report_is_read(
     limits: dict[str, Any], path: str, kind: type[RiskRefused], message: str
 ) -> None:
@@ -621,7 +604,6 @@ async def test_without_the_order_feed_and_the_report_a_limit_refuses_until_the_r
         assert not any(message in problem for problem in neo.health().problems)
 
 
-@in_virtual_time
 async def test_an_ordinary_reconnect_refuses_nothing() -> None:
     async with limited(max_net_position=1000, max_open_orders=1000, max_daily_loss=1000) as (
         exchange,
@@ -636,7 +618,6 @@ async def test_an_ordinary_reconnect_refuses_nothing() -> None:
                 await asyncio.sleep(0.1)
 
 
-@in_virtual_time
 async def test_an_order_whose_messages_are_lost_is_counted_within_a_minute() -> None:
     async with limited(max_open_orders=1) as (exchange, neo):
         await neo.order_feed.until_live()

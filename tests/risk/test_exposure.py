@@ -56,12 +56,11 @@ from tests.risk.trading import (
     until,
     with_reports,
 )
-from tests.simulation.virtual_time import START, in_virtual_time, now
+from tests.simulation.virtual_time import START, now
 
 # --- reservations -----------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_reservations_are_released_when_orders_fail() -> None:
     overrides: dict[str, Any] = {PLACE: Cut()}
     dropped = {PLACE}
@@ -100,7 +99,6 @@ async def test_reservations_are_released_when_orders_fail() -> None:
         assert not neo._guard._reservations.placing
 
 
-@in_virtual_time
 async def test_an_unknown_outcome_keeps_its_reservation_until_resolved_or_logged_out() -> None:
     dropped: set[str] = set()
     async with (
@@ -127,7 +125,6 @@ async def test_an_unknown_outcome_keeps_its_reservation_until_resolved_or_logged
         assert not engine._reservations.placing
 
 
-@in_virtual_time
 async def test_a_change_that_the_exchange_refuses_later_releases_nothing() -> None:
     async with limited(max_net_position=100) as (_, neo):
         await neo.order_feed.until_live()
@@ -142,7 +139,6 @@ async def test_a_change_that_the_exchange_refuses_later_releases_nothing() -> No
         await neo.orders.place(*BUY, 50, **MIS)
 
 
-@in_virtual_time
 async def test_a_larger_quantity_counts_until_the_book_shows_its_outcome() -> None:
     async with limited(max_net_position=100) as (exchange, neo):
         await neo.order_feed.until_live()
@@ -159,7 +155,6 @@ async def test_a_larger_quantity_counts_until_the_book_shows_its_outcome() -> No
         await neo.orders.place(*BUY, 10, **MIS)
 
 
-@in_virtual_time
 async def test_a_change_that_was_not_sent_reserves_nothing() -> None:
     async with limited(max_net_position=100) as (_, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -180,7 +175,6 @@ def modify_form_of(order: Order, quantity: int) -> Any:
     return modify_form(order.number, terms)
 
 
-@in_virtual_time
 async def test_two_changes_of_one_order_count_by_the_larger_one_until_both_are_resolved() -> None:
     async with limited(max_net_position=100) as (_, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -200,7 +194,6 @@ async def test_two_changes_of_one_order_count_by_the_larger_one_until_both_are_r
 # --- positions and fills ----------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_sale_lowers_the_exposure_as_soon_as_its_order_is_complete() -> None:
     async with limited(max_net_position=10) as (exchange, neo):
         await current(neo)
@@ -213,7 +206,6 @@ async def test_a_sale_lowers_the_exposure_as_soon_as_its_order_is_complete() -> 
             await order.wait(OrderStatus.COMPLETE, timeout=5)
 
 
-@in_virtual_time
 async def test_a_fill_that_only_the_book_shows_counts_at_once() -> None:
     async with limited(max_net_position=10) as (exchange, neo):
         await current(neo)
@@ -226,7 +218,6 @@ async def test_a_fill_that_only_the_book_shows_counts_at_once() -> None:
             await neo.orders.place(*BUY, 1, **MIS)
 
 
-@in_virtual_time
 async def test_a_fill_that_only_the_book_shows_counts_for_an_order_whose_answer_was_lost() -> None:
     cut: dict[str, Any] = {}
     async with (
@@ -274,7 +265,6 @@ async def with_positions(reply: Reply, **limits: Any) -> AsyncIterator[NeoClient
 
 @pytest.mark.parametrize("text", ["NaN", "inf", "-Infinity"])
 @pytest.mark.parametrize("field", ["buyAmt", "sellAmt", "multiplier", "prcNum", "cfBuyAmt"])
-@in_virtual_time
 async def test_an_invalid_number_in_a_position_makes_the_loss_unknown(
     field: str, text: str
 ) -> None:
@@ -290,7 +280,6 @@ async def test_an_invalid_number_in_a_position_makes_the_loss_unknown(
         assert position.unknown_reason
 
 
-@in_virtual_time
 async def test_blanks_and_case_in_the_positions_report_do_not_matter() -> None:
     odd = positions_report(trdSym=f" {SYMBOL.lower()} ", exSeg="NSE_CM", prod="mis")
     async with with_positions(odd, max_net_position=10) as neo:
@@ -308,7 +297,6 @@ async def test_blanks_and_case_in_the_positions_report_do_not_matter() -> None:
         ({"trdSym": {}}, "or the instrument of a position that may be in it"),
     ],
 )
-@in_virtual_time
 async def test_a_position_that_cannot_be_read_refuses_orders_that_may_add_to_it(
     fields: dict[str, Any], message: str
 ) -> None:
@@ -325,7 +313,6 @@ def receive_update(neo: NeoClient, order: Order, **fields: Any) -> None:
 
 
 @pytest.mark.parametrize("status", ["complete", "cancelled"])
-@in_virtual_time
 async def test_a_fill_that_cannot_be_read_counts_until_the_positions_are_read(status: str) -> None:
     async with with_reports(max_net_position=100) as neo:
         order = await neo.orders.place(*BUY, 60, **MIS)
@@ -334,7 +321,6 @@ async def test_a_fill_that_cannot_be_read_counts_until_the_positions_are_read(st
             await neo.orders.place(*BUY, 60, **MIS)
 
 
-@in_virtual_time
 async def test_more_filled_than_ordered_is_ignored() -> None:
     async with with_reports(max_net_position=100) as neo:
         order = await neo.orders.place(*BUY, 60, **MIS)
@@ -346,7 +332,6 @@ async def test_more_filled_than_ordered_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("odd", [{"qty": 10**12}, {"qty": None}, {"qty": 60}])
-@in_virtual_time
 async def test_a_fill_above_the_order_quantity_is_unknown_until_the_book_is_read(odd: Any) -> None:
     async with with_reports(max_net_position=100) as neo:
         order = await neo.orders.place(*BUY, 60, **MIS)
@@ -362,7 +347,6 @@ async def test_a_fill_above_the_order_quantity_is_unknown_until_the_book_is_read
         assert (order.quantity, order.filled_quantity) == (60, 25)
 
 
-@in_virtual_time
 async def test_a_fill_of_an_order_that_another_application_enlarged_comes_from_the_book() -> None:
     reports: dict[str, Any] = {BOOK: None}
     async with with_reports(reports) as neo:
@@ -386,21 +370,18 @@ async def test_a_fill_of_an_order_that_another_application_enlarged_comes_from_t
         "a row",
     ],
 )
-@in_virtual_time
 async def test_a_position_without_an_instrument_may_be_in_any(odd: Any) -> None:
     async with with_reports({POSITIONS: [odd]}, max_net_position=100) as neo:
         with pytest.raises(PositionLimit, match="the instrument of a position that may be in it"):
             await neo.orders.place(*BUY, 60, **MIS)
 
 
-@in_virtual_time
 async def test_a_flat_position_without_an_instrument_counts_nothing() -> None:
     flat = {**POSITION, "trdSym": None, "flBuyQty": "0", "buyAmt": "0.00"}
     async with with_reports({POSITIONS: [flat]}, max_net_position=100) as neo:
         await neo.orders.place(*BUY, 60, **MIS)
 
 
-@in_virtual_time
 async def test_several_rows_of_one_position_are_added_up() -> None:
     carried = {**POSITION, "flBuyQty": "0", "buyAmt": "0", "cfBuyQty": "30", "cfBuyAmt": "1170.00"}
     async with with_reports(
@@ -413,7 +394,6 @@ async def test_several_rows_of_one_position_are_added_up() -> None:
         await neo.orders.place(*BUY, 10, **MIS)
 
 
-@in_virtual_time
 async def test_a_fill_in_a_row_without_an_order_number_is_not_counted_twice() -> None:
     filled = {**OPEN, "ordSt": "complete", "fldQty": 60, "updRecvTm": int(START * 1e9)}
     reports = {BOOK: [filled], POSITIONS: [POSITION]}
@@ -437,7 +417,6 @@ async def test_a_fill_in_a_row_without_an_order_number_is_not_counted_twice() ->
         ({"fldQty": "NA"}, "11 units of ITBEES-EQ bought net"),
     ],
 )
-@in_virtual_time
 async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst_case(
     fields: dict[str, Any], message: str
 ) -> None:
@@ -457,7 +436,6 @@ async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst_c
 
 
 @pytest.mark.parametrize("limit", ["max_net_position", "max_open_orders"])
-@in_virtual_time
 async def test_an_open_order_without_a_number_refuses_until_the_book_can_be_read(
     limit: str,
 ) -> None:
@@ -478,7 +456,6 @@ async def test_an_open_order_without_a_number_refuses_until_the_book_can_be_read
 
 
 @pytest.mark.parametrize("number", [None, "", "NA", "0", [], {}])
-@in_virtual_time
 async def test_an_open_order_without_a_number_refuses_orders(number: Any) -> None:
     rows = [{**OPEN, "nOrdNo": number}, {**OPEN, "nOrdNo": number}]
     for limits in ({"max_net_position": 160}, {"max_open_orders": 2}):
@@ -488,7 +465,6 @@ async def test_an_open_order_without_a_number_refuses_orders(number: Any) -> Non
 
 
 @pytest.mark.parametrize("number", ["NA", "0", "--", " ", "null"])
-@in_virtual_time
 async def test_an_accepted_order_without_a_number_is_found_by_its_tag(number: str) -> None:
     answer = {"nOrdNo": number, "stat": "Ok", "stCode": 200}
     async with with_reports({PLACE: answer}, max_open_orders=2) as neo:
@@ -498,7 +474,6 @@ async def test_an_accepted_order_without_a_number_is_found_by_its_tag(number: st
             await neo.orders.place(*BUY, 10, **MIS)
 
 
-@in_virtual_time
 async def test_a_lost_order_is_found_when_a_report_shows_its_number() -> None:
     lost: dict[str, Any] = {BOOK: []}
 
@@ -520,7 +495,6 @@ async def test_a_lost_order_is_found_when_a_report_shows_its_number() -> None:
 # --- reference prices -------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_the_scrip_master_finds_the_last_price_and_a_closed_feed_has_none() -> None:
     async with (
         limited(max_price_deviation_pct=2) as (exchange, neo),
@@ -534,7 +508,6 @@ async def test_the_scrip_master_finds_the_last_price_and_a_closed_feed_has_none(
             await neo.orders.place(*BUY, 10, **MIS)
 
 
-@in_virtual_time
 async def test_the_contract_multiplier_has_to_be_known() -> None:
     async with limited(max_order_notional=1_000_000) as (exchange, neo):
         order = (Segment.MCX_FO, "CRUDEOIL26DECFUT", Side.BUY, 200)
@@ -551,7 +524,6 @@ async def test_the_contract_multiplier_has_to_be_known() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
-@in_virtual_time
 async def test_an_invalid_factor_makes_the_contract_multiplier_unknown(value: float) -> None:
     async with limited(max_order_notional=1_000_000) as (_, neo):
         odd = Instrument(Segment.MCX_FO, "4711", "CRUDEOIL", "CRUDEOIL", price_numerator=value)
@@ -562,7 +534,6 @@ async def test_an_invalid_factor_makes_the_contract_multiplier_unknown(value: fl
             )
 
 
-@in_virtual_time
 async def test_an_old_tick_gives_no_last_price_while_the_market_is_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

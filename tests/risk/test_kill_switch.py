@@ -48,13 +48,12 @@ from tests.risk.trading import (
     until,
     until_sent,
 )
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 # --- a halt -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("live_orders", [True, False])
-@in_virtual_time
 async def test_open_orders_are_cancelled_and_nothing_new_is_sent(live_orders: bool) -> None:
     async with trading(live_orders=live_orders) as (exchange, neo):
         orders = [await neo.orders.place(*BUY, 10, **MIS) for _ in range(3)]
@@ -87,7 +86,6 @@ async def test_open_orders_are_cancelled_and_nothing_new_is_sent(live_orders: bo
         await neo.orders.modify(order, price="38.90")
 
 
-@in_virtual_time
 async def test_orders_of_other_applications_are_cancelled_too_and_covered_ones_exited() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as other:
         await other.orders.place(*BUY, 10, **MIS)
@@ -99,7 +97,6 @@ async def test_orders_of_other_applications_are_cancelled_too_and_covered_ones_e
             assert open_orders_in(exchange) == []
 
 
-@in_virtual_time
 async def test_without_cancel_open_orders_stay_open_and_can_be_cancelled_by_hand() -> None:
     async with trading() as (exchange, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -112,7 +109,6 @@ async def test_without_cancel_open_orders_stay_open_and_can_be_cancelled_by_hand
         assert neo.halted.reason == "halt() was called"
 
 
-@in_virtual_time
 async def test_a_halt_needs_no_await_and_a_second_one_joins_it() -> None:
     async with trading() as (exchange, neo):
         await neo.orders.place(*BUY, 10, **MIS)
@@ -126,7 +122,6 @@ async def test_a_halt_needs_no_await_and_a_second_one_joins_it() -> None:
         assert (await paths(exchange)).count(CANCEL) == 1
 
 
-@in_virtual_time
 async def test_an_error_in_a_listener_does_not_stop_a_halt(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -143,7 +138,6 @@ async def test_an_error_in_a_listener_does_not_stop_a_halt(
         assert [record.getMessage() for record in critical] == [str(neo.halted)]
 
 
-@in_virtual_time
 async def test_a_listener_may_halt_and_resume() -> None:
     async with order_broker() as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -161,7 +155,6 @@ async def test_a_listener_may_halt_and_resume() -> None:
         await neo.orders.place(*BUY, 10, **MIS)
 
 
-@in_virtual_time
 async def test_a_halt_after_a_resume_starts_over() -> None:
     async with order_broker() as (broker, neo):
         broker.seconds[BOOK] = 1.0
@@ -176,7 +169,6 @@ async def test_a_halt_after_a_resume_starts_over() -> None:
             await neo.orders.place(*BUY, 10, **MIS)
 
 
-@in_virtual_time
 async def test_a_halt_with_cancels_may_follow_one_without() -> None:
     async with order_broker() as (broker, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -190,7 +182,6 @@ async def test_a_halt_with_cancels_may_follow_one_without() -> None:
         assert len(announced) == 1
 
 
-@in_virtual_time
 async def test_a_resume_ends_the_cancelling() -> None:
     dropped = {CANCEL}
     async with (
@@ -210,7 +201,6 @@ async def test_a_resume_ends_the_cancelling() -> None:
 # --- requests that wait -----------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_orders_that_wait_for_the_rate_limit_are_refused_and_cancels_go_first(
     tmp_path: Path,
 ) -> None:
@@ -243,7 +233,6 @@ async def test_orders_that_wait_for_the_rate_limit_are_refused_and_cancels_go_fi
     assert "halted since" in outcomes[1][2]
 
 
-@in_virtual_time
 async def test_orders_that_wait_for_a_connection_are_refused() -> None:
     async with trading(pool=PoolLimits(warm=1, maximum=1), live_orders=False) as (exchange, neo):
         placing = asyncio.create_task(neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5))
@@ -255,7 +244,6 @@ async def test_orders_that_wait_for_a_connection_are_refused() -> None:
         assert (await paths(exchange)).count(PLACE) == 1
 
 
-@in_virtual_time
 async def test_orders_that_wait_for_the_end_of_a_login_are_refused() -> None:
     async with trading() as (exchange, neo):
         with neo._engine.held():
@@ -271,7 +259,6 @@ async def test_orders_that_wait_for_the_end_of_a_login_are_refused() -> None:
         assert (await paths(exchange)).count(PLACE) == 0
 
 
-@in_virtual_time
 async def test_a_halt_ends_the_retries_of_a_placement() -> None:
     async with trading(timeouts=Timeouts(connect=0.5)) as (exchange, neo):
         lane = neo._session.lane
@@ -295,7 +282,6 @@ async def test_a_halt_ends_the_retries_of_a_placement() -> None:
 # --- logins -----------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_logout_ends_the_cancelling_and_the_result_names_open_orders(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -319,7 +305,6 @@ async def test_a_logout_ends_the_cancelling_and_the_result_names_open_orders(
         assert isinstance(error, NotLoggedIn)
 
 
-@in_virtual_time
 async def test_a_login_cancels_for_a_halt_before_it() -> None:
     async with exchange_of() as exchange:
         async with client_of(exchange) as before:
@@ -337,7 +322,6 @@ async def test_a_login_cancels_for_a_halt_before_it() -> None:
             await neo.halt()
 
 
-@in_virtual_time
 async def test_a_halt_during_the_login_waits_for_it_and_cancels() -> None:
     async with exchange_of() as exchange:
         async with client_of(exchange) as before:
@@ -354,7 +338,6 @@ async def test_a_halt_during_the_login_waits_for_it_and_cancels() -> None:
         await neo.logout()
 
 
-@in_virtual_time
 async def test_the_next_login_cancels_for_a_halt_during_a_failed_one() -> None:
     async with exchange_of() as exchange:
         async with client_of(exchange) as before:
@@ -374,7 +357,6 @@ async def test_the_next_login_cancels_for_a_halt_during_a_failed_one() -> None:
             await until(lambda: not open_orders_in(exchange))
 
 
-@in_virtual_time
 async def test_the_next_login_continues_the_cancelling_that_a_logout_ended() -> None:
     dropped = {CANCEL}
     async with (
@@ -395,7 +377,6 @@ async def test_the_next_login_continues_the_cancelling_that_a_logout_ended() -> 
 # --- processes --------------------------------------------------------------------------------
 
 
-@in_virtual_time
 async def test_a_halt_outlives_the_process_until_a_resume(tmp_path: Path) -> None:
     journal = tmp_path / "orders.db"
     async with exchange_of() as exchange:
@@ -428,7 +409,6 @@ async def test_a_halt_outlives_the_process_until_a_resume(tmp_path: Path) -> Non
             await neo.orders.place(*BUY, 10, **MIS)
 
 
-@in_virtual_time
 async def test_the_next_process_continues_a_halt_that_was_not_done(tmp_path: Path) -> None:
     journal = tmp_path / "orders.db"
     dropped = {CANCEL}
@@ -448,7 +428,6 @@ async def test_the_next_process_continues_a_halt_that_was_not_done(tmp_path: Pat
 
 
 @pytest.mark.parametrize("cancel_open", [True, False])
-@in_virtual_time
 async def test_a_restart_after_a_halt_that_is_done_cancels_no_orders_of_other_applications(
     tmp_path: Path, cancel_open: bool
 ) -> None:
@@ -466,7 +445,6 @@ async def test_a_restart_after_a_halt_that_is_done_cancels_no_orders_of_other_ap
             assert len(open_orders_in(exchange)) == 1
 
 
-@in_virtual_time
 async def test_the_journal_does_not_undo_a_resume_without_a_login(tmp_path: Path) -> None:
     journal = tmp_path / "orders.db"
     async with exchange_of() as exchange:
@@ -488,7 +466,6 @@ async def test_the_journal_does_not_undo_a_resume_without_a_login(tmp_path: Path
             assert neo.halted.reason == "between two logins"
 
 
-@in_virtual_time
 async def test_a_halt_during_reconciliation_cancels_at_once_and_waits_for_its_result(
     tmp_path: Path,
 ) -> None:
@@ -577,7 +554,6 @@ async def test_a_failed_login_keeps_the_signal_handlers() -> None:
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
-@in_virtual_time
 async def test_a_logout_ends_every_task_of_risk() -> None:
     limits = RiskLimits(loop_stall=2, feed_outage=3, max_daily_loss=1000)
     async with trading(risk=limits) as (_, neo):

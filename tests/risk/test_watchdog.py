@@ -21,7 +21,7 @@ from tests.risk.trading import (
     trading,
     until,
 )
-from tests.simulation.virtual_time import START, VirtualTimeLoop, in_virtual_time
+from tests.simulation.virtual_time import START, VirtualTimeLoop
 
 # --- stalls -----------------------------------------------------------------------------------
 
@@ -33,7 +33,6 @@ def stall_loop(seconds: float) -> None:
     loop._virtual.now += seconds
 
 
-@in_virtual_time
 async def test_a_stalled_loop_halts() -> None:
     async with trading(risk=RiskLimits(loop_stall=2)) as (exchange, neo):
         order = await neo.orders.place(*BUY, 10, **MIS)
@@ -51,7 +50,6 @@ async def test_a_stalled_loop_halts() -> None:
         await neo.orders.place(*BUY, 10, **MIS)
 
 
-@in_virtual_time
 async def test_the_first_order_after_a_stall_is_refused() -> None:
     limits = RateLimits(orders=3, total=5)
     async with trading(risk=RiskLimits(loop_stall=2), limits=limits) as (exchange, neo):
@@ -66,7 +64,6 @@ async def test_the_first_order_after_a_stall_is_refused() -> None:
         assert (await paths(exchange)).count(PLACE) == 2
 
 
-@in_virtual_time
 async def test_a_suspended_machine_counts_as_a_stalled_loop() -> None:
     asleep = 0.0
     async with trading(risk=RiskLimits(loop_stall=2), limits=RateLimits(orders=3, total=6)) as (
@@ -99,7 +96,6 @@ def test_the_suspended_seconds_do_not_grow_while_the_machine_is_awake() -> None:
 
 
 @pytest.mark.parametrize("which", ["order", "market"])
-@in_virtual_time
 async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
     timings = FeedTimings(longest_wait=0.5)
     async with trading(risk=RiskLimits(feed_outage=3), live_orders=False, feed_timings=timings) as (
@@ -146,7 +142,6 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
         ("Sat 10:00", None, False),
     ],
 )
-@in_virtual_time
 async def test_a_feed_that_is_down_outside_trading_hours_does_not_halt(
     at: str, segments: set[Segment] | None, halts: bool
 ) -> None:
@@ -170,7 +165,6 @@ async def test_a_feed_that_is_down_outside_trading_hours_does_not_halt(
         assert (neo.halted is not None) is halts
 
 
-@in_virtual_time
 async def test_a_market_feed_with_market_open_counts_by_that(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -199,7 +193,6 @@ async def test_a_market_feed_with_market_open_counts_by_that(
         assert neo.halted is not None
 
 
-@in_virtual_time
 async def test_without_the_limits_nothing_is_watched() -> None:
     async with trading() as (_, neo):
         stall_loop(1000)

@@ -43,7 +43,7 @@ from tests.fake_servers import (
     fault_proxy,
     scripted_broker,
 )
-from tests.simulation.virtual_time import START, in_virtual_time, now
+from tests.simulation.virtual_time import START, now
 
 
 def replaced(credentials: Any, **changes: str) -> Any:
@@ -123,7 +123,6 @@ async def test_a_secret_that_is_not_base32_is_named_before_anything_is_sent() ->
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
-@in_virtual_time
 async def test_a_first_step_that_is_refused_twice_is_a_wrong_totp(wrong: dict[str, str]) -> None:
     """Once more with the next code: the broker does not say that the code was used up."""
     async with exchange_of() as exchange:
@@ -145,7 +144,6 @@ async def test_a_wrong_mpin_has_an_error_of_its_own() -> None:
         assert await paths(exchange) == [LOGIN, VALIDATE]
 
 
-@in_virtual_time
 async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again_once() -> None:
     times = 1
 
@@ -183,7 +181,6 @@ async def test_a_wrong_clock_is_reported_with_its_skew_in_seconds(skew: float) -
         assert caught.value.skew == pytest.approx(skew, abs=1.5)  # the Date header has seconds
 
 
-@in_virtual_time
 async def test_a_clock_that_is_off_by_less_than_a_step_is_tolerated() -> None:
     async with exchange_of() as exchange:
         for skew in (-29.0, 29.0):
@@ -191,7 +188,6 @@ async def test_a_clock_that_is_off_by_less_than_a_step_is_tolerated() -> None:
                 assert neo.session.ucc == exchange.credentials.ucc
 
 
-@in_virtual_time
 async def test_a_code_is_never_used_twice() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         assert now() == START
@@ -202,7 +198,6 @@ async def test_a_code_is_never_used_twice() -> None:
         assert await logins(exchange) == 4
 
 
-@in_virtual_time
 async def test_a_renewal_waits_for_the_step_after_a_code_from_the_caller() -> None:
     async with exchange_of() as exchange:
         code = pyotp.TOTP(exchange.credentials.totp_secret).at(now())
@@ -335,7 +330,6 @@ async def test_addresses_of_the_caller_take_precedence() -> None:
             assert neo.session.realtime_url == "ws://realtime.example.com"
 
 
-@in_virtual_time
 async def test_a_restart_within_one_totp_step_waits_for_the_next_code(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -352,7 +346,6 @@ async def test_a_restart_within_one_totp_step_waits_for_the_next_code(
         ]
 
 
-@in_virtual_time
 async def test_a_code_from_the_caller_is_not_replaced_by_the_next_one() -> None:
     async with exchange_of() as exchange:
         code = pyotp.TOTP(exchange.credentials.totp_secret).at(now())

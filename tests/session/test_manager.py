@@ -48,7 +48,7 @@ from tests.fake_servers import (
     fault_proxy,
     scripted_broker,
 )
-from tests.simulation.virtual_time import START, in_virtual_time, now
+from tests.simulation.virtual_time import START, now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -83,7 +83,6 @@ async def test_a_ca_file_that_cannot_be_read_is_named_in_the_error(tmp_path: Pat
         NeoClient(CREDENTIALS, endpoints=Endpoints(ca_file=str(tmp_path / "words.pem")))
 
 
-@in_virtual_time
 async def test_an_ended_session_is_renewed_once_for_everybody_and_nothing_is_doubled() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         first = neo.session
@@ -105,7 +104,6 @@ async def test_an_ended_session_is_renewed_once_for_everybody_and_nothing_is_dou
         assert {order.arrivals for order in ledger} == {1}
 
 
-@in_virtual_time
 async def test_a_flood_of_orders_does_not_starve_the_renewal() -> None:
     """The login is a read to the limiter, and orders go before reads."""
     async with exchange_of() as exchange:
@@ -136,7 +134,6 @@ async def test_a_flood_of_orders_does_not_starve_the_renewal() -> None:
         await session.logout()
 
 
-@in_virtual_time
 async def test_a_session_is_renewed_as_often_as_it_ends() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         for _ in range(3):
@@ -145,7 +142,6 @@ async def test_a_session_is_renewed_as_often_as_it_ends() -> None:
         assert await logins(exchange) == 4
 
 
-@in_virtual_time
 async def test_midnight_ends_the_session_and_the_next_call_goes_on() -> None:
     hours = 10  # at START
 
@@ -173,7 +169,6 @@ async def test_without_a_secret_an_ended_session_stays_ended() -> None:
             assert await neo.orders.book() == []
 
 
-@in_virtual_time
 @pytest.mark.parametrize("failure", [Reply("busy", 503), Cut()])
 async def test_a_failed_renewal_is_raised_to_every_waiter_and_the_next_call_tries_again(
     failure: Reply | Cut,
@@ -206,7 +201,6 @@ async def test_a_failed_renewal_is_raised_to_every_waiter_and_the_next_call_trie
         assert [row.number for row in await neo.orders.book()] == [order.number]
 
 
-@in_virtual_time
 async def test_a_renewal_goes_on_with_the_next_code_where_another_process_used_one() -> None:
     async with (
         exchange_of() as exchange,
@@ -219,7 +213,6 @@ async def test_a_renewal_goes_on_with_the_next_code_where_another_process_used_o
         assert [row.number for row in await neo.orders.book()] == [order.number]
 
 
-@in_virtual_time
 async def test_a_wrong_mpin_at_renewal_is_raised_as_such() -> None:
     def override(path: str, status: int, body: bytes) -> Reply | None:
         refused = {"status": "error", "message": "Invalid MPIN.", "errorCode": "401"}
@@ -237,7 +230,6 @@ async def test_a_wrong_mpin_at_renewal_is_raised_as_such() -> None:
             await neo.orders.place(*BUY, **CNC)
 
 
-@in_virtual_time
 async def test_a_cancelled_waiter_does_not_cancel_the_renewal() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         exchange.end_sessions()
@@ -250,7 +242,6 @@ async def test_a_cancelled_waiter_does_not_cancel_the_renewal() -> None:
         assert await logins(exchange) == 2
 
 
-@in_virtual_time
 async def test_a_halt_ends_the_wait_for_a_renewal_at_once() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         exchange.end_sessions()
@@ -267,7 +258,6 @@ async def test_a_halt_ends_the_wait_for_a_renewal_at_once() -> None:
         assert neo._session.renewals == 1
 
 
-@in_virtual_time
 async def test_logging_out_ends_the_waits_for_a_renewal() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         exchange.end_sessions()
@@ -278,7 +268,6 @@ async def test_logging_out_ends_the_waits_for_a_renewal() -> None:
         assert [type(result) for result in results] == [NotLoggedIn] * 3
 
 
-@in_virtual_time
 @pytest.mark.parametrize(
     ("path", "words", "kind", "tries"),
     [
@@ -325,7 +314,6 @@ async def test_credentials_refused_at_a_renewal_are_not_sent_again_before_login(
         assert await neo.orders.book() == []
 
 
-@in_virtual_time
 async def test_a_flood_of_cancels_with_a_dead_session_does_not_starve_the_login() -> None:
     async with exchange_of() as exchange:
         loop = asyncio.get_running_loop()
@@ -365,7 +353,6 @@ async def test_calls_before_login_and_after_logout_raise_not_logged_in() -> None
         assert await paths(exchange) == [LOGIN, VALIDATE]
 
 
-@in_virtual_time
 async def test_a_client_can_log_in_again_after_a_logout() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)
@@ -386,7 +373,6 @@ async def test_leaving_the_block_by_an_error_logs_out() -> None:
             _ = neo.session
 
 
-@in_virtual_time
 async def test_cancelling_a_login_leaves_nothing_open() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)
@@ -440,7 +426,6 @@ async def test_a_login_elsewhere_leaves_this_one_alone() -> None:
                         assert (answer.status, (await answer.json())["stCode"]) == (403, 1003)
 
 
-@in_virtual_time
 async def test_the_repr_of_a_client_shows_its_account_lane_and_limiter() -> None:
     async with exchange_of() as exchange:
         neo = client_of(exchange)

@@ -15,7 +15,6 @@ from neo_async.session.polling import (
     Poller,
     retry_until_answered,
 )
-from tests.simulation.virtual_time import in_virtual_time
 
 HANGS = 60.0
 
@@ -47,7 +46,6 @@ class Report:
             self.at_once -= 1
 
 
-@in_virtual_time
 async def test_a_read_that_is_answered_in_time_is_made_once() -> None:
     report = Report((URGENT_RETRY_SECONDS / 2, None))
     assert await retry_until_answered(report.read) == 0
@@ -55,14 +53,12 @@ async def test_a_read_that_is_answered_in_time_is_made_once() -> None:
 
 
 @pytest.mark.parametrize("error", [NotSent("gone"), AnswerLost("lost"), ProtocolError("garbage")])
-@in_virtual_time
 async def test_a_read_that_fails_is_soon_made_again(error: NeoError) -> None:
     report = Report(*[(0.0, error)] * 20, (0.0, None))
     assert await retry_until_answered(report.read) == 20
     assert seconds() <= 20 * URGENT_RETRY_SECONDS
 
 
-@in_virtual_time
 async def test_a_try_that_hangs_is_joined_by_another_and_a_late_answer_counts() -> None:
     report = Report((HANGS, None), (0.0, None))
     assert await retry_until_answered(report.read) == 1
@@ -75,7 +71,6 @@ async def test_a_try_that_hangs_is_joined_by_another_and_a_late_answer_counts() 
     assert report.at_once == 0
 
 
-@in_virtual_time
 async def test_a_failure_makes_room_while_all_others_hang() -> None:
     report = Report(
         *[(HANGS, None)] * (MAX_CONCURRENT_TRIES - 1), (5.0, AnswerLost("lost")), (0.0, None)
@@ -89,7 +84,6 @@ async def test_a_failure_makes_room_while_all_others_hang() -> None:
 @pytest.mark.parametrize(
     "error", [NotLoggedIn("logged out"), RateLimited("the day is used up", retry_after=9999.0)]
 )
-@in_virtual_time
 async def test_an_error_that_another_try_would_meet_again_is_raised(error: NeoError) -> None:
     report = Report((HANGS, None), (0.0, error))
     with pytest.raises(type(error)):
@@ -97,7 +91,6 @@ async def test_an_error_that_another_try_would_meet_again_is_raised(error: NeoEr
     assert (len(report.began), report.at_once) == (2, 0)
 
 
-@in_virtual_time
 async def test_of_two_tries_that_end_in_one_moment_the_answer_counts() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -107,7 +100,6 @@ async def test_of_two_tries_that_end_in_one_moment_the_answer_counts() -> None:
     assert complaints == []
 
 
-@in_virtual_time
 async def test_a_poller_tries_again_and_logs_after_any_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

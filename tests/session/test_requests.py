@@ -37,7 +37,7 @@ from tests.fake_servers import (
     fault_proxy,
     scripted_broker,
 )
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
@@ -153,7 +153,6 @@ async def test_a_static_ip_refusal_is_no_ended_session() -> None:
         assert broker.paths().count(LOGIN) == 1
 
 
-@in_virtual_time
 async def test_a_cancel_is_sent_in_the_old_session_while_another_call_renews_it() -> None:
     def override(path: str, status: int, body: bytes) -> Reply | None:
         forbidden = path == "/neo/quick/user/limits"
@@ -179,7 +178,6 @@ async def test_a_cancel_is_sent_in_the_old_session_while_another_call_renews_it(
         assert neo._session.renewals == 1
 
 
-@in_virtual_time
 async def test_a_cancel_that_was_refused_itself_joins_the_renewal() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         order = await neo.orders.place(*BUY, **CNC)
@@ -191,7 +189,6 @@ async def test_a_cancel_that_was_refused_itself_joins_the_renewal() -> None:
         assert [order.status_text for order in await neo.orders.book()] == ["cancelled"]
 
 
-@in_virtual_time
 async def test_a_login_that_did_not_help_a_call_is_not_repeated_for_it_within_five_minutes() -> (
     None
 ):
@@ -225,7 +222,6 @@ async def test_a_login_that_did_not_help_a_call_is_not_repeated_for_it_within_fi
         assert neo._session.renewals == 4
 
 
-@in_virtual_time
 async def test_a_report_that_is_throttled_for_a_day_leaves_orders_and_cancels_alone() -> None:
     def override(path: str, status: int, body: bytes) -> Reply | None:
         throttled = path == "/neo/quick/user/trades"
@@ -252,7 +248,6 @@ async def test_a_report_that_is_throttled_for_a_day_leaves_orders_and_cancels_al
         assert len(await neo.orders.book()) == 2
 
 
-@in_virtual_time
 async def test_an_order_that_got_a_429_is_never_reported_as_not_sent() -> None:
     """Brokers were seen to take what they answer with 429."""
     throttling = True

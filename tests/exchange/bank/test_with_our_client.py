@@ -18,7 +18,7 @@ from neo_async.errors import BrokerError, RefundUnknown, TransportError
 from neo_async.exchange import Faults, Uniform
 from neo_async.exchange.faults.settings import ResponseFault
 from tests.exchange.bank.teller import NUMBER, Teller, at_the_bank
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 BAD_DAY = Faults(
     **{harm.value: 0.03 for harm in ResponseFault},
@@ -54,7 +54,6 @@ def client_of(teller: Teller, store: Path | None = None) -> VirtualAccounts:
     )
 
 
-@in_virtual_time
 async def test_every_credit_comes_once_whatever_goes_wrong(tmp_path: Path) -> None:
     async with at_the_bank(clock=now) as teller, client_of(teller, tmp_path / "credits") as bank:
         await bank.create([VirtualAccount(NUMBER, "Asha Rao")])
@@ -80,7 +79,6 @@ async def refund_one_rupee(bank: VirtualAccounts, client: str, reference: str) -
             await asyncio.sleep(1)
 
 
-@in_virtual_time
 async def test_every_refund_goes_out_once_whatever_goes_wrong() -> None:
     async with at_the_bank(clock=now) as teller, client_of(teller) as bank:
         await bank.create([VirtualAccount(NUMBER, "Asha Rao")])

@@ -11,7 +11,7 @@ from neo_async.exchange import AuthAnswer, FeedSettings
 from neo_async.wire.feed import DIVIDERS, EXCHANGE_IDS
 from tests.exchange.callers import Caller, trading, visiting
 from tests.exchange.feeds.readers import MarketReader, market_reader, unknown_reader
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 Login = dict[str, Any]
 
@@ -117,7 +117,6 @@ async def test_a_login_that_stopped_half_way_is_refused() -> None:
             await assert_refused(reader)
 
 
-@in_virtual_time
 async def test_who_says_nothing_is_refused_after_a_while() -> None:
     async with trading(clock=now) as caller, unknown_reader(caller) as reader:
         loop = asyncio.get_running_loop()

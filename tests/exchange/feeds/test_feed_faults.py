@@ -26,7 +26,7 @@ from tests.exchange.feeds.readers import (
     put,
     trade,
 )
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 AT_ONCE = FeedSettings(interval=0)
 
@@ -54,7 +54,6 @@ async def test_stalled_feeds_say_nothing_and_then_only_what_is_new_of_prices() -
         assert [frame["ordSt"] for frame in frames].count("complete") == 3
 
 
-@in_virtual_time
 async def test_a_stall_can_end_by_itself() -> None:
     async with trading(clock=now) as caller, order_reader(caller) as reader:
         loop = asyncio.get_running_loop()
@@ -183,7 +182,6 @@ async def test_updates_can_come_late_behind_newer_ones() -> None:
         assert prices == ["38.00"] * 4 + ["37.00"] * 4
 
 
-@in_virtual_time
 async def test_late_updates_are_as_late_as_asked_for() -> None:
     late = Faults(feed_late=1, feed_late_seconds=3)
     async with trading(clock=now, faults=late) as caller, order_reader(caller) as reader:
@@ -292,7 +290,6 @@ async def last_prices(reader: MarketReader, count: int) -> list[float]:
     return prices
 
 
-@in_virtual_time
 async def test_feeds_stall_by_chance_and_go_on() -> None:
     stalls = Faults(feed_stall=0.2, feed_stall_seconds=4)
     async with trading(clock=now, faults=stalls) as caller, order_reader(caller) as reader:

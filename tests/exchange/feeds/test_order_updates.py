@@ -10,7 +10,7 @@ from neo_async.exchange.feeds.order_feed import read_handshake
 from neo_async.model.enums import Side
 from tests.exchange.callers import Caller, second_account, trading, visiting
 from tests.exchange.feeds.readers import OrderReader, order_reader, put, raw_handshake
-from tests.simulation.virtual_time import in_virtual_time, now
+from tests.simulation.virtual_time import now
 
 KEYS = {
     **dict.fromkeys(("nOrdNo", "exOrdId", "ordSt", "rejRsn", "GuiOrdId"), str),
@@ -83,7 +83,6 @@ async def test_a_login_that_stopped_half_way_is_refused() -> None:
             await assert_refused(OrderReader(websocket))
 
 
-@in_virtual_time
 async def test_who_says_nothing_is_refused_after_a_while() -> None:
     async with (
         trading(clock=now) as caller,
