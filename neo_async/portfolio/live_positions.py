@@ -27,7 +27,8 @@ from neo_async.model.portfolio import Holding, Position, PositionKey, PositionRo
 from neo_async.model.ticks import LiteTick, ScripTick, Tick
 from neo_async.model.updates import PositionUpdate
 from neo_async.portfolio.coverage import Coverage
-from neo_async.portfolio.position_book import PositionBook, ReportEffect
+from neo_async.portfolio.position_book import PositionBook
+from neo_async.portfolio.position_effects import ReportEffect
 from neo_async.portfolio.position_rows import instrument_of
 from neo_async.portfolio.valuation import total_pnl
 from neo_async.session.polling import Poller
@@ -246,7 +247,7 @@ class LivePositions:
     def on_missed_fill(self, row: OrderRow) -> None:
         """Take over a fill that the order book has shown and the feed has not. The report is read
         in any case, for the position message may be lost as well."""
-        self._on_fill(row)
+        self._on_fill(row, is_young=False)
         self._mark_uncertain()
 
     def on_order_book(self, rows: Iterable[OrderRow]) -> None:
@@ -255,7 +256,7 @@ class LivePositions:
         today = self._today()
         for row in rows:
             if self._book.is_new_fill(row, today):
-                self._on_fill(row)
+                self._on_fill(row, is_young=False)
 
     def refresh(self) -> None:
         """Read the report again soon."""
@@ -281,7 +282,7 @@ class LivePositions:
         elif self._is_started:
             self._on_message(update)
 
-    def _on_fill(self, row: OrderRow) -> None:
+    def _on_fill(self, row: OrderRow, *, is_young: bool = True) -> None:
         now = asyncio.get_running_loop().time()
         fill = self._book.apply_fill(row, now=now, today=self._today())
         if fill is None:
@@ -289,7 +290,7 @@ class LivePositions:
         if fill.key is None:
             self._mark_uncertain()
         elif self._is_started:
-            self._book.await_message(fill, now)
+            self._book.await_message(fill, now, is_young=is_young)
             self._poller.look()
 
     def _on_message(self, update: PositionUpdate) -> None:

@@ -20,7 +20,7 @@ Report and messages together make the rows. Fills make two bounds of what was tr
    smaller. Any other message waits, and a report has to be read.
 3. A message, a fill or a report that arrives again changes nothing.
 4. The net quantity lies within `net_range`, provided that no order message was lost since the
-   newest report was requested, and that this report lacked only trades whose message is known.
+   newest report was requested, and that this report lacked no older trades than that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from __future__ import annotations
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +36,13 @@ from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Holding, Position, PositionKey, PositionRow
 from neo_async.model.updates import PositionUpdate
+from neo_async.portfolio.position_effects import (
+    UNKNOWN_FILL,
+    Fill,
+    MessageEffect,
+    Overruled,
+    ReportEffect,
+)
 from neo_async.portfolio.position_rows import (
     SEGMENTS,
     by_key,
@@ -59,50 +65,6 @@ right."""
 
 UNLISTED_READS = 6
 """Reports without a position that a message is about, after which the message is dropped."""
-
-
-class Fill(NamedTuple):
-    """Units that an order message has added to an order's filled quantity."""
-
-    key: PositionKey | None
-    """The position; None when the message does not say which, or how many units."""
-    bought: int
-    sold: int
-
-
-UNKNOWN_FILL = Fill(None, 0, 0)
-
-
-class MessageEffect(NamedTuple):
-    """The effect of a position message."""
-
-    changed: PositionKey | None = None
-    """The position that it has changed."""
-    is_unlisted: bool = False
-    """Whether it waits for a report that lists its position."""
-    is_unidentified: bool = False
-    """Whether it does not say which position has changed, or how: only a report can."""
-
-
-class Overruled(NamedTuple):
-    """A position of which the report has lacked trades for so long that the messages no longer
-    count."""
-
-    key: PositionKey
-    seconds: float
-    reported: tuple[int, int]
-    """Units bought and sold today by the report."""
-    known: tuple[int, int]
-    """The same by the messages."""
-
-
-class ReportEffect(NamedTuple):
-    """The effect of a report."""
-
-    changed: Sequence[PositionKey]
-    overruled: Sequence[Overruled]
-    dropped: Sequence[PositionKey]
-    """Positions of which messages have waited for `UNLISTED_READS` reports without being listed."""
 
 
 class PositionBook:
@@ -149,6 +111,11 @@ class PositionBook:
         """Upper bound: the newest report and the fills since it was requested. A fill reported
         while the report was under way may be in the report as well, and then counts twice: it may
         be too much, but never too little."""
+        self._young_at: dict[PositionKey, float] = {}
+        """Times at which the last fill that was young then was reported."""
+        self._lacked_at_most: dict[PositionKey, tuple[int, int]] = {}
+        """Upper bounds from before a report that shows less: it may lack fills that are younger
+        than `REPORT_LAG_SECONDS`, or they were in the report before it and counted twice."""
         self.awaiting_since = 0.0
         """Time at which `awaits_messages` became true."""
 
@@ -220,6 +187,7 @@ class PositionBook:
         for key in (
             self._rows.keys()
             | self._traded_at_most.keys()
+            | self._lacked_at_most.keys()
             | self._traded_at_least.keys()
             | self._unlisted.keys()
         ):
@@ -233,6 +201,7 @@ class PositionBook:
             carried, reported = (row.carried_quantity, traded(row)) if row else (0, (0, 0))
             at_least = tuple(map(max, reported, self._traded_at_least.get(key, (0, 0))))
             at_most = tuple(map(max, at_least, self._traded_at_most.get(key, (0, 0))))
+            at_most = tuple(map(max, at_most, self._lacked_at_most.get(key, (0, 0))))
             if (update := self._unlisted.get(key)) is not None:
                 at_most = tuple(map(max, at_most, traded(update)))
             # Least held: bought as little, and sold as much, as may be.
@@ -293,8 +262,11 @@ class PositionBook:
         at_least[1] += sold
         return Fill(key, bought, sold)
 
-    def await_message(self, fill: Fill, now: float) -> None:
-        """Expect a position message for a fill."""
+    def await_message(self, fill: Fill, now: float, *, is_young: bool = True) -> None:
+        """Expect a position message for a fill. `is_young` says that it happened just now, so that
+        a report may lack it; a fill that an order book shows may have happened at any time."""
+        if is_young and fill.key is not None:
+            self._young_at[fill.key] = now
         if self._is_report_pending:
             self._fills_meanwhile.append(fill)
         self._add_to_upper_bound(fill, now)
@@ -326,6 +298,8 @@ class PositionBook:
         if self._today == today:
             return
         self._traded_at_least.clear()
+        self._lacked_at_most.clear()
+        self._young_at.clear()
         self._traded_at.clear()
         if self._filled:
             self._filled_before, self._filled = self._filled, {}
@@ -409,7 +383,7 @@ class PositionBook:
         overruled = self._replace_rows(rows, received_at)
         self._replace_prices(rows)
         self._valued.clear()
-        self._traded_at_most = {key: traded(row) for key, row in self._rows.items()}
+        self._replace_upper_bound(requested_at)
         for fill in self._fills_meanwhile:
             self._add_to_upper_bound(fill, received_at)
         changed = dict.fromkeys(self._apply_waiting_messages())
@@ -418,6 +392,21 @@ class PositionBook:
             if not _is_same(before.get(key), now):
                 changed[key] = None
         return ReportEffect(list(changed), overruled, dropped)
+
+    def _replace_upper_bound(self, requested_at: float) -> None:
+        before, self._traded_at_most = self._traded_at_most, {}
+        for key, row in self._rows.items():
+            self._traded_at_most[key] = traded(row)
+        lacked, self._lacked_at_most = self._lacked_at_most, {}
+        for key, at in [*self._young_at.items()]:
+            if requested_at >= at + REPORT_LAG_SECONDS:
+                del self._young_at[key]
+                continue
+            reported = self._traded_at_most.get(key, (0, 0))
+            bounds = (before.get(key, (0, 0)), lacked.get(key, (0, 0)))
+            bought, sold = (max(sides) for sides in zip(*bounds, strict=True))
+            if bought > reported[0] or sold > reported[1]:
+                self._lacked_at_most[key] = (bought, sold)
 
     def _expire_lower_bound(self, requested_at: float) -> None:
         # By now the report is right: a position may have been converted to another product.

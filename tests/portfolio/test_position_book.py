@@ -18,13 +18,8 @@ from neo_async.base.india import begin_of, day_number
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import PositionKey, PositionRow
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.portfolio.position_book import (
-    REPORT_LAG_SECONDS,
-    UNKNOWN_FILL,
-    UNLISTED_READS,
-    Fill,
-    PositionBook,
-)
+from neo_async.portfolio.position_book import REPORT_LAG_SECONDS, UNLISTED_READS, PositionBook
+from neo_async.portfolio.position_effects import UNKNOWN_FILL, Fill
 
 TODAY = day_number(begin_of("261123") // 10**9)
 SEGMENT = "nse_fo"
@@ -325,6 +320,21 @@ def test_the_lower_bound_of_a_fill_lasts_until_the_report_must_have_it(age: floa
     received(book, [row(KEYS[1], (10, 0))], age)
     expected = (10, 10) if age >= REPORT_LAG_SECONDS else (20, 20)
     assert book.net_range(SEGMENT, SYMBOLS[0], TODAY) == expected
+
+
+@pytest.mark.parametrize("age", [1.0, REPORT_LAG_SECONDS - 1, REPORT_LAG_SECONDS])
+def test_a_report_that_lacks_a_young_fill_leaves_the_upper_bound(age: float) -> None:
+    book = PositionBook()
+    received(book, [row(KEYS[0], (10, 0))], 0.0)
+    fill = book.apply_fill(order(1, KEYS[0], "B", 5, 5), now=1.0, today=TODAY)
+    assert fill is not None
+    book.await_message(fill, 1.0)
+    assert book.net_range(SEGMENT, SYMBOLS[0], TODAY) == (10, 15)
+    received(book, [row(KEYS[0], (10, 0))], 1.0 + age)
+    may_lack_it = age < REPORT_LAG_SECONDS
+    assert book.net_range(SEGMENT, SYMBOLS[0], TODAY) == ((10, 15) if may_lack_it else (10, 10))
+    received(book, [row(KEYS[0], (15, 0))], 2.0 + age)
+    assert book.net_range(SEGMENT, SYMBOLS[0], TODAY) == (15, 15)
 
 
 # --- what cannot be read, and what is not listed ----------------------------------------------
