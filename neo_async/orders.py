@@ -46,10 +46,6 @@ from neo_async.wire.endpoints import (
     PLACE,
     TRADES,
 )
-from neo_async.wire.orders import (
-    ModifyForm,
-    PlaceForm,
-)
 from neo_async.wire.reports import read_order_book, read_trades
 from neo_async.wire.rules import (
     check_change,
@@ -402,16 +398,14 @@ class Orders:
         """Check placements by the limits. While new orders are held back, it is not known what they
         have to be added to."""
         await self._engine.pass_gate(Kind.PLACE)
-        return guard.admit(
-            [request.form for request in requests if isinstance(request.form, PlaceForm)]
-        )
+        return guard.admit([request.terms for request in requests if request.terms is not None])
 
     async def _admit_change(
         self, guard: RiskEngine, order: Order, request: Request
     ) -> ExposureReservation:
         await self._engine.pass_gate(Kind.MODIFY)
-        assert isinstance(request.form, ModifyForm)
-        return guard.admit_change(order, request.form)
+        assert request.terms is not None
+        return guard.admit_change(order, request.terms)
 
     async def _place(
         self,

@@ -32,7 +32,7 @@ from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.order import Order
 from neo_async.model.enums import Side
 from neo_async.model.numbers import EXACT
-from neo_async.model.orders import OrderRow
+from neo_async.model.orders import OrderRow, OrderTerms
 from neo_async.portfolio.coverage import Coverage
 from neo_async.portfolio.live_positions import LivePositions
 from neo_async.risk.exposure import (
@@ -40,11 +40,12 @@ from neo_async.risk.exposure import (
     InstrumentSide,
     ReferencePrices,
     Reservations,
-    RiskTerms,
     WorstCaseExposure,
+    in_one_spelling,
+    instrument_side,
+    limit_price,
     without_last_price,
 )
-from neo_async.wire.orders import ModifyForm, PlaceForm
 
 REPORT_INTERVAL_SECONDS = 60.0
 """Seconds between two readings of the order book, and of the positions, while the order feed is
@@ -113,10 +114,10 @@ class RiskEngine:
         """Whether a limit needs every open order of the account."""
         return self._limits.max_open_orders is not None or self.needs_positions
 
-    def admit(self, forms: Sequence[PlaceForm]) -> list[ExposureReservation]:
-        """Check placements that are sent together, as a whole, and reserve their exposure."""
+    def admit(self, placements: Sequence[OrderTerms]) -> list[ExposureReservation]:
+        """Check placements that are sent together, as a whole, and reserve their exposure. Their
+        terms are those that `check_order` returned."""
         with decimal.localcontext(EXACT):
-            placements = [RiskTerms.of_placement(form) for form in forms]
             added: Counter[InstrumentSide] = Counter()
             for terms in placements:
                 self._check_segments(terms)
@@ -124,7 +125,7 @@ class RiskEngine:
                 self._check_max_order_quantity(terms)
                 self._check_max_order_notional(terms)
                 self._check_max_price_deviation(terms)
-                added[terms.instrument_side] += terms.quantity
+                added[instrument_side(terms)] += terms.quantity
             self._check_max_orders_per_minute(len(placements))
             self._check_max_open_orders(len(placements))
             if self.needs_positions:
@@ -133,14 +134,15 @@ class RiskEngine:
                 self._check_max_daily_loss(worst_cases)
         return [self._reservations.reserve_placement(terms) for terms in placements]
 
-    def admit_change(self, order: Order, form: ModifyForm) -> ExposureReservation:
-        """Check what a change increases, and its new prices; reserve the larger quantity."""
+    def admit_change(self, order: Order, terms: OrderTerms) -> ExposureReservation:
+        """Check what a change to these terms increases, and its new prices; reserve the larger
+        quantity. A quantity or price that no report has shown counts as 0, so that every change of
+        it is checked as an increase."""
         with decimal.localcontext(EXACT):
-            before = RiskTerms.of_order(order)
-            after = before.changed_by(form)
+            before, after = order.terms, in_one_spelling(terms)
             is_larger = after.quantity > before.quantity
             may_cost_more = (
-                after.limit_price > before.limit_price or after.order_type != before.order_type
+                limit_price(after) > limit_price(before) or after.order_type != before.order_type
             )
             if is_larger:
                 self._check_max_order_quantity(after)
@@ -150,7 +152,7 @@ class RiskEngine:
                 self._check_max_price_deviation(after)
             if is_larger and self.needs_positions:
                 added = self._exposure.added_units(order, after.quantity)
-                worst_cases = self._worst_cases({after.instrument_side: added})
+                worst_cases = self._worst_cases({instrument_side(after): added})
                 self._check_max_net_position(worst_cases)
                 self._check_max_daily_loss(worst_cases)
         return self._reservations.reserve_change(order.number, before, after)
@@ -214,26 +216,25 @@ class RiskEngine:
 
     # --- limits of one order ------------------------------------------------------------------
 
-    def _check_segments(self, terms: RiskTerms) -> None:
+    def _check_segments(self, terms: OrderTerms) -> None:
         if self._segments is not None and terms.segment not in self._segments:
-            raise SegmentNotAllowed(
-                self._segments, terms.segment, f"{terms.segment} is not among them"
-            )
+            segment = str(terms.segment)
+            raise SegmentNotAllowed(self._segments, segment, f"{segment} is not among them")
 
-    def _check_products(self, terms: RiskTerms) -> None:
+    def _check_products(self, terms: OrderTerms) -> None:
         if self._products is not None and terms.product not in self._products:
             raise ProductNotAllowed(
                 self._products, terms.product, f"{terms.product} is not among them"
             )
 
-    def _check_max_order_quantity(self, terms: RiskTerms) -> None:
+    def _check_max_order_quantity(self, terms: OrderTerms) -> None:
         limit = self._limits.max_order_quantity
         if limit is not None and terms.quantity > limit:
             raise QuantityLimit(
                 limit, terms.quantity, f"an order of {terms.quantity} units of {terms.symbol}"
             )
 
-    def _check_max_order_notional(self, terms: RiskTerms) -> None:
+    def _check_max_order_notional(self, terms: OrderTerms) -> None:
         if self._max_order_notional is None:
             return
         limit = self._limits.max_order_notional
@@ -258,7 +259,7 @@ class RiskEngine:
                 "rupees",
             )
 
-    def _check_max_price_deviation(self, terms: RiskTerms) -> None:
+    def _check_max_price_deviation(self, terms: OrderTerms) -> None:
         limit = self._limits.max_price_deviation_pct
         if limit is None or not (terms.price or terms.trigger):
             return
@@ -267,8 +268,10 @@ class RiskEngine:
             why = self._prices.why_unknown(terms.segment, terms.symbol)
             raise PriceLimit(limit, None, f"the price deviation is not known {why}")
         for name, price in (("price", terms.price), ("trigger", terms.trigger)):
+            if not price:
+                continue
             deviation = 100 * abs(price - last_price)
-            if price and deviation > Decimal(str(limit)) * last_price:
+            if deviation > Decimal(str(limit)) * last_price:
                 deviation = EXACT.quantize(deviation / last_price, _PERCENT)
                 raise PriceLimit(
                     limit,

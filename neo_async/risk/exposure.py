@@ -8,7 +8,6 @@ checked one after the other would both be checked against the exposure before th
 from __future__ import annotations
 
 import asyncio
-import decimal
 import math
 import time
 from collections import Counter, deque
@@ -28,10 +27,9 @@ from neo_async.feeds.trading_hours import is_in_session
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
 from neo_async.model.instruments import Instrument
-from neo_async.model.orders import OrderRow
+from neo_async.model.orders import OrderRow, OrderTerms
 from neo_async.portfolio.live_positions import LivePositions
 from neo_async.portfolio.position_rows import is_finite, position_key, side_of
-from neo_async.wire.orders import ModifyForm, PlaceForm
 
 RATE_WINDOW_SECONDS = 60.0
 """Length of the window in which placements are counted for `max_orders_per_minute`."""
@@ -48,75 +46,34 @@ SCALED_SEGMENTS = (Segment.CDE_FO, Segment.MCX_FO)
 has."""
 
 _STOP_ORDERS = (OrderType.SL, OrderType.SL_M)
+_NO_PRICE = Decimal(0)
 _CHANGING = (OrderStatus.MODIFY_VALIDATION_PENDING, OrderStatus.MODIFY_PENDING)
 
 InstrumentSide: TypeAlias = tuple[str, str, str]
 """Segment, trading symbol and side: the key by which exposure is added up."""
 
 
-class RiskTerms(msgspec.Struct, frozen=True, gc=False):
-    """The terms of an order that pre-trade checks compare. Prices are rupees, 0 for none."""
+def limit_price(terms: OrderTerms) -> Decimal:
+    """Return the rupees at which an order is to trade: the higher of limit and trigger for a stop
+    order, 0 for a market order."""
+    price = terms.price or _NO_PRICE
+    return max(price, terms.trigger or _NO_PRICE) if terms.order_type in _STOP_ORDERS else price
 
-    segment: str
-    symbol: str
-    side: str
-    product: str
-    order_type: str
-    quantity: int
-    price: Decimal
-    trigger: Decimal
 
-    @classmethod
-    def of_placement(cls, form: PlaceForm) -> RiskTerms:
-        """Return the terms of an order that is to be placed."""
-        segment, symbol, _ = position_key(form.es, form.ts, "")
-        return cls(
-            segment,
-            symbol,
-            form.tt,
-            form.pc,
-            form.pt,
-            int(form.qt),
-            Decimal(form.pr),
-            Decimal(form.tp),
-        )
+def instrument_side(terms: OrderTerms) -> InstrumentSide:
+    """Return the key of the exposure that an order adds to, by terms `in_one_spelling`."""
+    return terms.segment, terms.symbol, terms.side
 
-    @classmethod
-    def of_order(cls, order: Order) -> RiskTerms:
-        """Return the present terms of an order. A quantity or price that cannot be read is 0, so
-        that every change of it is checked as an increase."""
-        segment, symbol, _ = position_key(order.segment, order.symbol, "")
-        return cls(
-            segment,
-            symbol,
-            side_of(order.side) or order.side,
-            order.product,
-            order.order_type,
-            _quantity(order),
-            _rupees(order.price),
-            _rupees(order.trigger),
-        )
 
-    def changed_by(self, form: ModifyForm) -> RiskTerms:
-        """Return the terms of the order after a change."""
-        return msgspec.structs.replace(
-            self,
-            order_type=form.pt,
-            quantity=int(form.qt),
-            price=Decimal(form.pr),
-            trigger=Decimal(form.tp),
-        )
-
-    @property
-    def limit_price(self) -> Decimal:
-        """Rupees at which the order is to trade: the higher of limit and trigger for a stop order,
-        0 for a market order."""
-        return max(self.price, self.trigger) if self.order_type in _STOP_ORDERS else self.price
-
-    @property
-    def instrument_side(self) -> InstrumentSide:
-        """Key of the exposure that the order adds to."""
-        return self.segment, self.symbol, self.side
+def in_one_spelling(terms: OrderTerms) -> OrderTerms:
+    """Return the terms with segment, symbol and side as positions and scrip masters spell them.
+    Reports of another application's order may differ in case and in blanks around; the terms of a
+    placement never do, because they were checked."""
+    segment, symbol, _ = position_key(terms.segment, terms.symbol, "")
+    side = side_of(terms.side) or terms.side
+    if (segment, symbol, side) == instrument_side(terms):
+        return terms
+    return msgspec.structs.replace(terms, segment=segment, symbol=symbol, side=side)
 
 
 class ReferencePrices:
@@ -131,9 +88,9 @@ class ReferencePrices:
         self._names: dict[tuple[str, str], str] = {}
         """Feed names by segment and trading symbol, of instruments without a scrip master."""
 
-    def reference_price(self, terms: RiskTerms) -> Decimal | None:
+    def reference_price(self, terms: OrderTerms) -> Decimal | None:
         """Return the rupees at which a unit of an order counts; None when they are unknown."""
-        price = terms.limit_price
+        price = limit_price(terms)
         if price and terms.side == Side.BUY:
             return price
         # A sale is filled at the market's price, however low its limit is.
@@ -269,20 +226,20 @@ class Reservations:
         """Times of the loop at which placements of the last minute were no longer under way. No
         placement can have arrived at the broker later than that."""
 
-    def reserve_placement(self, terms: RiskTerms) -> ExposureReservation:
+    def reserve_placement(self, terms: OrderTerms) -> ExposureReservation:
         """Reserve the units of a placement that passed its checks."""
-        key = terms.instrument_side
+        key = instrument_side(terms)
         self.units[key] += terms.quantity
         self.placing += 1
         return ExposureReservation(self, key, terms.quantity)
 
     def reserve_change(
-        self, order_number: str, before: RiskTerms, after: RiskTerms
+        self, order_number: str, before: OrderTerms, after: OrderTerms
     ) -> ExposureReservation:
         """Reserve the larger quantity of an order that is changed."""
         reservation = ExposureReservation(
             self,
-            after.instrument_side,
+            instrument_side(after),
             max(before.quantity, after.quantity),
             order_number=order_number,
             new_quantity=after.quantity,
@@ -400,7 +357,7 @@ class WorstCaseExposure:
 
     def added_units(self, order: Order, quantity: int) -> int:
         """Return the units that a change to `quantity` adds to those that already count."""
-        counted = max(_quantity(order), self._reservations.largest_quantity(order.number))
+        counted = max(order.quantity, self._reservations.largest_quantity(order.number))
         return max(0, quantity - counted)
 
     def why_unknown(self, key: InstrumentSide) -> str:
@@ -444,19 +401,6 @@ def without_last_price(symbols: str) -> str:
 
 def _is_too_old(instrument: str, age: float) -> bool:
     return age > MAX_TICK_AGE_SECONDS and is_in_session(instrument.partition("|")[0])
-
-
-def _quantity(order: Order) -> int:
-    return order.quantity if is_finite(order.quantity) else 0
-
-
-def _rupees(price: object) -> Decimal:
-    """Return a price from the caller or the broker; 0 when there is none, or it cannot be read."""
-    try:
-        amount = Decimal(str(price or 0))
-    except decimal.InvalidOperation:
-        return Decimal(0)
-    return amount if amount.is_finite() else Decimal(0)
 
 
 def _contract_multiplier(instrument: Instrument) -> Decimal | None:

@@ -34,8 +34,7 @@ from neo_async import (
     ValueLimit,
 )
 from neo_async.exchange import Exchange, Faults
-from neo_async.risk.exposure import RiskTerms
-from neo_async.wire.rules import modify_form
+from neo_async.model.orders import OrderTerms
 from tests.clients import BOOK, PLACE, client_of, exchange_of
 from tests.fake_servers import Cut, Reply, fault_proxy
 from tests.risk.trading import (
@@ -160,8 +159,7 @@ async def test_a_change_that_was_not_sent_reserves_nothing() -> None:
         order = await neo.orders.place(*BUY, 10, **MIS)
         assert neo._guard is not None
         for quantity in (90, 100):
-            form = modify_form_of(order, quantity)
-            reservation = neo._guard.admit_change(order, form)
+            reservation = neo._guard.admit_change(order, changed_terms(order, quantity))
             with pytest.raises(PositionLimit):
                 await neo.orders.place(*BUY, 91, **MIS)
             reservation.was_sent = False
@@ -170,9 +168,8 @@ async def test_a_change_that_was_not_sent_reserves_nothing() -> None:
         await neo.orders.place(*BUY, 90, **MIS)
 
 
-def modify_form_of(order: Order, quantity: int) -> Any:
-    terms = msgspec.structs.replace(order.terms, quantity=quantity, price=Decimal("39.00"))
-    return modify_form(order.number, terms)
+def changed_terms(order: Order, quantity: int) -> OrderTerms:
+    return msgspec.structs.replace(order.terms, quantity=quantity, price=Decimal("39.00"))
 
 
 async def test_two_changes_of_one_order_count_by_the_larger_one_until_both_are_resolved() -> None:
@@ -180,8 +177,8 @@ async def test_two_changes_of_one_order_count_by_the_larger_one_until_both_are_r
         order = await neo.orders.place(*BUY, 10, **MIS)
         engine = neo._guard
         assert engine is not None
-        larger = engine.admit_change(order, modify_form_of(order, 80))
-        smaller = engine.admit_change(order, modify_form_of(order, 5))
+        larger = engine.admit_change(order, changed_terms(order, 80))
+        smaller = engine.admit_change(order, changed_terms(order, 5))
         smaller.end()
         await asyncio.sleep(15)  # the book is read while the larger change is under way
         with pytest.raises(PositionLimit, match="101 units"):
@@ -435,6 +432,33 @@ async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst_c
             await neo.orders.place(*BUY, 1, **MIS)
 
 
+@pytest.mark.parametrize("fields", [{"trnsTp": "b"}, {"trdSym": "itbees-eq "}, {"exSeg": "NSE_CM"}])
+@in_virtual_time
+async def test_a_change_of_an_order_in_another_spelling_counts_for_its_instrument(
+    fields: dict[str, Any],
+) -> None:
+    row = {
+        "nOrdNo": "261123000000009", "ordSt": "open", "exSeg": "nse_cm", "trdSym": SYMBOL,
+        "trnsTp": "B", "prcTp": "L", "prod": "MIS", "vldt": "DAY", "qty": 10, "fldQty": 0,
+        "prc": "39.00", "updRecvTm": 1,
+    }  # fmt: skip
+    book = Reply({"stat": "Ok", "stCode": 200, "data": [{**row, **fields}]})
+    async with (
+        exchange_of() as exchange,
+        fault_proxy(exchange, lambda path, *_: book if path == BOOK else None) as endpoints,
+        client_of(exchange, endpoints=endpoints, risk=RiskLimits(max_net_position=20)) as neo,
+    ):
+        await neo.orders.place(*BUY, 5, **MIS)
+        order = neo._engine.cache.get("261123000000009")
+        assert order is not None
+        assert neo._guard is not None
+        with pytest.raises(PositionLimit, match="21 units of ITBEES-EQ bought net"):
+            neo._guard.admit_change(order, changed_terms(order, 16))
+        neo._guard.admit_change(order, changed_terms(order, 15))
+        with pytest.raises(PositionLimit, match="21 units of ITBEES-EQ bought net"):
+            await neo.orders.place(*BUY, 1, **MIS)
+
+
 @pytest.mark.parametrize("limit", ["max_net_position", "max_open_orders"])
 async def test_an_open_order_without_a_number_refuses_until_the_book_can_be_read(
     limit: str,
@@ -530,7 +554,15 @@ async def test_an_invalid_factor_makes_the_contract_multiplier_unknown(value: fl
         neo.instruments.find = lambda *_: odd  # type: ignore[method-assign]
         with pytest.raises(RiskRefused, match="the contract multiplier of CRUDEOIL is not known"):
             neo._guard._check_max_order_notional(  # type: ignore[union-attr]
-                RiskTerms("mcx_fo", "CRUDEOIL", "B", "NRML", "L", 1, Decimal(5000), Decimal(0))
+                OrderTerms(
+                    segment="mcx_fo",
+                    symbol="CRUDEOIL",
+                    side="B",
+                    product="NRML",
+                    order_type="L",
+                    quantity=1,
+                    price=Decimal(5000),
+                )
             )
 
 
