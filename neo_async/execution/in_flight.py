@@ -129,7 +129,7 @@ class InFlightOrders:
             expected,
             intent=intent,
             is_proven=is_proven and bool(expected.client_tag),
-            proof_at=now + self.resolution_timeout,
+            deadline=now + self.resolution_timeout,
             sent_at=now if sent_at is None else sent_at,
             sent_ns=int(self.clock() * 1e9) if sent_ns is None else sent_ns,
         )
@@ -146,19 +146,14 @@ class InFlightOrders:
             self.accept(request, register_own(self._cache, order, expected.client_tag))
         elif order is not None and order.updated_ns:
             self._apply_report(request, order, order)
-        if request.is_open:
+        if not request.is_done:
             self._read_soon()
         return request
 
     async def wait(self, request: InFlightRequest, *, patience: float) -> bool:
         """Wait until a request has left; return False when it is still in flight at the end of its
         resolution timeout and `patience` seconds for the book that is read then."""
-        while request.is_open:
-            rest = request.proof_at + patience - asyncio.get_running_loop().time()
-            if rest <= 0:
-                return False
-            await request.resolved_within(rest)
-        return True
+        return await request.wait(patience)
 
     def run_while_open(
         self, request: InFlightRequest, work: Coroutine[Any, Any, None], name: str
@@ -167,7 +162,7 @@ class InFlightOrders:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        request.on_resolved(task.cancel)
+        request.on_done(task.cancel)
         return task
 
     def is_another_order(self, number: str, client_tag: str) -> bool:
@@ -270,7 +265,7 @@ class InFlightOrders:
             if can_be_ruled_out(
                 self._cache.get(request.expected.number),
                 requested_at=requested_at,
-                timeout_at=request.proof_at,
+                timeout_at=request.deadline,
                 is_being_resubmitted=request.is_being_resubmitted,
             )
         ]
@@ -309,7 +304,7 @@ class InFlightOrders:
         self, request: InFlightRequest, order: Order, report: Order | OrderRow
     ) -> None:
         """Apply a report of an order to a request to change it."""
-        if request.is_open:
+        if not request.is_done:
             proof = proof_by_report(request.expected, order, report)
             self._resolve(request, Resolution(proof), order)
 
@@ -382,7 +377,7 @@ class InFlightOrders:
             resolution = await self._histories.by_tags(expected, possible)
         else:
             resolution = await self._histories.by_terms(expected, order)
-        if not request.is_open:
+        if request.is_done:
             return  # a report was faster
         if resolution.proof is Proof.NONE:
             raise ProtocolError(resolution.reason)
@@ -400,7 +395,7 @@ class InFlightOrders:
 
     def expire(self, request: InFlightRequest, reason: str) -> None:
         """End a request whose outcome cannot be known any more."""
-        if not request.is_open:
+        if request.is_done:
             return
         self._end(request, Outcome.UNRESOLVED, request.unknown(reason), reason)
         log_order(log, logging.ERROR, self.subject(request), "outcome unresolved: %s", reason)
@@ -472,8 +467,8 @@ class InFlightOrders:
     def _set_timer(self, request: InFlightRequest) -> None:
         """Have a book read at the end of the resolution timeout, and the request expire later."""
         loop = asyncio.get_running_loop()
-        is_over = loop.time() >= request.proof_at
-        at = request.expires_at if is_over else request.proof_at
+        is_over = loop.time() >= request.deadline
+        at = request.expires_at if is_over else request.deadline
         request.timer = loop.call_at(at + _TIMER_MARGIN_SECONDS, self._on_timer, request)
 
     def _on_timer(self, request: InFlightRequest) -> None:
@@ -482,7 +477,7 @@ class InFlightOrders:
             seconds = self.resolution_timeout + EXPIRY_SECONDS
             self.expire(request, f"nothing proved it within {seconds:g} s: {request.problem}")
             return
-        if now >= request.proof_at:
+        if now >= request.deadline:
             self.request_order_book()
         self._set_timer(request)
 
@@ -498,7 +493,7 @@ class InFlightOrders:
         refusals; None while there is none."""
         now = asyncio.get_running_loop().time()
         self._late_orders.end_doubts(now - EXPIRY_SECONDS)
-        ends = [request.proof_at for request in self._requests.all]
+        ends = [request.deadline for request in self._requests.all]
         if (doubtful_until := self._late_orders.doubtful_until) is not None:
             ends.append(doubtful_until)
         return max(ends, default=None)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from typing import Any
 
 from neo_async.base.india import day_of
 from neo_async.errors import NeoError, NotAccepted, OutcomeUnknown
 from neo_async.execution.expected_effect import ExpectedEffect
 from neo_async.execution.order import Order
+from neo_async.transport.pending import Pending
 
 EXPIRY_SECONDS = 180.0
 """Time after the end of its resolution timeout at which a request ends in OutcomeUnknown, whatever
 the broker answers until then."""
 
 
-class InFlightRequest:
+class InFlightRequest(Pending[Order]):
     """One order request whose outcome is not known yet. Awaiting it returns the Order, or raises
     the error that its outcome is."""
 
     __slots__ = (
-        "_outcome",
         "day",
         "expected",
         "expires_at",
@@ -29,7 +27,6 @@ class InFlightRequest:
         "is_being_resubmitted",
         "is_proven",
         "problem",
-        "proof_at",
         "sent_at",
         "sent_ns",
         "timer",
@@ -41,7 +38,7 @@ class InFlightRequest:
         *,
         intent: int | None,
         is_proven: bool,
-        proof_at: float,
+        deadline: float,
         sent_at: float,
         sent_ns: int,
     ) -> None:
@@ -53,7 +50,8 @@ class InFlightRequest:
         accepted then."""
         self.is_being_resubmitted = False
         """Whether it is being sent again: no order book proves then that it did not arrive."""
-        self.restart_timeout(proof_at)
+        super().__init__(deadline=deadline)
+        self.restart_timeout(deadline)
         self.sent_at = sent_at
         """Time of the loop before which the request was not sent."""
         self.sent_ns = sent_ns
@@ -63,20 +61,12 @@ class InFlightRequest:
         self.problem = "no order book could be read"
         """Why its outcome is not proven yet."""
         self.timer: asyncio.TimerHandle | None = None
-        self._outcome: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
-        # The outcome may be awaited by no caller, which is no reason for asyncio to complain.
-        self._outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it is still in flight."""
-        return not self._outcome.done()
-
-    def restart_timeout(self, proof_at: float) -> None:
-        """Set the end of the resolution timeout, a time of the loop."""
-        self.proof_at = proof_at
-        """Time of the loop at which the resolution timeout ends: the order cannot appear later."""
-        self.expires_at = proof_at + EXPIRY_SECONDS
+    def restart_timeout(self, deadline: float) -> None:
+        """Set the end of the resolution timeout, a time of the loop: the order cannot appear
+        later."""
+        self.deadline = deadline
+        self.expires_at = deadline + EXPIRY_SECONDS
         """Time of the loop at which it ends with its outcome unknown."""
 
     def end(self, result: Order | NeoError) -> None:
@@ -85,9 +75,9 @@ class InFlightRequest:
         if self.timer is not None:
             self.timer.cancel()
         if isinstance(result, NeoError):
-            self._outcome.set_exception(result)
+            self.fail(result)
         else:
-            self._outcome.set_result(result)
+            self.resolve(result)
 
     def not_accepted(self, resolution_timeout: float) -> NotAccepted:
         """Return the error of a request that was proven to have had no effect."""
@@ -106,19 +96,6 @@ class InFlightRequest:
             order_number=self.expected.number,
             reason=reason,
         )
-
-    def on_resolved(self, listener: Callable[[], object]) -> None:
-        """Call `listener` soon after the request has left, whatever its outcome is."""
-        self._outcome.add_done_callback(lambda _: listener())
-
-    async def resolved_within(self, seconds: float) -> bool:
-        """Return whether it has left, at the latest after so many seconds."""
-        await asyncio.wait([self._outcome], timeout=seconds)
-        return self._outcome.done()
-
-    def __await__(self) -> Generator[Any, None, Order]:
-        # A caller that is cancelled must not take the outcome from the others.
-        return asyncio.shield(self._outcome).__await__()
 
 
 class RequestIndex:

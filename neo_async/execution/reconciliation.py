@@ -164,7 +164,7 @@ def _open(in_flight: InFlightOrders, intent: Intent, now: float) -> InFlightRequ
         sent_ns=min(intent.at_ns, int(now * 1e9)),
     )
     if age > CANNOT_ARRIVE_AFTER_SECONDS:
-        request.proof_at = -math.inf
+        request.deadline = -math.inf
     return request
 
 

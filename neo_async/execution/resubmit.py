@@ -38,7 +38,7 @@ def resubmit(
 ) -> None:
     """Have a placement in flight sent again by `send`, in a task, until the broker accepts it or
     refuses it as a duplicate, within its resolution timeout."""
-    if not request.is_open or request.is_proven:
+    if request.is_done or request.is_proven:
         return
     in_flight.run_while_open(
         request, _resubmit(in_flight, request, send), f"resubmission {request.expected.identity}"
@@ -50,8 +50,8 @@ async def _resubmit(
 ) -> None:
     loop = asyncio.get_running_loop()
     # Every send moves the end of the timeout, and must not keep the request in flight for ever.
-    until, tries = request.proof_at, 0
-    while request.is_open and loop.time() < until:
+    until, tries = request.deadline, 0
+    while not request.is_done and loop.time() < until:
         tries += 1
         log_order(
             log, logging.INFO, in_flight.subject(request), "resubmitted under the same client tag"
@@ -70,7 +70,7 @@ async def _resubmit(
             log_order(log, logging.WARNING, subject, "resubmitted, and refused: %s", error)
             return
         else:
-            if request.is_open:
+            if not request.is_done:
                 in_flight.accept(request, order)
             return
         finally:

@@ -188,7 +188,7 @@ class OrderSender:
             return False
         now = asyncio.get_running_loop().time()
         return not any(
-            pending.is_being_resubmitted or pending.proof_at > now
+            pending.is_being_resubmitted or pending.deadline > now
             for pending in self._in_flight.in_flight_requests
             if pending.expected.action != "cancel"
         )

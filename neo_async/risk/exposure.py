@@ -203,7 +203,7 @@ class ExposureReservation:
         if pending is None:
             self._reservations.release(self)
         else:
-            pending.on_resolved(lambda: self._reservations.release(self))
+            pending.on_done(lambda: self._reservations.release(self))
 
 
 class Reservations:

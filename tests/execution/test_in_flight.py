@@ -46,7 +46,7 @@ async def test_a_request_ends_with_its_outcome_unknown_when_no_book_can_be_read(
     broker.is_down = True
     request = broker.in_flight.open(expected)
     freed: list[float] = []
-    request.on_resolved(lambda: freed.append(now()))
+    request.on_done(lambda: freed.append(now()))
     with pytest.raises(OutcomeUnknown, match="no order book could be read"):
         await request
     assert asyncio.get_running_loop().time() == pytest.approx(
@@ -163,7 +163,7 @@ async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
     )
     request = broker.in_flight.open(expected)
     broker.send_update(before)  # late
-    assert request.is_open
+    assert not request.is_done
     await asyncio.sleep(1)
     broker.send_update(row(price=39.1))
     assert await request is order
@@ -187,7 +187,7 @@ async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
             missing=frozenset(OrderRow.__struct_fields__) - {"number", "status_text", "updated_ns"},
         )
     )
-    assert request.is_open
+    assert not request.is_done
     await broker.in_flight.close()
 
 
@@ -198,7 +198,7 @@ async def test_an_earlier_cancellation_that_is_under_way_proves_no_later_one() -
     request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     broker.send_update(row(status_text="cancel request"))
-    assert request.is_open
+    assert not request.is_done
     broker.send_update(row(status_text="complete", filled_quantity=10))
     with pytest.raises(OrderAlreadyFinal, match="too late to cancel"):
         await request
@@ -239,10 +239,10 @@ async def test_a_book_that_is_behind_the_feed_rules_out_no_change() -> None:
     )
     request = broker.in_flight.open(expected)
     await asyncio.sleep(RESOLUTION_TIMEOUT + 20)
-    assert request.is_open
+    assert not request.is_done
     broker.rows = [row()]
     await asyncio.sleep(10)
-    assert request.is_open  # the history is behind as well
+    assert not request.is_done  # the history is behind as well
     broker.histories[order.number] = [state(broker.rows[0]), state(old)]
     with pytest.raises(NotAccepted):
         await request
@@ -431,7 +431,7 @@ async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() 
     await asyncio.sleep(1)
     broker.rows = [row(price=0.0, missing=frozenset({"price"}))]
     await broker.book()
-    assert request.is_open
+    assert not request.is_done
     broker.rows = [row(price=40.0)]
     await broker.book()
     assert await request is order
@@ -490,7 +490,7 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
     broker.rows = [refused]
     broker.histories[order.number] = [state(refused), state(changing)]
     await broker.book()
-    assert request.is_open
+    assert not request.is_done
     with pytest.raises(NotAccepted):
         await request
     await broker.in_flight.close()

@@ -433,7 +433,6 @@ async def test_an_open_order_that_is_not_described_in_full_counts_as_the_worst_c
 
 
 @pytest.mark.parametrize("fields", [{"trnsTp": "b"}, {"trdSym": "itbees-eq "}, {"exSeg": "NSE_CM"}])
-@in_virtual_time
 async def test_a_change_of_an_order_in_another_spelling_counts_for_its_instrument(
     fields: dict[str, Any],
 ) -> None:

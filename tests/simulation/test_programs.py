@@ -60,7 +60,7 @@ def test_a_client_without_a_resolution_timeout_is_caught(monkeypatch: pytest.Mon
 
     def impatient(self: InFlightOrders, *arguments: Any, **settings: Any) -> Any:
         pending = opened(self, *arguments, **settings)
-        pending.proof_at = asyncio.get_running_loop().time()
+        pending.deadline = asyncio.get_running_loop().time()
         return pending
 
     monkeypatch.setattr(InFlightOrders, "open", impatient)
