@@ -111,6 +111,25 @@ def placed_terms(form: PlaceForm) -> OrderTerms:
     )
 
 
+def modified_terms(form: ModifyForm) -> OrderTerms:
+    """Return the terms that a modification sets, by its form, such as one in the journal. Segment,
+    symbol, side and product, which no modification changes, are empty. Raises ValueError or
+    ArithmeticError where the form cannot be read."""
+    return OrderTerms(
+        segment="",
+        symbol="",
+        side="",
+        product="",
+        order_type=OrderType(form.pt),
+        quantity=int(form.qt),
+        price=Decimal(form.pr) or None,
+        trigger=Decimal(form.tp) or None,
+        validity=form.vd or "",
+        disclosed_quantity=int(form.dq),
+        amo=form.am == "YES",
+    )
+
+
 def check_change(terms: OrderTerms, *, filled_quantity: int = 0) -> OrderTerms:
     """Check the terms that an order is to have after a modification, whose prices may be as the
     caller gave them, and return them with exact prices. The quantity must be above

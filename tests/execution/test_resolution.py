@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from neo_async.execution.expected_effect import ExpectedEffect
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.reports import reported_terms
 from neo_async.execution.resolution import (
     MAX_CLOCK_SKEW_NS,
     BookCompleteness,
@@ -84,8 +86,20 @@ def order_of(shown: OrderRow) -> Order:
     return OrderCache().register(shown)
 
 
-def modification(expected_terms: dict[str, Any], **fields: Any) -> ExpectedEffect:
-    return ExpectedEffect(action="modify", number=NUMBER, terms=expected_terms, **fields)
+def modification(wanted: dict[str, Any], **fields: Any) -> ExpectedEffect:
+    """A modification that changes these terms of `row()`, and leaves the others."""
+    before = reported_terms(row())
+    values = {
+        name: Decimal(str(value)) if name in ("price", "trigger") else value
+        for name, value in wanted.items()
+    }
+    return ExpectedEffect(
+        action="modify",
+        number=NUMBER,
+        terms=msgspec.structs.replace(before, **values),
+        terms_before=None if fields.get("is_from_journal") else before,
+        **fields,
+    )
 
 
 def cancellation(**fields: Any) -> ExpectedEffect:
@@ -136,6 +150,16 @@ def test_1_a_cancellation_is_proven_only_by_the_states_that_it_leads_to(
         assert status in CANCELLING
     if proof is Proof.TOO_LATE:
         assert order_of(report).is_final
+
+
+@given(terms, terms)
+def test_1_after_a_crash_a_history_has_to_show_all_that_the_modification_set(
+    wanted: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    history = [state(status_text="modified", updated_ns=SENT_NS + 1, **shown), state()]
+    expected = modification(wanted, since_ns=SENT_NS, is_from_journal=True)
+    proof = proof_by_history(expected, order_of(row()), history).proof
+    assert proof is (Proof.TOOK_EFFECT if shown == wanted else Proof.NOT_RECEIVED)
 
 
 @given(st.lists(st.tuples(numbers, st.sets(tags)), max_size=6), st.integers(0, 3))
