@@ -122,8 +122,8 @@ def modified_terms(form: ModifyForm) -> OrderTerms:
         product="",
         order_type=OrderType(form.pt),
         quantity=int(form.qt),
-        price=Decimal(form.pr) or None,
-        trigger=Decimal(form.tp) or None,
+        price=_price_of(form.pr),
+        trigger=_price_of(form.tp),
         validity=form.vd or "",
         disclosed_quantity=int(form.dq),
         amo=form.am == "YES",
@@ -263,6 +263,15 @@ def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> Deci
     if not needed and text != "0":
         raise InvalidOrder("trigger", trigger, f"order type {order_type} has no trigger price")
     return None if text == "0" else Decimal(text)
+
+
+def _price_of(text: str) -> Decimal | None:
+    """Return the price of a form, None for `"0"`. Raises ValueError or ArithmeticError where it is
+    no finite number."""
+    price = Decimal(text)
+    if not price.is_finite():
+        raise ValueError(f"{text!r} is no price")
+    return price or None
 
 
 def _text(price: Decimal | None) -> str:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neo_async.execution.expected_effect import ExpectedEffect
+from neo_async.execution.expected_effect import ExpectedEffect, effect_of_intent
+from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.reports import reported_terms
@@ -34,6 +35,7 @@ from neo_async.execution.resolution import (
 )
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.orders import HistoryRow, OrderRow
+from neo_async.wire.rules import modify_form
 
 NUMBER = "261123000000001"
 OTHER = "261123000000002"
@@ -187,6 +189,45 @@ def test_1_a_modification_that_was_refused_is_not_proven_by_the_terms_shown_with
         state(status_text="modify pending", updated_ns=SENT_NS + 1, **wanted),
         state(),
     ]
+    resolution = proof_by_history(expected, order_of(row()), history)
+    assert resolution.proof is Proof.NOT_RECEIVED
+
+
+def modify_intent(form: str) -> Intent:
+    return Intent(
+        id=1, at_ns=SENT_NS, action="modify", client_tag="", order_number=NUMBER, form=form,
+        outcome=None, reason="",
+    )  # fmt: skip
+
+
+@given(terms)
+def test_1_after_a_crash_the_journal_has_the_terms_that_the_modification_set(
+    wanted: dict[str, Any],
+) -> None:
+    sent = modification(wanted).terms
+    assert sent is not None
+    form = msgspec.json.encode(modify_form(NUMBER, sent)).decode()
+    read = effect_of_intent(modify_intent(form))
+    assert read.terms == msgspec.structs.replace(sent, segment="", symbol="", side="", product="")
+    assert read.terms_before is None
+    assert read.changed_terms == {
+        "quantity", "validity", "disclosed_quantity", "trigger", "order_type", "price",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"pr": "39,10"}, {"pr": "sNaN"}, {"tp": "inf"}, {"qt": "ten"}, {"pt": "L1"}, {"dq": None}],
+)
+def test_1_after_a_crash_nothing_proves_a_modification_whose_form_cannot_be_read(
+    changed: dict[str, Any],
+) -> None:
+    sent = modification(TERMS).terms
+    assert sent is not None
+    form = {**msgspec.to_builtins(modify_form(NUMBER, sent)), **changed}
+    expected = effect_of_intent(modify_intent(msgspec.json.encode(form).decode()))
+    assert (expected.terms, expected.changed_terms) == (None, frozenset())
+    history = [state(status_text="modified", updated_ns=SENT_NS + 1, **TERMS), state()]
     resolution = proof_by_history(expected, order_of(row()), history)
     assert resolution.proof is Proof.NOT_RECEIVED
 
