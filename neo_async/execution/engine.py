@@ -298,8 +298,7 @@ class ExecutionEngine:
         are not among `given`, the names of those that are set anew. Raises NotSent when it cannot
         be resolved."""
         while pending := self._in_flight.find("modify", number=order.number):
-            names = {name.rpartition(" ")[2] for name in pending.expected.terms}
-            lacking = sorted(names - given)
+            lacking = sorted(pending.expected.changed_terms - given)
             if not lacking:
                 return
             if not await self._in_flight.wait(pending, patience=PATIENCE):

@@ -1,23 +1,24 @@
 """The effect that an order request is to have, as far as a report can show it.
 
-It is taken from the form that is sent, and from the order as it is before. After a crash the order
-as it was is not known, and the effect is taken from the form in the journal alone.
+A modification replaces the terms of an order by others: its effect is what differs between the two.
+After a crash the terms before are not known, and the effect is all that the form in the journal
+sets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator
+from decimal import Decimal
 
 import msgspec
 
 from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.model.enums import OrderStatus, OrderType
-from neo_async.model.orders import HistoryRow, OrderRow
-from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm
-
-Terms = Mapping[str, object]
-"""Terms of an order by the names of its attributes, as a modification is to make them."""
+from neo_async.model.orders import HistoryRow, OrderRow, OrderTerms
+from neo_async.wire.orders import ModifyForm, PlaceForm
+from neo_async.wire.rules import modified_terms
 
 CLOCK_SKEW_NS = 2_000_000_000
 """Nanoseconds by which this machine's clock may be ahead of the broker's, at most, for a
@@ -29,9 +30,8 @@ CANCELLING = frozenset(
 )
 """States that a cancellation leads to."""
 
-_OTHER_PRICE = "other price"
-"""Name, among terms, of the price that an order had before it was to become a market order. The
-broker makes a limit of a market order, at a price of its own: any other price shows the change."""
+_CHANGEABLE = ("quantity", "validity", "disclosed_quantity", "trigger", "order_type", "price")
+_LIMIT_TERMS = ("order_type", "price")
 _WITHOUT_LIMIT = frozenset(kind for kind in OrderType if not kind.has_limit)
 
 
@@ -46,9 +46,11 @@ class ExpectedEffect(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the order that is to be changed; empty for a placement."""
     kind: tuple[str, str, str, str] = ("", "", "", "")
     """Segment, symbol, side and product of a placement: no modification changes them."""
-    terms: Terms = {}
-    """Terms that a modification changes; all of its form where the order as it was before is not
-    known."""
+    terms: OrderTerms | None = None
+    """Terms of the order after a modification; None for other requests, and where the form of a
+    modification in the journal cannot be read."""
+    terms_before: OrderTerms | None = None
+    """Terms of the order before a modification; None for other requests, and after a crash."""
     since_ns: int = 0
     """Unix nanoseconds, the broker's clock: reports of the order up to then are from before the
     request. For a modification the time of the newest report when it was sent."""
@@ -58,6 +60,16 @@ class ExpectedEffect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the order was being cancelled already, by an earlier request."""
     is_from_journal: bool = False
     """Whether the order as it was before the request is not known: a crash lies between."""
+
+    @property
+    def changed_terms(self) -> frozenset[str]:
+        """Names of the terms by which reports can show a modification; empty for other requests."""
+        if self.terms is None:
+            return frozenset()
+        names = [*_changed_names(self.terms_before, self.terms)]
+        if _price_left(self.terms_before, self.terms) is not None:
+            names.append("price")
+        return frozenset(names)
 
     @property
     def identity(self) -> str:
@@ -72,21 +84,25 @@ def placement(form: PlaceForm) -> ExpectedEffect:
     )
 
 
-def change(order: Order, form: ModifyForm | CancelForm) -> ExpectedEffect:
-    """Return the effect of a modification or cancellation that is about to be sent."""
-    if isinstance(form, CancelForm):
-        return ExpectedEffect(
-            action="cancel",
-            number=order.number,
-            was_final=order.is_final,
-            was_cancelling=order.status in CANCELLING,
-        )
+def modification(order: Order, terms: OrderTerms) -> ExpectedEffect:
+    """Return the effect of a modification to these terms that is about to be sent."""
     return ExpectedEffect(
         action="modify",
         number=order.number,
-        terms=_changed_terms(order, form),
+        terms=terms,
+        terms_before=order.terms,
         since_ns=order.updated_ns,
         was_final=order.is_final,
+    )
+
+
+def cancellation(order: Order) -> ExpectedEffect:
+    """Return the effect of a cancellation that is about to be sent."""
+    return ExpectedEffect(
+        action="cancel",
+        number=order.number,
+        was_final=order.is_final,
+        was_cancelling=order.status in CANCELLING,
     )
 
 
@@ -99,12 +115,10 @@ def effect_of_intent(intent: Intent) -> ExpectedEffect:
             return placement(msgspec.json.decode(intent.form, type=PlaceForm))
         except msgspec.ValidationError:
             return ExpectedEffect(action="place", client_tag=intent.client_tag)
-    terms: Terms = {}
+    terms = None
     if intent.action == "modify":
-        try:
-            terms = _terms(msgspec.json.decode(intent.form, type=ModifyForm))
-        except (msgspec.DecodeError, ValueError):
-            terms = {}
+        with contextlib.suppress(msgspec.DecodeError, ValueError, ArithmeticError):
+            terms = modified_terms(msgspec.json.decode(intent.form, type=ModifyForm))
     return ExpectedEffect(
         action=intent.action,
         number=intent.order_number,
@@ -114,45 +128,59 @@ def effect_of_intent(intent: Intent) -> ExpectedEffect:
     )
 
 
-def has_terms(state: Order | OrderRow | HistoryRow, terms: Terms) -> bool | None:
-    """Return whether a state has these terms; None when those of them that can be read are right,
-    and others cannot be read."""
+def has_terms(
+    state: Order | OrderRow | HistoryRow, before: OrderTerms | None, after: OrderTerms
+) -> bool | None:
+    """Return whether a state has the terms that a modification from `before` to `after` changes, or
+    all that it sets where `before` is None. Return None when those of them that can be read are
+    right, and others cannot be read. A history has no disclosed quantity: it is left out there."""
     missing: Collection[str] = () if isinstance(state, Order) else state.missing
     is_known = True
-    for name, value in terms.items():
-        field = "price" if name == _OTHER_PRICE else name
-        if field in missing:
+    for name in _changed_names(before, after):
+        if name == "disclosed_quantity" and isinstance(state, HistoryRow):
+            continue
+        if name in missing:
             is_known = False
-        elif (_term(state, field) == value) is (name == _OTHER_PRICE):
+        elif _term(state, name) != _term(after, name):
+            return False
+    price_left = _price_left(before, after)
+    if price_left is not None:
+        if "price" in missing:
+            is_known = False
+        elif _term(state, "price") == price_left:
             return False
     return is_known or None
 
 
-def _terms(form: ModifyForm) -> dict[str, object]:
-    """Return all that a modification sets and reports show. The broker turns market orders into
-    limits at a price of its own: of those, neither price nor type is known."""
-    terms: dict[str, object] = {
-        "quantity": int(form.qt),
-        "validity": form.vd,
-        "disclosed_quantity": int(form.dq),
-        "trigger": float(form.tp),
-    }
-    if OrderType(form.pt).has_limit:
-        terms |= {"order_type": form.pt, "price": float(form.pr)}
-    return terms
+def _changed_names(before: OrderTerms | None, after: OrderTerms) -> Iterator[str]:
+    """Yield the names of the terms that a modification changes and that reports then show. The
+    broker turns market orders into limits at a price of its own: of those, neither price nor type
+    is known."""
+    is_unlimited = after.order_type in _WITHOUT_LIMIT
+    for name in _CHANGEABLE:
+        if is_unlimited and name in _LIMIT_TERMS:
+            continue
+        if before is None or _term(before, name) != _term(after, name):
+            yield name
 
 
-def _changed_terms(before: Order, form: ModifyForm) -> Terms:
-    """Return the terms of an order that a modification is to change."""
-    changed = {name: value for name, value in _terms(form).items() if _term(before, name) != value}
-    if not OrderType(form.pt).has_limit and before.order_type != form.pt:
-        price = _term(before, "price")
-        if price or before.order_type in _WITHOUT_LIMIT:  # else it is not known
-            changed[_OTHER_PRICE] = price
-    return changed
+def _price_left(before: OrderTerms | None, after: OrderTerms) -> float | None:
+    """Return the price that an order has only until it becomes a market order; None where it does
+    not become one, or its price is not known. The broker gives a market order a limit at a price of
+    its own: any other price shows the change."""
+    if before is None or after.order_type not in _WITHOUT_LIMIT:
+        return None
+    if before.order_type == after.order_type:
+        return None
+    price = _rupees(before.price)
+    return price if price or before.order_type in _WITHOUT_LIMIT else None
 
 
-def _term(state: Order | OrderRow | HistoryRow, name: str) -> object:
+def _term(state: Order | OrderRow | HistoryRow | OrderTerms, name: str) -> object:
     value = getattr(state, name)
-    # Prices are whatever the caller gave, or None for none.
-    return float(value or 0) if name in ("price", "trigger") else value
+    return _rupees(value) if name in ("price", "trigger") else value
+
+
+def _rupees(price: Decimal | float | None) -> float:
+    """Return a price as reports have it: the nearest float, 0 for none."""
+    return float(price or 0)

@@ -56,8 +56,6 @@ MAX_HISTORIES = 50
 """Number of histories of other orders, at most, that are read for one placement. Where more orders
 could be it, its outcome stays unknown."""
 
-_NOT_IN_HISTORY = ("disclosed_quantity",)
-
 _MODIFYING = frozenset(
     {
         OrderStatus.MODIFY_VALIDATION_PENDING,
@@ -121,13 +119,16 @@ def proves_modification(expected: ExpectedEffect, report: Order | OrderRow) -> b
     """Return whether a report shows that a modification took effect: it is from after the request,
     and has all terms that were to change. Where the order as it was before is not known, only the
     history can show it."""
-    if expected.was_final or expected.is_from_journal or not expected.terms:
+    if expected.terms is None or expected.was_final or expected.is_from_journal:
         return False
     if 0 < report.updated_ns <= expected.since_ns:
         return False
     if report.status is OrderStatus.NOT_MODIFIED:
         return False
-    return has_terms(report, expected.terms) is True
+    if not has_terms(report, expected.terms_before, expected.terms):
+        return False
+    # Where nothing changes, a report from before the modification has its terms as well.
+    return bool(expected.changed_terms)
 
 
 def proves_cancellation(expected: ExpectedEffect, order: Order) -> bool:
@@ -366,14 +367,12 @@ def had_terms(history: Iterable[HistoryRow], expected: ExpectedEffect) -> bool |
     """Return whether the order was modified since the request, and then had the terms that it was
     to have; None when that depends on what cannot be read.
 
-    A term that no history has (the disclosed quantity) is left out. Rows without a time are taken
-    for later ones, unless a crash lies between request and history.
+    Rows without a time are taken for later ones, unless a crash lies between request and history.
     """
+    if expected.terms is None:
+        return False
     # Histories come newest first; rows of one time stay in their order.
     rows = sorted(history, key=lambda row: row.updated_ns, reverse=True)[::-1]
-    terms = {name: value for name, value in expected.terms.items() if name not in _NOT_IN_HISTORY}
-    if expected.is_from_journal and not terms:
-        return False
     is_modified = may_be_modified = is_unclear = False
     for row in rows:
         is_later = row.updated_ns > expected.since_ns or (
@@ -385,7 +384,7 @@ def had_terms(history: Iterable[HistoryRow], expected: ExpectedEffect) -> bool |
         may_be_modified |= row.status in _MODIFYING or "status_text" in row.missing
         if not may_be_modified or row.status in _NOT_MODIFIED:
             continue
-        agrees = has_terms(row, terms)
+        agrees = has_terms(row, expected.terms_before, expected.terms)
         if agrees and is_modified and is_later and "status_text" not in row.missing:
             return True
         is_unclear |= agrees is not False

@@ -33,7 +33,12 @@ from neo_async.errors import (
     ServerError,
     UsageError,
 )
-from neo_async.execution.expected_effect import ExpectedEffect, change, placement
+from neo_async.execution.expected_effect import (
+    ExpectedEffect,
+    cancellation,
+    modification,
+    placement,
+)
 from neo_async.execution.in_flight import InFlightOrders
 from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.journal import Journal
@@ -108,7 +113,9 @@ class Request(msgspec.Struct):
         if isinstance(self.form, PlaceForm):
             return placement(self.form)
         assert self.order is not None
-        return change(self.order, self.form)
+        if self.terms is None:
+            return cancellation(self.order)
+        return modification(self.order, self.terms)
 
 
 class _Gate:

@@ -111,6 +111,25 @@ def placed_terms(form: PlaceForm) -> OrderTerms:
     )
 
 
+def modified_terms(form: ModifyForm) -> OrderTerms:
+    """Return the terms that a modification sets, by its form, such as one in the journal. Segment,
+    symbol, side and product, which no modification changes, are empty. Raises ValueError or
+    ArithmeticError where the form cannot be read."""
+    return OrderTerms(
+        segment="",
+        symbol="",
+        side="",
+        product="",
+        order_type=OrderType(form.pt),
+        quantity=int(form.qt),
+        price=_price_of(form.pr),
+        trigger=_price_of(form.tp),
+        validity=form.vd or "",
+        disclosed_quantity=int(form.dq),
+        amo=form.am == "YES",
+    )
+
+
 def check_change(terms: OrderTerms, *, filled_quantity: int = 0) -> OrderTerms:
     """Check the terms that an order is to have after a modification, whose prices may be as the
     caller gave them, and return them with exact prices. The quantity must be above
@@ -244,6 +263,15 @@ def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> Deci
     if not needed and text != "0":
         raise InvalidOrder("trigger", trigger, f"order type {order_type} has no trigger price")
     return None if text == "0" else Decimal(text)
+
+
+def _price_of(text: str) -> Decimal | None:
+    """Return the price of a form, None for `"0"`. Raises ValueError or ArithmeticError where it is
+    no finite number."""
+    price = Decimal(text)
+    if not price.is_finite():
+        raise ValueError(f"{text!r} is no price")
+    return price or None
 
 
 def _text(price: Decimal | None) -> str:

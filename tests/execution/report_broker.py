@@ -6,12 +6,15 @@ import asyncio
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 
 from neo_async import Side
 from neo_async.errors import ServerError
+from neo_async.execution import expected_effect
 from neo_async.execution.expected_effect import ExpectedEffect
 from neo_async.execution.in_flight import InFlightOrders
+from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.model.orders import HistoryRow, OrderRow
 from tests.simulation.virtual_time import now
@@ -45,6 +48,11 @@ def state(of: OrderRow, **fields: Any) -> HistoryRow:
 
 def placement(tag: str = "lost") -> ExpectedEffect:
     return ExpectedEffect(action="place", client_tag=tag, kind=("nse_cm", "ITBEES-EQ", "B", "CNC"))
+
+
+def modification(order: Order, **terms: Any) -> ExpectedEffect:
+    """A modification of an order as it is, to these terms."""
+    return expected_effect.modification(order, msgspec.structs.replace(order.terms, **terms))
 
 
 class Broker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -12,17 +13,19 @@ import pytest
 
 from neo_async import NotAccepted, OrderAlreadyFinal, OutcomeUnknown
 from neo_async.base.india import day_of
-from neo_async.execution.expected_effect import ExpectedEffect, change
+from neo_async.execution.expected_effect import ExpectedEffect, cancellation, has_terms
 from neo_async.execution.in_flight import InFlightOrders
 from neo_async.execution.in_flight_request import EXPIRY_SECONDS, InFlightRequest
+from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.resolution import MAX_HISTORIES, had_terms
+from neo_async.model.enums import OrderType
 from neo_async.model.orders import OrderRow
 from neo_async.model.updates import OrderUpdate
-from neo_async.wire.orders import ModifyForm
 from tests.execution.report_broker import (
     RESOLUTION_TIMEOUT,
     Broker,
     errors_of,
+    modification,
     placement,
     row,
     state,
@@ -109,7 +112,10 @@ async def test_of_a_change_no_broker_can_claim_to_have_its_tag(action: str) -> N
     order = broker.cache.register(row())
     broker.rows = [row()]
     broker.histories[order.number] = [state(broker.rows[0])]
-    expected = ExpectedEffect(action=action, number=order.number, terms={"quantity": 20})
+    # With 0, every report counts as one from after the request.
+    expected = msgspec.structs.replace(
+        modification(order, quantity=20) if action == "modify" else cancellation(order), since_ns=0
+    )
     with pytest.raises(NotAccepted):
         await broker.in_flight.open(expected, is_proven=True)
     await broker.in_flight.close()
@@ -136,8 +142,7 @@ async def test_a_change_to_what_the_order_is_already_is_proven_by_its_history_on
         broker = Broker()
         before = row()
         order = broker.cache.register(before)
-        expected = ExpectedEffect(action="modify", number=order.number, since_ns=order.updated_ns)
-        request = broker.in_flight.open(expected)
+        request = broker.in_flight.open(modification(order))
         await asyncio.sleep(1)
         broker.rows = [row()]
         states = [state(broker.rows[0]), state(before)]
@@ -158,9 +163,7 @@ async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
     order = broker.cache.register(before)
     await asyncio.sleep(1)
     order.apply(row(price=39.0))
-    expected = ExpectedEffect(
-        action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
-    )
+    expected = modification(order, price=Decimal("39.1"))
     request = broker.in_flight.open(expected)
     broker.send_update(before)  # late
     assert not request.is_done
@@ -173,9 +176,7 @@ async def test_a_report_from_before_a_change_does_not_prove_it() -> None:
 async def test_a_message_without_the_terms_proves_nothing_of_them() -> None:
     broker = Broker()
     order = broker.cache.register(row(trigger=38.0))
-    expected = ExpectedEffect(
-        action="modify", number=order.number, terms={"trigger": 0.0}, since_ns=order.updated_ns
-    )
+    expected = modification(order, trigger=None)
     request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     at = int(now() * 1e9)
@@ -234,9 +235,7 @@ async def test_a_book_that_is_behind_the_feed_rules_out_no_change() -> None:
     order.apply(row())
     broker.rows = [old]
     broker.histories[order.number] = [state(old)]
-    expected = ExpectedEffect(
-        action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
-    )
+    expected = modification(order, price=Decimal("39.1"))
     request = broker.in_flight.open(expected)
     await asyncio.sleep(RESOLUTION_TIMEOUT + 20)
     assert not request.is_done
@@ -355,7 +354,7 @@ async def test_a_request_is_found_and_ended_whatever_else_is_in_flight() -> None
     broker = Broker()
     in_flight = broker.in_flight
     cancel = ExpectedEffect(action="cancel", number="261123000000001")
-    modify = ExpectedEffect(action="modify", number="261123000000001", terms={"price": 39.1})
+    modify = modification(OrderCache().register(row()), price=Decimal("39.1"))
     in_flight_requests: list[InFlightRequest] = [
         in_flight.open(each) for each in (modify, cancel, modify)
     ]
@@ -425,8 +424,11 @@ async def test_a_history_whose_tags_cannot_be_read_proves_no_absence() -> None:
 async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() -> None:
     broker = Broker()
     order = broker.cache.register(row())
-    expected = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
-    assert dict(expected.terms) == {"other price": 39.0}
+    expected = modification(order, order_type=OrderType.MARKET, price=None)
+    assert expected.terms is not None
+    assert expected.changed_terms == {"price"}
+    assert has_terms(row(price=39.0), order.terms, expected.terms) is False
+    assert has_terms(row(price=39.05), order.terms, expected.terms) is True
     request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     broker.rows = [row(price=0.0, missing=frozenset({"price"}))]
@@ -441,8 +443,8 @@ async def test_a_price_that_cannot_be_read_proves_no_change_to_a_market_order() 
 async def test_a_change_from_a_price_that_is_not_known_is_not_proven_by_any_price() -> None:
     broker = Broker()
     order = broker.cache.register(row(price=0.0, missing=frozenset({"price"})))
-    expected = change(order, ModifyForm(no=order.number, pr="0", pt="MKT", qt="10", vd="DAY"))
-    assert expected.terms == {}
+    expected = modification(order, order_type=OrderType.MARKET, price=None)
+    assert expected.changed_terms == frozenset()
     await broker.in_flight.close()
 
 
@@ -454,9 +456,7 @@ async def test_a_history_that_lacks_what_a_change_would_show_neither_proves_nor_
     broker.cache.register(row())
     order = broker.cache.get(row().number)
     assert order is not None
-    expected = ExpectedEffect(
-        action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
-    )
+    expected = modification(order, price=Decimal("39.1"))
     request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     broker.rows = [row(price=39.2)]
@@ -464,7 +464,7 @@ async def test_a_history_that_lacks_what_a_change_would_show_neither_proves_nor_
     blank = {"price": 0.0, "status_text": "", "updated_ns": 0}[missing]
     odd = msgspec.structs.replace(modified, missing=frozenset({missing}), **{missing: blank})
     if missing == "updated_ns":
-        expected = msgspec.structs.replace(expected, is_from_journal=True)
+        expected = msgspec.structs.replace(expected, terms_before=None, is_from_journal=True)
         assert had_terms([odd], expected) is None
         assert had_terms([modified], expected) is True
     else:
@@ -479,9 +479,7 @@ async def test_a_change_that_the_exchange_refused_is_not_proven_by_the_terms_sho
 ):
     broker = Broker()
     order = broker.cache.register(row())
-    expected = ExpectedEffect(
-        action="modify", number=order.number, terms={"price": 39.1}, since_ns=order.updated_ns
-    )
+    expected = modification(order, price=Decimal("39.1"))
     request = broker.in_flight.open(expected)
     await asyncio.sleep(1)
     changing = row(price=39.0, status_text="modify request")

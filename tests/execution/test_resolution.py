@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neo_async.execution.expected_effect import ExpectedEffect
+from neo_async.execution.expected_effect import ExpectedEffect, effect_of_intent
+from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.reports import reported_terms
 from neo_async.execution.resolution import (
     MAX_CLOCK_SKEW_NS,
     BookCompleteness,
@@ -32,6 +35,7 @@ from neo_async.execution.resolution import (
 )
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.orders import HistoryRow, OrderRow
+from neo_async.wire.rules import modify_form
 
 NUMBER = "261123000000001"
 OTHER = "261123000000002"
@@ -84,8 +88,20 @@ def order_of(shown: OrderRow) -> Order:
     return OrderCache().register(shown)
 
 
-def modification(expected_terms: dict[str, Any], **fields: Any) -> ExpectedEffect:
-    return ExpectedEffect(action="modify", number=NUMBER, terms=expected_terms, **fields)
+def modification(wanted: dict[str, Any], **fields: Any) -> ExpectedEffect:
+    """A modification that changes these terms of `row()`, and leaves the others."""
+    before = reported_terms(row())
+    values = {
+        name: Decimal(str(value)) if name in ("price", "trigger") else value
+        for name, value in wanted.items()
+    }
+    return ExpectedEffect(
+        action="modify",
+        number=NUMBER,
+        terms=msgspec.structs.replace(before, **values),
+        terms_before=None if fields.get("is_from_journal") else before,
+        **fields,
+    )
 
 
 def cancellation(**fields: Any) -> ExpectedEffect:
@@ -138,6 +154,16 @@ def test_1_a_cancellation_is_proven_only_by_the_states_that_it_leads_to(
         assert order_of(report).is_final
 
 
+@given(terms, terms)
+def test_1_after_a_crash_a_history_has_to_show_all_that_the_modification_set(
+    wanted: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    history = [state(status_text="modified", updated_ns=SENT_NS + 1, **shown), state()]
+    expected = modification(wanted, since_ns=SENT_NS, is_from_journal=True)
+    proof = proof_by_history(expected, order_of(row()), history).proof
+    assert proof is (Proof.TOOK_EFFECT if shown == wanted else Proof.NOT_RECEIVED)
+
+
 @given(st.lists(st.tuples(numbers, st.sets(tags)), max_size=6), st.integers(0, 3))
 def test_1_a_placement_is_proven_only_by_the_order_whose_history_has_its_tag(
     histories: list[tuple[str, set[str]]], unread: int
@@ -163,6 +189,45 @@ def test_1_a_modification_that_was_refused_is_not_proven_by_the_terms_shown_with
         state(status_text="modify pending", updated_ns=SENT_NS + 1, **wanted),
         state(),
     ]
+    resolution = proof_by_history(expected, order_of(row()), history)
+    assert resolution.proof is Proof.NOT_RECEIVED
+
+
+def modify_intent(form: str) -> Intent:
+    return Intent(
+        id=1, at_ns=SENT_NS, action="modify", client_tag="", order_number=NUMBER, form=form,
+        outcome=None, reason="",
+    )  # fmt: skip
+
+
+@given(terms)
+def test_1_after_a_crash_the_journal_has_the_terms_that_the_modification_set(
+    wanted: dict[str, Any],
+) -> None:
+    sent = modification(wanted).terms
+    assert sent is not None
+    form = msgspec.json.encode(modify_form(NUMBER, sent)).decode()
+    read = effect_of_intent(modify_intent(form))
+    assert read.terms == msgspec.structs.replace(sent, segment="", symbol="", side="", product="")
+    assert read.terms_before is None
+    assert read.changed_terms == {
+        "quantity", "validity", "disclosed_quantity", "trigger", "order_type", "price",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"pr": "39,10"}, {"pr": "sNaN"}, {"tp": "inf"}, {"qt": "ten"}, {"pt": "L1"}, {"dq": None}],
+)
+def test_1_after_a_crash_nothing_proves_a_modification_whose_form_cannot_be_read(
+    changed: dict[str, Any],
+) -> None:
+    sent = modification(TERMS).terms
+    assert sent is not None
+    form = {**msgspec.to_builtins(modify_form(NUMBER, sent)), **changed}
+    expected = effect_of_intent(modify_intent(msgspec.json.encode(form).decode()))
+    assert (expected.terms, expected.changed_terms) == (None, frozenset())
+    history = [state(status_text="modified", updated_ns=SENT_NS + 1, **TERMS), state()]
     resolution = proof_by_history(expected, order_of(row()), history)
     assert resolution.proof is Proof.NOT_RECEIVED
 
