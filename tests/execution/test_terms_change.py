@@ -29,7 +29,7 @@ from neo_async.model.feed_state import FeedState
 from neo_async.wire.parts import SHORT, in_parts
 from neo_async.wire.reports import read_order_book
 from tests.clients import MODIFY, client_of, exchange_of, paths
-from tests.execution.test_live_orders import Desk, state
+from tests.execution.test_order import Desk, state
 from tests.execution.test_order_cache import order_of, row
 from tests.fake_servers import CREDENTIALS, Late, Reply, fault_proxy, scripted_broker
 
