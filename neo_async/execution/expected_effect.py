@@ -113,7 +113,7 @@ def effect_of_intent(intent: Intent) -> ExpectedEffect:
     if intent.action == "place":
         try:
             return placement(msgspec.json.decode(intent.form, type=PlaceForm))
-        except msgspec.ValidationError:
+        except (msgspec.DecodeError, ValueError):
             return ExpectedEffect(action="place", client_tag=intent.client_tag)
     terms = None
     if intent.action == "modify":
