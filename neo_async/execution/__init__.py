@@ -1,0 +1,1 @@
+"""An order from its checked request to its last fill."""

@@ -1,0 +1,1 @@
+"""The market feed, the column feed, the order feed, and recordings."""

@@ -1,0 +1,1 @@
+"""Scrip masters, quotes, chains and candles."""

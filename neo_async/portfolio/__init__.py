@@ -1,0 +1,1 @@
+"""Positions, holdings, limits, margin, and live P&L."""

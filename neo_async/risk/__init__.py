@@ -1,0 +1,1 @@
+"""Pre-trade checks, exposure, the kill switch and the watchdog."""

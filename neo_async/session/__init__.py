@@ -1,0 +1,1 @@
+"""Logins, authenticated calls, and polling."""

@@ -1,0 +1,1 @@
+"""Sockets: the order lane, HTTP, the websocket, the limiter and circuit breakers."""

@@ -1,0 +1,1 @@
+"""The broker's formats: bytes to structs and back, as pure functions."""

@@ -1,0 +1,1 @@
+"""The matching engine: commands and a clock in, trades out."""

@@ -1,0 +1,1 @@
+"""Faults that occur at random, from one seed."""

@@ -1,0 +1,1 @@
+"""Candles of the past: synthetic history and the trade tape."""

@@ -1,0 +1,1 @@
+"""Recordings of a market feed, played back as the market."""

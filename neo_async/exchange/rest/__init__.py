@@ -1,0 +1,1 @@
+"""The simulator's REST services, in the broker's formats."""
