@@ -37,7 +37,7 @@ FORM = (
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One round of one case."""
+    """Figures of a round of one case."""
 
     cost: float
     """Processor time in the unit of the case."""
@@ -178,7 +178,7 @@ class Lost(Case):
         await self.register_all()
 
     async def measure(self, seconds: float) -> float:
-        await self.in_flight(0.1)  # opens all connections: the orders go out at once
+        await self.in_flight(0.1)  # opens all connections: the orders are sent at once
         await asyncio.to_thread(self._lose)
         before = time.process_time()
         results = await asyncio.gather(

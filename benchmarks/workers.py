@@ -1,4 +1,4 @@
-"""Processes of a benchmark: started on a core of their own, asked in JSON lines.
+"""Processes of a benchmark: started on a core of their own, and driven by JSON lines.
 
 `python -m benchmarks.workers MODULE:FUNCTION CORE ARGUMENTS` is such a process. It calls the
 function with a `Channel` and the arguments, a JSON object. A process holds one peer, so that no

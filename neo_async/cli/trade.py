@@ -1,4 +1,4 @@
-"""Commands that place and change orders. Each describes its request and asks before sending."""
+"""Commands that place and change orders. Each describes its request and prompts before sending."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def place(
         tag=tag,
         bracket=bracket,
     )
-    # An invalid order is refused before the user is asked.
+    # An invalid order is refused before the user is prompted.
     place_form(check_order(request), tag, bracket)
     account = Account()
     confirm(f"place {_describe(request)}", account, yes=yes)

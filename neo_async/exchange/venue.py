@@ -33,8 +33,8 @@ class Venue:
         persistence: Persistence | None = None,
         restored: RestoredMarket | None = None,
     ) -> None:
-        """`build` makes the market that opens at a time in Unix ns, `new_listings` says what comes
-        to it on a day in India, and `clock` gives Unix seconds.
+        """`build` makes the market that opens at a time in Unix ns, `new_listings` returns what
+        comes to it on a day in India, and `clock` gives Unix seconds.
 
         With a memory, nothing leaves that could still be lost; `recalled` is what came out of it.
         """

@@ -58,11 +58,11 @@ _STYLES = {
 
 
 class _Work(NamedTuple):
-    """One change of many accounts: how to check it, and how to send it."""
+    """A change of many accounts: how to check it, and how to send it."""
 
     verb: str
     check: Callable[[AccountRules], list[Item]]
-    """Returns the accounts to confirm. Raises InvalidField before the user is asked."""
+    """Return the accounts to confirm. Raises InvalidField before the user is prompted."""
     send: Callable[[VirtualAccounts, Progress], Awaitable[list[AccountResult]]]
     table: Table | None
     """File of the accounts; None when they come from the arguments."""

@@ -1,4 +1,4 @@
-"""One order of the demo, and the states that it has been seen in."""
+"""An order of the demo, and the states that it has been seen in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHORT = {
 
 
 class DemoOrder:
-    """One order of the demo, from its request to its final state."""
+    """An order of the demo, from its request to its final state."""
 
     def __init__(self, request: OrderRequest) -> None:
         self.request = request

@@ -1,4 +1,4 @@
-"""What the demo will trade: instruments and orders, the same ones for the same seed and file."""
+"""The plan of the demo: instruments and orders, the same ones for the same seed and file."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def choose_listings(
 
 
 def limit(market: MatchingEngine, listing: Listing, side: Side, percent: float) -> str:
-    """A price that far beyond the last one for this side (short of it when negative), in rupees,
-    on a tick and inside the circuit limits."""
+    """Return a price that far beyond the last one for this side (short of it when negative), in
+    rupees, on a tick and inside the circuit limits."""
     last = market.last_price(listing)
     sign = 1 if side is Side.BUY else -1
     paise = round(last * (1 + sign * percent / 100) / listing.tick) * listing.tick
@@ -93,7 +93,7 @@ def burst(market: MatchingEngine, listings: list[Listing]) -> list[OrderRequest]
 
 
 def immediate_or_cancel(market: MatchingEngine, listing: Listing) -> OrderRequest:
-    """For more than the best price has to offer."""
+    """Return an IOC order for more units than the best price has on offer."""
     _, asks = market.depth(listing, 1)
     price, offered, _ = asks[0]
     extra = max(1, _ORDER_VALUE // price)
@@ -110,7 +110,7 @@ def immediate_or_cancel(market: MatchingEngine, listing: Listing) -> OrderReques
 
 
 def stop_loss(market: MatchingEngine, listing: Listing) -> OrderRequest:
-    """Buys once the price has risen by half a percent."""
+    """Return an order that buys once the price has risen by half a percent."""
     return OrderRequest(
         listing.segment,
         listing.symbol,
@@ -125,7 +125,7 @@ def stop_loss(market: MatchingEngine, listing: Listing) -> OrderRequest:
 
 
 def oversell(market: MatchingEngine, listing: Listing, sellable: int) -> OrderRequest:
-    """Delivery of more than the account holds."""
+    """Return a delivery sell of more than the account holds."""
     return OrderRequest(
         listing.segment,
         listing.symbol,
@@ -140,7 +140,7 @@ def oversell(market: MatchingEngine, listing: Listing, sellable: int) -> OrderRe
 MALFORMED = OrderRequest(
     Segment.NSE_FO, "NIFTY26DECFUT", Side.BUY, 65, Product.CNC, "24485.20", tag="bad"
 )
-"""There is no delivery in derivatives: no byte of this leaves the process."""
+"""Order that is refused before any byte of it is sent: derivatives have no delivery."""
 
 
 def _is_typical(listing: Listing) -> bool:

@@ -51,7 +51,7 @@ class DemoRun:
         self.positions: list[Position] = []
         self.trades: list[Trade] = []
         self.events: list[tuple[float, str]] = []
-        self.tell: Callable[[float, str], None] = lambda elapsed, text: None
+        self.on_event: Callable[[float, str], None] = lambda elapsed, text: None
         self.problems: list[str] = []
         self.modified = 0
         self.refusal = ""
@@ -337,10 +337,10 @@ class DemoRun:
     def _say(self, text: str) -> None:
         elapsed = self.elapsed
         self.events.append((elapsed, text))
-        self.tell(elapsed, text)
+        self.on_event(elapsed, text)
 
     async def _until_free(self) -> None:
-        """Wait until an order would go out at once."""
+        """Wait until an order would be sent at once."""
         while True:
             if not self.waiting and self.starts_within(1.1) < self.limits.total:
                 return

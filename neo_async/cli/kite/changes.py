@@ -1,4 +1,5 @@
-"""Commands that buy, sell and change SIPs. Each describes its request and asks before sending."""
+"""Commands that buy, sell and change SIPs. Each describes its request and prompts before
+sending."""
 
 from __future__ import annotations
 
@@ -196,7 +197,7 @@ def cancel_sip(sip_id: _Sip, yes: Yes = False, as_json: AsJson = False) -> None:
 
 
 class _Kind(NamedTuple, Generic[T]):
-    """How to read and to show what a command has changed."""
+    """Functions that read and show what a command has changed."""
 
     read: Callable[[KiteMutualFunds, str], Awaitable[T]]
     print_rows: Callable[[list[T]], None]

@@ -137,7 +137,7 @@ class RefundForm(_Form):
 
 
 class RefundStatusForm(_Form):
-    """One of both."""
+    """A query for a refund, by the bank's reference or by the request's id."""
 
     request_id: _Uuid
     refund_reference: str | None = None
@@ -176,7 +176,7 @@ def read_form(body: bytes, form: type[T]) -> T:
 
 
 def read_item(item: msgspec.Raw, index: int, form: type[T]) -> T:
-    """One of a request's items; the field is named as seen from the request."""
+    """Read an item of a request's list; errors name the field as seen from the request."""
     try:
         return msgspec.json.decode(item, type=form)
     except msgspec.ValidationError as error:

@@ -165,7 +165,7 @@ class Bank:
     def _once(
         self, key: tuple[str, str], call: Call, answer: Callable[[], dict[str, object]]
     ) -> Reply:
-        """Answer, or repeat what was answered to the same request."""
+        """Answer a request; repeat the answer where the same request had one."""
         self._forget(call.time)
         digest = hashlib.sha256(call.path.encode() + call.body).digest()
         first = self._firsts.get(key)

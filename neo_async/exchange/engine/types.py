@@ -112,7 +112,7 @@ class Bracket(msgspec.Struct, frozen=True, kw_only=True):
     stop_kind: OffsetKind = OffsetKind.ABSOLUTE
 
     def target_distance(self, tick: int) -> int:
-        """Paise."""
+        """Return the distance of the target from the entry price, in paise."""
         return self.target * (tick if self.target_kind is OffsetKind.TICKS else 1)
 
     def stop_distance(self, tick: int) -> int:
@@ -142,7 +142,7 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tag: str = ""
     source: str = ""
     bracket: Bracket | None = None
-    """Only for product BO, and needed there."""
+    """Terms of the bracket; needed for product BO, and for no other."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -157,7 +157,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Fill(msgspec.Struct, frozen=True, gc=False):
-    """One execution of one order."""
+    """A fill: one execution of one order."""
 
     trade_number: str
     order_number: str
@@ -280,7 +280,7 @@ class OrderRecord(msgspec.Struct, gc=False):
     cancelled_quantity: int = 0
     reject_reason: str = ""
     request_id: int = 1
-    """One more for every accepted modification."""
+    """Number of the terms, one higher after every accepted modification."""
     arrivals: int = 1
     """Count of placement requests with this order's tag, refused repeats included."""
     protection_percent: float = 0.0
@@ -303,7 +303,7 @@ class OrderRecord(msgspec.Struct, gc=False):
 
     @property
     def history(self) -> list[Transition]:
-        """Every state the order went through, oldest first."""
+        """States that the order went through, oldest first."""
         return [row for step in self.steps for row in step.rows()]
 
     @property
@@ -312,7 +312,7 @@ class OrderRecord(msgspec.Struct, gc=False):
 
     @property
     def average_price(self) -> float:
-        """Paise."""
+        """Return the distance of the target from the entry price, in paise."""
         return self.filled_value / self.filled_quantity if self.filled_quantity else 0.0
 
 

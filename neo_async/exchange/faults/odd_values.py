@@ -53,7 +53,7 @@ def with_odd_value(body: bytes, choice: int) -> bytes:
 
 
 def _rows(content: Any) -> list[dict[str, Any]]:
-    """The rows of a report, or the one of a feed message."""
+    """Return the rows of a report, or the one row of a feed message."""
     data = content.get("data") if isinstance(content, dict) else None
     if isinstance(data, dict):
         return [data]

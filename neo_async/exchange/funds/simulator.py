@@ -59,7 +59,7 @@ class FundSimulator:
         holidays: Collection[date] = (),
         state: FundState | None = None,
     ) -> None:
-        """`state` is one to go on from; the others, but seed and schemes, say nothing then."""
+        """`state` is the state to go on from; with it, only `seed` and `schemes` still count."""
         self.schemes = {scheme.isin: scheme for scheme in schemes}
         self._seed = seed
         self._calendar = Calendar(holidays)
@@ -219,7 +219,7 @@ class FundSimulator:
         return list(self.state.holdings.values())
 
     def nav(self, isin: str) -> int:
-        """The last one that was struck, on `nav_day`."""
+        """Return the last NAV that was struck, on `nav_day`."""
         return self.state.navs[isin]
 
     def scheme(self, isin: str) -> Scheme:
@@ -318,7 +318,7 @@ class FundSimulator:
                 self._sell(order, day, settlement_id)
 
     def _strike(self, day: date) -> None:
-        """The day's NAVs."""
+        """Strike the day's NAVs."""
         chance = random.Random(f"{self._seed}|nav|{day}")
         navs = self.state.navs
         for isin, scheme in self.schemes.items():

@@ -167,7 +167,7 @@ class FundState(msgspec.Struct, kw_only=True):
     sips: dict[str, SipRecord] = {}
     """Oldest first."""
     holdings: dict[str, FundHolding] = {}
-    """By ISIN."""
+    """Holdings by ISIN."""
     invested: set[str] = set()
     """ISINs in which there was an investment at some time."""
     numbers: int = 0

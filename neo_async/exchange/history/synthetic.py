@@ -61,7 +61,7 @@ class SyntheticHistory:
         self._last = _weekdays(opened) - 1
 
     def day(self, day: date) -> Candle | None:
-        """The whole day; None on weekends."""
+        """Return the candle of a whole day; None on weekends."""
         if day.weekday() > 4:
             return None
         number = _weekdays(day)
@@ -70,7 +70,7 @@ class SyntheticHistory:
         )
 
     def minutes(self, day: date) -> Iterator[Candle]:
-        """The minutes of a day; none on weekends."""
+        """Yield the minutes of a day; none on weekends."""
         whole = self.day(day)
         if whole is None:
             return iter(())

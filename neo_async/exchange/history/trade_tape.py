@@ -52,7 +52,7 @@ class TradeTape:
                 self._add(key, event.time_ns, event.value, 0, 0)
 
     def _add(self, key: Key, time_ns: int, price: int, quantity: int, interest: int) -> None:
-        """A trade of quantity 0 moves the price and nothing else."""
+        """Add a trade to its minute. One of quantity 0 moves the price and nothing else."""
         minutes = self._minutes.get(key)
         if minutes is None:
             minutes = self._minutes[key] = {}

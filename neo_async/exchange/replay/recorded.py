@@ -24,7 +24,7 @@ from neo_async.wire.feed import (
 from neo_async.wire.recording import RecordingReader, read_recording
 
 _MESSAGES_READ: Final = 1000
-"""Binary messages that are looked into although everything named has been seen."""
+"""Binary messages that are still read after every named instrument has been seen."""
 _BAND_PERCENT: Final = 20
 """Circuit limits of what was recorded without any."""
 
@@ -70,7 +70,7 @@ def scan_recording(path: Path) -> Recorded:
 
 
 def relisted(listings: Iterable[Listing], recorded: Recorded) -> tuple[Listing, ...]:
-    """The instruments of a market in which a recording is played.
+    """Return the instruments of a market in which a recording is played.
 
     Those recorded have the previous close, circuit limits and lot of their recording. One that was
     not listed is, if it was acknowledged by name, with ticks of one paisa; without a price to

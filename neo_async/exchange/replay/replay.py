@@ -1,6 +1,6 @@
 """Plays a recording of the market feed back as the market.
 
-Packets go out as they were recorded, byte for byte, in messages of the recorded grouping; the
+Packets are sent as they were recorded, byte for byte, in messages of the recorded grouping; the
 prices and quotes in them become those that orders here trade against.
 """
 

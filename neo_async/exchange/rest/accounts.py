@@ -39,7 +39,7 @@ def make_accounts(seed: int, count: int = 2, key: str = "") -> tuple[Account, ..
 
 
 def _with_secrets(account: Account, rng: random.Random) -> Account:
-    """The account with other secrets."""
+    """Return the account with other secrets."""
     other = _make_account(rng, 1).credentials
     credentials = msgspec.structs.replace(
         account.credentials,

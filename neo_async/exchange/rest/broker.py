@@ -1,6 +1,6 @@
 """The broker's service without its sockets: a call in, a reply out.
 
-One table says which path goes where, and what a caller needs to show for it. Trading calls live
+One table holds which path goes where, and what a caller needs to show for it. Trading calls live
 below the base URL, which has a path of its own; login, files and the configuration service do not.
 """
 
@@ -249,7 +249,7 @@ class Broker:
         return self._base_routes.get(_quotes_path(tail) or tail)
 
     def _check_address(self, address: str, login: Login) -> None:
-        """The rule of static addresses, where it is in force."""
+        """Apply the rule of static addresses, where it is in force."""
         allowed = self._settings.static_ips
         if allowed is None:
             return
@@ -288,7 +288,8 @@ class Broker:
         return replies.json({**content, "stCode": 1000, "status": "success"})
 
     def _registration(self, _: Call) -> Reply:
-        """The static addresses on record. The broker's shape is not published; this one is ours."""
+        """Answer the static addresses on record. The broker's shape is not published; this one is
+        ours."""
         primary, secondary = (*(self._settings.static_ips or ()), "", "")[:2]
         status = "ACTIVE" if primary else "INACTIVE"
         content = {"primaryIp": primary, "secondaryIp": secondary, "status": status}
@@ -438,18 +439,18 @@ class Broker:
 
 
 def _quotes_path(path: str) -> str | None:
-    """The path of the quotes that this one asks for, if it does."""
+    """Return the quotes path that `path` begins with, if any."""
     return next((quotes for quotes in _QUOTES if path.startswith(quotes)), None)
 
 
-def _data_reply(answer: Callable[[T], Reply], asked: T) -> Reply:
+def _data_reply(answer: Callable[[T], Reply], request: T) -> Reply:
     """Quotes and chains are refused in a shape of their own."""
     try:
-        return answer(asked)
+        return answer(request)
     except Refusal as refusal:
         return replies.data_refused(refusal)
 
 
 def _book(rows_: list[Row], *, stat: str) -> Reply:
-    """`stat` is spelled differently from book to book."""
+    """Answer a book. `stat` is spelled differently from book to book."""
     return replies.json({"stat": stat, "stCode": 200, "data": rows_}) if rows_ else replies.NO_DATA

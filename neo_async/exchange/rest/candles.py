@@ -94,7 +94,7 @@ def candle_portions(
     minutes_of: Callable[[date], Iterable[Candle]],
     whole_day: Callable[[date], Candle | None],
 ) -> Iterator[list[Row]]:
-    """Ascending; a candle without a trade is left out.
+    """Yield the candles in ascending order, in portions; a candle without a trade is left out.
 
     A portion is of one day, or of one week when the candles are of days or weeks: to draw it takes
     about two milliseconds, which is why they come one by one.
@@ -121,7 +121,7 @@ def _monday(day: date) -> date:
 
 
 def merged(candles: Iterable[Candle]) -> Candle | None:
-    """One candle out of several that follow each other."""
+    """Merge consecutive candles into one."""
     whole: Candle | None = None
     for candle in candles:
         whole = candle if whole is None else _joined(whole, candle)

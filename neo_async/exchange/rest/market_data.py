@@ -69,7 +69,7 @@ class MarketData:
         return json(rows)
 
     def _rows(self, market: MatchingEngine, instrument: str) -> Iterator[dict[str, object]]:
-        """One, or none."""
+        """Yield the quote of an instrument; nothing for an unknown one."""
         segment, _, token = instrument.partition("|")
         if segment not in market.segments:
             return
@@ -136,7 +136,7 @@ class MarketData:
         return json({"status": "success", "interval": query["interval"], "data": {"candles": rows}})
 
     async def _encoded(self, portions: Iterator[list[Row]]) -> msgspec.Raw:
-        """One array of all rows."""
+        """Encode the rows of all portions as one array."""
         encoded: list[bytes] = []
         async with self._drawing:
             for rows in portions:

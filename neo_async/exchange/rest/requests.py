@@ -86,7 +86,7 @@ def _offset_kind(text: str | None) -> OffsetKind:
 
 
 def _read_distance(text: str | None, kind: OffsetKind) -> int:
-    """Paise, or ticks."""
+    """Return a distance from the entry price in paise, or in ticks."""
     if text is None:
         raise _invalid_request()
     return read_price(text) if kind is OffsetKind.ABSOLUTE else read_quantity(text)

@@ -40,7 +40,7 @@ AdminRoutes = Mapping[str, Mapping[str, Answer]]
 
 
 class ErrorResponses(NamedTuple):
-    """How a service words the errors that every service has."""
+    """Wording, by one service, of the errors that every service has."""
 
     throttled: Reply
     failed: Callable[[int], Reply]
