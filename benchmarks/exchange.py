@@ -1,4 +1,4 @@
-"""How many orders the embedded exchange takes over REST, on one core.
+"""Orders a second that the embedded exchange takes over REST, on one core.
 
     python -m benchmarks.exchange [--json] [--rounds N] [--seconds S] [--clients N]
 

@@ -1,4 +1,4 @@
-"""How many orders a second the exchange's matching core takes: no sockets, no market makers.
+"""Orders a second that the exchange's matching engine takes: no sockets, no market makers.
 
     python -m benchmarks.exchange_core [--orders N] [--rounds R] [--json]
 

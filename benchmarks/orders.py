@@ -99,7 +99,7 @@ def _run_round(peer: Worker, address: Address, measure: str, seconds: float) -> 
     sample = msgspec.convert(peer.ask(measure=measure, seconds=seconds), Sample)
     after = _counters(address)
     arrived = after["orders"] - before["orders"]
-    # The peer does not know whether an order that it gave up on arrived.
+    # The peer has no record of whether an order that it gave up on arrived.
     if not sample.orders <= arrived <= sample.orders + sample.failed:
         raise SystemExit(
             f"{peer.name} reports {sample.orders} orders, the server counted {arrived:.0f}"

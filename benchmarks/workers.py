@@ -63,7 +63,7 @@ class Channel:
         self._answers, sys.stdout = sys.stdout, sys.stderr
 
     def send(self, answer: object) -> None:
-        """Send one answer. The first one says that the worker is ready."""
+        """Send one answer. The first one means that the worker is ready."""
         print(msgspec.json.encode(answer).decode(), file=self._answers, flush=True)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -34,7 +34,7 @@ _NO_FILE: Final = "is not a regular file"
 
 
 class NotPrivate(OSError):
-    """A file is not private to the caller; `strerror` says why, and how to make it so."""
+    """A file is not private to the caller; `strerror` holds the reason and the remedy."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(errno.EPERM, f"{path.name} {why}", str(path))

@@ -12,9 +12,9 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.account import known_units, order_fields, print_orders, side_name
-from neo_async.cli.asking import Yes, confirm, interruption_reported
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Cell, Column, money
+from neo_async.cli.prompts import Yes, confirm, interruption_reported
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
 from neo_async.execution.order import Order

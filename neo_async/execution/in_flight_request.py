@@ -1,4 +1,4 @@
-"""One order request in flight, and the index of all of them."""
+"""Order requests in flight, and the index of all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ the broker answers until then."""
 
 
 class InFlightRequest:
-    """One order request whose outcome is not known yet. Awaiting it returns the Order, or raises
+    """An order request whose outcome is not known yet. Awaiting it returns the Order, or raises
     the error that its outcome is."""
 
     __slots__ = (
@@ -122,11 +122,11 @@ class InFlightRequest:
 
 
 class RequestIndex:
-    """All requests in flight, and the same by what reports are about."""
+    """The requests in flight, indexed by what reports are about."""
 
     def __init__(self) -> None:
         self.all: dict[InFlightRequest, None] = {}
-        """All requests in flight, oldest first."""
+        """Requests in flight, oldest first."""
         self.placements: dict[str, dict[InFlightRequest, None]] = {}
         """Placements in flight, by client tag."""
         self.changes: dict[str, dict[InFlightRequest, None]] = {}

@@ -12,7 +12,7 @@ from neo_async.model.enums import Segment
 
 
 class Instrument(msgspec.Struct, frozen=True, gc=False):
-    """One instrument of the scrip master, typed and scaled. Prices are rupees."""
+    """An instrument of the scrip master, typed and scaled. Prices are rupees."""
 
     segment: Segment
     token: str

@@ -102,7 +102,7 @@ class Quotes(dict[str, Quote]):
 
 
 class OptionQuote(msgspec.Struct, frozen=True, kw_only=True):
-    """One option of a chain."""
+    """An option of a chain."""
 
     instrument: str
     """Segment and token: `nse_fo|71472`."""
@@ -175,7 +175,7 @@ class OptionChain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FutureQuote(msgspec.Struct, frozen=True, kw_only=True):
-    """One contract of a futures chain."""
+    """A contract of a futures chain."""
 
     instrument: str
     symbol: str

@@ -298,6 +298,6 @@ class SessionManager:
     def _renewal_done(self, renewal: asyncio.Task[None]) -> None:
         self._renewal = None
         if not renewal.cancelled():
-            # Every waiter gets the error; asyncio must not log it as never retrieved where nobody
+            # Every waiter gets the error; asyncio must not log it as never retrieved where no task
             # waits any more.
             renewal.exception()

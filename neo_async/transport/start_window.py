@@ -48,7 +48,7 @@ class StartWindow:
         """Return when one more start is possible after `ahead` others that begin now: a time in the
         past when it is possible now, infinity while that depends on when the others begin.
 
-        To be asked when there is no room for two more.
+        To be called when there is no room for two more.
         """
         starts = self.starts
         first = ahead + len(starts) - self.limit

@@ -11,10 +11,10 @@ import typer
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.asking import Yes, confirm, interruption_reported
 from neo_async.cli.kite.access import Access
 from neo_async.cli.kite.reports import fund_units, print_orders, print_sips
 from neo_async.cli.output import AsJson, money
+from neo_async.cli.prompts import Yes, confirm, interruption_reported
 from neo_async.errors import InvalidOrder, NeoError, UsageError
 from neo_async.kite import Frequency, Fund, FundOrder, FundOrderStatus, KiteMutualFunds, Sip, rules
 from neo_async.kite.rules import order_form, sip_change_form, sip_form
@@ -193,7 +193,7 @@ def cancel_sip(sip_id: _Sip, yes: Yes = False, as_json: AsJson = False) -> None:
     _run(describe, lambda kite: kite.cancel_sip(sip_id), _SIPS, yes=yes, as_json=as_json)
 
 
-# --- asking, sending and showing ------------------------------------------------------------------
+# --- prompts, requests and results ----------------------------------------------------------------
 
 
 class _Kind(NamedTuple, Generic[T]):

@@ -29,7 +29,7 @@ _NUMBERS: Final = frozenset(
         *("flBuyQty", "flSellQty", "cfBuyQty", "cfSellQty", "multiplier", "precision"),
     }
 )
-"""Fields of rows that hold numbers, by the broker's names. None of them says which order it is."""
+"""Fields of rows that hold numbers, by the broker's names. None of them identifies the order."""
 
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode

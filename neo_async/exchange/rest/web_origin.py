@@ -30,7 +30,7 @@ def foreign_page(headers: Mapping[str, str], method: str, *, on_loopback: bool) 
     site = headers.get("Sec-Fetch-Site", "none")
     is_navigation = method == "GET" and headers.get("Sec-Fetch-Mode") == "navigate"
     if site not in ("none", "same-origin") and not is_navigation:
-        return f"Sec-Fetch-Site {site!r} says that another site's page made the request"
+        return f"Sec-Fetch-Site {site!r} shows that another site's page made the request"
     return None
 
 
