@@ -57,7 +57,7 @@ INSTRUMENTS = ("nse_cm|19084", "nse_cm|11536", "nse_cm|2885", "nse_cm|1333", "ns
 _PLACE = "/quick/order/rule/ms/place"
 _RESTING = (("B", "38.00"), ("S", "41.00"))
 _TRADING = (("B", "41.00"), ("S", "38.00"))
-"""Both sides in turn, so that positions stay small: away from the market, and through it."""
+"""Sides and prices in turn, so that positions stay small: away from the market, and through it."""
 
 SCENES = {"resting": _RESTING, "trading": _TRADING}
 

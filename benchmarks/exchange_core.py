@@ -141,7 +141,7 @@ def _resting(count: int) -> list[tuple[str, NewOrder]]:
 
 
 def measure(name: str, count: int) -> float:
-    """Orders a second of one scene, in a market of its own."""
+    """Return the orders a second of a scene, in a market of its own."""
     market = _market()
     mix, resting = _mix(count), _resting(count)
     if name == "journaled":

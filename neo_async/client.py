@@ -269,7 +269,7 @@ class NeoClient:
         on_tick: Callable[[Tick], None] | None = None,
         market_open: Callable[[], bool] | None = None,
     ) -> MarketFeed:
-        """A connection of its own to the market feed; see MarketFeed."""
+        """Return a new connection to the market feed; see MarketFeed."""
         feed = MarketFeed(
             self._session,
             self._feed_timings,
@@ -284,7 +284,7 @@ class NeoClient:
     def column_feed(
         self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
-        """The market feed as arrays; see ColumnFeed. Needs numpy."""
+        """Return the market feed as arrays; see ColumnFeed. Needs numpy."""
         feed = ColumnFeed(self._session, self._feed_timings, level=level, market_open=market_open)
         self._market_feeds.add(feed)
         return feed

@@ -138,7 +138,7 @@ def make_private(path: Path, *, create: bool = True) -> None:
 
 
 def _is_shared(state: os.stat_result) -> bool:
-    """Whether others may read or write a file."""
+    """Return whether other users may read or write a file."""
     return os.name == "posix" and bool(stat.S_IMODE(state.st_mode) & 0o077)
 
 

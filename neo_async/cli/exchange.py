@@ -206,7 +206,7 @@ async def _serve(
 
 
 def _read_faults(text: str) -> Faults:
-    """Written out, or the name of a file that holds them."""
+    """Read faults that are written out, or named by a file that holds them."""
     from neo_async.exchange.faults.settings import read_faults
 
     if text.lstrip().startswith("{"):

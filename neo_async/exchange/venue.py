@@ -21,7 +21,7 @@ from neo_async.exchange.history.trade_tape import TradeTape
 from neo_async.exchange.persistence.persistence import Persistence, RestoredMarket
 
 NewListings: TypeAlias = Callable[[MatchingEngine], Iterable[Listing]]
-"""Returns what a market should list besides, on its present day."""
+"""Function that returns what a market should list besides, on its present day."""
 
 
 class Venue:

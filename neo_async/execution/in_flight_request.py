@@ -47,7 +47,7 @@ class InFlightRequest:
     ) -> None:
         self.expected = expected
         self.intent = intent
-        """Its id in the journal; None without one."""
+        """Id of the request in the journal; None without one."""
         self.is_proven = is_proven
         """Whether the broker claims to have the order of a placement: it is never reported as not
         accepted then."""

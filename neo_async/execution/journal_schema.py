@@ -194,7 +194,7 @@ def storable(value: str) -> str:
 
 
 def check_schema(file: sqlite3.Connection) -> None:
-    """Raises Unreadable when the file holds anything but the tables of a journal."""
+    """Raise Unreadable when the file holds anything but the tables of a journal."""
     for kind, name, sql in file.execute("SELECT type, name, sql FROM sqlite_master"):
         if kind in ("table", "index") and str(name).startswith("sqlite_"):
             continue  # SQLite's own

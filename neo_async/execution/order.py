@@ -107,7 +107,7 @@ class Order:
         self._status_ns = 0
         """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
         self._presumed_ns = 0
-        """Begin of the day (Unix nanoseconds) whose order book lacks the order, which therefore
+        """Beginning of the day (Unix nanoseconds) whose order book lacks the order, which therefore
         counts as expired; 0 when a report gave the status."""
         self._corrected_ns = 0
         """Time of a final state that was corrected: what is no newer is outdated."""

@@ -61,7 +61,7 @@ class SubscribedFeed(Feed, ABC):
         self._hours = MarketHours()
         self._subscriptions = Subscriptions()
         self._syncing = asyncio.Lock()
-        """Held while frames are sent, so that those of two calls do not mix."""
+        """Lock held while frames are sent, so that those of two calls do not mix."""
         self._recordings: list[Recording] = []
         self._secrets = Secrets()
         """The secrets of the last login sent here."""

@@ -76,7 +76,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     bids: tuple[DepthRow, ...] = ()
     """Bids, best first; levels without quantity are left out."""
     asks: tuple[DepthRow, ...] = ()
-    """Offers, likewise."""
+    """Offers, best first; levels without quantity are left out."""
 
     @property
     def updated(self) -> datetime | None:

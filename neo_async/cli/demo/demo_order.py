@@ -32,7 +32,7 @@ class DemoOrder:
 
     @property
     def state(self) -> str:
-        """Its present state."""
+        """Present state of the order."""
         return self.trail[-1] if self.order is None else _short(self.order.status)
 
     def note(self, text: str) -> None:

@@ -31,7 +31,8 @@ FAR = -2.5
 def choose_listings(
     market: MatchingEngine, scripmaster: Iterable[Path], seed: int
 ) -> list[Listing]:
-    """Shares of large companies. Blocks while it reads the files; raises UsageError without any."""
+    """Return shares of large companies. Blocks while it reads the files; raises UsageError without
+    any."""
     listed = [listing for file in scripmaster for listing in _by_size(market, file)]
     typical = [listing for listing in listed or market.listings if _is_typical(listing)]
     if len(typical) < INSTRUMENTS:
@@ -76,7 +77,8 @@ def order(
 
 
 def burst(market: MatchingEngine, listings: list[Listing]) -> list[OrderRequest]:
-    """Three orders an instrument: one that trades at once, one near the market, one far from it."""
+    """Return three orders an instrument: one that trades at once, one near the market, one far
+    away."""
     requests = []
     for position, listing in enumerate(listings):
         # Deliveries are bought, every fourth instrument is sold short for the day, and some of
@@ -144,14 +146,15 @@ MALFORMED = OrderRequest(
 
 
 def _is_typical(listing: Listing) -> bool:
-    """Cheap and dear shares make poor examples: a tick is a percent, or an order is one share."""
+    """Return whether a share is neither cheap nor dear: one whose tick is a percent, or whose order
+    is one share, is a poor example."""
     price = listing.base_price
     return listing.series == "EQ" and listing.lot_size == 1 and 50_00 <= price < 5000_00
 
 
 def _by_size(market: MatchingEngine, scripmaster: Path) -> list[Listing]:
-    """Shares of a file by market value, the largest company first: nothing else in it hints at how
-    much an instrument is traded."""
+    """Return the shares of a file by market value, the largest company first: nothing else in it
+    hints at how much an instrument is traded."""
     sizes: list[tuple[float, Listing]] = []
     with scripmaster.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.reader(file)

@@ -121,7 +121,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     busiest_second_orders: int
     busiest_second_total: int
     refused: int
-    """Answers 429."""
+    """Number of answers with HTTP 429."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,7 +223,7 @@ def latency(seconds: Iterable[float]) -> Latency:
 
 
 def summary(report: Report) -> Table:
-    """Two columns that wrap in themselves, whatever the width."""
+    """Return a table of two columns that wrap in themselves, at any width."""
     from rich.table import Table
     from rich.text import Text
 

@@ -80,7 +80,8 @@ class DemoRun:
         return self.calls - self.waiting
 
     def starts_within(self, oldest: float, newest: float = 0.0) -> int:
-        """Requests started between so many seconds ago, by the samples taken."""
+        """Return the number of requests that started between so many seconds ago, by the
+        samples."""
         now = time.perf_counter()
 
         def until(ago: float) -> int:

@@ -46,7 +46,7 @@ _STYLES = {
 
 
 def board(demo_run: DemoRun, width: int, height: int) -> RenderableType:
-    """Everything at once, in no more than this many rows."""
+    """Return a board of the whole demo, in no more than this many rows."""
     rows = height - 1  # a terminal keeps the last line for the cursor
     if width >= _WIDE:
         left = Group(
@@ -231,7 +231,7 @@ def _classes(seconds: list[float]) -> list[tuple[str, int]]:
 
 
 def _histogram(seconds: list[float]) -> RenderableType:
-    """Bars that lie, one a row."""
+    """Return a histogram with horizontal bars, one a row."""
     classes = _classes(seconds)
     most = max(1, *(count for _, count in classes))
     table = Table.grid(padding=(0, 1))
@@ -245,7 +245,7 @@ def _histogram(seconds: list[float]) -> RenderableType:
 
 
 def _columns(seconds: list[float]) -> RenderableType:
-    """Bars that stand, in one row, with their labels in another."""
+    """Return a histogram with vertical bars in one row, and their labels in another."""
     classes = _classes(seconds)
     most = max(1, *(count for _, count in classes))
     bars = " ".join(_BARS[-(-count * 8 // most)] * 4 for _, count in classes)

@@ -33,7 +33,7 @@ def sips(
     sip_id: Annotated[str, typer.Argument(help="One SIP, also a cancelled one.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show SIPs that are active or paused, or one SIP in any state."""
+    """SIPs that are active or paused, or one SIP in any state."""
 
     async def call(kite: KiteMutualFunds) -> list[Sip]:
         return [await kite.sip(sip_id)] if sip_id else await kite.sips()

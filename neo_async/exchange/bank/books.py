@@ -142,7 +142,7 @@ class Books:
         return self._credits.last_sequence(physical) > last
 
     def acknowledge(self, physical: str, batch_id: str, count: int) -> bool:
-        """Answers whether it was acknowledged before."""
+        """Acknowledge a batch; return whether it was acknowledged before."""
         delivery = self._deliveries[physical]
         delivered = delivery.counts.get(batch_id)
         if delivered is None:

@@ -99,7 +99,7 @@ class ChangeItem(NumberItem):
     status: Literal["ACTIVE", "BLOCKED"] | UnsetType = UNSET
 
     def changes(self) -> dict[str, object]:
-        """Fields of VirtualAccount."""
+        """Return the fields of VirtualAccount that change."""
         changes: dict[str, object] = {}
         for name in self.__struct_fields__:
             value = getattr(self, name)
@@ -166,7 +166,7 @@ class MoveForm(_Form, forbid_unknown_fields=True):
 
 
 def read_form(body: bytes, form: type[T]) -> T:
-    """Raises Refused with the field that is wrong, as `accounts[3].name`."""
+    """Read a form. Raises Refused with the field that is wrong, as `accounts[3].name`."""
     try:
         return msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:

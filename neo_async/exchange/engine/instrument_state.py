@@ -128,7 +128,8 @@ class WorkingOrder(Resting, eq=False):
     margin_price: int = 0
     """Price at which margin is reserved for the pending quantity."""
     reserves_margin: bool = True
-    """False for a stop beside its target: only one of the two can trade."""
+    """Whether it reserves margin. False for a stop beside its target: only one of the two can
+    trade."""
     rests: bool = False
     """Whether it stands in the book. Price and quantities of the entry count only then."""
     stop: int = 0

@@ -119,7 +119,7 @@ class Bracket(msgspec.Struct, frozen=True, kw_only=True):
         return self.stop * (tick if self.stop_kind is OffsetKind.TICKS else 1)
 
     def trail_step(self, tick: int) -> int:
-        """Whole ticks, in paise; 0 when the stop does not follow."""
+        """Return the step of a trailing stop in whole ticks, in paise; 0 when it does not trail."""
         if self.stop_kind is OffsetKind.TICKS:
             return self.trail * tick
         return max(self.trail // tick, 1) * tick if self.trail else 0
@@ -298,7 +298,7 @@ class OrderRecord(msgspec.Struct, gc=False):
 
     @property
     def fills(self) -> list[Fill]:
-        """Oldest first."""
+        """Fills of the order, oldest first."""
         return [step.fill for step in self.steps if step.fill is not None]
 
     @property
@@ -392,7 +392,7 @@ class Printed(msgspec.Struct, frozen=True, gc=False):
     listing: Listing
     price: int
     quantity: int
-    """0 for a price set from outside."""
+    """Units traded; 0 for a price set from outside."""
     time_ns: int
     open_interest: int = 0
     """Open interest after the trade."""

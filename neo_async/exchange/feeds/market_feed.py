@@ -178,7 +178,7 @@ class MarketFeed:
     # --- the market's side ----------------------------------------------------------------------
 
     def notice(self) -> None:
-        """Something may have happened at the market."""
+        """Publish what has changed at the market, soon."""
         self._announce_phases()
         if self._topics and (self._market is not self._venue.market or self._market.has_changes):
             self._wake.set()
@@ -461,7 +461,7 @@ class MarketFeed:
         return packets.status_packet(self._encoder, segment, self._statuses[segment], is_old=is_old)
 
     def send_garbage(self) -> None:
-        """Bytes that are no packet and text that is no frame, to everyone."""
+        """Send bytes that are no packet and text that is no frame to every client."""
         for connection in self._authenticated():
             connection.enqueue(self._random.randbytes(self._random.randint(1, 400)))
             connection.enqueue("\x00{message_code:" + self._random.randbytes(8).hex())

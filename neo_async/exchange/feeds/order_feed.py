@@ -133,7 +133,7 @@ class OrderFeed:
     # --- faults ---------------------------------------------------------------------------------
 
     def send_garbage(self) -> None:
-        """Text that is no JSON, and JSON that is no update, to everyone."""
+        """Send text that is no JSON, and JSON that is no update, to every client."""
         for connections in self._by_account.values():
             for connection in connections:
                 connection.enqueue(

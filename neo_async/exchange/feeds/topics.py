@@ -90,7 +90,7 @@ def offer(news: tuple[Topic, bytes]) -> None:
 
 
 def offer_stray(news: tuple[Topic, bytes]) -> None:
-    """Behind the newest of the same instrument, not in its place."""
+    """Queue a packet behind the newest of the same instrument, not in its place."""
     topic, packet = news
     for connection in topic.connections:
         connection.offer((topic, "stray"), packet)

@@ -73,7 +73,7 @@ class KiteLogins:
         return self._new_session(now)
 
     def renew(self, api_key: str, refresh_token: str, checksum: str, now: float) -> dict[str, str]:
-        """Raises FundRefusal."""
+        """Renew an access token. Raises FundRefusal."""
         self._check(api_key, refresh_token, checksum)
         if refresh_token not in self._refresh_tokens:
             raise _refusal("Token is invalid or has expired.")

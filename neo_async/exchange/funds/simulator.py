@@ -102,7 +102,7 @@ class FundSimulator:
         return record
 
     def cancel(self, order_id: str) -> OrderRecord:
-        """Raises FundRefusal when there is no such order, or it is not open."""
+        """Cancel an order. Raises FundRefusal when there is no such order, or it is not open."""
         order = self.order(order_id)
         if order.state is not OrderState.OPEN:
             raise FundRefusal(
@@ -161,7 +161,7 @@ class FundSimulator:
         return record
 
     def modify_sip(self, sip_id: str, change: SipChange) -> SipRecord:
-        """Raises FundRefusal, and changes nothing then."""
+        """Change a SIP. Raises FundRefusal, and changes nothing then."""
         sip = self._live_sip(sip_id)
         if change == SipChange():
             raise FundRefusal("There is nothing to change.")
@@ -188,7 +188,7 @@ class FundSimulator:
         return sip
 
     def cancel_sip(self, sip_id: str) -> SipRecord:
-        """Raises FundRefusal when there is no such SIP, or it has ended."""
+        """Cancel a SIP. Raises FundRefusal when there is no such SIP, or it has ended."""
         sip = self._live_sip(sip_id)
         self._end(sip)
         return sip
@@ -223,7 +223,7 @@ class FundSimulator:
         return self.state.navs[isin]
 
     def scheme(self, isin: str) -> Scheme:
-        """Raises FundRefusal when there is none."""
+        """Return a scheme. Raises FundRefusal when there is none."""
         try:
             return self.schemes[isin]
         except KeyError:

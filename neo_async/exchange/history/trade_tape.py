@@ -97,7 +97,7 @@ class TradeTape:
             self._minutes.setdefault((Segment(row.segment), row.token), {})[row.minute] = candle
 
     def changed(self) -> list[TradeTapeRow]:
-        """Candles that have changed since the last `take_changed`."""
+        """Return the candles that have changed since the last `take_changed`."""
         return [
             TradeTapeRow(segment.value, token, minute, *self._minutes[segment, token][minute][1:])
             for (segment, token), minute in self._changed

@@ -121,8 +121,8 @@ class Store:
 
     @contextlib.contextmanager
     def read_as_foreign(self) -> Iterator[None]:
-        """Whatever goes wrong while a market is made from the file is the file's fault: raises
-        UsageError. A damaged file can be well-formed and still describe no market."""
+        """Raise UsageError for any failure while a market is made from the file. A damaged file can
+        be well-formed and still describe no market."""
         try:
             yield
         except UsageError:

@@ -51,7 +51,7 @@ class Recorded(msgspec.Struct, frozen=True):
         return self.instruments.get(text.casefold())
 
     def listed(self, listings: Iterable[Listing]) -> set[tuple[Segment, str]]:
-        """Segments and tokens of those of the listings that are in the recording."""
+        """Return segment and token of the listings that are in the recording."""
         return {
             (listing.segment, listing.token)
             for listing in listings
@@ -65,7 +65,7 @@ NOTHING: Final = Recorded(
 
 
 def scan_recording(path: Path) -> Recorded:
-    """Blocks while it reads the file. Raises UsageError when it is no recording."""
+    """Scan a recording, and block while its file is read. Raises UsageError when it is none."""
     return _RecordingScanner().read(read_recording(path))
 
 
@@ -157,7 +157,7 @@ class _RecordingScanner:
 
 
 def _names(tick: Tick) -> list[str]:
-    """Texts by which it may be subscribed."""
+    """Return the names by which an instrument may be subscribed."""
     if not isinstance(tick, IndexTick):
         return [tick.instrument]
     segment = tick.instrument.partition("|")[0]

@@ -105,7 +105,7 @@ class Replay:
             self._read_control(frame.content)
 
     def _read_control(self, text: str) -> None:
-        """Dividers may be others after a reconnect."""
+        """Read the dividers of a control message; they may differ after a reconnect."""
         control = control_of(text)
         if control is None or not control.exchanges:
             return

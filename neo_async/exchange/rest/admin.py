@@ -45,7 +45,7 @@ class _Clock(msgspec.Struct):
     now: str | float | None = None
     """Unix seconds, or a date and time, in India unless it has an offset."""
     advance: float | None = None
-    """Seconds."""
+    """Seconds by which the clock is moved on."""
 
 
 _CLOCK_HINT = 'send {"now": "2026-11-23T09:15:00"} or {"advance": seconds}'
@@ -150,7 +150,7 @@ class Admin:
 
 
 def _entry(order: OrderRecord) -> dict[str, object]:
-    """Money in rupees, times in Unix ns."""
+    """Return an entry of the ledger, with money in rupees and times in Unix ns."""
     return {
         "number": order.number,
         "account": order.account,

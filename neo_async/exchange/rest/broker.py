@@ -155,7 +155,8 @@ class Broker:
     # --- from a path to an answer -------------------------------------------------------------
 
     def _make_routes(self) -> tuple[dict[str, dict[str, _Route]], dict[str, dict[str, _Route]]]:
-        """Path to method to route: at the root of the server, and below the base URL."""
+        """Return the routes by path and method: those at the root of the server, and those below
+        the base URL."""
 
         def order(answer: Callable[[Call], Reply]) -> dict[str, _Route]:
             return {"POST": _Route(answer, Guard.TRADE_LOGIN, is_order=True)}
@@ -444,7 +445,7 @@ def _quotes_path(path: str) -> str | None:
 
 
 def _data_reply(answer: Callable[[T], Reply], request: T) -> Reply:
-    """Quotes and chains are refused in a shape of their own."""
+    """Answer quotes or a chain, which are refused in a shape of their own."""
     try:
         return answer(request)
     except Refusal as refusal:

@@ -58,7 +58,8 @@ class CandleRequest(NamedTuple):
 
 
 def read_request(query: Mapping[str, str]) -> CandleRequest:
-    """Raises CandlesRefused. Only of an interval is it known how the broker words it."""
+    """Read a request for candles. Raises CandlesRefused; the broker's words are known for an
+    invalid interval only."""
     for name in ("neosymbol", "fromdate", "todate", "interval"):
         if not query.get(name):
             raise CandlesRefused(f"Missing required parameter '{name}'")
@@ -129,7 +130,7 @@ def merged(candles: Iterable[Candle]) -> Candle | None:
 
 
 def _grouped(minutes: Iterable[Candle], length: int) -> Iterator[Candle]:
-    """Candles of so many minutes, counted from the opening of the session."""
+    """Yield candles of so many minutes, counted from the opening of the session."""
     if length == 1:
         yield from minutes
         return

@@ -176,7 +176,7 @@ def _moneyness(listing: Listing, money: int) -> str:
 
 
 def _future_row(listing: Listing, stats: SessionStats) -> Row:
-    """Text throughout."""
+    """Return the row of a future; its values are text throughout."""
     expiry = listing.expiry
     return {
         "inst": {

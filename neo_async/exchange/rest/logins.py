@@ -76,7 +76,7 @@ class Logins:
     def login(
         self, authorization: str, body: bytes, now: float, wall_time: float
     ) -> dict[str, object]:
-        """First step: TOTP, by the time that the caller has. Answers `data` with a view token."""
+        """Take the first step, the TOTP at `wall_time`; return `data` with a view token."""
         form = _read_form(body, ("mobileNumber", "ucc", "totp"))
         account = self.account_of(authorization)
         if (
@@ -97,7 +97,8 @@ class Logins:
         now: float,
         client_ip: str = "",
     ) -> dict[str, object]:
-        """Second step: MPIN. Answers `data` with a trade token and this server's addresses."""
+        """Take the second step, the MPIN; return `data` with a trade token and this server's
+        addresses."""
         form = _read_form(body, ("mpin",))
         pending = self._find(sid, token, now)
         if (

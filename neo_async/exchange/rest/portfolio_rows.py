@@ -98,7 +98,7 @@ _HOLDING_CONSTANTS: Final[Row] = {
 
 
 def holding_row(holding: Holding) -> Row:
-    """Delivery stock, valued at the previous close. Numbers are numbers here."""
+    """Return the row of a holding, valued at the previous close. Its numbers are not text."""
     listing = holding.listing
     average = round(holding.average_price / 100, 4)
     cost = round(holding.average_price * holding.quantity / 100, 4)

@@ -46,7 +46,7 @@ _NS: Final = 1_000_000_000
 
 
 def read_query(tail: str) -> tuple[list[str], str]:
-    """Instruments and filter of what follows the endpoint's path.
+    """Return the instruments and the filter of what follows the endpoint's path.
 
     How the broker refuses more than it allows, or another filter, is not documented.
     """

@@ -147,7 +147,8 @@ def read_quantity(text: str) -> int:
 
 
 def read_price(text: str) -> int:
-    """Rupees as decimal text to paise. The broker refuses `0.0` where `0` is meant, so we do."""
+    """Convert rupees as decimal text to paise. The broker refuses `0.0` where `0` is meant, so we
+    do."""
     match = _PRICE.fullmatch(text)
     if match is None or text == "0.0":
         raise _invalid_request()

@@ -97,7 +97,8 @@ def _file_name(segment: Segment) -> str:
 
 
 def _is_tradable(row: Instrument) -> bool:
-    """Indices have no tick; what has no band has no price to start from."""
+    """Return whether an instrument can be traded. Indices have no tick; without a band there is no
+    price to start from."""
     return row.tick_size > 0 and bool(row.lower_band and row.upper_band)
 
 

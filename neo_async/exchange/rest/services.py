@@ -44,7 +44,7 @@ class ErrorResponses(NamedTuple):
 
     throttled: Reply
     failed: Callable[[int], Reply]
-    """Returns the answer to an internal error, by HTTP status."""
+    """Function that returns the answer to an internal error, by HTTP status."""
 
 
 class Service(Protocol):
