@@ -30,8 +30,8 @@ MODULES = {
     "instruments": "benchmarks.instruments",
     "kite": "benchmarks.kite",
 }
-"""Every benchmark, in the order of README.md. `faults` compares with the ledger of the exchange; it
-belongs to the tests, and is a process like the others."""
+"""Benchmarks by name, in the order of README.md. `faults` compares with the ledger of the exchange;
+it belongs to the tests, and is a process like the others."""
 
 
 def title_of(module: str) -> str:

@@ -44,13 +44,13 @@ NUMBER = "ACME00000001"
 SAMPLES = 20
 """Samples of memory while one client drains."""
 MEMORY_TIMES = 3
-"""How many times as many credits the measurement of memory has: growth then shows."""
+"""Factor by which the measurement of memory has more credits, so that growth shows."""
 WANTED = 10_000
 WANTED_MIB = 1
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One client that drained all credits."""
+    """Figures of a client that drained all credits."""
 
     per_second: float
     cpu_us: float
@@ -128,7 +128,7 @@ def accounts_of(bank: Target, store: Path | None) -> VirtualAccounts:
 
 
 async def bare(bank: Target, store: Path) -> AsyncIterator[int]:
-    """The limit: dicts by msgspec, without a look at their content."""
+    """Yield credits as dicts by msgspec, unread: the limit of what a client can reach."""
     headers = {"Content-Type": "application/json"}
     async with aiohttp.ClientSession(headers=headers) as http:
 

@@ -1,10 +1,10 @@
-"""How many orders the embedded exchange takes through its REST door, on one core.
+"""Orders a second that the embedded exchange takes over REST, on one core.
 
     python -m benchmarks.exchange [--json] [--rounds N] [--seconds S] [--clients N]
 
-The exchange has a process and a core of its own, with market makers at work; whoever sends orders
-has the other core. Each of 32 connections sends its next order when the answer to the last one is
-there. README.md beside this file says how to read the figures.
+The exchange has a process and a core of its own, with market makers at work; the senders of orders
+have the other core. Each of 32 connections sends its next order when the answer to the last one is
+there. README.md beside this file explains the figures.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ CONNECTIONS = 32
 WANTED_ORDERS = 2_000
 WANTED_CLIENTS = 200
 INSTRUMENTS = ("nse_cm|19084", "nse_cm|11536", "nse_cm|2885", "nse_cm|1333", "nse_cm|1594")
-"""That every client of the market feed subscribes."""
+"""Instruments that every client of the market feed subscribes."""
 
 _PLACE = "/quick/order/rule/ms/place"
 _RESTING = (("B", "38.00"), ("S", "41.00"))
 _TRADING = (("B", "41.00"), ("S", "38.00"))
-"""Both sides in turn, so that positions stay small: away from the market, and through it."""
+"""Sides and prices in turn, so that positions stay small: away from the market, and through it."""
 
 SCENES = {"resting": _RESTING, "trading": _TRADING}
 
@@ -69,7 +69,7 @@ class Lap(msgspec.Struct, frozen=True):
     server_cpu_us: float
     """Processor time of the exchange for one order."""
     messages_per_second: float = 0.0
-    """That the feeds' clients got."""
+    """Messages a second that the clients of the feeds received."""
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -89,7 +89,7 @@ class Server:
         self.base_url: str = ready["base_url"]
 
     def cpu_seconds(self) -> float:
-        """Of the process, so far."""
+        """Return the processor time of the process so far."""
         fields = Path(f"/proc/{self.ready['pid']}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -120,7 +120,7 @@ def running(core: int | None, accounts: int, state: Path | None) -> Iterator[Ser
         process.stdout.close()
 
 
-# --- whoever sends orders -------------------------------------------------------------------------
+# --- the senders of orders ------------------------------------------------------------------------
 
 
 async def log_in(
@@ -143,7 +143,7 @@ async def log_in(
 
 
 def requests_of(server: Server, login: dict[str, Any], scene: str) -> list[bytes]:
-    """The requests that one connection sends in turn."""
+    """Return the requests that one connection sends in turn."""
     address = urlsplit(server.base_url)
     requests = []
     for side, price in SCENES[scene]:
@@ -175,7 +175,7 @@ def requests_of(server: Server, login: dict[str, Any], scene: str) -> list[bytes
 
 
 class Sender(asyncio.Protocol):
-    """One connection: an order, its answer, the next order."""
+    """A connection: an order, its answer, the next order."""
 
     def __init__(self, requests: list[bytes], deadline: float) -> None:
         self._requests = requests
@@ -183,7 +183,7 @@ class Sender(asyncio.Protocol):
         self._sent_at = 0.0
         self._answer = b""
         self.seconds: list[float] = []
-        """From sending to the answer, of each order."""
+        """Seconds from sending to the answer, for each order."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -255,7 +255,7 @@ async def measure(
     )
 
 
-# --- whoever listens ------------------------------------------------------------------------------
+# --- the clients of feeds -------------------------------------------------------------------------
 
 
 class Listeners:
@@ -316,7 +316,7 @@ async def _one_round(server: Server, scene: str, seconds: float, clients: int) -
 
 
 def run_round(scene: str, seconds: float, *, clients: int = 0, keeps: bool = False) -> Lap:
-    """A fresh exchange for each round: books and ledgers begin empty."""
+    """Run a round on a fresh exchange, whose books and ledger begin empty."""
     server_core, _ = cores()
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state.db") if keeps else None
@@ -384,7 +384,7 @@ def main() -> None:
         return
     print_machine(description)
     print_table(
-        f"orders through the REST door, {CONNECTIONS} connections",
+        f"orders over REST, {CONNECTIONS} connections",
         ["scene", "orders/s", "lowest", "highest", "p50 ms", "p99 ms", "CPU µs", "messages/s"],
         [
             [

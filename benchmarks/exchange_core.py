@@ -1,15 +1,15 @@
-"""How many orders a second the exchange's matching core takes: no sockets, no market makers.
+"""Orders a second that the exchange's matching engine takes: no sockets, no market makers.
 
     python -m benchmarks.exchange_core [--orders N] [--rounds R] [--json]
 
-Every order walks all its states, blocks margin, meets or joins a price-time book, fills, and is
-told in events. The mix, drawn by a fixed seed over four shares and eight accounts: of a hundred
+Every order passes through all its states, blocks margin, meets or joins a price-time book, fills,
+and gives events. The mix, drawn by a fixed seed over four shares and eight accounts: of a hundred
 orders 70 are limits on either side of a narrow band, 10 market orders, 5 stops, and 15 times one
 that was placed lately is cancelled or changed instead, which counts as an order. The events are
 taken away after every thousand, as the feeds do.
 
-Beside it: `resting` places limits that meet nobody, and `journaled` is the mix with every command
-noted (see exchange/core/journal.py).
+Beside it: `resting` places limits that match nothing, and `journaled` is the mix with every command
+journaled (see exchange/engine/commands.py).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _limit(rng: random.Random, low: int, high: int, side: Side | None = None) ->
 
 
 def _mix(count: int) -> list[tuple[str, str, NewOrder | int]]:
-    """What to do, by whom, with which order: made before the clock starts."""
+    """Return the steps of the mix (action, account, order), made before the clock starts."""
     rng = random.Random(7)
     steps: list[tuple[str, str, NewOrder | int]] = []
     for _ in range(count):
@@ -141,7 +141,7 @@ def _resting(count: int) -> list[tuple[str, NewOrder]]:
 
 
 def measure(name: str, count: int) -> float:
-    """Orders a second of one scene, in a market of its own."""
+    """Return the orders a second of a scene, in a market of its own."""
     market = _market()
     mix, resting = _mix(count), _resting(count)
     if name == "journaled":

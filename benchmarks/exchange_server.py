@@ -1,9 +1,9 @@
-"""The embedded exchange as the far end of its benchmark: everything in it, on one core.
+"""The embedded exchange as the server of its benchmark, whole and on one core.
 
     python -m benchmarks.exchange_server [--core N] [--accounts N] [--state FILE]
 
-It prints its ready line, and serves until its stdin ends. Nothing is throttled, and nobody runs out
-of money.
+It prints its ready line, and serves until its stdin ends. Nothing is throttled, and no account runs
+out of money.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Market feed: ticks a second, beside orders, in memory, over lost connections.
 
 The server has one core and a process of its own, the peer whose turn it is has another; the
-peers' rounds alternate. README.md beside this file says how to read the figures.
+peers' rounds alternate. README.md beside this file explains the figures.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ LEVELS = {"lite": Level.LITE, "depth": Level.DEPTH}
 
 
 class FeedSample(msgspec.Struct, frozen=True):
-    """One round of one peer."""
+    """Figures of a round of one peer."""
 
     received: int
     """Ticks that reached the consumer."""
@@ -57,7 +57,7 @@ class Stopwatch:
 
 
 class Peer(ABC):
-    """One way of taking the feed."""
+    """A way of taking the feed."""
 
     def __init__(self, url: str, level: str) -> None:
         self.url = url
@@ -65,7 +65,7 @@ class Peer(ABC):
 
     @abstractmethod
     async def round(self, plan: Plan) -> FeedSample:
-        """Connect, subscribe, take every tick of the plan."""
+        """Connect, subscribe, and take every tick of the plan."""
 
 
 class NeoAsync(Peer):

@@ -31,7 +31,7 @@ SLOW = 0.001
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """One round of orders, one at a time."""
+    """Figures of a round of orders, one at a time."""
 
     orders: int
     median_us: float
@@ -53,7 +53,7 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Reconnects(msgspec.Struct, frozen=True):
-    """One value for each loss of the connection."""
+    """Figures of reconnects, with a value for each loss of the connection."""
 
     milliseconds: list[float]
     """Time from the request to cut the connection until the first tick of the next one."""

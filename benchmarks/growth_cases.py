@@ -37,7 +37,7 @@ FORM = (
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One round of one case."""
+    """Figures of a round of one case."""
 
     cost: float
     """Processor time in the unit of the case."""
@@ -55,7 +55,7 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 class Case(ABC):
-    """One measurement in a process of its own, with one past."""
+    """A measurement in a process of its own, with one past."""
 
     unit = "µs an order"
 
@@ -133,7 +133,7 @@ class Case(ABC):
 
 
 class Session(Case):
-    """One order in flight after a session of many."""
+    """A case with one order in flight after a session of many."""
 
     async def prepare(self) -> None:
         await super().prepare()
@@ -162,7 +162,7 @@ class Starts(Case):
 
 
 class Pool(Case):
-    """As many orders in flight as the small side has connections."""
+    """A case with as many orders in flight as the small side has connections."""
 
     async def measure(self, seconds: float) -> float:
         return await self.in_flight(seconds)
@@ -178,7 +178,7 @@ class Lost(Case):
         await self.register_all()
 
     async def measure(self, seconds: float) -> float:
-        await self.in_flight(0.1)  # opens all connections: the orders go out at once
+        await self.in_flight(0.1)  # opens all connections: the orders are sent at once
         await asyncio.to_thread(self._lose)
         before = time.process_time()
         results = await asyncio.gather(

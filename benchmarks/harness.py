@@ -229,7 +229,7 @@ def print_wanted(figures: Sequence[Wanted]) -> None:
 
 
 class Table(NamedTuple):
-    """One table of a report."""
+    """A table of a report."""
 
     title: str
     headers: Sequence[str]
@@ -256,7 +256,7 @@ class Report(NamedTuple):
     tables: Sequence[Table]
     wanted: Sequence[Wanted]
     conditions: str = ""
-    """One line about rounds and cores, printed above the tables."""
+    """Line about rounds and cores, printed above the tables."""
 
 
 class Benchmark(NamedTuple):

@@ -155,7 +155,7 @@ def offer(folder: Path, url: str, files: dict[str, bytes]) -> None:
 
 
 class Load(msgspec.Struct, frozen=True):
-    """One load of a scrip master."""
+    """Figures of a load of a scrip master."""
 
     milliseconds: float
     held_ms: float

@@ -1,7 +1,7 @@
 """Orders: the cost of placing one regular limit order, in this library and its peers.
 
 The server has one core and a process of its own, the peer whose turn it is has another; the
-peers' rounds alternate. README.md beside this file says how to read the figures.
+peers' rounds alternate. README.md beside this file explains the figures.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _run_round(peer: Worker, address: Address, measure: str, seconds: float) -> 
     sample = msgspec.convert(peer.ask(measure=measure, seconds=seconds), Sample)
     after = _counters(address)
     arrived = after["orders"] - before["orders"]
-    # The peer does not know whether an order that it gave up on arrived.
+    # The peer has no record of whether an order that it gave up on arrived.
     if not sample.orders <= arrived <= sample.orders + sample.failed:
         raise SystemExit(
             f"{peer.name} reports {sample.orders} orders, the server counted {arrived:.0f}"

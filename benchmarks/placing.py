@@ -1,4 +1,4 @@
-"""How a peer of the order benchmark is measured: one order after the other, and many in flight."""
+"""Measurement of a peer of the order benchmark: one order after the other, and many in flight."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class NotPlaced(Exception):
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One round of one peer."""
+    """Figures of a round of one peer."""
 
     orders: int
     failed: int
@@ -82,7 +82,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Peer(ABC):
-    """One way of placing orders, logged in and connected once constructed."""
+    """A way of placing orders, logged in and connected once constructed."""
 
     @abstractmethod
     def place_in_turn(self, seconds: float) -> Sample:

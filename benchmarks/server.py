@@ -102,7 +102,7 @@ class Server:
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection: splits the stream into requests, and answers each."""
+    """A client's connection: splits the stream into requests, and answers each."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

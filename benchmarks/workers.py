@@ -1,4 +1,4 @@
-"""Processes of a benchmark: started on a core of their own, asked in JSON lines.
+"""Processes of a benchmark: started on a core of their own, and driven by JSON lines.
 
 `python -m benchmarks.workers MODULE:FUNCTION CORE ARGUMENTS` is such a process. It calls the
 function with a `Channel` and the arguments, a JSON object. A process holds one peer, so that no
@@ -63,7 +63,7 @@ class Channel:
         self._answers, sys.stdout = sys.stdout, sys.stderr
 
     def send(self, answer: object) -> None:
-        """Send one answer. The first one says that the worker is ready."""
+        """Send one answer. The first one means that the worker is ready."""
         print(msgspec.json.encode(answer).decode(), file=self._answers, flush=True)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The trading client: composes the services, and hands on what its user asks of them."""
+"""The trading client: composes the services, and offers what they can do."""
 
 from __future__ import annotations
 
@@ -88,16 +88,16 @@ class NeoClient:
 
         `live_orders` keeps the order feed connected from login to logout, to update the orders
         placed here. `totp` is a code for the first login, for accounts whose secret is not at
-        hand. `breaker` says when the broker counts as unreachable. Scrip masters are kept in
+        hand. `breaker` sets when the broker counts as unreachable. Scrip masters are kept in
         `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
         `journal` is a file that keeps every order request from before it is sent, and its outcome.
         After a crash, login first resolves the requests that the process before left open, which
-        takes up to `resolution_timeout`. `durability` says what the journal survives.
+        takes up to `resolution_timeout`. `durability` sets what the journal survives.
         `resolution_timeout` is the time in seconds, after an answer was lost, in which an order may
         still appear in the order book; one that has not appeared by then was not accepted.
         `resubmit_unacknowledged` sends a placement whose answer was lost again under the same tag;
-        the broker's refusal proves that the first one arrived. No document says that it always
+        the broker's refusal proves that the first one arrived. No document states that it always
         refuses.
 
         `clock` gives the Unix seconds from which codes are made and days are known. Only an
@@ -222,7 +222,7 @@ class NeoClient:
         ahead of everything else, also where the journal cannot be written or a login is under way.
 
         Cancels are repeated until the order book proves that no order is open and nothing of this
-        client can arrive any more, or until the logout; meanwhile the log says every 30 s, as an
+        client can arrive any more, or until the logout; meanwhile the log shows every 30 s, as an
         error, why it is not done. Awaiting the result waits for that. The result holds every order
         that was open: an Order that is final now, or the error for which it may still be open. Such
         an error is an order whose cancels the broker has answered for two minutes (or twice the
@@ -239,8 +239,8 @@ class NeoClient:
 
     @property
     def halted(self) -> Halted | None:
-        """Why and since when no orders go out; None while they do. A halt that an earlier process
-        has left in the journal shows from the login on, with `from_earlier_process` set."""
+        """Why and since when no orders are sent; None while they are. A halt that an earlier
+        process has left in the journal shows from the login on, with `from_earlier_process` set."""
         return self._switch.halted
 
     def resume_orders(self) -> None:
@@ -269,7 +269,7 @@ class NeoClient:
         on_tick: Callable[[Tick], None] | None = None,
         market_open: Callable[[], bool] | None = None,
     ) -> MarketFeed:
-        """A connection of its own to the market feed; see MarketFeed."""
+        """Return a new connection to the market feed; see MarketFeed."""
         feed = MarketFeed(
             self._session,
             self._feed_timings,
@@ -284,7 +284,7 @@ class NeoClient:
     def column_feed(
         self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
-        """The market feed as arrays; see ColumnFeed. Needs numpy."""
+        """Return the market feed as arrays; see ColumnFeed. Needs numpy."""
         feed = ColumnFeed(self._session, self._feed_timings, level=level, market_open=market_open)
         self._market_feeds.add(feed)
         return feed
@@ -302,7 +302,7 @@ class NeoClient:
 
     def health(self) -> Health:
         """Return the state of every service; `health().ok` is False while something is wrong, and
-        `problems` says what."""
+        `problems` lists what."""
         return self._monitor.health()
 
     def metrics(self) -> Metrics:

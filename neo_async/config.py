@@ -214,7 +214,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """When the circuit breaker of a host opens, and how often the host is probed then.
+    """Settings of a host's circuit breaker: when it opens, and how often the host is probed then.
 
     Times are in seconds. A failure is a connection that cannot be made, an answer that does not
     come by its deadline, or a gateway's 502, 503 or 504.
@@ -240,7 +240,7 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     Orders are checked before they wait for the rate limit; one that breaks a limit raises its
     RiskRefused, and nothing is sent. A limit whose data is missing refuses as well, with an error
-    that says what to do about it.
+    that names the remedy.
     """
 
     max_order_quantity: int | None = None

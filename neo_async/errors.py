@@ -1,4 +1,4 @@
-"""Every exception of the package, by who is to blame.
+"""The exceptions of the package, by who is to blame.
 
     NeoError
     ├── UsageError                 the call cannot be right; nothing was sent
@@ -118,7 +118,7 @@ class Halted(UsageError):
 
 class RiskRefused(UsageError):
     """An order, or a change of one, would break a limit of `RiskLimits`; or the data for the check
-    is missing, and the message says what to do."""
+    is missing, and the message names the remedy."""
 
     setting: ClassVar[str] = "limit"
     """Name of the setting in `RiskLimits`."""
@@ -145,13 +145,13 @@ class ProductNotAllowed(RiskRefused):
 
 
 class QuantityLimit(RiskRefused):
-    """One order has more units than are allowed."""
+    """An order has more units than are allowed."""
 
     setting = "max_order_quantity"
 
 
 class ValueLimit(RiskRefused):
-    """One order is worth more rupees than are allowed."""
+    """An order is worth more rupees than are allowed."""
 
     setting = "max_order_notional"
 
@@ -271,7 +271,7 @@ class Rejected(BrokerError):
 
 
 class InsufficientFunds(Rejected):
-    """Not enough cash, margin or limits."""
+    """The account lacks cash, margin or limits."""
 
 
 class OrderAlreadyFinal(Rejected):
@@ -390,8 +390,8 @@ class OutcomeUnknown(NeoError):
 class RefundUnknown(OutcomeUnknown):
     """A refund was sent, and whether the bank has initiated it could not be established.
 
-    `refund_status(idempotency_key=…)` asks again; `refund(…, idempotency_key=…)` with the same key
-    and the same values looks it up first and cannot pay twice.
+    `refund_status(idempotency_key=…)` reads it again; `refund(…, idempotency_key=…)` with the same
+    key and the same values looks it up first and cannot pay twice.
     """
 
     def __init__(self, *, idempotency_key: str, reason: str) -> None:
@@ -459,7 +459,7 @@ class ProtocolError(NeoError):
 
 
 class UnreadableCredit(ProtocolError):
-    """One entry of a batch of credits cannot be read as money that came in: its amount is no
+    """An entry of a batch of credits cannot be read as money that came in: its amount is no
     number, zero, or negative (a reversal), or it has no reference.
 
     Earlier credits of the batch were delivered. This one and later ones do not count as received,

@@ -34,7 +34,7 @@ _NO_FILE: Final = "is not a regular file"
 
 
 class NotPrivate(OSError):
-    """A file is not private to the caller; `strerror` says why, and how to make it so."""
+    """A file is not private to the caller; `strerror` holds the reason and the remedy."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(errno.EPERM, f"{path.name} {why}", str(path))
@@ -138,7 +138,7 @@ def make_private(path: Path, *, create: bool = True) -> None:
 
 
 def _is_shared(state: os.stat_result) -> bool:
-    """Whether others may read or write a file."""
+    """Return whether other users may read or write a file."""
     return os.name == "posix" and bool(stat.S_IMODE(state.st_mode) & 0o077)
 
 

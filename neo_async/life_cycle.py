@@ -2,7 +2,7 @@
 
 Before a login, new orders are held back, and the journal is opened. After it, the feeds are
 connected, journal and order book are reconciled, and the risk limits read the state of the account:
-then new orders go out.
+then new orders are sent.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class LifeCycle(msgspec.Struct, kw_only=True):
 
     @contextlib.asynccontextmanager
     async def login(self) -> AsyncIterator[None]:
-        """Do around a login what has to be done before new orders go out. When it fails, the login
-        is given up, unless it was to replace one that is still there."""
+        """Do around a login what has to be done before new orders are sent. When it fails, the
+        login is given up, unless it was to replace one that is still there."""
         was_open = self.session.is_open
         is_new = False
         # New orders are held back until a login that fails is given up, too.

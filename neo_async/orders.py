@@ -208,7 +208,7 @@ class Orders:
         Rejected for other refusals. The broker may not find an order at first that it finds seconds
         later: that raises Rejected, too.
 
-        Changes of one order go out one after the other, since a term that is not given is taken
+        Changes of one order are sent one after the other, since a term that is not given is taken
         from the change before. When the answer of that one was lost, a change that leaves out one
         of its terms waits until its outcome is resolved, and raises NotSent when it cannot be.
         """
@@ -370,7 +370,7 @@ class Orders:
         if "trigger" not in given and not needs_trigger:
             terms = msgspec.structs.replace(terms, trigger=None)
         # A quantity that the caller did not give is not the caller's mistake: when all of it is
-        # filled, the broker says that it is too late.
+        # filled, the broker answers that it is too late.
         filled_quantity = order.filled_quantity if "quantity" in given else 0
         terms = check_change(terms, filled_quantity=filled_quantity)
         instrument = self._instrument(order.segment, order.symbol)

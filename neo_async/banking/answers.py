@@ -65,7 +65,7 @@ class ItemResult(msgspec.Struct, frozen=True):
     code: str
     message: str
     refusal: Refusal | None
-    """None when it is done, or when the bank's codes mean neither."""
+    """The bank's refusal; None when the change is done, or when the bank's codes mean neither."""
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ class Refusal(StrEnum):
     """The account was deleted; its number stays reserved."""
     UNKNOWN_BATCH = "unknown_batch"
     UNKNOWN_TRANSACTION = "unknown_transaction"
-    """There is no such credit or refund."""
+    """No such credit or refund exists."""
     OVER_REFUND = "over_refund"
     """The amount is more than what is left of the credit."""
     KEY_REUSED = "key_reused"
@@ -87,7 +87,7 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
     """Sent, and its outcome could not be established. Look it up before sending it again."""
     NOT_SENT = "not sent"
-    """Not sent, because an earlier request failed. Sending it is safe."""
+    """The change was not sent, because an earlier request failed. Sending it is safe."""
 
 
 class AccountResult(msgspec.Struct, frozen=True):

@@ -72,7 +72,7 @@ class AckMode(StrEnum):
 
     SEPARATE_CALL = "separate_call"
     IN_NEXT_FETCH = "in_next_fetch"
-    """With the next request for credits; see `ack_…` of `request.fetch`."""
+    """The next request for credits acknowledges the batch; see `ack_…` of `request.fetch`."""
 
 
 ISO: Final = "iso"

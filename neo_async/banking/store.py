@@ -7,7 +7,7 @@ process at a time has it open, and only the file's owner can read it.
 A credit is marked
 
 * as being processed, before it is delivered;
-* as done, when the consumer asks for the next one (or acknowledges the batch).
+* as done, when the consumer requests the next one (or acknowledges the batch).
 
 A credit that is done is never delivered again, whatever the bank repeats. One that was being
 processed when its process ended is delivered once more, with `may_be_repeated`: only the consumer's

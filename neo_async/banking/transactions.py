@@ -92,12 +92,12 @@ class Batch:
         """Number of times the bank has sent it; 1 when not reported."""
         self.sent = frozenset(entry.key for entry in sent)
         self.entries = new
-        """All entries to deliver, unreadable ones included. Internal to Credits."""
+        """Entries to deliver, unreadable ones included. Internal to Credits."""
         self.unread = [entry.content for entry in new if isinstance(entry.content, Unread)]
         """Unreadable entries that were not skipped yet. Internal to Credits."""
         self.ack_key = new_key()
         self.is_done = False
-        """Whether its consumer has asked for more."""
+        """Whether its consumer has requested the next one."""
         self.is_acknowledged = False
 
     async def ack(self) -> None:
@@ -258,7 +258,7 @@ class BatchSource:
 class Credits:
     """Credits in the bank's order: `async for credit in bank.transactions()`.
 
-    Asking for the next credit marks the previous one as done. Leaving the loop does not: the
+    Requesting the next credit marks the previous one as done. Leaving the loop does not: the
     present credit is delivered again, with `may_be_repeated`, unless `await credits.done()` was
     called. There can be one iteration at a time; a later one continues where the earlier one ended.
     """
@@ -302,7 +302,7 @@ class Credits:
         return credit
 
     def skip(self, error: UnreadableCredit) -> None:
-        """Skip the entry for which this error was raised, after you have looked into it. It is not
+        """Skip the entry for which this error was raised, after you have examined it. It is not
         delivered, and its batch can be acknowledged. Iterate again to continue; `batches()` has to
         be called again.
 
@@ -311,14 +311,14 @@ class Credits:
         self._source.skip(error)
 
     async def done(self) -> None:
-        """Mark the credit being processed as done, without asking for another. After the last
+        """Mark the credit being processed as done, without requesting another. After the last
         credit of a batch, this acknowledges the batch."""
         self._finish_current()
         if self._batch is not None and self._batch.is_done:
             await self._batch.ack()
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """Iterate over whole batches; asking for the next one marks all of the previous one as
+        """Iterate over whole batches; requesting the next one marks all of the previous one as
         done. After a failure, call it again to continue. Raises UnreadableCredit before a batch
         with an unreadable entry."""
         if self._batch is not None and self._position < len(self._batch.entries):

@@ -1,6 +1,6 @@
 """India's clock, by which the broker counts its days: UTC+5:30, without daylight saving.
 
-Times are Unix seconds unless a name says otherwise.
+Times are Unix seconds unless the name has another unit.
 """
 
 from __future__ import annotations

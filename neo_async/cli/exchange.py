@@ -199,14 +199,14 @@ async def _serve(
             for line in _exports(running, str(ca_file)):
                 output.echo(line, err=True)
         if running.replay is not None:
-            await _tell_of_replay(running.replay, interrupted)
+            await _print_replay(running.replay, interrupted)
         await interrupted.wait()
     finally:
         await opening.__aexit__(None, None, None)
 
 
 def _read_faults(text: str) -> Faults:
-    """Written out, or the name of a file that holds them."""
+    """Read faults that are written out, or named by a file that holds them."""
     from neo_async.exchange.faults.settings import read_faults
 
     if text.lstrip().startswith("{"):
@@ -217,8 +217,8 @@ def _read_faults(text: str) -> Faults:
         raise UsageError(f"--faults {text}: {error.strerror}; neither JSON nor a file") from error
 
 
-async def _tell_of_replay(replay: Replay, interrupted: asyncio.Event) -> None:
-    """Say, on stderr, what can be subscribed, and when the recording has ended."""
+async def _print_replay(replay: Replay, interrupted: asyncio.Event) -> None:
+    """Print, on stderr, what can be subscribed, and when the recording has ended."""
     instruments = replay.instruments
     for instrument, symbol in list(instruments.items())[:_SHOWN]:
         output.echo(f"recorded: {instrument} {symbol}".rstrip(), err=True)

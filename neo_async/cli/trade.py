@@ -1,4 +1,4 @@
-"""Commands that place and change orders. Each describes its request and asks before sending."""
+"""Commands that place and change orders. Each describes its request and prompts before sending."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.account import known_units, order_fields, print_orders, side_name
-from neo_async.cli.asking import Yes, confirm, interruption_reported
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Cell, Column, money
+from neo_async.cli.prompts import Yes, confirm, interruption_reported
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
 from neo_async.execution.order import Order
@@ -114,7 +114,7 @@ def place(
         tag=tag,
         bracket=bracket,
     )
-    # An invalid order is refused before the user is asked.
+    # An invalid order is refused before the user is prompted.
     place_form(check_order(request), tag, bracket)
     account = Account()
     confirm(f"place {_describe(request)}", account, yes=yes)

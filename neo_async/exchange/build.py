@@ -73,7 +73,7 @@ class Parts(NamedTuple):
 
 
 class Builder(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of an exchange, and what is made of them."""
+    """Builds the parts of an exchange from its settings."""
 
     seed: int
     clock: MovedClock

@@ -24,7 +24,7 @@ class MovedClock:
         return self.unmoved() + self._ahead
 
     def advance(self, seconds: float) -> None:
-        """Raises UsageError for a step back, and for a time beyond `LATEST`."""
+        """Move the clock on. Raises UsageError for a step back, and for a time beyond `LATEST`."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise UsageError(f"advance={seconds}: must be seconds, not below 0")
         if self() + seconds > LATEST:
@@ -32,7 +32,7 @@ class MovedClock:
         self._ahead += seconds
 
     def set(self, now: float) -> None:
-        """Raises UsageError for a time that has passed."""
+        """Set the clock. Raises UsageError for a time that has passed."""
         if not now >= self():
             raise UsageError(f"now={now:.3f}: must not be before {self():.3f}, the present time")
         self.advance(now - self())

@@ -53,7 +53,7 @@ class HttpServer:
         )
 
     def _refusal(self, request: web.BaseRequest) -> str | None:
-        """Return why a request is refused whatever it asks for; None if it is not."""
+        """Return why a request is refused whatever its path; None if it is not."""
         headers = request.headers
         if why := foreign_page(headers, request.method, on_loopback=self._on_loopback):
             return f"{why}: the exchange takes no requests from web pages of others"

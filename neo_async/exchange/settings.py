@@ -18,7 +18,7 @@ from neo_async.exchange.rest.settings import BrokerSettings
 
 
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
-    """How the market, the broker, its feeds and the bank behave."""
+    """Behaviour of the market, the broker, its feeds and the bank."""
 
     rules: Rules = Rules()
     """Rules of the market: today's, or those of the older API."""

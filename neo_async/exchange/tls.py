@@ -13,14 +13,14 @@ from neo_async import files
 from neo_async.errors import UsageError
 
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "SYSTEMROOT", "OPENSSL_CONF", "LD_LIBRARY_PATH")
-"""All that the openssl command is given of this process's environment, which may hold the MPIN, the
-TOTP secret and the secrets of Kite and the bank."""
+"""Variables that the openssl command inherits: the rest of this process's environment may hold the
+MPIN, the TOTP secret and the secrets of Kite and the bank."""
 
 
 def self_signed(directory: Path, host: str = "127.0.0.1") -> tuple[ssl.SSLContext, Path]:
     """Make a key and a certificate for `host` in `directory`, good for 30 days.
 
-    Answers the server's context and the file a client has to trust (`Endpoints.ca_file`). Needs
+    Returns the server's context and the file a client has to trust (`Endpoints.ca_file`). Needs
     the `openssl` command, and blocks for the moment that it runs; raises UsageError when the
     command is missing or fails.
     """
@@ -34,7 +34,7 @@ def self_signed(directory: Path, host: str = "127.0.0.1") -> tuple[ssl.SSLContex
     command = [openssl, "req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=neo_async exchange"]
     command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     command += ["-addext", f"subjectAltName={_alternative_name(host)},DNS:localhost"]
-    # Strict verification, the default since Python 3.13, wants an authority to say that it is one.
+    # Strict verification, the default since Python 3.13, wants an authority to be marked as one.
     command += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
     command += ["-keyout", str(key), "-out", str(certificate)]
     try:

@@ -21,7 +21,7 @@ from neo_async.exchange.history.trade_tape import TradeTape
 from neo_async.exchange.persistence.persistence import Persistence, RestoredMarket
 
 NewListings: TypeAlias = Callable[[MatchingEngine], Iterable[Listing]]
-"""Returns what a market should list besides, on its present day."""
+"""Function that returns what a market should list besides, on its present day."""
 
 
 class Venue:
@@ -33,8 +33,8 @@ class Venue:
         persistence: Persistence | None = None,
         restored: RestoredMarket | None = None,
     ) -> None:
-        """`build` makes the market that opens at a time in Unix ns, `new_listings` says what comes
-        to it on a day in India, and `clock` gives Unix seconds.
+        """`build` makes the market that opens at a time in Unix ns, `new_listings` returns what
+        comes to it on a day in India, and `clock` gives Unix seconds.
 
         With a memory, nothing leaves that could still be lost; `recalled` is what came out of it.
         """

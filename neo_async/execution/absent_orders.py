@@ -1,4 +1,4 @@
-"""Ends orders that the broker does not know any more.
+"""Ends orders that the broker no longer lists.
 
 An order book that lacks an order proves nothing. But sessions end with the day, and the clocks of
 both sides may disagree about that. An order is over when it was open before the broker ended the
@@ -23,8 +23,8 @@ from neo_async.session.requests import SessionRequests
 log = logging.getLogger(logs.ORDERS)
 
 ABSENT_FOR = 60.0
-"""Seconds for which every order book has to lack an order before its history is read, to learn
-whether the broker still knows it; twice the time in which a placement may appear."""
+"""Seconds for which every order book has to lack an order before its history is read, which
+shows whether the broker still has it; twice the time in which a placement may appear."""
 
 
 class AbsentOrders:

@@ -287,7 +287,7 @@ class ExecutionEngine:
                 order.drop_change(change, is_known=is_known or not request.was_sent)
 
     def modification_lock(self, order: Order) -> asyncio.Lock:
-        """The lock that a modification holds from before it is checked until its answer."""
+        """Return the lock that a modification holds from before it is checked until its answer."""
         lock = self._modifying.get(order.number)
         if lock is None:
             lock = self._modifying[order.number] = asyncio.Lock()

@@ -20,11 +20,7 @@ from typing import Any
 from neo_async.base import logs
 from neo_async.base.india import day_of
 from neo_async.base.logs import Subject, log_order
-from neo_async.errors import (
-    NeoError,
-    OrderAlreadyFinal,
-    ProtocolError,
-)
+from neo_async.errors import NeoError, OrderAlreadyFinal, ProtocolError
 from neo_async.execution.book_index import BookIndex
 from neo_async.execution.book_poller import BookPoller
 from neo_async.execution.expected_effect import ExpectedEffect
@@ -121,8 +117,8 @@ class InFlightOrders:
         now where they are not given. One does not follow from the other: a machine that sleeps
         stops the loop's clock, and a day may have ended since.
 
-        `is_proven` says that the broker claims to have the order of a placement; of a change it
-        says nothing.
+        `is_proven` means that the broker claims to have the order of a placement; for a change it
+        has no meaning.
         """
         now = asyncio.get_running_loop().time()
         request = InFlightRequest(
@@ -141,7 +137,7 @@ class InFlightOrders:
         self._late_orders.unwatch(expected.client_tag)
         self._set_timer(request)
         # The feed may have been faster than the loss.
-        order = self._known_order(request)
+        order = self._cache.find(expected.client_tag, expected.number)
         if order is not None and expected.client_tag:
             self.accept(request, register_own(self._cache, order, expected.client_tag))
         elif order is not None and order.updated_ns:
@@ -174,7 +170,8 @@ class InFlightOrders:
 
     def subject(self, request: InFlightRequest) -> Subject:
         """Return the name of a request in the log."""
-        expected, order = request.expected, self._known_order(request)
+        expected = request.expected
+        order = self._cache.find(expected.client_tag, expected.number)
         if order is None:
             return Subject(expected.action, expected.client_tag, expected.number)
         return Subject(expected.action, order.client_tag, order.number)
@@ -451,12 +448,6 @@ class InFlightOrders:
         if outcome is not Outcome.ACCEPTED:
             self._watch(request, outcome)
         request.end(result)
-
-    def _known_order(self, request: InFlightRequest) -> Order | None:
-        expected = request.expected
-        if expected.client_tag:
-            return self._cache.by_tag(expected.client_tag)
-        return self._cache.get(expected.number)
 
     # --- timeouts and polling ---------------------------------------------------------------------
 

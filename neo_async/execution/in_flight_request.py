@@ -1,4 +1,4 @@
-"""One order request in flight, and the index of all of them."""
+"""Order requests in flight, and the index of all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ the broker answers until then."""
 
 
 class InFlightRequest(Pending[Order]):
-    """One order request whose outcome is not known yet. Awaiting it returns the Order, or raises
+    """An order request whose outcome is not known yet. Awaiting it returns the Order, or raises
     the error that its outcome is."""
 
     __slots__ = (
@@ -44,7 +44,7 @@ class InFlightRequest(Pending[Order]):
     ) -> None:
         self.expected = expected
         self.intent = intent
-        """Its id in the journal; None without one."""
+        """Id of the request in the journal; None without one."""
         self.is_proven = is_proven
         """Whether the broker claims to have the order of a placement: it is never reported as not
         accepted then."""
@@ -99,11 +99,11 @@ class InFlightRequest(Pending[Order]):
 
 
 class RequestIndex:
-    """All requests in flight, and the same by what reports are about."""
+    """The requests in flight, indexed by what reports are about."""
 
     def __init__(self) -> None:
         self.all: dict[InFlightRequest, None] = {}
-        """All requests in flight, oldest first."""
+        """Requests in flight, oldest first."""
         self.placements: dict[str, dict[InFlightRequest, None]] = {}
         """Placements in flight, by client tag."""
         self.changes: dict[str, dict[InFlightRequest, None]] = {}

@@ -111,7 +111,7 @@ class Journal:
         self._checkpoint_timer: asyncio.TimerHandle | None = None
         self._checkpoint: threading.Thread | None = None
         self._path_check: PathCheck | None = None
-        """None while the file is not open."""
+        """The open file; None while it is closed."""
 
     @property
     def is_open(self) -> bool:
@@ -363,7 +363,7 @@ class Journal:
             self._writer.put(write)
 
     def _open_file(self) -> OpenedFile:
-        """Open the file as the settings say. Runs in any thread."""
+        """Open the file as configured. Runs in any thread."""
         return open_file(self.path, self._absolute_path, ucc=self._ucc, durability=self._durability)
 
     async def _read(self, select: Callable[[sqlite3.Connection], Iterator[Row]]) -> list[Intent]:

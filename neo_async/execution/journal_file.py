@@ -72,8 +72,8 @@ class OpenedFile(NamedTuple):
 
 
 def open_file(path: Path, location: Path, *, ucc: str, durability: Durability) -> OpenedFile:
-    """Lock and open the file at `location`, which the user named `path`, and read what a login has
-    to know of it. Raises JournalFailed."""
+    """Lock and open the file at `location`, which the user named `path`, and read what a login
+    needs of it. Raises JournalFailed."""
     began = time.monotonic()
     try:
         if location.is_dir():
@@ -212,7 +212,7 @@ def _migrate(file: sqlite3.Connection, path: Path, durability: Durability) -> No
 
 
 def _read(file: sqlite3.Connection, lock: int, location: Path, ucc: str) -> OpenedFile:
-    """Read what a login has to know of the file. Raises sqlite3.Error and Unreadable."""
+    """Read what a login needs of the file. Raises sqlite3.Error and Unreadable."""
     last, resolved_up_to = read_ids(file, ucc)
     open_ids = [one for (one,) in file.execute(SELECT_OPEN_IDS, (resolved_up_to, ucc))]
     halt = read_halt(file, ucc)

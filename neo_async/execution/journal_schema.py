@@ -25,7 +25,7 @@ written. It has these tables and nothing else:
 
 The table `settled` has nothing to do with delivery against payment; files exist that hold it.
 
-A login does not read the whole table: `settled` says where the open intents begin, and since ids
+A login does not read the whole table: `settled` marks where the open intents begin, and since ids
 rise with the time, the recent ones are found by bisection. An index would do the same, and cost
 every order about 10 µs. A file of version 1, which had only `intents`, is migrated in place.
 """
@@ -131,20 +131,21 @@ class Outcome(StrEnum):
     """The outcome of an order request."""
 
     ACCEPTED = "accepted"
-    """The broker took it; so it has an order number."""
+    """The broker accepted the request; so it has an order number."""
     REJECTED = "rejected"
-    """The broker refused it."""
+    """The broker refused the request."""
     NOT_SENT = "not sent"
-    """No byte of it left."""
+    """No byte of the request was sent."""
     UNKNOWN = "unknown"
-    """It is in flight: its answer was lost, and no report has proven yet whether it took effect."""
+    """The request is in flight: its answer was lost, and no report has proven yet whether it took
+    effect."""
     NOT_ACCEPTED = "not accepted"
-    """It was sent, and proven to have had no effect."""
-    # The stored word is older than the name. Files exist that hold it, so it stays: a journal that
-    # said "unresolved" could not be read by the version that wrote "lapsed", nor the other way.
+    """The request was sent, and proven to have had no effect."""
+    # The stored word is older than the name. Files exist that hold it, so it stays: a journal with
+    # "unresolved" could not be read by the version that wrote "lapsed", nor the other way.
     UNRESOLVED = "lapsed"
-    """It stays unknown: nothing proved it in time, or it is of an earlier day, and the order book
-    is only of today."""
+    """The outcome stays unknown: nothing proved it in time, or it is of an earlier day, and the
+    order book is only of today."""
 
     @property
     def is_final(self) -> bool:
@@ -155,7 +156,7 @@ _OUTCOMES: dict[object, Outcome | None] = {None: None, **{one.value: one for one
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
-    """One order request in the journal."""
+    """An order request in the journal."""
 
     id: int
     at_ns: int
@@ -182,7 +183,7 @@ class Halt(NamedTuple):
 
 
 class Unreadable(Exception):
-    """What a file holds is not what a journal holds."""
+    """The content of a file is not that of a journal."""
 
 
 def storable(value: str) -> str:
@@ -193,7 +194,7 @@ def storable(value: str) -> str:
 
 
 def check_schema(file: sqlite3.Connection) -> None:
-    """Raises Unreadable when the file holds anything but the tables of a journal."""
+    """Raise Unreadable when the file holds anything but the tables of a journal."""
     for kind, name, sql in file.execute("SELECT type, name, sql FROM sqlite_master"):
         if kind in ("table", "index") and str(name).startswith("sqlite_"):
             continue  # SQLite's own

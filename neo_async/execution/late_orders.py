@@ -39,9 +39,9 @@ class _Watched(NamedTuple):
     """A placement that was reported to have no order."""
 
     intent: int | None
-    """Its id in the journal."""
+    """Id of the placement in the journal."""
     outcome: Outcome
-    """The outcome that its caller was given."""
+    """Outcome that the caller of the placement was given."""
 
 
 class LateOrders:

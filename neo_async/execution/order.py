@@ -1,6 +1,6 @@
 """An order: its terms, state, fills and history, moved by every report of it.
 
-An Order does no I/O and knows no cache. Tasks that wait for it wait for an event of its own; a
+An Order does no I/O and holds no cache. Tasks that wait for it wait for an event of its own; a
 registry counts them, so that the order book is polled for them while there is no order feed.
 """
 
@@ -107,7 +107,7 @@ class Order:
         self._status_ns = 0
         """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
         self._presumed_ns = 0
-        """Begin of the day (Unix nanoseconds) whose order book lacks the order, which therefore
+        """Beginning of the day (Unix nanoseconds) whose order book lacks the order, which therefore
         counts as expired; 0 when a report gave the status."""
         self._corrected_ns = 0
         """Time of a final state that was corrected: what is no newer is outdated."""
@@ -122,7 +122,7 @@ class Order:
         self.placed_ns = placed_ns
         """Unix nanoseconds by the client's clock at which its placement was sent; where that is not
         known, at which a cache registered it."""
-        # Most orders of a busy bot are never asked for it, and lists cost the collector.
+        # Most orders of a busy bot never need it, and lists cost the garbage collector.
         self._history: list[OrderChange] | None = None
 
     @property
@@ -176,7 +176,7 @@ class Order:
 
     @property
     def history(self) -> list[OrderChange]:
-        """Every state that reports have shown, oldest first; the first is that of the placement."""
+        """States that reports have shown, oldest first; the first is that of the placement."""
         if self._history is None:
             first = OrderStatus.AMO_RECEIVED if self.amo else OrderStatus.PUT_RECEIVED
             self._history = [OrderChange(first, 0, 0.0, "", self.placed_ns)]
@@ -305,7 +305,7 @@ class Order:
 
     def drop_change(self, change: TermsChange, *, is_known: bool) -> None:
         """End the watch for a modification that was not accepted. When its outcome is unknown
-        (`is_known` is False), reports alone say what the terms are."""
+        (`is_known` is False), the terms come from reports alone."""
         if self._change is change:
             self._change = change.earlier if is_known else None
 
@@ -460,7 +460,7 @@ class Order:
 class OrderWaiters:
     """Counts the tasks that wait for the orders of one cache.
 
-    `bool()` of it says whether there are any. `on_wait` is called whenever one begins to wait.
+    It is true while there are any. `on_wait` is called whenever one begins to wait.
     """
 
     def __init__(self, on_wait: Callable[[], None]) -> None:
@@ -493,7 +493,7 @@ class OrderWaiters:
 
 
 def _stage(status: OrderStatus) -> int:
-    """How far an order has come: a status of an earlier stage is never a later one."""
+    """Return the stage of a status: a later status of an order is never of an earlier stage."""
     if status.is_final:
         return _WORKING_STAGE + 1
     return _EARLY_STAGES.get(status, _WORKING_STAGE)

@@ -55,7 +55,7 @@ class OrderCache:
     """The orders of this account by number and tag, moved by every report of them.
 
     Reports come in by `on_update`, message by message, and by `apply`, a whole order book at a
-    time. `book_due_at` says when a book has to be read for what the messages have left open.
+    time. `book_due_at` returns when a book has to be read for what the messages have left open.
 
     Orders that are final leave the memory, oldest first, when there are more than `kept` of them.
     An order object that the program still holds is kept up to date nevertheless.
@@ -176,6 +176,11 @@ class OrderCache:
         cancel; of several, the one that was registered first."""
         return self._by_tag.get(without_suffix(client_tag))
 
+    def find(self, client_tag: str, number: str) -> Order | None:
+        """Return the registered order with this client tag, or with this number where the tag is
+        empty."""
+        return self.by_tag(client_tag) if client_tag else self.get(number)
+
     def retag(self, order: Order, client_tag: str) -> None:
         """Give an order another client tag: the one that it carries at the broker."""
         before, order.client_tag = order.client_tag, client_tag
@@ -220,8 +225,8 @@ class OrderCache:
         return order
 
     def take_history(self, number: str, rows: Sequence[HistoryRow]) -> None:
-        """Apply the history of an order that counts as expired because its day is over: it says how
-        the order ended."""
+        """Apply the history of an order that counts as expired because its day is over: it shows
+        how the order ended."""
         order = self.get(number)
         if order is None or not order.is_presumed_over:
             return
@@ -425,7 +430,7 @@ class OrderCache:
         ]
 
     def end_absent(self, order: Order, reason: str) -> None:
-        """Expire an order that the broker does not know any more. A later report may correct it."""
+        """Expire an order that the broker no longer lists. A later report may correct it."""
         if order.is_final:
             return
         order.expire(reason, int(self.clock() * 1e9))
@@ -441,7 +446,7 @@ class OrderCache:
         today = self._days.today
         for order in self._days.expired(lacking, rows):
             order.expire(
-                f"it is not in the order book of a later day ({today}); no report has said how it "
+                f"it is not in the order book of a later day ({today}); no report has shown how it "
                 "ended",
                 begin_of(today),
             )

@@ -51,7 +51,7 @@ class OrderDays:
             self._carried[order.number] = order
 
     def count_book(self, rows: Sequence[OrderRow], *, is_later: bool) -> None:
-        """Count empty books. `is_later` says whether this one was requested after the one before
+        """Count empty books. `is_later` is whether this one was requested after the one before
         had been applied."""
         if rows:
             self._empty_books = 0
@@ -116,7 +116,7 @@ def date_in(number: str) -> str:
 
 def last_day_of(order: Order, today: str) -> str:
     """Return the last day on which an order is known to have been placed or to have moved."""
-    # The day on which the order was registered here says nothing where reports have a time.
+    # The day on which the order was registered here is no evidence where reports have a time.
     days = [date_in(order.number), day_of((order.updated_ns or order.placed_ns) / 1e9)]
     # A day that has not come yet is of another clock, or no date at all.
     return max((day for day in days if day <= today), default=today)

@@ -1,7 +1,7 @@
 """Bringing journal and order book together at login.
 
 After a crash the journal has requests without an outcome: each becomes a request in flight, as if
-its answer had been lost just now. The orders that the journal knows are registered again.
+its answer had been lost just now. The orders of the journal are registered again.
 
 Every wait has a bound: a login that gets no order book fails after `BOOK_TIMEOUT_SECONDS`, and the
 requests leave as all requests in flight do.
@@ -66,16 +66,16 @@ class ResolvedIntent(msgspec.Struct, frozen=True):
     intent: Intent
     outcome: Outcome
     order: Order | None
-    """None when the request had no effect, or its outcome stays unknown."""
+    """The order; None when the request had no effect, or its outcome stays unknown."""
 
 
 class Reconciliation(msgspec.Struct, frozen=True):
     """The result of bringing journal and order book together at login."""
 
     orders: Sequence[Order] = ()
-    """Every order of the journal that is in today's order book."""
+    """Orders of the journal that are in today's order book."""
     resolved_intents: Sequence[ResolvedIntent] = ()
-    """One for every intent that had no outcome."""
+    """Outcomes of the intents that had none."""
 
 
 async def uncancelled(journal: Journal, now: float) -> list[Intent]:
@@ -88,7 +88,7 @@ async def uncancelled(journal: Journal, now: float) -> list[Intent]:
 
 def order_of(intent: Intent) -> Order:
     """Return the order of an accepted placement, as its form describes it. It is not registered in
-    the cache: only a report says whether it is open."""
+    the cache: only a report shows whether it is open."""
     try:
         terms = placed_terms(msgspec.json.decode(intent.form, type=PlaceForm))
     # The number is enough for an ordinary cancel.

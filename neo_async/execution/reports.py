@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 250
 
 _PARTS = frozenset({"filled_quantity", "pending_quantity"})
 _OF_HISTORY = ("status_text", "reject_text", "filled_quantity", "average_price", "updated_ns")
-"""Fields of a history's row that say how an order ended."""
+"""Fields of a history's row that show how an order ended."""
 
 
 async def in_slices(rows: Sequence[OrderRow]) -> AsyncIterator[Sequence[OrderRow]]:
@@ -51,7 +51,7 @@ def _quantity_of(row: OrderRow) -> int:
     can be read."""
     if row.quantity > 0:
         return row.quantity
-    # An open order has a pending quantity: 0 says nothing there.
+    # An open order has a pending quantity: 0 means nothing there.
     is_known = row.missing.isdisjoint(_PARTS) and (row.pending_quantity or row.status.is_final)
     return row.filled_quantity + row.pending_quantity if is_known else 0
 
@@ -65,7 +65,7 @@ def shown_terms(row: OrderRow, missing: frozenset[str]) -> dict[str, object]:
         shown["validity"] = _known(Validity, row.validity)
     if row.order_type:
         shown["order_type"] = _known(OrderType, row.order_type)
-    # A row that is no order's whole description says nothing with its zeros.
+    # A row that is no order's whole description means nothing by its zeros.
     if row.order_type or isinstance(row, OrderUpdate):
         if "price" not in missing:
             shown["price"] = exact_price(row.price)

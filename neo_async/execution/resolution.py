@@ -1,8 +1,8 @@
 """Whether a report proves the outcome of an order request: pure functions, without I/O or clock.
 
 A report is a row of the order book, a message of the order feed, or the history of an order. The
-rules here say what it proves; `in_flight` reads the reports and acts on the proof. These invariants
-hold, and tests/execution/test_resolution.py has a property test of each:
+rules here decide what it proves; `in_flight` reads the reports and acts on the proof. These
+invariants hold, and tests/execution/test_resolution.py has a property test of each:
 
  1. Positive proof only: a request took effect only when a report shows its effect. That is the
     client tag of a placement, the changed terms of a modification, or the state that a cancellation
@@ -80,7 +80,7 @@ class Proof(Enum):
     """The outcome of a request that a report proves."""
 
     NONE = auto()
-    """Nothing is proven: the request stays in flight."""
+    """The report proves nothing: the request stays in flight."""
     TOOK_EFFECT = auto()
     TOO_LATE = auto()
     """The order was final when the change reached it."""
@@ -236,7 +236,7 @@ def proof_by_absence(
 
 def when_ruled_out(expected: ExpectedEffect, *, is_proven: bool) -> Resolution:
     """Return the outcome of a request that neither order book nor histories show (invariant 8).
-    `is_proven` says that the broker claims to have the order."""
+    `is_proven` means that the broker claims to have the order."""
     if not is_proven:
         return Resolution(Proof.NOT_RECEIVED)
     return Resolution(
@@ -420,7 +420,7 @@ def placed_order(orders: Sequence[Order], own: AbstractSet[str]) -> Order:
 
 def is_late(order: Order, *, was_refused: bool) -> bool:
     """Return whether an order is late under the tag of a placement that was reported to have none.
-    `was_refused` says that the broker refused the placement; a rejected order agrees with that."""
+    `was_refused` means that the broker refused the placement; a rejected order agrees with that."""
     return not (was_refused and order.status is OrderStatus.REJECTED)
 
 

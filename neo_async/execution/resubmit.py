@@ -1,8 +1,8 @@
-"""The opt-in second send: a placement whose answer was lost goes out again under its client tag.
+"""The opt-in second send: a placement whose answer was lost is sent again under its client tag.
 
 The broker accepts a tag once, so the second send cannot become a second order: it is accepted when
-the first one did not arrive, and refused as a duplicate when it did. Any other refusal says nothing
-of the first send, which may have met other circumstances.
+the first one did not arrive, and refused as a duplicate when it did. Any other refusal proves
+nothing about the first send, which may have met other circumstances.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sends order requests: past the login gate, into the journal, out on the lane, to an outcome.
 
 A request has been checked before it gets here. It ends with exactly one outcome: the order's
-number, an error that says that it had no effect, or OutcomeUnknown with the request in flight.
+number, an error for a request that had no effect, or OutcomeUnknown with the request in flight.
 
 A cancel takes a shorter way than placements and changes: no gate holds it back, and the journal
 notes it without being waited for. A cancel cannot be doubled, and it is what limits a loss.
@@ -62,7 +62,7 @@ _REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
 _ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
 
 _NOT_FOUND = 1006
-"""Code of the broker for an order that is final or not found; it does not say which."""
+"""Code of the broker for an order that is final or not found; it does not tell them apart."""
 
 PATIENCE = 60.0
 """Seconds after the end of the resolution timeout for which a caller waits for an order book. A
@@ -205,7 +205,7 @@ class OrderSender:
     async def send(self, request: Request) -> str:
         """Journal the intent, send the request, and journal the outcome. Return the order's number.
 
-        Raises OutcomeUnknown when the answer was lost or says nothing; from then on the request is
+        Raises OutcomeUnknown when the answer was lost or is unusable; from then on the request is
         in flight, and its outcome is resolved.
         """
         is_cancel = request.kind is _CANCEL
@@ -236,7 +236,7 @@ class OrderSender:
             self._check_number(request, number)
         except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
             # Every placement has a tag of its own, so the order that has it is this one: an
-            # earlier try arrived although its answer said otherwise.
+            # earlier try arrived although its answer was a failure.
             text = "outcome unknown (%s): resolving it"
             self._end(request, intent, Outcome.UNKNOWN, logging.WARNING, text, error)
             is_proven = isinstance(error, DuplicateTag) and bool(request.client_tag)
@@ -336,7 +336,7 @@ class OrderSender:
 
     async def _send_logged(self, request: Request) -> str:
         """Send, and log when and for how long."""
-        log_order(log, logging.DEBUG, request.subject, "goes out")
+        log_order(log, logging.DEBUG, request.subject, "sending")
         began = time.perf_counter()
         number = await self._session.order(
             request.kind, request.endpoint, request.form, request.read, request

@@ -102,7 +102,7 @@ class TermsChange:
         return {} if self.earlier is None else self.earlier.changes
 
     def observe(self, row: OrderRow, missing: frozenset[str], requested_at: float) -> None:
-        """Find out whether a report is from after the change. `requested_at` is the time of the
+        """Determine whether a report is from after the change. `requested_at` is the time of the
         loop at which a book was requested, minus infinity for a message of the feed."""
         if self.accepted_at is None and self.earlier is not None:
             self.earlier.observe(row, missing, requested_at)

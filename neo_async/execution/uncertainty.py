@@ -1,4 +1,4 @@
-"""What the messages of the order feed have left open: the reasons to read the order book.
+"""Doubts that messages of the order feed leave open: the reasons to read the order book.
 
 There are five: no message has come about an open order for a while, a final order lacks the
 details of its fills, no report has shown an accepted change, a message was about an order that is
@@ -18,7 +18,7 @@ from neo_async.execution.order import Order
 from neo_async.execution.terms_change import CATCHING_UP
 from neo_async.model.orders import OrderRow
 
-SETTLING = 1.0
+FILL_DETAILS_WAIT = 1.0
 """Seconds granted to the feed for the details of a fill (the price comes after the quantity)
 before the book is read for them."""
 
@@ -38,7 +38,7 @@ class ExternalOrder(msgspec.Struct):
 
 
 class Uncertainty:
-    """What only an order book can clear up, and when one has to be read for it."""
+    """Doubts that only an order book can clear up, and when one has to be read for them."""
 
     def __init__(self, *, quiet: float) -> None:
         """A book is due when no message has come about an open order for `quiet` seconds."""
@@ -58,8 +58,8 @@ class Uncertainty:
         self._unreported_since = 0.0
         self._external_since = 0.0
         self._odd_since = math.inf
-        """Time of the loop since which only the order book can say what is filled of an order; inf
-        when messages have said it of all."""
+        """Time of the loop since which only the order book can show what is filled of an order;
+        inf when messages have shown it of all."""
         self._book_at = -math.inf
         """Time of the loop at which the last complete book had been applied."""
 
@@ -80,8 +80,8 @@ class Uncertainty:
             self.on_more()
 
     def note_odd_fill(self, at: float) -> None:
-        """Take into account a message that says that more is filled than can be, at that time of
-        the loop."""
+        """Take into account a message that reports more filled than can be, at that time of the
+        loop."""
         if self._odd_since == math.inf:
             self._odd_since = at
             self.on_more()
@@ -160,11 +160,11 @@ class Uncertainty:
         if self.external:
             due = min(due, max(book_at, self._external_since) + self.quiet)
         if self.lacking:
-            due = min(due, max(read_at, self._lacking_since) + SETTLING)
+            due = min(due, max(read_at, self._lacking_since) + FILL_DETAILS_WAIT)
         if self.unreported:
-            due = min(due, max(read_at, self._unreported_since) + SETTLING)
+            due = min(due, max(read_at, self._unreported_since) + FILL_DETAILS_WAIT)
         if self._odd_since < math.inf:
-            due = min(due, max(read_at, self._odd_since) + SETTLING)
+            due = min(due, max(read_at, self._odd_since) + FILL_DETAILS_WAIT)
         return due
 
 

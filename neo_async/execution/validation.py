@@ -85,7 +85,7 @@ def slices(quantity: int, instrument: Instrument) -> list[int]:
 
 def _check_tick(field: str, price: Decimal, instrument: Instrument) -> None:
     tick = instrument.tick_size
-    # An index has no tick, and nothing that could be said of its prices.
+    # An index has no tick, and no rule for its prices.
     if tick and EXACT.remainder(price, _exactly(tick)):
         raise InvalidOrder(
             field, str(price), f"{instrument.symbol} has prices in steps of {_exactly(tick)}"
@@ -101,7 +101,7 @@ def _check_band(field: str, price: Decimal, instrument: Instrument) -> None:
             field,
             str(price),
             f"is outside the day's band of {instrument.symbol}, {low} to {high}; where the "
-            "exchange has widened it since, instruments.load(…, refresh=True) may know",
+            "exchange has widened it since, instruments.load(…, refresh=True) may help",
         )
 
 

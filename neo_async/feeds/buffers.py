@@ -14,7 +14,7 @@ from neo_async.errors import UsageError
 from neo_async.model.ticks import Tick
 
 DEFAULT_BOUND = 100_000
-"""Ticks at which BLOCK and DROP_OLDEST set in, unless the caller says otherwise."""
+"""Ticks at which BLOCK and DROP_OLDEST set in, unless the caller chooses another number."""
 BATCH_SIZE = 64
 """Ticks that a consumer of single ticks prefetches from a conflating buffer."""
 
@@ -25,7 +25,7 @@ class Policy(StrEnum):
     CONFLATE = "conflate"
     """The newest of each instrument and level is kept: never more than is subscribed."""
     BLOCK = "block"
-    """Nothing is lost: the server is held up until there is room. A server that is held up for long
+    """No tick is lost: the server is held up until there is room. A server that is held up for long
     may close the connection; the first message of the next one is lost then, and counted."""
     DROP_OLDEST = "drop_oldest"
     """The oldest ticks are dropped."""

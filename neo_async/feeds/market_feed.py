@@ -53,8 +53,9 @@ class MarketFeed(SubscribedFeed):
         on_tick: Callable[[Tick], None] | None = None,
         market_open: Callable[[], bool] | None = None,
     ) -> None:
-        """`bound` is the number of ticks at which BLOCK and DROP_OLDEST set in. `market_open` says
-        whether silence is suspicious; by default the clock in IST and the status messages do."""
+        """`bound` is the number of ticks at which BLOCK and DROP_OLDEST set in. `market_open`
+        returns whether silence is suspicious; by default the clock in IST and the status messages
+        do."""
         super().__init__(session, timings, market_open)
         self._buffer = tick_buffer(Policy(policy), bound)
         self._on_tick = on_tick

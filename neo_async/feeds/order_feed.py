@@ -138,7 +138,7 @@ class OrderFeed(Feed):
 
 
 class _Updates(AsyncIterator[OrderUpdate | PositionUpdate]):
-    """One consumer's own queue of updates."""
+    """A consumer's own queue of updates."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[OrderUpdate | PositionUpdate | None] = asyncio.Queue()

@@ -37,7 +37,7 @@ class Recording:
     """A file of a feed's messages: begun by `feed.record(path)`, ended by `close`.
 
     A process that is killed loses the messages of the last second. When the disk fails, the
-    recording ends there and `error` says why; the feed goes on.
+    recording ends there and `error` holds the reason; the feed goes on.
     """
 
     def __init__(

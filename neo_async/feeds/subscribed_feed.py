@@ -56,12 +56,12 @@ class SubscribedFeed(Feed, ABC):
         self._timings = timings
         self._decoder = FeedDecoder(only_asked=True)
         self.market_open = market_open
-        """The caller's function that says whether the market is open; None for the default."""
+        """The caller's function that returns whether the market is open; None for the default."""
         self._market_open = market_open or self._is_market_open
         self._hours = MarketHours()
         self._subscriptions = Subscriptions()
         self._syncing = asyncio.Lock()
-        """Held while frames are sent, so that those of two calls do not mix."""
+        """Lock held while frames are sent, so that those of two calls do not mix."""
         self._recordings: list[Recording] = []
         self._secrets = Secrets()
         """The secrets of the last login sent here."""
@@ -93,7 +93,7 @@ class SubscribedFeed(Feed, ABC):
 
         Survives reconnects. Calls made at the same time share a frame. Raises UsageError, and
         subscribes nothing, when an instrument is malformed or the budget would be exceeded. The
-        server does not refuse instruments it does not know: they give no ticks, and are not in
+        server does not refuse unknown instruments: they give no ticks, and are not in
         `symbols`.
         """
         await self._subscribe(stream_of(level), instruments)
@@ -174,7 +174,7 @@ class SubscribedFeed(Feed, ABC):
             self._drop_ticks(name)
 
     async def _sync_if_live(self) -> None:
-        # One turn of the loop, so that calls made together go out together.
+        # One turn of the loop, so that calls made together are sent together.
         await asyncio.sleep(0)
         async with self._syncing:
             if self._connection.is_live:

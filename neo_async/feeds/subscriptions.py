@@ -3,10 +3,10 @@
 Pure: it makes the frames and leaves it to the feed to send them. It keeps three sets of names.
 
 - *desired*: what the program has subscribed. It survives reconnects.
-- *sent*: what the present connection was asked for. It begins empty on each connection, so that
+- *sent*: what was requested on the present connection. It begins empty on each connection, so that
   the difference between the two is what has to be sent on a new one as well as on a live one.
 - *snapshots*: instruments of which one tick each was requested, the newest last. Their number is
-  bounded, for nothing says when the tick of a snapshot has come.
+  bounded, for nothing shows when the tick of a snapshot has come.
 
 The broker does not document whether an instrument at two levels is one subscription or two; here
 it counts twice, which is safe.
@@ -113,10 +113,10 @@ class Subscriptions:
     def frames(self) -> Iterator[str]:
         """Yield the frames after which what was sent is what is desired, at most two a stream.
 
-        Each frame is made when it is asked for, and its names count as sent from then on: names
+        Each frame is made when it is taken, and its names count as sent from then on: names
         that are added or removed while an earlier frame waits for the socket are taken into account
-        as far as their stream is still to come. Whoever adds or removes names asks for the frames
-        again afterwards.
+        as far as their stream is still to come. A caller that adds or removes names takes the
+        frames again afterwards.
         """
         for stream, desired in self._desired.items():
             sent = self._sent[stream]

@@ -1,7 +1,7 @@
 """Trading hours: whether a segment is in session.
 
 The hours of the week are known; holidays and special sessions are not. The feed's status messages
-say when a segment has closed early.
+show when a segment has closed early.
 """
 
 from __future__ import annotations

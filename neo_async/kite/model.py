@@ -145,7 +145,7 @@ class FundHolding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Units, to three decimals."""
     pledged_quantity: float = 0.0
     average_price: float | None = None
-    """Average cost of a unit in rupees. None when Kite does not know it (it sends 0 or null): for
+    """Average cost of a unit in rupees. None when Kite does not have it (it sends 0 or null): for
     units that were transferred from elsewhere, or have just been allotted."""
     last_price: float | None = None
     """Last NAV; None when Kite sends 0 or null."""

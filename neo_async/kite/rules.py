@@ -132,7 +132,7 @@ def check_id(field: str, number: str) -> str:
 
 def check_purchase(fund: Fund, amount: str) -> None:
     """Check a purchase for what Kite would always refuse. The minimum of a first purchase is not
-    checked: only Kite knows whether it is the first one in its fund."""
+    checked: only Kite has the data to see whether it is the first one in its fund."""
     minimum = min(fund.minimum_purchase_amount, fund.minimum_additional_purchase_amount)
     _check_amount(fund, "amount", amount, minimum)
 

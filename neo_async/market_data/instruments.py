@@ -33,8 +33,8 @@ from neo_async.wire.scripmaster import BadRow, ScripMasterReader, choose_file, r
 log = logging.getLogger(logs.MARKET_DATA)
 
 Progress: TypeAlias = Callable[[Segment, int, int | None], None]
-"""Called with the segment, the bytes read so far and, where the server says it, the size of the
-file."""
+"""Called with the segment, the bytes read so far and, where the server sends it, the size of
+the file."""
 
 ExpiryFilter: TypeAlias = date | tuple[date, date] | None
 StrikeFilter: TypeAlias = float | tuple[float, float] | None
@@ -95,7 +95,7 @@ class Instruments:
         self, *segments: Segment, refresh: bool = False, progress: Progress | None = None
     ) -> list[Loaded]:
         """Load the instruments of some segments for the day: from memory, from disk, or
-        from the broker, whichever has today's first. `refresh` asks the broker in any case.
+        from the broker, whichever has today's first. `refresh` reads from the broker in any case.
 
         When the broker's file cannot be downloaded, that of an earlier day is used, with a warning
         and `is_stale`; but not with `refresh`. Without such a file, and with `refresh`, this raises
@@ -363,7 +363,7 @@ class Instruments:
             raise UsageError(f"no options of {name!r} that expire on {expiry} in what is loaded")
         if len(found) > 1:
             names = " and ".join(sorted(found))
-            raise UsageError(f"{name!r} has options in {names}: say which with segment=…")
+            raise UsageError(f"{name!r} has options in {names}: choose one with segment=…")
         return [
             StrikeRow(strike, options.get("CE"), options.get("PE"))
             for strike, options in sorted(rows.items())

@@ -76,14 +76,14 @@ _AT_ONCE: Final = 4
 and every other read would have to queue behind them."""
 
 _TRIES: Final = 3
-"""Attempts to read one window of candles. Reading again is harmless, and one failure must not cost
+"""Attempts to read one window of candles. Reading again costs little, and one failure must not cost
 a whole range."""
 
 _ROWS_AT_ONCE: Final = 1_000
 """Candles that are decoded or joined before others get their turn of the loop: below a
 millisecond."""
 
-_NOT_ANSWERED: Final = "not in the broker's answer: it does not know the instrument"
+_NOT_ANSWERED: Final = "not in the broker's answer: it does not have the instrument"
 
 
 class _QuoteRound(msgspec.Struct):
@@ -112,22 +112,22 @@ class Market:
         """Return the quotes of any number of instruments (`nse_cm|1333`) and indices
         (`nse_cm|Nifty 50`).
 
-        An instrument that the broker does not know is in `missing`, and the others have their
+        An instrument that the broker does not have is in `missing`, and the others have their
         quotes. Raises UsageError, and sends nothing, when one is malformed.
         """
         wanted = _member("filter", filter, QuoteFilter)
-        asked = {name: wire_instrument(name) for name in _names(instruments)}
+        wire_names = {name: wire_instrument(name) for name in _names(instruments)}
         round_ = _QuoteRound()
 
         async def ask(batch: list[str]) -> None:
             await self._collect_quotes(batch, wanted, round_)
 
-        await _in_parallel(ask, batches(list(dict.fromkeys(asked.values()))))
+        await _in_parallel(ask, batches(list(dict.fromkeys(wire_names.values()))))
         if round_.refused and not round_.is_answered:
             raise next(iter(round_.refused.values()))
         found: dict[str, Quote] = {}
         missing: dict[str, str] = {}
-        for name, wire_name in asked.items():
+        for name, wire_name in wire_names.items():
             if (quote := round_.found.get(wire_name)) is not None:
                 found[name] = msgspec.structs.replace(quote, instrument=name)
             else:
@@ -141,7 +141,7 @@ class Market:
         """Return the expiries of `NIFTY`, `RELIANCE` …, nearest first; of every `kind` (`option`,
         `fut`) unless one is given.
 
-        Raises Rejected when the broker does not know the underlying.
+        Raises Rejected when the broker does not have the underlying.
         """
         query = expiries_query(segment, underlying, kind)
         return await self._session.read(EXPIRIES, read_expiries, params=query)
@@ -156,7 +156,7 @@ class Market:
         """Return calls and puts by strike, `count` of each around the money, of the nearest expiry
         unless one is given.
 
-        Raises Rejected when the broker does not know the underlying.
+        Raises Rejected when the broker does not have the underlying.
         """
         query = options_query(segment, underlying, expiry, count)
 
@@ -170,7 +170,7 @@ class Market:
     ) -> FuturesChain:
         """Return every futures contract of an underlying, or that of one expiry.
 
-        Raises Rejected when the broker does not know the underlying.
+        Raises Rejected when the broker does not have the underlying.
         """
         query = futures_query(segment, underlying, expiry)
 
@@ -253,7 +253,7 @@ class Market:
         except Rejected as refusal:
             if refusal.code != UNKNOWN_INSTRUMENT:
                 raise
-            return []  # the broker's answer when it knows none of the instruments
+            return []  # the broker's answer when it has none of the instruments
 
     async def _window(
         self, instrument: str, interval: Interval, window: Window

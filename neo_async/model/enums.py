@@ -45,7 +45,7 @@ class Side(StrEnum):
 
 
 class OrderType(StrEnum):
-    """How an order is priced, and whether it waits for a trigger."""
+    """Order type: how an order is priced, and whether it waits for a trigger."""
 
     LIMIT = "L"
     MARKET = "MKT"
@@ -68,7 +68,7 @@ class OrderType(StrEnum):
 
 
 class Product(StrEnum):
-    """How a position is carried, and the margin it needs."""
+    """Product: how a position is carried, and the margin it needs."""
 
     CNC = "CNC"
     """Cash and carry: delivery, cash segments only."""
@@ -85,16 +85,16 @@ class Product(StrEnum):
 
 
 class Validity(StrEnum):
-    """How long an order may rest in the book."""
+    """Validity: how long an order may rest in the book."""
 
     DAY = "DAY"
-    """Until the close of the day."""
+    """Valid until the close of the day."""
     IOC = "IOC"
     """Immediate or cancel: the part that is not filled at once is cancelled."""
 
 
 class OffsetKind(StrEnum):
-    """How the distances of a bracket order are counted from the entry price."""
+    """Unit of the distances of a bracket order from the entry price."""
 
     ABSOLUTE = "Absolute"
     """Distances in rupees."""
@@ -200,4 +200,4 @@ class Level(IntEnum):
     DEPTH = 8
     """Five levels of bids and asks."""
     FULL_DEPTH = 16
-    """All levels that the exchange publishes; documented only in the official SDK."""
+    """Full depth: the levels that the exchange publishes; documented only in the official SDK."""

@@ -15,10 +15,9 @@ class FeedState(StrEnum):
     LIVE = "live"
     """Logged in: messages arrive."""
     WAITING = "waiting"
-    """Between two attempts to connect; or, where `refusal` says so, until the program logs in
-    again."""
+    """Between two attempts to connect; or, after a refusal, until the program logs in again."""
     CLOSED = "closed"
-    """Not started yet, or closed by the caller."""
+    """Closed by the caller, or not started yet."""
 
 
 class FeedEvent(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from neo_async.model.enums import Segment
 
 
 class Instrument(msgspec.Struct, frozen=True, gc=False):
-    """One instrument of the scrip master, typed and scaled. Prices are rupees."""
+    """An instrument of the scrip master, typed and scaled. Prices are rupees."""
 
     segment: Segment
     token: str
@@ -33,7 +33,7 @@ class Instrument(msgspec.Struct, frozen=True, gc=False):
     """`FUTIDX FUTSTK OPTIDX OPTSTK` …; empty in the cash segments."""
     lot_size: int = 1
     tick_size: float = 0.05
-    """0 for indices, which do not trade."""
+    """Step of prices in rupees; 0 for indices, which do not trade."""
     precision: int = 2
     """Decimals of a price."""
     multiplier: int = 1

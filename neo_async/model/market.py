@@ -76,7 +76,7 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     bids: tuple[DepthRow, ...] = ()
     """Bids, best first; levels without quantity are left out."""
     asks: tuple[DepthRow, ...] = ()
-    """Offers, likewise."""
+    """Offers, best first; levels without quantity are left out."""
 
     @property
     def updated(self) -> datetime | None:
@@ -102,7 +102,7 @@ class Quotes(dict[str, Quote]):
 
 
 class OptionQuote(msgspec.Struct, frozen=True, kw_only=True):
-    """One option of a chain."""
+    """An option of a chain."""
 
     instrument: str
     """Segment and token: `nse_fo|71472`."""
@@ -175,7 +175,7 @@ class OptionChain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FutureQuote(msgspec.Struct, frozen=True, kw_only=True):
-    """One contract of a futures chain."""
+    """A contract of a futures chain."""
 
     instrument: str
     symbol: str

@@ -59,7 +59,7 @@ class OrderRequest(msgspec.Struct, frozen=True, gc=False):
     disclosed_quantity: int = 0
     """Units shown to the market; 0 shows all."""
     amo: bool = False
-    """After-market order: queued until the next open."""
+    """Queued until the next open, as an after-market order."""
     tag: str = ""
     """The caller's part of the client tag: up to 9 characters of [A-Za-z0-9_]."""
     bracket: Bracket | None = None

@@ -1,4 +1,4 @@
-"""What the account holds: positions and their values, holdings, limits, margin of an order.
+"""Contents of the account: positions and their values, holdings, limits, margin of an order.
 
 Amounts are rupees; quantities are units, never lots. None means that the value is not known; 0 is a
 value that was received, or follows from values received.
@@ -335,7 +335,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     category: str = ""
     """Category of the client: `CLIENT_SPECIAL`, `CLIENT_MTF` …"""
     amounts: dict[str, float] = {}
-    """Every number of the answer by the broker's own name, such as `FoSpanrgnNrmlPrsnt`."""
+    """Numbers of the answer by the broker's own names, such as `FoSpanrgnNrmlPrsnt`."""
     odd: tuple[str, ...] = ()
     """The unreadable values of the fields that are None: `Net='1,039.35' is not a number`."""
 

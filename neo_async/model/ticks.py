@@ -40,7 +40,7 @@ class LiteTick(msgspec.Struct, frozen=True, gc=False):
 
 
 class DepthRow(msgspec.Struct, frozen=True, gc=False):
-    """One price level of a book."""
+    """A price level of a book."""
 
     quantity: int
     price: float

@@ -135,7 +135,7 @@ class LivePositions:
             and self._feed is not None
             and self._feed.is_live
             and not self._reading.locked()
-            and not self._poller.is_asked
+            and not self._poller.is_requested
             and not self._is_behind
             and self._read_period == self._period()
             and not self._book.has_unlisted
@@ -204,7 +204,7 @@ class LivePositions:
         feed.on_event(self._on_feed_event)
 
     def ignore_fills_if(self, is_odd: Callable[[OrderRow], bool]) -> None:
-        """Ignore the filled quantity of an order's report where `is_odd` says that it is
+        """Ignore the filled quantity of an order's report where `is_odd` finds that it is
         impossible."""
         self._book.is_odd = is_odd
 

@@ -43,7 +43,7 @@ class Portfolio:
 
     async def positions(self, *, quotes: bool = True) -> list[Position]:
         """Return open and closed positions of the day and those carried, valued as the broker
-        documents it. An amount that is not known is None, and `unknown_reason` says why.
+        documents it. An amount that is not known is None, and `unknown_reason` holds the reason.
 
         Last prices that the report lacks, as it does now and then, are taken from `quotes`.
         """
@@ -118,7 +118,7 @@ class Portfolio:
         newer is missing."""
         try:
             return await self._session.read(POSITIONS, read_positions)
-        except (BrokerError, ProtocolError) as error:  # the latter where a page says it
+        except (BrokerError, ProtocolError) as error:  # the latter where a page reports it
             if error.status not in (404, 405):
                 raise
         return await self._session.read(POSITIONS_OLDER, read_positions)

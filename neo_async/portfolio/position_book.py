@@ -72,10 +72,10 @@ class PositionBook:
 
     def __init__(self) -> None:
         self.is_odd: Callable[[OrderRow], bool] = operator.attrgetter("contradicts_itself")
-        """Says of an order's report that its filled quantity is impossible."""
+        """Finds the filled quantity of an order's report to be impossible."""
         self._rows: dict[PositionKey, PositionRow] = {}
         self._nameless: set[PositionKey] = set()
-        """Keys of the rows that are not flat and do not say which instrument they are of."""
+        """Keys of the rows that are not flat and do not name their instrument."""
         self._holdings: Mapping[str, Holding] = {}
         self._prices: dict[str, float] = {}
         """Last prices by instrument."""
@@ -96,7 +96,7 @@ class PositionBook:
         """The same of the last earlier day that had any: an order may live over midnight."""
         self._today = 0
         self._unknown_fills = 0
-        """Fills of which the message did not say the position or the quantity, and that no report
+        """Fills whose message lacks the position or the quantity, and that no report
         has covered since."""
 
         # Two bounds of the units bought and sold today, both by fills. A fill counts in both when
@@ -140,7 +140,7 @@ class PositionBook:
 
     @property
     def positions(self) -> dict[PositionKey, Position]:
-        """All positions, valued at the last prices."""
+        """The positions, valued at the last prices."""
         return {key: self.position(key) for key in self._rows}
 
     def position(self, key: PositionKey) -> Position:
@@ -324,8 +324,8 @@ class PositionBook:
         return MessageEffect(is_unlisted=True)
 
     def _key_of(self, update: PositionUpdate) -> PositionKey | None:
-        """Return the position that a message is about; None when it does not say which position has
-        changed, or not how."""
+        """Return the position that a message is about; None when it does not show which position
+        has changed, or not how."""
         if not is_complete(update):
             return None
         key = position_key(update.segment, update.symbol, update.product)
@@ -475,7 +475,7 @@ class PositionBook:
 
 
 def _may_be(key: PositionKey, instrument: tuple[str, str]) -> bool:
-    """Return whether a position that does not say all of its instrument may be in this one."""
+    """Return whether a position with an incomplete instrument may be in this one."""
     segment, symbol = instrument
     return key[1] in (symbol, "") and (key[0] == segment or key[0] not in SEGMENTS)
 

@@ -83,7 +83,7 @@ def _units(quantity: int | None) -> int:
 
 def by_key(rows: Iterable[PositionRow]) -> dict[PositionKey, PositionRow]:
     """Return the rows of a report by position. Several rows of one position are added up, except
-    for mere repetitions; a row that does not say which position it is of has a key of its own."""
+    for mere repetitions; a row that does not name its position has a key of its own."""
     several: dict[PositionKey, list[PositionRow]] = {}
     for count, row in enumerate(rows):
         key = position_key(row.segment, row.symbol, row.product)
@@ -121,7 +121,7 @@ def is_complete(update: PositionUpdate) -> bool:
 
 def continues(update: PositionUpdate, row: PositionRow) -> bool:
     """Return whether a complete message is later than the row on the same day, or merely late.
-    Otherwise only a report can say how the position stands."""
+    Otherwise only a report can show how the position stands."""
     assert update.buy_quantity is not None
     assert update.sell_quantity is not None
     if _day(update) != _day(row) and _day(update) and _day(row):

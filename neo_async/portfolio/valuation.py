@@ -23,7 +23,7 @@ def value_position(row: PositionRow, holding: Holding | None, last_price: float 
 
     `holding` is the one whose `token` equals the row's (None when there is none): equity carried
     from earlier days is valued at its average price, which the row does not have. A `last_price` of
-    0 means that the broker does not know it; an average price of 0 counts as the price paid, as
+    0 means that the broker has none; an average price of 0 counts as the price paid, as
     with the broker itself.
     Only the average price is rounded, to the row's precision: amounts are to be rounded where they
     are shown.

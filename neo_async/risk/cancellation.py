@@ -46,7 +46,7 @@ MAX_EARLIER_CANCEL_REFUSALS = 3
 """Refused cancels after which an order of an earlier process is left to the order book."""
 
 REMINDER_INTERVAL_SECONDS = 30.0
-"""Seconds between two errors in the log that say why a halt is not done."""
+"""Seconds between two errors in the log that explain why a halt is not done."""
 
 
 class OpenOrderCancellation:
@@ -273,7 +273,7 @@ class OpenOrderCancellation:
         attempts.failures += 1
         attempts.due_at = now + _backoff(attempts.failures)
         # The book shows whether an order was final already, and a cancel of unknown outcome can be
-        # repeated without harm: neither needs a line in the log.
+        # repeated safely: neither needs a line in the log.
         if not isinstance(problem, OrderAlreadyFinal | OutcomeUnknown):
             subject = Subject("cancel", order.client_tag, order.number)
             level = logging.WARNING if attempts.failures == 1 else logging.DEBUG

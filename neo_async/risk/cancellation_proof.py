@@ -46,7 +46,7 @@ class CancelAttempts(msgspec.Struct):
 
 
 class CancellationProof:
-    """What a halt has established so far: which orders may be open, and whether it is done."""
+    """State of proof of a halt: which orders may be open, and whether it is done."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class CancellationProof:
         self.book_problem: NeoError | None = None
         """Why the newest order book proves nothing."""
         self._targets: dict[str, Order] = {}
-        """Every order that was open at some time since the halt."""
+        """Orders that were open at some time since the halt."""
         self._shown_open: dict[str, Order] = {}
         """Orders that the newest order book shows as not final."""
         self._is_complete = False

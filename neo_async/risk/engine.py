@@ -96,7 +96,7 @@ class RiskEngine:
         self._reservations = Reservations(engine, keeps_changes=limits.max_net_position is not None)
         self._exposure = WorstCaseExposure(engine.cache, live, self._reservations)
         self._open_orders = Coverage()
-        """How far the open orders of the account are known."""
+        """Coverage of the account's open orders by what is known of them."""
         self._open_orders.attach(engine.updates)
         self._unnumbered: OrderRow | None = None
         """An open order of the newest order book without a number: the order cache lacks it."""

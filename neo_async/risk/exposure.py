@@ -117,7 +117,7 @@ class ReferencePrices:
         return None if newest is None or _is_too_old(instrument, newest[1]) else newest[0]
 
     def why_unknown(self, segment: str, symbol: str) -> str:
-        """Return why there is no last price, as the end of a sentence that says what to do."""
+        """Return why there is no last price, as the end of a sentence that names the remedy."""
         name = self._feed_name(segment, symbol)
         newest = None if name is None else self._newest_tick(name)
         if newest is None:
@@ -207,10 +207,10 @@ class ExposureReservation:
 
 
 class Reservations:
-    """Every reservation of this client: placements and changes whose outcome is not known yet."""
+    """The reservations of this client: placements and changes whose outcome is not known yet."""
 
     def __init__(self, engine: ExecutionEngine, *, keeps_changes: bool) -> None:
-        """With `keeps_changes`, reserve the quantities of changes, which only a limit of the net
+        """`keeps_changes` reserves the quantities of changes, which only a limit of the net
         position needs."""
         self._engine = engine
         self._keeps_changes = keeps_changes
@@ -392,7 +392,7 @@ class WorstCaseExposure:
 
 
 def without_last_price(symbols: str) -> str:
-    """Return the end of a sentence that says which last price is missing and how to get it."""
+    """Return the end of a sentence that names which last price is missing and how to get it."""
     return (
         f"without the last price of {symbols}: subscribe it on a market feed of this client, and "
         "wait for a tick"

@@ -29,8 +29,9 @@ from neo_async.transport.trading_state import TradingState
 log = logging.getLogger(logs.RISK)
 
 GIVE_UP_SECONDS = 120.0
-"""Shortest time after which a halt gives up an order that the broker does not account for, and says
-so: the broker has answered its cancels, and the order book lacks it or shows an unknown status."""
+"""Shortest time after which a halt gives up an order that the broker does not account for, and
+reports it: the broker has answered its cancels, and the order book lacks it or shows an unknown
+status."""
 
 
 class KillSwitch:
@@ -60,7 +61,7 @@ class KillSwitch:
         self._task: asyncio.Task[list[Order | NeoError]] | None = None
         """The task that runs `_cancellation`."""
         self._tasks: set[asyncio.Task[list[Order | NeoError]]] = set()
-        """That task, and those of earlier halts which have not ended yet."""
+        """Running tasks: that of `_cancellation`, and those of earlier halts."""
         self._signals: dict[int, asyncio.AbstractEventLoop] = {}
         """Event loops with a handler of ours, by signal number."""
         self._logins = 0

@@ -83,8 +83,8 @@ class Authenticator:
         self.used_code = ""
         """TOTP code sent last; empty before the first login."""
         self.refusal: LoginFailed | None = None
-        """Why the broker refused the credentials; None while it has not. Whoever sets it to None
-        sends them again, which may lock the account."""
+        """Why the broker refused the credentials; None while it has not. Setting it to
+        None sends them again, which may lock the account."""
 
     @property
     def has_totp_secret(self) -> bool:
@@ -104,7 +104,7 @@ class Authenticator:
         try:
             answer = await self._both_steps(totp)
         except LoginFailed as error:
-            is_of_server = error.status == 404  # no broker has judged the credentials
+            is_of_server = error.status == 404  # no broker has checked the credentials
             is_of_code = totp is not None and isinstance(error, (WrongTotp, ClockSkew))
             if not is_of_server and not is_of_code:
                 self.refusal = error
@@ -166,7 +166,7 @@ class Authenticator:
         answer = await self._post(LOGIN_PATH, form, Hidden({}))
         if answer.status == 404:  # whatever its body: this server is no broker
             where = self._endpoints.login
-            raise LoginFailed(f"{where} knows no {LOGIN_PATH}: check the login URL", status=404)
+            raise LoginFailed(f"{where} has no {LOGIN_PATH}: check the login URL", status=404)
         try:
             return await self._reader.read(LOGIN, answer, read_login)
         except (ServerError, RateLimited):

@@ -91,7 +91,8 @@ class SessionManager:
         self._session: Session | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._halted: asyncio.Future[None] | None = None
-        """Done when trading is halted: callers that wait for a renewal check the trading state."""
+        """Future that is done when trading is halted: callers that wait for a renewal check the
+        trading state."""
         limiter.state.on_halt(self._wake_halted)
         self.logged_in_at = 0.0
         """Unix seconds of the last login; 0 before the first."""
@@ -298,6 +299,6 @@ class SessionManager:
     def _renewal_done(self, renewal: asyncio.Task[None]) -> None:
         self._renewal = None
         if not renewal.cancelled():
-            # Every waiter gets the error; asyncio must not log it as never retrieved where nobody
+            # Every waiter gets the error; asyncio must not log it as never retrieved where no task
             # waits any more.
             renewal.exception()

@@ -71,7 +71,7 @@ async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 pause = backoff(failures, base=RETRY_BASE_SECONDS, cap=pace)
                 next_at = min(next_at, loop.time() + pause)
                 level = logging.WARNING if failures == 1 else logging.DEBUG
-                log.log(level, "%s; asking again until there is an answer", error)
+                log.log(level, "%s; trying again until there is an answer", error)
     finally:
         for one in tries:
             one.cancel()
@@ -79,7 +79,7 @@ async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 class Poller:
-    """Makes one read at a time: at once when it is requested, else when `due_in` says so.
+    """Makes one read at a time: at once when it is requested, else when `due_in` has passed.
 
     `due_in` returns the seconds until a read is due, None while none is needed; `look` has to be
     called when its result may have become smaller. A request that comes during a read leads to one
@@ -97,20 +97,20 @@ class Poller:
         self._report = report
         self._read = read
         self._due_in = due_in
-        self._asked = False
+        self._requested = False
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.read_at = -math.inf
         """Loop time at which the last successful read ended; -inf before the first."""
 
     @property
-    def is_asked(self) -> bool:
+    def is_requested(self) -> bool:
         """Whether a read was requested and has not begun."""
-        return self._asked
+        return self._requested
 
     def ask(self) -> None:
         """Request a read that begins no earlier than now."""
-        self._asked = True
+        self._requested = True
         self.look()
 
     def look(self) -> None:
@@ -130,17 +130,17 @@ class Poller:
         try:
             while True:
                 self._look.clear()
-                delay = 0.0 if self._asked else self._due_in()
+                delay = 0.0 if self._requested else self._due_in()
                 if delay is None:
                     return
                 if delay > 0:
                     await self._pause(delay)
                     continue
-                asked, self._asked = self._asked, False
+                requested, self._requested = self._requested, False
                 try:
                     await self._read()
                 except Exception as error:
-                    self._asked |= asked
+                    self._requested |= requested
                     failures += 1
                     delay = backoff(failures, base=RETRY_BASE_SECONDS, cap=RETRY_CAP_SECONDS)
                     log.log(

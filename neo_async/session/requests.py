@@ -170,7 +170,7 @@ class SessionRequests:
         the block show no secret.
 
         Raises ProtocolError when the address is none that a client may connect to, such as one
-        without TLS from a broker that was asked over TLS.
+        without TLS from a broker that was called over TLS.
         """
         endpoints = self._manager.endpoints
         root = self._manager.current.base_url if self.is_open else endpoints.base or endpoints.login
@@ -289,8 +289,8 @@ class SessionRequests:
         is being made.
 
         Sent now it would be refused, and take the room in the rate limit that the login waits for.
-        Calls to other paths go out: the session may have ended for that path only. Cancels always
-        go out.
+        Calls to other paths are sent: the session may have ended for that path only. Cancels are
+        always sent.
         """
         return kind is not Kind.CANCEL and self._manager.is_renewing
 
@@ -330,7 +330,7 @@ class SessionRequests:
 
 
 class _EndedSessions:
-    """Which paths found their session ended, and which of them a login did not help."""
+    """Paths that found their session ended, and those of them that a login did not help."""
 
     def __init__(self) -> None:
         self.paths: set[str] = set()
@@ -343,8 +343,8 @@ class _EndedSessions:
     ) -> bool:
         """Return whether a path that was refused at loop time `now` is worth another try.
 
-        `is_current` says whether it was refused in the session that is current still, `is_retry`
-        whether it was that other try.
+        `is_current` is whether it was refused in the session that is still current, `is_retry`
+        whether this was that other try.
         """
         if is_retry:
             self.unhelped[path] = now

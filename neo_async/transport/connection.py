@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection that carries one request at a time.
+"""An HTTP/1.1 connection that carries one request at a time.
 
 Its reason to exist is certainty: a request either failed before its bytes were handed to the
 socket (`NotSent`), or it was handed over and got a complete answer, or it was handed over and the
@@ -26,7 +26,7 @@ MAX_HEAD = 64 << 10
 """Bytes of its headers."""
 MAX_HEADERS = 200
 MAX_INTERIM = 20
-"""Interim answers (1xx) before the one that was asked for."""
+"""Interim answers (1xx) before the final one."""
 
 _MAX_RECEIVED = MAX_BODY + 2 * MAX_HEAD
 """Bytes of one answer as they come, with all that is around its content."""
@@ -64,7 +64,7 @@ class RawHeaders(Mapping[str, str]):
 
 
 class Connection(asyncio.Protocol):
-    """One connection: calls `on_idle` whenever it is ready for a request, and `on_lost` once, when
+    """A connection: calls `on_idle` whenever it is ready for a request, and `on_lost` once, when
     it is gone."""
 
     __slots__ = (
@@ -139,8 +139,8 @@ class Connection(asyncio.Protocol):
         self._first_byte_at = 0.0
         self._sent_at = perf_counter()
         transport.write(data.value)
-        # Between the answer and the moment in which this task wakes up, the connection may be in
-        # somebody else's hands; so neither the deadline nor a cancellation may strike another turn.
+        # Between the answer and the moment in which this task wakes up, the connection may
+        # carry another request; so neither the deadline nor a cancellation may strike another turn.
         deadline = self._loop.call_later(timeout, self._expire, turn, timeout)
         try:
             return await turn

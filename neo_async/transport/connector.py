@@ -32,13 +32,13 @@ _TRIES: Final = 110
 
 
 class NoSilence(aiohttp.ClientConnectionError):
-    """On every connection bytes came before the request. Nothing was sent."""
+    """Bytes came before the request on every connection. Nothing was sent."""
 
 
 class Connector(aiohttp.TCPConnector):
     """A connector whose `close` ends every connection at once and returns when they have ended.
 
-    aiohttp forgets a connection as soon as it has asked for its end, and over TLS asyncio then
+    aiohttp forgets a connection as soon as it has requested its end, and over TLS asyncio then
     waits up to 30 s for the server's close_notify: longer than a loop that is about to end.
     """
 

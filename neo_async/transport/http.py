@@ -54,7 +54,7 @@ class Download(NamedTuple):
     headers: Mapping[str, str]
     """Names in lower case."""
     size: int | None
-    """Bytes of the file; None where the server does not say, or compresses it."""
+    """Bytes of the file; None where the server does not send it, or compresses the file."""
     pieces: AsyncIterator[bytes]
     """Content of the file, in pieces as they arrive."""
 
@@ -121,7 +121,7 @@ class _Call(NamedTuple):
 
 
 class HttpClient:
-    """One aiohttp session, made when first needed. Raises the same errors as the order lane."""
+    """An aiohttp session, made when first needed. Raises the same errors as the order lane."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class HttpClient:
         handshake takes time.
 
         Redirects are not followed: the headers carry credentials. A request that may change
-        something goes out once at most. Raises NotSent or AnswerLost.
+        something is sent once at most. Raises NotSent or AnswerLost.
         """
         address = URL(url, encoded=True)
         where, place = _origin(url), _place(address)
@@ -361,7 +361,7 @@ class _SentOnce(aiohttp.ClientError):
     """Raised in place of aiohttp's own errors, so that it sends nothing twice.
 
     aiohttp sends PUT and DELETE again when a connection breaks, since they are idempotent. A caller
-    that gets a refusal of the second one would not know that the first one had worked.
+    that gets a refusal of the second one could not see that the first one had worked.
     """
 
     def __init__(self, cause: Exception) -> None:

@@ -93,7 +93,7 @@ class Lane:
         breaker, pool, limiter = self.breaker, self.pool, self._limiter
         if not breaker.is_closed:
             await self.check(kind)
-        asked = time.perf_counter()
+        called = time.perf_counter()
         is_probe = False
         # Where no connection is free, its start is put off at once.
         is_held = (
@@ -122,7 +122,7 @@ class Lane:
                 record.connection = connection
             answer = await connection.request(data, timeout)
         except AnswerLost as error:
-            self._meter.sent(kind, admitted - asked, sent - admitted)
+            self._meter.sent(kind, admitted - called, sent - admitted)
             self._meter.lost(error)
             breaker.failed(str(error), connected=True)
             raise
@@ -132,7 +132,7 @@ class Lane:
         if is_first:
             limiter.answered_late(kind, started)
         self.round_trips.append((kind, time.perf_counter() - sent))
-        self._meter.sent(kind, admitted - asked, sent - admitted)
+        self._meter.sent(kind, admitted - called, sent - admitted)
         if answer.status >= 500:
             self._meter.server_errors += 1
         if answer.status in GATEWAY_FAILURES:

@@ -1,8 +1,8 @@
-"""How fast requests may start.
+"""Rate limiter of the starts of requests.
 
 A start is counted under the rate limits (StartWindow) and the quota of the day (DailyQuota).
 Requests that cannot start now wait in a queue by kind (TurnQueue), and a 429 keeps all or some of
-them from starting for a while (RatePause). This module is the order in which these are asked.
+them from starting for a while (RatePause). This module applies them in their order.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Limiter:
 
     def restart(self, kind: Kind, started: float) -> float | None:
         """Move a start to now, and return its new time: something had to be awaited after all
-        before the request went out.
+        before the request was sent.
 
         None when that cannot be: a pause has begun meanwhile, or the start is older than the window
         and its room given away. `acquire` must be called again then. Raises Halted.
@@ -206,7 +206,7 @@ class Limiter:
                     self._turns.give(kind)
 
     def pause(self, retry_after: float | None, kind: Kind | None = None) -> float:
-        """Let nothing start for as long as the server asked with a 429; see RatePause.begin.
+        """Let nothing start for as long as the server requested with a 429; see RatePause.begin.
         Return the seconds until a request of this kind may be made again."""
         self.pauses += 1
         now = self._clock()
@@ -247,9 +247,9 @@ class Limiter:
 
     def _impatience(self, kind: Kind, rest: float) -> RateLimited:
         return RateLimited(
-            f"the server has said 429, and no {kind.name.lower()} starts for another {rest:.1f} s: "
-            f"longer than the {self.patience[kind]:g} s for which this one may wait; nothing was "
-            "sent",
+            f"the server has answered 429, and no {kind.name.lower()} starts for another "
+            f"{rest:.1f} s: longer than the {self.patience[kind]:g} s for which this one may wait; "
+            "nothing was sent",
             retry_after=rest,
             was_sent=False,
         )
@@ -290,8 +290,8 @@ class Limiter:
         """Return when the next start of this kind is possible, a time in the past when it is
         possible now, after `ahead` others, of which `orders_ahead` are orders."""
         at = self._paused_until[kind]
-        # A window with room for two asks nothing of a start; that is looked at here, since a call
-        # costs more than the look.
+        # A window with room for two delays no start; that is checked here, since a call
+        # costs more than the check.
         window = self._total
         if ahead + len(window.starts) > window.limit - 2:
             at = max(at, window.free_at(kind, ahead))

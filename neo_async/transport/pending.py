@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Pending(Generic[T]):
-    """One outcome, for any number of waiters. Awaiting it returns the result or raises the error.
+    """An outcome, for any number of waiters. Awaiting it returns the result or raises the error.
 
     A waiter that is cancelled, or times out, leaves the outcome to the others.
     """

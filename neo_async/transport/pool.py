@@ -42,7 +42,7 @@ _Waiters: TypeAlias = "OrderedDict[asyncio.Future[Slot], tuple[float, float]]"
 
 
 class Slot:
-    """One connection's place in the pool, from when the connection stands until it is lost."""
+    """A connection's place in the pool, from when the connection stands until it is lost."""
 
     __slots__ = ("_pool", "connection", "opened_at")
 

@@ -12,12 +12,12 @@ from neo_async.transport.kinds import Kind
 log = logging.getLogger(logs.TRANSPORT)
 
 LONGEST_PAUSE: Final = 60.0
-"""Seconds for which a 429 stops anything, whatever the server asked for: limits count seconds, and
+"""Seconds for which a 429 stops anything, whatever the server requested: limits count seconds, and
 one answer of a gateway must not end a trading day."""
 
 
 class RatePause:
-    """Until when a 429 keeps requests of each kind from starting."""
+    """Pause, by kind of request, during which a 429 keeps requests from starting."""
 
     def __init__(self, window: float) -> None:
         """`window` is the length of the server's rate window, in seconds."""
@@ -27,8 +27,8 @@ class RatePause:
         self._refusals_in_a_row = 0
 
     def begin(self, retry_after: float | None, kind: Kind | None, now: float) -> None:
-        """Pause for the seconds that the server asked for (or a growing, jittered time when it did
-        not say), `LONGEST_PAUSE` at most.
+        """Pause for the seconds that the server requested (or a growing, jittered time when it
+        named none), `LONGEST_PAUSE` at most.
 
         `kind` is what the server refused. Where it is known, the others do not pay for it: after an
         order, cancels wait for one window at most, and after a read not at all, while changes and
@@ -39,7 +39,7 @@ class RatePause:
         is_new = now >= until[Kind.PLACE if kind is None else kind]
         if is_new:
             self._refusals_in_a_row += 1
-        # A server that says 0 would be asked again at once, for ever; NaN is no time at all.
+        # A server that sends 0 would be called again at once, for ever; NaN is no time at all.
         if retry_after is None or not retry_after > 0:
             retry_after = backoff(self._refusals_in_a_row, base=0.5, cap=30.0)
         longest = min(retry_after, LONGEST_PAUSE)

@@ -73,7 +73,7 @@ def read_now(answer: Answer, read: Callable[[Answer], T]) -> T:
     try:
         return read(answer)
     except NeoError as error:
-        # The decoder's frames hold what the server said, which may repeat secrets.
+        # The decoder's frames hold what the server sent, which may repeat secrets.
         raise without_frames(error)  # noqa: B904 - it is the error itself
     except UNREADABLE as error:
         raise ProtocolError(

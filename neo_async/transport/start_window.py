@@ -21,7 +21,7 @@ from neo_async.transport.kinds import Kind
 # Starts are counted here, arrivals at the server: a request that travelled faster than one before
 # it comes closer to it by the difference. The margin absorbs that, at a cost of 1.5 % of the rate.
 WINDOW: Final = 1.015
-"""Seconds."""
+"""Length of a rate window in seconds."""
 
 CANCEL_WAIT: Final = 0.15
 """Seconds after which a start is free for a cancel at the latest, whatever else is sent. Limits of
@@ -48,7 +48,7 @@ class StartWindow:
         """Return when one more start is possible after `ahead` others that begin now: a time in the
         past when it is possible now, infinity while that depends on when the others begin.
 
-        To be asked when there is no room for two more.
+        To be called when there is no room for two more.
         """
         starts = self.starts
         first = ahead + len(starts) - self.limit

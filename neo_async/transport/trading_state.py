@@ -1,4 +1,4 @@
-"""The trading state: whether placements and changes may go out.
+"""The trading state: whether placements and changes may be sent.
 
 There is one for each client. The kill switch sets it; the limiter checks it at the moment of every
 start, so that a request that has waited for its turn is refused as well.
@@ -15,7 +15,7 @@ _RESTRICTED = (Kind.PLACE, Kind.MODIFY)
 
 
 class TradingState:
-    """ACTIVE, or HALTED for a reason. Cancels and reads go out in both states."""
+    """ACTIVE, or HALTED for a reason. Cancels and reads are sent in both states."""
 
     def __init__(self) -> None:
         self.halted: Halted | None = None

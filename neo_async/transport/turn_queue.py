@@ -11,7 +11,7 @@ from neo_async.transport.kinds import Kind
 
 READ_PATIENCE: Final = 2.0
 """Seconds in which no read starts although some wait, after which the next one goes before changes
-and placements: reads find out the outcome of lost orders, too, and must not wait for a flood to
+and placements: reads resolve lost orders, too, and must not wait for a flood to
 end."""
 
 _CANCEL: Final = Kind.CANCEL

@@ -51,7 +51,7 @@ CLOSE_TIMEOUT = 0.2
 
 
 class Socket:
-    """One open connection. Every failure is a TransportError."""
+    """An open connection. Every failure is a TransportError."""
 
     def __init__(self, websocket: aiohttp.ClientWebSocketResponse, patience: float) -> None:
         """`patience` is the number of seconds to wait for a server that does not read."""
@@ -253,7 +253,7 @@ class ReconnectingSocket:
                 except (NeoError, aiohttp.ClientError, OSError) as error:
                     reason = _reason(error)
                 except Exception as error:
-                    # A bug here or in a listener. A feed that ended for it would do more harm.
+                    # A bug here or in a listener. A feed that ended for it would be worse.
                     log.exception("%s failed unexpectedly", self.name)
                     reason = repr(error)
                 failures = self._failures_after(failures)

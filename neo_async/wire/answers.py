@@ -99,7 +99,7 @@ def failure(answer: Answer, *, lacking: str = "") -> NeoError:
     if content is None:
         if answer.status >= 500:
             return ServerError(
-                "the broker's server failed without saying why", status=answer.status, body=body
+                "the broker's server failed without a reason", status=answer.status, body=body
             )
         if answer.status in (401, 403):
             return SessionEnded("not authorised", status=answer.status, body=body)

@@ -27,7 +27,7 @@ Window: TypeAlias = tuple[date, date]
 """First and last day of one request."""
 
 CandleValues: TypeAlias = tuple[datetime, float, float, float, float, int | None, int | None]
-"""One candle: start in IST, open, high, low, close, volume, open interest."""
+"""A candle: start in IST, open, high, low, close, volume, open interest."""
 
 _WITH_CANDLES: Final = (Segment.NSE_CM, Segment.NSE_FO, Segment.BSE_CM, Segment.BSE_FO)
 

@@ -1,4 +1,4 @@
-"""Every call of the trading API in one table: method, path, and credentials."""
+"""The calls of the trading API in one table: method, path, and credentials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Auth(Enum):
     TRADE = auto()
     """`Sid` and `Auth` of the login: reports and portfolio."""
     ORDER = auto()
-    """All three headers: orders."""
+    """The three headers of order requests."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):

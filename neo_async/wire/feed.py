@@ -163,7 +163,7 @@ class _AckEntry(msgspec.Struct):
 
 
 class Control(msgspec.Struct):
-    """Any text frame of the server."""
+    """A text frame of the server."""
 
     message_code: int = 0
     message: str = ""

@@ -20,8 +20,9 @@ FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
 
 _json = msgspec.json.Encoder()
 
-# Everything JSON text and trading symbols are made of beside letters and digits. Replacing these
-# few is an order of magnitude cheaper than urllib's general quoting, and orders are written here.
+# Everything that JSON text and trading symbols consist of besides letters and digits. Replacing
+# these few is an order of magnitude cheaper than urllib's general quoting, and orders are written
+# here.
 _ESCAPES = (
     (b"%", b"%25"),
     (b"+", b"%2B"),

@@ -20,7 +20,7 @@ class PlaceForm(msgspec.Struct, omit_defaults=True, gc=False):
     """Form of `POST /quick/order/rule/ms/place`."""
 
     am: str
-    """After-market order: `YES` or `NO`."""
+    """Flag of an after-market order: `YES` or `NO`."""
     dq: str
     """Disclosed quantity; `0` shows all."""
     es: str

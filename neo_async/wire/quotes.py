@@ -78,16 +78,16 @@ def read_quotes(answer: Answer) -> list[Quote]:
     return [_quote(row) for row in content if isinstance(row, dict)]
 
 
-def match_quotes(asked: Sequence[str], quotes: Sequence[Quote]) -> dict[str, Quote]:
+def match_quotes(requested: Sequence[str], quotes: Sequence[Quote]) -> dict[str, Quote]:
     """Return the quotes by requested instrument; quotes of other instruments are dropped.
 
     Rows come in any order, and not always under the requested name: an index may have another case
     or its number, and the segment may be missing.
     """
     found = {_folded(quote.instrument): quote for quote in reversed(quotes)}
-    tokens = Counter(_token(name) for name in asked)
+    tokens = Counter(_token(name) for name in requested)
     matched = {}
-    for name in asked:
+    for name in requested:
         quote = found.get(_folded(name))
         if quote is None and tokens[_token(name)] == 1:
             quote = found.get(f"|{_token(name)}")

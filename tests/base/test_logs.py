@@ -130,7 +130,7 @@ def test_a_line_says_what_it_is_about_in_words_and_as_fields(kept: Kept) -> None
     log_order(
         log, logging.INFO, Subject("cancel", "t_1", "261123000000001"), "%d %% of %s", 5, "it"
     )
-    log_order(log, logging.INFO, Subject("place", "t_2"), "goes out")
+    log_order(log, logging.INFO, Subject("place", "t_2"), "sending")
     first, second = kept.records
     assert first.getMessage() == "cancel of order 261123000000001, tag 't_1': 5 % of it"
     assert (first.action, first.client_tag, first.order_number) == (  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ def test_a_line_says_what_it_is_about_in_words_and_as_fields(kept: Kept) -> None
         "t_1",
         "261123000000001",
     )
-    assert second.getMessage() == "place of tag 't_2': goes out"
+    assert second.getMessage() == "place of tag 't_2': sending"
     assert first.funcName == "test_a_line_says_what_it_is_about_in_words_and_as_fields"
 
 
@@ -148,11 +148,11 @@ async def test_an_order_that_works_has_two_lines_with_its_latency(kept: Kept) ->
         await neo.orders.cancel(order)
     tag, number = order.client_tag, order.number
     place, accepted, cancel, cancelled = kept.lines("neo_async.orders")
-    assert place == f"DEBUG place of tag '{tag}': goes out"
+    assert place == f"DEBUG place of tag '{tag}': sending"
     assert re.fullmatch(
         rf"DEBUG place of order {number}, tag '{tag}': accepted after \d+\.\d{{3}} ms", accepted
     )
-    assert cancel == f"DEBUG cancel of order {number}, tag '{tag}': goes out"
+    assert cancel == f"DEBUG cancel of order {number}, tag '{tag}': sending"
     assert cancelled.startswith(f"DEBUG cancel of order {number}, tag '{tag}': accepted after")
 
 
@@ -226,7 +226,7 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
     assert_marked(kept)
     words = "\n".join(kept.lines())
     for said in (
-        "goes out",
+        ": sending",
         "accepted after",
         "outcome unknown",
         ": took effect: ",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from neo_async.banking import BankingProfile
-from neo_async.cli import asking
+from neo_async.cli import prompts
 from neo_async.exchange import Exchange, Faults
 from neo_async.exchange.bank.settings import BankSettings
 from tests.cli.conftest import Invoke, exchange_in_a_thread
@@ -169,7 +169,7 @@ def test_a_refund_is_asked_about_and_followed(
     exchange: Exchange, account: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = exchange.bank.credit(account, "1500.00")
-    monkeypatch.setattr(asking, "can_ask", lambda: True)
+    monkeypatch.setattr(prompts, "can_prompt", lambda: True)
     declined = invoke("bank", "refund", reference, "--amount", "500", typed="n\n")
     assert declined.exit_code == 1
     assert f"refund 500.00 rupees of {reference}" in declined.everything

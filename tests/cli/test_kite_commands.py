@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from neo_async.cli import asking
+from neo_async.cli import prompts
 from neo_async.cli.kite.access import _Stored
 from neo_async.exchange import Exchange, Faults
 from neo_async.kite import FundOrder, Sip
@@ -36,7 +36,7 @@ def house(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
 
 @pytest.fixture
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "can_ask", lambda: True)
+    monkeypatch.setattr(prompts, "can_prompt", lambda: True)
 
 
 def test_every_command_has_help(invoke: Invoke) -> None:

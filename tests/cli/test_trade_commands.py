@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from neo_async.cli import asking
+from neo_async.cli import prompts
 from neo_async.exchange import Exchange
 from neo_async.exchange.rest.broker import Broker
 from neo_async.exchange.rest.replies import Reply
@@ -23,7 +23,7 @@ PLACE = ("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", "--price",
 
 @pytest.fixture
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "can_ask", lambda: True)
+    monkeypatch.setattr(prompts, "can_prompt", lambda: True)
 
 
 def place(invoke: Invoke) -> str:

@@ -28,7 +28,7 @@ from neo_async.exchange import Faults
 from neo_async.execution.order import OrderChange
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
-from neo_async.execution.uncertainty import EXTERNAL_ORDERS, SETTLING
+from neo_async.execution.uncertainty import EXTERNAL_ORDERS, FILL_DETAILS_WAIT
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.wire.order_feed import read_message
@@ -597,7 +597,7 @@ async def test_a_fill_whose_price_stays_out_is_asked_for_once_the_order_is_done(
         desk.say("complete", 3, fldQty=10)
         desk.book = [state("complete", 4, fldQty=10, avgPrc="39.10")]
         for at in range(8):  # the feed is not silent
-            await asyncio.sleep(SETTLING / 4)
+            await asyncio.sleep(FILL_DETAILS_WAIT / 4)
             desk.say("open", at, nOrdNo="2")
         assert order.average_price == 39.1
         assert len(desk.reads) == 2
@@ -610,7 +610,7 @@ async def test_a_price_that_comes_in_time_needs_no_book() -> None:
         desk.feed.go(FeedState.LIVE)
         await asyncio.sleep(5)
         desk.say("complete", 3, fldQty=10)
-        await asyncio.sleep(SETTLING / 2)
+        await asyncio.sleep(FILL_DETAILS_WAIT / 2)
         desk.say("complete", 3, fldQty=10, avgPrc="39.10")
         await asyncio.sleep(60)
         assert (order.average_price, len(desk.reads)) == (39.1, 1)
@@ -624,7 +624,7 @@ async def test_a_completion_without_quantities_is_completed_by_the_book() -> Non
         desk.feed.say("order", {"nOrdNo": "1", "ordSt": "complete"})
         assert order.is_final
         desk.book = [state("complete", 4, fldQty=10, avgPrc="39.10")]
-        await asyncio.sleep(2 * SETTLING)
+        await asyncio.sleep(2 * FILL_DETAILS_WAIT)
         assert (order.filled_quantity, order.average_price) == (10, 39.1)
         await asyncio.sleep(60)
         assert len(desk.reads) == 2

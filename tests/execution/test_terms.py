@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from neo_async import Order, OrderType
 from neo_async.execution.terms_change import CATCHING_UP, TermsChange
-from neo_async.execution.uncertainty import SETTLING
+from neo_async.execution.uncertainty import FILL_DETAILS_WAIT
 from neo_async.model.feed_state import FeedState
 from tests.execution.test_order import Desk, state
 from tests.simulation.virtual_time import in_virtual_time
@@ -98,10 +98,10 @@ async def test_a_change_that_no_report_shows_is_looked_up_and_believed_refused_i
         await asyncio.sleep(1)
         desk.reads.clear()
         accepted(desk, order, quantity=90)
-        await asyncio.sleep(SETTLING + 0.1)
+        await asyncio.sleep(FILL_DETAILS_WAIT + 0.1)
         assert len(desk.reads) == 1
         assert order.quantity == 90  # the broker may not have caught up
-        await asyncio.sleep(CATCHING_UP + SETTLING)
+        await asyncio.sleep(CATCHING_UP + FILL_DETAILS_WAIT)
         assert order.quantity == 10
         desk.reads.clear()
         await asyncio.sleep(10)
@@ -116,7 +116,7 @@ async def test_a_change_that_is_reported_in_time_needs_no_book() -> None:
         desk.reads.clear()
         accepted(desk, order, quantity=90)
         desk.say("modified", 5, qty=90)
-        await asyncio.sleep(2 * SETTLING)
+        await asyncio.sleep(2 * FILL_DETAILS_WAIT)
         assert desk.reads == []
 
 
@@ -130,7 +130,7 @@ async def test_a_change_back_is_not_shown_by_a_report_from_before_both() -> None
         desk.say("modified", 5, qty=5)  # of the first
         assert order.quantity == 10
         desk.book = [state("open", 6)]
-        await asyncio.sleep(2 * SETTLING)
+        await asyncio.sleep(2 * FILL_DETAILS_WAIT)
         desk.say("open", 7, qty=8)
         assert order.quantity == 8
 
@@ -179,6 +179,6 @@ async def test_however_late_the_messages_are_the_last_accepted_quantity_stands(
         for message in messages:
             desk.feed.say("order", message)
             assert order.quantity == quantities[-1]
-        await asyncio.sleep(CATCHING_UP + 2 * SETTLING)
+        await asyncio.sleep(CATCHING_UP + 2 * FILL_DETAILS_WAIT)
         assert order.quantity == quantities[-1]
         assert order.unreported_change is None

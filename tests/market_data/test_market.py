@@ -110,7 +110,7 @@ async def test_many_instruments_go_in_batches_of_fifty() -> None:
         assert list(quotes) == [name for name in names if name not in broker.unknown]
         assert quotes["nse_cm|42"].last_price == 42.5
         assert set(quotes.missing) == broker.unknown
-        assert "does not know the instrument" in quotes.missing["nse_cm|7"]
+        assert "does not have the instrument" in quotes.missing["nse_cm|7"]
         assert repr(quotes) == "<Quotes 118 of 120 instruments>"
 
 

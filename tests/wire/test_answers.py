@@ -137,9 +137,9 @@ SHAPES = {
     "15 HTML": (
         502,
         b"<html>Bad Gateway</html>",
-        (ServerError, "the broker's server failed without saying why", None),
+        (ServerError, "the broker's server failed without a reason", None),
     ),
-    "15 empty": (504, b"", (ServerError, "the broker's server failed without saying why", None)),
+    "15 empty": (504, b"", (ServerError, "the broker's server failed without a reason", None)),
     "nothing but a status": (400, {}, (Rejected, "refused with HTTP 400", None)),
     "words without a code and a status of error": (
         500,

@@ -22,10 +22,10 @@ from neo_async.banking import (
 from neo_async.banking.accounts import Progress
 from neo_async.banking.rules import AccountRules, Item
 from neo_async.cli import output
-from neo_async.cli.asking import Yes, confirm
 from neo_async.cli.bank.connection import Customer, ProfileFile
 from neo_async.cli.bank.tables import CsvFile, CsvWriter, Row, Table, day, read_table
 from neo_async.cli.output import AsJson, Cell, Column
+from neo_async.cli.prompts import Yes, confirm
 from neo_async.errors import InvalidField, UsageError
 
 _DATES = ["%Y-%m-%d"]
@@ -58,11 +58,11 @@ _STYLES = {
 
 
 class _Work(NamedTuple):
-    """One change of many accounts: how to check it, and how to send it."""
+    """A change of many accounts: how to check it, and how to send it."""
 
     verb: str
     check: Callable[[AccountRules], list[Item]]
-    """Returns the accounts to confirm. Raises InvalidField before the user is asked."""
+    """Return the accounts to confirm. Raises InvalidField before the user is prompted."""
     send: Callable[[VirtualAccounts, Progress], Awaitable[list[AccountResult]]]
     table: Table | None
     """File of the accounts; None when they come from the arguments."""

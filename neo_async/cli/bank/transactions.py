@@ -13,10 +13,10 @@ import typer
 import neo_async
 from neo_async.banking import Credit
 from neo_async.cli import output
-from neo_async.cli.asking import Yes, confirm
 from neo_async.cli.bank.connection import Customer, ProfileFile
 from neo_async.cli.bank.tables import CsvWriter
 from neo_async.cli.output import Cell, Column
+from neo_async.cli.prompts import Yes, confirm
 from neo_async.errors import UnreadableCredit, UsageError
 from neo_async.model.money import grouped
 

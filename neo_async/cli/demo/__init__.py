@@ -74,7 +74,7 @@ async def _demo(seed: int, scripmaster: list[Path], *, as_json: bool) -> tuple[D
         if as_json:
             return demo_run, await demo_run.run()
         if not live:
-            demo_run.tell = _print_event
+            demo_run.on_event = _print_event
             report = await demo_run.run()
         else:
             with Live(console=console, auto_refresh=False, transient=True) as screen:
@@ -110,7 +110,7 @@ def _print_event(elapsed: float, text: str) -> None:
 
 
 def _draw(file: Path, demo_run: DemoRun, report: Report) -> None:
-    """The last board and the summary, as a picture."""
+    """Draw the last board and the summary as a picture."""
     from rich.console import Group
 
     from neo_async.cli.demo.report import summary

@@ -1,4 +1,4 @@
-"""One order of the demo, and the states that it has been seen in."""
+"""An order of the demo, and the states that it has been seen in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHORT = {
 
 
 class DemoOrder:
-    """One order of the demo, from its request to its final state."""
+    """An order of the demo, from its request to its final state."""
 
     def __init__(self, request: OrderRequest) -> None:
         self.request = request
@@ -32,7 +32,7 @@ class DemoOrder:
 
     @property
     def state(self) -> str:
-        """Its present state."""
+        """Present state of the order."""
         return self.trail[-1] if self.order is None else _short(self.order.status)
 
     def note(self, text: str) -> None:

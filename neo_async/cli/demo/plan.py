@@ -1,4 +1,4 @@
-"""What the demo will trade: instruments and orders, the same ones for the same seed and file."""
+"""The plan of the demo: instruments and orders, the same ones for the same seed and file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ FAR = -2.5
 def choose_listings(
     market: MatchingEngine, scripmaster: Iterable[Path], seed: int
 ) -> list[Listing]:
-    """Shares of large companies. Blocks while it reads the files; raises UsageError without any."""
+    """Return shares of large companies. Blocks while it reads the files; raises UsageError without
+    any."""
     listed = [listing for file in scripmaster for listing in _by_size(market, file)]
     typical = [listing for listing in listed or market.listings if _is_typical(listing)]
     if len(typical) < INSTRUMENTS:
@@ -43,8 +44,8 @@ def choose_listings(
 
 
 def limit(market: MatchingEngine, listing: Listing, side: Side, percent: float) -> str:
-    """A price that far beyond the last one for this side (short of it when negative), in rupees,
-    on a tick and inside the circuit limits."""
+    """Return a price that far beyond the last one for this side (short of it when negative), in
+    rupees, on a tick and inside the circuit limits."""
     last = market.last_price(listing)
     sign = 1 if side is Side.BUY else -1
     paise = round(last * (1 + sign * percent / 100) / listing.tick) * listing.tick
@@ -76,7 +77,8 @@ def order(
 
 
 def burst(market: MatchingEngine, listings: list[Listing]) -> list[OrderRequest]:
-    """Three orders an instrument: one that trades at once, one near the market, one far from it."""
+    """Return three orders an instrument: one that trades at once, one near the market, one far
+    away."""
     requests = []
     for position, listing in enumerate(listings):
         # Deliveries are bought, every fourth instrument is sold short for the day, and some of
@@ -93,7 +95,7 @@ def burst(market: MatchingEngine, listings: list[Listing]) -> list[OrderRequest]
 
 
 def immediate_or_cancel(market: MatchingEngine, listing: Listing) -> OrderRequest:
-    """For more than the best price has to offer."""
+    """Return an IOC order for more units than the best price has on offer."""
     _, asks = market.depth(listing, 1)
     price, offered, _ = asks[0]
     extra = max(1, _ORDER_VALUE // price)
@@ -110,7 +112,7 @@ def immediate_or_cancel(market: MatchingEngine, listing: Listing) -> OrderReques
 
 
 def stop_loss(market: MatchingEngine, listing: Listing) -> OrderRequest:
-    """Buys once the price has risen by half a percent."""
+    """Return an order that buys once the price has risen by half a percent."""
     return OrderRequest(
         listing.segment,
         listing.symbol,
@@ -125,7 +127,7 @@ def stop_loss(market: MatchingEngine, listing: Listing) -> OrderRequest:
 
 
 def oversell(market: MatchingEngine, listing: Listing, sellable: int) -> OrderRequest:
-    """Delivery of more than the account holds."""
+    """Return a delivery sell of more than the account holds."""
     return OrderRequest(
         listing.segment,
         listing.symbol,
@@ -140,18 +142,19 @@ def oversell(market: MatchingEngine, listing: Listing, sellable: int) -> OrderRe
 MALFORMED = OrderRequest(
     Segment.NSE_FO, "NIFTY26DECFUT", Side.BUY, 65, Product.CNC, "24485.20", tag="bad"
 )
-"""There is no delivery in derivatives: no byte of this leaves the process."""
+"""Order that is refused before any byte of it is sent: derivatives have no delivery."""
 
 
 def _is_typical(listing: Listing) -> bool:
-    """Cheap and dear shares make poor examples: a tick is a percent, or an order is one share."""
+    """Return whether a share is neither cheap nor dear: one whose tick is a percent, or whose order
+    is one share, is a poor example."""
     price = listing.base_price
     return listing.series == "EQ" and listing.lot_size == 1 and 50_00 <= price < 5000_00
 
 
 def _by_size(market: MatchingEngine, scripmaster: Path) -> list[Listing]:
-    """Shares of a file by market value, the largest company first: nothing else in it hints at how
-    much an instrument is traded."""
+    """Return the shares of a file by market value, the largest company first: nothing else in it
+    hints at how much an instrument is traded."""
     sizes: list[tuple[float, Listing]] = []
     with scripmaster.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.reader(file)

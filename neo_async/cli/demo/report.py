@@ -46,11 +46,12 @@ class Records(msgspec.Struct, frozen=True):
 
     ledger: list[LedgerEntry]
     requests: list[ServerRequest]
-    """Those that the exchange's limit counts."""
+    """Requests that the exchange's rate limit counts."""
 
     @classmethod
     def read(cls, ledger: bytes, requests: bytes, *, base: str) -> Records:
-        """`base` is the path below which calls are limited: logins and streams are not."""
+        """Decode the records. `base` is the path below which calls are limited: logins and streams
+        are not."""
         arrived = msgspec.json.decode(requests, type=list[ServerRequest])
         return cls(
             msgspec.json.decode(ledger, type=list[LedgerEntry]),
@@ -59,7 +60,7 @@ class Records(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run of the demo has done, as the client saw it."""
+    """Results of a run of the demo, as the client saw it."""
 
     seed: int
     limits: RateLimits
@@ -120,7 +121,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     busiest_second_orders: int
     busiest_second_total: int
     refused: int
-    """Answers 429."""
+    """Number of answers with HTTP 429."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,7 +195,7 @@ def make_report(results: Results, records: Records) -> Report:
 
 
 def busiest(times: Iterable[float], window: float = 1.0) -> int:
-    """The most of these moments (in order of time) within any window that long."""
+    """Return the most of these times (in ascending order) within any window that long."""
     recent: deque[float] = deque()
     most = 0
     for time in times:
@@ -206,7 +207,7 @@ def busiest(times: Iterable[float], window: float = 1.0) -> int:
 
 
 def percentile(ordered: Sequence[N], percent: int) -> N:
-    """The smallest value that so many percent of the values do not exceed (nearest rank)."""
+    """Return the smallest value that so many percent of the values do not exceed (nearest rank)."""
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
@@ -222,7 +223,7 @@ def latency(seconds: Iterable[float]) -> Latency:
 
 
 def summary(report: Report) -> Table:
-    """Two columns that wrap in themselves, whatever the width."""
+    """Return a table of two columns that wrap in themselves, at any width."""
     from rich.table import Table
     from rich.text import Text
 
@@ -335,8 +336,8 @@ def _expected(results: Results) -> list[str]:
 
 
 def _too_fast(pace: Pace) -> list[str]:
-    """A request that a loaded machine held up can arrive too close to the next ones. Then it is
-    refused, waited out and sent again: that is no problem, while one too many accepted is."""
+    """Return a problem for each rate limit that was exceeded. A request that a loaded machine held
+    up can arrive too close to the next ones; it is refused and sent again, and so not counted."""
     return [
         f"{most} {what} arrived in one second, and {pace.refused} of all were refused"
         for most, limit, what in (
@@ -357,5 +358,5 @@ def _sum(amounts: Iterable[float | None]) -> float | None:
 
 
 def _first_part(reason: str) -> str:
-    """Without the broker's tail, `for entity account-… across exchange …`."""
+    """Return a reason without the broker's tail, `for entity account-… across exchange …`."""
     return reason.partition(" for entity ")[0].strip()

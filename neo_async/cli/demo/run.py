@@ -51,7 +51,7 @@ class DemoRun:
         self.positions: list[Position] = []
         self.trades: list[Trade] = []
         self.events: list[tuple[float, str]] = []
-        self.tell: Callable[[float, str], None] = lambda elapsed, text: None
+        self.on_event: Callable[[float, str], None] = lambda elapsed, text: None
         self.problems: list[str] = []
         self.modified = 0
         self.refusal = ""
@@ -80,7 +80,8 @@ class DemoRun:
         return self.calls - self.waiting
 
     def starts_within(self, oldest: float, newest: float = 0.0) -> int:
-        """Requests started between so many seconds ago, by the samples taken."""
+        """Return the number of requests that started between so many seconds ago, by the
+        samples."""
         now = time.perf_counter()
 
         def until(ago: float) -> int:
@@ -337,10 +338,10 @@ class DemoRun:
     def _say(self, text: str) -> None:
         elapsed = self.elapsed
         self.events.append((elapsed, text))
-        self.tell(elapsed, text)
+        self.on_event(elapsed, text)
 
     async def _until_free(self) -> None:
-        """Wait until an order would go out at once."""
+        """Wait until an order would be sent at once."""
         while True:
             if not self.waiting and self.starts_within(1.1) < self.limits.total:
                 return

@@ -46,7 +46,7 @@ _STYLES = {
 
 
 def board(demo_run: DemoRun, width: int, height: int) -> RenderableType:
-    """Everything at once, in no more than this many rows."""
+    """Return a board of the whole demo, in no more than this many rows."""
     rows = height - 1  # a terminal keeps the last line for the cursor
     if width >= _WIDE:
         left = Group(
@@ -71,7 +71,7 @@ def board(demo_run: DemoRun, width: int, height: int) -> RenderableType:
 
 
 def final_board(demo_run: DemoRun, width: int) -> RenderableType:
-    """All orders and positions, however long that gets."""
+    """Return a board of every order and position, however long that gets."""
     return Group(
         _orders(demo_run, len(demo_run.orders), width),
         _positions(demo_run, len(demo_run.positions), width),
@@ -131,7 +131,7 @@ def _side(line: DemoOrder) -> Text:
 
 
 def _most_recent(lines: list[DemoOrder], count: int) -> list[DemoOrder]:
-    """Those that changed last, in the order in which they were placed."""
+    """Return the orders that changed last, in the order in which they were placed."""
     if len(lines) <= count:
         return lines
     chosen = sorted(lines, key=lambda line: line.changed_at)[-count:]
@@ -150,7 +150,7 @@ def _tally(demo_run: DemoRun) -> str:
 
 
 def _trail(line: DemoOrder, room: int) -> Text:
-    """The states of an order as far as there is room: the last ones."""
+    """Return the newest states of an order, as far as there is room."""
     text = Text()
     for state in reversed(line.trail):
         if text and text.cell_len + len(state) + 3 > room:
@@ -163,7 +163,7 @@ def _trail(line: DemoOrder, room: int) -> Text:
 
 
 def _positions(demo_run: DemoRun, rows: int, width: int) -> Panel:
-    """With as many columns as fit."""
+    """Return a panel of positions with as many columns as fit."""
     with_last, with_average = width >= _WITH_LAST, width >= _NARROW
     table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False)
     table.add_column("symbol", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -231,7 +231,7 @@ def _classes(seconds: list[float]) -> list[tuple[str, int]]:
 
 
 def _histogram(seconds: list[float]) -> RenderableType:
-    """Bars that lie, one a row."""
+    """Return a histogram with horizontal bars, one a row."""
     classes = _classes(seconds)
     most = max(1, *(count for _, count in classes))
     table = Table.grid(padding=(0, 1))
@@ -245,7 +245,7 @@ def _histogram(seconds: list[float]) -> RenderableType:
 
 
 def _columns(seconds: list[float]) -> RenderableType:
-    """Bars that stand, in one row, with their labels in another."""
+    """Return a histogram with vertical bars in one row, and their labels in another."""
     classes = _classes(seconds)
     most = max(1, *(count for _, count in classes))
     bars = " ".join(_BARS[-(-count * 8 // most)] * 4 for _, count in classes)

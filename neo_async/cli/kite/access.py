@@ -18,7 +18,7 @@ import typer
 import neo_async
 from neo_async import files
 from neo_async.base.india import day_number
-from neo_async.cli import asking, output
+from neo_async.cli import output, prompts
 from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
@@ -129,7 +129,7 @@ def login(
     session = access.session()
     if not address:
         output.echo(f"log in at {session.login_url}", err=True)
-        if not asking.can_ask():
+        if not prompts.can_prompt():
             raise UsageError("then: neo-async kite login ADDRESS, with the address of the redirect")
         address = typer.prompt("address of the redirect", err=True)
     made = neo_async.run(session.open(address))

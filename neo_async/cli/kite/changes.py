@@ -1,4 +1,5 @@
-"""Commands that buy, sell and change SIPs. Each describes its request and asks before sending."""
+"""Commands that buy, sell and change SIPs. Each describes its request and prompts before
+sending."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ import typer
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.asking import Yes, confirm, interruption_reported
 from neo_async.cli.kite.access import Access
 from neo_async.cli.kite.reports import fund_units, print_orders, print_sips
 from neo_async.cli.output import AsJson, money
+from neo_async.cli.prompts import Yes, confirm, interruption_reported
 from neo_async.errors import InvalidOrder, NeoError, UsageError
 from neo_async.kite import Frequency, Fund, FundOrder, FundOrderStatus, KiteMutualFunds, Sip, rules
 from neo_async.kite.rules import order_form, sip_change_form, sip_form
@@ -192,11 +193,11 @@ def cancel_sip(sip_id: _Sip, yes: Yes = False, as_json: AsJson = False) -> None:
     _run(describe, lambda kite: kite.cancel_sip(sip_id), _SIPS, yes=yes, as_json=as_json)
 
 
-# --- asking, sending and showing ------------------------------------------------------------------
+# --- prompts, requests and results ----------------------------------------------------------------
 
 
 class _Kind(NamedTuple, Generic[T]):
-    """How to read and to show what a command has changed."""
+    """Functions that read and show what a command has changed."""
 
     read: Callable[[KiteMutualFunds, str], Awaitable[T]]
     print_rows: Callable[[list[T]], None]

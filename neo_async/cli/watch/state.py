@@ -147,7 +147,7 @@ class Watched:
     async def __aenter__(self) -> Self:
         self.order_feed.subscribe(self._cache.on_update)
         self._poller.attach(self.order_feed)
-        self.order_feed.subscribe(self._hear)
+        self.order_feed.subscribe(self._apply_update)
         self._note_events("order feed", self.order_feed)
         self._note_events("market feed", self.feed)
         try:
@@ -200,7 +200,7 @@ class Watched:
         if self._consumer is not None:
             self._consumer.cancel()
             await asyncio.gather(self._consumer, return_exceptions=True)
-        self.order_feed.unsubscribe(self._hear)
+        self.order_feed.unsubscribe(self._apply_update)
         self.order_feed.unsubscribe(self._cache.on_update)
         await self.feed.close()
         await self._poller.close()
@@ -223,7 +223,7 @@ class Watched:
             self.tick_delays.append(tick.received_ns / 1e9 - stamp)
         seen.take(tick)
 
-    def _hear(self, update: OrderUpdate | PositionUpdate) -> None:
+    def _apply_update(self, update: OrderUpdate | PositionUpdate) -> None:
         if isinstance(update, OrderUpdate):
             stamp = update.updated_ns / 1e9
             if stamp > self._live_since[self.order_feed]:

@@ -69,14 +69,14 @@ class Books:
     def modify(
         self, client: Client, physical: str, number: str, changes: dict[str, object]
     ) -> None:
-        """`changes` are fields of VirtualAccount."""
+        """Change fields of an account; `changes` holds them by their names in VirtualAccount."""
         account = self._live(client, physical, number)
         changed = msgspec.structs.replace(account, **changes)
         _check_terms(changed)
         self._accounts[number] = changed
 
     def delete(self, client: Client, physical: str, number: str) -> None:
-        """The number stays taken, and is not credited any more."""
+        """Delete an account. Its number stays taken, and is not credited any more."""
         self._live(client, physical, number).status = AccountStatus.DELETED
 
     def account(self, client: Client, physical: str, number: str) -> VirtualAccount:
@@ -112,7 +112,7 @@ class Books:
         return self._credits.add(payment, number, account.physical_account, count, now)
 
     def fetch(self, physical: str) -> Batch:
-        """The batch that is not acknowledged yet; the next one if all are."""
+        """Return the batch that is not acknowledged yet; the next one if all are."""
         delivery = self._deliveries[physical]
         if delivery.outstanding is None:
             first = delivery.acknowledged + 1
@@ -127,7 +127,8 @@ class Books:
         return delivery.outstanding
 
     def fetch_again(self, physical: str) -> Batch | None:
-        """The batch that was acknowledged last, against the rules; none if there was none."""
+        """Return, against the rules, the batch that was acknowledged last; None if there was
+        none."""
         previous = self._deliveries[physical].previous
         if previous is not None:
             previous.deliveries += 1
@@ -141,7 +142,7 @@ class Books:
         return self._credits.last_sequence(physical) > last
 
     def acknowledge(self, physical: str, batch_id: str, count: int) -> bool:
-        """Answers whether it was acknowledged before."""
+        """Acknowledge a batch; return whether it was acknowledged before."""
         delivery = self._deliveries[physical]
         delivered = delivery.counts.get(batch_id)
         if delivered is None:
@@ -159,7 +160,7 @@ class Books:
     def refund(
         self, client: Client, request_id: str, reference: str, amount: int | None, now: float
     ) -> Refund:
-        """`amount` of None: what is left of the credit."""
+        """Refund a credit; an `amount` of None refunds what is left of it."""
         credit = self._credits.find(reference)
         if credit is None:
             raise Refused("VA3001", f"transaction {reference!r} is unknown", status=404)
@@ -183,7 +184,7 @@ class Books:
         )
         if not credit.remitter_account:
             refund.status = RefundStatus.REJECTED
-            refund.message = "the payment tells no account to refund to"
+            refund.message = "the payment names no account to refund to"
         self._refunds[refund.reference] = refund
         self._by_request[client.name, request_id] = refund
         self._by_transaction.setdefault(reference, []).append(refund)
@@ -198,7 +199,7 @@ class Books:
     def refund_by_request(self, client: Client, request_id: str) -> Refund:
         refund = self._by_request.get((client.name, request_id))
         if refund is None:
-            raise Refused("VA3001", f"no refund was asked for by request {request_id}", status=404)
+            raise Refused("VA3001", f"no refund was requested by request {request_id}", status=404)
         return refund
 
     def move_refund(self, reference: str, status: RefundStatus, now: float) -> Refund:

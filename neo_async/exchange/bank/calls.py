@@ -270,7 +270,7 @@ def refund_row(refund: Refund) -> Content:
 
 
 def _read_cursor(cursor: str) -> int:
-    """The sequence that it stands behind."""
+    """Return the sequence number behind which a cursor stands."""
     try:
         mark, _, digits = base64.b64decode(cursor, validate=True).partition(b":")
         if mark + b":" == _CURSOR and digits.isdigit():

@@ -27,15 +27,15 @@ _BRANCHES: Final = ("ICIC0000004", "HDFC0000240", "SBIN0000813", "UTIB0000009")
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
-    """One payment, `count` times in a row."""
+    """A payment made `count` times in a row."""
 
     payment: Payment
     virtual_account: str
     physical_account: str
     first_number: int
-    """Among all credits of the bank."""
+    """Number of the first credit among all credits of the bank."""
     first_sequence: int
-    """Among those of the physical account."""
+    """Number of the first credit among those of the physical account."""
     count: int
     credited_at: float
 
@@ -44,7 +44,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         return self.first_sequence + self.count - 1
 
     def credit(self, position: int) -> Credit:
-        """The one at `position`, from 0."""
+        """Return the credit at `position`, counted from 0."""
         payment, number = self.payment, self.first_number + position
         branch = payment.remitter_ifsc
         if branch is None:
@@ -71,7 +71,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
 
 class Credits:
-    """All credits of the bank, found by reference or by sequence."""
+    """The credits of the bank, by reference and by sequence."""
 
     def __init__(self, seed: int) -> None:
         self._next_number = Random(f"{seed}|bank credits").randrange(1, 10**6)
@@ -96,7 +96,7 @@ class Credits:
         return run
 
     def last_sequence(self, physical_account: str) -> int:
-        """0 before the first."""
+        """Return the number of the account's newest credit; 0 before the first."""
         runs = self._by_account.get(physical_account)
         return runs[-1].last_sequence if runs else 0
 

@@ -99,7 +99,7 @@ class ChangeItem(NumberItem):
     status: Literal["ACTIVE", "BLOCKED"] | UnsetType = UNSET
 
     def changes(self) -> dict[str, object]:
-        """Fields of VirtualAccount."""
+        """Return the fields of VirtualAccount that change."""
         changes: dict[str, object] = {}
         for name in self.__struct_fields__:
             value = getattr(self, name)
@@ -137,7 +137,7 @@ class RefundForm(_Form):
 
 
 class RefundStatusForm(_Form):
-    """One of both."""
+    """A query for a refund, by the bank's reference or by the request's id."""
 
     request_id: _Uuid
     refund_reference: str | None = None
@@ -166,7 +166,7 @@ class MoveForm(_Form, forbid_unknown_fields=True):
 
 
 def read_form(body: bytes, form: type[T]) -> T:
-    """Raises Refused with the field that is wrong, as `accounts[3].name`."""
+    """Read a form. Raises Refused with the field that is wrong, as `accounts[3].name`."""
     try:
         return msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:
@@ -176,7 +176,7 @@ def read_form(body: bytes, form: type[T]) -> T:
 
 
 def read_item(item: msgspec.Raw, index: int, form: type[T]) -> T:
-    """One of a request's items; the field is named as seen from the request."""
+    """Read an item of a request's list; errors name the field as seen from the request."""
     try:
         return msgspec.json.decode(item, type=form)
     except msgspec.ValidationError as error:

@@ -38,8 +38,8 @@ class Gateway:
     # --- tokens ---------------------------------------------------------------------------------
 
     def grant(self, call: Call) -> Reply:
-        """RFC 6749, section 4.4: a token for the credentials of a client, in the body or as Basic
-        authorization."""
+        """Grant a token (RFC 6749, section 4.4) for the credentials of a client, in the body or as
+        Basic authorization."""
         form = {name: values[0] for name, values in parse_qs(call.body.decode("latin-1")).items()}
         if call.method != "POST":
             return _oauth_error(405, "invalid_request", "the token endpoint takes POST")

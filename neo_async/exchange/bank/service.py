@@ -73,7 +73,7 @@ class Bank:
         return f"<Bank at {self._path}, {len(self.clients)} clients>"
 
     def reset(self) -> None:
-        """New books: no account, credit or refund. Clients and tokens stay."""
+        """Begin new books, without account, credit or refund. Clients and tokens stay."""
         self._books = Books(self.clients, self._seed)
         self._services = BankCalls(self._books, self._plan)
         self._firsts: dict[tuple[str, str], _First] = {}
@@ -165,7 +165,7 @@ class Bank:
     def _once(
         self, key: tuple[str, str], call: Call, answer: Callable[[], dict[str, object]]
     ) -> Reply:
-        """Answer, or repeat what was answered to the same request."""
+        """Answer a request; repeat the answer where the same request had one."""
         self._forget(call.time)
         digest = hashlib.sha256(call.path.encode() + call.body).digest()
         first = self._firsts.get(key)
@@ -182,7 +182,7 @@ class Bank:
         return first.reply._replace(headers={"Idempotent-Replay": "true"})
 
     def _forget(self, now: float) -> None:
-        """Oldest first, as they were written down."""
+        """Forget the answers that have expired, oldest first."""
         while self._firsts:
             key = next(iter(self._firsts))
             if self._firsts[key].until > now:

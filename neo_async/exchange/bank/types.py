@@ -38,8 +38,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_clients(seed: int, key: str = "") -> tuple[Client, ...]:
-    """Two of them, so that they can be kept apart; the first has two physical accounts. The same
-    ones for the same seed and key."""
+    """Return two clients, so that they can be kept apart; the first has two physical accounts. The
+    same seed and key give the same ones."""
     random = Random(f"{seed}{key}|bank clients")
     return tuple(
         Client(

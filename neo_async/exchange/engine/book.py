@@ -76,7 +76,7 @@ class PriceLevel(msgspec.Struct, eq=False):
 
 
 class BookSide:
-    """All bids or all asks of a book."""
+    """The bids or the asks of a book."""
 
     __slots__ = ("_ladder", "_levels", "_ranks", "_sign")
 

@@ -85,7 +85,7 @@ class IndexSnapshot(msgspec.Struct, frozen=True):
 
 
 class LiveIndex:
-    """One index over its listed members, moved by each of their trades."""
+    """An index over its listed members, moved by each of their trades."""
 
     def __init__(
         self, index: Index, members: dict[Listing, int], stats: SessionStats | None = None

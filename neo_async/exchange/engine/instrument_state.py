@@ -18,7 +18,7 @@ from neo_async.model.enums import Segment, Side
 
 
 class RestingOrderState(msgspec.Struct, frozen=True, array_like=True):
-    """One entry of the book, as a snapshot keeps it."""
+    """An entry of the book, as a snapshot keeps it."""
 
     side: Side
     price: int
@@ -30,7 +30,7 @@ class RestingOrderState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class InstrumentSnapshot(msgspec.Struct, frozen=True, array_like=True):
-    """One instrument, as a snapshot keeps it."""
+    """An instrument, as a snapshot keeps it."""
 
     segment: Segment
     token: str
@@ -64,7 +64,7 @@ class InstrumentState:
         self.quotes: list[Resting] = []
         """Entries of the market maker in the book."""
         self.underlying: Underlying | None = None
-        """What the market maker's reference price follows; None where it walks at random."""
+        """Price that the market maker's reference price follows; None where it walks at random."""
         self.live_indices: list[tuple[LiveIndex, int]] = []
         """The indices that the instrument is a member of, and its position in each."""
         self.basis = 0.0
@@ -128,7 +128,8 @@ class WorkingOrder(Resting, eq=False):
     margin_price: int = 0
     """Price at which margin is reserved for the pending quantity."""
     reserves_margin: bool = True
-    """False for a stop beside its target: only one of the two can trade."""
+    """Whether it reserves margin. False for a stop beside its target: only one of the two can
+    trade."""
     rests: bool = False
     """Whether it stands in the book. Price and quantities of the entry count only then."""
     stop: int = 0

@@ -1,4 +1,4 @@
-"""Every order accepted: its numbers, the states it goes through, and the events of that."""
+"""The ledger of accepted orders: their numbers, their states, and the events of both."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Ledger:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.orders: list[OrderRecord] = []
-        """Every order ever accepted, in order of acceptance."""
+        """Orders ever accepted, in order of acceptance."""
         self.events: list[Event] = []
         """Events that have not been taken yet, oldest first."""
         self.orders_accepted = 0

@@ -1,4 +1,4 @@
-"""What is listed: instruments by symbol and token, their derivatives, indices and underlyings."""
+"""The listed instruments by symbol and token, their derivatives, indices and underlyings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Key: TypeAlias = tuple[Segment, str]
 
 
 class ListedInstrumentsState(msgspec.Struct, frozen=True, kw_only=True):
-    """All listings, as a snapshot keeps them."""
+    """The listings, as a snapshot keeps them."""
 
     listings: list[Listing]
     first_prices: list[int]

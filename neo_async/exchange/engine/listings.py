@@ -6,7 +6,7 @@ broker's scrip master; prices are of about late 2026 (see listings.csv).
 Derivatives depend on the day: those that expire next are listed, by the exchanges' rules of 2026
 (NIFTY options every Tuesday, the other contracts of NSE on the last Tuesday of the month, of BSE on
 the last Thursday, crude oil on the 19th, or on the Friday before a weekend). Holidays move nothing
-here. Their tokens are made up, and say which contract it is: the same ones every day.
+here. Their tokens are made up from the contract, and are the same every day.
 """
 
 from __future__ import annotations

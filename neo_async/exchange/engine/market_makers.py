@@ -39,7 +39,7 @@ _UNLIMITED: Final = 1 << 62
 
 
 class MarketMakersState(msgspec.Struct, frozen=True, kw_only=True):
-    """All instruments in use, as a snapshot keeps them."""
+    """The instruments in use, as a snapshot keeps them."""
 
     seed: int
     enabled: bool
@@ -191,7 +191,7 @@ class MarketMakers:
     def fair_value(self, instrument: InstrumentState) -> float:
         """Return the value of a derivative at the present price of its underlying.
 
-        Asking for it counts as a use of the underlying's members. The last price of anything else.
+        Reading it counts as a use of the underlying's members. The last price of anything else.
         """
         listing, underlying = instrument.listing, instrument.underlying
         if underlying is None:

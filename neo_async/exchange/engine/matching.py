@@ -41,7 +41,7 @@ _SL_M: Final = OrderType.SL_M
 
 
 class WorkingOrderState(msgspec.Struct, frozen=True, array_like=True):
-    """One working order, as a snapshot keeps it."""
+    """A working order, as a snapshot keeps it."""
 
     number: str
     margin_price: int
@@ -50,7 +50,7 @@ class WorkingOrderState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class MatchingState(msgspec.Struct, frozen=True, kw_only=True):
-    """All working orders, as a snapshot keeps them."""
+    """The working orders, as a snapshot keeps them."""
 
     working: list[WorkingOrderState]
     stops: int

@@ -193,7 +193,7 @@ class MatchingEngine:
 
     @property
     def listings(self) -> list[Listing]:
-        """Every listing, the expired ones too."""
+        """Listings, the expired ones included."""
         return list(self._parts.listed.by_token.values())
 
     @property
@@ -335,7 +335,7 @@ class MatchingEngine:
 
     @property
     def ledger(self) -> list[OrderRecord]:
-        """Every order ever accepted, in order of acceptance."""
+        """Orders ever accepted, in order of acceptance."""
         return self._parts.ledger.orders
 
     def place(self, account: str, order: NewOrder) -> OrderRecord:

@@ -35,7 +35,7 @@ class OcoGroup(msgspec.Struct, kw_only=True):
     entry: str
     stop: str
     target: str = ""
-    """Empty for a cover order."""
+    """Number of the target; empty for a cover order."""
     base: int
     """Price of the entry's first fill."""
     first_trigger: int

@@ -69,7 +69,7 @@ class Orders:
         self._rules = rules
         self._is_always_open = rules.hours is Hours.ALWAYS
         self.queued: dict[str, OrderRecord] = {}
-        """After-market orders that wait for the open, by number."""
+        """Queue of after-market orders that wait for the open, by number."""
         self.tags: dict[tuple[str, int, str], OrderRecord] = {}
         """Orders by account, day and client tag."""
 

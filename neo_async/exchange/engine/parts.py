@@ -20,7 +20,8 @@ from neo_async.model.enums import Segment
 
 
 class EngineParts:
-    """From the bottom up: each part uses those above it in the constructor, never those below."""
+    """The parts of the engine, from the bottom up: each uses those above it in the constructor,
+    never those below."""
 
     def __init__(
         self,

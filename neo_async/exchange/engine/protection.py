@@ -1,6 +1,6 @@
 """Market price protection: the broker's published grid of bands for market orders.
 
-The grid does not say what happens on its edges nor how a limit is rounded. Here the next band
+The grid leaves open what happens on its edges and how a limit is rounded. Here the next band
 begins on the edge, and a limit is rounded towards the last price but stays a tick away from it.
 """
 

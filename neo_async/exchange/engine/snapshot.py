@@ -27,7 +27,7 @@ class EngineState(msgspec.Struct, frozen=True, kw_only=True):
     clock: ClockState
     ledger: LedgerState
     orders: list[OrderRecord]
-    """Every order of the ledger; empty when they are stored elsewhere."""
+    """Orders of the ledger; empty when they are stored elsewhere."""
     queued: list[str]
     """Numbers of the after-market orders that wait for the open."""
     accounts: list[AccountState]

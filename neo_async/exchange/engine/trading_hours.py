@@ -27,7 +27,7 @@ _SQUARE_OFF_BEFORE: Final = 10
 
 
 class Phase(StrEnum):
-    """What a market does at a time."""
+    """The phase of a market at a time of day."""
 
     CLOSED = "closed"
     PRE_OPEN = "pre-open"
@@ -36,7 +36,7 @@ class Phase(StrEnum):
 
 
 class SessionEventKind(StrEnum):
-    """What a session event does. Events of the same minute happen in this order."""
+    """The effect of a session event. Events of the same minute happen in this order."""
 
     NEW_DAY = "new day"
     PRE_OPEN = "pre-open"

@@ -112,14 +112,14 @@ class Bracket(msgspec.Struct, frozen=True, kw_only=True):
     stop_kind: OffsetKind = OffsetKind.ABSOLUTE
 
     def target_distance(self, tick: int) -> int:
-        """Paise."""
+        """Return the distance of the target from the entry price, in paise."""
         return self.target * (tick if self.target_kind is OffsetKind.TICKS else 1)
 
     def stop_distance(self, tick: int) -> int:
         return self.stop * (tick if self.stop_kind is OffsetKind.TICKS else 1)
 
     def trail_step(self, tick: int) -> int:
-        """Whole ticks, in paise; 0 when the stop does not follow."""
+        """Return the step of a trailing stop in whole ticks, in paise; 0 when it does not trail."""
         if self.stop_kind is OffsetKind.TICKS:
             return self.trail * tick
         return max(self.trail // tick, 1) * tick if self.trail else 0
@@ -142,7 +142,7 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tag: str = ""
     source: str = ""
     bracket: Bracket | None = None
-    """Only for product BO, and needed there."""
+    """Terms of the bracket; needed for product BO, and for no other."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -157,7 +157,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Fill(msgspec.Struct, frozen=True, gc=False):
-    """One execution of one order."""
+    """A fill: one execution of one order."""
 
     trade_number: str
     order_number: str
@@ -280,7 +280,7 @@ class OrderRecord(msgspec.Struct, gc=False):
     cancelled_quantity: int = 0
     reject_reason: str = ""
     request_id: int = 1
-    """One more for every accepted modification."""
+    """Number of the terms, one higher after every accepted modification."""
     arrivals: int = 1
     """Count of placement requests with this order's tag, refused repeats included."""
     protection_percent: float = 0.0
@@ -298,12 +298,12 @@ class OrderRecord(msgspec.Struct, gc=False):
 
     @property
     def fills(self) -> list[Fill]:
-        """Oldest first."""
+        """Fills of the order, oldest first."""
         return [step.fill for step in self.steps if step.fill is not None]
 
     @property
     def history(self) -> list[Transition]:
-        """Every state the order went through, oldest first."""
+        """States that the order went through, oldest first."""
         return [row for step in self.steps for row in step.rows()]
 
     @property
@@ -312,7 +312,7 @@ class OrderRecord(msgspec.Struct, gc=False):
 
     @property
     def average_price(self) -> float:
-        """Paise."""
+        """Return the distance of the target from the entry price, in paise."""
         return self.filled_value / self.filled_quantity if self.filled_quantity else 0.0
 
 
@@ -392,7 +392,7 @@ class Printed(msgspec.Struct, frozen=True, gc=False):
     listing: Listing
     price: int
     quantity: int
-    """0 for a price set from outside."""
+    """Units traded; 0 for a price set from outside."""
     time_ns: int
     open_interest: int = 0
     """Open interest after the trade."""

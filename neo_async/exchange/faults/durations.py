@@ -82,6 +82,6 @@ def draw(seconds: Seconds, random: Random) -> float:
 
 
 def check_seconds(name: str, value: Seconds) -> None:
-    """Raises UsageError when it is neither seconds nor a distribution of them."""
+    """Raise UsageError when a value is neither seconds nor a distribution of them."""
     if not isinstance(value, Uniform | Exponential | LogNormal):
         _check_number(name, value)

@@ -29,7 +29,7 @@ _NUMBERS: Final = frozenset(
         *("flBuyQty", "flSellQty", "cfBuyQty", "cfSellQty", "multiplier", "precision"),
     }
 )
-"""Fields of rows that hold numbers, by the broker's names. None of them says which order it is."""
+"""Fields of rows that hold numbers, by the broker's names. None of them identifies the order."""
 
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -53,7 +53,7 @@ def with_odd_value(body: bytes, choice: int) -> bytes:
 
 
 def _rows(content: Any) -> list[dict[str, Any]]:
-    """The rows of a report, or the one of a feed message."""
+    """Return the rows of a report, or the one row of a feed message."""
     data = content.get("data") if isinstance(content, dict) else None
     if isinstance(data, dict):
         return [data]

@@ -2,7 +2,7 @@
 
 No socket and no clock. Requests are drawn for per kind of call, messages per feed, each from a
 stream of its own: the same seed gives the hundredth order the same fate, however many reports were
-asked for in between.
+requested in between.
 """
 
 from __future__ import annotations

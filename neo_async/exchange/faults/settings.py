@@ -125,14 +125,15 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     feed_lose: float = 0.0
     """Per message of a feed: it never comes."""
     feed_late: float = 0.0
-    """It comes `feed_late_seconds` later, with the tick after that, and behind newer ones."""
+    """Per message: it comes `feed_late_seconds` later, with the tick after that, and behind newer
+    ones."""
     feed_repeat: float = 0.0
-    """It comes twice."""
+    """Per message: it comes twice."""
     feed_reorder: float = 0.0
-    """It changes places with the next one."""
+    """Per message: it changes places with the next one."""
     feed_odd_value: float = 0.0
-    """It holds text or null in place of a number. Messages of the market feed, which are binary,
-    stay as they are."""
+    """Per message: it holds text or null in place of a number. Messages of the market feed, which
+    are binary, stay as they are."""
     feed_stall: float = 0.0
     """Per tick (there are four a second): both feeds fall silent for `feed_stall_seconds`."""
 

@@ -1,7 +1,7 @@
 """Connections of clients to the feeds: the login, and what waits to be sent.
 
-A line is written to by a task of its own, so that publishing only queues: a slow reader, or one
-that has gone, delays nobody else.
+Each connection is written to by a task of its own, so that publishing only queues: a slow reader,
+or one that has gone, delays no other.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ _EVENTS: Final = {
 
 
 def _state(phase: Phase) -> MarketState:
-    """Before the open, a market is closed to prices."""
+    """Return the state of a market that is sent for a phase: before the open it is closed."""
     return MarketState.OPEN if phase is Phase.OPEN else MarketState.CLOSED
 
 
@@ -115,7 +115,7 @@ class MarketFeed:
         plan: FaultPlan,
         recorded: Recorded = NOTHING,
     ) -> None:
-        """What is `recorded` comes from `play` alone, at the levels it was recorded at."""
+        """Instruments in `recorded` get packets from `play` alone, at their recorded levels."""
         self._venue = venue
         self._logins_service = logins
         self._settings = settings
@@ -178,7 +178,7 @@ class MarketFeed:
     # --- the market's side ----------------------------------------------------------------------
 
     def notice(self) -> None:
-        """Something may have happened at the market."""
+        """Publish what has changed at the market, soon."""
         self._announce_phases()
         if self._topics and (self._market is not self._venue.market or self._market.has_changes):
             self._wake.set()
@@ -270,7 +270,7 @@ class MarketFeed:
                     connection.offer((stream, instrument, "auction"), packet)
 
     def _follow_market(self) -> None:
-        """After a reset there is another market: watch that one, and show all of it."""
+        """Watch the market that a reset has opened, and send every topic anew."""
         if self._market is self._venue.market:
             return
         self._market = self._venue.market
@@ -358,7 +358,7 @@ class MarketFeed:
             return await self._refuse(
                 connection,
                 _OVER_BUDGET,
-                f"{len(connection.topics)} instruments are subscribed and {len(pairs)} asked for: "
+                f"{len(connection.topics)} instruments are subscribed and {len(pairs)} requested: "
                 f"a connection may have {BUDGET}",
             )
         await connection.send(packets.acknowledgement(action, wanted))
@@ -394,7 +394,7 @@ class MarketFeed:
     def _find(self, stream: Stream, tokens: str) -> dict[str, tuple[Stream, Subject, str]]:
         """Return the subjects of a request's tokens, with their symbols, without unknown ones.
 
-        An index comes as index packets however it was asked for.
+        An index comes as index packets however it was requested.
         """
         found: dict[str, tuple[Stream, Subject, str]] = {}
         for text in map(str.strip, tokens.split(",")):
@@ -461,7 +461,7 @@ class MarketFeed:
         return packets.status_packet(self._encoder, segment, self._statuses[segment], is_old=is_old)
 
     def send_garbage(self) -> None:
-        """Bytes that are no packet and text that is no frame, to everyone."""
+        """Send bytes that are no packet and text that is no frame to every client."""
         for connection in self._authenticated():
             connection.enqueue(self._random.randbytes(self._random.randint(1, 400)))
             connection.enqueue("\x00{message_code:" + self._random.randbytes(8).hex())

@@ -101,7 +101,7 @@ class OrderFeed:
     # --- what happens ---------------------------------------------------------------------------
 
     def publish(self, events: Iterable[Event]) -> None:
-        """Pass on what has happened to those whom it concerns."""
+        """Send each event to the clients of its account."""
         if not self._by_account:
             return
         for event in events:
@@ -133,7 +133,7 @@ class OrderFeed:
     # --- faults ---------------------------------------------------------------------------------
 
     def send_garbage(self) -> None:
-        """Text that is no JSON, and JSON that is no update, to everyone."""
+        """Send text that is no JSON, and JSON that is no update, to every client."""
         for connections in self._by_account.values():
             for connection in connections:
                 connection.enqueue(
@@ -197,7 +197,7 @@ class OrderFeed:
 
 
 def read_handshake(text: str) -> dict[str, str]:
-    """The fields of a connection request, names in lower case; empty when it is none.
+    """Return the fields of a connection request, names in lower case; none when it is not one.
 
     Written as JSON, or as the broker has it: `{type:cn,Authorization:…,Sid:…,src:WEB}`.
     """

@@ -1,4 +1,4 @@
-"""The market feed's packets and frames, made of the engine's figures."""
+"""The market feed's packets and frames, built from the engine's figures."""
 
 from __future__ import annotations
 

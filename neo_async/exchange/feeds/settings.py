@@ -13,7 +13,7 @@ class AuthAnswer(Enum):
     OK = "1117"
     CONNECTED_THEN_OK = "1119 and 1117"
     CONNECTED = "1119"
-    """Seen in production: success by a code that documents say nothing about."""
+    """Seen in production: success by a code that is not documented."""
 
 
 class FeedSettings(msgspec.Struct, frozen=True, kw_only=True):

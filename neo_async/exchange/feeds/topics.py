@@ -22,13 +22,13 @@ Subject: TypeAlias = Listing | Index | RecordedInstrument
 
 
 class Topic:
-    """One kind of packet of one instrument."""
+    """A kind of packet of one instrument."""
 
     __slots__ = ("connections", "index", "key", "listing", "packet", "stream")
 
     def __init__(self, key: str, stream: Stream, what: Subject) -> None:
         self.key = key
-        """`nse_cm|11536`, with the number also where it was asked for by name."""
+        """Name such as `nse_cm|11536`, with the number also where it was requested by name."""
         self.stream = stream
         self.listing = what if isinstance(what, Listing) else None
         self.index = what if isinstance(what, Index) else None
@@ -90,7 +90,7 @@ def offer(news: tuple[Topic, bytes]) -> None:
 
 
 def offer_stray(news: tuple[Topic, bytes]) -> None:
-    """Behind the newest of the same instrument, not in its place."""
+    """Queue a packet behind the newest of the same instrument, not in its place."""
     topic, packet = news
     for connection in topic.connections:
         connection.offer((topic, "stray"), packet)

@@ -73,7 +73,7 @@ class Calendar:
 
 
 def next_due(frequency: Frequency, instalment_day: int, after: date) -> date:
-    """The next instalment after a day, by the calendar."""
+    """Return the day of the next instalment after a day, by the calendar."""
     if frequency is Frequency.WEEKLY:
         return after + _WEEK
     if frequency is Frequency.QUARTERLY:

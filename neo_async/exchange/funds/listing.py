@@ -120,7 +120,7 @@ def _families() -> Iterator[Scheme]:
 
 
 def _closed() -> Scheme:
-    """One of those that can only be left."""
+    """Return a scheme that can only be redeemed."""
     return Scheme(
         isin="INF769K01" + "AA" + check_digit("INF769K01AA"),
         amc="MIRAEASSETMUTUALFUND_MF",

@@ -28,7 +28,7 @@ class KiteApplication(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str
     api_secret: str
     access_token: str
-    """One that never ends, for callers who do not want to log in first."""
+    """Access token that never ends, for callers who do not want to log in first."""
     user_id: str
 
     def __repr__(self) -> str:
@@ -73,7 +73,7 @@ class KiteLogins:
         return self._new_session(now)
 
     def renew(self, api_key: str, refresh_token: str, checksum: str, now: float) -> dict[str, str]:
-        """Raises FundRefusal."""
+        """Renew an access token. Raises FundRefusal."""
         self._check(api_key, refresh_token, checksum)
         if refresh_token not in self._refresh_tokens:
             raise _refusal("Token is invalid or has expired.")
@@ -87,7 +87,7 @@ class KiteLogins:
         self._refresh_tokens.discard(token)
 
     def authorise(self, authorization: str, now: float) -> None:
-        """`token <api_key>:<access_token>`. Raises FundRefusal."""
+        """Check an Authorization header, `token <api_key>:<access_token>`. Raises FundRefusal."""
         scheme, _, pair = authorization.partition(" ")
         api_key, _, token = pair.partition(":")
         known = self.application

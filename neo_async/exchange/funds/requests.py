@@ -70,7 +70,7 @@ def read_change(form: Form) -> SipChange:
 
 
 def need(form: Form, name: str) -> str:
-    """A field that has to be there. Raises FundRefusal."""
+    """Return a required field. Raises FundRefusal."""
     value = form.get(name)
     if not value:
         raise FundRefusal(f"Missing `{name}`.")
@@ -78,7 +78,7 @@ def need(form: Form, name: str) -> str:
 
 
 def _above_zero(form: Form, name: str, decimals: int) -> int:
-    """A decimal number in units of its last allowed decimal."""
+    """Return a decimal number above zero, in units of its last allowed decimal."""
     match = _NUMBER.fullmatch(need(form, name))
     if match is None:
         raise _invalid(name, "a number")

@@ -85,7 +85,8 @@ def sip_row(simulator: FundSimulator, sip: SipRecord) -> dict[str, object]:
 
 
 def holding_row(simulator: FundSimulator, holding: FundHolding) -> dict[str, object]:
-    """`pnl` and `last_price_date` are as empty as in every sample of the document."""
+    """Return the row of a holding. `pnl` and `last_price_date` are as empty as in every sample of
+    the document."""
     return {
         "folio": holding.folio,
         "average_price": round(holding.cost * 10 / holding.units, 6),
@@ -100,7 +101,7 @@ def holding_row(simulator: FundSimulator, holding: FundHolding) -> dict[str, obj
 
 
 def instruments_file(simulator: FundSimulator) -> bytes:
-    """The gzipped CSV."""
+    """Return the gzipped CSV of all schemes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)

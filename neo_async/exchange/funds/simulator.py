@@ -59,7 +59,7 @@ class FundSimulator:
         holidays: Collection[date] = (),
         state: FundState | None = None,
     ) -> None:
-        """`state` is one to go on from; the others, but seed and schemes, say nothing then."""
+        """`state` is the state to go on from; with it, only `seed` and `schemes` still count."""
         self.schemes = {scheme.isin: scheme for scheme in schemes}
         self._seed = seed
         self._calendar = Calendar(holidays)
@@ -102,7 +102,7 @@ class FundSimulator:
         return record
 
     def cancel(self, order_id: str) -> OrderRecord:
-        """Raises FundRefusal when there is no such order, or it is not open."""
+        """Cancel an order. Raises FundRefusal when there is no such order, or it is not open."""
         order = self.order(order_id)
         if order.state is not OrderState.OPEN:
             raise FundRefusal(
@@ -161,7 +161,7 @@ class FundSimulator:
         return record
 
     def modify_sip(self, sip_id: str, change: SipChange) -> SipRecord:
-        """Raises FundRefusal, and changes nothing then."""
+        """Change a SIP. Raises FundRefusal, and changes nothing then."""
         sip = self._live_sip(sip_id)
         if change == SipChange():
             raise FundRefusal("There is nothing to change.")
@@ -188,7 +188,7 @@ class FundSimulator:
         return sip
 
     def cancel_sip(self, sip_id: str) -> SipRecord:
-        """Raises FundRefusal when there is no such SIP, or it has ended."""
+        """Cancel a SIP. Raises FundRefusal when there is no such SIP, or it has ended."""
         sip = self._live_sip(sip_id)
         self._end(sip)
         return sip
@@ -219,11 +219,11 @@ class FundSimulator:
         return list(self.state.holdings.values())
 
     def nav(self, isin: str) -> int:
-        """The last one that was struck, on `nav_day`."""
+        """Return the last NAV that was struck, on `nav_day`."""
         return self.state.navs[isin]
 
     def scheme(self, isin: str) -> Scheme:
-        """Raises FundRefusal when there is none."""
+        """Return a scheme. Raises FundRefusal when there is none."""
         try:
             return self.schemes[isin]
         except KeyError:
@@ -318,7 +318,7 @@ class FundSimulator:
                 self._sell(order, day, settlement_id)
 
     def _strike(self, day: date) -> None:
-        """The day's NAVs."""
+        """Strike the day's NAVs."""
         chance = random.Random(f"{self._seed}|nav|{day}")
         navs = self.state.navs
         for isin, scheme in self.schemes.items():

@@ -133,9 +133,9 @@ class SipRecord(msgspec.Struct, kw_only=True):
     frequency: Frequency
     instalment_day: int
     instalments: int
-    """-1: until it is cancelled."""
+    """Number of instalments; -1 for a SIP that runs until it is cancelled."""
     pending: int
-    """-1 where `instalments` is."""
+    """Number of instalments to come; -1 where `instalments` is -1."""
     completed: int = 0
     tag: str | None
     created_s: int
@@ -163,11 +163,11 @@ class FundState(msgspec.Struct, kw_only=True):
     nav_day: date
     navs: dict[str, int]
     orders: dict[str, OrderRecord] = {}
-    """Oldest first."""
+    """In order of time, oldest first."""
     sips: dict[str, SipRecord] = {}
-    """Oldest first."""
+    """In order of time, oldest first."""
     holdings: dict[str, FundHolding] = {}
-    """By ISIN."""
+    """Holdings by ISIN."""
     invested: set[str] = set()
     """ISINs in which there was an investment at some time."""
     numbers: int = 0

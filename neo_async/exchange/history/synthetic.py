@@ -61,7 +61,7 @@ class SyntheticHistory:
         self._last = _weekdays(opened) - 1
 
     def day(self, day: date) -> Candle | None:
-        """The whole day; None on weekends."""
+        """Return the candle of a whole day; None on weekends."""
         if day.weekday() > 4:
             return None
         number = _weekdays(day)
@@ -70,7 +70,7 @@ class SyntheticHistory:
         )
 
     def minutes(self, day: date) -> Iterator[Candle]:
-        """The minutes of a day; none on weekends."""
+        """Yield the minutes of a day; none on weekends."""
         whole = self.day(day)
         if whole is None:
             return iter(())
@@ -144,7 +144,7 @@ class SyntheticHistory:
             last, traded = end, sold[count]
 
     def _sold(self, volume: int, rng: random.Random) -> list[int]:
-        """Volume until the end of each minute, in lots: more at both ends of the day."""
+        """Return the volume until the end of each minute, in lots: more at both ends of the day."""
         weights = [
             (0.4 + (2 * count / MINUTES - 1) ** 2) * rng.random() for count in range(MINUTES)
         ]
@@ -187,13 +187,13 @@ def _level(name: str, number: int) -> float:
 
 @lru_cache(maxsize=65_536)
 def _noise(*name: object) -> float:
-    """Between -1 and 1, from its name."""
+    """Return a number between -1 and 1 that depends on the name alone."""
     digest = hashlib.blake2b("|".join(map(str, name)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**63 - 1
 
 
 def _weekdays(day: date) -> int:
-    """Counts Mondays to Fridays; a weekend counts as the Monday behind it."""
+    """Count Mondays to Fridays; a weekend counts as the Monday after it."""
     weeks, weekday = divmod((day - _MONDAY) // timedelta(days=1), 7)
     return 5 * weeks + min(weekday, 5)
 

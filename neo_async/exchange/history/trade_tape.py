@@ -52,7 +52,7 @@ class TradeTape:
                 self._add(key, event.time_ns, event.value, 0, 0)
 
     def _add(self, key: Key, time_ns: int, price: int, quantity: int, interest: int) -> None:
-        """A trade of quantity 0 moves the price and nothing else."""
+        """Add a trade to its minute. One of quantity 0 moves the price and nothing else."""
         minutes = self._minutes.get(key)
         if minutes is None:
             minutes = self._minutes[key] = {}
@@ -97,7 +97,7 @@ class TradeTape:
             self._minutes.setdefault((Segment(row.segment), row.token), {})[row.minute] = candle
 
     def changed(self) -> list[TradeTapeRow]:
-        """Candles that have changed since the last `take_changed`."""
+        """Return the candles that have changed since the last `take_changed`."""
         return [
             TradeTapeRow(segment.value, token, minute, *self._minutes[segment, token][minute][1:])
             for (segment, token), minute in self._changed

@@ -52,7 +52,7 @@ class Persistence:
         self._market: MatchingEngine | None = None
         self._tape = TradeTape()
         self._journaled_ns = 0
-        """Up to where the clock is certain to be in the journal."""
+        """Unix nanoseconds up to which the clock is certain to be in the journal."""
         self._flushed: asyncio.Future[None] | None = None
         self._compacted_at = 0.0
         self._interval = _INTERVAL
@@ -73,7 +73,7 @@ class Persistence:
         self._remember(market, tape)
 
     def restore(self, beginning: Beginning, rules: Rules) -> RestoredMarket:
-        """The market as it was, under rules of today. Takes its time.
+        """Restore the market as it was, under the rules of today. This is slow.
 
         It has no watchers: they ended with the process.
         """

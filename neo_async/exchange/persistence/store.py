@@ -121,8 +121,8 @@ class Store:
 
     @contextlib.contextmanager
     def read_as_foreign(self) -> Iterator[None]:
-        """Whatever goes wrong while a market is made from the file is the file's fault: raises
-        UsageError. A damaged file can be well-formed and still describe no market."""
+        """Raise UsageError for any failure while a market is made from the file. A damaged file can
+        be well-formed and still describe no market."""
         try:
             yield
         except UsageError:
@@ -137,7 +137,8 @@ class Store:
         return self._read("SELECT content FROM beginning", Beginning)
 
     def state(self) -> EngineState:
-        """The market that the journal goes on from; what was written ahead of the next goes."""
+        """Return the market that the journal goes on from, and delete what was written ahead of the
+        next."""
         state = self._read("SELECT content FROM state", EngineState)
         if state is None:
             raise self._unusable("has no market in it")
@@ -157,7 +158,7 @@ class Store:
         return msgspec.structs.replace(state, orders=orders)
 
     def entries(self) -> Iterator[JournalEntry]:
-        """The journal, oldest first."""
+        """Yield the entries of the journal, oldest first."""
         rows = self._database.execute("SELECT entry FROM journal ORDER BY number")
         while portion := rows.fetchmany(_PORTION):
             for (entry,) in portion:
@@ -277,7 +278,7 @@ class Store:
 
 
 class _Transaction:
-    """All or nothing. A class, as it is entered for every few orders."""
+    """A database transaction. A class, and no generator, as it is entered for every few orders."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database

@@ -24,7 +24,7 @@ from neo_async.wire.feed import (
 from neo_async.wire.recording import RecordingReader, read_recording
 
 _MESSAGES_READ: Final = 1000
-"""Binary messages that are looked into although everything named has been seen."""
+"""Binary messages that are still read after every named instrument has been seen."""
 _BAND_PERCENT: Final = 20
 """Circuit limits of what was recorded without any."""
 
@@ -51,7 +51,7 @@ class Recorded(msgspec.Struct, frozen=True):
         return self.instruments.get(text.casefold())
 
     def listed(self, listings: Iterable[Listing]) -> set[tuple[Segment, str]]:
-        """Segments and tokens of those of the listings that are in the recording."""
+        """Return segment and token of the listings that are in the recording."""
         return {
             (listing.segment, listing.token)
             for listing in listings
@@ -65,12 +65,12 @@ NOTHING: Final = Recorded(
 
 
 def scan_recording(path: Path) -> Recorded:
-    """Blocks while it reads the file. Raises UsageError when it is no recording."""
+    """Scan a recording, and block while its file is read. Raises UsageError when it is none."""
     return _RecordingScanner().read(read_recording(path))
 
 
 def relisted(listings: Iterable[Listing], recorded: Recorded) -> tuple[Listing, ...]:
-    """The instruments of a market in which a recording is played.
+    """Return the instruments of a market in which a recording is played.
 
     Those recorded have the previous close, circuit limits and lot of their recording. One that was
     not listed is, if it was acknowledged by name, with ticks of one paisa; without a price to
@@ -157,7 +157,7 @@ class _RecordingScanner:
 
 
 def _names(tick: Tick) -> list[str]:
-    """Texts by which it may be subscribed."""
+    """Return the names by which an instrument may be subscribed."""
     if not isinstance(tick, IndexTick):
         return [tick.instrument]
     segment = tick.instrument.partition("|")[0]

@@ -1,6 +1,6 @@
 """Plays a recording of the market feed back as the market.
 
-Packets go out as they were recorded, byte for byte, in messages of the recorded grouping; the
+Packets are sent as they were recorded, byte for byte, in messages of the recorded grouping; the
 prices and quotes in them become those that orders here trade against.
 """
 
@@ -105,7 +105,7 @@ class Replay:
             self._read_control(frame.content)
 
     def _read_control(self, text: str) -> None:
-        """Dividers may be others after a reconnect."""
+        """Read the dividers of a control message; they may differ after a reconnect."""
         control = control_of(text)
         if control is None or not control.exchanges:
             return

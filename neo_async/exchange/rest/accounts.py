@@ -28,8 +28,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_accounts(seed: int, count: int = 2, key: str = "") -> tuple[Account, ...]:
-    """Accounts with made-up credentials, the same ones for the same seed and key. Names and client
-    codes depend on the seed alone, so that a state file keeps its accounts under another key."""
+    """Return accounts with made-up credentials, which the seed and the key determine. Names and
+    client codes depend on the seed alone, so that a state file keeps its accounts under another
+    key."""
     rng = random.Random(f"accounts {seed}")
     accounts = [_make_account(rng, index) for index in range(1, count + 1)]
     if key:
@@ -39,7 +40,7 @@ def make_accounts(seed: int, count: int = 2, key: str = "") -> tuple[Account, ..
 
 
 def _with_secrets(account: Account, rng: random.Random) -> Account:
-    """The account with other secrets."""
+    """Return the account with other secrets."""
     other = _make_account(rng, 1).credentials
     credentials = msgspec.structs.replace(
         account.credentials,

@@ -43,9 +43,9 @@ class _Price(msgspec.Struct):
 
 class _Clock(msgspec.Struct):
     now: str | float | None = None
-    """Unix seconds, or a date and time, in India if it does not say where."""
+    """Unix seconds, or a date and time, in India unless it has an offset."""
     advance: float | None = None
-    """Seconds."""
+    """Seconds by which the clock is moved on."""
 
 
 _CLOCK_HINT = 'send {"now": "2026-11-23T09:15:00"} or {"advance": seconds}'
@@ -63,10 +63,10 @@ class Admin:
         self._venue = venue
         self._moved_clock = clock
         self._plan = faults
-        self._doors = services
+        self._services = services
         self._prefix = f"{path}/"
         self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
-        """Every request that reached the server, these here excepted; the newest million."""
+        """Requests that reached the server, except those to this surface; the newest million."""
         self._routes: dict[str, Mapping[str, Answer]] = {
             "ledger": {"GET": self._ledger},
             "requests": {"GET": self._requests},
@@ -139,18 +139,18 @@ class Admin:
         return json(self._plan.report())
 
     def _reset(self, _: Call) -> Reply:
-        """A fresh market, with no request on record. Logins and faults stay; the latter are drawn
-        and counted from the beginning again, so that a scenario can be repeated."""
+        """Open a fresh market, with no request on record. Logins and faults stay; the latter are
+        drawn and counted from the beginning again, so that a scenario can be repeated."""
         self._venue.reset()
         self._plan.restart()
-        for service in self._doors:
+        for service in self._services:
             service.reset()
         self.requests.clear()
         return json({"reset": True})
 
 
 def _entry(order: OrderRecord) -> dict[str, object]:
-    """Money in rupees, times in Unix ns."""
+    """Return an entry of the ledger, with money in rupees and times in Unix ns."""
     return {
         "number": order.number,
         "account": order.account,

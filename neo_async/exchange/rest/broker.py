@@ -1,6 +1,6 @@
 """The broker's service without its sockets: a call in, a reply out.
 
-One table says which path goes where, and what a caller needs to show for it. Trading calls live
+One table holds which path goes where, and what a caller needs to show for it. Trading calls live
 below the base URL, which has a path of its own; login, files and the configuration service do not.
 """
 
@@ -155,7 +155,8 @@ class Broker:
     # --- from a path to an answer -------------------------------------------------------------
 
     def _make_routes(self) -> tuple[dict[str, dict[str, _Route]], dict[str, dict[str, _Route]]]:
-        """Path to method to route: at the root of the server, and below the base URL."""
+        """Return the routes by path and method: those at the root of the server, and those below
+        the base URL."""
 
         def order(answer: Callable[[Call], Reply]) -> dict[str, _Route]:
             return {"POST": _Route(answer, Guard.TRADE_LOGIN, is_order=True)}
@@ -249,7 +250,7 @@ class Broker:
         return self._base_routes.get(_quotes_path(tail) or tail)
 
     def _check_address(self, address: str, login: Login) -> None:
-        """The rule of static addresses, where it is in force."""
+        """Apply the rule of static addresses, where it is in force."""
         allowed = self._settings.static_ips
         if allowed is None:
             return
@@ -288,7 +289,8 @@ class Broker:
         return replies.json({**content, "stCode": 1000, "status": "success"})
 
     def _registration(self, _: Call) -> Reply:
-        """The static addresses on record. The broker's shape is not published; this one is ours."""
+        """Answer the static addresses on record. The broker's shape is not published; this one is
+        ours."""
         primary, secondary = (*(self._settings.static_ips or ()), "", "")[:2]
         status = "ACTIVE" if primary else "INACTIVE"
         content = {"primaryIp": primary, "secondaryIp": secondary, "status": status}
@@ -438,18 +440,18 @@ class Broker:
 
 
 def _quotes_path(path: str) -> str | None:
-    """The path of the quotes that this one asks for, if it does."""
+    """Return the quotes path that `path` begins with, if any."""
     return next((quotes for quotes in _QUOTES if path.startswith(quotes)), None)
 
 
-def _data_reply(answer: Callable[[T], Reply], asked: T) -> Reply:
-    """Quotes and chains are refused in a shape of their own."""
+def _data_reply(answer: Callable[[T], Reply], request: T) -> Reply:
+    """Answer quotes or a chain, which are refused in a shape of their own."""
     try:
-        return answer(asked)
+        return answer(request)
     except Refusal as refusal:
         return replies.data_refused(refusal)
 
 
 def _book(rows_: list[Row], *, stat: str) -> Reply:
-    """`stat` is spelled differently from book to book."""
+    """Answer a book. `stat` is spelled differently from book to book."""
     return replies.json({"stat": stat, "stCode": 200, "data": rows_}) if rows_ else replies.NO_DATA

@@ -58,7 +58,8 @@ class CandleRequest(NamedTuple):
 
 
 def read_request(query: Mapping[str, str]) -> CandleRequest:
-    """Raises CandlesRefused. Only of an interval is it known how the broker words it."""
+    """Read a request for candles. Raises CandlesRefused; the broker's words are known for an
+    invalid interval only."""
     for name in ("neosymbol", "fromdate", "todate", "interval"):
         if not query.get(name):
             raise CandlesRefused(f"Missing required parameter '{name}'")
@@ -94,7 +95,7 @@ def candle_portions(
     minutes_of: Callable[[date], Iterable[Candle]],
     whole_day: Callable[[date], Candle | None],
 ) -> Iterator[list[Row]]:
-    """Ascending; a candle without a trade is left out.
+    """Yield the candles in ascending order, in portions; a candle without a trade is left out.
 
     A portion is of one day, or of one week when the candles are of days or weeks: to draw it takes
     about two milliseconds, which is why they come one by one.
@@ -121,7 +122,7 @@ def _monday(day: date) -> date:
 
 
 def merged(candles: Iterable[Candle]) -> Candle | None:
-    """One candle out of several that follow each other."""
+    """Merge consecutive candles into one."""
     whole: Candle | None = None
     for candle in candles:
         whole = candle if whole is None else _joined(whole, candle)
@@ -129,7 +130,7 @@ def merged(candles: Iterable[Candle]) -> Candle | None:
 
 
 def _grouped(minutes: Iterable[Candle], length: int) -> Iterator[Candle]:
-    """Candles of so many minutes, counted from the opening of the session."""
+    """Yield candles of so many minutes, counted from the opening of the session."""
     if length == 1:
         yield from minutes
         return

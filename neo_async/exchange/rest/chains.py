@@ -44,7 +44,7 @@ class Contracts:
 
 
 def read_kind(query: Mapping[str, str]) -> str:
-    """`option`, `fut`, or empty when it is not said."""
+    """Return `option`, `fut`, or empty when the query names neither."""
     kind = query.get("instrument_type", "")
     if kind and kind not in _KINDS:
         raise unknown_instrument()
@@ -87,7 +87,8 @@ def read_count(query: Mapping[str, str]) -> int:
 def option_chain_body(
     contracts: Contracts, expiry: date | None, count: int, spot: int, stats_of: StatsOf
 ) -> Row:
-    """The `count` strikes nearest to the underlying's price `spot` (0: unknown), of one expiry."""
+    """Return the `count` strikes nearest to the underlying's price `spot` (0: unknown), of one
+    expiry."""
     days = sorted({listing.expiry for listing in contracts.options if listing.expiry})
     if expiry is None and days:
         expiry = days[0]
@@ -112,7 +113,7 @@ def option_chain_body(
 
 
 def futures_chain_body(contracts: Contracts, expiry: date | None, stats_of: StatsOf) -> Row:
-    """Every contract, or that of one expiry."""
+    """Return every contract, or that of one expiry."""
     futures = sorted(
         (future for future in contracts.futures if expiry is None or future.expiry == expiry),
         key=lambda future: future.expiry or date.max,
@@ -140,7 +141,8 @@ def _common(contracts: Contracts, listing: Listing, expiry: date | None) -> Row:
 
 
 def _option_row(listing: Listing, money: int, stats: SessionStats) -> Row:
-    """Prices are text, the rest are numbers. `close` is settled after the day."""
+    """Return the figures of a contract: prices as text, the rest as numbers. `close` is fixed
+    after the day."""
     return {
         "instrument": {
             "neoSymbol": f"{listing.segment.value}|{listing.token}",
@@ -174,7 +176,7 @@ def _moneyness(listing: Listing, money: int) -> str:
 
 
 def _future_row(listing: Listing, stats: SessionStats) -> Row:
-    """Text throughout."""
+    """Return the row of a future; its values are text throughout."""
     expiry = listing.expiry
     return {
         "inst": {

@@ -1,7 +1,8 @@
 """Common parts of the reports' rows: text of times and amounts, and the fields of instruments.
 
 The order of keys, their spellings (mistakes included) and the JSON types are the broker's; what it
-leaves unexplained is constant here. Money comes in as paise and goes out as rupees.
+leaves unexplained is constant here. Money is in paise inside the exchange, and in rupees in
+answers.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def average_text(paise: float) -> str:
 
 @lru_cache(maxsize=4096)
 def second_texts(second: int) -> tuple[str, str, str]:
-    """Date, time and sortable form of a Unix second, in India. Month names of no locale."""
+    """Return date, time and sortable form of a Unix second, in India. Month names are English."""
     at = in_india(second)
     day = f"{at.day:02d}-{_MONTHS[at.month - 1]}-{at.year}"
     clock = f"{at.hour:02d}:{at.minute:02d}:{at.second:02d}"
@@ -62,7 +63,7 @@ def second_texts(second: int) -> tuple[str, str, str]:
 
 
 def date_time(time_ns: int) -> str:
-    """`22-Jan-2025 14:28:01`, or `--` for what has not happened."""
+    """Return a time as `22-Jan-2025 14:28:01`, or `--` for what has not happened."""
     if not time_ns:
         return NONE
     day, clock, _ = second_texts(time_ns // NS)
@@ -70,12 +71,12 @@ def date_time(time_ns: int) -> str:
 
 
 def sortable_time(time_ns: int) -> str:
-    """`2025/01/22 14:28:01`."""
+    """Return a time as `2025/01/22 14:28:01`."""
     return second_texts(time_ns // NS)[2]
 
 
 def expiry_text(expiry: date | None) -> str:
-    """`28 Jul, 2026`."""
+    """Return a day as `28 Jul, 2026`; `NA` where there is none."""
     return f"{expiry.day:02d} {_MONTHS[expiry.month - 1]}, {expiry.year}" if expiry else "NA"
 
 
@@ -107,7 +108,7 @@ def series_text(listing: Listing) -> str:
 
 
 def kind_text(listing: Listing) -> str:
-    """`it` of books: the series of a share, the kind of a derivative."""
+    """Return `it` of a book's row: the series of a share, the kind of a derivative."""
     return listing.kind or listing.series
 
 

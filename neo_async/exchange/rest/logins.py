@@ -44,7 +44,7 @@ class FieldMissing(Exception):
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
-    """One pair of token and sid. `is_trade` after the second step, a view login before."""
+    """A pair of token and sid. `is_trade` after the second step, a view login before."""
 
     account: Account
     token: str
@@ -70,13 +70,13 @@ class Logins:
         """Called with every login that has ended."""
 
     def account_of(self, authorization: str) -> Account | None:
-        """The account of an access token, which may come with or without `Bearer `."""
+        """Return the account of an access token, which may come with or without `Bearer `."""
         return self._accounts.get(authorization.removeprefix("Bearer ").strip())
 
     def login(
         self, authorization: str, body: bytes, now: float, wall_time: float
     ) -> dict[str, object]:
-        """First step: TOTP, by the time that the caller has. Answers `data` with a view token."""
+        """Take the first step, the TOTP at `wall_time`; return `data` with a view token."""
         form = _read_form(body, ("mobileNumber", "ucc", "totp"))
         account = self.account_of(authorization)
         if (
@@ -97,7 +97,8 @@ class Logins:
         now: float,
         client_ip: str = "",
     ) -> dict[str, object]:
-        """Second step: MPIN. Answers `data` with a trade token and this server's addresses."""
+        """Take the second step, the MPIN; return `data` with a trade token and this server's
+        addresses."""
         form = _read_form(body, ("mpin",))
         pending = self._find(sid, token, now)
         if (
@@ -114,7 +115,8 @@ class Logins:
         return data | self._urls
 
     def authorise(self, sid: str, token: str, now: float) -> Login:
-        """The trade login that this pair is. Raises Refusal in the broker's words if it is none."""
+        """Return the trade login of this pair. Raises Refusal in the broker's words if there is
+        none."""
         login = self._find(sid, token, now)
         if login is None:
             raise Refusal(1003, "Invalid session", http_status=403)
@@ -124,7 +126,7 @@ class Logins:
         return login
 
     def trade_login(self, sid: str, now: float) -> Login | None:
-        """The trade login of a sid, if there is one and it holds."""
+        """Return the trade login of a sid, if there is one and it is valid."""
         login = self._logins.get(sid)
         return login if login is not None and login.is_trade and now < login.ends_at else None
 
@@ -153,7 +155,8 @@ class Logins:
         return login
 
     def _accept_code(self, account: Account, code: str, now: float) -> bool:
-        """RFC 6238 with one step of tolerance either way; no code is accepted twice."""
+        """Check a TOTP (RFC 6238) with one step of tolerance either way; no code is accepted
+        twice."""
         totp = pyotp.TOTP(account.credentials.totp_secret)
         used = self._used_steps[account.ucc]
         current = int(now) // _TOTP_STEP
@@ -253,7 +256,7 @@ def _read_form(body: bytes, names: Iterable[str]) -> dict[str, str]:
 
 
 def _next_midnight(now: float) -> float:
-    """The next midnight in India."""
+    """Return the next midnight in India."""
     return midnight(now) + DAY_SECONDS
 
 

@@ -43,8 +43,8 @@ class MarketData:
         self._venue = venue
         self._seed = seed
         self._drawing = asyncio.Lock()
-        """Held by the answer whose candles are drawn, so that others draw none in the same turn of
-        the loop."""
+        """Lock held by the answer whose candles are drawn, so that others draw none in the same
+        turn of the loop."""
         self._follow_market()
 
     def _follow_market(self) -> None:
@@ -60,7 +60,7 @@ class MarketData:
     # --- quotes -------------------------------------------------------------------------------
 
     def quotes(self, tail: str) -> Reply:
-        """Rows of the instruments that are known, in an array at the root."""
+        """Answer the rows of the listed instruments, in an array at the root."""
         instruments, kind = read_query(tail)
         market = self._venue.now()
         rows = [filtered(row, kind) for name in instruments for row in self._rows(market, name)]
@@ -69,7 +69,7 @@ class MarketData:
         return json(rows)
 
     def _rows(self, market: MatchingEngine, instrument: str) -> Iterator[dict[str, object]]:
-        """One, or none."""
+        """Yield the quote of an instrument; nothing for an unknown one."""
         segment, _, token = instrument.partition("|")
         if segment not in market.segments:
             return
@@ -82,7 +82,7 @@ class MarketData:
             yield index_row(self._venue.board.snapshot(index), token, market.now_ns)
 
     def _index(self, segment: str, text: str) -> Index | None:
-        """Names count exactly as they are written, as with the broker."""
+        """Return the index of exactly this name or number, as the broker does."""
         index = self._venue.board.find(segment, text)
         return index if index is not None and text in (index.name, index.token) else None
 
@@ -127,7 +127,8 @@ class MarketData:
     # --- candles ------------------------------------------------------------------------------
 
     async def candles(self, query: Mapping[str, str]) -> Reply:
-        """Lets others have their turn, as a month of minutes is too much work for one."""
+        """Answer candles. Other tasks have their turn meanwhile: a month of minutes is slow to
+        draw."""
         try:
             portions = self._candle_portions(query)
         except CandlesRefused as refused:
@@ -136,7 +137,7 @@ class MarketData:
         return json({"status": "success", "interval": query["interval"], "data": {"candles": rows}})
 
     async def _encoded(self, portions: Iterator[list[Row]]) -> msgspec.Raw:
-        """One array of all rows."""
+        """Encode the rows of all portions as one array."""
         encoded: list[bytes] = []
         async with self._drawing:
             for rows in portions:

@@ -61,7 +61,7 @@ _ORDER_CONSTANTS: Final[Row] = {
 
 
 def order_row(order: OrderRecord) -> Row:
-    """A row of the order book."""
+    """Return a row of the order book."""
     listing = order.listing
     second = order.updated_ns // NS
     entered = date_time(order.accepted_ns)
@@ -107,7 +107,7 @@ def order_row(order: OrderRecord) -> Row:
 
 
 def order_update(order: OrderRecord, state: Transition) -> Row:
-    """`data` of the order feed's message about a state that an order has reached."""
+    """Return `data` of the order feed's message about a state that an order has reached."""
     listing = order.listing
     second = state.time_ns // NS
     at_exchange = state.exchange_number != "NA"
@@ -180,7 +180,7 @@ _HISTORY_CONSTANTS: Final[Row] = {
 
 
 def history_row(order: OrderRecord, state: Transition) -> Row:
-    """A state that an order went through."""
+    """Return a row of an order's history: a state that it went through."""
     listing = order.listing
     at_exchange = state.exchange_number != "NA"
     return {
@@ -244,7 +244,7 @@ _TRADE_CONSTANTS: Final[Row] = {
 
 
 def trade_row(fill: Fill, order: OrderRecord) -> Row:
-    """A fill."""
+    """Return a row of the trade book: a fill."""
     listing = order.listing
     second = fill.time_ns // NS
     day, clock, sortable = second_texts(second)

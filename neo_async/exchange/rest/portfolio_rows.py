@@ -18,7 +18,7 @@ from neo_async.exchange.rest.fields import (
 
 
 def position_row(account: str, position: Position) -> Row:
-    """A row without what only one of the two endpoints adds: `ltp` or `qty`."""
+    """Return a position's row without what only one of the two endpoints adds: `ltp` or `qty`."""
     listing = position.listing
     return {
         **instrument_fields(listing),
@@ -47,9 +47,9 @@ def position_row(account: str, position: Position) -> Row:
 
 
 def position_update(account: str, position: Position) -> Row:
-    """`data` of the order feed's message about a position; text throughout.
+    """Return `data` of the order feed's message about a position; text throughout.
 
-    Trading symbol and token are not among the broker's keys: they say which instrument it is.
+    Trading symbol and token, which identify the instrument, are not among the broker's keys.
     """
     listing = position.listing
     return {
@@ -98,7 +98,7 @@ _HOLDING_CONSTANTS: Final[Row] = {
 
 
 def holding_row(holding: Holding) -> Row:
-    """Delivery stock, valued at the previous close. Numbers are numbers here."""
+    """Return the row of a holding, valued at the previous close. Its numbers are not text."""
     listing = holding.listing
     average = round(holding.average_price / 100, 4)
     cost = round(holding.average_price * holding.quantity / 100, 4)
@@ -132,13 +132,13 @@ def holding_row(holding: Holding) -> Row:
 
 
 def _number(amount: float) -> int | float:
-    """The broker writes whole amounts without decimals."""
+    """Return an amount as the broker writes it: whole ones without decimals."""
     return int(amount) if amount == int(amount) else amount
 
 
 def _kotak_token(token: str) -> int:
-    """`instrumentToken` is an id of Kotak's own: never the exchange's token, so that taking it for
-    one fails."""
+    """Return `instrumentToken`, an id of Kotak's own. It is never the exchange's token, so that a
+    program that confuses the two fails."""
     return int(token) + 1 if token.isdigit() else 1
 
 
@@ -178,7 +178,8 @@ _LIMITS_CONSTANTS: Final[Row] = {
 
 
 def limits_row(account: str, funds: Funds, time_ns: int) -> Row:
-    """The limits, at the root of their answer: Net = CollateralValue + credits - MarginUsed."""
+    """Return the limits, which are at the root of their answer: Net = CollateralValue + credits -
+    MarginUsed."""
     used = rupees(funds.margin_used)
     share = 100 * funds.margin_used / funds.cash if funds.cash else 0.0
     return {

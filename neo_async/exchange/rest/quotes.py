@@ -41,12 +41,12 @@ _KEYS: Final[dict[str, tuple[str, ...] | None]] = {
 """Keys of each filter, by its name in lower case; None stands for every key."""
 
 _LEVELS: Final = 5
-_NOBODY: Final = {"price": "0.0000", "quantity": "0", "orders": "0"}
+_NO_LEVEL: Final = {"price": "0.0000", "quantity": "0", "orders": "0"}
 _NS: Final = 1_000_000_000
 
 
 def read_query(tail: str) -> tuple[list[str], str]:
-    """Instruments and filter of what follows the endpoint's path.
+    """Return the instruments and the filter of what follows the endpoint's path.
 
     How the broker refuses more than it allows, or another filter, is not documented.
     """
@@ -68,7 +68,7 @@ def filtered(row: Row, kind: str) -> Row:
 
 
 def quote_row(snapshot: MarketSnapshot) -> Row:
-    """Every key. Before the first trade of the day, what has not happened is zero."""
+    """Return a quote with every key. Before the first trade of the day, figures of trades are 0."""
     listing, stats = snapshot.listing, snapshot.stats
     change = stats.last_price - listing.base_price
     average = stats.value / stats.volume if stats.volume else 0.0
@@ -96,11 +96,11 @@ def quote_row(snapshot: MarketSnapshot) -> Row:
 
 
 def index_row(snapshot: IndexSnapshot, name: str, now_ns: int) -> Row:
-    """An index, by the name or number that it was asked for by. It has no average, open interest
-    or circuit limits."""
+    """Return the quote of an index under the requested name or number. It has no average, open
+    interest or circuit limits."""
     index, stats = snapshot.index, snapshot.stats
     change = stats.last_price - index.close
-    nobody = [_NOBODY] * _LEVELS
+    empty = [_NO_LEVEL] * _LEVELS
     return {
         "exchange_token": name,
         "display_symbol": index.symbol,
@@ -116,12 +116,12 @@ def index_row(snapshot: IndexSnapshot, name: str, now_ns: int) -> Row:
         "year_high": _short(stats.year_high),
         "year_low": _short(stats.year_low),
         "ohlc": _ohlc(stats.open, stats.high, stats.low, index.close),
-        "depth": {"buy": nobody, "sell": nobody},
+        "depth": {"buy": empty, "sell": empty},
     }
 
 
 def _ohlc(opened: int, high: int, low: int, close: int) -> Row:
-    """`close` is the previous one."""
+    """Return the day's prices as text. `close` is the previous close."""
     return {"open": _four(opened), "high": _four(high), "low": _four(low), "close": _four(close)}
 
 
@@ -130,7 +130,7 @@ def _levels(levels: list[tuple[int, int, int]]) -> list[dict[str, str]]:
         {"price": _four(price), "quantity": str(quantity), "orders": str(orders)}
         for price, quantity, orders in levels[:_LEVELS]
     ]
-    return shown + [_NOBODY] * (_LEVELS - len(shown))
+    return shown + [_NO_LEVEL] * (_LEVELS - len(shown))
 
 
 def _percent(change: int, base: int) -> float:

@@ -33,7 +33,7 @@ def json(content: object, *, status: int = 200) -> Reply:
 
 
 def accepted(number: str) -> Reply:
-    """A placement, modification or cancellation was taken, which does not mean validated."""
+    """Answer that a placement, change or cancel was received, which does not mean validated."""
     return Reply(b'{"nOrdNo":"%b","stat":"Ok","stCode":200}' % number.encode())
 
 
@@ -44,8 +44,8 @@ NO_DATA: Final = json(
 
 
 def refused(refusal: Refusal) -> Reply:
-    """The shape of trading and report calls: the text under both of its keys, except where `stat`
-    carries prose of its own, as for an order that is already final."""
+    """Refuse in the shape of trading and report calls: the text under both of its keys, except
+    where `stat` carries prose of its own, as for an order that is already final."""
     body: dict[str, object] = {"stCode": refusal.code, "errMsg": refusal.text}
     if refusal.stat == "Not_Ok":
         body["emsg"] = refusal.text
@@ -54,7 +54,7 @@ def refused(refusal: Refusal) -> Reply:
 
 
 def data_refused(refusal: Refusal) -> Reply:
-    """The shape of quotes, expiries and chains."""
+    """Refuse in the shape of quotes, expiries and chains."""
     return json(
         {"stat": refusal.stat, "emsg": refusal.text, "stCode": refusal.code},
         status=refusal.http_status,
@@ -66,7 +66,7 @@ def login_refused(status: int, text: str) -> Reply:
 
 
 def login_failed(code: int, text: str) -> Reply:
-    """The other shape of the same, with status 200."""
+    """Refuse a login in its second shape, with status 200."""
     return json({"stCode": code, "errMsg": text.removesuffix("."), "status": "failure"})
 
 
@@ -76,7 +76,7 @@ def field_missing(name: str) -> Reply:
 
 
 def gateway_report(status: int, message: str, description: str) -> Reply:
-    """The gateway's own words, for what never reaches the broker's services."""
+    """Refuse in the gateway's words what never reaches the broker's services."""
     return json(
         {
             "code": str(status),
@@ -89,7 +89,7 @@ def gateway_report(status: int, message: str, description: str) -> Reply:
 
 
 def fault(code: int, text: str) -> Reply:
-    """The shape of candles."""
+    """Refuse in the shape of candles."""
     return json({"status": "ERROR", "fault": {"code": code, "message": text}}, status=code)
 
 
@@ -108,6 +108,6 @@ def throttled(limit: int) -> Reply:
 
 
 def failed(status: int) -> Reply:
-    """The service's own words for a fault of its own."""
+    """Answer an internal error in the service's words."""
     text = HTTPStatus(status).phrase
     return json({"stat": "Not_Ok", "emsg": text, "errMsg": text, "stCode": status}, status=status)

@@ -86,7 +86,7 @@ def _offset_kind(text: str | None) -> OffsetKind:
 
 
 def _read_distance(text: str | None, kind: OffsetKind) -> int:
-    """Paise, or ticks."""
+    """Return a distance from the entry price in paise, or in ticks."""
     if text is None:
         raise _invalid_request()
     return read_price(text) if kind is OffsetKind.ABSOLUTE else read_quantity(text)
@@ -147,7 +147,8 @@ def read_quantity(text: str) -> int:
 
 
 def read_price(text: str) -> int:
-    """Rupees as decimal text to paise. The broker refuses `0.0` where `0` is meant, so we do."""
+    """Convert rupees as decimal text to paise. The broker refuses `0.0` where `0` is meant, so we
+    do."""
     match = _PRICE.fullmatch(text)
     if match is None or text == "0.0":
         raise _invalid_request()

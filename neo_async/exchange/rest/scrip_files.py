@@ -17,7 +17,7 @@ from neo_async.wire.scripmaster import parse_scripmaster
 from neo_async.wire.scripmaster_writer import write_scripmaster
 
 FOLDER = "/scripmaster/v1/prod"
-"""Must not contain the code of a segment: clients choose a file by the code in its address."""
+"""File name without a segment's code, by which clients choose among the addresses."""
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         ]
 
     def file(self, path: str) -> bytes | None:
-        """The file at a path of `addresses`, whatever the day in it."""
+        """Return the file at a path of `addresses`, whatever day the path names."""
         return self.files.get(PurePosixPath(path).name)
 
 
@@ -97,7 +97,8 @@ def _file_name(segment: Segment) -> str:
 
 
 def _is_tradable(row: Instrument) -> bool:
-    """Indices have no tick; what has no band has no price to start from."""
+    """Return whether an instrument can be traded. Indices have no tick; without a band there is no
+    price to start from."""
     return row.tick_size > 0 and bool(row.lower_band and row.upper_band)
 
 

@@ -40,11 +40,11 @@ AdminRoutes = Mapping[str, Mapping[str, Answer]]
 
 
 class ErrorResponses(NamedTuple):
-    """How a service words the errors that every service has."""
+    """Wording, by one service, of the errors that every service has."""
 
     throttled: Reply
     failed: Callable[[int], Reply]
-    """Returns the answer to an internal error, by HTTP status."""
+    """Function that returns the answer to an internal error, by HTTP status."""
 
 
 class Service(Protocol):

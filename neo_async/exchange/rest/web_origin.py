@@ -17,7 +17,7 @@ from neo_async.model.address import is_loopback
 def foreign_page(headers: Mapping[str, str], method: str, *, on_loopback: bool) -> str | None:
     """Return why the request is taken for one of a foreign web page; None when it is not.
 
-    `on_loopback` says that the exchange listens on this machine only: then a page's own host must
+    `on_loopback` means that the exchange listens on this machine only: then a page's own host must
     be a loopback name, whatever name it reached the exchange by.
     """
     origin = headers.get("Origin")
@@ -30,7 +30,7 @@ def foreign_page(headers: Mapping[str, str], method: str, *, on_loopback: bool) 
     site = headers.get("Sec-Fetch-Site", "none")
     is_navigation = method == "GET" and headers.get("Sec-Fetch-Mode") == "navigate"
     if site not in ("none", "same-origin") and not is_navigation:
-        return f"Sec-Fetch-Site {site!r} says that another site's page made the request"
+        return f"Sec-Fetch-Site {site!r} shows that another site's page made the request"
     return None
 
 
@@ -41,7 +41,7 @@ def foreign_host(headers: Mapping[str, str]) -> str | None:
 
 
 def _host_of(authority: str) -> str:
-    """The host of a `host:port`; empty when it is none."""
+    """Return the host of a `host:port`; empty when it is not one."""
     if any(mark in authority for mark in "/?#@"):
         return ""
     try:

@@ -22,7 +22,7 @@ def confirm(what: str, account: object, *, yes: bool) -> None:
         return
     output.echo(what, err=True)
     output.echo(f"for {account}", err=True)
-    if not can_ask():
+    if not can_prompt():
         raise UsageError("nothing was sent: stdin is not a terminal; --yes sends without asking")
     try:
         is_wanted = typer.confirm("Send it?", err=True)
@@ -34,7 +34,7 @@ def confirm(what: str, account: object, *, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def can_ask() -> bool:
+def can_prompt() -> bool:
     """Return whether stdin is a terminal."""
     return sys.stdin.isatty()
 
