@@ -266,7 +266,7 @@ async def test_subscribers_get_an_order_book_after_orders_and_requests_in_flight
         assert engine.cache.own == {order.number}
 
 
-async def test_subscribers_get_a_message_after_the_orders_whoever_subscribed_first() -> None:
+async def test_subscribers_get_a_message_after_the_orders_in_any_order_of_subscription() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
         seen: list[OrderStatus] = []
         fails: list[Any] = [lambda _: [].remove(1), lambda _: seen.append(order.status)]

@@ -1,4 +1,4 @@
-"""An outcome with many waiters: one result for all, whoever is cancelled."""
+"""An outcome with many waiters: one result for all, also when one of them is cancelled."""
 
 from __future__ import annotations
 
