@@ -55,7 +55,6 @@ from neo_async.wire.rules import (
     modify_form,
     place_form,
 )
-from neo_async.wire.tags import TagMaker
 
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
@@ -96,7 +95,7 @@ class Orders:
         self._engine = engine
         self._instruments = instruments
         self._guard = guard
-        self._tags = TagMaker()
+        self._tags = engine.tags
 
     async def place(
         self,

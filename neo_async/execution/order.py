@@ -7,35 +7,23 @@ registry counts them, so that the order book is polled for them while there is n
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal
+from typing import Protocol
 
 import msgspec
 
-from neo_async.base import logs
-from neo_async.base.logs import Subject, log_order
 from neo_async.errors import NotLoggedIn
-from neo_async.execution.reports import shown_terms
+from neo_async.execution.reports import shown_terms, stage_of
 from neo_async.execution.terms_change import TermsChange
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import OrderRow, OrderTerms
 from neo_async.model.updates import OrderUpdate
 from neo_async.wire.tags import own_tag
 
-log = logging.getLogger(logs.ORDERS)
-
 _FILL = frozenset({"filled_quantity", "quantity"})
-_EARLY_STAGES = {
-    OrderStatus.PUT_RECEIVED: 0,
-    OrderStatus.AMO_RECEIVED: 0,
-    OrderStatus.AMO_MODIFY_RECEIVED: 0,
-    OrderStatus.VALIDATION_PENDING: 1,
-    OrderStatus.OPEN_PENDING: 2,
-}
-_WORKING_STAGE = 3
 _LONG_AGO = -math.inf
 
 
@@ -48,6 +36,22 @@ class OrderChange(msgspec.Struct, frozen=True, gc=False):
     reject_reason: str
     updated_ns: int
     """Unix nanoseconds of the change, by the broker's clock (by ours for the first entry)."""
+
+
+class OrderObserver(Protocol):
+    """Is told of what reports show of an order, once each."""
+
+    def state_changed(self, order: Order) -> None:
+        """`order.history` has one more entry."""
+
+    def terms_changed(self, order: Order, before: OrderTerms) -> None:
+        """The terms were `before` until now."""
+
+    def status_unknown(self, order: Order, row: OrderRow) -> None:
+        """A report shows a status that has no name here."""
+
+    def was_not_final(self, order: Order, row: OrderRow) -> None:
+        """A report corrects the final state that the order has still."""
 
 
 class Order:
@@ -73,6 +77,7 @@ class Order:
         "filled_quantity",
         "last_update_at",
         "number",
+        "observer",
         "placed_ns",
         "registered_at",
         "reject_reason",
@@ -96,6 +101,7 @@ class Order:
         """The client tag that the order carries at the broker."""
         self.waiters: OrderWaiters | None = None
         """The registry of the tasks that wait for it; None before a cache has registered it."""
+        self.observer: OrderObserver | None = None
         self.exchange_number = ""
         self.status = OrderStatus.AMO_RECEIVED if terms.amo else OrderStatus.PUT_RECEIVED
         self.status_text: str = self.status.value
@@ -300,7 +306,7 @@ class Order:
         if change.is_reported or self.is_final:
             self._change = None
             return False
-        self.terms = msgspec.structs.replace(self.terms, **change.changes)
+        self._change_terms(change.changes)
         return True
 
     def drop_change(self, change: TermsChange, *, is_known: bool) -> None:
@@ -328,7 +334,15 @@ class Order:
         )
         self.history.append(change)
         self.wake()
+        if self.observer is not None:
+            self.observer.state_changed(self)
         return change
+
+    def _change_terms(self, changes: Mapping[str, object]) -> None:
+        before = self.terms
+        self.terms = msgspec.structs.replace(before, **changes)
+        if self.observer is not None:
+            self.observer.terms_changed(self, before)
 
     async def _until_changed(self) -> None:
         """Wait for the next change. Raises NotLoggedIn when no report can change it any more."""
@@ -373,22 +387,22 @@ class Order:
         if self._presumed_ns:
             if not self._is_reported_by(row, is_of_book=is_of_book):
                 return
-            self._log_correction(row)
+            self._correct(row)
             self._presumed_ns = 0
         elif self.status.is_final:
             if not self._is_corrected_by(row, is_newer=is_newer, is_late=is_late):
                 return
-            self._log_correction(row)
+            self._correct(row)
             self._corrected_ns = max(self._corrected_ns, self._status_ns)
         elif status.is_final:
             if self._corrected_ns and row.updated_ns <= self._corrected_ns:
                 return  # the final state that was corrected, once more
-        elif not is_newer and (is_late or _stage(status) < _stage(self.status)):
+        elif not is_newer and (is_late or stage_of(status) < stage_of(self.status)):
             return
         self._status_ns = row.updated_ns or -1
-        if status is OrderStatus.UNKNOWN and row.status_text != self.status_text:
-            subject = Subject("report", self.client_tag, self.number)
-            log_order(log, logging.WARNING, subject, "an unknown state: %r", row.status_text)
+        is_strange = status is OrderStatus.UNKNOWN and row.status_text != self.status_text
+        if is_strange and self.observer is not None:
+            self.observer.status_unknown(self, row)
         self.status = status
         self.status_text = row.status_text
         self.reject_reason = row.reject_reason
@@ -408,17 +422,9 @@ class Order:
         is_more = row.status is OrderStatus.COMPLETE and row.filled_quantity > self.filled_quantity
         return is_newer or (is_more and not is_late and not self.has_odd_fill(row))
 
-    def _log_correction(self, row: OrderRow) -> None:
-        log_order(
-            log,
-            logging.ERROR,
-            Subject("report", self.client_tag, self.number),
-            "the order was final (%s, %d filled), and the broker now reports %r, %d filled",
-            self.status_text,
-            self.filled_quantity,
-            row.status_text,
-            row.filled_quantity,
-        )
+    def _correct(self, row: OrderRow) -> None:
+        if self.observer is not None:
+            self.observer.was_not_final(self, row)
 
     def _take_fills(self, row: OrderRow, missing: frozenset[str], *, is_late: bool) -> None:
         filled = row.filled_quantity
@@ -450,7 +456,7 @@ class Order:
             change.observe(row, missing, requested_at)
             shown |= change.held()
         if any(getattr(terms, name) != value for name, value in shown.items()):
-            self.terms = msgspec.structs.replace(terms, **shown)
+            self._change_terms(shown)
         if change is not None and (
             self.is_final or (change.accepted_at is not None and change.is_reported)
         ):
@@ -490,10 +496,3 @@ class OrderWaiters:
         self._dismissals += 1
         for order in [*self._waiting]:
             order.wake()
-
-
-def _stage(status: OrderStatus) -> int:
-    """Return the stage of a status: a later status of an order is never of an earlier stage."""
-    if status.is_final:
-        return _WORKING_STAGE + 1
-    return _EARLY_STAGES.get(status, _WORKING_STAGE)

@@ -18,9 +18,9 @@ from weakref import WeakValueDictionary
 
 from neo_async.base import logs
 from neo_async.base.india import begin_of
-from neo_async.base.logs import Subject, log_order
+from neo_async.base.logs import Log, Subject, log_order, logger_of
 from neo_async.errors import ProtocolError
-from neo_async.execution.order import Order, OrderWaiters
+from neo_async.execution.order import Order, OrderObserver, OrderWaiters
 from neo_async.execution.order_days import OrderDays, date_in
 from neo_async.execution.reports import as_order_row, in_slices, reported_terms
 from neo_async.execution.terms_change import TermsChange
@@ -28,8 +28,6 @@ from neo_async.execution.uncertainty import Uncertainty
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.wire.tags import without_suffix
-
-log = logging.getLogger(logs.ORDERS)
 
 FINAL_ORDERS_KEPT = 10_000
 """Number of final orders that stay in memory; those that became final first are forgotten first."""
@@ -68,10 +66,15 @@ class OrderCache:
         kept: int = FINAL_ORDERS_KEPT,
         clock: Callable[[], float] = time.time,
         on_missed_fill: Callable[[OrderRow], None] | None = None,
+        log: Log | None = None,
+        observer: OrderObserver | None = None,
     ) -> None:
         """A book is due when no message has come about an open order for `quiet` seconds. `clock`
         gives Unix seconds. `on_missed_fill` is called with every row of a book that shows a fill
-        which no message has reported."""
+        which no message has reported. `observer` is told of every change of an order."""
+        self.log = log or logger_of(logs.ORDERS)
+        """The log of the account's orders."""
+        self.observer = observer
         self.clock = clock
         """Unix time, by which orders belong to a day."""
         self._on_missed_fill = on_missed_fill
@@ -151,7 +154,7 @@ class OrderCache:
             self.retag(registered, order.client_tag)
             return registered
         order.placed_ns = order.placed_ns or int(self.clock() * 1e9)
-        order.waiters = self.waiters
+        order.waiters, order.observer = self.waiters, self.observer
         self._orders[number] = order
         self._index(order)
         order.registered_at = order.last_update_at = _now()
@@ -435,7 +438,7 @@ class OrderCache:
             return
         order.expire(reason, int(self.clock() * 1e9))
         subject = Subject("report", order.client_tag, order.number)
-        log_order(log, logging.ERROR, subject, "expired: %s", reason)
+        log_order(self.log, logging.ERROR, subject, "expired: %s", reason)
         self._reindex(order, is_confirmed=True)
 
     def _end_expired(self, rows: Sequence[OrderRow], requested_at: float) -> None:
@@ -451,7 +454,7 @@ class OrderCache:
                 begin_of(today),
             )
             subject = Subject("report", order.client_tag, order.number)
-            log_order(log, logging.WARNING, subject, "expired: %s", order.reject_reason)
+            log_order(self.log, logging.WARNING, subject, "expired: %s", order.reject_reason)
             self._reindex(order, is_confirmed=True)
         self._days.drop_final()
 

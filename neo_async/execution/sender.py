@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from neo_async.base import logs
 from neo_async.base.logs import Subject, log_order
 from neo_async.errors import (
     AnswerLost,
@@ -52,8 +51,6 @@ from neo_async.transport.connection import Connection
 from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import Endpoint
 from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accepted, read_placed
-
-log = logging.getLogger(logs.ORDERS)
 
 _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Python 3.11
 _CANCEL = Kind.CANCEL
@@ -136,6 +133,7 @@ class OrderSender:
     ) -> None:
         self._session = session
         self._in_flight = in_flight
+        self._log = in_flight.log
         self._journal = journal
         self._gate: _Gate | None = None
         """The gate of the logins under way; None while there is none."""
@@ -296,7 +294,7 @@ class OrderSender:
         failures, give_up_at = 0, 0.0
         while True:
             try:
-                if log.isEnabledFor(logging.DEBUG):
+                if self._log.isEnabledFor(logging.DEBUG):
                     return await self._send_logged(request)
                 return await self._session.order(
                     request.kind, request.endpoint, request.form, request.read, request
@@ -311,7 +309,7 @@ class OrderSender:
                     raise
                 self._session.meter.retries += 1
                 log_order(
-                    log, logging.INFO, request.subject, "%s; next try in %.2f s", error, delay
+                    self._log, logging.INFO, request.subject, "%s; next try in %.2f s", error, delay
                 )
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):
@@ -336,14 +334,14 @@ class OrderSender:
 
     async def _send_logged(self, request: Request) -> str:
         """Send, and log when and for how long."""
-        log_order(log, logging.DEBUG, request.subject, "sending")
+        log_order(self._log, logging.DEBUG, request.subject, "sending")
         began = time.perf_counter()
         number = await self._session.order(
             request.kind, request.endpoint, request.form, request.read, request
         )
         took = (time.perf_counter() - began) * 1000
         subject = request.subject._replace(order_number=number)
-        log_order(log, logging.DEBUG, subject, "accepted after %.3f ms", took)
+        log_order(self._log, logging.DEBUG, subject, "accepted after %.3f ms", took)
         return number
 
     def _end(
@@ -356,7 +354,7 @@ class OrderSender:
         reason: object,
     ) -> None:
         """Journal and log an outcome other than ACCEPTED. `reason` fills the %s in `text`."""
-        log_order(log, level, request.subject, text, reason)
+        log_order(self._log, level, request.subject, text, reason)
         self._session.meter.ended(request.kind, outcome.value)
         if intent is not None and self._journal is not None:
             self._journal.end(intent, outcome, reason=str(reason))

@@ -57,6 +57,11 @@ class SessionRequests:
         self._ended = _EndedSessions()
 
     @property
+    def ucc(self) -> str:
+        """Client code of the account."""
+        return self._manager.credentials.ucc
+
+    @property
     def is_open(self) -> bool:
         """Whether there is a session."""
         return self._manager.is_open

@@ -42,6 +42,10 @@ class TagMaker:
             )
         return f"{own}_{self._nonce}{next(self._counter)}"
 
+    def has_made(self, client_tag: str) -> bool:
+        """Return whether a client tag is one of these."""
+        return client_tag.rpartition("_")[2].startswith(self._nonce)
+
 
 def own_tag(client_tag: str) -> str:
     """Return the caller's own part of a client tag."""

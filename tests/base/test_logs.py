@@ -60,6 +60,11 @@ def echo(own: Credentials) -> Reply:
 ORDER_LOGGERS = ("orders", "journal", "risk")
 
 
+def account_of(record: logging.LogRecord) -> str:
+    """What leads the text of a client's line."""
+    return f"{record.ucc}: " if hasattr(record, "ucc") else ""
+
+
 class Kept(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -73,8 +78,9 @@ class Kept(logging.Handler):
         return [record for record in self.records if hasattr(record, "client_tag")]
 
     def lines(self, logger: str = "") -> list[str]:
+        """Level and text, without the account that leads it."""
         return [
-            f"{record.levelname} {record.getMessage()}"
+            f"{record.levelname} {record.getMessage().removeprefix(account_of(record))}"
             for record in self.records
             if record.name.endswith(logger)
         ]
