@@ -71,11 +71,11 @@ class InFlightOrders:
         """Function that returns Unix seconds, our clock."""
         self._requests = RequestIndex()
         self._late_orders = LateOrders(cache, journal)
-        self._poller = BookPoller(read_book, self._awaited_until)
+        self._poller = BookPoller(read_book, self._awaited_until, self.log)
         self._index = BookIndex(cache, self._requests, self._late_orders)
         self._inconclusive_books = 0
         """Number of books in a row that could have ruled a request out, and proved nothing."""
-        self._histories = HistorySearch(read_history)
+        self._histories = HistorySearch(read_history, self.log)
         self._searches: dict[InFlightRequest, asyncio.Task[None]] = {}
         """Tasks that search histories for requests whose effect the order book does not show."""
         self._failed_searches = 0

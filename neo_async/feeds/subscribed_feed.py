@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from abc import ABC, abstractmethod
 from collections import deque
@@ -15,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.base.text import shown
 from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
@@ -40,8 +40,6 @@ from neo_async.wire.feed import (
     subscription_frame,
 )
 
-log = logging.getLogger(logs.FEEDS)
-
 
 class SubscribedFeed(Feed, ABC):
     """A connection to the market feed with its subscriptions; a subclass delivers the packets."""
@@ -53,6 +51,7 @@ class SubscribedFeed(Feed, ABC):
         market_open: Callable[[], bool] | None,
     ) -> None:
         self._manager = session
+        self._log = logger_of(logs.FEEDS, session.ucc)
         self._timings = timings
         self._decoder = FeedDecoder(only_asked=True)
         self.market_open = market_open
@@ -83,6 +82,7 @@ class SubscribedFeed(Feed, ABC):
             timings=timings,
             tls=session.tls,
             meter=session.meter,
+            log=session.transport_log,
         )
         self._connection.on_event(self._mark_gap)
 
@@ -202,6 +202,7 @@ class SubscribedFeed(Feed, ABC):
             overwrite=overwrite,
             greeting=self._recorded_greeting,
             on_end=self._recordings.remove,
+            log=self._log,
         )
         self._recordings.append(recording)
         return recording
@@ -303,7 +304,7 @@ class SubscribedFeed(Feed, ABC):
         try:
             control = read_control(text)
         except ProtocolError as error:
-            log.warning("market feed: %s", error)
+            self._log.warning("market feed: %s", error)
             return
         if control.message_code == AUTH_FAILED:
             raise SessionEnded(control.text, code=control.message_code)
@@ -312,7 +313,7 @@ class SubscribedFeed(Feed, ABC):
         if control.message_code != ACKNOWLEDGED:
             return
         if control.error_code:
-            log.warning("market feed: subscription refused: %s", shown(control.text))
+            self._log.warning("market feed: subscription refused: %s", shown(control.text))
             self.refusals.append(control.text)
         self.symbols.update(self._decoder.set_symbols(control.symbols))
         self._warn_of_unasked()
@@ -321,7 +322,7 @@ class SubscribedFeed(Feed, ABC):
         """Log once that the server sends what is not subscribed."""
         if self.unasked and not self._has_warned:
             self._has_warned = True
-            log.warning("market feed: the server sends what is not subscribed: it is dropped")
+            self._log.warning("market feed: the server sends what is not subscribed: it is dropped")
 
     def _expects_data(self) -> bool:
         if not self.subscriptions:
@@ -329,7 +330,7 @@ class SubscribedFeed(Feed, ABC):
         try:
             return self._market_open()
         except (Exception, asyncio.CancelledError):
-            log.exception("market_open failed: the clock decides whether the market is open")
+            self._log.exception("market_open failed: the clock decides whether the market is open")
             return self._is_market_open()
 
     def _is_market_open(self) -> bool:

@@ -6,13 +6,13 @@ Authenticated calls are made by SessionRequests, on top of this.
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.config import BreakerConfig, Credentials, Endpoints, PoolLimits, Timeouts
 from neo_async.errors import (
     LoginFailed,
@@ -39,8 +39,6 @@ from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
 from neo_async.wire.login import header_problem
 
-log = logging.getLogger(logs.SESSION)
-
 
 class SessionManager:
     """Keeps one session, and one order lane to its server, from login to logout."""
@@ -58,15 +56,18 @@ class SessionManager:
     ) -> None:
         """`clock` gives Unix seconds."""
         self.credentials = credentials
+        self._log = logger_of(logs.SESSION, credentials.ucc)
         self.endpoints = endpoints
         self.limiter = limiter
+        self.transport_log = logger_of(logs.TRANSPORT, credentials.ucc)
+        limiter.log_to(self.transport_log)
         limiter.patience = (timeouts.order, timeouts.order, timeouts.order, timeouts.read)
         self.timeouts = timeouts
         self._pool = pool
         self._clock = clock
         self.tls: ssl.SSLContext | None = trusting(endpoints.ca_file)
         """Certificate authorities to trust; None for the system's."""
-        self.breakers = Breakers(breaker)
+        self.breakers = Breakers(breaker, self.transport_log)
         self.meter = Meter()
         self.http = HttpClient(
             connect_timeout=timeouts.connect,
@@ -98,6 +99,11 @@ class SessionManager:
         """Unix seconds of the last login; 0 before the first."""
         self.renewals = 0
         """Number of times the session was renewed because the broker had ended it."""
+
+    @property
+    def ucc(self) -> str:
+        """Client code of the account."""
+        return self.credentials.ucc
 
     @property
     def current(self) -> Session:
@@ -203,7 +209,7 @@ class SessionManager:
     async def _log_in(self, totp: Hidden[str] | None = None) -> Session:
         session = await self._authenticator.login(totp)
         await self._install(session)
-        log.info("logged in as %s at %s", session.ucc, session.base_url)
+        self._log.info("logged in as %s at %s", session.ucc, session.base_url)
         return session
 
     async def _install(self, session: Session) -> None:
@@ -227,6 +233,7 @@ class SessionManager:
             tls=self.tls,
             breakers=self.breakers,
             meter=self.meter,
+            log=self.transport_log,
         )
         await lane.open()
         former, self.open_lane, self._lane_server = self.open_lane, lane, server
@@ -248,7 +255,7 @@ class SessionManager:
         if self._renewal is None:
             if (refusal := self._authenticator.refusal) is not None:
                 raise refusal.with_traceback(None)
-            log.info("the broker has ended the session: logging in again")
+            self._log.info("the broker has ended the session: logging in again")
             self._renewal = asyncio.create_task(self._renew(), name="session renewal")
             self._renewal.add_done_callback(self._renewal_done)
         renewal = self._renewal
@@ -292,7 +299,9 @@ class SessionManager:
         try:
             await self._log_in()
         except LoginFailed as error:
-            log.error("the login was refused, and is not tried again until login(): %s", error)
+            self._log.error(
+                "the login was refused, and is not tried again until login(): %s", error
+            )
             raise
         self.renewals += 1
 

@@ -59,7 +59,7 @@ class SessionRequests:
     @property
     def ucc(self) -> str:
         """Client code of the account."""
-        return self._manager.credentials.ucc
+        return self._manager.ucc
 
     @property
     def is_open(self) -> bool:

@@ -13,6 +13,7 @@ from collections import deque
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from neo_async.base.logs import Log
 from neo_async.config import PoolLimits
 from neo_async.errors import AnswerLost, BreakerOpen, UsageError
 from neo_async.model.answer import Answer
@@ -47,6 +48,7 @@ class Lane:
         tls: ssl.SSLContext | None = None,
         breakers: Breakers | None = None,
         meter: Meter | None = None,
+        log: Log | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.hostname is None:
@@ -65,6 +67,7 @@ class Lane:
             connect_timeout=connect_timeout,
             tls=(tls or ssl.create_default_context()) if secure else None,
             breaker=self.breaker,
+            log=log,
         )
         self.round_trips: deque[tuple[Kind, float]] = deque(maxlen=ROUND_TRIPS_KEPT)
         """Seconds from the hand-over to the socket to the answer, by kind, oldest first."""

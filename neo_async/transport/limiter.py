@@ -16,6 +16,7 @@ from typing import Final
 
 from aiolimiter import AsyncLimiter
 
+from neo_async.base.logs import Log
 from neo_async.config import RateLimits
 from neo_async.errors import RateLimited
 from neo_async.transport.daily_quota import DailyQuota
@@ -74,6 +75,10 @@ class Limiter:
         """Requests so far that had to queue."""
         self.pauses = 0
         """Number of times that the server answered 429."""
+
+    def log_to(self, log: Log) -> None:
+        """Write lines about the rate limit to this log."""
+        self._pause.log = log
 
     async def acquire(self, kind: Kind, *, first: bool = False) -> float:
         """Wait for the right to start one request, before others of its kind where it is `first`.

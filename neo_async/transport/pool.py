@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias, cast
 
 from neo_async.base import logs
+from neo_async.base.logs import Log, logger_of
 from neo_async.config import PoolLimits
 from neo_async.errors import NotSent
 from neo_async.transport.backoff import backoff
@@ -25,8 +26,6 @@ from neo_async.transport.connection import Connection
 from neo_async.transport.kinds import Kind
 from neo_async.transport.pool_planner import PoolPlanner
 from neo_async.transport.unread import TURNS
-
-log = logging.getLogger(logs.TRANSPORT)
 
 SHORT_LIFE_SECONDS: Final = 1.0
 """A connection lost sooner, and without a request, was not wanted by the server."""
@@ -100,8 +99,10 @@ class ConnectionPool:
         connect_timeout: float,
         tls: ssl.SSLContext | None,
         breaker: Breaker,
+        log: Log | None = None,
     ) -> None:
         """`tls` is None for plain HTTP."""
+        self._log = log or logger_of(logs.TRANSPORT)
         self._host = host
         self._port = port
         self._server = f"{host}:{port}"
@@ -397,7 +398,7 @@ class ConnectionPool:
                     delay = backoff(self._short_lives, base=0.1, cap=10.0)
                     reason = f"{self._server} closes connections as soon as they are open"
                 level = logging.WARNING if failures + self._short_lives == 1 else logging.DEBUG
-                log.log(level, "order lane: %s; next try in %.1f s", reason, delay)
+                self._log.log(level, "order lane: %s; next try in %.1f s", reason, delay)
                 await asyncio.sleep(delay)
                 if self._is_warm():
                     continue

@@ -107,6 +107,14 @@ def kept() -> Iterator[Kept]:
         root.setLevel(level)
 
 
+def assert_of_accounts(kept: Kept) -> None:
+    """Every line of a client begins with its account, and has it as a field."""
+    for record in kept.records:
+        if record.name.startswith("neo_async.") and record.name != "neo_async.exchange":
+            assert hasattr(record, "ucc"), record.getMessage()
+            assert record.getMessage().startswith(f"{record.ucc}: ")
+
+
 def assert_marked(kept: Kept) -> None:
     """Every line with a tag or order number in its words has them as fields, and the reverse."""
     numbered = re.compile(r"\b\d{15}\b|tag '")
@@ -115,6 +123,7 @@ def assert_marked(kept: Kept) -> None:
         text = record.getMessage()
         if is_of_orders and numbered.search(text):
             assert hasattr(record, "client_tag"), text
+    assert_of_accounts(kept)
     for record in kept.about_orders:
         text, fields = record.getMessage(), vars(record)
         assert fields["action"], text
@@ -318,6 +327,8 @@ async def test_no_secret_is_logged_of_sessions_that_end_and_feeds_that_break(kep
         secrets += [session.token, session.sid, neo.session.token, neo.session.sid]
     assert not [secret for secret in secrets if secret in kept.text]
     assert not [secret for secret in secrets if secret in said]
+    assert len({record.name for record in kept.records if hasattr(record, "ucc")}) >= 3
+    assert_of_accounts(kept)
 
 
 def test_words_of_others_stay_on_the_line(caplog: pytest.LogCaptureFixture) -> None:
