@@ -14,13 +14,15 @@ from neo_async.config import (
     ConnectionSettings,
     Credentials,
     Endpoints,
+    OnExit,
     OrderSettings,
     RateLimits,
     RiskLimits,
     Timeouts,
 )
-from neo_async.errors import Halted, NeoError
+from neo_async.errors import Halted, NeoError, UsageError
 from neo_async.execution.engine import ExecutionEngine
+from neo_async.execution.exit_cancellation import leave
 from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
 from neo_async.execution.reconciliation import Reconciliation
@@ -40,6 +42,7 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
+from neo_async.program import OpenAtBroker, note_left_open
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.exposure import ReferencePrices
 from neo_async.risk.kill_switch import KillSwitch
@@ -71,6 +74,7 @@ class NeoClient:
         timeouts: Timeouts | None = None,
         journal: str | os.PathLike[str] | None = None,
         orders: OrderSettings | None = None,
+        on_exit: OnExit | str = OnExit.LEAVE,
         connections: ConnectionSettings | None = None,
         instruments_directory: Path | None = None,
         clock: Callable[[], float] = time.time,
@@ -88,6 +92,9 @@ class NeoClient:
         takes up to `OrderSettings.resolution_timeout`. `orders` sets how orders are followed; see
         OrderSettings.
 
+        `on_exit` is `leave` or `cancel`: what becomes of the open orders of this client at the end
+        of `async with`; see OnExit.
+
         Scrip masters are kept in `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
         `clock` gives the Unix seconds from which codes are made and days are known. Only an
@@ -95,6 +102,7 @@ class NeoClient:
         """
         orders = orders or OrderSettings()
         connections = connections or ConnectionSettings()
+        self._on_exit = _on_exit_of(on_exit)
         self._totp = totp
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
@@ -290,6 +298,10 @@ class NeoClient:
         """Forget the login and close every connection. Cancelling for a halt that is not done yet
         ends, and goes on after the next login."""
         self._switch.ignore_signals()
+        engine = self._engine
+        note_left_open(
+            OpenAtBroker(engine.ucc, len(engine.open_own_orders), len(engine.in_flight_requests))
+        )
         await self._life_cycle.end()
 
     def health(self) -> Health:
@@ -326,7 +338,18 @@ class NeoClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.logout()
+        try:
+            await leave(self._engine, self._on_exit)
+        finally:
+            await self.logout()
 
     def __repr__(self) -> str:
         return f"<NeoClient {self._session!r}, {self.limiter!r}>"
+
+
+def _on_exit_of(value: str) -> OnExit:
+    try:
+        return OnExit(value)
+    except ValueError:
+        choices = " or ".join(repr(each.value) for each in OnExit)
+        raise UsageError(f"on_exit={value!r}: must be {choices}") from None

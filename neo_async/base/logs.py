@@ -25,7 +25,6 @@ TRANSPORT = "neo_async.transport"
 EXCHANGE = "neo_async.exchange"
 KITE = "neo_async.kite"
 BANKING = "neo_async.banking"
-PROGRAM = "neo_async.program"
 
 if TYPE_CHECKING:
     _Adapter = logging.LoggerAdapter[logging.Logger]

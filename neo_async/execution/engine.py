@@ -393,6 +393,11 @@ class ExecutionEngine:
         return self._session.ucc
 
     @property
+    def open_own_orders(self) -> list[Order]:
+        """Open orders that were placed here, as far as is known."""
+        return [order for order in self.cache.open_orders if order.number in self.cache.own]
+
+    @property
     def is_logged_in(self) -> bool:
         """Whether there is a login to send orders with."""
         return self._session.is_open

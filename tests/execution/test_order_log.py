@@ -62,7 +62,7 @@ async def settled(neo: NeoClient) -> None:
 async def sold_to(exchange: Exchange, quantity: int, price: str) -> None:
     """Have another account sell, which fills what rests at that price."""
     other = exchange.accounts[1]
-    async with client_of(exchange, credentials=other, live_orders=False) as seller:
+    async with client_of(exchange, credentials=other, live_updates=False) as seller:
         await seller.orders.place(*ITBEES, Side.SELL, quantity, price=price, product=Product.MIS)
 
 
@@ -99,7 +99,7 @@ async def test_each_partial_fill_is_one_line_whoever_reports_it(lines: Lines) ->
 
 
 async def test_without_a_feed_the_book_gives_the_same_lines(lines: Lines) -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         order = await neo.orders.place(*ITBEES, Side.BUY, 10, price="39.00", **CNC)
         await sold_to(exchange, 4, "39.00")
         await settled(neo)
@@ -155,7 +155,7 @@ async def test_a_market_order_shows_the_limit_that_the_broker_gave_it(lines: Lin
 async def test_orders_of_other_applications_are_marked_and_own_ones_are_not(lines: Lines) -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
-        async with client_of(exchange, live_orders=False) as other:
+        async with client_of(exchange, live_updates=False) as other:
             theirs = await other.orders.place(*ITBEES, Side.BUY, 5, price="39.00", **CNC)
             await asyncio.sleep(1.0)
             await other.orders.cancel(theirs)
