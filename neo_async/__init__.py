@@ -124,6 +124,7 @@ if TYPE_CHECKING:
         Trade,
     )
     from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, TotalPnl
+    from neo_async.model.prometheus import prometheus_text
     from neo_async.model.ticks import (
         AuctionTick,
         DepthRow,
@@ -183,6 +184,7 @@ _PUBLIC = {
     "neo_async.model.orders": (
         "Bracket", "HistoryRow", "OrderRequest", "OrderRow", "OrderTerms", "Trade",
     ),
+    "neo_async.model.prometheus": ("prometheus_text",),
     "neo_async.model.portfolio": ("Holding", "Limits", "OrderMargin", "Position", "TotalPnl"),
     "neo_async.model.ticks": (
         "AuctionTick", "DepthRow", "IndexTick", "LiteTick", "MarketState", "MarketStatus",
@@ -246,6 +248,6 @@ __all__ = [
     "RiskRefused", "ScripTick", "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded",
     "Side", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade",
     "TransportError", "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin",
-    "WrongTotp", "run",
+    "WrongTotp", "prometheus_text", "run",
 ]
 # fmt: on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -103,6 +104,10 @@ class NeoClient:
         orders = orders or OrderSettings()
         connections = connections or ConnectionSettings()
         self._on_exit = _on_exit_of(on_exit)
+        self.ucc = credentials.ucc
+        """Client code of the account."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the last login; None before the first."""
         self._totp = totp
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
@@ -178,7 +183,9 @@ class NeoClient:
             self._journal,
             self.order_feed,
             self._market_feeds,
+            self.portfolio.live,
             self._guard,
+            clock=clock,
         )
 
         self._life_cycle = LifeCycle(
@@ -201,11 +208,13 @@ class NeoClient:
         del totp  # tracebacks may show local variables
         if code.value is None:
             code.value, self._totp = self._totp, None
+        self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
             return await self._session.login(code.value)
 
     async def resume(self, session: Session) -> None:
         """Resume an earlier login instead of making one; see SessionManager.resume."""
+        self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
             await self._session.resume(session)
 
@@ -310,7 +319,9 @@ class NeoClient:
         return self._monitor.health()
 
     def metrics(self) -> Metrics:
-        """Return the counts and times so far; `metrics().to_prometheus()` is text for a scraper."""
+        """Return the present state as numbers, and counts and times so far.
+        `metrics().to_prometheus()` is text for a scraper; `neo_async.prometheus` is for registries
+        of `prometheus_client`."""
         return self._monitor.metrics()
 
     @property

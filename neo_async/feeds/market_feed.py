@@ -54,6 +54,7 @@ class MarketFeed(SubscribedFeed):
         do."""
         super().__init__(session, timings, market_open)
         self._buffer = tick_buffer(Policy(policy), bound)
+        session.meter.count_losses(self, Policy(policy).value, self._buffer)
         self._on_tick = on_tick
         # By level, then instrument: a pair as the key costs more to make than this whole look-up.
         self._latest: defaultdict[int, dict[str, Tick]] = defaultdict(dict)

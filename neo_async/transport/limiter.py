@@ -235,6 +235,10 @@ class Limiter:
         """Requests that wait for their start."""
         return self._turns.waiting
 
+    def waiting_of(self, kind: Kind) -> int:
+        """Return the number of requests of a kind that wait for their start."""
+        return len(self._turns.queues[kind]) + self._turns.promised[kind]
+
     def __repr__(self) -> str:
         recent = self._total.count(self._clock())
         paused = f", paused {self.paused_for:.1f} s" if self.paused_for else ""
