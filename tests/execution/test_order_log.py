@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -223,3 +225,32 @@ async def test_nothing_is_made_for_a_log_that_is_off(monkeypatch: pytest.MonkeyP
         await settled(neo)
     assert order.is_final
     assert made == []
+
+
+async def test_a_formatter_of_json_finds_every_field() -> None:
+    structlog = pytest.importorskip("structlog")
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), structlog.stdlib.add_log_level],
+            processor=structlog.processors.JSONRenderer(),
+        )
+    )
+    log = logging.getLogger("neo_async")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        async with exchange_of() as exchange, client_of(exchange) as neo:
+            await neo.order_feed.until_live()
+            await neo.orders.place(*ITBEES, Side.BUY, 2_000_000, price="39.00", **CNC, tag="mine")
+            await settled(neo)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    (line,) = [one for one in lines if one.get("action") == "rejection"]
+    assert line["ucc"] == exchange.credentials.ucc
+    assert (line["symbol"], line["side"], line["price"]) == ("ITBEES-EQ", "B", 39.0)
+    assert line["reason"]
+    assert line["level"] == "info"
