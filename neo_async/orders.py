@@ -72,9 +72,9 @@ class Orders:
     A request that was sent, and whose answer was lost, is not sent again. The call waits until the
     order feed or the order book proves its outcome: it took effect, or `NotAccepted` is raised.
     OutcomeUnknown is raised where no order book could be read within a minute after the resolution
-    timeout. With `wait_for_outcome=False` a call raises OutcomeUnknown at once, whose `outcome()`
-    waits for the proof; it raises OutcomeUnknown itself when there is none three minutes after the
-    resolution timeout, or at a logout.
+    timeout. With `wait_for_outcome=False` a call does not wait: it raises OutcomeUnknown as soon as
+    the answer is lost. `await error.outcome()` waits for the proof then, and raises OutcomeUnknown
+    when there is none three minutes after the resolution timeout, or at a logout.
 
     Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked
     against it, too: price and trigger on tick and inside the day's band, quantity in lots and not
