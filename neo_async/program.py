@@ -32,13 +32,19 @@ class OpenAtBroker(NamedTuple):
 
 _left: dict[str, OpenAtBroker] = {}
 """What clients have left open at their logouts while a program runs, by account."""
-_is_running = False
+_stop: _Stop | None = None
+"""What ends the program that runs; None while none does."""
+
+
+def is_stopping() -> bool:
+    """Return whether a signal is ending the program."""
+    return _stop is not None and _stop.signal is not None
 
 
 def note_left_open(left: OpenAtBroker) -> None:
     """Have what a client leaves open said when a signal ends the program. Without `run`, nothing
     is."""
-    if not _is_running:
+    if _stop is None:
         return
     if left.orders or left.unknown:
         _left[left.ucc] = left
@@ -48,15 +54,14 @@ def note_left_open(left: OpenAtBroker) -> None:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a program; see `neo_async.run`."""
-    global _is_running
+    global _stop
     if _is_in_loop():
         main.close()
         raise UsageError(
             "an event loop runs here already, as it does in Jupyter and in async functions: write "
             "`await main()` instead of `neo_async.run(main())`"
         )
-    stop = _Stop()
-    _is_running = True
+    stop = _stop = _Stop()
     try:
         with stop.installed(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
@@ -67,7 +72,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         sys.stderr.write(f"stopped by {stop.signal.name}{_left_open()}\n")
         raise SystemExit(128 + stop.signal)
     finally:
-        _is_running = False
+        _stop = None
         _left.clear()
 
 

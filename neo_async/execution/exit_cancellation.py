@@ -11,11 +11,14 @@ from neo_async.config import OnExit
 from neo_async.errors import NeoError, OrderAlreadyFinal
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.order import Order
+from neo_async.program import is_stopping
 
 EXIT_SECONDS = 20.0
 """Seconds for which the exit waits for cancels and their confirmation. Service managers give a
 program 30 s or more between SIGTERM and SIGKILL (systemd 90 s, Kubernetes 30 s)."""
 
+_BOOK_SECONDS = 2.0
+"""Seconds for which an exit by a signal waits for the order book."""
 _LOOK_SECONDS = 0.5
 """Seconds between two readings of the order book, which shows what is still open."""
 _REPEAT_SECONDS = 3.0
@@ -28,8 +31,16 @@ async def leave(engine: ExecutionEngine, on_exit: OnExit) -> None:
         return
     if on_exit is OnExit.CANCEL:
         await cancel_own_orders(engine)
-    elif orders := engine.open_own_orders:
-        engine.cache.log.info("exit: %d orders stay open at the broker", len(orders))
+        return
+    if engine.open_own_orders and is_stopping():
+        # The line that the program ends with must not count what was cancelled a moment ago.
+        with contextlib.suppress(NeoError, TimeoutError):
+            async with asyncio.timeout(_BOOK_SECONDS):
+                await engine.read_order_book()
+    if orders := engine.open_own_orders:
+        engine.cache.log.info(
+            "exit: by the last reports %d orders are open at the broker", len(orders)
+        )
 
 
 async def cancel_own_orders(engine: ExecutionEngine, *, timeout: float = EXIT_SECONDS) -> None:
