@@ -41,6 +41,13 @@ def is_stopping() -> bool:
     return _stop is not None and _stop.signal is not None
 
 
+def note_told() -> None:
+    """Note that the program has said itself what a signal leaves open: the line at the end is left
+    out."""
+    if _stop is not None:
+        _stop.is_told = True
+
+
 def note_left_open(left: OpenAtBroker) -> None:
     """Have what a client leaves open said when a signal ends the program. Without `run`, nothing
     is."""
@@ -69,7 +76,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
             except asyncio.CancelledError:
                 if stop.signal is None:
                     raise
-        sys.stderr.write(f"stopped by {stop.signal.name}{_left_open()}\n")
+        if not stop.is_told:
+            sys.stderr.write(f"stopped by {stop.signal.name}{_left_open()}\n")
         raise SystemExit(128 + stop.signal)
     finally:
         _stop = None
@@ -85,6 +93,8 @@ class _Stop:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         """The first signal that came."""
+        self.is_told = False
+        """Whether the program has said itself what is open."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 

@@ -230,8 +230,8 @@ def _decimals(row: PositionRow) -> int:
 
 
 _MOST_DECIMALS = 8
-_NOISE = 1e-6
-"""Rupees below which an amount is 0: prices have four decimals at most."""
+_NOISE = 0.005
+"""Rupees, half a paisa, below which an amount is 0."""
 
 
 def _is_finite(amount: float | None) -> bool:
