@@ -31,6 +31,7 @@ from neo_async.transport.start import Start
 from neo_async.transport.trading_state import TradingState
 from neo_async.wire.endpoints import Auth, Endpoint
 from neo_async.wire.forms import FORM_CONTENT_TYPE, encode_form
+from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, encode_order
 
 T = TypeVar("T")
 
@@ -189,7 +190,7 @@ class SessionRequests:
         self,
         kind: Kind,
         endpoint: Endpoint,
-        form: object,
+        form: PlaceForm | ModifyForm | CancelForm,
         decode: Callable[[Answer], T],
         record: HandOver | None = None,
     ) -> Awaitable[T]:
@@ -199,7 +200,7 @@ class SessionRequests:
         the bytes are handed to a socket: a caller that is cancelled reads from it whether the
         request may have had an effect.
         """
-        body = encode_form(form)
+        body = encode_order(form)
 
         def send(session: Session) -> Awaitable[Answer]:
             head = self._heads.get(endpoint.name) or self._prepare_head(endpoint, session)
