@@ -454,35 +454,37 @@ odd_price = (
     | st.integers()
     | st.sampled_from(["39.35", "39.350", "1e3", "0.0005", "007.50", "99999999999999999"])
 )
-any_price = st.decimals(0, 10**6, places=2) | st.integers(1, 99).map(str) | st.floats(1, 1e6)
+paise = st.integers(1, 10**8)
+spellings = st.sampled_from([str, float, Decimal])
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> OrderRequest:
     """Orders of every kind, most of which the rules let through."""
     order_type, product = draw(st.sampled_from(OrderType)), draw(st.sampled_from(Product))
+    side, spelt, quantity = (
+        draw(st.sampled_from(Side)),
+        draw(spellings),
+        draw(st.integers(1, 10**9)),
+    )
+    low, high = sorted([draw(paise), draw(paise)])
+    price, trigger = (high, low) if side is Side.BUY else (low, high)
     is_triggered = order_type.has_trigger or product is Product.CO
-    quantity = draw(st.integers(1, 10**9))
+    is_complex = product in (Product.CO, Product.BO)
     return request(
-        segment=draw(st.sampled_from(Segment)),
-        symbol=draw(
-            st.from_regex(r"[A-Z][A-Z0-9&_.\- ]{0,20}[A-Z]", fullmatch=True)
-            | st.sampled_from(["M&M-EQ", "NIFTY 50-EQ", "A.B_C-EQ"])
-            | st.text(max_size=9)
-        ),
-        side=draw(st.sampled_from(Side)),
+        segment=Segment.NSE_CM if product is Product.CNC else draw(st.sampled_from(Segment)),
+        symbol=draw(st.from_regex(r"[A-Z][A-Z0-9&_.\- ]{0,20}[A-Z]", fullmatch=True)),
+        side=side,
         quantity=quantity,
         product=product,
-        price=draw(any_price) if order_type.has_limit else None,
+        price=spelt(str(price / 100)) if order_type.has_limit else None,
         order_type=order_type,
-        trigger=draw(any_price) if is_triggered else None,
+        trigger=spelt(str(trigger / 100)) if is_triggered else None,
         disclosed_quantity=draw(st.sampled_from([0, quantity])),
-        validity=draw(st.sampled_from(Validity)),
+        validity=Validity.DAY if is_complex else draw(st.sampled_from(Validity)),
         amo=draw(st.booleans()),
-        tag=draw(st.from_regex(r"[A-Za-z0-9_]{0,9}", fullmatch=True) | st.text(max_size=3)),
-        bracket=(
-            Bracket(target=draw(any_price), stop=draw(any_price)) if product is Product.BO else None
-        ),
+        tag=draw(st.from_regex(r"[A-Za-z0-9_]{0,9}", fullmatch=True)),
+        bracket=Bracket(target=spelt(low), stop="0.05") if product is Product.BO else None,
     )
 
 
