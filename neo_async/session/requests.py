@@ -23,8 +23,8 @@ from neo_async.transport.duplicate_read import with_duplicate
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import Download
 from neo_async.transport.kinds import Kind
-from neo_async.transport.lane import HandOver
 from neo_async.transport.meter import Meter
+from neo_async.transport.pool import HandOver
 from neo_async.transport.reading import AT_ONCE
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.start import Start
