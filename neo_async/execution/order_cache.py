@@ -158,9 +158,11 @@ class OrderCache:
         if (external := self._uncertainty.external.pop(number, None)) is not None:
             for row in external.updates:
                 order.apply(row)
-        if order.is_final:
-            self._final.append(number)
-            self._forget_old()
+        if not order.status.is_final:
+            self._add_open(order)
+            return order
+        self._final.append(number)
+        self._forget_old()
         self._reindex(order)
         return order
 
@@ -364,15 +366,18 @@ class OrderCache:
                 self._forget_old()
             self._uncertainty.note_final(order, is_confirmed=is_confirmed)
         elif number not in self._open:
-            self._open[number] = order
-            self._open_by_symbol.setdefault(_folded(order.symbol), {})[number] = order
-            self._days.add_open(order)
-            self._uncertainty.lacking.pop(number, None)
             if self._orders.get(number) is not order:
                 self._remember(order)
-            self._uncertainty.note_open()
+            self._add_open(order)
         elif is_update:
             self._open.move_to_end(number)
+
+    def _add_open(self, order: Order) -> None:
+        number = order.number
+        self._open[number] = order
+        self._open_by_symbol.setdefault(_folded(order.terms.symbol), {})[number] = order
+        self._days.add_open(order)
+        self._uncertainty.note_open(number)
 
     def _forget_old(self) -> None:
         """Forget the order that became final first when there are too many."""
