@@ -145,7 +145,7 @@ class ExecutionEngine:
             resolution_timeout=resolution_timeout,
             clock=clock,
         )
-        self._sender = OrderSender(session, self._in_flight, journal)
+        self._sender = OrderSender(session, self.cache, self._in_flight, journal)
         self._poller = OrderBookPoller(self.cache, self.read_order_book)
         self._absent = AbsentOrders(session, self.cache, self.history)
         self._book_listeners: list[BookListener] = []

@@ -140,6 +140,13 @@ class OrderCache:
         Orders of earlier days are left out once they are final."""
         return self._own
 
+    def is_another_order(self, number: str, client_tag: str) -> bool:
+        """Return whether a number is that of an order placed here under another client tag."""
+        if number not in self._own:
+            return False
+        order = self.get(number)
+        return order is not None and order.client_tag != client_tag
+
     def register_number(self, number: str) -> None:
         """Register the number of an order that was placed here."""
         self._own.add(number)

@@ -45,6 +45,7 @@ from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order import Order
+from neo_async.execution.order_cache import OrderCache
 from neo_async.model.orders import OrderTerms
 from neo_async.session.requests import SessionRequests
 from neo_async.transport.backoff import backoff
@@ -127,9 +128,14 @@ class OrderSender:
     """Sends order requests, each once."""
 
     def __init__(
-        self, session: SessionRequests, in_flight: InFlightOrders, journal: Journal | None
+        self,
+        session: SessionRequests,
+        cache: OrderCache,
+        in_flight: InFlightOrders,
+        journal: Journal | None,
     ) -> None:
         self._session = session
+        self._cache = cache
         self._in_flight = in_flight
         self._journal = journal
         self._gate: _Gate | None = None
@@ -327,7 +333,7 @@ class OrderSender:
         the connection, where it is not: after an answer that came twice, every answer on a
         connection would count as the one before it."""
         if request.order is None:
-            if not self._in_flight.is_another_order(number, request.client_tag):
+            if not self._cache.is_another_order(number, request.client_tag):
                 return
             problem = f"the answer to a new order names order {number}, which was placed before"
         else:

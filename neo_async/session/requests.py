@@ -244,7 +244,7 @@ class SessionRequests:
         manager, ended, path = self._manager, self._ended, endpoint.path
         renewed, throttled = False, None
         while True:
-            session = manager.current
+            session = manager.session or manager.current  # the latter raises NotLoggedIn
             if session is not self._prepared_for:
                 self._prepare_for(session)
             if ended.paths and path in ended.paths and self._waits_for_renewal(kind):
