@@ -138,9 +138,9 @@ class Orders:
             )
         )
         self._engine.check_trading_state(Kind.PLACE)
-        reservation = None
-        if self._guard is not None:
-            (reservation,) = await self._admit(self._guard, [request])
+        if self._guard is None:
+            return await self._engine.place(request, wait_for_outcome=wait_for_outcome)
+        (reservation,) = await self._admit(self._guard, [request])
         return await self._place(request, reservation, wait_for_outcome=wait_for_outcome)
 
     async def place_sliced(
@@ -173,7 +173,7 @@ class Orders:
         if self._guard is None:
             return await _outcomes(
                 [
-                    self._place(request, None, wait_for_outcome=wait_for_outcome)
+                    self._engine.place(request, wait_for_outcome=wait_for_outcome)
                     for request in checked
                 ]
             )
@@ -409,17 +409,16 @@ class Orders:
     async def _place(
         self,
         request: Request,
-        reservation: ExposureReservation | None,
+        reservation: ExposureReservation,
         *,
         wait_for_outcome: bool,
     ) -> Order:
+        """Place an order for whose exposure there is a reservation, and end that."""
         try:
             return await self._engine.place(request, wait_for_outcome=wait_for_outcome)
         finally:
-            if reservation is not None:
-                reservation.was_sent = request.was_sent
-                pending = self._engine.find_in_flight("place", client_tag=request.client_tag)
-                reservation.end(pending)
+            reservation.was_sent = request.was_sent
+            reservation.end(self._engine.find_in_flight("place", client_tag=request.client_tag))
 
     async def _resolve(self, order: Order | str) -> Order:
         """Return the order itself, or the order of that number: from the order book where it is not

@@ -194,7 +194,7 @@ async def test_each_stage_is_the_time_of_what_it_says(monkeypatch: pytest.Monkey
         monkeypatch.setattr(lane._limiter, "start_now", lambda kind: None)
         monkeypatch.setattr(lane._limiter, "acquire", slow_acquire)
         monkeypatch.setattr(lane.pool, "_open_connection", slow_open)
-        for connection in list(lane.pool._slots):
+        for connection in list(lane.pool.connections):
             connection.close()
         answer = await send(lane, kind=Kind.MODIFY)
         meter = lane._meter

@@ -128,6 +128,7 @@ class ExecutionEngine:
         """`order_feed` must not have been started. The book is read when no message has come about
         an open order for `quiet` seconds. See NeoClient for the other settings."""
         self._session = session
+        self._state = session.trading_state
         self._journal = journal
         self._resubmits_unacknowledged = resubmit_unacknowledged
         self._clock = clock
@@ -154,7 +155,7 @@ class ExecutionEngine:
             resolution_timeout=resolution_timeout,
             clock=clock,
         )
-        self._sender = OrderSender(session, self._in_flight, journal)
+        self._sender = OrderSender(session, self.cache, self._in_flight, journal)
         self._poller = OrderBookPoller(self.cache, self.read_order_book)
         self._absent = AbsentOrders(session, self.cache, self.history)
         self._book_listeners: list[BookListener] = []
@@ -251,7 +252,8 @@ class ExecutionEngine:
 
     def check_trading_state(self, kind: Kind) -> None:
         """Raise Halted when a request of this kind may not start now."""
-        self._session.trading_state.check(kind)
+        if self._state.is_checked:
+            self._state.check(kind)
 
     async def place(self, request: Request, *, wait_for_outcome: bool) -> Order:
         """Send a placement and return its order."""

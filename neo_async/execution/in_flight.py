@@ -159,13 +159,6 @@ class InFlightOrders:
         request.on_done(task.cancel)
         return task
 
-    def is_another_order(self, number: str, client_tag: str) -> bool:
-        """Return whether a number is that of an order placed here under another client tag."""
-        if number not in self._cache.own:
-            return False
-        order = self._cache.get(number)
-        return order is not None and order.client_tag != client_tag
-
     def subject(self, request: InFlightRequest) -> Subject:
         """Return the name of a request in the log."""
         expected = request.expected

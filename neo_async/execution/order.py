@@ -54,7 +54,7 @@ class OrderObserver(Protocol):
         """A report corrects the final state that the order has still."""
 
 
-class Order:
+class Order(msgspec.Struct, eq=False, weakref=True):
     """An order of this account, in the last state the broker reported.
 
     Updates may come twice, late or out of order: the filled quantity never falls, and of two
@@ -62,74 +62,50 @@ class Order:
     report of the broker corrects it, which is logged as an error.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_change",
-        "_changed",
-        "_corrected_ns",
-        "_history",
-        "_is_priced",
-        "_presumed_ns",
-        "_status_ns",
-        "average_price",
-        "client_tag",
-        "exchange_number",
-        "filled_quantity",
-        "last_update_at",
-        "number",
-        "observer",
-        "placed_ns",
-        "registered_at",
-        "reject_reason",
-        "status",
-        "status_text",
-        "terms",
-        "updated_ns",
-        "waiters",
-    )
+    number: str
+    terms: OrderTerms
+    """The terms as they stand: as placed, until a report or an accepted modification shows
+    others."""
+    client_tag: str = ""
+    """The client tag that the order carries at the broker."""
+    placed_ns: int = 0
+    """Unix nanoseconds by the client's clock at which its placement was sent; where that is not
+    known, at which a cache registered it."""
+    exchange_number: str = ""
+    status: OrderStatus = OrderStatus.PUT_RECEIVED
+    status_text: str = OrderStatus.PUT_RECEIVED.value
+    """The status in the broker's own words, also where it is UNKNOWN here."""
+    filled_quantity: int = 0
+    average_price: float = 0.0
+    """Average price of the fills in rupees; 0 until a report has shown it."""
+    reject_reason: str = ""
+    updated_ns: int = 0
+    """Unix nanoseconds of the newest report; 0 before the first."""
+    registered_at: float = _LONG_AGO
+    """Time of the loop at which a cache registered it."""
+    last_update_at: float = _LONG_AGO
+    """Time of the loop at which the last message of the order feed about it came, or at which it
+    was registered."""
+    waiters: OrderWaiters | None = None
+    """The registry of the tasks that wait for it; None before a cache has registered it."""
+    observer: OrderObserver | None = None
+    _changed: asyncio.Event | None = None
+    _change: TermsChange | None = None
+    _is_priced: bool = False
+    _status_ns: int = 0
+    """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
+    _presumed_ns: int = 0
+    """Beginning of the day (Unix nanoseconds) whose order book lacks the order, which therefore
+    counts as expired; 0 when a report gave the status."""
+    _corrected_ns: int = 0
+    """Time of a final state that was corrected: what is no newer is outdated."""
+    _history: list[OrderChange] | None = None
+    """None until it is needed: most orders of a busy bot never need it."""
 
-    def __init__(
-        self, number: str, terms: OrderTerms, *, client_tag: str = "", placed_ns: int = 0
-    ) -> None:
-        self._changed: asyncio.Event | None = None
-        self._change: TermsChange | None = None
-        self.number = number
-        self.terms = terms
-        """The terms as they stand: as placed, until a report or an accepted modification shows
-        others."""
-        self.client_tag = client_tag
-        """The client tag that the order carries at the broker."""
-        self.waiters: OrderWaiters | None = None
-        """The registry of the tasks that wait for it; None before a cache has registered it."""
-        self.observer: OrderObserver | None = None
-        self.exchange_number = ""
-        self.status = OrderStatus.AMO_RECEIVED if terms.amo else OrderStatus.PUT_RECEIVED
-        self.status_text: str = self.status.value
-        """The status in the broker's own words, also where it is UNKNOWN here."""
-        self.filled_quantity = 0
-        self.average_price = 0.0
-        """Average price of the fills in rupees; 0 until a report has shown it."""
-        self._is_priced = False
-        self._status_ns = 0
-        """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
-        self._presumed_ns = 0
-        """Beginning of the day (Unix nanoseconds) whose order book lacks the order, which therefore
-        counts as expired; 0 when a report gave the status."""
-        self._corrected_ns = 0
-        """Time of a final state that was corrected: what is no newer is outdated."""
-        self.registered_at = _LONG_AGO
-        """Time of the loop at which a cache registered it."""
-        self.last_update_at = _LONG_AGO
-        """Time of the loop at which the last message of the order feed about it came, or at which
-        it was registered."""
-        self.reject_reason = ""
-        self.updated_ns = 0
-        """Unix nanoseconds of the newest report; 0 before the first."""
-        self.placed_ns = placed_ns
-        """Unix nanoseconds by the client's clock at which its placement was sent; where that is not
-        known, at which a cache registered it."""
-        # Most orders of a busy bot never need it, and lists cost the garbage collector.
-        self._history: list[OrderChange] | None = None
+    def __post_init__(self) -> None:
+        if self.terms.amo:
+            self.status = OrderStatus.AMO_RECEIVED
+            self.status_text = self.status.value
 
     @property
     def segment(self) -> Segment | str:
@@ -371,6 +347,10 @@ class Order:
             f"{self.order_type} {self.product}: {self.status_text}, "
             f"{self.filled_quantity} filled>"
         )
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        names = ("number", "terms", "client_tag", "status_text", "filled_quantity")
+        return [(name, getattr(self, name)) for name in names]
 
     def _take_status(self, row: OrderRow, *, is_late: bool, is_of_book: bool) -> None:
         status = row.status

@@ -73,7 +73,6 @@ class OrderCache:
         gives Unix seconds. `on_missed_fill` is called with every row of a book that shows a fill
         which no message has reported. `observer` is told of every change of an order."""
         self.log = log or logger_of(logs.ORDERS)
-        """The log of the account's orders."""
         self.observer = observer
         self.clock = clock
         """Unix time, by which orders belong to a day."""
@@ -97,7 +96,7 @@ class OrderCache:
         """Forgotten orders whose objects the program still holds, by number."""
         self._uncertainty = Uncertainty(quiet=quiet)
         self._days = OrderDays()
-        self.waiters = OrderWaiters(self._on_wait)
+        self.waiters = OrderWaiters(lambda: self._uncertainty.on_more())
         """The tasks that wait for these orders."""
         self._absent_since: dict[str, float] = {}
         """Times of the loop since which every book has lacked an open own order, by number."""
@@ -128,9 +127,6 @@ class OrderCache:
         for. There is one listener: the poller of the order book."""
         self._uncertainty.on_more = listener
 
-    def _on_wait(self) -> None:
-        self._uncertainty.on_more()
-
     def add(self, order: Order) -> Order:
         """Register an order that was placed here. Return the one to use: the feed may have been
         faster than the answer that `order` was made from."""
@@ -142,6 +138,13 @@ class OrderCache:
         """Numbers of the orders that were placed here, also those of which nothing else is known.
         Orders of earlier days are left out once they are final."""
         return self._own
+
+    def is_another_order(self, number: str, client_tag: str) -> bool:
+        """Return whether a number is that of an order placed here under another client tag."""
+        if number not in self._own:
+            return False
+        order = self.get(number)
+        return order is not None and order.client_tag != client_tag
 
     def register_number(self, number: str) -> None:
         """Register the number of an order that was placed here."""
@@ -161,9 +164,11 @@ class OrderCache:
         if (external := self._uncertainty.external.pop(number, None)) is not None:
             for row in external.updates:
                 order.apply(row)
-        if order.is_final:
-            self._final.append(number)
-            self._forget_old()
+        if not order.status.is_final:
+            self._add_open(order)
+            return order
+        self._final.append(number)
+        self._forget_old()
         self._reindex(order)
         return order
 
@@ -367,15 +372,18 @@ class OrderCache:
                 self._forget_old()
             self._uncertainty.note_final(order, is_confirmed=is_confirmed)
         elif number not in self._open:
-            self._open[number] = order
-            self._open_by_symbol.setdefault(_folded(order.symbol), {})[number] = order
-            self._days.add_open(order)
-            self._uncertainty.lacking.pop(number, None)
             if self._orders.get(number) is not order:
                 self._remember(order)
-            self._uncertainty.note_open()
+            self._add_open(order)
         elif is_update:
             self._open.move_to_end(number)
+
+    def _add_open(self, order: Order) -> None:
+        number = order.number
+        self._open[number] = order
+        self._open_by_symbol.setdefault(_folded(order.terms.symbol), {})[number] = order
+        self._days.add_open(order)
+        self._uncertainty.note_open(number)
 
     def _forget_old(self) -> None:
         """Forget the order that became final first when there are too many."""

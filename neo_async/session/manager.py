@@ -89,7 +89,8 @@ class SessionManager:
         self.open_lane: Lane | None = None
         """Order lane of the session; None before login and after logout."""
         self._lane_server = ""
-        self._session: Session | None = None
+        self.session: Session | None = None
+        """The session in use; None before login and after logout."""
         self._renewal: asyncio.Task[None] | None = None
         self._halted: asyncio.Future[None] | None = None
         """Future that is done when trading is halted: callers that wait for a renewal check the
@@ -108,9 +109,9 @@ class SessionManager:
     @property
     def current(self) -> Session:
         """The session in use. Raises NotLoggedIn before login and after logout."""
-        if self._session is None:
+        if self.session is None:
             raise NotLoggedIn("not logged in: use `async with NeoClient(...)` or await login()")
-        return self._session
+        return self.session
 
     @property
     def lane(self) -> Lane:
@@ -122,7 +123,7 @@ class SessionManager:
     @property
     def is_open(self) -> bool:
         """Whether there is a session."""
-        return self._session is not None
+        return self.session is not None
 
     @property
     def is_sending(self) -> bool:
@@ -136,7 +137,7 @@ class SessionManager:
 
     def secrets(self) -> Secrets:
         """Return what no error about an answer or a message of the broker may repeat."""
-        credentials, session = self.credentials, self._session
+        credentials, session = self.credentials, self.session
         return Secrets(
             credentials.consumer_key,
             credentials.mobile_number,
@@ -148,9 +149,9 @@ class SessionManager:
         )
 
     def __repr__(self) -> str:
-        if self._session is None:
+        if self.session is None:
             return "<SessionManager not logged in>"
-        account = f"{self._session.ucc} at {self._session.base_url}"
+        account = f"{self.session.ucc} at {self.session.base_url}"
         return f"<SessionManager {account}, {self.open_lane!r}, {self.renewals} renewals>"
 
     # --- login and logout ---------------------------------------------------------------------
@@ -196,7 +197,7 @@ class SessionManager:
     async def logout(self) -> None:
         """Forget the session and close every connection. The broker has no call for a logout: its
         own client only forgets the session, too."""
-        self._session = None
+        self.session = None
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
@@ -215,7 +216,7 @@ class SessionManager:
     async def _install(self, session: Session) -> None:
         """Make a session the current one, once there is an order lane to its server."""
         await self._open_lane(session.base_url)
-        self._session = session
+        self.session = session
         self.logged_in_at = self._clock()
 
     async def _open_lane(self, base: str) -> None:
@@ -250,7 +251,7 @@ class SessionManager:
         was not called since, and SessionEnded when it cannot be made: without a TOTP secret, or
         because network or broker failed; and Halted.
         """
-        if self._session is not ended:
+        if self.session is not ended:
             return  # another caller has renewed it already
         if self._renewal is None:
             if (refusal := self._authenticator.refusal) is not None:

@@ -222,7 +222,7 @@ class Limiter:
 
     def succeeded(self) -> None:
         """Note that the server took a request: the next 429 is the first in a row again."""
-        self._pause.succeeded()
+        self._pause.refusals_in_a_row = 0
 
     @property
     def paused_for(self) -> float:

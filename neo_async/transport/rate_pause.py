@@ -23,7 +23,8 @@ class RatePause:
         self._window = window
         self.until = [0.0] * len(Kind)
         """Clock time, by kind, before which none starts."""
-        self._refusals_in_a_row = 0
+        self.refusals_in_a_row = 0
+        """Number of 429 answers since the server last took a request."""
         self.log = logger_of(logs.TRANSPORT)
 
     def begin(self, retry_after: float | None, kind: Kind | None, now: float) -> None:
@@ -38,10 +39,10 @@ class RatePause:
         # A 429 during the pause is one more answer to the requests from before it.
         is_new = now >= until[Kind.PLACE if kind is None else kind]
         if is_new:
-            self._refusals_in_a_row += 1
+            self.refusals_in_a_row += 1
         # A server that sends 0 would be called again at once, for ever; NaN is no time at all.
         if retry_after is None or not retry_after > 0:
-            retry_after = backoff(self._refusals_in_a_row, base=0.5, cap=30.0)
+            retry_after = backoff(self.refusals_in_a_row, base=0.5, cap=30.0)
         longest = min(retry_after, LONGEST_PAUSE)
         window = min(longest, self._window)
         self._extend(Kind.READ, now + longest)
@@ -53,10 +54,6 @@ class RatePause:
         elif kind is not Kind.READ and now >= until[Kind.CANCEL]:
             self._extend(Kind.CANCEL, now + window)
         self._write(logging.WARNING if is_new else logging.DEBUG, longest, kind, now)
-
-    def succeeded(self) -> None:
-        """Note that the server took a request: the next 429 is the first in a row again."""
-        self._refusals_in_a_row = 0
 
     def _extend(self, kind: Kind, until: float) -> None:
         self.until[kind] = max(self.until[kind], until)

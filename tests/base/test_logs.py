@@ -261,7 +261,7 @@ async def test_what_could_not_be_sent_is_told_with_its_tag(kept: Kept) -> None:
             raise NotSent("cannot connect")
 
         lane.pool._open_connection = refused  # type: ignore[method-assign]
-        for connection in list(lane.pool._slots):
+        for connection in list(lane.pool.connections):
             connection.close()
         with pytest.raises(NotSent):
             await neo.orders.place(*BUY, **CNC, tag="gone")
