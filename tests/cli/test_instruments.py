@@ -86,7 +86,7 @@ def test_the_second_command_of_the_day_needs_neither_login_nor_broker(
     [
         (("--strike", "high"), "a number, or two as LO:HI"),
         (("--expiry", "soon"), "YYYY-MM-DD"),
-        (("--option", "CALL"), "must be CE or PE"),
+        (("--option", "CALL"), "must be one of CE, PE"),
     ],
 )
 def test_arguments_that_cannot_be_right_are_one_line(

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from neo_async.cli import account, output
-from neo_async.cli.output import Column, print_table
+from neo_async.cli.output import print_table
+from neo_async.cli.table_layout import Column
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import PositionRow
 from neo_async.portfolio.valuation import value_position

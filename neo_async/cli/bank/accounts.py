@@ -23,9 +23,11 @@ from neo_async.banking.accounts import Progress
 from neo_async.banking.rules import AccountRules, Item
 from neo_async.cli import output
 from neo_async.cli.bank.connection import Customer, ProfileFile
-from neo_async.cli.bank.tables import CsvFile, CsvWriter, Row, Table, day, read_table
-from neo_async.cli.output import AsJson, Cell, Column
+from neo_async.cli.bank.tables import CsvFile, Row, Table, day, read_table
+from neo_async.cli.csv_output import CsvWriter
+from neo_async.cli.output import AsJson, Cell
 from neo_async.cli.prompts import Yes, confirm
+from neo_async.cli.table_layout import Column
 from neo_async.errors import InvalidField, UsageError
 
 _DATES = ["%Y-%m-%d"]

@@ -16,9 +16,11 @@ from neo_async.banking import Refund, RefundStatus, VirtualAccounts
 from neo_async.banking.rules import AccountRules, money
 from neo_async.cli import output
 from neo_async.cli.bank.connection import Customer, ProfileFile
-from neo_async.cli.bank.tables import CsvFile, CsvWriter, Row, Table, read_table
-from neo_async.cli.output import AsJson, Cell, Column
+from neo_async.cli.bank.tables import CsvFile, Row, Table, read_table
+from neo_async.cli.csv_output import CsvWriter
+from neo_async.cli.output import AsJson, Cell
 from neo_async.cli.prompts import Yes, confirm
+from neo_async.cli.table_layout import Column
 from neo_async.errors import BankRejected, InvalidField, NeoError, RefundUnknown, UsageError
 from neo_async.model.money import grouped, total
 
