@@ -234,14 +234,14 @@ def _print_limits(row: Limits) -> None:
 def print_orders(rows: Sequence[OrderRow]) -> None:
     columns = (
         Column("Order", is_whole=True),
-        Column("Time", is_whole=True, rank=4),
+        Column("Time", is_whole=True, rank=5),
         Column("Symbol", is_whole=True),
         Column("Side"),
         Column("Filled", _NUMBER),
-        Column("Price", _NUMBER),
-        Column("Trigger", _NUMBER, is_optional=True, rank=1),
-        Column("Average", _NUMBER, is_optional=True, rank=2),
-        Column("Type", is_whole=True, rank=3),
+        Column("Price", _NUMBER, rank=1),
+        Column("Trigger", _NUMBER, is_optional=True, rank=2),
+        Column("Average", _NUMBER, is_optional=True, rank=3),
+        Column("Type", is_whole=True, rank=4),
         Column("State"),
     )
     output.print_table(

@@ -142,23 +142,19 @@ def _report(error: Exception) -> int:
 
 
 def _print_usage_error(error: Any) -> None:
+    """Print one line for a value that is wrong, and how the command is called otherwise."""
     ctx, param = error.ctx, getattr(error, "param", None)
     command = ctx.command_path if ctx is not None else _PROGRAM
-    message = _message_of(error)
-    if param is not None:
-        name = _name_of(param)
-        if not message or message.startswith("Choose from"):  # of a parameter that is missing
-            message = f"{name} is missing"
-            if param.help:
-                message += f": {param.help}"
-        else:
-            message = f"{name} {message}" if message.startswith("'") else f"{name}: {message}"
-    else:
+    is_missing = type(error).__name__ == "MissingParameter"
+    if param is None:
         message = error.format_message()
+    elif is_missing:
+        message = f"{_name_of(param)} is missing" + (f": {param.help}" if param.help else "")
+    else:
+        message = f"{_name_of(param)} {_message_of(error)}"
     output.echo(f"{command}: {message}", err=True)
-    if ctx is not None:
-        output.echo_text(ctx.get_usage(), err=True)
-        output.echo(f"{ctx.command_path} --help explains it.", err=True)
+    if ctx is not None and (param is None or is_missing):
+        output.echo_text(f"{ctx.get_usage()}\n{command} --help explains it.", err=True)
 
 
 def _message_of(error: Any) -> str:

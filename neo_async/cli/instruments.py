@@ -117,18 +117,18 @@ def _print(rows: list[Instrument]) -> None:
     columns = [
         Column("Token", is_number),
         Column("Symbol", is_whole=True),
-        Column("Name", rank=4),
+        Column("Name", rank=5),
     ]
     columns += (
         [
-            Column("Kind", rank=5),
+            Column("Kind", rank=4),
             Column("Expiry", is_whole=True),
             Column("Strike", is_number, rank=2),
             Column("Option", rank=2),
         ]
         if has_expiry
         else [
-            Column("Series", rank=5),
+            Column("Series", rank=4),
             Column("ISIN", is_whole=True, rank=3),
             Column("Description", rank=2),
         ]

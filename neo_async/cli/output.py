@@ -138,17 +138,24 @@ def _print_records(
     console: Console, columns: Sequence[Column], used: list[int], rows: list[list[Cell]]
 ) -> None:
     """Print a line for each cell, and an empty line between two rows."""
+    from rich.cells import cell_len
+    from rich.table import Table
     from rich.text import Text
 
-    headings = {number: shown(columns[number].heading) for number in used}
-    indent = max(map(len, headings.values())) + GAP
+    words = (word for row in rows for number in used for word in row[number].text.split())
+    heading = max(cell_len(columns[number].heading) for number in used)
+    value = max(console.width - heading - GAP, max(map(cell_len, words), default=0))
+    console.width = heading + GAP + value
     for position, row in enumerate(rows):
         if position:
             console.print()
-        for number, heading in headings.items():
-            line = Text(heading.ljust(indent), style="bold")
-            # The terminal breaks the line, so that a value can be copied whole.
-            console.print(line + Text(row[number].text, style=row[number].style), soft_wrap=True)
+        record = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+        record.add_column(width=heading)
+        record.add_column(width=value, overflow="fold")
+        for number in used:
+            cell = row[number]
+            record.add_row(Text(columns[number].heading, "bold"), Text(cell.text, cell.style))
+        console.print(record)
 
 
 def print_report(

@@ -73,7 +73,7 @@ def _needs(column: Column, cells: Sequence[str]) -> _Needs:
     natural = max(cell_len(column.heading), longest)
     if column.is_number or column.is_whole:
         smallest = max(heading, longest)
-        return _Needs(smallest, smallest, natural)
+        return _Needs(smallest, natural, natural)
     words = (word for cell in cells for word in cell.split())
     smallest = max(heading, max(map(cell_len, words), default=0))
     return _Needs(smallest, max(smallest, min(natural, _COMFORTABLE)), natural)
