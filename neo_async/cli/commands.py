@@ -144,7 +144,6 @@ def _report(error: Exception) -> int:
 def _print_usage_error(error: Any) -> None:
     """Print one line for a value that is wrong, and how the command is called otherwise."""
     ctx, param = error.ctx, getattr(error, "param", None)
-    command = ctx.command_path if ctx is not None else _PROGRAM
     is_missing = type(error).__name__ == "MissingParameter"
     if param is None:
         message = error.format_message()
@@ -152,9 +151,9 @@ def _print_usage_error(error: Any) -> None:
         message = f"{_name_of(param)} is missing" + (f": {param.help}" if param.help else "")
     else:
         message = f"{_name_of(param)} {_message_of(error)}"
-    output.echo(f"{command}: {message}", err=True)
+    output.echo(f"{_PROGRAM}: {message}", err=True)
     if ctx is not None and (param is None or is_missing):
-        output.echo_text(f"{ctx.get_usage()}\n{command} --help explains it.", err=True)
+        output.echo_text(f"{ctx.get_usage()}\n{ctx.command_path} --help explains it.", err=True)
 
 
 def _message_of(error: Any) -> str:

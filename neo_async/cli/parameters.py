@@ -6,7 +6,7 @@ name the value. Their help breaks a list of choices where it cannot be copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +17,7 @@ import typer
 E = TypeVar("E", bound=StrEnum)
 
 
-def choice_argument(choices: type[StrEnum], metavar: str) -> Any:
+def choice_argument(choices: Iterable[StrEnum], metavar: str) -> Any:
     """Return an argument that takes one of these values, in any case."""
     return typer.Argument(
         metavar=metavar,
@@ -27,7 +27,7 @@ def choice_argument(choices: type[StrEnum], metavar: str) -> Any:
     )
 
 
-def choice_option(choices: type[StrEnum], *names: str, metavar: str, help: str = "") -> Any:  # noqa: A002 - as typer has it
+def choice_option(choices: Iterable[StrEnum], *names: str, metavar: str, help: str = "") -> Any:  # noqa: A002 - as typer has it
     """Return an option that takes one of these values, in any case."""
     return typer.Option(
         *names,
@@ -106,13 +106,13 @@ def new_file(text: Any) -> Path:
     return path
 
 
-def listed(choices: type[StrEnum]) -> str:
+def listed(choices: Iterable[StrEnum]) -> str:
     """Return the values as in a sentence: `buy or sell`."""
     *others, last = map(str, choices)
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _choice_reader(choices: type[E]) -> Callable[[str], E]:
+def _choice_reader(choices: Iterable[E]) -> Callable[[str], E]:
     by_name = {value.lower(): value for value in choices}
 
     def choice(text: Any) -> E:
@@ -124,7 +124,7 @@ def _choice_reader(choices: type[E]) -> Callable[[str], E]:
     return choice
 
 
-def _choice_completer(choices: type[StrEnum]) -> Callable[[str], list[str]]:
+def _choice_completer(choices: Iterable[StrEnum]) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
         values = [value.lower() if incomplete.islower() else str(value) for value in choices]
         return [value for value in values if value.startswith(incomplete)]

@@ -80,7 +80,9 @@ _SETTLED = (
 
 def place(
     segment: _Segment,
-    symbol: Annotated[str, typer.Argument(help="Trading symbol, such as ITBEES-EQ.")],
+    symbol: Annotated[
+        str, typer.Argument(metavar="SYMBOL", help="Trading symbol, such as ITBEES-EQ.")
+    ],
     side: _Side,
     quantity: _Quantity,
     product: _Product,
@@ -95,7 +97,9 @@ def place(
         ),
     ] = 0,
     amo: Annotated[bool, typer.Option("--amo", help="After-market order.")] = False,
-    tag: Annotated[str, typer.Option(help="Your own tag, up to 9 letters and digits.")] = "",
+    tag: Annotated[
+        str, typer.Option(metavar="TAG", help="Your own tag, up to 9 letters and digits.")
+    ] = "",
     target: Annotated[
         str | None, typer.Option(metavar="RUPEES", help="Product BO: distance of the target.")
     ] = None,
@@ -270,7 +274,10 @@ def _cancel_all(
 def margin(
     segment: _Segment,
     token: Annotated[
-        str, typer.Argument(help="Exchange token, such as 11536; neo-async instruments shows it.")
+        str,
+        typer.Argument(
+            metavar="TOKEN", help="Exchange token, such as 11536; neo-async instruments shows it."
+        ),
     ],
     side: _Side,
     quantity: _Quantity,

@@ -95,7 +95,7 @@ def invoke() -> Invoke:
         result = CliRunner().invoke(app, arguments, input=typed)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        assert "unexpected" not in result.stderr, result.stderr
+        assert "neo-async: unexpected" not in result.stderr, result.stderr
         return Outcome(result.exit_code, result.stdout, result.output)
 
     return run

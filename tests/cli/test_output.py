@@ -58,7 +58,7 @@ def test_columns_are_left_out_by_rank_then_cells_break_between_words_and_words_n
         f"{NUMBER}  NIFTY     24,485.20",
         "FUTURE",
     ]
-    assert narrow.splitlines() == [
+    assert [line.rstrip() for line in narrow.splitlines()] == [
         f"Order   {NUMBER}",
         "Time    10:00:00",
         "Symbol  NIFTY FUTURE",

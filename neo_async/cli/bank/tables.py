@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
 from typing import Annotated, TypeAlias, TypeVar
 
 import typer
@@ -104,7 +103,3 @@ def _rows(name: str, lines: Iterable[str], columns: list[str], needed: list[str]
         stripped = {heading: (cell or "").strip() for heading, cell in cells.items()}
         rows.append(Row(reader.line_num, stripped))
     return rows
-
-
-def day(text: str) -> date:
-    return date.fromisoformat(text)

@@ -15,6 +15,7 @@ from neo_async.cli import output
 from neo_async.cli.bank.connection import Customer, ProfileFile
 from neo_async.cli.csv_output import CsvWriter
 from neo_async.cli.output import AsCsv, Cell
+from neo_async.cli.parameters import new_file, seconds
 from neo_async.cli.prompts import Yes, confirm
 from neo_async.cli.table_layout import Column
 from neo_async.errors import UnreadableCredit, UsageError
@@ -32,11 +33,15 @@ def transactions(
     ] = False,
     follow: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=1, help="Look again every so often, for ever."),
+        typer.Option(
+            metavar="SECONDS", parser=seconds(1), help="Look again every so often, for ever."
+        ),
     ] = None,
     store: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Store what was shown, so that it is shown once."),
+        typer.Option(
+            metavar="FILE", parser=new_file, help="Store what was shown, so that it is shown once."
+        ),
     ] = None,
     skip_unreadable: Annotated[
         bool,

@@ -116,8 +116,9 @@ def login(
     address: Annotated[
         str,
         typer.Argument(
+            metavar="ADDRESS",
             help="Address to which the login redirected the browser, or the request token in it; "
-            "prompted for if not given."
+            "prompted for if not given.",
         ),
     ] = "",
 ) -> None:

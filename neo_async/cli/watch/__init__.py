@@ -16,7 +16,7 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh, halt_on_sigusr1
-from neo_async.errors import UsageError
+from neo_async.cli.parameters import choice_option, seconds
 from neo_async.model.enums import Level
 
 if TYPE_CHECKING:
@@ -50,15 +50,17 @@ def watch(
     ] = None,
     level: Annotated[
         _LevelName,
-        typer.Option(
-            case_sensitive=False,
-            help="Price alone, with the best bid and ask, or with five of each.",
+        choice_option(
+            _LevelName,
+            metavar="LEVEL",
+            help="Price alone, with the best bid and ask, or with five of each:",
         ),
     ] = _LevelName.SCRIP,
     refresh: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
+            parser=seconds(_OFTENEST, _RAREST),
             help=f"Between two looks: by default {_OFTENEST} on a screen, {_BETWEEN_LINES:g} for "
             "lines.",
         ),
@@ -76,8 +78,6 @@ def watch(
     """
     from neo_async.cli.watch.state import checked_instruments
 
-    if refresh is not None and not _OFTENEST <= refresh <= _RAREST:
-        raise UsageError(f"--refresh {refresh:g}: must be from {_OFTENEST} to {_RAREST:g} seconds")
     names = checked_instruments(instruments or [])
     show = _way_to_show(refresh, as_json=as_json)
     neo_async.run(_watch(Account(), names, level.level, show, fresh=fresh))
