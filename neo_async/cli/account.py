@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _NUMBER = True
 
-ORDER_FIELDS = (*output.columns_of(OrderRow), "status", "reject_reason")
+ORDER_FIELDS = (*output.columns_of(OrderRow, without=["reject_text"]), "status", "reject_reason")
 """Columns of orders in CSV."""
 
 
@@ -77,6 +77,7 @@ def trades(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False)
         _print_trades,
         empty="no trades today",
         columns=output.columns_of(Trade),
+        fields=_fields_with_side,
         as_json=as_json,
         as_csv=as_csv,
     )
@@ -242,7 +243,7 @@ def print_orders(rows: Sequence[OrderRow]) -> None:
         Column("Trigger", _NUMBER, is_optional=True, rank=2),
         Column("Average", _NUMBER, is_optional=True, rank=3),
         Column("Type", is_whole=True, rank=4),
-        Column("State"),
+        Column("State", comfortable=9),
     )
     output.print_table(
         columns,
@@ -267,9 +268,16 @@ def print_orders(rows: Sequence[OrderRow]) -> None:
 
 
 def order_fields(row: OrderRow) -> dict[str, object]:
-    """Return a row for JSON: the parsed status, and the broker's fields."""
-    fields: dict[str, object] = output.plain(row)
+    """Return a row for JSON and CSV: the broker's fields, with the side in words, the parsed status
+    and the reason of a rejection."""
+    fields = _fields_with_side(row)
+    del fields["reject_text"]
     return fields | {"status": row.status.value, "reject_reason": row.reject_reason}
+
+
+def _fields_with_side(row: OrderRow | Trade) -> dict[str, Any]:
+    fields: dict[str, Any] = output.plain(row)
+    return fields | {"side": None if "side" in row.missing else side_name(row.side)}
 
 
 def known(row: Any, field: str) -> Any:

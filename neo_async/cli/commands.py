@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import sys
 import textwrap
 import traceback
@@ -59,6 +60,14 @@ class Group(TyperGroup):
             output.echo_text(ctx.get_help(), err=True)
             ctx.exit(2)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader has what it wants. The rest of the buffer is written to the null device.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         _write_text(formatter, self.help or "")
@@ -128,16 +137,18 @@ def _report(error: Exception) -> int:
         _print_usage_error(error)
         return 2
     if isinstance(error, typer.Abort):  # Ctrl-C at a question, or the end of the input
-        output.echo("interrupted", err=True)
+        output.print_sentence("interrupted", err=True)
         return _INTERRUPTED
     if isinstance(error, NeoError):
-        output.echo(f"{_PROGRAM}: {error}", err=True)
+        output.print_sentence(f"{_PROGRAM}: {error}", err=True)
         return 2 if isinstance(error, UsageError) else 1
     if isinstance(error, OSError):
-        output.echo(f"{_PROGRAM}: {error}", err=True)
+        output.print_sentence(f"{_PROGRAM}: {error}", err=True)
         return 1
-    output.echo(f"{_PROGRAM}: unexpected {type(error).__name__}: {error}", err=True)
-    output.echo(f"The same command with {_DEBUG} shows where; please report it.", err=True)
+    output.print_sentence(f"{_PROGRAM}: unexpected {type(error).__name__}: {error}", err=True)
+    output.print_sentence(
+        f"The same command with {_DEBUG} shows where; please report it.", err=True
+    )
     return 1
 
 
@@ -151,7 +162,7 @@ def _print_usage_error(error: Any) -> None:
         message = f"{_name_of(param)} is missing" + (f": {param.help}" if param.help else "")
     else:
         message = f"{_name_of(param)} {_message_of(error)}"
-    output.echo(f"{_PROGRAM}: {message}", err=True)
+    output.print_sentence(f"{_PROGRAM}: {message}", err=True)
     if ctx is not None and (param is None or is_missing):
         output.echo_text(f"{ctx.get_usage()}\n{ctx.command_path} --help explains it.", err=True)
 

@@ -237,7 +237,7 @@ def _print_depth(quotes: Quotes) -> None:
 
 def _print_missing(quotes: Quotes, *, err: bool = False) -> None:
     for name, reason in quotes.missing.items():
-        output.echo(f"{name}: {reason}", err=err)
+        output.print_sentence(f"{name}: {reason}", err=err)
 
 
 def _level_cells(row: DepthRow | None) -> tuple[str, str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -105,7 +107,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]])
     console.print(_table(columns, cells, arrangement))
     if arrangement.left_out:
         names = ", ".join(columns[number].heading for number in arrangement.left_out)
-        echo(f"not shown at {room} columns: {names}", err=True)
+        print_sentence(f"not shown at {room} columns: {names}", err=True)
 
 
 def _cell(cell: str | Cell) -> Cell:
@@ -199,7 +201,25 @@ def columns_of(row: type[msgspec.Struct], *, without: Iterable[str] = ()) -> lis
 
 def print_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        echo(note)
+        print_sentence(note)
+
+
+def print_sentence(text: object, *, err: bool = False) -> None:
+    """Print a text with control characters escaped, on one line; a terminal shows it on as many as
+    it takes, broken between words."""
+    line = shown(str(text))
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty():
+        line = "\n".join(
+            textwrap.wrap(
+                line,
+                console(stderr=err).width,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+    typer.echo(line, err=err)
 
 
 def echo(text: object = "", *, err: bool = False) -> None:

@@ -14,8 +14,6 @@ from rich.cells import cell_len
 
 GAP = 2
 """Spaces between two columns."""
-_COMFORTABLE = 24
-"""Width of a column of text below which a column of a higher rank is rather left out."""
 
 
 class Column(NamedTuple):
@@ -30,6 +28,8 @@ class Column(NamedTuple):
     rank: int = 0
     """Rank by which columns are left out when the terminal is too narrow, the highest first; those
     of rank 0 stay."""
+    comfortable: int = 24
+    """Width of a column of text below which a ranked column is rather left out."""
 
 
 class Arrangement(NamedTuple):
@@ -76,7 +76,7 @@ def _needs(column: Column, cells: Sequence[str]) -> _Needs:
         return _Needs(smallest, natural, natural)
     words = (word for cell in cells for word in cell.split())
     smallest = max(heading, max(map(cell_len, words), default=0))
-    return _Needs(smallest, max(smallest, min(natural, _COMFORTABLE)), natural)
+    return _Needs(smallest, max(smallest, min(natural, column.comfortable)), natural)
 
 
 def _total(widths: Iterable[int]) -> int:

@@ -385,7 +385,10 @@ def test_ctrl_c_at_a_terminal_restores_it(exchange: Exchange, invoke: Invoke, ca
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("TCS",), "instrument 'TCS'"), (("--refresh", "0.01"), "--refresh '0.01': must be a number of seconds from 0.25")],
+    [
+        (("TCS",), "instrument 'TCS'"),
+        (("--refresh", "0.01"), "--refresh '0.01': must be a number of seconds from 0.25"),
+    ],
 )
 def test_what_cannot_be_watched_is_one_line(
     arguments: tuple[str, ...], words: str, exchange: Exchange, invoke: Invoke

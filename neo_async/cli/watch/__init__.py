@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -137,12 +136,7 @@ async def _show_lines(watched: Watched, every: float, *, as_json: bool) -> None:
     while True:
         await asyncio.sleep(every)
         await watched.look()
-        try:
-            if as_json:
-                await asyncio.to_thread(output.print_json, snapshot(watched))
-            else:
-                await asyncio.to_thread(output.echo, plain_line(watched))
-        except BrokenPipeError:
-            # The reader has closed the pipe. The rest of the buffer is written to the null device.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
+        if as_json:
+            await asyncio.to_thread(output.print_json, snapshot(watched))
+        else:
+            await asyncio.to_thread(output.echo, plain_line(watched))
