@@ -43,7 +43,7 @@ def instruments(
         ),
     ] = "",
     kind: Annotated[
-        str, typer.Option(metavar="KIND", help="Start of the kind: FUT, OPT, OPTIDX.")
+        str, typer.Option("--kind", metavar="KIND", help="Start of the kind: FUT, OPT, OPTIDX.")
     ] = "",
     expiry: Annotated[
         str, typer.Option(metavar="DAY[:DAY]", help="YYYY-MM-DD, or the first and the last.")
@@ -52,7 +52,7 @@ def instruments(
         str, typer.Option(metavar="LO:HI", help="One strike, or the lowest and the highest.")
     ] = "",
     option: Annotated[
-        _Right | None, choice_option(_Right, metavar="RIGHT", help="Calls or puts:")
+        _Right | None, choice_option(_Right, "--option", metavar="RIGHT", help="Calls or puts:")
     ] = None,
     limit: Limit = _SHOWN,
     refresh: Annotated[bool, typer.Option("--refresh", help="Download the file again.")] = False,

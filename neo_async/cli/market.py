@@ -55,7 +55,8 @@ _Expiry: TypeAlias = Annotated[
 def quote(
     instruments: _Instruments,
     filter: Annotated[  # noqa: A002 - the broker's word for it
-        QuoteFilter, choice_option(QuoteFilter, metavar="FIGURES", help="Figures to ask for:")
+        QuoteFilter,
+        choice_option(QuoteFilter, "--filter", metavar="FIGURES", help="Figures to ask for:"),
     ] = QuoteFilter.ALL,
     fresh: Fresh = False,
     as_csv: AsCsv = False,

@@ -27,10 +27,11 @@ def choice_argument(choices: Iterable[StrEnum], metavar: str) -> Any:
     )
 
 
-def choice_option(choices: Iterable[StrEnum], *names: str, metavar: str, help: str = "") -> Any:  # noqa: A002 - as typer has it
-    """Return an option that takes one of these values, in any case."""
+def choice_option(choices: Iterable[StrEnum], name: str, *, metavar: str, help: str = "") -> Any:  # noqa: A002 - as typer has it
+    """Return an option that takes one of these values, in any case. Its name is given, as typer
+    0.27 writes one in capitals that is the same word as its metavar."""
     return typer.Option(
-        *names,
+        name,
         metavar=metavar,
         parser=_choice_reader(choices),
         autocompletion=_choice_completer(choices),

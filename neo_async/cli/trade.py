@@ -48,7 +48,7 @@ _Quantity: TypeAlias = Annotated[
     int, typer.Argument(metavar="QUANTITY", parser=whole_number(1), help="Units, not lots.")
 ]
 _Number: TypeAlias = Annotated[str, typer.Argument(metavar="ORDER", help="Order number.")]
-_Product: TypeAlias = Annotated[Product, choice_option(Product, metavar="PRODUCT")]
+_Product: TypeAlias = Annotated[Product, choice_option(Product, "--product", metavar="PRODUCT")]
 _Price: TypeAlias = Annotated[
     str | None, typer.Option(metavar="RUPEES", help="Limit price; for types L and SL.")
 ]
@@ -89,7 +89,9 @@ def place(
     price: _Price = None,
     order_type: _Type = OrderType.LIMIT,
     trigger: _Trigger = None,
-    validity: Annotated[Validity, choice_option(Validity, metavar="VALIDITY")] = Validity.DAY,
+    validity: Annotated[
+        Validity, choice_option(Validity, "--validity", metavar="VALIDITY")
+    ] = Validity.DAY,
     disclosed: Annotated[
         int,
         typer.Option(
@@ -98,7 +100,7 @@ def place(
     ] = 0,
     amo: Annotated[bool, typer.Option("--amo", help="After-market order.")] = False,
     tag: Annotated[
-        str, typer.Option(metavar="TAG", help="Your own tag, up to 9 letters and digits.")
+        str, typer.Option("--tag", metavar="TAG", help="Your own tag, up to 9 letters and digits.")
     ] = "",
     target: Annotated[
         str | None, typer.Option(metavar="RUPEES", help="Product BO: distance of the target.")
@@ -162,7 +164,9 @@ def modify(
     ] = None,
     trigger: _Trigger = None,
     order_type: _NewType = None,
-    validity: Annotated[Validity | None, choice_option(Validity, metavar="VALIDITY")] = None,
+    validity: Annotated[
+        Validity | None, choice_option(Validity, "--validity", metavar="VALIDITY")
+    ] = None,
     disclosed: Annotated[
         int | None,
         typer.Option(parser=whole_number(0), metavar="UNITS", help="Units shown to the market."),

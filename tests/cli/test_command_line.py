@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,12 @@ def test_a_flag_takes_no_value_in_help(command: tuple[str, ...], invoke: Invoke)
             assert re.search(rf"{max(parameter.opts, key=len)}( {{2,}}|\n)", text)
 
 
+@of_every_command
+def test_options_are_written_in_small_letters(command: tuple[str, ...]) -> None:
+    names = [name for one in parameters_of(command) for name in one.opts]
+    assert [name for name in names if name.startswith("-") and name != name.lower()] == []
+
+
 def test_choices_can_be_copied_from_help(invoke: Invoke) -> None:
     text = invoke("place", "--help").stdout
     assert "SEGMENT   nse_cm, bse_cm, nse_fo, bse_fo, cde_fo or mcx_fo." in text
@@ -80,6 +87,15 @@ def test_the_help_of_a_group_is_shown_without_a_command(invoke: Invoke) -> None:
         assert shown.exit_code == 2
         assert shown.stdout == ""
         assert "--help" in shown.everything
+
+
+def test_the_page_of_the_command_line_lists_every_command() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "cli.md").read_text(encoding="utf-8")
+    table = page.partition("| command |")[2].partition("\n\n")[0]
+    listed = re.findall(
+        r"`([a-z ]+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:])
+    )
+    assert sorted(listed) == sorted(map(" ".join, COMMANDS))
 
 
 # --- errors of arguments --------------------------------------------------------------------------

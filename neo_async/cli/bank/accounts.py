@@ -140,7 +140,7 @@ def create(
 def modify(
     number: _Number = "",
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose payments it collects.")
+        str | None, typer.Option("--name", metavar="NAME", help="Whose payments it collects.")
     ] = None,
     valid_from: _From = None,
     valid_to: _To = None,
@@ -151,7 +151,7 @@ def modify(
     description: _Description = None,
     status: Annotated[
         AccountStatus | None,
-        choice_option(_STATUSES, metavar="STATUS", help="BLOCKED refuses credits:"),
+        choice_option(_STATUSES, "--status", metavar="STATUS", help="BLOCKED refuses credits:"),
     ] = None,
     csv: CsvFile = None,
     profile: ProfileFile = None,

@@ -26,11 +26,12 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 _Isin: TypeAlias = Annotated[str, typer.Argument(metavar="ISIN", help="ISIN of the fund.")]
 _Tag: TypeAlias = Annotated[
-    str, typer.Option(metavar="TAG", help="Your own tag, up to 8 letters and digits.")
+    str, typer.Option("--tag", metavar="TAG", help="Your own tag, up to 8 letters and digits.")
 ]
 _Day: TypeAlias = Annotated[
     int | None,
     typer.Option(
+        "--day",
         parser=whole_number(),
         metavar="DAY",
         help="Day of the month: 1, 5, 10, 15, 20 or 25; for monthly SIPs.",
@@ -122,7 +123,7 @@ def cancel(
 def place_sip(
     isin: _Isin,
     amount: Annotated[str, typer.Argument(metavar="RUPEES", help="Of each instalment.")],
-    frequency: Annotated[Frequency, choice_option(Frequency, metavar="FREQUENCY")],
+    frequency: Annotated[Frequency, choice_option(Frequency, "--frequency", metavar="FREQUENCY")],
     day: _Day = None,
     instalments: Annotated[
         int,
@@ -178,14 +179,17 @@ def modify_sip(
     amount: Annotated[
         str | None, typer.Option(metavar="RUPEES", help="Of each instalment.")
     ] = None,
-    frequency: Annotated[Frequency | None, choice_option(Frequency, metavar="FREQUENCY")] = None,
+    frequency: Annotated[
+        Frequency | None, choice_option(Frequency, "--frequency", metavar="FREQUENCY")
+    ] = None,
     day: _Day = None,
     instalments: Annotated[
         int | None,
         typer.Option(parser=whole_number(), metavar="NUMBER", help="-1 until it is cancelled."),
     ] = None,
     status: Annotated[
-        _Status | None, choice_option(_Status, metavar="STATUS", help="Pause it, or resume it:")
+        _Status | None,
+        choice_option(_Status, "--status", metavar="STATUS", help="Pause it, or resume it:"),
     ] = None,
     yes: Yes = False,
     as_csv: AsCsv = False,

@@ -77,13 +77,15 @@ def instruments(
     name: Annotated[
         list[str] | None, typer.Argument(metavar="WORDS", help="Words of the fund's name.")
     ] = None,
-    isin: Annotated[str, typer.Option(metavar="ISIN", help="Start of the ISIN.")] = "",
+    isin: Annotated[str, typer.Option("--isin", metavar="ISIN", help="Start of the ISIN.")] = "",
     amc: Annotated[
         str, typer.Option(metavar="CODE", help="Part of the company's code: KOTAK.")
     ] = "",
-    plan: Annotated[str, typer.Option(metavar="PLAN", help="direct or regular.")] = "",
+    plan: Annotated[str, typer.Option("--plan", metavar="PLAN", help="direct or regular.")] = "",
     dividend: Annotated[str, typer.Option(metavar="KIND", help="growth, payout or idcw.")] = "",
-    scheme: Annotated[str, typer.Option(metavar="SCHEME", help="equity, debt, elss …")] = "",
+    scheme: Annotated[
+        str, typer.Option("--scheme", metavar="SCHEME", help="equity, debt, elss …")
+    ] = "",
     limit: Limit = _SHOWN,
     refresh: Annotated[bool, typer.Option("--refresh", help="Download the list again.")] = False,
     as_csv: AsCsv = False,

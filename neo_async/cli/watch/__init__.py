@@ -51,6 +51,7 @@ def watch(
         _LevelName,
         choice_option(
             _LevelName,
+            "--level",
             metavar="LEVEL",
             help="Price alone, with the best bid and ask, or with five of each:",
         ),
