@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import zip_longest
@@ -9,6 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from neo_async.base.india import date_of
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.csv_output import print_csv
@@ -30,6 +32,8 @@ from neo_async.model.market import (
     Quotes,
 )
 from neo_async.model.ticks import DepthRow
+from neo_async.wire.candles import candle_windows
+from neo_async.wire.chains import futures_query, options_query
 
 _NUMBER = True
 
@@ -119,6 +123,11 @@ def chain(
             days = ", ".join(map(str, listed))
             raise UsageError(f"expiry={expiry}: {underlying} has {days}") from None
 
+    # Checked before a login is made.
+    if futures:
+        futures_query(segment, underlying, expiry)
+    else:
+        options_query(segment, underlying, expiry, count)
     table = Account().read(read, fresh=fresh)
     if as_json:
         output.print_json(table)
@@ -153,6 +162,9 @@ def candles(
     neo-async candles nse_cm:1333 5min --from 2025-11-01 --csv > hdfcbank.csv
     """
     name = instrument_name(instrument)
+    candle_windows(
+        start, end or max(start, date_of(time.time())), interval
+    )  # before a login is made
     with output.progress_bar("candles", visible_above=1) as progress:
         history = Account().read(
             lambda neo: neo.market.candles(name, interval, start=start, end=end, progress=progress),

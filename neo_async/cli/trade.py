@@ -30,7 +30,9 @@ from neo_async.execution.order import Order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin
+from neo_async.wire.numbers import price_text
 from neo_async.wire.rules import check_order, place_form
+from neo_async.wire.tags import TagMaker
 
 
 class _SideName(StrEnum):
@@ -142,7 +144,7 @@ def place(
         bracket=bracket,
     )
     # An invalid order is refused before the user is prompted.
-    place_form(check_order(request), tag, bracket)
+    place_form(check_order(request), TagMaker().make(tag), bracket)
     account = Account()
     confirm(f"place {_describe(request)}", account, yes=yes)
 
@@ -189,6 +191,9 @@ def modify(
     changes = {name: value for name, value in changes.items() if value is not None}
     if not changes:
         raise UsageError("nothing to change: give --price, --quantity or another option")
+    for name, value in (("price", price), ("trigger", trigger)):
+        if value is not None:
+            price_text(name, value)
     account = Account()
     if not yes:
         row = neo_async.run(_find(account, number, fresh))

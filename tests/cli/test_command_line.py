@@ -134,6 +134,17 @@ def test_the_page_of_the_command_line_lists_every_command() -> None:
         (("bank", "create", "--from", "1.1.2026"), "--from '1.1.2026': must be a day"),
         (("kite", "sip", "place", "INF1", "1", "--frequency", "daily"), "must be one of weekly"),
         (("exchange", "--port", "x"), "--port 'x'"),
+        (("modify", "1", "--price", "abc"), "price='abc': must be decimal text"),
+        ((*PLACE, "--tag", "toolongatag"), "tag='toolongatag': must be at most 9"),
+        ((*PLACE, "--target", "5"), "a bracket needs both --target and --stop"),
+        (("chain", "nse_fo", "NIFTY", "--count", "15"), "count=15: must be a multiple of 10"),
+        (
+            ("candles", "nse_cm:1333", "D", "--from", "2026-05-01", "--to", "2026-01-01"),
+            "end=2026-01-01: must not be before start=2026-05-01",
+        ),
+        (("cancel",), "give one order's number, or --all"),
+        (("cancel", "1", "--all"), "give one order's number, or --all"),
+        (("bank", "transactions", "--peek", "--follow", "5"), "--peek excludes --follow"),
         (("orders", "--csv", "--json"), "--csv and --json exclude each other"),
         (("kite", "orders", "--csv", "--json"), "--csv and --json exclude each other"),
     ],
@@ -332,6 +343,8 @@ def test_csv_and_json_are_options_of_every_table() -> None:
         options = {name for one in parameters_of(command) for name in one.opts}
         if command not in without_table:
             assert {"--csv", "--json"} <= options, command
+        if command not in {("exchange",), ("logout",), ("bank", "profile")}:
+            assert "--json" in options, command
 
 
 # --- terminals and pipes --------------------------------------------------------------------------
