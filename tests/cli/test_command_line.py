@@ -45,6 +45,12 @@ def parameters_of(command: tuple[str, ...]) -> list[Any]:
     return list(found.params)
 
 
+def without_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("NEO_", "KITE_", "KOTAK_")):
+            monkeypatch.delenv(name)
+
+
 # --- help -----------------------------------------------------------------------------------------
 
 
@@ -152,9 +158,7 @@ def test_the_page_of_the_command_line_lists_every_command() -> None:
 def test_a_wrong_value_is_one_line_before_any_work(
     arguments: tuple[str, ...], message: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in list(os.environ):
-        if name.startswith(("NEO_", "KITE_", "KOTAK_")):
-            monkeypatch.delenv(name)
+    without_environment(monkeypatch)
     shown = invoke(*arguments)
     assert shown.exit_code == 2
     assert shown.stdout == ""
@@ -186,15 +190,15 @@ def test_a_command_with_a_typing_mistake_is_guessed(invoke: Invoke) -> None:
     assert "Did you mean 'orders'?" in invoke("ordrs").everything
 
 
-@of_every_command
+ABLE_WITHOUT = {("demo",), ("exchange",), ("bank", "profile")}
+"""Commands that work without an environment."""
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one not in ABLE_WITHOUT])
 def test_no_command_leaves_a_traceback_without_an_environment(
-    command: tuple[str, ...], invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    command: tuple[str, ...], invoke: Invoke, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if command in {("demo",), ("exchange",), ("bank", "profile")}:
-        pytest.skip("needs no environment, and works")
-    for name in list(os.environ):
-        if name.startswith(("NEO_", "KITE_", "KOTAK_")):
-            monkeypatch.delenv(name)
+    without_environment(monkeypatch)
     shown = invoke(*command)
     assert shown.exit_code in (0, 1, 2)
     assert "Traceback" not in shown.everything
