@@ -283,10 +283,7 @@ def _value_of(param: Any) -> str:
     """Return what stands for the value of an option; nothing for a flag."""
     if param.is_flag:
         return ""
-    return str(param.metavar or _KINDS.get(type(param.default), "TEXT"))
-
-
-_KINDS = {int: "NUMBER", float: "NUMBER"}
+    return str(param.metavar or ("NUMBER" if type(param.default) in (int, float) else "TEXT"))
 
 
 def _explanation(param: Any) -> str:
