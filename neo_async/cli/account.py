@@ -9,11 +9,13 @@ import typer
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.connection import Account, Fresh
+from neo_async.cli.connection import Account, Fresh, forget_logins, mode_of
 from neo_async.cli.output import AsJson, Column, amount_cell, limit_price, money, profit, units
+from neo_async.cli.prompts import show_account
 from neo_async.client import NeoClient
 from neo_async.model.orders import OrderRow, Trade
 from neo_async.model.portfolio import Holding, Limits
+from neo_async.model.session import Session
 
 T = TypeVar("T")
 
@@ -33,29 +35,52 @@ def login(
     """Log in and keep the login for the commands that follow, until midnight IST."""
     account = Account()
 
-    async def log_in() -> tuple[str, str, Limits]:
+    async def log_in() -> tuple[Session, bool, Limits]:
         async with account.connect(fresh=fresh, totp=totp) as neo:
-            # The broker may have ended a stored login: a call shows that, and renews it.
             limits = await neo.portfolio.limits()
-            return neo.session.ucc, neo.session.base_url, limits
+            return neo.session, neo.is_paper, limits
 
-    ucc, base_url, limits = neo_async.run(log_in())
+    session, is_paper, limits = neo_async.run(log_in())
     if as_json:
-        output.print_json({"ucc": ucc, "base_url": base_url, "available": limits.available})
+        output.print_json(
+            {
+                "ucc": session.ucc,
+                "base_url": session.base_url,
+                "is_paper": is_paper,
+                "available": limits.available,
+            }
+        )
         return
-    output.echo(f"logged in as {ucc} at {base_url}; available {money(limits.available)}")
+    output.echo(
+        f"logged in as {session.ucc} at {session.base_url}: {mode_of(is_paper=is_paper)}; "
+        f"available {money(limits.available)}"
+    )
 
 
 def logout() -> None:
-    """Delete the stored login. The broker has no call to end a session."""
-    account = Account()
-    account.file.forget()
-    output.echo(f"the stored login of {account} is deleted")
+    """Delete the stored login. The broker has no call to end a session.
+
+    Without an account in the environment, those of all accounts at the server are deleted.
+    """
+    deleted = forget_logins()
+    for ucc, server in deleted:
+        output.echo(f"the stored login of account {ucc} at {server} is deleted")
+    if not deleted:
+        output.echo("no login was stored")
+
+
+def ip(fresh: Fresh = False, as_json: AsJson = False) -> None:
+    """Show the address from which the broker sees this machine, to register it for orders."""
+    address = _read(fresh, lambda neo: neo.client_ip(), as_json)
+    if as_json:
+        output.print_json({"ip": address})
+    else:
+        output.echo(address)
 
 
 def orders(fresh: Fresh = False, as_json: AsJson = False) -> None:
     """Show today's orders, newest first."""
-    rows = _read(fresh, lambda neo: neo.orders.book())
+    rows = _read(fresh, lambda neo: neo.orders.book(), as_json)
     if as_json:
         output.print_json([order_fields(row) for row in rows])
     elif not rows:
@@ -66,7 +91,7 @@ def orders(fresh: Fresh = False, as_json: AsJson = False) -> None:
 
 def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
     """Show today's fills."""
-    rows = _read(fresh, lambda neo: neo.orders.trades())
+    rows = _read(fresh, lambda neo: neo.orders.trades(), as_json)
     if as_json:
         output.print_json(rows)
     elif not rows:
@@ -103,7 +128,7 @@ def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
 
 def positions(fresh: Fresh = False, as_json: AsJson = False) -> None:
     """Show positions with realised, unrealised and the day's mark-to-market P&L."""
-    rows = _read(fresh, lambda neo: neo.portfolio.positions())
+    rows = _read(fresh, lambda neo: neo.portfolio.positions(), as_json)
     if as_json:
         output.print_json(rows)
     elif not rows:
@@ -144,7 +169,7 @@ def positions(fresh: Fresh = False, as_json: AsJson = False) -> None:
 
 def holdings(fresh: Fresh = False, as_json: AsJson = False) -> None:
     """Show delivery holdings."""
-    rows = _read(fresh, lambda neo: neo.portfolio.holdings())
+    rows = _read(fresh, lambda neo: neo.portfolio.holdings(), as_json)
     if as_json:
         output.print_json(rows)
     elif not rows:
@@ -184,7 +209,7 @@ def holdings(fresh: Fresh = False, as_json: AsJson = False) -> None:
 
 def limits(fresh: Fresh = False, as_json: AsJson = False) -> None:
     """Show funds and margins of the account."""
-    row = _read(fresh, lambda neo: neo.portfolio.limits())
+    row = _read(fresh, lambda neo: neo.portfolio.limits(), as_json)
     if as_json:
         output.print_json(row)
         return
@@ -271,5 +296,8 @@ def side_name(code: str) -> str:
     return {"B": "buy", "S": "sell"}.get(code, code)
 
 
-def _read(fresh: bool, call: Callable[[NeoClient], Awaitable[T]]) -> T:
-    return Account().read(call, fresh=fresh)
+def _read(fresh: bool, call: Callable[[NeoClient], Awaitable[T]], as_json: bool) -> T:
+    account = Account()
+    if not as_json:
+        show_account(account)
+    return account.read(call, fresh=fresh)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,18 @@ from typer.core import TyperGroup
 
 import neo_async
 from neo_async.base.text import shown
-from neo_async.cli import account, bank, demo, exchange, instruments, market, output, trade, watch
+from neo_async.cli import (
+    account,
+    bank,
+    connection,
+    demo,
+    exchange,
+    instruments,
+    market,
+    output,
+    trade,
+    watch,
+)
 from neo_async.cli.kite import kite
 from neo_async.errors import NeoError, UsageError
 
@@ -58,9 +70,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "Account commands read NEO_CONSUMER_KEY, NEO_MOBILE_NUMBER, NEO_UCC, NEO_MPIN and "
-        "NEO_TOTP_SECRET; NEO_LOGIN_URL and NEO_CA_FILE lead them to another server, such as "
-        "`neo-async exchange`. Exit codes: 0 done, 1 the broker refused or the network failed, "
-        "2 the command is not valid."
+        "NEO_TOTP_SECRET, or the account that --account names; NEO_LOGIN_URL and NEO_CA_FILE lead "
+        "them to another server, such as `neo-async exchange`. The login is kept for the day, and "
+        "shared with bots by `NeoClient(session=True)`. Exit codes: 0 done, 1 the broker refused "
+        "or the network failed, 2 the command is not valid."
     ),
 )
 
@@ -73,6 +86,22 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def neo_async_command(
+    account_name: Annotated[
+        str | None,
+        typer.Option(
+            "--account",
+            metavar="NAME",
+            help="Account of ~/.config/neo_async/accounts.toml, instead of the environment's.",
+        ),
+    ] = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--env-file",
+            metavar="FILE",
+            help="Add the variables of a file such as .env to the environment.",
+        ),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -81,6 +110,9 @@ def neo_async_command(
     ] = False,
 ) -> None:
     """Trade on Kotak Neo from the shell, or try it on an exchange of your own."""
+    connection.choose_account(account_name)
+    if env_file is not None:
+        connection.load_env_file(env_file)
 
 
 _TRY = "Try it out"
@@ -92,6 +124,7 @@ app.command(rich_help_panel=_TRY)(demo.demo)
 app.command(rich_help_panel=_TRY)(exchange.exchange)
 app.command(rich_help_panel=_ACCOUNT)(account.login)
 app.command(rich_help_panel=_ACCOUNT)(account.logout)
+app.command(rich_help_panel=_ACCOUNT)(account.ip)
 app.command(rich_help_panel=_ACCOUNT)(account.orders)
 app.command(rich_help_panel=_ACCOUNT)(account.trades)
 app.command(rich_help_panel=_ACCOUNT)(account.positions)

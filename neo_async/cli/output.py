@@ -166,6 +166,11 @@ def echo(text: object = "", *, err: bool = False) -> None:
     typer.echo(shown(str(text)), err=err)
 
 
+def echo_dim(text: str) -> None:
+    """Print one line on stderr that is beside the output, such as the account."""
+    typer.secho(shown(text), err=True, dim=True)
+
+
 def print_json(value: object) -> None:
     typer.echo(shown_json(msgspec.json.encode(plain(value)).decode()))
 

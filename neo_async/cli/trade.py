@@ -14,7 +14,7 @@ from neo_async.cli import output
 from neo_async.cli.account import known_units, order_fields, print_orders, side_name
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Cell, Column, money
-from neo_async.cli.prompts import Yes, confirm, interruption_reported
+from neo_async.cli.prompts import Yes, confirm, interruption_reported, show_account
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
 from neo_async.execution.order import Order
@@ -158,6 +158,8 @@ def modify(
         row = neo_async.run(_find(account, number, fresh))
         wanted = ", ".join(f"{name} {value}" for name, value in changes.items())
         confirm(f"modify {_describe_row(row)}: {wanted}", account, yes=yes)
+    else:
+        show_account(account)
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
@@ -191,6 +193,8 @@ def cancel(
     if not yes:
         row = neo_async.run(_find(account, number, fresh))
         confirm(f"cancel {_describe_row(row)}", account, yes=yes)
+    else:
+        show_account(account)
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
@@ -207,6 +211,8 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
         open_rows = [row for row in rows if not row.status.is_final]
         what = "\n".join(f"cancel {_describe_row(row)}" for row in open_rows)
         confirm(what or "cancel every open order: none at the moment", account, yes=yes)
+    else:
+        show_account(account)
 
     async def send() -> tuple[list[OrderRow], list[NeoError]]:
         async with account.connect(fresh=fresh and yes) as neo:

@@ -21,7 +21,6 @@ from neo_async import files
 from neo_async.base import logs
 from neo_async.config import Durability
 from neo_async.errors import JournalFailed
-from neo_async.execution.journal_lock import Held, hold, release
 from neo_async.execution.journal_schema import (
     SELECT_OPEN_IDS,
     TABLES,
@@ -36,6 +35,7 @@ from neo_async.execution.journal_schema import (
     read_halt,
     read_ids,
 )
+from neo_async.file_lock import Held, hold, release
 
 log = logging.getLogger(logs.JOURNAL)
 

@@ -1,0 +1,130 @@
+"""A login that processes share by a file: one logs in, the others take its session up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+from neo_async.base import logs
+from neo_async.errors import LoginFailed, SessionEnded, WrongMpin, WrongTotp
+from neo_async.model.session import Session
+from neo_async.session.login import Authenticator
+from neo_async.session.session_file import SessionFile, StoredLogin
+from neo_async.transport.hidden import Hidden
+
+log = logging.getLogger(logs.SESSION)
+
+_KINDS: Final = {kind.__name__: kind for kind in (LoginFailed, WrongMpin, WrongTotp)}
+"""The refusals that are passed on to the processes that waited for the login."""
+
+
+class Login(NamedTuple):
+    """A session, and how it was come by."""
+
+    session: Session
+    made_at: float
+    """Unix seconds of the login."""
+    is_new: bool
+    """Whether the login was made here, and not taken up from the file."""
+
+
+class SharedLogin:
+    """Takes a session up from the file, or logs in and stores it."""
+
+    def __init__(
+        self,
+        file: SessionFile,
+        authenticator: Authenticator,
+        is_alive: Callable[[Session], Awaitable[bool]],
+        clock: Callable[[], float],
+    ) -> None:
+        """`is_alive` asks the broker whether a session has not ended; `clock` gives Unix
+        seconds."""
+        self.file = file
+        self._authenticator = authenticator
+        self._is_alive = is_alive
+        self._clock = clock
+
+    async def login(
+        self, totp: Hidden[str] | None = None, *, ended: Session | None = None, fresh: bool = False
+    ) -> Login:
+        """Return the session of the file, where there is one that is not `ended`; else log in as
+        Authenticator does. A code `totp`, and `fresh`, log in in any case.
+
+        Raises what Authenticator.login raises, and SessionEnded when `ended` cannot be renewed for
+        want of a TOTP secret. Of the processes that find the login refused at the same time, one
+        sends the credentials, and the others raise its error: repeating a wrong MPIN would lock
+        the account.
+        """
+        began = self._clock()
+        async with self.file.locked():
+            if totp is None and not fresh:
+                kept = await self._kept(ended)
+                if kept is not None:
+                    return kept
+            stored = self.file.load()
+            if stored is not None:
+                if totp is None:
+                    _raise_refusal(stored, began)
+                self._authenticator.step_used_elsewhere = stored.code_step
+            if ended is not None and not self._authenticator.has_totp_secret:
+                raise SessionEnded(
+                    "the broker has ended the session, and without a TOTP secret it cannot be "
+                    "renewed"
+                )
+            return await self._log_in(totp)
+
+    def save(self, session: Session, made_at: float) -> None:
+        """Store a session; a warning is logged where that cannot be done."""
+        self._save(session, made_at)
+
+    async def _kept(self, ended: Session | None) -> Login | None:
+        found = self.file.session()
+        if found is None:
+            return None
+        session, made_at = found
+        if ended is not None and session.token == ended.token:
+            return None
+        if not await self._is_alive(session):
+            log.info("the broker has ended the login kept in %s", self.file.path)
+            return None
+        return Login(session, made_at, is_new=False)
+
+    async def _log_in(self, totp: Hidden[str] | None) -> Login:
+        try:
+            session = await self._authenticator.login(totp)
+        except LoginFailed as error:
+            kind = type(error).__name__
+            self._save(
+                None,
+                self._clock(),
+                refusal=error.text,
+                refusal_kind=kind if kind in _KINDS else LoginFailed.__name__,
+            )
+            raise
+        made_at = self._clock()
+        self._save(session, made_at)
+        return Login(session, made_at, is_new=True)
+
+    def _save(
+        self, session: Session | None, made_at: float, *, refusal: str = "", refusal_kind: str = ""
+    ) -> None:
+        try:
+            self.file.save(
+                session,
+                made_at=made_at,
+                code_step=self._authenticator.used_step,
+                refusal=refusal,
+                refusal_kind=refusal_kind,
+            )
+        except OSError as error:
+            # This client does not need it; the next one has to log in.
+            log.warning("the login could not be stored in %s: %s", self.file.path, error)
+
+
+def _raise_refusal(stored: StoredLogin, began: float) -> None:
+    """Raise the refusal of a login that another process has made since `began`."""
+    if stored.refusal_kind and stored.made_at >= began:
+        kind = _KINDS.get(stored.refusal_kind, LoginFailed)
+        raise kind(f"{stored.refusal} (the login of another process)")
