@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import logging
 import os
 import platform
@@ -58,6 +59,8 @@ class StoredLogin(msgspec.Struct, frozen=True, kw_only=True):
     """Why the broker refused the login; empty when it did not."""
     refusal_kind: str = ""
     """Name of the error; empty when the broker did not refuse it."""
+    mpin_mark: str = ""
+    """Mark of the MPIN that was sent, for which the consumer key is needed: see `mpin_mark`."""
 
 
 class _OfOthers(UsageError):
@@ -81,6 +84,7 @@ class SessionFile:
         key = "\n".join((credentials.ucc, credentials.consumer_key, endpoints.login))
         self._account = hashlib.sha256(key.encode()).hexdigest()[:20]
         self._server = endpoints.login
+        self.mpin_mark = mpin_mark(credentials)
         self._clock = clock
 
     # --- reading ------------------------------------------------------------------------------
@@ -152,6 +156,7 @@ class SessionFile:
             code_step=code_step,
             refusal=refusal,
             refusal_kind=refusal_kind,
+            mpin_mark=self.mpin_mark if refusal_kind else "",
         )
         self._set_foreign_file_aside()
         _write(self.path, stored)
@@ -228,6 +233,13 @@ def default_path(credentials: Credentials, endpoints: Endpoints) -> Path:
     `$XDG_CACHE_HOME/neo_async` or `~/.cache/neo_async`."""
     key = "\n".join((credentials.ucc, endpoints.login, platform.node()))
     return cache_directory() / f"login-{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
+
+
+def mpin_mark(credentials: Credentials) -> str:
+    """Return a mark by which a wrong MPIN is known again. It is keyed with the consumer key and the
+    TOTP secret, which no file here holds: six digits alone could be found by trying."""
+    key = f"{credentials.consumer_key}\n{credentials.totp_secret}".encode()
+    return hmac.new(key, credentials.mpin.encode(), "sha256").hexdigest()[:20]
 
 
 def stored_logins() -> list[Path]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from neo_async.base import logs
+from neo_async.base.india import day_number, in_india
 from neo_async.errors import LoginFailed, SessionEnded, WrongMpin, WrongTotp
 from neo_async.model.session import Session
 from neo_async.session.login import Authenticator
@@ -53,9 +54,9 @@ class SharedLogin:
         Authenticator does. A code `totp`, and `fresh`, log in in any case.
 
         Raises what Authenticator.login raises, and SessionEnded when `ended` cannot be renewed for
-        want of a TOTP secret. Of the processes that find the login refused at the same time, one
-        sends the credentials, and the others raise its error: repeating a wrong MPIN would lock
-        the account.
+        want of a TOTP secret. Of the processes that wait for a login that is refused, one sends the
+        credentials, and the others raise its error. An MPIN that was refused is not sent again that
+        day unless `fresh`: repeating it would lock the account.
         """
         began = self._clock()
         async with self.file.locked():
@@ -65,8 +66,8 @@ class SharedLogin:
                     return kept
             stored = self.file.load()
             if stored is not None:
-                if totp is None:
-                    _raise_refusal(stored, began)
+                if not fresh:
+                    self._raise_refusal(stored, began)
                 self._authenticator.step_used_elsewhere = stored.code_step
             if ended is not None and not self._authenticator.has_totp_secret:
                 raise SessionEnded(
@@ -122,9 +123,17 @@ class SharedLogin:
             # This client does not need it; the next one has to log in.
             log.warning("the login could not be stored in %s: %s", self.file.path, error)
 
-
-def _raise_refusal(stored: StoredLogin, began: float) -> None:
-    """Raise the refusal of a login that another process has made since `began`."""
-    if stored.refusal_kind and stored.made_at >= began:
-        kind = _KINDS.get(stored.refusal_kind, LoginFailed)
-        raise kind(f"{stored.refusal} (the login of another process)")
+    def _raise_refusal(self, stored: StoredLogin, began: float) -> None:
+        """Raise the refusal of an earlier login, if it is of these credentials and still counts."""
+        if not stored.refusal_kind or stored.mpin_mark != self.file.mpin_mark:
+            return
+        at = f"{in_india(stored.made_at):%H:%M:%S}"
+        if stored.refusal_kind == WrongMpin.__name__:
+            if day_number(stored.made_at) == day_number(self._clock()):
+                raise WrongMpin(
+                    f"{stored.refusal.rstrip('.')} (at {at} IST; it is not sent again today: "
+                    "correct it, or log in with fresh=True, --fresh in the shell)"
+                )
+        elif stored.made_at >= began:
+            kind = _KINDS.get(stored.refusal_kind, LoginFailed)
+            raise kind(f"{stored.refusal} (the login of another process, at {at} IST)")

@@ -153,11 +153,39 @@ async def test_a_wrong_mpin_is_sent_once_by_all_that_start_together(tmp_path: Pa
         results = await asyncio.gather(*(neo.login() for neo in clients), return_exceptions=True)
         assert [type(result) for result in results] == [WrongMpin] * 4
         assert (await paths(exchange)).count(VALIDATE) == 1
-        assert sum("another process" in str(result) for result in results) == 3
-        # It is asked for again: the MPIN may be right now.
+        assert sum("it is not sent again today" in str(result) for result in results) == 3
+        with pytest.raises(WrongMpin, match=r"Invalid MPIN.* \(at 10:00:00 IST; it is not sent"):
+            await client_of(exchange, session=path, credentials=wrong).login()
+        assert (await paths(exchange)).count(VALIDATE) == 1
+        # The right one is sent, with the next code.
         async with client_of(exchange, session=path) as neo:
             assert neo.session
-        assert now() - START >= 29  # not with the code that was used up
+        assert now() - START >= 29
+        await neo.login(fresh=True)
+        await neo.logout()
+
+
+async def test_a_refused_mpin_is_sent_again_on_demand_and_on_another_day(tmp_path: Path) -> None:
+    days = 0
+
+    def clock() -> float:
+        return now() + days * 86_400
+
+    path = tmp_path / "session.json"
+    async with exchange_of(clock=clock) as exchange:
+        wrong = msgspec.structs.replace(exchange.credentials, mpin="000000")
+        neo = client_of(exchange, session=path, credentials=wrong, clock=clock)
+        with pytest.raises(WrongMpin):
+            await neo.login()
+        with pytest.raises(WrongMpin, match="not sent again today"):
+            await neo.login()
+        with pytest.raises(WrongMpin):
+            await neo.login(fresh=True)
+        assert (await paths(exchange)).count(VALIDATE) == 2
+        days = 1
+        with pytest.raises(WrongMpin):
+            await neo.login()
+        assert (await paths(exchange)).count(VALIDATE) == 3
 
 
 async def test_a_refused_login_is_not_repeated_by_the_others_at_a_renewal(tmp_path: Path) -> None:
