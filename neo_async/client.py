@@ -94,7 +94,8 @@ class NeoClient:
         up. True is the file of the `neo-async` commands. Without a file, every client logs in, and
         waits for the next TOTP code where the present one has been used.
 
-        `totp` is a code for the first login, for accounts whose secret is not at hand.
+        `totp` is a code for the first login, for accounts whose secret is not at hand. It is not
+        needed where `session` has a login to take up.
 
         `risk` holds the limits that no order may exceed; see RiskLimits. Login reads the state of
         the account that the limits need, and fails when it cannot.
@@ -230,6 +231,8 @@ class NeoClient:
         del totp  # tracebacks may show local variables
         if code.value is None:
             code.value, self._totp = self._totp, None
+        else:
+            fresh = True
         async with self._life_cycle.login():
             return await self._session.login(code.value, fresh=fresh)
 
@@ -256,7 +259,7 @@ class NeoClient:
         if not isinstance(session, Session):
             manager = self._session
             file = SessionFile(session, manager.credentials, manager.endpoints, clock=self._clock)
-            session = file.checked_session()
+            session = file.session()
         async with self._life_cycle.login():
             await self._session.resume(session)
 

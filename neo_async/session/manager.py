@@ -204,6 +204,7 @@ class SessionManager:
         """
         self._check(session)
         await self._install(session, self._clock(), self._logouts)
+        self._announce("resumed the login of", session)
 
     def _check(self, session: Session) -> None:
         """Raise UsageError when a session holds what no login answers."""
@@ -253,9 +254,12 @@ class SessionManager:
         session = login.session
         await self._install(session, login.made_at, logouts)
         how = "" if login.is_new else f", by the login of {in_india(login.made_at):%H:%M:%S}"
-        where = "paper" if self.is_paper else "live"
-        log.info("logged in as %s at %s: %s%s", session.ucc, session.base_url, where, how)
+        self._announce("logged in as", session, how)
         return session
+
+    def _announce(self, what: str, session: Session, how: str = "") -> None:
+        where = "paper" if self.is_paper else "live"
+        log.info("%s %s at %s: %s%s", what, session.ucc, session.base_url, where, how)
 
     async def _is_alive(self, session: Session) -> bool:
         """Return whether the broker accepts a session that was kept; also where its server is not

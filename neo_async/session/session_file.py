@@ -78,8 +78,10 @@ class SessionFile:
         *,
         clock: Callable[[], float],
     ) -> None:
-        """`clock` gives Unix seconds."""
+        """`clock` gives Unix seconds. Raises UsageError for a path that names no file."""
         self.path = Path(path).expanduser()
+        if self.path.name in ("", "..") or "\0" in self.path.name:
+            raise UsageError(f"{str(path)!r}: must be the path of a file")
         self._lock_path = self.path.with_name(f".{self.path.name}.lock")
         key = "\n".join((credentials.ucc, credentials.consumer_key, endpoints.login))
         self._account = hashlib.sha256(key.encode()).hexdigest()[:20]
@@ -100,17 +102,7 @@ class SessionFile:
             log.warning("the login kept in %s is not used: %s", self.path, shown(_reason(error)))
             return None
 
-    def session(self) -> tuple[Session, float] | None:
-        """Return the session to take up and the Unix seconds of its login, or None."""
-        stored = self.load()
-        if stored is None or stored.session is None:
-            return None
-        if day_number(stored.made_at) != day_number(self._clock()):
-            log.warning("the login kept in %s is of an earlier day: not used", self.path)
-            return None
-        return stored.session, stored.made_at
-
-    def checked_session(self) -> Session:
+    def session(self) -> Session:
         """Return the session. Raises UsageError that says why there is none to use."""
         try:
             stored = self._read()

@@ -50,8 +50,9 @@ class SharedLogin:
     async def login(
         self, totp: Hidden[str] | None = None, *, ended: Session | None = None, fresh: bool = False
     ) -> Login:
-        """Return the session of the file, where there is one that is not `ended`; else log in as
-        Authenticator does. A code `totp`, and `fresh`, log in in any case.
+        """Return the session of the file, where there is one that is not `ended`; else, and in any
+        case with `fresh`, log in as Authenticator does, by the code `totp` or by one made from the
+        secret.
 
         Raises what Authenticator.login raises, and SessionEnded when `ended` cannot be renewed for
         want of a TOTP secret. Of the processes that wait for a login that is refused, one sends the
@@ -60,13 +61,11 @@ class SharedLogin:
         """
         began = self._clock()
         async with self.file.locked():
-            if totp is None and not fresh:
-                kept = await self._kept(ended)
-                if kept is not None:
-                    return kept
             stored = self.file.load()
             if stored is not None:
                 if not fresh:
+                    if (kept := await self._kept(stored, ended)) is not None:
+                        return kept
                     self._raise_refusal(stored, began)
                 self._authenticator.step_used_elsewhere = stored.code_step
             if ended is not None and not self._authenticator.has_totp_secret:
@@ -76,21 +75,17 @@ class SharedLogin:
                 )
             return await self._log_in(totp)
 
-    def save(self, session: Session, made_at: float) -> None:
-        """Store a session; a warning is logged where that cannot be done."""
-        self._save(session, made_at)
-
-    async def _kept(self, ended: Session | None) -> Login | None:
-        found = self.file.session()
-        if found is None:
+    async def _kept(self, stored: StoredLogin, ended: Session | None) -> Login | None:
+        session = stored.session
+        if session is None or (ended is not None and session.token == ended.token):
             return None
-        session, made_at = found
-        if ended is not None and session.token == ended.token:
+        if day_number(stored.made_at) != day_number(self._clock()):
+            log.warning("the login kept in %s is of an earlier day: not used", self.file.path)
             return None
         if not await self._is_alive(session):
             log.info("the broker has ended the login kept in %s", self.file.path)
             return None
-        return Login(session, made_at, is_new=False)
+        return Login(session, stored.made_at, is_new=False)
 
     async def _log_in(self, totp: Hidden[str] | None) -> Login:
         try:

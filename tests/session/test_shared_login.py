@@ -145,6 +145,34 @@ async def test_a_code_and_fresh_log_in_beside_a_stored_session(tmp_path: Path) -
         await neo.logout()
 
 
+async def test_the_code_of_a_client_is_kept_for_when_there_is_no_login(tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    async with exchange_of() as exchange:
+        without_secret = msgspec.structs.replace(exchange.credentials, totp_secret="")
+        code = pyotp.TOTP(exchange.credentials.totp_secret).at(int(now()))
+        for _ in range(3):
+            neo = client_of(exchange, session=path, credentials=without_secret, totp=code)
+            async with neo:
+                assert await neo.orders.book() == []
+        assert await logins(exchange) == 1
+
+
+async def test_yesterdays_login_is_a_warning_and_a_login(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    days = 0
+
+    def clock() -> float:
+        return now() + days * 86_400
+
+    async with exchange_of(clock=clock) as exchange:
+        for days in (0, 1):  # noqa: B007 - read by the clock
+            async with client_of(exchange, session=tmp_path / "session.json", clock=clock) as neo:
+                assert await neo.orders.book() == []
+        assert caplog.text.count("of an earlier day: not used") == 1
+        assert await logins(exchange) == 2
+
+
 async def test_a_wrong_mpin_is_sent_once_by_all_that_start_together(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     async with exchange_of() as exchange:
@@ -221,7 +249,7 @@ async def test_a_damaged_file_is_a_warning_and_a_login(
     path.write_text(content)
     path.chmod(0o600)
     async with sharing(path, 1) as (exchange, _):
-        assert "is not used: it is not a session file, or damaged" in caplog.text
+        assert caplog.text.count("is not used: it is not a session file, or damaged") == 1
         assert await logins(exchange) == 1
         async with client_of(exchange, session=path):
             assert await logins(exchange) == 1
@@ -273,7 +301,9 @@ async def test_a_server_beyond_this_machine_is_live() -> None:
 # --- save and resume ------------------------------------------------------------------------------
 
 
-async def test_a_saved_session_is_resumed_by_its_path(tmp_path: Path) -> None:
+async def test_a_saved_session_is_resumed_by_its_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "session.json"
     async with exchange_of() as exchange:
         neo = client_of(exchange)
@@ -283,7 +313,9 @@ async def test_a_saved_session_is_resumed_by_its_path(tmp_path: Path) -> None:
             neo.save(path)
             token = neo.session.token
         again = client_of(exchange)
+        caplog.set_level(logging.INFO, logger="neo_async.session")
         await again.resume(path)
+        assert f"{exchange.base_url}: paper" in caplog.text
         assert again.session.token == token
         assert await again.orders.book() == []
         await again.logout()
@@ -396,4 +428,4 @@ async def test_the_file_of_a_client_names_the_account_and_server(tmp_path: Path)
     path = tmp_path / "session.json"
     async with sharing(path, 1) as (exchange, _):
         other = exchange.accounts[1]
-        assert SessionFile(path, other, exchange.endpoints, clock=now).session() is None
+        assert SessionFile(path, other, exchange.endpoints, clock=now).load() is None
