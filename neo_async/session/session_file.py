@@ -36,6 +36,10 @@ log = logging.getLogger(logs.SESSION)
 LOCK_PATIENCE: Final = 75.0
 """Seconds for which a process waits for another one that logs in: two TOTP codes and the requests.
 Longer than that it has hung."""
+_BEGIN: Final = b'{"account":'
+"""First bytes of every session file."""
+_SHORT_WAIT: Final = 2.0
+"""Seconds of waiting for another process that are not worth a line in the log."""
 _LOCK_POLL: Final = 0.05
 """Seconds between two tries to take the lock."""
 
@@ -168,10 +172,11 @@ class SessionFile:
     def _set_foreign_file_aside(self) -> None:
         """Rename a file that no client has written: it may be here by a mistake in the path."""
         try:
-            content = self.path.read_bytes() if self.path.is_file() else b""
+            with files.open_regular(self.path) as file:
+                begin = file.read(len(_BEGIN))
         except OSError:
             return  # replaced, or not, by `replace`
-        if content and not content.startswith(b'{"account":'):
+        if begin and begin != _BEGIN:
             aside = self.path.with_name(f"{self.path.name}.unreadable")
             os.replace(self.path, aside)
             log.warning("%s was no session file: it is now %s", self.path, aside.name)
@@ -207,8 +212,8 @@ class SessionFile:
                         LOCK_PATIENCE,
                     )
                     return None
-                if not is_told:
-                    log.info("waiting for process %s, which is logging in", held)
+                if not is_told and loop.time() >= began + _SHORT_WAIT:
+                    log.warning("waiting for process %s, which is logging in", held)
                     is_told = True
             except OSError as error:
                 log.warning(

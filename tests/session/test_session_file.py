@@ -231,7 +231,10 @@ async def test_a_holder_that_hangs_is_not_waited_for_for_ever(
     held = file_lock.hold(tmp_path / ".session.json.lock")
     async with file_in(tmp_path).locked():
         assert LOCK_PATIENCE <= asyncio.get_running_loop().time() < LOCK_PATIENCE + 1
-    assert f"process {os.getpid()} has been logging in for 75 s" in caplog.text
+    assert caplog.messages == [
+        f"waiting for process {os.getpid()}, which is logging in",
+        f"process {os.getpid()} has been logging in for 75 s: not waiting for it any longer",
+    ]
     file_lock.release(held)
 
 
