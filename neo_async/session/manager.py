@@ -253,7 +253,7 @@ class SessionManager:
             login = await self._shared.login(totp, ended=ended, fresh=fresh)
         session = login.session
         await self._install(session, login.made_at, logouts)
-        how = "" if login.is_new else f", by the login of {in_india(login.made_at):%H:%M:%S}"
+        how = "" if login.is_new else f", by the login of {in_india(login.made_at):%H:%M:%S} IST"
         self._announce("logged in as", session, how)
         return session
 

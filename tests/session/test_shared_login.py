@@ -287,7 +287,7 @@ async def test_the_log_tells_paper_from_live_and_how_the_login_was_come_by(
         where = f"logged in as {exchange.credentials.ucc} at {exchange.base_url}: paper"
         assert caplog.messages[-1] == where
         async with client_of(exchange, session=tmp_path / "session.json"):
-            assert caplog.messages[-1] == f"{where}, by the login of 10:00:00"
+            assert caplog.messages[-1] == f"{where}, by the login of 10:00:00 IST"
 
 
 async def test_a_server_beyond_this_machine_is_live() -> None:
