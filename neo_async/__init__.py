@@ -1,8 +1,8 @@
 """Asyncio-native trading client for the Kotak Neo Trade API.
 
-from neo_async import Credentials, NeoClient, Product, Segment, Side
+from neo_async import NeoClient, Product, Segment, Side
 
-async with NeoClient(Credentials.from_env()) as neo:
+async with NeoClient() as neo:  # account and server of the environment
     order = await neo.orders.place(
         Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, price="39.35", product=Product.CNC
     )

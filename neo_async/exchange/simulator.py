@@ -274,7 +274,11 @@ class Exchange:
             "admin_url": self.admin_url,
             "bank_clients": msgspec.to_builtins(self.bank.clients),
             "accounts": [
-                {name: getattr(credentials, name) for name in credentials.__struct_fields__}
+                {
+                    name: getattr(credentials, name)
+                    for name in credentials.__struct_fields__
+                    if name != "endpoints"  # they are the exchange's own, above
+                }
                 for credentials in self.accounts
             ],
             "kite": {name: getattr(self.kite, name) for name in self.kite.__struct_fields__},

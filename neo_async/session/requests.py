@@ -140,7 +140,8 @@ class SessionRequests:
     ) -> Answer:
         """Send a read, and a duplicate of it where the answer takes long."""
         timeouts = self.timeouts
-        url = session.base_url + endpoint.path + suffix
+        login = self._manager.endpoints.login.rstrip("/")
+        url = (login if endpoint.is_at_login else session.base_url) + endpoint.path + suffix
         await self._http.check(url)
 
         def ask(start: Start) -> Coroutine[Any, Any, Answer]:

@@ -201,9 +201,14 @@ def _title(watched: Watched) -> RenderableType:
     title.add_column(justify="right", no_wrap=True)
     session = watched.neo.session
     name = Text(" neo-async watch", style="bold")
+    name.append("  paper" if watched.neo.is_paper else "  LIVE", style=_mode_style(watched))
     name.append(f"  {shown(session.ucc)} at {shown(session.base_url)}", style="bright_black")
     title.add_row(name, f" {datetime.now(IST):%H:%M:%S} IST · Ctrl-C quits ")
     return title
+
+
+def _mode_style(watched: Watched) -> str:
+    return "green" if watched.neo.is_paper else "bold red"
 
 
 def _tick_panel(watched: Watched, rows: int, width: int) -> Panel:
