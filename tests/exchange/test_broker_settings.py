@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
 
 from neo_async.exchange import BrokerSettings
+from neo_async.exchange.rest.settings import ENDED_SESSION_TEXTS, EndedSessionCode
+from tests.clients import client_of, exchange_of, logins
 from tests.exchange.callers import Caller, trading, visiting
 from tests.exchange_settings import EVERY_ORDER
 
@@ -206,7 +208,10 @@ async def test_older_paths_lead_to_the_same_login(path: str) -> None:
             "ucc": credentials.ucc,
             "totp": caller.code(),
         }
-        headers = {"Authorization": f"Bearer {credentials.consumer_key}"}
+        headers = {
+            "Authorization": f"Bearer {credentials.consumer_key}",
+            "neo-fin-key": "neotradeapi",
+        }
         first = await caller.request("POST", f"{root}/login", json=form, headers=headers)
         view = first.json()["data"]
         headers |= {"sid": view["sid"], "Auth": view["token"]}
@@ -232,3 +237,41 @@ async def test_a_repeated_tag_may_be_refused_with_the_older_code() -> None:
         assert refused.status == 200
         assert refused.json()["stCode"] == 5204
         assert refused.json()["errMsg"] == ("Put Order Response : Client OrderID already exists")
+
+
+# --- ended sessions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", get_args(EndedSessionCode))
+async def test_an_ended_session_may_be_refused_with_any_code_that_was_seen(code: int) -> None:
+    async with trading(broker=BrokerSettings(ended_session_code=code)) as caller:
+        caller.exchange.end_sessions()
+        refused = await caller.get("/quick/user/orders")
+        text = ENDED_SESSION_TEXTS[code]
+        assert refused.status == 403
+        assert refused.json() == {
+            "stCode": code,
+            "errMsg": text,
+            "emsg": text,
+            "stat": "Not_Ok",
+        }
+
+
+async def test_the_margin_check_of_an_ended_session_has_its_own_words() -> None:
+    async with trading(broker=BrokerSettings(ended_session_code=100022)) as caller:
+        caller.exchange.end_sessions()
+        refused = (await caller.post("/quick/user/check-margin", {})).json()
+        assert refused == {
+            "stCode": 100022,
+            "errMsg": "invalid session token",
+            "stat": "error in neo-login-check-api",
+        }
+
+
+@pytest.mark.parametrize("code", get_args(EndedSessionCode))
+async def test_our_client_logs_in_again_whatever_the_code(code: int) -> None:
+    settings = BrokerSettings(ended_session_code=code)
+    async with exchange_of(broker=settings) as exchange, client_of(exchange) as neo:
+        exchange.end_sessions()
+        assert await neo.orders.book() == []
+        assert await logins(exchange) == 2

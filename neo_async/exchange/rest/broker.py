@@ -1,7 +1,9 @@
 """The broker's service without its sockets: a call in, a reply out.
 
 One table holds which path goes where, and what a caller needs to show for it. Trading calls live
-below the base URL, which has a path of its own; login, files and the configuration service do not.
+below the base URL only, which has a path of its own: a client that does not follow the base URL of
+its login answer fails here, too. Everything else is served at the root and below the base URL,
+since clients log in at either.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from neo_async.exchange.rest.requests import (
 )
 from neo_async.exchange.rest.scrip_files import FOLDER, ScripFiles
 from neo_async.exchange.rest.services import Call, ErrorResponses, LongAnswer
-from neo_async.exchange.rest.settings import BrokerSettings
+from neo_async.exchange.rest.settings import ENDED_SESSION_TEXTS, BrokerSettings
 from neo_async.exchange.rest.throttle import Throttle, Throttled
 from neo_async.exchange.venue import Venue
 from neo_async.wire.orders import CancelForm, HistoryForm, ModifyForm
@@ -71,6 +73,7 @@ _DUPLICATE = 32
 _OLD_DUPLICATE = "Put Order Response : Client OrderID already exists"
 
 _ONE_ORDER = "/quick/user/orders/"
+_CHECK_MARGIN = "/quick/user/check-margin"
 _QUOTES = (
     "/script-details/1.0/quotes/neosymbol/",
     "/apim/quotes/1.0/quotes/neosymbol/",
@@ -147,7 +150,7 @@ class Broker:
 
     def kind(self, method: str, path: str) -> Calls:
         """Return the kind of call, which decides the faults it meets."""
-        if path in _LOGINS:
+        if path.removeprefix(self._base_path) in _LOGINS:
             return "logins"
         routes = (self._methods_at(path) or {}).values()
         return "orders" if any(route.is_order for route in routes) else "reads"
@@ -185,7 +188,7 @@ class Broker:
             "/login/1.0/get-client-ip": report("GET", self._client_ip),
             "/5config/config": {"GET": _Route(lambda _: self._config, Guard.OPEN)},
         }
-        base = data | {
+        base = root | {
             "/quick/order/rule/ms/place": order(self._place),
             "/quick/order/vr/modify": order(self._modify),
             "/quick/order/cancel": order(self._cancel),
@@ -199,7 +202,7 @@ class Broker:
             "/portfolio/v2/positions": report("GET", self._positions_with_price),
             "/portfolio/v1/holdings": report("GET", self._holdings),
             "/quick/user/limits": report("POST", self._limits),
-            "/quick/user/check-margin": report("POST", self._check_margin),
+            _CHECK_MARGIN: report("POST", self._check_margin),
             "/apim/login/2.0/logout": report("POST", self._logout),
             "/registration/subscription": report("GET", self._registration),
         }
@@ -217,8 +220,12 @@ class Broker:
             return replies.gateway_report(405, "Method Not Allowed", f"{call.path} takes {allowed}")
         if route.guard is Guard.TRADE_LOGIN:
             login = self._logins_service.authorise(
-                call.headers.get("Sid", ""), call.headers.get("Auth", ""), call.time
+                call.headers.get("Sid", ""),
+                call.headers.get("Auth", ""),
+                call.time,
             )
+            if login is None:
+                raise self._ended_session(call.path)
             if route.is_order:
                 self._check_address(call.client_ip, login)
             account = login.account
@@ -249,6 +256,13 @@ class Broker:
             tail = _ONE_ORDER
         return self._base_routes.get(_quotes_path(tail) or tail)
 
+    def _ended_session(self, path: str) -> Refusal:
+        """Return the refusal of a call whose session has ended."""
+        code = self._settings.ended_session_code
+        is_margin = code == 100022 and path.endswith(_CHECK_MARGIN)
+        stat = "error in neo-login-check-api" if is_margin else "Not_Ok"
+        return Refusal(code, ENDED_SESSION_TEXTS[code], http_status=403, stat=stat)
+
     def _check_address(self, address: str, login: Login) -> None:
         """Apply the rule of static addresses, where it is in force."""
         allowed = self._settings.static_ips
@@ -263,11 +277,13 @@ class Broker:
     # --- login --------------------------------------------------------------------------------
 
     def _login(self, call: Call) -> Reply:
+        _require_fin_key(call)
         authorization = call.headers.get("Authorization", "")
         data = self._logins_service.login(authorization, call.body, call.time, call.wall_time)
         return replies.json({"data": data})
 
     def _validate(self, call: Call) -> Reply:
+        _require_fin_key(call)
         data = self._logins_service.validate(
             call.headers.get("Authorization", ""),
             call.headers.get("sid", ""),
@@ -437,6 +453,13 @@ class Broker:
         if content is None:
             return replies.gateway_report(404, "Not Found", f"no file at {call.path}")
         return Reply(content, content_type="text/csv")
+
+
+def _require_fin_key(call: Call) -> None:
+    """Refuse a login step without the header `neo-fin-key`, as the broker does. Its value is the
+    same for every client, and clients may bring another one: it is not checked."""
+    if not call.headers.get("neo-fin-key", "").strip():
+        raise FieldMissing("NeoFinKey")
 
 
 def _quotes_path(path: str) -> str | None:

@@ -148,7 +148,9 @@ def read_quantity(text: str) -> int:
 
 def read_price(text: str) -> int:
     """Convert rupees as decimal text to paise. The broker refuses `0.0` where `0` is meant, so we
-    do."""
+    do; an empty price it answers as if the quantity were wrong."""
+    if not text:
+        raise Refusal(1009, "please provide valid quantity")
     match = _PRICE.fullmatch(text)
     if match is None or text == "0.0":
         raise _invalid_request()
