@@ -41,7 +41,6 @@ from neo_async.exchange.rest.scrip_files import (
     Catalogue,
     ScripFiles,
     catalogue_of_files,
-    catalogue_of_listings,
 )
 from neo_async.exchange.rest.services import Service
 from neo_async.exchange.rest.throttle import Throttle
@@ -93,7 +92,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
         """Return what is listed today, and the scrip files of it."""
         today = date_of(self.clock())
         if not self.scripmaster:
-            return catalogue_of_listings(relisted(default_listings(today), recorded))
+            return Catalogue(tuple(relisted(default_listings(today), recorded)))
         catalogue = await asyncio.to_thread(catalogue_of_files, self.scripmaster, today)
         listings = relisted(catalogue.listings, recorded)
         return msgspec.structs.replace(catalogue, listings=listings)
@@ -127,7 +126,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             logins=logins,
             throttle=Throttle(self.limits),
             settings=self.behaviour.broker,
-            scrip_files=ScripFiles(catalogue, venue, is_fixed=bool(self.scripmaster)),
+            scrip_files=ScripFiles(catalogue, venue),
             market_data=MarketData(venue, self.seed),
             root_url=addresses.root_url,
             base_path=BASE_PATH,

@@ -66,6 +66,13 @@ class Index(msgspec.Struct, frozen=True):
     """Previous close in hundredths of a point."""
     weights: tuple[tuple[str, int], ...]
     """Trading symbol and weight of each member."""
+    underlying: str = ""
+    """Name in the scrip master, and of its derivatives: `NIFTY`; empty where it is in neither."""
+    aliases: tuple[str, ...] = ()
+    """Other names under which it can be requested."""
+    elasticity: int = 1
+    """Percent by which it moves when its members move by one; negative for one that falls as they
+    rise."""
 
     @property
     def key(self) -> str:

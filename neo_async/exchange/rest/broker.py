@@ -444,12 +444,12 @@ class Broker:
     # --- scrip master -------------------------------------------------------------------------
 
     def _file_paths(self, call: Call) -> Reply:
-        addresses = self._scrip_files.catalogue().addresses(self._root_url, date_of(call.time))
+        addresses = self._scrip_files.addresses(self._root_url, date_of(call.time))
         folder = f"{self._root_url}{FOLDER}"
         return replies.json({"data": {"filesPaths": addresses, "baseFolder": folder}})
 
-    def _file(self, call: Call) -> Reply:
-        content = self._scrip_files.catalogue().file(call.path)
+    async def _file(self, call: Call) -> Reply:
+        content = await self._scrip_files.file(call.path)
         if content is None:
             return replies.gateway_report(404, "Not Found", f"no file at {call.path}")
         return Reply(content, content_type="text/csv")
