@@ -45,6 +45,7 @@ from neo_async.exchange.rest.scrip_files import (
 from neo_async.exchange.rest.services import Service
 from neo_async.exchange.rest.throttle import Throttle
 from neo_async.exchange.settings import Behaviour, Recording
+from neo_async.exchange.switches import Switches
 from neo_async.exchange.venue import NewListings, Venue
 from neo_async.model.enums import Segment
 
@@ -66,6 +67,8 @@ class Parts(NamedTuple):
     broker: Broker
     services: tuple[Service, ...]
     """Services beside the broker's, each with a path of its own."""
+    switches: Switches
+    """Settings, to be changed while it is open."""
     admin: Admin
     feeds: Feeds
     replay: Replay | None
@@ -152,8 +155,18 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             root_url=addresses.root_url,
         )
         services: tuple[Service, ...] = (self.bank, kite)
-        admin = Admin(venue, self.clock, self.faults, services, addresses.admin_path)
-        return Parts(addresses, venue, funds, logins, broker, services, admin, feeds, replay)
+
+        def apply(behaviour: Behaviour) -> None:
+            broker.settings = behaviour.broker
+            feeds.use(behaviour.feeds)
+            if venue.market.rules != behaviour.rules:
+                venue.market.set_rules(behaviour.rules)
+
+        switches = Switches(self.behaviour, apply)
+        admin = Admin(venue, self.clock, self.faults, services, switches, addresses.admin_path)
+        return Parts(
+            addresses, venue, funds, logins, broker, services, switches, admin, feeds, replay
+        )
 
     def open_accounts(self, market: MatchingEngine) -> None:
         """Open the accounts that the market does not have yet."""

@@ -75,6 +75,10 @@ class Orders:
         self.tags: dict[tuple[str, int, str], OrderRecord] = {}
         """Orders by account, day and client tag."""
 
+    def set_rules(self, rules: Rules) -> None:
+        """Use other rules for orders that come from now on. The hours must be the same."""
+        self._rules = rules
+
     def place(self, command: Place) -> OrderRecord:
         """Accept an order and enter it, or queue it until the open. Raises Refusal."""
         account, order = command.account, command.order

@@ -50,6 +50,10 @@ class Feeds:
         self.orders = OrderFeed(venue, logins, settings, self._pause_switch, seed, plan)
         logins.on_end = self._end
 
+    def use(self, settings: FeedSettings) -> None:
+        """Behave by other settings from now on."""
+        self.market.settings = self.orders.settings = settings
+
     # --- sockets --------------------------------------------------------------------------------
 
     def takes(self, path: str) -> bool:

@@ -112,7 +112,8 @@ class Broker:
         self._venue = venue
         self._logins_service = logins
         self._throttle = throttle
-        self._settings = settings
+        self.settings = settings
+        """Rules of logging in and of placing orders; may be replaced at any time."""
         self._scrip_files = scrip_files
         self._market_data = market_data
         self._root_url = root_url
@@ -138,11 +139,12 @@ class Broker:
         try:
             return self._engine(call)
         except Refusal as refusal:
-            return replies.refused(refusal)
+            reply = replies.refused(refusal)
+            return reply._replace(status=200) if self.settings.refusals_as_200 else reply
         except Throttled as throttled:
             return replies.throttled(throttled.limit)
         except LoginRefused as refused:
-            if self._settings.login_failures_as_200:
+            if self.settings.login_failures_as_200:
                 return replies.login_failed(refused.status, refused.text)
             return replies.login_refused(refused.status, refused.text)
         except FieldMissing as missing:
@@ -258,14 +260,14 @@ class Broker:
 
     def _ended_session(self, path: str) -> Refusal:
         """Return the refusal of a call whose session has ended."""
-        code = self._settings.ended_session_code
+        code = self.settings.ended_session_code
         is_margin = code == 100022 and path.endswith(_CHECK_MARGIN)
         stat = "error in neo-login-check-api" if is_margin else "Not_Ok"
         return Refusal(code, ENDED_SESSION_TEXTS[code], http_status=403, stat=stat)
 
     def _check_address(self, address: str, login: Login) -> None:
         """Apply the rule of static addresses, where it is in force."""
-        allowed = self._settings.static_ips
+        allowed = self.settings.static_ips
         if allowed is None:
             return
         if address not in allowed:
@@ -307,7 +309,7 @@ class Broker:
     def _registration(self, _: Call) -> Reply:
         """Answer the static addresses on record. The broker's shape is not published; this one is
         ours."""
-        primary, secondary = (*(self._settings.static_ips or ()), "", "")[:2]
+        primary, secondary = (*(self.settings.static_ips or ()), "", "")[:2]
         status = "ACTIVE" if primary else "INACTIVE"
         content = {"primaryIp": primary, "secondaryIp": secondary, "status": status}
         return replies.json({"data": content, "stCode": 200, "stat": "Ok"})
@@ -319,7 +321,7 @@ class Broker:
         try:
             record = self._venue.now().place(call.ucc, order)
         except Refusal as refusal:
-            if refusal.code == _DUPLICATE and self._settings.old_duplicate_code:
+            if refusal.code == _DUPLICATE and self.settings.old_duplicate_code:
                 raise Refusal(5204, _OLD_DUPLICATE, http_status=200) from None
             raise
         return replies.accepted(record.number)

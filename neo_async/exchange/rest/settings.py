@@ -25,6 +25,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     April 2026; it does not hold for logins, reports, data and feeds."""
     login_failures_as_200: bool = False
     """Failed logins are answered with status 200 and the code in the body, as has been seen."""
+    refusals_as_200: bool = False
+    """Refused orders, reports and calls of ended sessions are answered with status 200 and the code
+    in the body, as users have seen; otherwise with 400, 401 or 403."""
     ended_session_code: EndedSessionCode = 1003
     """Code with which a call of an ended session is refused. The broker documents 1003; users have
     seen the others too."""
