@@ -13,6 +13,7 @@ import neo_async
 from neo_async.base.text import shown
 from neo_async.cli import account, bank, demo, exchange, instruments, market, output, trade, watch
 from neo_async.cli.kite import kite
+from neo_async.cli.paper import paper
 from neo_async.errors import NeoError, UsageError
 
 
@@ -106,5 +107,6 @@ app.command(rich_help_panel=_MARKET)(market.chain)
 app.command(rich_help_panel=_MARKET)(market.candles)
 app.command(rich_help_panel=_MARKET)(watch.watch)
 app.command(rich_help_panel=_MARKET)(instruments.instruments)
+app.add_typer(paper, name="paper", rich_help_panel=_TRY)
 app.add_typer(kite, name="kite", rich_help_panel="Mutual funds")
 app.add_typer(bank.app, name="bank", rich_help_panel="Bank")

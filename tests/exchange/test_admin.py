@@ -174,8 +174,8 @@ async def test_unknown_names_and_methods_are_answered_with_the_known_ones() -> N
         missing = await caller.admin("GET", "orders")
         assert missing.status == 404
         assert missing.json()["error"] == (
-            "no /admin/orders here; there are ledger, requests, price, clock, faults, settings, reset, "
-            "bank/credit, bank/refund"
+            "no /admin/orders here; there are ledger, requests, price, clock, faults, settings, "
+            "reset, bank/credit, bank/refund"
         )
         refused = await caller.admin("POST", "ledger")
         assert (refused.status, refused.json()["error"]) == (
