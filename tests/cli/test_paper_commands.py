@@ -35,7 +35,6 @@ def test_a_price_prints_by_symbol(exchange: Exchange, run: Paper) -> None:
 
 
 def test_a_payment_reaches_the_bank_or_says_why_not(exchange: Exchange, run: Paper) -> None:
-    account = exchange.bank.client
     refused = run("credit", "NOSUCH1", "1500.00")
     assert (refused.exit_code, "'NOSUCH1' is unknown" in refused.everything) == (2, True)
 
