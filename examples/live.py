@@ -1,8 +1,8 @@
 """Place one order in an account of one's own, after asking.
 
 Reads NEO_CONSUMER_KEY, NEO_MOBILE_NUMBER, NEO_UCC, NEO_MPIN and NEO_TOTP_SECRET. Without
-NEO_LOGIN_URL it goes to the broker, with real money; `neo-async exchange --env` prints what leads
-to an exchange on this machine instead.
+NEO_LOGIN_URL it goes to the broker, with real money; `neo-async exchange --env FILE` writes what
+leads to an exchange on this machine instead.
 
     python examples/live.py ITBEES-EQ 1 39.35
 """

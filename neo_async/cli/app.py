@@ -22,6 +22,7 @@ from neo_async.cli import (
 )
 from neo_async.cli.commands import Command, new_group
 from neo_async.cli.kite import kite
+from neo_async.cli.paper import paper
 
 app = new_group(
     help="Trade on Kotak Neo from the shell, or try it on an exchange of your own.",
@@ -97,5 +98,6 @@ _PANELS = {
 for _panel, _functions in _PANELS.items():
     for _function in _functions:
         app.command(cls=Command, rich_help_panel=_panel)(_function)
+app.add_typer(paper, name="paper", rich_help_panel="Try it out")
 app.add_typer(kite, name="kite", rich_help_panel="Mutual funds")
 app.add_typer(bank.app, name="bank", rich_help_panel="Bank")

@@ -41,11 +41,11 @@ from neo_async.exchange.rest.scrip_files import (
     Catalogue,
     ScripFiles,
     catalogue_of_files,
-    catalogue_of_listings,
 )
 from neo_async.exchange.rest.services import Service
 from neo_async.exchange.rest.throttle import Throttle
 from neo_async.exchange.settings import Behaviour, Recording
+from neo_async.exchange.switches import Switches
 from neo_async.exchange.venue import NewListings, Venue
 from neo_async.model.enums import Segment
 
@@ -67,6 +67,8 @@ class Parts(NamedTuple):
     broker: Broker
     services: tuple[Service, ...]
     """Services beside the broker's, each with a path of its own."""
+    switches: Switches
+    """Settings, to be changed while it is open."""
     admin: Admin
     feeds: Feeds
     replay: Replay | None
@@ -93,7 +95,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
         """Return what is listed today, and the scrip files of it."""
         today = date_of(self.clock())
         if not self.scripmaster:
-            return catalogue_of_listings(relisted(default_listings(today), recorded))
+            return Catalogue(tuple(relisted(default_listings(today), recorded)))
         catalogue = await asyncio.to_thread(catalogue_of_files, self.scripmaster, today)
         listings = relisted(catalogue.listings, recorded)
         return msgspec.structs.replace(catalogue, listings=listings)
@@ -127,7 +129,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             logins=logins,
             throttle=Throttle(self.limits),
             settings=self.behaviour.broker,
-            scrip_files=ScripFiles(catalogue, venue, is_fixed=bool(self.scripmaster)),
+            scrip_files=ScripFiles(catalogue, venue),
             market_data=MarketData(venue, self.seed),
             root_url=addresses.root_url,
             base_path=BASE_PATH,
@@ -153,8 +155,18 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             root_url=addresses.root_url,
         )
         services: tuple[Service, ...] = (self.bank, kite)
-        admin = Admin(venue, self.clock, self.faults, services, addresses.admin_path)
-        return Parts(addresses, venue, funds, logins, broker, services, admin, feeds, replay)
+
+        def apply(behaviour: Behaviour) -> None:
+            broker.settings = behaviour.broker
+            feeds.use(behaviour.feeds)
+            if venue.market.rules != behaviour.rules:
+                venue.market.set_rules(behaviour.rules)
+
+        switches = Switches(self.behaviour, apply)
+        admin = Admin(venue, self.clock, self.faults, services, switches, addresses.admin_path)
+        return Parts(
+            addresses, venue, funds, logins, broker, services, switches, admin, feeds, replay
+        )
 
     def open_accounts(self, market: MatchingEngine) -> None:
         """Open the accounts that the market does not have yet."""

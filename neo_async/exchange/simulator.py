@@ -28,6 +28,7 @@ from neo_async.exchange.addresses import BANK_PATH, addresses_of, admin_path_of,
 from neo_async.exchange.bank.service import Bank
 from neo_async.exchange.build import Builder, Parts, paise_of
 from neo_async.exchange.clock import MovedClock
+from neo_async.exchange.engine.lookup import find_listing
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.faults.plan import FaultPlan
 from neo_async.exchange.faults.settings import Faults
@@ -40,6 +41,7 @@ from neo_async.exchange.persistence.store import Beginning, Store
 from neo_async.exchange.replay.recorded import NOTHING, scan_recording
 from neo_async.exchange.replay.replay import Replay
 from neo_async.exchange.rest.accounts import make_accounts
+from neo_async.exchange.rest.requests import read_rupees
 from neo_async.exchange.settings import Behaviour, Recording, Security
 from neo_async.model.address import is_loopback
 
@@ -283,6 +285,27 @@ class Exchange:
             ],
             "kite": {name: getattr(self.kite, name) for name in self.kite.__struct_fields__},
         }
+
+    def print_price(self, instrument: str, price: str | float) -> None:
+        """Print a trade in an instrument at a price in rupees.
+
+        The instrument is a symbol (`RELIANCE-EQ`), or a symbol or token behind its segment
+        (`nse_cm|2885`). Resting orders that the price passes are filled at their own limits, stops
+        that it reaches are triggered, and the market makers go on from there. Raises UsageError for
+        an instrument that is not listed, which names the nearest, and for an invalid price.
+        """
+        market = self.market
+        listing = find_listing(market, instrument)
+        market.print_price(listing.segment, listing.token, read_rupees(price))
+
+    def set(self, **settings: object) -> None:
+        """Change settings by their names in `Rules`, `BrokerSettings` and `FeedSettings`, from now
+        on: `exchange.set(covered_orders=True)`.
+
+        Raises UsageError, and changes nothing, for an unknown name, an invalid value, and what an
+        exchange can only be opened with: the hours, and the plan of the bank's clients.
+        """
+        self._open.switches.set(settings)
 
     def advance_clock(self, seconds: float) -> None:
         """Move the exchange's clock forward. Raises UsageError for a step back.

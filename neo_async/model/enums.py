@@ -54,7 +54,8 @@ class OrderType(StrEnum):
     SL = "SL"
     """Stop-loss limit: becomes a limit order once the trigger trades."""
     SL_M = "SL-M"
-    """Stop-loss market. The live broker refuses it for API orders since April 2026."""
+    """Stop-loss market. Do not use it: since April 2026 the live broker rejects it for API orders
+    ("Market order with Algo Id not allowed"). Use SL with a limit price beyond the trigger."""
 
     @property
     def has_limit(self) -> bool:
@@ -79,9 +80,11 @@ class Product(StrEnum):
     MTF = "MTF"
     """Margin trading facility, cash segments only."""
     CO = "CO"
-    """Cover order: an entry with a compulsory stop-loss leg."""
+    """Cover order: an entry with a compulsory stop-loss leg. Do not use it: since April 2026 the
+    live broker refuses it for API orders (code 1017)."""
     BO = "BO"
-    """Bracket order: an entry with a target and a stop-loss leg."""
+    """Bracket order: an entry with a target and a stop-loss leg. Do not use it: since April 2026
+    the live broker refuses it for API orders (code 1017)."""
 
 
 class Validity(StrEnum):

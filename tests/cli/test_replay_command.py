@@ -59,8 +59,8 @@ async def test_it_plays_at_the_speed_asked_for_and_tells_of_the_end_on_stderr(
         rest, errors = process.communicate(timeout=10)
     assert (process.returncode, rest) == (0, "")
     assert errors.splitlines() == [
-        f"recorded: {TCS} TCS-EQ",
-        "the replay has ended after 4 frames",
+        f"# recorded: {TCS} TCS-EQ",
+        "# the replay has ended after 4 frames",
     ]
 
 

@@ -641,3 +641,56 @@ def test_no_past_day_moves_as_far_as_a_circuit_limit() -> None:
 
 def test_start_is_the_day_these_tests_say() -> None:
     assert (datetime(1970, 1, 1) + timedelta(seconds=START + 19_800)).date() == TODAY
+
+
+# --- indices --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("nse_cm|Nifty 50", "Nifty 50-IN"),
+        ("nse_cm|26009", "Nifty Bank-IN"),
+        ("nse_cm|Nifty Fin Service", "Nifty Fin Service-IN"),
+        ("nse_cm|26037", "Nifty Fin Service-IN"),
+        ("nse_cm|NIFTY MID SELECT", "NIFTY MID SELECT-IN"),
+        ("nse_cm|Nifty Next 50", "Nifty Next 50-IN"),
+        ("nse_cm|Nifty IT", "Nifty IT-IN"),
+        ("nse_cm|INDIA VIX", "INDIA VIX-IN"),
+        ("nse_cm|India VIX", "INDIA VIX-IN"),
+        ("bse_cm|SENSEX", "SENSEX-IN"),
+        ("bse_cm|BANKEX", "BANKEX-IN"),
+    ],
+)
+async def test_every_index_has_a_quote_under_its_names(name: str, shown: str) -> None:
+    async with visiting() as caller:
+        url = f"{caller.exchange.base_url}/script-details/1.0/quotes/neosymbol/{name}/all"
+        headers = {"Authorization": caller.credentials.consumer_key}
+        (row,) = (await caller.request("GET", url, headers=headers)).json()
+        assert (row["exchange_token"], row["display_symbol"]) == (name.partition("|")[2], shown)
+        assert float(row["ltp"]) > 0
+
+
+async def test_india_vix_falls_as_shares_rise() -> None:
+    async with visiting(market_makers=False) as caller:
+        market = caller.exchange.market
+        (vix,) = (each for each in market.live_indices if each.index.name == "INDIA VIX")
+        before = vix.stats.last_price
+        share = market.listing(Segment.NSE_CM, "RELIANCE-EQ")
+        assert share is not None
+        market.print_price(share.segment, share.token, share.base_price * 105 // 100)
+        assert vix.stats.last_price < before
+
+
+async def test_sensex_has_an_option_chain_and_weekly_expiries() -> None:
+    async with visiting() as caller:
+        answered = await data(caller, EXPIRIES, exchange="bse_fo", underlying="SENSEX")
+        days = answered.json()["expiries"]
+        assert days[:2] == ["2026-11-26", "2026-12-03"]  # Thursdays
+        chain = f"{caller.exchange.base_url}/market-data/1.0/watchlist/option-chain"
+        answered = await caller.request(
+            "GET",
+            f"{chain}?exchange=bse_fo&underlying=SENSEX",
+            headers={"Authorization": caller.credentials.consumer_key},
+        )
+        assert answered.status == 200

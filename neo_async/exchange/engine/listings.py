@@ -1,12 +1,14 @@
 """The instruments that trade when no scrip master is loaded.
 
 Tokens, ISINs, descriptions and freeze quantities of the NSE shares and funds are those of the
-broker's scrip master; prices are of about late 2026 (see listings.csv).
+broker's scrip master, the codes of the BSE shares those of BSE; prices are of about late 2026 (see
+listings.csv).
 
 Derivatives depend on the day: those that expire next are listed, by the exchanges' rules of 2026
-(NIFTY options every Tuesday, the other contracts of NSE on the last Tuesday of the month, of BSE on
-the last Thursday, crude oil on the 19th, or on the Friday before a weekend). Holidays move nothing
-here. Their tokens are made up from the contract, and are the same every day.
+(NIFTY options every Tuesday and SENSEX options every Thursday, the other contracts of NSE on the
+last Tuesday of the month, of BSE on the last Thursday, crude oil on the 19th, or on the Friday
+before a weekend). Holidays move nothing here. Their tokens are made up from the contract, and are
+the same every day.
 """
 
 from __future__ import annotations
@@ -73,8 +75,8 @@ class _Family(msgspec.Struct, frozen=True, kw_only=True):
     price: int
     """Price of the underlying, in paise."""
     lot_size: int
-    lots_frozen: int
-    """Largest order, in lots."""
+    freeze_quantity: int
+    """Freeze quantity as the file has it: an order of that many units is too large."""
     tick: int = 10
     months: int = 3
     """Futures listed, the nearest months."""
@@ -95,7 +97,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|26000",
         price=24_412_35,
         lot_size=65,
-        lots_frozen=27,
+        freeze_quantity=1801,
         strike_step=50,
         strikes=20,
         weeks=3,
@@ -107,7 +109,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|26009",
         price=55_180_70,
         lot_size=30,
-        lots_frozen=20,
+        freeze_quantity=601,
         strike_step=100,
         strikes=20,
     ),
@@ -119,9 +121,12 @@ _FAMILIES: Final = (
         underlying="bse_cm|1",
         price=79_802_10,
         lot_size=20,
-        lots_frozen=50,
+        freeze_quantity=1001,
         tick=5,
         months=2,
+        strike_step=100,
+        strikes=15,
+        weeks=2,
     ),
     _Family(
         name="TCS",
@@ -130,7 +135,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|11536",
         price=211700,
         lot_size=225,
-        lots_frozen=50,
+        freeze_quantity=11251,
         strike_step=20,
         strikes=10,
     ),
@@ -141,7 +146,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|2885",
         price=141250,
         lot_size=500,
-        lots_frozen=40,
+        freeze_quantity=20001,
         strike_step=10,
         strikes=10,
     ),
@@ -152,7 +157,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|1333",
         price=79320,
         lot_size=1100,
-        lots_frozen=30,
+        freeze_quantity=33001,
         strike_step=5,
         strikes=10,
     ),
@@ -163,7 +168,7 @@ _FAMILIES: Final = (
         suffix="COM",
         price=5_600_00,
         lot_size=100,
-        lots_frozen=100,
+        freeze_quantity=10001,
         tick=100,
         months=2,
     ),
@@ -204,7 +209,7 @@ def _terms(family: _Family, today: date, spot: int) -> Iterator[tuple[date, int,
         yield expiry, 0, ""
     if not family.strike_step:
         return
-    weekly = _weekly(today, family.weeks)
+    weekly = _weekly(family.segment, today, family.weeks)
     monthly = _monthly(family.segment, today, family.option_months)
     middle = round(spot / 100 / family.strike_step)
     for expiry in sorted({*weekly, *monthly}):
@@ -230,7 +235,7 @@ def _contract(
         base_price=0,
         lower_band=0,
         upper_band=0,
-        freeze_quantity=family.lots_frozen * family.lot_size,
+        freeze_quantity=family.freeze_quantity,
         kind=("OPT" if strike else "FUT") + family.suffix,
         expiry=expiry,
         strike=strike * 100,
@@ -300,8 +305,9 @@ _MONTHS: Final = (
 )
 
 
-def _weekly(today: date, count: int) -> list[date]:
-    first = today + timedelta(days=(_TUESDAY - today.weekday()) % 7)
+def _weekly(segment: Segment, today: date, count: int) -> list[date]:
+    weekday = _THURSDAY if segment is Segment.BSE_FO else _TUESDAY
+    first = today + timedelta(days=(weekday - today.weekday()) % 7)
     return [first + timedelta(weeks=week) for week in range(count)]
 
 

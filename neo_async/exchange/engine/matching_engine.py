@@ -114,6 +114,7 @@ class MatchingEngine:
             commands.Use: self._instrument,
             commands.Watch: self._watch,
             commands.Unwatch: self._unwatch,
+            commands.SetRules: lambda command: self._parts.set_rules(command.rules),
             commands.SkipTurns: self._skip_turns,
         }
 
@@ -157,6 +158,15 @@ class MatchingEngine:
 
     def _skip_turns(self, command: commands.SkipTurns) -> None:
         self._parts.market_makers.turn = max(self._parts.market_makers.turn, command.turn)
+
+    @property
+    def rules(self) -> Rules:
+        """The rules for new orders."""
+        return self._parts.rules
+
+    def set_rules(self, rules: Rules) -> None:
+        """Change the rules for orders that come from now on; the hours stay as they are."""
+        self.execute(commands.SetRules(rules))
 
     @property
     def days_begun(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import msgspec
+
 from neo_async.exchange.engine.accounts import Account
 from neo_async.exchange.engine.clock import Clock
 from neo_async.exchange.engine.contingent_orders import ContingentOrders
@@ -76,6 +78,11 @@ class EngineParts:
             self.phases,
             rules,
         )
+
+    def set_rules(self, rules: Rules) -> None:
+        """Use other rules for orders that come from now on; the hours stay."""
+        self.rules = msgspec.structs.replace(rules, hours=self.rules.hours)
+        self.orders.set_rules(self.rules)
 
     def snapshot(self, *, orders: bool) -> EngineState:
         """Return the snapshots of all parts; without `orders`, the ledger's orders are left out."""

@@ -118,7 +118,7 @@ class MarketFeed:
         """Instruments in `recorded` get packets from `play` alone, at their recorded levels."""
         self._venue = venue
         self._logins_service = logins
-        self._settings = settings
+        self.settings = settings
         self._pause_switch = pause_switch
         self._random = random.Random(f"{seed}|market feed")
         self._recorded = recorded
@@ -198,7 +198,7 @@ class MarketFeed:
             await self._wake.wait()
             self._wake.clear()
             await self.flush()
-            await _pause(self._settings.interval)
+            await _pause(self.settings.interval)
 
     async def flush(self) -> None:
         """Give every subscriber the packets of what has changed since the last flush."""
@@ -264,7 +264,7 @@ class MarketFeed:
             topic = self._topics.get((stream, instrument))
             if topic is not None:
                 packet = packets.auction_packet(
-                    self._encoder, tick, level, is_long=self._settings.long_auctions
+                    self._encoder, tick, level, is_long=self.settings.long_auctions
                 )
                 for connection in topic.connections:
                     connection.offer((stream, instrument, "auction"), packet)
@@ -313,7 +313,7 @@ class MarketFeed:
             AuthAnswer.OK: (AUTH_OK,),
             AuthAnswer.CONNECTED_THEN_OK: (AUTH_CONNECTED, AUTH_OK),
             AuthAnswer.CONNECTED: (AUTH_CONNECTED,),
-        }[self._settings.auth_answer]
+        }[self.settings.auth_answer]
         for code in codes:
             await connection.send(packets.auth_answer(code, self._exchanges))
         return True
@@ -457,7 +457,7 @@ class MarketFeed:
     # --- faults ---------------------------------------------------------------------------------
 
     def _status_packet(self, segment: Segment) -> bytes:
-        is_old = self._settings.old_status
+        is_old = self.settings.old_status
         return packets.status_packet(self._encoder, segment, self._statuses[segment], is_old=is_old)
 
     def send_garbage(self) -> None:

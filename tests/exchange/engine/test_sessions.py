@@ -21,12 +21,13 @@ from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
 from tests.exchange.engine.test_contingent_orders import play, steps
 from tests.exchange.engine.test_snapshot import kept, revived
 from tests.exchange.engine.trading import BRACKET, CASH, FUTURE, OPTION, SHARE, buy, sell, states
+from tests.exchange_settings import EVERY_ORDER
 
 CNC = {"product": Product.CNC}
 MTF = {"product": Product.MTF}
 NRML = {"product": Product.NRML}
 FUT = {"segment": FUTURE.segment, "symbol": FUTURE.symbol, **NRML}
-KEPT = Rules(hours=Hours.EXCHANGE)
+KEPT = msgspec.structs.replace(EVERY_ORDER, hours=Hours.EXCHANGE)
 LASTING = msgspec.structs.replace(FUTURE, expiry=date(2026, 12, 29))
 ENDING = msgspec.structs.replace(OPTION, expiry=date(2026, 11, 23), symbol="ENDS", token="9")
 TRADED = (SHARE, LASTING, ENDING)
@@ -126,7 +127,7 @@ def test_the_queue_is_released_at_the_open_in_order_of_acceptance() -> None:
 
 
 def test_always_open_markets_take_both_at_any_hour() -> None:
-    market = market_at("03:00", 22, rules=Rules())
+    market = market_at("03:00", 22, rules=EVERY_ORDER)
     assert market.place("ann", buy(10, 199_00)).status is OrderStatus.OPEN
     assert market.place("ann", buy(10, 199_00, amo=True)).status is OrderStatus.AMO_RECEIVED
     market.advance(at("03:00", 25))
@@ -288,7 +289,7 @@ def test_an_order_queued_on_sunday_is_in_mondays_book() -> None:
 
 
 def test_a_day_can_be_ended_by_hand_at_any_hour() -> None:
-    market = market_at("11:00", rules=Rules())
+    market = market_at("11:00", rules=EVERY_ORDER)
     trade(market, **CNC)
     queued = market.place("ann", buy(5, 199_00, amo=True))
     working = market.place("ann", buy(5, 198_00))
@@ -333,7 +334,7 @@ def through_days(market: MatchingEngine, todo) -> None:
 @given(steps, st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_days_conserve_money_and_stock(todo, by_the_clock) -> None:
-    market = market_at("10:00", 23, rules=KEPT if by_the_clock else Rules())
+    market = market_at("10:00", 23, rules=KEPT if by_the_clock else EVERY_ORDER)
     todo = [step for step in todo if step[0] != "print"]
     if by_the_clock:
         through_days(market, todo)
