@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from neo_async.calendar import Calendar
     from neo_async.client import NeoClient
     from neo_async.config import (
         BreakerConfig,
@@ -140,6 +141,7 @@ T = TypeVar("T")
 
 # fmt: off
 _PUBLIC = {
+    "neo_async.calendar": ("Calendar",),
     "neo_async.client": ("NeoClient",),
     "neo_async.config": (
         "BreakerConfig", "Credentials", "Durability", "Endpoints", "FeedTimings", "PoolLimits",
@@ -221,8 +223,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 # fmt: off
 __all__ = [
     "AnswerLost", "AuctionTick", "BankRejected", "Bracket", "BreakerConfig", "BreakerHealth",
-    "BreakerOpen", "BrokerError", "Candle", "Candles", "ChainRow", "ClockSkew", "ColumnFeed",
-    "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints", "FeedEvent",
+    "BreakerOpen", "BrokerError", "Calendar", "Candle", "Candles", "ChainRow", "ClockSkew",
+    "ColumnFeed", "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints", "FeedEvent",
     "FeedHealth", "FeedState", "FeedTimings", "FutureQuote", "FuturesChain", "Halted", "Health",
     "Histogram", "HistoryRow", "Holding", "IndexTick", "Instrument", "InsufficientFunds", "Intent",
     "Interval", "InvalidField", "InvalidOrder", "JournalFailed", "LaneHealth", "Level",

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
+from neo_async.calendar import INDIA, Calendar
 from neo_async.config import (
     BreakerConfig,
     Credentials,
@@ -80,6 +81,7 @@ class NeoClient:
         durability: Durability = Durability.PROCESS,
         resolution_timeout: float = 30.0,
         resubmit_unacknowledged: bool = False,
+        calendar: Calendar = INDIA,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`risk` holds the limits that no order may exceed; see RiskLimits. Login reads the state
@@ -100,10 +102,13 @@ class NeoClient:
         the broker's refusal proves that the first one arrived. No document states that it always
         refuses.
 
+        `calendar` knows the holidays: hand another one in for a holiday that was declared late.
         `clock` gives the Unix seconds from which codes are made and days are known. Only an
         exchange whose clock is not this machine's needs another one.
         """
         self._totp = totp
+        self.calendar = calendar.with_clock(clock)
+        """Sessions and holidays of the exchanges, on this client's clock."""
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
             credentials,
@@ -151,7 +156,7 @@ class NeoClient:
                 risk,
                 self._engine,
                 self.portfolio.live,
-                ReferencePrices(self._market_feeds, self.instruments),
+                ReferencePrices(self._market_feeds, self.instruments, self.calendar),
             )
         self.orders = Orders(self._requests, self._engine, self.instruments, guard=self._guard)
         self._switch = KillSwitch(
@@ -168,7 +173,7 @@ class NeoClient:
             self._engine.cache,
             self.order_feed,
             self._market_feeds,
-            clock=clock,
+            self.calendar,
         )
         self._monitor = Monitor(
             self._session,
@@ -277,6 +282,7 @@ class NeoClient:
             bound=bound,
             on_tick=on_tick,
             market_open=market_open,
+            calendar=self.calendar,
         )
         self._market_feeds.add(feed)
         return feed
@@ -285,7 +291,13 @@ class NeoClient:
         self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
         """Return the market feed as arrays; see ColumnFeed. Needs numpy."""
-        feed = ColumnFeed(self._session, self._feed_timings, level=level, market_open=market_open)
+        feed = ColumnFeed(
+            self._session,
+            self._feed_timings,
+            level=level,
+            market_open=market_open,
+            calendar=self.calendar,
+        )
         self._market_feeds.add(feed)
         return feed
 
