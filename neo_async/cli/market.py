@@ -91,7 +91,7 @@ def chain(
 ) -> None:
     """Show calls and puts of one expiry by strike, or all futures.
 
-    neo-async chain nse_fo NIFTY --expiry 2026-11-24
+    neo-async chain nse_fo NIFTY --expiry 2026-12-01
     """
     day = expiry.date() if expiry else None
 

@@ -24,21 +24,23 @@ class Clock:
     """
 
     def __init__(self, start: datetime = START) -> None:
-        self._at = _seconds_of(start)
-        """Unix seconds at the last reading."""
-        self._loop_time: float | None = None
-        """Time of the loop at the last reading."""
+        self._began = _seconds_of(start)
+        """Unix seconds at the first reading, and what the clock was moved by since."""
+        self._loop_began: float | None = None
+        """Time of the loop at the first reading."""
+        self._passed = 0.0
+        """Seconds that had passed in the loop at the last reading."""
         self._listeners: list[Callable[[], None]] = []
 
     def __call__(self) -> float:
         try:
             loop_time = asyncio.get_running_loop().time()
         except RuntimeError:  # between two steps of a test, no time passes
-            return self._at
-        if self._loop_time is not None:
-            self._at += loop_time - self._loop_time
-        self._loop_time = loop_time
-        return self._at
+            return self._began + self._passed
+        if self._loop_began is None:
+            self._loop_began = loop_time
+        self._passed = loop_time - self._loop_began
+        return self._began + self._passed
 
     @property
     def now(self) -> datetime:
@@ -50,8 +52,7 @@ class Clock:
         `asyncio.sleep` instead. Raises UsageError for a step back."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise UsageError(f"seconds={seconds!r}: must not be below 0, time does not go back")
-        self()
-        self._at += seconds
+        self._began += seconds
         for listener in self._listeners:
             listener()
 
