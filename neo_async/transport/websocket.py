@@ -256,10 +256,10 @@ class ReconnectingSocket:
                     # A bug here or in a listener. A feed that ended for it would be worse.
                     log.exception("%s failed unexpectedly", self.name)
                     reason = repr(error)
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    # close() came as the connection broke: the task group raised that error alone.
-                    raise asyncio.CancelledError
+                if self._task is not asyncio.current_task():
+                    # close() came as the connection broke, and the task group raised that error
+                    # in place of the cancellation.
+                    return
                 failures = self._failures_after(failures)
                 self._mark_lost()
                 # The first try is at once: most losses are one connection's, not the server's.
