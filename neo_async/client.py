@@ -12,6 +12,7 @@ from typing import Literal, Self
 from weakref import WeakSet
 
 from neo_async.accounts import endpoints_of
+from neo_async.calendar import INDIA, Calendar
 from neo_async.config import (
     ConnectionSettings,
     Credentials,
@@ -89,6 +90,7 @@ class NeoClient:
         on_exit: OnExit | str = OnExit.LEAVE,
         connections: ConnectionSettings | None = None,
         instruments_directory: Path | None = None,
+        calendar: Calendar = INDIA,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`credentials` are those of the environment unless given (Credentials.from_env), and
@@ -118,6 +120,7 @@ class NeoClient:
 
         Scrip masters are kept in `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
+        `calendar` knows the holidays: hand another one in for a holiday that was declared late.
         `clock` gives the Unix seconds from which codes are made and days are known. Only an
         exchange whose clock is not this machine's needs another one.
 
@@ -135,7 +138,11 @@ class NeoClient:
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the last login; None before the first."""
         self._totp = totp
-        self._clock = clock
+        orders: OrderSettings | None = (None,)
+        on_exit: OnExit | str = (OnExit.LEAVE,)
+        connections: ConnectionSettings | None = (None,)
+        instruments_directory: Path | None = (None,)
+        calendar: Calendar = (INDIA,)
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
             credentials,
@@ -184,7 +191,7 @@ class NeoClient:
                 risk,
                 self._engine,
                 self.portfolio.live,
-                ReferencePrices(self._market_feeds, self.instruments),
+                ReferencePrices(self._market_feeds, self.instruments, self.calendar),
             )
         self.orders = Orders(self._requests, self._engine, self.instruments, guard=self._guard)
         self._switch = KillSwitch(
@@ -201,7 +208,7 @@ class NeoClient:
             self._engine.cache,
             self.order_feed,
             self._market_feeds,
-            clock=clock,
+            self.calendar,
         )
         self._monitor = Monitor(
             self._session,
@@ -348,6 +355,7 @@ class NeoClient:
             bound=bound,
             on_tick=on_tick,
             market_open=market_open,
+            calendar=self.calendar,
         )
         self._market_feeds.add(feed)
         return feed
@@ -356,7 +364,13 @@ class NeoClient:
         self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
         """Return the market feed as arrays; see ColumnFeed. Needs numpy."""
-        feed = ColumnFeed(self._session, self._feed_timings, level=level, market_open=market_open)
+        feed = ColumnFeed(
+            self._session,
+            self._feed_timings,
+            level=level,
+            market_open=market_open,
+            calendar=self.calendar,
+        )
         self._market_feeds.add(feed)
         return feed
 

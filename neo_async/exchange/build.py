@@ -95,7 +95,8 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
         """Return what is listed today, and the scrip files of it."""
         today = date_of(self.clock())
         if not self.scripmaster:
-            return Catalogue(tuple(relisted(default_listings(today), recorded)))
+            listed = default_listings(today, self.behaviour.calendar)
+            return Catalogue(tuple(relisted(listed, recorded)))
         catalogue = await asyncio.to_thread(catalogue_of_files, self.scripmaster, today)
         listings = relisted(catalogue.listings, recorded)
         return msgspec.structs.replace(catalogue, listings=listings)
@@ -130,7 +131,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             throttle=Throttle(self.limits),
             settings=self.behaviour.broker,
             scrip_files=ScripFiles(catalogue, venue),
-            market_data=MarketData(venue, self.seed),
+            market_data=MarketData(venue, self.seed, self.behaviour.calendar),
             root_url=addresses.root_url,
             base_path=BASE_PATH,
             feed_url=addresses.feed_url,
@@ -185,6 +186,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             market_makers=self.market_makers,
             without_market_maker=replayed,
             rules=self.behaviour.rules,
+            calendar=self.behaviour.calendar,
         )
         self.open_accounts(market)
         return market
@@ -195,14 +197,16 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             seed=self.seed,
             now_s=now_s,
             cash=self.cash,
-            holidays=frozenset(self.behaviour.fund_holidays),
+            calendar=self.behaviour.calendar,
             state=state,
         )
 
     def _new_listings(self, catalogue: Catalogue) -> NewListings:
         if self.scripmaster:
             return lambda market: catalogue.listings
-        return lambda market: new_contracts(market.today, market.spots(), market.tokens)
+        return lambda market: new_contracts(
+            market.today, market.spots(), market.tokens, self.behaviour.calendar
+        )
 
 
 def paise_of(cash: str) -> int:

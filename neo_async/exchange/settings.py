@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Collection
-from datetime import date
 from pathlib import Path
 
 import msgspec
 
+from neo_async.calendar import Calendar
 from neo_async.errors import UsageError
 from neo_async.exchange.bank.settings import BankSettings
+from neo_async.exchange.engine.trading_hours import CALENDAR
 from neo_async.exchange.engine.types import Rules
 from neo_async.exchange.feeds.settings import FeedSettings
 from neo_async.exchange.rest.settings import BrokerSettings
@@ -28,8 +28,9 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """Variants in which the broker's feeds have been seen to behave."""
     bank: BankSettings = BankSettings()
     """Plan of the Open Banking clients; their accounts are not in the state file."""
-    fund_holidays: Collection[date] = ()
-    """Days besides weekends on which the batch of mutual funds does not run."""
+    calendar: Calendar = CALENDAR
+    """Holidays and sessions: the days of candles, expiries and the batch of mutual funds, and with
+    `Hours.EXCHANGE` the hours at which orders trade."""
 
 
 class Security(msgspec.Struct, frozen=True, kw_only=True):

@@ -378,9 +378,11 @@ class Exchange:
     async def _restore(
         self, store: Store, persistence: Persistence, beginning: Beginning
     ) -> RestoredMarket:
-        rules = self._builder.behaviour.rules
+        behaviour = self._builder.behaviour
         with store.read_as_foreign():
-            restored = await asyncio.to_thread(persistence.restore, beginning, rules)
+            restored = await asyncio.to_thread(
+                persistence.restore, beginning, behaviour.rules, behaviour.calendar
+            )
             self._builder.open_accounts(restored.market)
             # Its clock may have been moved forward, the last time.
             self._clock.catch_up(restored.market.now_ns / 1e9)

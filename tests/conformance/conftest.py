@@ -116,7 +116,9 @@ def sdk(exchange: Exchange, new_sdk: Callable[[], Sdk], codes: Callable[[], str]
 def neo(exchange: Exchange, codes: Callable[[], str], loop: _Loop) -> Iterator[NeoClient]:
     """Our client, logged in to the same account."""
     limits = RateLimits(orders=10_000, total=10_000)
-    neo = NeoClient(exchange.credentials, endpoints=exchange.endpoints, limits=limits)
+    neo = NeoClient(
+        exchange.credentials, endpoints=exchange.endpoints, limits=limits, clock=lambda: NOON
+    )
     loop.run(neo.login(codes()))
     yield neo
     loop.run(neo.logout())

@@ -155,7 +155,10 @@ def test_times_are_those_of_the_recording_over_the_speed(
         async with (
             exchange_of(replay=tape.write(), speed=speed) as exchange,
             client_of(exchange) as neo,
-            neo.market_feed(on_tick=lambda _: times.append(loop.time())) as feed,
+            # Silence of half a minute is no reason to reconnect while the market is closed.
+            neo.market_feed(
+                on_tick=lambda _: times.append(loop.time()), market_open=lambda: False
+            ) as feed,
         ):
             await feed.subscribe([TCS], level=Level.LITE)
             await until_replayed(exchange)

@@ -234,7 +234,7 @@ async def test_files_and_expiries_follow_the_clock_over_an_expiry(tmp_path: Path
         await caller.log_in_again()
         after = await listed_options(caller)
         assert "NIFTY26NOV24400CE" not in after
-        weekly, monthly = ["2026-12-01", "2026-12-08", "2026-12-15"], ["2026-12-29", "2027-01-26"]
+        weekly, monthly = ["2026-12-01", "2026-12-08", "2026-12-15"], ["2026-12-29", "2027-01-25"]
         assert await expiries(caller) == weekly + monthly
         lots = str(after[new].lot_size)
         number = await caller.placed(es="nse_fo", ts=new, pc="NRML", qt=lots, pr="5.00")

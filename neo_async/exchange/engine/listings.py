@@ -6,14 +6,15 @@ listings.csv).
 
 Derivatives depend on the day: those that expire next are listed, by the exchanges' rules of 2026
 (NIFTY options every Tuesday and SENSEX options every Thursday, the other contracts of NSE on the
-last Tuesday of the month, of BSE on the last Thursday, crude oil on the 19th, or on the Friday
-before a weekend). Holidays move nothing here. Their tokens are made up from the contract, and are
-the same every day.
+last Tuesday of the month, of BSE on the last Thursday, crude oil on the 19th; each on the trading
+day before if that is a holiday). Their tokens are made up from the contract, and are the same every
+day.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Container, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -24,7 +25,9 @@ from typing import Final
 import msgspec
 
 from neo_async.base.india import IST
+from neo_async.calendar import Calendar
 from neo_async.exchange.engine.pricing import fair_value
+from neo_async.exchange.engine.trading_hours import CALENDAR
 from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import Segment
 
@@ -175,21 +178,22 @@ _FAMILIES: Final = (
 )
 
 _OPTION_TICK: Final = 5
-_TUESDAY, _THURSDAY, _SATURDAY = 1, 3, 5
+_TUESDAY, _THURSDAY = 1, 3
 _MONTH_CODES: Final = "123456789OND"
 """Month codes of weekly contracts: `NIFTY26D0124500CE`."""
 
 
 @lru_cache(maxsize=8)
-def default_listings(today: date) -> tuple[Listing, ...]:
+def default_listings(today: date, calendar: Calendar = CALENDAR) -> tuple[Listing, ...]:
     """Return what trades on a day: shares and funds, and the derivatives that expire next."""
-    return (*_cash_listings(), *new_contracts(today))
+    return (*_cash_listings(), *new_contracts(today, calendar=calendar))
 
 
 def new_contracts(
     today: date,
     spots: Mapping[str, int] = MappingProxyType({}),
     known: Container[tuple[Segment, str]] = (),
+    calendar: Calendar = CALENDAR,
 ) -> Iterator[Listing]:
     """Yield the derivatives that expire next, without those that are `known` by segment and token.
 
@@ -198,19 +202,24 @@ def new_contracts(
     """
     for family in _FAMILIES:
         spot = spots.get(family.underlying, family.price)
-        for expiry, strike, option_type in _terms(family, today, spot):
+        expiries = _Expiries(family.segment, calendar)
+        for expiry, strike, option_type in _terms(family, expiries, today, spot):
             if (family.segment, _token(family, expiry, strike, option_type)) not in known:
-                yield _contract(family, expiry, today, spot, strike, option_type)
+                is_monthly = expiry == expiries.monthly(expiry, 1)[0]
+                code = _expiry_code(expiry, is_monthly=is_monthly)
+                yield _contract(family, code, expiry, today, spot, strike, option_type)
 
 
-def _terms(family: _Family, today: date, spot: int) -> Iterator[tuple[date, int, str]]:
+def _terms(
+    family: _Family, expiries: _Expiries, today: date, spot: int
+) -> Iterator[tuple[date, int, str]]:
     """Yield expiry, strike in rupees and option type of each contract; 0 and "" for a future."""
-    for expiry in _monthly(family.segment, today, family.months):
+    for expiry in expiries.monthly(today, family.months):
         yield expiry, 0, ""
     if not family.strike_step:
         return
-    weekly = _weekly(family.segment, today, family.weeks)
-    monthly = _monthly(family.segment, today, family.option_months)
+    weekly = expiries.weekly(today, family.weeks)
+    monthly = expiries.monthly(today, family.option_months)
     middle = round(spot / 100 / family.strike_step)
     for expiry in sorted({*weekly, *monthly}):
         for step in range(middle - family.strikes, middle + family.strikes + 1):
@@ -219,9 +228,15 @@ def _terms(family: _Family, today: date, spot: int) -> Iterator[tuple[date, int,
 
 
 def _contract(
-    family: _Family, expiry: date, today: date, spot: int, strike: int, option_type: str
+    family: _Family,
+    code: str,
+    expiry: date,
+    today: date,
+    spot: int,
+    strike: int,
+    option_type: str,
 ) -> Listing:
-    symbol = f"{family.name}{_expiry_code(family, expiry)}{strike or ''}{option_type or 'FUT'}"
+    symbol = f"{family.name}{code}{strike or ''}{option_type or 'FUT'}"
     tick = _OPTION_TICK if strike else family.tick
     listing = Listing(
         segment=family.segment,
@@ -293,8 +308,8 @@ def _token(family: _Family, expiry: date, strike: int, option_type: str) -> str:
     return str((days * 16 + family.number) * 4096 + rung)
 
 
-def _expiry_code(family: _Family, expiry: date) -> str:
-    if expiry in _monthly(family.segment, expiry, 1):
+def _expiry_code(expiry: date, *, is_monthly: bool) -> str:
+    if is_monthly:
         return f"{expiry:%y}{_MONTHS[expiry.month - 1]}"
     return f"{expiry:%y}{_MONTH_CODES[expiry.month - 1]}{expiry.day:02d}"
 
@@ -305,29 +320,37 @@ _MONTHS: Final = (
 )
 
 
-def _weekly(segment: Segment, today: date, count: int) -> list[date]:
-    weekday = _THURSDAY if segment is Segment.BSE_FO else _TUESDAY
-    first = today + timedelta(days=(weekday - today.weekday()) % 7)
-    return [first + timedelta(weeks=week) for week in range(count)]
+class _Expiries:
+    """The expiries of a segment's contracts, moved off holidays."""
 
+    def __init__(self, segment: Segment, calendar: Calendar) -> None:
+        self._segment = segment
+        self._calendar = calendar
 
-def _monthly(segment: Segment, today: date, count: int) -> list[date]:
-    """Return the next monthly expiries, today's included."""
-    expiries: list[date] = []
-    month = today.replace(day=1)
-    while len(expiries) < count:
-        following = (month + timedelta(days=31)).replace(day=1)
-        expiry = _month_end(segment, month, following)
-        if expiry >= today:
-            expiries.append(expiry)
-        month = following
-    return expiries
+    def weekly(self, today: date, count: int) -> list[date]:
+        """Return the next weekly expiries, today's included."""
+        weekday = _THURSDAY if self._segment is Segment.BSE_FO else _TUESDAY
+        first = today - timedelta(days=today.weekday() - weekday)
+        days = (first + timedelta(weeks=week) for week in itertools.count())
+        return self._next(days, today, count)
 
+    def monthly(self, today: date, count: int) -> list[date]:
+        """Return the next monthly expiries, today's included."""
+        return self._next(self._month_ends(today), today, count)
 
-def _month_end(segment: Segment, month: date, following: date) -> date:
-    if segment is Segment.MCX_FO:
-        day = month.replace(day=19)
-        return day - timedelta(days=max(0, day.weekday() - _SATURDAY + 1))
-    weekday = _THURSDAY if segment is Segment.BSE_FO else _TUESDAY
-    last = following - timedelta(days=1)
-    return last - timedelta(days=(last.weekday() - weekday) % 7)
+    def _next(self, days: Iterator[date], today: date, count: int) -> list[date]:
+        expiries = (self._calendar.adjusted_expiry(self._segment, day) for day in days)
+        return list(itertools.islice((day for day in expiries if day >= today), count))
+
+    def _month_ends(self, today: date) -> Iterator[date]:
+        """Yield the days that the rules name, from this month on."""
+        month = today.replace(day=1)
+        while True:
+            following = (month + timedelta(days=31)).replace(day=1)
+            if self._segment is Segment.MCX_FO:
+                yield month.replace(day=19)
+            else:
+                weekday = _THURSDAY if self._segment is Segment.BSE_FO else _TUESDAY
+                last = following - timedelta(days=1)
+                yield last - timedelta(days=(last.weekday() - weekday) % 7)
+            month = following

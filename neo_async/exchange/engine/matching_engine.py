@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import date
 from typing import Any, TypeAlias, overload
 
+from neo_async.calendar import Calendar
 from neo_async.errors import UsageError
 from neo_async.exchange.engine import commands
 from neo_async.exchange.engine.accounts import Account
@@ -32,7 +33,7 @@ from neo_async.exchange.engine.parts import EngineParts
 from neo_async.exchange.engine.protection import protected_limit
 from neo_async.exchange.engine.session_stats import MarketSnapshot, SessionStats
 from neo_async.exchange.engine.snapshot import EngineState
-from neo_async.exchange.engine.trading_hours import Phase
+from neo_async.exchange.engine.trading_hours import CALENDAR, Phase
 from neo_async.exchange.engine.types import (
     Change,
     Event,
@@ -63,6 +64,7 @@ class MatchingEngine:
         market_makers: bool = True,
         without_market_maker: Collection[Key] = (),
         rules: Rules = Rules(),  # noqa: B008 - frozen
+        calendar: Calendar = CALENDAR,
     ) -> None:
         """`without_market_maker` are listings, by segment and token, whose prices and quotes come
         from outside."""
@@ -75,6 +77,7 @@ class MatchingEngine:
             market_makers=market_makers,
             without_market_maker=without_market_maker,
             rules=rules,
+            calendar=calendar,
         )
         self._handlers = self._make_handlers()
 
@@ -477,7 +480,7 @@ class MatchingEngine:
         return self._parts.snapshot(orders=orders)
 
     @classmethod
-    def restored(cls, state: EngineState) -> MatchingEngine:
+    def restored(cls, state: EngineState, calendar: Calendar = CALENDAR) -> MatchingEngine:
         """Return the engine of a snapshot, whose objects it takes over; events are not kept."""
         market = cls(
             state.listed.listings,
@@ -486,6 +489,7 @@ class MatchingEngine:
             market_makers=state.market_makers.enabled,
             without_market_maker=state.market_makers.without_market_maker,
             rules=state.rules,
+            calendar=calendar,
         )
         market._parts.restore(state)
         return market

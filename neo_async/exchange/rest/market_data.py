@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from neo_async.calendar import Calendar
 from neo_async.exchange.engine.index_board import names_of
 from neo_async.exchange.engine.indices import INDICES
 from neo_async.exchange.engine.matching_engine import MatchingEngine
@@ -36,9 +37,10 @@ _INDEX_OF: Final = {index.underlying: index for index in INDICES if index.underl
 
 
 class MarketData:
-    def __init__(self, venue: Venue, seed: int) -> None:
+    def __init__(self, venue: Venue, seed: int, calendar: Calendar) -> None:
         self._venue = venue
         self._seed = seed
+        self._calendar = calendar
         self._drawing = asyncio.Lock()
         """Lock held by the answer whose candles are drawn, so that others draw none in the same
         turn of the loop."""
@@ -163,7 +165,7 @@ class MarketData:
         if synthetic is None:
             opening = self._opening(what)
             synthetic = self._histories[key] = SyntheticHistory(
-                opening, self._seed, self._venue.opened
+                opening, self._seed, self._venue.opened, self._calendar
             )
         return synthetic
 
