@@ -138,11 +138,9 @@ class NeoClient:
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the last login; None before the first."""
         self._totp = totp
-        orders: OrderSettings | None = (None,)
-        on_exit: OnExit | str = (OnExit.LEAVE,)
-        connections: ConnectionSettings | None = (None,)
-        instruments_directory: Path | None = (None,)
-        calendar: Calendar = (INDIA,)
+        self._clock = clock
+        self.calendar = calendar.with_clock(clock)
+        """Sessions and holidays of the exchanges, on this client's clock."""
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
             credentials,
