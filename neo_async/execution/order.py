@@ -126,7 +126,7 @@ class Order:
         self._history: list[OrderChange] | None = None
 
     @property
-    def segment(self) -> Segment | str:
+    def segment(self) -> Segment:
         return self.terms.segment
 
     @property
@@ -134,15 +134,15 @@ class Order:
         return self.terms.symbol
 
     @property
-    def side(self) -> Side | str:
+    def side(self) -> Side:
         return self.terms.side
 
     @property
-    def product(self) -> Product | str:
+    def product(self) -> Product:
         return self.terms.product
 
     @property
-    def order_type(self) -> OrderType | str:
+    def order_type(self) -> OrderType:
         return self.terms.order_type
 
     @property
@@ -161,7 +161,7 @@ class Order:
         return self.terms.trigger
 
     @property
-    def validity(self) -> Validity | str:
+    def validity(self) -> Validity:
         return self.terms.validity
 
     @property
@@ -351,9 +351,8 @@ class Order:
 
     def __repr__(self) -> str:
         limit = "" if self.price is None else f" @ {self.price}"
-        side = self.side.name if isinstance(self.side, Side) else self.side
         return (
-            f"<Order {self.number} {side} {self.quantity} {self.symbol}{limit} "
+            f"<Order {self.number} {self.side.name} {self.quantity} {self.symbol}{limit} "
             f"{self.order_type} {self.product}: {self.status_text}, "
             f"{self.filled_quantity} filled>"
         )

@@ -73,7 +73,7 @@ def in_one_spelling(terms: OrderTerms) -> OrderTerms:
     side = side_of(terms.side) or terms.side
     if (segment, symbol, side) == instrument_side(terms):
         return terms
-    return msgspec.structs.replace(terms, segment=segment, symbol=symbol, side=side)
+    return msgspec.structs.replace(terms, segment=Segment.read(segment), symbol=symbol, side=side)
 
 
 class ReferencePrices:
