@@ -128,6 +128,7 @@ if TYPE_CHECKING:
         LiteTick,
         MarketState,
         MarketStatus,
+        PriceTick,
         ScripTick,
         Tick,
     )
@@ -182,7 +183,7 @@ _PUBLIC = {
     "neo_async.model.portfolio": ("Holding", "Limits", "OrderMargin", "Position", "TotalPnl"),
     "neo_async.model.ticks": (
         "AuctionTick", "DepthRow", "IndexTick", "LiteTick", "MarketState", "MarketStatus",
-        "ScripTick", "Tick",
+        "PriceTick", "ScripTick", "Tick",
     ),
     "neo_async.model.updates": ("OrderUpdate", "PositionUpdate"),
     "neo_async.portfolio.live_positions": ("LivePositions",),
@@ -232,8 +233,8 @@ __all__ = [
     "Order", "OrderAlreadyFinal", "OrderChange", "OrderFeed", "OrderMargin", "OrderRateLimit",
     "OrderRequest", "OrderRow", "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome",
     "OutcomeUnknown", "Policy", "PoolLimits", "Position", "PositionLimit", "PositionUpdate",
-    "PriceLimit", "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit", "Quote",
-    "QuoteFilter", "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording",
+    "PriceLimit", "PriceTick", "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit",
+    "Quote", "QuoteFilter", "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording",
     "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick",
     "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded", "Side", "StaticIpRefused",
     "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade", "TransportError",

@@ -28,6 +28,7 @@ from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRow, OrderTerms
+from neo_async.model.ticks import PriceTick
 from neo_async.portfolio.live_positions import LivePositions
 from neo_async.portfolio.position_rows import is_finite, position_key, side_of
 
@@ -81,7 +82,7 @@ class ReferencePrices:
     contract multipliers from its scrip masters."""
 
     def __init__(
-        self, feeds: Collection[MarketFeed | ColumnFeed], instruments: Instruments
+        self, feeds: Collection[MarketFeed[PriceTick] | ColumnFeed], instruments: Instruments
     ) -> None:
         self._feeds = feeds
         self._instruments = instruments

@@ -37,7 +37,7 @@ async def prices_seen(ready: dict[str, Any], count: int) -> list[float]:
     seen: asyncio.Queue[Tick] = asyncio.Queue()
     async with (
         NeoClient(credentials, endpoints=endpoints, live_orders=False) as neo,
-        neo.market_feed(on_tick=seen.put_nowait) as feed,
+        neo.market_feed(level=None, on_tick=seen.put_nowait) as feed,
     ):
         await feed.subscribe([TCS], level=Level.LITE)
         async with asyncio.timeout(10):

@@ -74,7 +74,7 @@ async def test_what_the_feed_receives_is_in_the_file_and_can_be_decoded_from_it_
     path = tmp_path / "x.feed"
     seen: list[Tick] = []
     async with exchange_of() as exchange, client_of(exchange) as neo:
-        async with neo.market_feed(on_tick=seen.append) as feed:
+        async with neo.market_feed(level=None, on_tick=seen.append) as feed:
             recording = feed.record(path)
             await feed.subscribe([TCS], level=Level.LITE)
             await feed.until_live()
@@ -91,7 +91,11 @@ async def test_what_the_feed_receives_is_in_the_file_and_can_be_decoded_from_it_
 
 async def test_one_that_starts_late_begins_with_dividers_and_names(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
-    async with exchange_of() as exchange, client_of(exchange) as neo, neo.market_feed() as feed:
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange) as neo,
+        neo.market_feed(level=None) as feed,
+    ):
         await feed.subscribe([TCS], level=Level.LITE)
         await feed.until_live()
         await print_and_wait(exchange, feed, 2117_05)
@@ -113,7 +117,7 @@ async def test_a_reconnect_shows_as_a_gap_and_a_new_answer(tmp_path: Path) -> No
     async with (
         exchange_of() as exchange,
         client_of(exchange) as neo,
-        neo.market_feed() as feed,
+        neo.market_feed(level=None) as feed,
         feed.record(path),
     ):
         await feed.subscribe([TCS], level=Level.LITE)
@@ -134,7 +138,7 @@ async def test_no_secret_is_in_it_even_if_the_server_says_them(tmp_path: Path) -
     path = tmp_path / "x.feed"
     async with exchange_of() as exchange, client_of(exchange) as neo:
         session, credentials = neo.session, exchange.credentials
-        async with neo.market_feed() as feed, feed.record(path):
+        async with neo.market_feed(level=None) as feed, feed.record(path):
             await feed.subscribe([TCS], level=Level.DEPTH)
             await feed.until_live()
             await print_and_wait(exchange, feed, 2117_05)
@@ -177,7 +181,7 @@ async def test_an_existing_file_is_not_overwritten_unless_asked(tmp_path: Path) 
     path = tmp_path / "x.feed"
     path.write_bytes(b"precious")
     async with exchange_of() as exchange, client_of(exchange) as neo:
-        feed = neo.market_feed()
+        feed = neo.market_feed(level=None)
         with pytest.raises(UsageError, match="overwrite=True"):
             feed.record(path)
         assert path.read_bytes() == b"precious"
@@ -235,7 +239,11 @@ async def test_a_full_disk_ends_the_recording_and_nothing_else(
 
 async def test_a_disk_that_fails_leaves_the_feed_running(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
-    async with exchange_of() as exchange, client_of(exchange) as neo, neo.market_feed() as feed:
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange) as neo,
+        neo.market_feed(level=None) as feed,
+    ):
         await feed.subscribe([TCS], level=Level.LITE)
         await feed.until_live()
         recording = feed.record(path)

@@ -70,5 +70,5 @@ def test_an_unknown_side_has_no_opposite_and_a_scrip_master_no_unknown_segment()
         _ = Side.read("X").opposite
     with pytest.raises(UsageError, match="must be one of"):
         _segment(Segment.read("ncd_co"))
-    with pytest.raises(InvalidOrder, match="Side.BUY or Side.SELL"):
+    with pytest.raises(InvalidOrder, match=r"Side\.BUY or Side\.SELL"):
         order_form("INF209K01157", Side.read("X"), None, None, "")

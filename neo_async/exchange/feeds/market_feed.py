@@ -7,14 +7,16 @@ however many subscribe it; a slow subscriber gets the newest packet of each inst
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
+from neo_async.base import logs
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.trading_hours import Phase
 from neo_async.exchange.engine.types import Index, Listing
@@ -31,10 +33,16 @@ from neo_async.exchange.feeds.topics import (
     offer,
     offer_stray,
 )
-from neo_async.exchange.replay.recorded import NOTHING, Recorded
+from neo_async.exchange.replay.lower_levels import BY_DEPTH, above, packet_at
+from neo_async.exchange.replay.recorded import (
+    NOTHING,
+    RECORDED_STREAMS,
+    Recorded,
+    RecordedInstrument,
+)
 from neo_async.exchange.rest.logins import Login, Logins
 from neo_async.exchange.venue import Venue
-from neo_async.model.enums import Level, Segment
+from neo_async.model.enums import Segment
 from neo_async.model.ticks import (
     AuctionTick,
     MarketState,
@@ -56,6 +64,8 @@ from neo_async.wire.feed import (
 )
 from neo_async.wire.lenient import UNREADABLE
 
+log = logging.getLogger(logs.EXCHANGE)
+
 BUDGET: Final = 3000
 """Instruments that one connection may have subscribed, each kind counted."""
 _SLICE: Final = 50
@@ -64,13 +74,6 @@ _TOKEN_END: Final = HEADER.size + 4
 _OVER_BUDGET: Final = 1
 _NOT_UNDERSTOOD: Final = 2
 
-_RECORDED_STREAMS: Final = {
-    Level.LITE: Stream.LITE,
-    2: Stream.SCRIP,
-    Level.SCRIP: Stream.SCRIP,
-    Level.DEPTH: Stream.DEPTH,
-    Level.FULL_DEPTH: Stream.FULL_DEPTH,
-}
 _STATUS_CODES: Final = frozenset({STATUS, MARKET_OPENED, MARKET_CLOSED})
 _EVENTS: Final = {
     f"{action}{stream.value}": (action, stream)
@@ -145,8 +148,9 @@ class MarketFeed:
         """Send each packet of a recorded message to those who have subscribed it."""
         shares: defaultdict[MarketFeedConnection, bytearray] = defaultdict(bytearray)
         for packet in split(message):
-            for connection in self._subscribers(packet):
-                shares[connection] += packet
+            for topic_packet, connections in self._shares(packet):
+                for connection in connections:
+                    shares[connection] += topic_packet
         for connection, share in shares.items():
             connection.enqueue(bytes(share))
 
@@ -158,22 +162,43 @@ class MarketFeed:
         for connection in self._authenticated():
             connection.abort()
 
-    def _subscribers(self, packet: bytes) -> Iterable[MarketFeedConnection]:
-        """Return the connections that have subscribed a recorded packet's topic."""
+    def _shares(self, packet: bytes) -> Iterator[tuple[bytes, Iterable[MarketFeedConnection]]]:
+        """Yield the connections that have subscribed a recorded packet's topic, and those that have
+        subscribed a lower level which was not recorded, each with their packet."""
         _, code, exchange, level, *_ = HEADER.unpack_from(packet)
         if code in _STATUS_CODES:
-            return self._status_connections
-        stream = Stream.INDEX if code == INDEX else _RECORDED_STREAMS.get(level)
+            yield packet, self._status_connections
+            return
+        stream = Stream.INDEX if code == INDEX else RECORDED_STREAMS.get(level)
         if stream is None or code not in (INDEX, PICTURE, AUCTION) or len(packet) < _TOKEN_END:
-            return ()
+            return
         token = int.from_bytes(packet[HEADER.size : _TOKEN_END], "little")
-        key = (stream, f"{self._segments.get(exchange, exchange)}|{token}")
-        topic = self._topics.get(key)
-        if code != AUCTION:
-            self._newest[key] = packet
+        name = f"{self._segments.get(exchange, exchange)}|{token}"
+        topic = self._topics.get((stream, name))
+        if code == AUCTION:
             if topic is not None:
-                topic.packet = packet
-        return topic.connections if topic is not None else ()
+                yield packet, topic.connections
+            return
+        self._newest[stream, name] = packet
+        if topic is not None:
+            topic.packet = packet
+            yield packet, topic.connections
+        for lower in BY_DEPTH:
+            if lower is stream or stream not in BY_DEPTH:
+                return
+            topic = self._topics.get((lower, name))
+            if topic is not None and self._source_of(lower, name) is stream:
+                topic.packet = packet_at(lower, packet)
+                yield topic.packet, topic.connections
+
+    def _source_of(self, stream: Stream, name: str) -> Stream | None:
+        """Return the recorded level from which the packets of a stream are made: its own, or the
+        nearest above it; None when there is none."""
+        recorded = self._recorded.find(name)
+        streams = (stream, *above(stream))
+        seen = [each for each in streams if (each, name) in self._newest]
+        known = [each for each in streams if recorded is not None and each in recorded.streams]
+        return next((each for each in streams if each in seen or each in known), None)
 
     # --- the market's side ----------------------------------------------------------------------
 
@@ -361,7 +386,7 @@ class MarketFeed:
                 f"{len(connection.topics)} instruments are subscribed and {len(pairs)} requested: "
                 f"a connection may have {BUDGET}",
             )
-        await connection.send(packets.acknowledgement(action, wanted))
+        await connection.send(packets.acknowledgement(action, self._served(wanted)))
         topics = []
         for count, (stream_of, what, _) in enumerate(wanted.values(), 1):
             if action == "subscribe":
@@ -380,6 +405,26 @@ class MarketFeed:
         if action == "subscribe":
             self.subscribed_once.set()
         return None
+
+    def _served(
+        self, wanted: dict[str, tuple[Stream, Subject, str]]
+    ) -> dict[str, tuple[Stream, Subject, str]]:
+        """Return the subjects that are acknowledged: without those recorded at a lower level only,
+        of which there may never be a packet."""
+        served = {
+            text: (stream, what, symbol)
+            for text, (stream, what, symbol) in wanted.items()
+            if not isinstance(what, RecordedInstrument)
+            or what.is_index
+            or self._source_of(stream, key_of(what)) is not None
+        }
+        for text in wanted.keys() - served.keys():
+            log.warning(
+                "replay: %s is not recorded at level %s or a higher one: it gets no ticks there",
+                text,
+                wanted[text][0].name,
+            )
+        return served
 
     def _answer_status(self, connection: MarketFeedConnection, action: str) -> None:
         if action == "unsubscribe":
@@ -454,6 +499,13 @@ class MarketFeed:
     def _authenticated(self) -> list[MarketFeedConnection]:
         return [connection for connection in self.connections if connection.login is not None]
 
+    def _newest_recorded(self, topic: Topic) -> bytes:
+        """Return the newest recorded packet of a topic, made from a higher level where its own was
+        not recorded; empty before the first."""
+        source = self._source_of(topic.stream, topic.key)
+        packet = b"" if source is None else self._newest.get((source, topic.key), b"")
+        return packet_at(topic.stream, packet) if packet and source is not topic.stream else packet
+
     # --- faults ---------------------------------------------------------------------------------
 
     def _status_packet(self, segment: Segment) -> bytes:
@@ -482,7 +534,7 @@ class MarketFeed:
         if topic.index is not None:
             return packets.index_packet(self._encoder, self._board.snapshot(topic.index))
         if topic.listing is None:
-            return self._newest.get((topic.stream, topic.key), b"")
+            return self._newest_recorded(topic)
         rows = packets.FULL_ROWS if topic.stream is Stream.FULL_DEPTH else packets.DEPTH_ROWS
         return packets.listing_packet(
             self._encoder, topic, self._market.market_snapshot(topic.listing, rows)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from neo_async.base import logs
+from neo_async.exchange.clock import MovedClock
 from neo_async.exchange.engine.types import Listing
 from neo_async.exchange.feeds.market_feed import MarketFeed
 from neo_async.exchange.replay.recorded import Recorded, control_of, exchanges_of
 from neo_async.exchange.venue import Venue
 from neo_async.model.enums import Segment, Side
-from neo_async.model.ticks import LiteTick, ScripTick
+from neo_async.model.ticks import LiteTick, MarketState, ScripTick
 from neo_async.wire.feed import FeedDecoder
 from neo_async.wire.recording import Frame, read_recording
 
@@ -45,9 +46,11 @@ class Replay:
         feed: MarketFeed,
         notice: Callable[[], None],
         speed: float,
+        clock: MovedClock,
     ) -> None:
-        """`notice` is called when orders may have traded. `speed` is 1 for the times of the
-        recording, 2 for half of them, infinite for no waiting but for those who read slowly."""
+        """`clock` is the exchange's, which runs with the recording. `notice` is called when orders
+        may have traded. `speed` is 1 for the times of the recording, 2 for half of them, infinite
+        for no waiting but for those who read slowly."""
         self.path = path
         self.frames = 0
         """Played so far."""
@@ -59,6 +62,7 @@ class Replay:
         self._feed = feed
         self._notice = notice
         self._speed = speed
+        self._clock = clock
         self._decoder = FeedDecoder()
         self._exchanges = recorded.exchanges
         self._quotes: dict[str, list[tuple[Side, int, int]]] = {}
@@ -89,11 +93,14 @@ class Replay:
                 if math.isinf(self._speed):
                     await self._feed.until_sent()
                 await asyncio.sleep(0)
+            self._clock.play_at(frame.received_ns / 1e9, self._speed)
             self._play(frame)
             self.frames += 1
         self.damage = reader.damage
-        if self.damage:
-            log.warning("the recording %s is damaged: %s", self.path, self.damage)
+        self._clock.end_playing()
+        # Subscribers learn that silence is no loss from now on.
+        for segment in self._recorded.segments:
+            self._feed.set_status(MarketState.CLOSED, segment)
         log.info("replay of %s ends after %d frames: the feed is quiet now", self.path, self.frames)
         self.ended.set()
 

@@ -1,0 +1,63 @@
+"""Packets of a level made from recorded packets of a higher one."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from neo_async.model.enums import Level
+from neo_async.wire.feed import LITE, PICTURE, ROW, SCRIP, Stream
+
+BY_DEPTH: Final = (Stream.LITE, Stream.SCRIP, Stream.DEPTH, Stream.FULL_DEPTH)
+"""The levels, each of which has all that is in those before it."""
+
+_ROWS: Final = {Stream.SCRIP: 1, Stream.DEPTH: 5}
+"""Rows of bids, and as many of asks."""
+_LEVELS: Final = {Stream.SCRIP: Level.SCRIP, Stream.DEPTH: Level.DEPTH}
+_COUNTS: Final = struct.Struct("<II")
+_COUNTS_AT: Final = 89
+"""Offset in a packet of the numbers of bids and asks."""
+
+
+def above(stream: Stream) -> tuple[Stream, ...]:
+    """Return the streams whose packets have all that a packet of this one has, nearest first."""
+    return BY_DEPTH[BY_DEPTH.index(stream) + 1 :] if stream in BY_DEPTH else ()
+
+
+def packet_at(stream: Stream, packet: bytes) -> bytes:
+    """Return a packet of a higher level as one of that stream; empty when it is too short."""
+    if len(packet) < SCRIP.size:
+        return b""
+    return _lite(packet) if stream is Stream.LITE else _scrip(stream, packet)
+
+
+def _lite(packet: bytes) -> bytes:
+    fields = SCRIP.unpack_from(packet)
+    exchange, auction, sequence, bitmask, token = fields[2], *fields[4:8]
+    trade_time, close, price, quantity = fields[11], fields[14], fields[17], fields[18]
+    percent, change, lot_size, precision, multiplier = fields[24], fields[27], *fields[32:35]
+    return LITE.pack(
+        LITE.size, PICTURE, exchange, Level.LITE, auction, sequence, bitmask, token, trade_time,
+        price, quantity, close, percent, change, lot_size, precision, multiplier,
+    )  # fmt: skip
+
+
+def _scrip(stream: Stream, packet: bytes) -> bytes:
+    count = _ROWS[stream]
+    bids, asks = _COUNTS.unpack_from(packet, _COUNTS_AT)
+    if packet[5] == Level.SCRIP:
+        bids = asks = 1
+    whole = (len(packet) - SCRIP.size) // ROW.size
+    bids = min(bids, whole)
+    asks = min(asks, whole - bids)
+    first, middle = SCRIP.size, SCRIP.size + bids * ROW.size
+    side = count * ROW.size
+    rows = [
+        packet[start:end][:side].ljust(side, b"\0")
+        for start, end in ((first, middle), (middle, middle + asks * ROW.size))
+    ]
+    head = bytearray(packet[: SCRIP.size])
+    struct.pack_into("<H", head, 0, SCRIP.size + 2 * side)
+    head[5] = _LEVELS[stream]
+    _COUNTS.pack_into(head, _COUNTS_AT, count, count)
+    return bytes(head) + rows[0] + rows[1]
