@@ -191,15 +191,18 @@ class SubscribedFeed(Feed, ABC):
             raise UsageError(
                 "the market feed is not open: it has ticks inside its `async with` block only"
             )
-        if not self.subscriptions:
+        if not self._subscriptions.has_any_price:
             loop = asyncio.get_running_loop()
             loop.call_later(ACKNOWLEDGED_WITHIN, self._warn_of_nothing)
 
     def _warn_of_nothing(self) -> None:
-        if self.is_live and not self.subscriptions:
-            log.warning(
-                "market feed: it is iterated, and no instrument is subscribed: no tick will come"
-            )
+        if not self.is_live or self._subscriptions.has_any_price:
+            return
+        hint = "; indices come from its indices()" if self.subscriptions else ""
+        log.warning(
+            "market feed: it is iterated, and no instrument is subscribed: no tick will come%s",
+            hint,
+        )
 
     def _forget(self, unused: Iterable[str]) -> None:
         """Drop everything that is kept of names that are not used any more."""

@@ -71,6 +71,11 @@ class Subscriptions:
         """Return whether the instrument is desired at a level whose ticks carry its price."""
         return any(instrument in self._desired[stream] for stream in _PRICED)
 
+    @property
+    def has_any_price(self) -> bool:
+        """Whether an instrument is desired, or a snapshot was requested."""
+        return bool(self._snapshots) or any(self._desired[stream] for stream in _PRICED)
+
     def is_used(self, name: str) -> bool:
         """Return whether the name is desired on any stream, or a snapshot of it was requested."""
         return name in self._snapshots or any(name in names for names in self._desired.values())
