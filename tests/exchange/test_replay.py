@@ -489,6 +489,7 @@ def test_the_clock_and_the_candles_are_of_the_recorded_day_at_any_speed(
                 (3000.0, 3004.0, 3000.0, 3004.0),
                 (3002.0, 3002.0, 3002.0, 3002.0),
             ]
+            assert bars.volume == [1, 1, 1], "the first tick's trades were before the replay"
             assert bars.time[0] == in_india(START // 60_000_000_000 * 60)
 
     play()
