@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from neo_async.feeds.column_feed import ColumnFeed
     from neo_async.feeds.market_feed import MarketFeed
     from neo_async.feeds.order_feed import OrderFeed
+    from neo_async.feeds.recorded_ticks import recorded_ticks
     from neo_async.feeds.recorder import Recording
     from neo_async.model.enums import (
         Level,
@@ -163,6 +164,7 @@ _PUBLIC = {
     "neo_async.feeds.column_feed": ("ColumnFeed",),
     "neo_async.feeds.market_feed": ("MarketFeed",),
     "neo_async.feeds.order_feed": ("OrderFeed",),
+    "neo_async.feeds.recorded_ticks": ("recorded_ticks",),
     "neo_async.feeds.recorder": ("Recording",),
     "neo_async.model.enums": (
         "Level", "OffsetKind", "OrderStatus", "OrderType", "Product", "Segment", "Side", "Validity",
@@ -238,6 +240,7 @@ __all__ = [
     "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick",
     "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded", "Side", "StaticIpRefused",
     "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade", "TransportError",
-    "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "run",
+    "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin", "WrongTotp",
+    "recorded_ticks", "run",
 ]
 # fmt: on
