@@ -270,7 +270,7 @@ class NeoClient:
         bound: int = ...,
         on_tick: Callable[[LiteTick], None] | None = ...,
         market_open: Callable[[], bool] | None = ...,
-        time_ns: Callable[[], int] = ...,
+        time_ns: Callable[[], int] | None = ...,
     ) -> MarketFeed[LiteTick]: ...
 
     @overload
@@ -282,7 +282,7 @@ class NeoClient:
         bound: int = ...,
         on_tick: Callable[[ScripTick], None] | None = ...,
         market_open: Callable[[], bool] | None = ...,
-        time_ns: Callable[[], int] = ...,
+        time_ns: Callable[[], int] | None = ...,
     ) -> MarketFeed[ScripTick]: ...
 
     @overload
@@ -294,7 +294,7 @@ class NeoClient:
         bound: int = ...,
         on_tick: Callable[[PriceTick], None] | None = ...,
         market_open: Callable[[], bool] | None = ...,
-        time_ns: Callable[[], int] = ...,
+        time_ns: Callable[[], int] | None = ...,
     ) -> MarketFeed[PriceTick]: ...
 
     def market_feed(
@@ -305,7 +305,7 @@ class NeoClient:
         bound: int = DEFAULT_BOUND,
         on_tick: Callable[[Any], None] | None = None,
         market_open: Callable[[], bool] | None = None,
-        time_ns: Callable[[], int] = time.time_ns,
+        time_ns: Callable[[], int] | None = None,
     ) -> MarketFeed[Any]:
         """Return a new connection to the market feed; see MarketFeed.
 

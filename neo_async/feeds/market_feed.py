@@ -73,14 +73,15 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
         bound: int = DEFAULT_BOUND,
         on_tick: Callable[[PriceT_co], None] | None = None,
         market_open: Callable[[], bool] | None = None,
-        time_ns: Callable[[], int] = time.time_ns,
+        time_ns: Callable[[], int] | None = None,
     ) -> None:
         """`level` is the one at which instruments are subscribed unless the call gives another;
         None takes both LITE and the other levels, and the calls' default is SCRIP. `bound` is the
         number of ticks at which BLOCK and DROP_OLDEST set in. `market_open` returns whether silence
         is suspicious; by default the clock in IST and the status messages do. `time_ns`
         gives the Unix nanoseconds of `received_ns`: with an exchange that replays a recording,
-        `exchange.time_ns` gives recorded times."""
+        `exchange.time_ns` gives recorded times. (RiskLimits that need a last price count such
+        ticks as old.)"""
         super().__init__(session, timings, market_open)
         if level is not None:
             stream_of(level)
@@ -258,7 +259,8 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
             of_level.pop(name, None)
 
     def _deliver(self, message: bytes) -> Awaitable[None] | None:
-        ticks: list[Any] = self._decoder.decode(message, self._time_ns())
+        received_ns = time.time_ns() if self._time_ns is None else self._time_ns()
+        ticks: list[Any] = self._decoder.decode(message, received_ns)
         if not ticks:
             self._warn_of_unasked()
             return None
