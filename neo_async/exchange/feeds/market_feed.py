@@ -7,7 +7,6 @@ however many subscribe it; a slow subscriber gets the newest packet of each inst
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +15,6 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from neo_async.base import logs
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.trading_hours import Phase
 from neo_async.exchange.engine.types import Index, Listing
@@ -33,7 +31,7 @@ from neo_async.exchange.feeds.topics import (
     offer,
     offer_stray,
 )
-from neo_async.exchange.replay.lower_levels import BY_DEPTH, above, packet_at
+from neo_async.exchange.replay.lower_levels import BY_DEPTH, RecordedPackets, packet_at
 from neo_async.exchange.replay.recorded import (
     NOTHING,
     RECORDED_STREAMS,
@@ -63,8 +61,6 @@ from neo_async.wire.feed import (
     split,
 )
 from neo_async.wire.lenient import UNREADABLE
-
-log = logging.getLogger(logs.EXCHANGE)
 
 BUDGET: Final = 3000
 """Instruments that one connection may have subscribed, each kind counted."""
@@ -125,8 +121,7 @@ class MarketFeed:
         self._pause_switch = pause_switch
         self._random = random.Random(f"{seed}|market feed")
         self._recorded = recorded
-        self._newest: dict[tuple[Stream, str], bytes] = {}
-        """Newest recorded packet of each topic."""
+        self._packets = RecordedPackets(recorded)
         self.subscribed_once = asyncio.Event()
         """Set with the first subscription."""
         self._market: MatchingEngine = venue.market
@@ -179,7 +174,7 @@ class MarketFeed:
             if topic is not None:
                 yield packet, topic.connections
             return
-        self._newest[stream, name] = packet
+        self._packets.keep(stream, name, packet)
         if topic is not None:
             topic.packet = packet
             yield packet, topic.connections
@@ -187,18 +182,9 @@ class MarketFeed:
             if lower is stream or stream not in BY_DEPTH:
                 return
             topic = self._topics.get((lower, name))
-            if topic is not None and self._source_of(lower, name) is stream:
+            if topic is not None and self._packets.source_of(lower, name) is stream:
                 topic.packet = packet_at(lower, packet)
                 yield topic.packet, topic.connections
-
-    def _source_of(self, stream: Stream, name: str) -> Stream | None:
-        """Return the recorded level from which the packets of a stream are made: its own, or the
-        nearest above it; None when there is none."""
-        recorded = self._recorded.find(name)
-        streams = (stream, *above(stream))
-        seen = [each for each in streams if (each, name) in self._newest]
-        known = [each for each in streams if recorded is not None and each in recorded.streams]
-        return next((each for each in streams if each in seen or each in known), None)
 
     # --- the market's side ----------------------------------------------------------------------
 
@@ -411,20 +397,13 @@ class MarketFeed:
     ) -> dict[str, tuple[Stream, Subject, str]]:
         """Return the subjects that are acknowledged: without those recorded at a lower level only,
         of which there may never be a packet."""
-        served = {
+        return {
             text: (stream, what, symbol)
             for text, (stream, what, symbol) in wanted.items()
             if not isinstance(what, RecordedInstrument)
             or what.is_index
-            or self._source_of(stream, key_of(what)) is not None
+            or self._packets.has_source(stream, key_of(what))
         }
-        for text in wanted.keys() - served.keys():
-            log.warning(
-                "replay: %s is not recorded at level %s or a higher one: it gets no ticks there",
-                text,
-                wanted[text][0].name,
-            )
-        return served
 
     def _answer_status(self, connection: MarketFeedConnection, action: str) -> None:
         if action == "unsubscribe":
@@ -499,13 +478,6 @@ class MarketFeed:
     def _authenticated(self) -> list[MarketFeedConnection]:
         return [connection for connection in self.connections if connection.login is not None]
 
-    def _newest_recorded(self, topic: Topic) -> bytes:
-        """Return the newest recorded packet of a topic, made from a higher level where its own was
-        not recorded; empty before the first."""
-        source = self._source_of(topic.stream, topic.key)
-        packet = b"" if source is None else self._newest.get((source, topic.key), b"")
-        return packet_at(topic.stream, packet) if packet and source is not topic.stream else packet
-
     # --- faults ---------------------------------------------------------------------------------
 
     def _status_packet(self, segment: Segment) -> bytes:
@@ -534,7 +506,7 @@ class MarketFeed:
         if topic.index is not None:
             return packets.index_packet(self._encoder, self._board.snapshot(topic.index))
         if topic.listing is None:
-            return self._newest_recorded(topic)
+            return self._packets.newest(topic.stream, topic.key)
         rows = packets.FULL_ROWS if topic.stream is Stream.FULL_DEPTH else packets.DEPTH_ROWS
         return packets.listing_packet(
             self._encoder, topic, self._market.market_snapshot(topic.listing, rows)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from typing import Final
 
+from neo_async.base import logs
+from neo_async.exchange.replay.recorded import Recorded
 from neo_async.model.enums import Level
 from neo_async.wire.feed import LITE, PICTURE, ROW, SCRIP, Stream
+
+log = logging.getLogger(logs.EXCHANGE)
 
 BY_DEPTH: Final = (Stream.LITE, Stream.SCRIP, Stream.DEPTH, Stream.FULL_DEPTH)
 """The levels, each of which has all that is in those before it."""
@@ -22,6 +27,45 @@ _COUNTS_AT: Final = 89
 def above(stream: Stream) -> tuple[Stream, ...]:
     """Return the streams whose packets have all that a packet of this one has, nearest first."""
     return BY_DEPTH[BY_DEPTH.index(stream) + 1 :] if stream in BY_DEPTH else ()
+
+
+class RecordedPackets:
+    """The newest recorded packet of each instrument and level, which serves the levels below it
+    where they were not recorded."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        self._recorded = recorded
+        self._newest: dict[tuple[Stream, str], bytes] = {}
+
+    def keep(self, stream: Stream, name: str, packet: bytes) -> None:
+        """Take over a packet that is played, of a level or an index."""
+        self._newest[stream, name] = packet
+
+    def newest(self, stream: Stream, name: str) -> bytes:
+        """Return the newest packet for a stream; empty before the first."""
+        source = self.source_of(stream, name)
+        packet = b"" if source is None else self._newest.get((source, name), b"")
+        return packet_at(stream, packet) if packet and source is not stream else packet
+
+    def source_of(self, stream: Stream, name: str) -> Stream | None:
+        """Return the recorded level from which the packets of a stream are made: its own, or the
+        nearest above it; None when there is none."""
+        instrument = self._recorded.find(name)
+        for each in (stream, *above(stream)):
+            if (each, name) in self._newest or (instrument and each in instrument.streams):
+                return each
+        return None
+
+    def has_source(self, stream: Stream, name: str) -> bool:
+        """Return whether a stream can have packets, and log where it cannot."""
+        if self.source_of(stream, name) is not None:
+            return True
+        log.warning(
+            "replay: %s is not recorded at level %s or a higher one: it gets no ticks there",
+            name,
+            stream.name,
+        )
+        return False
 
 
 def packet_at(stream: Stream, packet: bytes) -> bytes:
