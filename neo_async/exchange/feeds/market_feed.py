@@ -32,12 +32,7 @@ from neo_async.exchange.feeds.topics import (
     offer_stray,
 )
 from neo_async.exchange.replay.lower_levels import BY_DEPTH, RecordedPackets, packet_at
-from neo_async.exchange.replay.recorded import (
-    NOTHING,
-    RECORDED_STREAMS,
-    Recorded,
-    RecordedInstrument,
-)
+from neo_async.exchange.replay.recorded import NOTHING, RECORDED_STREAMS, Recorded
 from neo_async.exchange.rest.logins import Login, Logins
 from neo_async.exchange.venue import Venue
 from neo_async.model.enums import Segment
@@ -372,7 +367,7 @@ class MarketFeed:
                 f"{len(connection.topics)} instruments are subscribed and {len(pairs)} requested: "
                 f"a connection may have {BUDGET}",
             )
-        await connection.send(packets.acknowledgement(action, self._served(wanted)))
+        await connection.send(packets.acknowledgement(action, self._packets.served(wanted)))
         topics = []
         for count, (stream_of, what, _) in enumerate(wanted.values(), 1):
             if action == "subscribe":
@@ -391,19 +386,6 @@ class MarketFeed:
         if action == "subscribe":
             self.subscribed_once.set()
         return None
-
-    def _served(
-        self, wanted: dict[str, tuple[Stream, Subject, str]]
-    ) -> dict[str, tuple[Stream, Subject, str]]:
-        """Return the subjects that are acknowledged: without those recorded at a lower level only,
-        of which there may never be a packet."""
-        return {
-            text: (stream, what, symbol)
-            for text, (stream, what, symbol) in wanted.items()
-            if not isinstance(what, RecordedInstrument)
-            or what.is_index
-            or self._packets.has_source(stream, key_of(what))
-        }
 
     def _answer_status(self, connection: MarketFeedConnection, action: str) -> None:
         if action == "unsubscribe":

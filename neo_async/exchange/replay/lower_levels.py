@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import struct
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 from neo_async.base import logs
-from neo_async.exchange.replay.recorded import Recorded
+from neo_async.exchange.replay.recorded import Recorded, RecordedInstrument
 from neo_async.model.enums import Level
 from neo_async.wire.feed import LITE, PICTURE, ROW, SCRIP, Stream
+
+T = TypeVar("T")
 
 log = logging.getLogger(logs.EXCHANGE)
 
@@ -56,7 +59,20 @@ class RecordedPackets:
                 return each
         return None
 
-    def has_source(self, stream: Stream, name: str) -> bool:
+    def served(
+        self, wanted: Mapping[str, tuple[Stream, T, str]]
+    ) -> dict[str, tuple[Stream, T, str]]:
+        """Return the subjects of a request, with their streams and symbols, that are acknowledged:
+        without those recorded at a lower level only, of which there may never be a packet."""
+        return {
+            text: (stream, what, symbol)
+            for text, (stream, what, symbol) in wanted.items()
+            if not isinstance(what, RecordedInstrument)
+            or what.is_index
+            or self._has_source(stream, f"{what.segment}|{what.token}")
+        }
+
+    def _has_source(self, stream: Stream, name: str) -> bool:
         """Return whether a stream can have packets, and log where it cannot."""
         if self.source_of(stream, name) is not None:
             return True
