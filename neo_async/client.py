@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self, overload
 from weakref import WeakSet
 
 from neo_async.accounts import endpoints_of
@@ -40,7 +40,7 @@ from neo_async.model.enums import Level
 from neo_async.model.health import Health
 from neo_async.model.metrics import Metrics
 from neo_async.model.session import Session
-from neo_async.model.ticks import Tick
+from neo_async.model.ticks import LiteTick, PriceTick, ScripTick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
@@ -157,7 +157,7 @@ class NeoClient:
         self.order_feed = OrderFeed(self._session, self._feed_timings)
         """The feed of the account's orders and positions: its state and events."""
         # Weak: one that is open is held by its own task.
-        self._market_feeds: WeakSet[MarketFeed | ColumnFeed] = WeakSet()
+        self._market_feeds: WeakSet[MarketFeed[PriceTick] | ColumnFeed] = WeakSet()
         self.instruments = Instruments(
             self._requests,
             directory=instruments_directory,
@@ -337,23 +337,67 @@ class NeoClient:
         """
         self._switch.on_signal(number)
 
+    @overload
     def market_feed(
         self,
         *,
+        level: Literal[Level.LITE],
+        policy: Policy = ...,
+        bound: int = ...,
+        on_tick: Callable[[LiteTick], None] | None = ...,
+        market_open: Callable[[], bool] | None = ...,
+        time_ns: Callable[[], int] | None = ...,
+    ) -> MarketFeed[LiteTick]: ...
+
+    @overload
+    def market_feed(
+        self,
+        *,
+        level: Literal[Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH] = ...,
+        policy: Policy = ...,
+        bound: int = ...,
+        on_tick: Callable[[ScripTick], None] | None = ...,
+        market_open: Callable[[], bool] | None = ...,
+        time_ns: Callable[[], int] | None = ...,
+    ) -> MarketFeed[ScripTick]: ...
+
+    @overload
+    def market_feed(
+        self,
+        *,
+        level: Level | None,
+        policy: Policy = ...,
+        bound: int = ...,
+        on_tick: Callable[[PriceTick], None] | None = ...,
+        market_open: Callable[[], bool] | None = ...,
+        time_ns: Callable[[], int] | None = ...,
+    ) -> MarketFeed[PriceTick]: ...
+
+    def market_feed(
+        self,
+        *,
+        level: Level | None = Level.SCRIP,
         policy: Policy = Policy.CONFLATE,
         bound: int = DEFAULT_BOUND,
-        on_tick: Callable[[Tick], None] | None = None,
+        on_tick: Callable[[Any], None] | None = None,
         market_open: Callable[[], bool] | None = None,
-    ) -> MarketFeed:
-        """Return a new connection to the market feed; see MarketFeed."""
-        feed = MarketFeed(
+        time_ns: Callable[[], int] | None = None,
+    ) -> MarketFeed[Any]:
+        """Return a new connection to the market feed; see MarketFeed.
+
+        It yields LiteTick at `Level.LITE` and ScripTick at every other level; `level=None` takes
+        subscriptions at all levels and yields both.
+        """
+        feed = MarketFeed[Any](
             self._session,
             self._feed_timings,
+            level=level,
             policy=policy,
             bound=bound,
             on_tick=on_tick,
             market_open=market_open,
             calendar=self.calendar,
+            time_ns=time_ns,
         )
         self._market_feeds.add(feed)
         return feed

@@ -20,6 +20,7 @@ from neo_async.execution.reconciliation import Reconciliation
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
+from neo_async.model.ticks import PriceTick
 from neo_async.portfolio.live_positions import LivePositions
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.kill_switch import KillSwitch
@@ -33,7 +34,7 @@ class LifeCycle(msgspec.Struct, kw_only=True):
     session: SessionManager
     engine: ExecutionEngine
     order_feed: OrderFeed
-    market_feeds: Collection[MarketFeed | ColumnFeed]
+    market_feeds: Collection[MarketFeed[PriceTick] | ColumnFeed]
     live_positions: LivePositions
     limits: RiskLimits
     guard: RiskEngine | None

@@ -171,13 +171,14 @@ def _fixtures_of_pytest_asyncio() -> ModuleType:
     """Return a plugin with the fixtures in the loops of pytest-asyncio, one for each scope."""
     import pytest_asyncio
 
+    decorated: Any = pytest_asyncio.fixture  # its types do not know a scope in a variable
     fixtures = ModuleType("neo_async fixtures in pytest-asyncio")
     for scope in _LOOP_SCOPES:
         for name, opened in _OPENED.items():
             full_name = f"_neo_async_{name}_asyncio_{scope}"
             # A function of its own for each, because the scope is kept on the function.
             copied = FunctionType(opened.__code__, opened.__globals__, full_name)
-            fixture = pytest_asyncio.fixture(loop_scope=scope, name=full_name)(copied)
+            fixture = decorated(loop_scope=scope, name=full_name)(copied)
             setattr(fixtures, full_name, fixture)
     return fixtures
 

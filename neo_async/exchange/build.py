@@ -147,6 +147,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
                 feeds.market,
                 feeds.notice_soon,
                 self.recording.factor,
+                self.clock,
             )
         funds = FundVenue(self._build_fund_simulator, self.clock, store)
         kite = FundService(

@@ -57,8 +57,11 @@ class Recording(msgspec.Struct, frozen=True):
     """A recording of a market feed, to be replayed as the market.
 
     It is played from the first subscription on, to those who subscribe what is in it at the level
-    it was recorded at. The prices of its instruments are then the recording's, and orders meet the
-    recorded quotes; other instruments trade as ever.
+    it was recorded at, or at a lower one. The prices of its instruments are then the recording's,
+    and orders meet the recorded quotes; other instruments trade as ever.
+
+    The exchange's clock is the recording's: it stands at the first frame until the replay begins,
+    and then runs at its speed, so that orders, candles and trading hours are of the recorded day.
     """
 
     path: Path

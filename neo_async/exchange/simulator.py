@@ -130,6 +130,7 @@ class Exchange:
         recorded = NOTHING
         if self._recording is not None:
             recorded = await asyncio.to_thread(scan_recording, self._recording.path)
+            self._clock.begin_at(recorded.first_ns / 1e9)
         async with contextlib.AsyncExitStack() as stack:
             store = await self._open_store(stack)
             persistence, beginning = self._open_persistence(store, stack)
@@ -306,6 +307,11 @@ class Exchange:
         exchange can only be opened with: the hours, and the plan of the bank's clients.
         """
         self._open.switches.set(settings)
+
+    def time_ns(self) -> int:
+        """Return the time of the exchange's clock in Unix nanoseconds. With a recording, that is
+        the recorded time."""
+        return int(self._clock() * 1e9)
 
     def advance_clock(self, seconds: float) -> None:
         """Move the exchange's clock forward. Raises UsageError for a step back.

@@ -39,7 +39,7 @@ async def prices_seen(ready: dict[str, Any], count: int) -> list[float]:
         NeoClient(
             credentials, endpoints=endpoints, orders=OrderSettings(live_updates=False)
         ) as neo,
-        neo.market_feed(on_tick=seen.put_nowait) as feed,
+        neo.market_feed(level=None, on_tick=seen.put_nowait) as feed,
     ):
         await feed.subscribe([TCS], level=Level.LITE)
         async with asyncio.timeout(10):

@@ -78,6 +78,8 @@ class PrintPrice(msgspec.Struct, frozen=True, tag=True, gc=False):
     segment: Segment
     token: str
     price: int
+    quantity: int = 0
+    """Units traded; 0 moves the price and nothing else."""
 
 
 class SetQuotes(msgspec.Struct, frozen=True, tag=True, gc=False):

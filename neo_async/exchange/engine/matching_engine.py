@@ -388,8 +388,8 @@ class MatchingEngine:
 
     # --- prices from outside ------------------------------------------------------------------
 
-    def print_price(self, segment: Segment, token: str, price: int) -> None:
-        """Print a trade at a price from outside.
+    def print_price(self, segment: Segment, token: str, price: int, quantity: int = 0) -> None:
+        """Print a trade at a price from outside, of a quantity that counts for the day's volume.
 
         Resting client orders that would have traded at it are filled, at their own limits; the
         reference price of the market maker moves there, and stops that it reaches are triggered.
@@ -399,11 +399,11 @@ class MatchingEngine:
             raise UsageError(f"instrument {segment}|{token}: must be one that is listed here")
         if price <= 0:
             raise UsageError(f"{segment}|{token} at price={price}: must be above 0 paise")
-        self.execute(commands.PrintPrice(segment, token, price))
+        self.execute(commands.PrintPrice(segment, token, price, quantity))
 
     def _print_price(self, command: commands.PrintPrice) -> None:
         instrument = self._instrument(command)
-        self._parts.market_makers.print_price(instrument, command.price)
+        self._parts.market_makers.print_price(instrument, command.price, command.quantity)
 
     def set_quotes(
         self, segment: Segment, token: str, quotes: Iterable[tuple[Side, int, int]]
