@@ -332,6 +332,10 @@ def test_an_order_that_is_placed_is_one_row_of_csv(exchange: Exchange, invoke: I
     assert row["status"] == "open"
 
 
+PLAYED = [("paper", name) for name in ("price", "credit", "clock", "reset", "faults", "settings")]
+"""Commands that change a simulated exchange; the last two print JSON in any case."""
+
+
 def test_csv_and_json_are_options_of_every_table() -> None:
     without_table = {
         ("demo",),
@@ -342,12 +346,14 @@ def test_csv_and_json_are_options_of_every_table() -> None:
         ("kite", "login"),
         ("kite", "logout"),
         ("bank", "profile"),
+        ("ip",),
+        *PLAYED,
     }
     for command in COMMANDS:
         options = {name for one in parameters_of(command) for name in one.opts}
         if command not in without_table:
             assert {"--csv", "--json"} <= options, command
-        if command not in {("exchange",), ("logout",), ("bank", "profile")}:
+        if command not in {("logout",), ("bank", "profile"), *PLAYED}:
             assert "--json" in options, command
 
 

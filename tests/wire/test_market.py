@@ -754,7 +754,7 @@ def test_without_the_library_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, library, None)
     chain = read_futures(documented("futures_chain"), segment="nse_fo", underlying="NIFTY")
-    with pytest.raises(UsageError, match=f"pip install {library}"):
+    with pytest.raises(UsageError, match=rf'pip install "neo-async\[{library}\]"'):
         getattr(chain, f"to_{library}")()
 
 
