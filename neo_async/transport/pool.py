@@ -35,7 +35,6 @@ log = logging.getLogger(logs.TRANSPORT)
 SHORT_LIFE_SECONDS: Final = 1.0
 """A connection lost sooner, and without a request, was not wanted by the server."""
 
-
 MAX_SHORT_LIVES: Final = 3
 """Such connections in a row after which requests do not wait for another one."""
 
