@@ -140,8 +140,8 @@ class NeoClient:
             resubmit_unacknowledged=resubmit_unacknowledged,
             clock=clock,
         )
-        self.market = Market(self._requests, clock=clock)
-        self.portfolio = Portfolio(self._requests, self.market, clock=clock)
+        self.market = Market(self._requests, self.instruments, clock=clock)
+        self.portfolio = Portfolio(self._requests, self.market, self.instruments, clock=clock)
         self.portfolio.live.attach(self._engine.updates)
         self.portfolio.live.ignore_fills_if(self._engine.cache.has_odd_fill)
         self._engine.on_missed_fill(self.portfolio.live.on_missed_fill)
@@ -277,6 +277,7 @@ class NeoClient:
             bound=bound,
             on_tick=on_tick,
             market_open=market_open,
+            key_of=self.instruments.key,
         )
         self._market_feeds.add(feed)
         return feed
@@ -285,7 +286,13 @@ class NeoClient:
         self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
         """Return the market feed as arrays; see ColumnFeed. Needs numpy."""
-        feed = ColumnFeed(self._session, self._feed_timings, level=level, market_open=market_open)
+        feed = ColumnFeed(
+            self._session,
+            self._feed_timings,
+            level=level,
+            market_open=market_open,
+            key_of=self.instruments.key,
+        )
         self._market_feeds.add(feed)
         return feed
 

@@ -14,7 +14,7 @@ from neo_async.cli.connection import Account
 from neo_async.cli.output import AsJson, Cell, Column, units
 from neo_async.client import NeoClient
 from neo_async.errors import UsageError
-from neo_async.market_data.instruments import Loaded
+from neo_async.market_data.scrip_master_files import Loaded
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
 

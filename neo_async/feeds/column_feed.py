@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable
 
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import MessageBuffer
-from neo_async.feeds.subscribed_feed import SubscribedFeed
+from neo_async.feeds.subscribed_feed import KeyOf, SubscribedFeed
 from neo_async.feeds.subscriptions import stream_of
 from neo_async.model.enums import Level
+from neo_async.model.instrument_names import known_key
 from neo_async.session.manager import SessionManager
 from neo_async.wire.columns import ColumnDecoder, Columns
 
@@ -33,8 +34,9 @@ class ColumnFeed(SubscribedFeed):
         level: Level = Level.LITE,
         bound: int = 64 << 20,
         market_open: Callable[[], bool] | None = None,
+        key_of: KeyOf = known_key,
     ) -> None:
-        super().__init__(session, timings, market_open)
+        super().__init__(session, timings, market_open, key_of)
         stream_of(level)
         self._columns = ColumnDecoder(Level(level))
         self._messages = MessageBuffer(bound)

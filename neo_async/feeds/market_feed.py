@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from neo_async.base import logs
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy, tick_buffer
-from neo_async.feeds.subscribed_feed import SubscribedFeed
-from neo_async.model.enums import Level
+from neo_async.feeds.subscribed_feed import KeyOf, SubscribedFeed
+from neo_async.model.enums import Level, Segment
+from neo_async.model.instrument_names import known_key
+from neo_async.model.instruments import InstrumentLike
 from neo_async.model.ticks import LiteTick, MarketStatus, ScripTick, Tick
 from neo_async.session.manager import SessionManager
 from neo_async.wire.feed import STREAM_OF_LEVEL
@@ -52,11 +54,12 @@ class MarketFeed(SubscribedFeed):
         bound: int = DEFAULT_BOUND,
         on_tick: Callable[[Tick], None] | None = None,
         market_open: Callable[[], bool] | None = None,
+        key_of: KeyOf = known_key,
     ) -> None:
         """`bound` is the number of ticks at which BLOCK and DROP_OLDEST set in. `market_open`
         returns whether silence is suspicious; by default the clock in IST and the status messages
         do."""
-        super().__init__(session, timings, market_open)
+        super().__init__(session, timings, market_open, key_of)
         self._buffer = tick_buffer(Policy(policy), bound)
         self._on_tick = on_tick
         # By level, then instrument: a pair as the key costs more to make than this whole look-up.
@@ -81,21 +84,23 @@ class MarketFeed(SubscribedFeed):
         while ticks := await self._buffer.take():
             yield ticks
 
-    def latest(self, instrument: str, *, level: Level | None = None) -> Tick | None:
-        """Return the newest tick of an instrument, at one level or at any."""
+    def latest(self, instrument: InstrumentLike, *, level: Level | None = None) -> Tick | None:
+        """Return the newest tick of an instrument, at one level or at any; of a segment (`nse_cm`)
+        its market status."""
+        instrument = instrument if instrument in _SEGMENTS else self._key(instrument)
         if level is not None:
             return self._latest[level].get(instrument)
         found = [tick for key in _LEVELS if (tick := self._latest[key].get(instrument)) is not None]
         return max(found, key=lambda tick: tick.received_ns, default=None)
 
-    def last_price(self, instrument: str) -> float | None:
+    def last_price(self, instrument: InstrumentLike) -> float | None:
         """Return the price of the newest tick of a subscribed instrument; None when there was none
         yet, or the feed is not live."""
-        tick = self.last_tick(instrument)
+        tick = self.last_tick(self._key(instrument))
         return None if tick is None else tick.last_price
 
     def last_tick(self, instrument: str) -> LiteTick | ScripTick | None:
-        """Return the newest tick with a price of a subscribed instrument, at whatever level; None
+        """Return the newest tick with a price of a subscribed instrument by its key; None
         when there was none yet, or the feed is not live. Its `received_ns` shows its age."""
         if not self.is_live:
             return None
@@ -173,6 +178,8 @@ class MarketFeed(SubscribedFeed):
             except (Exception, asyncio.CancelledError):  # the latter from a future of its own
                 log.exception("the callback of the market feed failed on %r", tick)
 
+
+_SEGMENTS = frozenset(Segment)
 
 _LEVELS = (Level.LITE, 2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH, 0, -1, -2)
 """Levels that ticks may have. Level 2 cannot be subscribed, but is sent."""

@@ -11,8 +11,10 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import filterfalse
+from typing import TypeAlias
 
 from neo_async.base import logs
 from neo_async.base.text import shown
@@ -20,10 +22,17 @@ from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.feeds.base import Feed
 from neo_async.feeds.recorder import Recording
-from neo_async.feeds.subscriptions import Subscriptions, checked_names, stream_of
+from neo_async.feeds.subscriptions import (
+    Subscriptions,
+    checked_name,
+    checked_names,
+    stream_of,
+)
 from neo_async.feeds.trading_hours import MarketHours
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedEvent, FeedState
+from neo_async.model.instrument_names import is_index_key
+from neo_async.model.instruments import InstrumentLike
 from neo_async.session.manager import SessionManager
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.websocket import ReconnectingSocket, Socket
@@ -42,6 +51,9 @@ from neo_async.wire.feed import (
 
 log = logging.getLogger(logs.FEEDS)
 
+KeyOf: TypeAlias = Callable[[InstrumentLike], str]
+"""Returns the key of an instrument, `nse_cm|2885`, by any of its names. Raises UsageError."""
+
 
 class SubscribedFeed(Feed, ABC):
     """A connection to the market feed with its subscriptions; a subclass delivers the packets."""
@@ -51,9 +63,12 @@ class SubscribedFeed(Feed, ABC):
         session: SessionManager,
         timings: FeedTimings,
         market_open: Callable[[], bool] | None,
+        key_of: KeyOf,
     ) -> None:
+        """`key_of` reads the names of instruments in subscriptions."""
         self._manager = session
         self._timings = timings
+        self._key_of = key_of
         self._decoder = FeedDecoder(only_asked=True)
         self.market_open = market_open
         """The caller's function that returns whether the market is open; None for the default."""
@@ -88,27 +103,37 @@ class SubscribedFeed(Feed, ABC):
 
     # --- subscriptions ------------------------------------------------------------------------
 
-    async def subscribe(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
-        """Subscribe instruments such as `nse_cm|11536`; one may be subscribed at several levels.
+    async def subscribe(
+        self, instruments: Iterable[InstrumentLike], *, level: Level = Level.SCRIP
+    ) -> None:
+        """Subscribe instruments; one may be subscribed at several levels. Each is an Instrument, a
+        key such as `nse_cm|11536`, or a trading symbol of a scrip master that is loaded. An index
+        (`nse_cm|Nifty 50`) is subscribed as by `subscribe_indices`, whatever the level.
 
         Survives reconnects. Calls made at the same time share a frame. Raises UsageError, and
         subscribes nothing, when an instrument is malformed or the budget would be exceeded. The
         server does not refuse unknown instruments: they give no ticks, and are not in
         `symbols`.
         """
-        await self._subscribe(stream_of(level), instruments)
+        stream = stream_of(level)
+        names, indices = self._split(stream, instruments)
+        await self._subscribe(stream, names, indices)
 
-    async def unsubscribe(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
+    async def unsubscribe(
+        self, instruments: Iterable[InstrumentLike], *, level: Level = Level.SCRIP
+    ) -> None:
         """Unsubscribe instruments at one level. Those that are not subscribed are passed over."""
-        await self._unsubscribe(stream_of(level), instruments)
+        stream = stream_of(level)
+        names, indices = self._split(stream, instruments)
+        await self._unsubscribe(stream, names, indices)
 
-    async def subscribe_indices(self, instruments: Iterable[str]) -> None:
-        """Subscribe indices by name (`nse_cm|Nifty 50`, exact) or number (`nse_cm|26000`)."""
-        await self._subscribe(Stream.INDEX, instruments)
+    async def subscribe_indices(self, instruments: Iterable[InstrumentLike]) -> None:
+        """Subscribe indices by name (`nse_cm|Nifty 50`) or number (`nse_cm|26000`)."""
+        await self._subscribe(Stream.INDEX, self._names(Stream.INDEX, instruments))
 
-    async def unsubscribe_indices(self, instruments: Iterable[str]) -> None:
-        """Unsubscribe indices, in the spelling in which they were subscribed."""
-        await self._unsubscribe(Stream.INDEX, instruments)
+    async def unsubscribe_indices(self, instruments: Iterable[InstrumentLike]) -> None:
+        """Unsubscribe indices: by name or by number, as they were subscribed."""
+        await self._unsubscribe(Stream.INDEX, self._names(Stream.INDEX, instruments))
 
     async def subscribe_status(self) -> None:
         """Subscribe the market status of every segment."""
@@ -118,8 +143,11 @@ class SubscribedFeed(Feed, ABC):
         """Unsubscribe the market status."""
         await self._unsubscribe(Stream.EXCHANGE, [""])
 
-    async def snapshot(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
-        """Request one tick of each instrument, without subscribing it.
+    async def snapshot(
+        self, instruments: Iterable[InstrumentLike], *, level: Level = Level.SCRIP
+    ) -> None:
+        """Request one tick of each instrument, without subscribing it. An index is requested as by
+        `snapshot_indices`.
 
         Raises TransportError when the feed is not live, for a snapshot shows the present moment;
         and UsageError when an instrument is malformed. Ticks of the last 3,000 instruments
@@ -128,11 +156,13 @@ class SubscribedFeed(Feed, ABC):
         stream = stream_of(level)
         if stream is Stream.FULL_DEPTH:
             raise UsageError("level=FULL_DEPTH: the protocol has no snapshot of it")
-        await self._snapshot(stream, instruments)
+        names, indices = self._split(stream, instruments)
+        await self._snapshot(stream, names)
+        await self._snapshot(Stream.INDEX, indices)
 
-    async def snapshot_indices(self, instruments: Iterable[str]) -> None:
+    async def snapshot_indices(self, instruments: Iterable[InstrumentLike]) -> None:
         """Request one tick of each index, as `snapshot` does of instruments."""
-        await self._snapshot(Stream.INDEX, instruments)
+        await self._snapshot(Stream.INDEX, self._names(Stream.INDEX, instruments))
 
     @property
     def subscriptions(self) -> int:
@@ -145,18 +175,41 @@ class SubscribedFeed(Feed, ABC):
         subscribed: they are dropped."""
         return self._decoder.unasked
 
-    async def _subscribe(self, stream: Stream, instruments: Iterable[str]) -> None:
-        new = self._subscriptions.add(stream, checked_names(stream, instruments))
+    def _key(self, instrument: InstrumentLike) -> str:
+        return checked_name(instrument, self._key_of)
+
+    def _names(self, stream: Stream, instruments: Iterable[InstrumentLike]) -> list[str]:
+        return checked_names(stream, instruments, self._key_of)
+
+    def _split(
+        self, stream: Stream, instruments: Iterable[InstrumentLike]
+    ) -> tuple[list[str], list[str]]:
+        """Return the names of instruments, and those of indices, which have their own stream."""
+        names = self._names(stream, instruments)
+        indices = list(filter(is_index_key, names))
+        return (list(filterfalse(is_index_key, names)) if indices else names), indices
+
+    async def _subscribe(
+        self, stream: Stream, names: list[str], indices: Sequence[str] = ()
+    ) -> None:
+        new = self._subscriptions.add(stream, names)
+        try:
+            new += self._subscriptions.add(Stream.INDEX, indices)
+        except UsageError:
+            self._subscriptions.remove(stream, new)
+            raise
         if stream is not Stream.EXCHANGE:
             self._decoder.ask(new)
         await self._sync_if_live()
 
-    async def _unsubscribe(self, stream: Stream, instruments: Iterable[str]) -> None:
-        self._forget(self._subscriptions.remove(stream, checked_names(stream, instruments)))
+    async def _unsubscribe(
+        self, stream: Stream, names: list[str], indices: Sequence[str] = ()
+    ) -> None:
+        unused = self._subscriptions.remove(stream, names)
+        self._forget(unused + self._subscriptions.remove(Stream.INDEX, indices))
         await self._sync_if_live()
 
-    async def _snapshot(self, stream: Stream, instruments: Iterable[str]) -> None:
-        names = checked_names(stream, instruments)
+    async def _snapshot(self, stream: Stream, names: list[str]) -> None:
         if not names:
             return
         unused = self._subscriptions.add_snapshots(names)

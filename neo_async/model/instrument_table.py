@@ -183,7 +183,28 @@ class InstrumentTable:
             *self._tails[place],
         )
 
+    def without_expiry(self, name: str) -> list[Instrument]:
+        """Return the instruments of a name that are no contracts: shares, bonds, indices."""
+        return [self._instrument(row) for row in self._ladder(name).get(_NO_EXPIRY, ())]
+
     # --- many ---------------------------------------------------------------------------------
+
+    def has_name(self, name: str) -> bool:
+        return self._by_name.get(name) is not None
+
+    def first_of(self, name: str) -> Instrument | None:
+        """Return the first instrument of a name in the file."""
+        row = self._by_name.get(name)
+        return None if row is None else self._instrument(row)
+
+    def symbols_starting(self, text: str, most: int) -> list[str]:
+        """Return some symbols that start with a text, at most so many."""
+        found: list[str] = []
+        for lines in (*self._symbol_lines, _lines(self._symbols.parts[-1])):
+            found += islice(_lines_from(lines, text), most - len(found))
+            if len(found) == most:
+                break
+        return found
 
     def names_like(self, text: str) -> list[str]:
         """Return the name that equals the text, or else the names that start with it."""

@@ -7,6 +7,7 @@ Each rule raises InvalidOrder with the field, its value and the rule. The rules 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import TypeVar
@@ -16,7 +17,8 @@ import msgspec
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderTerms, Price
-from neo_async.wire.numbers import price_text
+from neo_async.model.spellings import member_of
+from neo_async.wire.numbers import MOST_DECIMALS, price_text
 from neo_async.wire.orders import ORDER_SOURCE, CancelForm, ModifyForm, PlaceForm
 from neo_async.wire.portfolio import MarginForm
 
@@ -28,6 +30,11 @@ E = TypeVar("E", bound=StrEnum)
 _SYMBOL = re.compile(r"[A-Z0-9](?:[A-Z0-9&_.\- ]{0,48}[A-Z0-9&_.\-])?")
 
 _DIGITS = re.compile(r"[0-9]{1,40}")
+
+_DECIMALS: Mapping[str, int] = {
+    segment: MOST_DECIMALS if segment is Segment.CDE_FO else 2 for segment in Segment
+}
+"""Most decimals of a price: a paisa, but of currencies a hundredth of one."""
 
 MAX_QUANTITY = 10**9
 """Largest quantity of an order: above every freeze quantity."""
@@ -49,8 +56,9 @@ def check_order(request: OrderRequest) -> OrderTerms:
         raise InvalidOrder("amo", request.amo, "must be True or False")
     _check_product(product, segment)
     _check_validity(validity, segment, product)
-    price = _price(request.price, order_type)
-    trigger = _trigger(request.trigger, order_type, product)
+    decimals = _DECIMALS[segment]
+    price = _price(request.price, order_type, decimals)
+    trigger = _trigger(request.trigger, order_type, product, decimals)
     _check_stop(order_type, product, side, price, trigger)
     return OrderTerms(
         segment=segment,
@@ -145,8 +153,10 @@ def check_change(terms: OrderTerms, *, filled_quantity: int = 0) -> OrderTerms:
         )
     _check_disclosed(terms.disclosed_quantity, terms.quantity)
     _check_validity(validity, terms.segment, terms.product)
-    price = _price(terms.price, order_type)
-    trigger = _trigger(terms.trigger, order_type, terms.product)
+    # Another application may have placed the order in a segment that is not in the enum.
+    decimals = _DECIMALS.get(terms.segment, MOST_DECIMALS)
+    price = _price(terms.price, order_type, decimals)
+    trigger = _trigger(terms.trigger, order_type, terms.product, decimals)
     _check_stop(order_type, terms.product, terms.side, price, trigger)
     return msgspec.structs.replace(
         terms, order_type=order_type, validity=validity, price=price, trigger=trigger
@@ -174,13 +184,13 @@ def cancel_form(*, number: str, symbol: str, amo: bool) -> CancelForm:
 
 def margin_form(
     *,
-    segment: Segment,
+    segment: Segment | str,
     token: str,
-    side: Side,
+    side: Side | str,
     quantity: int,
-    product: Product,
+    product: Product | str,
     price: Price | None,
-    order_type: OrderType,
+    order_type: OrderType | str,
     trigger: Price | None,
 ) -> MarginForm:
     """Check an order whose margin is requested, and return the form. Raises InvalidOrder."""
@@ -196,11 +206,21 @@ def margin_form(
         prcTp=order_type,
         prod=product,
         trnsTp=_member("side", side, Side),
-        prc=_text(_price(price, order_type)),
+        prc=_text(_price(price, order_type, _DECIMALS[segment])),
         qty=str(quantity),
         tok=token,
-        trgPrc=_text(_trigger(trigger, order_type, product)),
+        trgPrc=_text(_trigger(trigger, order_type, product, _DECIMALS[segment])),
     )
+
+
+def read_segment(segment: Segment | str) -> Segment:
+    """Return a segment by any of its spellings. Raises InvalidOrder."""
+    return _member("segment", segment, Segment)
+
+
+def read_order_type(order_type: OrderType | str) -> OrderType:
+    """Return an order type by any of its spellings. Raises InvalidOrder."""
+    return _member("order_type", order_type, OrderType)
 
 
 def check_number(number: str) -> None:
@@ -240,23 +260,25 @@ def _check_validity(validity: Validity, segment: str, product: str) -> None:
             raise InvalidOrder("validity", validity.value, f"product {product} takes DAY only")
 
 
-def _price(price: Price | None, order_type: OrderType) -> Decimal | None:
+def _price(price: Price | None, order_type: OrderType, decimals: int) -> Decimal | None:
     if not order_type.has_limit:
         if price is not None and price_text("price", price) != "0":
             raise InvalidOrder("price", price, f"order type {order_type} has no limit price")
         return None
     if price is None:
         raise InvalidOrder("price", price, f"order type {order_type} needs a limit price")
-    text = price_text("price", price)
+    text = price_text("price", price, decimals)
     if text == "0":
         # The broker has been seen to execute a limit of 0 at a price of its own.
         raise InvalidOrder("price", price, f"order type {order_type} needs a price above 0")
     return Decimal(text)
 
 
-def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> Decimal | None:
+def _trigger(
+    trigger: Price | None, order_type: OrderType, product: str, decimals: int
+) -> Decimal | None:
     needed = order_type.has_trigger or product is Product.CO
-    text = "0" if trigger is None else price_text("trigger", trigger)
+    text = "0" if trigger is None else price_text("trigger", trigger, decimals)
     if needed and text == "0":
         what = "product CO" if product is Product.CO else f"order type {order_type}"
         raise InvalidOrder("trigger", trigger, f"{what} needs a trigger price above 0")
@@ -311,9 +333,10 @@ def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType
     if not order_type.has_limit:
         raise InvalidOrder("order_type", order_type.value, "the entry of a BO needs a limit price")
     kind = _member("bracket.kind", bracket.kind, OffsetKind)
-    target = price_text("bracket.target", bracket.target)
-    stop = price_text("bracket.stop", bracket.stop)
-    trail = price_text("bracket.trail", bracket.trail)
+    decimals = _DECIMALS.get(form.es, MOST_DECIMALS)
+    target = price_text("bracket.target", bracket.target, decimals)
+    stop = price_text("bracket.stop", bracket.stop, decimals)
+    trail = price_text("bracket.trail", bracket.trail, decimals)
     for field, given, text in (
         ("bracket.target", bracket.target, target),
         ("bracket.stop", bracket.stop, stop),
@@ -331,7 +354,6 @@ def _member(field: str, value: E | str, vocabulary: type[E]) -> E:
     if type(value) is vocabulary:
         return value
     try:
-        return vocabulary(value)
-    except ValueError:
-        codes = ", ".join(member.value for member in vocabulary)
-        raise InvalidOrder(field, value, f"must be one of {codes}") from None
+        return member_of(vocabulary, value)
+    except ValueError as error:
+        raise InvalidOrder(field, value, str(error)) from None

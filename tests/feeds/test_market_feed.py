@@ -1335,7 +1335,8 @@ def test_an_index_is_found_by_its_name_whatever_the_packet_has_of_it(name: str) 
             await feed.subscribe_indices([f"nse_cm|{name}"])
             await server.peer.send(index(26_000, name.upper()))
             [tick] = await next_ticks(feed, 1)
-            assert tick.instrument == f"nse_cm|{name}"
+            assert tick.instrument == f"nse_cm|{'Nifty 50' if name == 'nifty 50' else name}"
+            assert feed.latest(f"nse_cm:{name}") == tick
 
     check()
 
