@@ -90,7 +90,7 @@ def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
                     row.trade_number,
                     row.time_text,
                     row.symbol,
-                    side_name(row.side),
+                    output.side_name(row.side),
                     known_units(row, "quantity"),
                     money(known(row, "price")),
                     row.product,
@@ -228,7 +228,7 @@ def print_orders(rows: list[OrderRow]) -> None:
                 row.number,
                 row.time_text.rpartition(" ")[2],
                 row.symbol,
-                side_name(row.side),
+                output.side_name(row.side),
                 f"{known_units(row, 'filled_quantity')}/{known_units(row, 'quantity')}",
                 _known_price(row, "price"),
                 _known_price(row, "trigger"),
@@ -265,10 +265,6 @@ def _known_price(row: OrderRow, field: str) -> str:
 def _odd_notes(rows: Iterable[Any], name: str) -> Iterator[str]:
     """Return the unreadable values of a report."""
     return (f"{getattr(row, name)}: {'; '.join(row.odd)}" for row in rows if row.odd)
-
-
-def side_name(code: str) -> str:
-    return {"B": "buy", "S": "sell"}.get(code, code)
 
 
 def _read(fresh: bool, call: Callable[[NeoClient], Awaitable[T]]) -> T:

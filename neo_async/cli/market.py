@@ -13,11 +13,10 @@ import typer
 
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh
-from neo_async.cli.naming import instrument_name
+from neo_async.cli.naming import HELP, read_keys, read_listed_key, read_underlying
 from neo_async.cli.output import AsJson, Cell, Column, money, units
 from neo_async.client import NeoClient
 from neo_async.errors import Rejected, UsageError
-from neo_async.model.enums import Segment
 from neo_async.model.market import (
     Candles,
     FuturesChain,
@@ -36,16 +35,11 @@ _DATES = ["%Y-%m-%d"]
 
 _Instrument: TypeAlias = Annotated[
     str,
-    typer.Argument(
-        metavar="INSTRUMENT", help="Segment and token or index: nse_cm:1333, 'nse_cm:Nifty 50'."
-    ),
+    typer.Argument(metavar="INSTRUMENT", help=HELP),
 ]
 _Instruments: TypeAlias = Annotated[
     list[str],
-    typer.Argument(
-        metavar="INSTRUMENT...",
-        help="Segment and token or index: nse_cm:1333, 'nse_cm:Nifty 50'.",
-    ),
+    typer.Argument(metavar="INSTRUMENT...", help=HELP),
 ]
 _Expiry: TypeAlias = Annotated[
     datetime | None,
@@ -65,10 +59,11 @@ def quote(
 
     A narrow terminal shows the most important columns; `--filter` chooses others.
 
-    neo-async quote nse_cm:1333 'nse_cm:Nifty 50'
+    neo-async quote RELIANCE nse_cm:1333 'nse_cm:Nifty 50'
     """
-    names = [instrument_name(text) for text in instruments]
-    quotes = Account().read(lambda neo: neo.market.quotes(names, filter=filter), fresh=fresh)
+    account = Account()
+    names = read_keys(account, instruments)
+    quotes = account.read(lambda neo: neo.market.quotes(names, filter=filter), fresh=fresh)
     if as_json:
         listed = [output.plain(quote) for quote in quotes.values()]
         output.print_json({"quotes": listed, "missing": dict(quotes.missing)})
@@ -81,8 +76,12 @@ def quote(
 
 
 def chain(
-    segment: Annotated[Segment, typer.Argument(case_sensitive=False)],
-    underlying: Annotated[str, typer.Argument(help="Such as NIFTY.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[SEGMENT] UNDERLYING", help="Such as NIFTY, nse_fo NIFTY or mcx_fo CRUDEOIL."
+        ),
+    ],
     expiry: _Expiry = None,
     count: Annotated[int, typer.Option(help="Calls, and as many puts; a multiple of 10.")] = 40,
     futures: Annotated[bool, typer.Option("--futures", help="Futures instead of options.")] = False,
@@ -91,8 +90,12 @@ def chain(
 ) -> None:
     """Show calls and puts of one expiry by strike, or all futures.
 
-    neo-async chain nse_fo NIFTY --expiry 2026-11-24
+    neo-async chain NIFTY --expiry 2026-12-01
     """
+    if len(names) > 2:
+        raise UsageError(f"{' '.join(names)!r}: must be an underlying, or its segment before it")
+    account = Account()
+    segment, underlying = read_underlying(account, names)
     day = expiry.date() if expiry else None
 
     async def read(neo: NeoClient) -> OptionChain | FuturesChain:
@@ -108,7 +111,13 @@ def chain(
             days = ", ".join(map(str, listed))
             raise UsageError(f"expiry={day}: {underlying} has {days}") from None
 
-    table = Account().read(read, fresh=fresh)
+    try:
+        table = account.read(read, fresh=fresh)
+    except Rejected:
+        # The scrip master shows what there is instead; where it has the underlying, the broker's
+        # own words stand.
+        read_underlying(account, [segment, underlying], download=True)
+        raise
     if as_json:
         output.print_json(table)
     elif not table.rows:
@@ -137,14 +146,15 @@ def candles(
 ) -> None:
     """Show candles of an instrument, over a range of any length.
 
-    neo-async candles nse_cm:1333 5min --from 2025-11-01 --csv > hdfcbank.csv
+    neo-async candles HDFCBANK 5min --from 2025-11-01 --csv > hdfcbank.csv
     """
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other")
-    name = instrument_name(instrument)
+    account = Account()
+    name = read_listed_key(account, instrument)
     last = end.date() if end else None
     with output.progress_bar("candles", visible_above=1) as progress:
-        history = Account().read(
+        history = account.read(
             lambda neo: neo.market.candles(
                 name, interval, start=start.date(), end=last, progress=progress
             ),

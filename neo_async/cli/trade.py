@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 import msgspec
 import typer
 
 import neo_async
-from neo_async.cli import output
-from neo_async.cli.account import known_units, order_fields, print_orders, side_name
+from neo_async.cli import naming, output
+from neo_async.cli.account import known_units, order_fields, print_orders
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.output import AsJson, Cell, Column, money
 from neo_async.cli.prompts import Yes, confirm, interruption_reported
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
 from neo_async.execution.order import Order
-from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+from neo_async.execution.validation import check_against
+from neo_async.model.enums import OrderStatus, OrderType, Product, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin
-from neo_async.wire.rules import check_order, place_form
+from neo_async.wire.rules import check_order, place_form, read_side
 
-
-class _SideName(StrEnum):
-    BUY = "buy"
-    SELL = "sell"
-
-    @property
-    def side(self) -> Side:
-        return Side[self.name]
-
-
-_Segment: TypeAlias = Annotated[Segment, typer.Argument(case_sensitive=False)]
-_Side: TypeAlias = Annotated[_SideName, typer.Argument(case_sensitive=False)]
-_Quantity: TypeAlias = Annotated[int, typer.Argument(help="Units, not lots.")]
+_Order: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INSTRUMENT SIDE QUANTITY",
+        help=f"{naming.HELP} Or segment and trading symbol: nse_cm RELIANCE-EQ. Then buy or sell, "
+        "and the units, not lots.",
+    ),
+]
 _Number: TypeAlias = Annotated[str, typer.Argument(metavar="ORDER", help="Order number.")]
 _Product: TypeAlias = Annotated[Product, typer.Option(case_sensitive=False)]
 _Price: TypeAlias = Annotated[
@@ -64,10 +59,7 @@ _SETTLED = (
 
 
 def place(
-    segment: _Segment,
-    symbol: Annotated[str, typer.Argument(help="Trading symbol, such as ITBEES-EQ.")],
-    side: _Side,
-    quantity: _Quantity,
+    order: _Order,
     product: _Product,
     price: _Price = None,
     order_type: _Type = OrderType.LIMIT,
@@ -93,16 +85,21 @@ def place(
     """Place an order, and show its outcome.
 
     neo-async place nse_cm ITBEES-EQ buy 10 --product CNC --price 39.35
+
+    neo-async place 'NIFTY 01DEC 24500 CE' buy 65 --product NRML --price 120
     """
+    words, side, quantity = _order_words(order)
     bracket = None
     if target is not None and stop is not None:
         bracket = Bracket(target=target, stop=stop, trail=trail)
     elif target is not None or stop is not None:
         raise UsageError("a bracket needs both --target and --stop")
+    account = Account()
+    segment, symbol, instrument = naming.read_ordered(account, words)
     request = OrderRequest(
         segment=segment,
         symbol=symbol,
-        side=side.side,
+        side=side,
         quantity=quantity,
         product=product,
         price=price,
@@ -115,8 +112,10 @@ def place(
         bracket=bracket,
     )
     # An invalid order is refused before the user is prompted.
-    place_form(check_order(request), tag, bracket)
-    account = Account()
+    terms = check_order(request)
+    place_form(terms, tag, bracket)
+    if instrument is not None:
+        check_against(instrument, quantity=terms.quantity, price=terms.price, trigger=terms.trigger)
     confirm(f"place {_describe(request)}", account, yes=yes)
 
     async def send() -> OrderRow:
@@ -231,12 +230,7 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
 
 
 def margin(
-    segment: _Segment,
-    token: Annotated[
-        str, typer.Argument(help="Exchange token, such as 11536; neo-async instruments shows it.")
-    ],
-    side: _Side,
-    quantity: _Quantity,
+    order: _Order,
     product: _Product,
     price: _Price = None,
     order_type: _Type = OrderType.LIMIT,
@@ -245,14 +239,15 @@ def margin(
     as_json: AsJson = False,
 ) -> None:
     """Show the margin that an order would need, and whether it is available. Places nothing."""
+    words, side, quantity = _order_words(order)
     account = Account()
+    key = naming.read_listed_key(account, ":".join(words))
 
     async def ask() -> OrderMargin:
         async with account.connect(fresh=fresh) as neo:
             return await neo.portfolio.margin(
-                segment,
-                token,
-                side.side,
+                key,
+                side,
                 quantity,
                 product=product,
                 price=price,
@@ -279,9 +274,23 @@ def margin(
 # --- before sending -------------------------------------------------------------------------------
 
 
+def _order_words(words: list[str]) -> tuple[list[str], Side, int]:
+    """Return the words that name the instrument, the side and the quantity."""
+    if len(words) not in (3, 4):
+        raise UsageError(
+            f"{' '.join(words)!r}: must be instrument, side and quantity, such as nse_cm:ITBEES-EQ "
+            "buy 10, or nse_cm ITBEES-EQ buy 10"
+        )
+    *names, side, quantity = words
+    if not (quantity.isascii() and quantity.isdigit()):
+        raise UsageError(f"quantity={quantity!r}: must be a whole number of units")
+    return names, read_side(side), int(quantity)
+
+
 def _describe(request: OrderRequest) -> str:
+    side = output.side_name(request.side)
     words = [
-        f"{side_name(request.side)} {request.quantity:,} {request.symbol} ({request.segment})",
+        f"{side} {request.quantity:,} {request.symbol} ({request.segment})",
         f"type {request.order_type}",
     ]
     for name, value in (("price", request.price), ("trigger", request.trigger)):
@@ -301,7 +310,7 @@ def _describe_row(row: OrderRow) -> str:
     price = f" at {money(row.price)}" if row.price else ""
     quantity, filled = known_units(row, "quantity"), known_units(row, "filled_quantity")
     return (
-        f"order {row.number}: {side_name(row.side)} {quantity} {row.symbol} ({row.segment})"
+        f"order {row.number}: {output.side_name(row.side)} {quantity} {row.symbol} ({row.segment})"
         f"{price}, {row.product} {row.validity}, {row.status_text}, {filled} filled"
     )
 

@@ -19,6 +19,7 @@ import msgspec
 from neo_async.base import logs
 from neo_async.base.india import date_of
 from neo_async.errors import NeoError, UsageError
+from neo_async.market_data.nearest_names import did_you_mean
 from neo_async.market_data.option_selection import ExpiryChoice, choose_expiry, choose_option
 from neo_async.market_data.resolver import InstrumentResolver
 from neo_async.market_data.scrip_master_files import (
@@ -208,6 +209,11 @@ class Instruments:
         wanted = wanted_by(kind, expiry, strike, option)
         return search_tables(self._tables(segment), name, wanted)
 
+    def did_you_mean(self, name: str) -> str:
+        """Return `did you mean ITBEES-EQ (token 19084)?` with the symbols that are nearest to a
+        wrong name in what is loaded; empty when there are none."""
+        return did_you_mean(name, self._tables(None))
+
     def expiries(
         self, name: str, *, segment: Segment | str | None = None, kind: str = ""
     ) -> list[date]:
@@ -279,7 +285,6 @@ class Instruments:
         """
         wanted = wanted_by("OPT", None, None, option)
         where, name = self.resolver.underlying(_segment_or_none(segment), underlying)
-        where = _segment(where)
         if not (isinstance(spot, int | float) and 0 < spot < math.inf):
             raise UsageError(f"spot={spot!r}: must be the price of the underlying in rupees")
         if type(strikes_out) is not int:
@@ -295,7 +300,7 @@ class Instruments:
         """Return every contract of an underlying by expiry and strike. Raises UsageError when the
         segment is not loaded or has none."""
         where, name = self.resolver.underlying(_segment_or_none(segment), underlying)
-        found = [one for one in self._table(_segment(where)).select(name, Wanted()) if one.expiry]
+        found = [one for one in self._table(where).select(name, Wanted()) if one.expiry]
         if not found:
             raise UsageError(f"underlying={name!r}: {where} has no contracts of it")
         return found

@@ -361,7 +361,7 @@ class Market:
 
     def _underlying(
         self, segment: InstrumentLike, underlying: InstrumentLike | None
-    ) -> tuple[Segment | str, str]:
+    ) -> tuple[Segment, str]:
         """Return the segment of an underlying's contracts and its name, of one argument or two."""
         if underlying is None:
             return self._resolver.underlying(None, segment)

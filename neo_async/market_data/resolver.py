@@ -100,9 +100,7 @@ class InstrumentResolver:
 
     # --- underlyings ----------------------------------------------------------------------------
 
-    def underlying(
-        self, segment: Segment | str | None, name: InstrumentLike
-    ) -> tuple[Segment | str, str]:
+    def underlying(self, segment: Segment | None, name: InstrumentLike) -> tuple[Segment, str]:
         """Return the segment of an underlying's contracts and its name there: `nse_fo`, `NIFTY` of
         `nse_cm|Nifty 50`. Raises InvalidField where the segment is not known, and where its scrip
         master is loaded and has no contract of it."""

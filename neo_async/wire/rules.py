@@ -218,6 +218,11 @@ def read_segment(segment: Segment | str) -> Segment:
     return _member("segment", segment, Segment)
 
 
+def read_side(side: Side | str) -> Side:
+    """Return a side by any of its spellings. Raises InvalidOrder."""
+    return _member("side", side, Side)
+
+
 def read_order_type(order_type: OrderType | str) -> OrderType:
     """Return an order type by any of its spellings. Raises InvalidOrder."""
     return _member("order_type", order_type, OrderType)

@@ -51,7 +51,7 @@ def test_quotes_are_a_table_with_what_there_is(broker: DataBroker, invoke: Invok
     shown = "Instrument Symbol Time Last Change % Open High Low Close Volume"
     assert " ".join(heading.split()) == shown
     assert bank.split()[:5] == ["nse_cm|1333", "SYMBOL1333-EQ", "13:34:17", "1,333.50", "-8.40"]
-    assert "nse_cm|nifty 50" in index
+    assert "nse_cm|Nifty 50" in index
     assert note.startswith("nse_cm|7: not in the broker's answer")
     assert broker.raw[0].endswith("/nse_cm|1333,nse_cm|7,nse_cm|Nifty%2050/ohlc")
 
@@ -98,12 +98,11 @@ def test_depth_is_shown_level_by_level(broker: DataBroker, invoke: Invoke) -> No
 def test_exit_codes_tell_nothing_found_from_nonsense(broker: DataBroker, invoke: Invoke) -> None:
     broker.unknown = {"nse_cm|7"}
     assert invoke("quote", "nse_cm:7").exit_code == 1
-    outcome = invoke("quote", "RELIANCE")
+    outcome = invoke("quote", "nse:11536")
     assert (outcome.exit_code, outcome.everything.count("\n")) == (2, 1)
     assert outcome.everything.startswith(
-        "neo-async: instrument 'RELIANCE': must be segment and token"
+        "neo-async: instrument='nse:11536': must be an Instrument, a key such as 'nse_cm|2885'"
     )
-    assert "neo-async instruments nse_cm --search TCS shows tokens" in outcome.everything
     broker.instead = lambda number, path: UPSTREAM
     outcome = invoke("quote", "nse_cm:1")
     assert (outcome.exit_code, outcome.everything.count("\n")) == (1, 1)
