@@ -75,7 +75,7 @@ def read_contract(text: str) -> ContractQuery | None:
     # The first word belongs to the name, whatever it looks like.
     count = next((place for place, part in enumerate(parts) if place and part is not None), 0)
     read = parts[count:]
-    if not count or None in read:
+    if None in read or not any(map(str.isalpha, "".join(words[:count]))):
         return None
     query = ContractQuery(" ".join(words[:count]))
     for part in read:

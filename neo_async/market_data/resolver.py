@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from neo_async.errors import InvalidField, InvalidOrder, UsageError
-from neo_async.market_data.contract_query import nearest_strikes, read_contract
+from neo_async.market_data.contract_query import ContractQuery, nearest_strikes, read_contract
 from neo_async.market_data.nearest_names import did_you_mean, nearest_underlyings, ordinary
 from neo_async.market_data.scrip_master_files import ScripMaster
 from neo_async.model.enums import Segment
-from neo_async.model.indices import INDEX_UNDERLYINGS, index_number
+from neo_async.model.indices import INDEX_UNDERLYINGS, exact_index_name, index_number
 from neo_async.model.instrument_names import is_token, key_of, read_name
 from neo_async.model.instrument_table import InstrumentTable, Wanted
 from neo_async.model.instruments import Instrument, InstrumentLike
 
 _SHOWN: Final = 5
 """Most candidates that an error lists."""
+_MOST_NEAR: Final = 3
+"""Most contracts that are listed as the nearest."""
 
 DERIVATIVES: Final = {Segment.NSE_CM: Segment.NSE_FO, Segment.BSE_CM: Segment.BSE_FO}
 """The segment of the derivatives of a cash segment's shares and indices."""
@@ -121,10 +123,10 @@ class InstrumentResolver:
         """Return the segment of the contracts, where the name tells it, and the underlying."""
         if isinstance(name, Instrument):
             return DERIVATIVES.get(name.segment, name.segment), name.name
-        key = key_of(name)
-        segment, text = read_name(key or name)
-        if key is not None and key in INDEX_UNDERLYINGS:
-            text = INDEX_UNDERLYINGS[key]
+        segment, text = read_name(key_of(name) or name)
+        index = f"{segment}|{exact_index_name(segment or '', text)}"
+        if index in INDEX_UNDERLYINGS:
+            text = INDEX_UNDERLYINGS[index]
         elif is_token(text):
             text = self.instrument(name).name
         contracts = None if segment is None else DERIVATIVES.get(segment, segment)
@@ -171,7 +173,7 @@ class InstrumentResolver:
     def _why_not_found(
         self, segment: Segment | None, text: str, tables: list[InstrumentTable]
     ) -> str:
-        where = str(segment or " and ".join(sorted(self._masters)))
+        where = ", ".join(sorted(self._masters)) if segment is None else str(segment)
         if any(table.expiries(text.upper()) for table in tables):
             return (
                 f"is an underlying with many contracts in {where}: name one, such as its trading "
@@ -179,20 +181,13 @@ class InstrumentResolver:
             )
         query = read_contract(text)
         if query is not None:
-            contracts = [
-                one
-                for table in tables
-                for one in table.select(
-                    query.name, Wanted(query.kind, option_type=query.option_type)
-                )
-                if query.has_expiry(one)
-            ]
-            near = ", ".join(one.symbol for one in nearest_strikes(query, contracts, _SHOWN - 2))
-            return f"{where} has no such contract{f'; the nearest are {near}' if near else ''}"
+            contracts = [one for table in tables for one in _contracts(table, query)]
+            near = ", ".join(one.symbol for one in nearest_strikes(query, contracts, _MOST_NEAR))
+            return f"no such contract in {where}{near and f': the nearest are {near}'}"
+        if is_token(text):
+            return f"no such token in {where}"
         near = did_you_mean(text, tables)
-        return f"{where} has no such {'token' if is_token(text) else 'symbol'}" + (
-            f": {near}" if near and not is_token(text) else ""
-        )
+        return f"no such symbol in {where}{near and f': {near}'}"
 
 
 def _candidates(table: InstrumentTable, segment: Segment | None, text: str) -> list[Instrument]:
@@ -212,6 +207,10 @@ def _candidates(table: InstrumentTable, segment: Segment | None, text: str) -> l
     query = read_contract(text)
     if query is None:
         return []
-    strikes = None if query.strike is None else (query.strike, query.strike)
-    wanted = Wanted(query.kind, strike=strikes, option_type=query.option_type)
+    return [one for one in _contracts(table, query) if query.strike in (None, one.strike)]
+
+
+def _contracts(table: InstrumentTable, query: ContractQuery) -> list[Instrument]:
+    """Return the contracts that a query in words means, at any strike."""
+    wanted = Wanted(query.kind, option_type=query.option_type)
     return [one for one in table.select(query.name, wanted) if query.has_expiry(one)]

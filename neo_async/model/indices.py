@@ -169,6 +169,7 @@ INDEX_UNDERLYINGS: Final[Mapping[str, str]] = {
     "bse_cm|SNSX50": "SENSEX50",
 }
 """Names under which contracts on indices are listed, by the key of the index."""
+_INDEX_OF: Final = {name: key for key, name in INDEX_UNDERLYINGS.items()}
 
 _EXACT: Final = {
     (segment.value, name.casefold()): name
@@ -190,3 +191,15 @@ def index_number(segment: str, text: str) -> str | None:
     index that is not in it."""
     name = exact_index_name(segment, text)
     return _NUMBERS.get(name) if name is not None and segment == Segment.NSE_CM else None
+
+
+def index_key(segment: str | None, text: str) -> str | None:
+    """Return the key of an index given by its name in any case, or by the name of its contracts:
+    `nse_cm|Nifty 50` for `nifty 50` and `NIFTY`. None for an index that is not listed."""
+    for place in INDEX_NAMES:
+        if segment in (None, place.value) and not text.isdecimal():
+            name = exact_index_name(place, text)
+            if name is not None:
+                return f"{place.value}|{name}"
+    key = _INDEX_OF.get(text.upper(), "")
+    return key if key and segment in (None, key.partition("|")[0]) else None

@@ -10,7 +10,7 @@ from typing import Final
 
 from neo_async.errors import InvalidField
 from neo_async.model.enums import Segment
-from neo_async.model.indices import NAMES_BY_NUMBER, exact_index_name
+from neo_async.model.indices import NAMES_BY_NUMBER, index_key
 from neo_async.model.instruments import Instrument, InstrumentLike
 
 _LONGEST: Final = 100
@@ -47,16 +47,13 @@ def key_of(name: InstrumentLike) -> str | None:
     if isinstance(name, Instrument):
         return name.key
     segment, rest = read_name(name)
-    if segment is None:
-        return _index_key(rest)
-    if is_token(rest):
+    if segment is not None and is_token(rest):
         return f"{segment.value}|{rest}"
-    index = exact_index_name(segment, rest)
-    if index is not None:
-        return f"{segment.value}|{index}"
+    index = index_key(segment, rest)
+    if index is not None or segment not in _WITH_INDICES or is_contract_text(rest):
+        return index
     # An index that this package does not list has lower case or a blank; trading symbols have not.
-    is_index = segment in _WITH_INDICES and (rest != rest.upper() or " " in rest)
-    return f"{segment.value}|{rest}" if is_index and not is_contract_text(rest) else None
+    return f"{segment.value}|{rest}" if rest != rest.upper() or " " in rest else None
 
 
 def known_key(name: InstrumentLike) -> str:
@@ -82,12 +79,3 @@ def is_index_key(key: str) -> bool:
 def is_contract_text(text: str) -> bool:
     """Return whether a text of several words ends as contracts do: `NIFTY 24500 CE`."""
     return " " in text and text.rpartition(" ")[2].upper().endswith(("CE", "PE", "FUT"))
-
-
-def _index_key(text: str) -> str | None:
-    """Return the key of an index that is named without its segment."""
-    for segment in _WITH_INDICES:
-        index = exact_index_name(segment, text)
-        if index is not None and not is_token(text):
-            return f"{segment.value}|{index}"
-    return None

@@ -192,27 +192,24 @@ class InstrumentTable:
     def has_name(self, name: str) -> bool:
         return self._by_name.get(name) is not None
 
-    def first_of(self, name: str) -> Instrument | None:
-        """Return the first instrument of a name in the file."""
-        row = self._by_name.get(name)
-        return None if row is None else self._instrument(row)
+    def symbols_of(self, name: str) -> Iterator[str]:
+        """Yield the symbols of every instrument of a name, in the order of the file."""
+        return map(self._symbols.__getitem__, self._rows_of(name))
 
-    def symbols_starting(self, text: str, most: int) -> list[str]:
-        """Return some symbols that start with a text, at most so many."""
-        found: list[str] = []
-        for lines in (*self._symbol_lines, _lines(self._symbols.parts[-1])):
-            found += islice(_lines_from(lines, text), most - len(found))
-            if len(found) == most:
-                break
-        return found
+    def names_starting(self, text: str, most: int) -> list[str]:
+        """Return some names that start with a text, at most so many."""
+        return list(islice(self._names_from(text), most))
 
     def names_like(self, text: str) -> list[str]:
         """Return the name that equals the text, or else the names that start with it."""
         if self._by_name.get(text) is not None:
             return [text]
+        return list(self._names_from(text))
+
+    def _names_from(self, text: str) -> Iterator[str]:
         if not self._name_lines:
             self._name_lines = _lines(self._by_name)
-        return list(_lines_from(self._name_lines, text))
+        return _lines_from(self._name_lines, text)
 
     def expiries(self, name: str, kind: str = "") -> list[date]:
         """Return the expiries of a name's instruments with this prefix of the kind, ascending."""

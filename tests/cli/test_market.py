@@ -210,3 +210,44 @@ def test_dates_and_intervals_are_checked(broker: DataBroker, invoke: Invoke) -> 
     assert invoke("candles", "mcx_fo:1", "d", "--from", "2026-08-20").exit_code == 2
     assert invoke("chain", "nse_fo", "NIFTY", "--count", "7").exit_code == 2
     assert broker.raw == []
+
+
+@pytest.fixture
+def exchange(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
+    with exchange_in_a_thread(Exchange(seed=5, market_makers=False)) as opened:
+        set_environment(opened, monkeypatch)
+        yield opened
+
+
+@pytest.mark.usefixtures("exchange")
+def test_reports_take_an_instrument_by_any_name(invoke: Invoke) -> None:
+    for name in ("TCS", "TCS-EQ", "nse_cm:TCS-EQ", "nse_cm|11536"):
+        (quote,) = json.loads(invoke("quote", name, "--json").stdout)["quotes"]
+        assert (quote["instrument"], quote["symbol"]) == ("nse_cm|11536", "TCS-EQ")
+        candles = invoke("candles", name, "D", "--from", "2026-11-01", "--csv")
+        assert candles.stdout.startswith("time,open")
+    (index,) = json.loads(invoke("quote", "NIFTY", "--json").stdout)["quotes"]
+    assert index["instrument"] == "nse_cm|Nifty 50"
+    for words in (("NIFTY",), ("nse_fo", "NIFTY"), ("nse_cm:Nifty 50",), ("nse_fo:NIFTY",)):
+        assert json.loads(invoke("chain", *words, "--json").stdout)["underlying"] == "NIFTY"
+    assert json.loads(invoke("chain", "CRUDEOIL", "--futures", "--json").stdout)["rows"]
+
+
+@pytest.mark.usefixtures("exchange")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("quote", "ITBEEX"), "did you mean ITBEES-EQ (token 19084)?"),
+        (("chain", "nse_fo", "NIFTI"), "nse_fo has no contracts of it: did you mean NIFTY?"),
+        (("chain", "FOO"), "nse_fo has no contracts of it"),
+        (("chain", "nse_fo", "NIFTY", "2026-12-01"), "must be an underlying"),
+        (("candles", "nse_cm|999", "D", "--from", "2026-11-01"), "nse_cm has no token 999 today"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_nearest(
+    arguments: tuple[str, ...], message: str, invoke: Invoke
+) -> None:
+    assert invoke("instruments", "nse_cm", "TCS").exit_code == 0
+    outcome = invoke(*arguments)
+    assert (outcome.exit_code, outcome.everything.count("\n")) == (2, 1)
+    assert message in outcome.everything

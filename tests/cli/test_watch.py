@@ -366,6 +366,7 @@ def test_ctrl_c_at_a_terminal_restores_it(exchange: Exchange, invoke: Invoke, ca
     ("arguments", "words"),
     [
         (("nse:TCS",), "instrument='nse:TCS'"),
+        (("nse_cm:TCX",), "no such symbol in nse_cm: did you mean TCS-EQ (token 11536)?"),
         (("--refresh", "0.01"), "--refresh 0.01: must be from 0.25"),
     ],
 )
