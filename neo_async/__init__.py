@@ -97,7 +97,7 @@ if TYPE_CHECKING:
         LaneHealth,
         LimiterHealth,
     )
-    from neo_async.model.instruments import Instrument, StrikeRow
+    from neo_async.model.instruments import Instrument, InstrumentLike, StrikeRow
     from neo_async.model.market import (
         Candle,
         Candles,
@@ -170,7 +170,7 @@ _PUBLIC = {
     "neo_async.model.health": (
         "BreakerHealth", "FeedHealth", "Health", "LaneHealth", "LimiterHealth",
     ),
-    "neo_async.model.instruments": ("Instrument", "StrikeRow"),
+    "neo_async.model.instruments": ("Instrument", "InstrumentLike", "StrikeRow"),
     "neo_async.model.market": (
         "Candle", "Candles", "ChainRow", "FutureQuote", "FuturesChain", "Interval", "OptionChain",
         "OptionQuote", "Quote", "QuoteFilter", "Quotes",
@@ -224,8 +224,8 @@ __all__ = [
     "BreakerOpen", "BrokerError", "Candle", "Candles", "ChainRow", "ClockSkew", "ColumnFeed",
     "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints", "FeedEvent",
     "FeedHealth", "FeedState", "FeedTimings", "FutureQuote", "FuturesChain", "Halted", "Health",
-    "Histogram", "HistoryRow", "Holding", "IndexTick", "Instrument", "InsufficientFunds", "Intent",
-    "Interval", "InvalidField", "InvalidOrder", "JournalFailed", "LaneHealth", "Level",
+    "Histogram", "HistoryRow", "Holding", "IndexTick", "Instrument", "InstrumentLike",
+    "InsufficientFunds", "Intent", "Interval", "InvalidField", "InvalidOrder", "JournalFailed", "LaneHealth", "Level",
     "LimiterHealth", "Limits", "LiteTick", "LivePositions", "LoginFailed", "LossLimit",
     "MarketFeed", "MarketState", "MarketStatus", "Metrics", "NeoClient", "NeoError", "NotAccepted",
     "NotLoggedIn", "NotSent", "OffsetKind", "OpenOrdersLimit", "OptionChain", "OptionQuote",

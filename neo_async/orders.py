@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import (
-    Callable,
-    Coroutine,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import msgspec
 
-from neo_async.errors import (
-    InvalidOrder,
-    NeoError,
-    OutcomeUnknown,
-    Rejected,
-)
+from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown, Rejected
 from neo_async.execution.engine import ExecutionEngine, nameless_error
 from neo_async.execution.order import Order
 from neo_async.execution.order_arguments import leading_arguments, named_instrument, request_of

@@ -21,7 +21,7 @@ from neo_async.execution.validation import check_against
 from neo_async.model.enums import OrderStatus, OrderType, Product, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin
-from neo_async.wire.rules import check_order, place_form, read_side
+from neo_async.wire.rules import check_order, place_form, read_order_type, read_side
 
 _Order: TypeAlias = Annotated[
     list[str],
@@ -40,8 +40,9 @@ _Trigger: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="RUPEES", help="Trigger price; for types SL and SL-M, and product CO."),
 ]
-_Type: TypeAlias = Annotated[OrderType, typer.Option("--type", case_sensitive=False)]
-_NewType: TypeAlias = Annotated[OrderType | None, typer.Option("--type", case_sensitive=False)]
+_TYPES = typer.Option("--type", metavar="L|MKT|SL|SL-M", help="Or in words: limit, market.")
+_Type: TypeAlias = Annotated[str, _TYPES]
+_NewType: TypeAlias = Annotated[str | None, _TYPES]
 _Wait: TypeAlias = Annotated[
     float,
     typer.Option(min=0, metavar="SECONDS", help="Longest wait for the outcome; 0 does not wait."),
@@ -62,7 +63,7 @@ def place(
     order: _Order,
     product: _Product,
     price: _Price = None,
-    order_type: _Type = OrderType.LIMIT,
+    order_type: _Type = OrderType.LIMIT.value,
     trigger: _Trigger = None,
     validity: Annotated[Validity, typer.Option(case_sensitive=False)] = Validity.DAY,
     disclosed: Annotated[int, typer.Option(help="Units shown to the market; 0 shows all.")] = 0,
@@ -103,7 +104,7 @@ def place(
         quantity=quantity,
         product=product,
         price=price,
-        order_type=order_type,
+        order_type=read_order_type(order_type),
         trigger=trigger,
         validity=validity,
         disclosed_quantity=disclosed,
@@ -145,7 +146,7 @@ def modify(
         "price": price,
         "quantity": quantity,
         "trigger": trigger,
-        "order_type": order_type,
+        "order_type": None if order_type is None else read_order_type(order_type),
         "validity": validity,
         "disclosed_quantity": disclosed,
     }
@@ -233,7 +234,7 @@ def margin(
     order: _Order,
     product: _Product,
     price: _Price = None,
-    order_type: _Type = OrderType.LIMIT,
+    order_type: _Type = OrderType.LIMIT.value,
     trigger: _Trigger = None,
     fresh: Fresh = False,
     as_json: AsJson = False,

@@ -225,7 +225,7 @@ def test_a_contract_is_ordered_in_words(exchange: Exchange, invoke: Invoke) -> N
     ]
     words = f"NIFTY {first['expiry']} 24500 CE"
     outcome = invoke(
-        "place", words, "buy", "65", "--product", "NRML", "--type", "MKT", "--yes", "--json"
+        "place", words, "buy", "65", "--product", "NRML", "--type", "market", "--yes", "--json"
     )
     assert json.loads(outcome.stdout)["symbol"] == first["symbol"]
 
@@ -240,6 +240,7 @@ def test_a_contract_is_ordered_in_words(exchange: Exchange, invoke: Invoke) -> N
         (("nse_cm", "TCS-EQ", "bid", "10"), "side='bid': must be one of B (buy), S (sell)"),
         (("nse_cm", "TCS-EQ", "buy", "ten"), "quantity='ten': must be a whole number"),
         (("NSE", "TCS-EQ", "buy", "10"), "NSE alone could be nse_cm or nse_fo"),
+        (("TCS-EQ", "buy", "1", "--type", "stop"), "order_type='stop': must be one of L (limit)"),
         (("TCS-EQ", "buy"), "must be instrument, side and quantity"),
         (("nse_cm", "TCS-EQ", "buy", "10", "20"), "must be instrument, side and quantity"),
     ],
