@@ -116,7 +116,13 @@ def place(
     terms = check_order(request)
     place_form(terms, tag, bracket)
     if instrument is not None:
-        check_against(instrument, quantity=terms.quantity, price=terms.price, trigger=terms.trigger)
+        check_against(
+            instrument,
+            quantity=terms.quantity,
+            price=terms.price,
+            trigger=terms.trigger,
+            is_banded=False,  # the file may be of an earlier day
+        )
     confirm(f"place {_describe(request)}", account, yes=yes)
 
     async def send() -> OrderRow:
