@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from neo_async.client import NeoClient
     from neo_async.config import (
         BreakerConfig,
+        ConnectionSettings,
         Credentials,
         Durability,
         Endpoints,
         FeedTimings,
+        OnExit,
+        OrderSettings,
         PoolLimits,
         RateLimits,
         RiskLimits,
@@ -121,6 +124,7 @@ if TYPE_CHECKING:
         Trade,
     )
     from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, TotalPnl
+    from neo_async.model.prometheus import prometheus_text
     from neo_async.model.ticks import (
         AuctionTick,
         DepthRow,
@@ -142,8 +146,9 @@ T = TypeVar("T")
 _PUBLIC = {
     "neo_async.client": ("NeoClient",),
     "neo_async.config": (
-        "BreakerConfig", "Credentials", "Durability", "Endpoints", "FeedTimings", "PoolLimits",
-        "RateLimits", "RiskLimits", "Timeouts",
+        "BreakerConfig", "ConnectionSettings", "Credentials", "Durability", "Endpoints",
+        "FeedTimings", "OnExit", "OrderSettings", "PoolLimits", "RateLimits", "RiskLimits",
+        "Timeouts",
     ),
     "neo_async.errors": (
         "AnswerLost", "BankRejected", "BreakerOpen", "BrokerError", "ClockSkew", "DuplicateTag",
@@ -179,6 +184,7 @@ _PUBLIC = {
     "neo_async.model.orders": (
         "Bracket", "HistoryRow", "OrderRequest", "OrderRow", "OrderTerms", "Trade",
     ),
+    "neo_async.model.prometheus": ("prometheus_text",),
     "neo_async.model.portfolio": ("Holding", "Limits", "OrderMargin", "Position", "TotalPnl"),
     "neo_async.model.ticks": (
         "AuctionTick", "DepthRow", "IndexTick", "LiteTick", "MarketState", "MarketStatus",
@@ -207,14 +213,18 @@ def __dir__() -> list[str]:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a program as `asyncio.run` does, on uvloop where it is installed. Return its result."""
-    try:
-        import uvloop
-    except ImportError:  # Windows
-        import asyncio
+    """Run a program as `asyncio.run` does, on uvloop where it is installed. Return its result.
 
-        return asyncio.run(main)
-    return uvloop.run(main)
+    SIGINT (Ctrl-C) and SIGTERM cancel the program's main task, so that every `async with` closes;
+    then one line on stderr says which orders are still open, and the process exits with 130 or 143
+    (SystemExit, without a traceback). A second signal ends the process at once. Handlers that the
+    program has set before are left alone, and none stays behind.
+
+    Raises UsageError where an event loop is running already, as in Jupyter: `await main()` there.
+    """
+    from neo_async.program import run as run_program
+
+    return run_program(main)
 
 
 # Written out, because type checkers cannot evaluate an expression here.
@@ -222,22 +232,22 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 __all__ = [
     "AnswerLost", "AuctionTick", "BankRejected", "Bracket", "BreakerConfig", "BreakerHealth",
     "BreakerOpen", "BrokerError", "Candle", "Candles", "ChainRow", "ClockSkew", "ColumnFeed",
-    "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints", "FeedEvent",
-    "FeedHealth", "FeedState", "FeedTimings", "FutureQuote", "FuturesChain", "Halted", "Health",
-    "Histogram", "HistoryRow", "Holding", "IndexTick", "Instrument", "InstrumentLike",
+    "ConnectionSettings", "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints",
+    "FeedEvent", "FeedHealth", "FeedState", "FeedTimings", "FutureQuote", "FuturesChain", "Halted",
+    "Health", "Histogram", "HistoryRow", "Holding", "IndexTick", "Instrument", "InstrumentLike",
     "InsufficientFunds", "Intent", "Interval", "InvalidField", "InvalidOrder", "JournalFailed",
-    "LaneHealth", "Level",
-    "LimiterHealth", "Limits", "LiteTick", "LivePositions", "LoginFailed", "LossLimit",
-    "MarketFeed", "MarketState", "MarketStatus", "Metrics", "NeoClient", "NeoError", "NotAccepted",
-    "NotLoggedIn", "NotSent", "OffsetKind", "OpenOrdersLimit", "OptionChain", "OptionQuote",
-    "Order", "OrderAlreadyFinal", "OrderChange", "OrderFeed", "OrderMargin", "OrderRateLimit",
-    "OrderRequest", "OrderRow", "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome",
-    "OutcomeUnknown", "Policy", "PoolLimits", "Position", "PositionLimit", "PositionUpdate",
-    "PriceLimit", "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit", "Quote",
-    "QuoteFilter", "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording",
-    "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick",
-    "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded", "Side", "StaticIpRefused",
-    "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade", "TransportError",
-    "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "run",
+    "LaneHealth", "Level", "LimiterHealth", "Limits", "LiteTick", "LivePositions", "LoginFailed",
+    "LossLimit", "MarketFeed", "MarketState", "MarketStatus", "Metrics", "NeoClient", "NeoError",
+    "NotAccepted", "NotLoggedIn", "NotSent", "OffsetKind", "OnExit", "OpenOrdersLimit",
+    "OptionChain", "OptionQuote", "Order", "OrderAlreadyFinal", "OrderChange", "OrderFeed",
+    "OrderMargin", "OrderRateLimit", "OrderRequest", "OrderRow", "OrderSettings", "OrderStatus",
+    "OrderTerms", "OrderType", "OrderUpdate", "Outcome", "OutcomeUnknown", "Policy", "PoolLimits",
+    "Position", "PositionLimit", "PositionUpdate", "PriceLimit", "Product", "ProductNotAllowed",
+    "ProtocolError", "QuantityLimit", "Quote", "QuoteFilter", "Quotes", "RateLimited",
+    "RateLimits", "Reconciliation", "Recording", "RefundUnknown", "Rejected", "ResolvedIntent",
+    "RiskLimits", "RiskRefused", "ScripTick", "Segment", "SegmentNotAllowed", "ServerError",
+    "SessionEnded", "Side", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick", "Timeouts",
+    "TotalPnl", "Trade", "TransportError", "UnreadableCredit", "UsageError", "Validity",
+    "ValueLimit", "WrongMpin", "WrongTotp", "prometheus_text", "run",
 ]
 # fmt: on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,18 +12,18 @@ from typing import Self
 from weakref import WeakSet
 
 from neo_async.config import (
-    BreakerConfig,
+    ConnectionSettings,
     Credentials,
-    Durability,
     Endpoints,
-    FeedTimings,
-    PoolLimits,
+    OnExit,
+    OrderSettings,
     RateLimits,
     RiskLimits,
     Timeouts,
 )
-from neo_async.errors import Halted, NeoError
+from neo_async.errors import Halted, NeoError, UsageError
 from neo_async.execution.engine import ExecutionEngine
+from neo_async.execution.exit_cancellation import leave
 from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
 from neo_async.execution.reconciliation import Reconciliation
@@ -42,6 +43,7 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
+from neo_async.program import OpenAtBroker, note_left_open
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.exposure import ReferencePrices
 from neo_async.risk.kill_switch import KillSwitch
@@ -67,42 +69,45 @@ class NeoClient:
         credentials: Credentials,
         *,
         endpoints: Endpoints | None = None,
-        limits: RateLimits | None = None,
-        risk: RiskLimits | None = None,
-        timeouts: Timeouts | None = None,
-        pool: PoolLimits | None = None,
-        breaker: BreakerConfig | None = None,
-        feed_timings: FeedTimings | None = None,
-        live_orders: bool = True,
         totp: str | None = None,
-        instruments_directory: Path | None = None,
+        risk: RiskLimits | None = None,
+        limits: RateLimits | None = None,
+        timeouts: Timeouts | None = None,
         journal: str | os.PathLike[str] | None = None,
-        durability: Durability = Durability.PROCESS,
-        resolution_timeout: float = 30.0,
-        resubmit_unacknowledged: bool = False,
+        orders: OrderSettings | None = None,
+        on_exit: OnExit | str = OnExit.LEAVE,
+        connections: ConnectionSettings | None = None,
+        instruments_directory: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`risk` holds the limits that no order may exceed; see RiskLimits. Login reads the state
-        of the account that the limits need, and fails when it cannot; with limits, the order feed
-        is connected in any case.
+        """`totp` is a code for the first login, for accounts whose secret is not at hand.
 
-        `live_orders` keeps the order feed connected from login to logout, to update the orders
-        placed here. `totp` is a code for the first login, for accounts whose secret is not at
-        hand. `breaker` sets when the broker counts as unreachable. Scrip masters are kept in
-        `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
+        `risk` holds the limits that no order may exceed; see RiskLimits. Login reads the state of
+        the account that the limits need, and fails when it cannot.
+
+        `limits` are the requests allowed in a second, `timeouts` their deadlines, and `connections`
+        the pool of connections, the circuit breakers and the timings of the feeds.
 
         `journal` is a file that keeps every order request from before it is sent, and its outcome.
         After a crash, login first resolves the requests that the process before left open, which
-        takes up to `resolution_timeout`. `durability` sets what the journal survives.
-        `resolution_timeout` is the time in seconds, after an answer was lost, in which an order may
-        still appear in the order book; one that has not appeared by then was not accepted.
-        `resubmit_unacknowledged` sends a placement whose answer was lost again under the same tag;
-        the broker's refusal proves that the first one arrived. No document states that it always
-        refuses.
+        takes up to `OrderSettings.resolution_timeout`. `orders` sets how orders are followed; see
+        OrderSettings.
+
+        `on_exit` is `leave` or `cancel`: what becomes of the open orders of this client at the end
+        of `async with`; see OnExit.
+
+        Scrip masters are kept in `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
         `clock` gives the Unix seconds from which codes are made and days are known. Only an
         exchange whose clock is not this machine's needs another one.
         """
+        orders = orders or OrderSettings()
+        connections = connections or ConnectionSettings()
+        self._on_exit = _on_exit_of(on_exit)
+        self.ucc = credentials.ucc
+        """Client code of the account."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the last login; None before the first."""
         self._totp = totp
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
@@ -110,12 +115,12 @@ class NeoClient:
             endpoints or Endpoints(),
             limiter=self.limiter,
             timeouts=timeouts or Timeouts(),
-            pool=pool or PoolLimits(),
-            breaker=breaker,
+            pool=connections.pool,
+            breaker=connections.breaker,
             clock=clock,
         )
         self._requests = SessionRequests(self._session)
-        self._feed_timings = feed_timings or FeedTimings()
+        self._feed_timings = connections.feed_timings
         self.order_feed = OrderFeed(self._session, self._feed_timings)
         """The feed of the account's orders and positions: its state and events."""
         # Weak: one that is open is held by its own task.
@@ -129,15 +134,15 @@ class NeoClient:
         self._journal: Journal | None = None
         if journal is not None:
             self._journal = Journal(
-                journal, ucc=credentials.ucc, durability=durability, clock=clock
+                journal, ucc=credentials.ucc, durability=orders.durability, clock=clock
             )
         self._engine = ExecutionEngine(
             self._requests,
             order_feed=self.order_feed,
             journal=self._journal,
             quiet=self._feed_timings.quiet,
-            resolution_timeout=resolution_timeout,
-            resubmit_unacknowledged=resubmit_unacknowledged,
+            resolution_timeout=orders.resolution_timeout,
+            resubmit_unacknowledged=orders.resubmit_unacknowledged,
             clock=clock,
         )
         self.market = Market(self._requests, self.instruments, clock=clock)
@@ -158,7 +163,7 @@ class NeoClient:
             self._engine,
             self.limiter.state,
             journal=self._journal,
-            resolution_timeout=resolution_timeout,
+            resolution_timeout=orders.resolution_timeout,
             clock=clock,
         )
         watchdog = DeadMansSwitch(
@@ -178,7 +183,9 @@ class NeoClient:
             self._journal,
             self.order_feed,
             self._market_feeds,
+            self.portfolio.live,
             self._guard,
+            clock=clock,
         )
 
         self._life_cycle = LifeCycle(
@@ -192,7 +199,7 @@ class NeoClient:
             switch=self._switch,
             watchdog=watchdog,
             journal=self._journal,
-            live_orders=live_orders,
+            live_updates=orders.live_updates,
         )
 
     async def login(self, totp: str | None = None) -> Session:
@@ -201,11 +208,13 @@ class NeoClient:
         del totp  # tracebacks may show local variables
         if code.value is None:
             code.value, self._totp = self._totp, None
+        self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
             return await self._session.login(code.value)
 
     async def resume(self, session: Session) -> None:
         """Resume an earlier login instead of making one; see SessionManager.resume."""
+        self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
             await self._session.resume(session)
 
@@ -283,7 +292,7 @@ class NeoClient:
         return feed
 
     def column_feed(
-        self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
+        self, *, level: Level | str = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
         """Return the market feed as arrays; see ColumnFeed. Needs numpy."""
         feed = ColumnFeed(
@@ -305,6 +314,10 @@ class NeoClient:
         """Forget the login and close every connection. Cancelling for a halt that is not done yet
         ends, and goes on after the next login."""
         self._switch.ignore_signals()
+        engine = self._engine
+        note_left_open(
+            OpenAtBroker(engine.ucc, len(engine.open_own_orders), len(engine.in_flight_requests))
+        )
         await self._life_cycle.end()
 
     def health(self) -> Health:
@@ -313,7 +326,9 @@ class NeoClient:
         return self._monitor.health()
 
     def metrics(self) -> Metrics:
-        """Return the counts and times so far; `metrics().to_prometheus()` is text for a scraper."""
+        """Return the present state as numbers, and counts and times so far.
+        `metrics().to_prometheus()` is text for a scraper; `neo_async.prometheus` is for registries
+        of `prometheus_client`."""
         return self._monitor.metrics()
 
     @property
@@ -341,7 +356,18 @@ class NeoClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.logout()
+        try:
+            await leave(self._engine, self._on_exit)
+        finally:
+            await self.logout()
 
     def __repr__(self) -> str:
         return f"<NeoClient {self._session!r}, {self.limiter!r}>"
+
+
+def _on_exit_of(value: str) -> OnExit:
+    try:
+        return OnExit(value)
+    except ValueError:
+        choices = " or ".join(repr(each.value) for each in OnExit)
+        raise UsageError(f"on_exit={value!r}: must be {choices}") from None

@@ -29,6 +29,8 @@ _LARGEST_DEVIATION: Final = 100
 _KEY = re.compile(r"[!-~]+")
 _MOBILE = re.compile(r"\+91[0-9]{10}")
 _MPIN = re.compile(r"[0-9]{6}")
+_TOTP_SECRET: Final = re.compile(r"[A-Za-z2-7\s-]*=*\s*")
+"""Base32 as pages show it: in groups, in either case, with or without padding."""
 
 
 def variable_reader(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
@@ -71,6 +73,11 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("ucc is empty: it is the client code of the trading account")
         if not _MPIN.fullmatch(self.mpin):
             raise UsageError("mpin must be six digits")
+        if not _TOTP_SECRET.fullmatch(self.totp_secret):
+            raise UsageError(
+                "totp_secret is not base32 (letters A-Z and digits 2-7): copy it from the page "
+                "that showed the QR code"
+            )
 
     def __repr__(self) -> str:
         return f"Credentials(ucc={self.ucc!r}, ...)"
@@ -315,6 +322,18 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
                 msgspec.structs.force_setattr(self, name, _choice(name, value, vocabulary))
 
 
+class OnExit(StrEnum):
+    """What becomes of the open orders of a client when the program leaves its `async with`, also
+    by an exception or a signal."""
+
+    LEAVE = "leave"
+    """They stay open. Their number is logged."""
+    CANCEL = "cancel"
+    """Those that the client has placed are cancelled before the logout, which waits up to 20 s for
+    their confirmation; what may still be open then is logged as an error. Orders of other
+    applications are left alone."""
+
+
 class Durability(StrEnum):
     """The failure that a record in the journal survives."""
 
@@ -380,6 +399,60 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("reserved", "for_cancels"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name}={getattr(self, name)}: must be 0 or more connections")
+
+
+class OrderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How orders are followed, and what becomes of them after a crash or a lost answer."""
+
+    live_updates: bool = True
+    """Keep the order feed connected from login to logout, so that it updates the orders placed
+    here. Without it they change when the order book is read. It is connected in any case for
+    `RiskLimits` that need it."""
+    durability: Durability = Durability.PROCESS
+    """The failure that a record in the journal survives."""
+    resolution_timeout: float = 30.0
+    """Seconds, after an answer was lost, in which an order may still appear in the order book; one
+    that has not appeared by then was not accepted."""
+    resubmit_unacknowledged: bool = False
+    """Send a placement whose answer was lost again under the same tag: the broker's refusal proves
+    that the first one arrived. No document states that it always refuses."""
+
+    def __post_init__(self) -> None:
+        for name in ("live_updates", "resubmit_unacknowledged"):
+            if type(getattr(self, name)) is not bool:
+                raise UsageError(f"{name}={getattr(self, name)!r}: must be True or False")
+        if not isinstance(self.durability, Durability):
+            raise UsageError(
+                f"durability={self.durability!r}: must be Durability.PROCESS or Durability.POWER"
+            )
+        if type(self.resolution_timeout) not in (int, float) or not (
+            0 < self.resolution_timeout < math.inf
+        ):
+            raise UsageError(
+                f"resolution_timeout={self.resolution_timeout!r}: must be a number of seconds "
+                "above 0"
+            )
+
+
+class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The connections to the broker: how many, when a host counts as unreachable, and the timings
+    of the feeds. Deadlines of single requests are in Timeouts."""
+
+    pool: PoolLimits = msgspec.field(default_factory=PoolLimits)
+    """Size of the order lane's pool of connections."""
+    breaker: BreakerConfig = msgspec.field(default_factory=BreakerConfig)
+    """When a host counts as unreachable, and how often it is probed then."""
+    feed_timings: FeedTimings = msgspec.field(default_factory=FeedTimings)
+    """Timings of the market feed and the order feed."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("pool", PoolLimits),
+            ("breaker", BreakerConfig),
+            ("feed_timings", FeedTimings),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise UsageError(f"{name}={getattr(self, name)!r}: must be {kind.__name__}")
 
 
 def cache_directory() -> Path:

@@ -8,9 +8,12 @@ import pytest
 from neo_async.config import (
     PRODUCTION_LOGIN,
     BreakerConfig,
+    ConnectionSettings,
     Credentials,
+    Durability,
     Endpoints,
     FeedTimings,
+    OrderSettings,
     PoolLimits,
     RateLimits,
     RiskLimits,
@@ -188,3 +191,47 @@ def test_limits_take_segments_and_products_as_text() -> None:
 def test_credentials_of_another_type_are_refused_without_their_value() -> None:
     with pytest.raises(UsageError, match=r"^mpin must be text$"):
         Credentials(consumer_key="k", mobile_number="+919999999999", ucc="U", mpin=123456)  # type: ignore[arg-type]
+
+
+def test_the_groups_have_the_defaults_of_their_members() -> None:
+    assert ConnectionSettings() == ConnectionSettings(
+        pool=PoolLimits(), breaker=BreakerConfig(), feed_timings=FeedTimings()
+    )
+    assert OrderSettings() == OrderSettings(
+        live_updates=True,
+        durability=Durability.PROCESS,
+        resolution_timeout=30.0,
+        resubmit_unacknowledged=False,
+    )
+    OrderSettings(resolution_timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"live_updates": "no"}, "live_updates='no': must be True or False"),
+        ({"resubmit_unacknowledged": 1}, "resubmit_unacknowledged=1: must be True or False"),
+        ({"durability": "disk"}, "durability='disk': must be Durability.PROCESS or"),
+        ({"resolution_timeout": 0}, "resolution_timeout=0: must be a number of seconds above 0"),
+        ({"resolution_timeout": float("nan")}, "resolution_timeout=nan: must be a number"),
+        ({"resolution_timeout": float("inf")}, "resolution_timeout=inf: must be a number"),
+        ({"resolution_timeout": True}, "resolution_timeout=True: must be a number"),
+        ({"resolution_timeout": "30"}, "resolution_timeout='30': must be a number"),
+    ],
+)
+def test_order_settings_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        OrderSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pool": 4}, "pool=4: must be PoolLimits"),
+        ({"breaker": None}, "breaker=None: must be BreakerConfig"),
+        ({"feed_timings": PoolLimits()}, "must be FeedTimings"),
+    ],
+)
+def test_connection_settings_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        ConnectionSettings(**settings)

@@ -58,7 +58,7 @@ async def test_orders_are_placed_by_any_name() -> None:
 
 
 async def test_place_downloads_nothing_and_says_what_to_load() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         before = await paths(exchange)
         for name in ("ITBEES-EQ", KEY):
             with pytest.raises(InvalidOrder, match=r"neo.instruments.load\(Segment.NSE_CM\) first"):

@@ -100,6 +100,7 @@ def exchange(
     key: Annotated[
         str,
         typer.Option(
+            "--key",
             metavar="KEY",
             envvar="NEO_EXCHANGE_KEY",
             help="Secret of an exchange that other machines can reach: part of the admin URL, and "
@@ -109,7 +110,7 @@ def exchange(
     env: Annotated[
         bool,
         typer.Option(
-            "--env", help="Print, on stderr, the exports with which another shell trades here."
+            "--env", help="Print `export` lines on stderr: a shell that reads them trades here."
         ),
     ] = False,
 ) -> None:

@@ -10,15 +10,19 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, NamedTuple, TypeAlias
+
+import typer
 
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import Account
+from neo_async.cli.parameters import completer
 from neo_async.client import NeoClient
 from neo_async.errors import BrokerError, InvalidField, NeoError, TransportError
 from neo_async.market_data.contract_query import read_contract
 from neo_async.market_data.instruments import Instruments
-from neo_async.model.enums import Segment
+from neo_async.model.enums import Segment, Side
 from neo_async.model.instrument_names import is_token, key_of, read_name
 from neo_async.model.instruments import Instrument
 from neo_async.wire.rules import check_symbol, read_segment
@@ -29,6 +33,68 @@ HELP = "nse_cm:2885, nse_cm:RELIANCE-EQ, RELIANCE, 'nse_cm:Nifty 50' or 'NIFTY 2
 _CONTRACT_SYMBOL = re.compile(r"[A-Z&-]+[0-9].*(?:CE|PE|FUT)")
 _OF_CONTRACTS = (Segment.NSE_FO, Segment.BSE_FO, Segment.MCX_FO)
 """Segments in which a name without a segment is looked for as an underlying, in this order."""
+
+segment_completer = completer(Segment)
+ordered_completer = completer([*Segment, *Side])
+"""The shell does not know how many words the name of an instrument has: a side may follow."""
+
+
+def checked_name(text: str) -> str:
+    """Parse an argument that names an instrument: return it where it may."""
+    try:
+        read_name(text)
+    except InvalidField:
+        raise typer.BadParameter(f"{text!r}: must be such as {HELP.removesuffix('.')}") from None
+    return text
+
+
+InstrumentName: TypeAlias = Annotated[
+    str, typer.Argument(metavar="INSTRUMENT", parser=checked_name, help=HELP)
+]
+InstrumentNames: TypeAlias = Annotated[
+    list[str], typer.Argument(metavar="INSTRUMENT", parser=checked_name, help=HELP)
+]
+
+
+class Name(NamedTuple):
+    """The name of an instrument, as one text, and its segment."""
+
+    text: str
+    segment: Segment
+    symbol: str | None = None
+    """The trading symbol, where it is given apart from its segment: `nse_cm ITBEES-EQ`."""
+
+
+def read_words(words: Sequence[str]) -> Name:
+    """Return the name that these words are: `nse_cm ITBEES-EQ`, `nse_cm:ITBEES-EQ`, `ITBEES` or
+    `NIFTY 24500 CE`. Raises UsageError when they cannot name an instrument."""
+    first, *rest = words
+    joined = " ".join(words)
+    if not rest:
+        return _named(joined)
+    try:
+        segment = read_segment(first)
+    except InvalidField:
+        if is_contract(joined):
+            return _named(joined)
+        raise
+    text = f"{segment}:{' '.join(rest)}"
+    if len(rest) == 1 and not is_token(rest[0]):
+        check_symbol(rest[0])
+        return Name(text, segment, rest[0])
+    return _named(text)
+
+
+def _named(text: str) -> Name:
+    segment, _ = _segment_and_rest(text)
+    return Name(text, segment)
+
+
+def _segment_and_rest(text: str) -> tuple[Segment, str]:
+    segment, rest = read_name(key_of(text) or text)
+    if segment is None:
+        segment = Segment.NSE_FO if is_contract(rest) else Segment.NSE_CM
+    return segment, rest
 
 
 def read_keys(account: Account, texts: Sequence[str]) -> list[str]:
@@ -59,15 +125,13 @@ def read_listed_key(account: Account, text: str) -> str:
     return key
 
 
-def read_ordered(account: Account, words: Sequence[str]) -> tuple[Segment, str, Instrument | None]:
-    """Return segment and trading symbol of the instrument of an order, given as `nse_cm ITBEES-EQ`
-    or in one word, and its row of the scrip master; None where that cannot be loaded. Raises
-    UsageError for an instrument that is not known."""
-    if len(words) == 1:
-        instrument = neo_async.run(_look_up(account, words))[0]
-        return instrument.segment, instrument.symbol, instrument
-    segment, symbol = read_segment(words[0]), words[1]
-    check_symbol(symbol)
+def read_ordered(account: Account, name: Name) -> tuple[str, Instrument | None]:
+    """Return the trading symbol of the instrument of an order, and its row of the scrip master;
+    None where that cannot be loaded. Raises UsageError for an instrument that is not known."""
+    _, segment, symbol = name
+    if symbol is None:
+        instrument = neo_async.run(_look_up(account, [name.text]))[0]
+        return instrument.symbol, instrument
 
     async def check() -> Instrument | None:
         async with _scrip_masters(account) as instruments:
@@ -75,12 +139,12 @@ def read_ordered(account: Account, words: Sequence[str]) -> tuple[Segment, str, 
                 await _load(instruments, segment)
             except NeoError as error:
                 # The symbol may be right. The broker checks it.
-                output.echo(f"{symbol} is not checked: {error}", err=True)
+                output.print_sentence(f"{symbol} is not checked: {error}", err=True)
                 return None
             instruments.resolver.check_symbol(segment, symbol)
             return instruments.find(segment, symbol)
 
-    return segment, symbol, neo_async.run(check())
+    return symbol, neo_async.run(check())
 
 
 def read_underlying(
@@ -124,9 +188,7 @@ async def _look_up(account: Account, texts: Sequence[str]) -> list[Instrument]:
 
 
 async def _look_up_one(instruments: Instruments, text: str) -> Instrument:
-    segment, rest = read_name(key_of(text) or text)
-    if segment is None:
-        segment = Segment.NSE_FO if is_contract(rest) else Segment.NSE_CM
+    segment, rest = _segment_and_rest(text)
     await _load(instruments, segment)
     return instruments.resolve(f"{segment}|{rest}")
 

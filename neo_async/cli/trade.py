@@ -10,10 +10,13 @@ import typer
 
 import neo_async
 from neo_async.cli import naming, output
-from neo_async.cli.account import known_units, order_fields, print_orders
+from neo_async.cli.account import ORDER_FIELDS, known_units, order_fields, print_orders
 from neo_async.cli.connection import Account, Fresh
-from neo_async.cli.output import AsJson, Cell, Column, money
+from neo_async.cli.csv_output import print_csv
+from neo_async.cli.output import AsCsv, AsJson, Cell, money
+from neo_async.cli.parameters import choice_argument, choice_option, seconds, whole_number
 from neo_async.cli.prompts import Yes, confirm, interruption_reported
+from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
 from neo_async.execution.order import Order
@@ -21,18 +24,24 @@ from neo_async.execution.validation import check_against
 from neo_async.model.enums import OrderStatus, OrderType, Product, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin
-from neo_async.wire.rules import check_order, place_form, read_order_type, read_side
+from neo_async.wire.numbers import price_text
+from neo_async.wire.rules import check_order, margin_form, place_form
+from neo_async.wire.tags import TagMaker
 
-_Order: TypeAlias = Annotated[
+_Instrument: TypeAlias = Annotated[
     list[str],
     typer.Argument(
-        metavar="INSTRUMENT SIDE QUANTITY",
-        help=f"{naming.HELP} Or segment and trading symbol: nse_cm RELIANCE-EQ. Then buy or sell, "
-        "and the units, not lots.",
+        metavar="INSTRUMENT",
+        autocompletion=naming.ordered_completer,
+        help=f"{naming.HELP} Or segment and trading symbol: nse_cm RELIANCE-EQ.",
     ),
 ]
+_Side: TypeAlias = Annotated[Side, choice_argument(Side, "SIDE")]
+_Quantity: TypeAlias = Annotated[
+    int, typer.Argument(metavar="QUANTITY", parser=whole_number(1), help="Units, not lots.")
+]
 _Number: TypeAlias = Annotated[str, typer.Argument(metavar="ORDER", help="Order number.")]
-_Product: TypeAlias = Annotated[Product, typer.Option(case_sensitive=False)]
+_Product: TypeAlias = Annotated[Product, choice_option(Product, "--product", metavar="PRODUCT")]
 _Price: TypeAlias = Annotated[
     str | None, typer.Option(metavar="RUPEES", help="Limit price; for types L and SL.")
 ]
@@ -40,15 +49,21 @@ _Trigger: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="RUPEES", help="Trigger price; for types SL and SL-M, and product CO."),
 ]
-_TYPES = typer.Option("--type", metavar="L|MKT|SL|SL-M", help="Or in words: limit, market.")
-_Type: TypeAlias = Annotated[str, _TYPES]
-_NewType: TypeAlias = Annotated[str | None, _TYPES]
+_Type: TypeAlias = Annotated[OrderType, choice_option(OrderType, "--type", metavar="TYPE")]
+_NewType: TypeAlias = Annotated[
+    OrderType | None, choice_option(OrderType, "--type", metavar="TYPE")
+]
 _Wait: TypeAlias = Annotated[
     float,
-    typer.Option(min=0, metavar="SECONDS", help="Longest wait for the outcome; 0 does not wait."),
+    typer.Option(
+        parser=seconds(0), metavar="SECONDS", help="Longest wait for the outcome; 0 does not wait."
+    ),
 ]
 
 _SHOWING = "neo-async orders"
+
+_FOUND_LATER = "0"
+"""Stands for symbol or token in a check of the other terms, before the instrument is looked up."""
 
 _SETTLED = (
     OrderStatus.OPEN,
@@ -60,15 +75,26 @@ _SETTLED = (
 
 
 def place(
-    order: _Order,
+    instrument: _Instrument,
+    side: _Side,
+    quantity: _Quantity,
     product: _Product,
     price: _Price = None,
-    order_type: _Type = OrderType.LIMIT.value,
+    order_type: _Type = OrderType.LIMIT,
     trigger: _Trigger = None,
-    validity: Annotated[Validity, typer.Option(case_sensitive=False)] = Validity.DAY,
-    disclosed: Annotated[int, typer.Option(help="Units shown to the market; 0 shows all.")] = 0,
+    validity: Annotated[
+        Validity, choice_option(Validity, "--validity", metavar="VALIDITY")
+    ] = Validity.DAY,
+    disclosed: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(0), metavar="UNITS", help="Units shown to the market; 0 shows all."
+        ),
+    ] = 0,
     amo: Annotated[bool, typer.Option("--amo", help="After-market order.")] = False,
-    tag: Annotated[str, typer.Option(help="Your own tag, up to 9 letters and digits.")] = "",
+    tag: Annotated[
+        str, typer.Option("--tag", metavar="TAG", help="Your own tag, up to 9 letters and digits.")
+    ] = "",
     target: Annotated[
         str | None, typer.Option(metavar="RUPEES", help="Product BO: distance of the target.")
     ] = None,
@@ -81,6 +107,7 @@ def place(
     wait: _Wait = 3.0,
     yes: Yes = False,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Place an order, and show its outcome.
@@ -89,22 +116,20 @@ def place(
 
     neo-async place 'NIFTY 01DEC 24500 CE' buy 65 --product NRML --price 120
     """
-    words, side, quantity = _order_words(order)
+    name = naming.read_words(instrument)
     bracket = None
     if target is not None and stop is not None:
         bracket = Bracket(target=target, stop=stop, trail=trail)
     elif target is not None or stop is not None:
         raise UsageError("a bracket needs both --target and --stop")
-    account = Account()
-    segment, symbol, instrument = naming.read_ordered(account, words)
     request = OrderRequest(
-        segment=segment,
-        symbol=symbol,
+        segment=name.segment,
+        symbol=name.symbol or _FOUND_LATER,
         side=side,
         quantity=quantity,
         product=product,
         price=price,
-        order_type=read_order_type(order_type),
+        order_type=order_type,
         trigger=trigger,
         validity=validity,
         disclosed_quantity=disclosed,
@@ -114,15 +139,18 @@ def place(
     )
     # An invalid order is refused before the user is prompted.
     terms = check_order(request)
-    place_form(terms, tag, bracket)
-    if instrument is not None:
+    place_form(terms, TagMaker().make(tag), bracket)
+    account = Account()
+    symbol, listed = naming.read_ordered(account, name)
+    if listed is not None:
         check_against(
-            instrument,
+            listed,
             quantity=terms.quantity,
             price=terms.price,
             trigger=terms.trigger,
             is_banded=False,  # the file may be of an earlier day
         )
+    request = msgspec.structs.replace(request, symbol=symbol)
     confirm(f"place {_describe(request)}", account, yes=yes)
 
     async def send() -> OrderRow:
@@ -131,20 +159,29 @@ def place(
                 order = await neo.orders.place(**msgspec.structs.asdict(request))
             return await _outcome(neo, order, wait, *_SETTLED)
 
-    _report(neo_async.run(send()), as_json=as_json)
+    _report(neo_async.run(send()), as_json=as_json, as_csv=as_csv)
 
 
 def modify(
     number: _Number,
     price: _Price = None,
-    quantity: Annotated[int | None, typer.Option(help="The new total, in units.")] = None,
+    quantity: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(1), metavar="UNITS", help="The new total, in units."),
+    ] = None,
     trigger: _Trigger = None,
     order_type: _NewType = None,
-    validity: Annotated[Validity | None, typer.Option(case_sensitive=False)] = None,
-    disclosed: Annotated[int | None, typer.Option(help="Units shown to the market.")] = None,
+    validity: Annotated[
+        Validity | None, choice_option(Validity, "--validity", metavar="VALIDITY")
+    ] = None,
+    disclosed: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(0), metavar="UNITS", help="Units shown to the market."),
+    ] = None,
     wait: _Wait = 3.0,
     yes: Yes = False,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Change the given fields of an order, and leave the others."""
@@ -152,13 +189,16 @@ def modify(
         "price": price,
         "quantity": quantity,
         "trigger": trigger,
-        "order_type": None if order_type is None else read_order_type(order_type),
+        "order_type": order_type,
         "validity": validity,
         "disclosed_quantity": disclosed,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     if not changes:
         raise UsageError("nothing to change: give --price, --quantity or another option")
+    for name, value in (("price", price), ("trigger", trigger)):
+        if value is not None:
+            price_text(name, value)
     account = Account()
     if not yes:
         row = neo_async.run(_find(account, number, fresh))
@@ -171,7 +211,7 @@ def modify(
                 order = await neo.orders.modify(number, **changes)  # type: ignore[arg-type]
             return await _outcome(neo, order, wait, *_SETTLED)
 
-    _report(neo_async.run(send()), as_json=as_json)
+    _report(neo_async.run(send()), as_json=as_json, as_csv=as_csv)
 
 
 def cancel(
@@ -185,6 +225,7 @@ def cancel(
     wait: _Wait = 3.0,
     yes: Yes = False,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Cancel one open order, or all of them."""
@@ -192,7 +233,7 @@ def cancel(
         raise UsageError("give one order's number, or --all")
     account = Account()
     if number is None:
-        _cancel_all(account, wait, yes=yes, fresh=fresh, as_json=as_json)
+        _cancel_all(account, wait, yes=yes, fresh=fresh, as_json=as_json, as_csv=as_csv)
         return
     if not yes:
         row = neo_async.run(_find(account, number, fresh))
@@ -204,10 +245,12 @@ def cancel(
                 order = await neo.orders.cancel(number)
             return await _outcome(neo, order, wait)
 
-    _report(neo_async.run(send()), as_json=as_json)
+    _report(neo_async.run(send()), as_json=as_json, as_csv=as_csv)
 
 
-def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_json: bool) -> None:
+def _cancel_all(
+    account: Account, wait: float, *, yes: bool, fresh: bool, as_json: bool, as_csv: bool
+) -> None:
     if not yes:
         rows = account.read(lambda neo: neo.orders.book(), fresh=fresh)
         open_rows = [row for row in rows if not row.status.is_final]
@@ -224,10 +267,16 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
             return rows, [one for one in results if isinstance(one, NeoError)]
 
     rows, errors = neo_async.run(send())
-    if as_json:
-        output.print_json([order_fields(row) for row in rows])
-    elif rows:
-        print_orders(rows)
+    if rows or as_json or as_csv:
+        output.print_report(
+            rows,
+            print_orders,
+            empty="",
+            columns=ORDER_FIELDS,
+            fields=order_fields,
+            as_json=as_json,
+            as_csv=as_csv,
+        )
     elif not errors:
         output.echo("no order was open", err=True)
     for error in errors:
@@ -237,18 +286,31 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
 
 
 def margin(
-    order: _Order,
+    instrument: _Instrument,
+    side: _Side,
+    quantity: _Quantity,
     product: _Product,
     price: _Price = None,
-    order_type: _Type = OrderType.LIMIT.value,
+    order_type: _Type = OrderType.LIMIT,
     trigger: _Trigger = None,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the margin that an order would need, and whether it is available. Places nothing."""
-    words, side, quantity = _order_words(order)
+    name = naming.read_words(instrument)
+    margin_form(
+        segment=name.segment,
+        token=_FOUND_LATER,
+        side=side,
+        quantity=quantity,
+        product=product,
+        price=price,
+        order_type=order_type,
+        trigger=trigger,
+    )
     account = Account()
-    key = naming.read_listed_key(account, ":".join(words))
+    key = naming.read_listed_key(account, name.text)
 
     async def ask() -> OrderMargin:
         async with account.connect(fresh=fresh) as neo:
@@ -262,10 +324,10 @@ def margin(
                 trigger=trigger,
             )
 
-    row = neo_async.run(ask())
-    if as_json:
-        output.print_json(row)
-        return
+    output.print_record(neo_async.run(ask()), _print_margin, as_json=as_json, as_csv=as_csv)
+
+
+def _print_margin(row: OrderMargin) -> None:
     output.print_table(
         (Column("Margin"), Column("Rupees", is_number=True)),
         (
@@ -279,19 +341,6 @@ def margin(
 
 
 # --- before sending -------------------------------------------------------------------------------
-
-
-def _order_words(words: list[str]) -> tuple[list[str], Side, int]:
-    """Return the words that name the instrument, the side and the quantity."""
-    if len(words) not in (3, 4):
-        raise UsageError(
-            f"{' '.join(words)!r}: must be instrument, side and quantity, such as nse_cm:ITBEES-EQ "
-            "buy 10, or nse_cm ITBEES-EQ buy 10"
-        )
-    *names, side, quantity = words
-    if not (quantity.isascii() and quantity.isdigit()):
-        raise UsageError(f"quantity={quantity!r}: must be a whole number of units")
-    return names, read_side(side), int(quantity)
 
 
 def _describe(request: OrderRequest) -> str:
@@ -358,9 +407,11 @@ async def _row(neo: NeoClient, number: str) -> OrderRow:
     raise Rejected(f"there is no order {number} in today's order book")
 
 
-def _report(row: OrderRow, *, as_json: bool) -> None:
+def _report(row: OrderRow, *, as_json: bool, as_csv: bool) -> None:
     if as_json:
         output.print_json(order_fields(row))
+    elif as_csv:
+        print_csv(ORDER_FIELDS, [order_fields(row)])
     else:
         print_orders([row])
     if row.reject_reason:  # of the order, or of the change

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import MessageBuffer
 from neo_async.feeds.subscribed_feed import KeyOf, SubscribedFeed
-from neo_async.feeds.subscriptions import stream_of
+from neo_async.feeds.subscriptions import read_level
 from neo_async.model.enums import Level
 from neo_async.model.instrument_names import known_key
 from neo_async.session.manager import SessionManager
 from neo_async.wire.columns import ColumnDecoder, Columns
+
+COLUMNS = "columns"
+"""Kind of the buffers of column feeds in `Meter.losses`."""
 
 
 class ColumnFeed(SubscribedFeed):
@@ -31,15 +34,15 @@ class ColumnFeed(SubscribedFeed):
         session: SessionManager,
         timings: FeedTimings,
         *,
-        level: Level = Level.LITE,
+        level: Level | str = Level.LITE,
         bound: int = 64 << 20,
         market_open: Callable[[], bool] | None = None,
         key_of: KeyOf = known_key,
     ) -> None:
         super().__init__(session, timings, market_open, key_of)
-        stream_of(level)
-        self._columns = ColumnDecoder(Level(level))
+        self._columns = ColumnDecoder(read_level(level))
         self._messages = MessageBuffer(bound)
+        session.meter.count_losses(self, COLUMNS, self._messages)
         self._asked = self._columns.keys([])
         """Keys of the subscribed instruments, for the column decoder."""
         self._asked_at = -1

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
-from neo_async.base import logs
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy, tick_buffer
 from neo_async.feeds.subscribed_feed import KeyOf, SubscribedFeed
+from neo_async.feeds.subscriptions import read_level
 from neo_async.model.enums import Level, Segment
 from neo_async.model.instrument_names import known_key
 from neo_async.model.instruments import InstrumentLike
 from neo_async.model.ticks import LiteTick, MarketStatus, ScripTick, Tick
 from neo_async.session.manager import SessionManager
 from neo_async.wire.feed import STREAM_OF_LEVEL
-
-log = logging.getLogger(logs.FEEDS)
 
 BURST = 256
 """Ticks after which the rest of the event loop has a turn, however many more have arrived: less
@@ -61,6 +58,7 @@ class MarketFeed(SubscribedFeed):
         do."""
         super().__init__(session, timings, market_open, key_of)
         self._buffer = tick_buffer(Policy(policy), bound)
+        session.meter.count_losses(self, Policy(policy).value, self._buffer)
         self._on_tick = on_tick
         # By level, then instrument: a pair as the key costs more to make than this whole look-up.
         self._latest: defaultdict[int, dict[str, Tick]] = defaultdict(dict)
@@ -84,12 +82,14 @@ class MarketFeed(SubscribedFeed):
         while ticks := await self._buffer.take():
             yield ticks
 
-    def latest(self, instrument: InstrumentLike, *, level: Level | None = None) -> Tick | None:
+    def latest(
+        self, instrument: InstrumentLike, *, level: Level | str | None = None
+    ) -> Tick | None:
         """Return the newest tick of an instrument, at one level or at any; of a segment (`nse_cm`)
         its market status."""
         instrument = instrument if instrument in _SEGMENTS else self._key(instrument)
         if level is not None:
-            return self._latest[level].get(instrument)
+            return self._latest[read_level(level)].get(instrument)
         found = [tick for key in _LEVELS if (tick := self._latest[key].get(instrument)) is not None]
         return max(found, key=lambda tick: tick.received_ns, default=None)
 
@@ -176,7 +176,7 @@ class MarketFeed(SubscribedFeed):
             try:
                 self._on_tick(tick)
             except (Exception, asyncio.CancelledError):  # the latter from a future of its own
-                log.exception("the callback of the market feed failed on %r", tick)
+                self._log.exception("the callback of the market feed failed on %r", tick)
 
 
 _SEGMENTS = frozenset(Segment)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from abc import ABC, abstractmethod
 from collections import deque
@@ -17,6 +16,7 @@ from itertools import filterfalse
 from typing import TypeAlias
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.base.text import shown
 from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
@@ -49,8 +49,6 @@ from neo_async.wire.feed import (
     subscription_frame,
 )
 
-log = logging.getLogger(logs.FEEDS)
-
 KeyOf: TypeAlias = Callable[[InstrumentLike], str]
 """Returns the key of an instrument, `nse_cm|2885`, by any of its names. Raises UsageError."""
 
@@ -67,6 +65,7 @@ class SubscribedFeed(Feed, ABC):
     ) -> None:
         """`key_of` reads the names of instruments in subscriptions."""
         self._manager = session
+        self._log = logger_of(logs.FEEDS, session.ucc)
         self._timings = timings
         self._key_of = key_of
         self._decoder = FeedDecoder(only_asked=True)
@@ -98,17 +97,19 @@ class SubscribedFeed(Feed, ABC):
             timings=timings,
             tls=session.tls,
             meter=session.meter,
+            log=session.transport_log,
         )
         self._connection.on_event(self._mark_gap)
 
     # --- subscriptions ------------------------------------------------------------------------
 
     async def subscribe(
-        self, instruments: Iterable[InstrumentLike], *, level: Level = Level.SCRIP
+        self, instruments: Iterable[InstrumentLike], *, level: Level | str = Level.SCRIP
     ) -> None:
         """Subscribe instruments; one may be subscribed at several levels. Each is an Instrument, a
         key such as `nse_cm|11536`, or a trading symbol of a scrip master that is loaded. An index
-        (`nse_cm|Nifty 50`) is subscribed as by `subscribe_indices`, whatever the level.
+        (`nse_cm|Nifty 50`) is subscribed as by `subscribe_indices`, whatever the level. A
+        level may be text, as in `level="depth"`.
 
         Survives reconnects. Calls made at the same time share a frame. Raises UsageError, and
         subscribes nothing, when an instrument is malformed or the budget would be exceeded. The
@@ -120,7 +121,7 @@ class SubscribedFeed(Feed, ABC):
         await self._subscribe(stream, names, indices)
 
     async def unsubscribe(
-        self, instruments: Iterable[InstrumentLike], *, level: Level = Level.SCRIP
+        self, instruments: Iterable[InstrumentLike], *, level: Level | str = Level.SCRIP
     ) -> None:
         """Unsubscribe instruments at one level. Those that are not subscribed are passed over."""
         stream = stream_of(level)
@@ -144,7 +145,7 @@ class SubscribedFeed(Feed, ABC):
         await self._unsubscribe(Stream.EXCHANGE, [""])
 
     async def snapshot(
-        self, instruments: Iterable[InstrumentLike], *, level: Level = Level.SCRIP
+        self, instruments: Iterable[InstrumentLike], *, level: Level | str = Level.SCRIP
     ) -> None:
         """Request one tick of each instrument, without subscribing it. An index is requested as by
         `snapshot_indices`.
@@ -255,6 +256,7 @@ class SubscribedFeed(Feed, ABC):
             overwrite=overwrite,
             greeting=self._recorded_greeting,
             on_end=self._recordings.remove,
+            log=self._log,
         )
         self._recordings.append(recording)
         return recording
@@ -356,7 +358,7 @@ class SubscribedFeed(Feed, ABC):
         try:
             control = read_control(text)
         except ProtocolError as error:
-            log.warning("market feed: %s", error)
+            self._log.warning("market feed: %s", error)
             return
         if control.message_code == AUTH_FAILED:
             raise SessionEnded(control.text, code=control.message_code)
@@ -365,7 +367,7 @@ class SubscribedFeed(Feed, ABC):
         if control.message_code != ACKNOWLEDGED:
             return
         if control.error_code:
-            log.warning("market feed: subscription refused: %s", shown(control.text))
+            self._log.warning("market feed: subscription refused: %s", shown(control.text))
             self.refusals.append(control.text)
         self.symbols.update(self._decoder.set_symbols(control.symbols))
         self._warn_of_unasked()
@@ -374,7 +376,7 @@ class SubscribedFeed(Feed, ABC):
         """Log once that the server sends what is not subscribed."""
         if self.unasked and not self._has_warned:
             self._has_warned = True
-            log.warning("market feed: the server sends what is not subscribed: it is dropped")
+            self._log.warning("market feed: the server sends what is not subscribed: it is dropped")
 
     def _expects_data(self) -> bool:
         if not self.subscriptions:
@@ -382,7 +384,7 @@ class SubscribedFeed(Feed, ABC):
         try:
             return self._market_open()
         except (Exception, asyncio.CancelledError):
-            log.exception("market_open failed: the clock decides whether the market is open")
+            self._log.exception("market_open failed: the clock decides whether the market is open")
             return self._is_market_open()
 
     def _is_market_open(self) -> bool:

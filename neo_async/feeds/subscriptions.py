@@ -24,6 +24,7 @@ from neo_async.model.enums import Level
 from neo_async.model.indices import exact_index_name
 from neo_async.model.instrument_names import known_key
 from neo_async.model.instruments import Instrument, InstrumentLike
+from neo_async.model.spellings import member_of
 from neo_async.wire.feed import STREAM_OF_LEVEL, Stream, subscription_frame
 
 BUDGET = 3000
@@ -133,13 +134,17 @@ class Subscriptions:
                 yield subscription_frame("subscribe", stream, new)
 
 
-def stream_of(level: Level) -> Stream:
-    """Return the stream on which instruments are subscribed at a level. Raises UsageError."""
+def read_level(level: Level | str) -> Level:
+    """Return a level by any of its spellings: `Level.DEPTH`, `"depth"` or 8. Raises UsageError."""
     try:
-        return STREAM_OF_LEVEL[Level(level)]
-    except ValueError:
-        codes = ", ".join(f"{member.value} ({member.name})" for member in Level)
-        raise UsageError(f"level={level!r}: must be one of {codes}") from None
+        return member_of(Level, level)
+    except ValueError as error:
+        raise UsageError(f"level={level!r}: {error}") from None
+
+
+def stream_of(level: Level | str) -> Stream:
+    """Return the stream on which instruments are subscribed at a level. Raises UsageError."""
+    return STREAM_OF_LEVEL[read_level(level)]
 
 
 def checked_names(

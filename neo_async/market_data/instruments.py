@@ -6,7 +6,6 @@ Nothing is loaded by itself. Lookups never wait and never send a request.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import msgspec
 
 from neo_async.base import logs
 from neo_async.base.india import date_of
+from neo_async.base.logs import logger_of
 from neo_async.errors import NeoError, UsageError
 from neo_async.market_data.nearest_names import did_you_mean
 from neo_async.market_data.option_selection import ExpiryChoice, choose_expiry, choose_option
@@ -35,8 +35,6 @@ from neo_async.model.instruments import Instrument, InstrumentLike, StrikeRow
 from neo_async.model.spellings import member_of
 from neo_async.session.requests import SessionRequests
 from neo_async.wire.values import check_day
-
-log = logging.getLogger(logs.MARKET_DATA)
 
 
 class Instruments:
@@ -61,6 +59,7 @@ class Instruments:
     ) -> None:
         """Files are kept in `directory`, those of one `server` apart from another's. `clock` gives
         Unix seconds, by which the day is known."""
+        self._log = logger_of(logs.MARKET_DATA, session.ucc)
         self._files = ScripMasterFiles(session, directory, server)
         self._clock = clock
         self._masters: dict[str, ScripMaster] = {}
@@ -118,7 +117,7 @@ class Instruments:
             except NeoError as error:
                 if master is None or refresh:
                     raise
-                log.warning(
+                self._log.warning(
                     "no scrip master of %s for today: %s; going on with that of %s",
                     segment,
                     error,

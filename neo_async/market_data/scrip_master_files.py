@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
@@ -14,6 +13,7 @@ import msgspec
 
 from neo_async import files
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.config import cache_directory
 from neo_async.errors import ProtocolError, Rejected, ServerError
 from neo_async.model.enums import Segment
@@ -22,8 +22,6 @@ from neo_async.session.requests import SessionRequests
 from neo_async.wire.endpoints import SCRIP_MASTERS
 from neo_async.wire.instrument_file import BadFile, Header, InstrumentFileReader, write_blocks
 from neo_async.wire.scripmaster import BadRow, ScripMasterReader, choose_file, read_file_list
-
-log = logging.getLogger(logs.MARKET_DATA)
 
 Progress: TypeAlias = Callable[[Segment, int, int | None], None]
 """Called with the segment, the bytes read so far and, where the server sends it, the size of
@@ -64,6 +62,7 @@ class ScripMasterFiles:
 
     def __init__(self, session: SessionRequests, directory: Path | None, server: str) -> None:
         self._session = session
+        self._log = logger_of(logs.MARKET_DATA, session.ucc)
         self._directory = directory
         self._server = server
 
@@ -101,7 +100,7 @@ class ScripMasterFiles:
             )
         if reader.bad_row_count:
             first = reader.bad_rows[0]
-            log.warning(
+            self._log.warning(
                 "scrip master of %s: %d rows left out, the first in line %d: %s",
                 segment,
                 reader.bad_row_count,
@@ -135,7 +134,7 @@ class ScripMasterFiles:
             for _ in reader.blocks():
                 await asyncio.sleep(0)
         except (BadFile, OSError) as error:
-            log.info("%s is read anew from the broker: %s: %s", segment, path, error)
+            self._log.info("%s is read anew from the broker: %s: %s", segment, path, error)
             return None
         return _scrip_master(reader.table, reader.header)
 
@@ -158,7 +157,7 @@ class ScripMasterFiles:
             await asyncio.to_thread(_replace, path, blocks)
         except OSError as error:
             # It is in memory for today; the next start has to download it again.
-            log.warning("the scrip master of %s could not be kept: %s", loaded.segment, error)
+            self._log.warning("the scrip master of %s could not be kept: %s", loaded.segment, error)
 
     def _path(self, segment: Segment) -> Path:
         server = hashlib.sha256(self._server.encode()).hexdigest()[:12]

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from neo_async.model.enums import Segment
 
 E = TypeVar("E", bound=Enum)
+
+Vocabulary: TypeAlias = type[E] | tuple[E, ...]
+"""A vocabulary, or some members of one."""
 
 _LONGEST: Final = 40
 """Longest text that may be a spelling, in characters."""
@@ -22,45 +25,59 @@ _SHORT: Final = 3
 """Most characters of a code that does not show by itself what it means."""
 
 
-def member_of(vocabulary: type[E], value: object) -> E:
+def member_of(vocabulary: Vocabulary[E], value: object) -> E:
     """Return the member that a value spells. Raises ValueError whose text is the rule: which
     spellings there are."""
-    for member in vocabulary:
-        if member is value or member.value == value:
-            return member
-    if isinstance(value, str) and len(value) <= _LONGEST:
-        spelled: E | None = _spellings(vocabulary).get(_plain(value))
-        if spelled is not None:
-            return spelled
-    raise ValueError(f"must be one of {choices(vocabulary)}{_exchange_hint(vocabulary, value)}")
+    if type(value) is vocabulary:
+        return value
+    spelled: E | None = None
+    if isinstance(value, str):
+        if len(value) <= _LONGEST:
+            spelled = _spellings(vocabulary).get(plain(value))
+    elif not isinstance(value, bool):
+        spelled = next((member for member in vocabulary if member.value == value), None)
+    if spelled is None:
+        rule = f"must be one of {choices(vocabulary)}{_exchange_hint(vocabulary, value)}"
+        raise ValueError(rule)
+    return spelled
 
 
-def choices(vocabulary: type[Enum]) -> str:
+def choices(vocabulary: Vocabulary[E]) -> str:
     """Return the codes of a vocabulary, with a name where the code does not show what it means:
     `B (buy), S (sell)`."""
-    return ", ".join(map(_shown, vocabulary))
+    return ", ".join(map(shown, vocabulary))
 
 
-def _shown(member: Enum) -> str:
+def shown(member: Enum) -> str:
+    """Return the code of a member, with its name where the code does not show what it means."""
+    code, word = str(member.value), telling(member)
+    return code if word == code else f"{code} ({word})"
+
+
+def telling(member: Enum) -> str:
+    """Return the spelling that shows what a member means: its code, or else its name."""
     code = str(member.value)
-    if len(code) > _SHORT or _plain(member.name) == _plain(code):
+    if len(code) > _SHORT or plain(member.name) == plain(code):
         return code
-    return f"{code} ({member.name.lower()})"
+    return member.name.lower()
 
 
 @cache
-def _spellings(vocabulary: type[E]) -> Mapping[str, E]:
-    names = {_plain(member.name): member for member in vocabulary}
-    return names | {_plain(str(member.value)): member for member in vocabulary}
+def _spellings(vocabulary: Vocabulary[E]) -> Mapping[str, E]:
+    found: dict[str, E] = {}
+    for member in vocabulary:
+        for text in (member.name, str(member.value)):
+            found[plain(text)] = member
+    return found
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a text without its case and the marks between its words."""
     return "".join(character for character in text.casefold() if character not in "-_ ")
 
 
-def _exchange_hint(vocabulary: type[Enum], value: object) -> str:
+def _exchange_hint(vocabulary: object, value: object) -> str:
     if vocabulary is not Segment or not isinstance(value, str):
         return ""
-    meant = [one.value for one in Segment if one.value.startswith(f"{_plain(value)}_")]
+    meant = [one.value for one in Segment if one.value.startswith(f"{plain(value)}_")]
     return f"; {value} alone could be {' or '.join(meant)}" if len(meant) > 1 else ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, overload
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.errors import BrokerError, NeoError, ProtocolError
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
@@ -30,8 +30,6 @@ from neo_async.wire.portfolio import (
 )
 from neo_async.wire.rules import margin_form, read_segment
 
-log = logging.getLogger(logs.PORTFOLIO)
-
 
 class Portfolio:
     """The account's positions, holdings, limits and margins, `neo.portfolio`."""
@@ -46,8 +44,9 @@ class Portfolio:
     ) -> None:
         self._session = session
         self._instruments = instruments
+        self._log = logger_of(logs.PORTFOLIO, session.ucc)
         self._market = market
-        self.live = LivePositions(self._report, clock=clock)
+        self.live = LivePositions(self._report, clock=clock, log=self._log)
         """The positions, kept current from `await live.start()` on."""
 
     async def positions(self, *, quotes: bool = True) -> list[Position]:
@@ -148,7 +147,9 @@ class Portfolio:
             quotes = await self._market.quotes(lacking, filter=QuoteFilter.LAST_PRICE)
         except NeoError as error:
             # The positions are known without them.
-            log.warning("no quotes for %d positions without a last price: %s", len(lacking), error)
+            self._log.warning(
+                "no quotes for %d positions without a last price: %s", len(lacking), error
+            )
             return {}
         return {name: quote.last_price for name, quote in quotes.items()}
 

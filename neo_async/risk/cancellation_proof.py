@@ -14,22 +14,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from neo_async.base import logs
 from neo_async.base.india import day_of
+from neo_async.base.logs import Log
 from neo_async.errors import NeoError, ProtocolError, Rejected, UsageError
 from neo_async.execution.engine import nameless_error
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import OrderRow
-
-log = logging.getLogger(logs.RISK)
 
 
 class CancelAttempts(msgspec.Struct):
@@ -52,6 +49,7 @@ class CancellationProof:
         self,
         cache: OrderCache,
         attempts: Mapping[str, CancelAttempts],
+        log: Log,
         *,
         give_up_after: float,
         clock: Callable[[], float],
@@ -60,6 +58,7 @@ class CancellationProof:
         `give_up_after` is the time in seconds of rule 4, and `clock` gives Unix seconds."""
         self._cache = cache
         self._attempts = attempts
+        self._log = log
         self._give_up_after = give_up_after
         self._clock = clock
         self.is_done = False
@@ -166,7 +165,7 @@ class CancellationProof:
             since = self._unaccounted_since.setdefault(number, now)
             if now >= since + self._give_up_after and number not in self._given_up:
                 error = self._given_up[number] = self._unaccounted_error(order, now - since)
-                log.error("halt: %s", error)
+                self._log.error("halt: %s", error)
 
     def _unaccounted_error(self, order: Order, seconds: float) -> NeoError:
         if order.number in self._shown_open:

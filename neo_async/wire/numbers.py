@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import TypeAlias
 
 from neo_async.errors import InvalidOrder
 from neo_async.model.numbers import EXACT
@@ -49,6 +52,33 @@ def price_text(field: str, value: Price, decimals: int = MOST_DECIMALS) -> str:
 
 def _of_what(decimals: int) -> str:
     return "" if decimals == MOST_DECIMALS else "of this segment "
+
+
+PriceReader: TypeAlias = Callable[[str, Price], Decimal | None]
+
+
+def price_reader(decimals: int) -> PriceReader:
+    """Return a function that returns a price as the exact decimal that is sent, None for zero. It
+    takes what `price_text` takes, and raises what it raises."""
+
+    def read(field: str, value: Price) -> Decimal | None:
+        text = price_text(field, value, decimals)
+        return None if text == "0" else Decimal(text)
+
+    remembered = lru_cache(maxsize=4096, typed=True)(read)
+
+    def exact_price(field: str, value: Price) -> Decimal | None:
+        # A program quotes few prices, many times each. Only text and floats are remembered: a
+        # number that equals another one may print differently.
+        if type(value) is str or type(value) is float:
+            return remembered(field, value)
+        return read(field, value)
+
+    return exact_price
+
+
+exact_price_of = price_reader(MOST_DECIMALS)
+"""Reads a price with the decimals of any segment."""
 
 
 def _rounded(text: str) -> str:

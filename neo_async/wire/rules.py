@@ -18,7 +18,13 @@ from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderTerms, Price
 from neo_async.model.spellings import member_of
-from neo_async.wire.numbers import MOST_DECIMALS, price_text
+from neo_async.wire.numbers import (
+    MOST_DECIMALS,
+    PriceReader,
+    exact_price_of,
+    price_reader,
+    price_text,
+)
 from neo_async.wire.orders import ORDER_SOURCE, CancelForm, ModifyForm, PlaceForm
 from neo_async.wire.portfolio import MarginForm
 
@@ -35,19 +41,42 @@ _DECIMALS: Mapping[str, int] = {
     segment: MOST_DECIMALS if segment is Segment.CDE_FO else 2 for segment in Segment
 }
 """Most decimals of a price: a paisa, but of currencies a hundredth of one."""
+_PRICE_READERS: Mapping[int, PriceReader] = {2: price_reader(2), MOST_DECIMALS: exact_price_of}
+_PRICES: Mapping[str, PriceReader] = {
+    segment: _PRICE_READERS[decimals] for segment, decimals in _DECIMALS.items()
+}
 
 MAX_QUANTITY = 10**9
 """Largest quantity of an order: above every freeze quantity."""
+
+# Read off their classes once: on Python 3.11 that costs more than all the comparisons of an order.
+_SEGMENTS = {member.value: member for member in Segment}
+_SIDES = {member.value: member for member in Side}
+_PRODUCTS = {member.value: member for member in Product}
+_ORDER_TYPES = {member.value: member for member in OrderType}
+_VALIDITIES = {member.value: member for member in Validity}
+_CASH = frozenset(member for member in Segment if member.is_cash)
+_WITH_LIMIT = frozenset(member for member in OrderType if member.has_limit)
+_WITH_TRIGGER = frozenset(member for member in OrderType if member.has_trigger)
+_CNC, _MTF, _CO, _BO = Product.CNC, Product.MTF, Product.CO, Product.BO
+_BUY, _SELL, _IOC, _SL = Side.BUY, Side.SELL, Validity.IOC, OrderType.SL
 
 
 def check_order(request: OrderRequest) -> OrderTerms:
     """Return the terms of an order that may be placed. Raises InvalidOrder. The bracket is checked
     by `place_form`."""
-    segment = _member("segment", request.segment, Segment)
-    side = _member("side", request.side, Side)
-    product = _member("product", request.product, Product)
-    order_type = _member("order_type", request.order_type, OrderType)
-    validity = _member("validity", request.validity, Validity)
+    try:
+        segment = _SEGMENTS[request.segment]
+        side = _SIDES[request.side]
+        product = _PRODUCTS[request.product]
+        order_type = _ORDER_TYPES[request.order_type]
+        validity = _VALIDITIES[request.validity]
+    except (KeyError, TypeError):  # not all are codes of the broker
+        segment = _member("segment", request.segment, Segment)
+        side = _member("side", request.side, Side)
+        product = _member("product", request.product, Product)
+        order_type = _member("order_type", request.order_type, OrderType)
+        validity = _member("validity", request.validity, Validity)
     check_symbol(request.symbol)
     check_quantity("quantity", request.quantity)
     _check_disclosed(request.disclosed_quantity, request.quantity)
@@ -56,9 +85,9 @@ def check_order(request: OrderRequest) -> OrderTerms:
         raise InvalidOrder("amo", request.amo, "must be True or False")
     _check_product(product, segment)
     _check_validity(validity, segment, product)
-    decimals = _DECIMALS[segment]
-    price = _price(request.price, order_type, decimals)
-    trigger = _trigger(request.trigger, order_type, product, decimals)
+    exact_price = _PRICES[segment]
+    price = _price(request.price, order_type, exact_price)
+    trigger = _trigger(request.trigger, order_type, product, exact_price)
     _check_stop(order_type, product, side, price, trigger)
     return OrderTerms(
         segment=segment,
@@ -95,7 +124,7 @@ def place_form(terms: OrderTerms, client_tag: str, bracket: Bracket | None = Non
         ig=client_tag,
         os=ORDER_SOURCE,
     )
-    if terms.product is Product.BO:
+    if terms.product is _BO:
         _add_bracket(form, bracket, OrderType(terms.order_type))
     elif bracket is not None:
         raise InvalidOrder("bracket", bracket, f"only product BO has one, not {terms.product}")
@@ -154,9 +183,9 @@ def check_change(terms: OrderTerms, *, filled_quantity: int = 0) -> OrderTerms:
     _check_disclosed(terms.disclosed_quantity, terms.quantity)
     _check_validity(validity, terms.segment, terms.product)
     # Another application may have placed the order in a segment that is not in the enum.
-    decimals = _DECIMALS.get(terms.segment, MOST_DECIMALS)
-    price = _price(terms.price, order_type, decimals)
-    trigger = _trigger(terms.trigger, order_type, terms.product, decimals)
+    exact_price = _PRICES.get(terms.segment, exact_price_of)
+    price = _price(terms.price, order_type, exact_price)
+    trigger = _trigger(terms.trigger, order_type, terms.product, exact_price)
     _check_stop(order_type, terms.product, terms.side, price, trigger)
     return msgspec.structs.replace(
         terms, order_type=order_type, validity=validity, price=price, trigger=trigger
@@ -206,10 +235,10 @@ def margin_form(
         prcTp=order_type,
         prod=product,
         trnsTp=_member("side", side, Side),
-        prc=_text(_price(price, order_type, _DECIMALS[segment])),
+        prc=_text(_price(price, order_type, _PRICES[segment])),
         qty=str(quantity),
         tok=token,
-        trgPrc=_text(_trigger(trigger, order_type, product, _DECIMALS[segment])),
+        trgPrc=_text(_trigger(trigger, order_type, product, _PRICES[segment])),
     )
 
 
@@ -253,43 +282,42 @@ def _check_disclosed(disclosed: int, quantity: int) -> None:
 
 
 def _check_product(product: Product, segment: Segment) -> None:
-    if product in (Product.CNC, Product.MTF) and not segment.is_cash:
+    if (product is _CNC or product is _MTF) and segment not in _CASH:
         raise InvalidOrder("product", product.value, f"exists in cash segments only, not {segment}")
 
 
 def _check_validity(validity: Validity, segment: str, product: str) -> None:
-    if validity is Validity.IOC:
+    if validity is _IOC:
         if segment is Segment.MCX_FO:
             raise InvalidOrder("validity", validity.value, "mcx_fo takes DAY only")
-        if product is Product.CO or product is Product.BO:
+        if product is _CO or product is _BO:
             raise InvalidOrder("validity", validity.value, f"product {product} takes DAY only")
 
 
-def _price(price: Price | None, order_type: OrderType, decimals: int) -> Decimal | None:
-    if not order_type.has_limit:
-        if price is not None and price_text("price", price) != "0":
+def _price(price: Price | None, order_type: OrderType, exact_price: PriceReader) -> Decimal | None:
+    exact = None if price is None else exact_price("price", price)
+    if order_type not in _WITH_LIMIT:
+        if exact is not None:
             raise InvalidOrder("price", price, f"order type {order_type} has no limit price")
-        return None
-    if price is None:
+    elif price is None:
         raise InvalidOrder("price", price, f"order type {order_type} needs a limit price")
-    text = price_text("price", price, decimals)
-    if text == "0":
+    elif exact is None:
         # The broker has been seen to execute a limit of 0 at a price of its own.
         raise InvalidOrder("price", price, f"order type {order_type} needs a price above 0")
-    return Decimal(text)
+    return exact
 
 
 def _trigger(
-    trigger: Price | None, order_type: OrderType, product: str, decimals: int
+    trigger: Price | None, order_type: OrderType, product: str, exact_price: PriceReader
 ) -> Decimal | None:
-    needed = order_type.has_trigger or product is Product.CO
-    text = "0" if trigger is None else price_text("trigger", trigger, decimals)
-    if needed and text == "0":
-        what = "product CO" if product is Product.CO else f"order type {order_type}"
+    is_needed = order_type in _WITH_TRIGGER or product is _CO
+    exact = None if trigger is None else exact_price("trigger", trigger)
+    if is_needed and exact is None:
+        what = "product CO" if product is _CO else f"order type {order_type}"
         raise InvalidOrder("trigger", trigger, f"{what} needs a trigger price above 0")
-    if not needed and text != "0":
+    if not is_needed and exact is not None:
         raise InvalidOrder("trigger", trigger, f"order type {order_type} has no trigger price")
-    return None if text == "0" else Decimal(text)
+    return exact
 
 
 def _price_of(text: str) -> Decimal | None:
@@ -303,7 +331,10 @@ def _price_of(text: str) -> Decimal | None:
 
 def _text(price: Decimal | None) -> str:
     """Return a price as forms have it: plain decimal text, `"0"` for none."""
-    return "0" if price is None else format(price, "f")
+    if price is None:
+        return "0"
+    text = str(price)
+    return format(price, "f") if "E" in text else text
 
 
 def _check_stop(
@@ -316,17 +347,17 @@ def _check_stop(
     """Check on which side of the limit the trigger lies."""
     if price is None or trigger is None:
         return
-    if product is Product.CO:
+    if product is _CO:
         # The trigger is that of the exit leg: it stops a loss, so it lies behind the entry.
-        if not (trigger < price if side is Side.BUY else trigger > price):
-            rule = "below" if side is Side.BUY else "above"
+        if not (trigger < price if side is _BUY else trigger > price):
+            rule = "below" if side is _BUY else "above"
             raise InvalidOrder("trigger", str(trigger), f"the stop of a CO must lie {rule} {price}")
-    elif order_type is OrderType.SL:
-        if side is Side.BUY and trigger > price:
+    elif order_type is _SL:
+        if side is _BUY and trigger > price:
             raise InvalidOrder(
                 "trigger", str(trigger), f"a buy SL triggers at or below its price {price}"
             )
-        if side is Side.SELL and trigger < price:
+        if side is _SELL and trigger < price:
             raise InvalidOrder(
                 "trigger", str(trigger), f"a sell SL triggers at or above its price {price}"
             )
@@ -335,7 +366,7 @@ def _check_stop(
 def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType) -> None:
     if bracket is None:
         raise InvalidOrder("bracket", bracket, "product BO needs a Bracket(target=…, stop=…)")
-    if not order_type.has_limit:
+    if order_type not in _WITH_LIMIT:
         raise InvalidOrder("order_type", order_type.value, "the entry of a BO needs a limit price")
     kind = _member("bracket.kind", bracket.kind, OffsetKind)
     decimals = _DECIMALS.get(form.es, MOST_DECIMALS)
@@ -356,8 +387,6 @@ def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType
 
 
 def _member(field: str, value: E | str, vocabulary: type[E]) -> E:
-    if type(value) is vocabulary:
-        return value
     try:
         return member_of(vocabulary, value)
     except ValueError as error:

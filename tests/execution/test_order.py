@@ -24,10 +24,12 @@ from neo_async import (
     ServerError,
     Side,
 )
+from neo_async.base import logs
 from neo_async.exchange import Faults
 from neo_async.execution.order import OrderChange
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.order_log import OrderLog
 from neo_async.execution.uncertainty import EXTERNAL_ORDERS, FILL_DETAILS_WAIT
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate
@@ -110,7 +112,8 @@ class Desk:
         self.day = ""
         self.missed_fills: list[tuple[str, float]] = []
         """Order numbers of the rows that were reported as missed fills, with the loop's times."""
-        self.use(OrderCache(quiet=QUIET, on_missed_fill=self._note_missed_fill))
+        observer = OrderLog(logging.getLogger(logs.ORDERS), lambda order: False)
+        self.use(OrderCache(quiet=QUIET, on_missed_fill=self._note_missed_fill, observer=observer))
 
     def use(self, cache: OrderCache) -> None:
         """Let feed and book move this cache."""
@@ -790,7 +793,7 @@ async def test_lost_late_and_repeated_messages_do_not_matter_in_the_end() -> Non
 async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         orders = [await neo.orders.place(*BUY, **CNC) for _ in range(2)]
         numbers: list[str] = []
         neo._engine.on_missed_fill(lambda _: [].remove(1))
@@ -805,7 +808,7 @@ async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(
 async def test_orders_placed_with_another_client_are_followed_too() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
-        app = client_of(exchange, live_orders=False)
+        app = client_of(exchange, live_updates=False)
         await app.resume(neo.session)
         placed = await app.orders.place(*BUY, **CNC)
         cache = neo._engine.cache

@@ -515,7 +515,7 @@ def test_malformed_instruments_are_refused(names: Any) -> None:
             ):
                 with pytest.raises(UsageError, match="instrument"):
                     await call(names)
-            with pytest.raises(UsageError, match="LITE"):
+            with pytest.raises(UsageError, match="lite"):
                 await feed.subscribe(["nse_cm|1"], level=3)  # type: ignore[arg-type]
             assert feed.subscriptions == 0
             assert len(server.peer.received) == 1
@@ -664,6 +664,7 @@ async def test_the_latest_tick_is_that_of_a_level_or_of_any() -> None:
             Level.FULL_DEPTH: None,
         }
         assert feed.latest("nse_cm|1") == prices[Level.LITE]
+        assert feed.latest("nse_cm|1", level="depth") == prices[Level.DEPTH]
         assert feed.latest("nse_cm|2") is None
 
 
@@ -1164,7 +1165,7 @@ async def test_the_oldest_messages_are_dropped_when_columns_are_not_taken() -> N
 async def test_columns_of_a_level_that_has_none_are_refused() -> None:
     async with feed_server(serve) as server:
         session: Any = Login(server)
-        with pytest.raises(UsageError, match="LITE"):
+        with pytest.raises(UsageError, match="lite"):
             ColumnFeed(session, FeedTimings(), level=3)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="FULL_DEPTH"):
             ColumnFeed(session, FeedTimings(), level=Level.FULL_DEPTH)
@@ -1227,7 +1228,7 @@ async def test_bad_days_of_the_exchange_are_survived() -> None:
 async def test_logging_out_closes_the_feeds() -> None:
     async with (
         exchange_of() as exchange,
-        client_of(exchange, live_orders=False) as neo,
+        client_of(exchange, live_updates=False) as neo,
     ):
         assert neo.order_feed.state is FeedState.CLOSED
         feed, table = neo.market_feed(), neo.column_feed()

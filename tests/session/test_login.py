@@ -106,10 +106,17 @@ async def test_without_secret_and_code_login_asks_for_one() -> None:
 
 async def test_a_secret_that_is_not_base32_is_named_before_anything_is_sent() -> None:
     async with exchange_of() as exchange:
-        neo = client_of(exchange, credentials=replaced(exchange.credentials, totp_secret="1l0O!"))
         with pytest.raises(UsageError, match="base32") as caught:
-            await neo.login()
+            replaced(exchange.credentials, totp_secret="1l0O!")
         assert "1l0O!" not in str(caught.value)
+        assert await paths(exchange) == []
+
+
+async def test_a_secret_cut_short_is_named_before_anything_is_sent() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange, credentials=replaced(exchange.credentials, totp_secret="ABC"))
+        with pytest.raises(UsageError, match="base32"):
+            await neo.login()
         assert await paths(exchange) == []
 
 
@@ -156,7 +163,7 @@ async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again
     async with (
         exchange_of() as exchange,
         fault_proxy(exchange, override) as endpoints,
-        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+        client_of(exchange, endpoints=endpoints, live_updates=False) as neo,
     ):
         both = [LOGIN, VALIDATE]
         assert await paths(exchange) == both * 2
@@ -341,8 +348,8 @@ async def test_a_restart_within_one_totp_step_waits_for_the_next_code(
             assert await neo.orders.book() == []
         assert now() == pytest.approx(START + 30, abs=0.1)
         assert [record.getMessage() for record in caplog.records] == [
-            "Invalid credentials or TOTP: check TOTP secret or code (each code works once), UCC, "
-            "mobile number and consumer key; trying the next code, once, in up to 30 s"
+            f"{neo.ucc}: Invalid credentials or TOTP: check TOTP secret or code (each code works "
+            "once), UCC, mobile number and consumer key; trying the next code, once, in up to 30 s"
         ]
 
 

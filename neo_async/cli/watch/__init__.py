@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -16,8 +15,8 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh, halt_on_sigusr1
-from neo_async.cli.naming import HELP, read_keys
-from neo_async.errors import UsageError
+from neo_async.cli.naming import HELP, checked_name, read_keys
+from neo_async.cli.parameters import choice_option, seconds
 from neo_async.model.enums import Level
 
 if TYPE_CHECKING:
@@ -45,21 +44,25 @@ def watch(
         list[str] | None,
         typer.Argument(
             metavar="INSTRUMENT",
+            parser=checked_name,
             help=f"{HELP} By default those of open positions and orders, else a few that trade a "
             "lot.",
         ),
     ] = None,
     level: Annotated[
         _LevelName,
-        typer.Option(
-            case_sensitive=False,
-            help="Price alone, with the best bid and ask, or with five of each.",
+        choice_option(
+            _LevelName,
+            "--level",
+            metavar="LEVEL",
+            help="Price alone, with the best bid and ask, or with five of each:",
         ),
     ] = _LevelName.SCRIP,
     refresh: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
+            parser=seconds(_OFTENEST, _RAREST),
             help=f"Between two looks: by default {_OFTENEST} on a screen, {_BETWEEN_LINES:g} for "
             "lines.",
         ),
@@ -75,8 +78,6 @@ def watch(
 
     neo-async watch RELIANCE nse_cm:1333 'nse_cm:Nifty 50'
     """
-    if refresh is not None and not _OFTENEST <= refresh <= _RAREST:
-        raise UsageError(f"--refresh {refresh:g}: must be from {_OFTENEST} to {_RAREST:g} seconds")
     account = Account()
     names = read_keys(account, instruments or [])
     show = _way_to_show(refresh, as_json=as_json)
@@ -137,12 +138,7 @@ async def _show_lines(watched: Watched, every: float, *, as_json: bool) -> None:
     while True:
         await asyncio.sleep(every)
         await watched.look()
-        try:
-            if as_json:
-                await asyncio.to_thread(output.print_json, snapshot(watched))
-            else:
-                await asyncio.to_thread(output.echo, plain_line(watched))
-        except BrokenPipeError:
-            # The reader has closed the pipe. The rest of the buffer is written to the null device.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
+        if as_json:
+            await asyncio.to_thread(output.print_json, snapshot(watched))
+        else:
+            await asyncio.to_thread(output.echo, plain_line(watched))
