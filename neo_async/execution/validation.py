@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind
+from neo_async.model.instrument_names import is_index
 from neo_async.model.instruments import Instrument
 from neo_async.model.numbers import EXACT
 from neo_async.model.orders import Bracket
@@ -33,7 +34,14 @@ def check_against(
 ) -> None:
     """Check the given terms against the scrip master: prices on tick and, with `is_banded`, inside
     the circuit limits; the quantity in lots and, unless `is_sliced`, not above the freeze quantity.
-    Raises InvalidOrder."""
+    Raises InvalidOrder, also for an index."""
+    if not instrument.series and is_index(instrument):
+        raise InvalidOrder(
+            "instrument",
+            instrument.symbol,
+            "is an index, which cannot be traded: name a contract on it, such as 'NIFTY DEC FUT', "
+            "or a fund that follows it",
+        )
     if quantity is not None:
         lot, freeze = instrument.lot_size, instrument.freeze_quantity
         if quantity % lot:
