@@ -179,7 +179,8 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
     def latest(
         self, instrument: InstrumentLike, *, level: Level | str | None = None
     ) -> PriceT_co | None:
-        """Return the newest price of an instrument, at one level or at any."""
+        """Return the newest price of an instrument, at one level or at any; None before the first.
+        An index has none: see `latest_index`."""
         instrument = self._key(instrument)
         levels = _PRICE_LEVELS if level is None else (read_level(level),)
         found: list[PriceT_co] = [
