@@ -446,6 +446,19 @@ class StoreFailed(NeoError):
     yet will be delivered again."""
 
 
+class PositionOpen(NeoError):
+    """A position is still open after a square-off. `net` is what is left of it, in units, as the
+    positions report showed last; `reason` is why it could not be closed."""
+
+    def __init__(self, segment: str, symbol: str, product: str, net: int, *, reason: str) -> None:
+        super().__init__(f"{symbol} ({segment}, {product}) is not flat, net {net}: {reason}")
+        self.segment = segment
+        self.symbol = symbol
+        self.product = product
+        self.net = net
+        self.reason = reason
+
+
 class ProtocolError(NeoError):
     """The answer is not what the protocol promises: not JSON, cut off, or of another shape."""
 

@@ -39,6 +39,7 @@ from neo_async.execution.journal_file import (
     close_file,
     open_file,
     read_intents,
+    read_plans,
 )
 from neo_async.execution.journal_lock import abandon_after_fork, keep_after_fork, release
 from neo_async.execution.journal_schema import (
@@ -49,6 +50,7 @@ from neo_async.execution.journal_schema import (
     SELECT_UNCANCELLED,
     UPDATE_OUTCOME,
     WRITE_HALT,
+    WRITE_PLAN,
     WRITE_SETTLED,
     Halt,
     Intent,
@@ -264,6 +266,23 @@ class Journal:
             return file.execute(SELECT_UNCANCELLED, row)
 
         return await self._read(select)
+
+    # --- exit plans ---------------------------------------------------------------------------
+
+    def write_plan(self, plan: str, state: str, *, is_final: bool) -> None:
+        """Have the state of an exit plan, JSON, written before the next intent is, or soon. Never
+        raises; what cannot be written is kept, and written later."""
+        if self._writer is None:
+            return
+        self._writer.put((WRITE_PLAN, (self._ucc, plan, storable(state), int(is_final))))
+        self._count()
+
+    async def plans(self) -> list[str]:
+        """Return the states of the account's exit plans that have not ended, oldest first, as JSON.
+        Reads in a thread, and raises, as `intents`."""
+        if self._file is None:
+            raise JournalFailed(f"the journal {self.path} cannot be read: {self._why_closed}")
+        return await asyncio.to_thread(read_plans, self.path, self._absolute_path, self._ucc)
 
     # --- the halt -----------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from neo_async.errors import JournalFailed
 from neo_async.execution.journal_lock import Held, hold, release
 from neo_async.execution.journal_schema import (
     SELECT_OPEN_IDS,
+    SELECT_PLANS,
     TABLES,
     VERSION,
     Halt,
@@ -126,6 +127,19 @@ def read_intents(
     return intents
 
 
+def read_plans(path: Path, location: Path, ucc: str) -> list[str]:
+    """Return the states of the account's plans that have not ended, oldest first, as JSON. Raises
+    JournalFailed as `read_intents` does."""
+    try:
+        with contextlib.closing(_connect(location)) as file:
+            plans = [state for (state,) in file.execute(SELECT_PLANS, (ucc,))]
+            if not all(isinstance(state, str) for state in plans):
+                raise Unreadable("a state in its table 'plans' is not text")
+            return plans
+    except (*FAILURES, Unreadable) as error:
+        raise JournalFailed(f"the journal {path} cannot be read ({error}): {WHAT_TO_DO}") from error
+
+
 def commit(file: sqlite3.Connection, writes: Sequence[Write]) -> None:
     """Commit all in one transaction: what a write costs is mostly its commit."""
     if len(writes) == 1:
@@ -191,7 +205,7 @@ def _migrate(file: sqlite3.Connection, path: Path, durability: Durability) -> No
     """Create the tables that are missing, and set how commits are made durable. Raises
     JournalFailed for another version, sqlite3.Error and Unreadable."""
     (version,) = file.execute("PRAGMA user_version").fetchone()
-    if version not in (0, 1, VERSION):
+    if version not in range(VERSION + 1):
         raise JournalFailed(
             f"the journal {path} is of version {version}, this package writes "
             f"{VERSION}: give it another file"

@@ -50,9 +50,9 @@ def check_against(
     for field, given in (("price", price), ("trigger", trigger)):
         if given is None:
             continue
-        _check_tick(field, given, instrument)
+        check_tick(field, given, instrument)
         if is_banded:
-            _check_band(field, given, instrument)
+            check_band(field, given, instrument)
 
 
 def check_bracket(instrument: Instrument, bracket: Bracket) -> None:
@@ -60,7 +60,7 @@ def check_bracket(instrument: Instrument, bracket: Bracket) -> None:
     if bracket.kind == OffsetKind.ABSOLUTE:
         for field in ("target", "stop", "trail"):
             name = f"bracket.{field}"
-            _check_tick(name, Decimal(price_text(name, getattr(bracket, field))), instrument)
+            check_tick(name, Decimal(price_text(name, getattr(bracket, field))), instrument)
 
 
 def slices(quantity: int, instrument: Instrument) -> list[int]:
@@ -83,7 +83,8 @@ def slices(quantity: int, instrument: Instrument) -> list[int]:
     return [largest] * full + [rest] * bool(rest)
 
 
-def _check_tick(field: str, price: Decimal, instrument: Instrument) -> None:
+def check_tick(field: str, price: Decimal, instrument: Instrument) -> None:
+    """Check that a price is on tick. Raises InvalidOrder."""
     tick = instrument.tick_size
     # An index has no tick, and no rule for its prices.
     if tick and EXACT.remainder(price, _exactly(tick)):
@@ -92,7 +93,8 @@ def _check_tick(field: str, price: Decimal, instrument: Instrument) -> None:
         )
 
 
-def _check_band(field: str, price: Decimal, instrument: Instrument) -> None:
+def check_band(field: str, price: Decimal, instrument: Instrument) -> None:
+    """Check that a price is inside the day's band. Raises InvalidOrder."""
     low, high = instrument.lower_band, instrument.upper_band
     if low is None or high is None:
         return

@@ -343,7 +343,7 @@ def _count_refusal(state: PlanState, timers: Timers, reason: str, now: float) ->
         return
     timers.retry_at = now + RETRY_SECONDS
     if state.terms.on_unprotected is Unprotected.EXIT and not state.is_closing:
-        _close_at_market(state, timers, now)
+        close_at_market(state, timers, now)
 
 
 # --- reports and prices -----------------------------------------------------------------------
@@ -383,10 +383,10 @@ def advance(state: PlanState, timers: Timers, now: float) -> None:
         else:
             _leave_stop(state, timers, price)
     if timers.chase_at <= now:
-        _close_at_market(state, timers, now)
+        close_at_market(state, timers, now)
 
 
-def _close_at_market(state: PlanState, timers: Timers, now: float) -> None:
+def close_at_market(state: PlanState, timers: Timers, now: float) -> None:
     """Have everything closed at a (new) market price."""
     state.is_closing = True
     state.revision += 1
@@ -417,7 +417,7 @@ def _touch_stop(state: PlanState, timers: Timers, now: float) -> None:
     if all(is_stop(order) for order in state.open_exits) and state.open_exits:
         timers.chase_at = min(timers.chase_at, now + state.terms.chase)
     else:
-        _close_at_market(state, timers, now)
+        close_at_market(state, timers, now)
 
 
 def is_stop(order: ExitOrder) -> bool:

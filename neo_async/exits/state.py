@@ -6,12 +6,43 @@ a login reads them again.
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
 
 from neo_async.model.enums import OrderType, Product, Segment, Side
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+ID_LENGTH = 6
+
+
+def exit_tag(plan: str, step: int) -> str:
+    """Return the caller's part of the client tag of an exit order: the plan's id and the step."""
+    return plan + _base36(step)
+
+
+def entry_tag(plan: str) -> str:
+    """Return the caller's part of the client tag of the entry order: that of step 0."""
+    return exit_tag(plan, 0)
+
+
+def step_of(tag: str) -> tuple[str, int] | None:
+    """Return the plan's id and the step of such a tag; None for any other."""
+    plan, step = tag[:ID_LENGTH], tag[ID_LENGTH:]
+    if len(plan) < ID_LENGTH or not step or not set(tag) <= set(_DIGITS):
+        return None
+    return plan, int(step, 36)
+
+
+def _base36(number: int) -> str:
+    text = ""
+    while True:
+        number, digit = divmod(number, 36)
+        text = _DIGITS[digit] + text
+        if not number:
+            return text
 
 
 class Aim(StrEnum):
@@ -105,6 +136,8 @@ class PlanTerms(msgspec.Struct, frozen=True, kw_only=True):
     then again."""
     resting: Resting = Resting.STOP
     on_unprotected: Unprotected = Unprotected.TELL
+    until: date | None = None
+    """Last day of the plan; None has no last day."""
 
     @property
     def sign(self) -> int:
@@ -172,7 +205,8 @@ class PlanState(msgspec.Struct, kw_only=True):
     """Short id, unique in the account: it begins the client tags of the plan's orders."""
     terms: PlanTerms
     status: PlanStatus = PlanStatus.ENTERING
-    entry_number: str = ""
+    entry_numbers: list[str] = []
+    """Numbers of the entry orders: several where the quantity is above the freeze quantity."""
     entry_quantity: int = 0
     entry_filled: int = 0
     entry_price: Decimal | None = None

@@ -694,7 +694,7 @@ async def test_a_journal_of_version_1_is_taken_over_in_place(tmp_path: Path) -> 
     assert await journal.begin("place", {}, client_tag="e") == 7
     await journal.close()
     with closing(sqlite3.connect(path)) as file:
-        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+        assert file.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 OUTCOMES = [None, *Outcome]
@@ -805,7 +805,7 @@ SPOILT = {
     "a halt of bytes": "INSERT INTO halts VALUES ('ABC12', x'ff', 1e9, 1)",
     "settled what is not there": "INSERT OR REPLACE INTO settled VALUES ('ABC12', 77)",
     "settled a text": "INSERT OR REPLACE INTO settled VALUES ('ABC12', 'all')",
-    "another version": "PRAGMA user_version = 3",
+    "another version": "PRAGMA user_version = 4",
 }
 
 

@@ -1,0 +1,481 @@
+"""`neo.exits`: brackets, covers, stops for positions, and price triggers, kept by the client."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from decimal import Decimal
+
+import msgspec
+
+from neo_async import calendar
+from neo_async.base import logs
+from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown
+from neo_async.execution.engine import ExecutionEngine
+from neo_async.execution.journal import Journal
+from neo_async.execution.order import Order
+from neo_async.exits.checks import Code, ExitSettings, known_price, plan_terms
+from neo_async.exits.plan import ExitPlan
+from neo_async.exits.prices import PlanPrices
+from neo_async.exits.requests import ExitRequests
+from neo_async.exits.runner import PlanRunner
+from neo_async.exits.state import (
+    ID_LENGTH,
+    Aim,
+    PlanState,
+    PlanStatus,
+    PlanTerms,
+    Resting,
+    Unprotected,
+    entry_tag,
+    step_of,
+)
+from neo_async.market_data.instruments import Instruments
+from neo_async.market_data.market import Market
+from neo_async.model.enums import OrderType, Product, Segment, Side
+from neo_async.model.instruments import Instrument
+from neo_async.model.orders import OrderRequest, OrderRow, Price
+from neo_async.model.portfolio import Position
+from neo_async.model.updates import PositionUpdate
+from neo_async.orders import Orders
+from neo_async.portfolio.portfolio import Portfolio
+from neo_async.wire.tags import own_tag
+
+log = logging.getLogger(logs.EXITS)
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class Exits:
+    """Plans that exit positions: bracket, cover, stop and target for what is held, and triggers.
+
+    The broker takes no cover and bracket orders from the API, and has no triggers that outlive a
+    day. So the client keeps them: at most one order works for each unit that has to be exited. The
+    stop rests at the broker; when the price reaches the target, that order is changed into the
+    target. A position cannot be turned round, and a client that dies leaves a stop.
+
+    With a journal, plans go on after a restart. Plans need the scrip master of their segment
+    (`neo.instruments.load`), and raise InvalidOrder without it.
+    """
+
+    def __init__(
+        self,
+        engine: ExecutionEngine,
+        orders: Orders,
+        requests: ExitRequests,
+        prices: PlanPrices,
+        market: Market,
+        portfolio: Portfolio,
+        instruments: Instruments,
+        *,
+        journal: Journal | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._engine = engine
+        self._orders = orders
+        self._requests = requests
+        self._prices = prices
+        self._market = market
+        self._portfolio = portfolio
+        self._instruments = instruments
+        self._journal = journal
+        self._clock = clock
+        self._runners: dict[str, PlanRunner] = {}
+        """Plans that are not final, by id."""
+        self._plans: dict[str, ExitPlan] = {}
+        """Plans since the login, by id, and those that were taken up."""
+        self._is_listening = False
+
+    # --- plans --------------------------------------------------------------------------------
+
+    @property
+    def plans(self) -> list[ExitPlan]:
+        """Plans of this client, oldest first: those that are not final, those of the process before
+        that the login has taken up, and those that have ended since the login."""
+        return list(self._plans.values())
+
+    async def bracket(
+        self,
+        segment: Segment,
+        symbol: str,
+        side: Side,
+        quantity: int,
+        *,
+        product: Product,
+        price: Price | None = None,
+        order_type: OrderType = OrderType.LIMIT,
+        trigger: Price | None = None,
+        target: Price | None = None,
+        stop: Price | None = None,
+        trail: Price | None = None,
+        trail_step: Price | None = None,
+        stop_limit: Price | None = None,
+        chase: float = 2.0,
+        resting: Resting = Resting.STOP,
+        on_unprotected: Unprotected = Unprotected.TELL,
+        until: date | None = None,
+    ) -> ExitPlan:
+        """Place an entry, and exit what fills of it by target or stop. Returns when the broker has
+        taken the entry.
+
+        Prices are rupees and not distances; see ExitSettings for those of the exits. Quantities
+        above the freeze quantity are sliced. Raises InvalidOrder before anything is sent, and what
+        `neo.orders.place` raises for the entry. After OutcomeUnknown the plan goes on, and exits
+        the entry if it took effect.
+        """
+        settings = ExitSettings(
+            target=target,
+            stop=stop,
+            trail=trail,
+            trail_step=trail_step,
+            stop_limit=stop_limit,
+            chase=chase,
+            resting=resting,
+            on_unprotected=on_unprotected,
+            until=until,
+        )
+        entry = OrderRequest(
+            segment=segment,
+            symbol=symbol,
+            side=side,
+            quantity=quantity,
+            product=product,
+            price=price,
+            order_type=order_type,
+            trigger=trigger,
+        )
+        return await self._enter(entry, settings)
+
+    async def cover(
+        self,
+        segment: Segment,
+        symbol: str,
+        side: Side,
+        quantity: int,
+        *,
+        product: Product,
+        stop: Price,
+        price: Price | None = None,
+        order_type: OrderType = OrderType.LIMIT,
+        trigger: Price | None = None,
+        trail: Price | None = None,
+        stop_limit: Price | None = None,
+        on_unprotected: Unprotected = Unprotected.TELL,
+    ) -> ExitPlan:
+        """Place an entry with a stop; as `bracket` without a target."""
+        return await self.bracket(
+            segment,
+            symbol,
+            side,
+            quantity,
+            product=product,
+            price=price,
+            order_type=order_type,
+            trigger=trigger,
+            stop=stop,
+            trail=trail,
+            stop_limit=stop_limit,
+            on_unprotected=on_unprotected,
+        )
+
+    async def protect(
+        self,
+        held: Position | Order,
+        *,
+        target: Price | None = None,
+        stop: Price | None = None,
+        trail: Price | None = None,
+        trail_step: Price | None = None,
+        stop_limit: Price | None = None,
+        chase: float = 2.0,
+        resting: Resting = Resting.STOP,
+        on_unprotected: Unprotected = Unprotected.TELL,
+        until: date | None = None,
+    ) -> ExitPlan:
+        """Exit a position, or what fills of an order, by target or stop, whichever comes first.
+
+        Raises InvalidOrder for a position that is flat or whose instrument another plan exits
+        already.
+        """
+        settings = ExitSettings(
+            target=target,
+            stop=stop,
+            trail=trail,
+            trail_step=trail_step,
+            stop_limit=stop_limit,
+            chase=chase,
+            resting=resting,
+            on_unprotected=on_unprotected,
+            until=until,
+        )
+        if isinstance(held, Order):
+            return await self._protect_order(held, settings)
+        return await self._protect_position(held, settings)
+
+    # --- starting a plan ----------------------------------------------------------------------
+
+    async def _enter(self, entry: OrderRequest, settings: ExitSettings) -> ExitPlan:
+        instrument = self._instrument(entry.segment, entry.symbol)
+        checked = self._orders.check(entry, is_sliced=True)
+        product = Product(checked.product)
+        reference = checked.price
+        if reference is None and instrument is not None:
+            reference = await self._last_price(instrument)
+        terms = plan_terms(
+            instrument,
+            Segment(checked.segment),
+            checked.symbol,
+            Side(checked.side),
+            product,
+            settings,
+            price=reference,
+        )
+        state = self._new_state(terms, entry.quantity)
+        runner = self._add(state)
+        tagged = msgspec.structs.replace(entry, tag=entry_tag(state.id))
+        is_failed = False
+        try:
+            placed = await self._orders.place_sliced(tagged)
+            errors = [one for one in placed if isinstance(one, NeoError)]
+            runner.entries = [one for one in placed if isinstance(one, Order)]
+            if errors and not runner.entries and not isinstance(errors[0], OutcomeUnknown):
+                is_failed = True
+                runner.fail(str(errors[0]))
+            if errors and not runner.entries:
+                raise errors[0]
+        except NeoError as error:
+            if not isinstance(error, OutcomeUnknown):
+                is_failed = True
+                runner.fail(str(error))
+            raise
+        finally:
+            if not is_failed:
+                self._start(runner)
+        return self._plans[state.id]
+
+    async def _protect_order(self, order: Order, settings: ExitSettings) -> ExitPlan:
+        if order.is_final and not order.filled_quantity:
+            raise InvalidOrder("held", order.number, "the order is final, and nothing filled of it")
+        instrument = self._instrument(order.segment, order.symbol)
+        reference = known_price(order.average_price) or order.price
+        if instrument is not None:
+            reference = await self._last_price(instrument) or reference
+        terms = plan_terms(
+            instrument,
+            _known("segment", order.segment, Segment),
+            order.symbol,
+            _known("side", order.side, Side),
+            _known("product", order.product, Product),
+            settings,
+            price=reference,
+        )
+        self._check_alone(terms)
+        state = self._new_state(terms, order.quantity)
+        state.entry_numbers = [order.number]
+        runner = self._add(state)
+        runner.entries = [order]
+        self._start(runner)
+        return self._plans[state.id]
+
+    async def _protect_position(self, position: Position, settings: ExitSettings) -> ExitPlan:
+        net = position.net_quantity
+        if not net:
+            what = "the position is flat" if net == 0 else "its quantity is not known"
+            raise InvalidOrder("held", position.symbol, what)
+        instrument = self._instrument(position.segment, position.symbol)
+        reference = known_price(position.last_price)
+        if reference is None and instrument is not None:
+            reference = await self._last_price(instrument)
+        terms = plan_terms(
+            instrument,
+            _known("segment", position.segment, Segment),
+            position.symbol,
+            Side.BUY if net > 0 else Side.SELL,
+            _known("product", position.product, Product),
+            settings,
+            price=reference,
+        )
+        self._check_alone(terms)
+        state = self._new_state(terms, abs(net))
+        state.entry_filled = abs(net)
+        state.is_entry_final = True
+        state.status = PlanStatus.OPEN
+        self._start(self._add(state))
+        return self._plans[state.id]
+
+    def _check_alone(self, terms: PlanTerms) -> None:
+        for runner in self._runners.values():
+            other = runner.state.terms
+            if (other.segment, other.symbol, other.product) == (
+                terms.segment,
+                terms.symbol,
+                terms.product,
+            ):
+                raise InvalidOrder(
+                    "held",
+                    terms.symbol,
+                    f"plan {runner.state.id} exits this position already: change() or cancel() it",
+                )
+
+    def _instrument(self, segment: str, symbol: str) -> Instrument | None:
+        return self._instruments.find(segment, symbol)
+
+    async def _last_price(self, instrument: Instrument) -> Decimal | None:
+        name = f"{instrument.segment}|{instrument.token}"
+        try:
+            quotes = await self._market.quotes([name])
+        except NeoError as error:
+            log.warning("no quote of %s to compare the plan with: %s", name, error)
+            return None
+        quote = quotes.get(name)
+        return None if quote is None else known_price(quote.last_price)
+
+    def _new_state(self, terms: PlanTerms, quantity: int) -> PlanState:
+        rests_target = terms.resting is Resting.TARGET or terms.stop is None
+        return PlanState(
+            id="".join(secrets.choice(_ALPHABET) for _ in range(ID_LENGTH)),
+            terms=terms,
+            entry_quantity=quantity,
+            stop=terms.stop,
+            aim=Aim.TARGET if rests_target else Aim.STOP,
+        )
+
+    def _add(self, state: PlanState) -> PlanRunner:
+        runner = PlanRunner(
+            state,
+            requests=self._requests,
+            find_orders=self._find_orders,
+            instrument=lambda: self._instrument(state.terms.segment, state.terms.symbol),
+            read_position=self._closable,
+            write=self._write,
+            clock=self._clock,
+            opens_in=self._opens_in,
+            on_end=self._on_end,
+        )
+        self._runners[state.id] = runner
+        self._plans[state.id] = ExitPlan(runner)
+        self._write(state)
+        if self._journal is None:
+            log.warning(
+                "plan %s of %s ends with this process: NeoClient(journal=...) keeps plans over "
+                "restarts",
+                state.id,
+                state.terms.symbol,
+            )
+        return runner
+
+    def _start(self, runner: PlanRunner) -> None:
+        if not self._is_listening:
+            self._is_listening = True
+            self._engine.updates.subscribe(self._on_update)
+            self._engine.on_book_applied(self._on_book)
+            self._engine.on_late_order(self._on_late_order)
+            self._engine.updates.start()
+        self._prices.watch(runner.state.terms.instrument, runner.on_price)
+        runner.start()
+
+    def _on_end(self, runner: PlanRunner) -> None:
+        self._runners.pop(runner.state.id, None)
+        self._prices.ignore(runner.state.terms.instrument, runner.on_price)
+
+    def _write(self, state: PlanState) -> None:
+        if self._journal is not None:
+            self._journal.write_plan(
+                state.id, msgspec.json.encode(state).decode(), is_final=state.status.is_final
+            )
+
+    # --- login and logout ---------------------------------------------------------------------
+
+    async def take_up(self) -> None:
+        """Take up the plans of the process before from the journal. The order book has been read
+        and the open intents resolved."""
+        if self._journal is None:
+            return
+        for text in await self._journal.plans():
+            try:
+                state = msgspec.json.decode(text, type=PlanState)
+            except (msgspec.MsgspecError, ValueError) as error:
+                log.error("a plan in the journal cannot be read: %s: %.200s", error, text)
+                continue
+            if state.id in self._runners:
+                continue
+            runner = self._add(state)
+            runner.take_up()
+            self._start(runner)
+            log.warning("plan %s of %s was taken up", state.id, state.terms.symbol)
+        for runner in [*self._runners.values()]:
+            runner.start()
+
+    async def close(self) -> None:
+        """Stop the tasks of all plans: they go on after the next login. Orders stay as they are."""
+        for runner in [*self._runners.values()]:
+            await runner.stop()
+        await self._prices.close()
+        self._plans = {name: plan for name, plan in self._plans.items() if name in self._runners}
+
+    # --- reports ------------------------------------------------------------------------------
+
+    def _find_orders(self, tag: str, numbers: Iterable[str]) -> list[Order]:
+        """Return the registered orders with these numbers, and those whose client tag begins with
+        the caller's part `tag`."""
+        known = {number: order for number in numbers if (order := self._engine.cache.get(number))}
+        for order in self._engine.cache.orders.values():
+            if own_tag(order.client_tag) == tag:
+                known[order.number] = order
+        return list(known.values())
+
+    def _on_update(self, update: OrderRow | PositionUpdate) -> None:
+        if isinstance(update, OrderRow):
+            self._look_at(update)
+
+    def _on_book(self, rows: Sequence[OrderRow], requested_at: float) -> None:
+        for row in rows:
+            self._look_at(row)
+        for runner in self._runners.values():
+            runner.wake()
+
+    def _look_at(self, row: OrderRow) -> None:
+        """Wake the plan of an order, and have the position read where an order that is in no plan
+        has filled against one."""
+        for runner in self._runners.values():
+            if row.number in runner.numbers:
+                runner.wake()
+                return
+        if not row.filled_quantity:
+            return
+        for runner in self._runners.values():
+            runner.on_other_fill(row)
+
+    def _on_late_order(self, order: Order) -> None:
+        found = step_of(own_tag(order.client_tag))
+        if found is not None and (runner := self._runners.get(found[0])) is not None:
+            runner.wake()
+
+    async def _closable(self, state: PlanState) -> int:
+        """Return the net quantity of a plan's position that no other plan exits."""
+        terms = state.terms
+        key = (terms.segment, terms.symbol, terms.product)
+        net = await self._portfolio.net_quantity(*key, holdings=terms.product is Product.CNC)
+        for runner in self._runners.values():
+            other = runner.state
+            same = (other.terms.segment, other.terms.symbol, other.terms.product) == key
+            if same and other.id != state.id and other.terms.side is terms.side:
+                net -= terms.sign * max(0, other.held)
+        return net
+
+    def _opens_in(self, state: PlanState) -> float:
+        """Return the seconds until the plan's market opens; 0 while it is open."""
+        now = self._clock()
+        return max(0.0, calendar.seconds_to_open(state.terms.segment, now))
+
+
+def _known(field: str, value: str, vocabulary: type[Code]) -> Code:
+    """Return a member of a vocabulary. Raises InvalidOrder."""
+    try:
+        return vocabulary(value)
+    except ValueError:
+        choices = ", ".join(vocabulary)
+        raise InvalidOrder(field, value, f"must be one of {choices}") from None

@@ -1,0 +1,49 @@
+"""The order requests of exit plans: checked, journaled and sent as every other, but ahead of new
+orders, and not stopped by limits that forbid opening positions."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from neo_async.errors import OutcomeUnknown
+from neo_async.execution.engine import ExecutionEngine
+from neo_async.execution.order import Order
+from neo_async.execution.request_builder import RequestBuilder
+from neo_async.exits.state import ExitTerms
+from neo_async.model.orders import OrderRequest
+from neo_async.transport.kinds import Kind
+
+
+class ExitRequests:
+    """Sends the exit orders of plans."""
+
+    def __init__(self, engine: ExecutionEngine, builder: RequestBuilder) -> None:
+        self._engine = engine
+        self._builder = builder
+
+    async def place(self, order: OrderRequest) -> Order:
+        """Place an order that closes a position. Raises as Orders.place does."""
+        request = self._builder.placement(order, kind=Kind.EXIT)
+        return await self._engine.place(request, wait_for_outcome=True)
+
+    async def change(
+        self, order: Order, quantity: int, terms: ExitTerms, *, is_trailing: bool
+    ) -> None:
+        """Change an exit order. Raises as Orders.modify does."""
+        given: dict[str, object] = {"quantity": quantity, "order_type": terms.order_type}
+        prices: dict[str, Decimal | None] = {"price": terms.price, "trigger": terms.trigger}
+        given |= {name: price for name, price in prices.items() if price is not None}
+        async with self._engine.modification_lock(order):
+            await self._engine.until_terms_known(order, given.keys())
+            kind = Kind.TRAIL if is_trailing else Kind.EXIT
+            request = self._builder.modification(order, given, kind=kind)
+            try:
+                await self._engine.modify(request)
+                return
+            except OutcomeUnknown as error:
+                unknown = error
+        await self._engine.resolved_order(unknown, wait_for_outcome=True)
+
+    async def cancel(self, order: Order) -> None:
+        """Cancel an order. Raises as Orders.cancel does."""
+        await self._engine.cancel(order)
