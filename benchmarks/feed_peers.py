@@ -20,7 +20,7 @@ import uvloop
 from benchmarks.client import UCC, client_of
 from benchmarks.feed_server import LAST_TIME, LAST_TOKEN, Plan, instrument, instruments
 from benchmarks.workers import Channel
-from neo_async import Level, NeoClient
+from neo_async import Level, NeoClient, OrderSettings
 from neo_async.feeds.buffers import Policy
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
@@ -74,7 +74,10 @@ class NeoAsync(Peer):
     policy = Policy.CONFLATE
 
     async def round(self, plan: Plan) -> FeedSample:
-        async with client_of(self.url, live_orders=False) as neo, self.feed(neo) as feed:
+        async with (
+            client_of(self.url, orders=OrderSettings(live_updates=False)) as neo,
+            self.feed(neo) as feed,
+        ):
             await feed.until_live()
             watch = Stopwatch()
             watch.start()
@@ -146,7 +149,7 @@ class NeoAsyncColumns(Peer):
 
     async def round(self, plan: Plan) -> FeedSample:
         async with (
-            client_of(self.url, live_orders=False) as neo,
+            client_of(self.url, orders=OrderSettings(live_updates=False)) as neo,
             neo.column_feed(level=LEVELS[self.level]) as feed,
         ):
             await feed.until_live()

@@ -20,7 +20,7 @@ from benchmarks.feed_peers import LEVELS
 from benchmarks.feed_server import Plan, instruments
 from benchmarks.harness import percentile, resident_bytes
 from benchmarks.workers import Channel
-from neo_async import NeoClient, Product, Segment, Side
+from neo_async import NeoClient, OrderSettings, Product, Segment, Side
 from neo_async.config import FeedTimings
 from neo_async.model.ticks import Tick
 
@@ -176,7 +176,7 @@ async def _run(neo: NeoClient, url: str, command: dict[str, Any]) -> msgspec.Str
 
 def serve(channel: Channel, *, url: str) -> None:
     """Run one scene for each command."""
-    neo = client_of(url, live_orders=False)
+    neo = client_of(url, orders=OrderSettings(live_updates=False))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(neo.login())
         channel.send({})

@@ -19,9 +19,9 @@ import uvloop
 from benchmarks.client import UCC, client_of
 from benchmarks.placing import IN_FLIGHT
 from benchmarks.workers import Channel
-from neo_async import NeoClient, OutcomeUnknown, Product, Segment, Side
+from neo_async import NeoClient, OrderSettings, OutcomeUnknown, Product, Segment, Side
 from neo_async.base.india import day_of
-from neo_async.config import BreakerConfig, PoolLimits
+from neo_async.config import BreakerConfig, ConnectionSettings, PoolLimits
 from neo_async.execution.journal import Journal
 from neo_async.model.orders import OrderRow
 from neo_async.transport.kinds import Kind
@@ -244,10 +244,9 @@ def case_client(url: str, pool: PoolLimits, *, journal: Path | None = None) -> N
     """Return a client whose breaker never opens: answers are lost on purpose."""
     return client_of(
         url,
-        pool=pool,
-        breaker=BreakerConfig(failures=10**6),
+        connections=ConnectionSettings(pool=pool, breaker=BreakerConfig(failures=10**6)),
         journal=journal,
-        live_orders=False,
+        orders=OrderSettings(live_updates=False),
     )
 
 

@@ -146,7 +146,12 @@ class NeoAsync(AsyncPeer):
 
         from benchmarks.client import client_of
         from neo_async import Product, Segment, Side
-        from neo_async.config import Durability, PoolLimits
+        from neo_async.config import (
+            ConnectionSettings,
+            Durability,
+            OrderSettings,
+            PoolLimits,
+        )
 
         super().__init__(uvloop.new_event_loop)
         self._folder = tempfile.TemporaryDirectory()
@@ -155,9 +160,9 @@ class NeoAsync(AsyncPeer):
         self._client = client_of(
             address.url,
             ca_file=address.ca_file,
-            pool=PoolLimits(warm=IN_FLIGHT, maximum=IN_FLIGHT),
+            connections=ConnectionSettings(pool=PoolLimits(warm=IN_FLIGHT, maximum=IN_FLIGHT)),
             journal=Path(self._folder.name, "orders.db") if durability else None,
-            durability=Durability(durability or Durability.PROCESS),
+            orders=OrderSettings(durability=Durability(durability or Durability.PROCESS)),
         )
         self._runner.run(self._client.__aenter__())
 

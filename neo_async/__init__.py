@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from neo_async.client import NeoClient
     from neo_async.config import (
         BreakerConfig,
+        ConnectionSettings,
         Credentials,
         Durability,
         Endpoints,
         FeedTimings,
+        OrderSettings,
         PoolLimits,
         RateLimits,
         RiskLimits,
@@ -142,8 +144,8 @@ T = TypeVar("T")
 _PUBLIC = {
     "neo_async.client": ("NeoClient",),
     "neo_async.config": (
-        "BreakerConfig", "Credentials", "Durability", "Endpoints", "FeedTimings", "PoolLimits",
-        "RateLimits", "RiskLimits", "Timeouts",
+        "BreakerConfig", "ConnectionSettings", "Credentials", "Durability", "Endpoints",
+        "FeedTimings", "OrderSettings", "PoolLimits", "RateLimits", "RiskLimits", "Timeouts",
     ),
     "neo_async.errors": (
         "AnswerLost", "BankRejected", "BreakerOpen", "BrokerError", "ClockSkew", "DuplicateTag",
@@ -222,21 +224,22 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 __all__ = [
     "AnswerLost", "AuctionTick", "BankRejected", "Bracket", "BreakerConfig", "BreakerHealth",
     "BreakerOpen", "BrokerError", "Candle", "Candles", "ChainRow", "ClockSkew", "ColumnFeed",
-    "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints", "FeedEvent",
-    "FeedHealth", "FeedState", "FeedTimings", "FutureQuote", "FuturesChain", "Halted", "Health",
-    "Histogram", "HistoryRow", "Holding", "IndexTick", "Instrument", "InsufficientFunds", "Intent",
-    "Interval", "InvalidField", "InvalidOrder", "JournalFailed", "LaneHealth", "Level",
+    "ConnectionSettings", "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints",
+    "FeedEvent", "FeedHealth", "FeedState", "FeedTimings", "FutureQuote", "FuturesChain", "Halted",
+    "Health", "Histogram", "HistoryRow", "Holding", "IndexTick", "Instrument", "InsufficientFunds",
+    "Intent", "Interval", "InvalidField", "InvalidOrder", "JournalFailed", "LaneHealth", "Level",
     "LimiterHealth", "Limits", "LiteTick", "LivePositions", "LoginFailed", "LossLimit",
     "MarketFeed", "MarketState", "MarketStatus", "Metrics", "NeoClient", "NeoError", "NotAccepted",
     "NotLoggedIn", "NotSent", "OffsetKind", "OpenOrdersLimit", "OptionChain", "OptionQuote",
     "Order", "OrderAlreadyFinal", "OrderChange", "OrderFeed", "OrderMargin", "OrderRateLimit",
-    "OrderRequest", "OrderRow", "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome",
-    "OutcomeUnknown", "Policy", "PoolLimits", "Position", "PositionLimit", "PositionUpdate",
-    "PriceLimit", "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit", "Quote",
-    "QuoteFilter", "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording",
-    "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick",
-    "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded", "Side", "StaticIpRefused",
-    "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade", "TransportError",
-    "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "run",
+    "OrderRequest", "OrderRow", "OrderSettings", "OrderStatus", "OrderTerms", "OrderType",
+    "OrderUpdate", "Outcome", "OutcomeUnknown", "Policy", "PoolLimits", "Position", "PositionLimit",
+    "PositionUpdate", "PriceLimit", "Product", "ProductNotAllowed", "ProtocolError",
+    "QuantityLimit", "Quote", "QuoteFilter", "Quotes", "RateLimited", "RateLimits",
+    "Reconciliation", "Recording", "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits",
+    "RiskRefused", "ScripTick", "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded",
+    "Side", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade",
+    "TransportError", "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin",
+    "WrongTotp", "run",
 ]
 # fmt: on

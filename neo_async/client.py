@@ -11,12 +11,10 @@ from typing import Self
 from weakref import WeakSet
 
 from neo_async.config import (
-    BreakerConfig,
+    ConnectionSettings,
     Credentials,
-    Durability,
     Endpoints,
-    FeedTimings,
-    PoolLimits,
+    OrderSettings,
     RateLimits,
     RiskLimits,
     Timeouts,
@@ -67,42 +65,36 @@ class NeoClient:
         credentials: Credentials,
         *,
         endpoints: Endpoints | None = None,
-        limits: RateLimits | None = None,
-        risk: RiskLimits | None = None,
-        timeouts: Timeouts | None = None,
-        pool: PoolLimits | None = None,
-        breaker: BreakerConfig | None = None,
-        feed_timings: FeedTimings | None = None,
-        live_orders: bool = True,
         totp: str | None = None,
-        instruments_directory: Path | None = None,
+        risk: RiskLimits | None = None,
+        limits: RateLimits | None = None,
+        timeouts: Timeouts | None = None,
         journal: str | os.PathLike[str] | None = None,
-        durability: Durability = Durability.PROCESS,
-        resolution_timeout: float = 30.0,
-        resubmit_unacknowledged: bool = False,
+        orders: OrderSettings | None = None,
+        connections: ConnectionSettings | None = None,
+        instruments_directory: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`risk` holds the limits that no order may exceed; see RiskLimits. Login reads the state
-        of the account that the limits need, and fails when it cannot; with limits, the order feed
-        is connected in any case.
+        """`totp` is a code for the first login, for accounts whose secret is not at hand.
 
-        `live_orders` keeps the order feed connected from login to logout, to update the orders
-        placed here. `totp` is a code for the first login, for accounts whose secret is not at
-        hand. `breaker` sets when the broker counts as unreachable. Scrip masters are kept in
-        `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
+        `risk` holds the limits that no order may exceed; see RiskLimits. Login reads the state of
+        the account that the limits need, and fails when it cannot.
+
+        `limits` are the requests allowed in a second, `timeouts` their deadlines, and `connections`
+        the pool of connections, the circuit breakers and the timings of the feeds.
 
         `journal` is a file that keeps every order request from before it is sent, and its outcome.
         After a crash, login first resolves the requests that the process before left open, which
-        takes up to `resolution_timeout`. `durability` sets what the journal survives.
-        `resolution_timeout` is the time in seconds, after an answer was lost, in which an order may
-        still appear in the order book; one that has not appeared by then was not accepted.
-        `resubmit_unacknowledged` sends a placement whose answer was lost again under the same tag;
-        the broker's refusal proves that the first one arrived. No document states that it always
-        refuses.
+        takes up to `OrderSettings.resolution_timeout`. `orders` sets how orders are followed; see
+        OrderSettings.
+
+        Scrip masters are kept in `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
         `clock` gives the Unix seconds from which codes are made and days are known. Only an
         exchange whose clock is not this machine's needs another one.
         """
+        orders = orders or OrderSettings()
+        connections = connections or ConnectionSettings()
         self._totp = totp
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
@@ -110,12 +102,12 @@ class NeoClient:
             endpoints or Endpoints(),
             limiter=self.limiter,
             timeouts=timeouts or Timeouts(),
-            pool=pool or PoolLimits(),
-            breaker=breaker,
+            pool=connections.pool,
+            breaker=connections.breaker,
             clock=clock,
         )
         self._requests = SessionRequests(self._session)
-        self._feed_timings = feed_timings or FeedTimings()
+        self._feed_timings = connections.feed_timings
         self.order_feed = OrderFeed(self._session, self._feed_timings)
         """The feed of the account's orders and positions: its state and events."""
         # Weak: one that is open is held by its own task.
@@ -129,15 +121,15 @@ class NeoClient:
         self._journal: Journal | None = None
         if journal is not None:
             self._journal = Journal(
-                journal, ucc=credentials.ucc, durability=durability, clock=clock
+                journal, ucc=credentials.ucc, durability=orders.durability, clock=clock
             )
         self._engine = ExecutionEngine(
             self._requests,
             order_feed=self.order_feed,
             journal=self._journal,
             quiet=self._feed_timings.quiet,
-            resolution_timeout=resolution_timeout,
-            resubmit_unacknowledged=resubmit_unacknowledged,
+            resolution_timeout=orders.resolution_timeout,
+            resubmit_unacknowledged=orders.resubmit_unacknowledged,
             clock=clock,
         )
         self.market = Market(self._requests, clock=clock)
@@ -158,7 +150,7 @@ class NeoClient:
             self._engine,
             self.limiter.state,
             journal=self._journal,
-            resolution_timeout=resolution_timeout,
+            resolution_timeout=orders.resolution_timeout,
             clock=clock,
         )
         watchdog = DeadMansSwitch(
@@ -192,7 +184,7 @@ class NeoClient:
             switch=self._switch,
             watchdog=watchdog,
             journal=self._journal,
-            live_orders=live_orders,
+            live_updates=orders.live_updates,
         )
 
     async def login(self, totp: str | None = None) -> Session:

@@ -364,6 +364,60 @@ class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
                 raise UsageError(f"{name}={getattr(self, name)}: must be 0 or more connections")
 
 
+class OrderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How orders are followed, and what becomes of them after a crash or a lost answer."""
+
+    live_updates: bool = True
+    """Keep the order feed connected from login to logout, so that it updates the orders placed
+    here. Without it they change when the order book is read. It is connected in any case for
+    `RiskLimits` that need it."""
+    durability: Durability = Durability.PROCESS
+    """The failure that a record in the journal survives."""
+    resolution_timeout: float = 30.0
+    """Seconds, after an answer was lost, in which an order may still appear in the order book; one
+    that has not appeared by then was not accepted."""
+    resubmit_unacknowledged: bool = False
+    """Send a placement whose answer was lost again under the same tag: the broker's refusal proves
+    that the first one arrived. No document states that it always refuses."""
+
+    def __post_init__(self) -> None:
+        for name in ("live_updates", "resubmit_unacknowledged"):
+            if type(getattr(self, name)) is not bool:
+                raise UsageError(f"{name}={getattr(self, name)!r}: must be True or False")
+        if not isinstance(self.durability, Durability):
+            raise UsageError(
+                f"durability={self.durability!r}: must be Durability.PROCESS or Durability.POWER"
+            )
+        if type(self.resolution_timeout) not in (int, float) or not (
+            0 < self.resolution_timeout < math.inf
+        ):
+            raise UsageError(
+                f"resolution_timeout={self.resolution_timeout!r}: must be a number of seconds "
+                "above 0"
+            )
+
+
+class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The connections to the broker: how many, when a host counts as unreachable, and the timings
+    of the feeds. Deadlines of single requests are in Timeouts."""
+
+    pool: PoolLimits = msgspec.field(default_factory=PoolLimits)
+    """Size of the order lane's pool of connections."""
+    breaker: BreakerConfig = msgspec.field(default_factory=BreakerConfig)
+    """When a host counts as unreachable, and how often it is probed then."""
+    feed_timings: FeedTimings = msgspec.field(default_factory=FeedTimings)
+    """Timings of the market feed and the order feed."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("pool", PoolLimits),
+            ("breaker", BreakerConfig),
+            ("feed_timings", FeedTimings),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise UsageError(f"{name}={getattr(self, name)!r}: must be {kind.__name__}")
+
+
 def cache_directory() -> Path:
     """Return `$XDG_CACHE_HOME/neo_async`, by default `~/.cache/neo_async`."""
     root = os.environ.get("XDG_CACHE_HOME")

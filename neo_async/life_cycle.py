@@ -40,7 +40,7 @@ class LifeCycle(msgspec.Struct, kw_only=True):
     switch: KillSwitch
     watchdog: DeadMansSwitch
     journal: Journal | None
-    live_orders: bool
+    live_updates: bool
     """Whether the order feed is connected from login to logout."""
     reconciliation: Reconciliation = msgspec.field(default_factory=Reconciliation)
     """The orders and requests of the process before, as the last login found them."""
@@ -61,7 +61,7 @@ class LifeCycle(msgspec.Struct, kw_only=True):
                         self.switch.set_earlier_placements(await self.engine.uncancelled())
                 yield
                 self.switch.logged_in()
-                if self.live_orders:
+                if self.live_updates:
                     self.order_feed.start()
                 if is_new:
                     self.reconciliation = await self.engine.reconcile()

@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from neo_async import NeoClient, RateLimits
+from neo_async import ConnectionSettings, NeoClient, OrderSettings, RateLimits
 from neo_async.exchange import Exchange
 from tests.exchange_settings import exchange_with
 from tests.fake_servers import LOGIN, VALIDATE
@@ -26,10 +26,21 @@ def exchange_of(**settings: Any) -> Exchange:
     return exchange_with(**{**defaults, **settings})
 
 
+def grouped(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return keywords of NeoClient with the fields of its grouped settings, which tests give one by
+    one, in their groups."""
+    settings = dict(settings)
+    for name, kind in (("orders", OrderSettings), ("connections", ConnectionSettings)):
+        fields = {key: settings.pop(key) for key in kind.__struct_fields__ if key in settings}
+        if fields:
+            settings[name] = kind(**fields)
+    return settings
+
+
 def client_of(exchange: Exchange, **settings: Any) -> NeoClient:
     credentials = settings.pop("credentials", exchange.credentials)
     defaults: dict[str, Any] = {"endpoints": exchange.endpoints, "limits": WIDE, "clock": now}
-    return NeoClient(credentials, **{**defaults, **settings})
+    return NeoClient(credentials, **grouped({**defaults, **settings}))
 
 
 async def admin(exchange: Exchange, name: str, **content: Any) -> Any:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from neo_async import NeoClient
 from neo_async.wire.forms import FORM_CONTENT_TYPE
-from tests.clients import WIDE
+from tests.clients import WIDE, grouped
 from tests.fake_servers import (
     BASE,
     CREDENTIALS,
@@ -124,8 +124,8 @@ class OrderBroker(Scripted):
 async def order_broker(**options: Any) -> AsyncIterator[tuple[OrderBroker, NeoClient]]:
     """A broker, and a client that is logged in to it and has no order feed."""
     async with serving_orders() as broker:
-        defaults: dict[str, Any] = {"live_orders": False, "limits": WIDE, "clock": now}
-        settings = {**defaults, **options}
+        defaults: dict[str, Any] = {"live_updates": False, "limits": WIDE, "clock": now}
+        settings = grouped({**defaults, **options})
         neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints, **settings)
         neo.limiter._clock = asyncio.get_running_loop().time
         async with neo:

@@ -4,8 +4,13 @@ import pytest
 
 from neo_async.config import (
     PRODUCTION_LOGIN,
+    BreakerConfig,
+    ConnectionSettings,
     Credentials,
+    Durability,
     Endpoints,
+    FeedTimings,
+    OrderSettings,
     PoolLimits,
     RateLimits,
     Timeouts,
@@ -143,3 +148,47 @@ def test_a_pool_reserves_connections_for_cancels():
 def test_what_is_counted_is_a_whole_number(kind, name, value):
     with pytest.raises(UsageError, match=f"{name}={value!r}: "):
         kind(**{name: value})
+
+
+def test_the_groups_have_the_defaults_of_their_members() -> None:
+    assert ConnectionSettings() == ConnectionSettings(
+        pool=PoolLimits(), breaker=BreakerConfig(), feed_timings=FeedTimings()
+    )
+    assert OrderSettings() == OrderSettings(
+        live_updates=True,
+        durability=Durability.PROCESS,
+        resolution_timeout=30.0,
+        resubmit_unacknowledged=False,
+    )
+    OrderSettings(resolution_timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"live_updates": "no"}, "live_updates='no': must be True or False"),
+        ({"resubmit_unacknowledged": 1}, "resubmit_unacknowledged=1: must be True or False"),
+        ({"durability": "disk"}, "durability='disk': must be Durability.PROCESS or"),
+        ({"resolution_timeout": 0}, "resolution_timeout=0: must be a number of seconds above 0"),
+        ({"resolution_timeout": float("nan")}, "resolution_timeout=nan: must be a number"),
+        ({"resolution_timeout": float("inf")}, "resolution_timeout=inf: must be a number"),
+        ({"resolution_timeout": True}, "resolution_timeout=True: must be a number"),
+        ({"resolution_timeout": "30"}, "resolution_timeout='30': must be a number"),
+    ],
+)
+def test_order_settings_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        OrderSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pool": 4}, "pool=4: must be PoolLimits"),
+        ({"breaker": None}, "breaker=None: must be BreakerConfig"),
+        ({"feed_timings": PoolLimits()}, "must be FeedTimings"),
+    ],
+)
+def test_connection_settings_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        ConnectionSettings(**settings)

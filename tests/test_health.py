@@ -65,7 +65,7 @@ async def test_every_kind_of_trouble_has_its_words() -> None:
         exchange_of() as exchange,
         fault_proxy(exchange, lambda *answer: None, dropped=dropped) as endpoints,
         client_of(
-            exchange, endpoints=endpoints, live_orders=False, timeouts=Timeouts(order=2.0)
+            exchange, endpoints=endpoints, live_updates=False, timeouts=Timeouts(order=2.0)
         ) as neo,
     ):
         neo.limiter._clock = asyncio.get_running_loop().time
@@ -113,7 +113,7 @@ async def test_a_feed_that_is_lost_is_a_problem_until_it_is_back() -> None:
 
 
 async def test_a_halt_is_a_problem_until_it_is_over() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         await neo.halt(reason="enough")
         assert neo.health().halted == "enough"
         assert neo.health().problems == ("halted: enough",)
@@ -139,7 +139,7 @@ async def test_a_session_that_is_being_renewed_is_a_problem() -> None:
 
 
 async def test_an_order_lane_without_a_connection_is_a_problem() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         lane = neo._session.lane
         for connection in list(lane.pool._slots):
             connection.close()

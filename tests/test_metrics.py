@@ -120,7 +120,7 @@ async def test_what_goes_wrong_is_counted() -> None:
         exchange_of() as exchange,
         fault_proxy(exchange, override) as endpoints,
         client_of(
-            exchange, endpoints=endpoints, live_orders=False, timeouts=Timeouts(order=3.0)
+            exchange, endpoints=endpoints, live_updates=False, timeouts=Timeouts(order=3.0)
         ) as neo,
     ):
         overrides[PLACE] = [Late(60.0, Reply("late"))]
@@ -150,7 +150,7 @@ async def test_what_goes_wrong_is_counted() -> None:
 
 
 async def test_circuits_retries_and_refusals_are_counted() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         exchange_lane = neo._session.lane
         breaker = exchange_lane.breaker
         for _ in range(5):

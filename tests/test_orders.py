@@ -159,7 +159,7 @@ async def test_an_after_market_order_is_queued_changed_and_cancelled() -> None:
 
 
 async def test_a_cover_order_is_placed_changed_and_exited() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         order = await neo.orders.place(*BUY, product=Product.CO, price="39.00", trigger="38.50")
         record = exchange.market.ledger[0]
         assert (record.product, record.price, record.trigger) == (Product.CO, 3900, 3850)
@@ -415,7 +415,7 @@ async def test_bad_input_names_its_field_and_never_reaches_the_server() -> None:
         "quantity": 10,
         **CNC,
     }
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         order = await neo.orders.place(**usual)
         before = await paths(exchange)
         for changes, field in INVALID:

@@ -15,7 +15,7 @@ import neo_async
 from neo_async.cli import output
 from neo_async.cli.stored_login import LoginFile, StoredLogin
 from neo_async.client import NeoClient
-from neo_async.config import Credentials, Endpoints, PoolLimits, cache_directory
+from neo_async.config import ConnectionSettings, Credentials, Endpoints, PoolLimits, cache_directory
 from neo_async.errors import TransportError, UsageError, WrongMpin
 from neo_async.model.session import Session
 
@@ -25,8 +25,8 @@ Fresh: TypeAlias = Annotated[
     bool, typer.Option("--fresh", help="Log in again instead of using the stored login.")
 ]
 
-_POOL = PoolLimits(warm=1, maximum=1)
-"""Size of the pool: a command sends one order at most."""
+_CONNECTIONS = ConnectionSettings(pool=PoolLimits(warm=1, maximum=1))
+"""A command sends one order at most."""
 
 
 def halt_on_sigusr1(neo: NeoClient) -> None:
@@ -52,7 +52,7 @@ class Account:
         self, *, fresh: bool = False, totp: str | None = None
     ) -> AsyncIterator[NeoClient]:
         """Return a logged-in client. A login made here, or renewed in the block, is stored."""
-        neo = NeoClient(self.credentials, endpoints=self.endpoints, pool=_POOL)
+        neo = NeoClient(self.credentials, endpoints=self.endpoints, connections=_CONNECTIONS)
         stored = self.file.load()
         try:
             if fresh or totp is not None or not await _resume(neo, stored):

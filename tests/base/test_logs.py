@@ -143,7 +143,7 @@ def test_a_line_says_what_it_is_about_in_words_and_as_fields(kept: Kept) -> None
 
 
 async def test_an_order_that_works_has_two_lines_with_its_latency(kept: Kept) -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         order = await neo.orders.place(*BUY, **CNC, tag="mine")
         await neo.orders.cancel(order)
     tag, number = order.client_tag, order.number
@@ -162,7 +162,7 @@ async def test_nothing_is_made_for_lines_that_nobody_wants() -> None:
     handler = Kept()
     log.addHandler(handler)
     try:
-        async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+        async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
             await neo.orders.place(*BUY, **CNC)
     finally:
         log.removeHandler(handler)
@@ -186,7 +186,7 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
         client_of(
             exchange,
             endpoints=endpoints,
-            live_orders=False,
+            live_updates=False,
             journal=tmp_path / "orders.db",
             timeouts=Timeouts(order=2.0),
             resolution_timeout=4.0,
@@ -239,7 +239,7 @@ async def test_every_line_about_an_order_has_its_tag_whatever_goes_wrong(
 
 
 async def test_what_could_not_be_sent_is_told_with_its_tag(kept: Kept) -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         lane = neo._session.lane
 
         async def refused() -> Any:

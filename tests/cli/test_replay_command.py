@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from neo_async import Credentials, Endpoints, Level, NeoClient
+from neo_async import Credentials, Endpoints, Level, NeoClient, OrderSettings
 from neo_async.model.ticks import LiteTick, Tick
 from neo_async.wire.feed import FeedEncoder, acknowledgement_frame
 from neo_async.wire.recording import FILE_HEADER, BlockBuilder, encode_block
@@ -36,7 +36,9 @@ async def prices_seen(ready: dict[str, Any], count: int) -> list[float]:
     endpoints = Endpoints(login=ready["login_url"])
     seen: asyncio.Queue[Tick] = asyncio.Queue()
     async with (
-        NeoClient(credentials, endpoints=endpoints, live_orders=False) as neo,
+        NeoClient(
+            credentials, endpoints=endpoints, orders=OrderSettings(live_updates=False)
+        ) as neo,
         neo.market_feed(on_tick=seen.put_nowait) as feed,
     ):
         await feed.subscribe([TCS], level=Level.LITE)

@@ -223,7 +223,7 @@ async def test_a_cancel_that_hangs_is_no_reason_to_expect_an_order() -> None:
     async with (
         exchange_of() as exchange,
         fault_proxy(exchange, lambda path, *_: overrides.get(path)) as endpoints,
-        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+        client_of(exchange, endpoints=endpoints, live_updates=False) as neo,
     ):
         order = await neo.orders.place(*BUY, 10, **MIS)
         overrides[CANCEL] = Late(60.0, Reply(""))
@@ -253,7 +253,7 @@ async def test_subscribers_get_an_order_book_after_orders_and_requests_in_flight
     async with (
         exchange_of() as exchange,
         fault_proxy(exchange, override) as endpoints,
-        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+        client_of(exchange, endpoints=endpoints, live_updates=False) as neo,
     ):
         engine, seen = neo._engine, []
         engine.on_book_applied(
@@ -267,7 +267,7 @@ async def test_subscribers_get_an_order_book_after_orders_and_requests_in_flight
 
 
 async def test_subscribers_get_a_message_after_the_orders_in_any_order_of_subscription() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         seen: list[OrderStatus] = []
         fails: list[Any] = [lambda _: [].remove(1), lambda _: seen.append(order.status)]
         for listener in fails:

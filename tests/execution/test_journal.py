@@ -343,7 +343,7 @@ async def test_a_restart_registers_what_is_known_and_resolves_what_is_not(tmp_pa
         exchange_of() as exchange,
         fault_proxy(exchange, lambda path, *_: overrides.get(path), dropped=dropped) as endpoints,
     ):
-        options: dict[str, Any] = {"journal": path, "endpoints": endpoints, "live_orders": False}
+        options: dict[str, Any] = {"journal": path, "endpoints": endpoints, "live_updates": False}
         async with client_of(exchange, **options) as first:
             known = await first.orders.place(*BUY, **CNC, tag="known")
             overrides.update({PLACE: BUSY, BOOK: BUSY})

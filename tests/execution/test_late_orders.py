@@ -130,12 +130,12 @@ async def test_a_listener_that_raises_keeps_nothing_from_being_resolved(
     await broker.in_flight.close()
 
 
-@pytest.mark.parametrize("live_orders", [False, True])
+@pytest.mark.parametrize("live_updates", [False, True])
 async def test_an_order_that_appears_after_it_was_not_accepted_is_reported_and_logged(
-    live_orders: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    live_updates: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     async with desk_of(
-        resolution_timeout=5.0, live_orders=live_orders, journal=tmp_path / "orders.db"
+        resolution_timeout=5.0, live_updates=live_updates, journal=tmp_path / "orders.db"
     ) as desk:
         reported: list[Order] = []
         orders = desk.neo.orders
@@ -146,7 +146,7 @@ async def test_an_order_that_appears_after_it_was_not_accepted_is_reported_and_l
         assert seconds() < 10
         await asyncio.sleep(15)
         (record,) = desk.ledger
-        if not live_orders:
+        if not live_updates:
             assert orders.late_orders == []
             await orders.book()
         await asyncio.sleep(1)

@@ -74,7 +74,7 @@ async def market_of() -> AsyncIterator[Market]:
             market.exchange,
             endpoints=endpoints,
             clock=market.clock,
-            live_orders=False,
+            live_updates=False,
             timeouts=Timeouts(order=5.0),
         ) as market.neo,
     ):

@@ -790,7 +790,7 @@ async def test_lost_late_and_repeated_messages_do_not_matter_in_the_end() -> Non
 async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         orders = [await neo.orders.place(*BUY, **CNC) for _ in range(2)]
         numbers: list[str] = []
         neo._engine.on_missed_fill(lambda _: [].remove(1))
@@ -805,7 +805,7 @@ async def test_a_listener_that_fails_does_not_end_the_reading_of_the_book(
 async def test_orders_placed_with_another_client_are_followed_too() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
-        app = client_of(exchange, live_orders=False)
+        app = client_of(exchange, live_updates=False)
         await app.resume(neo.session)
         placed = await app.orders.place(*BUY, **CNC)
         cache = neo._engine.cache

@@ -83,7 +83,7 @@ async def desk_of(**options: Any) -> AsyncIterator[Desk]:
         return answer() if callable(answer) else answer
 
     defaults: dict[str, Any] = {
-        "live_orders": False,
+        "live_updates": False,
         "timeouts": Timeouts(order=2.0),
         "breaker": BreakerConfig(failures=10**6),
     }
@@ -212,7 +212,7 @@ async def test_a_history_is_requested_once_however_many_search_for_their_tag_in_
         desk.dropped.add(PLACE)
         placing = [asyncio.create_task(desk.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
         await asyncio.sleep(31)  # until there is a code for another login
-        async with client_of(desk.exchange, live_orders=False) as other:
+        async with client_of(desk.exchange, live_updates=False) as other:
             for _ in range(2):
                 await other.orders.place(*BUY, **CNC)
         outcomes = await asyncio.gather(*placing, return_exceptions=True)
@@ -243,7 +243,7 @@ async def test_the_order_of_a_cancelled_call_is_found_nevertheless() -> None:
 
 
 async def test_the_feed_reports_before_any_book_is_read() -> None:
-    async with desk_of(live_orders=True) as desk:
+    async with desk_of(live_updates=True) as desk:
         await desk.neo.order_feed.until_live()
         desk.overrides.update({PLACE: Reply(""), BOOK: BUSY})
         order = await desk.neo.orders.place(*BUY, **CNC)
@@ -422,7 +422,7 @@ async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() 
 
 
 async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the_deadline() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         hand_over, tries = neo._requests.order, []
 
         def failing(kind: Any, endpoint: Any, form: Any, *rest: Any) -> Any:

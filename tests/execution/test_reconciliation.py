@@ -47,7 +47,7 @@ class Restart:
             "journal": path,
             "resolution_timeout": RESOLUTION_TIMEOUT,
             "endpoints": endpoints,
-            "live_orders": False,
+            "live_updates": False,
         }
         self.journal = Journal(path, ucc=exchange.credentials.ucc, clock=now)
 
@@ -122,7 +122,7 @@ async def test_after_a_crash_a_change_that_arrived_is_found_in_the_history(tmp_p
                 await restart.leave_modification(order, **change)
         await restart.journal.close()
         await asyncio.sleep(31)
-        async with client_of(restart.exchange, live_orders=False) as elsewhere:
+        async with client_of(restart.exchange, live_updates=False) as elsewhere:
             for order, change in zip(orders, CHANGES, strict=True):
                 await elsewhere.orders.modify(order.number, **change)
         async with restart.after() as neo:

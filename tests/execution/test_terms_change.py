@@ -14,6 +14,7 @@ import pytest
 from neo_async import (
     InvalidOrder,
     NeoClient,
+    OrderSettings,
     OrderStatus,
     OutcomeUnknown,
     Product,
@@ -65,7 +66,10 @@ async def test_a_cancel_does_not_wait_for_a_change_of_its_order() -> None:
         broker.script("/quick/order/cancel", Reply({"nOrdNo": "261123000000001", **OK}))
         broker.script(BOOK_PATH, Reply({"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"}))
         async with NeoClient(
-            CREDENTIALS, endpoints=broker.endpoints, totp="123456", live_orders=False
+            CREDENTIALS,
+            endpoints=broker.endpoints,
+            totp="123456",
+            orders=OrderSettings(live_updates=False),
         ) as neo:
             order = await neo.orders.place(*BUY, **CNC)
             changing = [
@@ -120,7 +124,10 @@ async def test_only_the_row_of_a_number_is_taken_for_it(others: list[str]) -> No
         broker.script(f"{BOOK_PATH}/261123000000001", Reply({**OK, "data": rows}))
         broker.script("/quick/order/history", Reply({**OK, "data": rows}))
         async with NeoClient(
-            CREDENTIALS, endpoints=broker.endpoints, totp="123456", live_orders=False
+            CREDENTIALS,
+            endpoints=broker.endpoints,
+            totp="123456",
+            orders=OrderSettings(live_updates=False),
         ) as neo:
             with pytest.raises(Rejected, match="261123000000001"):
                 await neo.orders.cancel("261123000000001")
@@ -135,7 +142,10 @@ async def test_the_row_of_a_number_is_found_among_others() -> None:
         broker.script(f"{BOOK_PATH}/261123000000001", Reply({**OK, "data": rows}))
         broker.script("/quick/order/cancel", Reply({"nOrdNo": "261123000000001", **OK}))
         async with NeoClient(
-            CREDENTIALS, endpoints=broker.endpoints, totp="123456", live_orders=False
+            CREDENTIALS,
+            endpoints=broker.endpoints,
+            totp="123456",
+            orders=OrderSettings(live_updates=False),
         ) as neo:
             assert (await neo.orders.cancel("261123000000001")).number == "261123000000001"
             (body,) = [body for path, _, body in broker.requests if path == "/quick/order/cancel"]
@@ -150,7 +160,10 @@ async def test_a_row_without_a_number_does_not_keep_the_others_from_being_cancel
         broker.script(BOOK_PATH, Reply({**OK, "data": rows}))
         broker.script("/quick/order/cancel", Reply({"nOrdNo": "261123000000001", **OK}))
         async with NeoClient(
-            CREDENTIALS, endpoints=broker.endpoints, totp="123456", live_orders=False
+            CREDENTIALS,
+            endpoints=broker.endpoints,
+            totp="123456",
+            orders=OrderSettings(live_updates=False),
         ) as neo:
             cancelled, nameless = await neo.orders.cancel_all(symbol="ITBEES-EQ")
         assert not isinstance(cancelled, Exception)

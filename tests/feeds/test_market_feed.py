@@ -1227,7 +1227,7 @@ async def test_bad_days_of_the_exchange_are_survived() -> None:
 async def test_logging_out_closes_the_feeds() -> None:
     async with (
         exchange_of() as exchange,
-        client_of(exchange, live_orders=False) as neo,
+        client_of(exchange, live_updates=False) as neo,
     ):
         assert neo.order_feed.state is FeedState.CLOSED
         feed, table = neo.market_feed(), neo.column_feed()

@@ -472,7 +472,7 @@ async def test_a_session_renewed_by_a_call_serves_the_feed_too() -> None:
 
 
 async def test_without_live_orders_the_feed_waits_to_be_asked_for() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         await asyncio.sleep(5)
         assert neo.order_feed.state is FeedState.CLOSED
         updates = neo.order_updates()

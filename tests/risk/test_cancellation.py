@@ -32,7 +32,7 @@ from neo_async.execution.journal import Journal
 from neo_async.execution.reconciliation import uncancelled
 from neo_async.transport.kinds import Kind
 from tests import clients
-from tests.clients import WIDE, client_of, exchange_of, paths
+from tests.clients import WIDE, client_of, exchange_of, grouped, paths
 from tests.fake_servers import CREDENTIALS, Cut, Late, Reply, fault_proxy
 from tests.order_broker import (
     BOOK,
@@ -90,7 +90,7 @@ async def test_a_placement_that_was_sent_is_resolved_and_cancelled(lost: Any) ->
     async with (
         exchange_of() as exchange,
         fault_proxy(exchange, lambda path, *_: overrides.get(path)) as endpoints,
-        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+        client_of(exchange, endpoints=endpoints, live_updates=False) as neo,
     ):
         overrides[clients.PLACE] = lost
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
@@ -300,7 +300,9 @@ async def restarted(
     """A client that logs in after a crash of an earlier process, which had placed orders, while the
     order book hangs."""
     async with serving_orders() as broker:
-        settings = {"live_orders": False, "limits": WIDE, "clock": now, "journal": path, **options}
+        settings = grouped(
+            {"live_updates": False, "limits": WIDE, "clock": now, "journal": path, **options}
+        )
 
         def client() -> NeoClient:
             neo = NeoClient(CREDENTIALS, endpoints=broker.endpoints, **settings)

@@ -237,7 +237,7 @@ async def test_the_decimal_context_of_the_program_does_not_matter(is_trapping: b
 
 
 async def test_without_limits_there_is_no_risk_engine() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         assert neo._guard is None
         await neo.orders.place(*BUY, 10, **MIS)
         assert isinstance(neo.market_feed(), MarketFeed)

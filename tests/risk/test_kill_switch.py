@@ -53,9 +53,9 @@ from tests.simulation.virtual_time import now
 # --- a halt -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("live_orders", [True, False])
-async def test_open_orders_are_cancelled_and_nothing_new_is_sent(live_orders: bool) -> None:
-    async with trading(live_orders=live_orders) as (exchange, neo):
+@pytest.mark.parametrize("live_updates", [True, False])
+async def test_open_orders_are_cancelled_and_nothing_new_is_sent(live_updates: bool) -> None:
+    async with trading(live_updates=live_updates) as (exchange, neo):
         orders = [await neo.orders.place(*BUY, 10, **MIS) for _ in range(3)]
         await trade(exchange, 3900)
         await neo.orders.book()
@@ -87,11 +87,11 @@ async def test_open_orders_are_cancelled_and_nothing_new_is_sent(live_orders: bo
 
 
 async def test_orders_of_other_applications_are_cancelled_too_and_covered_ones_exited() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as other:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as other:
         await other.orders.place(*BUY, 10, **MIS)
         await other.orders.place(*BUY, 10, price="39", product=Product.CO, trigger="38")
         await asyncio.sleep(30)
-        async with client_of(exchange, live_orders=False) as neo:
+        async with client_of(exchange, live_updates=False) as neo:
             results = await neo.halt()
             assert len(results) >= 2
             assert open_orders_in(exchange) == []
@@ -234,7 +234,7 @@ async def test_orders_that_wait_for_the_rate_limit_are_refused_and_cancels_go_fi
 
 
 async def test_orders_that_wait_for_a_connection_are_refused() -> None:
-    async with trading(pool=PoolLimits(warm=1, maximum=1), live_orders=False) as (exchange, neo):
+    async with trading(pool=PoolLimits(warm=1, maximum=1), live_updates=False) as (exchange, neo):
         placing = asyncio.create_task(neo.orders.place_many([OrderRequest(*BUY, 1, **MIS)] * 5))
         await until_sent(neo)
         halting = neo.halt()
@@ -527,7 +527,7 @@ async def test_a_signal_that_cannot_be_handled_is_refused() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.real_time("a real thread sends the signal")
 async def test_a_halt_in_a_handler_of_the_signal_module_starts_at_once() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         await neo.orders.place(*BUY, 10, **MIS)
         before = signal.signal(signal.SIGUSR2, lambda *_: neo.halt(reason="SIGUSR2"))
         try:

@@ -98,7 +98,9 @@ def test_the_suspended_seconds_do_not_grow_while_the_machine_is_awake() -> None:
 @pytest.mark.parametrize("which", ["order", "market"])
 async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
     timings = FeedTimings(longest_wait=0.5)
-    async with trading(risk=RiskLimits(feed_outage=3), live_orders=False, feed_timings=timings) as (
+    async with trading(
+        risk=RiskLimits(feed_outage=3), live_updates=False, feed_timings=timings
+    ) as (
         exchange,
         neo,
     ):

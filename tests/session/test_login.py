@@ -156,7 +156,7 @@ async def test_a_login_that_the_broker_ends_between_its_two_steps_is_begun_again
     async with (
         exchange_of() as exchange,
         fault_proxy(exchange, override) as endpoints,
-        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+        client_of(exchange, endpoints=endpoints, live_updates=False) as neo,
     ):
         both = [LOGIN, VALIDATE]
         assert await paths(exchange) == both * 2

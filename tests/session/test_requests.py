@@ -161,7 +161,7 @@ async def test_a_cancel_is_sent_in_the_old_session_while_another_call_renews_it(
     async with (
         exchange_of() as exchange,
         fault_proxy(exchange, override) as endpoints,
-        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+        client_of(exchange, endpoints=endpoints, live_updates=False) as neo,
     ):
         first = await neo.orders.place(*BUY, **CNC)
         reading = asyncio.create_task(neo.portfolio.limits())
@@ -179,7 +179,7 @@ async def test_a_cancel_is_sent_in_the_old_session_while_another_call_renews_it(
 
 
 async def test_a_cancel_that_was_refused_itself_joins_the_renewal() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_orders=False) as neo:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         order = await neo.orders.place(*BUY, **CNC)
         exchange.end_sessions()
         reading = asyncio.create_task(neo.orders.book())
@@ -201,7 +201,7 @@ async def test_a_login_that_did_not_help_a_call_is_not_repeated_for_it_within_fi
     async with (
         exchange_of() as exchange,
         fault_proxy(exchange, override) as endpoints,
-        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+        client_of(exchange, endpoints=endpoints, live_updates=False) as neo,
     ):
         for _ in range(20):
             with pytest.raises(SessionEnded):
@@ -230,7 +230,7 @@ async def test_a_report_that_is_throttled_for_a_day_leaves_orders_and_cancels_al
     async with (
         exchange_of() as exchange,
         fault_proxy(exchange, override) as endpoints,
-        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+        client_of(exchange, endpoints=endpoints, live_updates=False) as neo,
     ):
         neo.limiter._clock = asyncio.get_running_loop().time
         order = await neo.orders.place(*BUY, **CNC)
@@ -259,7 +259,7 @@ async def test_an_order_that_got_a_429_is_never_reported_as_not_sent() -> None:
     async with (
         exchange_of() as exchange,
         fault_proxy(exchange, override) as endpoints,
-        client_of(exchange, endpoints=endpoints, live_orders=False) as neo,
+        client_of(exchange, endpoints=endpoints, live_updates=False) as neo,
     ):
         neo.limiter._clock = asyncio.get_running_loop().time
         form = {"any": "form"}

@@ -33,6 +33,7 @@ from neo_async import (
     NeoClient,
     NeoError,
     Order,
+    OrderSettings,
     OutcomeUnknown,
     Product,
     RateLimits,
@@ -109,8 +110,7 @@ async def run_bot(settings: Settings) -> None:
         limits=RateLimits(orders=500, total=500),
         timeouts=Timeouts(order=0.8, read=0.8),
         journal=settings.journal,
-        resolution_timeout=RESOLUTION_TIMEOUT,
-        live_orders=False,
+        orders=OrderSettings(live_updates=False, resolution_timeout=RESOLUTION_TIMEOUT),
     )
     print("begun", flush=True)
     await neo.resume(settings.session)
@@ -190,7 +190,9 @@ async def kill_repeatedly(kills: int, seed: int = 1) -> Kills:
 
 
 async def _login(exchange: Exchange) -> Session:
-    neo = NeoClient(exchange.credentials, endpoints=exchange.endpoints, live_orders=False)
+    neo = NeoClient(
+        exchange.credentials, endpoints=exchange.endpoints, orders=OrderSettings(live_updates=False)
+    )
     session = await neo.login()
     await neo.logout()
     return session

@@ -18,11 +18,13 @@ import msgspec
 
 from neo_async import (
     BreakerConfig,
+    ConnectionSettings,
     Credentials,
     Endpoints,
     NeoClient,
     NeoError,
     Order,
+    OrderSettings,
     Product,
     RateLimits,
     Segment,
@@ -104,8 +106,9 @@ async def _measure(ready: dict[str, object], requests: int) -> Leaks:
         endpoints=Endpoints(login=str(ready["login_url"])),
         limits=RateLimits(orders=10_000, total=10_000),
         timeouts=Timeouts(order=0.5, read=0.5),
-        breaker=BreakerConfig(failures=10**6),  # every request is to be sent
-        resolution_timeout=RESOLUTION_TIMEOUT,
+        # Every request is to be sent.
+        connections=ConnectionSettings(breaker=BreakerConfig(failures=10**6)),
+        orders=OrderSettings(resolution_timeout=RESOLUTION_TIMEOUT),
     ) as neo:
         orders = [
             await neo.orders.place(

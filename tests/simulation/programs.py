@@ -26,6 +26,7 @@ from neo_async import (
     NeoClient,
     NeoError,
     Order,
+    OrderSettings,
     OrderType,
     OutcomeUnknown,
     Product,
@@ -154,7 +155,7 @@ class _Program:
                     endpoints=exchange.endpoints,
                     limits=RateLimits(orders=10_000, total=10_000),
                     journal=path,
-                    resolution_timeout=RESOLUTION_TIMEOUT,
+                    orders=OrderSettings(resolution_timeout=RESOLUTION_TIMEOUT),
                     clock=self._now,
                 )
                 self._neo.limiter._clock = loop.time

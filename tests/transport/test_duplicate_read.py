@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from neo_async import AnswerLost, NeoClient, NotSent, OutcomeUnknown, Product, Segment, Side
+from neo_async import (
+    AnswerLost,
+    NeoClient,
+    NotSent,
+    OrderSettings,
+    OutcomeUnknown,
+    Product,
+    Segment,
+    Side,
+)
 from neo_async.config import Timeouts
 from neo_async.errors import NeoError
 from neo_async.model.answer import Answer
@@ -37,7 +46,7 @@ async def client_of(broker: Scripted, **timeouts: Any) -> AsyncIterator[NeoClien
         endpoints=broker.endpoints,
         limits=WIDE,
         timeouts=Timeouts(**timeouts),
-        live_orders=False,
+        orders=OrderSettings(live_updates=False),
         clock=now,
     ) as neo:
         yield neo
