@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from neo_async.calendar import Calendar
     from neo_async.client import NeoClient
     from neo_async.config import (
         BreakerConfig,
@@ -142,6 +143,7 @@ T = TypeVar("T")
 
 # fmt: off
 _PUBLIC = {
+    "neo_async.calendar": ("Calendar",),
     "neo_async.client": ("NeoClient",),
     "neo_async.config": (
         "BreakerConfig", "ConnectionSettings", "Credentials", "Durability", "Endpoints",
@@ -223,23 +225,23 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 # fmt: off
 __all__ = [
     "AnswerLost", "AuctionTick", "BankRejected", "Bracket", "BreakerConfig", "BreakerHealth",
-    "BreakerOpen", "BrokerError", "Candle", "Candles", "ChainRow", "ClockSkew", "ColumnFeed",
-    "ConnectionSettings", "Credentials", "DepthRow", "DuplicateTag", "Durability", "Endpoints",
-    "FeedEvent", "FeedHealth", "FeedState", "FeedTimings", "FutureQuote", "FuturesChain", "Halted",
-    "Health", "Histogram", "HistoryRow", "Holding", "IndexTick", "Instrument", "InsufficientFunds",
-    "Intent", "Interval", "InvalidField", "InvalidOrder", "JournalFailed", "LaneHealth", "Level",
-    "LimiterHealth", "Limits", "LiteTick", "LivePositions", "LoginFailed", "LossLimit",
-    "MarketFeed", "MarketState", "MarketStatus", "Metrics", "NeoClient", "NeoError", "NotAccepted",
-    "NotLoggedIn", "NotSent", "OffsetKind", "OpenOrdersLimit", "OptionChain", "OptionQuote",
-    "Order", "OrderAlreadyFinal", "OrderChange", "OrderFeed", "OrderMargin", "OrderRateLimit",
-    "OrderRequest", "OrderRow", "OrderSettings", "OrderStatus", "OrderTerms", "OrderType",
-    "OrderUpdate", "Outcome", "OutcomeUnknown", "Policy", "PoolLimits", "Position", "PositionLimit",
-    "PositionUpdate", "PriceLimit", "Product", "ProductNotAllowed", "ProtocolError",
-    "QuantityLimit", "Quote", "QuoteFilter", "Quotes", "RateLimited", "RateLimits",
-    "Reconciliation", "Recording", "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits",
-    "RiskRefused", "ScripTick", "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded",
-    "Side", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade",
-    "TransportError", "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin",
-    "WrongTotp", "run",
+    "BreakerOpen", "BrokerError", "Calendar", "Candle", "Candles", "ChainRow", "ClockSkew",
+    "ColumnFeed", "ConnectionSettings", "Credentials", "DepthRow", "DuplicateTag", "Durability",
+    "Endpoints", "FeedEvent", "FeedHealth", "FeedState", "FeedTimings", "FutureQuote",
+    "FuturesChain", "Halted", "Health", "Histogram", "HistoryRow", "Holding", "IndexTick",
+    "Instrument", "InsufficientFunds", "Intent", "Interval", "InvalidField", "InvalidOrder",
+    "JournalFailed", "LaneHealth", "Level", "LimiterHealth", "Limits", "LiteTick", "LivePositions",
+    "LoginFailed", "LossLimit", "MarketFeed", "MarketState", "MarketStatus", "Metrics",
+    "NeoClient", "NeoError", "NotAccepted", "NotLoggedIn", "NotSent", "OffsetKind",
+    "OpenOrdersLimit", "OptionChain", "OptionQuote", "Order", "OrderAlreadyFinal", "OrderChange",
+    "OrderFeed", "OrderMargin", "OrderRateLimit", "OrderRequest", "OrderRow", "OrderSettings",
+    "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome", "OutcomeUnknown", "Policy",
+    "PoolLimits", "Position", "PositionLimit", "PositionUpdate", "PriceLimit", "Product",
+    "ProductNotAllowed", "ProtocolError", "QuantityLimit", "Quote", "QuoteFilter", "Quotes",
+    "RateLimited", "RateLimits", "Reconciliation", "Recording", "RefundUnknown", "Rejected",
+    "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick", "Segment", "SegmentNotAllowed",
+    "ServerError", "SessionEnded", "Side", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick",
+    "Timeouts", "TotalPnl", "Trade", "TransportError", "UnreadableCredit", "UsageError",
+    "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "run",
 ]
 # fmt: on

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
+from neo_async.calendar import INDIA, Calendar
 from neo_async.config import (
     ConnectionSettings,
     Credentials,
@@ -50,6 +52,9 @@ from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter
 
+if TYPE_CHECKING:
+    from neo_async.exits.exits import Exits
+
 
 class NeoClient:
     """The trading client of one account.
@@ -73,6 +78,7 @@ class NeoClient:
         orders: OrderSettings | None = None,
         connections: ConnectionSettings | None = None,
         instruments_directory: Path | None = None,
+        calendar: Calendar = INDIA,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`totp` is a code for the first login, for accounts whose secret is not at hand.
@@ -90,12 +96,16 @@ class NeoClient:
 
         Scrip masters are kept in `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
+        `calendar` knows the holidays: hand another one in for a holiday that was declared late.
         `clock` gives the Unix seconds from which codes are made and days are known. Only an
         exchange whose clock is not this machine's needs another one.
         """
         orders = orders or OrderSettings()
+        self._clock = clock
         connections = connections or ConnectionSettings()
         self._totp = totp
+        self.calendar = calendar.with_clock(clock)
+        """Sessions and holidays of the exchanges, on this client's clock."""
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
             credentials,
@@ -143,7 +153,7 @@ class NeoClient:
                 risk,
                 self._engine,
                 self.portfolio.live,
-                ReferencePrices(self._market_feeds, self.instruments),
+                ReferencePrices(self._market_feeds, self.instruments, self.calendar),
             )
         self.orders = Orders(self._requests, self._engine, self.instruments, guard=self._guard)
         self._switch = KillSwitch(
@@ -160,7 +170,7 @@ class NeoClient:
             self._engine.cache,
             self.order_feed,
             self._market_feeds,
-            clock=clock,
+            self.calendar,
         )
         self._monitor = Monitor(
             self._session,
@@ -194,12 +204,38 @@ class NeoClient:
         if code.value is None:
             code.value, self._totp = self._totp, None
         async with self._life_cycle.login():
-            return await self._session.login(code.value)
+            session = await self._session.login(code.value)
+        await self._start_exits()
+        return session
 
     async def resume(self, session: Session) -> None:
         """Resume an earlier login instead of making one; see SessionManager.resume."""
         async with self._life_cycle.login():
             await self._session.resume(session)
+        await self._start_exits()
+
+    @cached_property
+    def exits(self) -> Exits:
+        """Plans that exit positions: brackets, covers, stops and targets, and price triggers."""
+        from neo_async.exits.exits import Exits  # a client without plans does not pay for it
+
+        return Exits(
+            self._engine,
+            self.orders,
+            self.market,
+            self.portfolio,
+            self.instruments,
+            new_feed=lambda on_tick: self.market_feed(on_tick=on_tick),
+            journal=self._journal,
+            calendar=self.calendar,
+            clock=self._clock,
+        )
+
+    async def _start_exits(self) -> None:
+        """Go on with the plans that have not ended: of this client, and those in its journal."""
+        plans = [] if self._journal is None else await self._journal.plans()
+        if plans or "exits" in self.__dict__:
+            self.exits.start(plans)
 
     @property
     def reconciliation(self) -> Reconciliation:
@@ -269,6 +305,7 @@ class NeoClient:
             bound=bound,
             on_tick=on_tick,
             market_open=market_open,
+            calendar=self.calendar,
         )
         self._market_feeds.add(feed)
         return feed
@@ -277,7 +314,13 @@ class NeoClient:
         self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
         """Return the market feed as arrays; see ColumnFeed. Needs numpy."""
-        feed = ColumnFeed(self._session, self._feed_timings, level=level, market_open=market_open)
+        feed = ColumnFeed(
+            self._session,
+            self._feed_timings,
+            level=level,
+            market_open=market_open,
+            calendar=self.calendar,
+        )
         self._market_feeds.add(feed)
         return feed
 
@@ -290,6 +333,8 @@ class NeoClient:
         """Forget the login and close every connection. Cancelling for a halt that is not done yet
         ends, and goes on after the next login."""
         self._switch.ignore_signals()
+        if "exits" in self.__dict__:
+            await self.exits.close()
         await self._life_cycle.end()
 
     def health(self) -> Health:

@@ -32,8 +32,8 @@ The table `settled` has nothing to do with delivery against payment; files exist
 
 A login does not read the whole table: `settled` marks where the open intents begin, and since ids
 rise with the time, the recent ones are found by bisection. An index would do the same, and cost
-every order about 10 µs. Files of version 1, which had only `intents`, and of version 2, which had no `plans`, are
-migrated in place.
+every order about 10 µs. Files of version 1, which had only `intents`, and of version 2, which had
+no `plans`, are migrated in place.
 """
 
 from __future__ import annotations

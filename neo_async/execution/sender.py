@@ -57,9 +57,7 @@ log = logging.getLogger(logs.ORDERS)
 
 _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Python 3.11
 _CANCEL = Kind.CANCEL
-_PLACE = Kind.PLACE
 _REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
-_ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
 
 _NOT_FOUND = 1006
 """Code of the broker for an order that is final or not found; it does not tell them apart."""
@@ -91,12 +89,14 @@ class Request(msgspec.Struct):
 
     @property
     def action(self) -> str:
-        return _ACTIONS[self.kind]
+        if self.order is None:
+            return "place"
+        return "cancel" if self.terms is None else "modify"
 
     @property
     def read(self) -> Callable[[Answer], str]:
         """The function that takes the order's number from the answer."""
-        return read_placed if self.kind is _PLACE else read_accepted
+        return read_placed if self.order is None else read_accepted
 
     @property
     def number(self) -> str:

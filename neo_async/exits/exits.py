@@ -11,8 +11,8 @@ from decimal import Decimal
 
 import msgspec
 
-from neo_async import calendar
 from neo_async.base import logs
+from neo_async.calendar import Calendar
 from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
@@ -33,12 +33,14 @@ from neo_async.exits.state import (
     entry_tag,
     step_of,
 )
+from neo_async.feeds.market_feed import MarketFeed
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRequest, OrderRow, Price
 from neo_async.model.portfolio import Position
+from neo_async.model.ticks import Tick
 from neo_async.model.updates import PositionUpdate
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
@@ -65,23 +67,24 @@ class Exits:
         self,
         engine: ExecutionEngine,
         orders: Orders,
-        requests: ExitRequests,
-        prices: PlanPrices,
         market: Market,
         portfolio: Portfolio,
         instruments: Instruments,
         *,
+        new_feed: Callable[[Callable[[Tick], None]], MarketFeed],
         journal: Journal | None,
+        calendar: Calendar,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
         self._orders = orders
-        self._requests = requests
-        self._prices = prices
+        self._requests = ExitRequests(engine, orders)
+        self._prices = PlanPrices(new_feed, market.quotes)
         self._market = market
         self._portfolio = portfolio
         self._instruments = instruments
         self._journal = journal
+        self._calendar = calendar
         self._clock = clock
         self._runners: dict[str, PlanRunner] = {}
         """Plans that are not final, by id."""
@@ -219,7 +222,8 @@ class Exits:
 
     async def _enter(self, entry: OrderRequest, settings: ExitSettings) -> ExitPlan:
         instrument = self._instrument(entry.segment, entry.symbol)
-        checked = self._orders.check(entry, is_sliced=True)
+        checked = self._orders.placement(entry, is_sliced=True).terms
+        assert checked is not None
         product = Product(checked.product)
         reference = checked.price
         if reference is None and instrument is not None:
@@ -389,12 +393,10 @@ class Exits:
 
     # --- login and logout ---------------------------------------------------------------------
 
-    async def take_up(self) -> None:
-        """Take up the plans of the process before from the journal. The order book has been read
-        and the open intents resolved."""
-        if self._journal is None:
-            return
-        for text in await self._journal.plans():
+    def start(self, plans: Iterable[str]) -> None:
+        """Go on with the plans after a login: those of this client, and those of the process before
+        as the journal holds them. The order book has been read, and open intents are resolved."""
+        for text in plans:
             try:
                 state = msgspec.json.decode(text, type=PlanState)
             except (msgspec.MsgspecError, ValueError) as error:
@@ -404,10 +406,9 @@ class Exits:
                 continue
             runner = self._add(state)
             runner.take_up()
-            self._start(runner)
             log.warning("plan %s of %s was taken up", state.id, state.terms.symbol)
         for runner in [*self._runners.values()]:
-            runner.start()
+            self._start(runner)
 
     async def close(self) -> None:
         """Stop the tasks of all plans: they go on after the next login. Orders stay as they are."""
@@ -458,7 +459,8 @@ class Exits:
         """Return the net quantity of a plan's position that no other plan exits."""
         terms = state.terms
         key = (terms.segment, terms.symbol, terms.product)
-        net = await self._portfolio.net_quantity(*key, holdings=terms.product is Product.CNC)
+        holding = terms.instrument if terms.product is Product.CNC else ""
+        net = await self._portfolio.net_quantity(*key, holding=holding)
         for runner in self._runners.values():
             other = runner.state
             same = (other.terms.segment, other.terms.symbol, other.terms.product) == key
@@ -468,8 +470,9 @@ class Exits:
 
     def _opens_in(self, state: PlanState) -> float:
         """Return the seconds until the plan's market opens; 0 while it is open."""
-        now = self._clock()
-        return max(0.0, calendar.seconds_to_open(state.terms.segment, now))
+        if self._calendar.is_open(state.terms.segment):
+            return 0.0
+        return self._calendar.next_open(state.terms.segment).timestamp() - self._clock()
 
 
 def _known(field: str, value: str, vocabulary: type[Code]) -> Code:

@@ -8,22 +8,22 @@ from decimal import Decimal
 from neo_async.errors import OutcomeUnknown
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.order import Order
-from neo_async.execution.request_builder import RequestBuilder
 from neo_async.exits.state import ExitTerms
 from neo_async.model.orders import OrderRequest
+from neo_async.orders import Orders
 from neo_async.transport.kinds import Kind
 
 
 class ExitRequests:
     """Sends the exit orders of plans."""
 
-    def __init__(self, engine: ExecutionEngine, builder: RequestBuilder) -> None:
+    def __init__(self, engine: ExecutionEngine, orders: Orders) -> None:
         self._engine = engine
-        self._builder = builder
+        self._orders = orders
 
     async def place(self, order: OrderRequest) -> Order:
         """Place an order that closes a position. Raises as Orders.place does."""
-        request = self._builder.placement(order, kind=Kind.EXIT)
+        request = self._orders.placement(order, kind=Kind.EXIT)
         return await self._engine.place(request, wait_for_outcome=True)
 
     async def change(
@@ -36,7 +36,7 @@ class ExitRequests:
         async with self._engine.modification_lock(order):
             await self._engine.until_terms_known(order, given.keys())
             kind = Kind.TRAIL if is_trailing else Kind.EXIT
-            request = self._builder.modification(order, given, kind=kind)
+            request = self._orders.modification(order, given, kind=kind)
             try:
                 await self._engine.modify(request)
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
+from neo_async.calendar import INDIA, Calendar
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import MessageBuffer
 from neo_async.feeds.subscribed_feed import SubscribedFeed
@@ -33,8 +34,9 @@ class ColumnFeed(SubscribedFeed):
         level: Level = Level.LITE,
         bound: int = 64 << 20,
         market_open: Callable[[], bool] | None = None,
+        calendar: Calendar = INDIA,
     ) -> None:
-        super().__init__(session, timings, market_open)
+        super().__init__(session, timings, market_open, calendar)
         stream_of(level)
         self._columns = ColumnDecoder(Level(level))
         self._messages = MessageBuffer(bound)

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
 from neo_async.base import logs
+from neo_async.calendar import INDIA, Calendar
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy, tick_buffer
 from neo_async.feeds.subscribed_feed import SubscribedFeed
@@ -52,11 +53,12 @@ class MarketFeed(SubscribedFeed):
         bound: int = DEFAULT_BOUND,
         on_tick: Callable[[Tick], None] | None = None,
         market_open: Callable[[], bool] | None = None,
+        calendar: Calendar = INDIA,
     ) -> None:
         """`bound` is the number of ticks at which BLOCK and DROP_OLDEST set in. `market_open`
         returns whether silence is suspicious; by default the clock in IST and the status messages
         do."""
-        super().__init__(session, timings, market_open)
+        super().__init__(session, timings, market_open, calendar)
         self._buffer = tick_buffer(Policy(policy), bound)
         self._on_tick = on_tick
         # By level, then instrument: a pair as the key costs more to make than this whole look-up.

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from neo_async.base import logs
 from neo_async.base.text import shown
+from neo_async.calendar import Calendar
 from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.feeds.base import Feed
@@ -51,6 +52,7 @@ class SubscribedFeed(Feed, ABC):
         session: SessionManager,
         timings: FeedTimings,
         market_open: Callable[[], bool] | None,
+        calendar: Calendar,
     ) -> None:
         self._manager = session
         self._timings = timings
@@ -58,7 +60,7 @@ class SubscribedFeed(Feed, ABC):
         self.market_open = market_open
         """The caller's function that returns whether the market is open; None for the default."""
         self._market_open = market_open or self._is_market_open
-        self._hours = MarketHours()
+        self._hours = MarketHours(calendar)
         self._subscriptions = Subscriptions()
         self._syncing = asyncio.Lock()
         """Lock held while frames are sent, so that those of two calls do not mix."""

@@ -1,63 +1,48 @@
-"""Trading hours: whether a segment is in session.
-
-The hours of the week are known; holidays and special sessions are not. The feed's status messages
-show when a segment has closed early.
-"""
+"""Whether a segment is in session, by the calendar and the feed's status messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable
 
-from neo_async.base.india import IST, in_india
+from neo_async.calendar import MARKETS, Calendar
+from neo_async.model.enums import Segment
 from neo_async.model.ticks import MarketState, MarketStatus
 
-_EQUITY_HOURS = (9 * 60 + 15, 15 * 60 + 30)
-_HOURS: Mapping[str, tuple[int, int]] = {
-    "mcx_fo": (9 * 60, 23 * 60 + 30),
-    "cde_fo": (9 * 60, 17 * 60),
-}
-"""First minute of the day in India at which a segment trades, and the one at which it ends, where
-they differ from those of equity."""
 
-
-def is_trading_time(segments: Iterable[str], at: float) -> bool:
-    """Return whether any of the segments trades at that time of the week, in Unix seconds. Holidays
-    and special sessions are not known."""
-    moment = in_india(at)
-    return any(_is_session(segment, moment) for segment in segments)
-
-
-def is_in_session(segment: str) -> bool:
-    """Return whether a segment trades at this time of the week, by this machine's clock. Holidays
-    and special sessions are not known."""
-    return _is_session(segment, datetime.now(IST))
+def is_trading_time(calendar: Calendar, segments: Iterable[str]) -> bool:
+    """Return whether any of the segments trades now, by the calendar."""
+    return any(calendar.is_open(_market_of(segment)) for segment in segments)
 
 
 class MarketHours:
-    """The trading hours of the week, corrected by the feed's status messages."""
+    """The sessions of the calendar, corrected by the feed's status messages."""
 
-    def __init__(self) -> None:
-        self._closed_at: dict[str, datetime] = {}
-        """Time in India at which each segment was last reported closed; absent once it was reported
+    def __init__(self, calendar: Calendar) -> None:
+        self._calendar = calendar
+        self._closed_at: dict[str, float] = {}
+        """Unix seconds at which each segment was last reported closed; absent once it was reported
         open."""
 
     def apply_status(self, status: MarketStatus) -> None:
         """Take note of a status message."""
         if status.code in (MarketState.CLOSED, MarketState.CLOSING_ENDED):
-            self._closed_at[status.segment] = datetime.now(IST)
+            self._closed_at[status.segment] = self._calendar.now()
         else:
             self._closed_at.pop(status.segment, None)
 
     def is_open(self, segments: Iterable[str]) -> bool:
         """Return whether any of the segments trades now, as far as is known."""
-        return any(is_in_session(each) and not self.is_closed_early(each) for each in segments)
+        return any(
+            is_trading_time(self._calendar, [each]) and not self._is_reported_closed(each)
+            for each in segments
+        )
 
-    def is_closed_early(self, segment: str) -> bool:
-        """Return whether the segment was reported closed during today's trading hours. A report
-        from before they began, or of another day, does not concern the present session."""
+    def _is_reported_closed(self, segment: str) -> bool:
+        """Return whether the segment was reported closed, and has not opened since."""
         at = self._closed_at.get(segment)
-        return at is not None and at.date() == datetime.now(IST).date() and _is_hour(segment, at)
+        if at is None:
+            return False
+        return self._calendar.next_open(_market_of(segment), at).timestamp() > self._calendar.now()
 
     @property
     def closed(self) -> frozenset[str]:
@@ -65,10 +50,7 @@ class MarketHours:
         return frozenset(self._closed_at)
 
 
-def _is_session(segment: str, at: datetime) -> bool:
-    return at.weekday() < 5 and _is_hour(segment, at)
-
-
-def _is_hour(segment: str, at: datetime) -> bool:
-    start, end = _HOURS.get(segment, _EQUITY_HOURS)
-    return start <= at.hour * 60 + at.minute < end
+def _market_of(segment: str) -> str:
+    """Return the market whose hours a segment has; those of shares where it is not known, for feeds
+    and order books may name others."""
+    return segment if segment in MARKETS else Segment.NSE_CM

@@ -14,7 +14,7 @@ from neo_async.model.market import QuoteFilter
 from neo_async.model.orders import Price
 from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, PositionRow
 from neo_async.portfolio.live_positions import LivePositions, Report
-from neo_async.portfolio.position_rows import is_finite, is_price
+from neo_async.portfolio.position_rows import is_finite, is_price, position_key
 from neo_async.portfolio.valuation import holding_of, holdings_by_instrument, value_position
 from neo_async.session.requests import SessionRequests
 from neo_async.wire.endpoints import CHECK_MARGIN, HOLDINGS, LIMITS, POSITIONS, POSITIONS_OLDER
@@ -57,6 +57,29 @@ class Portfolio:
             )
             for row in rows
         ]
+
+    async def net_quantity(
+        self, segment: str, symbol: str, product: str, *, holding: str = ""
+    ) -> int:
+        """Return the net quantity of one position in units, negative when short; together with what
+        can be sold of the delivery stock of the instrument `holding`, `nse_cm|19084`, if given.
+
+        Raises ProtocolError when the broker's row of it cannot be read.
+        """
+        wanted = position_key(segment, symbol, product)
+        net = 0
+        for row in await self._position_rows():
+            if position_key(row.segment, row.symbol, row.product) == wanted:
+                if not row.has_quantities:
+                    raise ProtocolError(f"the position in {symbol} cannot be read: {row.odd}")
+                net += row.carried_quantity + row.buy_quantity - row.sell_quantity
+        if holding:
+            net += sum(
+                one.sellable_quantity or 0
+                for one in await self.holdings()
+                if f"{one.segment.lower()}|{one.token}" == holding
+            )
+        return net
 
     async def holdings(self) -> list[Holding]:
         """Return the delivery stock."""

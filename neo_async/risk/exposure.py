@@ -17,13 +17,14 @@ from typing import TypeAlias
 
 import msgspec
 
+from neo_async.calendar import Calendar
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
-from neo_async.feeds.trading_hours import is_in_session
+from neo_async.feeds.trading_hours import is_trading_time
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
 from neo_async.model.instruments import Instrument
@@ -81,10 +82,14 @@ class ReferencePrices:
     contract multipliers from its scrip masters."""
 
     def __init__(
-        self, feeds: Collection[MarketFeed | ColumnFeed], instruments: Instruments
+        self,
+        feeds: Collection[MarketFeed | ColumnFeed],
+        instruments: Instruments,
+        calendar: Calendar,
     ) -> None:
         self._feeds = feeds
         self._instruments = instruments
+        self._calendar = calendar
         self._names: dict[tuple[str, str], str] = {}
         """Feed names by segment and trading symbol, of instruments without a scrip master."""
 
@@ -114,7 +119,7 @@ class ReferencePrices:
         """Return the last price by an instrument's name on the feed, `nse_cm|11536`; None when
         there is no tick, or only one older than `MAX_TICK_AGE_SECONDS` while its segment trades."""
         newest = self._newest_tick(instrument)
-        return None if newest is None or _is_too_old(instrument, newest[1]) else newest[0]
+        return None if newest is None or self._is_too_old(instrument, newest[1]) else newest[0]
 
     def why_unknown(self, segment: str, symbol: str) -> str:
         """Return why there is no last price, as the end of a sentence that names the remedy."""
@@ -141,6 +146,10 @@ class ReferencePrices:
         if newest is None:
             return None
         return newest[1], (time.time_ns() - newest[0]) / 1e9
+
+    def _is_too_old(self, instrument: str, age: float) -> bool:
+        segment = instrument.partition("|")[0]
+        return age > MAX_TICK_AGE_SECONDS and is_trading_time(self._calendar, [segment])
 
     def _feed_name(self, segment: str, symbol: str) -> str | None:
         instrument = self._instruments.find(segment, symbol)
@@ -397,10 +406,6 @@ def without_last_price(symbols: str) -> str:
         f"without the last price of {symbols}: subscribe it on a market feed of this client, and "
         "wait for a tick"
     )
-
-
-def _is_too_old(instrument: str, age: float) -> bool:
-    return age > MAX_TICK_AGE_SECONDS and is_in_session(instrument.partition("|")[0])
 
 
 def _contract_multiplier(instrument: Instrument) -> Decimal | None:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 from neo_async.base import logs
+from neo_async.calendar import Calendar
 from neo_async.config import RiskLimits
 from neo_async.execution.order_cache import OrderCache
 from neo_async.feeds.column_feed import ColumnFeed
@@ -61,17 +62,17 @@ class DeadMansSwitch:
         cache: OrderCache,
         order_feed: OrderFeed,
         market_feeds: Collection[MarketFeed | ColumnFeed],
+        calendar: Calendar,
         *,
-        clock: Callable[[], float] = time.time,
         suspended: Callable[[], float] = suspended_seconds,
     ) -> None:
-        """`clock` gives Unix seconds, and `suspended` the seconds for which the machine was
-        suspended so far, which the loop's clock leaves out."""
+        """`suspended` gives the seconds for which the machine was suspended so far, which the
+        loop's clock leaves out."""
         self._switch = switch
         self._state = state
         self._limits = limits
         self._cache = cache
-        self._clock = clock
+        self._calendar = calendar
         self._suspended = suspended
         self._loop_stall = limits.loop_stall
         self._feed_outage = limits.feed_outage
@@ -148,7 +149,7 @@ class DeadMansSwitch:
         segments: Collection[str] = self._limits.segments or {
             str(order.segment) for order in self._cache.orders.values()
         }
-        return is_trading_time(segments or Segment, self._clock())
+        return is_trading_time(self._calendar, segments or Segment)
 
     def _record_check(self) -> None:
         self._checked_at = asyncio.get_running_loop().time()

@@ -18,6 +18,7 @@ import uvloop
 
 from neo_async import NeoClient, NotLoggedIn
 from neo_async.base.india import IST
+from neo_async.calendar import Calendar
 from neo_async.config import FeedTimings
 from neo_async.errors import (
     LoginFailed,
@@ -30,7 +31,6 @@ from neo_async.errors import (
 from neo_async.exchange import Exchange, FeedSettings
 from neo_async.exchange.feeds.settings import AuthAnswer
 from neo_async.exchange.tls import self_signed
-from neo_async.feeds import trading_hours
 from neo_async.feeds.buffers import Policy
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
@@ -788,14 +788,6 @@ async def test_silence_in_an_open_market_is_a_stall_only_with_subscriptions() ->
 MONDAY = datetime(2026, 11, 23, 11, 0, tzinfo=IST)
 
 
-class FrozenTime(datetime):
-    at = MONDAY
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-        return cls.at.astimezone(tz)
-
-
 @pytest.mark.parametrize(
     ("moment", "names", "statuses", "expected"),
     [
@@ -806,6 +798,10 @@ class FrozenTime(datetime):
         (MONDAY.replace(hour=23), ["nse_cm|1", "mcx_fo|1"], [], True),
         (MONDAY.replace(hour=16), ["cde_fo|1"], [], True),
         (MONDAY.replace(day=22), ["nse_cm|1"], [], False),
+        (MONDAY.replace(day=24), ["nse_cm|1"], [], False),  # a holiday
+        (MONDAY.replace(day=24), ["mcx_fo|1"], [], False),
+        (MONDAY.replace(day=24, hour=18), ["mcx_fo|1"], [], True),
+        (MONDAY, ["one_more|1"], [], True),  # a segment that the calendar does not know
         (MONDAY, ["nse_cm|1"], [status(MarketState.CLOSED)], False),
         (MONDAY, ["nse_cm|1"], [status(MarketState.CLOSED), status(MarketState.OPEN)], True),
         (MONDAY, ["nse_cm|1"], [status(MarketState.CLOSED, "nse_fo")], True),
@@ -813,7 +809,6 @@ class FrozenTime(datetime):
     ],
 )
 def test_the_market_is_open_by_the_clock_and_its_status_messages(
-    monkeypatch: pytest.MonkeyPatch,
     moment: datetime,
     names: list[str],
     statuses: list[bytes],
@@ -821,10 +816,11 @@ def test_the_market_is_open_by_the_clock_and_its_status_messages(
 ) -> None:
     @in_virtual_time
     async def check() -> None:
-        monkeypatch.setattr(FrozenTime, "at", moment)
-        monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
         async with live(
-            saying(*statuses), market_open=None, timings={"silence": 10, "ping": 3600}
+            saying(*statuses),
+            market_open=None,
+            calendar=Calendar(clock=moment.timestamp),
+            timings={"silence": 10, "ping": 3600},
         ) as (_, feed):
             await feed.subscribe_status()
             await feed.subscribe(names)
@@ -837,7 +833,8 @@ def test_the_market_is_open_by_the_clock_and_its_status_messages(
 @pytest.mark.parametrize(
     ("reported_at", "moment", "expected"),
     [
-        (MONDAY.replace(hour=15, minute=29), MONDAY.replace(day=24, hour=9, minute=30), True),
+        (MONDAY.replace(hour=15, minute=29), MONDAY.replace(day=25, hour=9, minute=30), True),
+        (MONDAY.replace(hour=15, minute=29), MONDAY.replace(day=24, hour=9, minute=30), False),
         (MONDAY.replace(hour=15, minute=29), MONDAY.replace(hour=15, minute=29), False),
         (MONDAY.replace(hour=3), MONDAY.replace(hour=9, minute=30), True),
         (MONDAY.replace(hour=15, minute=31), MONDAY.replace(day=30, hour=15, minute=29), True),
@@ -845,20 +842,20 @@ def test_the_market_is_open_by_the_clock_and_its_status_messages(
     ],
 )
 def test_a_segment_reported_closed_before_a_session_is_open_in_it(
-    monkeypatch: pytest.MonkeyPatch, reported_at: datetime, moment: datetime, expected: bool
+    reported_at: datetime, moment: datetime, expected: bool
 ) -> None:
     @in_virtual_time
     async def check() -> None:
-        monkeypatch.setattr(FrozenTime, "at", reported_at)
-        monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
+        present = reported_at
         async with live(
             saying(status(MarketState.CLOSED)),
             market_open=None,
+            calendar=Calendar(clock=lambda: present.timestamp()),
             timings={"silence": 10, "ping": 3600},
         ) as (_, feed):
             await feed.subscribe(["nse_cm|1"])
             await until(lambda: feed._hours.closed)
-            monkeypatch.setattr(FrozenTime, "at", moment)
+            present = moment
             await asyncio.sleep(15)
             assert (feed.stalls == 1) is expected
 
@@ -866,14 +863,16 @@ def test_a_segment_reported_closed_before_a_session_is_open_in_it(
 
 
 async def test_a_market_open_that_fails_leaves_the_answer_to_the_clock(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def market_open() -> bool:
         raise ZeroDivisionError("mine")
 
-    monkeypatch.setattr(FrozenTime, "at", MONDAY)
-    monkeypatch.setattr(trading_hours, "datetime", FrozenTime)
-    async with live(serve, market_open=market_open, timings={"silence": 10}) as (_, feed):
+    monday = Calendar(clock=MONDAY.timestamp)
+    async with live(serve, market_open=market_open, calendar=monday, timings={"silence": 10}) as (
+        _,
+        feed,
+    ):
         await feed.subscribe(["nse_cm|1"])
         await asyncio.sleep(5)
         assert feed.reconnects == 0

@@ -569,7 +569,7 @@ async def test_an_old_tick_gives_no_last_price_while_the_market_is_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     is_open = True
-    monkeypatch.setattr(neo_async.risk.exposure, "is_in_session", lambda segment: is_open)
+    monkeypatch.setattr(neo_async.risk.exposure, "is_trading_time", lambda *_: is_open)
     limits: dict[str, Any] = {"max_price_deviation_pct": 5, "max_order_notional": 1_000_000}
     async with limited(**limits) as (exchange, neo), ticking(exchange, neo) as feed:
         market = {"order_type": OrderType.MARKET, "product": Product.MIS}

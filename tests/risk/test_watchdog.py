@@ -137,10 +137,13 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
     ("at", "segments", "halts"),
     [
         ("Mon 10:00", None, True),
-        ("Mon 16:00", None, True),  # other segments trade until 23:30
+        ("Mon 16:00", None, True),  # other segments trade until 23:55
         ("Mon 16:00", {Segment.NSE_CM}, False),
-        ("Mon 23:45", None, False),
+        ("Mon 23:56", None, False),
         ("Tue 03:00", None, False),
+        ("Tue 10:00", None, False),  # a holiday
+        ("Tue 18:00", {Segment.NSE_CM}, False),
+        ("Tue 18:00", {Segment.MCX_FO}, True),  # with an evening session
         ("Sat 10:00", None, False),
     ],
 )
