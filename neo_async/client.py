@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,9 +22,10 @@ from neo_async.config import (
     RiskLimits,
     Timeouts,
 )
-from neo_async.errors import Halted, NeoError
+from neo_async.errors import Halted, NeoError, UsageError
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import CancelScope
 from neo_async.execution.order import Order
 from neo_async.execution.reconciliation import Reconciliation
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy
@@ -243,11 +245,21 @@ class NeoClient:
         return self._life_cycle.reconciliation
 
     def halt(
-        self, *, cancel_open: bool = True, reason: str = "halt() was called"
+        self,
+        *,
+        cancel_open: bool = True,
+        keep_stops: bool = False,
+        square_off: bool = False,
+        reason: str = "halt() was called",
     ) -> Awaitable[list[Order | NeoError]]:
         """Turn the kill switch. Place and modify raise Halted from this call on, also those that
         wait and were not sent. With `cancel_open`, every open order of the account is cancelled
         ahead of everything else, also where the journal cannot be written or a login is under way.
+
+        Exit plans end with it, and their positions stay without exits. With `keep_stops` their exit
+        orders stay and the plans go on; only entries are cancelled. With `square_off` every
+        position is closed at the market once no order is open, and the result holds those orders
+        and a PositionOpen for each position that is left; see `portfolio.square_off`.
 
         Cancels are repeated until the order book proves that no order is open and nothing of this
         client can arrive any more, or until the logout; meanwhile the log shows every 30 s, as an
@@ -263,7 +275,32 @@ class NeoClient:
 
         Needs the running loop, but no `await`: callbacks may call it.
         """
-        return self._switch.halt(cancel_open=cancel_open, reason=reason)
+        if keep_stops and (square_off or not cancel_open):
+            raise UsageError("keep_stops=True: leave out square_off, and cancel_open=False")
+        if square_off and not cancel_open:
+            raise UsageError("square_off=True cancels what is open first: leave out cancel_open")
+        scope = CancelScope.ALL if cancel_open else CancelScope.NONE
+        if keep_stops:
+            scope = CancelScope.ALL_BUT_EXITS
+        halting = self._switch.halt(scope=scope, reason=reason)
+        if scope is CancelScope.ALL and "exits" in self.__dict__:
+            self.exits.end(reason=f"halted: {reason}")
+        return self._square_off_after(halting) if square_off else halting
+
+    def _square_off_after(
+        self, halting: Awaitable[list[Order | NeoError]]
+    ) -> Awaitable[list[Order | NeoError]]:
+        """Return a task that closes every position once a halt has cancelled what is open."""
+        exits = self.exits
+
+        async def work() -> list[Order | NeoError]:
+            results = await halting
+            closed = await exits.square_off()
+            for one in closed:
+                results += [one] if isinstance(one, NeoError) else one.orders
+            return results
+
+        return asyncio.shield(asyncio.create_task(work(), name="halt: square-off"))
 
     @property
     def halted(self) -> Halted | None:

@@ -52,6 +52,7 @@ from neo_async.execution.journal_schema import (
     WRITE_HALT,
     WRITE_PLAN,
     WRITE_SETTLED,
+    CancelScope,
     Halt,
     Intent,
     Outcome,
@@ -286,14 +287,14 @@ class Journal:
 
     # --- the halt -----------------------------------------------------------------------------
 
-    def write_halt(self, halted: Halted, *, cancels_open: bool) -> None:
+    def write_halt(self, halted: Halted, *, scope: CancelScope) -> None:
         """Write that the account's orders are halted, over what was written of an earlier halt.
 
         It is written at once when the file can be written, and else as soon as it can, before
         anything that waits. A journal that is not open writes it when it is opened. Never raises.
         """
-        self._halt = Halt(halted.reason, halted.since, cancels_open)
-        row = (self._ucc, storable(halted.reason), float(halted.since), int(cancels_open))
+        self._halt = Halt(halted.reason, halted.since, scope)
+        row = (self._ucc, storable(halted.reason), float(halted.since), int(scope))
         self._put_halt((WRITE_HALT, row))
 
     def clear_halt(self) -> None:
@@ -301,15 +302,15 @@ class Journal:
         self._halt = None
         self._put_halt((CLEAR_HALT, (self._ucc,)))
 
-    def read_halt(self) -> tuple[Halted, bool] | None:
+    def read_halt(self) -> tuple[Halted, CancelScope] | None:
         """Return the halt of the account that was written last, perhaps by an earlier process, and
-        whether its open orders were to be cancelled; None when its orders are not halted.
+        which open orders were still to be cancelled; None when its orders are not halted.
 
         The file was read when the journal was opened; before that only this process is known.
         """
         if self._halt is None:
             return None
-        return Halted(self._halt.reason, since=self._halt.since), self._halt.cancels_open
+        return Halted(self._halt.reason, since=self._halt.since), self._halt.scope
 
     def _put_halt(self, write: Write) -> None:
         if self._writer is None:

@@ -18,7 +18,7 @@ written. It has these tables and nothing else:
         ucc            the account, which has a row while its orders are halted
         reason         why they were halted
         since          Unix seconds of the halt
-        cancels_open   1 when the halt was to cancel the open orders, else 0
+        cancels_open   what the halt was to cancel, see CancelScope
     settled
         ucc            the account
         id             every intent of the account up to this one has a final outcome
@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 import msgspec
@@ -196,12 +196,21 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
         return self.outcome is None or not self.outcome.is_final
 
 
+class CancelScope(IntEnum):
+    """The open orders that a halt cancels."""
+
+    NONE = 0
+    ALL = 1
+    ALL_BUT_EXITS = 2
+    """All but the exit orders of plans: stops and targets stay."""
+
+
 class Halt(NamedTuple):
     """A row of the table `halts`."""
 
     reason: str
     since: float
-    cancels_open: bool
+    scope: CancelScope
 
 
 class Unreadable(Exception):
@@ -244,11 +253,11 @@ def read_halt(file: sqlite3.Connection, ucc: str) -> Halt | None:
     row = file.execute(SELECT_HALT, (ucc,)).fetchone()
     if row is None:
         return None
-    reason, since, cancels_open = row
-    if isinstance(reason, str) and isinstance(since, float) and cancels_open in (0, 1):
+    reason, since, scope = row
+    if isinstance(reason, str) and isinstance(since, float) and scope in {*CancelScope}:
         with contextlib.suppress(ValueError, OverflowError, OSError):
             Halted(reason, since=since)
-            return Halt(reason, since, bool(cancels_open))
+            return Halt(reason, since, CancelScope(scope))
     raise Unreadable(f"{row!r} in its table 'halts' is no halt")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 
@@ -13,25 +14,31 @@ import msgspec
 
 from neo_async.base import logs
 from neo_async.calendar import Calendar
-from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown
+from neo_async.errors import (
+    InvalidOrder,
+    NeoError,
+    OutcomeUnknown,
+    ProtocolError,
+    UsageError,
+)
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
+from neo_async.execution.validation import slices
 from neo_async.exits.checks import Code, ExitSettings, known_price, plan_terms
 from neo_async.exits.plan import ExitPlan
 from neo_async.exits.prices import PlanPrices
 from neo_async.exits.requests import ExitRequests
 from neo_async.exits.runner import PlanRunner
+from neo_async.exits.square_off import TIMEOUT_SECONDS as SQUARE_OFF_SECONDS
+from neo_async.exits.square_off import OpenPosition, SquaredOff, SquareOff
 from neo_async.exits.state import (
-    ID_LENGTH,
     Aim,
     PlanState,
     PlanStatus,
     PlanTerms,
     Resting,
     Unprotected,
-    entry_tag,
-    step_of,
 )
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.market_data.instruments import Instruments
@@ -39,12 +46,13 @@ from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRequest, OrderRow, Price
-from neo_async.model.portfolio import Position
+from neo_async.model.portfolio import Position, PositionKey, PositionRow
 from neo_async.model.ticks import Tick
 from neo_async.model.updates import PositionUpdate
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
-from neo_async.wire.tags import own_tag
+from neo_async.portfolio.position_rows import position_key
+from neo_async.wire.tags import PLAN_ID_LENGTH, entry_tag, own_tag, step_of
 
 log = logging.getLogger(logs.EXITS)
 
@@ -340,12 +348,20 @@ class Exits:
     def _new_state(self, terms: PlanTerms, quantity: int) -> PlanState:
         rests_target = terms.resting is Resting.TARGET or terms.stop is None
         return PlanState(
-            id="".join(secrets.choice(_ALPHABET) for _ in range(ID_LENGTH)),
+            id=self._new_id(),
             terms=terms,
             entry_quantity=quantity,
             stop=terms.stop,
             aim=Aim.TARGET if rests_target else Aim.STOP,
         )
+
+    def _new_id(self) -> str:
+        """Return an id that no plan of the account has: an order of today may carry it."""
+        used = {found[0] for tag in self._engine.cache.tags if (found := step_of(own_tag(tag)))}
+        while True:
+            plan = "".join(secrets.choice(_ALPHABET) for _ in range(PLAN_ID_LENGTH))
+            if plan not in used and plan not in self._plans:
+                return plan
 
     def _add(self, state: PlanState) -> PlanRunner:
         runner = PlanRunner(
@@ -417,6 +433,120 @@ class Exits:
         await self._prices.close()
         self._plans = {name: plan for name, plan in self._plans.items() if name in self._runners}
 
+    def end(self, *, reason: str) -> None:
+        """End every plan at once, and leave its orders to the halt that cancels them."""
+        for runner in [*self._runners.values()]:
+            runner.end(reason)
+
+    # --- square-off ---------------------------------------------------------------------------
+
+    async def square_off(
+        self,
+        *,
+        segment: Segment | None = None,
+        symbol: str | None = None,
+        product: Product | None = None,
+        holdings: bool = False,
+        timeout: float = SQUARE_OFF_SECONDS,
+    ) -> list[SquaredOff | NeoError]:
+        """Close positions at the market; see Portfolio.square_off."""
+        positions, problems = await self._open_positions(segment, symbol, product)
+        if holdings and product in (None, Product.CNC):
+            positions += await self._sellable_holdings(positions, segment, symbol)
+        keys = {position.key for position in positions}
+        for runner in [*self._runners.values()]:
+            if _key_of(runner.state.terms) in keys:
+                runner.end("squared off")
+        rows = await self._engine.read_order_book()
+        async for _ in self._engine.register_open(rows):
+            pass  # also those that were placed elsewhere are cancelled
+        closing = [
+            SquareOff(
+                position,
+                requests=self._requests,
+                open_orders=self._open_orders,
+                read_net=self._net_of(position, holdings=holdings),
+                slices=self._slices,
+                timeout=timeout,
+            ).run()
+            for position in positions
+        ]
+        results: list[SquaredOff | NeoError] = [*problems]
+        for result in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, NeoError):
+                raise result
+            results.append(result)
+        return results
+
+    async def _open_positions(
+        self, segment: Segment | None, symbol: str | None, product: Product | None
+    ) -> tuple[list[OpenPosition], list[NeoError]]:
+        """Return the positions that are not flat, and errors of those that cannot be read."""
+        found: list[OpenPosition] = []
+        problems: list[NeoError] = []
+        wanted = (segment, symbol and symbol.upper(), product)
+        for row in await self._portfolio.position_rows():
+            key = position_key(row.segment, row.symbol, row.product)
+            if any(want not in (None, has) for want, has in zip(wanted, key, strict=True)):
+                continue
+            try:
+                if position := _open_position(row):
+                    found.append(position)
+            except NeoError as error:
+                problems.append(error)
+        return found, problems
+
+    async def _sellable_holdings(
+        self, positions: Iterable[OpenPosition], segment: Segment | None, symbol: str | None
+    ) -> list[OpenPosition]:
+        """Return the delivery stock that can be sold, and that is in no position of the day."""
+        known = {position.instrument for position in positions}
+        found = []
+        for holding in await self._portfolio.holdings():
+            name = f"{holding.segment.lower()}|{holding.token}"
+            instrument = self._instrument_named(name)
+            if not holding.sellable_quantity or name in known or instrument is None:
+                continue
+            if segment in (None, instrument.segment) and symbol in (None, instrument.symbol):
+                found.append(
+                    OpenPosition(
+                        segment=instrument.segment,
+                        symbol=instrument.symbol,
+                        product=Product.CNC,
+                        instrument=name,
+                        net=holding.sellable_quantity,
+                    )
+                )
+        return found
+
+    def _instrument_named(self, name: str) -> Instrument | None:
+        segment, _, token = name.partition("|")
+        try:
+            return self._instruments.by_token(Segment(segment), token)
+        except (UsageError, ValueError):  # the segment is not loaded, or none of ours
+            return None
+
+    def _open_orders(self, key: PositionKey) -> list[Order]:
+        return [
+            order
+            for order in self._engine.cache.open_orders
+            if position_key(order.segment, order.symbol, order.product) == key
+        ]
+
+    def _net_of(
+        self, position: OpenPosition, *, holdings: bool
+    ) -> Callable[[PositionKey], Awaitable[int]]:
+        holding = position.instrument if holdings and position.product is Product.CNC else ""
+
+        async def read(key: PositionKey) -> int:
+            return await self._portfolio.net_quantity(*key, holding=holding)
+
+        return read
+
+    def _slices(self, position: OpenPosition, quantity: int) -> list[int]:
+        instrument = self._instrument(position.segment, position.symbol)
+        return [quantity] if instrument is None else slices(quantity, instrument)
+
     # --- reports ------------------------------------------------------------------------------
 
     def _find_orders(self, tag: str, numbers: Iterable[str]) -> list[Order]:
@@ -473,6 +603,27 @@ class Exits:
         if self._calendar.is_open(state.terms.segment):
             return 0.0
         return self._calendar.next_open(state.terms.segment).timestamp() - self._clock()
+
+
+def _key_of(terms: PlanTerms) -> PositionKey:
+    return position_key(terms.segment, terms.symbol, terms.product)
+
+
+def _open_position(row: PositionRow) -> OpenPosition | None:
+    """Return the position of a row; None where it is flat. Raises NeoError for one that cannot be
+    closed because it cannot be read."""
+    if not row.has_quantities:
+        raise ProtocolError(f"the position in {row.symbol} cannot be read: {', '.join(row.odd)}")
+    net = row.carried_quantity + row.buy_quantity - row.sell_quantity
+    if not net:
+        return None
+    return OpenPosition(
+        segment=_known("segment", row.segment.strip().lower(), Segment),
+        symbol=row.symbol.strip(),
+        product=_known("product", row.product.strip().upper(), Product),
+        instrument=row.instrument,
+        net=net,
+    )
 
 
 def _known(field: str, value: str, vocabulary: type[Code]) -> Code:

@@ -48,12 +48,15 @@ class PlanPrices:
     def watch(self, instrument: str, listener: Listener) -> None:
         """Call `listener` with every price of an instrument from now on."""
         listeners = self._listeners.setdefault(instrument, [])
+        if listener in listeners:
+            return
         listeners.append(listener)
         if len(listeners) > 1:
             return
         self._priced_at[instrument] = asyncio.get_running_loop().time()
         if self._feed is None:
             self._feed = self._new_feed(self._on_tick)
+            self._start(self._connect(self._feed))
         self._start(self._subscribe(instrument))
         if self._task is None:
             self._task = asyncio.create_task(self._poll(), name="prices of exit plans")
@@ -92,6 +95,9 @@ class PlanPrices:
         task = asyncio.ensure_future(work)
         self._subscriptions.add(task)
         task.add_done_callback(self._subscriptions.discard)
+
+    async def _connect(self, feed: MarketFeed) -> None:
+        await feed.__aenter__()
 
     async def _subscribe(self, instrument: str) -> None:
         assert self._feed is not None

@@ -46,12 +46,11 @@ from neo_async.exits.state import (
     PlanState,
     PlanStatus,
     PlanTerms,
-    entry_tag,
-    exit_tag,
 )
 from neo_async.model.enums import OrderStatus, OrderType
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRequest, OrderRow, Price
+from neo_async.wire.tags import entry_tag, exit_tag
 
 log = logging.getLogger(logs.EXITS)
 
@@ -170,6 +169,14 @@ class PlanRunner:
                 order.terms = terms_of(known)
         self.timers.must_read_position = True
 
+    def end(self, reason: str) -> None:
+        """End the plan at once. Its orders are left to a halt or a square-off that cancels them."""
+        if self.state.status.is_final:
+            return
+        self.state.status = PlanStatus.CANCELLED
+        self.state.reason = reason
+        self._wakeup.set()
+
     def fail(self, reason: str) -> None:
         """End the plan because its entry was refused."""
         self.state.status = PlanStatus.FAILED
@@ -196,13 +203,13 @@ class PlanRunner:
 
     def exit_now(self) -> None:
         """Close everything at the market."""
-        self._check_open()
         close_at_market(self.state, self.timers, self._now())
         self._wakeup.set()
 
     def cancel(self, *, leave_stop: bool, reason: str = "cancelled") -> None:
         """End the plan, and leave what is held as it is."""
-        self._check_open()
+        if self.state.status.is_final:
+            return
         self._cancels, self._leaves_stop = True, leave_stop
         self.state.reason = reason
         self._wakeup.set()

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import msgspec
 
 from neo_async.base import logs
-from neo_async.errors import NeoError, NotLoggedIn, PositionOpen
+from neo_async.errors import NeoError, NotLoggedIn, OutcomeUnknown, PositionOpen, Rejected
 from neo_async.execution.order import Order
 from neo_async.exits.requests import ExitRequests
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side
 from neo_async.model.orders import OrderRequest
 from neo_async.model.portfolio import PositionKey
+from neo_async.portfolio.position_rows import position_key
 
 log = logging.getLogger(logs.EXITS)
 
@@ -32,13 +33,15 @@ class OpenPosition(msgspec.Struct, frozen=True, kw_only=True):
     segment: Segment
     symbol: str
     product: Product
+    instrument: str
+    """The instrument as market feeds name it, `nse_cm|19084`."""
     net: int
     """Net quantity in units; negative when short."""
 
     @property
     def key(self) -> PositionKey:
         """Segment, symbol and product."""
-        return (self.segment, self.symbol, self.product)
+        return position_key(self.segment, self.symbol, self.product)
 
 
 class SquaredOff(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +142,9 @@ class SquareOff:
         for result in results:
             if isinstance(result, Order):
                 placed.append(result)
-            elif isinstance(result, NotLoggedIn) or not isinstance(result, NeoError):
+            elif isinstance(result, NotLoggedIn | OutcomeUnknown):
+                raise result  # what may have been placed must not be placed again
+            elif not isinstance(result, NeoError):
                 raise result
             else:
                 self._refusal = result
@@ -170,7 +175,7 @@ class SquareOff:
             while not order.is_final:
                 await self._cancel(order)
         if order.status is OrderStatus.REJECTED:
-            self._refusal = NeoError(f"order {order.number} was rejected: {order.reject_reason}")
+            self._refusal = Rejected(f"order {order.number} was rejected: {order.reject_reason}")
 
     async def _read_until_shown(self, net: int, filled: int) -> int:
         """Return the net quantity once the report shows the fills. A report may lag behind: more

@@ -14,36 +14,6 @@ import msgspec
 
 from neo_async.model.enums import OrderType, Product, Segment, Side
 
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-ID_LENGTH = 6
-
-
-def exit_tag(plan: str, step: int) -> str:
-    """Return the caller's part of the client tag of an exit order: the plan's id and the step."""
-    return plan + _base36(step)
-
-
-def entry_tag(plan: str) -> str:
-    """Return the caller's part of the client tag of the entry order: that of step 0."""
-    return exit_tag(plan, 0)
-
-
-def step_of(tag: str) -> tuple[str, int] | None:
-    """Return the plan's id and the step of such a tag; None for any other."""
-    plan, step = tag[:ID_LENGTH], tag[ID_LENGTH:]
-    if len(plan) < ID_LENGTH or not step or not set(tag) <= set(_DIGITS):
-        return None
-    return plan, int(step, 36)
-
-
-def _base36(number: int) -> str:
-    text = ""
-    while True:
-        number, digit = divmod(number, 36)
-        text = _DIGITS[digit] + text
-        if not number:
-            return text
-
 
 class Aim(StrEnum):
     """What an exit order is to do."""

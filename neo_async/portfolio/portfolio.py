@@ -68,7 +68,7 @@ class Portfolio:
         """
         wanted = position_key(segment, symbol, product)
         net = 0
-        for row in await self._position_rows():
+        for row in await self.position_rows():
             if position_key(row.segment, row.symbol, row.product) == wanted:
                 if not row.has_quantities:
                     raise ProtocolError(f"the position in {symbol} cannot be read: {row.odd}")
@@ -131,14 +131,14 @@ class Portfolio:
         return {name: quote.last_price for name, quote in quotes.items()}
 
     async def _report(self) -> Report:
-        rows = await self._position_rows()
+        rows = await self.position_rows()
         if not any(map(_needs_holding, rows)):
             return rows, {}
         return rows, holdings_by_instrument(await self.holdings())
 
-    async def _position_rows(self) -> list[PositionRow]:
-        """Read the rows from the newer path, which has last prices, or from the older where the
-        newer is missing."""
+    async def position_rows(self) -> list[PositionRow]:
+        """Return the rows of the positions report as the broker sent them: from the newer path,
+        which has last prices, or from the older where the newer is missing."""
         try:
             return await self._session.read(POSITIONS, read_positions)
         except (BrokerError, ProtocolError) as error:  # the latter where a page reports it

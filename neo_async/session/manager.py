@@ -60,7 +60,9 @@ class SessionManager:
         self.credentials = credentials
         self.endpoints = endpoints
         self.limiter = limiter
-        limiter.patience = (timeouts.order, timeouts.order, timeouts.order, timeouts.read)
+        limiter.patience = tuple(
+            timeouts.read if kind is Kind.READ else timeouts.order for kind in Kind
+        )
         self.timeouts = timeouts
         self._pool = pool
         self._clock = clock

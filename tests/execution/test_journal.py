@@ -38,7 +38,7 @@ from neo_async import (
 )
 from neo_async.errors import NeoError
 from neo_async.execution.journal import Journal
-from neo_async.execution.journal_schema import Intent
+from neo_async.execution.journal_schema import CancelScope, Intent
 from neo_async.execution.journal_writers import OUTCOME_DELAY_SECONDS, WRITE_TIMEOUT_SECONDS
 from neo_async.wire.tags import own_tag
 from tests.clients import PLACE, client_of, exchange_of
@@ -426,7 +426,7 @@ async def test_the_lock_of_another_program_never_holds_the_loop(tmp_path: Path) 
         began = time.perf_counter()
         journal.end(ended, Outcome.ACCEPTED)
         journal.note("cancel", {}, order_number="1")
-        journal.write_halt(Halted("enough", since=1e9), cancels_open=True)
+        journal.write_halt(Halted("enough", since=1e9), scope=CancelScope.ALL)
         for _ in range(4):
             with pytest.raises(JournalFailed, match="nothing was sent"):
                 await journal.begin("place", {}, client_tag="t_2")
@@ -586,8 +586,8 @@ async def test_a_halt_is_known_to_the_next_process_until_it_is_cleared(
     path = tmp_path / "orders.db"
     journal = opened(path, durability=durability)
     assert journal.read_halt() is None
-    journal.write_halt(Halted("day loss", since=1e9), cancels_open=False)
-    journal.write_halt(Halted("day loss", since=1e9), cancels_open=True)
+    journal.write_halt(Halted("day loss", since=1e9), scope=CancelScope.NONE)
+    journal.write_halt(Halted("day loss", since=1e9), scope=CancelScope.ALL)
     await journal.close()
     other = Journal(path, ucc="XYZ99")
     other.open()
@@ -612,7 +612,7 @@ def halts_in(path: Path) -> list[Any]:
 
 async def test_a_halt_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
     journal = opened(tmp_path / "orders.db")
-    journal.write_halt(Halted("enough", since=1e9), cancels_open=True)
+    journal.write_halt(Halted("enough", since=1e9), scope=CancelScope.ALL)
     assert halts_in(journal.path) == [("ABC12", "enough", 1e9, 1)]
     await journal.close()
 
@@ -623,7 +623,7 @@ async def test_a_halt_is_written_before_all_that_a_lock_has_kept_waiting(tmp_pat
         for number in range(1200):
             journal.note("cancel", {}, order_number=str(number))
         await asyncio.sleep(1)
-        journal.write_halt(Halted("enough", since=1e9), cancels_open=True)
+        journal.write_halt(Halted("enough", since=1e9), scope=CancelScope.ALL)
     while not halts_in(journal.path):  # noqa: ASYNC110 - the file has no event
         await asyncio.sleep(0.001)
     assert len(rows_of(journal.path)) < 1200
@@ -635,10 +635,10 @@ async def test_a_halt_is_written_before_all_that_a_lock_has_kept_waiting(tmp_pat
 async def test_a_halt_before_the_opening_is_written_by_it(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     journal = opened(path)
-    journal.write_halt(Halted("old", since=1e9), cancels_open=False)
+    journal.write_halt(Halted("old", since=1e9), scope=CancelScope.NONE)
     await journal.close()
     journal = Journal(path, ucc="ABC12")
-    journal.write_halt(Halted("new", since=2e9), cancels_open=True)
+    journal.write_halt(Halted("new", since=2e9), scope=CancelScope.ALL)
     await journal.start()
     found = journal.read_halt()
     assert found is not None
@@ -835,7 +835,7 @@ async def test_random_bytes_end_in_journal_failed_or_do_no_harm(tmp_path: Path, 
     journal = opened(path)
     for number in range(60):
         journal.end(await journal.begin("place", {"n": "x" * 200}), Outcome.ACCEPTED)
-        journal.write_halt(Halted(f"reason {number}", since=1e9), cancels_open=True)
+        journal.write_halt(Halted(f"reason {number}", since=1e9), scope=CancelScope.ALL)
     await journal.close()
     dice = random.Random(seed)
     content = bytearray(path.read_bytes())
@@ -966,7 +966,7 @@ def test_a_forked_process_has_no_share_in_the_journal_and_does_it_no_harm(tmp_pa
                     raise AssertionError("written by a forked process")
             assert journal.note("cancel", {}, order_number="1") == 0
             journal.end(1, Outcome.REJECTED)
-            journal.write_halt(Halted("of the child", since=1e9), cancels_open=True)
+            journal.write_halt(Halted("of the child", since=1e9), scope=CancelScope.ALL)
             assert not journal.is_open
             try:
                 journal.open()
