@@ -145,7 +145,12 @@ class NeoClient:
             clock=clock,
         )
         self.market = Market(self._requests, clock=clock)
-        self.portfolio = Portfolio(self._requests, self.market, clock=clock)
+        self.portfolio = Portfolio(
+            self._requests,
+            self.market,
+            square_off=lambda **which: self.exits.square_off(**which),
+            clock=clock,
+        )
         self.portfolio.live.attach(self._engine.updates)
         self.portfolio.live.ignore_fills_if(self._engine.cache.has_odd_fill)
         self._engine.on_missed_fill(self.portfolio.live.on_missed_fill)
@@ -297,7 +302,10 @@ class NeoClient:
             results = await halting
             closed = await exits.square_off()
             for one in closed:
-                results += [one] if isinstance(one, NeoError) else one.orders
+                if isinstance(one, NeoError):
+                    results.append(one)
+                else:
+                    results += map(self._engine.cache.orders.__getitem__, one.orders)
             return results
 
         return asyncio.shield(asyncio.create_task(work(), name="halt: square-off"))

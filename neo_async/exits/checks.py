@@ -69,10 +69,7 @@ def plan_terms(
             "a plan needs its tick and its freeze quantity: await "
             f"neo.instruments.load({str(segment)!r}) first",
         )
-    if product in (Product.CO, Product.BO):
-        raise InvalidOrder(
-            "product", str(product), "a plan places ordinary orders: MIS, CNC, NRML or MTF"
-        )
+    check_product(product)
     target = _price("target", settings.target, instrument)
     stop = _price("stop", settings.stop, instrument)
     trail = _distance("trail", settings.trail, instrument)
@@ -143,6 +140,15 @@ def changed_terms(
         raise InvalidOrder("stop", None, "a plan needs a target or a stop: cancel() ends it")
     check_sides(terms, price)
     return terms
+
+
+def check_product(product: str) -> None:
+    """Check that a product is none of the broker's own cover and bracket orders. Raises
+    InvalidOrder."""
+    if product in (Product.CO, Product.BO):
+        raise InvalidOrder(
+            "product", str(product), "a plan places ordinary orders: MIS, CNC, NRML or MTF"
+        )
 
 
 def check_sides(terms: PlanTerms, price: Decimal | None) -> None:

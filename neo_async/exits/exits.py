@@ -25,13 +25,19 @@ from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
 from neo_async.execution.validation import slices
-from neo_async.exits.checks import Code, ExitSettings, known_price, plan_terms
+from neo_async.exits.checks import (
+    Code,
+    ExitSettings,
+    check_product,
+    known_price,
+    plan_terms,
+)
 from neo_async.exits.plan import ExitPlan
 from neo_async.exits.prices import PlanPrices
 from neo_async.exits.requests import ExitRequests
 from neo_async.exits.runner import PlanRunner
 from neo_async.exits.square_off import TIMEOUT_SECONDS as SQUARE_OFF_SECONDS
-from neo_async.exits.square_off import OpenPosition, SquaredOff, SquareOff
+from neo_async.exits.square_off import OpenPosition, SquareOff
 from neo_async.exits.state import (
     Aim,
     PlanState,
@@ -46,7 +52,7 @@ from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRequest, OrderRow, Price
-from neo_async.model.portfolio import Position, PositionKey, PositionRow
+from neo_async.model.portfolio import Position, PositionKey, PositionRow, SquaredOff
 from neo_async.model.ticks import Tick
 from neo_async.model.updates import PositionUpdate
 from neo_async.orders import Orders
@@ -229,6 +235,7 @@ class Exits:
     # --- starting a plan ----------------------------------------------------------------------
 
     async def _enter(self, entry: OrderRequest, settings: ExitSettings) -> ExitPlan:
+        check_product(entry.product)
         instrument = self._instrument(entry.segment, entry.symbol)
         checked = self._orders.placement(entry, is_sliced=True).terms
         assert checked is not None

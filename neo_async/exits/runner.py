@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
@@ -221,26 +222,27 @@ class PlanRunner:
     # --- the task -----------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        while not self.state.status.is_final:
-            self._wakeup.clear()
-            self._apply_reports()
-            now = self._now()
-            self._wait_for_open(now)
-            advance(self.state, self.timers, now)
-            action = self._cancelling() if self._cancels else None
-            if action is None and not self._cancels:
-                action = next_action(self.state, self.timers, now)
+        while (action := self._next()) is not None or not self.state.status.is_final:
             self._announce()
             if action is None:
-                await self._until_due(now)
+                await self._until_due()
                 continue
-            begin(self.state, self.timers, action, now)
+            begin(self.state, self.timers, action, self._now())
             self._write(self.state)
             self._send(action)
         self._write(self.state)
         self._task = None
-        self._announce()
         self._on_end(self)
+        self._announce()
+
+    def _next(self) -> Action | None:
+        """Apply what is known by now, and return the request that is due."""
+        self._wakeup.clear()
+        self._apply_reports()
+        now = self._now()
+        self._wait_for_open(now)
+        advance(self.state, self.timers, now)
+        return self._cancelling() if self._cancels else next_action(self.state, self.timers, now)
 
     def _wait_for_open(self, now: float) -> None:
         """After a refusal or an expiry outside the market's hours, wait for the next open. Before
@@ -249,13 +251,12 @@ class PlanRunner:
             opens_in = self._opens_in(self.state)
             self.timers.closed_until = now + opens_in if opens_in else -math.inf
 
-    async def _until_due(self, now: float) -> None:
-        at = next_time(self.state, self.timers, now)
-        try:
-            async with asyncio.timeout(None if at == math.inf else max(0.0, at - now)):
+    async def _until_due(self) -> None:
+        """Wait for a report, a price or an answer, or for the time at which something is due."""
+        at = next_time(self.state, self.timers, self._now())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(None if at == math.inf else at):
                 await self._wakeup.wait()
-        except TimeoutError:
-            pass
 
     def _cancelling(self) -> Action | None:
         """Return the next request of a plan that its user cancels, and end it when none is left."""

@@ -14,7 +14,7 @@ from neo_async.execution.order import Order
 from neo_async.exits.requests import ExitRequests
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side
 from neo_async.model.orders import OrderRequest
-from neo_async.model.portfolio import PositionKey
+from neo_async.model.portfolio import PositionKey, SquaredOff
 from neo_async.portfolio.position_rows import position_key
 
 log = logging.getLogger(logs.EXITS)
@@ -42,18 +42,6 @@ class OpenPosition(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> PositionKey:
         """Segment, symbol and product."""
         return position_key(self.segment, self.symbol, self.product)
-
-
-class SquaredOff(msgspec.Struct, frozen=True, kw_only=True):
-    """A position that is flat."""
-
-    segment: str
-    symbol: str
-    product: str
-    quantity: int
-    """Units that were closed here; 0 where the position was flat when its orders were cancelled."""
-    orders: Sequence[Order]
-    """The orders that closed it."""
 
 
 class SquareOff:
@@ -108,7 +96,7 @@ class SquareOff:
             symbol=position.symbol,
             product=position.product,
             quantity=self._filled(),
-            orders=self._orders,
+            orders=tuple(order.number for order in self._orders),
         )
 
     def _filled(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from neo_async.base import logs
 from neo_async.errors import BrokerError, NeoError, ProtocolError
@@ -12,7 +12,14 @@ from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.market import QuoteFilter
 from neo_async.model.orders import Price
-from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, PositionRow
+from neo_async.model.portfolio import (
+    Holding,
+    Limits,
+    OrderMargin,
+    Position,
+    PositionRow,
+    SquaredOff,
+)
 from neo_async.portfolio.live_positions import LivePositions, Report
 from neo_async.portfolio.position_rows import is_finite, is_price, position_key
 from neo_async.portfolio.valuation import holding_of, holdings_by_instrument, value_position
@@ -34,10 +41,17 @@ class Portfolio:
     """The account's positions, holdings, limits and margins, `neo.portfolio`."""
 
     def __init__(
-        self, session: SessionRequests, market: Market, *, clock: Callable[[], float] = time.time
+        self,
+        session: SessionRequests,
+        market: Market,
+        *,
+        square_off: Callable[..., Awaitable[list[SquaredOff | NeoError]]],
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`square_off` closes positions; see the method of that name."""
         self._session = session
         self._market = market
+        self._square_off = square_off
         self.live = LivePositions(self._report, clock=clock)
         """The positions, kept current from `await live.start()` on."""
 
@@ -80,6 +94,28 @@ class Portfolio:
                 if f"{one.segment.lower()}|{one.token}" == holding
             )
         return net
+
+    async def square_off(
+        self,
+        *,
+        segment: Segment | None = None,
+        symbol: str | None = None,
+        product: Product | None = None,
+        holdings: bool = False,
+        timeout: float = 60.0,
+    ) -> list[SquaredOff | NeoError]:
+        """Close positions at the market, all of the account or those of a segment, symbol or
+        product; return the outcome of each: it is flat, or an error such as PositionOpen says what
+        is left after `timeout` seconds.
+
+        Orders that are open in a position are cancelled first, and exit plans on it end. Never more
+        than the net quantity is closed, whatever fills meanwhile; quantities above the freeze
+        quantity are sliced where the scrip master is loaded. A halt does not stop it. With
+        `holdings`, the delivery stock that can be sold is sold as well.
+        """
+        return await self._square_off(
+            segment=segment, symbol=symbol, product=product, holdings=holdings, timeout=timeout
+        )
 
     async def holdings(self) -> list[Holding]:
         """Return the delivery stock."""

@@ -1,0 +1,257 @@
+"""Exit plans of a client, against the exchange over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neo_async import (
+    InvalidOrder,
+    NeoClient,
+    OrderStatus,
+    OrderType,
+    Product,
+    Segment,
+    Side,
+)
+from neo_async.exchange import Exchange
+from neo_async.exits.state import ExitReason, PlanStatus
+from tests.clients import client_of, exchange_of
+
+D = Decimal
+ITBEES = (Segment.NSE_CM, "ITBEES-EQ")
+MIS: dict[str, Any] = {"product": Product.MIS, "price": "39.00"}
+STOPS: dict[str, Any] = {"stop": "38.50", "target": "40.00"}
+
+
+def price(exchange: Exchange, rupees: str) -> None:
+    """Print a trade at a price: resting orders that it crosses fill."""
+    exchange.market.print_price(Segment.NSE_CM, "19084", int(D(rupees) * 100))
+
+
+@contextlib.asynccontextmanager
+async def trading(**settings: Any) -> AsyncIterator[tuple[Exchange, NeoClient]]:
+    """Run an exchange without market makers, and a client that has the scrip master."""
+    async with exchange_of() as exchange, client_of(exchange, **settings) as neo:
+        await neo.instruments.load(Segment.NSE_CM)
+        price(exchange, "39.20")
+        yield exchange, neo
+
+
+async def trades(exchange: Exchange, rupees: str, plan: Any, *, seconds: float = 30.0) -> None:
+    """Print trades at a price until a plan is final: without market makers, nothing else fills an
+    order that rests."""
+    async with asyncio.timeout(seconds):
+        while not plan.is_final:
+            price(exchange, rupees)
+            await asyncio.sleep(0.1)
+
+
+async def eventually(condition: Any, *, seconds: float = 10.0) -> None:
+    """Wait until a condition is true."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def working(exchange: Exchange) -> list[tuple[str, str, int]]:
+    """Return side, type and open quantity of the orders that are open at the exchange."""
+    return [
+        (str(record.side), str(record.order_type), record.quantity - record.filled_quantity)
+        for record in exchange.market.ledger
+        if not record.status.is_final
+    ]
+
+
+async def net(neo: NeoClient) -> int:
+    return await neo.portfolio.net_quantity("nse_cm", "ITBEES-EQ", "MIS")
+
+
+async def entered(exchange: Exchange, neo: NeoClient, quantity: int = 10, **settings: Any) -> Any:
+    """Return a plan whose entry has filled and whose stop rests."""
+    plan = await neo.exits.bracket(*ITBEES, Side.BUY, quantity, **{**MIS, **STOPS, **settings})
+    price(exchange, "38.95")
+    await eventually(lambda: plan.state is PlanStatus.OPEN and not plan.unprotected)
+    return plan
+
+
+async def test_a_bracket_is_exited_at_its_target() -> None:
+    async with trading() as (exchange, neo):
+        plan = await neo.exits.bracket(*ITBEES, Side.BUY, 10, **MIS, **STOPS)
+        assert (plan.state, plan.open_quantity, plan.exits) == (PlanStatus.ENTERING, 0, [])
+        assert plan.entry.number
+        price(exchange, "38.95")
+        await plan.wait(PlanStatus.OPEN, timeout=5)
+        await eventually(lambda: not plan.unprotected)
+        (stop,) = plan.exits
+        assert (stop.order_type, stop.trigger, stop.quantity) == (OrderType.SL, D("38.50"), 10)
+        await trades(exchange, "40.10", plan)
+        assert plan.state is PlanStatus.EXITED
+        assert plan.exited_by is ExitReason.TARGET
+        assert await net(neo) == 0
+        assert len(plan.exits) == 1
+
+
+async def test_a_bracket_is_exited_at_its_stop() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+        await trades(exchange, "38.45", plan)
+        assert plan.state is PlanStatus.EXITED
+        assert plan.exited_by is ExitReason.STOP
+        assert await net(neo) == 0
+
+
+async def test_a_whipsaw_through_both_prices_leaves_the_position_flat() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+        for rupees in ("40.10", "38.40", "40.20", "38.30"):
+            price(exchange, rupees)
+        await trades(exchange, "38.30", plan)
+        assert await net(neo) == 0
+        assert sum(order.filled_quantity for order in plan.exits) == 10
+
+
+async def test_changes_are_yielded_until_the_plan_is_final() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+
+        async def collect() -> list[Any]:
+            return [change async for change in plan.changes()]
+
+        collecting = asyncio.create_task(collect())
+        await asyncio.sleep(0)
+        await trades(exchange, "40.10", plan)
+        changes = await asyncio.wait_for(collecting, 5)
+        assert changes[0].status is PlanStatus.OPEN
+        assert (changes[-1].status, changes[-1].open_quantity) == (PlanStatus.EXITED, 0)
+
+
+async def test_a_plan_is_changed_closed_and_cancelled() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+        await plan.change(stop="38.70", target=None)
+        await eventually(lambda: plan.exits[0].trigger == D("38.70"))
+        assert plan.target is None
+        with pytest.raises(InvalidOrder, match=r"stop='39\.50': must be below the price"):
+            await plan.change(stop="39.50")
+        await plan.cancel(leave_stop=True)
+        assert plan.state is PlanStatus.CANCELLED
+        assert not plan.exits[0].is_final
+        assert await net(neo) == 10
+        (position,) = await neo.portfolio.positions()
+        await neo.orders.cancel(plan.exits[0])
+        again = await neo.exits.protect(position, stop="38.60")
+        await eventually(lambda: not again.unprotected)
+        price(exchange, "39.00")
+        seller = asyncio.create_task(again.exit_now())
+        await asyncio.sleep(0.5)
+        price(exchange, "39.00")
+        await asyncio.wait_for(seller, 30)
+        assert (again.state, again.exited_by) == (PlanStatus.EXITED, ExitReason.CLOSED)
+        assert await net(neo) == 0
+
+
+async def test_a_plan_goes_on_after_a_restart(tmp_path: Path) -> None:
+    journal = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        async with client_of(exchange, journal=journal) as neo:
+            await neo.instruments.load(Segment.NSE_CM)
+            price(exchange, "39.20")
+            plan = await entered(exchange, neo)
+            name = plan.id
+        async with client_of(exchange, journal=journal) as neo:
+            (plan,) = neo.exits.plans
+            assert (plan.id, plan.state, plan.open_quantity) == (name, PlanStatus.OPEN, 10)
+            await eventually(lambda: not plan.unprotected)
+            assert len(working(exchange)) == 1
+            await trades(exchange, "40.10", plan)
+            assert plan.state is PlanStatus.EXITED
+        async with client_of(exchange, journal=journal) as neo:
+            assert neo.exits.plans == []
+
+
+async def test_a_position_closed_by_hand_ends_the_plan() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+        sale = await neo.orders.place(*ITBEES, Side.SELL, 10, product=Product.MIS, price="39.00")
+        price(exchange, "39.05")
+        await sale.wait(OrderStatus.COMPLETE, timeout=5)
+        assert await plan.wait(timeout=10) is PlanStatus.EXITED
+        assert plan.exited_by is ExitReason.ELSEWHERE
+        assert working(exchange) == []
+
+
+async def test_a_position_is_squared_off_and_its_plan_ends() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+        closing = asyncio.create_task(neo.portfolio.square_off(symbol="ITBEES-EQ"))
+        for _ in range(20):
+            await asyncio.sleep(0.2)
+            price(exchange, "39.00")
+            if closing.done():
+                break
+        (result,) = await closing
+        assert result.quantity == 10
+        assert await net(neo) == 0
+        assert plan.state is PlanStatus.CANCELLED
+        assert working(exchange) == []
+
+
+async def test_a_halt_keeps_the_stops_where_it_is_told_to() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+        await neo.orders.place(*ITBEES, Side.BUY, 5, product=Product.MIS, price="38.60")
+        await asyncio.wait_for(neo.halt(keep_stops=True), 30)
+        assert working(exchange) == [("S", "SL", 10)]
+        await trades(exchange, "40.10", plan)
+        assert plan.exited_by is ExitReason.TARGET
+
+
+async def test_a_halt_that_squares_off_leaves_nothing() -> None:
+    async with trading() as (exchange, neo):
+        await entered(exchange, neo)
+        halting = asyncio.ensure_future(neo.halt(square_off=True))
+        for _ in range(20):
+            await asyncio.sleep(0.2)
+            price(exchange, "39.00")
+            if halting.done():
+                break
+        await halting
+        assert await net(neo) == 0
+        assert working(exchange) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stop": "39.10"}, r"stop='39\.10': must be below the price 39\.00 of a long position"),
+        ({"target": "38.90"}, r"target='38\.90': must be above the price 39\.00"),
+        ({"target": "38.40"}, r"target='38\.40': must be above the stop 38\.50"),
+        ({"trail": "0"}, r"trail='0': must be above 0"),
+        ({"stop": "38.503"}, r"stop='38\.503': ITBEES-EQ has prices in steps of 0\.01"),
+        ({"stop": None, "target": None}, r"stop=None: a plan needs a target, a stop or a trail"),
+        ({"product": Product.BO}, r"product='BO': a plan places ordinary orders"),
+        ({"chase": 0}, r"chase=0: must be seconds"),
+        ({"resting": "both"}, r"resting='both': must be one of stop, target"),
+    ],
+)
+async def test_bad_input_is_refused_before_anything_is_sent(
+    changes: dict[str, Any], message: str
+) -> None:
+    async with trading() as (exchange, neo):
+        with pytest.raises(InvalidOrder, match=message):
+            await neo.exits.bracket(*ITBEES, Side.BUY, 10, **{**MIS, **STOPS, **changes})
+        assert list(exchange.market.ledger) == []
+        assert neo.exits.plans == []
+
+
+async def test_the_scrip_master_is_needed() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        with pytest.raises(InvalidOrder, match=r"await neo\.instruments\.load\('nse_cm'\)"):
+            await neo.exits.bracket(*ITBEES, Side.BUY, 10, **MIS, **STOPS)
