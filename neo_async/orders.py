@@ -144,6 +144,15 @@ class Orders:
             (reservation,) = await self._admit(self._guard, [request])
         return await self._place(request, reservation, wait_for_outcome=wait_for_outcome)
 
+    async def place_request(self, order: OrderRequest, *, wait_for_outcome: bool = True) -> Order:
+        """Place one order that is given as an OrderRequest; see `place`."""
+        request = self.placement(order)
+        self._engine.check_trading_state(Kind.PLACE)
+        reservation = None
+        if self._guard is not None:
+            (reservation,) = await self._admit(self._guard, [request])
+        return await self._place(request, reservation, wait_for_outcome=wait_for_outcome)
+
     async def place_sliced(
         self, order: OrderRequest, *, wait_for_outcome: bool = True
     ) -> list[Order | NeoError]:

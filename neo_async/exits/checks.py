@@ -99,8 +99,8 @@ def plan_terms(
         trail=trail,
         trail_step=trail_step,
         chase=float(chase),
-        resting=_member("resting", settings.resting, Resting),
-        on_unprotected=_member("on_unprotected", settings.on_unprotected, Unprotected),
+        resting=member("resting", settings.resting, Resting),
+        on_unprotected=member("on_unprotected", settings.on_unprotected, Unprotected),
         until=_day(settings.until),
     )
     if stop is None and trail is not None:
@@ -223,7 +223,8 @@ def _largest(instrument: Instrument) -> int:
     return max(freeze // instrument.lot_size, 1) * instrument.lot_size
 
 
-def _member(field: str, value: Code | str, vocabulary: type[Code]) -> Code:
+def member(field: str, value: Code | str, vocabulary: type[Code]) -> Code:
+    """Return a member of a vocabulary. Raises InvalidOrder."""
     try:
         return vocabulary(value)
     except ValueError:

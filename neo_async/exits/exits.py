@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 
 import msgspec
 
 from neo_async.base import logs
+from neo_async.base.india import date_of
 from neo_async.calendar import Calendar
 from neo_async.errors import (
     InvalidOrder,
     NeoError,
     OutcomeUnknown,
-    ProtocolError,
-    UsageError,
 )
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
-from neo_async.execution.validation import slices
 from neo_async.exits.checks import (
-    Code,
     ExitSettings,
     check_product,
     known_price,
+    member,
     plan_terms,
 )
 from neo_async.exits.plan import ExitPlan
@@ -37,7 +34,7 @@ from neo_async.exits.prices import PlanPrices
 from neo_async.exits.requests import ExitRequests
 from neo_async.exits.runner import PlanRunner
 from neo_async.exits.square_off import TIMEOUT_SECONDS as SQUARE_OFF_SECONDS
-from neo_async.exits.square_off import OpenPosition, SquareOff
+from neo_async.exits.square_off import PositionCloser, Selection
 from neo_async.exits.state import (
     Aim,
     PlanState,
@@ -46,22 +43,26 @@ from neo_async.exits.state import (
     Resting,
     Unprotected,
 )
+from neo_async.exits.trigger import PriceTrigger, TriggerState, WaitingOrder
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRequest, OrderRow, Price
-from neo_async.model.portfolio import Position, PositionKey, PositionRow, SquaredOff
+from neo_async.model.portfolio import Position, PositionKey, SquaredOff
 from neo_async.model.ticks import Tick
 from neo_async.model.updates import PositionUpdate
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
 from neo_async.portfolio.position_rows import position_key
+from neo_async.wire.numbers import price_text
+from neo_async.wire.quotes import wire_instrument
 from neo_async.wire.tags import PLAN_ID_LENGTH, entry_tag, own_tag, step_of
 
 log = logging.getLogger(logs.EXITS)
 
+_decoder = msgspec.json.Decoder(PlanState | TriggerState)
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -93,7 +94,8 @@ class Exits:
         self._engine = engine
         self._orders = orders
         self._requests = ExitRequests(engine, orders)
-        self._prices = PlanPrices(new_feed, market.quotes)
+        self._prices = PlanPrices(new_feed, market.quotes, calendar.is_open)
+        self._closer = PositionCloser(engine, self._requests, portfolio, instruments)
         self._market = market
         self._portfolio = portfolio
         self._instruments = instruments
@@ -104,6 +106,8 @@ class Exits:
         """Plans that are not final, by id."""
         self._plans: dict[str, ExitPlan] = {}
         """Plans since the login, by id, and those that were taken up."""
+        self._triggers: dict[str, PriceTrigger] = {}
+        """Triggers that wait, by id."""
         self._is_listening = False
 
     # --- plans --------------------------------------------------------------------------------
@@ -232,6 +236,49 @@ class Exits:
             return await self._protect_order(held, settings)
         return await self._protect_position(held, settings)
 
+    async def when(
+        self,
+        instrument: str | Instrument,
+        *,
+        place: OrderRequest,
+        above: Price | None = None,
+        below: Price | None = None,
+        until: date | None = None,
+    ) -> PriceTrigger:
+        """Place an order once when the last price of an instrument is at `above` or higher, or at
+        `below` or lower; until the end of a day, where `until` is given.
+
+        The instrument that is watched may be another one than that of the order. Raises
+        InvalidOrder for an order that could not be placed now.
+        """
+        name = instrument if isinstance(instrument, str) else _name_of(instrument)
+        wire_instrument(name)
+        terms = self._orders.placement(place).terms
+        assert terms is not None
+        if place.bracket is not None:
+            raise InvalidOrder("place.bracket", place.bracket, "a trigger places ordinary orders")
+        if (above is None) == (below is None):
+            raise InvalidOrder("above", above, "give either above or below")
+        if until is not None and until < date_of(self._clock()):
+            raise InvalidOrder("until", until, "is over")
+        state = TriggerState(
+            id=self._new_id(),
+            instrument=name,
+            above=None if above is None else Decimal(price_text("above", above)),
+            below=None if below is None else Decimal(price_text("below", below)),
+            order=WaitingOrder.of(terms),
+            until=until,
+        )
+        trigger = self._add_trigger(state)
+        self._write(state)
+        self._start_trigger(trigger)
+        return trigger
+
+    @property
+    def triggers(self) -> list[PriceTrigger]:
+        """Price triggers that have not placed their order yet."""
+        return list(self._triggers.values())
+
     # --- starting a plan ----------------------------------------------------------------------
 
     async def _enter(self, entry: OrderRequest, settings: ExitSettings) -> ExitPlan:
@@ -284,10 +331,10 @@ class Exits:
             reference = await self._last_price(instrument) or reference
         terms = plan_terms(
             instrument,
-            _known("segment", order.segment, Segment),
+            member("segment", order.segment, Segment),
             order.symbol,
-            _known("side", order.side, Side),
-            _known("product", order.product, Product),
+            member("side", order.side, Side),
+            member("product", order.product, Product),
             settings,
             price=reference,
         )
@@ -310,10 +357,10 @@ class Exits:
             reference = await self._last_price(instrument)
         terms = plan_terms(
             instrument,
-            _known("segment", position.segment, Segment),
+            member("segment", position.segment, Segment),
             position.symbol,
             Side.BUY if net > 0 else Side.SELL,
-            _known("product", position.product, Product),
+            member("product", position.product, Product),
             settings,
             price=reference,
         )
@@ -404,11 +451,30 @@ class Exits:
         self._prices.watch(runner.state.terms.instrument, runner.on_price)
         runner.start()
 
+    def _add_trigger(self, state: TriggerState) -> PriceTrigger:
+        trigger = self._triggers[state.id] = PriceTrigger(
+            state,
+            place=self._orders.place_request,
+            find_orders=self._find_orders,
+            write=self._write,
+            clock=self._clock,
+            on_end=self._on_trigger_end,
+        )
+        return trigger
+
+    def _start_trigger(self, trigger: PriceTrigger) -> None:
+        self._prices.watch(trigger.instrument, trigger.on_price)
+        trigger.start()
+
+    def _on_trigger_end(self, trigger: PriceTrigger) -> None:
+        self._triggers.pop(trigger.id, None)
+        self._prices.ignore(trigger.instrument, trigger.on_price)
+
     def _on_end(self, runner: PlanRunner) -> None:
         self._runners.pop(runner.state.id, None)
         self._prices.ignore(runner.state.terms.instrument, runner.on_price)
 
-    def _write(self, state: PlanState) -> None:
+    def _write(self, state: PlanState | TriggerState) -> None:
         if self._journal is not None:
             self._journal.write_plan(
                 state.id, msgspec.json.encode(state).decode(), is_final=state.status.is_final
@@ -421,22 +487,32 @@ class Exits:
         as the journal holds them. The order book has been read, and open intents are resolved."""
         for text in plans:
             try:
-                state = msgspec.json.decode(text, type=PlanState)
+                state = _decoder.decode(text)
             except (msgspec.MsgspecError, ValueError) as error:
                 log.error("a plan in the journal cannot be read: %s: %.200s", error, text)
                 continue
-            if state.id in self._runners:
-                continue
-            runner = self._add(state)
-            runner.take_up()
-            log.warning("plan %s of %s was taken up", state.id, state.terms.symbol)
+            self._take_up(state)
         for runner in [*self._runners.values()]:
             self._start(runner)
+        for trigger in [*self._triggers.values()]:
+            self._start_trigger(trigger)
+
+    def _take_up(self, state: PlanState | TriggerState) -> None:
+        """Take up a plan or a trigger of the process before."""
+        if state.id in self._runners or state.id in self._triggers:
+            return
+        log.warning("plan %s of the process before goes on: %s", state.id, state.status)
+        if isinstance(state, TriggerState):
+            self._add_trigger(state).take_up()
+        else:
+            self._add(state).take_up()
 
     async def close(self) -> None:
         """Stop the tasks of all plans: they go on after the next login. Orders stay as they are."""
         for runner in [*self._runners.values()]:
             await runner.stop()
+        for trigger in [*self._triggers.values()]:
+            await trigger.stop()
         await self._prices.close()
         self._plans = {name: plan for name, plan in self._plans.items() if name in self._runners}
 
@@ -444,8 +520,6 @@ class Exits:
         """End every plan at once, and leave its orders to the halt that cancels them."""
         for runner in [*self._runners.values()]:
             runner.end(reason)
-
-    # --- square-off ---------------------------------------------------------------------------
 
     async def square_off(
         self,
@@ -457,102 +531,13 @@ class Exits:
         timeout: float = SQUARE_OFF_SECONDS,
     ) -> list[SquaredOff | NeoError]:
         """Close positions at the market; see Portfolio.square_off."""
-        positions, problems = await self._open_positions(segment, symbol, product)
-        if holdings and product in (None, Product.CNC):
-            positions += await self._sellable_holdings(positions, segment, symbol)
+        which = Selection(segment, symbol, product)
+        positions, problems = await self._closer.find(which, holdings=holdings)
         keys = {position.key for position in positions}
         for runner in [*self._runners.values()]:
             if _key_of(runner.state.terms) in keys:
                 runner.end("squared off")
-        rows = await self._engine.read_order_book()
-        async for _ in self._engine.register_open(rows):
-            pass  # also those that were placed elsewhere are cancelled
-        closing = [
-            SquareOff(
-                position,
-                requests=self._requests,
-                open_orders=self._open_orders,
-                read_net=self._net_of(position, holdings=holdings),
-                slices=self._slices,
-                timeout=timeout,
-            ).run()
-            for position in positions
-        ]
-        results: list[SquaredOff | NeoError] = [*problems]
-        for result in await asyncio.gather(*closing, return_exceptions=True):
-            if isinstance(result, BaseException) and not isinstance(result, NeoError):
-                raise result
-            results.append(result)
-        return results
-
-    async def _open_positions(
-        self, segment: Segment | None, symbol: str | None, product: Product | None
-    ) -> tuple[list[OpenPosition], list[NeoError]]:
-        """Return the positions that are not flat, and errors of those that cannot be read."""
-        found: list[OpenPosition] = []
-        problems: list[NeoError] = []
-        wanted = (segment, symbol and symbol.upper(), product)
-        for row in await self._portfolio.position_rows():
-            key = position_key(row.segment, row.symbol, row.product)
-            if any(want not in (None, has) for want, has in zip(wanted, key, strict=True)):
-                continue
-            try:
-                if position := _open_position(row):
-                    found.append(position)
-            except NeoError as error:
-                problems.append(error)
-        return found, problems
-
-    async def _sellable_holdings(
-        self, positions: Iterable[OpenPosition], segment: Segment | None, symbol: str | None
-    ) -> list[OpenPosition]:
-        """Return the delivery stock that can be sold, and that is in no position of the day."""
-        known = {position.instrument for position in positions}
-        found = []
-        for holding in await self._portfolio.holdings():
-            name = f"{holding.segment.lower()}|{holding.token}"
-            instrument = self._instrument_named(name)
-            if not holding.sellable_quantity or name in known or instrument is None:
-                continue
-            if segment in (None, instrument.segment) and symbol in (None, instrument.symbol):
-                found.append(
-                    OpenPosition(
-                        segment=instrument.segment,
-                        symbol=instrument.symbol,
-                        product=Product.CNC,
-                        instrument=name,
-                        net=holding.sellable_quantity,
-                    )
-                )
-        return found
-
-    def _instrument_named(self, name: str) -> Instrument | None:
-        segment, _, token = name.partition("|")
-        try:
-            return self._instruments.by_token(Segment(segment), token)
-        except (UsageError, ValueError):  # the segment is not loaded, or none of ours
-            return None
-
-    def _open_orders(self, key: PositionKey) -> list[Order]:
-        return [
-            order
-            for order in self._engine.cache.open_orders
-            if position_key(order.segment, order.symbol, order.product) == key
-        ]
-
-    def _net_of(
-        self, position: OpenPosition, *, holdings: bool
-    ) -> Callable[[PositionKey], Awaitable[int]]:
-        holding = position.instrument if holdings and position.product is Product.CNC else ""
-
-        async def read(key: PositionKey) -> int:
-            return await self._portfolio.net_quantity(*key, holding=holding)
-
-        return read
-
-    def _slices(self, position: OpenPosition, quantity: int) -> list[int]:
-        instrument = self._instrument(position.segment, position.symbol)
-        return [quantity] if instrument is None else slices(quantity, instrument)
+        return [*problems, *await self._closer.close(positions, holdings, timeout)]
 
     # --- reports ------------------------------------------------------------------------------
 
@@ -612,31 +597,9 @@ class Exits:
         return self._calendar.next_open(state.terms.segment).timestamp() - self._clock()
 
 
+def _name_of(instrument: Instrument) -> str:
+    return f"{instrument.segment}|{instrument.token}"
+
+
 def _key_of(terms: PlanTerms) -> PositionKey:
     return position_key(terms.segment, terms.symbol, terms.product)
-
-
-def _open_position(row: PositionRow) -> OpenPosition | None:
-    """Return the position of a row; None where it is flat. Raises NeoError for one that cannot be
-    closed because it cannot be read."""
-    if not row.has_quantities:
-        raise ProtocolError(f"the position in {row.symbol} cannot be read: {', '.join(row.odd)}")
-    net = row.carried_quantity + row.buy_quantity - row.sell_quantity
-    if not net:
-        return None
-    return OpenPosition(
-        segment=_known("segment", row.segment.strip().lower(), Segment),
-        symbol=row.symbol.strip(),
-        product=_known("product", row.product.strip().upper(), Product),
-        instrument=row.instrument,
-        net=net,
-    )
-
-
-def _known(field: str, value: str, vocabulary: type[Code]) -> Code:
-    """Return a member of a vocabulary. Raises InvalidOrder."""
-    try:
-        return vocabulary(value)
-    except ValueError:
-        choices = ", ".join(vocabulary)
-        raise InvalidOrder(field, value, f"must be one of {choices}") from None

@@ -21,7 +21,9 @@ log = logging.getLogger(logs.EXITS)
 STALE_SECONDS = 5.0
 """Age of a price from which on quotes are read, and `health().problems` says so."""
 QUOTE_SECONDS = 1.0
-"""Time between two readings of quotes."""
+"""Time between two readings of quotes while the market is open."""
+CLOSED_QUOTE_SECONDS = 60.0
+"""The same while it is closed: then only an exchange for tests trades."""
 
 Listener = Callable[[Decimal], None]
 
@@ -34,8 +36,11 @@ class PlanPrices:
         self,
         new_feed: Callable[[Callable[[Tick], None]], MarketFeed],
         read_quotes: Callable[[Sequence[str]], Awaitable[Quotes]],
+        is_open: Callable[[str], bool],
     ) -> None:
-        """`new_feed` returns a market feed that calls its argument with every tick."""
+        """`new_feed` returns a market feed that calls its argument with every tick, `is_open`
+        whether the market of a segment is open."""
+        self._is_open = is_open
         self._new_feed = new_feed
         self._read_quotes = read_quotes
         self._feed: MarketFeed | None = None
@@ -129,10 +134,13 @@ class PlanPrices:
             listener(price)
 
     async def _poll(self) -> None:
-        """Read the quotes of instruments whose price is old, once a second."""
+        """Read the quotes of instruments whose price is old."""
+        pause = QUOTE_SECONDS
         while True:
-            await asyncio.sleep(QUOTE_SECONDS)
+            await asyncio.sleep(pause)
             stale = [one for one in self._listeners if self.age(one) >= STALE_SECONDS]
+            is_open = any(self._is_open(one.partition("|")[0]) for one in self._listeners)
+            pause = QUOTE_SECONDS if is_open or not stale else CLOSED_QUOTE_SECONDS
             if not stale:
                 continue
             try:

@@ -5,16 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from neo_async.base import logs
-from neo_async.errors import NeoError, NotLoggedIn, OutcomeUnknown, PositionOpen, Rejected
+from neo_async.errors import (
+    NeoError,
+    NotLoggedIn,
+    OutcomeUnknown,
+    PositionOpen,
+    ProtocolError,
+    Rejected,
+    UsageError,
+)
+from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.order import Order
+from neo_async.execution.validation import slices
+from neo_async.exits.checks import member
 from neo_async.exits.requests import ExitRequests
+from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side
+from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRequest
-from neo_async.model.portfolio import PositionKey, SquaredOff
+from neo_async.model.portfolio import PositionKey, PositionRow, SquaredOff
+from neo_async.portfolio.portfolio import Portfolio
 from neo_async.portfolio.position_rows import position_key
 
 log = logging.getLogger(logs.EXITS)
@@ -174,3 +189,142 @@ class SquareOff:
             if abs(shown) <= abs(left) and shown * left >= 0:
                 return shown
             await asyncio.sleep(READ_SECONDS)
+
+
+class Selection(NamedTuple):
+    """The positions that are to be closed; None is any."""
+
+    segment: Segment | None
+    symbol: str | None
+    product: Product | None
+
+    def includes(self, key: PositionKey) -> bool:
+        """Return whether the position of this key is among them."""
+        wanted = (self.segment, self.symbol and self.symbol.upper(), self.product)
+        return all(want in (None, has) for want, has in zip(wanted, key, strict=True))
+
+
+class PositionCloser:
+    """Finds the open positions of the account, and closes them."""
+
+    def __init__(
+        self,
+        engine: ExecutionEngine,
+        requests: ExitRequests,
+        portfolio: Portfolio,
+        instruments: Instruments,
+    ) -> None:
+        self._engine = engine
+        self._requests = requests
+        self._portfolio = portfolio
+        self._instruments = instruments
+
+    async def find(
+        self, which: Selection, *, holdings: bool
+    ) -> tuple[list[OpenPosition], list[NeoError]]:
+        """Return the positions that are not flat, and errors of those that cannot be read."""
+        found: list[OpenPosition] = []
+        problems: list[NeoError] = []
+        for row in await self._portfolio.position_rows():
+            if not which.includes(position_key(row.segment, row.symbol, row.product)):
+                continue
+            try:
+                if position := _open_position(row):
+                    found.append(position)
+            except NeoError as error:
+                problems.append(error)
+        if holdings and which.product in (None, Product.CNC):
+            found += await self._sellable_holdings(found, which)
+        return found, problems
+
+    async def _sellable_holdings(
+        self, positions: Iterable[OpenPosition], which: Selection
+    ) -> list[OpenPosition]:
+        """Return the delivery stock that can be sold, and that is in no position of the day."""
+        known = {position.instrument for position in positions}
+        found = []
+        for holding in await self._portfolio.holdings():
+            name = f"{holding.segment.lower()}|{holding.token}"
+            instrument = self._instrument_named(name)
+            if not holding.sellable_quantity or name in known or instrument is None:
+                continue
+            position = OpenPosition(
+                segment=instrument.segment,
+                symbol=instrument.symbol,
+                product=Product.CNC,
+                instrument=name,
+                net=holding.sellable_quantity,
+            )
+            if which.includes(position.key):
+                found.append(position)
+        return found
+
+    async def close(
+        self, positions: Sequence[OpenPosition], holdings: bool, timeout: float
+    ) -> list[SquaredOff | NeoError]:
+        """Close positions at once, and return the outcome of each."""
+        rows = await self._engine.read_order_book()
+        async for _ in self._engine.register_open(rows):
+            pass  # orders that were placed elsewhere are cancelled as well
+        closing = [
+            SquareOff(
+                position,
+                requests=self._requests,
+                open_orders=self._open_orders,
+                read_net=self._net_of(position, holdings=holdings),
+                slices=self._slices,
+                timeout=timeout,
+            ).run()
+            for position in positions
+        ]
+        results: list[SquaredOff | NeoError] = []
+        for result in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, NeoError):
+                raise result
+            results.append(result)
+        return results
+
+    def _instrument_named(self, name: str) -> Instrument | None:
+        segment, _, token = name.partition("|")
+        try:
+            return self._instruments.by_token(Segment(segment), token)
+        except (UsageError, ValueError):  # the segment is not loaded, or none of ours
+            return None
+
+    def _open_orders(self, key: PositionKey) -> list[Order]:
+        return [
+            order
+            for order in self._engine.cache.open_orders
+            if position_key(order.segment, order.symbol, order.product) == key
+        ]
+
+    def _net_of(
+        self, position: OpenPosition, *, holdings: bool
+    ) -> Callable[[PositionKey], Awaitable[int]]:
+        holding = position.instrument if holdings and position.product is Product.CNC else ""
+
+        async def read(key: PositionKey) -> int:
+            return await self._portfolio.net_quantity(*key, holding=holding)
+
+        return read
+
+    def _slices(self, position: OpenPosition, quantity: int) -> list[int]:
+        instrument = self._instruments.find(position.segment, position.symbol)
+        return [quantity] if instrument is None else slices(quantity, instrument)
+
+
+def _open_position(row: PositionRow) -> OpenPosition | None:
+    """Return the position of a row; None where it is flat. Raises NeoError for one that cannot be
+    closed because it cannot be read."""
+    if not row.has_quantities:
+        raise ProtocolError(f"the position in {row.symbol} cannot be read: {', '.join(row.odd)}")
+    net = row.carried_quantity + row.buy_quantity - row.sell_quantity
+    if not net:
+        return None
+    return OpenPosition(
+        segment=member("segment", row.segment.strip().lower(), Segment),
+        symbol=row.symbol.strip(),
+        product=member("product", row.product.strip().upper(), Product),
+        instrument=row.instrument,
+        net=net,
+    )

@@ -168,7 +168,7 @@ class ExitOrder(msgspec.Struct, kw_only=True):
         return max(0, max(self.quantity, self.asked_quantity) - self.filled)
 
 
-class PlanState(msgspec.Struct, kw_only=True):
+class PlanState(msgspec.Struct, kw_only=True, tag="plan"):
     """All that is known of a plan. It is what the journal keeps."""
 
     id: str

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from neo_async import (
     InvalidOrder,
     NeoClient,
+    OrderRequest,
     OrderStatus,
     OrderType,
     Product,
@@ -22,6 +25,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange
 from neo_async.exits.state import ExitReason, PlanStatus
+from neo_async.exits.trigger import TriggerStatus
 from tests.clients import client_of, exchange_of
 
 D = Decimal
@@ -56,7 +60,7 @@ async def trades(exchange: Exchange, rupees: str, plan: Any, *, seconds: float =
 async def eventually(condition: Any, *, seconds: float = 10.0) -> None:
     """Wait until a condition is true."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - it may be anything
             await asyncio.sleep(0.01)
 
 
@@ -255,3 +259,52 @@ async def test_the_scrip_master_is_needed() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         with pytest.raises(InvalidOrder, match=r"await neo\.instruments\.load\('nse_cm'\)"):
             await neo.exits.bracket(*ITBEES, Side.BUY, 10, **MIS, **STOPS)
+
+
+# --- triggers ---------------------------------------------------------------------------------
+
+BUY = OrderRequest(*ITBEES, Side.BUY, 10, product=Product.MIS, price="40.60")
+
+
+async def test_a_trigger_places_its_order_once_when_the_price_is_reached() -> None:
+    async with trading() as (exchange, neo):
+        trigger = await neo.exits.when("nse_cm|19084", above="40.50", place=BUY)
+        await asyncio.sleep(1)
+        assert (trigger.status, working(exchange)) == (TriggerStatus.WAITING, [])
+        for rupees in ("40.50", "40.55", "40.45", "40.60"):
+            price(exchange, rupees)
+            await asyncio.sleep(0.05)
+        assert await trigger.wait(timeout=5) is TriggerStatus.PLACED
+        assert len(exchange.market.ledger) == 1
+        assert trigger.order is not None
+        assert neo.exits.triggers == []
+
+
+async def test_a_trigger_waits_over_a_restart_and_can_be_cancelled(tmp_path: Path) -> None:
+    journal = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        async with client_of(exchange, journal=journal) as neo:
+            price(exchange, "39.20")
+            await neo.exits.when("nse_cm|19084", above="40.50", place=BUY)
+            await neo.exits.when("nse_cm|19084", below="38.00", place=BUY)
+        async with client_of(exchange, journal=journal) as neo:
+            above, below = neo.exits.triggers
+            below.cancel()
+            price(exchange, "40.70")
+            assert await above.wait(timeout=5) is TriggerStatus.PLACED
+        async with client_of(exchange, journal=journal) as neo:
+            assert neo.exits.triggers == []
+            assert len(exchange.market.ledger) == 1
+
+
+async def test_a_trigger_that_could_not_place_its_order_is_refused() -> None:
+    async with trading() as (exchange, neo):
+        for changes, message in (
+            ({"above": "40", "below": "39"}, "give either above or below"),
+            ({"above": None}, "give either above or below"),
+            ({"above": "zero"}, "above='zero'"),
+            ({"above": "40.5", "until": date(2020, 1, 1)}, "is over"),
+            ({"above": "40.5", "place": msgspec.structs.replace(BUY, quantity=0)}, "quantity=0"),
+        ):
+            with pytest.raises(InvalidOrder, match=message):
+                await neo.exits.when("nse_cm|19084", **{"place": BUY, **changes})

@@ -1,4 +1,4 @@
-"""The rules of exit plans against a broker that fills, refuses, loses answers and cancels at will."""
+"""The rules of exit plans, against a broker that fills, refuses, and loses answers at will."""
 
 import random
 from decimal import Decimal
@@ -474,7 +474,7 @@ class Broker:
         assert len({one.step for one in under_way}) == len(under_way)
 
     def shrinks(self):
-        """Whether units were closed elsewhere, and the orders are being cut down to what is left."""
+        """Whether units were closed elsewhere, and the orders are being cut down to the rest."""
         return self.state.closed_elsewhere > 0
 
     def finish(self):
