@@ -242,7 +242,7 @@ class NeoClient:
         """Go on with the plans that have not ended: of this client, and those in its journal."""
         plans = [] if self._journal is None else await self._journal.plans()
         if plans or "exits" in self.__dict__:
-            self.exits.start(plans)
+            await self.exits.start(plans)
 
     @property
     def reconciliation(self) -> Reconciliation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -30,7 +31,7 @@ from neo_async.exits.checks import (
     plan_terms,
 )
 from neo_async.exits.plan import ExitPlan
-from neo_async.exits.prices import PlanPrices
+from neo_async.exits.prices import STALE_SECONDS, PlanPrices
 from neo_async.exits.requests import ExitRequests
 from neo_async.exits.runner import PlanRunner
 from neo_async.exits.square_off import TIMEOUT_SECONDS as SQUARE_OFF_SECONDS
@@ -58,9 +59,14 @@ from neo_async.portfolio.portfolio import Portfolio
 from neo_async.portfolio.position_rows import position_key
 from neo_async.wire.numbers import price_text
 from neo_async.wire.quotes import wire_instrument
-from neo_async.wire.tags import PLAN_ID_LENGTH, entry_tag, own_tag, step_of
+from neo_async.wire.tags import PLAN_ID_LENGTH, entry_tag, own_tag, step_of, without_suffix
 
 log = logging.getLogger(logs.EXITS)
+
+UNPROTECTED_SECONDS = 2.0
+"""Time for which units may lack an exit order before that is a problem: a stop is on its way."""
+BOOK_RETRY_SECONDS = 1.0
+"""Time between two tries to read the order book from which plans go on after a login."""
 
 _decoder = msgspec.json.Decoder(PlanState | TriggerState)
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -108,7 +114,23 @@ class Exits:
         """Plans since the login, by id, and those that were taken up."""
         self._triggers: dict[str, PriceTrigger] = {}
         """Triggers that wait, by id."""
+        self._going_on: asyncio.Task[None] | None = None
+        """The task that starts the plans after a login, until it has done so."""
         self._is_listening = False
+
+    @property
+    def problems(self) -> list[str]:
+        """Descriptions of what is wrong with the plans, for `health()`."""
+        return [problem for runner in self._runners.values() for problem in self._problems(runner)]
+
+    def _problems(self, runner: PlanRunner) -> Iterable[str]:
+        state, terms = runner.state, runner.state.terms
+        if state.unprotected and (state.reason or runner.seconds_unprotected > UNPROTECTED_SECONDS):
+            why = f": {state.reason}" if state.reason else ""
+            yield f"{state.unprotected} of {terms.symbol} have no exit (plan {state.id}){why}"
+        age = self._prices.age(terms.instrument)
+        if age >= STALE_SECONDS and state.held > 0 and self._calendar.is_open(terms.segment):
+            yield f"the price of {terms.symbol} is {age:.0f} s old (plan {state.id})"
 
     # --- plans --------------------------------------------------------------------------------
 
@@ -482,33 +504,59 @@ class Exits:
 
     # --- login and logout ---------------------------------------------------------------------
 
-    def start(self, plans: Iterable[str]) -> None:
+    async def start(self, plans: Iterable[str]) -> None:
         """Go on with the plans after a login: those of this client, and those of the process before
-        as the journal holds them. The order book has been read, and open intents are resolved."""
+        as the journal holds them. Open intents of the journal have been resolved."""
         for text in plans:
             try:
                 state = _decoder.decode(text)
             except (msgspec.MsgspecError, ValueError) as error:
                 log.error("a plan in the journal cannot be read: %s: %.200s", error, text)
                 continue
-            self._take_up(state)
+            self._load(state)
+        if not await self._try_to_go_on():
+            self._going_on = asyncio.create_task(self._go_on(), name="exit plans after a login")
+
+    async def _go_on(self) -> None:
+        while not await self._try_to_go_on():
+            await asyncio.sleep(BOOK_RETRY_SECONDS)
+
+    async def _try_to_go_on(self) -> bool:
+        """Bring the plans together with the order book, and start them. Return False when the book
+        cannot be read."""
+        try:
+            rows = await self._engine.read_order_book()
+        except NeoError as error:
+            log.warning("exit plans wait for the order book: %s", error)
+            return False
+        for row in rows:
+            tag = without_suffix(row.gui_order_id)
+            found = step_of(own_tag(tag))
+            if found is not None and (found[0] in self._runners or found[0] in self._triggers):
+                self._engine.cache.register(row, client_tag=tag)
         for runner in [*self._runners.values()]:
+            runner.take_up()
             self._start(runner)
         for trigger in [*self._triggers.values()]:
+            trigger.take_up()
             self._start_trigger(trigger)
+        return True
 
-    def _take_up(self, state: PlanState | TriggerState) -> None:
-        """Take up a plan or a trigger of the process before."""
+    def _load(self, state: PlanState | TriggerState) -> None:
+        """Add a plan or a trigger of the process before."""
         if state.id in self._runners or state.id in self._triggers:
             return
         log.warning("plan %s of the process before goes on: %s", state.id, state.status)
         if isinstance(state, TriggerState):
-            self._add_trigger(state).take_up()
+            self._add_trigger(state)
         else:
-            self._add(state).take_up()
+            self._add(state)
 
     async def close(self) -> None:
         """Stop the tasks of all plans: they go on after the next login. Orders stay as they are."""
+        if self._going_on is not None:
+            self._going_on.cancel()
+            self._going_on = None
         for runner in [*self._runners.values()]:
             await runner.stop()
         for trigger in [*self._triggers.values()]:

@@ -444,11 +444,10 @@ def _leave_stop(state: PlanState, timers: Timers, price: Decimal) -> None:
 
 def apply_position(state: PlanState, timers: Timers, net: int) -> None:
     """Apply the net quantity of the position, read after every fill that is known here: what is
-    missing of the units held was closed elsewhere."""
+    missing of the units that the plan has not exited was closed elsewhere."""
     timers.must_read_position = timers.is_reading_position = False
     in_direction = max(0, state.terms.sign * net)
-    if in_direction < state.held:
-        state.closed_elsewhere += state.held - in_direction
+    state.closed_elsewhere = max(0, state.entry_filled - state.exits_filled - in_direction)
     _end_if_flat(state)
 
 

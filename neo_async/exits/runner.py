@@ -57,6 +57,8 @@ log = logging.getLogger(logs.EXITS)
 
 POSITION_RETRY_SECONDS = 1.0
 """Time between two readings of a position: two have to agree that it is smaller than expected."""
+POSITION_LAG_SECONDS = 5.0
+"""Time after a fill for which the positions report may not show it yet."""
 
 _TRIGGERED = (OrderStatus.OPEN, OrderStatus.COMPLETE)
 Price_ = Price | None | msgspec.UnsetType
@@ -104,6 +106,12 @@ class PlanRunner:
         self._wakeup = asyncio.Event()
         self._changed: asyncio.Future[bool] | None = None
         self._cancels = self._leaves_stop = False
+        self._is_stopped = False
+        """Whether a logout has stopped the task."""
+        self._filled_at = -math.inf
+        """Time of the loop of the newest fill of the plan's orders."""
+        self._bare_since: float | None = None
+        """Time of the loop since which units are without an exit order; None while none is."""
         self._other_fills: dict[str, int] = {}
         """Filled quantities of orders outside the plan that close its position, by number."""
         self._last: PlanChange | None = None
@@ -122,12 +130,14 @@ class PlanRunner:
 
     def start(self) -> None:
         """Start the plan's task, unless it runs."""
+        self._is_stopped = False
         if self._task is None and not self.state.status.is_final:
             self._task = asyncio.create_task(self._run(), name=f"exit plan {self.state.id}")
 
     async def stop(self) -> None:
         """Stop the task. Requests under way are left to finish; the plan goes on at `start`."""
         task, self._task = self._task, None
+        self._is_stopped = True
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -280,6 +290,7 @@ class PlanRunner:
     def _apply_reports(self) -> None:
         """Apply the present state of the plan's orders."""
         state, now = self.state, self._now()
+        filled = (state.entry_filled, state.exits_filled)
         if not state.is_entry_final:
             self._apply_entries()
         for known in state.exits:
@@ -293,6 +304,8 @@ class PlanRunner:
                     continue
                 order = self._orders[known.step] = found[0]
             self._apply_exit(known, order, now)
+        if filled != (state.entry_filled, state.exits_filled):
+            self._filled_at = now
 
     def _apply_exit(self, known: ExitOrder, order: Order, now: float) -> None:
         known.number = order.number
@@ -347,6 +360,7 @@ class PlanRunner:
             await self._request(action)
         except NotLoggedIn as error:
             log.warning("plan %s waits for the next login: %s", self.state.id, error)
+            self._apply_refusal(action, error)
         except OutcomeUnknown as error:
             self._apply_unknown(action, error)
         except NeoError as error:
@@ -412,14 +426,22 @@ class PlanRunner:
 
     async def _position(self) -> int:
         """Return the net quantity of the position. A report that shows less than is held may be
-        older than the last fill: it has to be shown twice."""
+        older than the last fill: it has to be shown twice, and when reports have had the time to
+        catch up."""
+        sign = self.state.terms.sign
         net = await self._read_position(self.state)
-        if self.state.terms.sign * net >= self.state.held:
-            return net
-        await asyncio.sleep(POSITION_RETRY_SECONDS)
-        self._apply_reports()
-        again = await self._read_position(self.state)
-        return max(net, again, key=lambda one: self.state.terms.sign * one)
+        while sign * net < self.state.held:
+            await asyncio.sleep(POSITION_RETRY_SECONDS)
+            self._apply_reports()
+            net = await self._read_position(self.state)
+            if self._now() >= self._filled_at + POSITION_LAG_SECONDS:
+                break
+        return net
+
+    @property
+    def seconds_unprotected(self) -> float:
+        """Seconds for which units have been without an exit order."""
+        return 0.0 if self._bare_since is None else self._now() - self._bare_since
 
     # --- changes ------------------------------------------------------------------------------
 
@@ -440,7 +462,7 @@ class PlanRunner:
 
     async def until_changed(self) -> bool:
         """Wait for the next change. Return False when the plan's task has stopped."""
-        if self._task is None:
+        if self._is_stopped or self.state.status.is_final:
             return self.state.status.is_final
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
@@ -448,6 +470,10 @@ class PlanRunner:
 
     def _announce(self, *, is_running: bool = True) -> None:
         """Log a change of the state, and wake those who wait for it."""
+        if not self.state.unprotected:
+            self._bare_since = None
+        elif self._bare_since is None:
+            self._bare_since = self._now()
         change = self.snapshot()
         last, self._last = self._last, change
         if last is not None and msgspec.structs.replace(change, at=last.at) == last and is_running:
