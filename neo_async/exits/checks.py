@@ -7,7 +7,7 @@ import math
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import msgspec
 
@@ -47,6 +47,20 @@ class ExitSettings(msgspec.Struct, frozen=True, kw_only=True):
     until: date | None = None
     """Last day of a plan of CNC or NRML, whose exits stand up again at every open; None has no
     last day."""
+
+
+class ExitOptions(TypedDict, total=False):
+    """The fields of ExitSettings as keywords."""
+
+    target: Price | None
+    stop: Price | None
+    trail: Price | None
+    trail_step: Price | None
+    stop_limit: Price | None
+    chase: float
+    resting: Resting
+    on_unprotected: Unprotected
+    until: date | None
 
 
 def plan_terms(

@@ -298,7 +298,7 @@ async def test_a_trigger_waits_over_a_restart_and_can_be_cancelled(tmp_path: Pat
 
 
 async def test_a_trigger_that_could_not_place_its_order_is_refused() -> None:
-    async with trading() as (exchange, neo):
+    async with trading() as (_, neo):
         for changes, message in (
             ({"above": "40", "below": "39"}, "give either above or below"),
             ({"above": None}, "give either above or below"),
