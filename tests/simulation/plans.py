@@ -39,7 +39,7 @@ from neo_async import (
 )
 from neo_async.exchange import Exchange, Faults
 from neo_async.exits.plan import ExitPlan
-from neo_async.exits.state import ExitReason, Unprotected
+from neo_async.exits.state import PlanStatus, Unprotected
 from neo_async.wire.tags import own_tag, step_of, without_suffix
 from tests.simulation.observed_exchange import ObservedExchange
 from tests.simulation.programs import ALL_FAULTS, CASH, RESOLUTION_TIMEOUT
@@ -323,10 +323,8 @@ class _Program:
             self._say(f"{plan}")
             if not plan.is_final:
                 self.report.add_problem("unfinished", repr(plan))
-            elif plan.exited_by not in (None, ExitReason.ELSEWHERE):
-                left = self._held(plan.symbol)
-                if left:
-                    self.report.add_problem("unfinished", f"{plan} leaves {left}")
+            elif plan.state is PlanStatus.EXITED and (left := self._held(plan.symbol)):
+                self.report.add_problem("unfinished", f"{plan} leaves {left}")
 
     def _held(self, symbol: str) -> int:
         side = self._sides[symbol]
