@@ -283,6 +283,8 @@ class PlanBook:
         plan = self._plan_in(order.client_tag)
         if isinstance(plan, PlanRunner):
             plan.wake()
+        elif plan is None and (found := step_of(own_tag(order.client_tag))) is not None:
+            log.error("plan %s has ended, and nothing exits its late order %r", found[0], order)
 
     def _find_orders(self, tag: str, numbers: Iterable[str]) -> list[Order]:
         """Return the registered orders with these numbers, and those whose client tag begins with

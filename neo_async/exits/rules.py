@@ -302,6 +302,9 @@ def apply_exit(
     """Apply a report of an exit order. Fills are never taken back."""
     order = find(state, step)
     order.filled = max(order.filled, filled)
+    # What a report of the position has shown before may have been this fill.
+    left = max(0, state.entry_filled - state.exits_filled)
+    state.closed_elsewhere = min(state.closed_elsewhere, left)
     if is_triggered and not order.is_triggered:
         order.is_triggered = True
         if order.terms.aim is Aim.STOP:

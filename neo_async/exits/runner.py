@@ -168,6 +168,9 @@ class PlanRunner:
         """Go on with a plan of the process before: what it had under way has an outcome by now."""
         state = self.state
         self._apply_reports()
+        if not self.entries and not state.is_entry_final:
+            self.end("the process ended before the entry was placed")
+            return
         for order in state.exits:
             order.asked_quantity, order.asked_terms = 0, None
             order.is_under_way = False
@@ -255,9 +258,9 @@ class PlanRunner:
         return self._cancelling() if self._cancels else next_action(self.state, self.timers, now)
 
     def _wait_for_open(self, now: float) -> None:
-        """After a refusal or an expiry outside the market's hours, wait for the next open. Before
-        one, the hours do not matter: an exchange for tests trades at any."""
-        if self.timers.refusals or self.timers.must_read_position:
+        """After a refusal outside the market's hours, wait for the next open. Before one, the hours
+        do not matter: an exchange for tests trades at any."""
+        if self.timers.refusals:
             opens_in = self._opens_in(self.state)
             self.timers.closed_until = now + opens_in if opens_in else -math.inf
 

@@ -23,10 +23,11 @@ from neo_async import (
     Segment,
     Side,
 )
-from neo_async.exchange import Exchange
+from neo_async.exchange import Behaviour, Exchange, Hours, Rules
 from neo_async.exits.state import ExitReason, PlanStatus
 from neo_async.exits.trigger import TriggerStatus
 from tests.clients import client_of, exchange_of
+from tests.simulation.virtual_time import now
 
 D = Decimal
 ITBEES = (Segment.NSE_CM, "ITBEES-EQ")
@@ -308,3 +309,31 @@ async def test_a_trigger_that_could_not_place_its_order_is_refused() -> None:
         ):
             with pytest.raises(InvalidOrder, match=message):
                 await neo.exits.when("nse_cm|19084", **{"place": BUY, **changes})
+
+
+# --- the day ----------------------------------------------------------------------------------
+
+
+async def test_the_brokers_square_off_ends_a_plan_and_leaves_the_position_flat() -> None:
+    jump = 0.0
+
+    def clock() -> float:
+        return now() + jump
+
+    hours = Behaviour(rules=Rules(hours=Hours.EXCHANGE))
+    async with (
+        exchange_of(clock=clock, behaviour=hours, market_makers=True) as exchange,
+        client_of(exchange, clock=clock) as neo,
+    ):
+        await neo.instruments.load(Segment.NSE_CM)
+        price(exchange, "39.20")
+        plan = await neo.exits.bracket(
+            *ITBEES, Side.BUY, 10, product=Product.MIS, order_type=OrderType.MARKET, stop="38.50"
+        )
+        await eventually(lambda: plan.state is PlanStatus.OPEN and not plan.unprotected)
+        jump = 5.4 * 3600  # 15:24: the broker has closed what is intraday
+        exchange.tick()
+        assert await plan.wait(timeout=60) is PlanStatus.EXITED
+        assert plan.exited_by is ExitReason.ELSEWHERE
+        assert await net(neo) == 0
+        assert working(exchange) == []

@@ -511,3 +511,13 @@ def test_no_position_is_turned_round_and_every_plan_ends(block):
             broker.turn()
         broker.finish()
         assert broker.position == 0, seed
+
+
+def test_a_fill_that_the_position_showed_first_is_no_close_by_hand():
+    state, timers = protected()
+    timers.must_read_position = True
+    due(state, timers, 1.0)
+    apply_position(state, timers, 0)  # the message of the stop's fill was lost
+    assert due(state, timers, 1.0) == CancelExit(1)
+    apply_exit(state, timers, 1, 2.0, filled=10, is_final=True)
+    assert (state.status, state.exited_by) == (PlanStatus.EXITED, ExitReason.STOP)

@@ -37,7 +37,7 @@ from neo_async import (
     Segment,
     Side,
 )
-from neo_async.exchange import Exchange, Faults
+from neo_async.exchange import Faults
 from neo_async.exits.plan import ExitPlan
 from neo_async.exits.state import PlanStatus, Unprotected
 from neo_async.wire.tags import own_tag, step_of, without_suffix
@@ -351,7 +351,8 @@ def _exits(price: Decimal, side: Side, tick: Decimal, dice: Random) -> dict[str,
     sign = 1 if side is Side.BUY else -1
     far = [Decimal(dice.randrange(5, 25)) / 1000 * price for _ in range(2)]
     stop = _on_tick(price - sign * far[0], tick)
-    terms: dict[str, Any] = {"stop": min(stop, price - tick) if sign > 0 else max(stop, price + tick)}
+    nearest = price - sign * tick
+    terms: dict[str, Any] = {"stop": min(stop, nearest) if sign > 0 else max(stop, nearest)}
     if dice.random() < 0.7:
         target = _on_tick(price + sign * far[1], tick)
         terms["target"] = max(target, price + tick) if sign > 0 else min(target, price - tick)
