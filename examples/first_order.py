@@ -24,7 +24,7 @@ async def main() -> None:
         print("filled:  ", order, "at", order.average_price)
 
         for position in await neo.portfolio.positions():
-            pnl = "unknown" if position.pnl is None else f"{position.pnl:+.2f}"
+            pnl = "unknown" if position.pnl is None else f"{position.pnl:+z.2f}"
             print("position:", position.symbol, position.net_quantity, "P&L", pnl)
 
 

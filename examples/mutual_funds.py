@@ -34,7 +34,7 @@ async def main() -> None:
         print("next instalment on", (await kite.sip(sip_id)).next_instalment)
 
         for holding in await kite.holdings():
-            gain = holding.unknown_reason or f"{holding.pnl:+.2f}"
+            gain = holding.unknown_reason or f"{holding.pnl:+z.2f}"
             print(f"{holding.fund}: {holding.quantity} units, {gain}")
 
 

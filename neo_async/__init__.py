@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Durability,
         Endpoints,
         FeedTimings,
+        OnExit,
         OrderSettings,
         PoolLimits,
         RateLimits,
@@ -124,6 +125,7 @@ if TYPE_CHECKING:
         Trade,
     )
     from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, TotalPnl
+    from neo_async.model.prometheus import prometheus_text
     from neo_async.model.ticks import (
         AuctionTick,
         DepthRow,
@@ -147,7 +149,8 @@ _PUBLIC = {
     "neo_async.client": ("NeoClient",),
     "neo_async.config": (
         "BreakerConfig", "ConnectionSettings", "Credentials", "Durability", "Endpoints",
-        "FeedTimings", "OrderSettings", "PoolLimits", "RateLimits", "RiskLimits", "Timeouts",
+        "FeedTimings", "OnExit", "OrderSettings", "PoolLimits", "RateLimits", "RiskLimits",
+        "Timeouts",
     ),
     "neo_async.errors": (
         "AnswerLost", "BankRejected", "BreakerOpen", "BrokerError", "ClockSkew", "DuplicateTag",
@@ -183,6 +186,7 @@ _PUBLIC = {
     "neo_async.model.orders": (
         "Bracket", "HistoryRow", "OrderRequest", "OrderRow", "OrderTerms", "Trade",
     ),
+    "neo_async.model.prometheus": ("prometheus_text",),
     "neo_async.model.portfolio": ("Holding", "Limits", "OrderMargin", "Position", "TotalPnl"),
     "neo_async.model.ticks": (
         "AuctionTick", "DepthRow", "IndexTick", "LiteTick", "MarketState", "MarketStatus",
@@ -211,14 +215,18 @@ def __dir__() -> list[str]:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a program as `asyncio.run` does, on uvloop where it is installed. Return its result."""
-    try:
-        import uvloop
-    except ImportError:  # Windows
-        import asyncio
+    """Run a program as `asyncio.run` does, on uvloop where it is installed. Return its result.
 
-        return asyncio.run(main)
-    return uvloop.run(main)
+    SIGINT (Ctrl-C) and SIGTERM cancel the program's main task, so that every `async with` closes;
+    then one line on stderr says which orders are still open, and the process exits with 130 or 143
+    (SystemExit, without a traceback). A second signal ends the process at once. Handlers that the
+    program has set before are left alone, and none stays behind.
+
+    Raises UsageError where an event loop is running already, as in Jupyter: `await main()` there.
+    """
+    from neo_async.program import run as run_program
+
+    return run_program(main)
 
 
 # Written out, because type checkers cannot evaluate an expression here.
@@ -232,7 +240,7 @@ __all__ = [
     "Instrument", "InsufficientFunds", "Intent", "Interval", "InvalidField", "InvalidOrder",
     "JournalFailed", "LaneHealth", "Level", "LimiterHealth", "Limits", "LiteTick", "LivePositions",
     "LoginFailed", "LossLimit", "MarketFeed", "MarketState", "MarketStatus", "Metrics",
-    "NeoClient", "NeoError", "NotAccepted", "NotLoggedIn", "NotSent", "OffsetKind",
+    "NeoClient", "NeoError", "NotAccepted", "NotLoggedIn", "NotSent", "OffsetKind", "OnExit",
     "OpenOrdersLimit", "OptionChain", "OptionQuote", "Order", "OrderAlreadyFinal", "OrderChange",
     "OrderFeed", "OrderMargin", "OrderRateLimit", "OrderRequest", "OrderRow", "OrderSettings",
     "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome", "OutcomeUnknown", "Policy",
@@ -242,6 +250,6 @@ __all__ = [
     "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick", "Segment", "SegmentNotAllowed",
     "ServerError", "SessionEnded", "Side", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick",
     "Timeouts", "TotalPnl", "Trade", "TransportError", "UnreadableCredit", "UsageError",
-    "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "run",
+    "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "prometheus_text", "run",
 ]
 # fmt: on

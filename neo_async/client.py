@@ -17,6 +17,7 @@ from neo_async.config import (
     ConnectionSettings,
     Credentials,
     Endpoints,
+    OnExit,
     OrderSettings,
     RateLimits,
     RiskLimits,
@@ -24,6 +25,7 @@ from neo_async.config import (
 )
 from neo_async.errors import Halted, NeoError, UsageError
 from neo_async.execution.engine import ExecutionEngine
+from neo_async.execution.exit_cancellation import leave
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import CancelScope
 from neo_async.execution.order import Order
@@ -44,6 +46,7 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
+from neo_async.program import OpenAtBroker, note_left_open
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.exposure import ReferencePrices
 from neo_async.risk.kill_switch import KillSwitch
@@ -78,6 +81,7 @@ class NeoClient:
         timeouts: Timeouts | None = None,
         journal: str | os.PathLike[str] | None = None,
         orders: OrderSettings | None = None,
+        on_exit: OnExit | str = OnExit.LEAVE,
         connections: ConnectionSettings | None = None,
         instruments_directory: Path | None = None,
         calendar: Calendar = INDIA,
@@ -96,6 +100,9 @@ class NeoClient:
         takes up to `OrderSettings.resolution_timeout`. `orders` sets how orders are followed; see
         OrderSettings.
 
+        `on_exit` is `leave` or `cancel`: what becomes of the open orders of this client at the end
+        of `async with`; see OnExit.
+
         Scrip masters are kept in `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
         `calendar` knows the holidays: hand another one in for a holiday that was declared late.
@@ -105,6 +112,11 @@ class NeoClient:
         orders = orders or OrderSettings()
         self._clock = clock
         connections = connections or ConnectionSettings()
+        self._on_exit = _on_exit_of(on_exit)
+        self.ucc = credentials.ucc
+        """Client code of the account."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the last login; None before the first."""
         self._totp = totp
         self.calendar = calendar.with_clock(clock)
         """Sessions and holidays of the exchanges, on this client's clock."""
@@ -187,7 +199,9 @@ class NeoClient:
             self._journal,
             self.order_feed,
             self._market_feeds,
+            self.portfolio.live,
             self._guard,
+            clock=clock,
         )
 
         self._life_cycle = LifeCycle(
@@ -210,6 +224,7 @@ class NeoClient:
         del totp  # tracebacks may show local variables
         if code.value is None:
             code.value, self._totp = self._totp, None
+        self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
             session = await self._session.login(code.value)
         await self._start_exits()
@@ -217,6 +232,7 @@ class NeoClient:
 
     async def resume(self, session: Session) -> None:
         """Resume an earlier login instead of making one; see SessionManager.resume."""
+        self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
             await self._session.resume(session)
         await self._start_exits()
@@ -378,6 +394,10 @@ class NeoClient:
         """Forget the login and close every connection. Cancelling for a halt that is not done yet
         ends, and goes on after the next login."""
         self._switch.ignore_signals()
+        engine = self._engine
+        note_left_open(
+            OpenAtBroker(engine.ucc, len(engine.open_own_orders), len(engine.in_flight_requests))
+        )
         if "exits" in self.__dict__:
             await self.exits.close()
         await self._life_cycle.end()
@@ -388,7 +408,9 @@ class NeoClient:
         return self._monitor.health()
 
     def metrics(self) -> Metrics:
-        """Return the counts and times so far; `metrics().to_prometheus()` is text for a scraper."""
+        """Return the present state as numbers, and counts and times so far.
+        `metrics().to_prometheus()` is text for a scraper; `neo_async.prometheus` is for registries
+        of `prometheus_client`."""
         return self._monitor.metrics()
 
     @property
@@ -416,7 +438,18 @@ class NeoClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.logout()
+        try:
+            await leave(self._engine, self._on_exit)
+        finally:
+            await self.logout()
 
     def __repr__(self) -> str:
         return f"<NeoClient {self._session!r}, {self.limiter!r}>"
+
+
+def _on_exit_of(value: str) -> OnExit:
+    try:
+        return OnExit(value)
+    except ValueError:
+        choices = " or ".join(repr(each.value) for each in OnExit)
+        raise UsageError(f"on_exit={value!r}: must be {choices}") from None

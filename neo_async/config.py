@@ -297,6 +297,18 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
                 raise UsageError(f"{name}={value!r}: must be a set of some of {codes}")
 
 
+class OnExit(StrEnum):
+    """What becomes of the open orders of a client when the program leaves its `async with`, also
+    by an exception or a signal."""
+
+    LEAVE = "leave"
+    """They stay open. Their number is logged."""
+    CANCEL = "cancel"
+    """Those that the client has placed are cancelled before the logout, which waits up to 20 s for
+    their confirmation; what may still be open then is logged as an error. Orders of other
+    applications are left alone."""
+
+
 class Durability(StrEnum):
     """The failure that a record in the journal survives."""
 

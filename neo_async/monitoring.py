@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
-from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.feeds.column_feed import COLUMNS, ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.feed_state import FeedState
@@ -19,10 +20,12 @@ from neo_async.model.health import (
     LimiterHealth,
 )
 from neo_async.model.metrics import Metrics
+from neo_async.portfolio.live_positions import LivePositions
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.kill_switch import KillSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.transport.breaker import Breaker
+from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Limiter
 
@@ -41,8 +44,12 @@ class Monitor:
         journal: Journal | None,
         order_feed: OrderFeed,
         market_feeds: Iterable[MarketFeed | ColumnFeed],
+        positions: LivePositions,
         guard: RiskEngine | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`clock` gives Unix seconds, by which a session has its age."""
         self._session = session
         self._limiter = limiter
         self._engine = engine
@@ -50,7 +57,9 @@ class Monitor:
         self._journal = journal
         self._order_feed = order_feed
         self._market_feeds = market_feeds
+        self._positions = positions
         self._guard = guard
+        self._clock = clock
 
     def health(self) -> Health:
         """Return the present state of the session, the orders and the feeds."""
@@ -96,10 +105,25 @@ class Monitor:
         )
 
     def metrics(self) -> Metrics:
-        """Return the counters and histograms since the client was made."""
+        """Return the present state, and the counts and times since the client was made."""
         meter, breakers = self._session.meter, self._session.breakers
         send = meter.send.histograms()
+        health = self.health()
+        since = health.logged_in_since
+        losses = meter.losses
+        messages_lost = losses.pop(COLUMNS, 0)
         return Metrics(
+            ucc=self._session.ucc,
+            is_healthy=health.ok,
+            is_halted=self._switch.halted is not None,
+            session_age=None if since is None else self._clock() - since,
+            feeds_live=_feeds_live(health.feeds),
+            feed_ages=_feed_ages(health.feeds),
+            open_orders=self._engine.cache.open_count,
+            unknown_orders=len(health.unknown),
+            waiting={kind.name.lower(): self._limiter.waiting_of(kind) for kind in Kind},
+            pause=health.limiter.paused_for,
+            pnl=self._pnl(),
             requests={kind: histogram.count for kind, histogram in send.items()},
             outcomes=meter.outcomes,
             queue=meter.queue.histograms(),
@@ -115,11 +139,19 @@ class Monitor:
             breaker_refusals={each.name: each.refusals for each in breakers},
             reconnects=dict(meter.reconnects),
             ticks=meter.ticks,
+            ticks_lost=losses,
+            column_messages_lost=messages_lost,
             order_updates=meter.order_updates,
             unknowns_opened=self._engine.unknowns_opened,
             unknowns_resolved=self._engine.unknowns_resolved,
             journal_writes=0 if self._journal is None else self._journal.writes,
         )
+
+    def _pnl(self) -> Mapping[str, float | None]:
+        if not self._positions.is_started:
+            return {}
+        total = self._positions.total()
+        return {"realised": total.realised, "unrealised": total.unrealised}
 
     def _session_problems(self, lane: LaneHealth | None) -> Iterator[str]:
         if lane is None:
@@ -154,6 +186,23 @@ def _feed(feed: Feed) -> FeedHealth:
     at = feed.last_message_at
     age = asyncio.get_running_loop().time() - at if at else None
     return FeedHealth(feed.name, feed.state.value, feed.reason, age, feed.reconnects)
+
+
+def _feeds_live(feeds: Iterable[FeedHealth]) -> dict[str, bool]:
+    """Return whether all feeds of a name are live, by name."""
+    live: dict[str, bool] = {}
+    for feed in feeds:
+        live[feed.name] = live.get(feed.name, True) and feed.state == FeedState.LIVE
+    return live
+
+
+def _feed_ages(feeds: Iterable[FeedHealth]) -> dict[str, float]:
+    """Return the longest time without a message of the feeds of a name, in seconds, by name."""
+    ages: dict[str, float] = {}
+    for feed in feeds:
+        if feed.age is not None:
+            ages[feed.name] = max(feed.age, ages.get(feed.name, 0.0))
+    return ages
 
 
 def _breaker_problems(breakers: Iterable[BreakerHealth]) -> Iterator[str]:

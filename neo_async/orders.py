@@ -55,7 +55,6 @@ from neo_async.wire.rules import (
     modify_form,
     place_form,
 )
-from neo_async.wire.tags import TagMaker
 
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
 _WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
@@ -73,9 +72,9 @@ class Orders:
     A request that was sent, and whose answer was lost, is not sent again. The call waits until the
     order feed or the order book proves its outcome: it took effect, or `NotAccepted` is raised.
     OutcomeUnknown is raised where no order book could be read within a minute after the resolution
-    timeout. With `wait_for_outcome=False` a call raises OutcomeUnknown at once, whose `outcome()`
-    waits for the proof; it raises OutcomeUnknown itself when there is none three minutes after the
-    resolution timeout, or at a logout.
+    timeout. With `wait_for_outcome=False` a call does not wait: it raises OutcomeUnknown as soon as
+    the answer is lost. `await error.outcome()` waits for the proof then, and raises OutcomeUnknown
+    when there is none three minutes after the resolution timeout, or at a logout.
 
     Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked
     against it, too: price and trigger on tick and inside the day's band, quantity in lots and not
@@ -96,7 +95,7 @@ class Orders:
         self._engine = engine
         self._instruments = instruments
         self._guard = guard
-        self._tags = TagMaker()
+        self._tags = engine.tags
 
     async def place(
         self,
@@ -139,18 +138,9 @@ class Orders:
             )
         )
         self._engine.check_trading_state(Kind.PLACE)
-        reservation = None
-        if self._guard is not None:
-            (reservation,) = await self._admit(self._guard, [request])
-        return await self._place(request, reservation, wait_for_outcome=wait_for_outcome)
-
-    async def place_request(self, order: OrderRequest, *, wait_for_outcome: bool = True) -> Order:
-        """Place one order that is given as an OrderRequest; see `place`."""
-        request = self.placement(order)
-        self._engine.check_trading_state(Kind.PLACE)
-        reservation = None
-        if self._guard is not None:
-            (reservation,) = await self._admit(self._guard, [request])
+        if self._guard is None:
+            return await self._engine.place(request, wait_for_outcome=wait_for_outcome)
+        (reservation,) = await self._admit(self._guard, [request])
         return await self._place(request, reservation, wait_for_outcome=wait_for_outcome)
 
     async def place_sliced(
@@ -183,7 +173,7 @@ class Orders:
         if self._guard is None:
             return await _outcomes(
                 [
-                    self._place(request, None, wait_for_outcome=wait_for_outcome)
+                    self._engine.place(request, wait_for_outcome=wait_for_outcome)
                     for request in checked
                 ]
             )
@@ -423,17 +413,16 @@ class Orders:
     async def _place(
         self,
         request: Request,
-        reservation: ExposureReservation | None,
+        reservation: ExposureReservation,
         *,
         wait_for_outcome: bool,
     ) -> Order:
+        """Place an order for whose exposure there is a reservation, and end that."""
         try:
             return await self._engine.place(request, wait_for_outcome=wait_for_outcome)
         finally:
-            if reservation is not None:
-                reservation.was_sent = request.was_sent
-                pending = self._engine.find_in_flight("place", client_tag=request.client_tag)
-                reservation.end(pending)
+            reservation.was_sent = request.was_sent
+            reservation.end(self._engine.find_in_flight("place", client_tag=request.client_tag))
 
     async def _resolve(self, order: Order | str) -> Order:
         """Return the order itself, or the order of that number: from the order book where it is not

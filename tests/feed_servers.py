@@ -14,6 +14,8 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.model.session import Session
 from neo_async.transport.meter import Meter
 from tests.fake_servers import accepted
@@ -223,6 +225,8 @@ class Login:
         )
         self.tls: ssl.SSLContext | None = None
         self.meter = Meter()
+        self.ucc = "ABC12"
+        self.transport_log = logger_of(logs.TRANSPORT, self.ucc)
         self.renewals = 0
         """Number of times a new login was requested in place of the present one."""
         self.error: Exception | None = None

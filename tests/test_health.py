@@ -141,7 +141,7 @@ async def test_a_session_that_is_being_renewed_is_a_problem() -> None:
 async def test_an_order_lane_without_a_connection_is_a_problem() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         lane = neo._session.lane
-        for connection in list(lane.pool._slots):
+        for connection in list(lane.pool.connections):
             connection.close()
         await asyncio.sleep(0)
         assert neo.health().problems == ("no connection for orders",)

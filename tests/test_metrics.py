@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from neo_async import (
     Histogram,
-    Metrics,
     OutcomeUnknown,
     Product,
     Segment,
@@ -24,7 +22,7 @@ from neo_async import (
 from neo_async.errors import AnswerLost
 from neo_async.model.metrics import BUCKETS
 from neo_async.transport.kinds import Kind
-from neo_async.transport.meter import LOGIN, NAMES, Meter
+from neo_async.transport.meter import NAMES, Meter
 from tests.clients import BOOK, CANCEL, PLACE, client_of, exchange_of
 from tests.fake_servers import Cut, Late, Reply, fault_proxy
 from tests.transport.lanes import lane_to, send
@@ -196,7 +194,7 @@ async def test_each_stage_is_the_time_of_what_it_says(monkeypatch: pytest.Monkey
         monkeypatch.setattr(lane._limiter, "start_now", lambda kind: None)
         monkeypatch.setattr(lane._limiter, "acquire", slow_acquire)
         monkeypatch.setattr(lane.pool, "_open_connection", slow_open)
-        for connection in list(lane.pool._slots):
+        for connection in list(lane.pool.connections):
             connection.close()
         answer = await send(lane, kind=Kind.MODIFY)
         meter = lane._meter
@@ -210,129 +208,3 @@ def test_an_answer_by_its_deadline_is_a_loss_and_no_timeout() -> None:
     meter.lost(AnswerLost("closed"))
     meter.lost(AnswerLost("late", is_timeout=True))
     assert meter.timeouts == 1
-
-
-# --- Prometheus -------------------------------------------------------------------------------
-
-_SAMPLE = re.compile(
-    r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)"
-    r'(?:\{(?P<labels>(?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\"n])*",?)*)\})?'
-    r" (?P<value>[0-9.e+-]+|\+Inf|NaN)"
-)
-_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\[\\"n])*)"')
-
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def parse(text: str) -> tuple[dict[str, str], Samples]:
-    """Types by metric, and samples by name and labels; fails on what the format does not allow."""
-    types: dict[str, str] = {}
-    helps: set[str] = set()
-    samples: Samples = {}
-    current = ""
-    assert text.endswith("\n")
-    for line in text.splitlines():
-        if line.startswith("# HELP "):
-            _, _, current, _ = line.split(" ", 3)
-            assert current not in helps
-            helps.add(current)
-        elif line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ")
-            assert name == current
-            assert name not in types
-            types[name] = kind
-        else:
-            match = _SAMPLE.fullmatch(line)
-            assert match, line
-            family = match["name"]
-            if types[current] == "histogram":
-                family = re.sub(r"_(bucket|sum|count)$", "", family)
-            assert family == current, "samples of a metric stand together, behind its type"
-            labels = tuple(sorted(_LABEL.findall(match["labels"] or "")))
-            assert (match["name"], labels) not in samples
-            samples[match["name"], labels] = float(match["value"].replace("+Inf", "inf"))
-    assert helps == set(types)
-    return types, samples
-
-
-def sample_metrics(**changes: Any) -> Metrics:
-    meter = Meter()
-    for kind in (Kind.PLACE, LOGIN):
-        for value in (3e-7, 0.0012, 0.0012, 0.3, 70.0):
-            meter.sent(kind, value, value)
-            meter.answered(kind, value, value)
-    meter.ended(Kind.PLACE, "accepted")
-    values: dict[str, Any] = {
-        "requests": {"place": 5, "login": 5},
-        "outcomes": meter.outcomes,
-        "queue": meter.queue.histograms(),
-        "send": meter.send.histograms(),
-        "first_byte": meter.first_byte.histograms(),
-        "decode": meter.decode.histograms(),
-        "breaker_openings": {"orders at h:443": 2},
-        "breaker_refusals": {"orders at h:443": 30},
-        "reconnects": {"order feed": 4},
-        "unknowns_resolved": {"not accepted": 1},
-    }
-    names = set(Metrics.__struct_fields__) - set(values)
-    values |= {name: number for number, name in enumerate(sorted(names), 1)}
-    return Metrics(**(values | changes))
-
-
-def test_the_text_is_what_a_scraper_reads() -> None:
-    metrics = sample_metrics()
-    types, samples = parse(metrics.to_prometheus())
-    assert len(types) == len(Metrics.__struct_fields__)
-    assert types["neo_requests_total"] == "counter"
-    assert samples["neo_requests_total", (("kind", "place"),)] == 5
-    assert samples["neo_outcomes_total", (("kind", "place"), ("outcome", "accepted"))] == 1
-    assert samples["neo_duplicate_reads_total", ()] == metrics.duplicate_reads
-    assert samples["neo_breaker_openings_total", (("breaker", "orders at h:443"),)] == 2
-    assert types["neo_queue_seconds"] == "histogram"
-
-    def up_to(bound: str) -> float:
-        return samples["neo_queue_seconds_bucket", (("kind", "place"), ("le", bound))]
-
-    assert [up_to(bound) for bound in ("1e-06", "0.001", "0.002", "0.5", "50", "+Inf")] == [
-        1,
-        1,
-        3,
-        4,
-        4,
-        5,
-    ]
-    assert samples["neo_queue_seconds_count", (("kind", "place"),)] == 5
-    assert samples["neo_queue_seconds_sum", (("kind", "place"),)] == pytest.approx(70.3024003)
-
-
-def test_buckets_are_cumulative_and_end_with_the_count() -> None:
-    _, samples = parse(sample_metrics().to_prometheus())
-    for stage in ("queue", "send", "first_byte", "decode"):
-        for kind in NAMES:
-            buckets = sorted(
-                (float(dict(labels)["le"].replace("+Inf", "inf")), count)
-                for (name, labels), count in samples.items()
-                if name == f"neo_{stage}_seconds_bucket" and ("kind", kind) in labels
-            )
-            counts = [count for _, count in buckets]
-            assert counts == sorted(counts)
-            assert len(counts) == len(BUCKETS) + 1
-            assert counts[-1] == samples[f"neo_{stage}_seconds_count", (("kind", kind),)]
-
-
-def test_labels_are_escaped() -> None:
-    name = 'a "host"\\ of\nours'
-    text = sample_metrics(reconnects={name: 1}).to_prometheus()
-    assert '{feed="a \\"host\\"\\\\ of\\nours"} 1\n' in text
-    parse(text)
-
-
-async def test_a_clients_text_can_be_read_from_the_first_moment_on() -> None:
-    async with exchange_of() as exchange:
-        neo = client_of(exchange)
-        before, _ = parse(neo.metrics().to_prometheus())
-        async with neo:
-            await neo.orders.book()
-            after, samples = parse(neo.metrics().to_prometheus())
-        assert before == after
-        assert samples["neo_requests_total", (("kind", "login"),)] == 2

@@ -109,7 +109,7 @@ def exchange(
     env: Annotated[
         bool,
         typer.Option(
-            "--env", help="Print, on stderr, the exports with which another shell trades here."
+            "--env", help="Print `export` lines on stderr: a shell that reads them trades here."
         ),
     ] = False,
 ) -> None:

@@ -60,7 +60,7 @@ class Cell(NamedTuple):
 
 def money(amount: float | None) -> str:
     """Return rupees as `1,234.50`; an unknown amount is not shown as 0."""
-    return UNKNOWN if amount is None else f"{amount:,.2f}"
+    return UNKNOWN if amount is None else f"{amount:z,.2f}"
 
 
 def amount_cell(amount: float | None) -> Cell:

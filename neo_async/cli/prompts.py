@@ -12,6 +12,7 @@ import typer
 
 from neo_async.cli import output
 from neo_async.errors import UsageError
+from neo_async.program import note_told
 
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -48,4 +49,5 @@ def interruption_reported(what: str, command: str) -> Iterator[None]:
         output.echo(
             f"interrupted: {what} may have been sent; {command} shows its outcome", err=True
         )
+        note_told()
         raise

@@ -8,19 +8,15 @@ session, no order book has had it for `ABSENT_FOR` seconds since, and it has no 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from neo_async.base import logs
 from neo_async.errors import NeoError
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.model.orders import HistoryRow
 from neo_async.session.requests import SessionRequests
-
-log = logging.getLogger(logs.ORDERS)
 
 ABSENT_FOR = 60.0
 """Seconds for which every order book has to lack an order before its history is read, which
@@ -69,7 +65,9 @@ class AbsentOrders:
             try:
                 rows = await self._read_history(order)
             except NeoError as error:
-                log.warning("the history of order %s could not be read: %s", order.number, error)
+                self._cache.log.warning(
+                    "the history of order %s could not be read: %s", order.number, error
+                )
                 return
             if not rows:
                 self._cache.end_absent(

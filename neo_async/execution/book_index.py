@@ -3,18 +3,14 @@ lacks, and the time at which an order was first in one."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
-from neo_async.base import logs
 from neo_async.execution.in_flight_request import InFlightRequest, RequestIndex
 from neo_async.execution.late_orders import LateOrders
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.resolution import BookCompleteness, candidates
 from neo_async.model.orders import OrderRow
 from neo_async.wire.tags import without_suffix
-
-log = logging.getLogger(logs.ORDERS)
 
 
 class BookIndex:
@@ -68,7 +64,7 @@ class BookIndex:
         numbers = {row.number for row in rows}
         missing = self._completeness.missing(numbers, self._cache.own, day)
         if missing:
-            log.warning(
+            self._cache.log.warning(
                 "the order book lacks %d orders that must be in it, such as %s: it proves nothing",
                 len(missing),
                 min(missing),

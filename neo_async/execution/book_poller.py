@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from neo_async.base.logs import Log
 from neo_async.errors import TransportError
 from neo_async.execution.history_search import READ_TIMEOUT_SECONDS
 from neo_async.model.orders import OrderRow
@@ -28,12 +29,14 @@ class BookPoller:
         self,
         read_book: Callable[[], Coroutine[Any, Any, list[OrderRow]]],
         awaited_until: Callable[[], float | None],
+        log: Log,
     ) -> None:
         """`awaited_until` returns the time of the loop at which the last resolution timeout of all
         requests ends; None while nothing is in flight."""
         self._read_book = read_book
         self._awaited_until = awaited_until
-        self._poller = Poller("order book", self._read_if_needed, self._due_in)
+        self._log = log
+        self._poller = Poller("order book", self._read_if_needed, self._due_in, log)
         self._reads = 0
         """Number of reads since the last loss of an answer."""
         self._read_at = -math.inf
@@ -70,7 +73,7 @@ class BookPoller:
             return
         try:
             async with asyncio.timeout(READ_TIMEOUT_SECONDS):
-                await retry_until_answered(self._read_book)
+                await retry_until_answered(self._read_book, self._log)
         except TimeoutError:
             raise TransportError(
                 f"no answer that is a book for {READ_TIMEOUT_SECONDS:g} s"

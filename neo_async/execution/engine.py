@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from neo_async.base import logs
 from neo_async.base.india import day_of
-from neo_async.base.logs import Subject, log_order
+from neo_async.base.logs import Log, Subject, log_order, logger_of
 from neo_async.errors import (
     NeoError,
     NotSent,
@@ -33,6 +33,7 @@ from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.order_log import OrderLog
 from neo_async.execution.reconciliation import Reconciliation, reconcile, uncancelled
 from neo_async.execution.reports import in_slices
 from neo_async.execution.resubmit import resubmit
@@ -58,8 +59,7 @@ from neo_async.wire.orders import HistoryForm, read_placed
 from neo_async.wire.parts import in_parts
 from neo_async.wire.reports import read_history, read_order_book
 from neo_async.wire.rules import cancel_form, check_number
-
-log = logging.getLogger(logs.ORDERS)
+from neo_async.wire.tags import TagMaker
 
 T = TypeVar("T")
 
@@ -78,8 +78,9 @@ class AppliedUpdates:
     """The order feed as subscribers see it: they get each update once it has been applied to the
     orders and to the requests in flight."""
 
-    def __init__(self, feed: OrderSource | None) -> None:
+    def __init__(self, feed: OrderSource | None, log: Log) -> None:
         self._feed = feed
+        self._log = log
         self._listeners: list[UpdateListener] = []
 
     @property
@@ -104,7 +105,7 @@ class AppliedUpdates:
     def publish(self, update: OrderRow | PositionUpdate) -> None:
         """Hand an update to the listeners."""
         for listener in [*self._listeners]:
-            _call(listener, update)
+            _call(listener, update, self._log)
 
 
 class ExecutionEngine:
@@ -127,12 +128,22 @@ class ExecutionEngine:
         """`order_feed` must not have been started. The book is read when no message has come about
         an open order for `quiet` seconds. See NeoClient for the other settings."""
         self._session = session
+        self._state = session.trading_state
         self._journal = journal
         self._resubmits_unacknowledged = resubmit_unacknowledged
         self._clock = clock
-        self.cache = OrderCache(quiet=quiet, clock=clock, on_missed_fill=self._on_missed_fill)
+        log = logger_of(logs.ORDERS, session.ucc)
+        self.tags = TagMaker()
+        """Makes the client tags of the orders that are placed here."""
+        self.cache = OrderCache(
+            quiet=quiet,
+            clock=clock,
+            on_missed_fill=self._on_missed_fill,
+            log=log,
+            observer=OrderLog(log, self._is_external),
+        )
         """The orders of the account, own and external."""
-        self.updates = AppliedUpdates(order_feed)
+        self.updates = AppliedUpdates(order_feed, log)
         """The updates of the order feed, each once it has been applied here."""
         self.registers_open_orders = False
         """Whether every open order of an order book is registered, also those placed elsewhere."""
@@ -144,7 +155,7 @@ class ExecutionEngine:
             resolution_timeout=resolution_timeout,
             clock=clock,
         )
-        self._sender = OrderSender(session, self._in_flight, journal)
+        self._sender = OrderSender(session, self.cache, self._in_flight, journal)
         self._poller = OrderBookPoller(self.cache, self.read_order_book)
         self._absent = AbsentOrders(session, self.cache, self.history)
         self._book_listeners: list[BookListener] = []
@@ -160,8 +171,8 @@ class ExecutionEngine:
     def on_order_update(self, update: OrderRow | PositionUpdate) -> None:
         """Apply a message of the order feed: to the orders, then to the requests in flight; and
         hand it to the subscribers."""
-        _call(self.cache.on_update, update)
-        _call(self._in_flight.on_update, update)
+        _call(self.cache.on_update, update, self.cache.log)
+        _call(self._in_flight.on_update, update, self.cache.log)
         self.updates.publish(update)
 
     async def on_order_book(
@@ -191,9 +202,13 @@ class ExecutionEngine:
         reported."""
         self._fill_listeners.append(listener)
 
+    def _is_external(self, order: Order) -> bool:
+        # The first report of an order may be faster than the answer to its placement.
+        return order.number not in self.cache.own and not self.tags.has_made(order.client_tag)
+
     def _on_missed_fill(self, row: OrderRow) -> None:
         for listener in [*self._fill_listeners]:
-            _call(listener, row)
+            _call(listener, row, self.cache.log)
 
     async def read_order_book(self) -> list[OrderRow]:
         """Read the order book, apply it, and return its rows, newest first."""
@@ -237,7 +252,8 @@ class ExecutionEngine:
 
     def check_trading_state(self, kind: Kind) -> None:
         """Raise Halted when a request of this kind may not start now."""
-        self._session.trading_state.check(kind)
+        if self._state.is_checked:
+            self._state.check(kind)
 
     async def place(self, request: Request, *, wait_for_outcome: bool) -> Order:
         """Send a placement and return its order."""
@@ -328,7 +344,7 @@ class ExecutionEngine:
             for row in part:
                 if not row.has_number:
                     subject = Subject("report", row.gui_order_id, "")
-                    log_order(log, logging.ERROR, subject, "%s", nameless_error(row))
+                    log_order(self.cache.log, logging.ERROR, subject, "%s", nameless_error(row))
                     continue
                 order = self.cache.register(row)
                 if not order.is_final:
@@ -374,6 +390,16 @@ class ExecutionEngine:
     # --- the session --------------------------------------------------------------------------
 
     @property
+    def ucc(self) -> str:
+        """Client code of the account."""
+        return self._session.ucc
+
+    @property
+    def open_own_orders(self) -> list[Order]:
+        """Open orders that were placed here, as far as is known."""
+        return [order for order in self.cache.open_orders if order.number in self.cache.own]
+
+    @property
     def is_logged_in(self) -> bool:
         """Whether there is a login to send orders with."""
         return self._session.is_open
@@ -413,7 +439,7 @@ class ExecutionEngine:
         await self._poller.close()
 
 
-def _call(listener: Callable[[T], None], report: T) -> None:
+def _call(listener: Callable[[T], None], report: T, log: Log) -> None:
     """Call a listener; its errors are logged, and do not keep a report from the others."""
     try:
         listener(report)

@@ -8,14 +8,21 @@ sets.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
-from decimal import Decimal
+from collections.abc import Iterator
 
 import msgspec
 
 from neo_async.execution.journal_schema import Intent
 from neo_async.execution.order import Order
-from neo_async.model.enums import OrderStatus, OrderType
+from neo_async.execution.terms_change import (
+    CHANGEABLE,
+    LIMIT_TERMS,
+    WITHOUT_LIMIT,
+    as_reported,
+    rupees,
+    shows_terms,
+)
+from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow, OrderTerms
 from neo_async.wire.orders import ModifyForm, PlaceForm
 from neo_async.wire.rules import modified_terms
@@ -29,10 +36,6 @@ CANCELLING = frozenset(
     {OrderStatus.CANCELLED, OrderStatus.AMO_CANCELLED, OrderStatus.CANCEL_PENDING}
 )
 """States that a cancellation leads to."""
-
-_CHANGEABLE = ("quantity", "validity", "disclosed_quantity", "trigger", "order_type", "price")
-_LIMIT_TERMS = ("order_type", "price")
-_WITHOUT_LIMIT = frozenset(kind for kind in OrderType if not kind.has_limit)
 
 
 class ExpectedEffect(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,55 +135,34 @@ def has_terms(
     state: Order | OrderRow | HistoryRow, before: OrderTerms | None, after: OrderTerms
 ) -> bool | None:
     """Return whether a state has the terms that a modification from `before` to `after` changes, or
-    all that it sets where `before` is None. Return None when those of them that can be read are
-    right, and others cannot be read. A history has no disclosed quantity: it is left out there."""
-    missing: Collection[str] = () if isinstance(state, Order) else state.missing
-    is_known = True
-    for name in _changed_names(before, after):
-        if name == "disclosed_quantity" and isinstance(state, HistoryRow):
-            continue
-        if name in missing:
-            is_known = False
-        elif _term(state, name) != _term(after, name):
-            return False
+    all that it sets where `before` is None; see `shows_terms`."""
     price_left = _price_left(before, after)
-    if price_left is not None:
-        if "price" in missing:
-            is_known = False
-        elif _term(state, "price") == price_left:
-            return False
-    return is_known or None
+    return shows_terms(
+        state,
+        () if isinstance(state, Order) else state.missing,
+        {name: getattr(after, name) for name in _changed_names(before, after)},
+        order_type=after.order_type,
+        prices_before=() if price_left is None else (price_left,),
+    )
 
 
 def _changed_names(before: OrderTerms | None, after: OrderTerms) -> Iterator[str]:
-    """Yield the names of the terms that a modification changes and that reports then show. The
-    broker turns market orders into limits at a price of its own: of those, neither price nor type
-    is known."""
-    is_unlimited = after.order_type in _WITHOUT_LIMIT
-    for name in _CHANGEABLE:
-        if is_unlimited and name in _LIMIT_TERMS:
+    """Yield the names of the terms that a modification changes and that reports then show."""
+    is_unlimited = after.order_type in WITHOUT_LIMIT
+    for name in CHANGEABLE:
+        if is_unlimited and name in LIMIT_TERMS:
             continue
-        if before is None or _term(before, name) != _term(after, name):
+        wanted = as_reported(name, getattr(after, name))
+        if before is None or as_reported(name, getattr(before, name)) != wanted:
             yield name
 
 
 def _price_left(before: OrderTerms | None, after: OrderTerms) -> float | None:
     """Return the price that an order has only until it becomes a market order; None where it does
-    not become one, or its price is not known. The broker gives a market order a limit at a price of
-    its own: any other price shows the change."""
-    if before is None or after.order_type not in _WITHOUT_LIMIT:
+    not become one, or its price is not known."""
+    if before is None or after.order_type not in WITHOUT_LIMIT:
         return None
     if before.order_type == after.order_type:
         return None
-    price = _rupees(before.price)
-    return price if price or before.order_type in _WITHOUT_LIMIT else None
-
-
-def _term(state: Order | OrderRow | HistoryRow | OrderTerms, name: str) -> object:
-    value = getattr(state, name)
-    return _rupees(value) if name in ("price", "trigger") else value
-
-
-def _rupees(price: Decimal | float | None) -> float:
-    """Return a price as reports have it: the nearest float, 0 for none."""
-    return float(price or 0)
+    price = rupees(before.price)
+    return price if price or before.order_type in WITHOUT_LIMIT else None

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from neo_async.base.logs import Log
 from neo_async.errors import ProtocolError, TransportError
 from neo_async.execution.expected_effect import ExpectedEffect
 from neo_async.execution.order import Order
@@ -39,8 +40,11 @@ checks whether it is still needed."""
 class HistorySearch:
     """Reads histories, each until it is answered, and remembers the tags in them."""
 
-    def __init__(self, read: Callable[[str], Coroutine[Any, Any, list[HistoryRow]]]) -> None:
+    def __init__(
+        self, read: Callable[[str], Coroutine[Any, Any, list[HistoryRow]]], log: Log
+    ) -> None:
         self._read = read
+        self._log = log
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_HISTORIES)
         self._newest_at = -math.inf
         """Time of the loop at which the newest history was requested, or will be."""
@@ -97,7 +101,7 @@ class HistorySearch:
             await asyncio.sleep(self._newest_at - loop.time())
             try:
                 async with asyncio.timeout(READ_TIMEOUT_SECONDS):
-                    return await retry_until_answered(read)
+                    return await retry_until_answered(read, self._log)
             except TimeoutError:
                 raise TransportError(
                     f"the history of order {number} could not be read for "

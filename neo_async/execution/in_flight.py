@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
-from neo_async.base import logs
 from neo_async.base.india import day_of
 from neo_async.base.logs import Subject, log_order
 from neo_async.errors import NeoError, OrderAlreadyFinal, ProtocolError
@@ -45,8 +44,6 @@ from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import PositionUpdate
 from neo_async.wire.tags import without_suffix
 
-log = logging.getLogger(logs.ORDERS)
-
 _TIMER_MARGIN_SECONDS = 0.001
 """Time by which a timer of the loop may be early."""
 
@@ -66,6 +63,7 @@ class InFlightOrders:
         clock: Callable[[], float],
     ) -> None:
         self._cache = cache
+        self.log = cache.log
         self._journal = journal
         self.resolution_timeout = resolution_timeout
         """Seconds after the loss of an answer in which an order may still appear."""
@@ -73,11 +71,11 @@ class InFlightOrders:
         """Function that returns Unix seconds, our clock."""
         self._requests = RequestIndex()
         self._late_orders = LateOrders(cache, journal)
-        self._poller = BookPoller(read_book, self._awaited_until)
+        self._poller = BookPoller(read_book, self._awaited_until, self.log)
         self._index = BookIndex(cache, self._requests, self._late_orders)
         self._inconclusive_books = 0
         """Number of books in a row that could have ruled a request out, and proved nothing."""
-        self._histories = HistorySearch(read_history)
+        self._histories = HistorySearch(read_history, self.log)
         self._searches: dict[InFlightRequest, asyncio.Task[None]] = {}
         """Tasks that search histories for requests whose effect the order book does not show."""
         self._failed_searches = 0
@@ -160,13 +158,6 @@ class InFlightOrders:
         task.add_done_callback(self._tasks.discard)
         request.on_done(task.cancel)
         return task
-
-    def is_another_order(self, number: str, client_tag: str) -> bool:
-        """Return whether a number is that of an order placed here under another client tag."""
-        if number not in self._cache.own:
-            return False
-        order = self._cache.get(number)
-        return order is not None and order.client_tag != client_tag
 
     def subject(self, request: InFlightRequest) -> Subject:
         """Return the name of a request in the log."""
@@ -354,7 +345,7 @@ class InFlightOrders:
             self._failed_searches += 1
             unforeseen = None if isinstance(error, NeoError) else error
             is_first = self._failed_searches == 1 or unforeseen is not None
-            log.log(
+            self.log.log(
                 logging.WARNING if is_first else logging.DEBUG,
                 "%s: no history: %s",
                 self.subject(request),
@@ -388,14 +379,14 @@ class InFlightOrders:
     def accept(self, request: InFlightRequest, order: Order) -> None:
         """End a request that took effect."""
         self._end(request, Outcome.ACCEPTED, order)
-        log_order(log, logging.INFO, self.subject(request), "took effect: %r", order)
+        log_order(self.log, logging.INFO, self.subject(request), "took effect: %r", order)
 
     def expire(self, request: InFlightRequest, reason: str) -> None:
         """End a request whose outcome cannot be known any more."""
         if request.is_done:
             return
         self._end(request, Outcome.UNRESOLVED, request.unknown(reason), reason)
-        log_order(log, logging.ERROR, self.subject(request), "outcome unresolved: %s", reason)
+        log_order(self.log, logging.ERROR, self.subject(request), "outcome unresolved: %s", reason)
 
     def _resolve(
         self, request: InFlightRequest, resolution: Resolution, order: Order | None
@@ -417,12 +408,12 @@ class InFlightOrders:
     def _reject_as_not_received(self, request: InFlightRequest) -> None:
         error = request.not_accepted(self.resolution_timeout)
         self._end(request, Outcome.NOT_ACCEPTED, error, str(error))
-        log_order(log, logging.INFO, self.subject(request), "%s", error)
+        log_order(self.log, logging.INFO, self.subject(request), "%s", error)
 
     def _end_as_too_late(self, request: InFlightRequest, order: Order) -> None:
         text = f"order {order.number} is {order.status_text}: too late to {request.expected.action}"
         self._end(request, Outcome.REJECTED, OrderAlreadyFinal(text), text)
-        log_order(log, logging.INFO, self.subject(request), "%s", text)
+        log_order(self.log, logging.INFO, self.subject(request), "%s", text)
 
     def _log_out(self, request: InFlightRequest) -> None:
         """End a request with the login; its outcome in the journal stays open."""

@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from neo_async.base import logs
-from neo_async.base.logs import Subject, log_order
+from neo_async.base.logs import Subject, log_order, logger_of
 from neo_async.config import Durability
 from neo_async.errors import Halted, JournalFailed
 from neo_async.execution.journal_file import (
@@ -63,8 +63,6 @@ from neo_async.execution.journal_schema import (
 )
 from neo_async.execution.journal_writers import LoopWriter, ThreadWriter
 
-log = logging.getLogger(logs.JOURNAL)
-
 WRITES_BETWEEN_CHECKPOINTS = 2000
 MAX_WRITES_BETWEEN_CHECKPOINTS = 50_000
 """Number of writes, about 100 MB of log, from which on the log is moved into the file even while
@@ -88,6 +86,7 @@ class Journal:
     ) -> None:
         self.path = Path(path)
         self._ucc = ucc
+        self._log = logger_of(logs.JOURNAL, ucc)
         self._durability = Durability(durability)
         self._clock = clock
         # A later change of the working directory must not lead to another file.
@@ -190,7 +189,9 @@ class Journal:
                 raise sqlite3.ProgrammingError(self._why_closed)
         except (*FAILURES, TypeError) as error:
             subject = Subject(action, client_tag, order_number)
-            log_order(log, logging.ERROR, subject, "not in the journal %s: %s", self.path, error)
+            log_order(
+                self._log, logging.ERROR, subject, "not in the journal %s: %s", self.path, error
+            )
             return 0
         self._under_way.add(intent)
         self._writer.put_soon(write)
@@ -363,14 +364,14 @@ class Journal:
     def _use(self, opened: OpenedFile) -> None:
         self._lock = opened.lock
         self._file = opened.file
-        self._path_check = PathCheck(opened.identities)
+        self._path_check = PathCheck(opened.identities, self._log)
         self._last = self._last_at_start = opened.last
         self._resolved_up_to = opened.resolved_up_to
         self._unresolved = set(opened.open_ids)
         self._under_way.clear()
         loop = self._loop = asyncio.get_running_loop()
         writer = ThreadWriter if self._durability is Durability.POWER else LoopWriter
-        self._writer = writer(self._file, loop, self.path)
+        self._writer = writer(self._file, loop, self.path, self._log)
         abandon_after_fork(self)
         unwritten, self._unwritten_halt = self._unwritten_halt, None
         if unwritten is None:
@@ -384,12 +385,20 @@ class Journal:
 
     def _open_file(self) -> OpenedFile:
         """Open the file as configured. Runs in any thread."""
-        return open_file(self.path, self._absolute_path, ucc=self._ucc, durability=self._durability)
+        return open_file(
+            self.path,
+            self._absolute_path,
+            ucc=self._ucc,
+            durability=self._durability,
+            log=self._log,
+        )
 
     async def _read(self, select: Callable[[sqlite3.Connection], Iterator[Row]]) -> list[Intent]:
         if self._file is None:
             raise JournalFailed(f"the journal {self.path} cannot be read: {self._why_closed}")
-        return await asyncio.to_thread(read_intents, self.path, self._absolute_path, select)
+        return await asyncio.to_thread(
+            read_intents, self.path, self._absolute_path, select, self._log
+        )
 
     def abandon(self) -> None:
         """Leave the journal to the process that this one was forked off, without a touch of the
@@ -469,7 +478,7 @@ class Journal:
             self._path_check.check(asyncio.get_running_loop().time())
         self._moved = self._writes
         self._checkpoint = threading.Thread(
-            target=checkpoint, args=(self._absolute_path,), name="journal checkpoint"
+            target=checkpoint, args=(self._absolute_path, self._log), name="journal checkpoint"
         )
         self._checkpoint.start()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import os
 import sqlite3
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from neo_async import files
-from neo_async.base import logs
+from neo_async.base.logs import Log
 from neo_async.config import Durability
 from neo_async.errors import JournalFailed
 from neo_async.execution.journal_lock import Held, hold, release
@@ -37,8 +36,6 @@ from neo_async.execution.journal_schema import (
     read_halt,
     read_ids,
 )
-
-log = logging.getLogger(logs.JOURNAL)
 
 BUSY_TIMEOUT_SECONDS = 0.25
 """Time for which an opening, reading or checkpoint waits for the lock of another program."""
@@ -72,7 +69,9 @@ class OpenedFile(NamedTuple):
     """Device and inode of the file and its log, by path."""
 
 
-def open_file(path: Path, location: Path, *, ucc: str, durability: Durability) -> OpenedFile:
+def open_file(
+    path: Path, location: Path, *, ucc: str, durability: Durability, log: Log
+) -> OpenedFile:
     """Lock and open the file at `location`, which the user named `path`, and read what a login
     needs of it. Raises JournalFailed."""
     began = time.monotonic()
@@ -111,7 +110,10 @@ def open_file(path: Path, location: Path, *, ucc: str, durability: Durability) -
 
 
 def read_intents(
-    path: Path, location: Path, select: Callable[[sqlite3.Connection], Iterator[Row]]
+    path: Path,
+    location: Path,
+    select: Callable[[sqlite3.Connection], Iterator[Row]],
+    log: Log,
 ) -> list[Intent]:
     """Return the intents of the rows that `select` gives, on a connection of its own. Raises
     JournalFailed for a file that cannot be read, or holds what no journal holds."""
@@ -156,7 +158,7 @@ def commit(file: sqlite3.Connection, writes: Sequence[Write]) -> None:
         raise
 
 
-def checkpoint(path: Path) -> None:
+def checkpoint(path: Path, log: Log) -> None:
     """Move the log into the file. Never raises; a failure is logged."""
     try:
         with contextlib.closing(_connect(path)) as file:
@@ -177,7 +179,8 @@ class PathCheck:
     """Whether the path still leads to the open file and its log: what is written to a file that was
     moved, deleted or replaced ends with this process."""
 
-    def __init__(self, identities: Mapping[Path, tuple[int, int]]) -> None:
+    def __init__(self, identities: Mapping[Path, tuple[int, int]], log: Log) -> None:
+        self._log = log
         self._identities = identities
         self._checked_at = -math.inf
         self.is_lost = False
@@ -192,7 +195,7 @@ class PathCheck:
         self._checked_at = now
         lost = [path for path, known in self._identities.items() if _identity(path) != known]
         if lost and not self.is_lost:
-            log.error(
+            self._log.error(
                 "%s is not the file any more that was opened as the journal: it was moved, deleted "
                 "or replaced, and what is written now ends with this process; put it back, or log "
                 "out and in again to begin another journal",

@@ -18,8 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from neo_async.base import logs
-from neo_async.base.logs import Subject, log_order
+from neo_async.base.logs import Log, Subject, log_order
 from neo_async.execution.journal_file import FAILURES, commit
 from neo_async.execution.journal_schema import (
     INSERT_INTENT,
@@ -27,8 +26,6 @@ from neo_async.execution.journal_schema import (
     UPDATE_OUTCOME,
     Write,
 )
-
-log = logging.getLogger(logs.JOURNAL)
 
 OUTCOME_DELAY_SECONDS = 0.01
 """Time after which an outcome is written that no intent has followed."""
@@ -81,10 +78,12 @@ class _Backlog:
         file: sqlite3.Connection,
         path: Path,
         announce: Callable[[list[asyncio.Future[None]], Exception | None], object],
+        log: Log,
     ) -> None:
         self._file = file
         self._path = path
         self._notify = announce
+        self._log = log
         self.fresh: list[_Queued] = []
         """Writes that were not tried yet."""
         self.halt: Write | None = None
@@ -154,7 +153,7 @@ class _Backlog:
             self.is_writing = False
         if self.has_failed and not (self._waiting or self._kept):
             self.has_failed = self._has_dropped = False
-            log.warning("the journal %s is written again", self._path)
+            self._log.warning("the journal %s is written again", self._path)
         return True
 
     def _commit_first(self) -> None:
@@ -184,7 +183,7 @@ class _Backlog:
                     commit(self._file, [failed.write])
                 except _OF_ONE_WRITE as failure:
                     error = failure
-                    _log_missing(self._file, self._path, failed.write, error)
+                    _log_missing(self._log, self._file, self._path, failed.write, error)
                 except FAILURES:
                     break
                 failed_writes.remove(failed)
@@ -199,10 +198,12 @@ class _Backlog:
         self.fresh.clear()
         if not self.has_failed:
             self.has_failed = True
-            log.warning("the journal %s cannot be written at the moment: %s", self._path, error)
+            self._log.warning(
+                "the journal %s cannot be written at the moment: %s", self._path, error
+            )
         self._give_up(error, now)
         while self._logged < len(self._kept) and self._kept[self._logged].due <= now:
-            _log_missing(self._file, self._path, self._kept[self._logged].write, error)
+            _log_missing(self._log, self._file, self._path, self._kept[self._logged].write, error)
             self._logged += 1
         if (excess := len(self._kept) - MAX_KEPT_OUTCOMES) > 0:
             self._drop(excess)
@@ -214,13 +215,13 @@ class _Backlog:
         over = [failed for failed in self._waiting if failed.due <= now]
         self._waiting = [failed for failed in self._waiting if failed.due > now]
         for failed in over:
-            _log_missing(self._file, self._path, failed.write, error)
+            _log_missing(self._log, self._file, self._path, failed.write, error)
         self._notify([failed.waiter for failed in over if failed.waiter is not None], error)
 
     def _drop(self, excess: int) -> None:
         if not self._has_dropped:
             self._has_dropped = True
-            log.error(
+            self._log.error(
                 "the journal %s could not be written for so long that its oldest outcomes are "
                 "dropped, more than %d: the next login resolves them",
                 self._path,
@@ -237,9 +238,9 @@ class _Backlog:
     def missing(self, error: Exception) -> list[asyncio.Future[None]]:
         """Log what will never be written, each once, and return what the callers wait for."""
         for failed in (*self._waiting, *self._kept[self._logged :]):
-            _log_missing(self._file, self._path, failed.write, error)
+            _log_missing(self._log, self._file, self._path, failed.write, error)
         for write, _ in self.fresh:
-            _log_missing(self._file, self._path, write, error)
+            _log_missing(self._log, self._file, self._path, write, error)
         waiters = [failed.waiter for failed in self._waiting if failed.waiter is not None]
         return waiters + [waiter for _, waiter in self.fresh if waiter is not None]
 
@@ -257,11 +258,11 @@ class LoopWriter:
     No commit waits for the lock of another program: what could not be written is tried again."""
 
     def __init__(
-        self, file: sqlite3.Connection, loop: asyncio.AbstractEventLoop, path: Path
+        self, file: sqlite3.Connection, loop: asyncio.AbstractEventLoop, path: Path, log: Log
     ) -> None:
         self._loop = loop
         self._path = path
-        self._backlog = _Backlog(file, path, _notify)
+        self._backlog = _Backlog(file, path, _notify, log)
         self._turn: asyncio.Handle | None = None
         self._later: asyncio.TimerHandle | None = None
         """Timer of the next write of outcomes that no intent has followed, or of the next try of
@@ -359,11 +360,11 @@ class ThreadWriter:
     """Commits in a thread all that has come while the disk took the commit before."""
 
     def __init__(
-        self, file: sqlite3.Connection, loop: asyncio.AbstractEventLoop, path: Path
+        self, file: sqlite3.Connection, loop: asyncio.AbstractEventLoop, path: Path, log: Log
     ) -> None:
         self._loop = loop
         self._path = path
-        self._backlog = _Backlog(file, path, self._notify)
+        self._backlog = _Backlog(file, path, self._notify, log)
         self._queue: queue.SimpleQueue[_Put | None] = queue.SimpleQueue()
         self._put = self._done = 0
         """Number of writes that were put, and of those that are in the file. The second belongs to
@@ -445,7 +446,9 @@ class ThreadWriter:
                 yield self._queue.get_nowait()
 
 
-def _log_missing(file: sqlite3.Connection, path: Path, write: Write, error: Exception) -> None:
+def _log_missing(
+    log: Log, file: sqlite3.Connection, path: Path, write: Write, error: Exception
+) -> None:
     statement, row = write
     if statement is INSERT_INTENT:
         _, _, _, action, client_tag, order_number, _ = row

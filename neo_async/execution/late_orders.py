@@ -13,15 +13,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from neo_async.base import logs
 from neo_async.base.logs import Subject, log_order
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.resolution import is_late, second_orders
-
-log = logging.getLogger(logs.ORDERS)
 
 MAX_WATCHED_TAGS = 10_000
 """Number of client tags, at most, that are watched: those of the newest placements."""
@@ -49,6 +46,7 @@ class LateOrders:
 
     def __init__(self, cache: OrderCache, journal: Journal | None) -> None:
         self._cache = cache
+        self._log = cache.log
         self._journal = journal
         self.reported: list[Order] = []
         """Late orders and second orders so far, oldest first."""
@@ -103,7 +101,7 @@ class LateOrders:
         self._doubtful.pop(client_tag, None)
         order = register_own(self._cache, order, client_tag)
         log_order(
-            log,
+            self._log,
             logging.ERROR,
             Subject("place", client_tag, order.number),
             "late order: the placement was reported as %s, and the order exists; if it was placed "
@@ -122,7 +120,7 @@ class LateOrders:
                 continue
             self._second_orders.add(other.number)
             log_order(
-                log,
+                self._log,
                 logging.ERROR,
                 Subject("place", client_tag, other.number),
                 "second order under the client tag of order %s, which was placed once: %r",
@@ -153,7 +151,7 @@ class LateOrders:
             try:
                 listener(order)
             except Exception:
-                log.exception("a listener of late orders failed on %r", order)
+                self._log.exception("a listener of late orders failed on %r", order)
 
 
 def register_own(cache: OrderCache, order: Order, client_tag: str) -> Order:

@@ -7,35 +7,23 @@ registry counts them, so that the order book is polled for them while there is n
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal
+from typing import Protocol
 
 import msgspec
 
-from neo_async.base import logs
-from neo_async.base.logs import Subject, log_order
 from neo_async.errors import NotLoggedIn
-from neo_async.execution.reports import shown_terms
+from neo_async.execution.reports import shown_terms, stage_of
 from neo_async.execution.terms_change import TermsChange
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import OrderRow, OrderTerms
 from neo_async.model.updates import OrderUpdate
 from neo_async.wire.tags import own_tag
 
-log = logging.getLogger(logs.ORDERS)
-
 _FILL = frozenset({"filled_quantity", "quantity"})
-_EARLY_STAGES = {
-    OrderStatus.PUT_RECEIVED: 0,
-    OrderStatus.AMO_RECEIVED: 0,
-    OrderStatus.AMO_MODIFY_RECEIVED: 0,
-    OrderStatus.VALIDATION_PENDING: 1,
-    OrderStatus.OPEN_PENDING: 2,
-}
-_WORKING_STAGE = 3
 _LONG_AGO = -math.inf
 
 
@@ -50,7 +38,23 @@ class OrderChange(msgspec.Struct, frozen=True, gc=False):
     """Unix nanoseconds of the change, by the broker's clock (by ours for the first entry)."""
 
 
-class Order:
+class OrderObserver(Protocol):
+    """Is told of what reports show of an order, once each."""
+
+    def state_changed(self, order: Order) -> None:
+        """`order.history` has one more entry."""
+
+    def terms_changed(self, order: Order, before: OrderTerms) -> None:
+        """The terms were `before` until now."""
+
+    def status_unknown(self, order: Order, row: OrderRow) -> None:
+        """A report shows a status that has no name here."""
+
+    def was_not_final(self, order: Order, row: OrderRow) -> None:
+        """A report corrects the final state that the order has still."""
+
+
+class Order(msgspec.Struct, eq=False, weakref=True):
     """An order of this account, in the last state the broker reported.
 
     Updates may come twice, late or out of order: the filled quantity never falls, and of two
@@ -58,72 +62,50 @@ class Order:
     report of the broker corrects it, which is logged as an error.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_change",
-        "_changed",
-        "_corrected_ns",
-        "_history",
-        "_is_priced",
-        "_presumed_ns",
-        "_status_ns",
-        "average_price",
-        "client_tag",
-        "exchange_number",
-        "filled_quantity",
-        "last_update_at",
-        "number",
-        "placed_ns",
-        "registered_at",
-        "reject_reason",
-        "status",
-        "status_text",
-        "terms",
-        "updated_ns",
-        "waiters",
-    )
+    number: str
+    terms: OrderTerms
+    """The terms as they stand: as placed, until a report or an accepted modification shows
+    others."""
+    client_tag: str = ""
+    """The client tag that the order carries at the broker."""
+    placed_ns: int = 0
+    """Unix nanoseconds by the client's clock at which its placement was sent; where that is not
+    known, at which a cache registered it."""
+    exchange_number: str = ""
+    status: OrderStatus = OrderStatus.PUT_RECEIVED
+    status_text: str = OrderStatus.PUT_RECEIVED.value
+    """The status in the broker's own words, also where it is UNKNOWN here."""
+    filled_quantity: int = 0
+    average_price: float = 0.0
+    """Average price of the fills in rupees; 0 until a report has shown it."""
+    reject_reason: str = ""
+    updated_ns: int = 0
+    """Unix nanoseconds of the newest report; 0 before the first."""
+    registered_at: float = _LONG_AGO
+    """Time of the loop at which a cache registered it."""
+    last_update_at: float = _LONG_AGO
+    """Time of the loop at which the last message of the order feed about it came, or at which it
+    was registered."""
+    waiters: OrderWaiters | None = None
+    """The registry of the tasks that wait for it; None before a cache has registered it."""
+    observer: OrderObserver | None = None
+    _changed: asyncio.Event | None = None
+    _change: TermsChange | None = None
+    _is_priced: bool = False
+    _status_ns: int = 0
+    """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
+    _presumed_ns: int = 0
+    """Beginning of the day (Unix nanoseconds) whose order book lacks the order, which therefore
+    counts as expired; 0 when a report gave the status."""
+    _corrected_ns: int = 0
+    """Time of a final state that was corrected: what is no newer is outdated."""
+    _history: list[OrderChange] | None = None
+    """None until it is needed: most orders of a busy bot never need it."""
 
-    def __init__(
-        self, number: str, terms: OrderTerms, *, client_tag: str = "", placed_ns: int = 0
-    ) -> None:
-        self._changed: asyncio.Event | None = None
-        self._change: TermsChange | None = None
-        self.number = number
-        self.terms = terms
-        """The terms as they stand: as placed, until a report or an accepted modification shows
-        others."""
-        self.client_tag = client_tag
-        """The client tag that the order carries at the broker."""
-        self.waiters: OrderWaiters | None = None
-        """The registry of the tasks that wait for it; None before a cache has registered it."""
-        self.exchange_number = ""
-        self.status = OrderStatus.AMO_RECEIVED if terms.amo else OrderStatus.PUT_RECEIVED
-        self.status_text: str = self.status.value
-        """The status in the broker's own words, also where it is UNKNOWN here."""
-        self.filled_quantity = 0
-        self.average_price = 0.0
-        """Average price of the fills in rupees; 0 until a report has shown it."""
-        self._is_priced = False
-        self._status_ns = 0
-        """Time of the report that gave the status: 0 for our own placing, -1 for one without."""
-        self._presumed_ns = 0
-        """Beginning of the day (Unix nanoseconds) whose order book lacks the order, which therefore
-        counts as expired; 0 when a report gave the status."""
-        self._corrected_ns = 0
-        """Time of a final state that was corrected: what is no newer is outdated."""
-        self.registered_at = _LONG_AGO
-        """Time of the loop at which a cache registered it."""
-        self.last_update_at = _LONG_AGO
-        """Time of the loop at which the last message of the order feed about it came, or at which
-        it was registered."""
-        self.reject_reason = ""
-        self.updated_ns = 0
-        """Unix nanoseconds of the newest report; 0 before the first."""
-        self.placed_ns = placed_ns
-        """Unix nanoseconds by the client's clock at which its placement was sent; where that is not
-        known, at which a cache registered it."""
-        # Most orders of a busy bot never need it, and lists cost the garbage collector.
-        self._history: list[OrderChange] | None = None
+    def __post_init__(self) -> None:
+        if self.terms.amo:
+            self.status = OrderStatus.AMO_RECEIVED
+            self.status_text = self.status.value
 
     @property
     def segment(self) -> Segment | str:
@@ -300,7 +282,7 @@ class Order:
         if change.is_reported or self.is_final:
             self._change = None
             return False
-        self.terms = msgspec.structs.replace(self.terms, **change.changes)
+        self._change_terms(change.changes)
         return True
 
     def drop_change(self, change: TermsChange, *, is_known: bool) -> None:
@@ -328,7 +310,15 @@ class Order:
         )
         self.history.append(change)
         self.wake()
+        if self.observer is not None:
+            self.observer.state_changed(self)
         return change
+
+    def _change_terms(self, changes: Mapping[str, object]) -> None:
+        before = self.terms
+        self.terms = msgspec.structs.replace(before, **changes)
+        if self.observer is not None:
+            self.observer.terms_changed(self, before)
 
     async def _until_changed(self) -> None:
         """Wait for the next change. Raises NotLoggedIn when no report can change it any more."""
@@ -358,6 +348,10 @@ class Order:
             f"{self.filled_quantity} filled>"
         )
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        names = ("number", "terms", "client_tag", "status_text", "filled_quantity")
+        return [(name, getattr(self, name)) for name in names]
+
     def _take_status(self, row: OrderRow, *, is_late: bool, is_of_book: bool) -> None:
         status = row.status
         if status is self.status and status.is_final:
@@ -373,22 +367,22 @@ class Order:
         if self._presumed_ns:
             if not self._is_reported_by(row, is_of_book=is_of_book):
                 return
-            self._log_correction(row)
+            self._correct(row)
             self._presumed_ns = 0
         elif self.status.is_final:
             if not self._is_corrected_by(row, is_newer=is_newer, is_late=is_late):
                 return
-            self._log_correction(row)
+            self._correct(row)
             self._corrected_ns = max(self._corrected_ns, self._status_ns)
         elif status.is_final:
             if self._corrected_ns and row.updated_ns <= self._corrected_ns:
                 return  # the final state that was corrected, once more
-        elif not is_newer and (is_late or _stage(status) < _stage(self.status)):
+        elif not is_newer and (is_late or stage_of(status) < stage_of(self.status)):
             return
         self._status_ns = row.updated_ns or -1
-        if status is OrderStatus.UNKNOWN and row.status_text != self.status_text:
-            subject = Subject("report", self.client_tag, self.number)
-            log_order(log, logging.WARNING, subject, "an unknown state: %r", row.status_text)
+        is_strange = status is OrderStatus.UNKNOWN and row.status_text != self.status_text
+        if is_strange and self.observer is not None:
+            self.observer.status_unknown(self, row)
         self.status = status
         self.status_text = row.status_text
         self.reject_reason = row.reject_reason
@@ -408,17 +402,9 @@ class Order:
         is_more = row.status is OrderStatus.COMPLETE and row.filled_quantity > self.filled_quantity
         return is_newer or (is_more and not is_late and not self.has_odd_fill(row))
 
-    def _log_correction(self, row: OrderRow) -> None:
-        log_order(
-            log,
-            logging.ERROR,
-            Subject("report", self.client_tag, self.number),
-            "the order was final (%s, %d filled), and the broker now reports %r, %d filled",
-            self.status_text,
-            self.filled_quantity,
-            row.status_text,
-            row.filled_quantity,
-        )
+    def _correct(self, row: OrderRow) -> None:
+        if self.observer is not None:
+            self.observer.was_not_final(self, row)
 
     def _take_fills(self, row: OrderRow, missing: frozenset[str], *, is_late: bool) -> None:
         filled = row.filled_quantity
@@ -450,7 +436,7 @@ class Order:
             change.observe(row, missing, requested_at)
             shown |= change.held()
         if any(getattr(terms, name) != value for name, value in shown.items()):
-            self.terms = msgspec.structs.replace(terms, **shown)
+            self._change_terms(shown)
         if change is not None and (
             self.is_final or (change.accepted_at is not None and change.is_reported)
         ):
@@ -490,10 +476,3 @@ class OrderWaiters:
         self._dismissals += 1
         for order in [*self._waiting]:
             order.wake()
-
-
-def _stage(status: OrderStatus) -> int:
-    """Return the stage of a status: a later status of an order is never of an earlier stage."""
-    if status.is_final:
-        return _WORKING_STAGE + 1
-    return _EARLY_STAGES.get(status, _WORKING_STAGE)

@@ -41,7 +41,7 @@ class OrderBookPoller:
         self._read_book = read_book
         self._interval = interval
         self._feed: OrderSource | None = None
-        self._poller = Poller("order book", self._read, self._due_in)
+        self._poller = Poller("order book", self._read, self._due_in, cache.log)
         cache.on_uncertainty(self._poller.look)
 
     def attach(self, feed: OrderSource) -> None:

@@ -18,9 +18,9 @@ from weakref import WeakValueDictionary
 
 from neo_async.base import logs
 from neo_async.base.india import begin_of
-from neo_async.base.logs import Subject, log_order
+from neo_async.base.logs import Log, Subject, log_order, logger_of
 from neo_async.errors import ProtocolError
-from neo_async.execution.order import Order, OrderWaiters
+from neo_async.execution.order import Order, OrderObserver, OrderWaiters
 from neo_async.execution.order_days import OrderDays, date_in
 from neo_async.execution.reports import as_order_row, in_slices, reported_terms
 from neo_async.execution.terms_change import TermsChange
@@ -28,8 +28,6 @@ from neo_async.execution.uncertainty import Uncertainty
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.wire.tags import without_suffix
-
-log = logging.getLogger(logs.ORDERS)
 
 FINAL_ORDERS_KEPT = 10_000
 """Number of final orders that stay in memory; those that became final first are forgotten first."""
@@ -68,10 +66,14 @@ class OrderCache:
         kept: int = FINAL_ORDERS_KEPT,
         clock: Callable[[], float] = time.time,
         on_missed_fill: Callable[[OrderRow], None] | None = None,
+        log: Log | None = None,
+        observer: OrderObserver | None = None,
     ) -> None:
         """A book is due when no message has come about an open order for `quiet` seconds. `clock`
         gives Unix seconds. `on_missed_fill` is called with every row of a book that shows a fill
-        which no message has reported."""
+        which no message has reported. `observer` is told of every change of an order."""
+        self.log = log or logger_of(logs.ORDERS)
+        self.observer = observer
         self.clock = clock
         """Unix time, by which orders belong to a day."""
         self._on_missed_fill = on_missed_fill
@@ -94,7 +96,7 @@ class OrderCache:
         """Forgotten orders whose objects the program still holds, by number."""
         self._uncertainty = Uncertainty(quiet=quiet)
         self._days = OrderDays()
-        self.waiters = OrderWaiters(self._on_wait)
+        self.waiters = OrderWaiters(lambda: self._uncertainty.on_more())
         """The tasks that wait for these orders."""
         self._absent_since: dict[str, float] = {}
         """Times of the loop since which every book has lacked an open own order, by number."""
@@ -125,9 +127,6 @@ class OrderCache:
         for. There is one listener: the poller of the order book."""
         self._uncertainty.on_more = listener
 
-    def _on_wait(self) -> None:
-        self._uncertainty.on_more()
-
     def add(self, order: Order) -> Order:
         """Register an order that was placed here. Return the one to use: the feed may have been
         faster than the answer that `order` was made from."""
@@ -140,6 +139,13 @@ class OrderCache:
         Orders of earlier days are left out once they are final."""
         return self._own
 
+    def is_another_order(self, number: str, client_tag: str) -> bool:
+        """Return whether a number is that of an order placed here under another client tag."""
+        if number not in self._own:
+            return False
+        order = self.get(number)
+        return order is not None and order.client_tag != client_tag
+
     def register_number(self, number: str) -> None:
         """Register the number of an order that was placed here."""
         self._own.add(number)
@@ -151,16 +157,18 @@ class OrderCache:
             self.retag(registered, order.client_tag)
             return registered
         order.placed_ns = order.placed_ns or int(self.clock() * 1e9)
-        order.waiters = self.waiters
+        order.waiters, order.observer = self.waiters, self.observer
         self._orders[number] = order
         self._index(order)
         order.registered_at = order.last_update_at = _now()
         if (external := self._uncertainty.external.pop(number, None)) is not None:
             for row in external.updates:
                 order.apply(row)
-        if order.is_final:
-            self._final.append(number)
-            self._forget_old()
+        if not order.status.is_final:
+            self._add_open(order)
+            return order
+        self._final.append(number)
+        self._forget_old()
         self._reindex(order)
         return order
 
@@ -369,15 +377,18 @@ class OrderCache:
                 self._forget_old()
             self._uncertainty.note_final(order, is_confirmed=is_confirmed)
         elif number not in self._open:
-            self._open[number] = order
-            self._open_by_symbol.setdefault(_folded(order.symbol), {})[number] = order
-            self._days.add_open(order)
-            self._uncertainty.lacking.pop(number, None)
             if self._orders.get(number) is not order:
                 self._remember(order)
-            self._uncertainty.note_open()
+            self._add_open(order)
         elif is_update:
             self._open.move_to_end(number)
+
+    def _add_open(self, order: Order) -> None:
+        number = order.number
+        self._open[number] = order
+        self._open_by_symbol.setdefault(_folded(order.terms.symbol), {})[number] = order
+        self._days.add_open(order)
+        self._uncertainty.note_open(number)
 
     def _forget_old(self) -> None:
         """Forget the order that became final first when there are too many."""
@@ -440,7 +451,7 @@ class OrderCache:
             return
         order.expire(reason, int(self.clock() * 1e9))
         subject = Subject("report", order.client_tag, order.number)
-        log_order(log, logging.ERROR, subject, "expired: %s", reason)
+        log_order(self.log, logging.ERROR, subject, "expired: %s", reason)
         self._reindex(order, is_confirmed=True)
 
     def _end_expired(self, rows: Sequence[OrderRow], requested_at: float) -> None:
@@ -456,7 +467,7 @@ class OrderCache:
                 begin_of(today),
             )
             subject = Subject("report", order.client_tag, order.number)
-            log_order(log, logging.WARNING, subject, "expired: %s", order.reject_reason)
+            log_order(self.log, logging.WARNING, subject, "expired: %s", order.reject_reason)
             self._reindex(order, is_confirmed=True)
         self._days.drop_final()
 

@@ -10,14 +10,13 @@ requests leave as all requests in flight do.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
-from neo_async.base import logs
 from neo_async.base.india import midnight
+from neo_async.base.logs import Log
 from neo_async.errors import (
     LoginFailed,
     NeoError,
@@ -38,8 +37,6 @@ from neo_async.model.orders import OrderRow, OrderTerms, is_order_number
 from neo_async.transport.backoff import backoff
 from neo_async.wire.orders import PlaceForm
 from neo_async.wire.rules import placed_terms
-
-log = logging.getLogger(logs.ORDERS)
 
 REGISTERED_DAYS = 7
 """Age in days of the oldest orders that a login expects in today's book: after-market orders
@@ -128,7 +125,9 @@ async def reconcile(
             in_flight.watch_for(intent.client_tag, intent.id, intent.outcome)
     if not journal.has_intents:
         return Reconciliation()
-    rows = await _read_book_in_time(read_book)
+    if open_intents:
+        _announce(open_intents, in_flight.resolution_timeout, now, cache.log)
+    rows = await _read_book_in_time(read_book, cache.log)
     numbers = {row.number for row in rows}
     if others := numbers - tags.keys():
         for intent in await journal.placed(others, past_ns):
@@ -144,7 +143,7 @@ async def reconcile(
     ]
     registered = {order.number: order for order in orders}
     registered |= {one.order.number: one.order for one in resolved_intents if one.order is not None}
-    log.info(
+    cache.log.info(
         "reconciled with the journal: %d orders registered, %d of %d open intents took effect",
         len(registered),
         sum(resolved_intent.outcome is Outcome.ACCEPTED for resolved_intent in resolved_intents),
@@ -153,10 +152,28 @@ async def reconcile(
     return Reconciliation(list(registered.values()), resolved_intents)
 
 
+def _announce(intents: Sequence[Intent], resolution_timeout: float, now: float, log: Log) -> None:
+    """Say what the login waits for before it does: it looks like a hang otherwise."""
+    newest_ns = max(intent.at_ns for intent in intents)
+    may_arrive = _age(newest_ns, now) <= CANNOT_ARRIVE_AFTER_SECONDS
+    duration = f"up to {resolution_timeout:.0f} s" if may_arrive else "one reading of the book"
+    log.warning(
+        "the journal has %d order requests of an earlier process whose outcome is unknown: the "
+        "login looks for their orders in the order book, which takes %s",
+        len(intents),
+        duration,
+    )
+
+
+def _age(at_ns: int, now: float) -> float:
+    """Return the age in seconds of what happened at Unix nanoseconds `at_ns`."""
+    return max(0.0, now - at_ns / 1e9)
+
+
 def _open(in_flight: InFlightOrders, intent: Intent, now: float) -> InFlightRequest:
     """Put an intent in flight again. One that cannot arrive any more is ruled out by the first
     complete order book."""
-    age = max(0.0, now - intent.at_ns / 1e9)
+    age = _age(intent.at_ns, now)
     request = in_flight.open(
         effect_of_intent(intent),
         intent=intent.id,
@@ -177,7 +194,7 @@ async def _in_turns(intents: Sequence[Intent]) -> AsyncIterator[Intent]:
 
 
 async def _read_book_in_time(
-    read_book: Callable[[], Awaitable[list[OrderRow]]],
+    read_book: Callable[[], Awaitable[list[OrderRow]]], log: Log
 ) -> list[OrderRow]:
     """Return the order book, requested again and again. Raises LoginFailed."""
     failures, last = 0, "no answer"

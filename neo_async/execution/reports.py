@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
-from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
+from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import HistoryRow, OrderRow, OrderTerms, exact_price
 from neo_async.model.updates import OrderUpdate
 
@@ -15,6 +15,15 @@ E = TypeVar("E", bound=StrEnum)
 
 ROWS_AT_ONCE = 250
 """Rows of an order book that are applied before other tasks get their turn."""
+
+_EARLY_STAGES = {
+    OrderStatus.PUT_RECEIVED: 0,
+    OrderStatus.AMO_RECEIVED: 0,
+    OrderStatus.AMO_MODIFY_RECEIVED: 0,
+    OrderStatus.VALIDATION_PENDING: 1,
+    OrderStatus.OPEN_PENDING: 2,
+}
+_WORKING_STAGE = 3
 
 _PARTS = frozenset({"filled_quantity", "pending_quantity"})
 _OF_HISTORY = ("status_text", "reject_text", "filled_quantity", "average_price", "updated_ns")
@@ -87,3 +96,15 @@ def as_order_row(number: str, state: HistoryRow) -> OrderRow:
     """Return a state of an order's history as the order book would show it."""
     fields = {name: getattr(state, name) for name in _OF_HISTORY}
     return OrderRow(**fields | {"number": number, "missing": state.missing})
+
+
+def stage_of(status: OrderStatus) -> int:
+    """Return the stage of a status: a later status of an order is never of an earlier stage."""
+    if status.is_final:
+        return _WORKING_STAGE + 1
+    return _EARLY_STAGES.get(status, _WORKING_STAGE)
+
+
+def is_at_exchange(status: OrderStatus) -> bool:
+    """Return whether the broker has passed the order on to the exchange, or it is final."""
+    return stage_of(status) >= _WORKING_STAGE

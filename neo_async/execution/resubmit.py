@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from neo_async.base import logs
 from neo_async.base.logs import log_order
 from neo_async.errors import (
     AnswerLost,
@@ -25,8 +24,6 @@ from neo_async.execution.in_flight import InFlightOrders
 from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.order import Order
 from neo_async.transport.backoff import backoff
-
-log = logging.getLogger(logs.ORDERS)
 
 RETRY_BASE_SECONDS = 0.5
 RETRY_CAP_SECONDS = 5.0
@@ -54,7 +51,10 @@ async def _resubmit(
     while not request.is_done and loop.time() < until:
         tries += 1
         log_order(
-            log, logging.INFO, in_flight.subject(request), "resubmitted under the same client tag"
+            in_flight.log,
+            logging.INFO,
+            in_flight.subject(request),
+            "resubmitted under the same client tag",
         )
         request.is_being_resubmitted = True
         try:
@@ -67,7 +67,9 @@ async def _resubmit(
             pass
         except NeoError as error:
             subject = in_flight.subject(request)
-            log_order(log, logging.WARNING, subject, "resubmitted, and refused: %s", error)
+            log_order(
+                in_flight.log, logging.WARNING, subject, "resubmitted, and refused: %s", error
+            )
             return
         else:
             if not request.is_done:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Iterator
 
 import msgspec
 
-from neo_async.base import logs
 from neo_async.base.logs import Subject, log_order
 from neo_async.errors import (
     AnswerLost,
@@ -44,7 +44,7 @@ from neo_async.execution.in_flight_request import InFlightRequest
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import Outcome
 from neo_async.execution.order import Order
-from neo_async.model.answer import Answer
+from neo_async.execution.order_cache import OrderCache
 from neo_async.model.orders import OrderTerms
 from neo_async.session.requests import SessionRequests
 from neo_async.transport.backoff import backoff
@@ -52,8 +52,6 @@ from neo_async.transport.connection import Connection
 from neo_async.transport.kinds import Kind
 from neo_async.wire.endpoints import Endpoint
 from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accepted, read_placed
-
-log = logging.getLogger(logs.ORDERS)
 
 _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Python 3.11
 _CANCEL = Kind.CANCEL
@@ -94,11 +92,6 @@ class Request(msgspec.Struct):
         return "cancel" if self.terms is None else "modify"
 
     @property
-    def read(self) -> Callable[[Answer], str]:
-        """The function that takes the order's number from the answer."""
-        return read_placed if self.order is None else read_accepted
-
-    @property
     def number(self) -> str:
         return "" if self.order is None else self.order.number
 
@@ -132,10 +125,16 @@ class OrderSender:
     """Sends order requests, each once."""
 
     def __init__(
-        self, session: SessionRequests, in_flight: InFlightOrders, journal: Journal | None
+        self,
+        session: SessionRequests,
+        cache: OrderCache,
+        in_flight: InFlightOrders,
+        journal: Journal | None,
     ) -> None:
         self._session = session
+        self._cache = cache
         self._in_flight = in_flight
+        self._log = in_flight.log
         self._journal = journal
         self._gate: _Gate | None = None
         """The gate of the logins under way; None while there is none."""
@@ -231,8 +230,19 @@ class OrderSender:
         # The order may be another one when the answer is lost.
         expected = None if request.order is None else request.expected()
         self._under_way += not is_cancel
+        is_logged = self._log.isEnabledFor(logging.DEBUG)
+        if is_logged:
+            log_order(self._log, logging.DEBUG, request.subject, "sending")
+            began = time.perf_counter()
         try:
-            number = await self._hand_over(request)
+            try:
+                number = await self._order(request)
+            except NotSent as error:
+                number = await self._send_later(request, error)
+            if is_logged:
+                took = (time.perf_counter() - began) * 1000
+                subject = request.subject._replace(order_number=number)
+                log_order(self._log, logging.DEBUG, subject, "accepted after %.3f ms", took)
             self._check_number(request, number)
         except (AnswerLost, ServerError, ProtocolError, DuplicateTag) as error:
             # Every placement has a tag of its own, so the order that has it is this one: an
@@ -290,40 +300,39 @@ class OrderSender:
             self._journal.end(intent, Outcome.ACCEPTED, order_number=number)
         return number
 
-    async def _hand_over(self, request: Request) -> str:
-        """Send a request. While no byte of it has left, try again until the deadline of an
-        order."""
-        failures, give_up_at = 0, 0.0
-        while True:
+    def _order(self, request: Request) -> Awaitable[str]:
+        """Send a request once, and return its order's number."""
+        read = read_placed if request.order is None else read_accepted
+        return self._session.order(request.kind, request.endpoint, request.form, read, request)
+
+    async def _send_later(self, request: Request, error: NotSent) -> str:
+        """Send a request of which no byte has left, until one of the tries succeeds or the deadline
+        of an order is over. Raises the error of the last one."""
+        session, loop = self._session, asyncio.get_running_loop()
+        give_up_at = loop.time() + session.timeouts.order
+        for failures in itertools.count(1):
+            delay = backoff(failures, base=0.1, cap=0.5)
+            if not session.is_open or loop.time() + delay >= give_up_at:
+                break
+            session.meter.retries += 1
+            subject = request.subject
+            log_order(self._log, logging.INFO, subject, "%s; next try in %.2f s", error, delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._halts.wait()
+            self._state.check(request.kind)
             try:
-                if log.isEnabledFor(logging.DEBUG):
-                    return await self._send_logged(request)
-                return await self._session.order(
-                    request.kind, request.endpoint, request.form, request.read, request
-                )
-            except NotSent as error:
-                now = asyncio.get_running_loop().time()
-                failures += 1
-                if failures == 1:
-                    give_up_at = now + self._session.timeouts.order
-                delay = backoff(failures, base=0.1, cap=0.5)
-                if not self._session.is_open or now + delay >= give_up_at:
-                    raise
-                self._session.meter.retries += 1
-                log_order(
-                    log, logging.INFO, request.subject, "%s; next try in %.2f s", error, delay
-                )
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await self._halts.wait()
-                self._state.check(request.kind)
+                return await self._order(request)
+            except NotSent as failure:
+                error = failure
+        raise error
 
     def _check_number(self, request: Request, number: str) -> None:
         """Check that an answer is about the order of its request. Raises ProtocolError, and closes
         the connection, where it is not: after an answer that came twice, every answer on a
         connection would count as the one before it."""
         if request.order is None:
-            if not self._in_flight.is_another_order(number, request.client_tag):
+            if not self._cache.is_another_order(number, request.client_tag):
                 return
             problem = f"the answer to a new order names order {number}, which was placed before"
         else:
@@ -333,18 +342,6 @@ class OrderSender:
         if request.connection is not None:
             request.connection.close()
         raise ProtocolError(problem)
-
-    async def _send_logged(self, request: Request) -> str:
-        """Send, and log when and for how long."""
-        log_order(log, logging.DEBUG, request.subject, "sending")
-        began = time.perf_counter()
-        number = await self._session.order(
-            request.kind, request.endpoint, request.form, request.read, request
-        )
-        took = (time.perf_counter() - began) * 1000
-        subject = request.subject._replace(order_number=number)
-        log_order(log, logging.DEBUG, subject, "accepted after %.3f ms", took)
-        return number
 
     def _end(
         self,
@@ -356,7 +353,7 @@ class OrderSender:
         reason: object,
     ) -> None:
         """Journal and log an outcome other than ACCEPTED. `reason` fills the %s in `text`."""
-        log_order(log, level, request.subject, text, reason)
+        log_order(self._log, level, request.subject, text, reason)
         self._session.meter.ended(request.kind, outcome.value)
         if intent is not None and self._journal is not None:
             self._journal.end(intent, outcome, reason=str(reason))

@@ -1,12 +1,15 @@
-"""A modification from the moment it is sent until a report shows its effect."""
+"""A modification from the moment it is sent until a report shows its effect, and what counts as
+showing it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+from typing import Any, Protocol
 
 from neo_async.model.enums import OrderStatus, OrderType
-from neo_async.model.orders import OrderRow, OrderTerms, exact_price
+from neo_async.model.orders import HistoryRow, OrderRow, OrderTerms
 
 CATCHING_UP = 5.0
 """Seconds after which an order book shows an accepted change, unless the exchange refused it."""
@@ -15,8 +18,64 @@ _CHANGING = frozenset({OrderStatus.MODIFY_VALIDATION_PENDING, OrderStatus.MODIFY
 _VALUES_KEPT = 32
 """Earlier values of one term that reports may still show."""
 
+CHANGEABLE = ("order_type", "quantity", "price", "trigger", "validity", "disclosed_quantity")
+"""Terms that a modification can change."""
+LIMIT_TERMS = ("order_type", "price")
+WITHOUT_LIMIT = frozenset(kind for kind in OrderType if not kind.has_limit)
 
-_CHANGEABLE = ("order_type", "quantity", "price", "trigger", "validity", "disclosed_quantity")
+
+class _State(Protocol):
+    """An order, or a report of one."""
+
+    @property
+    def order_type(self) -> str: ...
+    @property
+    def price(self) -> Decimal | float | None: ...
+
+
+def shows_terms(
+    state: _State,
+    missing: Collection[str],
+    wanted: Mapping[str, object],
+    *,
+    order_type: str,
+    prices_before: Collection[float],
+) -> bool | None:
+    """Return whether a state of an order shows the terms that a modification changes, by their
+    names. Return None when those of them that can be read are right, and others cannot be read:
+    `missing` has their names. A history has no disclosed quantity: it is left out there.
+
+    `order_type` is that of the order after the change. The broker gives a market order a limit at a
+    price of its own, so that neither price nor type is known of it: what shows that a limit order
+    has become one is its type, or any price that is not among `prices_before`, in rupees.
+    """
+    is_unlimited = order_type in WITHOUT_LIMIT
+    is_known = True
+    for name, value in wanted.items():
+        if is_unlimited and name in LIMIT_TERMS:
+            continue
+        if name == "disclosed_quantity" and isinstance(state, HistoryRow):
+            continue
+        if name in missing:
+            is_known = False
+        elif as_reported(name, getattr(state, name)) != as_reported(name, value):
+            return False
+    if is_unlimited and prices_before and state.order_type != order_type:
+        if "price" in missing:
+            is_known = False
+        elif rupees(state.price) in prices_before:
+            return False
+    return is_known or None
+
+
+def as_reported(name: str, value: Any) -> object:
+    """Return the value of a term as reports have it."""
+    return rupees(value) if name in ("price", "trigger") else value
+
+
+def rupees(price: Decimal | float | None) -> float:
+    """Return a price as reports have it: the nearest float, 0 for none."""
+    return float(price or 0)
 
 
 class TermsChange:
@@ -31,6 +90,7 @@ class TermsChange:
         "_earlier",
         "_earlier_values",
         "_is_chained",
+        "_order_type",
         "_reject_reason",
         "_since_ns",
         "accepted_at",
@@ -52,10 +112,11 @@ class TermsChange:
         showed."""
         self.changes: Mapping[str, object] = {
             name: getattr(after, name)
-            for name in _CHANGEABLE
+            for name in CHANGEABLE
             if getattr(after, name) != getattr(before, name)
         }
         """The terms that change, by their names."""
+        self._order_type = after.order_type
         self._earlier_values = {name: {getattr(before, name)} for name in (*self.changes, "price")}
         """Values that reports from before the change may show, by the names of the terms."""
         self._earlier = earlier
@@ -116,20 +177,20 @@ class TermsChange:
         )
 
     def _agrees(self, row: OrderRow, missing: frozenset[str]) -> bool:
-        if not missing.isdisjoint(self.changes):
-            return False
-        kind = self.changes.get("order_type")
-        is_unlimited = kind in (OrderType.MARKET, OrderType.SL_M)
-        for name, value in self.changes.items():
-            if is_unlimited and name in ("order_type", "price"):
-                continue  # the broker makes a limit of it, at a price of its own
-            if _reported(row, name) != value:
-                return False
-        if not is_unlimited or row.order_type == kind:
-            return True
-        if "price" in missing:
-            return False
-        return exact_price(row.price) not in self._earlier_values["price"]
+        is_converted = "order_type" in self.changes
+        return bool(
+            shows_terms(
+                row,
+                missing,
+                self.changes,
+                order_type=self._order_type,
+                prices_before=(
+                    {rupees(price) for price in self._earlier_values["price"]}
+                    if is_converted
+                    else ()
+                ),
+            )
+        )
 
     def _is_distinct(self) -> bool:
         """Return whether no report from before the change can show the same terms."""
@@ -146,9 +207,3 @@ class TermsChange:
         if row.status is OrderStatus.NOT_MODIFIED:
             return True
         return bool(row.reject_reason) and row.reject_reason != self._reject_reason
-
-
-def _reported(row: OrderRow, name: str) -> object:
-    """Return a term as a report shows it."""
-    value = getattr(row, name)
-    return exact_price(value) if name in ("price", "trigger") else value

@@ -74,9 +74,10 @@ class Uncertainty:
         if self._followed_since is None:
             self._followed_since = asyncio.get_running_loop().time()
 
-    def note_open(self) -> None:
+    def note_open(self, number: str) -> None:
         """Take into account that an order has become open."""
-        if self.is_followed:
+        self.lacking.pop(number, None)
+        if self._followed_since is not None:
             self.on_more()
 
     def note_odd_fill(self, at: float) -> None:

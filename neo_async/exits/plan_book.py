@@ -24,7 +24,7 @@ from neo_async.exits.state import PlanState, PlanTerms
 from neo_async.exits.trigger import PriceTrigger, TriggerState
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import Product
-from neo_async.model.orders import OrderRow
+from neo_async.model.orders import OrderRequest, OrderRow
 from neo_async.model.portfolio import PositionKey
 from neo_async.model.updates import PositionUpdate
 from neo_async.orders import Orders
@@ -146,7 +146,7 @@ class PlanBook:
         """Add a trigger, and have it written to the journal."""
         trigger = self.triggers[state.id] = PriceTrigger(
             state,
-            place=self._orders.place_request,
+            place=self._place,
             find_orders=self._find_orders,
             write=self._write,
             clock=self._clock,
@@ -154,6 +154,13 @@ class PlanBook:
         )
         self._write(state)
         return trigger
+
+    async def _place(self, order: OrderRequest) -> Order:
+        """Place the order of a trigger; raise what the placement met."""
+        (result,) = await self._orders.place_many([order])
+        if isinstance(result, NeoError):
+            raise result
+        return result
 
     def start_trigger(self, trigger: PriceTrigger) -> None:
         """Have a trigger wait for its price."""

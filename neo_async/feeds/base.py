@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from neo_async.base import logs
+from neo_async.base.logs import Log
 from neo_async.config import FeedTimings
 from neo_async.errors import LoginFailed, NotLoggedIn, SessionEnded
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.session import Session
 from neo_async.session.manager import SessionManager
 from neo_async.transport.websocket import ReconnectingSocket
-
-log = logging.getLogger(logs.FEEDS)
 
 LOGIN_CHECK_SECONDS = 1.0
 """Seconds between two checks whether the program has logged in again, while the broker refuses the
@@ -31,6 +28,7 @@ class Feed:
     """
 
     _connection: ReconnectingSocket
+    _log: Log
     _manager: SessionManager
     _timings: FeedTimings
     _session: Session | None = None
@@ -121,7 +119,7 @@ class Feed:
         now = asyncio.get_running_loop().time()
         wait = self._timings.between_logins
         if self._renewed_at is not None and now < self._renewed_at + wait:
-            log.warning("a new login was refused as well: no other one within %.0f s", wait)
+            self._log.warning("a new login was refused as well: no other one within %.0f s", wait)
             return
         self._renewed_at = now
         try:
@@ -131,7 +129,7 @@ class Feed:
             raise
         except LoginFailed as error:
             self._renewed_at = None
-            log.error(
+            self._log.error(
                 "the %s waits for a new login, for the broker refuses it: %s", self.name, error
             )
             self._connection.refuse(f"the broker refuses the login ({error}): log in again")

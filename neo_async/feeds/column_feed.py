@@ -13,6 +13,9 @@ from neo_async.model.enums import Level
 from neo_async.session.manager import SessionManager
 from neo_async.wire.columns import ColumnDecoder, Columns
 
+COLUMNS = "columns"
+"""Kind of the buffers of column feeds in `Meter.losses`."""
+
 
 class ColumnFeed(SubscribedFeed):
     """Packets of one level as columns of numpy arrays: all that arrived since the last step.
@@ -40,6 +43,7 @@ class ColumnFeed(SubscribedFeed):
         stream_of(level)
         self._columns = ColumnDecoder(Level(level))
         self._messages = MessageBuffer(bound)
+        session.meter.count_losses(self, COLUMNS, self._messages)
         self._asked = self._columns.keys([])
         """Keys of the subscribed instruments, for the column decoder."""
         self._asked_at = -1

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
-from neo_async.base import logs
 from neo_async.calendar import INDIA, Calendar
 from neo_async.config import FeedTimings
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy, tick_buffer
@@ -18,8 +16,6 @@ from neo_async.model.enums import Level
 from neo_async.model.ticks import LiteTick, MarketStatus, ScripTick, Tick
 from neo_async.session.manager import SessionManager
 from neo_async.wire.feed import STREAM_OF_LEVEL
-
-log = logging.getLogger(logs.FEEDS)
 
 BURST = 256
 """Ticks after which the rest of the event loop has a turn, however many more have arrived: less
@@ -60,6 +56,7 @@ class MarketFeed(SubscribedFeed):
         do."""
         super().__init__(session, timings, market_open, calendar)
         self._buffer = tick_buffer(Policy(policy), bound)
+        session.meter.count_losses(self, Policy(policy).value, self._buffer)
         self._on_tick = on_tick
         # By level, then instrument: a pair as the key costs more to make than this whole look-up.
         self._latest: defaultdict[int, dict[str, Tick]] = defaultdict(dict)
@@ -173,7 +170,7 @@ class MarketFeed(SubscribedFeed):
             try:
                 self._on_tick(tick)
             except (Exception, asyncio.CancelledError):  # the latter from a future of its own
-                log.exception("the callback of the market feed failed on %r", tick)
+                self._log.exception("the callback of the market feed failed on %r", tick)
 
 
 _LEVELS = (Level.LITE, 2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH, 0, -1, -2)

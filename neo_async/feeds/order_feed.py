@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 from weakref import WeakSet
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded
 from neo_async.feeds.base import Feed
@@ -19,8 +19,6 @@ from neo_async.session.manager import SessionManager
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.websocket import ReconnectingSocket, Socket
 from neo_async.wire.order_feed import HEARTBEAT, Connected, Refused, handshake_text, read_message
-
-log = logging.getLogger(logs.FEEDS)
 
 
 class OrderSource(Protocol):
@@ -44,6 +42,7 @@ class OrderFeed(Feed):
 
     def __init__(self, session: SessionManager, timings: FeedTimings) -> None:
         self._manager = session
+        self._log = logger_of(logs.FEEDS, session.ucc)
         self._timings = timings
         self._as_json = False
         """Whether the next login is sent as JSON."""
@@ -62,6 +61,7 @@ class OrderFeed(Feed):
             timings=timings,
             tls=session.tls,
             meter=session.meter,
+            log=session.transport_log,
             heartbeat_text=HEARTBEAT,
         )
 
@@ -118,7 +118,7 @@ class OrderFeed(Feed):
             message = read_message(text)
         except ProtocolError as error:
             self._secrets.scrub_error(error)
-            log.warning("order feed: %s", error)
+            self._log.warning("order feed: %s", error)
             return
         if isinstance(message, Refused):
             text = self._secrets.scrub(message.text)
@@ -134,7 +134,7 @@ class OrderFeed(Feed):
             try:
                 on_update(update)
             except (Exception, asyncio.CancelledError):  # the latter from a future of its own
-                log.exception("a listener of the order feed failed on %r", update)
+                self._log.exception("a listener of the order feed failed on %r", update)
 
 
 class _Updates(AsyncIterator[OrderUpdate | PositionUpdate]):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +20,9 @@ from typing import Self
 
 from neo_async import files
 from neo_async.base import logs
+from neo_async.base.logs import Log, logger_of
 from neo_async.errors import UsageError
 from neo_async.wire.recording import BLOCK_BYTES, FILE_HEADER, BlockBuilder, encode_block
-
-log = logging.getLogger(logs.FEEDS)
 
 BLOCK_SECONDS = 1.0
 """Seconds after which a block is written although it is not full."""
@@ -47,6 +45,7 @@ class Recording:
         overwrite: bool,
         greeting: Callable[[], Iterable[str]],
         on_end: Callable[[Recording], None],
+        log: Log | None = None,
     ) -> None:
         """`greeting` returns the texts without which the frames that come next cannot be read;
         `on_end` is called when the recording takes no more."""
@@ -59,6 +58,7 @@ class Recording:
         """Number of messages left out because the disk was too slow."""
         self.error: OSError | None = None
         """The error that ended the recording; None while there is none."""
+        self._log = log or logger_of(logs.FEEDS)
         self._greeting = greeting
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -160,7 +160,9 @@ class Recording:
         """Return whether the disk has caught up; if so, the frames go on behind a gap."""
         if self._submitted - self._done > BACKLOG // 2:
             return False
-        log.warning("recording %s: the disk was slow, %d frames lost", self.path, self.dropped)
+        self._log.warning(
+            "recording %s: the disk was slow, %d frames lost", self.path, self.dropped
+        )
         self._is_overloaded = False
         self.mark_gap()
         self.greet()
@@ -176,7 +178,7 @@ class Recording:
         return finished
 
     def _fail(self) -> None:
-        log.error("recording %s ends, the feed goes on: %s", self.path, self.error)
+        self._log.error("recording %s ends, the feed goes on: %s", self.path, self.error)
         if self._finished is None:
             self._finished = self._end()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from abc import ABC, abstractmethod
 from collections import deque
@@ -15,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.base.text import shown
 from neo_async.calendar import Calendar
 from neo_async.config import FeedTimings
@@ -41,8 +41,6 @@ from neo_async.wire.feed import (
     subscription_frame,
 )
 
-log = logging.getLogger(logs.FEEDS)
-
 
 class SubscribedFeed(Feed, ABC):
     """A connection to the market feed with its subscriptions; a subclass delivers the packets."""
@@ -55,6 +53,7 @@ class SubscribedFeed(Feed, ABC):
         calendar: Calendar,
     ) -> None:
         self._manager = session
+        self._log = logger_of(logs.FEEDS, session.ucc)
         self._timings = timings
         self._decoder = FeedDecoder(only_asked=True)
         self.market_open = market_open
@@ -85,6 +84,7 @@ class SubscribedFeed(Feed, ABC):
             timings=timings,
             tls=session.tls,
             meter=session.meter,
+            log=session.transport_log,
         )
         self._connection.on_event(self._mark_gap)
 
@@ -204,6 +204,7 @@ class SubscribedFeed(Feed, ABC):
             overwrite=overwrite,
             greeting=self._recorded_greeting,
             on_end=self._recordings.remove,
+            log=self._log,
         )
         self._recordings.append(recording)
         return recording
@@ -305,7 +306,7 @@ class SubscribedFeed(Feed, ABC):
         try:
             control = read_control(text)
         except ProtocolError as error:
-            log.warning("market feed: %s", error)
+            self._log.warning("market feed: %s", error)
             return
         if control.message_code == AUTH_FAILED:
             raise SessionEnded(control.text, code=control.message_code)
@@ -314,7 +315,7 @@ class SubscribedFeed(Feed, ABC):
         if control.message_code != ACKNOWLEDGED:
             return
         if control.error_code:
-            log.warning("market feed: subscription refused: %s", shown(control.text))
+            self._log.warning("market feed: subscription refused: %s", shown(control.text))
             self.refusals.append(control.text)
         self.symbols.update(self._decoder.set_symbols(control.symbols))
         self._warn_of_unasked()
@@ -323,7 +324,7 @@ class SubscribedFeed(Feed, ABC):
         """Log once that the server sends what is not subscribed."""
         if self.unasked and not self._has_warned:
             self._has_warned = True
-            log.warning("market feed: the server sends what is not subscribed: it is dropped")
+            self._log.warning("market feed: the server sends what is not subscribed: it is dropped")
 
     def _expects_data(self) -> bool:
         if not self.subscriptions:
@@ -331,7 +332,7 @@ class SubscribedFeed(Feed, ABC):
         try:
             return self._market_open()
         except (Exception, asyncio.CancelledError):
-            log.exception("market_open failed: the clock decides whether the market is open")
+            self._log.exception("market_open failed: the clock decides whether the market is open")
             return self._is_market_open()
 
     def _is_market_open(self) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
@@ -20,6 +19,7 @@ import msgspec
 from neo_async import files
 from neo_async.base import logs
 from neo_async.base.india import date_of
+from neo_async.base.logs import logger_of
 from neo_async.config import cache_directory
 from neo_async.errors import NeoError, ProtocolError, Rejected, ServerError, UsageError
 from neo_async.model.enums import Segment
@@ -29,8 +29,6 @@ from neo_async.session.requests import SessionRequests
 from neo_async.wire.endpoints import SCRIP_MASTERS
 from neo_async.wire.instrument_file import BadFile, Header, InstrumentFileReader, write_blocks
 from neo_async.wire.scripmaster import BadRow, ScripMasterReader, choose_file, read_file_list
-
-log = logging.getLogger(logs.MARKET_DATA)
 
 Progress: TypeAlias = Callable[[Segment, int, int | None], None]
 """Called with the segment, the bytes read so far and, where the server sends it, the size of
@@ -83,6 +81,7 @@ class Instruments:
         """Files are kept in `directory`, those of one `server` apart from another's. `clock` gives
         Unix seconds, by which the day is known."""
         self._session = session
+        self._log = logger_of(logs.MARKET_DATA, session.ucc)
         self._directory = directory
         self._server = server
         self._clock = clock
@@ -128,7 +127,7 @@ class Instruments:
             except NeoError as error:
                 if entry is None or refresh:
                     raise
-                log.warning(
+                self._log.warning(
                     "no scrip master of %s for today: %s; going on with that of %s",
                     segment,
                     error,
@@ -173,7 +172,7 @@ class Instruments:
             )
         if reader.bad_row_count:
             first = reader.bad_rows[0]
-            log.warning(
+            self._log.warning(
                 "scrip master of %s: %d rows left out, the first in line %d: %s",
                 segment,
                 reader.bad_row_count,
@@ -209,7 +208,7 @@ class Instruments:
             for _ in reader.blocks():
                 await asyncio.sleep(0)
         except (BadFile, OSError) as error:
-            log.info("%s is read anew from the broker: %s: %s", segment, path, error)
+            self._log.info("%s is read anew from the broker: %s: %s", segment, path, error)
             return None
         return _entry(reader.table, reader.header)
 
@@ -231,7 +230,7 @@ class Instruments:
             await asyncio.to_thread(_replace, path, blocks)
         except OSError as error:
             # It is in memory for today; the next start has to download it again.
-            log.warning("the scrip master of %s could not be kept: %s", loaded.segment, error)
+            self._log.warning("the scrip master of %s could not be kept: %s", loaded.segment, error)
 
     def _path(self, segment: Segment) -> Path:
         server = hashlib.sha256(self._server.encode()).hexdigest()[:12]

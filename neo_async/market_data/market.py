@@ -6,7 +6,6 @@ Nothing here needs a subscription; for prices as they change there is the market
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import date
@@ -17,6 +16,7 @@ import msgspec
 
 from neo_async.base import logs
 from neo_async.base.india import date_of
+from neo_async.base.logs import Log, logger_of
 from neo_async.errors import Rejected, ServerError, TransportError, UsageError
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
@@ -61,8 +61,6 @@ from neo_async.wire.quotes import (
     wire_instrument,
 )
 
-log = logging.getLogger(logs.MARKET_DATA)
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Code = TypeVar("Code", bound=StrEnum)
@@ -101,6 +99,7 @@ class Market:
     def __init__(self, session: SessionRequests, *, clock: Callable[[], float] = time.time) -> None:
         """`clock` gives Unix seconds, by which the day is known."""
         self._session = session
+        self._log = logger_of(logs.MARKET_DATA, session.ucc)
         self._clock = clock
 
     async def quotes(
@@ -163,7 +162,7 @@ class Market:
         def read(answer: Answer) -> OptionChain:
             return read_options(answer, segment=segment, underlying=underlying, expiry=expiry)
 
-        return _log_odd(await self._session.read(CHAIN, read, params=query))
+        return _log_odd(await self._session.read(CHAIN, read, params=query), self._log)
 
     async def futures_chain(
         self, segment: Segment | str, underlying: str, expiry: date | None = None
@@ -177,7 +176,7 @@ class Market:
         def read(answer: Answer) -> FuturesChain:
             return read_futures(answer, segment=segment, underlying=underlying)
 
-        return _log_odd(await self._session.read(CHAIN, read, params=query))
+        return _log_odd(await self._session.read(CHAIN, read, params=query), self._log)
 
     async def candles(
         self,
@@ -267,7 +266,7 @@ class Market:
             except (TransportError, ServerError) as error:
                 if attempt == _TRIES:
                     raise
-                log.info("candles from %s to %s: %s; trying again", *window, error)
+                self._log.info("candles from %s to %s: %s; trying again", *window, error)
             await asyncio.sleep(backoff(attempt, base=0.5, cap=5.0))
             attempt += 1
         candles: list[CandleValues] = []
@@ -276,7 +275,7 @@ class Market:
             candles += read_candles(portion, odd)
             await asyncio.sleep(0)
         if odd:
-            log.warning(
+            self._log.warning(
                 "candles of %s from %s to %s: %d left out, the first: %s",
                 instrument,
                 *window,
@@ -289,7 +288,7 @@ class Market:
         return date_of(self._clock())
 
 
-def _log_odd(chain: Chain) -> Chain:
+def _log_odd(chain: Chain, log: Log) -> Chain:
     """Log the rows of a chain that were left out, and return the chain."""
     for problem in chain.odd:
         log.warning("chain of %s: left out: %s", chain.underlying, problem)

@@ -1,9 +1,8 @@
-"""Counters and latency histograms of a client, and their Prometheus text format."""
+"""Gauges, counters and latency histograms of a client."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -65,11 +64,37 @@ def _readable(seconds: float | None) -> str:
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts and durations since the client was made, over all its logins.
+    """The state of a client at present, and its counts and durations since it was made, over all
+    its logins.
 
     Kinds of requests are `cancel`, `modify`, `place`, `read` and `login`.
     """
 
+    ucc: str
+    """Client code of the account: the label of every sample in the Prometheus text."""
+    is_healthy: bool
+    """Whether `health()` shows no problem."""
+    is_halted: bool
+    """Whether trading is halted."""
+    session_age: float | None
+    """Seconds since the last login, renewals included; None when logged out."""
+    feeds_live: Mapping[str, bool]
+    """Whether a feed is live, by name, of the feeds that were started and not closed. Market feeds
+    have one name: it is False unless all of them are live."""
+    feed_ages: Mapping[str, float]
+    """Seconds since the last message of a feed, by name; the longest of the market feeds. A feed
+    without a message yet is left out."""
+    open_orders: int
+    """Number of orders that are known and not final, external ones included."""
+    unknown_orders: int
+    """Number of order requests whose outcome is unknown at present."""
+    waiting: Mapping[str, int]
+    """Number of requests in the limiter's queue, by kind."""
+    pause: float
+    """Seconds until requests start again after a 429; 0 without one."""
+    pnl: Mapping[str, float | None]
+    """Profit and loss over all positions in rupees, `realised` and `unrealised`; None where an
+    amount is not known, and empty unless `neo.portfolio.live` was started."""
     requests: Mapping[str, int]
     """Number of requests handed to a socket, by kind."""
     outcomes: Mapping[str, Mapping[str, int]]
@@ -102,6 +127,11 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """Number of times each feed was live again after a loss."""
     ticks: int
     """Number of ticks of the market feeds; a column feed counts rows."""
+    ticks_lost: Mapping[str, int]
+    """Number of ticks that were conflated or dropped because the consumer was slower, by the policy
+    of the market feed: `conflate`, `block` or `drop_oldest`."""
+    column_messages_lost: int
+    """Number of messages that column feeds dropped because the consumer was slower."""
     order_updates: int
     """Number of updates of the order feed, position updates included."""
     unknowns_opened: int
@@ -112,76 +142,8 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """Number of intents and outcomes written to the journal."""
 
     def to_prometheus(self) -> str:
-        """Return everything in the Prometheus text format, version 0.0.4."""
-        return "".join(_exposition(self))
+        """Return everything in the text format of Prometheus, version 0.0.4. For several clients
+        in one text see `prometheus_text`."""
+        from neo_async.model.prometheus import prometheus_text
 
-
-_HELP: Final = {
-    "requests": "Requests handed to a socket.",
-    "outcomes": "Order requests by outcome of the call.",
-    "queue": "Time that requests waited for the rate limiter.",
-    "send": "Time from the rate limiter to the hand-over to a socket.",
-    "first_byte": "Time from the hand-over to the first byte of the answer.",
-    "decode": "Time to decode an answer.",
-    "retries": "Repeated requests.",
-    "rate_limited": "Answers with HTTP 429, too many requests.",
-    "server_errors": "Answers with HTTP 5xx.",
-    "timeouts": "Requests without an answer by their deadline.",
-    "duplicate_reads": "Reads sent once more because the first hung.",
-    "breaker_openings": "Times a circuit breaker opened.",
-    "breaker_refusals": "Calls refused by an open circuit breaker.",
-    "reconnects": "Times a feed was live again after a loss.",
-    "ticks": "Ticks received by the market feeds.",
-    "order_updates": "Updates received by the order feed.",
-    "unknowns_opened": "Order requests whose outcome was unknown.",
-    "unknowns_resolved": "Order requests whose unknown outcome was resolved.",
-    "journal_writes": "Intents and outcomes written to the journal.",
-}
-_LABELS: Final = {
-    "requests": ("kind",),
-    "outcomes": ("kind", "outcome"),
-    "breaker_openings": ("breaker",),
-    "breaker_refusals": ("breaker",),
-    "reconnects": ("feed",),
-    "unknowns_resolved": ("outcome",),
-}
-_HISTOGRAMS: Final = ("queue", "send", "first_byte", "decode")
-
-
-def _exposition(metrics: Metrics) -> Iterator[str]:
-    for field, text in _HELP.items():
-        value = getattr(metrics, field)
-        if field in _HISTOGRAMS:
-            name = f"neo_{field}_seconds"
-            yield f"# HELP {name} {text}\n# TYPE {name} histogram\n"
-            for kind, histogram in value.items():
-                yield from _histogram(name, kind, histogram)
-        else:
-            name = f"neo_{field}_total"
-            yield f"# HELP {name} {text}\n# TYPE {name} counter\n"
-            for labels, count in _counted(value, _LABELS.get(field, ())):
-                yield f"{name}{labels} {count}\n"
-
-
-def _histogram(name: str, kind: str, histogram: Histogram) -> Iterator[str]:
-    bounds = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
-    for bound, count in zip(bounds, accumulate(histogram.counts), strict=True):
-        yield f'{name}_bucket{{kind="{kind}",le="{bound}"}} {count}\n'
-    yield f'{name}_sum{{kind="{kind}"}} {histogram.total!r}\n'
-    yield f'{name}_count{{kind="{kind}"}} {histogram.count}\n'
-
-
-def _counted(
-    value: object, names: tuple[str, ...], labels: tuple[str, ...] = ()
-) -> Iterator[tuple[str, object]]:
-    """Yield each number of a nested mapping with the text of its labels."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _counted(inner, names, (*labels, _escaped(str(key))))
-        return
-    pairs = ",".join(f'{name}="{label}"' for name, label in zip(names, labels, strict=True))
-    yield (f"{{{pairs}}}" if pairs else ""), value
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        return prometheus_text(self)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from typing import TypeAlias
 
 from neo_async.base import logs
 from neo_async.base.india import DAY_SECONDS, day_number, second_of_day
+from neo_async.base.logs import Log, logger_of
 from neo_async.errors import NotLoggedIn, UsageError
 from neo_async.feeds.order_feed import OrderSource
 from neo_async.model.feed_state import FeedEvent, FeedState
@@ -32,8 +32,6 @@ from neo_async.portfolio.position_effects import ReportEffect
 from neo_async.portfolio.position_rows import instrument_of
 from neo_async.portfolio.valuation import total_pnl
 from neo_async.session.polling import Poller
-
-log = logging.getLogger(logs.PORTFOLIO)
 
 READ_INTERVAL_SECONDS = 300.0
 """Most time between two readings of the report, whatever the feed reports."""
@@ -67,11 +65,13 @@ class LivePositions:
         *,
         grace_period: float = 1.0,
         clock: Callable[[], float] = time.time,
+        log: Log | None = None,
     ) -> None:
         """`grace_period` is the time, in seconds, for which a fill may lack its position message,
         and the least time between two readings of the report (but a reconnect makes one at once).
         `clock` gives Unix seconds, by which a new day begins."""
         self._report = report
+        self._log = log or logger_of(logs.PORTFOLIO)
         self._grace_period = grace_period
         self._clock = clock
         self._book = PositionBook()
@@ -79,7 +79,7 @@ class LivePositions:
         self._is_started = False
         self._coverage = Coverage()
 
-        self._poller = Poller("positions report", self._read, self._due_in)
+        self._poller = Poller("positions report", self._read, self._due_in, self._log)
         self._reading = asyncio.Lock()
         self._read_at = -math.inf
         self._read_period = (0, 0)
@@ -361,7 +361,7 @@ class LivePositions:
 
     def _log_report(self, effect: ReportEffect) -> None:
         for position in effect.overruled:
-            log.warning(
+            self._log.warning(
                 "the positions report has lacked trades in %s for %.0f s that the order "
                 "feed has reported: bought and sold %s there, %s here; the report counts",
                 position.key,
@@ -370,7 +370,9 @@ class LivePositions:
                 position.known,
             )
         if effect.dropped:
-            log.warning("the positions report lacks what was traded in %s", list(effect.dropped))
+            self._log.warning(
+                "the positions report lacks what was traded in %s", list(effect.dropped)
+            )
 
     # --- subscribers --------------------------------------------------------------------------
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.errors import BrokerError, NeoError, ProtocolError
 from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
@@ -34,8 +34,6 @@ from neo_async.wire.portfolio import (
 )
 from neo_async.wire.rules import margin_form
 
-log = logging.getLogger(logs.PORTFOLIO)
-
 
 class Portfolio:
     """The account's positions, holdings, limits and margins, `neo.portfolio`."""
@@ -50,9 +48,10 @@ class Portfolio:
     ) -> None:
         """`square_off` closes positions; see the method of that name."""
         self._session = session
+        self._log = logger_of(logs.PORTFOLIO, session.ucc)
         self._market = market
         self._square_off = square_off
-        self.live = LivePositions(self._report, clock=clock)
+        self.live = LivePositions(self._report, clock=clock, log=self._log)
         """The positions, kept current from `await live.start()` on."""
 
     async def positions(self, *, quotes: bool = True) -> list[Position]:
@@ -162,7 +161,9 @@ class Portfolio:
             quotes = await self._market.quotes(lacking, filter=QuoteFilter.LAST_PRICE)
         except NeoError as error:
             # The positions are known without them.
-            log.warning("no quotes for %d positions without a last price: %s", len(lacking), error)
+            self._log.warning(
+                "no quotes for %d positions without a last price: %s", len(lacking), error
+            )
             return {}
         return {name: quote.last_price for name, quote in quotes.items()}
 

@@ -73,6 +73,7 @@ def value_position(row: PositionRow, holding: Holding | None, last_price: float 
         if not all(map(_is_finite, (average, realised, unrealised, pnl, mtm_pnl))):
             average = realised = unrealised = pnl = mtm_pnl = None
             reasons.append("average price and P&L: a number of the row is not finite")
+        realised, unrealised, pnl, mtm_pnl = map(_settled, (realised, unrealised, pnl, mtm_pnl))
     return Position(
         segment=row.segment,
         symbol=row.symbol,
@@ -143,7 +144,12 @@ def _sum(amounts: Iterable[float | None]) -> float | None:
         total = math.fsum(known)
     except (OverflowError, ValueError):  # infinite amounts
         return None
-    return total if math.isfinite(total) else None
+    return _settled(total) if math.isfinite(total) else None
+
+
+def _settled(amount: float | None) -> float | None:
+    """Return an amount without the noise of binary fractions around 0, which prints as -0.00."""
+    return 0.0 if amount is not None and -_NOISE < amount < _NOISE else amount
 
 
 _CARRIED_VALUES = frozenset({"carried_buy_value", "carried_sell_value"})
@@ -224,6 +230,8 @@ def _decimals(row: PositionRow) -> int:
 
 
 _MOST_DECIMALS = 8
+_NOISE = 0.005
+"""Rupees, half a paisa, below which an amount is 0."""
 
 
 def _is_finite(amount: float | None) -> bool:

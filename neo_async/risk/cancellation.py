@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from neo_async.base import logs
-from neo_async.base.logs import Subject, log_order
+from neo_async.base.logs import Log, Subject, log_order
 from neo_async.errors import NeoError, NotLoggedIn, OrderAlreadyFinal, OutcomeUnknown, Rejected
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal_schema import CancelScope, Intent
@@ -25,8 +24,6 @@ from neo_async.model.orders import OrderRow
 from neo_async.risk.cancellation_proof import CancelAttempts, CancellationProof
 from neo_async.transport.backoff import backoff
 from neo_async.wire.tags import is_exit
-
-log = logging.getLogger(logs.RISK)
 
 REPEAT_CANCEL_SECONDS = 2.0
 """Seconds after which an order whose cancel was accepted, and which is open nevertheless, is
@@ -56,6 +53,7 @@ class OpenOrderCancellation:
     def __init__(
         self,
         engine: ExecutionEngine,
+        log: Log,
         *,
         earlier_placements: Sequence[Intent],
         is_logging_in: Callable[[], bool],
@@ -67,6 +65,7 @@ class OpenOrderCancellation:
         self._engine = engine
         self.scope = scope
         """The open orders that are cancelled."""
+        self._log = log
         self._cache = engine.cache
         self._earlier = deque(earlier_placements)
         """Placements of an earlier process that no order book has shown yet."""
@@ -110,6 +109,7 @@ class OpenOrderCancellation:
         self._proof = CancellationProof(
             engine.cache,
             self._attempts,
+            log,
             scope=scope,
             give_up_after=give_up_after,
             clock=clock,
@@ -157,7 +157,7 @@ class OpenOrderCancellation:
                     await self._step()
                 except Exception:
                     # An error in a listener of the program must not leave orders open.
-                    log.exception("halt: continuing after an error")
+                    self._log.exception("halt: continuing after an error")
                     await asyncio.sleep(RETRY_BASE_SECONDS)
         finally:
             await self._finish()
@@ -261,7 +261,7 @@ class OpenOrderCancellation:
         except NeoError as error:
             problem = error
         except Exception as error:
-            log.exception("halt: cancelling order %s failed", number)
+            self._log.exception("halt: cancelling order %s failed", number)
             problem = NeoError(f"cancelling order {number} failed: {error!r}")
         finally:
             now = self._loop.time()
@@ -287,7 +287,7 @@ class OpenOrderCancellation:
         if not isinstance(problem, OrderAlreadyFinal | OutcomeUnknown):
             subject = Subject("cancel", order.client_tag, order.number)
             level = logging.WARNING if attempts.failures == 1 else logging.DEBUG
-            log_order(log, level, subject, "the halt could not cancel it: %s", problem)
+            log_order(self._log, level, subject, "the halt could not cancel it: %s", problem)
 
     # --- order book ---------------------------------------------------------------------------
 
@@ -319,10 +319,10 @@ class OpenOrderCancellation:
             self._is_logged_out = not self._is_logging_in()
         except NeoError as error:
             self._book_error = error
-            log.warning("halt: the order book could not be read: %s", error)
+            self._log.warning("halt: the order book could not be read: %s", error)
         except (Exception, asyncio.CancelledError) as error:
             self._book_error = NeoError(f"reading the order book failed: {error!r}")
-            log.exception("halt: the order book could not be read")
+            self._log.exception("halt: the order book could not be read")
         else:
             self._book_error = None
             has_new_orders = self._apply_order_book(rows)
@@ -362,7 +362,7 @@ class OpenOrderCancellation:
             reasons.append("a login is under way")
         if not self._engine.is_quiet:
             reasons.append("placements or changes may still arrive")
-        log.error("halt: not done after %.0f s: %s", now - self._began_at, "; ".join(reasons))
+        self._log.error("halt: not done after %.0f s: %s", now - self._began_at, "; ".join(reasons))
 
 
 def _backoff(failures: int) -> float:

@@ -14,14 +14,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from neo_async.base import logs
 from neo_async.base.india import day_of
+from neo_async.base.logs import Log
 from neo_async.errors import NeoError, ProtocolError, Rejected, UsageError
 from neo_async.execution.engine import nameless_error
 from neo_async.execution.journal_schema import CancelScope
@@ -30,8 +29,6 @@ from neo_async.execution.order_cache import OrderCache
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import OrderRow
 from neo_async.wire.tags import is_exit
-
-log = logging.getLogger(logs.RISK)
 
 
 class CancelAttempts(msgspec.Struct):
@@ -54,6 +51,7 @@ class CancellationProof:
         self,
         cache: OrderCache,
         attempts: Mapping[str, CancelAttempts],
+        log: Log,
         *,
         scope: CancelScope = CancelScope.ALL,
         give_up_after: float,
@@ -64,6 +62,7 @@ class CancellationProof:
         self._cache = cache
         self._attempts = attempts
         self._scope = scope
+        self._log = log
         self._give_up_after = give_up_after
         self._clock = clock
         self.is_done = False
@@ -176,7 +175,7 @@ class CancellationProof:
             since = self._unaccounted_since.setdefault(number, now)
             if now >= since + self._give_up_after and number not in self._given_up:
                 error = self._given_up[number] = self._unaccounted_error(order, now - since)
-                log.error("halt: %s", error)
+                self._log.error("halt: %s", error)
 
     def _unaccounted_error(self, order: Order, seconds: float) -> NeoError:
         if order.number in self._shown_open:

@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -411,13 +412,17 @@ def without_last_price(symbols: str) -> str:
 def _contract_multiplier(instrument: Instrument) -> Decimal | None:
     """Return the multiplier as positions use it, where a factor of zero counts as 1; None when a
     factor is no finite number above 0."""
-    factors = (
+    return _product_of_factors(
         instrument.multiplier or 1,
         instrument.general_numerator or 1.0,
         instrument.price_numerator or 1.0,
         instrument.general_denominator or 1.0,
         instrument.price_denominator or 1.0,
     )
+
+
+@lru_cache(maxsize=1024)  # few factors differ from 1, and every order with a limit needs them
+def _product_of_factors(*factors: float) -> Decimal | None:
     if not all(is_finite(factor) and factor > 0 for factor in factors):
         return None
     multiplier, general, price, general_divisor, price_divisor = (

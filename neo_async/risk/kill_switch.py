@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.errors import (
     Halted,
     NeoError,
@@ -25,8 +26,6 @@ from neo_async.execution.journal_schema import CancelScope, Intent
 from neo_async.execution.order import Order
 from neo_async.risk.cancellation import OpenOrderCancellation
 from neo_async.transport.trading_state import TradingState
-
-log = logging.getLogger(logs.RISK)
 
 GIVE_UP_SECONDS = 120.0
 """Shortest time after which a halt gives up an order that the broker does not account for, and
@@ -52,6 +51,7 @@ class KillSwitch:
     ) -> None:
         """See NeoClient for `resolution_timeout` and `clock`."""
         self._engine = engine
+        self.log = logger_of(logs.RISK, engine.ucc)
         self._state = state
         self._journal = journal
         self._give_up_after = max(GIVE_UP_SECONDS, 2 * resolution_timeout)
@@ -110,7 +110,7 @@ class KillSwitch:
         """End the halt, and leave open orders open."""
         if self.halted is not None:
             self._announce()
-            log.warning("trading resumed after the halt (%s)", self.halted.reason)
+            self.log.warning("trading resumed after the halt (%s)", self.halted.reason)
         self._state.activate()
         self._scope, self._is_pending = CancelScope.NONE, False
         self._was_resumed = True
@@ -219,12 +219,12 @@ class KillSwitch:
             return
         self._is_announced = True
         halted = self.halted
-        log.critical("%s", halted)
+        self.log.critical("%s", halted)
         for listener in [*self._listeners]:
             try:
                 listener(halted)
             except (Exception, asyncio.CancelledError):
-                log.exception("a listener of the kill switch failed on %r", halted)
+                self.log.exception("a listener of the kill switch failed on %r", halted)
 
     # --- open orders --------------------------------------------------------------------------
 
@@ -247,6 +247,7 @@ class KillSwitch:
                 self._cancellation.end()
             cancellation = self._cancellation = OpenOrderCancellation(
                 self._engine,
+                self.log,
                 earlier_placements=self._earlier_placements,
                 is_logging_in=lambda: self._logins > 0,
                 scope=self._scope,
@@ -269,7 +270,7 @@ class KillSwitch:
             self._is_pending = False
             if self.halted is not None:
                 self._persist()
-        log.log(
+        self.log.log(
             logging.ERROR if problems else logging.WARNING,
             "halt: %d orders were open, %d of them may still be open",
             len(results),

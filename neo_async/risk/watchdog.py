@@ -7,13 +7,11 @@ without a feed it acts on old prices and old order states.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
-from neo_async.base import logs
 from neo_async.calendar import Calendar
 from neo_async.config import RiskLimits
 from neo_async.execution.order_cache import OrderCache
@@ -25,8 +23,6 @@ from neo_async.model.enums import Segment
 from neo_async.model.feed_state import FeedState
 from neo_async.risk.kill_switch import KillSwitch
 from neo_async.transport.trading_state import TradingState
-
-log = logging.getLogger(logs.RISK)
 
 Feed: TypeAlias = OrderFeed | MarketFeed | ColumnFeed
 
@@ -69,6 +65,7 @@ class DeadMansSwitch:
         """`suspended` gives the seconds for which the machine was suspended so far, which the
         loop's clock leaves out."""
         self._switch = switch
+        self._log = switch.log
         self._state = state
         self._limits = limits
         self._cache = cache
@@ -164,4 +161,4 @@ class DeadMansSwitch:
                 self._check_feeds(self._checked_at)
             except Exception:
                 # market_open is the program's own function: an error in it must not end the watch.
-                log.exception("the dead man's switch continues after an error")
+                self._log.exception("the dead man's switch continues after an error")

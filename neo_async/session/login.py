@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import logging
 import re
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -20,6 +19,7 @@ import msgspec
 import pyotp
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.config import Credentials, Endpoints
 from neo_async.errors import (
     BrokerError,
@@ -43,8 +43,6 @@ from neo_async.transport.reading import AnswerReader
 from neo_async.transport.start import Start
 from neo_async.wire.endpoints import LOGIN_PATH, VALIDATE_PATH
 from neo_async.wire.login import LoginAnswer, LoginForm, ValidateForm, read_login
-
-log = logging.getLogger(logs.SESSION)
 
 FIN_KEY: Final = "neotradeapi"
 """Value of the header `neo-fin-key`, the same for every client."""
@@ -73,6 +71,7 @@ class Authenticator:
         clock: Callable[[], float],
     ) -> None:
         """`timeout` is in seconds for each step; `clock` gives Unix seconds."""
+        self._log = logger_of(logs.SESSION, credentials.ucc)
         self._credentials = credentials
         self._endpoints = endpoints
         self._http = http
@@ -131,7 +130,7 @@ class Authenticator:
             # first step. A refusal that names the TOTP means that those tokens are void.
             if totp is not None or "TOTP" not in error.text.upper():
                 raise
-            log.warning(
+            self._log.warning(
                 "%s: the first step was void by the time of the second; logging in once more, "
                 "in up to %d s",
                 error.text,
@@ -148,7 +147,7 @@ class Authenticator:
             if totp is not None:
                 raise
             # Codes work once, and an earlier process of this account may have used this one.
-            log.warning(
+            self._log.warning(
                 "%s; trying the next code, once, in up to %d s", error.text, TOTP_STEP_SECONDS
             )
         return await self._first_step(None)
@@ -230,7 +229,7 @@ class Authenticator:
         code = Hidden(totp.value.at(int(self._clock())))
         while code.value == self.used_code:
             wait = TOTP_STEP_SECONDS - self._clock() % TOTP_STEP_SECONDS
-            log.info("waiting %.0f s for a TOTP code that was not used yet", wait)
+            self._log.info("waiting %.0f s for a TOTP code that was not used yet", wait)
             await asyncio.sleep(wait)
             code = Hidden(totp.value.at(int(self._clock())))
         return code

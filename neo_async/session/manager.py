@@ -6,13 +6,13 @@ Authenticated calls are made by SessionRequests, on top of this.
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.config import BreakerConfig, Credentials, Endpoints, PoolLimits, Timeouts
 from neo_async.errors import (
     LoginFailed,
@@ -39,8 +39,6 @@ from neo_async.transport.redaction import Secrets
 from neo_async.transport.tls import trusting
 from neo_async.wire.login import header_problem
 
-log = logging.getLogger(logs.SESSION)
-
 
 class SessionManager:
     """Keeps one session, and one order lane to its server, from login to logout."""
@@ -58,8 +56,11 @@ class SessionManager:
     ) -> None:
         """`clock` gives Unix seconds."""
         self.credentials = credentials
+        self._log = logger_of(logs.SESSION, credentials.ucc)
         self.endpoints = endpoints
         self.limiter = limiter
+        self.transport_log = logger_of(logs.TRANSPORT, credentials.ucc)
+        limiter.log_to(self.transport_log)
         limiter.patience = tuple(
             timeouts.read if kind is Kind.READ else timeouts.order for kind in Kind
         )
@@ -68,7 +69,7 @@ class SessionManager:
         self._clock = clock
         self.tls: ssl.SSLContext | None = trusting(endpoints.ca_file)
         """Certificate authorities to trust; None for the system's."""
-        self.breakers = Breakers(breaker)
+        self.breakers = Breakers(breaker, self.transport_log)
         self.meter = Meter()
         self.http = HttpClient(
             connect_timeout=timeouts.connect,
@@ -90,7 +91,8 @@ class SessionManager:
         self.open_lane: Lane | None = None
         """Order lane of the session; None before login and after logout."""
         self._lane_server = ""
-        self._session: Session | None = None
+        self.session: Session | None = None
+        """The session in use; None before login and after logout."""
         self._renewal: asyncio.Task[None] | None = None
         self._halted: asyncio.Future[None] | None = None
         """Future that is done when trading is halted: callers that wait for a renewal check the
@@ -102,11 +104,16 @@ class SessionManager:
         """Number of times the session was renewed because the broker had ended it."""
 
     @property
+    def ucc(self) -> str:
+        """Client code of the account."""
+        return self.credentials.ucc
+
+    @property
     def current(self) -> Session:
         """The session in use. Raises NotLoggedIn before login and after logout."""
-        if self._session is None:
+        if self.session is None:
             raise NotLoggedIn("not logged in: use `async with NeoClient(...)` or await login()")
-        return self._session
+        return self.session
 
     @property
     def lane(self) -> Lane:
@@ -118,7 +125,7 @@ class SessionManager:
     @property
     def is_open(self) -> bool:
         """Whether there is a session."""
-        return self._session is not None
+        return self.session is not None
 
     @property
     def is_sending(self) -> bool:
@@ -132,7 +139,7 @@ class SessionManager:
 
     def secrets(self) -> Secrets:
         """Return what no error about an answer or a message of the broker may repeat."""
-        credentials, session = self.credentials, self._session
+        credentials, session = self.credentials, self.session
         return Secrets(
             credentials.consumer_key,
             credentials.mobile_number,
@@ -144,9 +151,9 @@ class SessionManager:
         )
 
     def __repr__(self) -> str:
-        if self._session is None:
+        if self.session is None:
             return "<SessionManager not logged in>"
-        account = f"{self._session.ucc} at {self._session.base_url}"
+        account = f"{self.session.ucc} at {self.session.base_url}"
         return f"<SessionManager {account}, {self.open_lane!r}, {self.renewals} renewals>"
 
     # --- login and logout ---------------------------------------------------------------------
@@ -192,7 +199,7 @@ class SessionManager:
     async def logout(self) -> None:
         """Forget the session and close every connection. The broker has no call for a logout: its
         own client only forgets the session, too."""
-        self._session = None
+        self.session = None
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
@@ -205,13 +212,13 @@ class SessionManager:
     async def _log_in(self, totp: Hidden[str] | None = None) -> Session:
         session = await self._authenticator.login(totp)
         await self._install(session)
-        log.info("logged in as %s at %s", session.ucc, session.base_url)
+        self._log.info("logged in as %s at %s", session.ucc, session.base_url)
         return session
 
     async def _install(self, session: Session) -> None:
         """Make a session the current one, once there is an order lane to its server."""
         await self._open_lane(session.base_url)
-        self._session = session
+        self.session = session
         self.logged_in_at = self._clock()
 
     async def _open_lane(self, base: str) -> None:
@@ -229,6 +236,7 @@ class SessionManager:
             tls=self.tls,
             breakers=self.breakers,
             meter=self.meter,
+            log=self.transport_log,
         )
         await lane.open()
         former, self.open_lane, self._lane_server = self.open_lane, lane, server
@@ -245,12 +253,12 @@ class SessionManager:
         was not called since, and SessionEnded when it cannot be made: without a TOTP secret, or
         because network or broker failed; and Halted.
         """
-        if self._session is not ended:
+        if self.session is not ended:
             return  # another caller has renewed it already
         if self._renewal is None:
             if (refusal := self._authenticator.refusal) is not None:
                 raise refusal.with_traceback(None)
-            log.info("the broker has ended the session: logging in again")
+            self._log.info("the broker has ended the session: logging in again")
             self._renewal = asyncio.create_task(self._renew(), name="session renewal")
             self._renewal.add_done_callback(self._renewal_done)
         renewal = self._renewal
@@ -294,7 +302,9 @@ class SessionManager:
         try:
             await self._log_in()
         except LoginFailed as error:
-            log.error("the login was refused, and is not tried again until login(): %s", error)
+            self._log.error(
+                "the login was refused, and is not tried again until login(): %s", error
+            )
             raise
         self.renewals += 1
 

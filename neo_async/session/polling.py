@@ -8,12 +8,10 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from neo_async.base import logs
+from neo_async.base.logs import Log
 from neo_async.errors import NeoError
 from neo_async.transport.backoff import backoff
 from neo_async.transport.retry import TRANSIENT
-
-log = logging.getLogger(logs.SESSION)
 
 RETRY_BASE_SECONDS: Final = 0.5
 RETRY_CAP_SECONDS: Final = 10.0
@@ -32,7 +30,7 @@ server that hangs."""
 T = TypeVar("T")
 
 
-async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def retry_until_answered(read: Callable[[], Coroutine[Any, Any, T]], log: Log) -> T:
     """Return the result of the first try of `read` that is answered.
 
     A slow try goes on beside the new ones: a late answer counts as well. Raises errors that another
@@ -92,11 +90,13 @@ class Poller:
         report: str,
         read: Callable[[], Awaitable[object]],
         due_in: Callable[[], float | None],
+        log: Log,
     ) -> None:
         """`report` is the name of what is read, in log lines."""
         self._report = report
         self._read = read
         self._due_in = due_in
+        self._log = log
         self._requested = False
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -143,7 +143,7 @@ class Poller:
                     self._requested |= requested
                     failures += 1
                     delay = backoff(failures, base=RETRY_BASE_SECONDS, cap=RETRY_CAP_SECONDS)
-                    log.log(
+                    self._log.log(
                         logging.WARNING if isinstance(error, NeoError) else logging.ERROR,
                         "the %s could not be read: %s; next try in %.1f s",
                         self._report,

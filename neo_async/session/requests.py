@@ -23,14 +23,15 @@ from neo_async.transport.duplicate_read import with_duplicate
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import Download
 from neo_async.transport.kinds import Kind
-from neo_async.transport.lane import HandOver
 from neo_async.transport.meter import Meter
+from neo_async.transport.pool import HandOver
 from neo_async.transport.reading import AT_ONCE
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.start import Start
 from neo_async.transport.trading_state import TradingState
 from neo_async.wire.endpoints import Auth, Endpoint
 from neo_async.wire.forms import FORM_CONTENT_TYPE, encode_form
+from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, encode_order
 
 T = TypeVar("T")
 
@@ -55,6 +56,11 @@ class SessionRequests:
         self._heads: dict[str, Hidden[bytes]] = {}
         """Prepared heads of order requests, by endpoint name."""
         self._ended = _EndedSessions()
+
+    @property
+    def ucc(self) -> str:
+        """Client code of the account."""
+        return self._manager.ucc
 
     @property
     def is_open(self) -> bool:
@@ -189,7 +195,7 @@ class SessionRequests:
         self,
         kind: Kind,
         endpoint: Endpoint,
-        form: object,
+        form: PlaceForm | ModifyForm | CancelForm,
         decode: Callable[[Answer], T],
         record: HandOver | None = None,
     ) -> Awaitable[T]:
@@ -199,7 +205,7 @@ class SessionRequests:
         the bytes are handed to a socket: a caller that is cancelled reads from it whether the
         request may have had an effect.
         """
-        body = encode_form(form)
+        body = encode_order(form)
 
         def send(session: Session) -> Awaitable[Answer]:
             head = self._heads.get(endpoint.name) or self._prepare_head(endpoint, session)
@@ -243,7 +249,7 @@ class SessionRequests:
         manager, ended, path = self._manager, self._ended, endpoint.path
         renewed, throttled = False, None
         while True:
-            session = manager.current
+            session = manager.session or manager.current  # the latter raises NotLoggedIn
             if session is not self._prepared_for:
                 self._prepare_for(session)
             if ended.paths and path in ended.paths and self._waits_for_renewal(kind):

@@ -9,16 +9,14 @@ a few calls.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from neo_async.base import logs
+from neo_async.base.logs import Log, logger_of
 from neo_async.config import BreakerConfig
 from neo_async.errors import BreakerOpen
 from neo_async.transport.backoff import backoff
-
-log = logging.getLogger(logs.TRANSPORT)
 
 GATEWAY_FAILURES = frozenset({502, 503, 504})
 """HTTP statuses by which a gateway reports that the server behind it is unreachable."""
@@ -63,11 +61,13 @@ class Breaker:
         limits: BreakerConfig,
         *,
         clock: Callable[[], float] = loop_time,
+        log: Log | None = None,
     ) -> None:
         """`name` is shown in errors and log lines; `clock` gives seconds."""
         self.name = name
         self._limits = limits
         self._clock = clock
+        self._log = log or logger_of(logs.TRANSPORT)
         self.is_closed = True
         self.failures = 0
         """Network failures in a row."""
@@ -159,7 +159,7 @@ class Breaker:
             self._opened_at = self._clock()
             self._probes = 1
             self._probe_at = self._opened_at + self.wait(1)
-            log.warning(
+            self._log.warning(
                 "%s: %d failures in a row, calls fail at once from now on: %s",
                 self.name,
                 self.failures,
@@ -169,7 +169,7 @@ class Breaker:
     def _recover(self) -> None:
         self.failures = 0
         if not self.is_closed:
-            log.warning("%s: back after %.1f s", self.name, self.open_for)
+            self._log.warning("%s: back after %.1f s", self.name, self.open_for)
             self.is_closed = True
 
     def __repr__(self) -> str:
@@ -179,7 +179,8 @@ class Breaker:
 class Breakers:
     """The breakers of the hosts that were called so far."""
 
-    def __init__(self, limits: BreakerConfig | None = None) -> None:
+    def __init__(self, limits: BreakerConfig | None = None, log: Log | None = None) -> None:
+        self._log = log
         self._limits = limits or BreakerConfig()
         self._breakers: dict[str, Breaker] = {}
 
@@ -197,5 +198,5 @@ class Breakers:
     def _of(self, name: str) -> Breaker:
         breaker = self._breakers.get(name)
         if breaker is None:
-            breaker = self._breakers[name] = Breaker(name, self._limits)
+            breaker = self._breakers[name] = Breaker(name, self._limits, log=self._log)
         return breaker

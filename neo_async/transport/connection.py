@@ -8,6 +8,7 @@ answer is lost (`AnswerLost`). There is no fourth case, and no pipelining.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import cast
@@ -19,6 +20,9 @@ from neo_async.model.answer import Answer
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.inflating import inflated
 from neo_async.transport.unread import unread_check
+
+TIMER_TOLERANCE = 0.001
+"""Seconds by which a timer of the loop may be early."""
 
 MAX_BODY = 256 << 10
 """Bytes of the largest answer to an order request that is read; the real ones have 60."""
@@ -64,7 +68,7 @@ class RawHeaders(Mapping[str, str]):
 
 
 class Connection(asyncio.Protocol):
-    """A connection: calls `on_idle` whenever it is ready for a request, and `on_lost` once, when
+    """A connection: calls `on_idle` when it is ready for the next request, and `on_lost` once, when
     it is gone."""
 
     __slots__ = (
@@ -82,9 +86,14 @@ class Connection(asyncio.Protocol):
         "_sent_at",
         "_size",
         "_status",
+        "_timeout",
+        "_timer",
+        "_timer_at",
         "_transport",
         "_turn",
+        "_until",
         "has_unread",
+        "opened_at",
         "requests",
     )
 
@@ -100,7 +109,14 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._turn: asyncio.Future[Answer] | None = None
+        self._turn: asyncio.Future[Answer | None] | None = None
+        """Gets the answer that is awaited; None while none is."""
+        self._until = self._timeout = 0.0
+        """Loop time at which the answer counts as lost, and the seconds that the error names."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Calls `_expire` at `_timer_at`, or earlier than the answer is due: it is left alone from
+        one request to the next, since setting one costs more than looking once in ten seconds."""
+        self._timer_at = math.inf
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._size = 0
@@ -110,11 +126,13 @@ class Connection(asyncio.Protocol):
         self._framed = False
         self._encoding = ""
         self._sent_at = self._first_byte_at = 0.0
+        self.opened_at = 0.0
+        """Loop time at which it stood."""
         self.requests = 0
         """Requests handed to the socket so far."""
-        self.has_unread: Callable[[], bool] = bool
-        """Function that returns whether bytes, or the end of the stream, wait to be read. It may be
-        called only while the connection is usable."""
+        self.has_unread: Callable[[], object] = bool
+        """Function that returns something true while bytes, or the end of the stream, wait to be
+        read. It may be called only while the connection is usable."""
 
     @property
     def is_usable(self) -> bool:
@@ -123,34 +141,43 @@ class Connection(asyncio.Protocol):
             self._transport is not None and not self._transport.is_closing() and self._turn is None
         )
 
-    async def request(self, data: Hidden[bytes], timeout: float) -> Answer:
-        """Send one whole request and wait for its whole answer, `timeout` seconds at most.
+    def is_clear(self) -> bool:
+        """Return whether a request may be written in this moment: the connection is usable, and
+        nothing is unread on it. Bytes that came before a request are not the answer to it."""
+        return self.is_usable and not self.has_unread()
 
-        Raises NotSent when the connection was closing already, AnswerLost in every other failure.
-        Cancelling closes the connection, so that the late answer is not taken for another's.
+    def send(
+        self,
+        data: Hidden[bytes],
+        turn: asyncio.Future[Answer | None],
+        until: float,
+        timeout: float,
+    ) -> None:
+        """Send one whole request. `turn` gets its whole answer, or AnswerLost: at the loop time
+        `until`, after `timeout` seconds, at the latest.
+
+        Raises NotSent when the connection was closing already. A caller that stops waiting has to
+        call `give_up`.
         """
         transport = self._transport
         if transport is None or transport.is_closing() or self._turn is not None:
             raise NotSent("the connection was closed before the request was handed to it")
-        turn: asyncio.Future[Answer] = self._loop.create_future()
         self._turn = turn
+        self._until, self._timeout = until, timeout
         self.requests += 1
         self._received = self._interim = 0
         self._first_byte_at = 0.0
         self._sent_at = perf_counter()
         transport.write(data.value)
-        # Between the answer and the moment in which this task wakes up, the connection may
-        # carry another request; so neither the deadline nor a cancellation may strike another turn.
-        deadline = self._loop.call_later(timeout, self._expire, turn, timeout)
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if self._turn is turn:
-                self._turn = None
-                transport.abort()
-            raise
-        finally:
-            deadline.cancel()
+        if until < self._timer_at:
+            self._set_timer(until)
+
+    def give_up(self, turn: asyncio.Future[Answer | None]) -> None:
+        """Close the connection where the answer for `turn` is still to come, so that it is not
+        taken for another's. The connection may carry the next request already."""
+        if self._turn is turn:
+            self._turn = None
+            self.close()
 
     def close(self) -> None:
         """Close at once; a request that still waits raises AnswerLost."""
@@ -162,6 +189,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an isinstance check: uvloop's transports derive from nothing of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
+        self.opened_at = self._loop.time()
         self.has_unread = unread_check(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -184,8 +212,12 @@ class Connection(asyncio.Protocol):
             too_much = error.__context__ if isinstance(error.__context__, _TooMuch) else None
             self._fail(str(too_much) if too_much else f"the answer is not HTTP: {error}")
         else:
+            if self.is_usable:
+                # Only now, when all that came has been read: the next request is written at once,
+                # and a second answer in the same packet must not count as its answer.
+                self._on_idle(self)
             # The parser keeps the beginning of an endless line, and puts it together anew.
-            if not self._status and self._turn is not None and self._received > MAX_HEAD:
+            elif not self._status and self._turn is not None and self._received > MAX_HEAD:
                 self._fail(f"the headers of the answer are longer than {MAX_HEAD} bytes")
 
     def eof_received(self) -> None:
@@ -198,6 +230,8 @@ class Connection(asyncio.Protocol):
             progress = "in the middle of the answer" if self._status else "before any answer"
             reason = f": {error}" if error else ""
             self._fail(f"the connection was closed {progress}{reason}")
+        if self._timer is not None:
+            self._timer.cancel()
         self._on_lost(self)
 
     # --- called by the parser --------------------------------------------------------------------
@@ -258,9 +292,7 @@ class Connection(asyncio.Protocol):
         if not turn.done():
             first_byte = self._first_byte_at - self._sent_at
             turn.set_result(Answer(status, RawHeaders(self._headers), body, first_byte))
-        if keep:
-            self._on_idle(self)
-        else:
+        if not keep:
             self.close()
 
     def _fail(self, reason: str, *, is_timeout: bool = False) -> None:
@@ -269,6 +301,19 @@ class Connection(asyncio.Protocol):
             turn.set_exception(AnswerLost(reason, is_timeout=is_timeout))
         self.close()
 
-    def _expire(self, turn: asyncio.Future[Answer], timeout: float) -> None:
-        if self._turn is turn:
-            self._fail(f"no complete answer within {timeout:g} s", is_timeout=True)
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._expire)
+
+    def _expire(self) -> None:
+        """Give up on an answer that is due; look again when the one that is awaited will be."""
+        self._timer, self._timer_at = None, math.inf
+        if self._turn is None:
+            return  # the next request sets a timer
+        if self._until > self._loop.time() + TIMER_TOLERANCE:
+            self._set_timer(self._until)
+        else:
+            text = f"no complete answer within {self._timeout:g} s"
+            self._fail(text, is_timeout=True)

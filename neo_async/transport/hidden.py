@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
@@ -10,7 +12,7 @@ _CAUSES: Final = 20
 """Errors of a chain whose frames are dropped; longer chains are cut."""
 
 
-class Hidden(Generic[T]):
+class Hidden(msgspec.Struct, Generic[T], eq=False):
     """Holds a value that is or contains a secret: headers, a body, a token.
 
     Neither its `repr` nor rich shows the value, and it is no mapping, text or bytes that an error
@@ -18,15 +20,12 @@ class Hidden(Generic[T]):
     only inside the expression that needs it.
     """
 
-    __slots__ = ("value",)
-
-    def __init__(self, value: T) -> None:
-        self.value = value
+    value: T
 
     def __repr__(self) -> str:
         return "<hidden>"
 
-    def __rich_repr__(self) -> list[str]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         return []
 
 

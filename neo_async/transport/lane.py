@@ -1,18 +1,22 @@
 """The order lane: order requests to one server, each sent once.
 
-A request waits for the rate limiter, then for a connection of the pool. The start that the limiter
-grants is counted at the moment in which the bytes are written.
+A request waits for the rate limiter, then for a connection of the pool. Its start is counted in the
+moment in which its bytes are written: at once where a connection is idle, and otherwise in the
+moment in which one becomes free. Time spent on a handshake in between would let two requests arrive
+closer together than the limit allows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import time
+from asyncio import get_running_loop
 from collections import deque
-from typing import Final, Protocol
+from time import perf_counter
+from typing import Final
 from urllib.parse import urlsplit
 
+from neo_async.base.logs import Log
 from neo_async.config import PoolLimits
 from neo_async.errors import AnswerLost, BreakerOpen, UsageError
 from neo_async.model.answer import Answer
@@ -22,16 +26,9 @@ from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter
 from neo_async.transport.meter import Meter
-from neo_async.transport.pool import ConnectionPool, Slot
+from neo_async.transport.pool import ConnectionPool, HandOver, LaneRequest
 
 ROUND_TRIPS_KEPT: Final = 1000
-
-
-class HandOver(Protocol):
-    """A request on which the lane marks that its bytes were handed to a socket, and to which."""
-
-    was_sent: bool
-    connection: Connection | None
 
 
 class Lane:
@@ -47,6 +44,7 @@ class Lane:
         tls: ssl.SSLContext | None = None,
         breakers: Breakers | None = None,
         meter: Meter | None = None,
+        log: Log | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.hostname is None:
@@ -65,6 +63,8 @@ class Lane:
             connect_timeout=connect_timeout,
             tls=(tls or ssl.create_default_context()) if secure else None,
             breaker=self.breaker,
+            log=log,
+            send=self._start_and_write,
         )
         self.round_trips: deque[tuple[Kind, float]] = deque(maxlen=ROUND_TRIPS_KEPT)
         """Seconds from the hand-over to the socket to the answer, by kind, oldest first."""
@@ -93,46 +93,51 @@ class Lane:
         breaker, pool, limiter = self.breaker, self.pool, self._limiter
         if not breaker.is_closed:
             await self.check(kind)
-        called = time.perf_counter()
+        called = perf_counter()
+        loop = get_running_loop()
+        request = LaneRequest(kind, data, timeout, 0.0, loop.create_future(), record)
         is_probe = False
         # Where no connection is free, its start is put off at once.
-        is_held = (
+        if (
             len(pool.idle) <= pool.planner.idle_for_cancels  # rules most out, and costs less
             and breaker.is_closed
             and not pool.may_take(kind)
             and limiter.hold_now(kind)
-        )
-        if not is_held:
-            at_once = limiter.start_now(kind)
-            started = await limiter.acquire(kind) if at_once is None else at_once
+        ):
+            request.is_held = True
+        else:
+            started = limiter.start_now(kind)
+            request.started = await limiter.acquire(kind) if started is None else started
             # The breaker may have opened while this one queued.
-            is_probe = not breaker.is_closed and self._admit(kind, started)
-        admitted = time.perf_counter()
+            is_probe = not breaker.is_closed and self._admit(kind, request.started)
+        admitted = perf_counter()
         try:
-            slot = None if is_held else pool.take(kind)
-            if slot is None:
-                if not is_held:
-                    limiter.hold(kind, started)
-                slot, started, timeout = await self._wait_for_slot(kind, timeout)
-            connection = slot.connection
-            is_first = not connection.requests
-            sent = time.perf_counter()
-            if record is not None:
-                record.was_sent = True
-                record.connection = connection
-            answer = await connection.request(data, timeout)
-        except AnswerLost as error:
-            self._meter.sent(kind, admitted - called, sent - admitted)
-            self._meter.lost(error)
-            breaker.failed(str(error), connected=True)
+            answer = None
+            while answer is None:
+                request.until = loop.time() + timeout
+                if not request.is_held and (connection := pool.take(kind)) is not None:
+                    self._write(request, connection)
+                else:
+                    self._wait(request)
+                answer = await request.turn
+                if answer is None:
+                    # Cancels or reads have taken the room, or a pause began, when its turn came.
+                    request.started = await limiter.acquire(kind, first=True)
+                    request.turn = loop.create_future()
+        except BaseException as error:
+            self._abandon(request)
+            if isinstance(error, AnswerLost):
+                self._meter.sent(kind, admitted - called, request.sent - admitted)
+                self._meter.lost(error)
+                breaker.failed(str(error), connected=True)
             raise
         finally:
             if is_probe:
                 breaker.probed()
-        if is_first:
-            limiter.answered_late(kind, started)
-        self.round_trips.append((kind, time.perf_counter() - sent))
-        self._meter.sent(kind, admitted - called, sent - admitted)
+        if request.is_first:
+            limiter.answered_late(kind, request.started)
+        self.round_trips.append((kind, perf_counter() - request.sent))
+        self._meter.sent(kind, admitted - called, request.sent - admitted)
         if answer.status >= 500:
             self._meter.server_errors += 1
         if answer.status in GATEWAY_FAILURES:
@@ -140,6 +145,48 @@ class Lane:
         elif breaker.failures:
             breaker.answered()
         return answer
+
+    def _write(self, request: LaneRequest, connection: Connection) -> None:
+        """Hand a request whose start is counted to a connection that is free in this moment."""
+        request.connection = connection
+        request.is_first = not connection.requests
+        request.sent = perf_counter()
+        record = request.record
+        if record is not None:
+            record.was_sent = True
+            record.connection = connection
+        connection.send(request.data, request.turn, request.until, request.timeout)
+
+    def _wait(self, request: LaneRequest) -> None:
+        """Have a request sent when there is a connection for it."""
+        if not request.is_held:
+            self._limiter.hold(request.kind, request.started)
+            request.is_held = True
+        self.pool.wait(request)
+
+    def _start_and_write(self, request: LaneRequest, connection: Connection) -> bool:
+        """Send a request that has waited, now that a connection is free. Return False where it may
+        not start now."""
+        request.is_held = False
+        try:
+            started = self._limiter.start_held(request.kind)
+        except Exception as error:  # trading is halted, or the quota of the day is used up
+            request.turn.set_exception(error)
+            return False
+        if started is None:
+            request.turn.set_result(None)
+            return False
+        request.started = started
+        self._write(request, connection)
+        return True
+
+    def _abandon(self, request: LaneRequest) -> None:
+        """Take a request back that has failed, or whose caller has given up."""
+        if request.is_held:
+            self.pool.forget(request)
+            self._limiter.release(request.kind)
+        elif request.connection is not None:
+            request.connection.give_up(request.turn)
 
     async def check(self, kind: Kind) -> None:
         """Raise BreakerOpen when the server counts as unreachable: before a caller queues. Cancels
@@ -159,41 +206,6 @@ class Lane:
         except BreakerOpen:
             self._limiter.give_back(kind, started)
             raise
-
-    async def _wait_for_slot(self, kind: Kind, timeout: float) -> tuple[Slot, float, float]:
-        """Return a slot to write to in this moment, the time of the start, and the rest of
-        `timeout`. The start was put off before (`Limiter.hold`).
-
-        It is counted when the connection is there: time spent on a handshake would let two requests
-        arrive closer together than the limit allows.
-        """
-        limiter, pool, loop = self._limiter, self.pool, asyncio.get_running_loop()
-        while True:
-            until = loop.time() + timeout
-            try:
-                slot = await pool.wait(kind, until, timeout)
-            except BaseException:
-                limiter.release(kind)
-                raise
-            started = self._start_held(kind, slot)
-            if started is not None:
-                return slot, started, max(0.0, until - loop.time())
-            # Cancels or reads have taken the room meanwhile, or a pause began.
-            started = await limiter.acquire(kind, first=True)
-            taken = pool.take(kind)
-            if taken is not None:
-                return taken, started, timeout
-            limiter.hold(kind, started)
-
-    def _start_held(self, kind: Kind, slot: Slot) -> float | None:
-        """Make the start that was put off. The slot goes back where that cannot be."""
-        started = None
-        try:
-            started = self._limiter.start_held(kind)
-        finally:
-            if started is None:
-                slot.release()
-        return started
 
     # --- counts for health and tests ----------------------------------------------------------
 

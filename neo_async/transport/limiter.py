@@ -16,6 +16,7 @@ from typing import Final
 
 from aiolimiter import AsyncLimiter
 
+from neo_async.base.logs import Log
 from neo_async.config import RateLimits
 from neo_async.errors import RateLimited
 from neo_async.transport.daily_quota import DailyQuota
@@ -74,6 +75,10 @@ class Limiter:
         """Requests so far that had to queue."""
         self.pauses = 0
         """Number of times that the server answered 429."""
+
+    def log_to(self, log: Log) -> None:
+        """Write lines about the rate limit to this log."""
+        self._pause.log = log
 
     async def acquire(self, kind: Kind, *, first: bool = False) -> float:
         """Wait for the right to start one request, before others of its kind where it is `first`.
@@ -217,7 +222,7 @@ class Limiter:
 
     def succeeded(self) -> None:
         """Note that the server took a request: the next 429 is the first in a row again."""
-        self._pause.succeeded()
+        self._pause.refusals_in_a_row = 0
 
     @property
     def paused_for(self) -> float:
@@ -229,6 +234,10 @@ class Limiter:
     def waiting(self) -> int:
         """Requests that wait for their start."""
         return self._turns.waiting
+
+    def waiting_of(self, kind: Kind) -> int:
+        """Return the number of requests of a kind that wait for their start."""
+        return len(self._turns.queues[kind]) + self._turns.promised[kind]
 
     def __repr__(self) -> str:
         recent = self._total.count(self._clock())

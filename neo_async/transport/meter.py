@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from typing import Final
+from typing import Final, Protocol
+from weakref import finalize
 
 from neo_async.errors import AnswerLost
 from neo_async.model.metrics import BUCKETS, Histogram
@@ -20,6 +21,12 @@ NAMES: Final = (*(kind.name.lower() for kind in Kind), "login")
 
 HELD: Final = 256
 """Times that are appended before they are sorted into buckets: a tenth of a millisecond's work."""
+
+
+class Lossy(Protocol):
+    """A buffer that counts what it loses."""
+
+    lost: int
 
 
 class _Stage:
@@ -66,6 +73,10 @@ class Meter:
         self.ticks = 0
         self.order_updates = 0
         self.reconnects: dict[str, int] = {}
+        self._losses: defaultdict[str, int] = defaultdict(int)
+        """Items lost by buffers whose owner is gone, by kind of buffer."""
+        self._lossy: dict[int, tuple[str, Lossy]] = {}
+        """The buffers whose owner exists, with their kinds."""
         self._outcomes: list[defaultdict[str, int]] = [defaultdict(int) for _ in Kind]
 
     def sent(self, kind: int, queue: float, send: float) -> None:
@@ -94,6 +105,25 @@ class Meter:
     def reconnected(self, feed: str) -> None:
         """Note that a feed is connected again."""
         self.reconnects[feed] = self.reconnects.get(feed, 0) + 1
+
+    def count_losses(self, owner: object, kind: str, buffer: Lossy) -> None:
+        """Count what a buffer loses under that kind, also once its owner is gone. The buffer must
+        not refer to its owner."""
+        key = id(buffer)
+        self._lossy[key] = kind, buffer
+        finalize(owner, self._keep_losses, key).atexit = False
+
+    def _keep_losses(self, key: int) -> None:
+        kind, buffer = self._lossy.pop(key)
+        self._losses[kind] += buffer.lost
+
+    @property
+    def losses(self) -> dict[str, int]:
+        """Number of items that buffers have lost, by kind of buffer."""
+        losses = self._losses.copy()
+        for kind, buffer in [*self._lossy.values()]:
+            losses[kind] += buffer.lost
+        return dict(losses)
 
     @property
     def outcomes(self) -> dict[str, dict[str, int]]:

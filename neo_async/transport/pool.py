@@ -14,78 +14,65 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
+
+import msgspec
 
 from neo_async.base import logs
+from neo_async.base.logs import Log, logger_of
 from neo_async.config import PoolLimits
 from neo_async.errors import NotSent
+from neo_async.model.answer import Answer
 from neo_async.transport.backoff import backoff
 from neo_async.transport.breaker import Breaker
-from neo_async.transport.connection import Connection
+from neo_async.transport.connection import TIMER_TOLERANCE, Connection
+from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
 from neo_async.transport.pool_planner import PoolPlanner
 from neo_async.transport.unread import TURNS
 
-log = logging.getLogger(logs.TRANSPORT)
-
 SHORT_LIFE_SECONDS: Final = 1.0
 """A connection lost sooner, and without a request, was not wanted by the server."""
 
-MAX_TRIES: Final = 3
-"""Connections that one request waits for, when each is lost before it can be used."""
 
-_TIMER_TOLERANCE: Final = 0.001
-"""Seconds by which a timer may be early."""
-
-_Waiters: TypeAlias = "OrderedDict[asyncio.Future[Slot], tuple[float, float]]"
-"""Requests that wait for a slot, by arrival: the loop time of their deadline, and their timeout."""
+MAX_SHORT_LIVES: Final = 3
+"""Such connections in a row after which requests do not wait for another one."""
 
 
-class Slot:
-    """A connection's place in the pool, from when the connection stands until it is lost."""
+class LaneRequest(msgspec.Struct, eq=False):
+    """A request on the order lane, from its start to its answer."""
 
-    __slots__ = ("_pool", "connection", "opened_at")
+    kind: Kind
+    data: Hidden[bytes]
+    timeout: float
+    """Seconds from its start until the answer counts as lost."""
+    until: float
+    """Loop time at which they are over."""
+    turn: asyncio.Future[Answer | None]
+    """Gets the answer, or the error; None when it has to wait for its start once more."""
+    record: HandOver | None
+    """Marked when the bytes are handed to a socket."""
+    is_held: bool = False
+    """Whether its start is put off, for want of a connection."""
+    started: float = 0.0
+    """Time of its start on the limiter's clock."""
+    sent: float = 0.0
+    """Time of the hand-over to the socket by `time.perf_counter`."""
+    connection: Connection | None = None
+    """The connection to which it was handed; None before."""
+    is_first: bool = False
+    """Whether it is the first one on its connection."""
 
-    def __init__(self, pool: ConnectionPool, connection: Connection, opened_at: float) -> None:
-        self._pool = pool
-        self.connection = connection
-        self.opened_at = opened_at
-        """Loop time."""
 
-    def claim(self) -> bool:
-        """Return whether a request may be written to the connection in this moment.
+class HandOver(Protocol):
+    """A caller's record of a request, on which the lane marks that its bytes were handed to a
+    socket, and to which."""
 
-        Bytes that came before the request are not its answer. While some wait to be read, the
-        connection is put aside until the loop has read them. Then it is idle again, or closed if
-        they were for a program to see.
-        """
-        connection = self.connection
-        if not connection.is_usable:
-            return False
-        if not connection.has_unread():
-            return True
-        asyncio.get_running_loop().call_soon(self._read_unread, TURNS)
-        return False
+    was_sent: bool
+    connection: Connection | None
 
-    def release(self) -> None:
-        """Give the slot back unused."""
-        if self.connection.is_usable:
-            self._pool.on_idle(self.connection)
 
-    def is_short_lived(self, now: float) -> bool:
-        """Return whether a connection that is lost at loop time `now` was of no use."""
-        return not self.connection.requests and now - self.opened_at < SHORT_LIFE_SECONDS
-
-    def _read_unread(self, turns: int) -> None:
-        """Give the loop so many turns to read what came on a connection put aside."""
-        if not self.connection.is_usable:
-            return
-        if not self.connection.has_unread():
-            self.release()
-        elif turns > 0:
-            asyncio.get_running_loop().call_soon(self._read_unread, turns - 1)
-        else:
-            self.connection.close()
+_Queue: TypeAlias = "OrderedDict[LaneRequest, None]"
 
 
 class ConnectionPool:
@@ -100,8 +87,12 @@ class ConnectionPool:
         connect_timeout: float,
         tls: ssl.SSLContext | None,
         breaker: Breaker,
+        send: Callable[[LaneRequest, Connection], bool],
+        log: Log | None = None,
     ) -> None:
-        """`tls` is None for plain HTTP."""
+        """`tls` is None for plain HTTP. `send` writes a request that has waited to a connection
+        that is free in this moment; it returns False when it has not."""
+        self._log = log or logger_of(logs.TRANSPORT)
         self._host = host
         self._port = port
         self._server = f"{host}:{port}"
@@ -110,18 +101,21 @@ class ConnectionPool:
         self.planner = PoolPlanner(limits)
         self._breaker = breaker
         self._connect_timeout = connect_timeout
-        self._slots: dict[Connection, Slot] = {}
-        """Slots of the connections that stand."""
-        self.idle: list[Slot] = []
-        """Slots without a request; the one used last is the last."""
+        self._send = send
+        self.connections: dict[Connection, None] = {}
+        """Connections that stand, oldest first."""
+        self.idle: list[Connection] = []
+        """Those of them without a request; the one used last is the last."""
         self._connecting: set[asyncio.Task[None]] = set()
         """Connections being opened. Each counts from before its first await, so that the limits
         hold meanwhile."""
-        self._waiters: tuple[_Waiters, ...] = tuple(OrderedDict() for _ in Kind)
-        self._waiting_cancels = self._waiters[Kind.CANCEL]
-        self._by_kind = tuple(zip(Kind, self._waiters, strict=True))
+        self._queues: tuple[OrderedDict[LaneRequest, None], ...] = tuple(
+            OrderedDict() for _ in Kind
+        )
+        """Requests that wait for a connection, by kind, then by arrival."""
+        self._waiting_cancels = self._queues[Kind.CANCEL]
         self._deadline: asyncio.TimerHandle | None = None
-        """Ends the waits for a slot; left alone while waiters come and go."""
+        """Ends the waits for a connection; left alone while requests come and go."""
         self._keeper: asyncio.Task[None] | None = None
         self._closing = False
         self._changed = asyncio.Event()
@@ -140,7 +134,7 @@ class ConnectionPool:
             await self.close()
             raise
         failures = [result for result in results if isinstance(result, BaseException)]
-        if failures and not self._slots:
+        if failures and not self.connections:
             raise failures[0]
         self._keeper = asyncio.create_task(self._keep_warm(), name="order lane: keep warm")
 
@@ -156,25 +150,25 @@ class ConnectionPool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for queue in self._waiters:
+        for queue in self._queues:
             while queue:
                 _fail(queue.popitem()[0], NotSent("the order lane was closed"))
         if self._deadline is not None:
             self._deadline.cancel()
-        for slot in self.idle:
-            slot.connection.close()
+        for connection in self.idle:
+            connection.close()
         try:
-            while self._slots:
+            while self.connections:
                 self._changed.clear()
                 await self._changed.wait()
         finally:
-            for connection in self._slots:
+            for connection in self.connections:
                 connection.close()
 
     @property
     def busy(self) -> int:
         """Connections on which a request may be on its way."""
-        return len(self._slots) - len(self.idle)
+        return len(self.connections) - len(self.idle)
 
     @property
     def connecting(self) -> int:
@@ -184,85 +178,82 @@ class ConnectionPool:
     @property
     def waiting(self) -> int:
         """Requests that wait for a connection."""
-        return sum(map(len, self._waiters))
+        return sum(map(len, self._queues))
 
     # --- handing out --------------------------------------------------------------------------
 
     def may_take(self, kind: Kind) -> bool:
         """Return whether a request of this kind may use an idle connection."""
-        return self.planner.may_take(kind, len(self.idle), len(self._slots))
+        return self.planner.may_take(kind, len(self.idle), len(self.connections))
 
-    def take(self, kind: Kind, *, is_for_waiter: bool = False) -> Slot | None:
-        """Take an idle slot to write to in this moment, or to hand to a request that wakes up later
-        and claims it itself. None when there is none for this kind."""
+    def take(self, kind: Kind) -> Connection | None:
+        """Take an idle connection, for a request of this kind that is written in this moment; None
+        when there is none for it."""
         idle = self.idle
-        while self.planner.may_take(kind, len(idle), len(self._slots)):
-            slot = idle.pop()
-            if slot.connection.is_usable if is_for_waiter else slot.claim():
+        while self.planner.may_take(kind, len(idle), len(self.connections)):
+            connection = idle.pop()
+            if connection.is_clear():
                 if len(idle) < self.planner.idle_for_cancels:
                     self._changed.set()  # the keeper replaces those left to cancels
-                return slot
+                return connection
+            if connection.is_usable:
+                asyncio.get_running_loop().call_soon(self._look, connection, TURNS)
         return None
 
-    async def wait(self, kind: Kind, until: float, timeout: float) -> Slot:
-        """Wait for a slot to write to in this moment, opening a connection where the limits allow.
+    def wait(self, request: LaneRequest) -> None:
+        """Have a request sent, or its `turn` failed, as soon as there is a connection for it: it is
+        opened where the limits allow. Raises NotSent when the pool was closed."""
+        if self._closing:
+            raise NotSent("the order lane was closed")
+        self._queues[request.kind][request] = None
+        self._expire_at(request.until)
+        self._open_missing()
 
-        `until` is the loop time at which `timeout` seconds are over. Raises NotSent.
-        """
-        for _ in range(MAX_TRIES):
-            waiter = self._add_waiter(kind, until, timeout)
-            try:
-                slot = await waiter
-            except BaseException:
-                self._remove_waiter(kind, waiter)
-                raise
-            if slot.claim():
-                return slot
-        text = f"{self._server} closes connections as soon as they are open"
-        self._breaker.failed(text, connected=True)
-        raise NotSent(text)
+    def forget(self, request: LaneRequest) -> None:
+        """Let a request wait no longer."""
+        self._queues[request.kind].pop(request, None)
 
     def drop_waiting(self, refusal: Callable[[Kind], BaseException | None]) -> None:
         """Fail the waiting requests of the kinds for which `refusal` returns an error, each with
         an error of its own."""
-        for kind, queue in self._by_kind:
+        for kind, queue in zip(Kind, self._queues, strict=True):
             while queue and (error := refusal(kind)) is not None:
                 _fail(queue.popitem()[0], error)
         self._serve()
 
-    def _add_waiter(self, kind: Kind, until: float, timeout: float) -> asyncio.Future[Slot]:
-        if self._closing:
-            raise NotSent("the order lane was closed")
-        waiter: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._waiters[kind][waiter] = (until, timeout)
-        self._expire_at(until)
-        self._open_missing()
-        return waiter
-
-    def _remove_waiter(self, kind: Kind, waiter: asyncio.Future[Slot]) -> None:
-        """Forget a request that gave up. A slot that was handed to it in the same turn of the loop
-        is for others."""
-        self._waiters[kind].pop(waiter, None)
-        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            waiter.result().release()
-
     def _serve(self) -> None:
-        """Hand idle slots to the requests that wait, by kind, then by arrival."""
-        for kind, queue in self._by_kind:
-            while queue and (slot := self.take(kind, is_for_waiter=True)) is not None:
-                waiter, _ = queue.popitem(last=False)
-                if waiter.done():  # its caller has given up, and is about to leave
-                    self.idle.append(slot)
-                else:
-                    waiter.set_result(slot)
+        """Send the requests that wait, by kind, then by arrival, on idle connections."""
+        for queue in self._queues:
+            while queue:
+                request = next(iter(queue))
+                if request.turn.done():  # its caller has given up, and is about to leave
+                    del queue[request]
+                    continue
+                connection = self.take(request.kind)
+                if connection is None:
+                    break
+                del queue[request]
+                if not self._send(request, connection):
+                    self.idle.append(connection)
+
+    def _look(self, connection: Connection, turns: int) -> None:
+        """Use a connection once nothing is unread on it. It is put aside until the loop has read
+        that, for so many turns: what is still unread then is for a program to see, and no
+        program is waiting."""
+        if connection.is_clear():
+            self.on_idle(connection)
+        elif connection.is_usable and turns > 0:
+            asyncio.get_running_loop().call_soon(self._look, connection, turns - 1)
+        else:
+            connection.close()
 
     def _fail_next(self, error: BaseException) -> None:
         """Fail the request that would have been served next: no connection could be made for it."""
-        for queue in self._waiters:
+        for queue in self._queues:
             while queue:
-                waiter, _ = queue.popitem(last=False)
-                if not waiter.done():
-                    waiter.set_exception(error)
+                request, _ = queue.popitem(last=False)
+                if not request.turn.done():
+                    request.turn.set_exception(error)
                     return
 
     def _expire_at(self, until: float) -> None:
@@ -276,37 +267,49 @@ class ConnectionPool:
     def _expire(self) -> None:
         """Fail the requests whose timeout is over."""
         self._deadline = None
-        soon = asyncio.get_running_loop().time() + _TIMER_TOLERANCE
+        soon = asyncio.get_running_loop().time() + TIMER_TOLERANCE
         next_at = math.inf
-        for queue in self._waiters:
-            for waiter, (until, timeout) in list(queue.items()):
-                if until > soon:
-                    next_at = min(next_at, until)
+        for queue in self._queues:
+            for request in [*queue]:
+                if request.until > soon:
+                    next_at = min(next_at, request.until)
                     continue
-                del queue[waiter]
-                text = f"none of {len(self._slots)} connections to {self._server} became free"
-                _fail(waiter, NotSent(f"{text} within {timeout:g} s"))
+                del queue[request]
+                text = f"none of {len(self.connections)} connections to {self._server} became free"
+                _fail(request, NotSent(f"{text} within {request.timeout:g} s"))
         if next_at < math.inf:
             self._expire_at(next_at)
 
     # --- what connections report --------------------------------------------------------------
 
     def on_idle(self, connection: Connection) -> None:
-        """Note that a connection is ready for a request."""
+        """Use a connection that is ready for a request."""
         if self._closing:
             connection.close()
             return
-        self.idle.append(self._slots[connection])
-        self._serve()
+        self.idle.append(connection)
+        if not any(self._queues):
+            return
+        if self._connecting:
+            # Handshakes make a turn of the loop long. A server in this process, such as the
+            # simulator, would read after all of them what is counted as sent now.
+            asyncio.get_running_loop().call_soon(self._serve)
+        else:
+            self._serve()
 
     def on_lost(self, connection: Connection) -> None:
         """Note that a connection is gone."""
-        slot = self._slots.pop(connection, None)
-        if slot is not None:
-            is_short = slot.is_short_lived(asyncio.get_running_loop().time())
+        if connection in self.connections:
+            del self.connections[connection]
+            age = asyncio.get_running_loop().time() - connection.opened_at
+            is_short = not connection.requests and age < SHORT_LIFE_SECONDS
             self._short_lives = self._short_lives + 1 if is_short else 0
-            if slot in self.idle:
-                self.idle.remove(slot)
+            if connection in self.idle:
+                self.idle.remove(connection)
+            if self._short_lives >= MAX_SHORT_LIVES and any(self._queues):
+                text = f"{self._server} closes connections as soon as they are open"
+                self._breaker.failed(text, connected=True)
+                self._fail_next(NotSent(text))
         self._changed.set()
         if not self._closing:
             self._open_missing()
@@ -317,11 +320,11 @@ class ConnectionPool:
     def _open_missing(self) -> None:
         """Open the connections that the waiting requests need."""
         cancels = len(self._waiting_cancels)
-        if not self.planner.may_open(len(self._slots), len(self._connecting), cancels):
+        if not self.planner.may_open(len(self.connections), len(self._connecting), cancels):
             return
         missing = self.planner.missing(
             idle=len(self.idle),
-            open_=len(self._slots),
+            open_=len(self.connections),
             connecting=len(self._connecting),
             cancels=cancels,
             others=self.waiting - cancels,
@@ -347,7 +350,7 @@ class ConnectionPool:
             self._open_missing()  # a request may have come that counted on this one
 
     async def _connect(self) -> None:
-        """Open one connection, and put it into an idle slot."""
+        """Open one connection, and use it."""
         try:
             connection = await self._open_connection()
         except NotSent as error:
@@ -355,8 +358,8 @@ class ConnectionPool:
             raise
         self._breaker.connected()
         self.opened += 1
-        self._slots[connection] = Slot(self, connection, asyncio.get_running_loop().time())
-        self.on_idle(connection)
+        self.connections[connection] = None
+        self._look(connection, TURNS)
 
     async def _open_connection(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -374,6 +377,9 @@ class ConnectionPool:
             ) from error
         except OSError as error:  # ssl.SSLError is one
             raise NotSent(f"cannot connect to {self._server}: {error}") from error
+        # The loop reads first what came with the connection, such as its end: a request that waits
+        # for it is written in the moment in which it counts as idle.
+        await asyncio.sleep(0)
         if transport.is_closing():
             raise NotSent(f"{self._server} closed the connection as soon as it was open")
         _keep_alive(transport.get_extra_info("socket"))
@@ -397,7 +403,7 @@ class ConnectionPool:
                     delay = backoff(self._short_lives, base=0.1, cap=10.0)
                     reason = f"{self._server} closes connections as soon as they are open"
                 level = logging.WARNING if failures + self._short_lives == 1 else logging.DEBUG
-                log.log(level, "order lane: %s; next try in %.1f s", reason, delay)
+                self._log.log(level, "order lane: %s; next try in %.1f s", reason, delay)
                 await asyncio.sleep(delay)
                 if self._is_warm():
                     continue
@@ -408,7 +414,7 @@ class ConnectionPool:
 
     def _is_warm(self) -> bool:
         return self.planner.is_warm(
-            idle=len(self.idle), open_=len(self._slots), connecting=len(self._connecting)
+            idle=len(self.idle), open_=len(self.connections), connecting=len(self._connecting)
         )
 
     def __repr__(self) -> str:
@@ -418,9 +424,9 @@ class ConnectionPool:
         )
 
 
-def _fail(waiter: asyncio.Future[Slot], error: BaseException) -> None:
-    if not waiter.done():
-        waiter.set_exception(error)
+def _fail(request: LaneRequest, error: BaseException) -> None:
+    if not request.turn.done():
+        request.turn.set_exception(error)
 
 
 def _keep_alive(connected: object) -> None:

@@ -6,10 +6,9 @@ import logging
 from typing import Final
 
 from neo_async.base import logs
+from neo_async.base.logs import logger_of
 from neo_async.transport.backoff import backoff
 from neo_async.transport.kinds import Kind
-
-log = logging.getLogger(logs.TRANSPORT)
 
 LONGEST_PAUSE: Final = 60.0
 """Seconds for which a 429 stops anything, whatever the server requested: limits count seconds, and
@@ -24,7 +23,9 @@ class RatePause:
         self._window = window
         self.until = [0.0] * len(Kind)
         """Clock time, by kind, before which none starts."""
-        self._refusals_in_a_row = 0
+        self.refusals_in_a_row = 0
+        """Number of 429 answers since the server last took a request."""
+        self.log = logger_of(logs.TRANSPORT)
 
     def begin(self, retry_after: float | None, kind: Kind | None, now: float) -> None:
         """Pause for the seconds that the server requested (or a growing, jittered time when it
@@ -38,10 +39,10 @@ class RatePause:
         # A 429 during the pause is one more answer to the requests from before it.
         is_new = now >= until[Kind.PLACE if kind is None else kind]
         if is_new:
-            self._refusals_in_a_row += 1
+            self.refusals_in_a_row += 1
         # A server that sends 0 would be called again at once, for ever; NaN is no time at all.
         if retry_after is None or not retry_after > 0:
-            retry_after = backoff(self._refusals_in_a_row, base=0.5, cap=30.0)
+            retry_after = backoff(self.refusals_in_a_row, base=0.5, cap=30.0)
         longest = min(retry_after, LONGEST_PAUSE)
         window = min(longest, self._window)
         self._extend(Kind.READ, now + longest)
@@ -52,18 +53,14 @@ class RatePause:
             self._extend(Kind.CANCEL, now + longest)
         elif kind is not Kind.READ and now >= until[Kind.CANCEL]:
             self._extend(Kind.CANCEL, now + window)
-        self._log(logging.WARNING if is_new else logging.DEBUG, longest, kind, now)
-
-    def succeeded(self) -> None:
-        """Note that the server took a request: the next 429 is the first in a row again."""
-        self._refusals_in_a_row = 0
+        self._write(logging.WARNING if is_new else logging.DEBUG, longest, kind, now)
 
     def _extend(self, kind: Kind, until: float) -> None:
         self.until[kind] = max(self.until[kind], until)
 
-    def _log(self, level: int, longest: float, kind: Kind | None, now: float) -> None:
+    def _write(self, level: int, longest: float, kind: Kind | None, now: float) -> None:
         if kind is not None and (kind is Kind.READ or longest > self._window):
-            log.log(
+            self.log.log(
                 level,
                 "rate limit hit (429): cancels, other orders and reads start again in "
                 "%.2f, %.2f and %.2f s",
@@ -74,4 +71,4 @@ class RatePause:
             )
         else:
             rest = self.until[Kind.PLACE] - now
-            log.log(level, "rate limit hit (429): nothing starts for %.2f s", rest)
+            self.log.log(level, "rate limit hit (429): nothing starts for %.2f s", rest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 TURNS = 3
@@ -16,16 +17,16 @@ TURNS = 3
 itself, needs one."""
 
 
-def unread_check(transport: asyncio.BaseTransport) -> Callable[[], bool]:
-    """Return a function that returns whether bytes, or the end of the stream, wait in a transport's
-    socket. It costs half a microsecond, and must not be called once the transport is closing."""
+def unread_check(transport: asyncio.BaseTransport) -> Callable[[], object]:
+    """Return a function that returns something true while bytes, or the end of the stream, wait in
+    a transport's socket. It costs half a microsecond, and must not be called once the transport is
+    closing."""
     fileno = getattr(transport.get_extra_info("socket"), "fileno", None)
     if fileno is None:  # a transport without a socket, as in tests
-        return lambda: False
+        return bool
     number: int = fileno()
     if not hasattr(select, "poll"):  # Windows
         return lambda: bool(select.select([number], [], [], 0)[0])
     poll: Any = select.poll()
     poll.register(number, select.POLLIN)
-    look = poll.poll
-    return lambda: bool(look(0))
+    return partial(poll.poll, 0)

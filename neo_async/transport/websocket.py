@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import aiohttp
 
 from neo_async.base import logs
+from neo_async.base.logs import Log, logger_of
 from neo_async.config import FeedTimings
 from neo_async.errors import NeoError, SessionEnded, TransportError, UsageError
 from neo_async.model.address import shown_address
@@ -23,8 +23,6 @@ from neo_async.transport.backoff import backoff
 from neo_async.transport.connector import Connector
 from neo_async.transport.http import connect_problem
 from neo_async.transport.meter import Meter
-
-log = logging.getLogger(logs.TRANSPORT)
 
 MAX_MESSAGE = 16 << 20
 """Bytes of the largest message accepted; the broker's are below one MiB."""
@@ -140,8 +138,10 @@ class ReconnectingSocket:
         tls: ssl.SSLContext | None = None,
         heartbeat_text: str = "",
         meter: Meter | None = None,
+        log: Log | None = None,
     ) -> None:
         self.name = name
+        self._log = log or logger_of(logs.TRANSPORT)
         self._address = address
         self._handshake = handshake
         self._handle = handle
@@ -254,7 +254,7 @@ class ReconnectingSocket:
                     reason = _reason(error)
                 except Exception as error:
                     # A bug here or in a listener. A feed that ended for it would be worse.
-                    log.exception("%s failed unexpectedly", self.name)
+                    self._log.exception("%s failed unexpectedly", self.name)
                     reason = repr(error)
                 failures = self._failures_after(failures)
                 self._mark_lost()
@@ -262,7 +262,7 @@ class ReconnectingSocket:
                 delay = 0.0
                 if failures > 1:
                     delay = backoff(failures - 1, base=0.5, cap=self._timings.longest_wait)
-                log.info("%s lost: %s; next try in %.1f s", self.name, reason, delay)
+                self._log.info("%s lost: %s; next try in %.1f s", self.name, reason, delay)
                 self._enter(FeedState.WAITING, reason)
                 if ended:
                     await self._renew_session()
@@ -347,9 +347,9 @@ class ReconnectingSocket:
         try:
             await self._renew()
         except NeoError as error:
-            log.warning("%s: the session could not be renewed: %s", self.name, error)
+            self._log.warning("%s: the session could not be renewed: %s", self.name, error)
         except Exception:
-            log.exception("%s: renewing the session failed unexpectedly", self.name)
+            self._log.exception("%s: renewing the session failed unexpectedly", self.name)
 
     def _mark_live(self, socket: Socket) -> None:
         now = _now()
@@ -360,7 +360,7 @@ class ReconnectingSocket:
             self._meter.reconnected(self.name)
             self.last_gap = now - self._lost_at
             self._lost_at = None
-            log.info("%s back after %.1f s", self.name, self.last_gap)
+            self._log.info("%s back after %.1f s", self.name, self.last_gap)
         self._turned.set()
         self._enter(FeedState.LIVE, "")
 
@@ -388,7 +388,7 @@ class ReconnectingSocket:
             try:
                 listener(event)
             except (Exception, asyncio.CancelledError):  # the latter by a future of the listener
-                log.exception("a listener of the %s failed on %r", self.name, event)
+                self._log.exception("a listener of the %s failed on %r", self.name, event)
 
 
 async def _unredirected(

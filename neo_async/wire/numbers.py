@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 from neo_async.errors import InvalidOrder
 from neo_async.model.numbers import EXACT
@@ -45,6 +46,24 @@ def price_text(field: str, value: Price) -> str:
     if len(whole) > _MOST_DIGITS:
         raise InvalidOrder(field, value, "is out of any price's range")
     return whole if decimals == "0" else text
+
+
+def exact_price_of(field: str, value: Price) -> Decimal | None:
+    """Return a price as the exact decimal that is sent, None for zero. Raises what `price_text`
+    raises."""
+    # A program quotes few prices, many times each. Only text and floats are remembered: a number
+    # that equals another one may print differently.
+    if type(value) is str or type(value) is float:
+        return _remembered(field, value)
+    return _exact_price_of(field, value)
+
+
+def _exact_price_of(field: str, value: Price) -> Decimal | None:
+    text = price_text(field, value)
+    return None if text == "0" else Decimal(text)
+
+
+_remembered = lru_cache(maxsize=4096, typed=True)(_exact_price_of)
 
 
 def _rounded(text: str) -> str:

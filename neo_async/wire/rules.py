@@ -16,7 +16,7 @@ import msgspec
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderTerms, Price
-from neo_async.wire.numbers import price_text
+from neo_async.wire.numbers import exact_price_of, price_text
 from neo_async.wire.orders import ORDER_SOURCE, CancelForm, ModifyForm, PlaceForm
 from neo_async.wire.portfolio import MarginForm
 
@@ -32,15 +32,34 @@ _DIGITS = re.compile(r"[0-9]{1,40}")
 MAX_QUANTITY = 10**9
 """Largest quantity of an order: above every freeze quantity."""
 
+# Read off their classes once: on Python 3.11 that costs more than all the comparisons of an order.
+_SEGMENTS = {member.value: member for member in Segment}
+_SIDES = {member.value: member for member in Side}
+_PRODUCTS = {member.value: member for member in Product}
+_ORDER_TYPES = {member.value: member for member in OrderType}
+_VALIDITIES = {member.value: member for member in Validity}
+_CASH = frozenset(member for member in Segment if member.is_cash)
+_WITH_LIMIT = frozenset(member for member in OrderType if member.has_limit)
+_WITH_TRIGGER = frozenset(member for member in OrderType if member.has_trigger)
+_CNC, _MTF, _CO, _BO = Product.CNC, Product.MTF, Product.CO, Product.BO
+_BUY, _SELL, _IOC, _SL = Side.BUY, Side.SELL, Validity.IOC, OrderType.SL
+
 
 def check_order(request: OrderRequest) -> OrderTerms:
     """Return the terms of an order that may be placed. Raises InvalidOrder. The bracket is checked
     by `place_form`."""
-    segment = _member("segment", request.segment, Segment)
-    side = _member("side", request.side, Side)
-    product = _member("product", request.product, Product)
-    order_type = _member("order_type", request.order_type, OrderType)
-    validity = _member("validity", request.validity, Validity)
+    try:
+        segment = _SEGMENTS[request.segment]
+        side = _SIDES[request.side]
+        product = _PRODUCTS[request.product]
+        order_type = _ORDER_TYPES[request.order_type]
+        validity = _VALIDITIES[request.validity]
+    except (KeyError, TypeError):  # not all are codes of the broker
+        segment = _member("segment", request.segment, Segment)
+        side = _member("side", request.side, Side)
+        product = _member("product", request.product, Product)
+        order_type = _member("order_type", request.order_type, OrderType)
+        validity = _member("validity", request.validity, Validity)
     check_symbol(request.symbol)
     check_quantity("quantity", request.quantity)
     _check_disclosed(request.disclosed_quantity, request.quantity)
@@ -87,7 +106,7 @@ def place_form(terms: OrderTerms, client_tag: str, bracket: Bracket | None = Non
         ig=client_tag,
         os=ORDER_SOURCE,
     )
-    if terms.product is Product.BO:
+    if terms.product is _BO:
         _add_bracket(form, bracket, OrderType(terms.order_type))
     elif bracket is not None:
         raise InvalidOrder("bracket", bracket, f"only product BO has one, not {terms.product}")
@@ -228,41 +247,40 @@ def _check_disclosed(disclosed: int, quantity: int) -> None:
 
 
 def _check_product(product: Product, segment: Segment) -> None:
-    if product in (Product.CNC, Product.MTF) and not segment.is_cash:
+    if (product is _CNC or product is _MTF) and segment not in _CASH:
         raise InvalidOrder("product", product.value, f"exists in cash segments only, not {segment}")
 
 
 def _check_validity(validity: Validity, segment: str, product: str) -> None:
-    if validity is Validity.IOC:
+    if validity is _IOC:
         if segment is Segment.MCX_FO:
             raise InvalidOrder("validity", validity.value, "mcx_fo takes DAY only")
-        if product is Product.CO or product is Product.BO:
+        if product is _CO or product is _BO:
             raise InvalidOrder("validity", validity.value, f"product {product} takes DAY only")
 
 
 def _price(price: Price | None, order_type: OrderType) -> Decimal | None:
-    if not order_type.has_limit:
-        if price is not None and price_text("price", price) != "0":
+    exact = None if price is None else exact_price_of("price", price)
+    if order_type not in _WITH_LIMIT:
+        if exact is not None:
             raise InvalidOrder("price", price, f"order type {order_type} has no limit price")
-        return None
-    if price is None:
+    elif price is None:
         raise InvalidOrder("price", price, f"order type {order_type} needs a limit price")
-    text = price_text("price", price)
-    if text == "0":
+    elif exact is None:
         # The broker has been seen to execute a limit of 0 at a price of its own.
         raise InvalidOrder("price", price, f"order type {order_type} needs a price above 0")
-    return Decimal(text)
+    return exact
 
 
 def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> Decimal | None:
-    needed = order_type.has_trigger or product is Product.CO
-    text = "0" if trigger is None else price_text("trigger", trigger)
-    if needed and text == "0":
-        what = "product CO" if product is Product.CO else f"order type {order_type}"
+    is_needed = order_type in _WITH_TRIGGER or product is _CO
+    exact = None if trigger is None else exact_price_of("trigger", trigger)
+    if is_needed and exact is None:
+        what = "product CO" if product is _CO else f"order type {order_type}"
         raise InvalidOrder("trigger", trigger, f"{what} needs a trigger price above 0")
-    if not needed and text != "0":
+    if not is_needed and exact is not None:
         raise InvalidOrder("trigger", trigger, f"order type {order_type} has no trigger price")
-    return None if text == "0" else Decimal(text)
+    return exact
 
 
 def _price_of(text: str) -> Decimal | None:
@@ -276,7 +294,10 @@ def _price_of(text: str) -> Decimal | None:
 
 def _text(price: Decimal | None) -> str:
     """Return a price as forms have it: plain decimal text, `"0"` for none."""
-    return "0" if price is None else format(price, "f")
+    if price is None:
+        return "0"
+    text = str(price)
+    return format(price, "f") if "E" in text else text
 
 
 def _check_stop(
@@ -289,17 +310,17 @@ def _check_stop(
     """Check on which side of the limit the trigger lies."""
     if price is None or trigger is None:
         return
-    if product is Product.CO:
+    if product is _CO:
         # The trigger is that of the exit leg: it stops a loss, so it lies behind the entry.
-        if not (trigger < price if side is Side.BUY else trigger > price):
-            rule = "below" if side is Side.BUY else "above"
+        if not (trigger < price if side is _BUY else trigger > price):
+            rule = "below" if side is _BUY else "above"
             raise InvalidOrder("trigger", str(trigger), f"the stop of a CO must lie {rule} {price}")
-    elif order_type is OrderType.SL:
-        if side is Side.BUY and trigger > price:
+    elif order_type is _SL:
+        if side is _BUY and trigger > price:
             raise InvalidOrder(
                 "trigger", str(trigger), f"a buy SL triggers at or below its price {price}"
             )
-        if side is Side.SELL and trigger < price:
+        if side is _SELL and trigger < price:
             raise InvalidOrder(
                 "trigger", str(trigger), f"a sell SL triggers at or above its price {price}"
             )
@@ -308,7 +329,7 @@ def _check_stop(
 def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType) -> None:
     if bracket is None:
         raise InvalidOrder("bracket", bracket, "product BO needs a Bracket(target=…, stop=…)")
-    if not order_type.has_limit:
+    if order_type not in _WITH_LIMIT:
         raise InvalidOrder("order_type", order_type.value, "the entry of a BO needs a limit price")
     kind = _member("bracket.kind", bracket.kind, OffsetKind)
     target = price_text("bracket.target", bracket.target)

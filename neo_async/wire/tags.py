@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
-from itertools import count, product
+from itertools import chain, count, product
 
 from neo_async.errors import InvalidOrder
 
@@ -82,6 +82,10 @@ class TagMaker:
             )
         return f"{own}_{self._nonce}{next(self._counter)}"
 
+    def has_made(self, client_tag: str) -> bool:
+        """Return whether a client tag is one of these."""
+        return client_tag.rpartition("_")[2].startswith(self._nonce)
+
 
 def own_tag(client_tag: str) -> str:
     """Return the caller's own part of a client tag."""
@@ -99,7 +103,5 @@ def without_suffix(gui_order_id: str) -> str:
 
 
 def _count() -> Iterator[str]:
-    """Yield `0000`, `0001` … `zzzz`, then texts of five digits and more."""
-    for digits in count(_COUNTER):
-        for number in product(_ALPHABET, repeat=digits):
-            yield "".join(number)
+    """Return an iterator of `0000`, `0001` … `zzzz`, then texts of five digits and more."""
+    return map("".join, chain.from_iterable(product(_ALPHABET, repeat=n) for n in count(_COUNTER)))

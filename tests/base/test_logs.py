@@ -60,6 +60,11 @@ def echo(own: Credentials) -> Reply:
 ORDER_LOGGERS = ("orders", "journal", "risk")
 
 
+def account_of(record: logging.LogRecord) -> str:
+    """What leads the text of a client's line."""
+    return f"{record.ucc}: " if hasattr(record, "ucc") else ""
+
+
 class Kept(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -73,8 +78,9 @@ class Kept(logging.Handler):
         return [record for record in self.records if hasattr(record, "client_tag")]
 
     def lines(self, logger: str = "") -> list[str]:
+        """Level and text, without the account that leads it."""
         return [
-            f"{record.levelname} {record.getMessage()}"
+            f"{record.levelname} {record.getMessage().removeprefix(account_of(record))}"
             for record in self.records
             if record.name.endswith(logger)
         ]
@@ -101,6 +107,14 @@ def kept() -> Iterator[Kept]:
         root.setLevel(level)
 
 
+def assert_of_accounts(kept: Kept) -> None:
+    """Every line of a client begins with its account, and has it as a field."""
+    for record in kept.records:
+        if record.name.startswith("neo_async.") and record.name != "neo_async.exchange":
+            assert hasattr(record, "ucc"), record.getMessage()
+            assert record.getMessage().startswith(f"{record.ucc}: ")
+
+
 def assert_marked(kept: Kept) -> None:
     """Every line with a tag or order number in its words has them as fields, and the reverse."""
     numbered = re.compile(r"\b\d{15}\b|tag '")
@@ -109,6 +123,7 @@ def assert_marked(kept: Kept) -> None:
         text = record.getMessage()
         if is_of_orders and numbered.search(text):
             assert hasattr(record, "client_tag"), text
+    assert_of_accounts(kept)
     for record in kept.about_orders:
         text, fields = record.getMessage(), vars(record)
         assert fields["action"], text
@@ -147,7 +162,7 @@ async def test_an_order_that_works_has_two_lines_with_its_latency(kept: Kept) ->
         order = await neo.orders.place(*BUY, **CNC, tag="mine")
         await neo.orders.cancel(order)
     tag, number = order.client_tag, order.number
-    place, accepted, cancel, cancelled = kept.lines("neo_async.orders")
+    place, accepted, cancel, cancelled = kept.lines("neo_async.orders")[:4]
     assert place == f"DEBUG place of tag '{tag}': sending"
     assert re.fullmatch(
         rf"DEBUG place of order {number}, tag '{tag}': accepted after \d+\.\d{{3}} ms", accepted
@@ -167,7 +182,7 @@ async def test_nothing_is_made_for_lines_that_nobody_wants() -> None:
     finally:
         log.removeHandler(handler)
         log.setLevel(logging.NOTSET)
-    assert handler.records == []
+    assert [line.partition(": ")[0] for line in handler.lines()] == ["INFO exit"]
 
 
 # --- whatever goes wrong ----------------------------------------------------------------------
@@ -246,7 +261,7 @@ async def test_what_could_not_be_sent_is_told_with_its_tag(kept: Kept) -> None:
             raise NotSent("cannot connect")
 
         lane.pool._open_connection = refused  # type: ignore[method-assign]
-        for connection in list(lane.pool._slots):
+        for connection in list(lane.pool.connections):
             connection.close()
         with pytest.raises(NotSent):
             await neo.orders.place(*BUY, **CNC, tag="gone")
@@ -312,6 +327,8 @@ async def test_no_secret_is_logged_of_sessions_that_end_and_feeds_that_break(kep
         secrets += [session.token, session.sid, neo.session.token, neo.session.sid]
     assert not [secret for secret in secrets if secret in kept.text]
     assert not [secret for secret in secrets if secret in said]
+    assert len({record.name for record in kept.records if hasattr(record, "ucc")}) >= 2
+    assert_of_accounts(kept)
 
 
 def test_words_of_others_stay_on_the_line(caplog: pytest.LogCaptureFixture) -> None:

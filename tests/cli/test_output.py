@@ -97,3 +97,9 @@ def test_amounts_in_json_are_free_of_binary_residue() -> None:
     position = value_position(row, None, 0.2)
     assert position.pnl != 0.3
     assert output.plain(position)["pnl"] == 0.3
+
+
+@pytest.mark.parametrize("amount", [-0.0, -0.001, -1e-14])
+def test_no_amount_is_shown_as_minus_nothing(amount: float) -> None:
+    assert output.money(amount) == "0.00"
+    assert output.profit(amount).text == "0.00"

@@ -452,7 +452,10 @@ async def test_a_cancel_does_not_wait_for_the_journal_and_is_written_when_it_can
     (row,) = rows_of(journal.path)
     assert (row["id"], row["action"], row["outcome"]) == (cancel, "cancel", "accepted")
     errors = [one for one in caplog.records if one.levelno == logging.ERROR]
-    assert [one.getMessage()[:17] for one in errors] == ["cancel of order 7", "intent 1: outcome"]
+    assert [one.getMessage()[:24] for one in errors] == [
+        "ABC12: cancel of order 7",
+        "ABC12: intent 1: outcome",
+    ]
     assert vars(errors[0])["order_number"] == "7"
 
 
@@ -476,9 +479,9 @@ async def test_a_cancel_without_an_open_journal_is_logged_and_nothing_else(
     assert journal.note("cancel", {"bad": object()}, order_number="8") == 0
     await journal.close()
     assert [(row["id"], row["outcome"]) for row in rows_of(journal.path)] == [(first, None)]
-    assert [one.getMessage()[:17] for one in caplog.records] == [
-        "cancel of order 7",
-        "cancel of order 8",
+    assert [one.getMessage()[:24] for one in caplog.records] == [
+        "ABC12: cancel of order 7",
+        "ABC12: cancel of order 8",
     ]
 
 
@@ -1040,7 +1043,9 @@ async def test_a_journal_that_is_deleted_or_replaced_is_logged_once_and_is_a_pro
             await neo.orders.place(*BUY, **CNC)
             await asyncio.sleep(2)
         (error,) = errors()
-        assert error.startswith(f"{lost} is not the file any more that was opened as the journal")
+        assert error.partition(": ")[2].startswith(
+            f"{lost} is not the file any more that was opened as the journal"
+        )
         assert "moved, deleted or replaced" in " ".join(neo.health().problems)
         aside.rename(lost)
         await asyncio.sleep(2)

@@ -24,10 +24,12 @@ from neo_async import (
     ServerError,
     Side,
 )
+from neo_async.base import logs
 from neo_async.exchange import Faults
 from neo_async.execution.order import OrderChange
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.order_log import OrderLog
 from neo_async.execution.uncertainty import EXTERNAL_ORDERS, FILL_DETAILS_WAIT
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.updates import OrderUpdate, PositionUpdate
@@ -110,7 +112,8 @@ class Desk:
         self.day = ""
         self.missed_fills: list[tuple[str, float]] = []
         """Order numbers of the rows that were reported as missed fills, with the loop's times."""
-        self.use(OrderCache(quiet=QUIET, on_missed_fill=self._note_missed_fill))
+        observer = OrderLog(logging.getLogger(logs.ORDERS), lambda order: False)
+        self.use(OrderCache(quiet=QUIET, on_missed_fill=self._note_missed_fill, observer=observer))
 
     def use(self, cache: OrderCache) -> None:
         """Let feed and book move this cache."""

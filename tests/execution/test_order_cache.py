@@ -26,8 +26,10 @@ from neo_async import (
     ServerError,
     Side,
 )
+from neo_async.base import logs
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
+from neo_async.execution.order_log import OrderLog
 from neo_async.model.orders import OrderTerms, exact_price
 from neo_async.model.updates import OrderUpdate
 from tests.clients import BOOK, client_of, exchange_of, paths
@@ -186,7 +188,8 @@ def test_a_rejection_carries_its_reason() -> None:
 def test_an_unknown_state_is_told_once_with_the_brokers_words_and_is_not_final(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    order = order_of()
+    log = OrderLog(logging.getLogger(logs.ORDERS), lambda order: False)
+    order = order_of(OrderCache(observer=log))
     order.apply(row("open", 4, 39.0, at=2))
     order.apply(row("frozen by surveillance", 4, 39.0, at=3))
     order.apply(row("frozen by surveillance", 4, 39.0, at=4))

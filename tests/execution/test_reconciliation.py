@@ -261,3 +261,37 @@ async def test_a_refused_placement_is_watched_after_a_restart_as_well(
             assert order.status is OrderStatus.OPEN
             assert any("was reported not to exist" in one for one in neo.health().problems)
     assert "the placement was reported as refused" in caplog.text
+
+
+async def test_a_login_says_what_it_waits_for_before_it_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with restart_of(tmp_path) as restart:
+        (order,) = await restart.place()
+        restart.journal.open()
+        await restart.leave_modification(order, price="41.05")
+        await restart.leave_modification(order, price="41.10")
+        await restart.journal.close()
+        said: list[float] = []
+
+        class Noted(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if "outcome is unknown" in record.getMessage():
+                    said.append(asyncio.get_running_loop().time())
+
+        handler = Noted()
+        logging.getLogger("neo_async.orders").addHandler(handler)
+        try:
+            async with restart.after() as neo:
+                logged_in = asyncio.get_running_loop().time()
+        finally:
+            logging.getLogger("neo_async.orders").removeHandler(handler)
+        assert outcomes_of(neo) == [Outcome.NOT_ACCEPTED] * 2
+        assert logged_in - said[0] > RESOLUTION_TIMEOUT - 1
+    (record,) = [one for one in caplog.records if "outcome is unknown" in one.getMessage()]
+    assert record.levelno == logging.WARNING
+    assert (
+        "the journal has 2 order requests of an earlier process whose outcome is unknown: the "
+        "login looks for their orders in the order book, which takes up to "
+        f"{RESOLUTION_TIMEOUT:g} s"
+    ) in record.getMessage()

@@ -410,7 +410,7 @@ async def test_what_is_logged_of_a_retry_names_the_window(
         with caplog.at_level(logging.INFO, "neo_async.market_data"):
             await neo.market.candles("nse_cm|1", "D", start=date(2026, 1, 1), end=date(2026, 1, 2))
         (record,) = [record for record in caplog.records if record.name == "neo_async.market_data"]
-        assert record.getMessage().startswith("candles from 2026-01-01 to 2026-01-02: ")
+        assert record.getMessage().startswith("ABC12: candles from 2026-01-01 to 2026-01-02: ")
         assert CREDENTIALS.consumer_key not in caplog.text
 
 

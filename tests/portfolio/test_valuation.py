@@ -330,3 +330,23 @@ def test_no_amount_is_ever_other_than_finite(
     position = value_position(row, None, price)
     assert all(amount is None or math.isfinite(amount) for amount in amounts(position))
     assert None not in amounts(position) or position.unknown_reason
+
+
+@given(
+    quantity=st.integers(1, 1000),
+    paise=st.integers(1, 10**7),
+    is_sold=st.booleans(),
+)
+def test_no_amount_is_a_negative_zero_or_the_noise_of_binary_fractions(
+    quantity: int, paise: int, is_sold: bool
+) -> None:
+    price = paise / 100
+    value = sum([price] * quantity)  # as a broker that adds fills up
+    fields = {"buy_quantity": quantity, "buy_value": value}
+    if is_sold:
+        fields |= {"sell_quantity": quantity, "sell_value": quantity * price}
+    position = value_position(cash(**fields), None, price)
+    for amount in amounts(position)[1:]:
+        assert amount is not None
+        assert f"{amount:.2f}" != "-0.00"
+        assert amount == 0.0 or abs(amount) >= 0.005

@@ -341,8 +341,8 @@ async def test_a_restart_within_one_totp_step_waits_for_the_next_code(
             assert await neo.orders.book() == []
         assert now() == pytest.approx(START + 30, abs=0.1)
         assert [record.getMessage() for record in caplog.records] == [
-            "Invalid credentials or TOTP: check TOTP secret or code (each code works once), UCC, "
-            "mobile number and consumer key; trying the next code, once, in up to 30 s"
+            f"{neo.ucc}: Invalid credentials or TOTP: check TOTP secret or code (each code works "
+            "once), UCC, mobile number and consumer key; trying the next code, once, in up to 30 s"
         ]
 
 

@@ -285,9 +285,7 @@ class _Market:
             symbol = self._dice.choice(SYMBOLS)
             listing = self._listing(symbol)
             price = round(base[symbol] * self._dice.uniform(0.985, 1.015) / listing.tick)
-            self._exchange.market.print_price(
-                listing.segment, listing.token, price * listing.tick
-            )
+            self._exchange.market.print_price(listing.segment, listing.token, price * listing.tick)
             self._check()
 
     def _listing(self, symbol: str) -> Listing:

@@ -10,8 +10,9 @@ from neo_async.config import PoolLimits, RateLimits
 from neo_async.model.answer import Answer
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
-from neo_async.transport.lane import HandOver, Lane
+from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Limiter
+from neo_async.transport.pool import HandOver
 from tests.transport.servers import AUTHORITY, Script, Server, request, serving, trust
 
 UNLIMITED = RateLimits(orders=10_000, total=10_000)

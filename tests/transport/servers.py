@@ -126,6 +126,8 @@ async def serving(script: Script, *, tls: trustme.CA | None = None) -> AsyncIter
         yield server
     finally:
         listener.close()
+        for _ in range(3):  # connections that were accepted just now begin their scripts
+            await asyncio.sleep(0)
         while tasks:
             for task in list(tasks):
                 task.cancel()

@@ -252,7 +252,7 @@ async def test_cancelling_a_request_in_flight_closes_its_connection():
 async def in_flight(lane: Lane, *, within: float = 5.0) -> tuple[Connection, asyncio.Task[Answer]]:
     """A request that waits for its answer, and the connection that carries it."""
     task = asyncio.create_task(send(lane, b"first", within=within))
-    connection = lane.pool.idle[-1].connection
+    connection = lane.pool.idle[-1]
     await until(lambda: not connection.is_usable)
     return connection, task
 
@@ -296,10 +296,10 @@ async def test_every_request_keeps_its_own_deadline():
 
 async def test_a_request_for_a_closed_connection_is_not_sent():
     async with lane_to(echo) as (lane, _):
-        connection = next(iter(lane.pool._slots))
+        connection = next(iter(lane.pool.connections))
         connection.close()
         with pytest.raises(NotSent):
-            await connection.request(Hidden(request()), 1.0)
+            connection.send(Hidden(request()), asyncio.Future(), 1.0, 1.0)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from neo_async.config import PoolLimits, RateLimits
 from neo_async.errors import AnswerLost, Halted, NotSent, UsageError
+from neo_async.transport.connection import Connection
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import Lane
@@ -177,7 +178,7 @@ async def test_a_warm_lane_is_restored_after_the_server_was_away():
         lane.pool._connect = refuse
         for peer in list(server.open):
             peer.close()
-        await until(lambda: not lane.pool._slots)
+        await until(lambda: not lane.pool.connections)
         # A request that fails meanwhile has no part in restoring the rest.
         with pytest.raises(NotSent, match="away"):
             await send(lane)
@@ -201,7 +202,9 @@ async def test_the_lane_warms_up_again_after_a_connection_for_a_request_failed()
         second = asyncio.create_task(send(lane))
         await asyncio.sleep(0)
         lane.pool._connect = refuse
-        next(iter(lane.pool._slots)).close()  # the connection that replaces it is for the second
+        next(
+            iter(lane.pool.connections)
+        ).close()  # the connection that replaces it is for the second
         with pytest.raises(AnswerLost):
             await first
         with pytest.raises(NotSent, match="away"):
@@ -221,10 +224,10 @@ async def test_a_connection_lost_before_it_was_counted_is_never_counted(monkeypa
             return transport, connection
 
         monkeypatch.setattr(loop, "create_connection", lose_at_once)
-        next(iter(lane.pool._slots)).close()
+        next(iter(lane.pool.connections)).close()
         with pytest.raises(NotSent, match="closed the connection as soon as it was open"):
             await send(lane)
-        assert not lane.pool._slots
+        assert not lane.pool.connections
         monkeypatch.undo()
         await assert_usable(lane)
 
@@ -235,7 +238,7 @@ async def test_a_request_while_nobody_listens_is_not_sent_and_gives_its_start_ba
     async with serving(echo) as server:
         lane = Lane(server.url, limiter, PoolLimits(warm=1, maximum=1), connect_timeout=1.0)
         await lane.open()
-    await until(lambda: not lane.pool._slots)
+    await until(lambda: not lane.pool.connections)
     for _ in range(3):  # at once: nothing was sent
         with pytest.raises(NotSent):
             await send(lane)
@@ -267,15 +270,15 @@ async def test_a_server_that_accepts_and_closes_at_once_is_not_hammered():
 @both_loops
 async def test_a_request_does_not_wait_for_ever_for_a_connection_that_lives():
     async with lane_to(echo) as (lane, _):
-        connect = lane.pool._connect
+        open_connection = lane.pool._open_connection
 
-        async def stillborn() -> None:
-            await connect()
-            for connection in lane.pool._slots:
-                connection.close()
+        async def stillborn() -> Connection:
+            connection = await open_connection()
+            connection.close()
+            return connection
 
-        lane.pool._connect = stillborn
-        next(iter(lane.pool._slots)).close()
+        lane.pool._open_connection = stillborn
+        next(iter(lane.pool.connections)).close()
         async with asyncio.timeout(5):
             with pytest.raises(NotSent, match="as soon as they are open"):
                 await send(lane)
@@ -329,7 +332,7 @@ class Load:
 
             async def watched_connect() -> None:
                 nonlocal most
-                most = max(most, len(lane.pool._slots) + len(lane.pool._connecting))
+                most = max(most, len(lane.pool.connections) + len(lane.pool._connecting))
                 await asyncio.sleep(0.01)
                 await connect()
 
@@ -349,7 +352,7 @@ class Load:
                 assert result is None or (isinstance(result, TimeoutError) and patience is not None)
             assert most <= maximum
             await until(lambda: not lane.pool._connecting)
-            assert len(lane.pool.idle) == len(lane.pool._slots) <= maximum
+            assert len(lane.pool.idle) == len(lane.pool.connections) <= maximum
             assert lane.waiting == 0, "a waiter was left behind"
             assert lane._limiter._held_ahead == [0] * len(Kind), "a start was left behind"
 
@@ -399,21 +402,27 @@ async def test_a_cancelled_waiter_takes_no_connection_with_it():
         second.cancel()
         await held.answer_all()
         await asyncio.gather(first, third)
-        assert len(lane.pool.idle) == len(lane.pool._slots) == 1
+        assert len(lane.pool.idle) == len(lane.pool.connections) == 1
 
 
 @both_loops
-async def test_a_waiter_cancelled_just_as_it_gets_a_connection_hands_it_on():
-    async with lane_to(never, maximum=1) as (lane, _):
+async def test_a_request_cancelled_just_as_it_gets_a_connection_was_sent_and_holds_up_no_other():
+    async with lane_to(never, maximum=1) as (lane, server):
         first = asyncio.create_task(send(lane))
-        connection = next(iter(lane.pool._slots))
+        connection = next(iter(lane.pool.connections))
         await until(lambda: connection.requests == 1)
-        second, third = (asyncio.create_task(send(lane)) for _ in range(2))
+        record = SimpleNamespace(was_sent=False)
+        second = asyncio.create_task(send(lane, record=record))
+        third = asyncio.create_task(send(lane, b"third"))
         await asyncio.sleep(0)
-        connection.data_received(reply(b""))  # the second has the connection, and sleeps
+        assert not record.was_sent
+        connection.data_received(reply(b""))  # the second is written in this moment
+        assert record.was_sent
         second.cancel()
-        await until(lambda: connection.requests == 2)
-        connection.data_received(reply(b"to the third"))
+        await until(lambda: [body for _, body in server.arrivals][-1:] == [b"third"])
+        third_connection = next(iter(lane.pool.connections))
+        assert third_connection is not connection
+        third_connection.data_received(reply(b"to the third"))
         assert (await third).body == b"to the third"
         await first
         assert second.cancelled()
@@ -492,7 +501,7 @@ async def test_others_that_hang_leave_the_reserved_connections_to_cancels(
         busy.go.set()
         await asyncio.gather(*hanging)
         assert len(server.arrivals) == maximum + 5 + (20 if reserved else 0)
-        assert len(lane.pool._slots) <= maximum + reserved
+        assert len(lane.pool.connections) <= maximum + reserved
 
 
 @both_loops
@@ -516,7 +525,7 @@ async def test_a_connection_kept_for_cancels_is_replaced_when_the_server_closes_
         hanging = [asyncio.create_task(send(lane)) for _ in range(4)]
         await until(lambda: len(server.arrivals) == 4 and lane.idle == 1)
         kept = lane.pool.idle[0]
-        kept.connection.close()
+        kept.close()
         await until(lambda: lane.pool.idle and lane.pool.idle[0] is not kept)
         await cancel(lane)
         busy.go.set()

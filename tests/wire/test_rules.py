@@ -6,11 +6,15 @@ from itertools import product as combinations
 
 import msgspec
 import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
 
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderTerms
-from neo_async.wire.orders import ModifyForm, PlaceForm
+from neo_async.wire.forms import encode_form
+from neo_async.wire.numbers import exact_price_of, price_text
+from neo_async.wire.orders import ModifyForm, PlaceForm, encode_order
 from neo_async.wire.rules import (
     MAX_QUANTITY,
     cancel_form,
@@ -23,6 +27,7 @@ from neo_async.wire.rules import (
     place_form,
     placed_terms,
 )
+from neo_async.wire.tags import TagMaker
 
 TAG = "k3x9a20001"
 
@@ -438,3 +443,80 @@ def test_a_token_is_digits(token):
             order_type=OrderType.LIMIT,
             trigger=None,
         )
+
+
+# --- the body of a placement ------------------------------------------------------------------
+
+odd_price = (
+    st.none()
+    | st.floats()
+    | st.decimals(places=4)
+    | st.integers()
+    | st.sampled_from(["39.35", "39.350", "1e3", "0.0005", "007.50", "99999999999999999"])
+)
+paise = st.integers(1, 10**8)
+spellings = st.sampled_from([str, float, Decimal])
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> OrderRequest:
+    """Orders of every kind, most of which the rules let through."""
+    order_type, product = draw(st.sampled_from(OrderType)), draw(st.sampled_from(Product))
+    side, spelt, quantity = (
+        draw(st.sampled_from(Side)),
+        draw(spellings),
+        draw(st.integers(1, 10**9)),
+    )
+    low, high = sorted([draw(paise), draw(paise)])
+    price, trigger = (high, low) if side is Side.BUY else (low, high)
+    is_triggered = order_type.has_trigger or product is Product.CO
+    is_complex = product in (Product.CO, Product.BO)
+    return request(
+        segment=Segment.NSE_CM if product is Product.CNC else draw(st.sampled_from(Segment)),
+        symbol=draw(st.from_regex(r"[A-Z][A-Z0-9&_.\- ]{0,20}[A-Z]", fullmatch=True)),
+        side=side,
+        quantity=quantity,
+        product=product,
+        price=spelt(str(price / 100)) if order_type.has_limit else None,
+        order_type=order_type,
+        trigger=spelt(str(trigger / 100)) if is_triggered else None,
+        disclosed_quantity=draw(st.sampled_from([0, quantity])),
+        validity=Validity.DAY if is_complex else draw(st.sampled_from(Validity)),
+        amo=draw(st.booleans()),
+        tag=draw(st.from_regex(r"[A-Za-z0-9_]{0,9}", fullmatch=True)),
+        bracket=Bracket(target=spelt(low), stop="0.05") if product is Product.BO else None,
+    )
+
+
+@given(requests())
+def test_a_placement_is_written_as_the_general_encoder_writes_it(order):
+    try:
+        form = place_form(check_order(order), TagMaker().make(order.tag), order.bracket)
+    except InvalidOrder:
+        reject()
+    assert encode_order(form) == encode_form(form)
+
+
+@given(odd_price)
+def test_a_price_that_is_remembered_is_read_as_before(price):
+    def read(reader) -> object:
+        try:
+            return reader("price", price)
+        except InvalidOrder as error:
+            return str(error)
+
+    text = read(price_text)
+    exact = read(exact_price_of)
+    assert exact == read(exact_price_of)
+    if isinstance(exact, Decimal):
+        assert format(exact, "f") == text
+    else:
+        assert text == ("0" if exact is None else exact)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"tk": "14428"}, {"lat": "39.3"}, {"ig": None}, {"sot": "Ticks"}]
+)
+def test_a_placement_that_no_rule_makes_is_written_with_all_that_it_has(fields):
+    form = msgspec.structs.replace(form_of(request()), **fields)
+    assert encode_order(form) == encode_form(form)

@@ -31,7 +31,7 @@ def plain_line(watched: Watched) -> str:
         seen = watched.seen.get(instrument)
         price = "no tick yet"
         if seen is not None:
-            price = f"{money(seen.tick.last_price)} {seen.tick.change_percent:+.2f}%"
+            price = f"{money(seen.tick.last_price)} {seen.tick.change_percent:+z.2f}%"
         parts.append(f"{watched.label(instrument)} {price}")
     parts.append(order_tally(watched))
     parts.append(f"P&L {profit(watched.neo.portfolio.live.total().pnl).text}")
