@@ -25,6 +25,8 @@ KITE_LOGIN: Final = "https://kite.zerodha.com"
 _KEY = re.compile(r"[!-~]+")
 _MOBILE = re.compile(r"\+91[0-9]{10}")
 _MPIN = re.compile(r"[0-9]{6}")
+_TOTP_SECRET: Final = re.compile(r"[A-Za-z2-7\s-]*=*\s*")
+"""Base32 as pages show it: in groups, in either case, with or without padding."""
 
 
 def variable_reader(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
@@ -64,6 +66,11 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("ucc is empty: it is the client code of the trading account")
         if not _MPIN.fullmatch(self.mpin):
             raise UsageError("mpin must be six digits")
+        if not _TOTP_SECRET.fullmatch(self.totp_secret):
+            raise UsageError(
+                "totp_secret is not base32 (letters A-Z and digits 2-7): copy it from the page "
+                "that showed the QR code"
+            )
 
     def __repr__(self) -> str:
         return f"Credentials(ucc={self.ucc!r}, ...)"

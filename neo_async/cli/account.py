@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -10,14 +10,18 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh
-from neo_async.cli.output import AsJson, Column, amount_cell, limit_price, money, profit, units
+from neo_async.cli.output import AsCsv, AsJson, amount_cell, limit_price, money, profit, units
+from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.model.orders import OrderRow, Trade
-from neo_async.model.portfolio import Holding, Limits
+from neo_async.model.portfolio import Holding, Limits, Position
 
 T = TypeVar("T")
 
 _NUMBER = True
+
+ORDER_FIELDS = (*output.columns_of(OrderRow, without=["reject_text"]), "status", "reject_reason")
+"""Columns of orders in CSV."""
 
 
 def login(
@@ -53,141 +57,161 @@ def logout() -> None:
     output.echo(f"the stored login of {account} is deleted")
 
 
-def orders(fresh: Fresh = False, as_json: AsJson = False) -> None:
+def orders(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show today's orders, newest first."""
-    rows = _read(fresh, lambda neo: neo.orders.book())
-    if as_json:
-        output.print_json([order_fields(row) for row in rows])
-    elif not rows:
-        output.echo("no orders today")
-    else:
-        print_orders(rows)
+    output.print_report(
+        _read(fresh, lambda neo: neo.orders.book()),
+        print_orders,
+        empty="no orders today",
+        columns=ORDER_FIELDS,
+        fields=order_fields,
+        as_json=as_json,
+        as_csv=as_csv,
+    )
 
 
-def trades(fresh: Fresh = False, as_json: AsJson = False) -> None:
+def trades(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show today's fills."""
-    rows = _read(fresh, lambda neo: neo.orders.trades())
-    if as_json:
-        output.print_json(rows)
-    elif not rows:
-        output.echo("no trades today")
-    else:
-        columns = (
-            Column("Order", is_whole=True),
-            Column("Trade", is_whole=True),
-            Column("Time"),
-            Column("Symbol"),
-            Column("Side"),
-            Column("Quantity", _NUMBER),
-            Column("Price", _NUMBER),
-            Column("Product"),
-        )
-        output.print_table(
-            columns,
-            (
-                (
-                    row.order_number,
-                    row.trade_number,
-                    row.time_text,
-                    row.symbol,
-                    side_name(row.side),
-                    known_units(row, "quantity"),
-                    money(known(row, "price")),
-                    row.product,
-                )
-                for row in rows
-            ),
-        )
-        output.print_notes(_odd_notes(rows, "order_number"))
+    output.print_report(
+        _read(fresh, lambda neo: neo.orders.trades()),
+        _print_trades,
+        empty="no trades today",
+        columns=output.columns_of(Trade),
+        fields=_fields_with_side,
+        as_json=as_json,
+        as_csv=as_csv,
+    )
 
 
-def positions(fresh: Fresh = False, as_json: AsJson = False) -> None:
+def positions(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show positions with realised, unrealised and the day's mark-to-market P&L."""
-    rows = _read(fresh, lambda neo: neo.portfolio.positions())
-    if as_json:
-        output.print_json(rows)
-    elif not rows:
-        output.echo("no positions")
-    else:
-        columns = (
-            Column("Symbol"),
-            Column("Product"),
-            Column("Net", _NUMBER),
-            Column("Average", _NUMBER),
-            Column("Last", _NUMBER),
-            Column("Realised", _NUMBER),
-            Column("Unrealised", _NUMBER),
-            Column("P&L", _NUMBER),
-            Column("MTM", _NUMBER),
-        )
-        output.print_table(
-            columns,
-            (
-                (
-                    row.symbol,
-                    row.product,
-                    units(row.net_quantity),
-                    money(row.average_price),
-                    money(row.last_price),
-                    profit(row.realised),
-                    profit(row.unrealised),
-                    profit(row.pnl),
-                    profit(row.mtm_pnl),
-                )
-                for row in rows
-            ),
-        )
-        output.print_notes(
-            f"{row.symbol}: {row.unknown_reason}" for row in rows if row.unknown_reason
-        )
+    output.print_report(
+        _read(fresh, lambda neo: neo.portfolio.positions()),
+        _print_positions,
+        empty="no positions",
+        columns=output.columns_of(Position, without=["row"]),
+        as_json=as_json,
+        as_csv=as_csv,
+    )
 
 
-def holdings(fresh: Fresh = False, as_json: AsJson = False) -> None:
+def holdings(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show delivery holdings."""
-    rows = _read(fresh, lambda neo: neo.portfolio.holdings())
-    if as_json:
-        output.print_json(rows)
-    elif not rows:
-        output.echo("no holdings")
-    else:
-        columns = (
-            Column("Symbol"),
-            Column("Quantity", _NUMBER),
-            Column("Sellable", _NUMBER),
-            Column("Average", _NUMBER),
-            Column("Close", _NUMBER),
-            Column("Value", _NUMBER),
-            Column("Unrealised", _NUMBER),
-        )
-        output.print_table(
-            columns,
-            (
-                (
-                    row.symbol,
-                    known_units(row, "quantity"),
-                    units(row.sellable_quantity),
-                    money(row.average_price),
-                    money(row.closing_price),
-                    money(row.market_value),
-                    profit(row.unrealised),
-                )
-                for row in rows
-            ),
-        )
-        output.print_notes(_odd_notes(rows, "symbol"))
-        if any(
-            None in (row.average_price, row.closing_price, row.market_value) and not row.odd
-            for row in rows
-        ):
-            output.print_notes(["unknown: not in the broker's answer"])
+    output.print_report(
+        _read(fresh, lambda neo: neo.portfolio.holdings()),
+        _print_holdings,
+        empty="no holdings",
+        columns=output.columns_of(Holding),
+        as_json=as_json,
+        as_csv=as_csv,
+    )
 
 
-def limits(fresh: Fresh = False, as_json: AsJson = False) -> None:
+def limits(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show funds and margins of the account."""
     row = _read(fresh, lambda neo: neo.portfolio.limits())
-    if as_json:
-        output.print_json(row)
-        return
+    output.print_record(row, _print_limits, as_json=as_json, as_csv=as_csv)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _print_trades(rows: Sequence[Trade]) -> None:
+    columns = (
+        Column("Order", is_whole=True),
+        Column("Trade", is_whole=True, rank=2),
+        Column("Time", is_whole=True, rank=1),
+        Column("Symbol", is_whole=True),
+        Column("Side"),
+        Column("Quantity", _NUMBER),
+        Column("Price", _NUMBER),
+        Column("Product", rank=3),
+    )
+    output.print_table(
+        columns,
+        (
+            (
+                row.order_number,
+                row.trade_number,
+                row.time_text.rpartition(" ")[2],
+                row.symbol,
+                side_name(row.side),
+                known_units(row, "quantity"),
+                money(known(row, "price")),
+                row.product,
+            )
+            for row in rows
+        ),
+    )
+    output.print_notes(_odd_notes(rows, "order_number"))
+
+
+def _print_positions(rows: Sequence[Position]) -> None:
+    columns = (
+        Column("Symbol", is_whole=True),
+        Column("Product", rank=1),
+        Column("Net", _NUMBER),
+        Column("Average", _NUMBER, rank=2),
+        Column("Last", _NUMBER, rank=3),
+        Column("Realised", _NUMBER, rank=5),
+        Column("Unrealised", _NUMBER, rank=6),
+        Column("P&L", _NUMBER),
+        Column("MTM", _NUMBER, rank=4),
+    )
+    output.print_table(
+        columns,
+        (
+            (
+                row.symbol,
+                row.product,
+                units(row.net_quantity),
+                money(row.average_price),
+                money(row.last_price),
+                profit(row.realised),
+                profit(row.unrealised),
+                profit(row.pnl),
+                profit(row.mtm_pnl),
+            )
+            for row in rows
+        ),
+    )
+    output.print_notes(f"{row.symbol}: {row.unknown_reason}" for row in rows if row.unknown_reason)
+
+
+def _print_holdings(rows: Sequence[Holding]) -> None:
+    columns = (
+        Column("Symbol", is_whole=True),
+        Column("Quantity", _NUMBER),
+        Column("Sellable", _NUMBER, rank=3),
+        Column("Average", _NUMBER, rank=2),
+        Column("Close", _NUMBER, rank=4),
+        Column("Value", _NUMBER),
+        Column("Unrealised", _NUMBER, rank=1),
+    )
+    output.print_table(
+        columns,
+        (
+            (
+                row.symbol,
+                known_units(row, "quantity"),
+                units(row.sellable_quantity),
+                money(row.average_price),
+                money(row.closing_price),
+                money(row.market_value),
+                profit(row.unrealised),
+            )
+            for row in rows
+        ),
+    )
+    output.print_notes(_odd_notes(rows, "symbol"))
+    if any(
+        None in (row.average_price, row.closing_price, row.market_value) and not row.odd
+        for row in rows
+    ):
+        output.print_notes(["unknown: not in the broker's answer"])
+
+
+def _print_limits(row: Limits) -> None:
     amounts = (
         ("Available", row.available),
         ("Margin used", row.margin_used),
@@ -208,18 +232,18 @@ def limits(fresh: Fresh = False, as_json: AsJson = False) -> None:
         output.print_notes(["unknown: not in the broker's answer"])
 
 
-def print_orders(rows: list[OrderRow]) -> None:
+def print_orders(rows: Sequence[OrderRow]) -> None:
     columns = (
         Column("Order", is_whole=True),
-        Column("Time", is_whole=True, is_spare=True),
-        Column("Symbol"),
+        Column("Time", is_whole=True, rank=5),
+        Column("Symbol", is_whole=True),
         Column("Side"),
         Column("Filled", _NUMBER),
-        Column("Price", _NUMBER),
-        Column("Trigger", _NUMBER, is_optional=True),
-        Column("Average", _NUMBER, is_optional=True),
-        Column("Type"),
-        Column("State"),
+        Column("Price", _NUMBER, rank=1),
+        Column("Trigger", _NUMBER, is_optional=True, rank=2),
+        Column("Average", _NUMBER, is_optional=True, rank=3),
+        Column("Type", is_whole=True, rank=4),
+        Column("State", comfortable=9),
     )
     output.print_table(
         columns,
@@ -244,9 +268,16 @@ def print_orders(rows: list[OrderRow]) -> None:
 
 
 def order_fields(row: OrderRow) -> dict[str, object]:
-    """Return a row for JSON: the parsed status, and the broker's fields."""
-    fields: dict[str, object] = output.plain(row)
+    """Return a row for JSON and CSV: the broker's fields, with the side in words, the parsed status
+    and the reason of a rejection."""
+    fields = _fields_with_side(row)
+    del fields["reject_text"]
     return fields | {"status": row.status.value, "reject_reason": row.reject_reason}
+
+
+def _fields_with_side(row: OrderRow | Trade) -> dict[str, Any]:
+    fields: dict[str, Any] = output.plain(row)
+    return fields | {"side": None if "side" in row.missing else side_name(row.side)}
 
 
 def known(row: Any, field: str) -> Any:

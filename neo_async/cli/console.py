@@ -16,6 +16,10 @@ class ShownConsole(Console):
     A table should escape its cells earlier, so that its columns fit the escaped text.
     """
 
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, as with everything else that is printed."""
+        raise BrokenPipeError
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

@@ -100,6 +100,7 @@ def exchange(
     key: Annotated[
         str,
         typer.Option(
+            "--key",
             metavar="KEY",
             envvar="NEO_EXCHANGE_KEY",
             help="Secret of an exchange that other machines can reach: part of the admin URL, and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from enum import StrEnum
 from typing import Annotated, TypeVar
 
 import typer
@@ -11,7 +12,10 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import Account
-from neo_async.cli.output import AsJson, Cell, Column, units
+from neo_async.cli.csv_output import print_csv
+from neo_async.cli.output import AsCsv, AsJson, Cell, units
+from neo_async.cli.parameters import Limit, choice_argument, choice_option
+from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.errors import UsageError
 from neo_async.market_data.instruments import Loaded
@@ -20,25 +24,39 @@ from neo_async.model.instruments import Instrument
 
 T = TypeVar("T")
 
+
+class _Right(StrEnum):
+    CE = "CE"
+    PE = "PE"
+
+
 _SHOWN = 50
 _BAD_ROWS_SHOWN = 5
 
 
 def instruments(
-    segment: Annotated[Segment, typer.Argument(case_sensitive=False)],
+    segment: Annotated[Segment, choice_argument(Segment, "SEGMENT")],
     search: Annotated[
-        str, typer.Option(help="Name, symbol, or a part of either or of the description.")
+        str,
+        typer.Option(
+            metavar="WORDS", help="Name, symbol, or a part of either or of the description."
+        ),
     ] = "",
-    kind: Annotated[str, typer.Option(help="Start of the kind: FUT, OPT, OPTIDX.")] = "",
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help="Start of the kind: FUT, OPT, OPTIDX.")
+    ] = "",
     expiry: Annotated[
         str, typer.Option(metavar="DAY[:DAY]", help="YYYY-MM-DD, or the first and the last.")
     ] = "",
     strike: Annotated[
         str, typer.Option(metavar="LO:HI", help="One strike, or the lowest and the highest.")
     ] = "",
-    option: Annotated[str, typer.Option(metavar="CE|PE", help="Calls or puts.")] = "",
-    limit: Annotated[int, typer.Option(min=0, help="Rows to show; 0 for all.")] = _SHOWN,
+    option: Annotated[
+        _Right | None, choice_option(_Right, "--option", metavar="RIGHT", help="Calls or puts:")
+    ] = None,
+    limit: Limit = _SHOWN,
     refresh: Annotated[bool, typer.Option("--refresh", help="Download the file again.")] = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """List the instruments of a segment from the day's scrip master. Needs no login.
@@ -64,7 +82,7 @@ def instruments(
                 kind=kind,
                 expiry=days,
                 strike=prices,
-                option=option.upper() or None,
+                option=option,
             )
             return loaded, found
         finally:
@@ -73,6 +91,9 @@ def instruments(
     loaded, found = neo_async.run(read())
     if as_json:
         output.print_json({"file": loaded, "instruments": found})
+        return
+    if as_csv:
+        print_csv(output.columns_of(Instrument), map(output.plain, found))
         return
     shown = found[:limit] if limit else found
     if shown:
@@ -96,21 +117,28 @@ def _print(rows: list[Instrument]) -> None:
     columns = [
         Column("Token", is_number),
         Column("Symbol", is_whole=True),
-        Column("Name", is_spare=True),
+        Column("Name", rank=5),
     ]
     columns += (
         [
-            Column("Kind"),
+            Column("Kind", rank=4),
             Column("Expiry", is_whole=True),
-            Column("Strike", is_number),
-            Column("Option"),
+            Column("Strike", is_number, rank=2),
+            Column("Option", rank=2),
         ]
         if has_expiry
-        else [Column("Series"), Column("ISIN", is_whole=True), Column("Description")]
+        else [
+            Column("Series", rank=4),
+            Column("ISIN", is_whole=True, rank=3),
+            Column("Description", rank=2),
+        ]
     )
-    columns += [Column(heading, is_number) for heading in ("Lot", "Tick")]
     columns += [
-        Column(heading, is_number, is_spare=True) for heading in ("Freeze", "Band low", "high")
+        Column("Lot", is_number),
+        Column("Tick", is_number, rank=1),
+        Column("Freeze", is_number, rank=6),
+        Column("Band low", is_number, rank=7),
+        Column("Band high", is_number, rank=7),
     ]
     output.print_table(
         columns,

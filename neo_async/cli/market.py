@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import sys
-from collections.abc import Callable
-from datetime import date, datetime
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from itertools import zip_longest
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from neo_async.base.india import date_of
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh
+from neo_async.cli.csv_output import print_csv
 from neo_async.cli.naming import instrument_name
-from neo_async.cli.output import AsJson, Cell, Column, money, units
+from neo_async.cli.output import AsCsv, AsJson, Cell, money, units
+from neo_async.cli.parameters import choice_argument, choice_option, day, whole_number
+from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.errors import Rejected, UsageError
 from neo_async.model.enums import Segment
@@ -29,10 +32,10 @@ from neo_async.model.market import (
     Quotes,
 )
 from neo_async.model.ticks import DepthRow
+from neo_async.wire.candles import candle_windows
+from neo_async.wire.chains import futures_query, options_query
 
 _NUMBER = True
-
-_DATES = ["%Y-%m-%d"]
 
 _Instrument: TypeAlias = Annotated[
     str,
@@ -48,17 +51,19 @@ _Instruments: TypeAlias = Annotated[
     ),
 ]
 _Expiry: TypeAlias = Annotated[
-    datetime | None,
-    typer.Option(formats=_DATES, metavar="YYYY-MM-DD", help="The nearest unless given."),
+    date | None,
+    typer.Option(parser=day, metavar="YYYY-MM-DD", help="The nearest unless given."),
 ]
 
 
 def quote(
     instruments: _Instruments,
     filter: Annotated[  # noqa: A002 - the broker's word for it
-        QuoteFilter, typer.Option(case_sensitive=False, help="Figures to ask for.")
+        QuoteFilter,
+        choice_option(QuoteFilter, "--filter", metavar="FIGURES", help="Figures to ask for:"),
     ] = QuoteFilter.ALL,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Show last prices and the day's figures of any number of instruments.
@@ -72,6 +77,9 @@ def quote(
     if as_json:
         listed = [output.plain(quote) for quote in quotes.values()]
         output.print_json({"quotes": listed, "missing": dict(quotes.missing)})
+    elif as_csv:
+        print_csv(_QUOTE_FIELDS, map(_quote_fields, quotes.values()))
+        _print_missing(quotes, err=True)
     elif filter is QuoteFilter.DEPTH:
         _print_depth(quotes)
     else:
@@ -81,36 +89,50 @@ def quote(
 
 
 def chain(
-    segment: Annotated[Segment, typer.Argument(case_sensitive=False)],
-    underlying: Annotated[str, typer.Argument(help="Such as NIFTY.")],
+    segment: Annotated[Segment, choice_argument(Segment, "SEGMENT")],
+    underlying: Annotated[str, typer.Argument(metavar="UNDERLYING", help="Such as NIFTY.")],
     expiry: _Expiry = None,
-    count: Annotated[int, typer.Option(help="Calls, and as many puts; a multiple of 10.")] = 40,
+    count: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(1),
+            metavar="NUMBER",
+            help="Calls, and as many puts; a multiple of 10.",
+        ),
+    ] = 40,
     futures: Annotated[bool, typer.Option("--futures", help="Futures instead of options.")] = False,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Show calls and puts of one expiry by strike, or all futures.
 
     neo-async chain nse_fo NIFTY --expiry 2026-11-24
     """
-    day = expiry.date() if expiry else None
 
     async def read(neo: NeoClient) -> OptionChain | FuturesChain:
         try:
             if futures:
-                return await neo.market.futures_chain(segment, underlying, day)
-            return await neo.market.option_chain(segment, underlying, day, count)
+                return await neo.market.futures_chain(segment, underlying, expiry)
+            return await neo.market.option_chain(segment, underlying, expiry, count)
         except Rejected:
             kind = "fut" if futures else "option"
-            listed = await neo.market.expiries(segment, underlying, kind=kind) if day else []
-            if not listed or day in listed:
+            listed = await neo.market.expiries(segment, underlying, kind=kind) if expiry else []
+            if not listed or expiry in listed:
                 raise
             days = ", ".join(map(str, listed))
-            raise UsageError(f"expiry={day}: {underlying} has {days}") from None
+            raise UsageError(f"expiry={expiry}: {underlying} has {days}") from None
 
+    # Checked before a login is made.
+    if futures:
+        futures_query(segment, underlying, expiry)
+    else:
+        options_query(segment, underlying, expiry, count)
     table = Account().read(read, fresh=fresh)
     if as_json:
         output.print_json(table)
+    elif as_csv:
+        print_csv(list(table.columns), _rows_of(table.columns))
     elif not table.rows:
         output.echo(f"the broker lists none for {underlying}")
     elif isinstance(table, OptionChain):
@@ -121,39 +143,37 @@ def chain(
 
 def candles(
     instrument: _Instrument,
-    interval: Annotated[Interval, typer.Argument(case_sensitive=False)],
+    interval: Annotated[Interval, choice_argument(Interval, "INTERVAL")],
     start: Annotated[
-        datetime, typer.Option("--from", formats=_DATES, metavar="YYYY-MM-DD", help="First day.")
+        date, typer.Option("--from", parser=day, metavar="YYYY-MM-DD", help="First day.")
     ],
     end: Annotated[
-        datetime | None,
+        date | None,
         typer.Option(
-            "--to", formats=_DATES, metavar="YYYY-MM-DD", help="Last day; today unless given."
+            "--to", parser=day, metavar="YYYY-MM-DD", help="Last day; today unless given."
         ),
     ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Show candles of an instrument, over a range of any length.
 
     neo-async candles nse_cm:1333 5min --from 2025-11-01 --csv > hdfcbank.csv
     """
-    if as_csv and as_json:
-        raise UsageError("--csv and --json exclude each other")
     name = instrument_name(instrument)
-    last = end.date() if end else None
+    candle_windows(
+        start, end or max(start, date_of(time.time())), interval
+    )  # before a login is made
     with output.progress_bar("candles", visible_above=1) as progress:
         history = Account().read(
-            lambda neo: neo.market.candles(
-                name, interval, start=start.date(), end=last, progress=progress
-            ),
+            lambda neo: neo.market.candles(name, interval, start=start, end=end, progress=progress),
             fresh=fresh,
         )
     if as_json:
         output.print_json(list(history))
     elif as_csv:
-        _print_csv(history)
+        print_csv(list(history.columns), _rows_of(history.columns))
     elif not history:
         output.echo("no candles in this range")
     else:
@@ -163,26 +183,26 @@ def candles(
 # --- tables -----------------------------------------------------------------------------------
 
 
-def _spare(heading: str) -> Column:
-    return Column(heading, _NUMBER, is_spare=True)
+def _number(heading: str, rank: int = 0) -> Column:
+    return Column(heading, _NUMBER, rank=rank)
 
 
 _QUOTE_COLUMNS: tuple[tuple[Column, Callable[[Quote], Any], Callable[[Any], str | Cell]], ...] = (
-    (Column("Last", _NUMBER), lambda quote: quote.last_price, money),
-    (Column("Change", _NUMBER), lambda quote: quote.change, output.profit),
-    (Column("%", _NUMBER), lambda quote: quote.change_percent, output.profit),
-    (_spare("Open"), lambda quote: quote.open, money),
-    (_spare("High"), lambda quote: quote.high, money),
-    (_spare("Low"), lambda quote: quote.low, money),
-    (_spare("Close"), lambda quote: quote.close, money),
-    (Column("Bid", _NUMBER), lambda quote: quote.bids[0].price if quote.bids else None, money),
-    (Column("Ask", _NUMBER), lambda quote: quote.asks[0].price if quote.asks else None, money),
-    (Column("Volume", _NUMBER), lambda quote: quote.volume, units),
-    (_spare("OI"), lambda quote: quote.open_interest or None, units),
-    (_spare("Circuit low"), lambda quote: quote.lower_circuit, money),
-    (_spare("high"), lambda quote: quote.upper_circuit, money),
-    (_spare("Year low"), lambda quote: quote.year_low, money),
-    (_spare("high"), lambda quote: quote.year_high, money),
+    (_number("Last"), lambda quote: quote.last_price, money),
+    (_number("Change", 2), lambda quote: quote.change, output.profit),
+    (_number("%"), lambda quote: quote.change_percent, output.profit),
+    (_number("Open", 6), lambda quote: quote.open, money),
+    (_number("High", 5), lambda quote: quote.high, money),
+    (_number("Low", 5), lambda quote: quote.low, money),
+    (_number("Close", 4), lambda quote: quote.close, money),
+    (_number("Bid", 1), lambda quote: quote.bids[0].price if quote.bids else None, money),
+    (_number("Ask", 1), lambda quote: quote.asks[0].price if quote.asks else None, money),
+    (_number("Volume", 2), lambda quote: quote.volume, units),
+    (_number("OI", 3), lambda quote: quote.open_interest or None, units),
+    (_number("Circuit low", 8), lambda quote: quote.lower_circuit, money),
+    (_number("Circuit high", 8), lambda quote: quote.upper_circuit, money),
+    (_number("Year low", 9), lambda quote: quote.year_low, money),
+    (_number("Year high", 9), lambda quote: quote.year_high, money),
 )
 
 
@@ -196,8 +216,8 @@ def _print_quotes(quotes: Quotes) -> None:
     if quotes:
         headings = (
             Column("Instrument", is_whole=True),
-            Column("Symbol"),
-            Column("Time", is_spare=True),
+            Column("Symbol", is_whole=True, rank=3),
+            Column("Time", is_whole=True, rank=7),
         )
         output.print_table(
             (*headings, *(column for column, _, _ in shown)),
@@ -211,7 +231,7 @@ def _print_quotes(quotes: Quotes) -> None:
                 for name, quote in quotes.items()
             ),
         )
-    output.print_notes(f"{name}: {reason}" for name, reason in quotes.missing.items())
+    _print_missing(quotes)
 
 
 def _print_depth(quotes: Quotes) -> None:
@@ -225,7 +245,12 @@ def _print_depth(quotes: Quotes) -> None:
                 for bid, ask in zip_longest(quote.bids, quote.asks)
             ),
         )
-    output.print_notes(f"{name}: {reason}" for name, reason in quotes.missing.items())
+    _print_missing(quotes)
+
+
+def _print_missing(quotes: Quotes, *, err: bool = False) -> None:
+    for name, reason in quotes.missing.items():
+        output.print_sentence(f"{name}: {reason}", err=err)
 
 
 def _level_cells(row: DepthRow | None) -> tuple[str, str, str]:
@@ -241,8 +266,9 @@ def _cell(value: Any, form: Callable[[Any], str | Cell]) -> str | Cell:
 def _print_options(table: OptionChain) -> None:
     output.echo(f"{table.underlying} {table.expiry or ''}, lots of {units(table.lot_size)}")
     headings = ("OI", "Volume", "Change", "Call", "Strike", "Put", "Change", "Volume", "OI")
+    ranks = {"Volume": 3, "OI": 2, "Change": 1}
     output.print_table(
-        [Column(heading, _NUMBER, is_spare=heading == "Volume") for heading in headings],
+        [_number(heading, ranks.get(heading, 0)) for heading in headings],
         (
             (
                 *reversed(_option_cells(row.call)),
@@ -272,11 +298,16 @@ def _print_futures(table: FuturesChain) -> None:
     output.echo(f"{table.underlying}, lots of {units(table.lot_size)}")
     output.print_table(
         (
-            Column("Symbol"),
+            Column("Symbol", is_whole=True),
             Column("Expiry", is_whole=True),
-            Column("Last", _NUMBER),
-            *map(_spare, ("Open", "High", "Low", "Close")),
-            *(Column(name, _NUMBER) for name in ("Volume", "OI", "Change of OI")),
+            _number("Last"),
+            _number("Open", 4),
+            _number("High", 5),
+            _number("Low", 5),
+            _number("Close", 3),
+            _number("Volume", 1),
+            _number("OI", 1),
+            _number("Change of OI", 2),
         ),
         (
             (
@@ -295,11 +326,15 @@ def _print_futures(table: FuturesChain) -> None:
     )
 
 
+_CANDLE_PRICES = (("Open", 3), ("High", 1), ("Low", 1), ("Close", 0))
+"""Headings, and ranks by which they are left out."""
+
+
 def _print_candles(history: Candles) -> None:
-    prices = (Column(name, _NUMBER) for name in ("Open", "High", "Low", "Close"))
+    prices = (_number(name, rank) for name, rank in _CANDLE_PRICES)
     form = "%Y-%m-%d" if history.interval in (Interval.DAY, Interval.WEEK) else "%Y-%m-%d %H:%M"
     output.print_table(
-        (Column("Time"), *prices, Column("Volume", _NUMBER)),
+        (Column("Time", is_whole=True), *prices, _number("Volume", 2)),
         (
             (
                 candle.time.strftime(form),
@@ -311,8 +346,33 @@ def _print_candles(history: Candles) -> None:
     )
 
 
-def _print_csv(history: Candles) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(history.columns)
-    times: list[date | str] = [time.isoformat() for time in history.time]
-    writer.writerows(zip(times, *list(history.columns.values())[1:], strict=True))
+# --- CSV ------------------------------------------------------------------------------------------
+
+
+def _rows_of(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    names = list(columns)
+    for cells in zip(*columns.values(), strict=True):
+        yield dict(zip(names, cells, strict=True))
+
+
+_LEVELS = 5
+"""Levels of the book in a quote."""
+
+_QUOTE_FIELDS = [
+    *output.columns_of(Quote, without=["bids", "asks"]),
+    *(
+        f"{side}_{level}_{name}"
+        for side in ("bid", "ask")
+        for level in range(1, _LEVELS + 1)
+        for name in DepthRow.__struct_fields__
+    ),
+]
+
+
+def _quote_fields(quote: Quote) -> dict[str, Any]:
+    """Return the figures of a quote, with a field for each figure of its book."""
+    fields: dict[str, Any] = output.plain(quote)
+    for side, rows in (("bid", quote.bids), ("ask", quote.asks)):
+        for level, row in enumerate(rows, start=1):
+            fields |= {f"{side}_{level}_{name}": value for name, value in output.plain(row).items()}
+    return fields

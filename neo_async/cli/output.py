@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -11,23 +12,30 @@ import msgspec
 import typer
 
 from neo_async.base.text import shown, shown_json
+from neo_async.cli.csv_output import print_csv
+from neo_async.cli.table_layout import GAP, Column, arrange
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table
 
+    from neo_async.cli.table_layout import Arrangement
+
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 UNKNOWN = "unknown"
 NOTHING = "-"
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-PIPE_WIDTH = 200
-"""Width without a terminal, in columns: a row of a table is then one line for its reader."""
-
-_ANY_WIDTH = 10_000
+AsCsv: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--csv",
+        help="Print CSV instead of a table. Texts that a spreadsheet would take for a formula "
+        "begin with an apostrophe.",
+    ),
+]
 
 _STATUS_STYLES = {
     "complete": "green",
@@ -38,19 +46,6 @@ _STATUS_STYLES = {
     "trigger pending": "cyan",
     "unknown": "yellow",
 }
-
-
-class Column(NamedTuple):
-    """A column of a table."""
-
-    heading: str
-    is_number: bool = False
-    is_whole: bool = False
-    """Whether cells are never broken into lines, because users copy them."""
-    is_optional: bool = False
-    """Whether the column is left out when all its cells are empty."""
-    is_spare: bool = False
-    """Whether the column is left out when the terminal is too narrow."""
 
 
 class Cell(NamedTuple):
@@ -93,8 +88,8 @@ def status(text: str) -> Cell:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]]) -> None:
-    """Print a table. In a narrow terminal, cells are broken between words; where that does not
-    suffice, rows are longer than a line, and can still be copied."""
+    """Print a table as `table_layout` arranges it. Columns that do not fit are named on stderr;
+    without a terminal, all columns are printed at full width."""
     cells = [[_cell(cell) for cell in row] for row in rows]
     used = [
         number
@@ -102,13 +97,17 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Cell]])
         if not column.is_optional or any(row[number].text != NOTHING for row in cells)
     ]
     console = _console()
-    table = _table(columns, cells, used)
-    if _widths(console, table).maximum > console.width:
-        table = _table(columns, cells, [one for one in used if not columns[one].is_spare])
-    widths = _widths(console, table)
-    if widths.minimum > console.width:
-        console.width = widths.maximum
-    console.print(table)
+    room = console.width if console.is_terminal else None
+    arrangement = arrange(columns, used, [[cell.text for cell in row] for row in cells], room)
+    if arrangement is None:
+        _print_records(console, columns, used, cells)
+        return
+    # A row is never cut, whatever rich takes for the width.
+    console.width = max(console.width, sum(arrangement.widths) + GAP * len(arrangement.widths))
+    console.print(_table(columns, cells, arrangement))
+    if arrangement.left_out:
+        names = ", ".join(columns[number].heading for number in arrangement.left_out)
+        print_sentence(f"not shown at {room} columns: {names}", err=True)
 
 
 def _cell(cell: str | Cell) -> Cell:
@@ -116,54 +115,122 @@ def _cell(cell: str | Cell) -> Cell:
     return Cell(shown(cell.text), cell.style) if isinstance(cell, Cell) else Cell(shown(cell))
 
 
-def _table(columns: Sequence[Column], rows: list[list[Cell]], used: list[int]) -> Table:
+def _table(columns: Sequence[Column], rows: list[list[Cell]], arrangement: Arrangement) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    # Text, so that square brackets in the broker's texts are not taken for markup.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for number in used:
-        column = columns[number]
+    for number, width in zip(arrangement.columns, arrangement.widths, strict=True):
         table.add_column(
-            shown(column.heading),
-            justify="right" if column.is_number else "left",
-            no_wrap=column.is_number or column.is_whole,
+            Text(shown(columns[number].heading)),
+            justify="right" if columns[number].is_number else "left",
+            width=width,
             overflow="fold",
         )
     for row in rows:
-        # Text, so that square brackets in the broker's texts are not taken for markup.
-        table.add_row(*(Text(row[number].text, style=row[number].style) for number in used))
+        table.add_row(
+            *(Text(row[number].text, style=row[number].style) for number in arrangement.columns)
+        )
     return table
 
 
-def _widths(console: Console, table: Table) -> Measurement:
-    """Return the smallest and the natural width of a table, whatever the terminal's width."""
-    from rich.measure import Measurement
+def _print_records(
+    console: Console, columns: Sequence[Column], used: list[int], rows: list[list[Cell]]
+) -> None:
+    """Print a line for each cell, and an empty line between two rows."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
 
-    return Measurement.get(console, console.options.update(width=_ANY_WIDTH), table)
+    words = (word for row in rows for number in used for word in row[number].text.split())
+    heading = max(cell_len(columns[number].heading) for number in used)
+    value = max(console.width - heading - GAP, max(map(cell_len, words), default=0))
+    console.width = heading + GAP + value
+    for position, row in enumerate(rows):
+        if position:
+            console.print()
+        record = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+        record.add_column(width=heading)
+        record.add_column(width=value, overflow="fold")
+        for number in used:
+            cell = row[number]
+            record.add_row(Text(columns[number].heading, "bold"), Text(cell.text, cell.style))
+        console.print(record)
 
 
 def print_report(
-    rows: list[T], print_rows: Callable[[list[T]], None], *, empty: str, as_json: bool
+    rows: Sequence[T],
+    print_rows: Callable[[Sequence[T]], None],
+    *,
+    empty: str,
+    columns: Sequence[str],
+    fields: Callable[[T], dict[str, Any]] | None = None,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
-    """Print rows as JSON or as a table, or the text `empty` when there are none."""
+    """Print rows as JSON, as CSV with these columns, or as a table; the text `empty` stands for a
+    table without rows. `fields` returns the fields of a row by name."""
+    read = fields or plain
     if as_json:
-        print_json(rows)
+        print_json([read(row) for row in rows])
+    elif as_csv:
+        print_csv(columns, map(read, rows))
     elif rows:
         print_rows(rows)
     else:
         echo(empty)
 
 
+def print_record(row: S, print_row: Callable[[S], None], *, as_json: bool, as_csv: bool) -> None:
+    """Print one struct as JSON, as CSV with its fields as columns, or as a table."""
+    if as_json:
+        print_json(row)
+    elif as_csv:
+        print_csv(columns_of(type(row)), [plain(row)])
+    else:
+        print_row(row)
+
+
+def columns_of(row: type[msgspec.Struct], *, without: Iterable[str] = ()) -> list[str]:
+    """Return the columns of rows of this type in CSV: their fields, as in JSON."""
+    left_out = {"missing", "odd", *without}
+    return [name for name in row.__struct_fields__ if name not in left_out]
+
+
 def print_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        echo(note)
+        print_sentence(note)
+
+
+def print_sentence(text: object, *, err: bool = False) -> None:
+    """Print a text with control characters escaped, on one line; a terminal shows it on as many as
+    it takes, broken between words."""
+    line = shown(str(text))
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty():
+        line = "\n".join(
+            textwrap.wrap(
+                line,
+                console(stderr=err).width,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+    typer.echo(line, err=err)
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
     """Print one line with control characters escaped. Use this, not `typer.echo`, for everything
     but JSON."""
     typer.echo(shown(str(text)), err=err)
+
+
+def echo_text(text: str, *, err: bool = False) -> None:
+    """Print lines with control characters escaped."""
+    typer.echo("\n".join(map(shown, text.split("\n"))), err=err)
 
 
 def print_json(value: object) -> None:
@@ -230,4 +297,4 @@ def progress_bar(
 
 
 def _console() -> Console:
-    return console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return console()

@@ -11,17 +11,28 @@ import typer
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.account import known_units, order_fields, print_orders, side_name
+from neo_async.cli.account import (
+    ORDER_FIELDS,
+    known_units,
+    order_fields,
+    print_orders,
+    side_name,
+)
 from neo_async.cli.connection import Account, Fresh
-from neo_async.cli.output import AsJson, Cell, Column, money
+from neo_async.cli.csv_output import print_csv
+from neo_async.cli.output import AsCsv, AsJson, Cell, money
+from neo_async.cli.parameters import choice_argument, choice_option, seconds, whole_number
 from neo_async.cli.prompts import Yes, confirm, interruption_reported
+from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
 from neo_async.execution.order import Order
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin
+from neo_async.wire.numbers import price_text
 from neo_async.wire.rules import check_order, place_form
+from neo_async.wire.tags import TagMaker
 
 
 class _SideName(StrEnum):
@@ -33,11 +44,13 @@ class _SideName(StrEnum):
         return Side[self.name]
 
 
-_Segment: TypeAlias = Annotated[Segment, typer.Argument(case_sensitive=False)]
-_Side: TypeAlias = Annotated[_SideName, typer.Argument(case_sensitive=False)]
-_Quantity: TypeAlias = Annotated[int, typer.Argument(help="Units, not lots.")]
+_Segment: TypeAlias = Annotated[Segment, choice_argument(Segment, "SEGMENT")]
+_Side: TypeAlias = Annotated[_SideName, choice_argument(_SideName, "SIDE")]
+_Quantity: TypeAlias = Annotated[
+    int, typer.Argument(metavar="QUANTITY", parser=whole_number(1), help="Units, not lots.")
+]
 _Number: TypeAlias = Annotated[str, typer.Argument(metavar="ORDER", help="Order number.")]
-_Product: TypeAlias = Annotated[Product, typer.Option(case_sensitive=False)]
+_Product: TypeAlias = Annotated[Product, choice_option(Product, "--product", metavar="PRODUCT")]
 _Price: TypeAlias = Annotated[
     str | None, typer.Option(metavar="RUPEES", help="Limit price; for types L and SL.")
 ]
@@ -45,11 +58,15 @@ _Trigger: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="RUPEES", help="Trigger price; for types SL and SL-M, and product CO."),
 ]
-_Type: TypeAlias = Annotated[OrderType, typer.Option("--type", case_sensitive=False)]
-_NewType: TypeAlias = Annotated[OrderType | None, typer.Option("--type", case_sensitive=False)]
+_Type: TypeAlias = Annotated[OrderType, choice_option(OrderType, "--type", metavar="TYPE")]
+_NewType: TypeAlias = Annotated[
+    OrderType | None, choice_option(OrderType, "--type", metavar="TYPE")
+]
 _Wait: TypeAlias = Annotated[
     float,
-    typer.Option(min=0, metavar="SECONDS", help="Longest wait for the outcome; 0 does not wait."),
+    typer.Option(
+        parser=seconds(0), metavar="SECONDS", help="Longest wait for the outcome; 0 does not wait."
+    ),
 ]
 
 _SHOWING = "neo-async orders"
@@ -65,17 +82,28 @@ _SETTLED = (
 
 def place(
     segment: _Segment,
-    symbol: Annotated[str, typer.Argument(help="Trading symbol, such as ITBEES-EQ.")],
+    symbol: Annotated[
+        str, typer.Argument(metavar="SYMBOL", help="Trading symbol, such as ITBEES-EQ.")
+    ],
     side: _Side,
     quantity: _Quantity,
     product: _Product,
     price: _Price = None,
     order_type: _Type = OrderType.LIMIT,
     trigger: _Trigger = None,
-    validity: Annotated[Validity, typer.Option(case_sensitive=False)] = Validity.DAY,
-    disclosed: Annotated[int, typer.Option(help="Units shown to the market; 0 shows all.")] = 0,
+    validity: Annotated[
+        Validity, choice_option(Validity, "--validity", metavar="VALIDITY")
+    ] = Validity.DAY,
+    disclosed: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(0), metavar="UNITS", help="Units shown to the market; 0 shows all."
+        ),
+    ] = 0,
     amo: Annotated[bool, typer.Option("--amo", help="After-market order.")] = False,
-    tag: Annotated[str, typer.Option(help="Your own tag, up to 9 letters and digits.")] = "",
+    tag: Annotated[
+        str, typer.Option("--tag", metavar="TAG", help="Your own tag, up to 9 letters and digits.")
+    ] = "",
     target: Annotated[
         str | None, typer.Option(metavar="RUPEES", help="Product BO: distance of the target.")
     ] = None,
@@ -88,6 +116,7 @@ def place(
     wait: _Wait = 3.0,
     yes: Yes = False,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Place an order, and show its outcome.
@@ -115,7 +144,7 @@ def place(
         bracket=bracket,
     )
     # An invalid order is refused before the user is prompted.
-    place_form(check_order(request), tag, bracket)
+    place_form(check_order(request), TagMaker().make(tag), bracket)
     account = Account()
     confirm(f"place {_describe(request)}", account, yes=yes)
 
@@ -125,20 +154,29 @@ def place(
                 order = await neo.orders.place(**msgspec.structs.asdict(request))
             return await _outcome(neo, order, wait, *_SETTLED)
 
-    _report(neo_async.run(send()), as_json=as_json)
+    _report(neo_async.run(send()), as_json=as_json, as_csv=as_csv)
 
 
 def modify(
     number: _Number,
     price: _Price = None,
-    quantity: Annotated[int | None, typer.Option(help="The new total, in units.")] = None,
+    quantity: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(1), metavar="UNITS", help="The new total, in units."),
+    ] = None,
     trigger: _Trigger = None,
     order_type: _NewType = None,
-    validity: Annotated[Validity | None, typer.Option(case_sensitive=False)] = None,
-    disclosed: Annotated[int | None, typer.Option(help="Units shown to the market.")] = None,
+    validity: Annotated[
+        Validity | None, choice_option(Validity, "--validity", metavar="VALIDITY")
+    ] = None,
+    disclosed: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(0), metavar="UNITS", help="Units shown to the market."),
+    ] = None,
     wait: _Wait = 3.0,
     yes: Yes = False,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Change the given fields of an order, and leave the others."""
@@ -153,6 +191,9 @@ def modify(
     changes = {name: value for name, value in changes.items() if value is not None}
     if not changes:
         raise UsageError("nothing to change: give --price, --quantity or another option")
+    for name, value in (("price", price), ("trigger", trigger)):
+        if value is not None:
+            price_text(name, value)
     account = Account()
     if not yes:
         row = neo_async.run(_find(account, number, fresh))
@@ -165,7 +206,7 @@ def modify(
                 order = await neo.orders.modify(number, **changes)  # type: ignore[arg-type]
             return await _outcome(neo, order, wait, *_SETTLED)
 
-    _report(neo_async.run(send()), as_json=as_json)
+    _report(neo_async.run(send()), as_json=as_json, as_csv=as_csv)
 
 
 def cancel(
@@ -179,6 +220,7 @@ def cancel(
     wait: _Wait = 3.0,
     yes: Yes = False,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Cancel one open order, or all of them."""
@@ -186,7 +228,7 @@ def cancel(
         raise UsageError("give one order's number, or --all")
     account = Account()
     if number is None:
-        _cancel_all(account, wait, yes=yes, fresh=fresh, as_json=as_json)
+        _cancel_all(account, wait, yes=yes, fresh=fresh, as_json=as_json, as_csv=as_csv)
         return
     if not yes:
         row = neo_async.run(_find(account, number, fresh))
@@ -198,10 +240,12 @@ def cancel(
                 order = await neo.orders.cancel(number)
             return await _outcome(neo, order, wait)
 
-    _report(neo_async.run(send()), as_json=as_json)
+    _report(neo_async.run(send()), as_json=as_json, as_csv=as_csv)
 
 
-def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_json: bool) -> None:
+def _cancel_all(
+    account: Account, wait: float, *, yes: bool, fresh: bool, as_json: bool, as_csv: bool
+) -> None:
     if not yes:
         rows = account.read(lambda neo: neo.orders.book(), fresh=fresh)
         open_rows = [row for row in rows if not row.status.is_final]
@@ -218,10 +262,16 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
             return rows, [one for one in results if isinstance(one, NeoError)]
 
     rows, errors = neo_async.run(send())
-    if as_json:
-        output.print_json([order_fields(row) for row in rows])
-    elif rows:
-        print_orders(rows)
+    if rows or as_json or as_csv:
+        output.print_report(
+            rows,
+            print_orders,
+            empty="",
+            columns=ORDER_FIELDS,
+            fields=order_fields,
+            as_json=as_json,
+            as_csv=as_csv,
+        )
     elif not errors:
         output.echo("no order was open", err=True)
     for error in errors:
@@ -233,7 +283,10 @@ def _cancel_all(account: Account, wait: float, *, yes: bool, fresh: bool, as_jso
 def margin(
     segment: _Segment,
     token: Annotated[
-        str, typer.Argument(help="Exchange token, such as 11536; neo-async instruments shows it.")
+        str,
+        typer.Argument(
+            metavar="TOKEN", help="Exchange token, such as 11536; neo-async instruments shows it."
+        ),
     ],
     side: _Side,
     quantity: _Quantity,
@@ -242,6 +295,7 @@ def margin(
     order_type: _Type = OrderType.LIMIT,
     trigger: _Trigger = None,
     fresh: Fresh = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the margin that an order would need, and whether it is available. Places nothing."""
@@ -260,10 +314,10 @@ def margin(
                 trigger=trigger,
             )
 
-    row = neo_async.run(ask())
-    if as_json:
-        output.print_json(row)
-        return
+    output.print_record(neo_async.run(ask()), _print_margin, as_json=as_json, as_csv=as_csv)
+
+
+def _print_margin(row: OrderMargin) -> None:
     output.print_table(
         (Column("Margin"), Column("Rupees", is_number=True)),
         (
@@ -342,9 +396,11 @@ async def _row(neo: NeoClient, number: str) -> OrderRow:
     raise Rejected(f"there is no order {number} in today's order book")
 
 
-def _report(row: OrderRow, *, as_json: bool) -> None:
+def _report(row: OrderRow, *, as_json: bool, as_csv: bool) -> None:
     if as_json:
         output.print_json(order_fields(row))
+    elif as_csv:
+        print_csv(ORDER_FIELDS, [order_fields(row)])
     else:
         print_orders([row])
     if row.reject_reason:  # of the order, or of the change

@@ -95,6 +95,7 @@ def invoke() -> Invoke:
         result = CliRunner().invoke(app, arguments, input=typed)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
+        assert "neo-async: unexpected" not in result.stderr, result.stderr
         return Outcome(result.exit_code, result.stdout, result.output)
 
     return run
@@ -103,7 +104,14 @@ def invoke() -> Invoke:
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal of 80 columns."""
-    monkeypatch.setattr(output, "_console", lambda: Console(width=80))
+    set_terminal(monkeypatch, 80)
+
+
+def set_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Let tables be printed as for a terminal of this width without colours."""
+    monkeypatch.setattr(
+        output, "_console", lambda: Console(width=width, force_terminal=True, color_system=None)
+    )
 
 
 def one_line_a_row(table: str) -> str:

@@ -130,7 +130,10 @@ WRONG_ARGUMENTS = [
     (("create", "A", "--csv", "x.csv"), "give no NUMBER beside it"),
     (("modify",), "give NUMBER, or --csv FILE"),
     (("modify", "ACME00000001"), "nothing to change: give --name"),
-    (("modify", "ACME00000001", "--status", "gone"), "--status='gone': must be ACTIVE or BLOCKED"),
+    (
+        ("modify", "ACME00000001", "--status", "gone"),
+        "--status 'gone': must be one of ACTIVE, BLOCKED",
+    ),
     (("delete",), "give NUMBERS, or --csv FILE"),
     (("transactions", "--csv", "--json"), "--csv and --json exclude each other"),
     (("transactions", "--peek", "--store", "x"), "--peek excludes --follow and --store"),

@@ -33,7 +33,7 @@ def test_a_narrow_terminal_shows_what_an_order_needs(
     shown = invoke("instruments", "nse_fo", "--search", "NIFTY", "--strike", "24000").stdout
     assert one_line_a_row(shown) == "Token Symbol Kind Expiry Strike Option Lot Tick"
     shown = invoke("instruments", "nse_cm", "--search", "TCS").stdout
-    assert one_line_a_row(shown) == "Token Symbol Series ISIN Description Lot Tick"
+    assert one_line_a_row(shown) == "Token Symbol Name Series ISIN Description Lot Tick"
 
 
 def test_filters_narrow_the_search(
@@ -86,7 +86,7 @@ def test_the_second_command_of_the_day_needs_neither_login_nor_broker(
     [
         (("--strike", "high"), "a number, or two as LO:HI"),
         (("--expiry", "soon"), "YYYY-MM-DD"),
-        (("--option", "CALL"), "must be CE or PE"),
+        (("--option", "CALL"), "must be one of CE, PE"),
     ],
 )
 def test_arguments_that_cannot_be_right_are_one_line(

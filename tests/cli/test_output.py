@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from rich.console import Console
 
 from neo_async.cli import account, output
-from neo_async.cli.output import Column, print_table
+from neo_async.cli.output import print_table
+from neo_async.cli.table_layout import Column
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import PositionRow
 from neo_async.portfolio.valuation import value_position
+from tests.cli.conftest import set_terminal
 
 COLUMNS = (
     Column("Order", is_whole=True),
-    Column("Time", is_whole=True, is_spare=True),
+    Column("Time", is_whole=True, rank=1),
     Column("Symbol"),
     Column("Price", is_number=True),
     Column("Trigger", is_number=True, is_optional=True),
@@ -27,7 +28,7 @@ def table(
     width: int,
     *rows: tuple[str, ...],
 ) -> str:
-    monkeypatch.setattr(output, "_console", lambda: Console(width=width))
+    set_terminal(monkeypatch, width)
     print_table(COLUMNS, rows)
     return capsys.readouterr().out
 
@@ -44,7 +45,7 @@ def test_a_column_without_anything_in_it_is_left_out(monkeypatch, capsys):
     assert "Trigger" not in table(monkeypatch, capsys, 80, (NUMBER, "10:00:00", "A", "1.00", "-"))
 
 
-def test_what_can_be_spared_goes_first_then_cells_break_between_words_and_words_never(
+def test_columns_are_left_out_by_rank_then_cells_break_between_words_and_words_never(
     monkeypatch, capsys
 ):
     row = (NUMBER, "10:00:00", "NIFTY FUTURE", "24,485.20", "-")
@@ -57,7 +58,26 @@ def test_what_can_be_spared_goes_first_then_cells_break_between_words_and_words_
         f"{NUMBER}  NIFTY     24,485.20",
         "FUTURE",
     ]
-    assert f"{NUMBER}  NIFTY FUTURE  24,485.20" in narrow
+    assert [line.rstrip() for line in narrow.splitlines()] == [
+        f"Order   {NUMBER}",
+        "Time    10:00:00",
+        "Symbol  NIFTY FUTURE",
+        "Price   24,485.20",
+    ]
+
+
+def test_columns_that_are_left_out_are_named(monkeypatch, capsys):
+    set_terminal(monkeypatch, 45)
+    print_table(COLUMNS, [(NUMBER, "10:00:00", "NIFTY FUTURE", "24,485.20", "-")])
+    assert capsys.readouterr().err == "not shown at 45 columns: Time\n"
+
+
+def test_without_a_terminal_a_row_is_one_line_of_any_length(capsys):
+    print_table(COLUMNS, [(NUMBER, "10:00:00", "NIFTY FUTURE " * 40, "24,485.20", "-")])
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 3
+    assert printed.out.endswith("24,485.20\n")
+    assert not printed.err
 
 
 ODD = OrderRow(
@@ -74,7 +94,7 @@ ODD = OrderRow(
 def test_what_a_row_lacks_is_unknown_in_a_table_and_never_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(output, "_console", lambda: Console(width=200))
+    set_terminal(monkeypatch, 200)
     account.print_orders([ODD])
     shown = capsys.readouterr().out
     assert "unknown/10" in shown

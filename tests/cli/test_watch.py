@@ -34,6 +34,7 @@ from neo_async.cli.watch.screen import board, compact, shares
 from neo_async.cli.watch.state import USUAL, Watched, checked_instruments
 from neo_async.exchange import Exchange, Faults
 from neo_async.execution.order import Order
+from neo_async.model.ticks import ScripTick
 from tests.cli.conftest import Invoke
 from tests.cli.terminal import interrupted
 
@@ -102,6 +103,38 @@ def secrets(exchange: Exchange, neo: NeoClient) -> list[str]:
         session.token,
         session.sid,
     ]
+
+
+# --- five levels of each book ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (160, 50)])
+async def test_depth_shows_five_levels_of_a_book(width: int, height: int) -> None:
+    async with (
+        Exchange(seed=5) as exchange,
+        client(exchange) as neo,
+        Watched(neo, [TCS, INFY], Level.DEPTH) as watched,
+    ):
+        await until(lambda: watched.seen.keys() == {TCS, INFY}, watched)
+        lines = drawn(watched, width, height)
+        assert len(lines) <= height
+        assert max(map(len, lines)) <= width
+        start = next(number for number, line in enumerate(lines) if "TCS-EQ" in line)
+        tick = watched.seen[TCS].tick
+        assert isinstance(tick, ScripTick)
+        for line, bid, ask in zip(lines[start:], tick.bids, tick.asks, strict=False):
+            figures = line.split()
+            for row in (bid, ask):
+                assert {f"{row.price:,.2f}", f"{row.quantity:,}"} <= set(figures)
+        assert len(tick.bids) == len(tick.asks) == 5
+        assert any("INFY-EQ" in line for line in lines)
+
+
+async def test_a_long_quantity_is_never_cut() -> None:
+    async with watching(TCS) as (_, neo, watched):
+        await buy(neo, "TCS-EQ", 29_000, "2050")
+        await until(lambda: watched.orders, watched)
+        assert any("0/29,000 " in line for line in drawn(watched, 80, 24))
 
 
 # --- what is watched ------------------------------------------------------------------------------
@@ -385,7 +418,10 @@ def test_ctrl_c_at_a_terminal_restores_it(exchange: Exchange, invoke: Invoke, ca
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("TCS",), "instrument 'TCS'"), (("--refresh", "0.01"), "--refresh 0.01: must be from 0.25")],
+    [
+        (("TCS",), "instrument 'TCS'"),
+        (("--refresh", "0.01"), "--refresh '0.01': must be a number of seconds from 0.25"),
+    ],
 )
 def test_what_cannot_be_watched_is_one_line(
     arguments: tuple[str, ...], words: str, exchange: Exchange, invoke: Invoke

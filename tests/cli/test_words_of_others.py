@@ -20,8 +20,9 @@ from rich.text import Text
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.bank.tables import as_text
-from neo_async.cli.output import Cell, Column
+from neo_async.cli.csv_output import as_text
+from neo_async.cli.output import Cell
+from neo_async.cli.table_layout import Column
 from neo_async.errors import ProtocolError, Rejected
 from tests.banking.small_bank import CLIENT, CLIENT_ID, CLIENT_SECRET, PHYSICAL, SmallBank, serving
 from tests.cli.conftest import Invoke, exchange_in_a_thread

@@ -106,10 +106,17 @@ async def test_without_secret_and_code_login_asks_for_one() -> None:
 
 async def test_a_secret_that_is_not_base32_is_named_before_anything_is_sent() -> None:
     async with exchange_of() as exchange:
-        neo = client_of(exchange, credentials=replaced(exchange.credentials, totp_secret="1l0O!"))
         with pytest.raises(UsageError, match="base32") as caught:
-            await neo.login()
+            replaced(exchange.credentials, totp_secret="1l0O!")
         assert "1l0O!" not in str(caught.value)
+        assert await paths(exchange) == []
+
+
+async def test_a_secret_cut_short_is_named_before_anything_is_sent() -> None:
+    async with exchange_of() as exchange:
+        neo = client_of(exchange, credentials=replaced(exchange.credentials, totp_secret="ABC"))
+        with pytest.raises(UsageError, match="base32"):
+            await neo.login()
         assert await paths(exchange) == []
 
 

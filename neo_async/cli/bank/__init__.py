@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
 from neo_async.cli.bank import accounts, profile, refunds, transactions
+from neo_async.cli.commands import Command, new_group
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = new_group(
     help="Virtual accounts at Kotak Open Banking: create and change them, take their credits, "
     "send money back.",
     epilog=(
@@ -19,9 +14,12 @@ app = typer.Typer(
         "KOTAK_BANK_URL take precedence over it."
     ),
 )
-app.command()(accounts.create)
-app.command()(accounts.modify)
-app.command()(accounts.delete)
-app.command()(transactions.transactions)
-app.command()(refunds.refund)
-app.command()(profile.profile)
+for _function in (
+    accounts.create,
+    accounts.modify,
+    accounts.delete,
+    transactions.transactions,
+    refunds.refund,
+    profile.profile,
+):
+    app.command(cls=Command)(_function)

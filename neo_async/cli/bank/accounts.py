@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -23,17 +23,24 @@ from neo_async.banking.accounts import Progress
 from neo_async.banking.rules import AccountRules, Item
 from neo_async.cli import output
 from neo_async.cli.bank.connection import Customer, ProfileFile
-from neo_async.cli.bank.tables import CsvFile, CsvWriter, Row, Table, day, read_table
-from neo_async.cli.output import AsJson, Cell, Column
+from neo_async.cli.bank.tables import CsvFile, Row, Table, read_table
+from neo_async.cli.csv_output import CsvWriter
+from neo_async.cli.output import AsJson, Cell
+from neo_async.cli.parameters import choice_option, day
 from neo_async.cli.prompts import Yes, confirm
-from neo_async.errors import InvalidField, UsageError
+from neo_async.cli.table_layout import Column
+from neo_async.errors import UsageError
 
-_DATES = ["%Y-%m-%d"]
+_Number: TypeAlias = Annotated[
+    str, typer.Argument(metavar="NUMBER", help="Number of the virtual account.")
+]
 _From: TypeAlias = Annotated[
-    datetime | None, typer.Option("--from", formats=_DATES, metavar="YYYY-MM-DD")
+    date | None,
+    typer.Option("--from", parser=day, metavar="YYYY-MM-DD", help="First day of credits."),
 ]
 _To: TypeAlias = Annotated[
-    datetime | None, typer.Option("--to", formats=_DATES, metavar="YYYY-MM-DD")
+    date | None,
+    typer.Option("--to", parser=day, metavar="YYYY-MM-DD", help="Last day of credits."),
 ]
 _Min: TypeAlias = Annotated[
     str | None, typer.Option("--min", metavar="RUPEES", help="Smallest credit.")
@@ -41,9 +48,18 @@ _Min: TypeAlias = Annotated[
 _Max: TypeAlias = Annotated[
     str | None, typer.Option("--max", metavar="RUPEES", help="Largest credit.")
 ]
-_Mobile: TypeAlias = Annotated[str | None, typer.Option(metavar="+91…")]
-_Email: TypeAlias = Annotated[str | None, typer.Option()]
-_Description: TypeAlias = Annotated[str | None, typer.Option()]
+_Mobile: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="+91…", help="Mobile number of its owner.")
+]
+_Email: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Email address of its owner.")
+]
+_Description: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Description of your own.")
+]
+
+_STATUSES = (AccountStatus.ACTIVE, AccountStatus.BLOCKED)
+"""States that a change may set."""
 
 _COLUMNS = VirtualAccount.__struct_fields__
 _CLEARED = "-"
@@ -69,8 +85,8 @@ class _Work(NamedTuple):
 
 
 def create(
-    number: Annotated[str, typer.Argument()] = "",
-    name: Annotated[str, typer.Argument(help="Whose payments it collects.")] = "",
+    number: _Number = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose payments it collects.")] = "",
     valid_from: _From = None,
     valid_to: _To = None,
     min_amount: _Min = None,
@@ -103,8 +119,8 @@ def create(
             VirtualAccount(
                 number,
                 name,
-                valid_from and valid_from.date(),
-                valid_to and valid_to.date(),
+                valid_from,
+                valid_to,
                 min_amount,
                 max_amount,
                 mobile,
@@ -122,8 +138,10 @@ def create(
 
 
 def modify(
-    number: Annotated[str, typer.Argument()] = "",
-    name: Annotated[str | None, typer.Option()] = None,
+    number: _Number = "",
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Whose payments it collects.")
+    ] = None,
     valid_from: _From = None,
     valid_to: _To = None,
     min_amount: _Min = None,
@@ -132,8 +150,8 @@ def modify(
     email: _Email = None,
     description: _Description = None,
     status: Annotated[
-        str | None,
-        typer.Option(metavar="ACTIVE|BLOCKED", help="BLOCKED refuses credits."),
+        AccountStatus | None,
+        choice_option(_STATUSES, "--status", metavar="STATUS", help="BLOCKED refuses credits:"),
     ] = None,
     csv: CsvFile = None,
     profile: ProfileFile = None,
@@ -159,14 +177,14 @@ def modify(
     else:
         given: dict[str, Any] = {
             "name": name,
-            "valid_from": valid_from and valid_from.date(),
-            "valid_to": valid_to and valid_to.date(),
+            "valid_from": valid_from,
+            "valid_to": valid_to,
             "min_amount": min_amount,
             "max_amount": max_amount,
             "mobile": mobile,
             "email": email,
             "description": description,
-            "status": status and AccountStatus(_known_status(status)),
+            "status": status,
         }
         given = {field: value for field, value in given.items() if value is not None}
         if not given:
@@ -182,7 +200,10 @@ def modify(
 
 
 def delete(
-    numbers: Annotated[list[str] | None, typer.Argument()] = None,
+    numbers: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NUMBERS", help="Numbers of the virtual accounts."),
+    ] = None,
     csv: CsvFile = None,
     profile: ProfileFile = None,
     yes: Yes = False,
@@ -235,17 +256,10 @@ def _change(table: Table, row: Row) -> AccountChange:
 
 def _cell(table: Table, row: Row, name: str) -> Any:
     if name in ("valid_from", "valid_to"):
-        return table.read(row, name, day, "YYYY-MM-DD")
+        return table.read(row, name, date.fromisoformat, "YYYY-MM-DD")
     if name == "status":
         return table.read(row, name, AccountStatus, "ACTIVE or BLOCKED")
     return row[name]
-
-
-def _known_status(text: str) -> str:
-    word = text.upper()
-    if word not in (AccountStatus.ACTIVE, AccountStatus.BLOCKED):
-        raise InvalidField("--status", text, "must be ACTIVE or BLOCKED")
-    return word
 
 
 # --- sending, and showing the results -------------------------------------------------------------

@@ -16,9 +16,12 @@ from neo_async.banking import Refund, RefundStatus, VirtualAccounts
 from neo_async.banking.rules import AccountRules, money
 from neo_async.cli import output
 from neo_async.cli.bank.connection import Customer, ProfileFile
-from neo_async.cli.bank.tables import CsvFile, CsvWriter, Row, Table, read_table
-from neo_async.cli.output import AsJson, Cell, Column
+from neo_async.cli.bank.tables import CsvFile, Row, Table, read_table
+from neo_async.cli.csv_output import CsvWriter
+from neo_async.cli.output import AsJson, Cell
+from neo_async.cli.parameters import seconds
 from neo_async.cli.prompts import Yes, confirm
+from neo_async.cli.table_layout import Column
 from neo_async.errors import BankRejected, InvalidField, NeoError, RefundUnknown, UsageError
 from neo_async.model.money import grouped, total
 
@@ -55,19 +58,23 @@ class _Result(msgspec.Struct):
 
 
 def refund(
-    reference: Annotated[str, typer.Argument(help="Transaction reference of the credit.")] = "",
+    reference: Annotated[
+        str, typer.Argument(metavar="REFERENCE", help="Transaction reference of the credit.")
+    ] = "",
     amount: Annotated[
         str | None,
         typer.Option(metavar="RUPEES", help="Amount; by default all that is left of the credit."),
     ] = None,
-    reason: Annotated[str, typer.Option()] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Reason, for your records.")] = "",
     key: Annotated[
         str, typer.Option(metavar="UUID", help="Key of an earlier try, which is looked up first.")
     ] = "",
     wait: Annotated[
         float,
         typer.Option(
-            min=0, metavar="SECONDS", help="Longest wait for a final state; 0 does not wait."
+            parser=seconds(0),
+            metavar="SECONDS",
+            help="Longest wait for a final state; 0 does not wait.",
         ),
     ] = 0.0,
     csv: CsvFile = None,

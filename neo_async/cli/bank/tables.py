@@ -1,4 +1,4 @@
-"""Read and write CSV files whose columns have the names of fields."""
+"""Read CSV files whose columns have the names of fields."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
 from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
-from neo_async.base.text import shown
 from neo_async.errors import InvalidField, UsageError
 
 T = TypeVar("T")
@@ -105,32 +103,3 @@ def _rows(name: str, lines: Iterable[str], columns: list[str], needed: list[str]
         stripped = {heading: (cell or "").strip() for heading, cell in cells.items()}
         rows.append(Row(reader.line_num, stripped))
     return rows
-
-
-def day(text: str) -> date:
-    return date.fromisoformat(text)
-
-
-_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""Start of a cell that a spreadsheet takes for a formula; full-width signs are included."""
-_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-
-
-def as_text(cell: object) -> str:
-    """Return a cell that is safe in a spreadsheet: text that would be a formula gets an apostrophe,
-    and control characters are escaped. A plain number stays a number."""
-    text = str(cell)
-    is_formula = _FORMULA.match(text) is not None and _PLAIN_NUMBER.fullmatch(text) is None
-    return f"'{shown(text)}" if is_formula else shown(text)
-
-
-class CsvWriter:
-    """Writes CSV to stdout, and flushes it with every `write`; cells are escaped by `as_text`."""
-
-    def __init__(self, columns: Iterable[str]) -> None:
-        self._writer = csv.writer(sys.stdout, lineterminator="\n")
-        self._writer.writerow(columns)
-
-    def write(self, rows: Iterable[Iterable[object]]) -> None:
-        self._writer.writerows(map(as_text, row) for row in rows)
-        sys.stdout.flush()

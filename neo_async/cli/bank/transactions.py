@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -14,9 +13,11 @@ import neo_async
 from neo_async.banking import Credit
 from neo_async.cli import output
 from neo_async.cli.bank.connection import Customer, ProfileFile
-from neo_async.cli.bank.tables import CsvWriter
-from neo_async.cli.output import Cell, Column
+from neo_async.cli.csv_output import CsvWriter
+from neo_async.cli.output import AsCsv, Cell
+from neo_async.cli.parameters import new_file, seconds
 from neo_async.cli.prompts import Yes, confirm
+from neo_async.cli.table_layout import Column
 from neo_async.errors import UnreadableCredit, UsageError
 from neo_async.model.money import grouped
 
@@ -32,11 +33,15 @@ def transactions(
     ] = False,
     follow: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=1, help="Look again every so often, for ever."),
+        typer.Option(
+            metavar="SECONDS", parser=seconds(1), help="Look again every so often, for ever."
+        ),
     ] = None,
     store: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Store what was shown, so that it is shown once."),
+        typer.Option(
+            metavar="FILE", parser=new_file, help="Store what was shown, so that it is shown once."
+        ),
     ] = None,
     skip_unreadable: Annotated[
         bool,
@@ -46,16 +51,9 @@ def transactions(
             "acknowledge them with the rest.",
         ),
     ] = False,
-    as_csv: Annotated[
-        bool,
-        typer.Option(
-            "--csv",
-            help="Print CSV instead of tables. Texts that a spreadsheet would take for a formula "
-            "begin with an apostrophe.",
-        ),
-    ] = False,
     profile: ProfileFile = None,
     yes: Yes = False,
+    as_csv: AsCsv = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print an object a line instead of tables.")
     ] = False,
@@ -66,8 +64,6 @@ def transactions(
 
     neo-async bank transactions --csv --yes --store credits.db >> credits.csv
     """
-    if as_csv and as_json:
-        raise UsageError("--csv and --json exclude each other")
     if peek and (follow or store):
         raise UsageError("--peek excludes --follow and --store")
     customer = Customer(profile)
@@ -104,15 +100,9 @@ def _show_csv() -> _Show:
     writer = CsvWriter(_FIELDS)
 
     def show(credits_: Sequence[Credit]) -> None:
-        writer.write([_csv_cell(getattr(each, name)) for name in _FIELDS] for each in credits_)
+        writer.write([getattr(each, name) for name in _FIELDS] for each in credits_)
 
     return show
-
-
-def _csv_cell(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return "" if value is None else str(value)
 
 
 def _show_json(credits_: Sequence[Credit]) -> None:
@@ -124,14 +114,14 @@ def _show_json(credits_: Sequence[Credit]) -> None:
 def _show_table(credits_: Sequence[Credit]) -> None:
     output.print_table(
         (
-            Column("Time"),
+            Column("Time", is_whole=True, rank=2),
             Column("Account", is_whole=True),
             Column("Rupees", is_number=True),
-            Column("Mode"),
-            Column("From"),
-            Column("Account", is_spare=True),
+            Column("Mode", rank=3),
+            Column("From", rank=1),
+            Column("From account", is_whole=True, rank=5),
             Column("Reference", is_whole=True),
-            Column("Narration", is_optional=True),
+            Column("Narration", is_optional=True, rank=4),
             Column("Again", is_optional=True),
         ),
         (

@@ -14,6 +14,7 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.exchange import ScripMaster
+from neo_async.cli.parameters import new_file, whole_number
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -28,11 +29,18 @@ _SVG_WIDTH, _SVG_HEIGHT = 100, 43
 
 
 def demo(
-    seed: Annotated[int, typer.Option(help="The same seed gives the same market.")] = 7,
+    seed: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(),
+            metavar="NUMBER",
+            help="The same seed gives the same market.",
+        ),
+    ] = 7,
     scripmaster: ScripMaster = None,
     svg: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, help="Draw the final screen into a file."),
+        typer.Option(metavar="FILE", parser=new_file, help="Draw the final screen into a file."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")

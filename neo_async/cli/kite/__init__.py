@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import typer
-
+from neo_async.cli.commands import Command, new_group
 from neo_async.cli.kite import access, changes, reports
 
-kite = typer.Typer(
-    no_args_is_help=True,
+kite = new_group(
     help="Mutual funds at Kite Connect (Zerodha's Coin): orders, SIPs, holdings, funds.",
     epilog=(
-        "Reads KITE_API_KEY, and KITE_ACCESS_TOKEN unless `neo-async kite login` has stored one, "
+        "Reads KITE_API_KEY, and KITE_ACCESS_TOKEN unless neo-async kite login has stored one, "
         "for which it needs KITE_API_SECRET; KITE_URL and KITE_CA_FILE select another server, "
-        "such as `neo-async exchange`."
+        "such as neo-async exchange."
     ),
 )
-_sip = typer.Typer(no_args_is_help=True, help="Place, modify and cancel SIPs.")
+_sip = new_group(help="Place, modify and cancel SIPs.")
 
-kite.command()(access.login)
-kite.command()(access.logout)
-kite.command()(reports.orders)
-kite.command()(reports.sips)
-kite.command()(reports.holdings)
-kite.command()(reports.instruments)
-kite.command()(changes.buy)
-kite.command()(changes.sell)
-kite.command()(changes.cancel)
+for _function in (
+    access.login,
+    access.logout,
+    reports.orders,
+    reports.sips,
+    reports.holdings,
+    reports.instruments,
+    changes.buy,
+    changes.sell,
+    changes.cancel,
+):
+    kite.command(cls=Command)(_function)
 kite.add_typer(_sip, name="sip")
-_sip.command("place")(changes.place_sip)
-_sip.command("modify")(changes.modify_sip)
-_sip.command("cancel")(changes.cancel_sip)
+_sip.command("place", cls=Command)(changes.place_sip)
+_sip.command("modify", cls=Command)(changes.modify_sip)
+_sip.command("cancel", cls=Command)(changes.cancel_sip)

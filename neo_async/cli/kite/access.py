@@ -19,6 +19,7 @@ import neo_async
 from neo_async import files
 from neo_async.base.india import day_number
 from neo_async.cli import output, prompts
+from neo_async.cli.output import AsJson
 from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
@@ -116,10 +117,12 @@ def login(
     address: Annotated[
         str,
         typer.Argument(
+            metavar="ADDRESS",
             help="Address to which the login redirected the browser, or the request token in it; "
-            "prompted for if not given."
+            "prompted for if not given.",
         ),
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Log in: open the page that is shown, and enter the address to which it redirects.
 
@@ -134,16 +137,22 @@ def login(
         address = typer.prompt("address of the redirect", err=True)
     made = neo_async.run(session.open(address))
     access.keep(made)
-    output.echo(f"logged in as {made.user_id} until six in the morning")
+    if as_json:
+        output.print_json({"user_id": made.user_id})
+    else:
+        output.echo(f"logged in as {made.user_id} until six in the morning")
 
 
-def logout() -> None:
+def logout(as_json: AsJson = False) -> None:
     """End the stored login, at Kite as well."""
     access = Access()
     token = access.forget()
     if token.value:
         neo_async.run(access.session().end(token.value))
-    output.echo("logged out" if token.value else "no login was stored")
+    if as_json:
+        output.print_json({"logged_out": bool(token.value)})
+    else:
+        output.echo("logged out" if token.value else "no login was stored")
 
 
 def _needed(name: str) -> str:

@@ -3,29 +3,39 @@ sending."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
 import typer
 
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.kite.access import Access
 from neo_async.cli.kite.reports import fund_units, print_orders, print_sips
-from neo_async.cli.output import AsJson, money
+from neo_async.cli.output import AsCsv, AsJson, money
+from neo_async.cli.parameters import choice_option, whole_number
 from neo_async.cli.prompts import Yes, confirm, interruption_reported
 from neo_async.errors import InvalidOrder, NeoError, UsageError
 from neo_async.kite import Frequency, Fund, FundOrder, FundOrderStatus, KiteMutualFunds, Sip, rules
 from neo_async.kite.rules import order_form, sip_change_form, sip_form
 from neo_async.model.enums import Side
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 _Isin: TypeAlias = Annotated[str, typer.Argument(metavar="ISIN", help="ISIN of the fund.")]
-_Tag: TypeAlias = Annotated[str, typer.Option(help="Your own tag, up to 8 letters and digits.")]
+_Tag: TypeAlias = Annotated[
+    str, typer.Option("--tag", metavar="TAG", help="Your own tag, up to 8 letters and digits.")
+]
 _Day: TypeAlias = Annotated[
-    int | None, typer.Option(help="Day of the month: 1, 5, 10, 15, 20 or 25; for monthly SIPs.")
+    int | None,
+    typer.Option(
+        "--day",
+        parser=whole_number(),
+        metavar="DAY",
+        help="Day of the month: 1, 5, 10, 15, 20 or 25; for monthly SIPs.",
+    ),
 ]
 _Order: TypeAlias = Annotated[str, typer.Argument(metavar="ORDER", help="Order id.")]
 _Sip: TypeAlias = Annotated[str, typer.Argument(metavar="SIP", help="SIP id.")]
@@ -41,9 +51,10 @@ class _Status(StrEnum):
 
 def buy(
     isin: _Isin,
-    amount: Annotated[str, typer.Argument(metavar="RUPEES")],
+    amount: Annotated[str, typer.Argument(metavar="RUPEES", help="Amount.")],
     tag: _Tag = "",
     yes: Yes = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Buy units of a fund for an amount, with the next batch at 13:30.
@@ -62,14 +73,15 @@ def buy(
         await _fund(kite, isin)
         return await kite.place_order(isin, Side.BUY, amount=amount, tag=tag)
 
-    _run(describe, act, _ORDERS, yes=yes, as_json=as_json)
+    _run(describe, act, _ORDERS, yes=yes, as_json=as_json, as_csv=as_csv)
 
 
 def sell(
     isin: _Isin,
-    units: Annotated[str, typer.Argument(help="To three decimals.")],
+    units: Annotated[str, typer.Argument(metavar="UNITS", help="To three decimals.")],
     tag: _Tag = "",
     yes: Yes = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Sell units of a fund, with the next batch at 13:30."""
@@ -82,10 +94,12 @@ def sell(
         await _fund(kite, isin)
         return await kite.place_order(isin, Side.SELL, quantity=units, tag=tag)
 
-    _run(describe, act, _ORDERS, yes=yes, as_json=as_json)
+    _run(describe, act, _ORDERS, yes=yes, as_json=as_json, as_csv=as_csv)
 
 
-def cancel(order_id: _Order, yes: Yes = False, as_json: AsJson = False) -> None:
+def cancel(
+    order_id: _Order, yes: Yes = False, as_csv: AsCsv = False, as_json: AsJson = False
+) -> None:
     """Cancel an open order."""
 
     async def describe(kite: KiteMutualFunds) -> str:
@@ -96,16 +110,28 @@ def cancel(order_id: _Order, yes: Yes = False, as_json: AsJson = False) -> None:
             f"{(row.status or '?').lower()}"
         )
 
-    _run(describe, lambda kite: kite.cancel_order(order_id), _ORDERS, yes=yes, as_json=as_json)
+    _run(
+        describe,
+        lambda kite: kite.cancel_order(order_id),
+        _ORDERS,
+        yes=yes,
+        as_json=as_json,
+        as_csv=as_csv,
+    )
 
 
 def place_sip(
     isin: _Isin,
     amount: Annotated[str, typer.Argument(metavar="RUPEES", help="Of each instalment.")],
-    frequency: Annotated[Frequency, typer.Option(case_sensitive=False)],
+    frequency: Annotated[Frequency, choice_option(Frequency, "--frequency", metavar="FREQUENCY")],
     day: _Day = None,
     instalments: Annotated[
-        int, typer.Option(help="Number of instalments; -1 until it is cancelled.")
+        int,
+        typer.Option(
+            parser=whole_number(),
+            metavar="NUMBER",
+            help="Number of instalments; -1 until it is cancelled.",
+        ),
     ] = -1,
     initial: Annotated[
         str | None,
@@ -115,6 +141,7 @@ def place_sip(
     ] = None,
     tag: _Tag = "",
     yes: Yes = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Begin a SIP.
@@ -144,19 +171,28 @@ def place_sip(
             tag=tag,
         )
 
-    _run(describe, act, _SIPS, yes=yes, as_json=as_json)
+    _run(describe, act, _SIPS, yes=yes, as_json=as_json, as_csv=as_csv)
 
 
 def modify_sip(
     sip_id: _Sip,
-    amount: Annotated[str | None, typer.Option(metavar="RUPEES")] = None,
-    frequency: Annotated[Frequency | None, typer.Option(case_sensitive=False)] = None,
+    amount: Annotated[
+        str | None, typer.Option(metavar="RUPEES", help="Of each instalment.")
+    ] = None,
+    frequency: Annotated[
+        Frequency | None, choice_option(Frequency, "--frequency", metavar="FREQUENCY")
+    ] = None,
     day: _Day = None,
-    instalments: Annotated[int | None, typer.Option(help="-1 until it is cancelled.")] = None,
+    instalments: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(), metavar="NUMBER", help="-1 until it is cancelled."),
+    ] = None,
     status: Annotated[
-        _Status | None, typer.Option(case_sensitive=False, help="Pause it, or resume it.")
+        _Status | None,
+        choice_option(_Status, "--status", metavar="STATUS", help="Pause it, or resume it:"),
     ] = None,
     yes: Yes = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
     """Change the given fields of a SIP, and leave the others."""
@@ -181,16 +217,25 @@ def modify_sip(
     def act(kite: KiteMutualFunds) -> Awaitable[str]:
         return kite.modify_sip(sip_id, **changes)
 
-    _run(describe, act, _SIPS, yes=yes, as_json=as_json)
+    _run(describe, act, _SIPS, yes=yes, as_json=as_json, as_csv=as_csv)
 
 
-def cancel_sip(sip_id: _Sip, yes: Yes = False, as_json: AsJson = False) -> None:
+def cancel_sip(
+    sip_id: _Sip, yes: Yes = False, as_csv: AsCsv = False, as_json: AsJson = False
+) -> None:
     """Cancel a SIP."""
 
     async def describe(kite: KiteMutualFunds) -> str:
         return f"cancel {_described(await kite.sip(sip_id))}"
 
-    _run(describe, lambda kite: kite.cancel_sip(sip_id), _SIPS, yes=yes, as_json=as_json)
+    _run(
+        describe,
+        lambda kite: kite.cancel_sip(sip_id),
+        _SIPS,
+        yes=yes,
+        as_json=as_json,
+        as_csv=as_csv,
+    )
 
 
 # --- prompts, requests and results ----------------------------------------------------------------
@@ -200,7 +245,7 @@ class _Kind(NamedTuple, Generic[T]):
     """Functions that read and show what a command has changed."""
 
     read: Callable[[KiteMutualFunds, str], Awaitable[T]]
-    print_rows: Callable[[list[T]], None]
+    print_rows: Callable[[Sequence[T]], None]
 
 
 _ORDERS: Final = _Kind(KiteMutualFunds.order, print_orders)
@@ -214,6 +259,7 @@ def _run(
     *,
     yes: bool,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Describe a request and ask for confirmation, send it, and show the order or SIP."""
     access = Access()
@@ -236,10 +282,7 @@ def _run(
     if not yes:
         confirm(neo_async.run(preview()), access, yes=False)
     row = neo_async.run(send())
-    if as_json:
-        output.print_json(row)
-    else:
-        kind.print_rows([row])
+    output.print_record(row, lambda row: kind.print_rows([row]), as_json=as_json, as_csv=as_csv)
     if isinstance(row, FundOrder) and row.status == FundOrderStatus.REJECTED:
         raise typer.Exit(1)
 

@@ -1,14 +1,18 @@
-"""Orders, SIPs, holdings and funds as tables, or as JSON with Kite's own field names."""
+"""Orders, SIPs, holdings and funds as tables, or as JSON or CSV with Kite's own field names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from neo_async.cli import output
+from neo_async.cli.csv_output import print_csv
 from neo_async.cli.kite.access import read
-from neo_async.cli.output import NOTHING, AsJson, Cell, Column, money, profit
+from neo_async.cli.output import NOTHING, AsCsv, AsJson, Cell, money, profit
+from neo_async.cli.parameters import Limit
+from neo_async.cli.table_layout import Column
 from neo_async.kite import Fund, FundHolding, FundOrder, Funds, KiteMutualFunds, Sip
 
 _NUMBER = True
@@ -16,82 +20,78 @@ _SHOWN = 50
 
 
 def orders(
-    order_id: Annotated[str, typer.Argument(help="One order, of any age.")] = "",
+    order_id: Annotated[str, typer.Argument(metavar="ORDER", help="One order, of any age.")] = "",
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
-    """Orders of the last seven days, or one order of any age."""
+    """Show orders of the last seven days, or one order of any age."""
 
     async def call(kite: KiteMutualFunds) -> list[FundOrder]:
         return [await kite.order(order_id)] if order_id else await kite.orders()
 
     output.print_report(
-        read(call), print_orders, empty="no orders in the last seven days", as_json=as_json
+        read(call),
+        print_orders,
+        empty="no orders in the last seven days",
+        columns=output.columns_of(FundOrder),
+        as_json=as_json,
+        as_csv=as_csv,
     )
 
 
 def sips(
-    sip_id: Annotated[str, typer.Argument(help="One SIP, also a cancelled one.")] = "",
+    sip_id: Annotated[
+        str, typer.Argument(metavar="SIP", help="One SIP, also a cancelled one.")
+    ] = "",
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
-    """SIPs that are active or paused, or one SIP in any state."""
+    """Show SIPs that are active or paused, or one SIP in any state."""
 
     async def call(kite: KiteMutualFunds) -> list[Sip]:
         return [await kite.sip(sip_id)] if sip_id else await kite.sips()
 
-    output.print_report(read(call), print_sips, empty="no SIPs", as_json=as_json)
+    output.print_report(
+        read(call),
+        print_sips,
+        empty="no SIPs",
+        columns=output.columns_of(Sip),
+        as_json=as_json,
+        as_csv=as_csv,
+    )
 
 
-def holdings(as_json: AsJson = False) -> None:
-    """Units of funds with their value and P&L."""
-    rows: list[FundHolding] = read(lambda kite: kite.holdings())
-    if as_json:
-        output.print_json(rows)
-    elif not rows:
-        output.echo("no holdings")
-    else:
-        columns = (
-            Column("Fund"),
-            Column("ISIN", is_whole=True),
-            Column("Folio", is_whole=True, is_spare=True),
-            Column("Units", _NUMBER),
-            Column("Average", _NUMBER),
-            Column("NAV", _NUMBER),
-            Column("Value", _NUMBER),
-            Column("P&L", _NUMBER),
-        )
-        output.print_table(
-            columns,
-            (
-                (
-                    row.fund,
-                    row.tradingsymbol,
-                    row.folio or NOTHING,
-                    fund_units(row.quantity),
-                    _nav(row.average_price),
-                    _nav(row.last_price),
-                    output.amount_cell(row.value),
-                    profit(row.pnl),
-                )
-                for row in rows
-            ),
-        )
-        output.print_notes(
-            f"{row.fund}: {row.unknown_reason}" for row in rows if row.unknown_reason
-        )
+def holdings(as_csv: AsCsv = False, as_json: AsJson = False) -> None:
+    """Show units of funds with their value and P&L."""
+    output.print_report(
+        read(lambda kite: kite.holdings()),
+        _print_holdings,
+        empty="no holdings",
+        columns=output.columns_of(FundHolding),
+        as_json=as_json,
+        as_csv=as_csv,
+    )
 
 
 def instruments(
-    name: Annotated[list[str] | None, typer.Argument(help="Words of the fund's name.")] = None,
-    isin: Annotated[str, typer.Option(help="Start of the ISIN.")] = "",
-    amc: Annotated[str, typer.Option(help="Part of the company's code: KOTAK.")] = "",
-    plan: Annotated[str, typer.Option(metavar="direct|regular")] = "",
-    dividend: Annotated[str, typer.Option(metavar="growth|payout|idcw")] = "",
-    scheme: Annotated[str, typer.Option(metavar="equity|debt|elss|…")] = "",
-    limit: Annotated[int, typer.Option(min=0, help="Rows to show; 0 for all.")] = _SHOWN,
+    name: Annotated[
+        list[str] | None, typer.Argument(metavar="WORDS", help="Words of the fund's name.")
+    ] = None,
+    isin: Annotated[str, typer.Option("--isin", metavar="ISIN", help="Start of the ISIN.")] = "",
+    amc: Annotated[
+        str, typer.Option(metavar="CODE", help="Part of the company's code: KOTAK.")
+    ] = "",
+    plan: Annotated[str, typer.Option("--plan", metavar="PLAN", help="direct or regular.")] = "",
+    dividend: Annotated[str, typer.Option(metavar="KIND", help="growth, payout or idcw.")] = "",
+    scheme: Annotated[
+        str, typer.Option("--scheme", metavar="SCHEME", help="equity, debt, elss …")
+    ] = "",
+    limit: Limit = _SHOWN,
     refresh: Annotated[bool, typer.Option("--refresh", help="Download the list again.")] = False,
+    as_csv: AsCsv = False,
     as_json: AsJson = False,
 ) -> None:
-    """Funds that can be bought, from the day's list.
+    """Show funds that can be bought, from the day's list.
 
     neo-async kite instruments kotak liquid --plan direct --dividend growth
     """
@@ -112,6 +112,9 @@ def instruments(
     if as_json:
         output.print_json(found)
         return
+    if as_csv:
+        print_csv(output.columns_of(Fund), map(output.plain, found))
+        return
     shown = found[:limit] if limit else found
     if shown:
         _print_funds(shown)
@@ -127,16 +130,46 @@ def instruments(
     output.print_notes(notes)
 
 
-def print_orders(rows: list[FundOrder]) -> None:
+def _print_holdings(rows: Sequence[FundHolding]) -> None:
+    columns = (
+        Column("Fund"),
+        Column("ISIN", is_whole=True, rank=1),
+        Column("Folio", is_whole=True, rank=5),
+        Column("Units", _NUMBER),
+        Column("Average", _NUMBER, rank=3),
+        Column("NAV", _NUMBER, rank=4),
+        Column("Value", _NUMBER),
+        Column("P&L", _NUMBER, rank=2),
+    )
+    output.print_table(
+        columns,
+        (
+            (
+                row.fund,
+                row.tradingsymbol,
+                row.folio or NOTHING,
+                fund_units(row.quantity),
+                _nav(row.average_price),
+                _nav(row.last_price),
+                output.amount_cell(row.value),
+                profit(row.pnl),
+            )
+            for row in rows
+        ),
+    )
+    output.print_notes(f"{row.fund}: {row.unknown_reason}" for row in rows if row.unknown_reason)
+
+
+def print_orders(rows: Sequence[FundOrder]) -> None:
     columns = (
         Column("Order", is_whole=True),
-        Column("Time", is_whole=True, is_spare=True),
+        Column("Time", is_whole=True, rank=3),
         Column("Fund"),
         Column("Side"),
         Column("Amount", _NUMBER),
-        Column("Units", _NUMBER),
-        Column("NAV", _NUMBER, is_optional=True),
-        Column("Tag", is_optional=True),
+        Column("Units", _NUMBER, is_optional=True, rank=1),
+        Column("NAV", _NUMBER, is_optional=True, rank=2),
+        Column("Tag", is_optional=True, rank=4),
         Column("State"),
     )
     output.print_table(
@@ -161,16 +194,16 @@ def print_orders(rows: list[FundOrder]) -> None:
     )
 
 
-def print_sips(rows: list[Sip]) -> None:
+def print_sips(rows: Sequence[Sip]) -> None:
     columns = (
         Column("SIP", is_whole=True),
         Column("Fund"),
         Column("Amount", _NUMBER),
         Column("Every"),
-        Column("Done", _NUMBER),
-        Column("Next", is_whole=True, is_optional=True),
-        Column("Step-up", is_optional=True),
-        Column("Tag", is_optional=True),
+        Column("Done", _NUMBER, rank=2),
+        Column("Next", is_whole=True, is_optional=True, rank=1),
+        Column("Step-up", is_optional=True, rank=3),
+        Column("Tag", is_optional=True, rank=4),
         Column("State"),
     )
     output.print_table(
@@ -194,16 +227,16 @@ def print_sips(rows: list[Sip]) -> None:
     )
 
 
-def _print_funds(rows: list[Fund]) -> None:
+def _print_funds(rows: Sequence[Fund]) -> None:
     columns = (
         Column("ISIN", is_whole=True),
         Column("Fund"),
-        Column("Plan"),
-        Column("Dividend"),
-        Column("Scheme", is_spare=True),
-        Column("First", _NUMBER),
-        Column("Then", _NUMBER),
-        Column("Times", _NUMBER),
+        Column("Plan", rank=2),
+        Column("Dividend", rank=3),
+        Column("Scheme", rank=6),
+        Column("First", _NUMBER, rank=1),
+        Column("Then", _NUMBER, rank=4),
+        Column("Times", _NUMBER, rank=5),
         Column("NAV", _NUMBER),
         Column("Closed to", is_optional=True),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -16,7 +15,7 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh, halt_on_sigusr1
-from neo_async.errors import UsageError
+from neo_async.cli.parameters import choice_option, seconds
 from neo_async.model.enums import Level
 
 if TYPE_CHECKING:
@@ -50,15 +49,18 @@ def watch(
     ] = None,
     level: Annotated[
         _LevelName,
-        typer.Option(
-            case_sensitive=False,
-            help="Price alone, with the best bid and ask, or with five of each.",
+        choice_option(
+            _LevelName,
+            "--level",
+            metavar="LEVEL",
+            help="Price alone, with the best bid and ask, or with five of each:",
         ),
     ] = _LevelName.SCRIP,
     refresh: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
+            parser=seconds(_OFTENEST, _RAREST),
             help=f"Between two looks: by default {_OFTENEST} on a screen, {_BETWEEN_LINES:g} for "
             "lines.",
         ),
@@ -76,8 +78,6 @@ def watch(
     """
     from neo_async.cli.watch.state import checked_instruments
 
-    if refresh is not None and not _OFTENEST <= refresh <= _RAREST:
-        raise UsageError(f"--refresh {refresh:g}: must be from {_OFTENEST} to {_RAREST:g} seconds")
     names = checked_instruments(instruments or [])
     show = _way_to_show(refresh, as_json=as_json)
     neo_async.run(_watch(Account(), names, level.level, show, fresh=fresh))
@@ -137,12 +137,7 @@ async def _show_lines(watched: Watched, every: float, *, as_json: bool) -> None:
     while True:
         await asyncio.sleep(every)
         await watched.look()
-        try:
-            if as_json:
-                await asyncio.to_thread(output.print_json, snapshot(watched))
-            else:
-                await asyncio.to_thread(output.echo, plain_line(watched))
-        except BrokenPipeError:
-            # The reader has closed the pipe. The rest of the buffer is written to the null device.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
+        if as_json:
+            await asyncio.to_thread(output.print_json, snapshot(watched))
+        else:
+            await asyncio.to_thread(output.echo, plain_line(watched))

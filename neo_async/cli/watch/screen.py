@@ -33,6 +33,8 @@ from neo_async.model.ticks import ScripTick
 
 _WIDE = 120
 """Width from which prices and orders are beside positions and feeds, in columns."""
+_WIDE_DEPTH = 140
+"""The same with five levels of each book, which need more room."""
 _RIGHT = 58
 """Smallest width of the right half of a wide screen, in columns."""
 _LONGEST = 24
@@ -79,9 +81,22 @@ _TICK_COLUMNS = (
     _Column("bid", 10, 3),
     _Column("ask", 10, 3),
     _Column("volume", 7, 5),
-    _Column("book", 13, 4),
     _Column("age", 5, 2),
 )
+_DEPTH_COLUMNS = (
+    _Column("symbol", 8, 0, False),
+    _Column("last", 10, 0),
+    _Column("change", 9, 4),
+    _Column("%", 7, 1),
+    _Column("bid qty", 8, 0),
+    _Column("bid", 10, 0),
+    _Column("ask", 10, 0),
+    _Column("ask qty", 8, 0),
+    _Column("volume", 7, 3),
+    _Column("age", 5, 2),
+)
+_LEVELS = 5
+"""Levels of a book at the level DEPTH."""
 _ORDER_COLUMNS = (
     _Column("time", 8, 4, False),
     _Column("symbol", 8, 0, False),
@@ -116,11 +131,11 @@ def board(watched: Watched, width: int, height: int) -> RenderableType:
     if height < _FRAMED:
         rows = max(1, height - _TITLE - _HEADING - _FEEDS)
         return Group(title, _ticks(watched, rows, width), _feeds(watched, width))
-    if width >= _WIDE:
+    if width >= (_WIDE_DEPTH if watched.has_depth else _WIDE):
         return Group(title, _two_columns(watched, width, height - _TITLE))
     rows = height - _TITLE - _FEEDS - 1 - 3 * (_FRAME + _HEADING)
-    wishes = (len(watched.instruments), len(watched.orders), len(watched.positions))
-    ticks, orders, positions = shares(rows, wishes)
+    wishes = (len(watched.orders), len(watched.positions))
+    ticks, orders, positions = _tick_shares(watched, rows, wishes)
     return Group(
         title,
         _tick_panel(watched, ticks, width),
@@ -135,7 +150,7 @@ def _two_columns(watched: Watched, width: int, height: int) -> RenderableType:
     right = max(_RIGHT, width * 3 // 7)
     left = width - right
     rows = height - 2 * (_FRAME + _HEADING)
-    ticks, orders = shares(rows, (len(watched.instruments), len(watched.orders)))
+    ticks, orders = _tick_shares(watched, rows, (len(watched.orders),))
     below = height - _FRAME - _HEADING - _FRAME - _FEEDS - _FRAME
     notices, positions = shares(below, (min(8, len(watched.notices)), len(watched.positions)))
     grid = Table.grid()
@@ -150,6 +165,15 @@ def _two_columns(watched: Watched, width: int, height: int) -> RenderableType:
         ),
     )
     return grid
+
+
+def _tick_shares(watched: Watched, rows: int, wishes: Sequence[int]) -> list[int]:
+    """Divide rows among the prices and the other parts. One book at least is shown whole."""
+    count = len(watched.instruments)
+    if not watched.has_depth or not count:
+        return shares(rows, (count, *wishes))
+    ticks = min(count * _LEVELS, max(_LEVELS + count - 1, rows // 2), rows - len(wishes))
+    return [ticks, *shares(rows - ticks, wishes)]
 
 
 def shares(rows: int, wishes: Sequence[int]) -> list[int]:
@@ -189,19 +213,21 @@ def _tick_panel(watched: Watched, rows: int, width: int) -> Panel:
 
 def _ticks(watched: Watched, rows: int, room: int) -> Table:
     # Indices have neither quotes nor volume.
-    of_books = [seen.tick for seen in watched.seen.values() if isinstance(seen.tick, ScripTick)]
-    without = set()
-    if not of_books:
-        without = {"bid", "ask", "volume"}
-    if not any(len(tick.bids) > 1 for tick in of_books):
-        without.add("book")
-    lines = []
-    for instrument in watched.instruments[:rows]:
+    has_books = any(isinstance(seen.tick, ScripTick) for seen in watched.seen.values())
+    of_books = {"bid", "ask", "volume", "bid qty", "ask qty"}
+    columns = _DEPTH_COLUMNS if watched.has_depth else _TICK_COLUMNS
+    lines: list[dict[str, Text]] = []
+    instruments = watched.instruments[:rows]
+    for position, instrument in enumerate(instruments):
         seen = watched.seen.get(instrument)
         cells = _tick_cells(seen) if seen else {"last": Text("no tick", style="bright_black")}
         lines.append({"symbol": Text(watched.label(instrument))} | cells)
-    columns = [one for one in _TICK_COLUMNS if one.heading not in without]
-    return _table(_fitting(columns, lines, room), lines, rows, wide="symbol")
+        if watched.has_depth:
+            needed = len(instruments) - position - 1
+            is_whole = rows - len(lines) - needed >= _LEVELS - 1
+            lines += _book_lines(seen, lines[-1])[: _LEVELS - 1 if is_whole else 0]
+    chosen = [one for one in columns if has_books or one.heading not in of_books]
+    return _table(_fitting(chosen, lines, room), lines, rows, wide="symbol")
 
 
 def _tick_cells(seen: Seen) -> dict[str, Text]:
@@ -219,9 +245,20 @@ def _tick_cells(seen: Seen) -> dict[str, Text]:
         cells["volume"] = Text(compact(tick.volume))
         for name, side in (("bid", tick.bids), ("ask", tick.asks)):
             cells[name] = Text(money(side[0].price) if side and side[0].quantity else "-")
-        units = (sum(row.quantity for row in side) for side in (tick.bids, tick.asks))
-        cells["book"] = Text("/".join(map(compact, units)))
     return cells
+
+
+def _book_lines(seen: Seen | None, best: dict[str, Text]) -> list[dict[str, Text]]:
+    """Return the levels of a book below the best one, whose quantities are added to `best`."""
+    if seen is None or not isinstance(seen.tick, ScripTick):
+        return []
+    levels: list[dict[str, Text]] = [best, *({} for _ in range(_LEVELS - 1))]
+    for name, side in (("bid", seen.tick.bids), ("ask", seen.tick.asks)):
+        for cells, row in zip(levels, side, strict=False):
+            if row.quantity:
+                cells[name] = Text(money(row.price))
+                cells[f"{name} qty"] = Text(compact(row.quantity))
+    return levels[1:]
 
 
 def _order_panel(watched: Watched, rows: int, width: int) -> Panel:
@@ -231,7 +268,7 @@ def _order_panel(watched: Watched, rows: int, width: int) -> Panel:
     room = width - 4 - sum(one.width + 1 for one in columns if one.heading != "state")
     for order, line in zip(orders, lines, strict=False):
         line["state"] = _trail(order, room)
-    title = order_tally(watched).capitalize() + _hidden(len(orders), rows)
+    title = _whole_words(order_tally(watched).capitalize(), width - 18) + _hidden(len(orders), rows)
     return _panel(_table(columns, lines, rows, wide="state"), title)
 
 
@@ -372,20 +409,29 @@ def _profit(amount: float | None) -> Text:
     return Text(cell.text, style=cell.style)
 
 
+def _whole_words(text: str, room: int) -> str:
+    """Return the text, or the part of it up to the last comma that fits."""
+    return text if len(text) <= room else f"{text[: room - 2].rpartition(',')[0]} …"
+
+
 def _hidden(count: int, rows: int) -> str:
     return f" · {count - rows} more" if count > rows else ""
 
 
+def _natural(column: _Column, lines: list[dict[str, Text]]) -> int:
+    longest = max(
+        (line[column.heading].cell_len for line in lines if column.heading in line), default=0
+    )
+    if column.heading == "state":  # takes the rest of the line
+        return column.width
+    return max(column.width, min(_LONGEST, longest))
+
+
 def _fitting(columns: Iterable[_Column], lines: list[dict[str, Text]], room: int) -> list[_Column]:
     """Return the columns of the lowest ranks that fit side by side, in their order; a rank is shown
-    whole or not at all. Symbols are not cut: their last letters distinguish a call from a put."""
-    longest = max((line["symbol"].cell_len for line in lines if "symbol" in line), default=0)
-    columns = [
-        one._replace(width=min(_LONGEST, max(one.width, longest)))
-        if one.heading == "symbol"
-        else one
-        for one in columns
-    ]
+    whole or not at all. Cells are not cut: the last letters of a symbol distinguish a call from a
+    put, and a number without its last digits is another number."""
+    columns = [one._replace(width=_natural(one, lines)) for one in columns]
     chosen: set[str] = set()
     room += 1
     for rank in sorted({column.rank for column in columns}):

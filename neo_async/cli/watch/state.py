@@ -112,6 +112,11 @@ class Watched:
         return list(self._shown)
 
     @property
+    def has_depth(self) -> bool:
+        """Whether five levels of each book are watched."""
+        return self._level is Level.DEPTH
+
+    @property
     def orders(self) -> list[Order]:
         """Today's orders: open ones first, then the latest changed."""
         return sorted(
