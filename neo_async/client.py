@@ -25,7 +25,7 @@ from neo_async.config import (
 )
 from neo_async.errors import Halted, NeoError, UsageError
 from neo_async.execution.engine import ExecutionEngine
-from neo_async.execution.exit_cancellation import leave
+from neo_async.execution.exit_cancellation import EXIT_SECONDS, leave
 from neo_async.execution.journal import Journal
 from neo_async.execution.journal_schema import CancelScope
 from neo_async.execution.order import Order
@@ -100,8 +100,8 @@ class NeoClient:
         takes up to `OrderSettings.resolution_timeout`. `orders` sets how orders are followed; see
         OrderSettings.
 
-        `on_exit` is `leave` or `cancel`: what becomes of the open orders of this client at the end
-        of `async with`; see OnExit.
+        `on_exit` is `leave`, `cancel` or `square_off`: what becomes of open orders and positions at
+        the end of `async with`; see OnExit.
 
         Scrip masters are kept in `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
@@ -201,6 +201,7 @@ class NeoClient:
             self._market_feeds,
             self.portfolio.live,
             self._guard,
+            plan_problems=self._plan_problems,
             clock=clock,
         )
 
@@ -253,6 +254,9 @@ class NeoClient:
             calendar=self.calendar,
             clock=self._clock,
         )
+
+    def _plan_problems(self) -> Sequence[str]:
+        return self.exits.problems if "exits" in self.__dict__ else ()
 
     async def _start_exits(self) -> None:
         """Go on with the plans that have not ended: of this client, and those in its journal."""
@@ -440,6 +444,10 @@ class NeoClient:
     ) -> None:
         try:
             await leave(self._engine, self._on_exit)
+            if self._on_exit is OnExit.SQUARE_OFF and self._engine.is_logged_in:
+                for result in await self.portfolio.square_off(timeout=EXIT_SECONDS):
+                    if isinstance(result, NeoError):
+                        self._engine.cache.log.error("exit: %s", result)
         finally:
             await self.logout()
 

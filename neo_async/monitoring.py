@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence, Mapping
 
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
@@ -47,9 +47,12 @@ class Monitor:
         positions: LivePositions,
         guard: RiskEngine | None = None,
         *,
+        plan_problems: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` gives Unix seconds, by which a session has its age."""
+        """`plan_problems` returns what is wrong with exit plans. `clock` gives Unix seconds, by
+        which a session has its age."""
+        self._plan_problems = plan_problems
         self._session = session
         self._limiter = limiter
         self._engine = engine
@@ -86,6 +89,7 @@ class Monitor:
                 *_limiter_problems(limiter),
                 *_feed_problems(feeds),
                 *(() if self._guard is None else self._guard.problems),
+                *self._plan_problems(),
                 *(f"{each} may have taken effect, or not" for each in unknown),
                 *(
                     f"order {each.number} is open, and was reported not to exist or exists twice"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import date
 from decimal import Decimal
@@ -23,7 +25,7 @@ from neo_async import (
     Segment,
     Side,
 )
-from neo_async.exchange import Behaviour, Exchange, Hours, Rules
+from neo_async.exchange import Behaviour, Exchange, Faults, Hours, Rules
 from neo_async.exits.state import ExitReason, PlanStatus
 from neo_async.exits.trigger import TriggerStatus
 from tests.clients import client_of, exchange_of
@@ -337,3 +339,60 @@ async def test_the_brokers_square_off_ends_a_plan_and_leaves_the_position_flat()
         assert plan.exited_by is ExitReason.ELSEWHERE
         assert await net(neo) == 0
         assert working(exchange) == []
+
+
+# --- the client -------------------------------------------------------------------------------
+
+
+async def test_the_end_of_a_program_can_square_off() -> None:
+    async with exchange_of() as exchange:
+        async with client_of(exchange, on_exit="square_off") as neo:
+            await neo.instruments.load(Segment.NSE_CM)
+            price(exchange, "39.20")
+            await entered(exchange, neo)
+            await neo.orders.place(*ITBEES, Side.BUY, 5, product=Product.MIS, price="38.60")
+            moving = asyncio.create_task(_keep_trading(exchange, "39.00"))
+        moving.cancel()
+        assert working(exchange) == []
+        bought = sum(one.filled_quantity for one in exchange.market.ledger if one.side is Side.BUY)
+        sold = sum(one.filled_quantity for one in exchange.market.ledger if one.side is Side.SELL)
+        assert (bought, sold) == (10, 10)
+
+
+async def test_the_end_of_a_program_that_cancels_leaves_the_stops() -> None:
+    async with exchange_of() as exchange:
+        async with client_of(exchange, on_exit="cancel") as neo:
+            await neo.instruments.load(Segment.NSE_CM)
+            price(exchange, "39.20")
+            await entered(exchange, neo)
+            await neo.orders.place(*ITBEES, Side.BUY, 5, product=Product.MIS, price="38.60")
+        assert working(exchange) == [("S", "SL", 10)]
+
+
+async def _keep_trading(exchange: Exchange, rupees: str) -> None:
+    while True:
+        await asyncio.sleep(0.2)
+        price(exchange, rupees)
+
+
+async def test_health_says_what_has_no_exit() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+        assert neo.health().ok, neo.health()
+        exchange.faults.set(Faults(error_before=1.0, calls={"orders"}))
+        exchange.market.cancel(exchange.accounts[0].ucc, plan.exits[0].number)
+        await eventually(lambda: plan.unprotected == 10 and plan.reason, seconds=60)
+        (problem,) = [one for one in neo.health().problems if plan.id in one]
+        assert problem.startswith("10 of ITBEES-EQ have no exit")
+        exchange.faults.set(Faults())
+        await eventually(lambda: not plan.unprotected, seconds=60)
+        assert neo.health().ok
+
+
+def test_a_client_without_plans_imports_nothing_of_them() -> None:
+    code = (
+        "import sys, neo_async; neo_async.NeoClient; "
+        "print([name for name in sys.modules if name.startswith('neo_async.exits')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[]"
