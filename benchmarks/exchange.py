@@ -127,7 +127,7 @@ async def log_in(
     http: aiohttp.ClientSession, server: Server, account: dict[str, str]
 ) -> dict[str, Any]:
     login = f"{server.ready['login_url']}/login/1.0"
-    headers = {"Authorization": account["consumer_key"]}
+    headers = {"Authorization": account["consumer_key"], "neo-fin-key": "neotradeapi"}
     form = {
         "mobileNumber": account["mobile_number"],
         "ucc": account["ucc"],

@@ -84,10 +84,10 @@ class NeoAsync(Peer):
             await feed.subscribe(instruments(plan.instruments), level=LEVELS[self.level])
             return watch.sample(await self.take(feed), feed.lost)
 
-    def feed(self, neo: NeoClient) -> MarketFeed:
-        return neo.market_feed(policy=self.policy)
+    def feed(self, neo: NeoClient) -> MarketFeed[Any]:
+        return neo.market_feed(level=LEVELS[self.level], policy=self.policy)
 
-    async def take(self, feed: MarketFeed) -> int:
+    async def take(self, feed: MarketFeed[Any]) -> int:
         received = 0
         async for tick in feed:
             received += 1
@@ -107,7 +107,7 @@ class NeoAsyncBatches(NeoAsync):
 
     policy = Policy.BLOCK
 
-    async def take(self, feed: MarketFeed) -> int:
+    async def take(self, feed: MarketFeed[Any]) -> int:
         received = 0
         async for ticks in feed.batches():
             for tick in ticks:
@@ -120,17 +120,17 @@ class NeoAsyncBatches(NeoAsync):
 class NeoAsyncCallback(NeoAsync):
     """`neo.market_feed(on_tick=…)`."""
 
-    def feed(self, neo: NeoClient) -> MarketFeed:
+    def feed(self, neo: NeoClient) -> MarketFeed[Any]:
         self.received = 0
         self.ended = asyncio.Event()
-        return neo.market_feed(on_tick=self.on_tick)
+        return neo.market_feed(level=LEVELS[self.level], on_tick=self.on_tick)
 
     def on_tick(self, tick: Any) -> None:
         self.received += 1
         if tick.last_trade_time == LAST_TIME:
             self.ended.set()
 
-    async def take(self, feed: MarketFeed) -> int:
+    async def take(self, feed: MarketFeed[Any]) -> int:
         await self.ended.wait()
         return self.received
 

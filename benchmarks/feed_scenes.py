@@ -67,7 +67,7 @@ async def latency(neo: NeoClient, plan: Plan, *, seconds: float, orders: int) ->
     """Place orders at a steady rate; a plan without frames means without ticks."""
     if not plan.frames:
         return await _place_at_pace(neo, seconds, orders, lambda: 0)
-    async with neo.market_feed() as feed:
+    async with neo.market_feed(level=LEVELS[plan.level]) as feed:
         await feed.subscribe(instruments(plan.instruments), level=LEVELS[plan.level])
         received = 0
         flowing = asyncio.Event()
@@ -114,7 +114,7 @@ async def memory(neo: NeoClient, plan: Plan) -> Memory:
     samples: list[tuple[int, float]] = []
     received = most_pending = 0
     started = time.perf_counter()
-    async with neo.market_feed() as feed:
+    async with neo.market_feed(level=LEVELS[plan.level]) as feed:
 
         async def consume() -> None:
             nonlocal received
@@ -146,7 +146,10 @@ async def reconnects(neo: NeoClient, plan: Plan, url: str, *, drops: int) -> Rec
         if feed.reconnects >= awaited:
             arrived.set()
 
-    async with aiohttp.ClientSession() as http, neo.market_feed(on_tick=on_tick) as feed:
+    async with (
+        aiohttp.ClientSession() as http,
+        neo.market_feed(level=LEVELS[plan.level], on_tick=on_tick) as feed,
+    ):
         await feed.until_live()
         await feed.subscribe(instruments(plan.instruments), level=LEVELS[plan.level])
         await arrived.wait()

@@ -1,8 +1,8 @@
 """Asyncio-native trading client for the Kotak Neo Trade API.
 
-from neo_async import Credentials, NeoClient, Product, Segment, Side
+from neo_async import NeoClient, Product, Segment, Side
 
-async with NeoClient(Credentials.from_env()) as neo:
+async with NeoClient() as neo:  # account and server of the environment
     order = await neo.orders.place(
         Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, price="39.35", product=Product.CNC
     )
@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from neo_async.feeds.column_feed import ColumnFeed
     from neo_async.feeds.market_feed import MarketFeed
     from neo_async.feeds.order_feed import OrderFeed
+    from neo_async.feeds.recorded_ticks import recorded_ticks
     from neo_async.feeds.recorder import Recording
     from neo_async.model.enums import (
         Level,
@@ -133,6 +134,7 @@ if TYPE_CHECKING:
         LiteTick,
         MarketState,
         MarketStatus,
+        PriceTick,
         ScripTick,
         Tick,
     )
@@ -169,6 +171,7 @@ _PUBLIC = {
     "neo_async.feeds.column_feed": ("ColumnFeed",),
     "neo_async.feeds.market_feed": ("MarketFeed",),
     "neo_async.feeds.order_feed": ("OrderFeed",),
+    "neo_async.feeds.recorded_ticks": ("recorded_ticks",),
     "neo_async.feeds.recorder": ("Recording",),
     "neo_async.model.enums": (
         "Level", "OffsetKind", "OrderStatus", "OrderType", "Product", "Segment", "Side", "Validity",
@@ -190,7 +193,7 @@ _PUBLIC = {
     "neo_async.model.portfolio": ("Holding", "Limits", "OrderMargin", "Position", "TotalPnl"),
     "neo_async.model.ticks": (
         "AuctionTick", "DepthRow", "IndexTick", "LiteTick", "MarketState", "MarketStatus",
-        "ScripTick", "Tick",
+        "PriceTick", "ScripTick", "Tick",
     ),
     "neo_async.model.updates": ("OrderUpdate", "PositionUpdate"),
     "neo_async.portfolio.live_positions": ("LivePositions",),
@@ -244,12 +247,13 @@ __all__ = [
     "OpenOrdersLimit", "OptionChain", "OptionQuote", "Order", "OrderAlreadyFinal", "OrderChange",
     "OrderFeed", "OrderMargin", "OrderRateLimit", "OrderRequest", "OrderRow", "OrderSettings",
     "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome", "OutcomeUnknown", "Policy",
-    "PoolLimits", "Position", "PositionLimit", "PositionUpdate", "PriceLimit", "Product",
-    "ProductNotAllowed", "ProtocolError", "QuantityLimit", "Quote", "QuoteFilter", "Quotes",
-    "RateLimited", "RateLimits", "Reconciliation", "Recording", "RefundUnknown", "Rejected",
-    "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick", "Segment", "SegmentNotAllowed",
-    "ServerError", "SessionEnded", "Side", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick",
-    "Timeouts", "TotalPnl", "Trade", "TransportError", "UnreadableCredit", "UsageError",
-    "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "prometheus_text", "run",
+    "PoolLimits", "Position", "PositionLimit", "PositionUpdate", "PriceLimit", "PriceTick",
+    "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit", "Quote", "QuoteFilter",
+    "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording", "RefundUnknown",
+    "Rejected", "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick", "Segment",
+    "SegmentNotAllowed", "ServerError", "SessionEnded", "Side", "StaticIpRefused", "StoreFailed",
+    "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade", "TransportError", "UnreadableCredit",
+    "UsageError", "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "prometheus_text",
+    "recorded_ticks", "run",
 ]
 # fmt: on

@@ -64,7 +64,7 @@ _ONE_DAY: Final = timedelta(days=1)
 _EPOCH: Final = date(1970, 1, 1)
 _LONGEST_CLOSURE: Final = 366
 """Days after which no session is taken to mean that there never is one."""
-_LONGEST_SLEEP: Final = 30.0
+_LONGEST_SLEEP: Final = 1.0
 """Seconds between two looks at the clock: a machine that was suspended, or whose clock was set, is
 late by no more than that."""
 _LATEST: Final = 4_102_444_800.0

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from weakref import WeakSet
 
+from neo_async.accounts import endpoints_of
 from neo_async.calendar import INDIA, Calendar
 from neo_async.config import (
     ConnectionSettings,
@@ -41,7 +42,7 @@ from neo_async.model.enums import Level
 from neo_async.model.health import Health
 from neo_async.model.metrics import Metrics
 from neo_async.model.session import Session
-from neo_async.model.ticks import Tick
+from neo_async.model.ticks import LiteTick, PriceTick, ScripTick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
@@ -53,9 +54,12 @@ from neo_async.risk.kill_switch import KillSwitch
 from neo_async.risk.watchdog import DeadMansSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.session.requests import SessionRequests
+from neo_async.session.session_file import SessionFile, default_path
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter
+from neo_async.wire.endpoints import CLIENT_IP
+from neo_async.wire.login import read_client_ip
 
 if TYPE_CHECKING:
     from neo_async.exits.exits import Exits
@@ -64,17 +68,24 @@ if TYPE_CHECKING:
 class NeoClient:
     """The trading client of one account.
 
-        async with NeoClient(Credentials.from_env()) as neo:
-            order = await neo.orders.place(...)
+        async with NeoClient() as neo:
+            order = await neo.orders.place(
+                Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, price="39.35", product=Product.CNC
+            )
+
+    Without arguments, account and server are those of the environment (NEO_UCC and the like;
+    NEO_LOGIN_URL leads to another server, such as an exchange on this machine for trading on
+    paper). `is_paper` and the log line of the login tell which it is.
 
     Belongs to the event loop in which it logs in, and needs nothing else of it.
     """
 
     def __init__(
         self,
-        credentials: Credentials,
+        credentials: Credentials | None = None,
         *,
         endpoints: Endpoints | None = None,
+        session: str | os.PathLike[str] | Literal[True] | None = None,
         totp: str | None = None,
         risk: RiskLimits | None = None,
         limits: RateLimits | None = None,
@@ -87,7 +98,16 @@ class NeoClient:
         calendar: Calendar = INDIA,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`totp` is a code for the first login, for accounts whose secret is not at hand.
+        """`credentials` are those of the environment unless given (Credentials.from_env), and
+        `endpoints` those of the account's file, or else of the environment (Endpoints.from_env).
+
+        `session` is a file that keeps the login until midnight IST, for this client's restarts and
+        for other processes on this machine: one of them logs in, and the others take its session
+        up. True is the file of the `neo-async` commands. Without a file, every client logs in, and
+        waits for the next TOTP code where the present one has been used.
+
+        `totp` is a code for the first login, for accounts whose secret is not at hand. It is not
+        needed where `session` has a login to take up.
 
         `risk` holds the limits that no order may exceed; see RiskLimits. Login reads the state of
         the account that the limits need, and fails when it cannot.
@@ -108,9 +128,14 @@ class NeoClient:
         `calendar` knows the holidays: hand another one in for a holiday that was declared late.
         `clock` gives the Unix seconds from which codes are made and days are known. Only an
         exchange whose clock is not this machine's needs another one.
+
+        Raises UsageError for settings that cannot be meant, such as endpoints of the live broker
+        while NEO_LOGIN_URL leads to an exchange on this machine.
         """
+        if credentials is None:
+            credentials = Credentials.from_env()
+        endpoints = endpoints_of(credentials, endpoints)
         orders = orders or OrderSettings()
-        self._clock = clock
         connections = connections or ConnectionSettings()
         self._on_exit = _on_exit_of(on_exit)
         self.ucc = credentials.ucc
@@ -118,16 +143,18 @@ class NeoClient:
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the last login; None before the first."""
         self._totp = totp
+        self._clock = clock
         self.calendar = calendar.with_clock(clock)
         """Sessions and holidays of the exchanges, on this client's clock."""
         self.limiter = Limiter(limits or RateLimits())
         self._session = SessionManager(
             credentials,
-            endpoints or Endpoints(),
+            endpoints,
             limiter=self.limiter,
             timeouts=timeouts or Timeouts(),
             pool=connections.pool,
             breaker=connections.breaker,
+            session_file=_session_file(session, credentials, endpoints, clock),
             clock=clock,
         )
         self._requests = SessionRequests(self._session)
@@ -135,11 +162,11 @@ class NeoClient:
         self.order_feed = OrderFeed(self._session, self._feed_timings)
         """The feed of the account's orders and positions: its state and events."""
         # Weak: one that is open is held by its own task.
-        self._market_feeds: WeakSet[MarketFeed | ColumnFeed] = WeakSet()
+        self._market_feeds: WeakSet[MarketFeed[PriceTick] | ColumnFeed] = WeakSet()
         self.instruments = Instruments(
             self._requests,
             directory=instruments_directory,
-            server=(endpoints or Endpoints()).login,
+            server=endpoints.login,
             clock=clock,
         )
         self._journal: Journal | None = None
@@ -219,20 +246,54 @@ class NeoClient:
             live_updates=orders.live_updates,
         )
 
-    async def login(self, totp: str | None = None) -> Session:
-        """Log in and warm the order lane; `async with` does it. See SessionManager.login."""
+    async def login(self, totp: str | None = None, *, fresh: bool = False) -> Session:
+        """Log in and warm the order lane; `async with` does it. Return the session.
+
+        With a session file, the session in it is taken up where the broker still accepts it, unless
+        a code is given, or `fresh`. Otherwise the code is `totp`, or made from the secret. A code
+        made from the secret that the broker refuses, because an earlier process has used it, is
+        followed by the next one, once, after up to 30 s. A wrong MPIN is never sent twice.
+
+        Raises WrongTotp, WrongMpin or ClockSkew, LoginFailed for what else the broker finds wrong,
+        TransportError when it cannot be reached, and NotLoggedIn when `logout` is called meanwhile.
+        Waits for a logout under way.
+        """
         code = Hidden(totp)
         del totp  # tracebacks may show local variables
         if code.value is None:
             code.value, self._totp = self._totp, None
+        else:
+            fresh = True
         self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
-            session = await self._session.login(code.value)
+            session = await self._session.login(code.value, fresh=fresh)
         await self._start_exits()
         return session
 
-    async def resume(self, session: Session) -> None:
-        """Resume an earlier login instead of making one; see SessionManager.resume."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Store the present session in a file that only this user can read; `resume` takes it up.
+
+        For clients that are given `session=`, this is done by itself. Raises NotLoggedIn without a
+        login, and OSError when the file cannot be written.
+        """
+        manager = self._session
+        current = manager.current
+        file = SessionFile(path, manager.credentials, manager.endpoints, clock=self._clock)
+        file.save(current, made_at=manager.logged_in_at)
+
+    async def resume(self, session: Session | str | os.PathLike[str]) -> None:
+        """Take up an earlier login instead of making one, and warm the order lane. It is a session
+        that `login` returned, or the path of a file that `save` or a client with `session=` has
+        written. A session that the broker has ended meanwhile is renewed by the first call.
+
+        Raises UsageError when the session cannot be used: a file of another account, server,
+        machine or day, or one that other users can read; TransportError when its server cannot be
+        reached.
+        """
+        if not isinstance(session, Session):
+            manager = self._session
+            file = SessionFile(session, manager.credentials, manager.endpoints, clock=self._clock)
+            session = file.session()
         self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
             await self._session.resume(session)
@@ -249,7 +310,7 @@ class NeoClient:
             self.market,
             self.portfolio,
             self.instruments,
-            new_feed=lambda on_tick: self.market_feed(on_tick=on_tick),
+            new_feed=lambda on_tick: self.market_feed(level=Level.LITE, on_tick=on_tick),
             journal=self._journal,
             calendar=self.calendar,
             clock=self._clock,
@@ -354,23 +415,67 @@ class NeoClient:
         """
         self._switch.on_signal(number)
 
+    @overload
     def market_feed(
         self,
         *,
+        level: Literal[Level.LITE],
+        policy: Policy = ...,
+        bound: int = ...,
+        on_tick: Callable[[LiteTick], None] | None = ...,
+        market_open: Callable[[], bool] | None = ...,
+        time_ns: Callable[[], int] | None = ...,
+    ) -> MarketFeed[LiteTick]: ...
+
+    @overload
+    def market_feed(
+        self,
+        *,
+        level: Literal[Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH] = ...,
+        policy: Policy = ...,
+        bound: int = ...,
+        on_tick: Callable[[ScripTick], None] | None = ...,
+        market_open: Callable[[], bool] | None = ...,
+        time_ns: Callable[[], int] | None = ...,
+    ) -> MarketFeed[ScripTick]: ...
+
+    @overload
+    def market_feed(
+        self,
+        *,
+        level: Level | None,
+        policy: Policy = ...,
+        bound: int = ...,
+        on_tick: Callable[[PriceTick], None] | None = ...,
+        market_open: Callable[[], bool] | None = ...,
+        time_ns: Callable[[], int] | None = ...,
+    ) -> MarketFeed[PriceTick]: ...
+
+    def market_feed(
+        self,
+        *,
+        level: Level | None = Level.SCRIP,
         policy: Policy = Policy.CONFLATE,
         bound: int = DEFAULT_BOUND,
-        on_tick: Callable[[Tick], None] | None = None,
+        on_tick: Callable[[Any], None] | None = None,
         market_open: Callable[[], bool] | None = None,
-    ) -> MarketFeed:
-        """Return a new connection to the market feed; see MarketFeed."""
-        feed = MarketFeed(
+        time_ns: Callable[[], int] | None = None,
+    ) -> MarketFeed[Any]:
+        """Return a new connection to the market feed; see MarketFeed.
+
+        It yields LiteTick at `Level.LITE` and ScripTick at every other level; `level=None` takes
+        subscriptions at all levels and yields both.
+        """
+        feed = MarketFeed[Any](
             self._session,
             self._feed_timings,
+            level=level,
             policy=policy,
             bound=bound,
             on_tick=on_tick,
             market_open=market_open,
             calendar=self.calendar,
+            time_ns=time_ns,
         )
         self._market_feeds.add(feed)
         return feed
@@ -394,9 +499,16 @@ class NeoClient:
         self.order_feed.start()
         return self.order_feed.updates()
 
-    async def logout(self) -> None:
-        """Forget the login and close every connection. Cancelling for a halt that is not done yet
-        ends, and goes on after the next login."""
+    async def logout(self, *, forget: bool = False) -> None:
+        """Close every connection, and forget the login. Cancelling for a halt that is not done yet
+        ends, and goes on after the next login.
+
+        A session that is kept in a file stays there, for the next start and for the processes that
+        use it; `forget` removes it. Processes that use it then go on all the same: the broker has
+        no call to end a session.
+
+        Raises OSError when the session cannot be removed from its file.
+        """
         self._switch.ignore_signals()
         engine = self._engine
         note_left_open(
@@ -405,6 +517,17 @@ class NeoClient:
         if "exits" in self.__dict__:
             await self.exits.close()
         await self._life_cycle.end()
+        if forget:
+            self._session.forget()
+
+    async def client_ip(self) -> str:
+        """Return the address from which the broker sees this machine, IPv4 or IPv6. Orders are
+        accepted only from the static addresses registered with the broker, and from the one that
+        the login came from.
+
+        Source: `GET /login/1.0/get-client-ip`, the official SDK's `whatsmyip()`.
+        """
+        return await self._requests.read(CLIENT_IP, read_client_ip)
 
     def health(self) -> Health:
         """Return the state of every service; `health().ok` is False while something is wrong, and
@@ -421,6 +544,12 @@ class NeoClient:
     def session(self) -> Session:
         """The present login. Raises NotLoggedIn before login and after logout."""
         return self._session.current
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether this client trades on this machine (on a loopback address, as the embedded
+        exchange is), without real money. Everything else is live. Known before the login."""
+        return self._session.is_paper
 
     @property
     def round_trips(self) -> Sequence[tuple[Kind, float]]:
@@ -461,3 +590,19 @@ def _on_exit_of(value: str) -> OnExit:
     except ValueError:
         choices = " or ".join(repr(each.value) for each in OnExit)
         raise UsageError(f"on_exit={value!r}: must be {choices}") from None
+
+
+def _session_file(
+    session: str | os.PathLike[str] | Literal[True] | None,
+    credentials: Credentials,
+    endpoints: Endpoints,
+    clock: Callable[[], float],
+) -> SessionFile | None:
+    """Return the file of a `session=`. Raises UsageError for what is no path."""
+    if session is None:
+        return None
+    if session is True:
+        session = default_path(credentials, endpoints)
+    elif not isinstance(session, str | os.PathLike) or not os.fspath(session):
+        raise UsageError(f"session={session!r}: must be the path of a file, or True")
+    return SessionFile(session, credentials, endpoints, clock=clock)

@@ -1,175 +1,26 @@
-"""Settings: credentials, addresses, rate limits, timeouts, risk limits and pool sizes."""
+"""Settings: rate limits, timeouts, risk limits, pool sizes.
+
+Credentials and addresses belong to the settings, too; they are in accounts.py.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Set
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
+from neo_async.accounts import Credentials as Credentials
+from neo_async.accounts import Endpoints as Endpoints
+from neo_async.accounts import KiteEndpoints as KiteEndpoints
+from neo_async.accounts import variable_reader as variable_reader
 from neo_async.errors import UsageError
-from neo_async.model.address import SOCKET, WEB, address_problem, shown_address
 from neo_async.model.enums import Product, Segment
 from neo_async.model.orders import Price
-
-PRODUCTION_LOGIN: Final = "https://mis.kotaksecurities.com"
-KITE_API: Final = "https://api.kite.trade"
-KITE_LOGIN: Final = "https://kite.zerodha.com"
-
-_KEY = re.compile(r"[!-~]+")
-_MOBILE = re.compile(r"\+91[0-9]{10}")
-_MPIN = re.compile(r"[0-9]{6}")
-_TOTP_SECRET: Final = re.compile(r"[A-Za-z2-7\s-]*=*\s*")
-"""Base32 as pages show it: in groups, in either case, with or without padding."""
-
-
-def variable_reader(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """Return a function that reads a variable of `environ`, by default the process's environment.
-
-    It returns an empty text for a variable that is not set.
-
-    Its `repr` shows no variable, unlike that of a mapping and of its `get`, so that secrets stay
-    out of tracebacks that show local variables.
-    """
-    variables = os.environ if environ is None else environ
-    return lambda name: variables.get(name) or ""
-
-
-class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """Login credentials of one trading account. Never printed."""
-
-    consumer_key: str
-    """Access token of the API dashboard application."""
-    mobile_number: str
-    """Mobile number with country code: +91 and ten digits."""
-    ucc: str
-    """Client code of the trading account."""
-    mpin: str
-    """MPIN of six digits, as text: leading zeros count."""
-    totp_secret: str = ""
-    """Base32 secret of the authenticator; without it, every login needs a code from the caller."""
-
-    def __post_init__(self) -> None:
-        if not self.consumer_key:
-            raise UsageError("consumer_key is empty: copy the access token of the API dashboard")
-        if not _KEY.fullmatch(self.consumer_key):
-            raise UsageError("consumer_key holds blanks, line ends or letters beyond ASCII")
-        if not _MOBILE.fullmatch(self.mobile_number):
-            raise UsageError("mobile_number must be +91 and ten digits")
-        if not self.ucc:
-            raise UsageError("ucc is empty: it is the client code of the trading account")
-        if not _MPIN.fullmatch(self.mpin):
-            raise UsageError("mpin must be six digits")
-        if not _TOTP_SECRET.fullmatch(self.totp_secret):
-            raise UsageError(
-                "totp_secret is not base32 (letters A-Z and digits 2-7): copy it from the page "
-                "that showed the QR code"
-            )
-
-    def __repr__(self) -> str:
-        return f"Credentials(ucc={self.ucc!r}, ...)"
-
-    def __rich_repr__(self) -> list[tuple[str, str]]:
-        # Structs show rich every field, in tracebacks with locals for instance.
-        return [("ucc", self.ucc)]
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Credentials:
-        """Read `NEO_CONSUMER_KEY NEO_MOBILE_NUMBER NEO_UCC NEO_MPIN` and `NEO_TOTP_SECRET`.
-
-        Raises UsageError that lists every variable that is missing.
-        """
-        fields = {
-            "NEO_CONSUMER_KEY": "consumer_key",
-            "NEO_MOBILE_NUMBER": "mobile_number",
-            "NEO_UCC": "ucc",
-            "NEO_MPIN": "mpin",
-            "NEO_TOTP_SECRET": "totp_secret",
-        }
-        read = variable_reader(environ)
-        del environ  # tracebacks may show local variables
-        missing = [name for name in fields if name != "NEO_TOTP_SECRET" and not read(name)]
-        if missing:
-            raise UsageError(f"environment lacks {', '.join(missing)}")
-        return cls(**{field: read(name) for name, field in fields.items()})
-
-
-class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Addresses of the broker. Only `login` is needed: the answer to the login gives the others,
-    and an address set here takes precedence over it."""
-
-    login: str = PRODUCTION_LOGIN
-    base: str = ""
-    feed: str = ""
-    realtime: str = ""
-    ca_file: str = ""
-    """PEM file of the authority to trust instead of the system's, for servers of one's own."""
-    insecure: bool = False
-    """Allow plain http and ws to other machines than this one: credentials, tokens and orders then
-    cross the network in clear text. What a login over https answers must use TLS all the same."""
-
-    def __post_init__(self) -> None:
-        if self.login:
-            _check_address("login", self.login, insecure=self.insecure, is_base=True)
-        if self.base:
-            _check_address("base", self.base, insecure=self.insecure, is_base=True)
-        for name in ("feed", "realtime"):
-            url = getattr(self, name)
-            if url:
-                _check_address(name, url, schemes=SOCKET + WEB, insecure=self.insecure)
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Endpoints:
-        """Read `NEO_LOGIN_URL` and `NEO_CA_FILE`; without them, production and the system's
-        authorities. `NEO_INSECURE=1` is `insecure`.
-
-        Raises UsageError for an address that cannot be used."""
-        read = variable_reader(environ)
-        del environ  # tracebacks may show local variables
-        return cls(
-            login=read("NEO_LOGIN_URL") or PRODUCTION_LOGIN,
-            ca_file=read("NEO_CA_FILE"),
-            insecure=_switch("NEO_INSECURE", read("NEO_INSECURE")),
-        )
-
-
-class KiteEndpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Addresses of Kite Connect."""
-
-    api: str = KITE_API
-    login: str = KITE_LOGIN
-    """Address of the website where users log in."""
-    ca_file: str = ""
-    """PEM file of the authority to trust instead of the system's, for servers of one's own."""
-    insecure: bool = False
-    """Allow plain http to other machines than this one: keys, tokens and orders then cross the
-    network in clear text."""
-
-    def __post_init__(self) -> None:
-        for name in ("api", "login"):
-            _check_address(name, getattr(self, name), insecure=self.insecure, is_base=True)
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> KiteEndpoints:
-        """Read `KITE_URL` (another server, for both) and `KITE_CA_FILE`; without them, production
-        and the system's authorities. `KITE_INSECURE=1` is `insecure`.
-
-        Raises UsageError for an address that cannot be used."""
-        read = variable_reader(environ)
-        del environ  # tracebacks may show local variables
-        url = read("KITE_URL")
-        return cls(
-            api=url or KITE_API,
-            login=url or KITE_LOGIN,
-            ca_file=read("KITE_CA_FILE"),
-            insecure=_switch("KITE_INSECURE", read("KITE_INSECURE")),
-        )
 
 
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -445,29 +296,6 @@ def cache_directory() -> Path:
     """Return `$XDG_CACHE_HOME/neo_async`, by default `~/.cache/neo_async`."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "neo_async"
-
-
-def _check_address(
-    name: str,
-    url: str,
-    *,
-    schemes: tuple[str, ...] = WEB,
-    insecure: bool,
-    is_base: bool = False,
-) -> None:
-    problem = address_problem(url, schemes=schemes, insecure=insecure, is_base=is_base)
-    if problem:
-        raise UsageError(f"{name}={shown_address(url)}: {problem}")
-
-
-def _switch(name: str, text: str) -> bool:
-    """Return whether an environment variable is on. Raises UsageError for any other text."""
-    word = text.strip().lower()
-    if word in ("1", "true", "yes"):
-        return True
-    if word in ("", "0", "false", "no"):
-        return False
-    raise UsageError(f"{name}={text!r}: must be 1 or 0")
 
 
 def _is_amount(value: object) -> bool:

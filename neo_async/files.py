@@ -2,9 +2,9 @@
 
 A private file is a regular file of the caller's own that no other user can read or write, from the
 moment it exists. Every private file is opened in one of three ways: `read_private` for a file that
-is read in one piece, `open_private` for one that is worked with through its descriptor, and
-`make_private` before a library such as SQLite opens it by its name. `open_regular` is for the files
-of others that a user names for reading.
+is read in one piece (or `read_if_private`, which says why one is refused), `open_private` for one
+that is worked with through its descriptor, and `make_private` before a library such as SQLite opens
+it by its name. `open_regular` is for the files of others that a user names for reading.
 """
 
 from __future__ import annotations
@@ -59,16 +59,36 @@ def read_private(path: Path) -> bytes | None:
     """Return the content of a private file; None when there is none, or another user could have
     read or written it. Raises OSError."""
     try:
+        return read_if_private(path)
+    except (FileNotFoundError, NotPrivate):
+        return None
+
+
+def read_if_private(path: Path) -> bytes:
+    """Return the content of a private file.
+
+    Raises NotPrivate when another user could have read or written it, and for a link or what is
+    not a regular file; and any other OSError, such as FileNotFoundError.
+    """
+    try:
         handle = os.open(path, os.O_RDONLY | _SAFELY)
     except OSError as error:
-        # ELOOP is a link, ENXIO a socket.
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-            return None
+        if error.errno == errno.ELOOP:
+            raise NotPrivate(path, _LINK) from error
+        if error.errno == errno.ENXIO:
+            raise NotPrivate(path, _NO_FILE) from error
         raise
-    state = os.fstat(handle)
-    if _is_shared(state) or _objection(state) is not None:
+    try:
+        state = os.fstat(handle)
+        why = _objection(state)
+        if why is None and _is_shared(state):
+            mode = stat.S_IMODE(state.st_mode)
+            why = f"can be read by other users (mode {mode:o}): close it to them (chmod 600)"
+        if why is not None:
+            raise NotPrivate(path, why)
+    except BaseException:
         os.close(handle)
-        return None
+        raise
     with open(handle, "rb") as file:
         return file.read()
 

@@ -7,6 +7,7 @@ then new orders are sent.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection
 
@@ -19,6 +20,7 @@ from neo_async.execution.reconciliation import Reconciliation
 from neo_async.feeds.column_feed import ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
+from neo_async.model.ticks import PriceTick
 from neo_async.portfolio.live_positions import LivePositions
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.kill_switch import KillSwitch
@@ -32,7 +34,7 @@ class LifeCycle(msgspec.Struct, kw_only=True):
     session: SessionManager
     engine: ExecutionEngine
     order_feed: OrderFeed
-    market_feeds: Collection[MarketFeed | ColumnFeed]
+    market_feeds: Collection[MarketFeed[PriceTick] | ColumnFeed]
     live_positions: LivePositions
     limits: RiskLimits
     guard: RiskEngine | None
@@ -44,11 +46,16 @@ class LifeCycle(msgspec.Struct, kw_only=True):
     """Whether the order feed is connected from login to logout."""
     reconciliation: Reconciliation = msgspec.field(default_factory=Reconciliation)
     """The orders and requests of the process before, as the last login found them."""
+    ending: asyncio.Task[None] | None = None
+    """The logout under way."""
 
     @contextlib.asynccontextmanager
     async def login(self) -> AsyncIterator[None]:
         """Do around a login what has to be done before new orders are sent. When it fails, the
-        login is given up, unless it was to replace one that is still there."""
+        login is given up, unless it was to replace one that is still there. It waits for a logout
+        under way: that would close what the login opens."""
+        while self.ending is not None:
+            await asyncio.wait([self.ending])
         was_open = self.session.is_open
         is_new = False
         # New orders are held back until a login that fails is given up, too.
@@ -85,6 +92,17 @@ class LifeCycle(msgspec.Struct, kw_only=True):
 
     async def end(self) -> None:
         """Forget the login, and close every connection and the journal."""
+        if self.ending is not None:
+            await asyncio.wait([self.ending])
+            return
+        self.ending = asyncio.create_task(self._end(), name="logout")
+        self.ending.add_done_callback(self._ended)
+        await self.ending
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        self.ending = None
+
+    async def _end(self) -> None:
         self.switch.stop()
         await self.watchdog.close()
         if self.guard is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
 from neo_async.feeds.column_feed import COLUMNS, ColumnFeed
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
+from neo_async.feeds.subscriptions import named
 from neo_async.model.feed_state import FeedState
 from neo_async.model.health import (
     BreakerHealth,
@@ -20,6 +21,7 @@ from neo_async.model.health import (
     LimiterHealth,
 )
 from neo_async.model.metrics import Metrics
+from neo_async.model.ticks import PriceTick
 from neo_async.portfolio.live_positions import LivePositions
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.kill_switch import KillSwitch
@@ -29,7 +31,7 @@ from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Limiter
 
-Feed = OrderFeed | MarketFeed | ColumnFeed
+Feed = OrderFeed | MarketFeed[PriceTick] | ColumnFeed
 
 
 class Monitor:
@@ -43,7 +45,7 @@ class Monitor:
         switch: KillSwitch,
         journal: Journal | None,
         order_feed: OrderFeed,
-        market_feeds: Iterable[MarketFeed | ColumnFeed],
+        market_feeds: Iterable[MarketFeed[PriceTick] | ColumnFeed],
         positions: LivePositions,
         guard: RiskEngine | None = None,
         *,
@@ -88,6 +90,7 @@ class Monitor:
                 *_breaker_problems(breakers),
                 *_limiter_problems(limiter),
                 *_feed_problems(feeds),
+                *_unacknowledged(self._market_feeds),
                 *(() if self._guard is None else self._guard.problems),
                 *self._plan_problems(),
                 *(f"{each} may have taken effect, or not" for each in unknown),
@@ -218,6 +221,12 @@ def _breaker_problems(breakers: Iterable[BreakerHealth]) -> Iterator[str]:
 def _limiter_problems(limiter: LimiterHealth) -> Iterator[str]:
     if limiter.paused_for:
         yield f"no request starts for {limiter.paused_for:.1f} s: the broker answered 429"
+
+
+def _unacknowledged(feeds: Iterable[MarketFeed[PriceTick] | ColumnFeed]) -> Iterator[str]:
+    for feed in feeds:
+        if feed.state is not FeedState.CLOSED and (names := feed.unacknowledged):
+            yield f"the {feed.name} has no acknowledgement of {named(names)}"
 
 
 def _feed_problems(feeds: Iterable[FeedHealth]) -> Iterator[str]:

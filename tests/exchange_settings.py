@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from neo_async.exchange import Behaviour, Exchange, Recording, Security
+from neo_async.exchange import Behaviour, Exchange, Recording, Rules, Security
+
+EVERY_ORDER = Rules(covered_orders=True, stop_market_orders=True)
+"""Rules of a market that accepts CO, BO and SL-M too."""
 
 _BEHAVIOUR = Behaviour.__struct_fields__
 _SECURITY = Security.__struct_fields__

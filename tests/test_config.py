@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from neo_async.accounts import PRODUCTION_LOGIN
 from neo_async.config import (
-    PRODUCTION_LOGIN,
     BreakerConfig,
     ConnectionSettings,
     Credentials,

@@ -38,7 +38,7 @@ async def test_a_client_that_is_well_says_so(tmp_path: Any) -> None:
     path = tmp_path / "orders.db"
     async with exchange_of() as exchange, client_of(exchange, journal=path) as neo:
         await neo.order_feed.until_live()
-        async with neo.market_feed() as feed:
+        async with neo.market_feed(level=None) as feed:
             await feed.until_live()
             await asyncio.sleep(1.0)
             health = neo.health()
@@ -176,7 +176,7 @@ async def test_limits_that_refuse_for_what_they_do_not_know_are_a_problem() -> N
 async def test_a_feed_whose_login_is_refused_is_a_problem_and_makes_no_more_logins() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
-        async with neo.market_feed() as feed:
+        async with neo.market_feed(level=None) as feed:
             await feed.until_live()
             right = neo._session._authenticator._credentials
             neo._session._authenticator._credentials = msgspec.structs.replace(right, mpin="000000")

@@ -40,6 +40,7 @@ from neo_async.session.requests import SessionRequests
 from neo_async.transport.limiter import Limiter
 from neo_async.wire.tags import matches, own_tag
 from tests.clients import BOOK, CANCEL, MODIFY, PLACE, admin, client_of, exchange_of, logins, paths
+from tests.exchange_settings import EVERY_ORDER
 from tests.fake_servers import CREDENTIALS, Cut, Late, Reply, fault_proxy, scripted_broker
 from tests.simulation.virtual_time import in_virtual_time, now
 
@@ -64,7 +65,7 @@ TYPES: dict[OrderType, dict[str, Any]] = {
 async def test_every_type_reaches_the_exchange_as_it_was_meant(
     product: Product, validity: Validity
 ) -> None:
-    async with exchange_of() as exchange, client_of(exchange) as neo:
+    async with exchange_of(rules=EVERY_ORDER) as exchange, client_of(exchange) as neo:
         for order_type, prices in TYPES.items():
             order = await neo.orders.place(
                 *BUY, product=product, order_type=order_type, validity=validity, **prices
@@ -159,7 +160,10 @@ async def test_an_after_market_order_is_queued_changed_and_cancelled() -> None:
 
 
 async def test_a_cover_order_is_placed_changed_and_exited() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
+    async with (
+        exchange_of(rules=EVERY_ORDER) as exchange,
+        client_of(exchange, live_updates=False) as neo,
+    ):
         order = await neo.orders.place(*BUY, product=Product.CO, price="39.00", trigger="38.50")
         record = exchange.market.ledger[0]
         assert (record.product, record.price, record.trigger) == (Product.CO, 3900, 3850)
@@ -297,7 +301,7 @@ async def test_a_number_that_nobody_knows_is_refused_without_a_guess() -> None:
 
 
 async def test_cancel_all_takes_what_is_working_of_a_segment_or_symbol() -> None:
-    async with exchange_of() as exchange, client_of(exchange) as neo:
+    async with exchange_of(rules=EVERY_ORDER) as exchange, client_of(exchange) as neo:
         place = neo.orders.place
         fund = await place(*BUY, **CNC)
         stop = await place(*BUY, product=Product.MIS, order_type=OrderType.SL_M, trigger="40.10")

@@ -86,6 +86,8 @@ def test_banking_stands_on_its_own() -> None:
     loaded = json.loads(run_python("-W", "error", "-c", code))
     packages = {name.split(".")[1] for name in loaded}
     assert packages == {
+        "accounts",
+        "accounts_file",
         "banking",
         "base",
         "config",

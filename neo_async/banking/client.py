@@ -56,7 +56,8 @@ class VirtualAccounts:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take a BankingProfile or the path of its file as `profile`; `client_name` and
+        """Take a BankingProfile or the path of its file as `profile`. KOTAK_BANK_URL takes
+        precedence over the address in a file, and over the bank's own; `client_name` and
         `physical_account` take precedence over those in it. `store` is the path of a SQLite file of
         the credits already delivered: with it, each is delivered once; see `transactions`.
 
@@ -66,9 +67,14 @@ class VirtualAccounts:
         del client_id, client_secret  # tracebacks may show local variables
         identity = Identity(name.value, secret.value)
         if profile is None:
-            profile = BankingProfile()
+            profile = BankingProfile().at_server_of_environment()
         elif not isinstance(profile, BankingProfile):
-            profile = BankingProfile.load(profile)
+            profile = BankingProfile.load(profile).at_server_of_environment()
+        elif not profile.is_paper and profile.at_server_of_environment().is_paper:
+            raise UsageError(
+                f"the profile leads to {profile.server.base_url}, and KOTAK_BANK_URL to a bank on "
+                "this machine: change or unset one of them"
+            )
         self.profile = profile
         self._client_name = client_name or profile.customer.client_name
         self._physical_account = physical_account or profile.customer.physical_account

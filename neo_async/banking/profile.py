@@ -43,8 +43,9 @@ import msgspec
 
 from neo_async.banking.model import AccountStatus, RefundStatus, Refusal
 from neo_async.banking.names import CODES, INDISPENSABLE, LISTS, REQUEST, RESPONSE, Call
+from neo_async.config import variable_reader
 from neo_async.errors import UsageError
-from neo_async.model.address import address_problem, shown_address
+from neo_async.model.address import address_problem, is_on_this_machine, shown_address
 
 
 class Auth(StrEnum):
@@ -265,6 +266,22 @@ class BankingProfile(_Section, frozen=True, kw_only=True):
             problem, _, place = str(error).partition(" - at ")
             where = place.strip("`").removeprefix("$.") or "the profile"
             raise UsageError(f"{where}: {problem}") from error
+
+    def at_server_of_environment(self) -> BankingProfile:
+        """Return the profile with `KOTAK_BANK_URL` as the bank's address, where that is set;
+        `KOTAK_BANK_INSECURE=1` is its `insecure`."""
+        read = variable_reader()
+        url = read("KOTAK_BANK_URL")
+        if not url:
+            return self
+        insecure = read("KOTAK_BANK_INSECURE") == "1" or self.server.insecure
+        server = msgspec.structs.replace(self.server, base_url=url, insecure=insecure)
+        return msgspec.structs.replace(self, server=server)
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether the bank is on this machine, as the embedded one is."""
+        return is_on_this_machine(self.server.base_url)
 
     @property
     def timezone(self) -> tzinfo:

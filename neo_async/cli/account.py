@@ -9,12 +9,14 @@ import typer
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.connection import Account, Fresh
+from neo_async.cli.connection import Account, Fresh, forget_logins, mode_of
 from neo_async.cli.output import AsCsv, AsJson, amount_cell, limit_price, money, profit, units
+from neo_async.cli.prompts import show_account
 from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.model.orders import OrderRow, Trade
 from neo_async.model.portfolio import Holding, Limits, Position
+from neo_async.model.session import Session
 
 T = TypeVar("T")
 
@@ -37,30 +39,53 @@ def login(
     """Log in and keep the login for the commands that follow, until midnight IST."""
     account = Account()
 
-    async def log_in() -> tuple[str, str, Limits]:
+    async def log_in() -> tuple[Session, bool, Limits]:
         async with account.connect(fresh=fresh, totp=totp) as neo:
-            # The broker may have ended a stored login: a call shows that, and renews it.
             limits = await neo.portfolio.limits()
-            return neo.session.ucc, neo.session.base_url, limits
+            return neo.session, neo.is_paper, limits
 
-    ucc, base_url, limits = neo_async.run(log_in())
+    session, is_paper, limits = neo_async.run(log_in())
     if as_json:
-        output.print_json({"ucc": ucc, "base_url": base_url, "available": limits.available})
+        output.print_json(
+            {
+                "ucc": session.ucc,
+                "base_url": session.base_url,
+                "is_paper": is_paper,
+                "available": limits.available,
+            }
+        )
         return
-    output.echo(f"logged in as {ucc} at {base_url}; available {money(limits.available)}")
+    output.echo(
+        f"logged in as {session.ucc} at {session.base_url}: {mode_of(is_paper=is_paper)}; "
+        f"available {money(limits.available)}"
+    )
 
 
 def logout() -> None:
-    """Delete the stored login. The broker has no call to end a session."""
-    account = Account()
-    account.file.forget()
-    output.echo(f"the stored login of {account} is deleted")
+    """Delete the stored login. The broker has no call to end a session.
+
+    Without an account in the environment, those of all accounts at the server are deleted.
+    """
+    deleted = forget_logins()
+    for ucc, server in deleted:
+        output.echo(f"the stored login of account {ucc} at {server} is deleted")
+    if not deleted:
+        output.echo("no login was stored")
+
+
+def ip(fresh: Fresh = False, as_json: AsJson = False) -> None:
+    """Show the address from which the broker sees this machine, to register it for orders."""
+    address = _read(fresh, lambda neo: neo.client_ip(), as_json)
+    if as_json:
+        output.print_json({"ip": address})
+    else:
+        output.echo(address)
 
 
 def orders(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show today's orders, newest first."""
     output.print_report(
-        _read(fresh, lambda neo: neo.orders.book()),
+        _read(fresh, lambda neo: neo.orders.book(), as_json or as_csv),
         print_orders,
         empty="no orders today",
         columns=ORDER_FIELDS,
@@ -73,7 +98,7 @@ def orders(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False)
 def trades(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show today's fills."""
     output.print_report(
-        _read(fresh, lambda neo: neo.orders.trades()),
+        _read(fresh, lambda neo: neo.orders.trades(), as_json or as_csv),
         _print_trades,
         empty="no trades today",
         columns=output.columns_of(Trade),
@@ -86,7 +111,7 @@ def trades(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False)
 def positions(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show positions with realised, unrealised and the day's mark-to-market P&L."""
     output.print_report(
-        _read(fresh, lambda neo: neo.portfolio.positions()),
+        _read(fresh, lambda neo: neo.portfolio.positions(), as_json or as_csv),
         _print_positions,
         empty="no positions",
         columns=output.columns_of(Position, without=["row"]),
@@ -98,7 +123,7 @@ def positions(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = Fal
 def holdings(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show delivery holdings."""
     output.print_report(
-        _read(fresh, lambda neo: neo.portfolio.holdings()),
+        _read(fresh, lambda neo: neo.portfolio.holdings(), as_json or as_csv),
         _print_holdings,
         empty="no holdings",
         columns=output.columns_of(Holding),
@@ -109,7 +134,7 @@ def holdings(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = Fals
 
 def limits(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """Show funds and margins of the account."""
-    row = _read(fresh, lambda neo: neo.portfolio.limits())
+    row = _read(fresh, lambda neo: neo.portfolio.limits(), as_json or as_csv)
     output.print_record(row, _print_limits, as_json=as_json, as_csv=as_csv)
 
 
@@ -302,5 +327,8 @@ def side_name(code: str) -> str:
     return {"B": "buy", "S": "sell"}.get(code, code)
 
 
-def _read(fresh: bool, call: Callable[[NeoClient], Awaitable[T]]) -> T:
-    return Account().read(call, fresh=fresh)
+def _read(fresh: bool, call: Callable[[NeoClient], Awaitable[T]], as_json: bool) -> T:
+    account = Account()
+    if not as_json:
+        show_account(account)
+    return account.read(call, fresh=fresh)

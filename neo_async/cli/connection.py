@@ -1,23 +1,25 @@
-"""A client for one command, with the stored login of an earlier one."""
+"""The account that a command is for, and a client with its stored login."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import os
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
 import neo_async
-from neo_async.cli import output
-from neo_async.cli.stored_login import LoginFile, StoredLogin
+from neo_async import files
+from neo_async.accounts import endpoints_of
+from neo_async.base.env_file import read_env_file
 from neo_async.client import NeoClient
-from neo_async.config import ConnectionSettings, Credentials, Endpoints, PoolLimits, cache_directory
-from neo_async.errors import TransportError, UsageError, WrongMpin
-from neo_async.model.session import Session
+from neo_async.config import ConnectionSettings, Credentials, Endpoints, PoolLimits
+from neo_async.errors import UsageError
+from neo_async.session.session_file import default_path, forget_login, stored_logins
+from neo_async.transport.hidden import Hidden
 
 T = TypeVar("T")
 
@@ -29,6 +31,60 @@ _CONNECTIONS = ConnectionSettings(pool=PoolLimits(warm=1, maximum=1))
 """A command sends one order at most."""
 
 
+class _Chosen:
+    """The account that `--account` names; set anew for every command."""
+
+    account: str | None = None
+
+
+def choose_account(name: str | None) -> None:
+    """Have the command work for an account of the accounts file, or for the environment's."""
+    _Chosen.account = name
+
+
+def load_env_file(path: Path) -> None:
+    """Add the variables of a file to the environment.
+
+    Raises UsageError when a variable is set already, to another value: the environment is never
+    overridden, and a mixture of two accounts is none.
+    """
+    try:
+        with files.open_regular(path) as file:
+            found = read_env_file(file.read().decode())
+    except OSError as error:
+        raise UsageError(f"--env-file {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--env-file {path}: {error}") from None
+    different = [name for name, value in found.items() if os.environ.get(name, value) != value]
+    if different:
+        raise UsageError(
+            f"--env-file {path}: {', '.join(different)} set to something else in the environment: "
+            "unset there, or leave the option out"
+        )
+    os.environ.update(found)
+
+
+def chosen_credentials() -> Credentials:
+    """Return the credentials that `--account` names, or those of the environment."""
+    if _Chosen.account is not None:
+        return Credentials.from_file(account=_Chosen.account)
+    return Credentials.from_env()
+
+
+def key_only() -> Credentials:
+    """Return credentials for what needs no login, which may be a consumer key alone. Raises
+    UsageError."""
+    if _Chosen.account is not None:
+        return Credentials.from_file(account=_Chosen.account)
+    key = Hidden(os.environ.get("NEO_CONSUMER_KEY", ""))
+    if not key.value:
+        raise UsageError(
+            "environment lacks NEO_CONSUMER_KEY, which the broker asks for even where no login is "
+            "needed; `neo-async exchange --env FILE` runs an exchange on paper, without an account"
+        )
+    return Credentials(consumer_key=key.value)
+
+
 def halt_on_sigusr1(neo: NeoClient) -> None:
     """Make `kill -USR1` of a long-running command cancel every open order; Windows has no such
     signal."""
@@ -36,33 +92,36 @@ def halt_on_sigusr1(neo: NeoClient) -> None:
         neo.halt_on_signal(signal.SIGUSR1)
 
 
+def mode_of(*, is_paper: bool) -> str:
+    return "paper" if is_paper else "live"
+
+
 class Account:
-    """The account given by the environment, and its stored login."""
+    """The account given by the environment or the accounts file, and its stored login."""
 
     def __init__(self) -> None:
-        self.credentials = Credentials.from_env()
-        self.endpoints = Endpoints.from_env()
-        self.file = LoginFile(cache_directory(), self.credentials, self.endpoints)
+        self.credentials = chosen_credentials()
+        self.endpoints = endpoints_of(self.credentials)
+        self.path = session_path(self.credentials, self.endpoints)
 
     def __str__(self) -> str:
-        return f"account {self.credentials.ucc} at {self.endpoints.login}"
+        mode = mode_of(is_paper=self.endpoints.is_paper)
+        return f"account {self.credentials.ucc} at {self.endpoints.login}: {mode}"
 
     @contextlib.asynccontextmanager
     async def connect(
         self, *, fresh: bool = False, totp: str | None = None
     ) -> AsyncIterator[NeoClient]:
         """Return a logged-in client. A login made here, or renewed in the block, is stored."""
-        neo = NeoClient(self.credentials, endpoints=self.endpoints, connections=_CONNECTIONS)
-        stored = self.file.load()
+        neo = NeoClient(
+            self.credentials,
+            endpoints=self.endpoints,
+            session=self.path,
+            connections=_CONNECTIONS,
+        )
         try:
-            if fresh or totp is not None or not await _resume(neo, stored):
-                await self._login(neo, stored, totp)
-            session = neo.session
-            try:
-                yield neo
-            finally:
-                if neo.session is not session:
-                    self._keep(neo.session)
+            await self._login(neo, fresh, totp)
+            yield neo
         finally:
             await neo.logout()
 
@@ -75,39 +134,41 @@ class Account:
 
         return neo_async.run(read())
 
-    async def _login(self, neo: NeoClient, stored: StoredLogin | None, totp: str | None) -> None:
-        if totp is None:
-            if not self.credentials.totp_secret:
+    async def _login(self, neo: NeoClient, fresh: bool, totp: str | None) -> None:
+        try:
+            await neo.login(totp, fresh=fresh)
+        except UsageError as error:
+            if totp is None and not self.credentials.totp_secret:
                 raise UsageError(
-                    "no login is stored, and NEO_TOTP_SECRET is not set to make one: "
+                    "no login is stored, and there is no TOTP secret to make one: "
                     "neo-async login --totp CODE"
-                )
-            wait = stored.seconds_to_next_code(time.time()) if stored else 0.0
-            if wait:
-                note = f"the present TOTP code has been used: waiting {wait:.0f} s for the next"
-                output.echo(note, err=True)
-                await asyncio.sleep(wait)
-        try:
-            await neo.login(totp)
-        except WrongMpin:
-            self._keep(None)  # the code was right, and cannot be used again
+                ) from error
             raise
-        self._keep(neo.session)
-
-    def _keep(self, session: Session | None) -> None:
-        try:
-            self.file.save(StoredLogin(session=session, made_at=time.time()))
-        except OSError as error:
-            # This command does not need it; the next one will have to log in.
-            output.echo(f"the login could not be stored in {self.file.path}: {error}", err=True)
 
 
-async def _resume(neo: NeoClient, stored: StoredLogin | None) -> bool:
-    """Continue with a stored login. Return whether that worked."""
-    if stored is None or stored.session is None or not stored.is_good(time.time()):
-        return False
+def session_path(credentials: Credentials, endpoints: Endpoints) -> Path:
+    """Return the file of the login: NEO_SESSION_FILE, or the one that `session=True` takes."""
+    given = os.environ.get("NEO_SESSION_FILE")
+    return Path(given).expanduser() if given else default_path(credentials, endpoints)
+
+
+def forget_logins() -> list[tuple[str, str]]:
+    """Delete the stored login of the account, or of all accounts at the server when the
+    environment names none. Return client code and server of each. Raises OSError."""
     try:
-        await neo.resume(stored.session)
-    except TransportError:
-        return False  # the server is unreachable; a login gives today's address
-    return True
+        credentials = chosen_credentials()
+    except UsageError:
+        if _Chosen.account is not None:
+            raise
+        credentials = None
+    endpoints = Endpoints.from_env() if credentials is None else endpoints_of(credentials)
+    given = os.environ.get("NEO_SESSION_FILE")
+    if given:
+        paths = [Path(given).expanduser()]
+    elif credentials is not None:
+        paths = [default_path(credentials, endpoints)]
+    else:
+        paths = stored_logins()
+    ucc = credentials.ucc if credentials is not None else os.environ.get("NEO_UCC", "")
+    forgotten = (forget_login(path, endpoints.login, ucc) for path in paths)
+    return [(ucc, endpoints.login) for ucc in forgotten if ucc]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import signal
+import sys
 import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,15 +15,25 @@ import typer
 
 import neo_async
 from neo_async.cli import output
+from neo_async.cli.exchange_output import (
+    greeting,
+    print_replay,
+    remove_environment,
+    write_environment,
+)
 from neo_async.config import RateLimits
 from neo_async.errors import UsageError
 
 if TYPE_CHECKING:
-    from neo_async.exchange import Exchange, Faults
-    from neo_async.exchange.replay.replay import Replay
+    from neo_async.exchange import Behaviour, Faults
 
-_SHOWN = 20
-"""Recorded instruments that are listed by name."""
+
+class RulesOf(StrEnum):
+    """The rules of a market by the time from which they are."""
+
+    TODAY = "2026"
+    OLD = "before-2026"
+
 
 ScripMaster = Annotated[
     list[Path] | None,
@@ -108,16 +119,40 @@ def exchange(
         ),
     ] = "",
     env: Annotated[
-        bool,
+        Path | None,
         typer.Option(
-            "--env", help="Print `export` lines on stderr: a shell that reads them trades here."
+            "--env",
+            metavar="FILE",
+            dir_okay=False,
+            help="Write the exports with which another shell trades here to this file, as soon as "
+            "the exchange is ready; removed at the end. - prints them on stderr.",
         ),
+    ] = None,
+    rules: Annotated[
+        RulesOf,
+        typer.Option(
+            help="2026: CO, BO and SL-M are refused, as the live broker does since April 2026; "
+            "before-2026: they are accepted."
+        ),
+    ] = RulesOf.TODAY,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of market, broker, feeds or bank, such as static_ips=127.0.0.1; may be "
+            "repeated. The page on the simulator lists all.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the ready line for programs, at a terminal too."),
     ] = False,
 ) -> None:
     """Run the exchange until it is interrupted.
 
-    The first line on stdout is one JSON object: the addresses, and the accounts with their made-up
-    secrets.
+    A program gets one line of JSON on stdout: the addresses, and the accounts with their made-up
+    secrets. A person at a terminal gets the same in words.
     """
     limits = RateLimits(
         orders=orders_per_second, total=total_per_second or max(10, orders_per_second)
@@ -134,11 +169,12 @@ def exchange(
                 speed=speed,
                 state=state,
                 accounts=accounts,
-                market_hours=market_hours,
+                behaviour=_behaviour(rules, market_hours, settings or []),
                 faults=faults,
                 key=key,
                 tls_directory=Path(directory) if tls else None,
                 env=env,
+                is_greeted=sys.stdout.isatty() and not as_json,
             )
         )
 
@@ -154,25 +190,17 @@ async def _serve(
     speed: float,
     state: Path | None,
     accounts: int,
-    market_hours: bool,
+    behaviour: Behaviour,
     faults: str | None,
     key: str,
     tls_directory: Path | None,
-    env: bool,
+    env: Path | None,
+    is_greeted: bool,
 ) -> None:
-    from neo_async.exchange import (
-        Behaviour,
-        Exchange,
-        Faults,
-        Hours,
-        Recording,
-        Rules,
-        Security,
-    )
+    from neo_async.exchange import Exchange, Faults, Recording, Security
     from neo_async.exchange.tls import self_signed
 
     context, ca_file = self_signed(tls_directory, host) if tls_directory else (None, "")
-    hours = Hours.EXCHANGE if market_hours else Hours.ALWAYS
     opening = Exchange(
         seed=seed,
         host=host,
@@ -182,11 +210,13 @@ async def _serve(
         recording=Recording(replay, speed) if replay else None,
         state=state,
         accounts=accounts,
-        faults=_read_faults(faults) if faults else Faults(),
-        behaviour=Behaviour(rules=Rules(hours=hours)),
+        faults=read_fault_text(faults) if faults else Faults(),
+        behaviour=behaviour,
         security=Security(tls=context, ca_file=ca_file, key=key),
     )
     interrupted = _on_interruption()
+    if env is not None:
+        remove_environment(env)  # of another exchange, which a waiting shell would take for this
     try:
         running = await opening.__aenter__()
     except OSError as error:
@@ -194,19 +224,34 @@ async def _serve(
         reason = (error.strerror or str(error)).partition(" (")[0]
         raise UsageError(f"cannot listen on {host}, port {port}: {reason}") from error
     try:
-        ready = running.ready() | ({"ca_file": str(ca_file)} if ca_file else {})
-        typer.echo(msgspec.json.encode(ready))
-        if env:
-            for line in _exports(running, str(ca_file)):
-                output.echo(line, err=True)
+        if env is not None:
+            write_environment(env, running, str(ca_file))
+        if is_greeted:
+            for line in greeting(running, str(ca_file), env):
+                output.echo(line)
+        else:
+            ready = running.ready() | ({"ca_file": str(ca_file)} if ca_file else {})
+            typer.echo(msgspec.json.encode(ready))
         if running.replay is not None:
-            await _print_replay(running.replay, interrupted)
+            await print_replay(running.replay, interrupted)
         await interrupted.wait()
     finally:
+        if env is not None:
+            remove_environment(env)
         await opening.__aexit__(None, None, None)
 
 
-def _read_faults(text: str) -> Faults:
+def _behaviour(rules: RulesOf, market_hours: bool, settings: list[str]) -> Behaviour:
+    """Return the behaviour that the options ask for; `--set` decides over the others."""
+    from neo_async.exchange import Behaviour, Hours, Rules
+    from neo_async.exchange.switches import read_switches, with_switches
+
+    hours = Hours.EXCHANGE if market_hours else Hours.ALWAYS
+    chosen = Rules.before_2026(hours=hours) if rules is RulesOf.OLD else Rules(hours=hours)
+    return with_switches(Behaviour(rules=chosen), read_switches(settings))
+
+
+def read_fault_text(text: str) -> Faults:
     """Read faults that are written out, or named by a file that holds them."""
     from neo_async.exchange.faults.settings import read_faults
 
@@ -216,22 +261,6 @@ def _read_faults(text: str) -> Faults:
         return read_faults(Path(text).read_bytes())
     except OSError as error:
         raise UsageError(f"--faults {text}: {error.strerror}; neither JSON nor a file") from error
-
-
-async def _print_replay(replay: Replay, interrupted: asyncio.Event) -> None:
-    """Print, on stderr, what can be subscribed, and when the recording has ended."""
-    instruments = replay.instruments
-    for instrument, symbol in list(instruments.items())[:_SHOWN]:
-        output.echo(f"recorded: {instrument} {symbol}".rstrip(), err=True)
-    if len(instruments) > _SHOWN:
-        output.echo(f"recorded: {len(instruments) - _SHOWN} more", err=True)
-    waits = [asyncio.create_task(event.wait()) for event in (replay.ended, interrupted)]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
-    if replay.ended.is_set():
-        damage = f"; the file is damaged behind that: {replay.damage}" if replay.damage else ""
-        output.echo(f"the replay has ended after {replay.frames} frames{damage}", err=True)
 
 
 def _on_interruption() -> asyncio.Event:
@@ -244,30 +273,3 @@ def _on_interruption() -> asyncio.Event:
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupted.set))
     return interrupted
-
-
-def _exports(exchange: Exchange, ca_file: str) -> list[str]:
-    credentials = exchange.credentials
-    kite, customer = exchange.kite, exchange.bank.client
-    variables = {
-        "NEO_LOGIN_URL": exchange.login_url,
-        "NEO_CONSUMER_KEY": credentials.consumer_key,
-        "NEO_MOBILE_NUMBER": credentials.mobile_number,
-        "NEO_UCC": credentials.ucc,
-        "NEO_MPIN": credentials.mpin,
-        "NEO_TOTP_SECRET": credentials.totp_secret,
-        "KITE_URL": exchange.kite_url,
-        "KITE_API_KEY": kite.api_key,
-        "KITE_API_SECRET": kite.api_secret,
-        "KITE_ACCESS_TOKEN": kite.access_token,
-        "KOTAK_BANK_URL": exchange.bank_url,
-        "KOTAK_BANK_CLIENT_ID": customer.client_id,
-        "KOTAK_BANK_CLIENT_SECRET": customer.client_secret,
-        "KOTAK_BANK_CLIENT_NAME": customer.name,
-        "KOTAK_BANK_PHYSICAL_ACCOUNT": customer.physical_accounts[0],
-    }
-    if ca_file:
-        variables |= {"NEO_CA_FILE": ca_file, "KITE_CA_FILE": ca_file}
-    elif exchange.endpoints.insecure:
-        variables |= dict.fromkeys(("NEO_INSECURE", "KITE_INSECURE", "KOTAK_BANK_INSECURE"), "1")
-    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]

@@ -11,7 +11,7 @@ import typer
 
 import neo_async
 from neo_async.cli import output
-from neo_async.cli.connection import Account
+from neo_async.cli.connection import key_only
 from neo_async.cli.csv_output import print_csv
 from neo_async.cli.output import AsCsv, AsJson, Cell, units
 from neo_async.cli.parameters import Limit, choice_argument, choice_option
@@ -67,8 +67,7 @@ def instruments(
     prices = _range("strike", strike, float, "a number, or two as LO:HI")
 
     async def read() -> tuple[Loaded, list[Instrument]]:
-        account = Account()
-        neo = NeoClient(account.credentials, endpoints=account.endpoints)
+        neo = NeoClient(key_only())
         try:
             with output.progress_bar(f"scrip master of {segment}", is_bytes=True) as show:
                 (loaded,) = await neo.instruments.load(

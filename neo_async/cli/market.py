@@ -107,7 +107,7 @@ def chain(
 ) -> None:
     """Show calls and puts of one expiry by strike, or all futures.
 
-    neo-async chain nse_fo NIFTY --expiry 2026-11-24
+    neo-async chain nse_fo NIFTY --expiry 2026-12-01
     """
 
     async def read(neo: NeoClient) -> OptionChain | FuturesChain:

@@ -233,6 +233,11 @@ def echo_text(text: str, *, err: bool = False) -> None:
     typer.echo("\n".join(map(shown, text.split("\n"))), err=err)
 
 
+def echo_dim(text: str) -> None:
+    """Print one line on stderr that is beside the output, such as the account."""
+    typer.secho(shown(text), err=True, dim=True)
+
+
 def print_json(value: object) -> None:
     typer.echo(shown_json(msgspec.json.encode(plain(value)).decode()))
 

@@ -18,8 +18,10 @@ Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")
 
 
 def confirm(what: str, account: object, *, yes: bool) -> None:
-    """Show the request and the account, and ask for confirmation. Exits when the answer is no."""
+    """Show the request and the account, and ask for confirmation. Exits when the answer is no.
+    With `yes`, only the account is shown."""
     if yes:
+        show_account(account)
         return
     output.echo(what, err=True)
     output.echo(f"for {account}", err=True)
@@ -33,6 +35,13 @@ def confirm(what: str, account: object, *, yes: bool) -> None:
     if not is_wanted:
         output.echo("nothing was sent", err=True)
         raise typer.Exit(1)
+
+
+def show_account(account: object) -> None:
+    """Show a person at a terminal which account a command is for, and whether it is paper or
+    live."""
+    if sys.stderr.isatty():
+        output.echo_dim(f"for {account}")
 
 
 def can_prompt() -> bool:

@@ -22,7 +22,7 @@ from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.csv_output import print_csv
 from neo_async.cli.output import AsCsv, AsJson, Cell, money
 from neo_async.cli.parameters import choice_argument, choice_option, seconds, whole_number
-from neo_async.cli.prompts import Yes, confirm, interruption_reported
+from neo_async.cli.prompts import Yes, confirm, interruption_reported, show_account
 from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
@@ -199,6 +199,8 @@ def modify(
         row = neo_async.run(_find(account, number, fresh))
         wanted = ", ".join(f"{name} {value}" for name, value in changes.items())
         confirm(f"modify {_describe_row(row)}: {wanted}", account, yes=yes)
+    else:
+        show_account(account)
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
@@ -233,6 +235,8 @@ def cancel(
     if not yes:
         row = neo_async.run(_find(account, number, fresh))
         confirm(f"cancel {_describe_row(row)}", account, yes=yes)
+    else:
+        show_account(account)
 
     async def send() -> OrderRow:
         async with account.connect(fresh=fresh and yes) as neo:
@@ -251,6 +255,8 @@ def _cancel_all(
         open_rows = [row for row in rows if not row.status.is_final]
         what = "\n".join(f"cancel {_describe_row(row)}" for row in open_rows)
         confirm(what or "cancel every open order: none at the moment", account, yes=yes)
+    else:
+        show_account(account)
 
     async def send() -> tuple[list[OrderRow], list[NeoError]]:
         async with account.connect(fresh=fresh and yes) as neo:

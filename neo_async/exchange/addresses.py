@@ -9,12 +9,14 @@ from typing import Final
 import msgspec
 
 from neo_async.errors import UsageError
-from neo_async.exchange.feeds.feeds import MARKET_PATH, ORDER_PATH
 from neo_async.model.address import is_loopback
 
 BASE_PATH: Final = "/neo"
 """The base URL has a path, as the broker's may: a client that replaces it instead of appending
 fails."""
+MARKET_PATH: Final = "/apifeed"
+ORDER_PATH: Final = "/realtime"
+"""Paths of the feeds, at the root and below the base URL."""
 ADMIN_PATH: Final = "/admin"
 BANK_PATH: Final = "/bank"
 

@@ -41,11 +41,11 @@ from neo_async.exchange.rest.scrip_files import (
     Catalogue,
     ScripFiles,
     catalogue_of_files,
-    catalogue_of_listings,
 )
 from neo_async.exchange.rest.services import Service
 from neo_async.exchange.rest.throttle import Throttle
 from neo_async.exchange.settings import Behaviour, Recording
+from neo_async.exchange.switches import Switches
 from neo_async.exchange.venue import NewListings, Venue
 from neo_async.model.enums import Segment
 
@@ -67,6 +67,8 @@ class Parts(NamedTuple):
     broker: Broker
     services: tuple[Service, ...]
     """Services beside the broker's, each with a path of its own."""
+    switches: Switches
+    """Settings, to be changed while it is open."""
     admin: Admin
     feeds: Feeds
     replay: Replay | None
@@ -93,7 +95,8 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
         """Return what is listed today, and the scrip files of it."""
         today = date_of(self.clock())
         if not self.scripmaster:
-            return catalogue_of_listings(relisted(default_listings(today), recorded))
+            listed = default_listings(today, self.behaviour.calendar)
+            return Catalogue(tuple(relisted(listed, recorded)))
         catalogue = await asyncio.to_thread(catalogue_of_files, self.scripmaster, today)
         listings = relisted(catalogue.listings, recorded)
         return msgspec.structs.replace(catalogue, listings=listings)
@@ -127,8 +130,8 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             logins=logins,
             throttle=Throttle(self.limits),
             settings=self.behaviour.broker,
-            scrip_files=ScripFiles(catalogue, venue, is_fixed=bool(self.scripmaster)),
-            market_data=MarketData(venue, self.seed),
+            scrip_files=ScripFiles(catalogue, venue),
+            market_data=MarketData(venue, self.seed, self.behaviour.calendar),
             root_url=addresses.root_url,
             base_path=BASE_PATH,
             feed_url=addresses.feed_url,
@@ -144,6 +147,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
                 feeds.market,
                 feeds.notice_soon,
                 self.recording.factor,
+                self.clock,
             )
         funds = FundVenue(self._build_fund_simulator, self.clock, store)
         kite = FundService(
@@ -153,8 +157,18 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             root_url=addresses.root_url,
         )
         services: tuple[Service, ...] = (self.bank, kite)
-        admin = Admin(venue, self.clock, self.faults, services, addresses.admin_path)
-        return Parts(addresses, venue, funds, logins, broker, services, admin, feeds, replay)
+
+        def apply(behaviour: Behaviour) -> None:
+            broker.settings = behaviour.broker
+            feeds.use(behaviour.feeds)
+            if venue.market.rules != behaviour.rules:
+                venue.market.set_rules(behaviour.rules)
+
+        switches = Switches(self.behaviour, apply)
+        admin = Admin(venue, self.clock, self.faults, services, switches, addresses.admin_path)
+        return Parts(
+            addresses, venue, funds, logins, broker, services, switches, admin, feeds, replay
+        )
 
     def open_accounts(self, market: MatchingEngine) -> None:
         """Open the accounts that the market does not have yet."""
@@ -173,6 +187,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             market_makers=self.market_makers,
             without_market_maker=replayed,
             rules=self.behaviour.rules,
+            calendar=self.behaviour.calendar,
         )
         self.open_accounts(market)
         return market
@@ -183,14 +198,16 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
             seed=self.seed,
             now_s=now_s,
             cash=self.cash,
-            holidays=frozenset(self.behaviour.fund_holidays),
+            calendar=self.behaviour.calendar,
             state=state,
         )
 
     def _new_listings(self, catalogue: Catalogue) -> NewListings:
         if self.scripmaster:
             return lambda market: catalogue.listings
-        return lambda market: new_contracts(market.today, market.spots(), market.tokens)
+        return lambda market: new_contracts(
+            market.today, market.spots(), market.tokens, self.behaviour.calendar
+        )
 
 
 def paise_of(cash: str) -> int:

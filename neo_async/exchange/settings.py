@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Collection
-from datetime import date
 from pathlib import Path
 
 import msgspec
 
+from neo_async.calendar import Calendar
 from neo_async.errors import UsageError
 from neo_async.exchange.bank.settings import BankSettings
+from neo_async.exchange.engine.trading_hours import CALENDAR
 from neo_async.exchange.engine.types import Rules
 from neo_async.exchange.feeds.settings import FeedSettings
 from neo_async.exchange.rest.settings import BrokerSettings
@@ -28,8 +28,9 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """Variants in which the broker's feeds have been seen to behave."""
     bank: BankSettings = BankSettings()
     """Plan of the Open Banking clients; their accounts are not in the state file."""
-    fund_holidays: Collection[date] = ()
-    """Days besides weekends on which the batch of mutual funds does not run."""
+    calendar: Calendar = CALENDAR
+    """Holidays and sessions: the days of candles, expiries and the batch of mutual funds, and with
+    `Hours.EXCHANGE` the hours at which orders trade."""
 
 
 class Security(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +57,11 @@ class Recording(msgspec.Struct, frozen=True):
     """A recording of a market feed, to be replayed as the market.
 
     It is played from the first subscription on, to those who subscribe what is in it at the level
-    it was recorded at. The prices of its instruments are then the recording's, and orders meet the
-    recorded quotes; other instruments trade as ever.
+    it was recorded at, or at a lower one. The prices of its instruments are then the recording's,
+    and orders meet the recorded quotes; other instruments trade as ever.
+
+    The exchange's clock is the recording's: it stands at the first frame until the replay begins,
+    and then runs at its speed, so that orders, candles and trading hours are of the recorded day.
     """
 
     path: Path

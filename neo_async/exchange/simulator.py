@@ -28,6 +28,7 @@ from neo_async.exchange.addresses import BANK_PATH, addresses_of, admin_path_of,
 from neo_async.exchange.bank.service import Bank
 from neo_async.exchange.build import Builder, Parts, paise_of
 from neo_async.exchange.clock import MovedClock
+from neo_async.exchange.engine.lookup import find_listing
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.faults.plan import FaultPlan
 from neo_async.exchange.faults.settings import Faults
@@ -40,6 +41,7 @@ from neo_async.exchange.persistence.store import Beginning, Store
 from neo_async.exchange.replay.recorded import NOTHING, scan_recording
 from neo_async.exchange.replay.replay import Replay
 from neo_async.exchange.rest.accounts import make_accounts
+from neo_async.exchange.rest.requests import read_rupees
 from neo_async.exchange.settings import Behaviour, Recording, Security
 from neo_async.model.address import is_loopback
 
@@ -128,6 +130,7 @@ class Exchange:
         recorded = NOTHING
         if self._recording is not None:
             recorded = await asyncio.to_thread(scan_recording, self._recording.path)
+            self._clock.begin_at(recorded.first_ns / 1e9)
         async with contextlib.AsyncExitStack() as stack:
             store = await self._open_store(stack)
             persistence, beginning = self._open_persistence(store, stack)
@@ -274,11 +277,41 @@ class Exchange:
             "admin_url": self.admin_url,
             "bank_clients": msgspec.to_builtins(self.bank.clients),
             "accounts": [
-                {name: getattr(credentials, name) for name in credentials.__struct_fields__}
+                {
+                    name: getattr(credentials, name)
+                    for name in credentials.__struct_fields__
+                    if name != "endpoints"  # they are the exchange's own, above
+                }
                 for credentials in self.accounts
             ],
             "kite": {name: getattr(self.kite, name) for name in self.kite.__struct_fields__},
         }
+
+    def print_price(self, instrument: str, price: str | float) -> None:
+        """Print a trade in an instrument at a price in rupees.
+
+        The instrument is a symbol (`RELIANCE-EQ`), or a symbol or token behind its segment
+        (`nse_cm|2885`). Resting orders that the price passes are filled at their own limits, stops
+        that it reaches are triggered, and the market makers go on from there. Raises UsageError for
+        an instrument that is not listed, which names the nearest, and for an invalid price.
+        """
+        market = self.market
+        listing = find_listing(market, instrument)
+        market.print_price(listing.segment, listing.token, read_rupees(price))
+
+    def set(self, **settings: object) -> None:
+        """Change settings by their names in `Rules`, `BrokerSettings` and `FeedSettings`, from now
+        on: `exchange.set(covered_orders=True)`.
+
+        Raises UsageError, and changes nothing, for an unknown name, an invalid value, and what an
+        exchange can only be opened with: the hours, and the plan of the bank's clients.
+        """
+        self._open.switches.set(settings)
+
+    def time_ns(self) -> int:
+        """Return the time of the exchange's clock in Unix nanoseconds. With a recording, that is
+        the recorded time."""
+        return int(self._clock() * 1e9)
 
     def advance_clock(self, seconds: float) -> None:
         """Move the exchange's clock forward. Raises UsageError for a step back.
@@ -351,9 +384,11 @@ class Exchange:
     async def _restore(
         self, store: Store, persistence: Persistence, beginning: Beginning
     ) -> RestoredMarket:
-        rules = self._builder.behaviour.rules
+        behaviour = self._builder.behaviour
         with store.read_as_foreign():
-            restored = await asyncio.to_thread(persistence.restore, beginning, rules)
+            restored = await asyncio.to_thread(
+                persistence.restore, beginning, behaviour.rules, behaviour.calendar
+            )
             self._builder.open_accounts(restored.market)
             # Its clock may have been moved forward, the last time.
             self._clock.catch_up(restored.market.now_ns / 1e9)

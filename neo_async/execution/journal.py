@@ -7,7 +7,7 @@ without an outcome are resolved at the next login, before any new order is sent.
 One process writes the file. A process that was forked off it has no share in the journal: there,
 every call fails with JournalFailed, and the lock is not held.
 
-The tables are in `journal_schema`, the file in `journal_file`, the lock in `journal_lock`, and the
+The tables are in `journal_schema`, the file in `journal_file`, the lock in `file_lock`, and the
 threads and timers that write in `journal_writers`.
 """
 
@@ -41,7 +41,7 @@ from neo_async.execution.journal_file import (
     read_intents,
     read_plans,
 )
-from neo_async.execution.journal_lock import abandon_after_fork, keep_after_fork, release
+from neo_async.execution.journal_forks import abandon_after_fork, keep_after_fork
 from neo_async.execution.journal_schema import (
     CLEAR_HALT,
     INSERT_INTENT,
@@ -62,6 +62,7 @@ from neo_async.execution.journal_schema import (
     storable,
 )
 from neo_async.execution.journal_writers import LoopWriter, ThreadWriter
+from neo_async.file_lock import release
 
 WRITES_BETWEEN_CHECKPOINTS = 2000
 MAX_WRITES_BETWEEN_CHECKPOINTS = 50_000

@@ -20,7 +20,6 @@ from neo_async import files
 from neo_async.base.logs import Log
 from neo_async.config import Durability
 from neo_async.errors import JournalFailed
-from neo_async.execution.journal_lock import Held, hold, release
 from neo_async.execution.journal_schema import (
     SELECT_OPEN_IDS,
     SELECT_PLANS,
@@ -36,6 +35,7 @@ from neo_async.execution.journal_schema import (
     read_halt,
     read_ids,
 )
+from neo_async.file_lock import Held, hold, release
 
 BUSY_TIMEOUT_SECONDS = 0.25
 """Time for which an opening, reading or checkpoint waits for the lock of another program."""

@@ -108,7 +108,7 @@ class Order(msgspec.Struct, eq=False, weakref=True):
             self.status_text = self.status.value
 
     @property
-    def segment(self) -> Segment | str:
+    def segment(self) -> Segment:
         return self.terms.segment
 
     @property
@@ -116,15 +116,15 @@ class Order(msgspec.Struct, eq=False, weakref=True):
         return self.terms.symbol
 
     @property
-    def side(self) -> Side | str:
+    def side(self) -> Side:
         return self.terms.side
 
     @property
-    def product(self) -> Product | str:
+    def product(self) -> Product:
         return self.terms.product
 
     @property
-    def order_type(self) -> OrderType | str:
+    def order_type(self) -> OrderType:
         return self.terms.order_type
 
     @property
@@ -143,7 +143,7 @@ class Order(msgspec.Struct, eq=False, weakref=True):
         return self.terms.trigger
 
     @property
-    def validity(self) -> Validity | str:
+    def validity(self) -> Validity:
         return self.terms.validity
 
     @property
@@ -341,9 +341,8 @@ class Order(msgspec.Struct, eq=False, weakref=True):
 
     def __repr__(self) -> str:
         limit = "" if self.price is None else f" @ {self.price}"
-        side = self.side.name if isinstance(self.side, Side) else self.side
         return (
-            f"<Order {self.number} {side} {self.quantity} {self.symbol}{limit} "
+            f"<Order {self.number} {self.side.name} {self.quantity} {self.symbol}{limit} "
             f"{self.order_type} {self.product}: {self.status_text}, "
             f"{self.filled_quantity} filled>"
         )

@@ -33,6 +33,7 @@ from neo_async.execution.journal_schema import Intent, Outcome
 from neo_async.execution.late_orders import WITHOUT_ORDER
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
+from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.orders import OrderRow, OrderTerms, is_order_number
 from neo_async.transport.backoff import backoff
 from neo_async.wire.orders import PlaceForm
@@ -90,7 +91,14 @@ def order_of(intent: Intent) -> Order:
         terms = placed_terms(msgspec.json.decode(intent.form, type=PlaceForm))
     # The number is enough for an ordinary cancel.
     except (msgspec.DecodeError, ValueError, ArithmeticError):
-        terms = OrderTerms(segment="", symbol="", side="", product="", order_type="", quantity=0)
+        terms = OrderTerms(
+            segment=Segment.read(""),
+            symbol="",
+            side=Side.read(""),
+            product=Product.read(""),
+            order_type=OrderType.read(""),
+            quantity=0,
+        )
     return Order(intent.order_number, terms, client_tag=intent.client_tag, placed_ns=intent.at_ns)
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from enum import StrEnum
-from typing import TypeVar
 
-from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import HistoryRow, OrderRow, OrderTerms, exact_price
 from neo_async.model.updates import OrderUpdate
-
-E = TypeVar("E", bound=StrEnum)
 
 ROWS_AT_ONCE = 250
 """Rows of an order book that are applied before other tasks get their turn."""
@@ -41,15 +37,15 @@ async def in_slices(rows: Sequence[OrderRow]) -> AsyncIterator[Sequence[OrderRow
 def reported_terms(row: OrderRow) -> OrderTerms:
     """Return the terms of an order that only a report describes."""
     return OrderTerms(
-        segment=_known(Segment, row.segment),
+        segment=row.segment,
         symbol=row.symbol,
-        side=_known(Side, row.side),
-        product=_known(Product, row.product),
-        order_type=_known(OrderType, row.order_type),
+        side=row.side,
+        product=row.product,
+        order_type=row.order_type,
         quantity=_quantity_of(row),
         price=exact_price(row.price),
         trigger=exact_price(row.trigger),
-        validity=_known(Validity, row.validity),
+        validity=row.validity,
         disclosed_quantity=row.disclosed_quantity,
         amo=row.generated_type == "AMO",
     )
@@ -71,9 +67,9 @@ def shown_terms(row: OrderRow, missing: frozenset[str]) -> dict[str, object]:
     if row.quantity > 0 and "quantity" not in missing:
         shown["quantity"] = row.quantity
     if row.validity:
-        shown["validity"] = _known(Validity, row.validity)
+        shown["validity"] = row.validity
     if row.order_type:
-        shown["order_type"] = _known(OrderType, row.order_type)
+        shown["order_type"] = row.order_type
     # A row that is no order's whole description means nothing by its zeros.
     if row.order_type or isinstance(row, OrderUpdate):
         if "price" not in missing:
@@ -83,13 +79,6 @@ def shown_terms(row: OrderRow, missing: frozenset[str]) -> dict[str, object]:
         if "disclosed_quantity" not in missing:
             shown["disclosed_quantity"] = row.disclosed_quantity
     return shown
-
-
-def _known(vocabulary: type[E], code: str) -> E | str:
-    try:
-        return vocabulary(code)
-    except ValueError:
-        return code
 
 
 def as_order_row(number: str, state: HistoryRow) -> OrderRow:

@@ -41,7 +41,7 @@ from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRequest, Price
 from neo_async.model.portfolio import Position, SquaredOff
-from neo_async.model.ticks import Tick
+from neo_async.model.ticks import LiteTick
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
 from neo_async.wire.numbers import price_text
@@ -72,7 +72,7 @@ class Exits:
         portfolio: Portfolio,
         instruments: Instruments,
         *,
-        new_feed: Callable[[Callable[[Tick], None]], MarketFeed],
+        new_feed: Callable[[Callable[[LiteTick], None]], MarketFeed[LiteTick]],
         journal: Journal | None,
         calendar: Calendar,
         clock: Callable[[], float] = time.time,

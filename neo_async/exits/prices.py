@@ -11,10 +11,9 @@ from decimal import Decimal
 from neo_async.base import logs
 from neo_async.errors import NeoError
 from neo_async.feeds.market_feed import MarketFeed
-from neo_async.model.enums import Level
 from neo_async.model.market import Quotes
 from neo_async.model.orders import exact_price
-from neo_async.model.ticks import LiteTick, ScripTick, Tick
+from neo_async.model.ticks import LiteTick
 
 log = logging.getLogger(logs.EXITS)
 
@@ -34,7 +33,7 @@ class PlanPrices:
 
     def __init__(
         self,
-        new_feed: Callable[[Callable[[Tick], None]], MarketFeed],
+        new_feed: Callable[[Callable[[LiteTick], None]], MarketFeed[LiteTick]],
         read_quotes: Callable[[Sequence[str]], Awaitable[Quotes]],
         is_open: Callable[[str], bool],
     ) -> None:
@@ -43,7 +42,7 @@ class PlanPrices:
         self._is_open = is_open
         self._new_feed = new_feed
         self._read_quotes = read_quotes
-        self._feed: MarketFeed | None = None
+        self._feed: MarketFeed[LiteTick] | None = None
         self._listeners: dict[str, list[Listener]] = {}
         self._priced_at: dict[str, float] = {}
         """Times of the loop of the newest prices; of an instrument without one, of `watch`."""
@@ -101,13 +100,13 @@ class PlanPrices:
         self._subscriptions.add(task)
         task.add_done_callback(self._subscriptions.discard)
 
-    async def _connect(self, feed: MarketFeed) -> None:
+    async def _connect(self, feed: MarketFeed[LiteTick]) -> None:
         await feed.__aenter__()
 
     async def _subscribe(self, instrument: str) -> None:
         assert self._feed is not None
         try:
-            await self._feed.subscribe([instrument], level=Level.LITE)
+            await self._feed.subscribe([instrument])
         except NeoError as error:
             log.warning("no ticks of %s for exit plans: %s; its quotes are read", instrument, error)
 
@@ -116,13 +115,12 @@ class PlanPrices:
         if instrument in self._listeners:
             return
         try:
-            await self._feed.unsubscribe([instrument], level=Level.LITE)
+            await self._feed.unsubscribe([instrument])
         except NeoError as error:
             log.info("%s stays subscribed: %s", instrument, error)
 
-    def _on_tick(self, tick: Tick) -> None:
-        if isinstance(tick, LiteTick | ScripTick):
-            self._publish(tick.instrument, tick.last_price)
+    def _on_tick(self, tick: LiteTick) -> None:
+        self._publish(tick.instrument, tick.last_price)
 
     def _publish(self, instrument: str, last_price: float) -> None:
         listeners = self._listeners.get(instrument)

@@ -32,6 +32,7 @@ class Policy(StrEnum):
 
 
 T = TypeVar("T")
+TickT = TypeVar("TickT", bound=Tick)
 
 
 class Buffer(ABC, Generic[T]):
@@ -79,12 +80,12 @@ class Buffer(ABC, Generic[T]):
             self._wanted.set_result(None)
 
 
-class TickBuffer(Buffer[Tick]):
+class TickBuffer(Buffer[TickT]):
     """A buffer of ticks, from which a consumer takes lists or, by `prefetched`, single ticks."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.prefetched: Iterator[Tick] = iter(())
+        self.prefetched: Iterator[TickT] = iter(())
         """Ticks that the consumer goes through one by one. They may be requeued while it does: then
         the iterator ends early, and `refill` prefetches what has replaced them."""
 
@@ -94,29 +95,29 @@ class TickBuffer(Buffer[Tick]):
         self.prefetched = iter(self._batch())
         return length_hint(self.prefetched) > 0
 
-    def _batch(self) -> list[Tick]:
+    def _batch(self) -> list[TickT]:
         """Remove and return the ticks to prefetch."""
         return self._drain()
 
     @abstractmethod
-    def put(self, ticks: list[Tick]) -> Awaitable[None] | None:
+    def put(self, ticks: list[TickT]) -> Awaitable[None] | None:
         """Take over ticks; an awaitable when the feed must not read on before there is room."""
 
 
-class ConflatingBuffer(TickBuffer):
+class ConflatingBuffer(TickBuffer[TickT]):
     """A buffer of Policy.CONFLATE: the newest tick of each instrument and level."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._fresh: list[Tick] = []
+        self._fresh: list[TickT] = []
         """Ticks that arrived while the consumer waited: all of them, for it is not slow."""
-        self._newest: OrderedDict[tuple[str, int], Tick] = OrderedDict()
+        self._newest: OrderedDict[tuple[str, int], TickT] = OrderedDict()
 
     @property
     def pending(self) -> int:
         return len(self._fresh) + len(self._newest) + length_hint(self.prefetched)
 
-    def put(self, ticks: list[Tick]) -> None:
+    def put(self, ticks: list[TickT]) -> None:
         if self._wanted is not None:
             # The consumer waits, or was woken and has not had its turn: it is not slow.
             self._fresh += ticks
@@ -141,25 +142,25 @@ class ConflatingBuffer(TickBuffer):
                 newest[key] = tick
             newest.move_to_end(key, last=False)
 
-    def _drain(self) -> list[Tick]:
+    def _drain(self) -> list[TickT]:
         ticks = [*self.prefetched, *self._fresh, *self._newest.values()]
         self._fresh = []
         self._newest.clear()
         return ticks
 
-    def _batch(self) -> list[Tick]:
+    def _batch(self) -> list[TickT]:
         if self._fresh or len(self._newest) <= BATCH_SIZE:
             return self._drain()
         # A few at a time, as all of them may have to be requeued when the next message arrives.
         return [self._newest.popitem(last=False)[1] for _ in range(BATCH_SIZE)]
 
 
-class BlockingBuffer(TickBuffer):
+class BlockingBuffer(TickBuffer[TickT]):
     """A buffer of Policy.BLOCK: every tick, and no more reading beyond `bound` of them."""
 
     def __init__(self, bound: int) -> None:
         super().__init__()
-        self._ticks: list[Tick] = []
+        self._ticks: list[TickT] = []
         self._bound = bound
         self._room = asyncio.Event()
 
@@ -167,7 +168,7 @@ class BlockingBuffer(TickBuffer):
     def pending(self) -> int:
         return len(self._ticks) + length_hint(self.prefetched)
 
-    def put(self, ticks: list[Tick]) -> Awaitable[None] | None:
+    def put(self, ticks: list[TickT]) -> Awaitable[None] | None:
         if len(self._ticks) >= self._bound:
             # The feed did not wait for room: the connection that was held up is lost, and this is
             # the first message of the next one. However many connections follow, the buffer does
@@ -184,30 +185,30 @@ class BlockingBuffer(TickBuffer):
     async def _until_room(self) -> None:
         await self._room.wait()
 
-    def _drain(self) -> list[Tick]:
+    def _drain(self) -> list[TickT]:
         ticks, self._ticks = self._ticks, []
         self._room.set()
         return ticks
 
 
-class DroppingBuffer(TickBuffer):
+class DroppingBuffer(TickBuffer[TickT]):
     """A buffer of Policy.DROP_OLDEST: the newest `bound` ticks."""
 
     def __init__(self, bound: int) -> None:
         super().__init__()
-        self._ticks: deque[Tick] = deque(maxlen=bound)
+        self._ticks: deque[TickT] = deque(maxlen=bound)
         self._bound = bound
 
     @property
     def pending(self) -> int:
         return len(self._ticks) + length_hint(self.prefetched)
 
-    def put(self, ticks: list[Tick]) -> None:
+    def put(self, ticks: list[TickT]) -> None:
         self.lost += max(0, len(self._ticks) + len(ticks) - self._bound)
         self._ticks.extend(ticks)
         self._notify()
 
-    def _drain(self) -> list[Tick]:
+    def _drain(self) -> list[TickT]:
         ticks = list(self._ticks)
         self._ticks.clear()
         return ticks
@@ -242,7 +243,7 @@ class MessageBuffer(Buffer[bytes]):
         return messages
 
 
-def tick_buffer(policy: Policy, bound: int) -> TickBuffer:
+def tick_buffer(policy: Policy, bound: int) -> TickBuffer[TickT]:
     """Return a buffer of that policy. Raises UsageError for a bound below 1."""
     if bound < 1:
         raise UsageError(f"bound={bound}: must be at least 1 tick")

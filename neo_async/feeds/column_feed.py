@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable
 
 from neo_async.calendar import INDIA, Calendar
 from neo_async.config import FeedTimings
+from neo_async.errors import UsageError
 from neo_async.feeds.buffers import MessageBuffer
 from neo_async.feeds.subscribed_feed import SubscribedFeed
 from neo_async.feeds.subscriptions import stream_of
 from neo_async.model.enums import Level
 from neo_async.session.manager import SessionManager
 from neo_async.wire.columns import ColumnDecoder, Columns
+from neo_async.wire.feed import LEVEL_OF_STREAM
 
 COLUMNS = "columns"
 """Kind of the buffers of column feeds in `Meter.losses`."""
@@ -21,7 +23,7 @@ class ColumnFeed(SubscribedFeed):
     """Packets of one level as columns of numpy arrays: all that arrived since the last step.
 
         async with neo.column_feed(level=Level.LITE) as feed:
-            await feed.subscribe(instruments, level=Level.LITE)
+            await feed.subscribe(instruments)
             async for columns in feed:
                 columns["token"], columns["last_price"]
 
@@ -40,8 +42,9 @@ class ColumnFeed(SubscribedFeed):
         calendar: Calendar = INDIA,
     ) -> None:
         super().__init__(session, timings, market_open, calendar)
-        stream_of(level)
-        self._columns = ColumnDecoder(Level(level))
+        self.level = LEVEL_OF_STREAM[stream_of(level)]
+        """The level at which instruments are subscribed."""
+        self._columns = ColumnDecoder(self.level)
         self._messages = MessageBuffer(bound)
         session.meter.count_losses(self, COLUMNS, self._messages)
         self._asked = self._columns.keys([])
@@ -52,6 +55,7 @@ class ColumnFeed(SubscribedFeed):
         """Number of packets dropped while decoding, which the feed's own decoder does not see."""
 
     async def __aiter__(self) -> AsyncIterator[Columns]:
+        self._check_iterable()
         while messages := await self._messages.take():
             if self._asked_at != self._decoder.changes:
                 self._asked_at = self._decoder.changes
@@ -77,6 +81,17 @@ class ColumnFeed(SubscribedFeed):
     def lost(self) -> int:
         """Number of messages dropped because the consumer was slower."""
         return self._messages.lost
+
+    def _checked_level(self, level: Level | None) -> Level:
+        if level is None:
+            return self.level
+        level = LEVEL_OF_STREAM[stream_of(level)]
+        if level is not self.level:
+            raise UsageError(
+                f"level={level.name}: this column feed has level {self.level.name}; open another "
+                f"one with column_feed(level=Level.{level.name})"
+            )
+        return level
 
     def _deliver(self, message: bytes) -> None:
         self._messages.put(message)

@@ -10,8 +10,9 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Self
 
 from neo_async.base import logs
 from neo_async.base.logs import logger_of
@@ -21,7 +22,7 @@ from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.feeds.base import Feed
 from neo_async.feeds.recorder import Recording
-from neo_async.feeds.subscriptions import Subscriptions, checked_names, stream_of
+from neo_async.feeds.subscriptions import Subscriptions, checked_names, named, stream_of
 from neo_async.feeds.trading_hours import MarketHours
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedEvent, FeedState
@@ -40,6 +41,9 @@ from neo_async.wire.feed import (
     read_control,
     subscription_frame,
 )
+
+ACKNOWLEDGED_WITHIN = 5.0
+"""Seconds after which a subscription without acknowledgement is reported."""
 
 
 class SubscribedFeed(Feed, ABC):
@@ -72,6 +76,10 @@ class SubscribedFeed(Feed, ABC):
         """Trading symbols by instrument, as the server acknowledged them."""
         self.refusals: deque[str] = deque(maxlen=100)
         """The server's texts about subscriptions it refused, newest last."""
+        self._overdue: dict[tuple[Stream, str], None] = {}
+        """Subscriptions whose overdue acknowledgement was logged, in this order."""
+        self._was_opened = False
+        """Whether the `async with` block was entered."""
         self._has_warned = False
         """Whether the log has a warning that this server sends what is not subscribed."""
         self._connection = ReconnectingSocket(
@@ -90,51 +98,45 @@ class SubscribedFeed(Feed, ABC):
 
     # --- subscriptions ------------------------------------------------------------------------
 
-    async def subscribe(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
-        """Subscribe instruments such as `nse_cm|11536`; one may be subscribed at several levels.
+    async def subscribe(self, instruments: Iterable[str], *, level: Level | None = None) -> None:
+        """Subscribe instruments such as `nse_cm|11536`, at the feed's level unless another is
+        given; one may be subscribed at several levels.
 
-        Survives reconnects. Calls made at the same time share a frame. Raises UsageError, and
-        subscribes nothing, when an instrument is malformed or the budget would be exceeded. The
-        server does not refuse unknown instruments: they give no ticks, and are not in
-        `symbols`.
+        Survives reconnects. Calls made at the same time share a frame. The server does not refuse
+        unknown instruments, it is silent: what it has not acknowledged 5 s after the request is
+        logged as a warning, and stays in `unacknowledged` and among the problems of
+        `neo.health()`. Raises UsageError, and subscribes nothing, when an instrument is malformed,
+        the budget would be exceeded, or the level's ticks are not those of this feed.
         """
-        await self._subscribe(stream_of(level), instruments)
+        await self._subscribe(stream_of(self._checked_level(level)), instruments)
 
-    async def unsubscribe(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
-        """Unsubscribe instruments at one level. Those that are not subscribed are passed over."""
-        await self._unsubscribe(stream_of(level), instruments)
+    async def unsubscribe(self, instruments: Iterable[str], *, level: Level | None = None) -> None:
+        """Unsubscribe instruments at one level, the feed's unless another is given. Those that are
+        not subscribed are passed over."""
+        await self._unsubscribe(stream_of(self._checked_level(level)), instruments)
 
-    async def subscribe_indices(self, instruments: Iterable[str]) -> None:
-        """Subscribe indices by name (`nse_cm|Nifty 50`, exact) or number (`nse_cm|26000`)."""
-        await self._subscribe(Stream.INDEX, instruments)
-
-    async def unsubscribe_indices(self, instruments: Iterable[str]) -> None:
-        """Unsubscribe indices, in the spelling in which they were subscribed."""
-        await self._unsubscribe(Stream.INDEX, instruments)
-
-    async def subscribe_status(self) -> None:
-        """Subscribe the market status of every segment."""
-        await self._subscribe(Stream.EXCHANGE, [""])
-
-    async def unsubscribe_status(self) -> None:
-        """Unsubscribe the market status."""
-        await self._unsubscribe(Stream.EXCHANGE, [""])
-
-    async def snapshot(self, instruments: Iterable[str], *, level: Level = Level.SCRIP) -> None:
-        """Request one tick of each instrument, without subscribing it.
+    async def snapshot(self, instruments: Iterable[str], *, level: Level | None = None) -> None:
+        """Request one tick of each instrument, at the feed's level unless another is given, without
+        subscribing it.
 
         Raises TransportError when the feed is not live, for a snapshot shows the present moment;
         and UsageError when an instrument is malformed. Ticks of the last 3,000 instruments
         requested are delivered, or of all in one call where those are more.
         """
-        stream = stream_of(level)
+        stream = stream_of(self._checked_level(level))
         if stream is Stream.FULL_DEPTH:
             raise UsageError("level=FULL_DEPTH: the protocol has no snapshot of it")
         await self._snapshot(stream, instruments)
 
-    async def snapshot_indices(self, instruments: Iterable[str]) -> None:
-        """Request one tick of each index, as `snapshot` does of instruments."""
-        await self._snapshot(Stream.INDEX, instruments)
+    @property
+    def unacknowledged(self) -> tuple[str, ...]:
+        """Subscriptions that the server has not acknowledged within 5 s, and of which no tick has
+        arrived, as `nse_cm|999999 (SCRIP)`. Such an instrument may not exist."""
+        return tuple(
+            f"{name} ({stream.name})"
+            for stream, name in self._overdue
+            if not self._has_tick(stream, name)
+        )
 
     @property
     def subscriptions(self) -> int:
@@ -147,6 +149,15 @@ class SubscribedFeed(Feed, ABC):
         subscribed: they are dropped."""
         return self._decoder.unasked
 
+    @abstractmethod
+    def _checked_level(self, level: Level | None) -> Level:
+        """Return the level of a call, the feed's own for None. Raises UsageError for one whose
+        ticks the feed cannot deliver."""
+
+    def _has_tick(self, stream: Stream, name: str) -> bool:
+        """Return whether a tick of a subscription is known to have arrived."""
+        return False
+
     async def _subscribe(self, stream: Stream, instruments: Iterable[str]) -> None:
         new = self._subscriptions.add(stream, checked_names(stream, instruments))
         if stream is not Stream.EXCHANGE:
@@ -154,7 +165,10 @@ class SubscribedFeed(Feed, ABC):
         await self._sync_if_live()
 
     async def _unsubscribe(self, stream: Stream, instruments: Iterable[str]) -> None:
-        self._forget(self._subscriptions.remove(stream, checked_names(stream, instruments)))
+        names = checked_names(stream, instruments)
+        self._forget(self._subscriptions.remove(stream, names))
+        for name in names:
+            self._overdue.pop((stream, name), None)
         await self._sync_if_live()
 
     async def _snapshot(self, stream: Stream, instruments: Iterable[str]) -> None:
@@ -167,6 +181,30 @@ class SubscribedFeed(Feed, ABC):
             self._forget(unused)
         if not await self._connection.send(subscription_frame("snapshot", stream, names)):
             raise TransportError("the market feed is not connected: await feed.until_live() first")
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the feed was closed, so that nothing comes any more."""
+        return self._was_opened and self.state is FeedState.CLOSED
+
+    def _check_iterable(self) -> None:
+        """Raise UsageError where iterating would wait for ever, and warn where it may."""
+        if not self._was_opened:
+            raise UsageError(
+                "the market feed is not open: it has ticks inside its `async with` block only"
+            )
+        if not self._subscriptions.has_any_price:
+            loop = asyncio.get_running_loop()
+            loop.call_later(ACKNOWLEDGED_WITHIN, self._warn_of_nothing)
+
+    def _warn_of_nothing(self) -> None:
+        if not self.is_live or self._subscriptions.has_any_price:
+            return
+        hint = "; indices come from its indices()" if self.subscriptions else ""
+        self._log.warning(
+            "market feed: it is iterated, and no instrument is subscribed: no tick will come%s",
+            hint,
+        )
 
     def _forget(self, unused: Iterable[str]) -> None:
         """Drop everything that is kept of names that are not used any more."""
@@ -183,8 +221,28 @@ class SubscribedFeed(Feed, ABC):
                 await self._sync(self._connection.send)
 
     async def _sync(self, send: Callable[[str], Awaitable[object]]) -> None:
-        for frame in self._subscriptions.frames():
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for frame in self._subscriptions.frames(now):
             await send(frame)
+            loop.call_at(now + ACKNOWLEDGED_WITHIN, self._warn_of_overdue, now)
+
+    def _warn_of_overdue(self, sent_by: float) -> None:
+        """Log the subscriptions sent until a time that are still not acknowledged, each once."""
+        overdue = [
+            (stream, name)
+            for stream, name in self._subscriptions.unacknowledged(sent_by)
+            if (stream, name) not in self._overdue and not self._has_tick(stream, name)
+        ]
+        if not (overdue and self.is_live):
+            return
+        self._overdue.update(dict.fromkeys(overdue))
+        self._log.warning(
+            "market feed: no acknowledgement in %.0f s of %s: the server may not know %s",
+            ACKNOWLEDGED_WITHIN,
+            named([f"{name} ({stream.name})" for stream, name in overdue]),
+            "it" if len(overdue) == 1 else "them",
+        )
 
     # --- recordings ---------------------------------------------------------------------------
 
@@ -208,6 +266,10 @@ class SubscribedFeed(Feed, ABC):
         )
         self._recordings.append(recording)
         return recording
+
+    async def __aenter__(self) -> Self:
+        self._was_opened = True
+        return await super().__aenter__()
 
     async def close(self) -> None:
         """Disconnect, and end the recordings."""
@@ -317,8 +379,16 @@ class SubscribedFeed(Feed, ABC):
         if control.error_code:
             self._log.warning("market feed: subscription refused: %s", shown(control.text))
             self.refusals.append(control.text)
-        self.symbols.update(self._decoder.set_symbols(control.symbols))
+        taken = self._decoder.set_symbols(control.symbols)
+        self.symbols.update(taken)
+        self._acknowledge([self._decoder.subscribed_as(name) for name in taken])
         self._warn_of_unasked()
+
+    def _acknowledge(self, names: Sequence[str]) -> None:
+        self._subscriptions.acknowledge(names)
+        if self._overdue:
+            waiting = self._subscriptions.is_awaited
+            self._overdue = {each: None for each in self._overdue if waiting(*each)}
 
     def _warn_of_unasked(self) -> None:
         """Log once that the server sends what is not subscribed."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from neo_async.base.text import shown
 from neo_async.errors import UsageError
@@ -25,6 +25,9 @@ from neo_async.wire.feed import STREAM_OF_LEVEL, Stream, subscription_frame
 
 BUDGET = 3000
 """Subscriptions one connection may hold, an instrument at two levels counting twice."""
+
+_NAMES_SHOWN = 8
+"""Most names in one log line."""
 
 _INSTRUMENT = re.compile(r"[a-z]{1,16}_[a-z]{1,16}\|[^|,]{1,64}")
 _PRICED = frozenset(STREAM_OF_LEVEL.values())
@@ -40,6 +43,9 @@ class Subscriptions:
         self._desired: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
         self._sent: dict[Stream, dict[str, None]] = {stream: {} for stream in Stream}
         self._snapshots: dict[str, None] = {}
+        self._awaited: dict[str, dict[Stream, float]] = {}
+        """By name and stream, the time at which a subscription was sent that is not acknowledged
+        yet."""
 
     @property
     def count(self) -> int:
@@ -65,6 +71,11 @@ class Subscriptions:
         """Return whether the instrument is desired at a level whose ticks carry its price."""
         return any(instrument in self._desired[stream] for stream in _PRICED)
 
+    @property
+    def has_any_price(self) -> bool:
+        """Whether an instrument is desired, or a snapshot was requested."""
+        return bool(self._snapshots) or any(self._desired[stream] for stream in _PRICED)
+
     def is_used(self, name: str) -> bool:
         """Return whether the name is desired on any stream, or a snapshot of it was requested."""
         return name in self._snapshots or any(name in names for names in self._desired.values())
@@ -88,6 +99,7 @@ class Subscriptions:
         """Desire these names no longer, and return those that are not used in any other way."""
         for name in names:
             self._desired[stream].pop(name, None)
+            self._end_waiting(stream, name)
         return [name for name in names if not self.is_used(name)]
 
     def add_snapshots(self, names: Iterable[str]) -> list[str]:
@@ -109,14 +121,48 @@ class Subscriptions:
         """Begin a new connection, on which nothing was sent."""
         for sent in self._sent.values():
             sent.clear()
+        self._awaited.clear()
 
-    def frames(self) -> Iterator[str]:
+    def acknowledge(self, names: Iterable[str]) -> None:
+        """Take note that the server has acknowledged these names. An acknowledgement does not name
+        the stream: it counts for the subscription that was sent first."""
+        for name in names:
+            if streams := self._awaited.get(name):
+                self._end_waiting(min(streams, key=streams.__getitem__), name)
+
+    def unacknowledged(self, sent_by: float) -> list[tuple[Stream, str]]:
+        """Return the subscriptions that were sent until a time and are not acknowledged."""
+        return [
+            (stream, name)
+            for name, streams in self._awaited.items()
+            for stream, sent_at in streams.items()
+            if sent_at <= sent_by
+        ]
+
+    def desired(self) -> Iterator[tuple[Stream, str]]:
+        """Yield every desired subscription that counts against the budget."""
+        for stream, names in self._desired.items():
+            if _is_counted(stream):
+                for name in names:
+                    yield stream, name
+
+    def is_awaited(self, stream: Stream, name: str) -> bool:
+        """Return whether the subscription was sent and is not acknowledged."""
+        return stream in self._awaited.get(name, ())
+
+    def _end_waiting(self, stream: Stream, name: str) -> None:
+        if streams := self._awaited.get(name):
+            streams.pop(stream, None)
+            if not streams:
+                del self._awaited[name]
+
+    def frames(self, now: float) -> Iterator[str]:
         """Yield the frames after which what was sent is what is desired, at most two a stream.
 
         Each frame is made when it is taken, and its names count as sent from then on: names
         that are added or removed while an earlier frame waits for the socket are taken into account
         as far as their stream is still to come. A caller that adds or removes names takes the
-        frames again afterwards.
+        frames again afterwards. From `now` on, each new name waits for its acknowledgement.
         """
         for stream, desired in self._desired.items():
             sent = self._sent[stream]
@@ -126,6 +172,9 @@ class Subscriptions:
                 yield subscription_frame("unsubscribe", stream, gone)
             if new := [name for name in desired if name not in sent]:
                 sent.update(dict.fromkeys(new))
+                if _is_counted(stream):  # the market status is not acknowledged
+                    for name in new:
+                        self._awaited.setdefault(name, {})[stream] = now
                 yield subscription_frame("subscribe", stream, new)
 
 
@@ -136,6 +185,12 @@ def stream_of(level: Level) -> Stream:
     except ValueError:
         codes = ", ".join(f"{member.value} ({member.name})" for member in Level)
         raise UsageError(f"level={level!r}: must be one of {codes}") from None
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the names for a log line or a problem, shortened when there are many."""
+    rest = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def checked_names(stream: Stream, instruments: Iterable[str]) -> list[str]:

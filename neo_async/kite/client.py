@@ -80,15 +80,16 @@ class KiteMutualFunds:
         api_key: str,
         access_token: str,
         *,
-        endpoints: KiteEndpoints = KiteEndpoints(),  # noqa: B008 - frozen
+        endpoints: KiteEndpoints | None = None,
         rate_limit: int = 10,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         resolution_timeout: float = 30.0,
         directory: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take an access token from KiteSession. `rate_limit` is the number of requests in any
-        second.
+        """Take an access token from KiteSession. Without `endpoints`, the server is that of the
+        environment (KiteEndpoints.from_env): KITE_URL leads to another one. `rate_limit` is the
+        number of requests in any second.
 
         When the answer to a request is lost, nothing is sent again: the lists are read until they
         show its effect, or until `resolution_timeout` seconds later; without any effect by then it
@@ -99,6 +100,7 @@ class KiteMutualFunds:
         """
         key, token = Hidden(api_key), Hidden(access_token)
         del api_key, access_token  # tracebacks may show local variables
+        endpoints = endpoints or KiteEndpoints.from_env()
         self._server = endpoints.api
         self.limiter = Limiter(RateLimits(orders=rate_limit, total=rate_limit))
         self._calls = Calls(

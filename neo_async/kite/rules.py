@@ -217,7 +217,7 @@ def _isin(text: str) -> str:
 
 
 def _side(side: Side | str) -> Side:
-    if isinstance(side, Side):
+    if isinstance(side, Side) and side.is_known:
         return side
     if side not in Side.__members__:
         raise InvalidOrder("side", side, "must be Side.BUY or Side.SELL")

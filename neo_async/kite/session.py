@@ -39,10 +39,10 @@ class KiteSession:
         api_key: str,
         api_secret: str,
         *,
-        endpoints: KiteEndpoints = KiteEndpoints(),  # noqa: B008 - frozen
+        endpoints: KiteEndpoints | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
-        self._endpoints = endpoints
+        self._endpoints = endpoints or KiteEndpoints.from_env()
         self._timeouts = timeouts
         self._api_key = api_key
         self._api_secret = api_secret

@@ -442,7 +442,7 @@ def _nearest(strikes: list[StrikeRow], price: float) -> StrikeRow:
 
 def _segment(segment: Segment | str) -> Segment:
     try:
-        return Segment(segment)
+        return Segment(str(segment))
     except ValueError:
         codes = ", ".join(member.value for member in Segment)
         raise UsageError(f"segment={segment!r}: must be one of {codes}") from None

@@ -75,6 +75,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_on_this_machine(address: str) -> bool:
+    """Return whether an address is on this machine's loopback."""
+    return is_loopback(_host(address))
+
+
 def uses_tls(address: str) -> bool:
     """Return whether connections to an address are encrypted and their server authenticated."""
     return address.partition("://")[0].lower() in _SECURE

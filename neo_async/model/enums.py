@@ -1,4 +1,4 @@
-"""The broker's closed vocabularies, under their usual names.
+"""The broker's vocabularies, under their usual names.
 
 Every member's value is the code that travels on the wire, so `Segment("nse_cm")` and
 `Segment.NSE_CM` are the same. There are no aliases such as "NSE": a guessed segment could
@@ -8,9 +8,53 @@ route an order to another market than the caller meant.
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+from typing import Any, Self
 
 
-class Segment(StrEnum):
+class BrokerCode(StrEnum):
+    """A vocabulary of codes to which the broker may add.
+
+    Reports keep a code that is not among the members: it has the type of the enum, `is_known` is
+    False, and `str()` of it is the broker's own text, empty where the broker sent none. Nothing is
+    sent with such a code: placing with it raises InvalidOrder. Calling the enum, as in
+    `Segment("nse")`, raises ValueError for a code that is not a member.
+    """
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return the member for the code of a report, whatever its case and the blanks around it,
+        or for the name of a member (`BUY`); otherwise the text itself, as an unknown code."""
+        member = cls._value2member_map_.get(text) or _spelt(cls, text)
+        if isinstance(member, cls):
+            return member
+        unknown = str.__new__(cls, text)
+        unknown._name_ = unknown._value_ = text
+        return unknown
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is a member, not another code of a report."""
+        return type(self)._value2member_map_.get(self._value_) is self
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return _read, (type(self), self._value_)
+
+
+def _read(vocabulary: type[BrokerCode], text: str) -> BrokerCode:
+    """Return a code that was pickled."""
+    return vocabulary.read(text)
+
+
+def _spelt(vocabulary: type[BrokerCode], text: str) -> BrokerCode | None:
+    """Return the member of which a text is another spelling; None when there is none."""
+    folded = text.strip().casefold()
+    for member in vocabulary:
+        if folded in (member.value.casefold(), member.name.casefold()):
+            return member
+    return None
+
+
+class Segment(BrokerCode):
     """Exchange segment."""
 
     NSE_CM = "nse_cm"
@@ -32,7 +76,7 @@ class Segment(StrEnum):
         return self is Segment.NSE_CM or self is Segment.BSE_CM
 
 
-class Side(StrEnum):
+class Side(BrokerCode):
     """The side of an order: buy or sell."""
 
     BUY = "B"
@@ -40,11 +84,13 @@ class Side(StrEnum):
 
     @property
     def opposite(self) -> Side:
-        """The other side."""
+        """The other side. Raises ValueError for a side that is not known."""
+        if not self.is_known:
+            raise ValueError(f"{self.value!r} is neither buy nor sell: it has no opposite")
         return Side.SELL if self is Side.BUY else Side.BUY
 
 
-class OrderType(StrEnum):
+class OrderType(BrokerCode):
     """Order type: how an order is priced, and whether it waits for a trigger."""
 
     LIMIT = "L"
@@ -54,7 +100,8 @@ class OrderType(StrEnum):
     SL = "SL"
     """Stop-loss limit: becomes a limit order once the trigger trades."""
     SL_M = "SL-M"
-    """Stop-loss market. The live broker refuses it for API orders since April 2026."""
+    """Stop-loss market. Do not use it: since April 2026 the live broker rejects it for API orders
+    ("Market order with Algo Id not allowed"). Use SL with a limit price beyond the trigger."""
 
     @property
     def has_limit(self) -> bool:
@@ -67,7 +114,7 @@ class OrderType(StrEnum):
         return self is OrderType.SL or self is OrderType.SL_M
 
 
-class Product(StrEnum):
+class Product(BrokerCode):
     """Product: how a position is carried, and the margin it needs."""
 
     CNC = "CNC"
@@ -79,12 +126,14 @@ class Product(StrEnum):
     MTF = "MTF"
     """Margin trading facility, cash segments only."""
     CO = "CO"
-    """Cover order: an entry with a compulsory stop-loss leg."""
+    """Cover order: an entry with a compulsory stop-loss leg. Do not use it: since April 2026 the
+    live broker refuses it for API orders (code 1017)."""
     BO = "BO"
-    """Bracket order: an entry with a target and a stop-loss leg."""
+    """Bracket order: an entry with a target and a stop-loss leg. Do not use it: since April 2026
+    the live broker refuses it for API orders (code 1017)."""
 
 
-class Validity(StrEnum):
+class Validity(BrokerCode):
     """Validity: how long an order may rest in the book."""
 
     DAY = "DAY"

@@ -305,7 +305,7 @@ def _pandas_frame(columns: Columns) -> pandas.DataFrame:
     try:
         import pandas
     except ImportError:
-        raise UsageError("to_pandas() needs pandas: pip install pandas") from None
+        raise UsageError('to_pandas() needs pandas: pip install "neo-async[pandas]"') from None
     frame = pandas.DataFrame(dict(columns))
     if "time" in frame:
         frame["time"] = pandas.to_datetime(frame["time"], utc=True).dt.tz_convert(TIME_ZONE)
@@ -319,7 +319,7 @@ def _polars_frame(columns: Columns, types: Mapping[str, type]) -> polars.DataFra
     try:
         import polars
     except ImportError:
-        raise UsageError("to_polars() needs polars: pip install polars") from None
+        raise UsageError('to_polars() needs polars: pip install "neo-async[polars]"') from None
     known = {int: polars.Int64, float: polars.Float64, str: polars.String, date: polars.Date}
     series = []
     for name, values in columns.items():

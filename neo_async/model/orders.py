@@ -69,23 +69,23 @@ class OrderRequest(msgspec.Struct, frozen=True, gc=False):
 class OrderTerms(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The terms of an order: what is bought or sold, and how. A modification replaces them.
 
-    Segment, side, product, order type and validity are members of their enums, or text where
-    another application placed the order with a code that is not in the enum.
+    Where another application placed the order, segment, side, product, order type and validity may
+    be codes that are not members of their enums: `is_known` is False for them.
     """
 
-    segment: Segment | str
+    segment: Segment
     symbol: str
     """Trading symbol of the scrip master, `ITBEES-EQ`."""
-    side: Side | str
-    product: Product | str
-    order_type: OrderType | str
+    side: Side
+    product: Product
+    order_type: OrderType
     quantity: int
     """Units, in total; 0 when no report has shown it in a form that can be read."""
     price: Decimal | None = None
     """Limit price in rupees; None when the order has none."""
     trigger: Decimal | None = None
     """Trigger price in rupees; None when the order has none."""
-    validity: Validity | str = Validity.DAY
+    validity: Validity = Validity.DAY
     disclosed_quantity: int = 0
     """Units shown to the market; 0 shows all."""
     amo: bool = False
@@ -142,14 +142,14 @@ class OrderRow(
     """The exchange's order number; `NA` until the exchange has the order."""
     status_text: str = ""
     reject_text: str = ""
-    segment: str = ""
+    segment: Segment = Segment.read("")
     symbol: str = ""
     name: str = ""
     token: str = ""
-    side: str = ""
-    order_type: str = ""
-    product: str = ""
-    validity: str = ""
+    side: Side = Side.read("")
+    order_type: OrderType = OrderType.read("")
+    product: Product = Product.read("")
+    validity: Validity = Validity.read("")
     quantity: Whole = 0
     filled_quantity: Whole = 0
     pending_quantity: Whole = 0
@@ -232,13 +232,13 @@ class HistoryRow(
     exchange_number: str = ""
     status_text: str = ""
     reject_text: str = ""
-    segment: str = ""
+    segment: Segment = Segment.read("")
     symbol: str = ""
     token: str = ""
-    side: str = ""
-    order_type: str = ""
-    product: str = ""
-    validity: str = ""
+    side: Side = Side.read("")
+    order_type: OrderType = OrderType.read("")
+    product: Product = Product.read("")
+    validity: Validity = Validity.read("")
     quantity: Whole = 0
     filled_quantity: Whole = 0
     pending_quantity: Whole = 0
@@ -296,12 +296,12 @@ class Trade(
     trade_number: str = ""
     leg: Whole = 0
     """Position of this fill among the fills of its order, from 1."""
-    segment: str = ""
+    segment: Segment = Segment.read("")
     symbol: str = ""
     name: str = ""
-    side: str = ""
-    product: str = ""
-    order_type: str = ""
+    side: Side = Side.read("")
+    product: Product = Product.read("")
+    order_type: OrderType = OrderType.read("")
     quantity: Whole = 0
     """Units filled."""
     price: Number = 0.0

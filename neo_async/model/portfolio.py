@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from neo_async.model.enums import Segment
+from neo_async.model.enums import Product, Segment
 from neo_async.model.numbers import Number, Whole
 
 _SEGMENTS = frozenset(Segment)
@@ -80,14 +80,14 @@ class PositionRow(
     carried_sell_value: Number = 0.0
     carried_buy_quantity: Whole = 0
     carried_sell_quantity: Whole = 0
-    segment: str
+    segment: Segment
     buy_value: Number = 0.0
     """Rupees bought today."""
     sell_value: Number = 0.0
     buy_quantity: Whole = 0
     """Units bought today."""
     sell_quantity: Whole = 0
-    product: str = ""
+    product: Product = Product.read("")
     series: str = ""
     token: str = ""
     symbol: str
@@ -176,10 +176,10 @@ class PositionRow(
 class Position(msgspec.Struct, frozen=True, kw_only=True):
     """A position and its valuation. Amounts that cannot be known are None."""
 
-    segment: str
+    segment: Segment
     symbol: str
     token: str
-    product: str
+    product: Product
     net_quantity: int | None
     """Carried and today's quantity; negative when short, 0 when closed, None when a quantity of the
     broker's row is unreadable."""
@@ -299,7 +299,7 @@ class Holding(
     symbol: str
     """Symbol without series: `ITBEES`."""
     display_symbol: str = ""
-    segment: str = ""
+    segment: Segment = Segment.read("")
     series: str = ""
     token: str = ""
     """Exchange token, as in the scrip master."""

@@ -164,4 +164,7 @@ class AuctionTick(msgspec.Struct, frozen=True, gc=False):
     received_ns: int
 
 
-Tick: TypeAlias = LiteTick | ScripTick | IndexTick | MarketStatus | AuctionTick
+PriceTick: TypeAlias = LiteTick | ScripTick
+"""A tick with the price of an instrument, at whatever level it is subscribed."""
+
+Tick: TypeAlias = PriceTick | IndexTick | MarketStatus | AuctionTick

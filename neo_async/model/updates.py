@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
+from neo_async.model.enums import Product, Segment
 from neo_async.model.numbers import Whole
 from neo_async.model.orders import OrderRow
 
@@ -45,8 +46,8 @@ class PositionUpdate(
     account: str = ""
     name: str = ""
     """Symbol without series or contract, `ITBEES`: several instruments may share it."""
-    segment: str = ""
-    product: str = ""
+    segment: Segment = Segment.read("")
+    product: Product = Product.read("")
     buy_quantity: Whole | None = None
     """Units bought today."""
     sell_quantity: Whole | None = None

@@ -30,6 +30,7 @@ from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRow, OrderTerms
+from neo_async.model.ticks import PriceTick
 from neo_async.portfolio.live_positions import LivePositions
 from neo_async.portfolio.position_rows import is_finite, position_key, side_of
 
@@ -75,7 +76,7 @@ def in_one_spelling(terms: OrderTerms) -> OrderTerms:
     side = side_of(terms.side) or terms.side
     if (segment, symbol, side) == instrument_side(terms):
         return terms
-    return msgspec.structs.replace(terms, segment=segment, symbol=symbol, side=side)
+    return msgspec.structs.replace(terms, segment=Segment.read(segment), symbol=symbol, side=side)
 
 
 class ReferencePrices:
@@ -84,7 +85,7 @@ class ReferencePrices:
 
     def __init__(
         self,
-        feeds: Collection[MarketFeed | ColumnFeed],
+        feeds: Collection[MarketFeed[PriceTick] | ColumnFeed],
         instruments: Instruments,
         calendar: Calendar,
     ) -> None:

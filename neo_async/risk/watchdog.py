@@ -21,10 +21,11 @@ from neo_async.feeds.order_feed import OrderFeed
 from neo_async.feeds.trading_hours import is_trading_time
 from neo_async.model.enums import Segment
 from neo_async.model.feed_state import FeedState
+from neo_async.model.ticks import PriceTick
 from neo_async.risk.kill_switch import KillSwitch
 from neo_async.transport.trading_state import TradingState
 
-Feed: TypeAlias = OrderFeed | MarketFeed | ColumnFeed
+Feed: TypeAlias = OrderFeed | MarketFeed[PriceTick] | ColumnFeed
 
 CHECKS_PER_TIMEOUT = 10
 """Checks of the loop and the feeds within the shorter of `loop_stall` and `feed_outage`."""
@@ -57,7 +58,7 @@ class DeadMansSwitch:
         limits: RiskLimits,
         cache: OrderCache,
         order_feed: OrderFeed,
-        market_feeds: Collection[MarketFeed | ColumnFeed],
+        market_feeds: Collection[MarketFeed[PriceTick] | ColumnFeed],
         calendar: Calendar,
         *,
         suspended: Callable[[], float] = suspended_seconds,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 import re
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -81,6 +82,10 @@ class Authenticator:
         self._clock = clock
         self.used_code = ""
         """TOTP code sent last; empty before the first login."""
+        self.used_step = 0
+        """Number of the 30 s, since 1970, in which that code was sent."""
+        self.step_used_elsewhere = 0
+        """Number of the 30 s whose code another process has sent."""
         self.refusal: LoginFailed | None = None
         """Why the broker refused the credentials; None while it has not. Setting it to
         None sends them again, which may lock the account."""
@@ -98,8 +103,10 @@ class Authenticator:
 
         Raises WrongTotp, WrongMpin, ClockSkew or LoginFailed when the broker refuses the login,
         LoginFailed also when its answer cannot be used, and TransportError when it cannot be
-        reached.
+        reached; UsageError without an account's credentials.
         """
+        if not self._credentials.can_log_in:
+            raise UsageError("a login needs mobile_number, ucc and mpin beside the consumer key")
         try:
             answer = await self._both_steps(totp)
         except LoginFailed as error:
@@ -159,6 +166,7 @@ class Authenticator:
         if code.value == self.used_code:
             raise UsageError("this TOTP code was used already: wait for the next one")
         self.used_code = code.value
+        self.used_step = self._step()
         form = LoginForm(
             mobileNumber=self._credentials.mobile_number, ucc=self._credentials.ucc, totp=code.value
         )
@@ -227,12 +235,21 @@ class Authenticator:
             raise UsageError("no TOTP secret in the credentials: hand a code to login(totp=…)")
         totp = Hidden(_totp_generator(Hidden(self._credentials.totp_secret)))
         code = Hidden(totp.value.at(int(self._clock())))
-        while code.value == self.used_code:
+        while code.value == self.used_code or self._step() == self.step_used_elsewhere:
             wait = TOTP_STEP_SECONDS - self._clock() % TOTP_STEP_SECONDS
-            self._log.info("waiting %.0f s for a TOTP code that was not used yet", wait)
+            # Where a code was refused, a warning was logged already.
+            is_first = not self.used_code
+            self._log.log(
+                logging.WARNING if is_first else logging.INFO,
+                "the present TOTP code has been used: waiting %.0f s for the next",
+                wait,
+            )
             await asyncio.sleep(wait)
             code = Hidden(totp.value.at(int(self._clock())))
         return code
+
+    def _step(self) -> int:
+        return int(self._clock() // TOTP_STEP_SECONDS)
 
     def _clock_skew(self, answer: Answer) -> float:
         """Return the seconds by which this machine's clock is ahead of the broker's, by the Date

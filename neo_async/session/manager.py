@@ -12,10 +12,12 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from neo_async.base import logs
+from neo_async.base.india import in_india
 from neo_async.base.logs import logger_of
 from neo_async.config import BreakerConfig, Credentials, Endpoints, PoolLimits, Timeouts
 from neo_async.errors import (
     LoginFailed,
+    NeoError,
     NotLoggedIn,
     ProtocolError,
     RateLimited,
@@ -24,9 +26,17 @@ from neo_async.errors import (
     TransportError,
     UsageError,
 )
-from neo_async.model.address import SOCKET, WEB, address_problem, shown_address
+from neo_async.model.address import (
+    SOCKET,
+    WEB,
+    address_problem,
+    is_on_this_machine,
+    shown_address,
+)
 from neo_async.model.session import Session
-from neo_async.session.login import Authenticator
+from neo_async.session.login import FIN_KEY, Authenticator
+from neo_async.session.session_file import SessionFile
+from neo_async.session.shared_login import Login, SharedLogin
 from neo_async.transport.breaker import Breakers
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.http import HttpClient
@@ -36,8 +46,12 @@ from neo_async.transport.limiter import Limiter
 from neo_async.transport.meter import Meter
 from neo_async.transport.reading import AnswerReader
 from neo_async.transport.redaction import Secrets
+from neo_async.transport.start import Start
 from neo_async.transport.tls import trusting
+from neo_async.wire.endpoints import LIMITS
+from neo_async.wire.forms import FORM_CONTENT_TYPE, encode_form
 from neo_async.wire.login import header_problem
+from neo_async.wire.portfolio import LimitsForm, read_limits
 
 
 class SessionManager:
@@ -52,9 +66,11 @@ class SessionManager:
         timeouts: Timeouts,
         pool: PoolLimits,
         breaker: BreakerConfig | None = None,
+        session_file: SessionFile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` gives Unix seconds."""
+        """`session_file` keeps the login for other processes and for restarts; `clock` gives Unix
+        seconds."""
         self.credentials = credentials
         self._log = logger_of(logs.SESSION, credentials.ucc)
         self.endpoints = endpoints
@@ -88,11 +104,15 @@ class SessionManager:
             timeout=timeouts.login,
             clock=clock,
         )
+        self._shared: SharedLogin | None = None
+        if session_file is not None:
+            self._shared = SharedLogin(session_file, self._authenticator, self._is_alive, clock)
         self.open_lane: Lane | None = None
         """Order lane of the session; None before login and after logout."""
         self._lane_server = ""
+        self._logouts = 0
+        """Number of logouts: a login that one of them interrupts is given up."""
         self.session: Session | None = None
-        """The session in use; None before login and after logout."""
         self._renewal: asyncio.Task[None] | None = None
         self._halted: asyncio.Future[None] | None = None
         """Future that is done when trading is halted: callers that wait for a renewal check the
@@ -114,6 +134,14 @@ class SessionManager:
         if self.session is None:
             raise NotLoggedIn("not logged in: use `async with NeoClient(...)` or await login()")
         return self.session
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether the login and, once there is a session, the trading calls go to a server on this
+        machine."""
+        return self.endpoints.is_paper and (
+            self.session is None or is_on_this_machine(self.session.base_url)
+        )
 
     @property
     def lane(self) -> Lane:
@@ -158,8 +186,9 @@ class SessionManager:
 
     # --- login and logout ---------------------------------------------------------------------
 
-    async def login(self, totp: str | None = None) -> Session:
-        """Log in with a code made from the secret, or with the one given, and warm the lane.
+    async def login(self, totp: str | None = None, *, fresh: bool = False) -> Session:
+        """Log in with a code made from the secret, or with the one given, and warm the lane. With a
+        session file, the session in it is taken up instead, unless there is a code, or `fresh`.
 
         A code made from the secret may have been used up by an earlier process: when the broker
         refuses it, the next one is tried, once, after up to 30 s; also when the broker ends the
@@ -172,7 +201,7 @@ class SessionManager:
         code = None if totp is None else Hidden(totp)
         del totp  # tracebacks may show local variables
         self._authenticator.refusal = None
-        return await self._log_in(code)
+        return await self._log_in(code, fresh=fresh)
 
     async def resume(self, session: Session) -> None:
         """Use a session that `login` returned earlier, maybe in another process, and warm the lane.
@@ -181,6 +210,12 @@ class SessionManager:
         Raises UsageError when it holds what no login answers, or an address that no secret may be
         sent to, and TransportError when its server cannot be reached.
         """
+        self._check(session)
+        await self._install(session, self._clock(), self._logouts)
+        self._announce("resumed the login of", session)
+
+    def _check(self, session: Session) -> None:
+        """Raise UsageError when a session holds what no login answers."""
         for name, header in (("token", Hidden(session.token)), ("sid", Hidden(session.sid))):
             if problem := header_problem(header.value):
                 raise UsageError(f"{name} of the session {problem}")
@@ -194,34 +229,94 @@ class SessionManager:
             )
             if problem:
                 raise UsageError(f"{name}={shown_address(address)} of the session: {problem}")
-        await self._install(session)
 
     async def logout(self) -> None:
         """Forget the session and close every connection. The broker has no call for a logout: its
         own client only forgets the session, too."""
         self.session = None
+        self._logouts += 1
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
-        if self.open_lane is not None:
-            await self.open_lane.close()
-            self.open_lane = None
-            self._lane_server = ""
+        await self._close_lane()
         await self.http.close()
 
-    async def _log_in(self, totp: Hidden[str] | None = None) -> Session:
-        session = await self._authenticator.login(totp)
-        await self._install(session)
-        self._log.info("logged in as %s at %s", session.ucc, session.base_url)
+    def forget(self) -> None:
+        """Remove the login from the session file. Raises OSError."""
+        if self._shared is not None:
+            self._shared.file.forget()
+
+    async def _log_in(
+        self,
+        totp: Hidden[str] | None = None,
+        *,
+        ended: Session | None = None,
+        fresh: bool = False,
+    ) -> Session:
+        """Log in, or take up the session of the file where it is not `ended`."""
+        logouts = self._logouts
+        if self._shared is None:
+            login = Login(await self._authenticator.login(totp), self._clock(), is_new=True)
+        else:
+            login = await self._shared.login(totp, ended=ended, fresh=fresh)
+        session = login.session
+        await self._install(session, login.made_at, logouts)
+        how = "" if login.is_new else f", by the login of {in_india(login.made_at):%H:%M:%S} IST"
+        self._announce("logged in as", session, how)
         return session
 
-    async def _install(self, session: Session) -> None:
-        """Make a session the current one, once there is an order lane to its server."""
-        await self._open_lane(session.base_url)
-        self.session = session
-        self.logged_in_at = self._clock()
+    def _announce(self, what: str, session: Session, how: str = "") -> None:
+        where = "paper" if self.is_paper else "live"
+        self._log.info("%s %s at %s: %s%s", what, session.ucc, session.base_url, where, how)
 
-    async def _open_lane(self, base: str) -> None:
+    async def _is_alive(self, session: Session) -> bool:
+        """Return whether the broker accepts a session that was kept; also where its server is not
+        in a state to tell. One that cannot be reached may have moved: a login gives its address."""
+        try:
+            self._check(session)
+            start = await Start(self.limiter, Kind.CANCEL, first=True).take()
+            answer = await self.http.request(
+                LIMITS.method,
+                session.base_url + LIMITS.path,
+                headers={
+                    "accept": "application/json",
+                    "Sid": session.sid,
+                    "Auth": session.token,
+                    "neo-fin-key": FIN_KEY,
+                    "Content-Type": FORM_CONTENT_TYPE,
+                },
+                body=encode_form(LimitsForm()),
+                timeout=self.timeouts.read,
+                start=start,
+            )
+            await self.reader.read(Kind.READ, answer, read_limits)
+        except (SessionEnded, TransportError, UsageError):
+            return False
+        except NeoError as error:
+            self._log.info("whether the session that was kept has ended is not known: %s", error)
+        return True
+
+    async def _install(self, session: Session, made_at: float, logouts: int) -> None:
+        """Make a session the current one, once there is an order lane to its server. `logouts` is
+        their number when its login began."""
+        self._check_not_logged_out(logouts)
+        await self._open_lane(session.base_url, logouts)
+        self.session = session
+        self.logged_in_at = made_at
+
+    def _check_not_logged_out(self, logouts: int) -> None:
+        if logouts != self._logouts:
+            raise NotLoggedIn("logged out while logging in")
+
+    async def _close_lane(self) -> None:
+        """Close the order lane. A login that is made meanwhile opens another one."""
+        lane, self._lane_server = self.open_lane, ""
+        if lane is not None:
+            await lane.close()
+            if self.open_lane is lane:
+                self.open_lane = None
+
+    async def _open_lane(self, base: str, logouts: int) -> None:
         """Open a warm lane to the server of `base`, and close one to another server. The lane is
         kept where the server stays the same."""
         parts = urlsplit(base)
@@ -239,6 +334,11 @@ class SessionManager:
             log=self.transport_log,
         )
         await lane.open()
+        try:
+            self._check_not_logged_out(logouts)
+        except NotLoggedIn:
+            await lane.close()
+            raise
         former, self.open_lane, self._lane_server = self.open_lane, lane, server
         if former is not None:
             await former.close()
@@ -259,7 +359,7 @@ class SessionManager:
             if (refusal := self._authenticator.refusal) is not None:
                 raise refusal.with_traceback(None)
             self._log.info("the broker has ended the session: logging in again")
-            self._renewal = asyncio.create_task(self._renew(), name="session renewal")
+            self._renewal = asyncio.create_task(self._renew(ended), name="session renewal")
             self._renewal.add_done_callback(self._renewal_done)
         renewal = self._renewal
         await self._renewed_or_halted(renewal, kind)
@@ -294,13 +394,13 @@ class SessionManager:
             self._halted.set_result(None)
             self._halted = None
 
-    async def _renew(self) -> None:
-        if not self._authenticator.has_totp_secret:
+    async def _renew(self, ended: Session) -> None:
+        if self._shared is None and not self._authenticator.has_totp_secret:
             raise SessionEnded(
                 "the broker has ended the session, and without a TOTP secret it cannot be renewed"
             )
         try:
-            await self._log_in()
+            await self._log_in(ended=ended)
         except LoginFailed as error:
             self._log.error(
                 "the login was refused, and is not tried again until login(): %s", error

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from neo_async.config import Timeouts
-from neo_async.errors import NotSent, ProtocolError, RateLimited, SessionEnded
+from neo_async.errors import NotSent, ProtocolError, RateLimited, SessionEnded, StaticIpRefused
 from neo_async.model.address import address_problem, shown_address, uses_tls
 from neo_async.model.answer import Answer
 from neo_async.model.session import Session
@@ -140,7 +140,8 @@ class SessionRequests:
     ) -> Answer:
         """Send a read, and a duplicate of it where the answer takes long."""
         timeouts = self.timeouts
-        url = session.base_url + endpoint.path + suffix
+        login = self._manager.endpoints.login.rstrip("/")
+        url = (login if endpoint.is_at_login else session.base_url) + endpoint.path + suffix
         await self._http.check(url)
 
         def ask(start: Start) -> Coroutine[Any, Any, Answer]:
@@ -266,7 +267,11 @@ class SessionRequests:
                     result = self._read_now(kind, answer, decode)
                 else:
                     result = await self._read(kind, answer, decode)
-            except SessionEnded:
+            except (SessionEnded, StaticIpRefused) as error:
+                # The rule of static addresses holds for orders only: a read that is refused with
+                # its codes has lost its session.
+                if isinstance(error, StaticIpRefused) and kind is not Kind.READ:
+                    raise
                 if not self._is_helped_by_login(endpoint, session, is_retry=renewed):
                     raise
                 renewed = True

@@ -256,6 +256,10 @@ class ReconnectingSocket:
                     # A bug here or in a listener. A feed that ended for it would be worse.
                     self._log.exception("%s failed unexpectedly", self.name)
                     reason = repr(error)
+                if self._task is not asyncio.current_task():
+                    # close() came as the connection broke, and the task group raised that error
+                    # in place of the cancellation.
+                    return
                 failures = self._failures_after(failures)
                 self._mark_lost()
                 # The first try is at once: most losses are one connection's, not the server's.

@@ -174,7 +174,7 @@ class ColumnDecoder:
         try:
             import numpy
         except ImportError:
-            raise UsageError("columns need numpy: pip install numpy") from None
+            raise UsageError('columns need numpy: pip install "neo-async[numpy]"') from None
         self._numpy = numpy
         self._level = level
         fields: list[Any] = [*_HEADER_FIELDS]

@@ -26,6 +26,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     path: str
     """Path after the base URL, which may have a path itself."""
     auth: Auth
+    is_at_login: bool = False
+    """Whether the path is one of the host that logins go to."""
 
 
 LOGIN_PATH = "/login/1.0/tradeApiLogin"
@@ -36,6 +38,8 @@ MODIFY = Endpoint("modify", "POST", "/quick/order/vr/modify", Auth.ORDER)
 CANCEL = Endpoint("cancel", "POST", "/quick/order/cancel", Auth.ORDER)
 EXIT_BRACKET = Endpoint("exit bracket", "POST", "/quick/order/bo/exit", Auth.ORDER)
 EXIT_COVER = Endpoint("exit cover", "POST", "/quick/order/co/exit", Auth.ORDER)
+
+CLIENT_IP = Endpoint("client ip", "GET", "/login/1.0/get-client-ip", Auth.ORDER, is_at_login=True)
 
 ORDER_BOOK = Endpoint("order book", "GET", "/quick/user/orders", Auth.TRADE)
 HISTORY = Endpoint("order history", "POST", "/quick/order/history", Auth.TRADE)

@@ -127,6 +127,9 @@ STREAM_OF_LEVEL: Final[Mapping[Level, Stream]] = {
     Level.DEPTH: Stream.DEPTH,
     Level.FULL_DEPTH: Stream.FULL_DEPTH,
 }
+LEVEL_OF_STREAM: Final[Mapping[Stream, Level]] = {
+    stream: level for level, stream in STREAM_OF_LEVEL.items()
+}
 
 
 # --- control plane ----------------------------------------------------------------------------
@@ -305,6 +308,11 @@ class FeedDecoder:
                 self._asked[instrument] = instrument
                 self._asked.setdefault(_in_packets(instrument), instrument)
         self._forget_listed()
+
+    def subscribed_as(self, name: str) -> str:
+        """Return the text under which an instrument was asked for that an answer names; the name
+        itself where none was."""
+        return name if self._asked is None else self._asked.get(name, name)
 
     def forget(self, instruments: Iterable[str]) -> None:
         """Drop the packets of these instruments from now on, and their trading symbols."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final
 
@@ -98,4 +99,27 @@ def read_login(answer: Answer) -> LoginAnswer:
             raise failure(answer) from None
         if data.status == "success" and data.token and data.sid:
             return data
+    raise failure(answer)
+
+
+class _ClientAddress(msgspec.Struct):
+    ip: str
+
+
+class _ClientAddresses(msgspec.Struct):
+    data: list[_ClientAddress]
+
+
+_addresses = msgspec.json.Decoder(_ClientAddresses)
+
+
+def read_client_ip(answer: Answer) -> str:
+    """Return the address of the answer to `get-client-ip`. Its code of success, 1000, is its own,
+    so the address itself is what counts. Raises what `failure` returns."""
+    if 200 <= answer.status < 300:
+        try:
+            (row,) = decode(_addresses, answer.body).data
+            return str(ipaddress.ip_address(row.ip.strip()))
+        except UNREADABLE:
+            raise failure(answer) from None
     raise failure(answer)

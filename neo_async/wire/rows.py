@@ -3,22 +3,23 @@
 A report as documented is decoded in a single pass, numbers inside strings included. Only when that
 fails is it decoded again, slowly: spellings of "no value" are removed from number fields, and
 numbers are allowed where text is expected. A value that still does not fit is unknown: the field
-has its default, its name is in the row's `missing`, and `odd` has the text that was received. A row
-is never dropped for an unreadable value: a book without it would mean that the order does not
-exist.
+has its default, its name is in the row's `missing`, and `odd` has the text that was received. A
+code that is not in its enum is kept as it was sent (see BrokerCode). A row is never dropped for an
+unreadable value: a book without it would mean that the order does not exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar, get_args, get_origin
 
 import msgspec
 
 from neo_async.errors import ProtocolError
 from neo_async.model.answer import Answer
+from neo_async.model.enums import BrokerCode
 from neo_async.model.numbers import Number
 from neo_async.wire.answers import failure, is_no_data, is_success, shown
 from neo_async.wire.lenient import UNREADABLE as UNREADABLE
@@ -69,6 +70,7 @@ class _Kind(Enum):
     TEXT = "text"
     INTEGER = "a whole number"
     NUMBER = "a number"
+    CODE = "a code"
     OTHER = "of a known type"
 
 
@@ -79,6 +81,10 @@ class _Field(msgspec.Struct, frozen=True):
     kind: _Kind
     required: bool
     is_expected: bool
+
+
+_CodeField: TypeAlias = tuple[str, str, type[BrokerCode]]
+"""Name, name on the wire and enum of a field that holds a code."""
 
 
 class RowReader(Generic[Row]):
@@ -107,6 +113,11 @@ class RowReader(Generic[Row]):
             for field in self._fields
             if field.kind in (_Kind.INTEGER, _Kind.NUMBER)
         ]
+        self._codes = [
+            (field.name, field.wire, field.type)
+            for field in self._fields
+            if field.kind is _Kind.CODE
+        ]
         self._decoder = msgspec.json.Decoder(_Envelope[row], strict=False)  # type: ignore[valid-type]
 
     def read(self, answer: Answer) -> list[Row]:
@@ -130,18 +141,26 @@ class RowReader(Generic[Row]):
         if not isinstance(row, dict):
             values, missing, _ = self._values({})
             return self._made(values, missing, [f"row {number} is no object: {shown(row)}"])
-        # Nearly always a number is absent and nothing else is odd. That alone is five times faster
-        # than a look at every field, and a long report must not hold up the event loop.
+        # Nearly always a number is absent or a code is not in its enum, and nothing else is odd.
+        # That alone is five times faster than a look at every field, and a long report must not
+        # hold up the event loop.
         for name, is_expected in self._numbers:
             value = row.get(name)
             if value is None or (isinstance(value, str) and value in _ABSENT):
                 if value is None and is_expected and name in row:
                     return self._read_odd_row(row)
                 row.pop(name, None)
+        codes = {}
+        for name, wire, vocabulary in self._codes:
+            text = row.get(wire)
+            if isinstance(text, str) and text not in vocabulary._value2member_map_:
+                codes[name] = vocabulary.read(text)
+        plain = _with_members(row, self._codes, codes) if codes else row
         try:
-            return msgspec.convert(row, self._row, strict=False)
+            converted = msgspec.convert(plain, self._row, strict=False)
         except UNREADABLE:
             return self._read_odd_row(row)
+        return msgspec.structs.replace(converted, **codes) if codes else converted
 
     def _read_odd_row(self, row: dict[str, object]) -> Row:
         values, absent, odd = self._values(row)
@@ -167,6 +186,13 @@ class RowReader(Generic[Row]):
         for field in self._fields:
             given = row.get(field.wire)
             value = _tidy(given, field.kind)
+            if field.kind is _Kind.CODE:
+                if not isinstance(value, str):
+                    missing.add(field.name)
+                if value is not None and not isinstance(value, str):
+                    odd[field.name] = f"{field.wire}={shown(given)} is not {field.kind.value}"
+                values[field.wire] = field.type.read(value if isinstance(value, str) else "")
+                continue
             if value is not None and _fits(value, field):
                 values[field.wire] = value
                 continue
@@ -181,10 +207,14 @@ class RowReader(Generic[Row]):
         own: dict[str, object] = {"missing": sorted(missing), "odd": odd}
         for name, wire in self._own.items():
             values[wire] = own[name]
+        codes = {name: values[wire] for name, wire, _ in self._codes}
         try:
-            return msgspec.convert(values, self._row, strict=False)
+            row = msgspec.convert(
+                _with_members(values, self._codes, codes), self._row, strict=False
+            )
         except UNREADABLE as error:  # none is known
             raise ProtocolError(f"a row cannot be read: {error}") from error
+        return msgspec.structs.replace(row, **codes) if codes else row
 
 
 def read_object(answer: Answer) -> dict[str, object]:
@@ -228,6 +258,14 @@ def number(content: dict[str, object], name: str) -> float | None:
         raise ProtocolError(f"{name}={shown(content.get(name))} is not a number") from error
 
 
+def _with_members(
+    row: dict[str, object], fields: list[_CodeField], codes: Mapping[str, object]
+) -> dict[str, object]:
+    """Return a row that the decoder accepts: with any member in place of each of those codes."""
+    members = {wire: next(iter(kind)) for name, wire, kind in fields if name in codes}
+    return {**row, **members}
+
+
 def _unwrap(answer: Answer) -> list[Any]:
     """Return the raw rows from any number of nested envelopes. An envelope without `data` is never
     an empty book: an order would seem not to exist."""
@@ -266,6 +304,8 @@ def _kind_of(type_: Any) -> _Kind:
     types = types - {type(None)} or {_bare(type_)}
     if types == {str}:
         return _Kind.TEXT
+    if any(isinstance(each, type) and issubclass(each, BrokerCode) for each in types):
+        return _Kind.CODE
     if types == {int}:
         return _Kind.INTEGER
     return _Kind.NUMBER if types in ({float}, {Decimal}) else _Kind.OTHER
@@ -277,7 +317,7 @@ def _bare(type_: Any) -> Any:
 
 def _tidy(value: object, kind: _Kind) -> object:
     """Return the value in a form for the field's kind; None when it is a spelling of "no value"."""
-    if kind is _Kind.TEXT:
+    if kind in (_Kind.TEXT, _Kind.CODE):
         if isinstance(value, bool):
             return "true" if value else "false"
         return str(value) if isinstance(value, int | float) else value

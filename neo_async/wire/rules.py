@@ -117,15 +117,15 @@ def placed_terms(form: PlaceForm) -> OrderTerms:
     """Return the terms of a placement by its form, such as one in the journal. Raises ValueError or
     ArithmeticError where the form cannot be read."""
     return OrderTerms(
-        segment=form.es,
+        segment=Segment.read(form.es),
         symbol=form.ts,
-        side=form.tt,
+        side=Side.read(form.tt),
         product=Product(form.pc),
-        order_type=form.pt,
+        order_type=OrderType.read(form.pt),
         quantity=int(form.qt),
         price=Decimal(form.pr) or None,
         trigger=Decimal(form.tp) or None,
-        validity=form.rt,
+        validity=Validity.read(form.rt),
         amo=form.am == "YES",
     )
 
@@ -135,15 +135,15 @@ def modified_terms(form: ModifyForm) -> OrderTerms:
     symbol, side and product, which no modification changes, are empty. Raises ValueError or
     ArithmeticError where the form cannot be read."""
     return OrderTerms(
-        segment="",
+        segment=Segment.read(""),
         symbol="",
-        side="",
-        product="",
+        side=Side.read(""),
+        product=Product.read(""),
         order_type=OrderType(form.pt),
         quantity=int(form.qt),
         price=_price_of(form.pr),
         trigger=_price_of(form.tp),
-        validity=form.vd or "",
+        validity=Validity.read(form.vd or ""),
         disclosed_quantity=int(form.dq),
         amo=form.am == "YES",
     )
@@ -349,10 +349,10 @@ def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType
 
 
 def _member(field: str, value: E | str, vocabulary: type[E]) -> E:
-    if type(value) is vocabulary:
-        return value
+    # Not by calling the enum: that returns the unknown codes of reports, which are of its type.
     try:
-        return vocabulary(value)
-    except ValueError:
+        member: E = vocabulary._value2member_map_[value]  # type: ignore[assignment]
+    except (KeyError, TypeError):
         codes = ", ".join(member.value for member in vocabulary)
         raise InvalidOrder(field, value, f"must be one of {codes}") from None
+    return member

@@ -315,7 +315,7 @@ async def test_no_secret_is_logged_of_sessions_that_end_and_feeds_that_break(kep
     async with exchange_of() as exchange, client_of(exchange) as neo:
         session = neo.session
         await neo.order_feed.until_live()
-        async with neo.market_feed() as feed:
+        async with neo.market_feed(level=None) as feed:
             await feed.until_live()
             exchange.feeds.drop_connections()
             exchange.end_sessions()

@@ -6,12 +6,13 @@ import asyncio
 import json
 import os
 import stat
-import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from neo_async.cli import account
+from neo_async.client import NeoClient
 from neo_async.exchange import Exchange
 from neo_async.model.enums import Segment
 from neo_async.model.portfolio import Limits, PositionRow
@@ -32,18 +33,19 @@ def test_one_login_serves_many_commands(exchange: Exchange, cache: Path, invoke:
     # A second login within 30 s would need the same TOTP code, which the exchange refuses.
     for _ in range(3):
         assert invoke("limits").exit_code == 0
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("login-*.json")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
 
 
 def test_login_tells_who_is_logged_in_where(exchange: Exchange, invoke: Invoke) -> None:
     ucc, base_url = exchange.credentials.ucc, exchange.base_url
-    told = f"logged in as {ucc} at {base_url}; available 1,000,000.00\n"
+    told = f"logged in as {ucc} at {base_url}: paper; available 1,000,000.00\n"
     assert invoke("login").everything == told
     assert json.loads(invoke("login", "--json").stdout) == {
         "ucc": ucc,
         "base_url": base_url,
+        "is_paper": True,
         "available": 1_000_000.0,
     }
 
@@ -52,45 +54,84 @@ def test_logging_out_leaves_no_session_behind(
     exchange: Exchange, cache: Path, invoke: Invoke
 ) -> None:
     invoke("login")
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("login-*.json")
     assert json.loads(file.read_bytes())["session"]["token"]
     assert invoke("logout").exit_code == 0
     assert json.loads(file.read_bytes())["session"] is None
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(
-    exchange: Exchange, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+    exchange: Exchange,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
     outcome = invoke("login")
     assert outcome.exit_code == 0
-    assert "the login could not be stored in /dev/null/neo_async" in outcome.everything
+    assert "the login could not be stored in /dev/null/neo_async" in caplog.text
     outcome = invoke("logout")
     assert outcome.exit_code == 1
     assert outcome.everything.startswith("neo-async: [Errno 20] Not a directory")
 
 
-def test_a_code_that_a_wrong_mpin_used_up_is_not_tried_again(
+def test_a_wrong_mpin_keeps_which_code_it_used_up(
     exchange: Exchange, cache: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    began = time.time()
     monkeypatch.setenv("NEO_MPIN", "000000")
     assert "Invalid MPIN" in invoke("login").everything
-    waits: list[float] = []
-    sleep = asyncio.sleep
+    (file,) = cache.glob("login-*.json")
+    stored = json.loads(file.read_bytes())
+    assert (stored["session"], stored["refusal_kind"]) == (None, "WrongMpin")
+    assert began // 30 <= stored["code_step"] <= time.time() // 30
 
-    async def no_wait(seconds: float) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            await sleep(seconds)  # the exchange's: its clock would run without a pause
-            return
-        waits.append(seconds)
-        exchange._open.logins._used_steps[exchange.credentials.ucc].clear()  # as if it had passed
 
-    monkeypatch.setenv("NEO_MPIN", exchange.credentials.mpin)
-    monkeypatch.setattr("neo_async.cli.connection.asyncio.sleep", no_wait)
-    outcome = invoke("login")
+def test_logging_out_needs_no_credentials(
+    exchange: Exchange, cache: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("login")
+    for name in ("NEO_CONSUMER_KEY", "NEO_MOBILE_NUMBER", "NEO_UCC", "NEO_MPIN"):
+        monkeypatch.delenv(name)
+    outcome = invoke("logout")
+    ucc = exchange.credentials.ucc
     assert outcome.exit_code == 0
-    assert "the present TOTP code has been used" in outcome.everything
-    assert 0 < waits[0] <= 30
+    assert outcome.stdout == (
+        f"the stored login of account {ucc} at {exchange.login_url} is deleted\n"
+    )
+    assert invoke("logout").stdout == "no login was stored\n"
+    (file,) = cache.glob("login-*.json")
+    assert json.loads(file.read_bytes())["session"] is None
+
+
+def test_the_address_that_the_broker_sees(exchange: Exchange, invoke: Invoke) -> None:
+    assert invoke("ip").stdout == "127.0.0.1\n"
+    assert json.loads(invoke("ip", "--json").stdout) == {"ip": "127.0.0.1"}
+
+
+def test_a_bot_and_the_commands_share_one_login(
+    exchange: Exchange, cache: Path, invoke: Invoke
+) -> None:
+    async def bot() -> str:
+        async with NeoClient(session=True) as neo:
+            return neo.session.token
+
+    token = asyncio.run(bot())
+    assert invoke("orders").stdout == "no orders today\n"
+    (file,) = cache.glob("login-*.json")
+    assert json.loads(file.read_bytes())["session"]["token"] == token
+    assert exchange._open.logins is not None
+    assert asyncio.run(bot()) == token
+
+
+def test_a_session_file_of_ones_own(
+    exchange: Exchange, cache: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NEO_SESSION_FILE", str(tmp_path / "own.json"))
+    invoke("login")
+    assert json.loads((tmp_path / "own.json").read_bytes())["session"]["token"]
+    assert not cache.exists()
+    assert "is deleted" in invoke("logout").stdout
 
 
 def test_a_login_without_a_secret_needs_a_code(
@@ -144,7 +185,7 @@ def test_a_session_that_the_broker_ended_is_renewed_and_kept(
     exchange: Exchange, cache: Path, invoke: Invoke
 ) -> None:
     invoke("login")
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("login-*.json")
     first = json.loads(file.read_bytes())["session"]["token"]
     exchange.end_sessions()
     exchange._open.logins._used_steps[exchange.credentials.ucc].clear()  # as if 30 s had passed
@@ -179,7 +220,7 @@ def test_missing_credentials_are_named_with_exit_code_2(
 
 def test_no_secret_is_ever_printed(exchange: Exchange, cache: Path, invoke: Invoke) -> None:
     outputs = [invoke("login").everything]
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("login-*.json")
     session = json.loads(file.read_bytes())["session"]
     for command in ("login", "orders", "trades", "positions", "holdings", "limits"):
         outputs += [invoke(command).everything, invoke(command, "--json").everything]

@@ -63,6 +63,14 @@ def test_an_account_is_created_changed_and_deleted(exchange: Exchange, invoke: I
     assert "1 of 2 are not done" in refused.everything
 
 
+def test_the_exchange_is_paid_in_from_the_shell(
+    exchange: Exchange, account: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEO_EXCHANGE_ADMIN_URL", exchange.admin_url)
+    paid = invoke("paper", "credit", account, "1500.00", "--mode", "RTGS")
+    assert (paid.exit_code, paid.stdout.startswith("paid in, reference ")) == (0, True)
+
+
 def test_many_come_from_a_file_and_results_go_to_one(
     exchange: Exchange, invoke: Invoke, tmp_path: Path
 ) -> None:

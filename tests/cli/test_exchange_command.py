@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from neo_async import (
     OrderStatus,
     Product,
     RateLimited,
+    Rejected,
     Segment,
     Side,
 )
+from tests.cli.terminal import interrupted
 
 COMMAND = (sys.executable, "-m", "neo_async", "exchange")
 
@@ -73,7 +76,7 @@ async def test_it_serves_a_client_and_ends_cleanly(end: signal.Signals) -> None:
 @needs_signals
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
 def test_tls_comes_with_the_file_to_trust_while_it_runs() -> None:
-    with running("--tls", "--env") as (process, ready):
+    with running("--tls", "--env", "-") as (process, ready):
         assert ready["login_url"].startswith("https://")
         assert asyncio.run(buy_one(ready)) is OrderStatus.COMPLETE
         process.send_signal(signal.SIGTERM)
@@ -172,3 +175,125 @@ def test_faults_that_cannot_be_are_one_line(faults: str, text: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert text in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# --- the environment of another shell -------------------------------------------------------------
+
+
+def sourced(path: Path, command: str) -> str:
+    """What a command prints in a shell that has sourced the file, and that ends at any error."""
+    done = subprocess.run(
+        ["sh", "-euc", f". {shlex.quote(str(path))}; {command}"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@needs_signals
+def test_the_environment_file_is_private_whole_and_gone_with_the_exchange(tmp_path: Path) -> None:
+    path = tmp_path / "paper exchange" / "neo.env"
+    path.parent.mkdir()
+    path.write_text("export NEO_LOGIN_URL=http://of-another-exchange\n")
+    with running("--env", str(path)) as (process, ready):
+        # Written before the ready line: who has that needs no sleep.
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert sourced(path, 'printf %s "$NEO_LOGIN_URL"') == ready["login_url"]
+        assert sourced(path, 'printf %s "$NEO_EXCHANGE_ADMIN_URL"') == ready["admin_url"]
+        assert sourced(path, 'printf %s "$NEO_TOTP_SECRET"') == ready["accounts"][0]["totp_secret"]
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    assert (errors, path.exists()) == ("", False)
+    assert list(path.parent.iterdir()) == []
+
+
+@needs_signals
+def test_what_is_printed_on_stderr_can_be_sourced_with_a_replay_too(tmp_path: Path) -> None:
+    from tests.cli.test_replay_command import recording
+
+    replay = recording(tmp_path / "x.feed", [2101.0])
+    with running("--replay", str(replay), "--env", "-") as (process, ready):
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    path = tmp_path / "neo.env"
+    path.write_text(errors)
+    assert "# recorded: nse_cm|11536 TCS-EQ" in errors
+    assert sourced(path, 'printf %s "$NEO_LOGIN_URL"') == ready["login_url"]
+
+
+# --- a person at a terminal -----------------------------------------------------------------------
+
+
+@needs_signals
+@pytest.mark.parametrize("env", [(), ("--env", "neo.env")])
+def test_a_person_is_greeted_in_words_of_80_columns(tmp_path: Path, env: tuple[str, ...]) -> None:
+    command = [
+        "sh",
+        "-c",
+        f"cd {shlex.quote(str(tmp_path))} && exec {shlex.join((*COMMAND, *env))}",
+    ]
+    code, shown = interrupted(command, at=b"Ctrl-C ends")
+    text = shown.decode().replace("\r", "")
+    assert code == 0
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert text.startswith("Paper exchange, open at http://127.0.0.1:")
+    assert "neo-async paper price RELIANCE-EQ 1420" in text
+    assert ("  . ./neo.env" in text) is bool(env)
+    assert ("export NEO_LOGIN_URL=http://127.0.0.1:" in text) is not bool(env)
+    assert "{" not in text
+
+
+@needs_signals
+def test_a_program_at_a_terminal_asks_for_json() -> None:
+    code, shown = interrupted([*COMMAND, "--json"], at=b"}\r\n")
+    assert code == 0
+    assert json.loads(shown.split(b"\r\n")[0])["event"] == "ready"
+
+
+# --- rules and settings ---------------------------------------------------------------------------
+
+
+async def place_cover_order(ready: dict[str, Any]) -> None:
+    credentials = Credentials(**ready["accounts"][0])
+    async with NeoClient(credentials, endpoints=Endpoints(login=ready["login_url"])) as neo:
+        await neo.orders.place(
+            Segment.NSE_CM,
+            "TCS-EQ",
+            Side.BUY,
+            1,
+            price="2100",
+            product=Product.CO,
+            trigger="2050",
+        )
+
+
+@pytest.mark.parametrize("older", [("--rules", "before-2026"), ("--set", "covered_orders=true")])
+def test_cover_orders_are_refused_unless_the_older_rules_are_asked_for(
+    older: tuple[str, str],
+) -> None:
+    with running() as (_, ready), pytest.raises(Rejected, match="BO/CO OrderType not allowed"):
+        asyncio.run(place_cover_order(ready))
+    with running(*older) as (_, ready):
+        asyncio.run(place_cover_order(ready))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--set", "covered_order=true"), "is unknown; the nearest is covered_orders"),
+        (("--set", "interval"), "must be name=value"),
+        (("--set", "interval=soon"), "interval='soon': "),
+        (("--rules", "2025"), "before-2026"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_a_usage_error(options: tuple[str, str], text: str) -> None:
+    done = subprocess.run(
+        [*COMMAND, *options], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert text in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

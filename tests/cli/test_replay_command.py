@@ -39,7 +39,7 @@ async def prices_seen(ready: dict[str, Any], count: int) -> list[float]:
         NeoClient(
             credentials, endpoints=endpoints, orders=OrderSettings(live_updates=False)
         ) as neo,
-        neo.market_feed(on_tick=seen.put_nowait) as feed,
+        neo.market_feed(level=None, on_tick=seen.put_nowait) as feed,
     ):
         await feed.subscribe([TCS], level=Level.LITE)
         async with asyncio.timeout(10):
@@ -59,8 +59,8 @@ async def test_it_plays_at_the_speed_asked_for_and_tells_of_the_end_on_stderr(
         rest, errors = process.communicate(timeout=10)
     assert (process.returncode, rest) == (0, "")
     assert errors.splitlines() == [
-        f"recorded: {TCS} TCS-EQ",
-        "the replay has ended after 4 frames",
+        f"# recorded: {TCS} TCS-EQ",
+        "# the replay has ended after 4 frames",
     ]
 
 

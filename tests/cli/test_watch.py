@@ -409,7 +409,7 @@ def test_ctrl_c_at_a_terminal_restores_it(exchange: Exchange, invoke: Invoke, ca
     assert b"24,412.35" in shown
     assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") > -1  # the cursor is back
     assert shown.rfind(b"\x1b[?1049l") > shown.rfind(b"\x1b[?1049h") > -1  # and what was there
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("login-*.json")
     session = json.loads(file.read_bytes())["session"]
     own = exchange.credentials
     for secret in (own.consumer_key, own.mpin, own.totp_secret, session["token"], session["sid"]):

@@ -17,6 +17,7 @@ import pytest
 
 from neo_async import NeoClient, RateLimits
 from neo_async.exchange import Exchange
+from tests.exchange_settings import EVERY_ORDER, exchange_with
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ def loop() -> Iterator[_Loop]:
 
 @pytest.fixture(scope="module")
 def exchange(loop: _Loop) -> Iterator[Exchange]:
-    exchange = Exchange(seed=7, limits=None, clock=lambda: NOON)
+    exchange = exchange_with(seed=7, limits=None, clock=lambda: NOON, rules=EVERY_ORDER)
 
     async def enter() -> Exchange:
         return await exchange.__aenter__()
@@ -115,7 +116,9 @@ def sdk(exchange: Exchange, new_sdk: Callable[[], Sdk], codes: Callable[[], str]
 def neo(exchange: Exchange, codes: Callable[[], str], loop: _Loop) -> Iterator[NeoClient]:
     """Our client, logged in to the same account."""
     limits = RateLimits(orders=10_000, total=10_000)
-    neo = NeoClient(exchange.credentials, endpoints=exchange.endpoints, limits=limits)
+    neo = NeoClient(
+        exchange.credentials, endpoints=exchange.endpoints, limits=limits, clock=lambda: NOON
+    )
     loop.run(neo.login(codes()))
     yield neo
     loop.run(neo.logout())

@@ -44,7 +44,7 @@ class Client:
     async def log_in(self) -> None:
         credentials = self.exchange.credentials
         url = f"{self.exchange.login_url}/login/1.0/tradeApi"
-        headers = {"Authorization": credentials.consumer_key}
+        headers = {"Authorization": credentials.consumer_key, "neo-fin-key": "neotradeapi"}
         form = {
             "mobileNumber": credentials.mobile_number,
             "ucc": credentials.ucc,

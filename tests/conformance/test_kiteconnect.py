@@ -93,7 +93,7 @@ def test_an_order_over_its_whole_life(kite: Any, later: Any, ours: Any) -> None:
     for theirs, mine in zip(kite.mf_holdings(), ours("holdings"), strict=True):
         same(theirs, mine)
     sold = kite.place_mf_order(ISIN, kite.TRANSACTION_TYPE_SELL, quantity=order["quantity"])
-    later(DAY)
+    later(2 * DAY)  # over a holiday
     order = kite.mf_orders(sold["order_id"])
     assert (order["status"], order["purchase_type"]) == ("COMPLETE", None)
     for theirs, mine in zip(kite.mf_orders(), ours("orders"), strict=True):

@@ -68,7 +68,10 @@ class Caller:
             "POST",
             f"{self.exchange.login_url}/login/1.0/tradeApiLogin",
             json={name: value for name, value in form.items() if value is not None},
-            headers={"Authorization": authorization or self.credentials.consumer_key},
+            headers={
+                "Authorization": authorization or self.credentials.consumer_key,
+                "neo-fin-key": "neotradeapi",
+            },
         )
 
     async def second_step(self, view: dict[str, Any], mpin: str | None = None) -> Answered:

@@ -32,7 +32,10 @@ class Process:
     async def log_in(self, http: aiohttp.ClientSession) -> dict[str, str]:
         """Sid and token. A new process takes a code of the moment again."""
         login = f"{self._ready['login_url']}/login/1.0"
-        headers = {"Authorization": self.credentials.consumer_key}
+        headers = {
+            "Authorization": self.credentials.consumer_key,
+            "neo-fin-key": "neotradeapi",
+        }
         form = {
             "mobileNumber": self.credentials.mobile_number,
             "ucc": self.credentials.ucc,

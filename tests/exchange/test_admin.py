@@ -64,7 +64,10 @@ async def test_every_request_is_on_record_but_the_owners() -> None:
 async def test_a_price_may_be_number_or_text(price: str | float) -> None:
     async with trading() as caller:
         printed = await caller.admin("POST", "price", json=PRICE | {"price": price})
-        assert (printed.status, printed.json()) == (200, PRICE | {"price": 38.5})
+        assert (printed.status, printed.json()) == (
+            200,
+            PRICE | {"symbol": "ITBEES-EQ", "price": 38.5},
+        )
         listing = caller.exchange.market.ledger
         assert listing == []
         await caller.placed(pr="39.00")
@@ -76,10 +79,12 @@ async def test_a_price_may_be_number_or_text(price: str | float) -> None:
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        ({"segment": "NSE"}, "invalid exchange"),
-        ({"token": "7"}, "nse_cm|7: must be one that is listed"),
-        ({"price": "0"}, "above 0"),
-        ({"price": "-3"}, "Invalid Request"),
+        ({"segment": "NSE"}, "its segment must be one of nse_cm, "),
+        ({"token": "7"}, "'nse_cm|7': is not listed here"),
+        ({"price": "0"}, "must be rupees above 0"),
+        ({"price": "-3"}, "must be rupees above 0"),
+        ({"price": "38.501"}, "must be rupees above 0"),
+        ({"price": ""}, "must be rupees above 0"),
         ({"price": None}, "send"),
         ({"token": 7}, "send"),
     ],
@@ -169,8 +174,8 @@ async def test_unknown_names_and_methods_are_answered_with_the_known_ones() -> N
         missing = await caller.admin("GET", "orders")
         assert missing.status == 404
         assert missing.json()["error"] == (
-            "no /admin/orders here; there are ledger, requests, price, clock, faults, reset, "
-            "bank/credit, bank/refund"
+            "no /admin/orders here; there are ledger, requests, price, clock, faults, settings, "
+            "reset, bank/credit, bank/refund"
         )
         refused = await caller.admin("POST", "ledger")
         assert (refused.status, refused.json()["error"]) == (

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
 
-from neo_async.exchange import BrokerSettings, Rules
+from neo_async.exchange import BrokerSettings
+from neo_async.exchange.rest.settings import ENDED_SESSION_TEXTS, EndedSessionCode
+from tests.clients import client_of, exchange_of, logins
 from tests.exchange.callers import Caller, trading, visiting
+from tests.exchange_settings import EVERY_ORDER
 
 BRACKET = {
     "pc": "BO",
@@ -39,7 +42,7 @@ async def filled_bracket(caller: Caller, **changes: object) -> tuple[dict[str, A
 
 
 async def test_a_bracket_orders_exits_are_distances_in_rupees_or_ticks() -> None:
-    async with trading() as caller:
+    async with trading(rules=EVERY_ORDER) as caller:
         entry, stop, target = await filled_bracket(caller)
         assert (entry["ordSt"], entry["prod"], entry["symOrdId"]) == ("complete", "BO", "NA")
         assert (target["prc"], target["trnsTp"], target["qty"]) == ("39.90", "S", 10)
@@ -48,7 +51,7 @@ async def test_a_bracket_orders_exits_are_distances_in_rupees_or_ticks() -> None
 
 
 async def test_a_trailing_stop_follows_in_its_steps() -> None:
-    async with trading() as caller:
+    async with trading(rules=EVERY_ORDER) as caller:
         _, before, _ = await filled_bracket(caller, tlt="Y", tsv="5")
         price = {"segment": "nse_cm", "token": "19084", "price": "39.52"}
         await caller.admin("POST", "price", json=price)
@@ -58,7 +61,7 @@ async def test_a_trailing_stop_follows_in_its_steps() -> None:
 
 @pytest.mark.parametrize("leg", [0, 1, 2])
 async def test_a_bracket_order_is_exited_by_any_of_its_numbers(leg: int) -> None:
-    async with trading() as caller:
+    async with trading(rules=EVERY_ORDER) as caller:
         number = (await filled_bracket(caller))[leg]["nOrdNo"]
         answered = await caller.post("/quick/order/bo/exit", {"on": number, "am": "NO"})
         assert answered.json() == {"nOrdNo": number, "stat": "Ok", "stCode": 200}
@@ -69,7 +72,7 @@ async def test_a_bracket_order_is_exited_by_any_of_its_numbers(leg: int) -> None
 
 
 async def test_a_cover_orders_stop_is_the_trigger_it_came_with() -> None:
-    async with trading() as caller:
+    async with trading(rules=EVERY_ORDER) as caller:
         number = await caller.placed(pc="CO", pr="39.40", tp="39.00")
         price = {"segment": "nse_cm", "token": "19084", "price": "39.40"}
         await caller.admin("POST", "price", json=price)
@@ -92,21 +95,22 @@ async def test_a_cover_orders_stop_is_the_trigger_it_came_with() -> None:
     ],
 )
 async def test_a_bracket_order_with_unreadable_exits_is_refused(wrong: dict[str, object]) -> None:
-    async with trading() as caller:
+    async with trading(rules=EVERY_ORDER) as caller:
         refused = await caller.place(**(BRACKET | wrong))
         assert (refused.status, refused.json()["stCode"]) == (400, 5202)
         assert caller.exchange.market.ledger == []
 
 
 async def test_the_broker_of_today_refuses_both_products() -> None:
-    async with trading(rules=Rules(covered_orders=False)) as caller:
+    async with trading() as caller:
         for product in (BRACKET, {"pc": "CO", "tp": "37.00"}):
             refused = (await caller.place(**product)).json()
-            assert "BO/CO OrderType not allowed for TRADEAPI" in refused["errMsg"]
+            assert refused["stCode"] == 1017
+            assert refused["errMsg"] == "BO/CO OrderType not allowed for TRADEAPI"
 
 
 async def test_the_broker_of_today_rejects_stop_loss_market_orders_afterwards() -> None:
-    async with trading(rules=Rules(stop_market_orders=False)) as caller:
+    async with trading() as caller:
         await caller.placed(pt="SL-M", pr="0", tp="39.60")
         (row,) = await caller.book()
         assert row["ordSt"] == "rejected"
@@ -204,7 +208,10 @@ async def test_older_paths_lead_to_the_same_login(path: str) -> None:
             "ucc": credentials.ucc,
             "totp": caller.code(),
         }
-        headers = {"Authorization": f"Bearer {credentials.consumer_key}"}
+        headers = {
+            "Authorization": f"Bearer {credentials.consumer_key}",
+            "neo-fin-key": "neotradeapi",
+        }
         first = await caller.request("POST", f"{root}/login", json=form, headers=headers)
         view = first.json()["data"]
         headers |= {"sid": view["sid"], "Auth": view["token"]}
@@ -230,3 +237,41 @@ async def test_a_repeated_tag_may_be_refused_with_the_older_code() -> None:
         assert refused.status == 200
         assert refused.json()["stCode"] == 5204
         assert refused.json()["errMsg"] == ("Put Order Response : Client OrderID already exists")
+
+
+# --- ended sessions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", get_args(EndedSessionCode))
+async def test_an_ended_session_may_be_refused_with_any_code_that_was_seen(code: int) -> None:
+    async with trading(broker=BrokerSettings(ended_session_code=code)) as caller:
+        caller.exchange.end_sessions()
+        refused = await caller.get("/quick/user/orders")
+        text = ENDED_SESSION_TEXTS[code]
+        assert refused.status == 403
+        assert refused.json() == {
+            "stCode": code,
+            "errMsg": text,
+            "emsg": text,
+            "stat": "Not_Ok",
+        }
+
+
+async def test_the_margin_check_of_an_ended_session_has_its_own_words() -> None:
+    async with trading(broker=BrokerSettings(ended_session_code=100022)) as caller:
+        caller.exchange.end_sessions()
+        refused = (await caller.post("/quick/user/check-margin", {})).json()
+        assert refused == {
+            "stCode": 100022,
+            "errMsg": "invalid session token",
+            "stat": "error in neo-login-check-api",
+        }
+
+
+@pytest.mark.parametrize("code", get_args(EndedSessionCode))
+async def test_our_client_logs_in_again_whatever_the_code(code: int) -> None:
+    settings = BrokerSettings(ended_session_code=code)
+    async with exchange_of(broker=settings) as exchange, client_of(exchange) as neo:
+        exchange.end_sessions()
+        assert await neo.orders.book() == []
+        assert await logins(exchange) == 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from neo_async.exchange import Hours, Rules
+from neo_async.exchange.engine.trading_hours import CALENDAR
 from neo_async.model.enums import Segment
 from neo_async.model.ticks import MarketState, MarketStatus
 from tests.exchange.callers import START, Caller, Clock, trading
@@ -86,7 +88,10 @@ async def test_the_market_feed_tells_when_segments_open_and_close() -> None:
         await moved_to(caller, "2026-11-23T09:15:00")
         assert await told(reader, segments) == dict.fromkeys(segments, MarketState.OPEN)
         await moved_to(caller, "2026-11-23T15:30:00")
-        closed = segments - {"mcx_fo"}
+        shares = {"nse_cm", "bse_cm"}
+        assert await told(reader, shares) == dict.fromkeys(shares, MarketState.CLOSED)
+        await moved_to(caller, "2026-11-23T15:40:00")
+        closed = segments - {"mcx_fo"} - shares
         assert await told(reader, closed) == dict.fromkeys(closed, MarketState.CLOSED)
 
 
@@ -106,14 +111,14 @@ async def test_a_kept_market_wakes_up_on_another_day(tmp_path: Path) -> None:
         await caller.placed(ig="bought", pr="39.40", qt="100")
         await sold(caller)
         await caller.placed(ig="day", pr="38.00")
-    tuesday = START + 86_400
-    async with trading(state=file, rules=KEPT, clock=Clock(tuesday)) as caller:
+    wednesday = START + 2 * 86_400  # after a holiday
+    async with trading(state=file, rules=KEPT, clock=Clock(wednesday)) as caller:
         held = {row["symbol"]: row["quantity"] for row in await holdings(caller)}
         assert held["ITBEES"] == 145
         assert (await caller.get("/quick/user/orders")).json()["stCode"] == 5203
         assert await states(caller) == {"bought": "complete", "day": "cancelled"}
         number = await caller.placed(ig="day")
-        assert number.startswith("261124")
+        assert number.startswith("261125")
 
 
 async def test_prices_of_a_new_day_count_from_the_last_close() -> None:
@@ -136,3 +141,26 @@ async def test_prices_of_a_new_day_count_from_the_last_close() -> None:
         (line,) = (line for line in content.splitlines() if ",ITBEES-EQ," in line)
         band = f"{listing.lower_band / 100:.2f}-{listing.upper_band / 100:.2f}"
         assert band in line
+
+
+async def test_on_a_holiday_orders_are_refused_and_the_feed_says_closed() -> None:
+    holiday = Clock(START + 86_400)
+    async with trading(rules=KEPT, clock=holiday) as caller, market_reader(caller) as reader:
+        refused = (await caller.place(ig="holiday")).json()
+        assert (refused["stCode"], refused["errMsg"]) == (1008, "market closed")
+        segments = {segment.value for segment in caller.exchange.market.segments}
+        await reader.send({"event": "subscribeExchange"})
+        assert await told(reader, segments) == dict.fromkeys(segments, MarketState.CLOSED)
+        await moved_to(caller, "2026-11-24T17:00:00")  # MCX has an evening session
+        assert await told(reader, {"mcx_fo"}) == {"mcx_fo": MarketState.OPEN}
+        await moved_to(caller, "2026-11-25T09:15:00")
+        await caller.log_in_again()
+        await caller.placed(ig="day after", pr="38.00")
+
+
+async def test_a_holiday_that_was_declared_late_is_kept() -> None:
+    calendar = CALENDAR.with_holiday(date(2026, 11, 23), "Elections")
+    async with trading(rules=KEPT, calendar=calendar) as caller:
+        assert (await caller.place(ig="late")).json()["errMsg"] == "market closed"
+        expiries = {each.expiry for each in caller.exchange.market.contracts(Segment.NSE_FO, "TCS")}
+        assert min(expiries) == date(2026, 12, 29)  # November's was moved to Friday the 20th

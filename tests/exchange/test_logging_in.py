@@ -119,8 +119,25 @@ async def test_a_missing_mpin_is_named_too() -> None:
 async def test_a_body_that_is_not_json_is_malformed() -> None:
     async with visiting() as caller:
         url = f"{caller.exchange.login_url}/login/1.0/tradeApiLogin"
-        refused = await caller.request("POST", url, data=b"totp=123456")
+        headers = {"neo-fin-key": "neotradeapi"}
+        refused = await caller.request("POST", url, data=b"totp=123456", headers=headers)
         assert (refused.status, refused.json()["errorCode"]) == (422, "422")
+
+
+@pytest.mark.parametrize("step", ["tradeApiLogin", "tradeApiValidate"])
+@pytest.mark.parametrize("key", [{}, {"neo-fin-key": " "}])
+async def test_a_login_without_the_applications_key_is_refused(
+    step: str, key: dict[str, str]
+) -> None:
+    async with visiting() as caller:
+        headers = {"Authorization": caller.credentials.consumer_key} | key
+        for root in (caller.exchange.login_url, caller.exchange.base_url):
+            url = f"{root}/login/1.0/{step}"
+            refused = await caller.request("POST", url, json={}, headers=headers)
+            assert refused.status == 400
+            assert refused.json() == {
+                "error": [{"code": "400", "message": "Missing required field 'NeoFinKey'"}]
+            }
 
 
 @pytest.mark.parametrize(("steps", "status"), [(-2, 401), (-1, 200), (0, 200), (1, 200), (2, 401)])

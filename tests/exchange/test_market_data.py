@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from neo_async.exchange.engine.listings import default_listings
+from neo_async.exchange.engine.trading_hours import CALENDAR
 from neo_async.exchange.history.synthetic import Candle, SyntheticHistory
 from neo_async.model.enums import Segment
 from tests.exchange.callers import START, Answered, Caller, Clock, trading, visiting
@@ -370,12 +371,12 @@ async def candles(
 
 
 async def test_a_past_week_has_five_sessions_whatever_day_it_is() -> None:
-    first, last = date(2026, 11, 9), date(2026, 11, 15)
+    first, last = date(2026, 11, 16), date(2026, 11, 22)
     async with visiting() as caller:
         minutes = await candles(caller, "1min", first, last)
         assert len(minutes) == 5 * 375
-        assert minutes[0][0] == "2026-11-09T09:15:00+0530"
-        assert minutes[-1][0] == "2026-11-13T15:29:00+0530"
+        assert minutes[0][0] == "2026-11-16T09:15:00+0530"
+        assert minutes[-1][0] == "2026-11-20T15:29:00+0530"
         for _, opened, high, low, close, volume, interest in minutes:
             assert low <= min(opened, close) <= max(opened, close) <= high
             assert (volume >= 0, interest) == (True, 0)
@@ -458,7 +459,7 @@ async def test_an_index_has_a_past_that_ends_at_its_previous_close() -> None:
     async with visiting() as caller:
         by_name, by_number = [await candles(caller, "D", first, last, name) for name in NIFTY]
         assert by_name == by_number
-        assert len(by_name) == 10
+        assert len(by_name) == 9  # 10 November was a holiday
         assert by_name[-1][4] == 24412.35
         minutes = await candles(caller, "1min", first, first, NIFTY[0])
         assert len(minutes) == 375
@@ -597,11 +598,14 @@ def test_a_past_day_of_every_instrument_is_consistent_with_its_minutes() -> None
         past = SyntheticHistory(listing, seed=1, opened=TODAY)
         day = TODAY - timedelta(days=rng.randrange(1, 2000))
         whole, minutes = past.day(day), list(past.minutes(day))
-        if day.weekday() > 4:
+        sessions = CALENDAR.sessions(listing.segment, day)
+        if not sessions:
             assert (whole, minutes) == (None, [])
             continue
         assert whole is not None
-        assert [m.minute for m in minutes] == list(range(555, 930))
+        (session,) = sessions
+        opens, closes = (each.hour * 60 + each.minute for each in (session.open, session.close))
+        assert [m.minute for m in minutes] == list(range(opens, closes))
         check_whole(whole, minutes)
         for candle in minutes:
             assert candle.volume % listing.lot_size == 0
@@ -611,7 +615,8 @@ def test_a_past_day_of_every_instrument_is_consistent_with_its_minutes() -> None
             assert candle.low > 0
 
 
-def check_whole(whole: Candle, minutes: list[Candle]) -> None:
+def check_whole(whole: Candle | None, minutes: list[Candle]) -> None:
+    assert whole is not None
     assert whole.open == minutes[0].open
     assert whole.close == minutes[-1].close
     assert whole.high == max(m.high for m in minutes)
@@ -625,6 +630,17 @@ def check_whole(whole: Candle, minutes: list[Candle]) -> None:
         assert low <= min(opened, close) <= max(opened, close) <= high
         assert volume >= 0
         assert interest >= 0
+
+
+def test_candles_are_of_the_days_with_a_session() -> None:
+    past = SyntheticHistory(HDFCBANK, seed=1, opened=TODAY)
+    days = [TODAY - timedelta(days=number) for number in range(320)]
+    assert {day for day in days if past.day(day) is not None} == {
+        day for day in days if CALENDAR.sessions("nse_cm", day)
+    }
+    diwali = list(past.minutes(date(2026, 11, 8)))
+    assert [diwali[0].minute, diwali[-1].minute] == [18 * 60 + 15, 19 * 60 + 14]
+    check_whole(past.day(date(2026, 11, 8)), diwali)
 
 
 def test_no_past_day_moves_as_far_as_a_circuit_limit() -> None:
@@ -641,3 +657,56 @@ def test_no_past_day_moves_as_far_as_a_circuit_limit() -> None:
 
 def test_start_is_the_day_these_tests_say() -> None:
     assert (datetime(1970, 1, 1) + timedelta(seconds=START + 19_800)).date() == TODAY
+
+
+# --- indices --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("nse_cm|Nifty 50", "Nifty 50-IN"),
+        ("nse_cm|26009", "Nifty Bank-IN"),
+        ("nse_cm|Nifty Fin Service", "Nifty Fin Service-IN"),
+        ("nse_cm|26037", "Nifty Fin Service-IN"),
+        ("nse_cm|NIFTY MID SELECT", "NIFTY MID SELECT-IN"),
+        ("nse_cm|Nifty Next 50", "Nifty Next 50-IN"),
+        ("nse_cm|Nifty IT", "Nifty IT-IN"),
+        ("nse_cm|INDIA VIX", "INDIA VIX-IN"),
+        ("nse_cm|India VIX", "INDIA VIX-IN"),
+        ("bse_cm|SENSEX", "SENSEX-IN"),
+        ("bse_cm|BANKEX", "BANKEX-IN"),
+    ],
+)
+async def test_every_index_has_a_quote_under_its_names(name: str, shown: str) -> None:
+    async with visiting() as caller:
+        url = f"{caller.exchange.base_url}/script-details/1.0/quotes/neosymbol/{name}/all"
+        headers = {"Authorization": caller.credentials.consumer_key}
+        (row,) = (await caller.request("GET", url, headers=headers)).json()
+        assert (row["exchange_token"], row["display_symbol"]) == (name.partition("|")[2], shown)
+        assert float(row["ltp"]) > 0
+
+
+async def test_india_vix_falls_as_shares_rise() -> None:
+    async with visiting(market_makers=False) as caller:
+        market = caller.exchange.market
+        (vix,) = (each for each in market.live_indices if each.index.name == "INDIA VIX")
+        before = vix.stats.last_price
+        share = market.listing(Segment.NSE_CM, "RELIANCE-EQ")
+        assert share is not None
+        market.print_price(share.segment, share.token, share.base_price * 105 // 100)
+        assert vix.stats.last_price < before
+
+
+async def test_sensex_has_an_option_chain_and_weekly_expiries() -> None:
+    async with visiting() as caller:
+        answered = await data(caller, EXPIRIES, exchange="bse_fo", underlying="SENSEX")
+        days = answered.json()["expiries"]
+        assert days[:2] == ["2026-11-26", "2026-12-03"]  # Thursdays
+        chain = f"{caller.exchange.base_url}/market-data/1.0/watchlist/option-chain"
+        answered = await caller.request(
+            "GET",
+            f"{chain}?exchange=bse_fo&underlying=SENSEX",
+            headers={"Authorization": caller.credentials.consumer_key},
+        )
+        assert answered.status == 200

@@ -79,7 +79,7 @@ async def test_older_paths_lead_to_the_same_place(prefix: str) -> None:
         ({"qt": "10.0"}, 1009),
         ({"qt": ""}, 1009),
         ({"pc": "INTRADAY"}, 1011),
-        ({"pr": ""}, 5202),
+        ({"pr": ""}, 1009),
         ({"pr": "0.0"}, 5202),
         ({"tp": "0.0"}, 5202),
         ({"pr": "1e2"}, 5202),
@@ -127,8 +127,7 @@ async def test_a_tag_comes_back_and_is_good_once() -> None:
         assert repeated.json() == {
             "stCode": 32,
             "errMsg": "error from core",
-            "emsg": "error from core",
-            "stat": "Not_Ok",
+            "stat": "Put Order Response : Client OrderID already exists Data: 0",
         }
         assert [(row["nOrdNo"], row["GuiOrdId"]) for row in await caller.book()] == [
             (number, "tag_1")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from neo_async import Level, OrderStatus, Product, Segment, Side, UsageError
+from neo_async import Interval, Level, MarketState, OrderStatus, Product, Segment, Side, UsageError
+from neo_async.base.india import in_india
 from neo_async.exchange import Exchange
+from neo_async.exchange.replay.lower_levels import packet_at
 from neo_async.model.ticks import DepthRow, IndexTick, LiteTick, ScripTick, Tick
-from neo_async.wire.feed import FeedEncoder, acknowledgement_frame, split
+from neo_async.wire.feed import FeedDecoder, FeedEncoder, Stream, acknowledgement_frame, split
 from neo_async.wire.recording import (
     FILE_HEADER,
     BlockBuilder,
@@ -108,7 +113,7 @@ async def test_a_second_client_receives_what_the_first_recorded_packet_for_packe
     async with (
         exchange_of(market_makers=True) as exchange,
         client_of(exchange) as neo,
-        neo.market_feed() as feed,
+        neo.market_feed(level=None) as feed,
         feed.record(first),
     ):
         for level in levels:
@@ -122,7 +127,7 @@ async def test_a_second_client_receives_what_the_first_recorded_packet_for_packe
     async with (
         exchange_of(market_makers=True, seed=8, replay=first, speed=0) as exchange,
         client_of(exchange) as neo,
-        neo.market_feed(on_tick=seen.append) as feed,
+        neo.market_feed(level=None, on_tick=seen.append) as feed,
         feed.record(second),
     ):
         for level in levels:
@@ -132,12 +137,14 @@ async def test_a_second_client_receives_what_the_first_recorded_packet_for_packe
         await asyncio.sleep(1)
         assert feed.symbols[TCS] == "TCS-EQ"
         assert feed.symbols["nse_cm|Nifty 50"] == "Nifty 50-IN"
+        ticks = feed.ticks
         assert exchange.market.last_price(
             exchange.market.listing_by_token(Segment.NSE_CM, "11536")
         ) == round(feed.latest(TCS).last_price * 100)
 
     assert packets_of(second) == packets_of(first)
-    assert len(seen) == len(packets_of(first))
+    assert ticks == len(packets_of(first))
+    assert len(seen) < ticks, "indices are no prices"
 
 
 @pytest.mark.parametrize(("speed", "seconds"), [(1.0, 30.0), (10.0, 3.0), (0.5, 60.0), (0, 0.0)])
@@ -155,7 +162,12 @@ def test_times_are_those_of_the_recording_over_the_speed(
         async with (
             exchange_of(replay=tape.write(), speed=speed) as exchange,
             client_of(exchange) as neo,
-            neo.market_feed(on_tick=lambda _: times.append(loop.time())) as feed,
+            # Silence of half a minute is no reason to reconnect while the market is closed.
+            neo.market_feed(
+                level=None,
+                on_tick=lambda _: times.append(loop.time()),
+                market_open=lambda: False,
+            ) as feed,
         ):
             await feed.subscribe([TCS], level=Level.LITE)
             await until_replayed(exchange)
@@ -179,7 +191,7 @@ def test_without_waiting_it_goes_as_fast_as_subscribers_read(
         async with (
             exchange_of(replay=tape.write(), speed=0) as exchange,
             client_of(exchange) as neo,
-            neo.market_feed(on_tick=seen.append) as feed,
+            neo.market_feed(level=None, on_tick=seen.append) as feed,
         ):
             await feed.subscribe([TCS], level=Level.LITE)
             await feed.until_live()
@@ -199,14 +211,16 @@ async def test_each_level_gets_its_own_packets_and_nobody_gets_others(tmp_path: 
     async with (
         exchange_of(replay=tape.write(), speed=0) as exchange,
         client_of(exchange) as neo,
-        neo.market_feed(on_tick=seen.append) as feed,
+        neo.market_feed(level=None, on_tick=seen.append) as feed,
     ):
         await feed.subscribe([TCS], level=Level.DEPTH)
         await feed.subscribe_indices(["nse_cm|nifty 50"])
         await until_replayed(exchange)
         await asyncio.sleep(0.1)
 
-    assert [(type(tick), tick.level) for tick in seen] == [(ScripTick, 8), (IndexTick, 0)]
+        assert feed.ticks == 2
+        assert feed.latest_index("nse_cm|nifty 50") is not None
+    assert [(type(tick), tick.level) for tick in seen] == [(ScripTick, 8)]
 
 
 async def test_who_comes_late_gets_the_newest_packet_and_then_the_rest(tmp_path: Path) -> None:
@@ -217,8 +231,8 @@ async def test_who_comes_late_gets_the_newest_packet_and_then_the_rest(tmp_path:
     async with (
         exchange_of(replay=tape.write()) as exchange,
         client_of(exchange) as neo,
-        neo.market_feed() as early,
-        neo.market_feed(on_tick=seen.append) as late,
+        neo.market_feed(level=None) as early,
+        neo.market_feed(level=None, on_tick=seen.append) as late,
     ):
         await early.subscribe([TCS], level=Level.LITE)
         await asyncio.sleep(5)
@@ -237,7 +251,7 @@ async def test_orders_trade_against_recorded_quotes_and_prices(tmp_path: Path) -
     async with (
         exchange_of(replay=tape.write(), market_makers=True) as exchange,
         client_of(exchange) as neo,
-        neo.market_feed() as feed,
+        neo.market_feed(level=None) as feed,
     ):
         await feed.subscribe([TCS], level=Level.DEPTH)
         await asyncio.sleep(5)
@@ -264,7 +278,7 @@ async def test_quotes_without_a_new_trade_fill_nobody_at_the_last_price(tmp_path
     async with (
         exchange_of(replay=tape.write()) as exchange,
         client_of(exchange) as neo,
-        neo.market_feed() as feed,
+        neo.market_feed(level=None) as feed,
     ):
         await feed.subscribe([TCS], level=Level.DEPTH)
         await asyncio.sleep(1)
@@ -282,7 +296,7 @@ async def test_what_was_not_listed_is_listed_as_it_was_recorded(tmp_path: Path) 
     async with (
         exchange_of(replay=tape.write()) as exchange,
         client_of(exchange) as neo,
-        neo.market_feed() as feed,
+        neo.market_feed(level=None) as feed,
     ):
         share = exchange.market.listing(Segment.NSE_CM, "NEWCO-BE")
         future = exchange.market.listing(Segment.NSE_FO, "NEWCO26DECFUT")
@@ -323,7 +337,7 @@ async def test_other_dividers_make_clients_connect_anew(tmp_path: Path) -> None:
     async with (
         exchange_of(replay=tape.write()) as exchange,
         client_of(exchange) as neo,
-        neo.market_feed(on_tick=seen.append) as feed,
+        neo.market_feed(level=None, on_tick=seen.append) as feed,
     ):
         await feed.subscribe([TCS], level=Level.LITE)
         await until_replayed(exchange)
@@ -344,7 +358,7 @@ async def test_a_damaged_recording_plays_up_to_the_damage_and_says_so(
     async with (
         exchange_of(replay=path, speed=0) as exchange,
         client_of(exchange) as neo,
-        neo.market_feed() as feed,
+        neo.market_feed(level=None) as feed,
     ):
         await feed.subscribe([TCS], level=Level.LITE)
         await until_replayed(exchange)
@@ -366,3 +380,171 @@ async def test_a_bad_file_or_speed_is_refused_before_anything_opens(tmp_path: Pa
 async def test_an_exchange_without_a_recording_has_no_replay() -> None:
     async with exchange_of() as exchange:
         assert exchange.replay is None
+
+
+# --- lower levels, the recorded time, damaged files ----------------------------------------------
+
+
+LEVELS = (Level.LITE, Level.SCRIP, Level.DEPTH)
+
+
+@pytest.mark.parametrize("recorded", LEVELS)
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_recorded_level_serves_itself_and_those_below(
+    tmp_path: Path, recorded: Level, is_late: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = depth(TCS, 3001.05, volume=7)
+    made: dict[Level, Tick] = {
+        Level.DEPTH: full,
+        Level.SCRIP: msgspec.structs.replace(
+            full, level=Level.SCRIP, bids=full.bids[:1], asks=full.asks[:1]
+        ),
+        Level.LITE: LiteTick(
+            TCS, "", full.last_price, 1, 10, full.close, full.change, 0.0, 1, 2, 1, 0
+        ),
+    }
+    tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
+    tape.ticks(0, made[recorded])
+    tape.ticks(60, lite("nse_cm|5", 9))
+    async with (
+        exchange_of(replay=tape.write()) as exchange,
+        client_of(exchange) as neo,
+        neo.market_feed(level=None) as feed,
+        neo.market_feed(level=None) as starter,
+    ):
+        await starter.subscribe(["nse_cm|5"], level=Level.LITE)
+        await asyncio.sleep(5 if is_late else 0)
+        for level in LEVELS:
+            await feed.subscribe([TCS], level=level)
+        await asyncio.sleep(10)
+        for level in LEVELS:
+            tick = feed.latest(TCS, level=level)
+            if level > recorded:
+                assert tick is None
+                assert f"{TCS} ({level.name})" in feed.unacknowledged
+                assert "not recorded at level" in caplog.text
+            else:
+                assert tick is not None
+                tape.ticks(0, made[level])
+                (expected,) = FeedDecoder().decode(tape.frames[-1].content, tick.received_ns)
+                assert tick == msgspec.structs.replace(expected, symbol="TCS-EQ")
+
+
+@given(
+    bids=st.integers(0, 5),
+    asks=st.integers(0, 5),
+    level=st.sampled_from([8, 16]),
+    price=st.floats(1, 9e4),
+)
+def test_a_lower_packet_has_the_figures_of_the_higher(
+    bids: int, asks: int, level: int, price: float
+) -> None:
+    price = round(price, 2)
+    full = depth(TCS, price, volume=7)
+    full = msgspec.structs.replace(full, level=level, bids=full.bids[:bids], asks=full.asks[:asks])
+    packet = FeedEncoder().scrip(full)
+    (before,) = FeedDecoder().decode(packet, 0)
+    for stream, rows in ((Stream.DEPTH, 5), (Stream.SCRIP, 1)):
+        (tick,) = FeedDecoder().decode(packet_at(stream, packet), 0)
+        for side in ("bids", "asks"):
+            kept = getattr(before, side)[:rows]
+            empty = (DepthRow(0, 0.0, 0),) * (rows - len(kept))
+            assert getattr(tick, side) == kept + empty
+        same = msgspec.structs.replace(tick, level=level, bids=before.bids, asks=before.asks)
+        assert same == before
+    (tick,) = FeedDecoder().decode(packet_at(Stream.LITE, packet), 0)
+    assert isinstance(tick, LiteTick)
+    names = set(LiteTick.__struct_fields__)
+    assert {n: getattr(tick, n) for n in names} == {n: getattr(before, n) for n in names}
+    assert packet_at(Stream.LITE, packet[:50]) == b""
+
+
+@pytest.mark.parametrize("speed", [1.0, 60.0, 0.0])
+def test_the_clock_and_the_candles_are_of_the_recorded_day_at_any_speed(
+    tmp_path: Path, speed: float
+) -> None:
+    tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
+    recorded = {0: 3000.0, 10: 3004.0, 30: 3002.0, 150: 3001.0}  # a minute begins at 20
+    for volume, (second, price) in enumerate(recorded.items(), start=1):
+        tape.ticks(second, depth(TCS, price, volume=volume))
+
+    @in_virtual_time
+    async def play() -> None:
+        async with (
+            exchange_of(replay=tape.write(), speed=speed) as exchange,
+            client_of(exchange) as neo,
+        ):
+            assert exchange.time_ns() == START
+            await asyncio.sleep(30)
+            assert exchange.time_ns() == START, "it waits for the first subscription"
+            seen: list[ScripTick] = []
+            async with neo.market_feed(on_tick=seen.append, time_ns=exchange.time_ns) as feed:
+                await feed.subscribe([TCS], level=Level.DEPTH)
+                await until_replayed(exchange)
+                await asyncio.sleep(0.1)
+                assert exchange.time_ns() == pytest.approx(START + 150e9, abs=2e9)
+                if speed == 1.0:
+                    times = [(tick.received_ns - START) / 1e9 for tick in seen]
+                    assert times == pytest.approx(list(recorded), abs=0.2)
+                day = in_india(START / 1e9).date()
+                bars = await neo.market.candles(TCS, Interval.MINUTE, start=day, end=day)
+                await asyncio.sleep(10)
+                assert exchange.time_ns() == pytest.approx(START + 160e9, abs=2e9)
+            assert [(bar.open, bar.high, bar.low, bar.close) for bar in bars][:2] == [
+                (3000.0, 3004.0, 3000.0, 3004.0),
+                (3002.0, 3002.0, 3002.0, 3002.0),
+            ]
+            assert bars.volume == [1, 1, 1], "the first tick's trades were before the replay"
+            assert bars.time[0] == in_india(START // 60_000_000_000 * 60)
+
+    play()
+
+
+async def test_the_end_of_a_replay_closes_its_segments_in_word(tmp_path: Path) -> None:
+    tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
+    tape.ticks(0, lite(TCS, 1001))
+    async with (
+        exchange_of(replay=tape.write()) as exchange,
+        client_of(exchange) as neo,
+        neo.market_feed(level=Level.LITE) as feed,
+    ):
+        await feed.subscribe_status()
+        await feed.subscribe([TCS])
+        await until_replayed(exchange)
+        await asyncio.sleep(0.1)
+        states = {s: feed.latest_status(s).code for s in ("nse_cm", "mcx_fo")}
+    assert states == {"nse_cm": MarketState.CLOSED, "mcx_fo": MarketState.OPEN}
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        (0, "cut off in its header"),
+        (10, "it has no tick"),
+        (40, "the block at byte 10 is cut off after"),
+        (20, "the block at byte 10 is cut off in its header"),
+    ],
+)
+async def test_a_recording_of_which_nothing_is_readable_is_refused(
+    tmp_path: Path, kept: int, words: str
+) -> None:
+    tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
+    tape.ticks(0, lite(TCS, 1001))
+    path = tape.write()
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UsageError, match=f"cannot be played: .*{words}"):
+        async with exchange_of(replay=path):
+            pass
+
+
+async def test_a_recording_cut_in_its_middle_is_named_before_it_is_played(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tape = Tape(tmp_path / "x.feed", {TCS: "TCS-EQ"})
+    tape.ticks(0, lite(TCS, 1001))
+    path = tape.write()
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[10:-5])
+    async with exchange_of(replay=path):
+        assert f"the block at byte {len(whole)} is cut off after" in caplog.text
+        assert caplog.records[-1].levelname == "WARNING"

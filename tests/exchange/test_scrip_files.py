@@ -11,13 +11,14 @@ from neo_async.exchange.engine.listings import default_listings
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
 from neo_async.wire.scripmaster import parse_scripmaster
-from neo_async.wire.scripmaster_writer import write_scripmaster
+from neo_async.wire.scripmaster_writer import DERIVATIVES_HEADER, write_scripmaster
 from tests.conftest import SHARED
 from tests.exchange.callers import Caller, Clock, trading, visiting
 
 LISTED = default_listings(date(2026, 11, 23))
 
 REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"
+REAL = pytest.mark.skipif(not REAL_FILE.exists(), reason="the broker's file is not here")
 FILE_PATHS = "/script-details/1.0/masterscrip/file-paths"
 
 
@@ -27,6 +28,11 @@ async def addresses(caller: Caller, root: str, path: str = FILE_PATHS) -> list[s
     files: list[str] = answered["data"]["filesPaths"]
     assert all(file.startswith(answered["data"]["baseFolder"]) for file in files)
     return files
+
+
+async def address_of(caller: Caller, code: str) -> str:
+    (url,) = [url for url in await addresses(caller, caller.exchange.base_url) if code in url]
+    return url
 
 
 async def test_the_list_needs_an_access_token_and_no_login() -> None:
@@ -45,21 +51,82 @@ async def test_an_address_names_its_day_and_one_segment_only() -> None:
     async with visiting() as caller:
         files = await addresses(caller, caller.exchange.base_url)
         assert all("/2026-11-23/" in file for file in files)
-        named = [[segment for segment in Segment if segment in file] for file in files]
+        codes = (*Segment, "nse_com")
+        named = [[code for code in codes if code in file] for file in files]
         assert all(len(segments) == 1 for segments in named)
-        assert {segments[0] for segments in named} == {row.segment for row in LISTED}
+        assert {segments[0] for segments in named} == set(codes)
+        assert len(files) == 7
+
+
+@pytest.mark.parametrize("code", ["cde_fo", "nse_com"])
+async def test_a_file_of_a_segment_without_listings_has_its_header_only(code: str) -> None:
+    async with visiting() as caller:
+        url = await address_of(caller, code)
+        answered = await caller.request("GET", url)
+        assert answered.body.decode() == f"{DERIVATIVES_HEADER}\n"
+
+
+INDICES = {
+    *(("nse_cm", "26000", "NIFTY"), ("nse_cm", "26009", "BANKNIFTY")),
+    *(("nse_cm", "26037", "FINNIFTY"), ("nse_cm", "26074", "MIDCPNIFTY")),
+    *(("bse_cm", "1", "SENSEX"), ("bse_cm", "12", "BANKEX")),
+}
+"""Rows of indices in the cash files."""
 
 
 async def test_the_files_list_what_trades() -> None:
     async with visiting() as caller:
         listed: set[tuple[str, str, str]] = set()
+        indices: set[tuple[str, str, str]] = set()
         for url in await addresses(caller, caller.exchange.base_url):
             answered = await caller.request("GET", url)
             assert answered.headers["Content-Type"] == "text/csv"
             read = parse_scripmaster(answered.body, date(2026, 11, 23))
             assert read.bad_rows == ()
             listed |= {(row.segment, row.token, row.symbol) for row in read.instruments}
-        assert listed == {(row.segment, row.token, row.symbol) for row in LISTED}
+            indices |= {
+                (row.segment, row.token, row.symbol)
+                for row in read.instruments
+                if not row.tick_size
+            }
+        assert indices == INDICES
+        assert listed - indices == {(row.segment, row.token, row.symbol) for row in LISTED}
+
+
+@REAL
+async def test_an_index_row_is_the_brokers_own() -> None:
+    async with visiting() as caller:
+        (url,) = [
+            url for url in await addresses(caller, caller.exchange.base_url) if "nse_cm" in url
+        ]
+        ours = (await caller.request("GET", url)).body.decode().splitlines()
+    theirs = [line for line in REAL_FILE.read_text().splitlines() if line.startswith("26000,")]
+    mine = [line for line in ours if line.startswith("26000,")]
+    columns = DERIVATIVES_HEADER.split(",")[:-1]
+    (our_row,), (their_row,) = (
+        [dict(zip(columns, line.split(","), strict=True)) for line in lines]
+        for lines in (mine, theirs)
+    )
+    differing = {name for name in columns if our_row[name] != their_row[name]}
+    assert differing == set()
+
+
+async def test_a_contract_names_its_underlying_and_itself() -> None:
+    async with visiting() as caller:
+        (url,) = [
+            url for url in await addresses(caller, caller.exchange.base_url) if "nse_fo" in url
+        ]
+        header, *lines = (await caller.request("GET", url)).body.decode().splitlines()
+        rows = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
+        keys = {row["pScripRefKey"] for row in rows}
+        assert len(keys) == len(rows)
+        assert "NIFTY01DEC2624500.00CE" in keys
+        assert "TCS29DEC26FUT" in keys
+        assert {row["pAssetCode"] for row in rows if row["pSymbolName"] == "NIFTY"} == {"26000"}
+        assert {row["pAssetCode"] for row in rows if row["pSymbolName"] == "TCS"} == {"11536"}
+        assert all(row["pInstName"] == row["pInstType"] for row in rows)
+        assert all(int(row["pIssueDate"]) % 86_400 == 0 for row in rows)
+        assert {row["lFreezeQty"] for row in rows if row["pSymbolName"] == "NIFTY"} == {"1801"}
 
 
 async def test_a_file_that_is_not_there_is_not_found() -> None:
@@ -118,7 +185,7 @@ async def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: byte
             pass
 
 
-@pytest.mark.skipif(not REAL_FILE.exists(), reason="the broker's file is not here")
+@REAL
 async def test_the_brokers_real_file_trades_and_is_served_as_it_is() -> None:
     async with trading(scripmaster=[REAL_FILE]) as caller:
         assert caller.exchange.market.listing_by_token(Segment.NSE_CM, "26000") is None
@@ -167,7 +234,7 @@ async def test_files_and_expiries_follow_the_clock_over_an_expiry(tmp_path: Path
         await caller.log_in_again()
         after = await listed_options(caller)
         assert "NIFTY26NOV24400CE" not in after
-        weekly, monthly = ["2026-12-01", "2026-12-08", "2026-12-15"], ["2026-12-29", "2027-01-26"]
+        weekly, monthly = ["2026-12-01", "2026-12-08", "2026-12-15"], ["2026-12-29", "2027-01-25"]
         assert await expiries(caller) == weekly + monthly
         lots = str(after[new].lot_size)
         number = await caller.placed(es="nse_fo", ts=new, pc="NRML", qt=lots, pr="5.00")

@@ -172,17 +172,18 @@ async def test_days_that_the_exchange_has_missed_have_candles(file: Path) -> Non
         async with trading(state=file, clock=Clock(START + number * 86_400)) as caller:
             before, days = days, await candles(caller, "2026-11-19", "2026-11-30", "D")
             assert days[: len(before)] == before
-            minutes = await candles(caller, "2026-11-24", "2026-11-24", "1min")
+            minutes = await candles(caller, "2026-11-25", "2026-11-25", "1min")
             assert len(minutes) == 375
-            (tuesday,) = (row for row in days if row[0].startswith("2026-11-24"))
-            assert tuesday[1:4] == [
+            (wednesday,) = (row for row in days if row[0].startswith("2026-11-25"))
+            assert wednesday[1:4] == [
                 minutes[0][1],
                 max(row[2] for row in minutes),
                 min(row[3] for row in minutes),
             ]
-            assert (tuesday[4], tuesday[5]) == (39.7, sum(row[5] for row in minutes))
-            assert tuesday[2] > tuesday[3]
-    assert [row[0][8:10] for row in days] == ["19", "20", "23", "24", "25", "26", "27"]
+            assert (wednesday[4], wednesday[5]) == (39.7, sum(row[5] for row in minutes))
+            assert wednesday[2] > wednesday[3]
+    # Without the 24th, a holiday.
+    assert [row[0][8:10] for row in days] == ["19", "20", "23", "25", "26", "27"]
     assert {row[4] for row in days[2:]} == {39.7}
 
 

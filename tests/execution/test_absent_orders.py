@@ -14,7 +14,8 @@ from tests.fake_servers import Reply, fault_proxy
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY)
 CNC = {"price": "39.00", "product": Product.CNC}
 NO_DATA = {"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"}
-NIGHT = 23.5 * 3600
+NIGHT = 47.5 * 3600
+"""Seconds until half past nine on the next trading day, the 25th."""
 
 
 async def test_an_order_that_book_and_history_lack_after_the_session_ended_is_over() -> None:

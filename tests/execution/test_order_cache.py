@@ -25,6 +25,7 @@ from neo_async import (
     Segment,
     ServerError,
     Side,
+    Validity,
 )
 from neo_async.base import logs
 from neo_async.execution.order_book_poller import OrderBookPoller
@@ -208,12 +209,12 @@ def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
         "trigger pending",
         at=8,
         number="77",
-        segment="nse_fo",
+        segment=Segment.NSE_FO,
         symbol="NIFTY26DECFUT",
-        side="S",
-        product="NRML",
-        validity="DAY",
-        order_type="SL",
+        side=Side.SELL,
+        product=Product.NRML,
+        validity=Validity.DAY,
+        order_type=OrderType.SL,
         trigger=24_000.0,
         price=23_990.0,
         gui_order_id="grid_abc1230007",
@@ -229,7 +230,7 @@ def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
     )
     assert order.amo
     assert "77 SELL 10 NIFTY26DECFUT @ 23990.00 SL NRML: trigger pending" in repr(order)
-    odd = cache.register(msgspec.structs.replace(external, number="78", side="?"))
+    odd = cache.register(msgspec.structs.replace(external, number="78", side=Side.read("?")))
     assert "78 ? 10" in repr(odd)
 
 

@@ -44,6 +44,7 @@ from neo_async.model.ticks import (
     LiteTick,
     MarketState,
     MarketStatus,
+    PriceTick,
     ScripTick,
     Tick,
 )
@@ -132,7 +133,7 @@ def answering(*messages: str | bytes) -> Callable[[Peer], Awaitable[None]]:
     return script
 
 
-def take_all(feed: MarketFeed | ColumnFeed) -> None:
+def take_all(feed: MarketFeed[PriceTick] | ColumnFeed) -> None:
     """Let the feed take the ticks of the tokens below 3,000 as asked for: the scripts here send
     them without looking at subscriptions."""
     feed._decoder.ask(f"nse_cm|{token}" for token in range(3000))
@@ -141,11 +142,12 @@ def take_all(feed: MarketFeed | ColumnFeed) -> None:
 @contextlib.asynccontextmanager
 async def opened(
     server: FeedServer, login: Login | None = None, **settings: Any
-) -> AsyncIterator[MarketFeed]:
+) -> AsyncIterator[MarketFeed[PriceTick]]:
     timings = FeedTimings(**settings.pop("timings", {}))
     settings.setdefault("market_open", lambda: False)
     session: Any = login or Login(server)
-    feed = MarketFeed(session, timings, **settings)
+    settings.setdefault("level", None)
+    feed = MarketFeed[PriceTick](session, timings, **settings)
     take_all(feed)
     async with feed:
         yield feed
@@ -154,7 +156,7 @@ async def opened(
 @contextlib.asynccontextmanager
 async def live(
     *scripts: Callable[[Peer], Awaitable[None]], **settings: Any
-) -> AsyncIterator[tuple[FeedServer, MarketFeed]]:
+) -> AsyncIterator[tuple[FeedServer, MarketFeed[PriceTick]]]:
     async with feed_server(*scripts) as server, opened(server, **settings) as feed:
         await feed.until_live()
         yield server, feed
@@ -181,7 +183,7 @@ def subscribed(peer: Peer) -> dict[str, set[str]]:
     return {stream: names for stream, names in found.items() if names}
 
 
-async def next_ticks(feed: MarketFeed, count: int) -> list[Tick]:
+async def next_ticks(feed: MarketFeed[PriceTick], count: int) -> list[Tick]:
     ticks: list[Tick] = []
     async for tick in feed:
         ticks.append(tick)
@@ -590,7 +592,7 @@ async def test_acknowledgements_of_either_shape_give_symbols() -> None:
         assert feed.symbols == {"nse_cm|1333": "HDFCBANK-EQ", "nse_cm|2885": "RELIANCE-EQ"}
 
 
-async def _first(feed: MarketFeed, count: int) -> AsyncIterator[Tick]:
+async def _first(feed: MarketFeed[PriceTick], count: int) -> AsyncIterator[Tick]:
     async for tick in feed:
         yield tick
         count -= 1
@@ -620,30 +622,30 @@ def test_an_index_comes_under_the_name_by_which_it_was_subscribed(name: str) -> 
     async def check() -> None:
         async with live(script, policy=Policy.BLOCK) as (_, feed):
             await feed.subscribe_indices([f"nse_cm|{name}"])
-            first, second = await next_ticks(feed, 2)
-            assert isinstance(first, IndexTick)
-            assert isinstance(second, IndexTick)
+            values = feed.indices()
+            first, second = [await anext(values) for _ in range(2)]
             assert first.instrument == second.instrument == f"nse_cm|{name}"
             assert (first.symbol, second.symbol) == ("", "Nifty 50-IN")
             assert second.change == pytest.approx(150)
-            assert feed.latest(f"nse_cm|{name}") == second
+            assert feed.latest_index(f"nse_cm|{name}") == second
+            assert feed.latest(f"nse_cm|{name}") is None
 
     check()
 
 
-async def test_market_status_and_auctions_are_ticks_too() -> None:
+async def test_market_status_and_auctions_come_from_iterators_of_their_own() -> None:
     auction = ENCODE.auction(AuctionTick("nse_cm|11536", "", 1501.0, 2500, -1200, 0))
     nothing = ENCODE.auction(AuctionTick("nse_cm|11536", "", 0.0, 0, 0, 0))
     script = saying(status(MarketState.OPEN) + nothing + auction)
     async with feed_server(script) as server, opened(server) as feed:
         await feed.subscribe(["nse_cm|11536"])
         await feed.subscribe_status()
-        first, second = await next_ticks(feed, 2)
-        assert isinstance(first, MarketStatus)
+        first, second = await anext(feed.statuses()), await anext(feed.auctions())
         assert (first.segment, first.code) == ("nse_cm", MarketState.OPEN)
-        assert isinstance(second, AuctionTick)
         assert (second.reference_price, second.imbalance_at_market) == (1501.0, -1200)
-        assert feed.latest("nse_cm") == first
+        assert feed.latest_status("nse_cm") == first
+        assert feed.latest_auction("nse_cm|11536") == second
+        assert feed.pending == 0
 
 
 async def test_the_latest_tick_is_that_of_a_level_or_of_any() -> None:
@@ -1186,7 +1188,7 @@ def test_the_exchange_accepts_the_client(answer: AuthAnswer) -> None:
     async def check() -> None:
         async with (
             trading(feeds=FeedSettings(auth_answer=answer)) as (_, neo),
-            neo.market_feed() as feed,
+            neo.market_feed(level=None) as feed,
         ):
             await feed.subscribe(TOKENS, level=Level.LITE)
             await feed.subscribe(TOKENS, level=Level.DEPTH)
@@ -1194,8 +1196,8 @@ def test_the_exchange_accepts_the_client(answer: AuthAnswer) -> None:
             await feed.subscribe_status()
             await until(lambda: len(feed.symbols) == 3, every=0.05)
             assert feed.symbols["nse_cm|2885"] == "RELIANCE-EQ"
-            await until(lambda: feed.latest("nse_cm|Nifty 50"), every=0.05)
-            await until(lambda: feed.latest("nse_cm", level=None), every=0.05)
+            await until(lambda: feed.latest_index("nse_cm|Nifty 50"), every=0.05)
+            await until(lambda: feed.latest_status("nse_cm"), every=0.05)
             depth = feed.latest("nse_cm|11536", level=Level.DEPTH)
             assert isinstance(depth, ScripTick)
             assert len(depth.bids) == len(depth.asks) == 5
@@ -1204,7 +1206,7 @@ def test_the_exchange_accepts_the_client(answer: AuthAnswer) -> None:
 
 
 async def test_bad_days_of_the_exchange_are_survived() -> None:
-    async with trading() as (exchange, neo), neo.market_feed() as feed:
+    async with trading() as (exchange, neo), neo.market_feed(level=None) as feed:
         await feed.subscribe(TOKENS)
         take_all(feed)
         await until(lambda: feed.latest(TOKENS[1]), every=0.05)
@@ -1229,7 +1231,7 @@ async def test_logging_out_closes_the_feeds() -> None:
         client_of(exchange, live_updates=False) as neo,
     ):
         assert neo.order_feed.state is FeedState.CLOSED
-        feed, table = neo.market_feed(), neo.column_feed()
+        feed, table = neo.market_feed(level=None), neo.column_feed()
         await feed.__aenter__()
         await table.__aenter__()
         await feed.until_live()
@@ -1252,7 +1254,7 @@ def test_ticks_come_over_tls_on_either_loop(
         async with (
             exchange_with(seed=7, tls=context, ca_file=authority, limits=None) as exchange,
             NeoClient(exchange.credentials, endpoints=exchange.endpoints) as neo,
-            neo.market_feed() as feed,
+            neo.market_feed(level=None) as feed,
         ):
             await feed.subscribe(TOKENS, level=Level.DEPTH)
             assert len(await next_ticks(feed, 2)) == 2
@@ -1295,7 +1297,7 @@ async def test_a_status_that_was_not_asked_for_is_no_tick_but_counts_for_the_fee
     async with live(saying(status(MarketState.CLOSED))) as (_, feed):
         await until(lambda: feed.unasked == 1)
         assert feed.ticks == 0
-        assert feed.latest("nse_cm") is None
+        assert feed.latest_status("nse_cm") is None
         assert "nse_cm" in feed._hours.closed
 
 
@@ -1333,7 +1335,7 @@ def test_an_index_is_found_by_its_name_whatever_the_packet_has_of_it(name: str) 
         async with live(serve) as (server, feed):
             await feed.subscribe_indices([f"nse_cm|{name}"])
             await server.peer.send(index(26_000, name.upper()))
-            [tick] = await next_ticks(feed, 1)
+            tick = await anext(feed.indices())
             assert tick.instrument == f"nse_cm|{name}"
 
     check()

@@ -458,7 +458,11 @@ async def test_a_midnight_on_the_exchange_is_a_non_event() -> None:
 
 
 async def test_a_session_renewed_by_a_call_serves_the_feed_too() -> None:
-    async with exchange_of() as exchange, client_of(exchange) as neo, neo.market_feed() as feed:
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange) as neo,
+        neo.market_feed(level=None) as feed,
+    ):
         await feed.subscribe(["nse_cm|2885"])
         await feed.until_live()
         await neo.order_feed.until_live()

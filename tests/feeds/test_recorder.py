@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from neo_async import Level, UsageError
+from neo_async import Level, UsageError, recorded_ticks
 from neo_async.exchange import Exchange
 from neo_async.feeds import recorder
 from neo_async.feeds.market_feed import MarketFeed
@@ -74,7 +76,7 @@ async def test_what_the_feed_receives_is_in_the_file_and_can_be_decoded_from_it_
     path = tmp_path / "x.feed"
     seen: list[Tick] = []
     async with exchange_of() as exchange, client_of(exchange) as neo:
-        async with neo.market_feed(on_tick=seen.append) as feed:
+        async with neo.market_feed(level=None, on_tick=seen.append) as feed:
             recording = feed.record(path)
             await feed.subscribe([TCS], level=Level.LITE)
             await feed.until_live()
@@ -91,7 +93,11 @@ async def test_what_the_feed_receives_is_in_the_file_and_can_be_decoded_from_it_
 
 async def test_one_that_starts_late_begins_with_dividers_and_names(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
-    async with exchange_of() as exchange, client_of(exchange) as neo, neo.market_feed() as feed:
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange) as neo,
+        neo.market_feed(level=None) as feed,
+    ):
         await feed.subscribe([TCS], level=Level.LITE)
         await feed.until_live()
         await print_and_wait(exchange, feed, 2117_05)
@@ -113,7 +119,7 @@ async def test_a_reconnect_shows_as_a_gap_and_a_new_answer(tmp_path: Path) -> No
     async with (
         exchange_of() as exchange,
         client_of(exchange) as neo,
-        neo.market_feed() as feed,
+        neo.market_feed(level=None) as feed,
         feed.record(path),
     ):
         await feed.subscribe([TCS], level=Level.LITE)
@@ -134,7 +140,7 @@ async def test_no_secret_is_in_it_even_if_the_server_says_them(tmp_path: Path) -
     path = tmp_path / "x.feed"
     async with exchange_of() as exchange, client_of(exchange) as neo:
         session, credentials = neo.session, exchange.credentials
-        async with neo.market_feed() as feed, feed.record(path):
+        async with neo.market_feed(level=None) as feed, feed.record(path):
             await feed.subscribe([TCS], level=Level.DEPTH)
             await feed.until_live()
             await print_and_wait(exchange, feed, 2117_05)
@@ -177,7 +183,7 @@ async def test_an_existing_file_is_not_overwritten_unless_asked(tmp_path: Path) 
     path = tmp_path / "x.feed"
     path.write_bytes(b"precious")
     async with exchange_of() as exchange, client_of(exchange) as neo:
-        feed = neo.market_feed()
+        feed = neo.market_feed(level=None)
         with pytest.raises(UsageError, match="overwrite=True"):
             feed.record(path)
         assert path.read_bytes() == b"precious"
@@ -235,7 +241,11 @@ async def test_a_full_disk_ends_the_recording_and_nothing_else(
 
 async def test_a_disk_that_fails_leaves_the_feed_running(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
-    async with exchange_of() as exchange, client_of(exchange) as neo, neo.market_feed() as feed:
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange) as neo,
+        neo.market_feed(level=None) as feed,
+    ):
         await feed.subscribe([TCS], level=Level.LITE)
         await feed.until_live()
         recording = feed.record(path)
@@ -341,3 +351,35 @@ async def test_a_recording_is_its_owners_alone_and_follows_no_link(tmp_path: Pat
     recording = Recording(tmp_path / "new", overwrite=False, greeting=list, on_end=lambda _: None)
     await recording.close()
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_recording_is_read_back_as_the_ticks_that_came(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.feed"
+    seen: list[Tick] = []
+    async with (
+        exchange_of(market_makers=True) as exchange,
+        client_of(exchange) as neo,
+        neo.market_feed(level=None, on_tick=seen.append) as feed,
+        feed.record(path),
+    ):
+        await feed.subscribe([TCS], level=Level.LITE)
+        await feed.subscribe([TCS], level=Level.DEPTH)
+        await asyncio.sleep(20)
+    read = [*recorded_ticks(path)]
+    assert len(read) > 10
+    times = [tick.received_ns for tick in read]
+    assert times == sorted(times)
+    assert min(times) > 0
+    assert [msgspec.structs.replace(tick, received_ns=0) for tick in read] == [
+        # The recording ends before the feed does.
+        msgspec.structs.replace(tick, received_ns=0)
+        for tick in seen[: len(read)]
+    ]
+    assert {tick.symbol for tick in read} == {"TCS-EQ"}
+    assert not caplog.text
+    path.write_bytes(path.read_bytes()[:-3])
+    kept = [*recorded_ticks(path)]
+    assert read[: len(kept)] == kept != read
+    assert re.search(r"the block at byte \d+ is cut off after", caplog.text)

@@ -87,16 +87,16 @@ class Syncing(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 12))
     def send_some(self, count: int) -> None:
-        for frame in islice(self.subscriptions.frames(), count):
+        for frame in islice(self.subscriptions.frames(0.0), count):
             self.server.take(frame)
 
     @rule()
     def send_all(self) -> None:
-        for frame in self.subscriptions.frames():
+        for frame in self.subscriptions.frames(0.0):
             self.server.take(frame)
         for stream, names in self.desired.items():
             assert self.server.names.get(stream.value, set()) == names
-        assert list(self.subscriptions.frames()) == [], "a second sync has nothing to send"
+        assert list(self.subscriptions.frames(0.0)) == [], "a second sync has nothing to send"
 
     @rule()
     def reconnect(self) -> None:
@@ -107,7 +107,7 @@ class Syncing(RuleBasedStateMachine):
     @rule(stream=streams, names=name_lists)
     def change_while_a_frame_is_sent(self, stream: Stream, names: list[str]) -> None:
         """As when another task subscribes while a frame waits for room in the socket."""
-        frames = self.subscriptions.frames()
+        frames = self.subscriptions.frames(0.0)
         if (first := next(frames, None)) is not None:
             self.server.take(first)
         self.remove(stream, names)
@@ -143,7 +143,7 @@ def test_a_sync_takes_at_most_two_frames_a_stream_in_the_order_of_the_calls(
         held.add(stream, names)
         if names:
             expected.setdefault(stream.value, {}).update(dict.fromkeys(names))
-    frames = [read(frame) for frame in held.frames()]
+    frames = [read(frame) for frame in held.frames(0.0)]
     assert {stream: names for _, stream, names in frames} == {
         stream: list(names) for stream, names in expected.items()
     }
@@ -207,3 +207,32 @@ def test_repeated_names_count_once_in_their_first_place(names: list[str]) -> Non
 def test_one_text_is_no_list_of_names() -> None:
     with pytest.raises(UsageError, match="not one text"):
         checked_names(Stream.LITE, "nse_cm|1")
+
+
+def test_an_acknowledgement_counts_for_the_subscription_that_was_sent_first() -> None:
+    held = Subscriptions()
+    held.add(Stream.DEPTH, ["nse_cm|1", "nse_cm|2"])
+    list(held.frames(1.0))
+    held.add(Stream.LITE, ["nse_cm|1"])
+    held.add(Stream.EXCHANGE, [""])
+    list(held.frames(2.0))
+    depth = [(Stream.DEPTH, "nse_cm|1"), (Stream.DEPTH, "nse_cm|2")]
+    assert held.unacknowledged(1.0) == depth
+    assert set(held.unacknowledged(2.0)) == {*depth, (Stream.LITE, "nse_cm|1")}
+    held.acknowledge(["nse_cm|1", "nse_cm|77"])
+    assert set(held.unacknowledged(2.0)) == {depth[1], (Stream.LITE, "nse_cm|1")}
+    held.remove(Stream.DEPTH, ["nse_cm|2"])
+    held.acknowledge(["nse_cm|1"])
+    assert held.unacknowledged(9.0) == []
+
+
+def test_a_new_connection_waits_for_every_acknowledgement_anew() -> None:
+    held = Subscriptions()
+    held.add(Stream.SCRIP, ["nse_cm|1"])
+    list(held.frames(1.0))
+    held.acknowledge(["nse_cm|1"])
+    held.reset_sent()
+    assert held.unacknowledged(9.0) == []
+    list(held.frames(5.0))
+    assert held.unacknowledged(4.0) == []
+    assert held.unacknowledged(5.0) == [(Stream.SCRIP, "nse_cm|1")]

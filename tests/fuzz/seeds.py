@@ -142,7 +142,7 @@ async def _trade(exchange: Exchange, folder: Path, recording: Path, journal: Pat
                     await neo.orders.history(order)
                 except NeoError:
                     continue
-        feed = neo.market_feed()
+        feed = neo.market_feed(level=None)
         async with feed, feed.record(recording):
             await feed.until_live()
             for level in Level:

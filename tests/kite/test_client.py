@@ -59,7 +59,7 @@ async def test_from_an_order_over_the_batch_to_a_holding_and_back(tmp_path: Path
         assert (holding.tradingsymbol, holding.quantity) == (ISIN, order.quantity)
         assert holding.folio == order.folio
         sold = await kite.place_order(ISIN, Side.SELL, quantity=holding.quantity)
-        exchange.advance_clock(DAY)
+        exchange.advance_clock(2 * DAY)  # over a holiday
         order = await kite.order(sold)
         assert (order.status, order.purchase_type) == (FundOrderStatus.COMPLETE, None)
         assert order.amount == pytest.approx(holding.quantity * order.average_price, abs=0.01)

@@ -240,6 +240,8 @@ async def test_a_small_sale_asks_what_is_held(tmp_path: Path) -> None:
         exchange.funds.place(NewOrder(isin="INF205K01NT8", side=HouseSide.SELL, units=382_000))
         exchange.advance_clock(DAY)
         order_id = await kite.place_order("INF205K01NT8", Side.SELL, quantity=0.488)
+        exchange.advance_clock(DAY)  # over a holiday
+        assert (await kite.order(order_id)).status == "OPEN"
         exchange.advance_clock(DAY)
         assert (await kite.order(order_id)).status == "COMPLETE"
         assert "INF205K01NT8" not in {one.tradingsymbol for one in await kite.holdings()}

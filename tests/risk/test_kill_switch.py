@@ -33,6 +33,7 @@ from neo_async import (
 from neo_async.exchange import Faults
 from neo_async.execution.journal import Journal
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
+from tests.exchange_settings import EVERY_ORDER
 from tests.fake_servers import fault_proxy
 from tests.order_broker import BOOK, order_broker
 from tests.order_broker import CANCEL as BROKER_CANCEL
@@ -87,7 +88,10 @@ async def test_open_orders_are_cancelled_and_nothing_new_is_sent(live_updates: b
 
 
 async def test_orders_of_other_applications_are_cancelled_too_and_covered_ones_exited() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as other:
+    async with (
+        exchange_of(rules=EVERY_ORDER) as exchange,
+        client_of(exchange, live_updates=False) as other,
+    ):
         await other.orders.place(*BUY, 10, **MIS)
         await other.orders.place(*BUY, 10, price="39", product=Product.CO, trigger="38")
         await asyncio.sleep(30)

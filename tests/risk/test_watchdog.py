@@ -104,7 +104,7 @@ async def test_a_feed_that_is_down_too_long_halts(which: str) -> None:
         exchange,
         neo,
     ):
-        async with neo.market_feed() as feed:
+        async with neo.market_feed(level=None) as feed:
             await feed.subscribe([f"nse_cm|{TOKEN}"])
             await neo.order_feed.until_live()
             await feed.until_live()
@@ -182,7 +182,7 @@ async def test_a_market_feed_with_market_open_counts_by_that(
     answer: bool | None = False
     async with (
         trading(risk=RiskLimits(feed_outage=3)) as (exchange, neo),
-        neo.market_feed(market_open=market_open) as feed,
+        neo.market_feed(level=None, market_open=market_open) as feed,
     ):
         await neo.order_feed.until_live()
         await feed.until_live()

@@ -59,7 +59,7 @@ def client_in_loop_time(exchange: Exchange, **options: Any) -> NeoClient:
 async def ticking(exchange: Exchange, neo: NeoClient, price: int = 3900) -> AsyncIterator[Any]:
     """A market feed with one tick of the instrument, at `price` paise."""
     exchange.market.print_price(Segment.NSE_CM, TOKEN, price)
-    async with neo.market_feed() as feed:
+    async with neo.market_feed(level=None) as feed:
         await feed.subscribe([f"nse_cm|{TOKEN}"], level=Level.LITE)
         await until(lambda: feed.last_price(f"nse_cm|{TOKEN}") == price / 100)
         yield feed

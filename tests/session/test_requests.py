@@ -142,7 +142,17 @@ async def test_every_way_to_say_that_the_session_ended_renews_it(ended: Reply) -
         assert broker.paths().count(LOGIN) == 4
 
 
-async def test_a_static_ip_refusal_is_no_ended_session() -> None:
+@pytest.mark.parametrize("code", [100008, 1037])
+async def test_a_read_refused_as_for_its_address_has_lost_its_session(code: int) -> None:
+    refusal = Reply({"stCode": code, "errMsg": "unauthorized", "stat": "Not_Ok"}, 403)
+    async with scripted_broker() as broker:
+        broker.script("/quick/user/orders", refusal, EMPTY_BOOK)
+        async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:
+            assert await neo.orders.book() == []
+        assert broker.paths().count(LOGIN) == 2
+
+
+async def test_a_static_ip_refusal_of_an_order_is_no_ended_session() -> None:
     async with scripted_broker() as broker:
         refusal = {"stCode": 100008, "errMsg": "unauthorized", "stat": "Not_Ok"}
         broker.script("/quick/order/rule/ms/place", Reply(refusal, 403))

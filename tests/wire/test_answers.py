@@ -129,6 +129,15 @@ SHAPES = {
         {"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"},
         (DuplicateTag, "error from core", 32),
     ),
+    "13 prose in stat": (
+        200,
+        {
+            "stCode": 32,
+            "errMsg": "error from core",
+            "stat": "Put Order Response : Client OrderID already exists Data: 0",
+        },
+        (DuplicateTag, "error from core", 32),
+    ),
     "14 data with Code": (
         200,
         {"data": {"Code": 1004, "Message": "Insufficient balance."}},

@@ -212,5 +212,5 @@ def test_full_depth_has_no_columns() -> None:
 
 def test_without_numpy_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
-    with pytest.raises(UsageError, match="pip install numpy"):
+    with pytest.raises(UsageError, match=r"neo-async\[numpy\]"):
         ColumnDecoder(Level.LITE)

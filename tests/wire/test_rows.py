@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from neo_async.errors import NeoError, ProtocolError, Rejected, ServerError, SessionEnded
 from neo_async.model.answer import Answer
+from neo_async.model.enums import BrokerCode, Product, Segment, Side
 from neo_async.model.numbers import Number, Whole
 from neo_async.model.orders import HistoryRow, OrderRow, Trade
 from neo_async.model.portfolio import Holding, PositionRow
@@ -309,6 +310,11 @@ def rows(draw: st.DrawFn, row: type[msgspec.Struct]) -> tuple[dict[str, object],
         if field.type in (str, bool | str):
             value = draw(words)
             written[field.encode_name] = value
+        elif is_text_type(field.type):
+            assert issubclass(field.type, BrokerCode)
+            text = draw(words | st.sampled_from(list(map(str, field.type))))
+            value = field.type.read(text)
+            written[field.encode_name] = text
         else:
             if draw(st.booleans()):
                 written[field.encode_name] = draw(absent_spellings)
@@ -334,6 +340,30 @@ def test_values_survive_whatever_is_absent_around_them(
     pairs = data.draw(st.lists(rows(row), max_size=3))
     report = {"stat": "ok", "stCode": 200, "data": [written for written, _ in pairs]}
     assert RowReader(row).read(answer(report)) == [said for _, said in pairs]
+
+
+def test_codes_are_members_however_they_are_spelt_and_kept_where_no_enum_has_them() -> None:
+    known = {"exSeg": "nse_cm", "trdSym": "TCS-EQ", "trnsTp": "B", "prod": "CNC"}
+    spelt = {"exSeg": " NSE_CM", "trdSym": "TCS-EQ", "trnsTp": "BUY", "prod": "cnc"}
+    unknown = {"exSeg": "ncd_co", "trdSym": "X", "trnsTp": "?", "prod": "PLUS"}
+    bare = {"trdSym": "X", "exSeg": None}
+    report = answer({"stat": "Ok", "data": [known, spelt, unknown, bare]})
+    one, other, odd, nothing = (
+        (row.segment, row.side, row.product) for row in RowReader(Trade).read(report)
+    )
+    assert one == other == (Segment.NSE_CM, Side.BUY, Product.CNC)
+    assert [code.is_known for code in (*one, *other)] == [True] * 6
+    assert list(map(str, odd)) == ["ncd_co", "?", "PLUS"]
+    assert list(map(type, odd)) == [Segment, Side, Product]
+    assert not any(nothing)
+    assert not any(code.is_known for code in (*odd, *nothing))
+
+
+def test_a_row_with_an_unknown_code_is_read_as_exactly_as_one_without() -> None:
+    rows = [full_row(OrderRow) | {"exSeg": segment} for segment in ("nse_cm", "new_one")]
+    one, other = RowReader(OrderRow).read(answer({"stat": "Ok", "data": rows}))
+    assert msgspec.structs.replace(other, segment=Segment.NSE_CM) == one
+    assert (other.missing, other.odd) == (frozenset(), ())
 
 
 json_values = st.recursive(
@@ -362,12 +392,16 @@ REPORTS: dict[Any, type[msgspec.Struct]] = {
 }
 
 
+def is_text_type(type_: object) -> bool:
+    return isinstance(type_, type) and issubclass(type_, str)
+
+
 def full_row(row: type[msgspec.Struct]) -> dict[str, object]:
     """A row with a value in every field."""
     values: dict[str, object] = {}
     for place, field in enumerate(msgspec.structs.fields(row), start=1):
         if field.name not in ("missing", "odd"):
-            is_text = field.type is str or field.type == bool | str
+            is_text = field.type == bool | str or is_text_type(field.type)
             values[field.encode_name] = f"t{place}" if is_text else place
     return values
 

@@ -20,7 +20,7 @@ from neo_async.wire.scripmaster import (
     parse_scripmaster,
     read_file_list,
 )
-from neo_async.wire.scripmaster_writer import write_scripmaster
+from neo_async.wire.scripmaster_writer import DERIVATIVES_HEADER, write_scripmaster
 from tests.conftest import SHARED
 
 REAL_FILE = SHARED / "data" / "scripmaster" / "nse_cm.csv"
@@ -60,7 +60,8 @@ OPTION = Instrument(
 def file_with(*rows: dict[str, str], of: Instrument = SHARE) -> str:
     """A file of rows like one instrument's, with some columns changed."""
     lines = write_scripmaster([of]).decode().splitlines()
-    template = dict(zip(COLUMNS, lines[1].split(","), strict=True))
+    columns = [name.strip(" ;") for name in lines[0].split(",")]
+    template = dict(zip(columns, lines[1].split(","), strict=True))
     changed = [
         ",".join((template | {"pSymbol": str(n)} | row).values()) for n, row in enumerate(rows)
     ]
@@ -80,6 +81,50 @@ def reason(of: Instrument = SHARE, **columns: str) -> str:
     (bad,) = read.bad_rows
     assert bad.line == 2
     return bad.reason
+
+
+# --- the layout of derivatives --------------------------------------------------------------------
+
+LIVE_ROW = (
+    "56526,XX,nse_fo,OPTIDX,NIFTY,NIFTY2692221000PE,PE,NIFTY22SEP2621000.00PE,,26000,,,,,,5,65,"
+    "1474554600,-1,2,2.1e+06,NSE,OPTIDX,1474554600,1471564800,1474554600,1471564800,0,0,0,0,0,,0,0,"
+    "1472316328,,,,,,,,,,FO,,,,,,,1474502400,1474554600,,,,15.0000,Cash,,1,1,1801.00,65,0,2015,5,1,"
+    "1,1,0,0,1,0,1e+12,1,0,1801,false"
+)
+"""A row of the broker's nse_fo.csv of 2026-08-28."""
+
+
+def test_a_contract_is_written_like_the_brokers_own_row() -> None:
+    live = f"{DERIVATIVES_HEADER}\n{LIVE_ROW}\n"
+    (contract,) = parse_scripmaster(live, date(2026, 8, 28)).instruments
+    assert (contract.strike, contract.expiry) == (21000.0, date(2026, 9, 22))
+    assert (contract.freeze_quantity, contract.underlying_token) == (1801, "26000")
+    header, row = write_scripmaster([contract]).decode().splitlines()
+    assert header == DERIVATIVES_HEADER
+    names = header.split(",")
+    assert len(names) == 79
+    ours = dict(zip(names, row.split(","), strict=True))
+    theirs = dict(zip(names, LIVE_ROW.split(","), strict=True))
+    # When the row was made, and the day's base price: neither is a field of an instrument.
+    for name in ("pLocalUpdateTime", "pScripBasePrice"):
+        del ours[name], theirs[name]
+    assert ours == theirs
+
+
+def test_a_future_has_a_contract_key_without_a_strike() -> None:
+    future = msgspec.structs.replace(
+        OPTION, kind="FUTIDX", strike=None, option_type="", expiry=date(2026, 8, 25)
+    )
+    header, row = write_scripmaster([future]).decode().splitlines()
+    columns = dict(zip(header.split(","), row.split(","), strict=True))
+    assert columns["pScripRefKey"] == "NIFTY25AUG26FUT"
+    assert columns["pOptionType"] == "XX"
+
+
+@pytest.mark.parametrize("strike", [21000.0, 5.0, 55187.55, 100_000.0, 22.5])
+def test_a_strike_is_exact_whatever_its_notation(strike: float) -> None:
+    option = msgspec.structs.replace(OPTION, strike=strike)
+    assert parse_scripmaster(write_scripmaster([option]), TODAY).instruments == (option,)
 
 
 # --- the real file ------------------------------------------------------------------------------
@@ -322,8 +367,10 @@ def test_the_same_file_is_read_in_every_dressing(content: bytes) -> None:
 
 
 def test_the_last_field_of_a_row_may_be_empty_with_either_line_end() -> None:
+    other = msgspec.structs.replace(SHARE, token="2", freeze_quantity=None)
+    plain = write_scripmaster([SHARE, other]).decode()
     for end in ("\n", "\r\n"):
-        content = columns_without_freeze(PLAIN).replace("\n", end)
+        content = columns_without_freeze(plain).replace("\n", end)
         read = parse_scripmaster(content, TODAY)
         assert [row.freeze_quantity for row in read.instruments] == [None, None]
         assert read.bad_rows == ()

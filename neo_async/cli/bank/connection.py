@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-import msgspec
 import typer
 
 from neo_async.banking import BankingProfile, VirtualAccounts
+from neo_async.cli.connection import mode_of
 from neo_async.config import variable_reader
 from neo_async.errors import UsageError
 
@@ -34,17 +34,15 @@ class Customer:
         if missing:
             raise UsageError(f"environment lacks {', '.join(missing)}")
         self.profile = _load(profile) if profile else BankingProfile()
-        if url := read("KOTAK_BANK_URL"):
-            insecure = read("KOTAK_BANK_INSECURE") == "1" or self.profile.server.insecure
-            server = msgspec.structs.replace(self.profile.server, base_url=url, insecure=insecure)
-            self.profile = msgspec.structs.replace(self.profile, server=server)
+        self.profile = self.profile.at_server_of_environment()
         customer = self.profile.customer
         self.client_name = read("KOTAK_BANK_CLIENT_NAME") or customer.client_name
         self.physical_account = read("KOTAK_BANK_PHYSICAL_ACCOUNT") or customer.physical_account
 
     def __str__(self) -> str:
         name = self.client_name or "no client name"
-        return f"{name}, account {self.physical_account} at {self.profile.server.base_url}"
+        mode = mode_of(is_paper=self.profile.is_paper)
+        return f"{name}, account {self.physical_account} at {self.profile.server.base_url}: {mode}"
 
     def client(self, store: Path | None = None) -> VirtualAccounts:
         return VirtualAccounts(

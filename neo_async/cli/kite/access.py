@@ -19,6 +19,7 @@ import neo_async
 from neo_async import files
 from neo_async.base.india import day_number
 from neo_async.cli import output, prompts
+from neo_async.cli.connection import mode_of
 from neo_async.cli.output import AsJson
 from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
@@ -61,7 +62,7 @@ class Access:
         stored = self._stored()
         is_of_file = stored is not None and not os.environ.get("KITE_ACCESS_TOKEN")
         user = stored.user_id if stored is not None and is_of_file else "the access token's owner"
-        return f"{user} at {self.endpoints.api}"
+        return f"{user} at {self.endpoints.api}: {mode_of(is_paper=self.endpoints.is_paper)}"
 
     def client(self) -> KiteMutualFunds:
         """Return a client. Raises UsageError when there is no access token."""

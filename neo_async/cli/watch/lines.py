@@ -18,7 +18,7 @@ from neo_async.execution.order import Order
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus
-from neo_async.model.ticks import ScripTick
+from neo_async.model.ticks import PriceTick, ScripTick
 
 
 def plain_line(watched: Watched) -> str:
@@ -73,7 +73,7 @@ def snapshot(watched: Watched) -> dict[str, Any]:
     }
 
 
-def _feed(feed: MarketFeed | OrderFeed) -> dict[str, Any]:
+def _feed(feed: MarketFeed[PriceTick] | OrderFeed) -> dict[str, Any]:
     return {
         "state": feed.state,
         "reconnects": feed.reconnects,

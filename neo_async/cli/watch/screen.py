@@ -29,7 +29,7 @@ from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus, Side
 from neo_async.model.feed_state import FeedState
 from neo_async.model.portfolio import Position
-from neo_async.model.ticks import ScripTick
+from neo_async.model.ticks import PriceTick, ScripTick
 
 _WIDE = 120
 """Width from which prices and orders are beside positions and feeds, in columns."""
@@ -201,9 +201,14 @@ def _title(watched: Watched) -> RenderableType:
     title.add_column(justify="right", no_wrap=True)
     session = watched.neo.session
     name = Text(" neo-async watch", style="bold")
+    name.append("  paper" if watched.neo.is_paper else "  LIVE", style=_mode_style(watched))
     name.append(f"  {shown(session.ucc)} at {shown(session.base_url)}", style="bright_black")
     title.add_row(name, f" {datetime.now(IST):%H:%M:%S} IST · Ctrl-C quits ")
     return title
+
+
+def _mode_style(watched: Watched) -> str:
+    return "green" if watched.neo.is_paper else "bold red"
 
 
 def _tick_panel(watched: Watched, rows: int, width: int) -> Panel:
@@ -342,7 +347,7 @@ def _feeds(watched: Watched, width: int) -> RenderableType:
     return Group(_table(_fitting(_FEED_COLUMNS, lines, width), lines, 2), _latency(watched))
 
 
-def _feed_cells(name: str, feed: MarketFeed | OrderFeed) -> dict[str, Text]:
+def _feed_cells(name: str, feed: MarketFeed[PriceTick] | OrderFeed) -> dict[str, Text]:
     return {
         "feed": Text(name),
         "state": Text(feed.state, style=_STATE_STYLES.get(feed.state, "")),

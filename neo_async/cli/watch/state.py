@@ -25,10 +25,10 @@ from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.indices import exact_index_name
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Position
-from neo_async.model.ticks import IndexTick, LiteTick, ScripTick, Tick
+from neo_async.model.ticks import IndexTick, PriceTick, ScripTick
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 
-PriceTick: TypeAlias = LiteTick | ScripTick | IndexTick
+ShownTick: TypeAlias = PriceTick | IndexTick
 
 USUAL = (
     "nse_cm|Nifty 50",
@@ -50,13 +50,13 @@ _DELAYS_KEPT = 500
 class Seen:
     """The newest tick of an instrument."""
 
-    def __init__(self, tick: PriceTick) -> None:
+    def __init__(self, tick: ShownTick) -> None:
         self.tick = tick
         self.moved = 0
         """1 when the last change of the price was upwards, -1 downwards, 0 before the first."""
         self.moved_at = 0.0
 
-    def take(self, tick: PriceTick) -> None:
+    def take(self, tick: ShownTick) -> None:
         if tick.last_price != self.tick.last_price:
             self.moved = 1 if tick.last_price > self.tick.last_price else -1
             self.moved_at = time.monotonic()
@@ -76,7 +76,7 @@ class Watched:
         """Watch the instruments in `chosen`, in the feed's notation; by default those that the
         account trades."""
         self.neo = neo
-        self.feed: MarketFeed = neo.market_feed()
+        self.feed: MarketFeed[PriceTick] = neo.market_feed(level=level)
         self.order_feed: OrderFeed = neo.order_feed
         self.seen: dict[str, Seen] = {}
         self.notices: deque[tuple[float, str]] = deque(maxlen=20)
@@ -88,21 +88,20 @@ class Watched:
         self._chosen = list(chosen)
         self._shown: dict[str, None] = {}
         self._subscribed: set[str] = set()
-        self._level = level
         # A cache of its own, with the orders that other applications place, too.
         self._cache = OrderCache()
         self._poller = OrderBookPoller(self._cache, self._read_book)
         self._instruments: dict[tuple[str, str], str] = {}
         """Instruments of orders, by segment and symbol."""
         now = time.time()
-        self._live_since: dict[MarketFeed | OrderFeed, float] = {
+        self._live_since: dict[MarketFeed[PriceTick] | OrderFeed, float] = {
             self.feed: now,
             self.order_feed: now,
         }
         """Unix seconds at which each feed became live. Earlier timestamps are of missed updates,
         and no measure of latency."""
         self._counts: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self._consumer: asyncio.Task[None] | None = None
+        self._consumers: list[asyncio.Task[None]] = []
 
     # --- what there is ------------------------------------------------------------------------
 
@@ -114,7 +113,7 @@ class Watched:
     @property
     def has_depth(self) -> bool:
         """Whether five levels of each book are watched."""
-        return self._level is Level.DEPTH
+        return self.feed.level is Level.DEPTH
 
     @property
     def orders(self) -> list[Order]:
@@ -163,7 +162,10 @@ class Watched:
         except BaseException:
             await self._close()
             raise
-        self._consumer = asyncio.create_task(self._consume(), name="watch")
+        self._consumers = [
+            asyncio.create_task(self._take_prices(), name="watch: prices"),
+            asyncio.create_task(self._take_indices(), name="watch: indices"),
+        ]
         return self
 
     async def __aexit__(
@@ -176,8 +178,9 @@ class Watched:
 
     async def look(self) -> None:
         """Refresh what has to be counted or fetched, before each update of the screen."""
-        if self._consumer is not None and self._consumer.done():
-            self._consumer.result()
+        for consumer in self._consumers:
+            if consumer.done():
+                consumer.result()
         now = time.monotonic()
         self._counts.append((now, self.feed.ticks))
         while len(self._counts) > 2 and self._counts[0][0] < now - _RATE_OVER:
@@ -202,23 +205,25 @@ class Watched:
             logging.getLogger().removeHandler(handler)
 
     async def _close(self) -> None:
-        if self._consumer is not None:
-            self._consumer.cancel()
-            await asyncio.gather(self._consumer, return_exceptions=True)
+        for consumer in self._consumers:
+            consumer.cancel()
+        await asyncio.gather(*self._consumers, return_exceptions=True)
         self.order_feed.unsubscribe(self._apply_update)
         self.order_feed.unsubscribe(self._cache.on_update)
         await self.feed.close()
         await self._poller.close()
 
-    async def _consume(self) -> None:
+    async def _take_prices(self) -> None:
         async for ticks in self.feed.batches():
             for tick in ticks:
+                self.neo.portfolio.live.on_tick(tick)
                 self._take(tick)
 
-    def _take(self, tick: Tick) -> None:
-        if not isinstance(tick, PriceTick):
-            return
-        self.neo.portfolio.live.on_tick(tick)
+    async def _take_indices(self) -> None:
+        async for tick in self.feed.indices():
+            self._take(tick)
+
+    def _take(self, tick: ShownTick) -> None:
         seen = self.seen.get(tick.instrument)
         if seen is None:
             self.seen[tick.instrument] = Seen(tick)
@@ -275,13 +280,13 @@ class Watched:
             return
         self._subscribed.update(new)
         await self.feed.subscribe_indices(name for name in new if _is_index(name))
-        await self.feed.subscribe([name for name in new if not _is_index(name)], level=self._level)
+        await self.feed.subscribe([name for name in new if not _is_index(name)])
 
     def _note_refusals(self) -> None:
         while self.feed.refusals:
             self.note(f"not subscribed: {self.feed.refusals.popleft()}")
 
-    def _note_events(self, name: str, feed: MarketFeed | OrderFeed) -> None:
+    def _note_events(self, name: str, feed: MarketFeed[PriceTick] | OrderFeed) -> None:
         def at_event(event: FeedEvent) -> None:
             if event.state is FeedState.WAITING:
                 self.note(f"{name} lost: {event.reason}")
@@ -325,7 +330,7 @@ def _is_index(name: str) -> bool:
     return not name.partition("|")[2].isdecimal()
 
 
-def _stamp(tick: PriceTick) -> int:
+def _stamp(tick: ShownTick) -> int:
     """Return the exchange's timestamp in Unix seconds."""
     if isinstance(tick, ScripTick):
         return max(tick.last_update_time, tick.last_trade_time)

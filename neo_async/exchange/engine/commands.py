@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from neo_async.exchange.engine.types import Change, Holding, Listing, NewOrder
+from neo_async.exchange.engine.types import Change, Holding, Listing, NewOrder, Rules
 from neo_async.model.enums import Segment, Side
 
 
@@ -78,6 +78,8 @@ class PrintPrice(msgspec.Struct, frozen=True, tag=True, gc=False):
     segment: Segment
     token: str
     price: int
+    quantity: int = 0
+    """Units traded; 0 moves the price and nothing else."""
 
 
 class SetQuotes(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -109,6 +111,12 @@ class Unwatch(msgspec.Struct, frozen=True, tag=True, gc=False):
     token: str
 
 
+class SetRules(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Change the rules for orders that come from now on; the hours stay."""
+
+    rules: Rules
+
+
 class SkipTurns(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Skip all turns of the market makers up to this one, after a pause too long to catch up."""
 
@@ -130,6 +138,7 @@ Command: TypeAlias = (
     | Use
     | Watch
     | Unwatch
+    | SetRules
     | SkipTurns
 )
 

@@ -7,17 +7,22 @@ from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Index, Listing
 
 
+def names_of(index: Index) -> tuple[str, ...]:
+    """Return what an index can be requested by, spelled exactly."""
+    return (index.token, index.name, *index.aliases)
+
+
 class IndexBoard:
     def __init__(self, market: MatchingEngine) -> None:
         self._market = market
         self._by_text = {
             (live_index.index.segment.value, text.casefold()): live_index
             for live_index in market.live_indices
-            for text in (live_index.index.token, live_index.index.name)
+            for text in names_of(live_index.index)
         }
 
     def find(self, segment: str, text: str) -> Index | None:
-        """Return the index of that number, or of that name in any case."""
+        """Return the index of that number or name, in any case."""
         live_index = self._by_text.get((segment, text.casefold()))
         return live_index.index if live_index is not None else None
 

@@ -1,8 +1,8 @@
 """Stock indices, calculated from the trades of their members.
 
 An index starts at its previous close and moves with every trade in a member, by the member's
-weight. Members that are not listed are left out and the others weigh more; an index without a
-single listed member does not exist.
+weight (INDIA VIX against it). Members that are not listed are left out and the others weigh more;
+an index without a single listed member does not exist.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ INDICES: Final = (
             ("AXISBANK-EQ", 3),
             ("SBIN-EQ", 3),
         ),
+        underlying="NIFTY",
     ),
     Index(
         Segment.NSE_CM,
@@ -50,15 +51,76 @@ INDICES: Final = (
             ("BANKBARODA-EQ", 3),
             ("PNB-EQ", 3),
         ),
+        underlying="BANKNIFTY",
+    ),
+    Index(
+        Segment.NSE_CM,
+        "26037",
+        "Nifty Fin Service",
+        26_402_15,
+        (("HDFCBANK-EQ", 35), ("ICICIBANK-EQ", 23), ("BAJFINANCE-EQ", 7), ("SBIN-EQ", 7)),
+        underlying="FINNIFTY",
+    ),
+    Index(
+        Segment.NSE_CM,
+        "26074",
+        "NIFTY MID SELECT",
+        13_051_40,
+        (("SUZLON-EQ", 5), ("YESBANK-EQ", 4), ("IDFCFIRSTB-EQ", 4), ("SAIL-EQ", 2)),
+        underlying="MIDCPNIFTY",
+    ),
+    Index(
+        Segment.NSE_CM,
+        "26013",
+        "Nifty Next 50",
+        66_810_55,
+        (("TATAPOWER-EQ", 4), ("BPCL-EQ", 4), ("IOC-EQ", 4), ("GAIL-EQ", 3), ("CANBK-EQ", 3)),
+    ),
+    Index(
+        Segment.NSE_CM,
+        "26008",
+        "Nifty IT",
+        36_120_90,
+        (("INFY-EQ", 28), ("TCS-EQ", 22), ("HCLTECH-EQ", 11), ("TECHM-EQ", 10), ("WIPRO-EQ", 7)),
+    ),
+    Index(
+        Segment.NSE_CM,
+        "26017",
+        "INDIA VIX",
+        13_42,
+        (("HDFCBANK-EQ", 13), ("ICICIBANK-EQ", 9), ("RELIANCE-EQ", 9)),
+        aliases=("India VIX",),
+        elasticity=-5,
     ),
     Index(
         Segment.BSE_CM,
         "1",
         "SENSEX",
         79_802_10,
-        (("RELIANCE", 11), ("TCS", 5)),
+        (
+            ("HDFCBANK", 15),
+            ("ICICIBANK", 11),
+            ("RELIANCE", 11),
+            ("INFY", 6),
+            ("BHARTIARTL", 6),
+            ("TCS", 5),
+            ("LT", 5),
+            ("ITC", 4),
+            ("AXISBANK", 4),
+            ("SBIN", 4),
+        ),
+        underlying="SENSEX",
+    ),
+    Index(
+        Segment.BSE_CM,
+        "12",
+        "BANKEX",
+        61_930_25,
+        (("HDFCBANK", 30), ("ICICIBANK", 26), ("SBIN", 10), ("AXISBANK", 9), ("KOTAKBANK", 8)),
+        underlying="BANKEX",
     ),
 )
+"""The indices that exchanges and the broker's lists name, with the spelling of the broker."""
 
 
 _YEAR_HIGH_PERCENT: Final = 112
@@ -111,7 +173,10 @@ class LiveIndex:
     def update(self, position: int, price: int, now_ns: int) -> bool:
         """Apply a trade of the member at that position; return whether it moves the index."""
         self.prices[position] = price
-        value = round(self.index.close * sum(map(mul, self._shares, self.prices)))
+        ratio = sum(map(mul, self._shares, self.prices))
+        if self.index.elasticity != 1:
+            ratio **= self.index.elasticity
+        value = round(self.index.close * ratio)
         if value == self.stats.last_price and self.stats.open:
             return False
         self.stats.trade(value, 0, now_ns)

@@ -1,17 +1,20 @@
 """The instruments that trade when no scrip master is loaded.
 
 Tokens, ISINs, descriptions and freeze quantities of the NSE shares and funds are those of the
-broker's scrip master; prices are of about late 2026 (see listings.csv).
+broker's scrip master, the codes of the BSE shares those of BSE; prices are of about late 2026 (see
+listings.csv).
 
 Derivatives depend on the day: those that expire next are listed, by the exchanges' rules of 2026
-(NIFTY options every Tuesday, the other contracts of NSE on the last Tuesday of the month, of BSE on
-the last Thursday, crude oil on the 19th, or on the Friday before a weekend). Holidays move nothing
-here. Their tokens are made up from the contract, and are the same every day.
+(NIFTY options every Tuesday and SENSEX options every Thursday, the other contracts of NSE on the
+last Tuesday of the month, of BSE on the last Thursday, crude oil on the 19th; each on the trading
+day before if that is a holiday). Their tokens are made up from the contract, and are the same every
+day.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Container, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -22,7 +25,9 @@ from typing import Final
 import msgspec
 
 from neo_async.base.india import IST
+from neo_async.calendar import Calendar
 from neo_async.exchange.engine.pricing import fair_value
+from neo_async.exchange.engine.trading_hours import CALENDAR
 from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import Segment
 
@@ -73,8 +78,8 @@ class _Family(msgspec.Struct, frozen=True, kw_only=True):
     price: int
     """Price of the underlying, in paise."""
     lot_size: int
-    lots_frozen: int
-    """Largest order, in lots."""
+    freeze_quantity: int
+    """Freeze quantity as the file has it: an order of that many units is too large."""
     tick: int = 10
     months: int = 3
     """Futures listed, the nearest months."""
@@ -95,7 +100,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|26000",
         price=24_412_35,
         lot_size=65,
-        lots_frozen=27,
+        freeze_quantity=1801,
         strike_step=50,
         strikes=20,
         weeks=3,
@@ -107,7 +112,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|26009",
         price=55_180_70,
         lot_size=30,
-        lots_frozen=20,
+        freeze_quantity=601,
         strike_step=100,
         strikes=20,
     ),
@@ -119,9 +124,12 @@ _FAMILIES: Final = (
         underlying="bse_cm|1",
         price=79_802_10,
         lot_size=20,
-        lots_frozen=50,
+        freeze_quantity=1001,
         tick=5,
         months=2,
+        strike_step=100,
+        strikes=15,
+        weeks=2,
     ),
     _Family(
         name="TCS",
@@ -130,7 +138,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|11536",
         price=211700,
         lot_size=225,
-        lots_frozen=50,
+        freeze_quantity=11251,
         strike_step=20,
         strikes=10,
     ),
@@ -141,7 +149,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|2885",
         price=141250,
         lot_size=500,
-        lots_frozen=40,
+        freeze_quantity=20001,
         strike_step=10,
         strikes=10,
     ),
@@ -152,7 +160,7 @@ _FAMILIES: Final = (
         underlying="nse_cm|1333",
         price=79320,
         lot_size=1100,
-        lots_frozen=30,
+        freeze_quantity=33001,
         strike_step=5,
         strikes=10,
     ),
@@ -163,28 +171,29 @@ _FAMILIES: Final = (
         suffix="COM",
         price=5_600_00,
         lot_size=100,
-        lots_frozen=100,
+        freeze_quantity=10001,
         tick=100,
         months=2,
     ),
 )
 
 _OPTION_TICK: Final = 5
-_TUESDAY, _THURSDAY, _SATURDAY = 1, 3, 5
+_TUESDAY, _THURSDAY = 1, 3
 _MONTH_CODES: Final = "123456789OND"
 """Month codes of weekly contracts: `NIFTY26D0124500CE`."""
 
 
 @lru_cache(maxsize=8)
-def default_listings(today: date) -> tuple[Listing, ...]:
+def default_listings(today: date, calendar: Calendar = CALENDAR) -> tuple[Listing, ...]:
     """Return what trades on a day: shares and funds, and the derivatives that expire next."""
-    return (*_cash_listings(), *new_contracts(today))
+    return (*_cash_listings(), *new_contracts(today, calendar=calendar))
 
 
 def new_contracts(
     today: date,
     spots: Mapping[str, int] = MappingProxyType({}),
     known: Container[tuple[Segment, str]] = (),
+    calendar: Calendar = CALENDAR,
 ) -> Iterator[Listing]:
     """Yield the derivatives that expire next, without those that are `known` by segment and token.
 
@@ -193,19 +202,24 @@ def new_contracts(
     """
     for family in _FAMILIES:
         spot = spots.get(family.underlying, family.price)
-        for expiry, strike, option_type in _terms(family, today, spot):
+        expiries = _Expiries(family.segment, calendar)
+        for expiry, strike, option_type in _terms(family, expiries, today, spot):
             if (family.segment, _token(family, expiry, strike, option_type)) not in known:
-                yield _contract(family, expiry, today, spot, strike, option_type)
+                is_monthly = expiry == expiries.monthly(expiry, 1)[0]
+                code = _expiry_code(expiry, is_monthly=is_monthly)
+                yield _contract(family, code, expiry, today, spot, strike, option_type)
 
 
-def _terms(family: _Family, today: date, spot: int) -> Iterator[tuple[date, int, str]]:
+def _terms(
+    family: _Family, expiries: _Expiries, today: date, spot: int
+) -> Iterator[tuple[date, int, str]]:
     """Yield expiry, strike in rupees and option type of each contract; 0 and "" for a future."""
-    for expiry in _monthly(family.segment, today, family.months):
+    for expiry in expiries.monthly(today, family.months):
         yield expiry, 0, ""
     if not family.strike_step:
         return
-    weekly = _weekly(today, family.weeks)
-    monthly = _monthly(family.segment, today, family.option_months)
+    weekly = expiries.weekly(today, family.weeks)
+    monthly = expiries.monthly(today, family.option_months)
     middle = round(spot / 100 / family.strike_step)
     for expiry in sorted({*weekly, *monthly}):
         for step in range(middle - family.strikes, middle + family.strikes + 1):
@@ -214,9 +228,15 @@ def _terms(family: _Family, today: date, spot: int) -> Iterator[tuple[date, int,
 
 
 def _contract(
-    family: _Family, expiry: date, today: date, spot: int, strike: int, option_type: str
+    family: _Family,
+    code: str,
+    expiry: date,
+    today: date,
+    spot: int,
+    strike: int,
+    option_type: str,
 ) -> Listing:
-    symbol = f"{family.name}{_expiry_code(family, expiry)}{strike or ''}{option_type or 'FUT'}"
+    symbol = f"{family.name}{code}{strike or ''}{option_type or 'FUT'}"
     tick = _OPTION_TICK if strike else family.tick
     listing = Listing(
         segment=family.segment,
@@ -230,7 +250,7 @@ def _contract(
         base_price=0,
         lower_band=0,
         upper_band=0,
-        freeze_quantity=family.lots_frozen * family.lot_size,
+        freeze_quantity=family.freeze_quantity,
         kind=("OPT" if strike else "FUT") + family.suffix,
         expiry=expiry,
         strike=strike * 100,
@@ -288,8 +308,8 @@ def _token(family: _Family, expiry: date, strike: int, option_type: str) -> str:
     return str((days * 16 + family.number) * 4096 + rung)
 
 
-def _expiry_code(family: _Family, expiry: date) -> str:
-    if expiry in _monthly(family.segment, expiry, 1):
+def _expiry_code(expiry: date, *, is_monthly: bool) -> str:
+    if is_monthly:
         return f"{expiry:%y}{_MONTHS[expiry.month - 1]}"
     return f"{expiry:%y}{_MONTH_CODES[expiry.month - 1]}{expiry.day:02d}"
 
@@ -300,28 +320,37 @@ _MONTHS: Final = (
 )
 
 
-def _weekly(today: date, count: int) -> list[date]:
-    first = today + timedelta(days=(_TUESDAY - today.weekday()) % 7)
-    return [first + timedelta(weeks=week) for week in range(count)]
+class _Expiries:
+    """The expiries of a segment's contracts, moved off holidays."""
 
+    def __init__(self, segment: Segment, calendar: Calendar) -> None:
+        self._segment = segment
+        self._calendar = calendar
 
-def _monthly(segment: Segment, today: date, count: int) -> list[date]:
-    """Return the next monthly expiries, today's included."""
-    expiries: list[date] = []
-    month = today.replace(day=1)
-    while len(expiries) < count:
-        following = (month + timedelta(days=31)).replace(day=1)
-        expiry = _month_end(segment, month, following)
-        if expiry >= today:
-            expiries.append(expiry)
-        month = following
-    return expiries
+    def weekly(self, today: date, count: int) -> list[date]:
+        """Return the next weekly expiries, today's included."""
+        weekday = _THURSDAY if self._segment is Segment.BSE_FO else _TUESDAY
+        first = today - timedelta(days=today.weekday() - weekday)
+        days = (first + timedelta(weeks=week) for week in itertools.count())
+        return self._next(days, today, count)
 
+    def monthly(self, today: date, count: int) -> list[date]:
+        """Return the next monthly expiries, today's included."""
+        return self._next(self._month_ends(today), today, count)
 
-def _month_end(segment: Segment, month: date, following: date) -> date:
-    if segment is Segment.MCX_FO:
-        day = month.replace(day=19)
-        return day - timedelta(days=max(0, day.weekday() - _SATURDAY + 1))
-    weekday = _THURSDAY if segment is Segment.BSE_FO else _TUESDAY
-    last = following - timedelta(days=1)
-    return last - timedelta(days=(last.weekday() - weekday) % 7)
+    def _next(self, days: Iterator[date], today: date, count: int) -> list[date]:
+        expiries = (self._calendar.adjusted_expiry(self._segment, day) for day in days)
+        return list(itertools.islice((day for day in expiries if day >= today), count))
+
+    def _month_ends(self, today: date) -> Iterator[date]:
+        """Yield the days that the rules name, from this month on."""
+        month = today.replace(day=1)
+        while True:
+            following = (month + timedelta(days=31)).replace(day=1)
+            if self._segment is Segment.MCX_FO:
+                yield month.replace(day=19)
+            else:
+                weekday = _THURSDAY if self._segment is Segment.BSE_FO else _TUESDAY
+                last = following - timedelta(days=1)
+                yield last - timedelta(days=(last.weekday() - weekday) % 7)
+            month = following

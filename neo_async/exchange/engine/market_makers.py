@@ -234,13 +234,13 @@ class MarketMakers:
 
     # --- prices from outside ------------------------------------------------------------------
 
-    def print_price(self, instrument: InstrumentState, price: int) -> None:
+    def print_price(self, instrument: InstrumentState, price: int, quantity: int) -> None:
         """Print a trade at a price from outside, which fills the resting orders that it passes."""
         self.pull_quotes(instrument)
         for side in (Side.SELL, Side.BUY):
             executions = instrument.book.against(side).execute(price, _UNLIMITED)
             self._matching.apply_fills(instrument, None, executions)
-        self._matching.print_trade(instrument, price, 0)
+        self._matching.print_trade(instrument, price, quantity)
         if instrument.market_maker is not None:
             instrument.market_maker.move_to(price)
             if instrument.underlying is not None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import date
 from typing import Any, TypeAlias, overload
 
+from neo_async.calendar import Calendar
 from neo_async.errors import UsageError
 from neo_async.exchange.engine import commands
 from neo_async.exchange.engine.accounts import Account
@@ -32,7 +33,7 @@ from neo_async.exchange.engine.parts import EngineParts
 from neo_async.exchange.engine.protection import protected_limit
 from neo_async.exchange.engine.session_stats import MarketSnapshot, SessionStats
 from neo_async.exchange.engine.snapshot import EngineState
-from neo_async.exchange.engine.trading_hours import Phase
+from neo_async.exchange.engine.trading_hours import CALENDAR, Phase
 from neo_async.exchange.engine.types import (
     Change,
     Event,
@@ -63,6 +64,7 @@ class MatchingEngine:
         market_makers: bool = True,
         without_market_maker: Collection[Key] = (),
         rules: Rules = Rules(),  # noqa: B008 - frozen
+        calendar: Calendar = CALENDAR,
     ) -> None:
         """`without_market_maker` are listings, by segment and token, whose prices and quotes come
         from outside."""
@@ -75,6 +77,7 @@ class MatchingEngine:
             market_makers=market_makers,
             without_market_maker=without_market_maker,
             rules=rules,
+            calendar=calendar,
         )
         self._handlers = self._make_handlers()
 
@@ -114,6 +117,7 @@ class MatchingEngine:
             commands.Use: self._instrument,
             commands.Watch: self._watch,
             commands.Unwatch: self._unwatch,
+            commands.SetRules: lambda command: self._parts.set_rules(command.rules),
             commands.SkipTurns: self._skip_turns,
         }
 
@@ -157,6 +161,15 @@ class MatchingEngine:
 
     def _skip_turns(self, command: commands.SkipTurns) -> None:
         self._parts.market_makers.turn = max(self._parts.market_makers.turn, command.turn)
+
+    @property
+    def rules(self) -> Rules:
+        """The rules for new orders."""
+        return self._parts.rules
+
+    def set_rules(self, rules: Rules) -> None:
+        """Change the rules for orders that come from now on; the hours stay as they are."""
+        self.execute(commands.SetRules(rules))
 
     @property
     def days_begun(self) -> int:
@@ -375,8 +388,8 @@ class MatchingEngine:
 
     # --- prices from outside ------------------------------------------------------------------
 
-    def print_price(self, segment: Segment, token: str, price: int) -> None:
-        """Print a trade at a price from outside.
+    def print_price(self, segment: Segment, token: str, price: int, quantity: int = 0) -> None:
+        """Print a trade at a price from outside, of a quantity that counts for the day's volume.
 
         Resting client orders that would have traded at it are filled, at their own limits; the
         reference price of the market maker moves there, and stops that it reaches are triggered.
@@ -386,11 +399,11 @@ class MatchingEngine:
             raise UsageError(f"instrument {segment}|{token}: must be one that is listed here")
         if price <= 0:
             raise UsageError(f"{segment}|{token} at price={price}: must be above 0 paise")
-        self.execute(commands.PrintPrice(segment, token, price))
+        self.execute(commands.PrintPrice(segment, token, price, quantity))
 
     def _print_price(self, command: commands.PrintPrice) -> None:
         instrument = self._instrument(command)
-        self._parts.market_makers.print_price(instrument, command.price)
+        self._parts.market_makers.print_price(instrument, command.price, command.quantity)
 
     def set_quotes(
         self, segment: Segment, token: str, quotes: Iterable[tuple[Side, int, int]]
@@ -467,7 +480,7 @@ class MatchingEngine:
         return self._parts.snapshot(orders=orders)
 
     @classmethod
-    def restored(cls, state: EngineState) -> MatchingEngine:
+    def restored(cls, state: EngineState, calendar: Calendar = CALENDAR) -> MatchingEngine:
         """Return the engine of a snapshot, whose objects it takes over; events are not kept."""
         market = cls(
             state.listed.listings,
@@ -476,6 +489,7 @@ class MatchingEngine:
             market_makers=state.market_makers.enabled,
             without_market_maker=state.market_makers.without_market_maker,
             rules=state.rules,
+            calendar=calendar,
         )
         market._parts.restore(state)
         return market

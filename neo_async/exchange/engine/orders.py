@@ -38,6 +38,8 @@ from neo_async.exchange.engine.types import (
 )
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
 
+_TAG_EXISTS: Final = "Put Order Response : Client OrderID already exists Data: 0"
+"""Prose that the broker puts into `stat` of a refused duplicate tag, blanks included."""
 _CO: Final = Product.CO
 _BO: Final = Product.BO
 _MIS: Final = Product.MIS
@@ -73,6 +75,10 @@ class Orders:
         self.tags: dict[tuple[str, int, str], OrderRecord] = {}
         """Orders by account, day and client tag."""
 
+    def set_rules(self, rules: Rules) -> None:
+        """Use other rules for orders that come from now on. The hours must be the same."""
+        self._rules = rules
+
     def place(self, command: Place) -> OrderRecord:
         """Accept an order and enter it, or queue it until the open. Raises Refusal."""
         account, order = command.account, command.order
@@ -81,7 +87,7 @@ class Orders:
         if tag_key and (earlier := self.tags.get(tag_key)):
             earlier.arrivals += 1
             self._ledger.events.append(Repeated(earlier))
-            raise Refusal(32, "error from core", http_status=200)
+            raise Refusal(32, "error from core", http_status=200, stat=_TAG_EXISTS)
         listing = self.listing_of(order)
         waits = order.amo if self._is_always_open else self._waits(order)
         check_terms(listing, order, is_cover=order.product is _CO)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import msgspec
+
+from neo_async.calendar import Calendar
 from neo_async.exchange.engine.accounts import Account
 from neo_async.exchange.engine.clock import Clock
 from neo_async.exchange.engine.contingent_orders import ContingentOrders
@@ -32,12 +35,13 @@ class EngineParts:
         market_makers: bool,
         without_market_maker: Collection[Key],
         rules: Rules,
+        calendar: Calendar,
     ) -> None:
         self.rules = rules
         self.accounts: dict[str, Account] = {}
         self.phases = dict.fromkeys(Segment, Phase.OPEN)
         if rules.hours is Hours.EXCHANGE:
-            self.phases = {segment: phase(segment, now_ns) for segment in Segment}
+            self.phases = {segment: phase(calendar, segment, now_ns) for segment in Segment}
         self.clock = clock = Clock(now_ns)
         self.ledger = ledger = Ledger(clock)
         self.matching = matching = Matching(clock, ledger, self.accounts)
@@ -75,7 +79,13 @@ class EngineParts:
             self.accounts,
             self.phases,
             rules,
+            calendar,
         )
+
+    def set_rules(self, rules: Rules) -> None:
+        """Use other rules for orders that come from now on; the hours stay."""
+        self.rules = msgspec.structs.replace(rules, hours=self.rules.hours)
+        self.orders.set_rules(self.rules)
 
     def snapshot(self, *, orders: bool) -> EngineState:
         """Return the snapshots of all parts; without `orders`, the ledger's orders are left out."""

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from neo_async.calendar import Calendar
 from neo_async.exchange.engine.accounts import Account, Exposure
 from neo_async.exchange.engine.clock import Clock
 from neo_async.exchange.engine.contingent_orders import ContingentOrders
@@ -57,6 +58,7 @@ class SessionSchedule:
         accounts: dict[str, Account],
         phases: dict[Segment, Phase],
         rules: Rules,
+        calendar: Calendar,
     ) -> None:
         self._clock = clock
         self._ledger = ledger
@@ -67,13 +69,14 @@ class SessionSchedule:
         self._orders = orders
         self._accounts = accounts
         self._phases = phases
+        self._calendar = calendar
         self._keeps_hours = rules.hours is Hours.EXCHANGE
         self.days_begun = 0
         self.orders_before_today = 0
         """Orders in the ledger when the day began."""
         self._events: deque[SessionEvent] = deque()
         if self._keeps_hours:
-            self._events.extend(next_session_events(clock.now_ns))
+            self._events.extend(next_session_events(calendar, clock.now_ns))
 
     @property
     def next_ns(self) -> int | None:
@@ -84,7 +87,7 @@ class SessionSchedule:
         """Carry out the next session event of the timetable."""
         self._run(self._events.popleft())
         if not self._events:
-            self._events.extend(next_session_events(self._clock.now_ns))
+            self._events.extend(next_session_events(self._calendar, self._clock.now_ns))
 
     def end_day(self) -> None:
         """End the day in all segments at once, and begin the next."""

@@ -66,6 +66,13 @@ class Index(msgspec.Struct, frozen=True):
     """Previous close in hundredths of a point."""
     weights: tuple[tuple[str, int], ...]
     """Trading symbol and weight of each member."""
+    underlying: str = ""
+    """Name in the scrip master, and of its derivatives: `NIFTY`; empty where it is in neither."""
+    aliases: tuple[str, ...] = ()
+    """Other names under which it can be requested."""
+    elasticity: int = 1
+    """Percent by which it moves when its members move by one; negative for one that falls as they
+    rise."""
 
     @property
     def key(self) -> str:
@@ -88,16 +95,30 @@ class Hours(StrEnum):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """Rules of the broker that have changed; by default those of the older API."""
+    """Rules of the market; by default those that the live broker has had since April 2026."""
 
-    covered_orders: bool = True
-    """Whether CO and BO are taken; the live broker has refused them since April 2026."""
+    covered_orders: bool = False
+    """Whether CO and BO are accepted; otherwise a placement is refused with code 1017, "BO/CO
+    OrderType not allowed for TRADEAPI"."""
+    stop_market_orders: bool = False
+    """Whether SL-M is accepted; otherwise the order gets a number and is rejected with "Market
+    order with Algo Id not allowed"."""
     protected_market_orders: bool = True
     """Whether a market order becomes a limit order at the published band; otherwise it trades at
     any price within the circuit limits, and what finds no counterparty is cancelled."""
-    stop_market_orders: bool = True
-    """Whether SL-M is taken; the live broker has rejected it since April 2026."""
     hours: Hours = Hours.ALWAYS
+    """Whether orders trade at any time, or in the exchanges' sessions only."""
+
+    @classmethod
+    def before_2026(cls, *, hours: Hours = Hours.ALWAYS) -> Rules:
+        """Return the rules until March 2026: CO, BO and SL-M are accepted, and market orders trade
+        at any price within the circuit limits."""
+        return cls(
+            covered_orders=True,
+            stop_market_orders=True,
+            protected_market_orders=False,
+            hours=hours,
+        )
 
 
 class Bracket(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from typing import Final, get_args
 from aiohttp import web
 
 from neo_async.errors import UsageError
+from neo_async.exchange.addresses import BASE_PATH, MARKET_PATH, ORDER_PATH
 from neo_async.exchange.faults.plan import FaultPlan, FeedName
 from neo_async.exchange.feeds.connections import (
     CLOSE_TIMEOUT,
@@ -26,8 +27,8 @@ from neo_async.exchange.venue import Venue
 from neo_async.model.enums import Segment
 from neo_async.model.ticks import MarketState
 
-MARKET_PATH: Final = "/apifeed"
-ORDER_PATH: Final = "/realtime"
+_MARKET_PATHS: Final = frozenset({MARKET_PATH, f"{BASE_PATH}{MARKET_PATH}"})
+_ORDER_PATHS: Final = frozenset({ORDER_PATH, f"{BASE_PATH}{ORDER_PATH}"})
 
 
 class Feeds:
@@ -49,10 +50,14 @@ class Feeds:
         self.orders = OrderFeed(venue, logins, settings, self._pause_switch, seed, plan)
         logins.on_end = self._end
 
+    def use(self, settings: FeedSettings) -> None:
+        """Behave by other settings from now on."""
+        self.market.settings = self.orders.settings = settings
+
     # --- sockets --------------------------------------------------------------------------------
 
     def takes(self, path: str) -> bool:
-        return path in (MARKET_PATH, ORDER_PATH)
+        return path in _MARKET_PATHS or path in _ORDER_PATHS
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         websocket = web.WebSocketResponse(timeout=CLOSE_TIMEOUT, compress=False)
@@ -63,7 +68,7 @@ class Feeds:
             await websocket.prepare(request)
         except ConnectionResetError:
             return web.Response()  # the client left while its stream was being opened
-        feed = self.market if request.path == MARKET_PATH else self.orders
+        feed = self.market if request.path in _MARKET_PATHS else self.orders
         await feed.serve(websocket, transport)
         return websocket
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -31,10 +31,11 @@ from neo_async.exchange.feeds.topics import (
     offer,
     offer_stray,
 )
-from neo_async.exchange.replay.recorded import NOTHING, Recorded
+from neo_async.exchange.replay.lower_levels import BY_DEPTH, RecordedPackets, packet_at
+from neo_async.exchange.replay.recorded import NOTHING, RECORDED_STREAMS, Recorded
 from neo_async.exchange.rest.logins import Login, Logins
 from neo_async.exchange.venue import Venue
-from neo_async.model.enums import Level, Segment
+from neo_async.model.enums import Segment
 from neo_async.model.ticks import (
     AuctionTick,
     MarketState,
@@ -64,13 +65,6 @@ _TOKEN_END: Final = HEADER.size + 4
 _OVER_BUDGET: Final = 1
 _NOT_UNDERSTOOD: Final = 2
 
-_RECORDED_STREAMS: Final = {
-    Level.LITE: Stream.LITE,
-    2: Stream.SCRIP,
-    Level.SCRIP: Stream.SCRIP,
-    Level.DEPTH: Stream.DEPTH,
-    Level.FULL_DEPTH: Stream.FULL_DEPTH,
-}
 _STATUS_CODES: Final = frozenset({STATUS, MARKET_OPENED, MARKET_CLOSED})
 _EVENTS: Final = {
     f"{action}{stream.value}": (action, stream)
@@ -118,12 +112,11 @@ class MarketFeed:
         """Instruments in `recorded` get packets from `play` alone, at their recorded levels."""
         self._venue = venue
         self._logins_service = logins
-        self._settings = settings
+        self.settings = settings
         self._pause_switch = pause_switch
         self._random = random.Random(f"{seed}|market feed")
         self._recorded = recorded
-        self._newest: dict[tuple[Stream, str], bytes] = {}
-        """Newest recorded packet of each topic."""
+        self._packets = RecordedPackets(recorded)
         self.subscribed_once = asyncio.Event()
         """Set with the first subscription."""
         self._market: MatchingEngine = venue.market
@@ -145,8 +138,9 @@ class MarketFeed:
         """Send each packet of a recorded message to those who have subscribed it."""
         shares: defaultdict[MarketFeedConnection, bytearray] = defaultdict(bytearray)
         for packet in split(message):
-            for connection in self._subscribers(packet):
-                shares[connection] += packet
+            for topic_packet, connections in self._shares(packet):
+                for connection in connections:
+                    shares[connection] += topic_packet
         for connection, share in shares.items():
             connection.enqueue(bytes(share))
 
@@ -158,22 +152,34 @@ class MarketFeed:
         for connection in self._authenticated():
             connection.abort()
 
-    def _subscribers(self, packet: bytes) -> Iterable[MarketFeedConnection]:
-        """Return the connections that have subscribed a recorded packet's topic."""
+    def _shares(self, packet: bytes) -> Iterator[tuple[bytes, Iterable[MarketFeedConnection]]]:
+        """Yield the connections that have subscribed a recorded packet's topic, and those that have
+        subscribed a lower level which was not recorded, each with their packet."""
         _, code, exchange, level, *_ = HEADER.unpack_from(packet)
         if code in _STATUS_CODES:
-            return self._status_connections
-        stream = Stream.INDEX if code == INDEX else _RECORDED_STREAMS.get(level)
+            yield packet, self._status_connections
+            return
+        stream = Stream.INDEX if code == INDEX else RECORDED_STREAMS.get(level)
         if stream is None or code not in (INDEX, PICTURE, AUCTION) or len(packet) < _TOKEN_END:
-            return ()
+            return
         token = int.from_bytes(packet[HEADER.size : _TOKEN_END], "little")
-        key = (stream, f"{self._segments.get(exchange, exchange)}|{token}")
-        topic = self._topics.get(key)
-        if code != AUCTION:
-            self._newest[key] = packet
+        name = f"{self._segments.get(exchange, exchange)}|{token}"
+        topic = self._topics.get((stream, name))
+        if code == AUCTION:
             if topic is not None:
-                topic.packet = packet
-        return topic.connections if topic is not None else ()
+                yield packet, topic.connections
+            return
+        self._packets.keep(stream, name, packet)
+        if topic is not None:
+            topic.packet = packet
+            yield packet, topic.connections
+        for lower in BY_DEPTH:
+            if lower is stream or stream not in BY_DEPTH:
+                return
+            topic = self._topics.get((lower, name))
+            if topic is not None and self._packets.source_of(lower, name) is stream:
+                topic.packet = packet_at(lower, packet)
+                yield topic.packet, topic.connections
 
     # --- the market's side ----------------------------------------------------------------------
 
@@ -198,7 +204,7 @@ class MarketFeed:
             await self._wake.wait()
             self._wake.clear()
             await self.flush()
-            await _pause(self._settings.interval)
+            await _pause(self.settings.interval)
 
     async def flush(self) -> None:
         """Give every subscriber the packets of what has changed since the last flush."""
@@ -264,7 +270,7 @@ class MarketFeed:
             topic = self._topics.get((stream, instrument))
             if topic is not None:
                 packet = packets.auction_packet(
-                    self._encoder, tick, level, is_long=self._settings.long_auctions
+                    self._encoder, tick, level, is_long=self.settings.long_auctions
                 )
                 for connection in topic.connections:
                     connection.offer((stream, instrument, "auction"), packet)
@@ -313,7 +319,7 @@ class MarketFeed:
             AuthAnswer.OK: (AUTH_OK,),
             AuthAnswer.CONNECTED_THEN_OK: (AUTH_CONNECTED, AUTH_OK),
             AuthAnswer.CONNECTED: (AUTH_CONNECTED,),
-        }[self._settings.auth_answer]
+        }[self.settings.auth_answer]
         for code in codes:
             await connection.send(packets.auth_answer(code, self._exchanges))
         return True
@@ -361,7 +367,7 @@ class MarketFeed:
                 f"{len(connection.topics)} instruments are subscribed and {len(pairs)} requested: "
                 f"a connection may have {BUDGET}",
             )
-        await connection.send(packets.acknowledgement(action, wanted))
+        await connection.send(packets.acknowledgement(action, self._packets.served(wanted)))
         topics = []
         for count, (stream_of, what, _) in enumerate(wanted.values(), 1):
             if action == "subscribe":
@@ -457,7 +463,7 @@ class MarketFeed:
     # --- faults ---------------------------------------------------------------------------------
 
     def _status_packet(self, segment: Segment) -> bytes:
-        is_old = self._settings.old_status
+        is_old = self.settings.old_status
         return packets.status_packet(self._encoder, segment, self._statuses[segment], is_old=is_old)
 
     def send_garbage(self) -> None:
@@ -482,7 +488,7 @@ class MarketFeed:
         if topic.index is not None:
             return packets.index_packet(self._encoder, self._board.snapshot(topic.index))
         if topic.listing is None:
-            return self._newest.get((topic.stream, topic.key), b"")
+            return self._packets.newest(topic.stream, topic.key)
         rows = packets.FULL_ROWS if topic.stream is Stream.FULL_DEPTH else packets.DEPTH_ROWS
         return packets.listing_packet(
             self._encoder, topic, self._market.market_snapshot(topic.listing, rows)

@@ -89,7 +89,7 @@ class OrderFeed:
     ) -> None:
         self._venue = venue
         self._logins_service = logins
-        self._settings = settings
+        self.settings = settings
         self._pause_switch = pause_switch
         self._random = random.Random(f"{seed}|order feed")
         self._by_account: dict[str, dict[OrderFeedConnection, None]] = {}
@@ -114,7 +114,7 @@ class OrderFeed:
     def _frames(self, event: OrderChanged) -> Iterator[str]:
         record = event.record
         for state in event.step.rows():
-            if event.step.fill is not None and self._settings.zero_averages:
+            if event.step.fill is not None and self.settings.zero_averages:
                 # The fill itself was stamped between this state and the one before, so that a
                 # nanosecond less is later than the update before.
                 yield _order_frame(
@@ -152,7 +152,7 @@ class OrderFeed:
         try:
             if await self._authenticate(connection):
                 while (text := await connection.receive()) is not None:
-                    if self._settings.answers_heartbeat and _kind(text) == "hb":
+                    if self.settings.answers_heartbeat and _kind(text) == "hb":
                         connection.enqueue(ALIVE)
             else:
                 code = POLICY

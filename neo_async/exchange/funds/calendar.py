@@ -1,7 +1,7 @@
 """The calendar of mutual funds: market days, the batch, and the days of SIPs.
 
-SIP orders are made at 01:30 and the batch runs at 13:30, both in India and on market days, which
-are Monday to Friday without the holidays that one names.
+SIP orders are made at 01:30 and the batch runs at 13:30, both in India and on the days on which
+mutual funds trade.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from neo_async.base.india import IST
+from neo_async.calendar import MUTUAL_FUNDS, Calendar
 from neo_async.exchange.funds.types import Frequency
 
 _ONE_DAY: Final = timedelta(days=1)
@@ -42,24 +43,19 @@ def day_of(time_s: float) -> date:
     return datetime.fromtimestamp(time_s, IST).date()
 
 
-class Calendar:
-    def __init__(self, holidays: Collection[date] = ()) -> None:
-        self._holidays = frozenset(holidays)
+class MarketDays:
+    """The days on which mutual funds trade."""
 
-    def is_market_day(self, day: date) -> bool:
-        return day.weekday() < 5 and day not in self._holidays
+    def __init__(self, calendar: Calendar) -> None:
+        self._calendar = calendar
 
     def market_day_from(self, day: date) -> date:
         """Return the day, or the first market day after it."""
-        while not self.is_market_day(day):
-            day += _ONE_DAY
-        return day
+        return self._calendar.next_trading_day(MUTUAL_FUNDS, day - _ONE_DAY)
 
     def market_day_before(self, day: date) -> date:
-        day -= _ONE_DAY
-        while not self.is_market_day(day):
-            day -= _ONE_DAY
-        return day
+        """Return the last market day before a day."""
+        return self._calendar.previous_trading_day(MUTUAL_FUNDS, day)
 
     def next_event(self, after_s: int) -> FundEvent:
         """Return the next event after a time."""

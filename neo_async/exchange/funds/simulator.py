@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Final
 
-from neo_async.exchange.funds.calendar import Calendar, FundEventKind, day_of, next_due, step_ups
+from neo_async.calendar import Calendar
+from neo_async.exchange.engine.trading_hours import CALENDAR
+from neo_async.exchange.funds.calendar import (
+    FundEventKind,
+    MarketDays,
+    day_of,
+    next_due,
+    step_ups,
+)
 from neo_async.exchange.funds.types import (
     Frequency,
     FundHolding,
@@ -56,13 +64,13 @@ class FundSimulator:
         seed: int,
         now_s: int,
         cash: int,
-        holidays: Collection[date] = (),
+        calendar: Calendar = CALENDAR,
         state: FundState | None = None,
     ) -> None:
         """`state` is the state to go on from; with it, only `seed` and `schemes` still count."""
         self.schemes = {scheme.isin: scheme for scheme in schemes}
         self._seed = seed
-        self._calendar = Calendar(holidays)
+        self._days = MarketDays(calendar)
         self.state = state if state is not None else self._opening(now_s, cash)
         for isin, scheme in self.schemes.items():  # new ones may have come since that state
             self.state.navs.setdefault(isin, scheme.opening_nav)
@@ -70,7 +78,7 @@ class FundSimulator:
     def advance(self, now_s: int) -> None:
         """Let time pass, and what is due in it happen."""
         state = self.state
-        while (event := self._calendar.next_event(state.now_s)).time_s <= now_s:
+        while (event := self._days.next_event(state.now_s)).time_s <= now_s:
             state.now_s = event.time_s
             if event.turn is FundEventKind.SIPS:
                 self._run_sips(event.day)
@@ -210,7 +218,7 @@ class FundSimulator:
         return [sip for sip in self.state.sips.values() if sip.state is not SipState.CANCELLED]
 
     def next_instalment(self, sip: SipRecord) -> date | None:
-        return None if sip.due is None else self._calendar.market_day_from(sip.due)
+        return None if sip.due is None else self._days.market_day_from(sip.due)
 
     # --- holdings and NAVs
     # -------------------------------------------------------------------------
@@ -377,7 +385,7 @@ class FundSimulator:
         state = FundState(
             now_s=now_s,
             cash=cash,
-            nav_day=self._calendar.market_day_before(day_of(now_s)),
+            nav_day=self._days.market_day_before(day_of(now_s)),
             navs={isin: scheme.opening_nav for isin, scheme in self.schemes.items()},
         )
         for number, (isin, units, cost) in enumerate(_STOCK):

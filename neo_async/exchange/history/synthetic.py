@@ -1,9 +1,9 @@
 """Synthetic history: candles of the days before the exchange opened.
 
-Every weekday has one session, 09:15 to 15:30. A day is drawn from seed, instrument and date alone,
-so that any range answers the same at any time, and its minutes add up to it: the highest minute is
-the day's high, their volumes are its volume. Prices wander like a random walk that ends at the
-previous close with which the exchange opened.
+A day has the sessions of the calendar. It is drawn from seed, instrument and date alone, so that
+any range answers the same at any time, and its minutes add up to it: the highest minute is the
+day's high, their volumes are its volume. Prices wander like a random walk that ends at the previous
+close with which the exchange opened.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from neo_async.base.india import DAY_SECONDS, IST_SECONDS
+from neo_async.calendar import Calendar
 from neo_async.exchange.engine.session_stats import initial_open_interest
+from neo_async.exchange.engine.trading_hours import CALENDAR
 from neo_async.exchange.engine.types import Index, Listing
 
-OPENING_MINUTE: Final = 9 * 60 + 15
-MINUTES: Final = 375
+_EPOCH: Final = date(1970, 1, 1)
+_ONE_DAY: Final = timedelta(days=1)
 
 _OCTAVES: Final = 9
 """The walk is a sum of waves of 1, 2, 4 … days, each √2 as high as the one before."""
@@ -49,8 +52,12 @@ class Candle(NamedTuple):
 
 
 class SyntheticHistory:
-    def __init__(self, what: Listing | Index, seed: int, opened: date) -> None:
+    def __init__(
+        self, what: Listing | Index, seed: int, opened: date, calendar: Calendar = CALENDAR
+    ) -> None:
         """`opened` is the first day that is not synthetic, `what` as it was then."""
+        self._segment = what.segment
+        self._calendar = calendar
         if isinstance(what, Listing):
             self._tick, self._lot_size, self._base_price = what.tick, what.lot_size, what.base_price
             self._base_interest = initial_open_interest(what, seed)
@@ -58,33 +65,33 @@ class SyntheticHistory:
             self._tick, self._lot_size, self._base_price = 1, 0, what.close
             self._base_interest = 0
         self._name = f"{seed}|past|{what.segment.value}|{what.token}"
-        self._last = _weekdays(opened) - 1
+        self._last = self._day_before(opened)
 
     def day(self, day: date) -> Candle | None:
-        """Return the candle of a whole day; None on weekends."""
-        if day.weekday() > 4:
+        """Return the candle of a whole day; None on a day without a session."""
+        session = self._session(day)
+        if not session:
             return None
-        number = _weekdays(day)
-        return self._whole(
-            number, self._close(number - 1), self._close(number), self._interest(number)
-        )
+        before = self._close(self._day_before(day))
+        return self._whole(session[0], day, before, self._close(day), self._interest(day))
 
     def minutes(self, day: date) -> Iterator[Candle]:
-        """Yield the minutes of a day; none on weekends."""
+        """Yield the minutes of a day; none on a day without a session."""
         whole = self.day(day)
         if whole is None:
             return iter(())
-        return self._minutes(day, whole, self._interest(_weekdays(day) - 1))
+        return self._minutes(day, whole, self._interest(self._day_before(day)))
 
     def missed_day(self, day: date, last: Candle | None) -> Candle | None:
         """Return a day without trades behind a last candle; None stands for the synthetic close.
 
         It closes where it opened, because the next day goes on from the last candle.
         """
-        if day.weekday() > 4:
+        session = self._session(day)
+        if not session:
             return None
         close, interest = self._ended(last)
-        return self._whole(_weekdays(day), close, close, interest)
+        return self._whole(session[0], day, close, close, interest)
 
     def missed_minutes(self, day: date, last: Candle | None) -> Iterator[Candle]:
         whole = self.missed_day(day, last)
@@ -98,11 +105,28 @@ class SyntheticHistory:
             return self._close(self._last), self._interest(self._last)
         return last.close, last.open_interest
 
-    def _whole(self, number: int, before: int, close: int, interest: int) -> Candle:
+    def _session(self, day: date) -> list[int]:
+        """Return the minutes after midnight of a day at which its segment trades."""
+        number = (day - _EPOCH).days
+        midnight = number * DAY_SECONDS - IST_SECONDS
+        return [
+            second // 60
+            for times in self._calendar.session_times(self._segment, number)
+            for second in range(times.open - midnight, times.close - midnight, 60)
+        ]
+
+    def _day_before(self, day: date) -> date:
+        """Return the last day with a session before a day."""
+        while not self._calendar.session_times(self._segment, (day - _EPOCH).days - 1):
+            day -= _ONE_DAY
+        return day - _ONE_DAY
+
+    def _whole(self, minute: int, day: date, before: int, close: int, interest: int) -> Candle:
+        number = (day - _EPOCH).days
         opening = self._price(before * (1 + _GAP * _noise(self._name, "open", number)))
         higher, lower = (_REACH * abs(_noise(self._name, end, number)) for end in ("high", "low"))
         return Candle(
-            OPENING_MINUTE,
+            minute,
             opening,
             self._price(max(opening, close) * (1 + higher)),
             self._price(min(opening, close) * (1 - lower)),
@@ -121,19 +145,21 @@ class SyntheticHistory:
     def _minutes(self, day: date, whole: Candle, interest: int) -> Iterator[Candle]:
         """Return minutes that add up to the day; `interest` is the open interest before it."""
         rng = random.Random(f"{self._name}|minutes|{day.isoformat()}")
+        session = self._session(day)
+        length = len(session)
         _, opening, high, low, close, volume, ending_interest = whole
         opened_lots = (ending_interest - interest) // (self._lot_size or 1)
-        highest, lowest = rng.randrange(MINUTES), rng.randrange(MINUTES)
-        sold = self._sold(volume, rng)
+        highest, lowest = rng.randrange(length), rng.randrange(length)
+        sold = self._sold(volume, length, rng)
         step = (high - low) / 20
         last, traded = opening, 0
-        for count in range(MINUTES):
-            left = MINUTES - count
-            drawn = last + (close - last) / left + rng.gauss(0, step) * (left - 1) / MINUTES
+        for count, minute in enumerate(session):
+            left = length - count
+            drawn = last + (close - last) / left + rng.gauss(0, step) * (left - 1) / length
             end = close if left == 1 else min(high, max(low, self._price(drawn)))
             reach = self._tick * rng.randrange(3)
             yield Candle(
-                OPENING_MINUTE + count,
+                minute,
                 last,
                 high if count == highest else min(high, max(last, end) + reach),
                 low if count == lowest else max(low, min(last, end) - reach),
@@ -143,11 +169,10 @@ class SyntheticHistory:
             )
             last, traded = end, sold[count]
 
-    def _sold(self, volume: int, rng: random.Random) -> list[int]:
-        """Return the volume until the end of each minute, in lots: more at both ends of the day."""
-        weights = [
-            (0.4 + (2 * count / MINUTES - 1) ** 2) * rng.random() for count in range(MINUTES)
-        ]
+    def _sold(self, volume: int, length: int, rng: random.Random) -> list[int]:
+        """Return the volume until the end of each of so many minutes, in lots: more at both ends of
+        the day."""
+        weights = [(0.4 + (2 * count / length - 1) ** 2) * rng.random() for count in range(length)]
         lots, total, reached = volume // (self._lot_size or 1), sum(weights), 0.0
         sold = []
         for weight in weights:
@@ -156,25 +181,26 @@ class SyntheticHistory:
         sold[-1] = volume
         return sold
 
-    def _close(self, number: int) -> int:
-        return self._price(self._base_price * self._moved(self._name, number))
+    def _close(self, day: date) -> int:
+        return self._price(self._base_price * self._moved(self._name, day))
 
-    def _interest(self, number: int) -> int:
+    def _interest(self, day: date) -> int:
         """Open at the end of a day, in whole lots."""
         if not self._base_interest:
             return 0
-        moved = self._moved(f"{self._name}|interest", number) ** _INTEREST_SWING
+        moved = self._moved(f"{self._name}|interest", day) ** _INTEREST_SWING
         return round(self._base_interest / self._lot_size * moved) * self._lot_size
 
-    def _moved(self, name: str, number: int) -> float:
+    def _moved(self, name: str, day: date) -> float:
         """Return the value of a random walk on a day, as a multiple of its end."""
-        return math.exp(_level(name, number) - _level(name, self._last))
+        return math.exp(_level(name, day) - _level(name, self._last))
 
     def _price(self, price: float) -> int:
         return max(self._tick, round(price / self._tick) * self._tick)
 
 
-def _level(name: str, number: int) -> float:
+def _level(name: str, day: date) -> float:
+    number = (day - _EPOCH).days
     level = 0.0
     for octave in range(_OCTAVES):
         length = 1 << octave
@@ -190,12 +216,3 @@ def _noise(*name: object) -> float:
     """Return a number between -1 and 1 that depends on the name alone."""
     digest = hashlib.blake2b("|".join(map(str, name)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**63 - 1
-
-
-def _weekdays(day: date) -> int:
-    """Count Mondays to Fridays; a weekend counts as the Monday after it."""
-    weeks, weekday = divmod((day - _MONDAY) // timedelta(days=1), 7)
-    return 5 * weeks + min(weekday, 5)
-
-
-_MONDAY: Final = date(2001, 1, 1)

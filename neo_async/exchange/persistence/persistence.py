@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from neo_async.base.india import in_india
+from neo_async.calendar import Calendar
 from neo_async.exchange.engine.commands import JournalEntry, SkipTurns
 from neo_async.exchange.engine.market_maker import TURN_NS
 from neo_async.exchange.engine.market_makers import MarketMakersState
@@ -72,14 +73,14 @@ class Persistence:
         self._changed.clear()
         self._remember(market, tape)
 
-    def restore(self, beginning: Beginning, rules: Rules) -> RestoredMarket:
+    def restore(self, beginning: Beginning, rules: Rules, calendar: Calendar) -> RestoredMarket:
         """Restore the market as it was, under the rules of today. This is slow.
 
         It has no watchers: they ended with the process.
         """
         tape = TradeTape()
         tape.load(self._store.candles())
-        market = MatchingEngine.restored(self._store.state())
+        market = MatchingEngine.restored(self._store.state(), calendar)
         for count, entry in enumerate(self._store.entries(), 1):
             market.advance(entry.now_ns, catch_up=False)
             # What fails now failed then, and its caller got the error; its effects are the same.
@@ -95,7 +96,7 @@ class Persistence:
         # Compacted under the new rules: the journal behind it must not be read under the old ones.
         self._store.compact(state, self._changed.values(), tape.take_changed())
         self._changed.clear()
-        market = MatchingEngine.restored(self._store.state())
+        market = MatchingEngine.restored(self._store.state(), calendar)
         self._remember(market, tape)
         opened = in_india(beginning.opened_ns / 1e9).date()
         return RestoredMarket(market, tape, opened)

@@ -86,12 +86,12 @@ class Store:
             # Exclusive, which also saves the shared memory of WAL.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._claim()
-        except sqlite3.Error as error:
-            self._database.close()
-            raise self._unusable(str(error)) from error
         except UsageError:
             self._database.close()
             raise
+        except (sqlite3.Error, UnicodeError) as error:  # the latter for damaged text of the schema
+            self._database.close()
+            raise self._unusable(str(error)) from error
 
     def _claim(self) -> None:
         # A file from elsewhere is data: neither its views nor its triggers may run anything.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from neo_async.errors import ProtocolError
+from neo_async.base import logs
+from neo_async.errors import ProtocolError, UsageError
 from neo_async.exchange.engine.listings import bands
 from neo_async.exchange.engine.types import Listing
-from neo_async.model.enums import Segment
+from neo_async.model.enums import Level, Segment
 from neo_async.model.ticks import IndexTick, LiteTick, ScripTick, Tick
 from neo_async.wire.feed import (
     DEFAULT_DIVIDER,
@@ -19,9 +22,21 @@ from neo_async.wire.feed import (
     EXCHANGE_IDS,
     Control,
     FeedDecoder,
+    Stream,
     read_control,
 )
 from neo_async.wire.recording import RecordingReader, read_recording
+
+log = logging.getLogger(logs.EXCHANGE)
+
+RECORDED_STREAMS: Final[Mapping[int, Stream]] = {
+    Level.LITE: Stream.LITE,
+    2: Stream.SCRIP,
+    Level.SCRIP: Stream.SCRIP,
+    Level.DEPTH: Stream.DEPTH,
+    Level.FULL_DEPTH: Stream.FULL_DEPTH,
+}
+"""Streams by the level of their packets."""
 
 _MESSAGES_READ: Final = 1000
 """Binary messages that are still read after every named instrument has been seen."""
@@ -35,17 +50,27 @@ class RecordedInstrument(msgspec.Struct, frozen=True):
     symbol: str
     """Symbol in the acknowledgement; empty if there was none."""
     is_index: bool
+    streams: frozenset[Stream]
+    """Levels at which it was recorded; empty for an index."""
     tick: Tick
     """The first; the first with circuit limits, where there is one in the same part of the file."""
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """Exchanges and instruments of a recording."""
+    """Exchanges and instruments of a recording, and when it was made."""
 
     exchanges: Mapping[str, tuple[int, int]]
     """Number and divider of each, by the server's answer to the first login."""
     instruments: Mapping[str, RecordedInstrument]
     """Instruments by `segment|token`; an index also by its name."""
+    first_ns: int = 0
+    """Unix nanoseconds of the first frame; 0 for no recording."""
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Segments of the recorded instruments and indices."""
+        names = {instrument.segment for instrument in self.instruments.values()}
+        return [Segment(name) for name in sorted(names & _SEGMENTS)]
 
     def find(self, text: str) -> RecordedInstrument | None:
         return self.instruments.get(text.casefold())
@@ -65,8 +90,19 @@ NOTHING: Final = Recorded(
 
 
 def scan_recording(path: Path) -> Recorded:
-    """Scan a recording, and block while its file is read. Raises UsageError when it is none."""
-    return _RecordingScanner().read(read_recording(path))
+    """Scan a recording, and block while its file is read. A damaged one is logged as a warning.
+    Raises UsageError when it is none, or nothing of it can be played."""
+    recording = read_recording(path)
+    recorded = _RecordingScanner().read(recording)
+    if not recorded.instruments:
+        raise UsageError(
+            f"{path} cannot be played: {recording.damage or 'it has no tick of any instrument'}"
+        )
+    if recording.damage:
+        log.warning(
+            "the recording %s is damaged, and played up to there: %s", path, recording.damage
+        )
+    return recorded
 
 
 def relisted(listings: Iterable[Listing], recorded: Recorded) -> tuple[Listing, ...]:
@@ -111,11 +147,13 @@ class _RecordingScanner:
         self._exchanges: dict[str, tuple[int, int]] = {}
         self._symbols: dict[str, str] = {}
         self._ticks: dict[str, Tick] = {}
+        self._streams: defaultdict[str, set[Stream]] = defaultdict(set)
         self._unseen: set[str] = set()
 
     def read(self, recording: RecordingReader) -> Recorded:
-        messages = 0
+        messages = first_ns = 0
         for frame in recording:
+            first_ns = first_ns or frame.received_ns
             if isinstance(frame.content, str):
                 self._read_control(frame.content)
             elif frame.content is not None and (self._unseen or messages < _MESSAGES_READ):
@@ -126,7 +164,7 @@ class _RecordingScanner:
             instrument = self._instrument(tick)
             for name in _names(tick):
                 instruments[name.casefold()] = instrument
-        return Recorded({**NOTHING.exchanges, **self._exchanges}, instruments)
+        return Recorded({**NOTHING.exchanges, **self._exchanges}, instruments, first_ns)
 
     def _read_control(self, text: str) -> None:
         control = control_of(text)
@@ -142,6 +180,8 @@ class _RecordingScanner:
     def _read_ticks(self, ticks: Iterable[Tick]) -> None:
         for tick in ticks:
             if isinstance(tick, LiteTick | ScripTick | IndexTick):
+                if tick.level in RECORDED_STREAMS:
+                    self._streams[tick.instrument].add(RECORDED_STREAMS[tick.level])
                 known = self._ticks.get(tick.instrument)
                 if known is None or (isinstance(known, LiteTick) and isinstance(tick, ScripTick)):
                     self._ticks[tick.instrument] = tick
@@ -153,7 +193,8 @@ class _RecordingScanner:
         if isinstance(tick, IndexTick):
             token = str(tick.token)
         symbol = next((self._symbols[name] for name in _names(tick) if name in self._symbols), "")
-        return RecordedInstrument(segment, token, symbol, is_index, tick)
+        streams = frozenset(self._streams[tick.instrument])
+        return RecordedInstrument(segment, token, symbol, is_index, streams, tick)
 
 
 def _names(tick: Tick) -> list[str]:

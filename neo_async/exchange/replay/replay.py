@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from neo_async.base import logs
+from neo_async.exchange.clock import MovedClock
 from neo_async.exchange.engine.types import Listing
 from neo_async.exchange.feeds.market_feed import MarketFeed
 from neo_async.exchange.replay.recorded import Recorded, control_of, exchanges_of
 from neo_async.exchange.venue import Venue
 from neo_async.model.enums import Segment, Side
-from neo_async.model.ticks import LiteTick, ScripTick
+from neo_async.model.ticks import LiteTick, MarketState, PriceTick, ScripTick
 from neo_async.wire.feed import FeedDecoder
 from neo_async.wire.recording import Frame, read_recording
 
@@ -45,9 +46,11 @@ class Replay:
         feed: MarketFeed,
         notice: Callable[[], None],
         speed: float,
+        clock: MovedClock,
     ) -> None:
-        """`notice` is called when orders may have traded. `speed` is 1 for the times of the
-        recording, 2 for half of them, infinite for no waiting but for those who read slowly."""
+        """`clock` is the exchange's, which runs with the recording. `notice` is called when orders
+        may have traded. `speed` is 1 for the times of the recording, 2 for half of them, infinite
+        for no waiting but for those who read slowly."""
         self.path = path
         self.frames = 0
         """Played so far."""
@@ -59,6 +62,7 @@ class Replay:
         self._feed = feed
         self._notice = notice
         self._speed = speed
+        self._clock = clock
         self._decoder = FeedDecoder()
         self._exchanges = recorded.exchanges
         self._quotes: dict[str, list[tuple[Side, int, int]]] = {}
@@ -89,11 +93,14 @@ class Replay:
                 if math.isinf(self._speed):
                     await self._feed.until_sent()
                 await asyncio.sleep(0)
+            self._clock.play_at(frame.received_ns / 1e9, self._speed)
             self._play(frame)
             self.frames += 1
         self.damage = reader.damage
-        if self.damage:
-            log.warning("the recording %s is damaged: %s", self.path, self.damage)
+        self._clock.end_playing()
+        # Subscribers learn that silence is no loss from now on.
+        for segment in self._recorded.segments:
+            self._feed.set_status(MarketState.CLOSED, segment)
         log.info("replay of %s ends after %d frames: the feed is quiet now", self.path, self.frames)
         self.ended.set()
 
@@ -130,26 +137,28 @@ class Replay:
             price = round(tick.last_price * 100)
             if listing is None or price <= 0:
                 continue
-            if self._has_traded(tick):
-                market.print_price(listing.segment, token, price)
+            quantity = self._traded(tick)
+            if quantity is not None:
+                market.print_price(listing.segment, token, price, quantity)
             market.set_quotes(listing.segment, token, self._quotes_of(tick, listing))
         self._notice()
 
-    def _has_traded(self, tick: LiteTick | ScripTick) -> bool:
-        """Return whether a tick reports a trade that no tick before has reported."""
+    def _traded(self, tick: PriceTick) -> int | None:
+        """Return the units traded since the tick before, 0 where only the price shows a trade; None
+        when the tick reports no trade that no tick before has reported."""
         # A mini touch line has no volume: that of the other levels stays.
         volume = self._volumes.get(tick.instrument, 0)
+        before = volume
         if isinstance(tick, ScripTick):
+            before = self._volumes.get(tick.instrument, tick.volume)
             volume = self._volumes[tick.instrument] = max(volume, tick.volume)
         trade = (tick.last_price, tick.last_trade_time, volume)
         if self._trades.get(tick.instrument) == trade:
-            return False
+            return None
         self._trades[tick.instrument] = trade
-        return True
+        return max(volume - before, 0)
 
-    def _quotes_of(
-        self, tick: LiteTick | ScripTick, listing: Listing
-    ) -> list[tuple[Side, int, int]]:
+    def _quotes_of(self, tick: PriceTick, listing: Listing) -> list[tuple[Side, int, int]]:
         """Return the recorded quotes; one tick around the price where none were recorded."""
         if isinstance(tick, ScripTick):
             self._quotes[tick.instrument] = [

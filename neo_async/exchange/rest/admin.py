@@ -15,12 +15,14 @@ import msgspec
 from neo_async.base.india import IST, in_india
 from neo_async.errors import UsageError
 from neo_async.exchange.clock import MovedClock
-from neo_async.exchange.engine.types import OrderRecord, Refusal
+from neo_async.exchange.engine.lookup import find_listing
+from neo_async.exchange.engine.types import OrderRecord
 from neo_async.exchange.faults.plan import FaultPlan
 from neo_async.exchange.faults.settings import read_faults
 from neo_async.exchange.rest.replies import Reply, json
-from neo_async.exchange.rest.requests import read_price, read_segment
+from neo_async.exchange.rest.requests import read_rupees
 from neo_async.exchange.rest.services import Answer, Call, Service
+from neo_async.exchange.switches import Switches
 from neo_async.exchange.venue import Venue
 from neo_async.wire.lenient import UNREADABLE
 
@@ -34,11 +36,13 @@ class Request(NamedTuple):
 
 
 class _Price(msgspec.Struct):
-    """A trade prints at `price` rupees, a number or text."""
+    """A trade prints at `price` rupees, a number or text, in an instrument: `RELIANCE-EQ` or
+    `nse_cm|2885`, or `segment` with its `token`."""
 
-    segment: str
-    token: str
     price: str | float
+    instrument: str = ""
+    segment: str = ""
+    token: str = ""
 
 
 class _Clock(msgspec.Struct):
@@ -48,6 +52,8 @@ class _Clock(msgspec.Struct):
     """Seconds by which the clock is moved on."""
 
 
+_PRICE_HINT = 'send {"instrument": "RELIANCE-EQ", "price": rupees}'
+_SETTINGS_HINT = 'send {"name": value, ...}'
 _CLOCK_HINT = 'send {"now": "2026-11-23T09:15:00"} or {"advance": seconds}'
 
 
@@ -58,12 +64,14 @@ class Admin:
         clock: MovedClock,
         faults: FaultPlan,
         services: Sequence[Service],
+        switches: Switches,
         path: str,
     ) -> None:
         self._venue = venue
         self._moved_clock = clock
         self._plan = faults
         self._services = services
+        self._switches = switches
         self._prefix = f"{path}/"
         self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
         """Requests that reached the server, except those to this surface; the newest million."""
@@ -73,6 +81,7 @@ class Admin:
             "price": {"POST": self._price},
             "clock": {"POST": self._clock},
             "faults": {"GET": self._faults, "POST": self._set_faults},
+            "settings": {"GET": self._settings, "POST": self._set_settings},
             "reset": {"POST": self._reset},
         }
         for service in services:
@@ -97,18 +106,25 @@ class Admin:
         return json([request._asdict() for request in self.requests])
 
     def _price(self, call: Call) -> Reply:
+        market = self._venue.now()
         try:
             wanted = msgspec.json.decode(call.body, type=_Price)
-            price = read_price(str(wanted.price))
-            self._venue.now().print_price(read_segment(wanted.segment), wanted.token, price)
+            name = wanted.instrument or f"{wanted.segment}|{wanted.token}"
+            listing = find_listing(market, name)
+            price = read_rupees(wanted.price)
+            market.print_price(listing.segment, listing.token, price)
         except UNREADABLE as error:
-            return _error(400, f'{error}; send {{"segment": ..., "token": ..., "price": rupees}}')
-        except Refusal as refusal:
-            what = f"{wanted.segment}|{wanted.token} at {wanted.price}"
-            return _error(400, f"no trade printed in {what}: {refusal.text}")
+            return _error(400, f"{error}; {_PRICE_HINT}")
         except UsageError as error:
-            return _error(400, f"no trade printed: {error}")
-        return json({"segment": wanted.segment, "token": wanted.token, "price": price / 100})
+            return _error(400, f"no trade printed: {error}; {_PRICE_HINT}")
+        return json(
+            {
+                "segment": listing.segment,
+                "token": listing.token,
+                "symbol": listing.symbol,
+                "price": price / 100,
+            }
+        )
 
     def _clock(self, call: Call) -> Reply:
         try:
@@ -138,10 +154,23 @@ class Admin:
             return _error(400, str(error))
         return json(self._plan.report())
 
+    def _settings(self, _: Call) -> Reply:
+        return json(self._switches.report())
+
+    def _set_settings(self, call: Call) -> Reply:
+        try:
+            self._switches.set(msgspec.json.decode(call.body, type=dict[str, object]))
+        except UNREADABLE as error:
+            return _error(400, f"{error}; {_SETTINGS_HINT}")
+        except UsageError as error:
+            return _error(400, str(error))
+        return json(self._switches.report())
+
     def _reset(self, _: Call) -> Reply:
-        """Open a fresh market, with no request on record. Logins and faults stay; the latter are
-        drawn and counted from the beginning again, so that a scenario can be repeated."""
+        """Open a fresh market, with no request on record. Logins, settings and faults stay; the
+        last are drawn and counted from the beginning again, so that a scenario can be repeated."""
         self._venue.reset()
+        self._switches.reapply()
         self._plan.restart()
         for service in self._services:
             service.reset()

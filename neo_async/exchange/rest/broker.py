@@ -1,7 +1,9 @@
 """The broker's service without its sockets: a call in, a reply out.
 
 One table holds which path goes where, and what a caller needs to show for it. Trading calls live
-below the base URL, which has a path of its own; login, files and the configuration service do not.
+below the base URL only, which has a path of its own: a client that does not follow the base URL of
+its login answer fails here, too. Everything else is served at the root and below the base URL,
+since clients log in at either.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from neo_async.exchange.rest.requests import (
 )
 from neo_async.exchange.rest.scrip_files import FOLDER, ScripFiles
 from neo_async.exchange.rest.services import Call, ErrorResponses, LongAnswer
-from neo_async.exchange.rest.settings import BrokerSettings
+from neo_async.exchange.rest.settings import ENDED_SESSION_TEXTS, BrokerSettings
 from neo_async.exchange.rest.throttle import Throttle, Throttled
 from neo_async.exchange.venue import Venue
 from neo_async.wire.orders import CancelForm, HistoryForm, ModifyForm
@@ -71,6 +73,7 @@ _DUPLICATE = 32
 _OLD_DUPLICATE = "Put Order Response : Client OrderID already exists"
 
 _ONE_ORDER = "/quick/user/orders/"
+_CHECK_MARGIN = "/quick/user/check-margin"
 _QUOTES = (
     "/script-details/1.0/quotes/neosymbol/",
     "/apim/quotes/1.0/quotes/neosymbol/",
@@ -109,7 +112,8 @@ class Broker:
         self._venue = venue
         self._logins_service = logins
         self._throttle = throttle
-        self._settings = settings
+        self.settings = settings
+        """Rules of logging in and of placing orders; may be replaced at any time."""
         self._scrip_files = scrip_files
         self._market_data = market_data
         self._root_url = root_url
@@ -135,11 +139,12 @@ class Broker:
         try:
             return self._engine(call)
         except Refusal as refusal:
-            return replies.refused(refusal)
+            reply = replies.refused(refusal)
+            return reply._replace(status=200) if self.settings.refusals_as_200 else reply
         except Throttled as throttled:
             return replies.throttled(throttled.limit)
         except LoginRefused as refused:
-            if self._settings.login_failures_as_200:
+            if self.settings.login_failures_as_200:
                 return replies.login_failed(refused.status, refused.text)
             return replies.login_refused(refused.status, refused.text)
         except FieldMissing as missing:
@@ -147,7 +152,7 @@ class Broker:
 
     def kind(self, method: str, path: str) -> Calls:
         """Return the kind of call, which decides the faults it meets."""
-        if path in _LOGINS:
+        if path.removeprefix(self._base_path) in _LOGINS:
             return "logins"
         routes = (self._methods_at(path) or {}).values()
         return "orders" if any(route.is_order for route in routes) else "reads"
@@ -185,7 +190,7 @@ class Broker:
             "/login/1.0/get-client-ip": report("GET", self._client_ip),
             "/5config/config": {"GET": _Route(lambda _: self._config, Guard.OPEN)},
         }
-        base = data | {
+        base = root | {
             "/quick/order/rule/ms/place": order(self._place),
             "/quick/order/vr/modify": order(self._modify),
             "/quick/order/cancel": order(self._cancel),
@@ -199,7 +204,7 @@ class Broker:
             "/portfolio/v2/positions": report("GET", self._positions_with_price),
             "/portfolio/v1/holdings": report("GET", self._holdings),
             "/quick/user/limits": report("POST", self._limits),
-            "/quick/user/check-margin": report("POST", self._check_margin),
+            _CHECK_MARGIN: report("POST", self._check_margin),
             "/apim/login/2.0/logout": report("POST", self._logout),
             "/registration/subscription": report("GET", self._registration),
         }
@@ -217,8 +222,12 @@ class Broker:
             return replies.gateway_report(405, "Method Not Allowed", f"{call.path} takes {allowed}")
         if route.guard is Guard.TRADE_LOGIN:
             login = self._logins_service.authorise(
-                call.headers.get("Sid", ""), call.headers.get("Auth", ""), call.time
+                call.headers.get("Sid", ""),
+                call.headers.get("Auth", ""),
+                call.time,
             )
+            if login is None:
+                raise self._ended_session(call.path)
             if route.is_order:
                 self._check_address(call.client_ip, login)
             account = login.account
@@ -249,9 +258,16 @@ class Broker:
             tail = _ONE_ORDER
         return self._base_routes.get(_quotes_path(tail) or tail)
 
+    def _ended_session(self, path: str) -> Refusal:
+        """Return the refusal of a call whose session has ended."""
+        code = self.settings.ended_session_code
+        is_margin = code == 100022 and path.endswith(_CHECK_MARGIN)
+        stat = "error in neo-login-check-api" if is_margin else "Not_Ok"
+        return Refusal(code, ENDED_SESSION_TEXTS[code], http_status=403, stat=stat)
+
     def _check_address(self, address: str, login: Login) -> None:
         """Apply the rule of static addresses, where it is in force."""
-        allowed = self._settings.static_ips
+        allowed = self.settings.static_ips
         if allowed is None:
             return
         if address not in allowed:
@@ -263,11 +279,13 @@ class Broker:
     # --- login --------------------------------------------------------------------------------
 
     def _login(self, call: Call) -> Reply:
+        _require_fin_key(call)
         authorization = call.headers.get("Authorization", "")
         data = self._logins_service.login(authorization, call.body, call.time, call.wall_time)
         return replies.json({"data": data})
 
     def _validate(self, call: Call) -> Reply:
+        _require_fin_key(call)
         data = self._logins_service.validate(
             call.headers.get("Authorization", ""),
             call.headers.get("sid", ""),
@@ -291,7 +309,7 @@ class Broker:
     def _registration(self, _: Call) -> Reply:
         """Answer the static addresses on record. The broker's shape is not published; this one is
         ours."""
-        primary, secondary = (*(self._settings.static_ips or ()), "", "")[:2]
+        primary, secondary = (*(self.settings.static_ips or ()), "", "")[:2]
         status = "ACTIVE" if primary else "INACTIVE"
         content = {"primaryIp": primary, "secondaryIp": secondary, "status": status}
         return replies.json({"data": content, "stCode": 200, "stat": "Ok"})
@@ -303,7 +321,7 @@ class Broker:
         try:
             record = self._venue.now().place(call.ucc, order)
         except Refusal as refusal:
-            if refusal.code == _DUPLICATE and self._settings.old_duplicate_code:
+            if refusal.code == _DUPLICATE and self.settings.old_duplicate_code:
                 raise Refusal(5204, _OLD_DUPLICATE, http_status=200) from None
             raise
         return replies.accepted(record.number)
@@ -428,15 +446,22 @@ class Broker:
     # --- scrip master -------------------------------------------------------------------------
 
     def _file_paths(self, call: Call) -> Reply:
-        addresses = self._scrip_files.catalogue().addresses(self._root_url, date_of(call.time))
+        addresses = self._scrip_files.addresses(self._root_url, date_of(call.time))
         folder = f"{self._root_url}{FOLDER}"
         return replies.json({"data": {"filesPaths": addresses, "baseFolder": folder}})
 
-    def _file(self, call: Call) -> Reply:
-        content = self._scrip_files.catalogue().file(call.path)
+    async def _file(self, call: Call) -> Reply:
+        content = await self._scrip_files.file(call.path)
         if content is None:
             return replies.gateway_report(404, "Not Found", f"no file at {call.path}")
         return Reply(content, content_type="text/csv")
+
+
+def _require_fin_key(call: Call) -> None:
+    """Refuse a login step without the header `neo-fin-key`, as the broker does. Its value is the
+    same for every client, and clients may bring another one: it is not checked."""
+    if not call.headers.get("neo-fin-key", "").strip():
+        raise FieldMissing("NeoFinKey")
 
 
 def _quotes_path(path: str) -> str | None:

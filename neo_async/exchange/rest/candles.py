@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from neo_async.exchange.history.synthetic import OPENING_MINUTE, Candle
+from neo_async.exchange.history.synthetic import Candle
 from neo_async.model.enums import Segment
 from neo_async.model.market import Interval
 
@@ -24,6 +24,8 @@ _DAYS: Final[Mapping[Interval, int]] = {
 }
 """Longest span of one request, both ends counted."""
 
+_OPENING_MINUTE: Final = 9 * 60 + 15
+"""Minute of the day from which longer candles are counted."""
 _LENGTHS: Final[Mapping[Interval, int]] = {
     Interval.MINUTE: 1,
     Interval.MINUTES_3: 3,
@@ -130,13 +132,13 @@ def merged(candles: Iterable[Candle]) -> Candle | None:
 
 
 def _grouped(minutes: Iterable[Candle], length: int) -> Iterator[Candle]:
-    """Yield candles of so many minutes, counted from the opening of the session."""
+    """Yield candles of so many minutes, counted from 09:15."""
     if length == 1:
         yield from minutes
         return
     group: Candle | None = None
     for candle in minutes:
-        start = (candle.minute - OPENING_MINUTE) // length * length + OPENING_MINUTE
+        start = (candle.minute - _OPENING_MINUTE) // length * length + _OPENING_MINUTE
         start = max(0, start)
         if group is not None and group.minute == start:
             group = _joined(group, candle)

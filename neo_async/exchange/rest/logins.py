@@ -114,13 +114,11 @@ class Logins:
         self._end_surplus(account)
         return data | self._urls
 
-    def authorise(self, sid: str, token: str, now: float) -> Login:
-        """Return the trade login of this pair. Raises Refusal in the broker's words if there is
-        none."""
+    def authorise(self, sid: str, token: str, now: float) -> Login | None:
+        """Return the trade login of this pair; None if there is none, or it has ended. Raises
+        Refusal, in the broker's words, for a view login."""
         login = self._find(sid, token, now)
-        if login is None:
-            raise Refusal(1003, "Invalid session", http_status=403)
-        if not login.is_trade:
+        if login is not None and not login.is_trade:
             # Two blanks: the broker's own spelling.
             raise Refusal(100021, "invalid  access type", http_status=401)
         return login

@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from neo_async.calendar import Calendar
+from neo_async.exchange.engine.index_board import names_of
 from neo_async.exchange.engine.indices import INDICES
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.types import Index, Listing
@@ -30,18 +32,15 @@ from neo_async.exchange.rest.replies import Reply, encode, fault, json
 from neo_async.exchange.venue import Venue
 from neo_async.model.enums import Segment
 
-_INDEX_OF: Final = {
-    "NIFTY": (Segment.NSE_CM, "Nifty 50"),
-    "BANKNIFTY": (Segment.NSE_CM, "Nifty Bank"),
-    "SENSEX": (Segment.BSE_CM, "SENSEX"),
-}
-"""Underlyings that are indices."""
+_INDEX_OF: Final = {index.underlying: index for index in INDICES if index.underlying}
+"""Indices by the name of their derivatives."""
 
 
 class MarketData:
-    def __init__(self, venue: Venue, seed: int) -> None:
+    def __init__(self, venue: Venue, seed: int, calendar: Calendar) -> None:
         self._venue = venue
         self._seed = seed
+        self._calendar = calendar
         self._drawing = asyncio.Lock()
         """Lock held by the answer whose candles are drawn, so that others draw none in the same
         turn of the loop."""
@@ -84,7 +83,7 @@ class MarketData:
     def _index(self, segment: str, text: str) -> Index | None:
         """Return the index of exactly this name or number, as the broker does."""
         index = self._venue.board.find(segment, text)
-        return index if index is not None and text in (index.name, index.token) else None
+        return index if index is not None and text in names_of(index) else None
 
     # --- expiries and chains ------------------------------------------------------------------
 
@@ -114,8 +113,8 @@ class MarketData:
         """Price of the underlying; of its nearest future when it is not listed; 0 if unknown."""
         name = contracts.underlying
         if name in _INDEX_OF:
-            segment, index_name = _INDEX_OF[name]
-            index = self._venue.board.find(segment.value, index_name)
+            known = _INDEX_OF[name]
+            index = self._venue.board.find(known.segment.value, known.token)
             if index is not None:
                 return self._venue.board.snapshot(index).stats.last_price
         share = market.listing(Segment.NSE_CM, f"{name}-EQ") or market.listing(Segment.BSE_CM, name)
@@ -166,7 +165,7 @@ class MarketData:
         if synthetic is None:
             opening = self._opening(what)
             synthetic = self._histories[key] = SyntheticHistory(
-                opening, self._seed, self._venue.opened
+                opening, self._seed, self._venue.opened, self._calendar
             )
         return synthetic
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from neo_async.errors import ProtocolError
+from neo_async.errors import ProtocolError, UsageError
 from neo_async.exchange.engine.types import Bracket, Change, NewOrder, OrderRecord, Refusal
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
 from neo_async.wire.forms import decode_form
@@ -148,7 +148,9 @@ def read_quantity(text: str) -> int:
 
 def read_price(text: str) -> int:
     """Convert rupees as decimal text to paise. The broker refuses `0.0` where `0` is meant, so we
-    do."""
+    do; an empty price it answers as if the quantity were wrong."""
+    if not text:
+        raise Refusal(1009, "please provide valid quantity")
     match = _PRICE.fullmatch(text)
     if match is None or text == "0.0":
         raise _invalid_request()
@@ -156,6 +158,19 @@ def read_price(text: str) -> int:
     if decimals[2:].strip("0"):
         raise _invalid_request()  # a part of a paisa
     return int(whole) * 100 + int(decimals[:2].ljust(2, "0"))
+
+
+def read_rupees(price: str | float) -> int:
+    """Convert a price of the exchange's owner to paise. Raises UsageError unless it is above 0 and
+    has two decimals at most."""
+    text = price if isinstance(price, str) else f"{price:.6f}".rstrip("0").rstrip(".")
+    try:
+        paise = read_price(text.strip())
+    except Refusal:
+        paise = 0
+    if paise <= 0:
+        raise UsageError(f"price={price!r}: must be rupees above 0, such as 1420 or '1420.50'")
+    return paise
 
 
 def _member(kind: type[E], text: str) -> E:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from neo_async.exchange.engine.listings import default_listings
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.pricing import RATE, fair_value, option_value, years_left
+from neo_async.exchange.engine.trading_hours import CALENDAR
 from neo_async.exchange.engine.types import Listing
 from neo_async.model.enums import Segment
 from tests.exchange.engine.test_snapshot import kept, revived
@@ -45,7 +46,7 @@ def live_market() -> MatchingEngine:
 def test_nifty_has_three_weekly_and_two_monthly_expiries() -> None:
     expiries = sorted({listing.expiry for listing in options("NIFTY")})
     assert expiries == [
-        date(2026, 11, 24),
+        date(2026, 11, 23),
         date(2026, 12, 1),
         date(2026, 12, 8),
         date(2026, 12, 29),
@@ -72,6 +73,32 @@ def test_other_months_have_their_rules() -> None:
     assert expiries["CRUDEOIL27JANFUT"] == date(2027, 1, 19)
 
 
+@pytest.mark.parametrize(
+    ("today", "expiries"),
+    [
+        (date(2026, 3, 2), [date(2026, 3, 2), date(2026, 3, 10), date(2026, 3, 17)]),
+        (date(2026, 3, 3), [date(2026, 3, 10), date(2026, 3, 17), date(2026, 3, 24)]),
+        (date(2026, 3, 30), [date(2026, 3, 30), date(2026, 4, 7), date(2026, 4, 13)]),
+        (date(2026, 10, 19), [date(2026, 10, 19), date(2026, 10, 27), date(2026, 11, 3)]),
+    ],
+)
+def test_an_expiry_on_a_holiday_moves_to_the_trading_day_before(
+    today: date, expiries: list[date]
+) -> None:
+    listed = {
+        listing.expiry
+        for listing in default_listings(today)
+        if listing.name == "NIFTY" and listing.is_option
+    }
+    assert sorted(filter(None, listed))[:3] == expiries
+
+
+def test_a_monthly_expiry_that_has_moved_keeps_its_monthly_name() -> None:
+    listed = {listing.symbol: listing.expiry for listing in default_listings(date(2026, 11, 23))}
+    assert listed["NIFTY26NOVFUT"] == date(2026, 11, 23)
+    assert listed["NIFTY27JANFUT"] == date(2027, 1, 25)
+
+
 @given(days)
 @settings(max_examples=60, deadline=None)
 def test_on_any_day_there_is_a_whole_chain_and_nothing_expired(today) -> None:
@@ -83,7 +110,7 @@ def test_on_any_day_there_is_a_whole_chain_and_nothing_expired(today) -> None:
         assert int(listing.token) < 2**31
         if listing.expiry is not None:
             assert today <= listing.expiry <= today + timedelta(days=99)
-            assert listing.expiry.weekday() < 5
+            assert CALENDAR.is_trading_day(listing.segment, listing.expiry)
     nearest = min(x.expiry for x in listed if x.name == "NIFTY" and x.is_option and x.expiry)
     calls = [x for x in listed if (x.name, x.expiry, x.option_type) == ("NIFTY", nearest, "CE")]
     assert len(calls) >= 40
@@ -133,10 +160,10 @@ def test_a_call_less_its_put_is_the_discounted_forward_less_the_strike(
 
 
 def test_an_expired_option_is_worth_what_it_pays() -> None:
-    call, put = options("NIFTY", date(2026, 11, 24))[:2]
+    call, put = options("NIFTY", date(2026, 11, 23))[:2]
     later = START + 40 * 86_400 * SECOND
     spot = call.strike + 123_45
-    assert years_left(date(2026, 11, 24), later) == 0
+    assert years_left(date(2026, 11, 23), later) == 0
     assert fair_value(call, spot, later) == 123_45
     assert fair_value(put, spot, later) == 0
 
@@ -214,7 +241,7 @@ def test_a_listing_without_an_underlying_here_walks_by_itself() -> None:
 
 def test_a_chain_goes_on_after_a_restart() -> None:
     market = live_market()
-    for listing in options("NIFTY", date(2026, 11, 24))[:6]:
+    for listing in options("NIFTY", date(2026, 11, 23))[:6]:
         market.watch(listing)
     market.advance(START + SECOND)
     again = revived(kept(market))

@@ -25,6 +25,7 @@ from tests.exchange.engine.trading import (
     sell,
     states,
 )
+from tests.exchange_settings import EVERY_ORDER
 
 BO = {"product": Product.BO, "bracket": BRACKET}
 CO = {"product": Product.CO}
@@ -320,10 +321,14 @@ def test_exits_beyond_the_circuit_limits_or_off_tick_reject_the_entry(bracket, r
 
 
 @pytest.mark.parametrize("order", [buy(1, 200_00, **BO), buy(1, 200_00, trigger=190_00, **CO)])
-def test_covered_orders_can_be_switched_off(order) -> None:
-    rules = Rules(covered_orders=False)
-    market = MatchingEngine(LISTINGS, seed=1, now_ns=START, market_makers=False, rules=rules)
-    market.open_account("ann", cash=CASH)
+def test_covered_orders_are_refused_by_default_and_accepted_by_the_older_rules(order) -> None:
+    def market_under(rules: Rules) -> MatchingEngine:
+        market = MatchingEngine(LISTINGS, seed=1, now_ns=START, market_makers=False, rules=rules)
+        market.open_account("ann", cash=CASH)
+        return market
+
+    assert market_under(Rules.before_2026()).place("ann", order).status.is_working
+    market = market_under(Rules())
     with pytest.raises(Refusal, match="BO/CO OrderType not allowed for TRADEAPI"):
         market.place("ann", order)
 
@@ -399,7 +404,9 @@ def play(market: MatchingEngine, todo) -> None:
 @given(steps, st.booleans())
 @settings(max_examples=250, deadline=None)
 def test_legs_never_close_more_than_their_entry_opened(todo, market_makers) -> None:
-    market = MatchingEngine(LISTINGS, seed=5, now_ns=START, market_makers=market_makers)
+    market = MatchingEngine(
+        LISTINGS, seed=5, now_ns=START, market_makers=market_makers, rules=EVERY_ORDER
+    )
     for name in ("ann", "bob"):
         market.open_account(name, cash=CASH)
     play(market, todo)

@@ -343,7 +343,7 @@ def test_the_default_listings_are_distinct_and_consistent():
         assert all(price % listing.tick == 0 for price in prices_on_tick), listing.symbol
         assert (listing.expiry is None) == listing.segment.is_cash
         assert listing.is_option == bool(listing.strike)
-        assert listing.freeze_quantity % listing.lot_size == 0
+        assert not listing.freeze_quantity or listing.freeze_quantity >= listing.lot_size
 
 
 def test_well_known_instruments_are_listed():

@@ -53,9 +53,9 @@ def test_the_next_expiry_comes_when_one_has_passed() -> None:
     assert coming(market) == []
     expiries = {x.expiry for x in market.contracts(Segment.NSE_FO, "NIFTY")}
     assert date(2026, 12, 15) in expiries
-    assert date(2026, 11, 24) not in expiries
+    assert date(2026, 11, 23) not in expiries
     assert {x.token for x in market.tradable()}.isdisjoint(
-        x.token for x in LISTED if x.expiry == date(2026, 11, 24)
+        x.token for x in LISTED if x.expiry == date(2026, 11, 23)
     )
 
 
@@ -139,7 +139,7 @@ def test_an_expired_contract_is_settled_and_trades_no_more(hours: Hours) -> None
 
 def test_an_after_market_order_in_a_contract_that_has_expired_is_rejected() -> None:
     market = market_of(Rules(hours=Hours.EXCHANGE), market_makers=False)
-    market.advance(at(24, "16:00"))
+    market.advance(at(23, "16:00"))
     late = market.place("ann", sell(ENDING.lot_size, 50_00, amo=True, **EXPIRED))
     market.advance(at(25))
     assert late.status is OrderStatus.REJECTED

@@ -242,8 +242,8 @@ def test_a_plain_market_order_trades_at_any_price_and_never_rests():
     assert record.protection_percent == 0
 
 
-def test_a_stop_loss_market_order_can_be_rejected_in_the_brokers_words():
-    market = market_under(Rules(stop_market_orders=False))
+def test_a_stop_loss_market_order_is_rejected_in_the_brokers_words_by_default():
+    market = market_under(Rules())
     record = market.place("ann", buy(1, trigger=205_00, order_type=OrderType.SL_M))
     assert record.status is OrderStatus.REJECTED
     assert record.reject_reason == "Market order with Algo Id not allowed"

@@ -15,18 +15,19 @@ from neo_async.exchange.engine.indices import INDICES
 from neo_async.exchange.engine.listings import default_listings
 from neo_async.exchange.engine.matching_engine import MatchingEngine
 from neo_async.exchange.engine.replay import replay
-from neo_async.exchange.engine.trading_hours import Phase, next_session_events, phase
+from neo_async.exchange.engine.trading_hours import CALENDAR, Phase, next_session_events, phase
 from neo_async.exchange.engine.types import Holding, Hours, Refusal, Rules
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment
 from tests.exchange.engine.test_contingent_orders import play, steps
 from tests.exchange.engine.test_snapshot import kept, revived
 from tests.exchange.engine.trading import BRACKET, CASH, FUTURE, OPTION, SHARE, buy, sell, states
+from tests.exchange_settings import EVERY_ORDER
 
 CNC = {"product": Product.CNC}
 MTF = {"product": Product.MTF}
 NRML = {"product": Product.NRML}
 FUT = {"segment": FUTURE.segment, "symbol": FUTURE.symbol, **NRML}
-KEPT = Rules(hours=Hours.EXCHANGE)
+KEPT = msgspec.structs.replace(EVERY_ORDER, hours=Hours.EXCHANGE)
 LASTING = msgspec.structs.replace(FUTURE, expiry=date(2026, 12, 29))
 ENDING = msgspec.structs.replace(OPTION, expiry=date(2026, 11, 23), symbol="ENDS", token="9")
 TRADED = (SHARE, LASTING, ENDING)
@@ -70,27 +71,32 @@ def trade(
         (Segment.NSE_CM, "15:29", 23, Phase.OPEN),
         (Segment.NSE_CM, "15:30", 23, Phase.CLOSED),
         (Segment.NSE_FO, "09:14", 23, Phase.CLOSED),
-        (Segment.MCX_FO, "23:29", 27, Phase.OPEN),
+        (Segment.NSE_FO, "15:39", 23, Phase.OPEN),
+        (Segment.NSE_FO, "15:40", 23, Phase.CLOSED),
+        (Segment.MCX_FO, "23:54", 27, Phase.OPEN),
         (Segment.CDE_FO, "17:00", 23, Phase.CLOSED),
         (Segment.NSE_CM, "11:00", 21, Phase.CLOSED),
+        (Segment.NSE_CM, "11:00", 24, Phase.CLOSED),
+        (Segment.MCX_FO, "11:00", 24, Phase.CLOSED),
+        (Segment.MCX_FO, "17:00", 24, Phase.OPEN),
         (Segment.NSE_CM, "11:00", 22, Phase.CLOSED),
     ],
 )
 def test_every_segment_keeps_its_hours_on_weekdays(segment, clock, day, expected) -> None:
-    assert phase(segment, at(clock, day)) is expected
+    assert phase(CALENDAR, segment, at(clock, day)) is expected
     assert market_at(clock, day).phase(segment) is expected
 
 
 def test_after_fridays_last_close_comes_mondays_new_day() -> None:
-    (event,) = next_session_events(at("23:30", 20))
+    (event,) = next_session_events(CALENDAR, at("23:55", 20))
     assert (event.time_ns, event.kind) == (at("00:00", 23), "new day")
 
 
 @given(st.integers(at("00:00", 20), at("00:00", 29)))
 def test_the_phases_between_two_moments_are_those_at_the_first(now_ns) -> None:
-    coming = next_session_events(now_ns)[0].time_ns
+    coming = next_session_events(CALENDAR, now_ns)[0].time_ns
     for segment in Segment:
-        assert phase(segment, now_ns) is phase(segment, coming - 1)
+        assert phase(CALENDAR, segment, now_ns) is phase(CALENDAR, segment, coming - 1)
 
 
 # --- orders ---------------------------------------------------------------------------------------
@@ -126,7 +132,7 @@ def test_the_queue_is_released_at_the_open_in_order_of_acceptance() -> None:
 
 
 def test_always_open_markets_take_both_at_any_hour() -> None:
-    market = market_at("03:00", 22, rules=Rules())
+    market = market_at("03:00", 22, rules=EVERY_ORDER)
     assert market.place("ann", buy(10, 199_00)).status is OrderStatus.OPEN
     assert market.place("ann", buy(10, 199_00, amo=True)).status is OrderStatus.AMO_RECEIVED
     market.advance(at("03:00", 25))
@@ -140,9 +146,9 @@ def test_makers_rest_while_the_market_is_closed() -> None:
     market.take_events()
     assert market.depth(SHARE) == ([], [])
     last = market.last_price(SHARE)
-    market.advance(at("09:14", 24))
+    market.advance(at("09:14", 25))
     assert market.last_price(SHARE) == last
-    market.advance(at("09:16", 24))
+    market.advance(at("09:16", 25))
     assert all(market.depth(SHARE))
     assert market.last_price(SHARE) != last
 
@@ -208,7 +214,7 @@ def test_a_contract_is_settled_on_its_last_day_and_refused_afterwards() -> None:
     market.advance(at("16:00"))
     (position,) = market.positions("ann")
     assert (position.sold, position.sold_value) == (50, 50 * 12_00)
-    market.advance(at("10:00", 24))
+    market.advance(at("10:00", 25))
     with pytest.raises(Refusal, match="1010: contract expired"):
         market.place("ann", buy(50, 8_00, **option))
 
@@ -220,7 +226,7 @@ def test_bought_stock_becomes_a_holding_at_the_merged_average() -> None:
     market = market_at("10:00")
     trade(market, 10, 200_00, **CNC)
     assert market.holdings("ann")[0].quantity == 40
-    market.advance(at("00:00", 24))
+    market.advance(at("00:00", 25))
     (held,), (sold,) = market.holdings("ann"), market.holdings("bob")
     assert (held.quantity, held.sellable_quantity, held.average_price) == (50, 50, 160_00.0)
     assert (sold.quantity, sold.average_price) == (30, 150_00.0)
@@ -232,7 +238,7 @@ def test_bought_stock_becomes_a_holding_at_the_merged_average() -> None:
 def test_stock_sold_out_is_no_holding_any_more() -> None:
     market = market_at("10:00")
     trade(market, 40, 200_00, **CNC)
-    market.advance(at("00:00", 24))
+    market.advance(at("00:00", 25))
     assert market.holdings("bob") == []
 
 
@@ -245,7 +251,7 @@ def test_open_positions_are_carried_at_the_close(fields) -> None:
     market.place("ann", buy(50, 200_00, **fields))
     before = market.funds("ann")
     market.print_price(listing.segment, listing.token, 205_00)
-    market.advance(at("10:00", 24))
+    market.advance(at("10:00", 25))
     (position,) = market.positions("ann")
     assert (position.carried_buy_quantity, position.carried_buy_value) == (50, 50 * 205_00)
     assert (position.buy_quantity, position.buy_value) == (0, 0)
@@ -265,7 +271,7 @@ def test_a_new_day_has_empty_books_new_numbers_and_new_bands() -> None:
     trade(market, **NRML)
     market.print_price(SHARE.segment, SHARE.token, 210_00)
     ledger = len(market.ledger)
-    market.advance(at("10:00", 24))
+    market.advance(at("10:00", 25))
     assert (market.orders("ann"), market.fills("ann")) == ([], [])
     assert len(market.ledger) == ledger
     listing = market.listing(SHARE.segment, SHARE.symbol)
@@ -275,7 +281,7 @@ def test_a_new_day_has_empty_books_new_numbers_and_new_bands() -> None:
     assert (day.open, day.volume, day.last_price) == (0, 0, 210_00)
     record = market.place("ann", buy(10, 230_00))
     assert record.status is OrderStatus.OPEN
-    assert record.number.startswith("261124")
+    assert record.number.startswith("261125")
     assert market.orders("ann") == [record]
 
 
@@ -288,7 +294,7 @@ def test_an_order_queued_on_sunday_is_in_mondays_book() -> None:
 
 
 def test_a_day_can_be_ended_by_hand_at_any_hour() -> None:
-    market = market_at("11:00", rules=Rules())
+    market = market_at("11:00", rules=EVERY_ORDER)
     trade(market, **CNC)
     queued = market.place("ann", buy(5, 199_00, amo=True))
     working = market.place("ann", buy(5, 198_00))
@@ -307,7 +313,7 @@ def test_an_index_goes_on_from_its_close_also_after_a_restart() -> None:
     for member in board.members(nifty):
         market.print_price(member.segment, member.token, member.base_price * 102 // 100)
     value = board.snapshot(nifty).stats.last_price
-    market.advance(at("10:00", 24))
+    market.advance(at("10:00", 25))
     for each in (board, IndexBoard(revived(kept(market)))):
         market_snapshot = each.snapshot(nifty)
         assert (
@@ -333,7 +339,7 @@ def through_days(market: MatchingEngine, todo) -> None:
 @given(steps, st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_days_conserve_money_and_stock(todo, by_the_clock) -> None:
-    market = market_at("10:00", 23, rules=KEPT if by_the_clock else Rules())
+    market = market_at("10:00", 23, rules=KEPT if by_the_clock else EVERY_ORDER)
     todo = [step for step in todo if step[0] != "print"]
     if by_the_clock:
         through_days(market, todo)

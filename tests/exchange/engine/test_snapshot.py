@@ -30,10 +30,13 @@ from tests.exchange.engine.trading import (
     quiet_market,
     sell,
 )
+from tests.exchange_settings import EVERY_ORDER
 
 
 def live_market(*, market_makers: bool = True) -> MatchingEngine:
-    market = MatchingEngine(LISTINGS, seed=9, now_ns=START, market_makers=market_makers)
+    market = MatchingEngine(
+        LISTINGS, seed=9, now_ns=START, market_makers=market_makers, rules=EVERY_ORDER
+    )
     market.journal = []
     for name in ("ann", "bob"):
         stock = Holding(listing=SHARE, quantity=60, average_price=1.5, sellable_quantity=60)
@@ -53,7 +56,11 @@ def replayed(market: MatchingEngine) -> MatchingEngine:
     """A market of the same beginnings to which the same was done, by way of text."""
     entries = msgspec.json.decode(msgspec.json.encode(market.journal), type=list[JournalEntry])
     again = MatchingEngine(
-        LISTINGS, seed=9, now_ns=START, market_makers=market._parts.market_makers.enabled
+        LISTINGS,
+        seed=9,
+        now_ns=START,
+        market_makers=market._parts.market_makers.enabled,
+        rules=EVERY_ORDER,
     )
     replay(again, entries)
     again.advance(market.now_ns, catch_up=False)
@@ -159,7 +166,7 @@ def test_asking_for_a_margin_leaves_no_trace() -> None:
 
 def test_a_replay_tells_nothing_of_the_past() -> None:
     market = busy_market()
-    again = MatchingEngine(LISTINGS, seed=9, now_ns=START)
+    again = MatchingEngine(LISTINGS, seed=9, now_ns=START, rules=EVERY_ORDER)
     replay(again, market.journal or [])
     assert len(again.ledger) == len(market.ledger)
     assert again.take_events() == []

@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from neo_async.exchange.engine.matching_engine import MatchingEngine
-from neo_async.exchange.engine.types import Bracket, Change, Holding, Listing, NewOrder, OrderRecord
+from neo_async.exchange.engine.types import (
+    Bracket,
+    Change,
+    Holding,
+    Listing,
+    NewOrder,
+    OrderRecord,
+)
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
+from tests.exchange_settings import EVERY_ORDER
 
 START = 1_795_408_200_000_000_000
 """2026-11-23 10:00:00 IST, a Monday."""
@@ -65,7 +73,7 @@ CASH = 10_000_000_00
 
 def quiet_market(*accounts: str, cash: int = CASH, stock: int = 0) -> MatchingEngine:
     """No makers: nothing trades but what the test places."""
-    market = MatchingEngine(LISTINGS, seed=1, now_ns=START, market_makers=False)
+    market = MatchingEngine(LISTINGS, seed=1, now_ns=START, market_makers=False, rules=EVERY_ORDER)
     for account in accounts or ("ann", "bob"):
         held = [Holding(listing=SHARE, quantity=stock, average_price=1.0, sellable_quantity=stock)]
         market.open_account(account, cash=cash, holdings=held if stock else [])

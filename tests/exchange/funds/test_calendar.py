@@ -7,7 +7,8 @@ from datetime import date, datetime
 import pytest
 
 from neo_async.base.india import IST
-from neo_async.exchange.funds.calendar import Calendar, FundEventKind, next_due, step_ups
+from neo_async.exchange.engine.trading_hours import CALENDAR
+from neo_async.exchange.funds.calendar import FundEventKind, MarketDays, next_due, step_ups
 from neo_async.exchange.funds.types import Frequency
 
 
@@ -21,14 +22,14 @@ def at(text: str) -> int:
         ("2026-11-23 00:00", "2026-11-23 01:30", FundEventKind.SIPS),
         ("2026-11-23 01:30", "2026-11-23 13:30", FundEventKind.BATCH),
         ("2026-11-23 13:29:59", "2026-11-23 13:30", FundEventKind.BATCH),
-        ("2026-11-23 13:30", "2026-11-24 01:30", FundEventKind.SIPS),
+        ("2026-11-23 13:30", "2026-11-25 01:30", FundEventKind.SIPS),  # a holiday between
         ("2026-11-20 13:30", "2026-11-23 01:30", FundEventKind.SIPS),  # a Friday
         ("2026-11-21 12:00", "2026-11-23 01:30", FundEventKind.SIPS),
-        ("2026-11-24 13:30", "2026-11-26 01:30", FundEventKind.SIPS),  # before a holiday
+        ("2026-11-25 13:30", "2026-11-27 01:30", FundEventKind.SIPS),  # before one more
     ],
 )
 def test_what_comes_next(after: str, when: str, turn: FundEventKind) -> None:
-    event = Calendar([date(2026, 11, 25)]).next_event(at(after))
+    event = MarketDays(CALENDAR.with_holiday(date(2026, 11, 26))).next_event(at(after))
     assert (event.time_s, event.turn) == (at(when), turn)
     assert event.day == date.fromisoformat(when[:10])
 
@@ -54,8 +55,8 @@ def test_instalments_come_by_the_calendar(
 
 
 def test_a_day_without_market_becomes_the_next_with_one() -> None:
-    calendar = Calendar([date(2021, 7, 12)])
-    assert Calendar().market_day_from(date(2021, 7, 10)) == date(2021, 7, 12)
+    calendar = MarketDays(CALENDAR.with_holiday(date(2021, 7, 12)))
+    assert MarketDays(CALENDAR).market_day_from(date(2021, 7, 10)) == date(2021, 7, 12)
     assert calendar.market_day_from(date(2021, 7, 10)) == date(2021, 7, 13)
     assert calendar.market_day_before(date(2021, 7, 13)) == date(2021, 7, 9)
 

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async.base.india import IST
+from neo_async.calendar import MUTUAL_FUNDS
+from neo_async.exchange.engine.trading_hours import CALENDAR
 from neo_async.exchange.funds.listing import default_schemes
 from neo_async.exchange.funds.simulator import FundSimulator
 from neo_async.exchange.funds.types import (
@@ -48,8 +50,12 @@ MORNING = at("2026-11-23 10:00")
 BATCH = at("2026-11-23 13:30")
 
 
+NO_HOLIDAY = CALENDAR.with_session(MUTUAL_FUNDS, date(2026, 11, 24), "09:00", "15:00")
+"""The calendar for tests that count days, in which the holiday of that week is none."""
+
+
 def simulator_of(**settings: Any) -> FundSimulator:
-    defaults: dict[str, Any] = {"seed": 7, "now_s": MORNING, "cash": CASH}
+    defaults: dict[str, Any] = {"seed": 7, "now_s": MORNING, "cash": CASH, "calendar": NO_HOLIDAY}
     return FundSimulator(default_schemes(), **{**defaults, **settings})
 
 
@@ -106,13 +112,14 @@ def test_an_order_waits_for_the_batch_and_is_executed_at_its_nav() -> None:
     ("placed", "executed"),
     [
         ("2026-11-23 13:29:59", date(2026, 11, 23)),
-        ("2026-11-23 13:30", date(2026, 11, 24)),
+        ("2026-11-23 13:30", date(2026, 11, 25)),  # over a holiday
         ("2026-11-27 18:00", date(2026, 11, 30)),  # over a weekend
-        ("2026-11-24 14:00", date(2026, 11, 26)),  # over a holiday
+        ("2026-11-24 14:00", date(2026, 11, 25)),
+        ("2026-11-25 14:00", date(2026, 11, 27)),  # over one that was declared late
     ],
 )
 def test_after_the_cut_off_the_next_market_days_batch_takes_it(placed: str, executed: date) -> None:
-    simulator = simulator_of(holidays=[date(2026, 11, 25)])
+    simulator = simulator_of(calendar=CALENDAR.with_holiday(date(2026, 11, 26)))
     simulator.advance(at(placed))
     order = buy(simulator)
     simulator.advance(at(placed) + 7 * DAY)

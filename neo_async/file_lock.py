@@ -1,8 +1,7 @@
-"""The lock of a journal: one process writes the file.
+"""Locks between processes: a file of its own, held until it is released or the process ends.
 
-The lock is a file of its own, held for as long as the process lives. It belongs to an open file,
-and so to every process that was forked off the holder, until that closes it. A forked process
-therefore closes all locks at once, and abandons the journals that were open.
+The lock belongs to an open file, and so to every process that was forked off the holder, until that
+closes it. A forked process therefore closes all locks at once.
 """
 
 from __future__ import annotations
@@ -12,25 +11,15 @@ import errno
 import os
 import sys
 import threading
-import weakref
 from pathlib import Path
-from typing import Protocol
 
 from neo_async import files
 
-_forking = threading.RLock()
+forking = threading.RLock()
 """Lock that is held while a process is forked off, so that none is forked between the opening of a
 lock file and its entry in `_descriptors`."""
 _descriptors: set[int] = set()
 """Descriptors of the lock files that this process holds."""
-
-
-class _OpenJournal(Protocol):
-    def abandon(self) -> None: ...
-
-
-_open_journals: weakref.WeakSet[_OpenJournal] = weakref.WeakSet()
-"""Journals of this process that a forked process must not touch."""
 
 
 class Held(Exception):
@@ -42,7 +31,7 @@ def hold(beside: Path) -> int:
 
     Raises Held when another process has it; OSError when it cannot be locked at all.
     """
-    with _forking:
+    with forking:
         descriptor = files.open_private(beside, os.O_RDWR | os.O_CREAT)
         _descriptors.add(descriptor)
     try:
@@ -60,41 +49,28 @@ def hold(beside: Path) -> int:
 
 
 def release(descriptor: int) -> None:
-    with _forking:
-        _descriptors.discard(descriptor)
-        os.close(descriptor)
-
-
-def abandon_after_fork(journal: _OpenJournal) -> None:
-    """Have `journal.abandon()` called in every process that is forked off this one from now on."""
-    with _forking:
-        _open_journals.add(journal)
-
-
-def keep_after_fork(journal: _OpenJournal) -> None:
-    """End what `abandon_after_fork` began: the journal is closed."""
-    with _forking:
-        _open_journals.discard(journal)
+    """Release a lock. In a process that was forked off its holder, this does nothing."""
+    with forking:
+        if descriptor in _descriptors:
+            _descriptors.discard(descriptor)
+            os.close(descriptor)
 
 
 def _leave_to_parent() -> None:
-    """Give up all journals in a process that was forked off their own."""
+    """Give up all locks in a process that was forked off their holder."""
     try:
         for descriptor in _descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         _descriptors.clear()
-        for journal in [*_open_journals]:
-            journal.abandon()
-        _open_journals.clear()
     finally:
-        _forking.release()
+        forking.release()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_forking.acquire,
-        after_in_parent=_forking.release,
+        before=forking.acquire,
+        after_in_parent=forking.release,
         after_in_child=_leave_to_parent,
     )
 
