@@ -1,0 +1,263 @@
+"""The file of a journal: who may open it, who may read it, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+import stat
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neo_async import (
+    Halted,
+    JournalFailed,
+    Outcome,
+    Product,
+    Segment,
+    Side,
+)
+from neo_async.errors import NeoError
+from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import Intent
+from tests.clients import client_of, exchange_of
+from tests.execution.journals import opened, posix, read_as_a_login_does
+
+BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
+CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
+
+
+async def test_a_journal_has_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        async with client_of(exchange, journal=path) as first:
+            session = first.session
+            second = client_of(exchange, journal=path)
+            with pytest.raises(JournalFailed, match=f"written by process {os.getpid()}"):
+                await second.resume(session)
+        third = client_of(exchange, journal=path)
+        await third.resume(session)
+        await third.orders.place(*BUY, **CNC)
+        await third.logout()
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    path.write_text("no database at all, but long enough to be looked at" * 40)
+    journal = Journal(path, ucc="ABC12")
+    with pytest.raises(JournalFailed, match="cannot be opened"):
+        journal.open()
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("nowhere/orders.db", "No such file or directory"), ("", "Is a directory")],
+)
+async def test_a_place_where_no_file_can_be_is_named_as_it_was_given(
+    place: str, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / place
+    with pytest.raises(JournalFailed) as caught:
+        Journal(path, ucc="ABC12").open()
+    assert str(caught.value) == f"the journal {path} cannot be opened: {reason}"
+    with pytest.raises(JournalFailed, match=r"the journal \. cannot be opened: Is a directory"):
+        Journal(".", ucc="ABC12").open()
+
+
+VERSION_1 = """
+CREATE TABLE IF NOT EXISTS intents (
+    id INTEGER PRIMARY KEY,
+    at_ns INTEGER NOT NULL,
+    ucc TEXT NOT NULL,
+    action TEXT NOT NULL,
+    client_tag TEXT NOT NULL,
+    order_number TEXT NOT NULL,
+    form TEXT NOT NULL,
+    outcome TEXT,
+    outcome_at_ns INTEGER,
+    reason TEXT NOT NULL DEFAULT ''
+)
+"""
+
+
+async def test_a_journal_of_version_1_is_taken_over_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute(VERSION_1)
+        file.execute("PRAGMA user_version = 1")
+        file.executemany(
+            "INSERT INTO intents VALUES (?, ?, 'ABC12', ?, ?, ?, '{}', ?, NULL, '')",
+            [
+                (1, 10, "place", "a", "", None),
+                (2, 20, "place", "b", "11", "accepted"),
+                (3, 30, "cancel", "", "11", "unknown"),
+                (4, 40, "cancel", "", "11", "accepted"),
+                (5, 50, "place", "c", "12", "accepted"),
+                (6, 60, "place", "d", "", "not accepted"),
+            ],
+        )
+    journal = Journal(path, ucc="ABC12")
+    assert await journal.start()
+    assert not await journal.start()
+    assert await journal.intents(50) == [
+        Intent(1, 10, "place", "a", "", "{}", None, ""),
+        Intent(3, 30, "cancel", "", "11", "{}", Outcome.UNKNOWN, ""),
+        Intent(5, 50, "place", "c", "12", "", Outcome.ACCEPTED, ""),
+        Intent(6, 60, "place", "d", "", "", Outcome.NOT_ACCEPTED, ""),
+    ]
+    assert await journal.begin("place", {}, client_tag="e") == 7
+    await journal.close()
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+async def test_the_file_stays_the_same_when_the_working_directory_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    journal = opened(Path("orders.db"))
+    await journal.begin("place", {}, client_tag="t_1")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(await journal.intents(0)) == 1
+    await journal.close()
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+async def test_a_start_given_up_holds_no_lock(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12")
+    starting = asyncio.create_task(journal.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    first, second = await asyncio.gather(journal.start(), journal.start())
+    assert (first, second) == (True, False)
+    await journal.close()
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_random_bytes_end_in_journal_failed_or_do_no_harm(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "orders.db"
+    journal = opened(path)
+    for number in range(60):
+        journal.end(await journal.begin("place", {"n": "x" * 200}), Outcome.ACCEPTED)
+        journal.write_halt(Halted(f"reason {number}", since=1e9), cancels_open=True)
+    await journal.close()
+    dice = random.Random(seed)
+    content = bytearray(path.read_bytes())
+    for _ in range(dice.choice((1, 20, 400))):
+        content[dice.randrange(len(content))] = dice.randrange(256)
+    if dice.random() < 0.3:
+        del content[dice.randrange(len(content)) :]
+    path.write_bytes(content)
+    journal = Journal(path, ucc="ABC12")
+    failures = []
+    for work in (_use(journal), journal.close()):
+        try:
+            await work
+        except NeoError as error:
+            failures.append(error)
+    for failure in failures:
+        assert isinstance(failure, JournalFailed)
+        assert str(path) in str(failure)
+
+
+async def _use(journal: Journal) -> None:
+    await read_as_a_login_does(journal)
+    journal.read_halt()
+    journal.end(await journal.begin("place", {}), Outcome.ACCEPTED)
+    journal.note("cancel", {}, order_number="1")
+    journal.clear_halt()
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+@posix
+async def test_no_other_user_can_read_the_journal_from_its_first_moment(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        journal = opened(tmp_path / "orders.db")
+        await journal.begin("place", {}, client_tag="t_1")
+        await journal.intents(0)
+        modes = modes_in(tmp_path)
+        await journal.close()
+    finally:
+        os.umask(before)
+    names = ("orders.db", "orders.db-lock", "orders.db-shm", "orders.db-wal")
+    assert modes == dict.fromkeys(names, 0o600)
+
+
+@posix
+async def test_a_journal_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    await opened(tmp_path / "orders.db").close()
+    (tmp_path / "orders.db").chmod(0o644)
+    journal = opened(tmp_path / "orders.db")
+    await journal.begin("place", {})
+    assert set(modes_in(tmp_path).values()) == {0o600}
+    await journal.close()
+
+
+@posix
+@pytest.mark.parametrize(
+    "name", ["orders.db", "orders.db-lock", "orders.db-wal", "orders.db-shm", "orders.db-journal"]
+)
+@pytest.mark.parametrize("kind", ["link", "pipe", "open to all"])
+async def test_what_is_not_a_file_of_the_user_alone_is_refused_and_left_alone(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    (tmp_path / "others").write_text("theirs")
+    if kind == "link":
+        (tmp_path / name).symlink_to(tmp_path / "others")
+    elif kind == "pipe":
+        os.mkfifo(tmp_path / name, 0o600)
+    else:
+        (tmp_path / name).write_text("theirs")
+        (tmp_path / name).chmod(0o666)
+    journal = Journal(tmp_path / "orders.db", ucc="ABC12")
+    with pytest.raises(JournalFailed, match=f"cannot be opened: {name} (is|can)"):
+        journal.open()
+    assert (tmp_path / "others").read_text() == "theirs"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_journal_that_is_deleted_or_replaced_is_logged_once_and_is_a_problem_of_health(
+    tmp_path: Path, suffix: str, is_replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "orders.db"
+
+    def errors() -> list[str]:
+        return [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+
+    async with exchange_of() as exchange, client_of(exchange, journal=path) as neo:
+        assert neo._journal is not None
+        await neo.orders.place(*BUY, **CNC)
+        await asyncio.sleep(2)
+        assert not neo._journal.is_lost
+        lost = path.with_name(path.name + suffix)
+        content = lost.read_bytes()
+        aside = lost.rename(tmp_path / "aside")
+        if is_replaced:
+            lost.write_bytes(content)
+        await asyncio.sleep(2)
+        for _ in range(3):
+            await neo.orders.place(*BUY, **CNC)
+            await asyncio.sleep(2)
+        (error,) = errors()
+        assert error.partition(": ")[2].startswith(
+            f"{lost} is not the file any more that was opened as the journal"
+        )
+        assert "moved, deleted or replaced" in " ".join(neo.health().problems)
+        aside.rename(lost)
+        await asyncio.sleep(2)
+        assert "replaced" not in " ".join(neo.health().problems)
