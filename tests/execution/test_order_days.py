@@ -14,7 +14,7 @@ from neo_async.base.india import day_of
 from neo_async.execution.order_days import LONGEST_CLOSURE
 from neo_async.model.feed_state import FeedState
 from neo_async.model.orders import HistoryRow, OrderRow
-from tests.execution.test_order import Desk, state
+from tests.execution.feed_broker import Desk, state
 from tests.simulation.virtual_time import START
 
 MONDAY = day_of(START)

@@ -14,7 +14,7 @@ from neo_async import Order, OrderType
 from neo_async.execution.terms_change import CATCHING_UP, TermsChange
 from neo_async.execution.uncertainty import FILL_DETAILS_WAIT
 from neo_async.model.feed_state import FeedState
-from tests.execution.test_order import Desk, state
+from tests.execution.feed_broker import Desk, state
 from tests.simulation.virtual_time import in_virtual_time
 
 

@@ -30,8 +30,7 @@ from neo_async.model.feed_state import FeedState
 from neo_async.wire.parts import SHORT, in_parts
 from neo_async.wire.reports import read_order_book
 from tests.clients import MODIFY, client_of, exchange_of, paths
-from tests.execution.test_order import Desk, state
-from tests.execution.test_order_cache import order_of, row
+from tests.execution.feed_broker import Desk, order_of, row, state
 from tests.fake_servers import CREDENTIALS, Late, Reply, fault_proxy, scripted_broker
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 100)

@@ -37,7 +37,7 @@ from neo_async.portfolio.valuation import holding_of, holdings_by_instrument, va
 from neo_async.wire.portfolio import read_positions
 from neo_async.wire.rows import RowReader
 from tests.clients import client_of, exchange_of, paths
-from tests.execution.test_order import Feed
+from tests.execution.feed_broker import Feed
 from tests.simulation.virtual_time import in_virtual_time
 
 GRACE_PERIOD = 1.0
