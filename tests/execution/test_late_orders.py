@@ -10,13 +10,13 @@ import pytest
 
 from neo_async import NotAccepted, Order, OutcomeUnknown
 from neo_async.exchange import Faults
+from tests.execution.faulty_exchange import BUY, CNC, desk_of, seconds
 from tests.execution.report_broker import (
     Broker,
     errors_of,
     placement,
     row,
 )
-from tests.execution.test_outcomes import BUY, CNC, desk_of, seconds
 
 
 async def test_an_order_that_appears_after_its_request_expired_is_reported() -> None:

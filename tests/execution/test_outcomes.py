@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -13,88 +12,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async import (
-    BreakerConfig,
-    NeoClient,
     NotAccepted,
-    NotSent,
     OpenOrdersLimit,
     Order,
     OrderAlreadyFinal,
     OrderStatus,
     OrderType,
     OutcomeUnknown,
-    Product,
     RiskLimits,
     Segment,
-    Side,
-    Timeouts,
     UsageError,
     Validity,
 )
-from neo_async.exchange import Exchange
 from neo_async.exchange.engine.types import Change
 from neo_async.execution.in_flight_request import EXPIRY_SECONDS
-from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import Cut, Late, Reply, fault_proxy
+from tests.clients import CANCEL, MODIFY, PLACE
+from tests.execution.faulty_exchange import (
+    BOOK,
+    BUSY,
+    BUY,
+    CNC,
+    RESOLUTION_TIMEOUT,
+    desk_of,
+    seconds,
+)
+from tests.fake_servers import Cut, Late, Reply
 from tests.simulation.virtual_time import VirtualTimeLoop
 
-BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
-CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
-BOOK = "/neo/quick/user/orders"
-HISTORY = "/neo/quick/order/history"
 EMPTY = Reply({"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"})
-BUSY = Reply("busy", 503)
-RESOLUTION_TIMEOUT = 30.0
-
-
-def seconds() -> float:
-    return asyncio.get_running_loop().time()
-
-
-class Desk:
-    """An exchange behind a fault proxy whose `override` a test may change."""
-
-    def __init__(self, exchange: Exchange, neo: NeoClient) -> None:
-        self.exchange = exchange
-        self.neo = neo
-        self.overrides: dict[str, Any] = {}
-        """By path, what goes out instead of the exchange's answer, or what makes it."""
-        self.dropped: set[str] = set()
-        """Paths to which nothing arrives."""
-        self.refused: dict[str, Reply] = {}
-        """By path, what is answered without asking the exchange."""
-
-    @property
-    def ledger(self) -> Any:
-        return self.exchange.market.ledger
-
-    async def sent(self, path: str) -> int:
-        return (await paths(self.exchange)).count(path)
-
-
-@contextlib.asynccontextmanager
-async def desk_of(**options: Any) -> AsyncIterator[Desk]:
-    overrides: dict[str, Any] = {}
-    dropped: set[str] = set()
-    refused: dict[str, Reply] = {}
-
-    def override(path: str, status: int, body: bytes) -> Any:
-        answer = overrides.get(path)
-        return answer() if callable(answer) else answer
-
-    defaults: dict[str, Any] = {
-        "live_updates": False,
-        "timeouts": Timeouts(order=2.0),
-        "breaker": BreakerConfig(failures=10**6),
-    }
-    async with (
-        exchange_of() as exchange,
-        fault_proxy(exchange, override, dropped=dropped, refused=refused) as endpoints,
-        client_of(exchange, endpoints=endpoints, **{**defaults, **options}) as neo,
-    ):
-        desk = Desk(exchange, neo)
-        desk.overrides, desk.dropped, desk.refused = overrides, dropped, refused
-        yield desk
 
 
 LOST = [BUSY, Reply(""), Reply('{"nOrdNo":"26'), Cut(), Cut(b'{"nOr'), Late(60.0, Reply("late"))]
@@ -188,36 +133,6 @@ async def test_books_that_hang_do_not_keep_a_caller_waiting() -> None:
         with pytest.raises(NotAccepted):
             await desk.neo.orders.place(*BUY, **CNC)
         assert 5.0 <= seconds() < 5.0 + 3.0
-
-
-async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
-    async with desk_of() as desk:
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        desk.dropped.update({MODIFY, PLACE})
-        desk.overrides[HISTORY] = Late(60.0, BUSY)
-        modifying = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
-        with pytest.raises(NotAccepted):
-            await desk.neo.orders.place(*BUY, **CNC)
-        assert seconds() < RESOLUTION_TIMEOUT + 1.0
-        await asyncio.sleep(5)
-        assert not modifying.done()
-        del desk.overrides[HISTORY]
-        with pytest.raises(NotAccepted):
-            await modifying
-        assert seconds() < RESOLUTION_TIMEOUT + 5.0 + 4.0
-
-
-async def test_a_history_is_requested_once_however_many_search_for_their_tag_in_it() -> None:
-    async with desk_of(resolution_timeout=60.0) as desk:
-        desk.dropped.add(PLACE)
-        placing = [asyncio.create_task(desk.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
-        await asyncio.sleep(31)  # until there is a code for another login
-        async with client_of(desk.exchange, live_updates=False) as other:
-            for _ in range(2):
-                await other.orders.place(*BUY, **CNC)
-        outcomes = await asyncio.gather(*placing, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [NotAccepted] * 5
-        assert await desk.sent(HISTORY) == 2
 
 
 async def test_a_caller_that_does_not_wait_gets_the_outcome_later() -> None:
@@ -364,18 +279,6 @@ async def test_one_empty_book_rules_nothing_out() -> None:
         assert order.number == desk.ledger[0].number
 
 
-async def test_an_empty_history_is_none() -> None:
-    async with desk_of() as desk:
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        histories = iter([Reply("[]"), BUSY])
-        desk.overrides.update({MODIFY: BUSY, HISTORY: lambda: next(histories, None)})
-        first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
-        await asyncio.sleep(0.1)
-        del desk.overrides[MODIFY]
-        await desk.neo.orders.modify(order, price="39.20")
-        assert await first is order
-
-
 CORE = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
 
 
@@ -416,26 +319,6 @@ async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() 
         desk.dropped.clear()
         await asyncio.sleep(20)
         await desk.neo.orders.place(*BUY, **CNC)
-
-
-# --- never sent -------------------------------------------------------------------------------
-
-
-async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the_deadline() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
-        hand_over, tries = neo._requests.order, []
-
-        def failing(kind: Any, endpoint: Any, form: Any, *rest: Any) -> Any:
-            tries.append(form.ig)
-            if len(tries) <= 3:
-                raise NotSent("cannot connect")
-            return hand_over(kind, endpoint, form, *rest)
-
-        neo._requests.order = failing  # type: ignore[method-assign]
-        order = await neo.orders.place(*BUY, **CNC)
-        assert tries == [order.client_tag] * 4
-        (record,) = exchange.market.ledger
-        assert record.number == order.number
 
 
 # --- programs of faults -----------------------------------------------------------------------

@@ -11,8 +11,8 @@ from neo_async import OutcomeUnknown, Timeouts
 from neo_async.exchange import Faults
 from neo_async.execution.resubmit import resubmit
 from tests.clients import PLACE
+from tests.execution.faulty_exchange import BUY, CNC, RESOLUTION_TIMEOUT, desk_of, seconds
 from tests.execution.report_broker import Broker, placement, row
-from tests.execution.test_outcomes import BUY, CNC, RESOLUTION_TIMEOUT, desk_of, seconds
 from tests.fake_servers import Cut
 
 
