@@ -1,0 +1,119 @@
+"""Ticks of one level as columns of numpy arrays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from neo_async.config import FeedTimings
+from neo_async.errors import (
+    UsageError,
+)
+from neo_async.feeds.column_feed import ColumnFeed
+from neo_async.model.enums import Level
+from tests.clients import client_of, exchange_of
+from tests.feed_servers import Login, Peer, feed_server, until
+from tests.feeds.market_servers import (
+    accept,
+    lite,
+    saying,
+    scrip,
+    serve,
+    take_all,
+)
+
+
+@contextlib.asynccontextmanager
+async def columns(
+    *scripts: Callable[[Peer], Awaitable[None]], **settings: Any
+) -> AsyncIterator[ColumnFeed]:
+    async with feed_server(*scripts) as server:
+        session: Any = Login(server)
+        async with ColumnFeed(session, FeedTimings(), **settings) as feed:
+            take_all(feed)
+            await feed.until_live()
+            yield feed
+
+
+async def test_columns_hold_all_that_has_come_since_the_last_step() -> None:
+    async with columns(saying(lite(1, 10.5), lite(2, 20.5) + scrip(3), lite(1, 11.0))) as feed:
+        await asyncio.sleep(1)
+        await feed.close()
+        [table] = [table async for table in feed]
+        assert table["token"].tolist() == [1, 2, 1]
+        assert table["last_price"].tolist() == [10.5, 20.5, 11.0]
+        assert feed.lost == 0
+
+
+async def test_a_consumer_of_columns_waits_and_is_released() -> None:
+    async def script(peer: Peer) -> None:
+        await accept(peer)
+        for number in range(3):
+            await asyncio.sleep(1)
+            await peer.send(lite(number), scrip(number))
+        await peer.linger()
+
+    tokens: list[int] = []
+
+    async def consume(feed: ColumnFeed) -> None:
+        async for table in feed:
+            tokens.extend(table["token"].tolist())
+
+    async with columns(script) as feed:
+        consumer = asyncio.create_task(consume(feed))
+        await until(lambda: len(tokens) == 3, every=0.05)
+        with pytest.raises(UsageError, match="two consumers"):
+            await consume(feed)
+        await feed.close()
+        await consumer
+        assert tokens == [0, 1, 2]
+
+
+async def test_the_oldest_messages_are_dropped_when_columns_are_not_taken() -> None:
+    big = b"".join(lite(9, 1.0) for _ in range(10))
+    async with columns(saying(lite(1), lite(2), lite(3), big), bound=200) as feed:
+        await asyncio.sleep(1)
+        await feed.close()
+        [table] = [table async for table in feed]
+        assert table["token"].tolist() == [9] * 10, "the newest is kept, whatever its size"
+        assert feed.lost == 3
+
+
+async def test_columns_of_a_level_that_has_none_are_refused() -> None:
+    async with feed_server(serve) as server:
+        session: Any = Login(server)
+        with pytest.raises(UsageError, match="LITE"):
+            ColumnFeed(session, FeedTimings(), level=3)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="FULL_DEPTH"):
+            ColumnFeed(session, FeedTimings(), level=Level.FULL_DEPTH)
+
+
+async def test_columns_have_only_what_is_subscribed() -> None:
+    async with columns(saying(lite(9001), lite(9002, 20.5) + lite(9001), lite(9002))) as feed:
+        await feed.subscribe(["nse_cm|9002"], level=Level.LITE)
+        await asyncio.sleep(1)
+        await feed.close()
+        [table] = [table async for table in feed]
+        assert table["token"].tolist() == [9002, 9002]
+        assert feed.unasked == 2
+
+
+KNOWN = "nse_cm|11536"
+
+
+async def test_a_column_feed_subscribes_its_own_level_and_no_other() -> None:
+    async with (
+        exchange_of(market_makers=True) as exchange,
+        client_of(exchange) as neo,
+        neo.column_feed() as feed,
+    ):
+        await feed.subscribe([KNOWN])
+        columns = await anext(aiter(feed))
+        assert columns["token"].tolist() == [11536]
+        for call in (feed.subscribe, feed.unsubscribe, feed.snapshot):
+            with pytest.raises(UsageError, match="level=SCRIP: this column feed has level LITE"):
+                await call([KNOWN], level=Level.SCRIP)
