@@ -1,4 +1,4 @@
-"""A broker whose order feed and order book a test writes, and the order cache that they move."""
+"""A broker whose order feed and order book a test writes, and its order cache."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def row(
 
 
 def unread(status: str, *names: str, **facts: Any) -> OrderRow:
-    """A row of the book in which nobody can read the fields of these names."""
+    """A row of an order book whose fields of these names cannot be read."""
     blank: dict[str, Any] = {
         name: type(value)() for name in names if (value := getattr(row(status), name)) is not None
     }
@@ -93,7 +93,7 @@ Wire = dict[str, Any]
 
 
 class Feed:
-    """The order feed as a test wants it."""
+    """An order feed whose states and messages a test sends."""
 
     def __init__(self) -> None:
         self.is_live = False
@@ -115,7 +115,7 @@ class Feed:
         for listener in self._event_listeners:
             listener(FeedEvent(state, "", 0.0))
 
-    def say(self, kind: str, data: Wire) -> None:
+    def send(self, kind: str, data: Wire) -> None:
         update = read_message(json.dumps({"type": kind, "data": data}))
         assert isinstance(update, OrderUpdate | PositionUpdate)
         for on_update in self._subscribers:
@@ -123,7 +123,7 @@ class Feed:
 
 
 def state(status: str, at: int, **facts: Any) -> Wire:
-    """A whole row, as the broker has it."""
+    """A complete row of an order, in the fields of the wire."""
     return {
         "nOrdNo": "1",
         "ordSt": status,
@@ -145,15 +145,15 @@ def state(status: str, at: int, **facts: Any) -> Wire:
     } | facts
 
 
-class Desk:
-    """A tracker between a feed and a book that takes `latency` to be read."""
+class FeedBroker:
+    """An order cache between a feed and a book that takes `latency` seconds to read."""
 
     def __init__(self, *, latency: float = 0.0) -> None:
         self.feed = Feed()
         self.book: list[Wire] = []
         self.failures: list[Exception] = []
         self.reads: list[float] = []
-        """When each began."""
+        """Times of the loop at which the readings of the book began."""
         self.in_flight = self.most_in_flight = 0
         self._latency = latency
         self.day = ""
@@ -163,7 +163,7 @@ class Desk:
         self.use(OrderCache(quiet=QUIET, on_missed_fill=self._note_missed_fill, observer=observer))
 
     def use(self, cache: OrderCache) -> None:
-        """Let feed and book move this cache."""
+        """Apply feed and book to this cache."""
         self.cache = cache
         self.poller = OrderBookPoller(cache, self._read, interval=POLL)
         self.feed.subscribe(cache.on_update)
@@ -173,13 +173,13 @@ class Desk:
         self.missed_fills.append((row.number, asyncio.get_running_loop().time()))
 
     def order(self, **changes: Any) -> Order:
-        """As `place` makes it from the answer."""
+        """Register an order as `place` does when its answer arrives."""
         return order_of(self.cache, **changes)
 
-    def say(self, status: str, at: int, **facts: Any) -> None:
-        self.feed.say("order", state(status, at, **facts))
+    def send(self, status: str, at: int, **facts: Any) -> None:
+        self.feed.send("order", state(status, at, **facts))
 
-    async def __aenter__(self) -> Desk:
+    async def __aenter__(self) -> FeedBroker:
         return self
 
     async def __aexit__(self, *error: object) -> None:

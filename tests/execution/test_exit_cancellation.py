@@ -17,7 +17,7 @@ CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
 
 
 @pytest.mark.parametrize("live", [True, False])
-async def test_cancel_cancels_what_this_client_placed_also_after_an_error(live: bool) -> None:
+async def test_cancel_cancels_the_orders_of_this_client_also_after_an_error(live: bool) -> None:
     async with exchange_of() as exchange, client_of(exchange) as other:
         theirs = await other.orders.place(*BUY, **CNC)
         orders = []
@@ -36,7 +36,7 @@ async def test_cancel_cancels_what_this_client_placed_also_after_an_error(live: 
     assert not neo.health().logged_in_since
 
 
-async def test_leave_leaves_them_and_logs_how_many(caplog: pytest.LogCaptureFixture) -> None:
+async def test_leave_leaves_open_orders_and_logs_how_many(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="neo_async.orders")
     async with exchange_of() as exchange:
         async with client_of(exchange, on_exit=OnExit.LEAVE) as neo:
@@ -46,7 +46,9 @@ async def test_leave_leaves_them_and_logs_how_many(caplog: pytest.LogCaptureFixt
     assert f"{exchange.credentials.ucc}: {expected}" in caplog.messages
 
 
-async def test_what_cannot_be_cancelled_in_time_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_orders_that_cannot_be_cancelled_in_time_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     refused = {CANCEL: Reply({"stCode": 1041, "errMsg": "not now", "stat": "Not_Ok"}, 400)}
     async with (
         exchange_of() as exchange,

@@ -13,12 +13,12 @@ from neo_async import (
 from neo_async.execution.in_flight_request import EXPIRY_SECONDS
 from neo_async.execution.resolution import MAX_HISTORIES
 from tests.clients import MODIFY, PLACE, client_of
-from tests.execution.faulty_exchange import (
+from tests.execution.proxied_exchange import (
     BUSY,
     BUY,
     CNC,
     HISTORY,
-    desk_of,
+    proxied_exchange,
     seconds,
 )
 from tests.execution.report_broker import (
@@ -92,42 +92,42 @@ async def test_a_history_whose_tags_cannot_be_read_proves_no_absence() -> None:
 
 
 async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
-    async with desk_of() as desk:
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        desk.dropped.update({MODIFY, PLACE})
-        desk.overrides[HISTORY] = Late(60.0, BUSY)
-        modifying = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
+    async with proxied_exchange() as proxy:
+        order = await proxy.neo.orders.place(*BUY, **CNC)
+        proxy.dropped.update({MODIFY, PLACE})
+        proxy.overrides[HISTORY] = Late(60.0, BUSY)
+        modifying = asyncio.create_task(proxy.neo.orders.modify(order, price="39.10"))
         with pytest.raises(NotAccepted):
-            await desk.neo.orders.place(*BUY, **CNC)
+            await proxy.neo.orders.place(*BUY, **CNC)
         assert seconds() < RESOLUTION_TIMEOUT + 1.0
         await asyncio.sleep(5)
         assert not modifying.done()
-        del desk.overrides[HISTORY]
+        del proxy.overrides[HISTORY]
         with pytest.raises(NotAccepted):
             await modifying
         assert seconds() < RESOLUTION_TIMEOUT + 5.0 + 4.0
 
 
 async def test_a_history_is_requested_once_however_many_search_for_their_tag_in_it() -> None:
-    async with desk_of(resolution_timeout=60.0) as desk:
-        desk.dropped.add(PLACE)
-        placing = [asyncio.create_task(desk.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
+    async with proxied_exchange(resolution_timeout=60.0) as proxy:
+        proxy.dropped.add(PLACE)
+        placing = [asyncio.create_task(proxy.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
         await asyncio.sleep(31)  # until there is a code for another login
-        async with client_of(desk.exchange, live_updates=False) as other:
+        async with client_of(proxy.exchange, live_updates=False) as other:
             for _ in range(2):
                 await other.orders.place(*BUY, **CNC)
         outcomes = await asyncio.gather(*placing, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [NotAccepted] * 5
-        assert await desk.sent(HISTORY) == 2
+        assert await proxy.sent(HISTORY) == 2
 
 
-async def test_an_empty_history_is_none() -> None:
-    async with desk_of() as desk:
-        order = await desk.neo.orders.place(*BUY, **CNC)
+async def test_an_empty_history_is_read_again() -> None:
+    async with proxied_exchange() as proxy:
+        order = await proxy.neo.orders.place(*BUY, **CNC)
         histories = iter([Reply("[]"), BUSY])
-        desk.overrides.update({MODIFY: BUSY, HISTORY: lambda: next(histories, None)})
-        first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
+        proxy.overrides.update({MODIFY: BUSY, HISTORY: lambda: next(histories, None)})
+        first = asyncio.create_task(proxy.neo.orders.modify(order, price="39.10"))
         await asyncio.sleep(0.1)
-        del desk.overrides[MODIFY]
-        await desk.neo.orders.modify(order, price="39.20")
+        del proxy.overrides[MODIFY]
+        await proxy.neo.orders.modify(order, price="39.20")
         assert await first is order

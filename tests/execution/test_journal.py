@@ -91,7 +91,7 @@ async def test_an_intent_can_be_read_before_anything_is_sent(
             assert order.client_tag in tags
 
 
-async def test_what_cannot_be_written_is_not_sent(tmp_path: Path) -> None:
+async def test_a_request_that_cannot_be_written_is_not_sent(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     async with exchange_of() as exchange, client_of(exchange, journal=path) as neo:
         with sqlite3.connect(path, isolation_level=None) as other:
@@ -104,7 +104,7 @@ async def test_what_cannot_be_written_is_not_sent(tmp_path: Path) -> None:
         await neo.orders.place(*BUY, **CNC)
 
 
-async def test_the_log_is_moved_into_the_file_when_no_order_is_near(
+async def test_the_log_is_moved_into_the_file_while_no_order_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("neo_async.execution.journal.WRITES_BETWEEN_CHECKPOINTS", 20)
@@ -218,7 +218,7 @@ async def test_an_intent_of_an_earlier_day_is_unresolved_at_once(tmp_path: Path)
 # --- a file that cannot be written ----------------------------------------------------------------
 
 
-async def test_a_cancel_without_an_open_journal_is_logged_and_nothing_else(
+async def test_a_cancel_without_an_open_journal_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = Journal(tmp_path / "orders.db", ucc="ABC12")

@@ -58,7 +58,7 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     ("place", "reason"),
     [("nowhere/orders.db", "No such file or directory"), ("", "Is a directory")],
 )
-async def test_a_place_where_no_file_can_be_is_named_as_it_was_given(
+async def test_a_path_where_no_file_can_be_is_named_as_it_was_given(
     place: str, reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / place
@@ -150,12 +150,12 @@ async def test_random_bytes_end_in_journal_failed_or_do_no_harm(tmp_path: Path, 
         journal.end(await journal.begin("place", {"n": "x" * 200}), Outcome.ACCEPTED)
         journal.write_halt(Halted(f"reason {number}", since=1e9), cancels_open=True)
     await journal.close()
-    dice = random.Random(seed)
+    source = random.Random(seed)
     content = bytearray(path.read_bytes())
-    for _ in range(dice.choice((1, 20, 400))):
-        content[dice.randrange(len(content))] = dice.randrange(256)
-    if dice.random() < 0.3:
-        del content[dice.randrange(len(content)) :]
+    for _ in range(source.choice((1, 20, 400))):
+        content[source.randrange(len(content))] = source.randrange(256)
+    if source.random() < 0.3:
+        del content[source.randrange(len(content)) :]
     path.write_bytes(content)
     journal = Journal(path, ucc="ABC12")
     failures = []
@@ -211,7 +211,7 @@ async def test_a_journal_that_others_could_read_is_closed_to_them(tmp_path: Path
     "name", ["orders.db", "orders.db-lock", "orders.db-wal", "orders.db-shm", "orders.db-journal"]
 )
 @pytest.mark.parametrize("kind", ["link", "pipe", "open to all"])
-async def test_what_is_not_a_file_of_the_user_alone_is_refused_and_left_alone(
+async def test_a_file_that_is_not_private_to_the_user_is_refused_and_left_alone(
     tmp_path: Path, name: str, kind: str
 ) -> None:
     (tmp_path / "others").write_text("theirs")

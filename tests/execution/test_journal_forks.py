@@ -22,7 +22,9 @@ def _wait_for_work(pipe: Any) -> None:
 
 
 @posix
-async def test_a_worker_that_outlives_its_bot_does_not_hold_the_lock(tmp_path: Path) -> None:
+async def test_a_forked_worker_that_outlives_its_parent_does_not_hold_the_lock(
+    tmp_path: Path,
+) -> None:
     journal = opened(tmp_path / "orders.db")
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()

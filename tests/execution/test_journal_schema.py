@@ -17,7 +17,7 @@ from tests.execution.journals import opened, read_as_a_login_does
 ROW = "INSERT INTO intents VALUES (9, {}, 'ABC12', {}, 't', '', {}, {}, NULL, '')"
 
 
-SPOILT = {
+DAMAGED = {
     "a trigger": "CREATE TRIGGER t AFTER INSERT ON intents BEGIN DELETE FROM intents; END",
     "a view": "CREATE VIEW today AS SELECT * FROM intents",
     "a view in the place of a table": "DROP TABLE halts; CREATE VIEW halts AS SELECT 1",
@@ -41,7 +41,7 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("sql", SPOILT.values(), ids=SPOILT.keys())
+@pytest.mark.parametrize("sql", DAMAGED.values(), ids=DAMAGED.keys())
 async def test_a_file_that_others_have_changed_is_refused_by_its_name(
     tmp_path: Path, sql: str
 ) -> None:

@@ -69,7 +69,9 @@ async def test_a_lone_intent_does_not_wait_for_the_turn_of_the_loop(tmp_path: Pa
     await journal.close()
 
 
-async def test_no_intent_that_waits_is_lost_to_one_that_does_not_wait(tmp_path: Path) -> None:
+async def test_an_intent_that_waits_for_the_turn_is_written_although_a_later_one_does_not_wait(
+    tmp_path: Path,
+) -> None:
     journal = Journal(tmp_path / "orders.db", ucc="ABC12")
     journal.open()
     first = await journal.begin("cancel", {}, order_number="1")
@@ -245,7 +247,7 @@ async def test_outcomes_that_were_dropped_are_found_open_by_the_next_login(
     await journal.close()
 
 
-async def test_an_id_that_another_program_took_costs_one_placement_and_no_more(
+async def test_an_id_taken_by_another_program_fails_one_placement_and_no_other(
     tmp_path: Path,
 ) -> None:
     journal = opened(tmp_path / "orders.db")

@@ -26,7 +26,7 @@ from neo_async.model.feed_state import FeedState
 from tests.clients import BOOK, client_of, exchange_of, paths
 from tests.execution.feed_broker import (
     STAGES,
-    Desk,
+    FeedBroker,
     Wire,
     collect,
     state,
@@ -116,12 +116,12 @@ def disturbed(draw: st.DrawFn) -> tuple[list[Wire], list[Wire], int]:
 @settings(deadline=None)
 @given(disturbed())
 @in_virtual_time
-async def test_whatever_the_feed_does_an_order_never_moves_back_and_ends_as_the_book_says(
+async def test_however_messages_arrive_an_order_never_moves_back_and_ends_as_in_the_book(
     case: tuple[list[Wire], list[Wire], int],
 ) -> None:
     life, arriving, placed_after = case
-    async with Desk(latency=0.05) as desk:
-        desk.feed.go(FeedState.LIVE)
+    async with FeedBroker(latency=0.05) as broker:
+        broker.feed.go(FeedState.LIVE)
         await asyncio.sleep(1)
         order: Order | None = None
         changes: list[OrderChange] = []
@@ -129,11 +129,11 @@ async def test_whatever_the_feed_does_an_order_never_moves_back_and_ends_as_the_
         seen = (0, 0, 0, False)
         for position, frame in enumerate([*arriving, {}]):
             if position == placed_after:
-                order = desk.order()
+                order = broker.order()
                 watch = asyncio.create_task(collect(order.changes(), changes))
                 await asyncio.sleep(0)
             if frame:
-                desk.feed.say("order", frame)
+                broker.feed.send("order", frame)
             if order is not None:
                 stage = 4 if order.is_final else min(3, _stage_of(order))
                 now = (order.filled_quantity, order.updated_ns, stage, order.is_final)
@@ -142,9 +142,9 @@ async def test_whatever_the_feed_does_an_order_never_moves_back_and_ends_as_the_
         assert order is not None
         assert watch is not None
         final_before = order.status if order.is_final else None
-        desk.book = [life[-1]]
-        desk.feed.go(FeedState.WAITING)
-        desk.feed.go(FeedState.LIVE)
+        broker.book = [life[-1]]
+        broker.feed.go(FeedState.WAITING)
+        broker.feed.go(FeedState.LIVE)
         await asyncio.sleep(1)
         agrees(order, life[-1])
         assert final_before in (None, order.status)
@@ -170,11 +170,13 @@ def _stage_of(order: Order) -> int:
 
 
 async def test_what_a_message_leaves_out_stays_as_it_was() -> None:
-    async with Desk() as desk:
-        order = desk.order(order_type=OrderType.SL, trigger=Decimal("38.90"), disclosed_quantity=4)
-        desk.feed.go(FeedState.LIVE)
-        desk.say("open", 5, fldQty=3, avgPrc="38.95", prcTp="SL", trgPrc="38.90", dscQty=4)
-        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "cancel pending", "hsUpTm": "x"})
+    async with FeedBroker() as broker:
+        order = broker.order(
+            order_type=OrderType.SL, trigger=Decimal("38.90"), disclosed_quantity=4
+        )
+        broker.feed.go(FeedState.LIVE)
+        broker.send("open", 5, fldQty=3, avgPrc="38.95", prcTp="SL", trgPrc="38.90", dscQty=4)
+        broker.feed.send("order", {"nOrdNo": "1", "ordSt": "cancel pending", "hsUpTm": "x"})
         assert order.status is OrderStatus.CANCEL_PENDING
         assert (order.filled_quantity, order.average_price) == (3, 38.95)
         assert (order.order_type, order.price, order.trigger) == (
@@ -186,77 +188,77 @@ async def test_what_a_message_leaves_out_stays_as_it_was() -> None:
 
 
 async def test_a_price_of_zero_that_was_sent_takes_the_limit_away() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.feed.say(
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.feed.send(
             "order", {"nOrdNo": "1", "ordSt": "open", "prcTp": "MKT", "prc": "0", "updRecvTm": 3}
         )
         assert (order.order_type, order.price) == (OrderType.MARKET, None)
 
 
 async def test_messages_without_a_time_move_an_order_forwards_only() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
         for status in ("open pending", "validation pending", "open", "open pending"):
-            desk.feed.say("order", {"nOrdNo": "1", "ordSt": status})
+            broker.feed.send("order", {"nOrdNo": "1", "ordSt": status})
         assert [change.status.value for change in order.history[1:]] == ["open pending", "open"]
-        # Nor does one with a time, when it may be older than what was told without.
-        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "validation pending", "updRecvTm": 7})
+        # Nor does one with a time, when it may be older than a report without a time.
+        broker.feed.send("order", {"nOrdNo": "1", "ordSt": "validation pending", "updRecvTm": 7})
         assert order.status is OrderStatus.OPEN
 
 
 async def test_a_final_state_is_corrected_by_a_newer_report_and_by_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("cancelled", 5, fldQty=2, avgPrc="39.00")
         for status in ("open", "complete", "rejected"):
-            desk.say(status, 4, fldQty=2, avgPrc="39.00")
-            desk.feed.say("order", {"nOrdNo": "1", "ordSt": status})
+            broker.send(status, 4, fldQty=2, avgPrc="39.00")
+            broker.feed.send("order", {"nOrdNo": "1", "ordSt": status})
         assert order.status is OrderStatus.CANCELLED
-        assert desk.cache.open_orders == []
+        assert broker.cache.open_orders == []
         assert caplog.records == []
-        desk.say("complete", 6, fldQty=10, avgPrc="39.10")
+        broker.send("complete", 6, fldQty=10, avgPrc="39.10")
         assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
         (record,) = caplog.records
         assert record.levelno == logging.ERROR
         assert "was final (cancelled, 2 filled)" in record.getMessage()
-        desk.say("open", 7, fldQty=2, avgPrc="39.00")  # of what was filled nothing can be open
-        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
+        broker.send("open", 7, fldQty=2, avgPrc="39.00")  # of what was filled nothing can be open
+        broker.send("cancelled", 5, fldQty=2, avgPrc="39.00")
         assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
 
 
 async def test_an_order_that_a_correction_has_opened_is_open_until_a_newer_end() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")
-        desk.say("open", 6)
-        assert desk.cache.open_orders == [order]
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("rejected", 5, rejRsn="RMS:Margin Exceeds")
+        broker.send("open", 6)
+        assert broker.cache.open_orders == [order]
         assert order.reject_reason == ""
         waiting = asyncio.create_task(order.wait())
         await asyncio.sleep(0)
-        desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")  # the same message again
-        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "rejected"})
-        desk.book = [state("rejected", 5)]  # and a book that has not caught up
-        desk.poller.request()
+        broker.send("rejected", 5, rejRsn="RMS:Margin Exceeds")  # the same message again
+        broker.feed.send("order", {"nOrdNo": "1", "ordSt": "rejected"})
+        broker.book = [state("rejected", 5)]  # and a book that has not caught up
+        broker.poller.request()
         await asyncio.sleep(1)
         assert not waiting.done()
-        desk.say("complete", 7, fldQty=10, avgPrc="39.00")
+        broker.send("complete", 7, fldQty=10, avgPrc="39.00")
         assert await waiting is OrderStatus.COMPLETE
-        assert desk.cache.open_orders == []
+        assert broker.cache.open_orders == []
 
 
 async def test_a_fill_without_a_time_corrects_a_cancellation() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
-        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "complete", "fldQty": 10})
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("cancelled", 5, fldQty=2, avgPrc="39.00")
+        broker.feed.send("order", {"nOrdNo": "1", "ordSt": "complete", "fldQty": 10})
         assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
 
 
@@ -264,40 +266,40 @@ async def test_a_fill_without_a_time_corrects_a_cancellation() -> None:
 
 
 async def test_changes_that_come_at_once_reach_every_consumer_one_by_one() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
         taken: list[list[OrderChange]] = [[], []]
         watches = [asyncio.create_task(collect(order.changes(), into)) for into in taken]
         await asyncio.sleep(0.1)
         for at, status in enumerate(STAGES, start=1):
-            desk.say(status, at)
-        desk.say("open", 5, fldQty=4, avgPrc="39.00")
-        desk.say("complete", 6, fldQty=10, avgPrc="39.20")
+            broker.send(status, at)
+        broker.send("open", 5, fldQty=4, avgPrc="39.00")
+        broker.send("complete", 6, fldQty=10, avgPrc="39.20")
         await asyncio.gather(*watches)
         expected = [*((text, 0) for text in STAGES[1:]), ("open", 4), ("complete", 10)]
         for changes in taken:
             assert [(one.status.value, one.filled_quantity) for one in changes] == expected
 
 
-async def test_changes_begin_when_they_are_asked_for_and_end_at_once_on_a_final_order() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("open", 2)
+async def test_changes_begin_at_the_call_and_end_at_once_on_a_final_order() -> None:
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("open", 2)
         from_here = order.changes()
-        desk.say("cancelled", 3)
+        broker.send("cancelled", 3)
         assert [change.status async for change in from_here] == [OrderStatus.CANCELLED]
         assert [change async for change in order.changes()] == []
 
 
 async def test_a_price_that_came_with_the_end_is_among_the_changes() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
         changes = order.changes()
-        desk.say("complete", 3, fldQty=10)
-        desk.say("complete", 4, fldQty=10, avgPrc="39.10")
+        broker.send("complete", 3, fldQty=10)
+        broker.send("complete", 4, fldQty=10, avgPrc="39.10")
         assert [change.average_price async for change in changes] == [0.0, 39.1]
 
 

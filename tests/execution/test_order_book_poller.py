@@ -1,4 +1,4 @@
-"""When the order book is read: for those who wait, after reconnects, and again after failures."""
+"""When the order book is read: for waits, after reconnects, and again after failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.clients import BOOK, client_of, exchange_of, paths
 from tests.execution.feed_broker import (
     POLL,
     QUIET,
-    Desk,
+    FeedBroker,
     collect,
     order_of,
     row,
@@ -50,7 +50,7 @@ class Book:
         self.cache.apply(list(answer))
 
 
-async def test_waiting_ends_in_the_wanted_state() -> None:
+async def test_a_wait_ends_with_the_status_that_was_waited_for() -> None:
     book = Book(
         [row("open", at=2)], [row("open", 4, 39.0, at=3)], [row("complete", 10, 39.0, at=4)]
     )
@@ -61,7 +61,7 @@ async def test_waiting_ends_in_the_wanted_state() -> None:
     await book.poller.close()
 
 
-async def test_waiting_ends_in_any_final_state() -> None:
+async def test_a_wait_ends_with_any_final_status() -> None:
     book = Book([row("rejected", at=2)])
     assert await book.order.wait(OrderStatus.COMPLETE) is OrderStatus.REJECTED
     assert await book.order.wait() is OrderStatus.REJECTED
@@ -69,7 +69,7 @@ async def test_waiting_ends_in_any_final_state() -> None:
     await book.poller.close()
 
 
-async def test_waiting_in_vain_ends_at_the_timeout_and_so_does_reading() -> None:
+async def test_a_wait_and_the_reading_for_it_end_at_the_timeout() -> None:
     book = Book()
     with pytest.raises(TimeoutError):
         await book.order.wait(timeout=2.2)
@@ -101,7 +101,7 @@ async def test_a_book_that_cannot_be_read_is_read_again(caplog: pytest.LogCaptur
     await book.poller.close()
 
 
-async def test_a_report_from_elsewhere_wakes_the_waiters_at_once() -> None:
+async def test_a_report_by_another_reader_ends_a_wait_at_once() -> None:
     book = Book()
     waiting = asyncio.create_task(book.order.wait())
     await asyncio.sleep(0.1)
@@ -111,7 +111,7 @@ async def test_a_report_from_elsewhere_wakes_the_waiters_at_once() -> None:
     await book.poller.close()
 
 
-async def test_logging_out_tells_those_who_wait_for_an_order() -> None:
+async def test_a_logout_ends_the_waits_for_an_order_over_sockets() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         order = await neo.orders.place(
             Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, price="39.00", product=Product.CNC
@@ -125,91 +125,93 @@ async def test_logging_out_tells_those_who_wait_for_an_order() -> None:
 
 
 async def test_while_the_feed_is_live_waiting_reads_no_book() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
         await asyncio.sleep(0.1)
         waiting = asyncio.create_task(order.wait(OrderStatus.COMPLETE))
         await asyncio.sleep(QUIET - 1)
-        assert len(desk.reads) == 1  # that of connecting
-        desk.say("complete", 9, fldQty=10, avgPrc="39.00")
+        assert len(broker.reads) == 1  # that of connecting
+        broker.send("complete", 9, fldQty=10, avgPrc="39.00")
         assert await waiting is OrderStatus.COMPLETE
 
 
-async def test_a_feed_that_is_lost_meanwhile_is_made_up_for_by_polling() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
+async def test_the_book_is_polled_when_the_feed_is_lost_during_a_wait() -> None:
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
         waiting = asyncio.create_task(order.wait())
         await asyncio.sleep(5)
-        desk.feed.go(FeedState.WAITING)
+        broker.feed.go(FeedState.WAITING)
         await asyncio.sleep(POLL / 2)
-        before = len(desk.reads)
-        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
+        before = len(broker.reads)
+        broker.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
         assert await waiting is OrderStatus.COMPLETE
-        assert len(desk.reads) == before + 1
+        assert len(broker.reads) == before + 1
         assert asyncio.get_running_loop().time() <= 5 + 2 * POLL
 
 
-async def test_those_who_wait_learn_of_the_logout() -> None:
-    desk = Desk()
-    order = desk.order()
-    desk.feed.go(FeedState.LIVE)
+async def test_a_logout_ends_all_waits() -> None:
+    broker = FeedBroker()
+    order = broker.order()
+    broker.feed.go(FeedState.LIVE)
     waiting = asyncio.create_task(order.wait())
     watching = asyncio.create_task(collect(order.changes(), []))
     await asyncio.sleep(1)
-    await desk.poller.close()
+    await broker.poller.close()
     for task in (waiting, watching):
         with pytest.raises(NotLoggedIn, match="order 1"):
             await task
 
 
 async def test_every_reconnect_leads_to_exactly_one_reading() -> None:
-    async with Desk(latency=0.1) as desk:
-        order = desk.order()
+    async with FeedBroker(latency=0.1) as broker:
+        order = broker.order()
         for times in range(1, 5):
-            desk.book = [state("open", times, fldQty=times, avgPrc="39.00")]
-            desk.feed.go(FeedState.LIVE)
+            broker.book = [state("open", times, fldQty=times, avgPrc="39.00")]
+            broker.feed.go(FeedState.LIVE)
             await asyncio.sleep(5)
-            assert len(desk.reads) == times
+            assert len(broker.reads) == times
             assert order.filled_quantity == times
-            desk.feed.go(FeedState.WAITING)
+            broker.feed.go(FeedState.WAITING)
 
 
 async def test_reconnects_during_a_reading_are_one_more_and_never_two_at_once() -> None:
-    async with Desk(latency=1.0) as desk:
-        order = desk.order()
+    async with FeedBroker(latency=1.0) as broker:
+        order = broker.order()
         for _ in range(5):
-            desk.feed.go(FeedState.LIVE)
-            desk.feed.go(FeedState.WAITING)
+            broker.feed.go(FeedState.LIVE)
+            broker.feed.go(FeedState.WAITING)
             await asyncio.sleep(0.1)
-        desk.feed.go(FeedState.LIVE)
-        desk.book = [state("open", 3)]  # too late for the first reading
+        broker.feed.go(FeedState.LIVE)
+        broker.book = [state("open", 3)]  # too late for the first reading
         await asyncio.sleep(10)
-        assert desk.reads == [0.0, 1.0]
-        assert desk.most_in_flight == 1
+        assert broker.reads == [0.0, 1.0]
+        assert broker.most_in_flight == 1
         assert order.status is OrderStatus.OPEN
 
 
-async def test_a_repair_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.failures = [ServerError("busy", status=503)] * 3
-        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
+async def test_a_reading_after_a_reconnect_that_fails_is_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.failures = [ServerError("busy", status=503)] * 3
+        broker.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
         with caplog.at_level(logging.WARNING):
-            desk.feed.go(FeedState.LIVE)
+            broker.feed.go(FeedState.LIVE)
             await asyncio.sleep(10)
         assert order.status is OrderStatus.COMPLETE
-        assert len(desk.reads) == 4
+        assert len(broker.reads) == 4
         assert caplog.text.count("the order book could not be read: busy (HTTP 503)") == 3
 
 
-async def test_a_reading_that_fails_when_it_was_due_is_tried_again_soon() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
+async def test_a_reading_that_was_due_and_failed_is_tried_again_soon() -> None:
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
         await asyncio.sleep(1)
-        desk.failures = [ServerError("busy", status=503)] * 2
-        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
+        broker.failures = [ServerError("busy", status=503)] * 2
+        broker.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
         await asyncio.sleep(QUIET + 2)
         assert order.status is OrderStatus.COMPLETE

@@ -32,7 +32,7 @@ from tests.execution.feed_broker import (
     QUANTITY,
     QUIET,
     STAGES,
-    Desk,
+    FeedBroker,
     order_of,
     row,
     state,
@@ -148,7 +148,7 @@ def test_a_rejection_carries_its_reason() -> None:
     assert (order.reject_reason, order.is_final) == ("RMS:Margin Exceeds", True)
 
 
-def test_an_unknown_state_is_told_once_with_the_brokers_words_and_is_not_final(
+def test_an_unknown_status_is_logged_once_with_the_brokers_text_and_is_not_final(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = OrderLog(logging.getLogger(logs.ORDERS), lambda order: False)
@@ -165,7 +165,7 @@ def test_an_unknown_state_is_told_once_with_the_brokers_words_and_is_not_final(
     assert order.status is OrderStatus.COMPLETE
 
 
-def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
+def test_a_row_of_an_external_order_is_registered_as_an_order() -> None:
     cache = OrderCache()
     external = row(
         "trigger pending",
@@ -235,12 +235,12 @@ def test_a_row_without_a_number_makes_no_order() -> None:
         cache.register(nameless)
 
 
-def test_the_first_sight_of_an_order_that_is_filled_is_told_like_any_fill() -> None:
-    told: list[str] = []
-    cache = OrderCache(on_missed_fill=lambda each: told.append(each.number))
+def test_the_fill_of_an_order_registered_as_filled_is_reported_as_missed_once() -> None:
+    missed: list[str] = []
+    cache = OrderCache(on_missed_fill=lambda each: missed.append(each.number))
     cache.register(row("complete", QUANTITY, 39.0, at=2))
     cache.register(row("complete", QUANTITY, 39.0, at=2))
-    assert told == [row("open").number]
+    assert missed == [row("open").number]
 
 
 @pytest.mark.parametrize(("changed", "most"), [(None, 10), (4, 10), (15, 15)])
@@ -262,45 +262,45 @@ def test_no_message_fills_more_than_the_order_has_or_a_change_under_way_gives_it
 
 
 async def test_a_fill_that_only_the_book_shows_is_reported_as_missed() -> None:
-    async with Desk() as desk:
-        desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("open", 2, fldQty=2, avgPrc="39.00")
+    async with FeedBroker() as broker:
+        broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("open", 2, fldQty=2, avgPrc="39.00")
         await asyncio.sleep(1)
-        assert desk.missed_fills == []
-        desk.book = [state("open", 3, fldQty=4, avgPrc="39.00")]
+        assert broker.missed_fills == []
+        broker.book = [state("open", 3, fldQty=4, avgPrc="39.00")]
         await asyncio.sleep(2 * QUIET + 1)
-        assert desk.missed_fills == [("1", pytest.approx(QUIET))]
+        assert broker.missed_fills == [("1", pytest.approx(QUIET))]
 
 
-async def test_updates_that_outrun_the_answer_to_place_are_not_lost() -> None:
+async def test_messages_that_arrive_before_the_answer_to_the_placement_are_applied() -> None:
     for partial in (False, True):
-        async with Desk() as desk:
-            desk.feed.go(FeedState.LIVE)
+        async with FeedBroker() as broker:
+            broker.feed.go(FeedState.LIVE)
             for at, status in enumerate([*STAGES, "complete"], start=1):
                 row = state(status, at)
                 if status == "complete":
                     row |= {"fldQty": 10, "avgPrc": "39.00"}
                 if partial:
                     del row["prc"], row["trnsTp"]
-                desk.feed.say("order", row)
-            order = desk.order(client_tag="other_xyz")
-            assert desk.cache.get("1") is order
+                broker.feed.send("order", row)
+            order = broker.order(client_tag="other_xyz")
+            assert broker.cache.get("1") is order
             assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
             assert (order.average_price, order.tag) == (39.0, "other")
             assert await order.wait() is OrderStatus.COMPLETE
             assert (order.side, order.price) == (Side.BUY, 39)
-            assert desk.cache.orders == {"1": order}
+            assert broker.cache.orders == {"1": order}
 
 
-async def test_an_order_placed_elsewhere_is_adopted_from_the_feed() -> None:
-    async with Desk() as desk:
-        desk.feed.go(FeedState.LIVE)
-        desk.say("open", 2, nOrdNo="77", trnsTp="S", vldt="GTC", fldQty=3, avgPrc="39.10")
-        order = desk.cache.orders["77"]
+async def test_an_external_order_is_registered_from_the_feed() -> None:
+    async with FeedBroker() as broker:
+        broker.feed.go(FeedState.LIVE)
+        broker.send("open", 2, nOrdNo="77", trnsTp="S", vldt="GTC", fldQty=3, avgPrc="39.10")
+        order = broker.cache.orders["77"]
         assert (order.side, order.validity, order.status) == (Side.SELL, "GTC", OrderStatus.OPEN)
         assert (order.filled_quantity, order.average_price, order.price) == (3, 39.1, 39)
         waiting = asyncio.create_task(order.wait())
         await asyncio.sleep(0)
-        desk.say("cancelled", 3, nOrdNo="77", fldQty=3, avgPrc="39.10")
+        broker.send("cancelled", 3, nOrdNo="77", fldQty=3, avgPrc="39.10")
         assert await waiting is OrderStatus.CANCELLED

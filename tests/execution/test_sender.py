@@ -33,7 +33,7 @@ from tests.risk.trading import BUY, MIS, open_orders_in, place_form_of, until, u
 from tests.simulation.virtual_time import now
 
 
-async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the_deadline() -> None:
+async def test_a_request_of_which_no_byte_was_sent_is_sent_again_under_the_same_tag() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         hand_over, tries = neo._requests.order, []
 
@@ -161,7 +161,7 @@ async def test_orders_wait_for_the_last_of_two_logins() -> None:
         await placing
 
 
-async def test_what_is_cancelled_in_the_limiters_queue_was_not_sent(tmp_path: Path) -> None:
+async def test_placements_cancelled_in_the_limiters_queue_were_not_sent(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     limits = RateLimits(orders=5, total=10)  # four placements at once, one start for a cancel
     risk = RiskLimits(max_open_orders=30, max_orders_per_minute=24)
@@ -181,7 +181,7 @@ async def test_what_is_cancelled_in_the_limiters_queue_was_not_sent(tmp_path: Pa
     assert outcomes_in(path) == {Outcome.ACCEPTED: 24, Outcome.NOT_SENT: 16}
 
 
-async def test_what_is_cancelled_before_a_connection_is_free_was_not_sent(tmp_path: Path) -> None:
+async def test_requests_cancelled_before_a_connection_is_free_were_not_sent(tmp_path: Path) -> None:
     path = tmp_path / "orders.db"
     pool = PoolLimits(warm=1, maximum=1)
     async with exchange_of() as exchange, client_of(exchange, journal=path, pool=pool) as neo:
@@ -199,7 +199,7 @@ async def test_what_is_cancelled_before_a_connection_is_free_was_not_sent(tmp_pa
     assert outcomes_in(path) == {Outcome.ACCEPTED: 2, Outcome.NOT_SENT: 2}
 
 
-async def test_what_is_cancelled_after_its_bytes_have_left_is_found_out_about() -> None:
+async def test_a_placement_cancelled_after_its_bytes_were_sent_is_resolved() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
         await until_sent(neo)
@@ -210,7 +210,7 @@ async def test_what_is_cancelled_after_its_bytes_have_left_is_found_out_about() 
         assert neo._engine.unknowns_resolved == {"accepted": 1}
 
 
-async def test_a_caller_that_gives_up_after_the_broker_said_429_may_have_an_order() -> None:
+async def test_a_placement_cancelled_after_a_429_may_have_become_an_order() -> None:
     overrides: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,
@@ -226,7 +226,9 @@ async def test_a_caller_that_gives_up_after_the_broker_said_429_may_have_an_orde
         await until(lambda: neo._engine.unknowns_resolved == {"accepted": 1})
 
 
-async def test_a_cancel_that_hangs_is_no_reason_to_expect_an_order() -> None:
+async def test_a_cancel_without_an_answer_leaves_the_client_quiet_and_a_placement_does_not() -> (
+    None
+):
     overrides: dict[str, Any] = {}
     async with (
         exchange_of() as exchange,

@@ -30,7 +30,7 @@ from neo_async.model.feed_state import FeedState
 from neo_async.wire.parts import SHORT, in_parts
 from neo_async.wire.reports import read_order_book
 from tests.clients import MODIFY, client_of, exchange_of, paths
-from tests.execution.feed_broker import Desk, order_of, row, state
+from tests.execution.feed_broker import FeedBroker, order_of, row, state
 from tests.fake_servers import CREDENTIALS, Late, Reply, fault_proxy, scripted_broker
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 100)
@@ -195,37 +195,37 @@ def test_an_order_is_found_by_its_tag_whatever_happens_to_it() -> None:
 
 
 async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> None:
-    async with Desk() as desk:
+    async with FeedBroker() as broker:
         cache = OrderCache(kept=5)
-        desk.use(cache)
-        desk.feed.go(FeedState.LIVE)
-        held = desk.order()
-        desk.say("cancelled", 5)
+        broker.use(cache)
+        broker.feed.go(FeedState.LIVE)
+        held = broker.order()
+        broker.send("cancelled", 5)
         for number in range(2, 30):
-            desk.order(number=str(number), client_tag=f"tag{number}")
-            desk.say("complete", 5, nOrdNo=str(number), fldQty=10, avgPrc="39.00")
+            broker.order(number=str(number), client_tag=f"tag{number}")
+            broker.send("complete", 5, nOrdNo=str(number), fldQty=10, avgPrc="39.00")
         gc.collect()
-        resting = desk.order(number="99", client_tag="tag99")
+        resting = broker.order(number="99", client_tag="tag99")
         assert len(cache.orders) == 5 + 1
         assert cache.get("2") is None
         assert cache.get("1") is held
         # What comes late of those that are forgotten makes no order of them.
-        desk.say("open", 3, nOrdNo="2")
+        broker.send("open", 3, nOrdNo="2")
         assert cache.open_orders == [resting]
         # A correction reaches the object that the program holds, and the order is open again.
-        desk.say("open", 6)
+        broker.send("open", 6)
         assert held.status is OrderStatus.OPEN
         assert cache.open_orders == [resting, held]
         assert cache.orders["1"] is held
         assert cache.by_tag(held.client_tag) is held
-        desk.say("complete", 7, fldQty=10, avgPrc="39.00")
+        broker.send("complete", 7, fldQty=10, avgPrc="39.00")
         assert cache.open_orders == [resting]
-        # A book that still has a forgotten order as open is believed by those who look for it.
+        # A book that still shows an unregistered order as open counts for a search for it.
         cache.register(row("open", number="3", at=9))
         assert [order.number for order in cache.open_orders] == ["99", "3"]
 
 
-def test_what_is_held_of_an_order_does_not_grow_with_those_that_are_over() -> None:
+def test_final_orders_beyond_the_number_that_is_kept_are_dropped() -> None:
     cache = OrderCache(kept=100)
     for number in range(3000):
         order_of(cache, number=str(number), client_tag=f"tag{number}")
@@ -261,7 +261,7 @@ def test_a_long_book_in_parts_is_the_same_book() -> None:
         b"[" + b"{}," * 90_000 + b"{}]",
     ],
 )
-def test_what_is_no_plain_list_of_rows_is_left_whole(body: bytes) -> None:
+def test_an_answer_that_is_no_plain_list_of_rows_is_left_whole(body: bytes) -> None:
     answer = Answer(200, {}, body)
     assert in_parts(answer, 300) is None
 
@@ -287,13 +287,13 @@ async def test_a_book_of_ten_thousand_rows_lets_other_tasks_run() -> None:
 
 
 async def test_news_that_comes_between_two_slices_is_not_undone() -> None:
-    async with Desk() as desk:
-        desk.feed.go(FeedState.LIVE)
-        cache = desk.cache
+    async with FeedBroker() as broker:
+        broker.feed.go(FeedState.LIVE)
+        cache = broker.cache
         answer = book_of(1000)
-        last = desk.order(number="261123000000999")
+        last = broker.order(number="261123000000999")
         applying = asyncio.create_task(cache.apply_in_slices(read_order_book(answer)))
         await asyncio.sleep(0)
-        desk.say("complete", 2, nOrdNo=last.number, fldQty=10, avgPrc="39.00")
+        broker.send("complete", 2, nOrdNo=last.number, fldQty=10, avgPrc="39.00")
         await applying
         assert (last.status, last.filled_quantity) == (OrderStatus.COMPLETE, 10)

@@ -85,7 +85,7 @@ async def serve(peer: Peer) -> None:
     await peer.linger()
 
 
-def saying(*messages: str | bytes) -> Callable[[Peer], Awaitable[None]]:
+def sending(*messages: str | bytes) -> Callable[[Peer], Awaitable[None]]:
     """Accept, send these and stay."""
 
     async def script(peer: Peer) -> None:

@@ -48,7 +48,7 @@ async def test_a_refused_login_is_renewed_once_and_used_at_its_new_address() -> 
         assert json.loads(new.peer.received[0])["auth"] == "sid-1"
 
 
-def test_a_server_that_refuses_every_login_gets_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_refuses_every_login_is_sent_few(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts, backoff = backoffs(*[20.0] * 100)
     monkeypatch.setattr(websocket, "backoff", backoff)
 
@@ -140,8 +140,8 @@ def test_a_long_life_of_reconnects_leaks_nothing(monkeypatch: pytest.MonkeyPatch
 
         async def short(peer: Peer) -> None:
             await accept(peer)
-            heard = {json.loads(await peer.receive())["event"] for _ in range(3)}
-            assert heard == {"subscribeScripsLite", "subscribeDepth", "subscribeExchange"}
+            events = {json.loads(await peer.receive())["event"] for _ in range(3)}
+            assert events == {"subscribeScripsLite", "subscribeDepth", "subscribeExchange"}
             await peer.send(lite(1, float(len(server.peers))))
             if len(server.peers) % 2:
                 peer.drop()
@@ -157,13 +157,13 @@ def test_a_long_life_of_reconnects_leaks_nothing(monkeypatch: pytest.MonkeyPatch
             await feed.subscribe(tokens, level=Level.DEPTH)
             await feed.subscribe_status()
             await until(lambda: len(frames(server.peer)) == 3)
-            wished, before = subscribed(server.peer), await things()
+            desired, before = subscribed(server.peer), await things()
             server.script(short)
             server.peer.drop()
             await until(lambda: feed.reconnects >= 200)
             server.script(serve)
             await until(lambda: feed.is_live and len(frames(server.peer)) == 3)
-            await until(lambda: subscribed(server.peer) == wished)
+            await until(lambda: subscribed(server.peer) == desired)
             assert await things() == before
             assert all(len(frames(peer)) == 3 for peer in server.peers)
             assert feed.subscriptions == 40

@@ -20,8 +20,8 @@ from tests.feed_servers import Login, Peer, feed_server, until
 from tests.feeds.market_servers import (
     accept,
     lite,
-    saying,
     scrip,
+    sending,
     serve,
     take_all,
 )
@@ -39,8 +39,8 @@ async def columns(
             yield feed
 
 
-async def test_columns_hold_all_that_has_come_since_the_last_step() -> None:
-    async with columns(saying(lite(1, 10.5), lite(2, 20.5) + scrip(3), lite(1, 11.0))) as feed:
+async def test_columns_hold_all_ticks_since_the_last_step() -> None:
+    async with columns(sending(lite(1, 10.5), lite(2, 20.5) + scrip(3), lite(1, 11.0))) as feed:
         await asyncio.sleep(1)
         await feed.close()
         [table] = [table async for table in feed]
@@ -49,7 +49,7 @@ async def test_columns_hold_all_that_has_come_since_the_last_step() -> None:
         assert feed.lost == 0
 
 
-async def test_a_consumer_of_columns_waits_and_is_released() -> None:
+async def test_a_consumer_of_columns_waits_for_ticks_and_ends_with_the_feed() -> None:
     async def script(peer: Peer) -> None:
         await accept(peer)
         for number in range(3):
@@ -75,7 +75,7 @@ async def test_a_consumer_of_columns_waits_and_is_released() -> None:
 
 async def test_the_oldest_messages_are_dropped_when_columns_are_not_taken() -> None:
     big = b"".join(lite(9, 1.0) for _ in range(10))
-    async with columns(saying(lite(1), lite(2), lite(3), big), bound=200) as feed:
+    async with columns(sending(lite(1), lite(2), lite(3), big), bound=200) as feed:
         await asyncio.sleep(1)
         await feed.close()
         [table] = [table async for table in feed]
@@ -92,8 +92,8 @@ async def test_columns_of_a_level_that_has_none_are_refused() -> None:
             ColumnFeed(session, FeedTimings(), level=Level.FULL_DEPTH)
 
 
-async def test_columns_have_only_what_is_subscribed() -> None:
-    async with columns(saying(lite(9001), lite(9002, 20.5) + lite(9001), lite(9002))) as feed:
+async def test_columns_hold_subscribed_instruments_only() -> None:
+    async with columns(sending(lite(9001), lite(9002, 20.5) + lite(9001), lite(9002))) as feed:
         await feed.subscribe(["nse_cm|9002"], level=Level.LITE)
         await asyncio.sleep(1)
         await feed.close()

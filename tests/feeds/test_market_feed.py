@@ -44,8 +44,8 @@ from tests.feeds.market_servers import (
     live,
     next_ticks,
     opened,
-    saying,
     scrip,
+    sending,
     serve,
     status,
     subscribed,
@@ -105,7 +105,9 @@ async def test_the_latest_tick_is_that_of_a_level_or_of_any() -> None:
 # --- reconnecting -----------------------------------------------------------------------------
 
 
-async def test_all_subscriptions_come_back_in_a_frame_each_and_the_consumer_goes_on() -> None:
+async def test_all_subscriptions_are_sent_again_after_a_reconnect_and_the_consumer_goes_on() -> (
+    None
+):
     prices: list[float] = []
 
     async def consume(feed: MarketFeed) -> None:
@@ -163,7 +165,7 @@ async def test_garbage_and_cut_batches_do_not_end_the_feed() -> None:
         "", "{", "[]", "null", "\x00", '{"message_code":"x"}', b"", b"\x00", os.urandom(300),
         (lite(1) + scrip(2))[:-1], b"\xff\xff" + bytes(60),
     ]  # fmt: skip
-    async with live(saying(*garbage, lite(3, 33.0))) as (_, feed):
+    async with live(sending(*garbage, lite(3, 33.0))) as (_, feed):
         await until(lambda: feed.latest("nse_cm|3"))
         assert feed.latest("nse_cm|1"), "what came whole before the cut counts"
         assert feed.reconnects == 0
@@ -181,7 +183,7 @@ async def test_a_callback_or_listener_that_fails_ends_nothing() -> None:
         raise LookupError("another one")
 
     async with (
-        feed_server(saying(lite(1) + lite(2))) as server,
+        feed_server(sending(lite(1) + lite(2))) as server,
         opened(server, on_tick=callback) as feed,
     ):
         feed.on_event(listener)
@@ -193,7 +195,7 @@ async def test_a_callback_or_listener_that_fails_ends_nothing() -> None:
         assert feed.pending == 0
 
 
-async def test_a_callback_that_raises_what_ends_tasks_ends_nothing() -> None:
+async def test_a_callback_that_raises_cancelled_error_ends_nothing() -> None:
     ticks: list[Tick] = []
     ended = asyncio.get_running_loop().create_future()
     ended.cancel()
@@ -202,7 +204,7 @@ async def test_a_callback_that_raises_what_ends_tasks_ends_nothing() -> None:
         ticks.append(tick)
         ended.result()  # raises CancelledError
 
-    async with live(saying(lite(1), lite(2), lite(3)), on_tick=on_tick) as (_, feed):
+    async with live(sending(lite(1), lite(2), lite(3)), on_tick=on_tick) as (_, feed):
         await until(lambda: len(ticks) == 3)
         assert feed.is_live
 
@@ -229,9 +231,9 @@ async def test_the_last_price_is_that_of_the_newest_tick_of_any_level_that_has_o
 # --- the consumer -----------------------------------------------------------------------------
 
 
-async def test_breaking_off_and_iterating_again_loses_nothing() -> None:
+async def test_breaking_off_an_iteration_and_iterating_again_loses_nothing() -> None:
     batch = b"".join(lite(token) for token in range(10))
-    async with live(saying(batch)) as (_, feed):
+    async with live(sending(batch)) as (_, feed):
         taken = [await next_ticks(feed, 3), await next_ticks(feed, 1)]
         assert feed.pending == 6
         async for ticks in feed.batches():
@@ -242,7 +244,7 @@ async def test_breaking_off_and_iterating_again_loses_nothing() -> None:
         assert (feed.ticks, feed.lost, feed.pending) == (10, 0, 0)
 
 
-async def test_a_consumer_that_gives_up_waiting_may_come_back() -> None:
+async def test_a_consumer_whose_wait_timed_out_may_iterate_again() -> None:
     async def script(peer: Peer) -> None:
         await accept(peer)
         await asyncio.sleep(10)
@@ -268,7 +270,7 @@ async def test_two_consumers_are_an_error() -> None:
 
 
 async def test_iteration_ends_after_what_was_pending_when_the_feed_closes() -> None:
-    async with live(saying(lite(1), lite(2))) as (_, feed):
+    async with live(sending(lite(1), lite(2))) as (_, feed):
         await until(lambda: feed.pending == 2)
         await feed.close()
         assert [tick.instrument async for tick in feed] == ["nse_cm|1", "nse_cm|2"]
@@ -283,9 +285,9 @@ async def test_a_waiting_consumer_is_released_when_the_feed_closes() -> None:
         assert await waiting == []
 
 
-async def test_a_slow_consumer_finds_the_newest_of_each() -> None:
+async def test_with_policy_conflate_a_slow_consumer_gets_the_newest_tick_of_each() -> None:
     messages = [lite(token, float(turn)) for turn in range(1, 51) for token in (1, 2, 3)]
-    async with live(saying(*messages, scrip(1, 99.0))) as (_, feed):
+    async with live(sending(*messages, scrip(1, 99.0))) as (_, feed):
         await until(lambda: feed.ticks == 151)
         assert feed.pending == 4
         assert feed.lost == 147
@@ -298,7 +300,7 @@ async def test_a_slow_consumer_finds_the_newest_of_each() -> None:
         ]
 
 
-async def test_the_server_is_held_up_for_a_consumer_that_wants_everything() -> None:
+async def test_with_policy_block_the_server_is_held_up_for_a_slow_consumer() -> None:
     async def flood(peer: Peer) -> None:
         await accept(peer)
         for number in range(100):
@@ -323,9 +325,7 @@ async def test_the_server_is_held_up_for_a_consumer_that_wants_everything() -> N
         assert feed.lost == 0
 
 
-async def test_a_consumer_that_never_comes_back_costs_no_memory_however_often_it_reconnects() -> (
-    None
-):
+async def test_with_policy_block_memory_stays_bounded_over_reconnects_without_a_consumer() -> None:
     async def flood(peer: Peer) -> None:
         await accept(peer)
         await peer.send(*[lite(number) for number in range(20)])
@@ -338,9 +338,9 @@ async def test_a_consumer_that_never_comes_back_costs_no_memory_however_often_it
         assert feed.lost + feed.pending == feed.ticks
 
 
-async def test_the_oldest_are_dropped_where_that_is_wanted() -> None:
+async def test_with_policy_drop_oldest_the_oldest_ticks_are_dropped() -> None:
     messages = [lite(number) for number in range(25)]
-    async with live(saying(*messages), policy=Policy.DROP_OLDEST, bound=10) as (_, feed):
+    async with live(sending(*messages), policy=Policy.DROP_OLDEST, bound=10) as (_, feed):
         await until(lambda: feed.ticks == 25)
         assert (feed.pending, feed.lost) == (10, 15)
         ticks = await next_ticks(feed, 10)
@@ -381,7 +381,7 @@ def test_the_exchange_accepts_the_client(answer: AuthAnswer) -> None:
     check()
 
 
-async def test_bad_days_of_the_exchange_are_survived() -> None:
+async def test_the_feed_survives_garbage_cut_batches_drops_and_ended_sessions() -> None:
     async with trading() as (exchange, neo), neo.market_feed(level=None) as feed:
         await feed.subscribe(TOKENS)
         take_all(feed)
@@ -428,17 +428,17 @@ def test_ticks_come_over_tls_on_either_loop(
 # --- what was not asked for ---------------------------------------------------------------------
 
 
-async def test_ticks_of_what_is_not_subscribed_are_dropped_and_counted_and_nothing_is_kept() -> (
+async def test_ticks_of_unsubscribed_instruments_are_dropped_and_counted_and_nothing_is_kept() -> (
     None
 ):
-    strange = b"".join(lite(token) for token in range(20_000, 30_000))
+    unsubscribed = b"".join(lite(token) for token in range(20_000, 30_000))
     names = {f"nse_cm|{number}": "X" for number in range(20_000, 30_000)}
     async with live(serve) as (server, feed):
         await feed.subscribe(["nse_cm|11536"], level=Level.LITE)
         await server.peer.send(
-            strange + scrip(40_000) + index(50_000, "Other") + lite(11536, 7.0),
+            unsubscribed + scrip(40_000) + index(50_000, "Other") + lite(11536, 7.0),
             acknowledgement_frame(names),
-            strange,
+            unsubscribed,
             lite(11536, 8.0),
         )
         await until(lambda: feed.ticks == 2)
@@ -450,15 +450,15 @@ async def test_ticks_of_what_is_not_subscribed_are_dropped_and_counted_and_nothi
         assert sum(map(len, feed._decoder._listed.values())) <= 2
 
 
-async def test_a_status_that_was_not_asked_for_is_no_tick_but_counts_for_the_feed() -> None:
-    async with live(saying(status(MarketState.CLOSED))) as (_, feed):
+async def test_an_unsubscribed_market_status_is_no_tick_but_sets_the_feeds_trading_hours() -> None:
+    async with live(sending(status(MarketState.CLOSED))) as (_, feed):
         await until(lambda: feed.unasked == 1)
         assert feed.ticks == 0
         assert feed.latest_status("nse_cm") is None
         assert "nse_cm" in feed._hours.closed
 
 
-async def test_what_is_unsubscribed_is_forgotten() -> None:
+async def test_nothing_is_kept_of_an_unsubscribed_instrument() -> None:
     ack = acknowledgement_frame({"nse_cm|7000": "X-EQ", "nse_cm|7001": "Y-EQ"})
     async with live(serve) as (server, feed):
         await feed.subscribe(["nse_cm|7000", "nse_cm|7001"])

@@ -1,4 +1,4 @@
-"""Recordings of live feeds: what is in them, what is not, and what becomes of them on bad days."""
+"""Recordings of live feeds: what they hold, and how they end when the disk or the process fails."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def print_and_wait(exchange: Exchange, feed: MarketFeed, *prices: int) -> 
         await until(lambda: feed.ticks > before)  # noqa: B023 - awaited here
 
 
-async def test_what_the_feed_receives_is_in_the_file_and_can_be_decoded_from_it_alone(
+async def test_all_that_the_feed_receives_is_in_the_file_and_can_be_decoded_from_it_alone(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "x.feed"
@@ -89,7 +89,7 @@ async def test_what_the_feed_receives_is_in_the_file_and_can_be_decoded_from_it_
     assert recording.bytes_stored == path.stat().st_size
 
 
-async def test_one_that_starts_late_begins_with_dividers_and_names(tmp_path: Path) -> None:
+async def test_a_recording_that_starts_late_begins_with_dividers_and_names(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
     async with (
         exchange_of() as exchange,
@@ -134,7 +134,7 @@ async def test_a_reconnect_shows_as_a_gap_and_a_new_answer(tmp_path: Path) -> No
     assert read_control(str(frames[gap + 2])).symbols == {TCS: "TCS-EQ"}
 
 
-async def test_no_secret_is_in_it_even_if_the_server_says_them(tmp_path: Path) -> None:
+async def test_no_secret_is_in_a_recording_even_if_the_server_sends_them(tmp_path: Path) -> None:
     path = tmp_path / "x.feed"
     async with exchange_of() as exchange, client_of(exchange) as neo:
         session, credentials = neo.session, exchange.credentials

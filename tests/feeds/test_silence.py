@@ -110,7 +110,7 @@ async def test_an_unknown_instrument_is_named_until_it_is_unsubscribed(
             assert neo.health().ok
 
 
-async def test_it_is_logged_once_and_stays_a_problem_over_reconnects(
+async def test_an_unknown_instrument_is_logged_once_and_stays_a_problem_over_reconnects(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo, neo.market_feed() as feed:
@@ -123,7 +123,7 @@ async def test_it_is_logged_once_and_stays_a_problem_over_reconnects(
         assert caplog.text.count(WARNING) == 1
 
 
-async def test_what_a_new_connection_does_not_acknowledge_is_noticed(
+async def test_a_subscription_that_a_new_connection_does_not_acknowledge_is_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     scripts = (acknowledging(KNOWN), acknowledging(), acknowledging(KNOWN))
@@ -140,7 +140,7 @@ async def test_what_a_new_connection_does_not_acknowledge_is_noticed(
         assert feed.unacknowledged == ()
 
 
-async def test_a_tick_is_as_good_as_an_acknowledgement(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_tick_counts_as_an_acknowledgement(caplog: pytest.LogCaptureFixture) -> None:
     async def script(peer: Peer) -> None:
         await accept(peer)
         await peer.receive()
@@ -154,7 +154,9 @@ async def test_a_tick_is_as_good_as_an_acknowledgement(caplog: pytest.LogCapture
         assert "nse_cm|1" not in caplog.text
 
 
-async def test_many_names_are_shortened(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_long_list_of_unacknowledged_names_is_shortened(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with live(serve) as (_, feed):
         await feed.subscribe([f"nse_cm|{token}" for token in range(1, 1001)])
         await asyncio.sleep(6)
@@ -163,7 +165,7 @@ async def test_many_names_are_shortened(caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.mark.parametrize("has_index", [False, True])
-async def test_iterating_without_a_subscription_is_said(
+async def test_iterating_without_a_subscription_is_logged(
     caplog: pytest.LogCaptureFixture, has_index: bool
 ) -> None:
     async with live(acknowledging("nse_cm|Nifty 50")) as (_, feed):

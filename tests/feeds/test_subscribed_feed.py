@@ -37,7 +37,7 @@ from tests.feeds.market_servers import (
     live,
     next_ticks,
     opened,
-    saying,
+    sending,
     serve,
     status,
     subscribed,
@@ -45,7 +45,7 @@ from tests.feeds.market_servers import (
 from tests.simulation.virtual_time import in_virtual_time
 
 
-async def test_the_first_frame_proves_who_we_are() -> None:
+async def test_the_first_frame_authenticates_the_session() -> None:
     async with live(serve) as (server, _):
         frame = json.loads(server.peer.received[0])
         moment = datetime.fromisoformat(frame["sdk_date"])
@@ -123,7 +123,7 @@ async def test_dividers_are_taken_from_an_acceptance_that_comes_late() -> None:
         ([lite(1)], "no answer to the handshake within 4 s"),
     ],
 )
-def test_other_answers_are_errors_after_which_it_tries_again(
+def test_other_answers_to_the_login_are_errors_and_the_feed_connects_again(
     answers: list[str | bytes], reason: str
 ) -> None:
     @in_virtual_time
@@ -152,14 +152,14 @@ def test_other_answers_are_errors_after_which_it_tries_again(
     ],
 )
 @pytest.mark.parametrize("is_accepted", [False, True])
-def test_what_a_server_repeats_of_the_login_is_in_no_log_and_no_reason(
+def test_secrets_that_a_server_repeats_are_in_no_log_and_no_reason(
     message: str, *, is_accepted: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(1, "neo_async")
 
     @in_virtual_time
     async def check() -> None:
-        script = saying(message) if is_accepted else answering(message)
+        script = sending(message) if is_accepted else answering(message)
         async with feed_server(script) as server:
             login = Login(server)
             login.error = SessionEnded("the broker cannot be reached")
@@ -239,7 +239,7 @@ async def test_calls_made_together_share_a_frame() -> None:
         }
 
 
-async def test_what_is_subscribed_already_is_not_said_again() -> None:
+async def test_a_subscription_that_was_sent_is_not_sent_again() -> None:
     async with live(serve) as (server, feed):
         await feed.subscribe(["nse_cm|1", "nse_cm|1", "nse_cm|2"])
         await feed.subscribe(["nse_cm|2", "nse_cm|3"])
@@ -305,7 +305,7 @@ def test_malformed_instruments_are_refused(names: Any) -> None:
     check()
 
 
-async def test_wishes_made_while_disconnected_go_out_with_the_connection() -> None:
+async def test_subscriptions_made_while_disconnected_are_sent_with_the_connection() -> None:
     async with feed_server(serve) as server:
         session: Any = Login(server)
         feed = MarketFeed(session, FeedTimings())
@@ -320,7 +320,7 @@ async def test_wishes_made_while_disconnected_go_out_with_the_connection() -> No
             assert subscribed(server.peer) == {"Scrips": {"nse_cm|1"}, "Depth": {"nse_cm|1"}}
 
 
-def test_a_wish_made_while_a_frame_waits_for_room_is_not_lost(
+def test_a_subscription_made_while_a_frame_waits_for_room_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     room = asyncio.Event()
@@ -358,7 +358,7 @@ async def test_acknowledgements_of_either_shape_give_symbols() -> None:
         "message": "Subscribed",
         "trading_symbols": {"nse_cm|2885": "RELIANCE-EQ"},
     }
-    script = saying(
+    script = sending(
         lite(1333), json.dumps(documented), json.dumps(sdk), lite(1333), lite(2885), lite(7)
     )
     async with live(script) as (_, feed):
@@ -380,15 +380,15 @@ async def _first(feed: MarketFeed[PriceTick], count: int) -> AsyncIterator[Tick]
             return
 
 
-async def test_a_refused_subscription_is_kept_for_the_caller_to_see() -> None:
+async def test_the_text_of_a_refused_subscription_is_kept() -> None:
     refusal = '{"message_code":1109,"error_code":1,"description":"limit of 3000 exceeded"}'
-    async with live(saying(refusal, lite(1))) as (_, feed):
+    async with live(sending(refusal, lite(1))) as (_, feed):
         await next_ticks(feed, 1)
         assert list(feed.refusals) == ["limit of 3000 exceeded"]
         assert feed.is_live
 
 
-async def test_what_is_unsubscribed_while_disconnected_stays_so() -> None:
+async def test_unsubscriptions_made_while_disconnected_hold() -> None:
     async with live(serve) as (server, feed):
         await feed.subscribe(["nse_cm|1", "nse_cm|2"])
         server.is_refusing = True
@@ -422,7 +422,7 @@ async def test_silence_in_an_open_market_is_a_stall_only_with_subscriptions() ->
         "a" * 99 + "_b|1", "nse_cm|011536", "nse_cm|\u0661",
     ],
 )  # fmt: skip
-def test_a_name_that_cannot_be_sent_is_refused_before_it_is_kept(name: str) -> None:
+def test_an_instrument_name_that_cannot_be_sent_is_refused(name: str) -> None:
     @in_virtual_time
     async def check() -> None:
         async with live(serve) as (server, feed):

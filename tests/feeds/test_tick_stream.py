@@ -10,7 +10,7 @@ from tests.feed_servers import feed_server
 from tests.feeds.market_servers import (
     ENCODE,
     opened,
-    saying,
+    sending,
     status,
 )
 
@@ -18,7 +18,7 @@ from tests.feeds.market_servers import (
 async def test_market_status_and_auctions_come_from_iterators_of_their_own() -> None:
     auction = ENCODE.auction(AuctionTick("nse_cm|11536", "", 1501.0, 2500, -1200, 0))
     nothing = ENCODE.auction(AuctionTick("nse_cm|11536", "", 0.0, 0, 0, 0))
-    script = saying(status(MarketState.OPEN) + nothing + auction)
+    script = sending(status(MarketState.OPEN) + nothing + auction)
     async with feed_server(script) as server, opened(server) as feed:
         await feed.subscribe(["nse_cm|11536"])
         await feed.subscribe_status()

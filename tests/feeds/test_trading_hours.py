@@ -15,7 +15,7 @@ from neo_async.model.ticks import (
 from tests.feed_servers import until
 from tests.feeds.market_servers import (
     live,
-    saying,
+    sending,
     serve,
     status,
 )
@@ -53,7 +53,7 @@ def test_the_market_is_open_by_the_clock_and_its_status_messages(
     @in_virtual_time
     async def check() -> None:
         async with live(
-            saying(*statuses),
+            sending(*statuses),
             market_open=None,
             calendar=Calendar(clock=moment.timestamp),
             timings={"silence": 10, "ping": 3600},
@@ -84,7 +84,7 @@ def test_a_segment_reported_closed_before_a_session_is_open_in_it(
     async def check() -> None:
         present = reported_at
         async with live(
-            saying(status(MarketState.CLOSED)),
+            sending(status(MarketState.CLOSED)),
             market_open=None,
             calendar=Calendar(clock=lambda: present.timestamp()),
             timings={"silence": 10, "ping": 3600},

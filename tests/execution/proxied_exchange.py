@@ -41,7 +41,7 @@ def seconds() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Desk:
+class ProxiedExchange:
     """An exchange behind a fault proxy whose `override` a test may change."""
 
     def __init__(self, exchange: Exchange, neo: NeoClient) -> None:
@@ -63,7 +63,7 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def desk_of(**options: Any) -> AsyncIterator[Desk]:
+async def proxied_exchange(**options: Any) -> AsyncIterator[ProxiedExchange]:
     overrides: dict[str, Any] = {}
     dropped: set[str] = set()
     refused: dict[str, Reply] = {}
@@ -82,6 +82,6 @@ async def desk_of(**options: Any) -> AsyncIterator[Desk]:
         fault_proxy(exchange, override, dropped=dropped, refused=refused) as endpoints,
         client_of(exchange, endpoints=endpoints, **{**defaults, **options}) as neo,
     ):
-        desk = Desk(exchange, neo)
-        desk.overrides, desk.dropped, desk.refused = overrides, dropped, refused
-        yield desk
+        proxy = ProxiedExchange(exchange, neo)
+        proxy.overrides, proxy.dropped, proxy.refused = overrides, dropped, refused
+        yield proxy
