@@ -24,14 +24,22 @@ from neo_async.execution.order import OrderChange
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.order_log import OrderLog
+from neo_async.model.answer import Answer
 from neo_async.model.feed_state import FeedEvent, FeedState
 from neo_async.model.orders import OrderTerms
 from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.wire.order_feed import read_message
 
+Wire = dict[str, Any]
+"""A message or row in the fields of the wire."""
+
+OK = {"stat": "Ok", "stCode": 200}
+QUIET = 15.0
+"""Seconds without a message about an open order after which the book is read."""
+POLL = 0.5
+"""Seconds between two readings of the book without a live feed."""
+STAGES = ["put order req received", "validation pending", "open pending", "open"]
 QUANTITY = 10
-
-
 TERMS = OrderTerms(
     segment=Segment.NSE_CM,
     symbol="ITBEES-EQ",
@@ -78,18 +86,6 @@ def unread(status: str, *names: str, **facts: Any) -> OrderRow:
         name: type(value)() for name in names if (value := getattr(row(status), name)) is not None
     }
     return msgspec.structs.replace(row(status), missing=frozenset(names), **blank | facts)
-
-
-QUIET = 15.0
-
-
-POLL = 0.5
-
-
-STAGES = ["put order req received", "validation pending", "open pending", "open"]
-
-
-Wire = dict[str, Any]
 
 
 class Feed:
@@ -211,3 +207,11 @@ def _as_book_row(update: object) -> OrderRow:
 async def collect(changes: AsyncIterator[OrderChange], into: list[OrderChange]) -> None:
     async for change in changes:
         into.append(change)  # noqa: PERF401 - one by one, as they come
+
+
+def book_of(count: int) -> Answer:
+    rows = [
+        state("open", 1, nOrdNo=f"261123{number:09d}", GuiOrdId=f"tag{number}")
+        for number in range(count)
+    ]
+    return Answer(200, {"x": "y"}, msgspec.json.encode({**OK, "data": rows}))

@@ -20,20 +20,10 @@ from tests.clients import client_of, exchange_of, paths
 from tests.fake_servers import Reply, fault_proxy
 
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
-
-
 CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
-
-
 BOOK = "/neo/quick/user/orders"
-
-
 HISTORY = "/neo/quick/order/history"
-
-
 BUSY = Reply("busy", 503)
-
-
 RESOLUTION_TIMEOUT = 30.0
 
 

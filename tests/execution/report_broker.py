@@ -22,6 +22,8 @@ from neo_async.model.orders import HistoryRow, OrderRow
 from tests.simulation.virtual_time import now
 
 RESOLUTION_TIMEOUT = 30.0
+MIDNIGHT = 14 * 3600.0
+"""Midnight in seconds from the start of the virtual clock, 10:00 in India."""
 
 
 def row(number: int = 1, **fields: Any) -> OrderRow:
@@ -101,10 +103,6 @@ class Broker:
 
 def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.ERROR]
-
-
-MIDNIGHT = 14 * 3600.0
-"""Seconds from the start of the virtual clock, 10:00 in India."""
 
 
 def fastest(run: Callable[[], object]) -> float:

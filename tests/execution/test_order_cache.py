@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 from decimal import Decimal
@@ -28,11 +29,13 @@ from neo_async.execution.order_log import OrderLog
 from neo_async.model.feed_state import FeedState
 from neo_async.model.orders import exact_price
 from neo_async.model.updates import OrderUpdate
+from neo_async.wire.reports import read_order_book
 from tests.execution.feed_broker import (
     QUANTITY,
     QUIET,
     STAGES,
     FeedBroker,
+    book_of,
     order_of,
     row,
     state,
@@ -304,3 +307,77 @@ async def test_an_external_order_is_registered_from_the_feed() -> None:
         await asyncio.sleep(0)
         broker.send("cancelled", 3, nOrdNo="77", fldQty=3, avgPrc="39.10")
         assert await waiting is OrderStatus.CANCELLED
+
+
+def test_an_order_is_found_by_its_tag_after_retagging_and_until_it_is_dropped() -> None:
+    cache = OrderCache(kept=2)
+    order = order_of(cache, client_tag="own_abc1230000")
+    assert cache.by_tag("own_abc1230000") is order
+    assert cache.by_tag("own_abc1230000-17") is order
+    assert cache.by_tag("") is None
+    cache.retag(order, "own_abc1230001")
+    assert cache.by_tag("own_abc1230000") is None
+    assert cache.by_tag("own_abc1230001") is order
+    second = order_of(cache, number="2", client_tag="own_abc1230001")
+    assert cache.by_tag("own_abc1230001") is order
+    cache.retag(second, "own_abc1230002")
+    assert cache.by_tag("own_abc1230001") is order
+    cache.apply([row("complete", QUANTITY, 39.0)])
+    for number in ("3", "4", "5"):
+        order_of(cache, number=number, client_tag=f"other{number}")
+        cache.apply([row("complete", QUANTITY, 39.0, number=number)])
+    assert cache.by_tag("own_abc1230001") is None
+
+
+async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> None:
+    async with FeedBroker() as broker:
+        cache = OrderCache(kept=5)
+        broker.use(cache)
+        broker.feed.go(FeedState.LIVE)
+        held = broker.order()
+        broker.send("cancelled", 5)
+        for number in range(2, 30):
+            broker.order(number=str(number), client_tag=f"tag{number}")
+            broker.send("complete", 5, nOrdNo=str(number), fldQty=10, avgPrc="39.00")
+        gc.collect()
+        resting = broker.order(number="99", client_tag="tag99")
+        assert len(cache.orders) == 5 + 1
+        assert cache.get("2") is None
+        assert cache.get("1") is held
+        # What comes late of those that are forgotten makes no order of them.
+        broker.send("open", 3, nOrdNo="2")
+        assert cache.open_orders == [resting]
+        # A correction reaches the object that the program holds, and the order is open again.
+        broker.send("open", 6)
+        assert held.status is OrderStatus.OPEN
+        assert cache.open_orders == [resting, held]
+        assert cache.orders["1"] is held
+        assert cache.by_tag(held.client_tag) is held
+        broker.send("complete", 7, fldQty=10, avgPrc="39.00")
+        assert cache.open_orders == [resting]
+        # A book that still shows an unregistered order as open counts for a search for it.
+        cache.register(row("open", number="3", at=9))
+        assert [order.number for order in cache.open_orders] == ["99", "3"]
+
+
+def test_final_orders_beyond_the_number_that_is_kept_are_dropped() -> None:
+    cache = OrderCache(kept=100)
+    for number in range(3000):
+        order_of(cache, number=str(number), client_tag=f"tag{number}")
+        cache.apply([row("complete", QUANTITY, 39.0, number=str(number))])
+    gc.collect()
+    assert len(cache.orders) == len(cache._by_tag) == len(cache._final) == 100
+    assert len(cache._held_elsewhere) == 0
+
+
+async def test_a_message_between_two_slices_of_a_book_is_not_undone() -> None:
+    async with FeedBroker() as broker:
+        broker.feed.go(FeedState.LIVE)
+        cache = broker.cache
+        answer = book_of(1000)
+        last = broker.order(number="261123000000999")
+        applying = asyncio.create_task(cache.apply_in_slices(read_order_book(answer)))
+        await asyncio.sleep(0)
+        broker.send("complete", 2, nOrdNo=last.number, fldQty=10, avgPrc="39.00")
+        await applying
+        assert (last.status, last.filled_quantity) == (OrderStatus.COMPLETE, 10)

@@ -24,8 +24,6 @@ from neo_async.wire.feed import FeedEncoder
 from tests.feed_servers import FeedServer, Login, Peer, feed_server
 
 ENCODE = FeedEncoder()
-
-
 ACCEPTED = json.dumps(
     {
         "message_code": 1117,
@@ -35,14 +33,8 @@ ACCEPTED = json.dumps(
         "exchanges": {"nse_cm": {"value": 1, "divider": 100}},
     }
 )
-
-
 CONNECTED = ACCEPTED.replace("1117", "1119")
-
-
 REFUSED = '{"message_code":1120,"message":"Auth failed: no such session"}'
-
-
 FALLBACK = ACCEPTED.replace("native_batch", "native_fallback")
 
 

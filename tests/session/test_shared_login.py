@@ -287,7 +287,8 @@ async def test_the_log_names_paper_or_live_and_where_the_session_came_from(
         where = f"logged in as {exchange.credentials.ucc} at {exchange.base_url}: paper"
         assert caplog.messages[-1] == f"{exchange.credentials.ucc}: {where}"
         async with client_of(exchange, session=tmp_path / "session.json"):
-            assert caplog.messages[-1] == f"{where}, by the login of 10:00:00 IST"
+            resumed = f"{where}, by the login of 10:00:00 IST"
+            assert caplog.messages[-1] == f"{exchange.credentials.ucc}: {resumed}"
 
 
 async def test_a_server_beyond_this_machine_is_live() -> None:
