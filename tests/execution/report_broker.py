@@ -39,8 +39,9 @@ def row(number: int = 1, **fields: Any) -> OrderRow:
         "validity": "DAY",
         "quantity": 10,
         "price": 39.0,
-        "updated_ns": int(now() * 1e9),
     }
+    if "updated_ns" not in fields:
+        defaults["updated_ns"] = int(now() * 1e9)
     return OrderRow(**{**defaults, **fields})
 
 
