@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import sqlite3
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neo_async import (
+    Durability,
     Halted,
     JournalFailed,
     Outcome,
@@ -23,8 +27,25 @@ from neo_async import (
     Side,
 )
 from neo_async.errors import NeoError
+from neo_async.execution import journal_file
 from neo_async.execution.journal import Journal
-from neo_async.execution.journal_schema import Intent
+from neo_async.execution.journal_file import (
+    PATH_CHECK_INTERVAL_SECONDS,
+    PathCheck,
+    checkpoint,
+    close_file,
+    commit,
+    open_file,
+    read_intents,
+)
+from neo_async.execution.journal_schema import (
+    INSERT_INTENT,
+    SELECT_LAST_ID,
+    WRITE_SETTLED,
+    Intent,
+    Write,
+)
+from neo_async.file_lock import release
 from tests.clients import client_of, exchange_of
 from tests.execution.journals import opened, posix, read_as_a_login_does
 
@@ -261,3 +282,127 @@ async def test_a_journal_that_is_deleted_or_replaced_is_logged_once_and_is_a_pro
         aside.rename(lost)
         await asyncio.sleep(2)
         assert "replaced" not in " ".join(neo.health().problems)
+
+
+# --- the file by itself ---------------------------------------------------------------------------
+
+LOG = logging.getLogger("neo_async.execution.journal")
+
+
+def open_at(path: Path, **settings: Any) -> journal_file.OpenedFile:
+    known: dict[str, Any] = {"ucc": "ABC12", "durability": Durability.PROCESS, **settings}
+    return open_file(path, path, log=LOG, **known)
+
+
+def close(opened: journal_file.OpenedFile, last: Write | None = None) -> None:
+    close_file(opened.file, last)
+    release(opened.lock)
+
+
+def insert(number: int) -> Write:
+    return INSERT_INTENT, (number, number, "ABC12", "place", f"t_{number}", "", "{}")
+
+
+@given(st.lists(st.integers(1, 6), max_size=8))
+def test_the_writes_of_a_commit_are_in_the_file_all_or_none(numbers: list[int]) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as file:
+        file.execute(journal_file.TABLES["intents"])
+        is_valid = len(set(numbers)) == len(numbers)
+        if is_valid:
+            commit(file, [insert(number) for number in numbers])
+        else:
+            with pytest.raises(sqlite3.IntegrityError):
+                commit(file, [insert(number) for number in numbers])
+        ids = [number for (number,) in file.execute("SELECT id FROM intents ORDER BY id")]
+        assert ids == (sorted(numbers) if is_valid else [])
+        assert not file.in_transaction
+
+
+def test_an_opened_file_is_read_for_what_a_login_needs(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    opened = open_at(path)
+    assert (opened.last, opened.resolved_up_to, [*opened.open_ids], opened.halt) == (0, 0, [], None)
+    commit(opened.file, [insert(number) for number in (1, 2, 3)])
+    close(opened, (WRITE_SETTLED, ("ABC12", 1)))
+    opened = open_at(path)
+    assert (opened.last, opened.resolved_up_to, [*opened.open_ids]) == (3, 1, [2, 3])
+    close(opened)
+    other = open_at(path, ucc="XYZ99")
+    assert (other.last, other.resolved_up_to, [*other.open_ids]) == (3, 0, [])
+    close(other)
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+def test_only_commits_that_survive_a_loss_of_power_wait_for_the_disk(
+    tmp_path: Path, durability: Durability
+) -> None:
+    opened = open_at(tmp_path / "orders.db", durability=durability)
+    pragmas = [
+        opened.file.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "wal_autocheckpoint", "busy_timeout")
+    ]
+    full, normal = 2, 1
+    assert pragmas == ["wal", full if durability is Durability.POWER else normal, 0, 0]
+    close(opened)
+
+
+def test_a_file_of_another_version_is_refused_and_its_lock_released(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    close(open_at(path))
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA user_version = 3")
+    for _ in range(2):
+        with pytest.raises(JournalFailed, match="is of version 3, this package writes 2"):
+            open_at(path)
+
+
+def test_a_checkpoint_moves_the_log_into_the_file_and_logs_a_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "orders.db"
+    opened = open_at(path)
+    commit(opened.file, [insert(1)])
+    size = path.stat().st_size
+    checkpoint(path, LOG)
+    assert path.stat().st_size > size
+    assert not caplog.text
+    checkpoint(tmp_path / "missing.db", LOG)
+    assert f"{tmp_path / 'missing.db'} could not be moved into it" in caplog.text
+    close(opened)
+
+
+def test_a_last_write_that_fails_does_not_keep_the_file_from_being_closed(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    opened = open_at(path)
+    commit(opened.file, [insert(1)])
+    close(opened, insert(1))
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened.file.execute(SELECT_LAST_ID)
+    close(open_at(path))
+
+
+def test_intents_that_cannot_be_read_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    close(open_at(path))
+    with pytest.raises(JournalFailed, match=r"orders.db cannot be read \(no such table: absent\)"):
+        read_intents(path, path, lambda file: file.execute("SELECT * FROM absent"), LOG)
+
+
+def test_the_path_is_checked_at_most_once_per_interval_and_a_loss_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "orders.db"
+    path.write_text("")
+    found = path.stat()
+    check = PathCheck({path: (found.st_dev, found.st_ino)}, LOG)
+    check.check_if_due(10.0)
+    path.rename(tmp_path / "aside")
+    check.check_if_due(10.0 + PATH_CHECK_INTERVAL_SECONDS / 2)
+    assert not check.is_lost
+    for turn in range(1, 4):
+        check.check_if_due(10.0 + turn * PATH_CHECK_INTERVAL_SECONDS)
+        assert check.is_lost
+    assert caplog.text.count("is not the file any more that was opened as the journal") == 1
+    (tmp_path / "aside").rename(path)
+    check.check(20.0)
+    assert not check.is_lost

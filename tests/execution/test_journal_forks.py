@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sqlite3
 import subprocess
 import sys
@@ -11,13 +12,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from neo_async import (
     Durability,
 )
+from neo_async.execution.journal_forks import abandon_after_fork, keep_after_fork
 from tests.execution.journals import halts_in, opened, posix, rows_of
 
 
 def _wait_for_work(pipe: Any) -> None:
+    pipe.send("started")
     pipe.recv()
 
 
@@ -30,6 +35,7 @@ async def test_a_forked_worker_that_outlives_its_parent_does_not_hold_the_lock(
     here, there = fork.Pipe()
     worker = fork.Process(target=_wait_for_work, args=(there,))
     worker.start()
+    here.recv()
     await journal.close()
     try:
         journal = opened(tmp_path / "orders.db")
@@ -106,3 +112,32 @@ def test_a_forked_process_has_no_share_in_the_journal_and_does_it_no_harm(tmp_pa
         assert halts_in(path) == []
         with closing(sqlite3.connect(path)) as file:
             assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+class OpenJournal:
+    """Keeps whether it was abandoned."""
+
+    def __init__(self) -> None:
+        self.is_abandoned = False
+
+    def abandon(self) -> None:
+        self.is_abandoned = True
+
+
+@posix
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_abandons_the_open_journals_and_its_parent_none() -> None:
+    opened, closed = OpenJournal(), OpenJournal()
+    for journal in (opened, closed):
+        abandon_after_fork(journal)
+    keep_after_fork(closed)
+    try:
+        child = os.fork()
+        if child == 0:
+            os._exit(10 * opened.is_abandoned + closed.is_abandoned)
+        _, status = os.waitpid(child, 0)
+    finally:
+        keep_after_fork(opened)
+    assert os.waitstatus_to_exitcode(status) == 10
+    assert not opened.is_abandoned
+    keep_after_fork(opened)  # closing twice is harmless

@@ -21,7 +21,22 @@ from neo_async import (
     Outcome,
 )
 from neo_async.execution.journal import Journal
-from neo_async.execution.journal_writers import OUTCOME_DELAY_SECONDS, WRITE_TIMEOUT_SECONDS
+from neo_async.execution.journal_schema import (
+    CLEAR_HALT,
+    INSERT_INTENT,
+    TABLES,
+    UPDATE_OUTCOME,
+    WRITE_HALT,
+    Write,
+)
+from neo_async.execution.journal_writers import (
+    CLOSE_TIMEOUT_SECONDS,
+    MAX_WRITES_PER_COMMIT,
+    OUTCOME_DELAY_SECONDS,
+    WRITE_TIMEOUT_SECONDS,
+    LoopWriter,
+    ThreadWriter,
+)
 from tests.execution.journals import halts_in, locked, opened, rows_of
 
 
@@ -302,3 +317,137 @@ async def test_a_halt_is_written_before_all_that_a_lock_has_kept_waiting(tmp_pat
     await asyncio.sleep(1)
     assert len(rows_of(journal.path)) == 1200
     await journal.close()
+
+
+# --- the writers by themselves --------------------------------------------------------------------
+
+LOG = logging.getLogger("neo_async.execution.journal")
+
+
+def file_at(path: Path) -> sqlite3.Connection:
+    """The tables of a journal in a file, without a wait for locks."""
+    file = sqlite3.connect(path, isolation_level=None, timeout=0.0, check_same_thread=False)
+    file.execute("PRAGMA journal_mode = WAL")
+    for create in TABLES.values():
+        file.execute(create)
+    return file
+
+
+def insert(number: int) -> Write:
+    return INSERT_INTENT, (number, 1, "ABC12", "place", f"t_{number}", "", "{}")
+
+
+def outcome(number: int) -> Write:
+    return UPDATE_OUTCOME, ("accepted", 2, "", "", number)
+
+
+def halt(reason: str) -> Write:
+    return WRITE_HALT, ("ABC12", reason, 1e9, 1)
+
+
+@pytest.mark.parametrize("kind", [LoopWriter, ThreadWriter])
+@pytest.mark.real_time("one of the writers has a thread")
+async def test_a_writer_that_is_closed_has_written_everything_in_the_order_of_the_calls(
+    tmp_path: Path, kind: type[LoopWriter | ThreadWriter]
+) -> None:
+    path = tmp_path / "orders.db"
+    loop = asyncio.get_running_loop()
+    with closing(file_at(path)) as file:
+        writer = kind(file, loop, path, LOG)
+        assert writer.is_idle
+        waiter = loop.create_future()
+        writer.put(insert(1), waiter)
+        writer.put(outcome(1))
+        writer.put_soon(insert(2))
+        writer.put_halt(halt("enough"))
+        writer.put_halt((CLEAR_HALT, ("ABC12",)))
+        writer.put_halt(halt("too much"))
+        await waiter
+        await writer.close()
+        assert writer.is_idle
+        assert writer.lost == set()
+    assert [(row["id"], row["outcome"]) for row in rows_of(path)] == [(1, "accepted"), (2, None)]
+    assert [reason for _, reason, _, _ in halts_in(path)] == ["too much"]
+
+
+async def test_a_lone_write_is_committed_unless_others_wait_for_the_end_of_the_turn(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "orders.db"
+    loop = asyncio.get_running_loop()
+    with closing(file_at(path)) as file:
+        writer = LoopWriter(file, loop, path, LOG)
+        assert writer.put_alone(insert(1))
+        writer.put(outcome(1))  # no caller waits for it: it goes along
+        assert writer.put_alone(insert(2))
+        assert [row["outcome"] for row in rows_of(path)] == ["accepted", None]
+        writer.put_soon(outcome(2))
+        assert not writer.put_alone(insert(3))
+        await writer.close()
+    assert [row["outcome"] for row in rows_of(path)] == ["accepted", "accepted"]
+
+
+async def test_a_lone_write_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    with closing(file_at(path)) as file:
+        writer = LoopWriter(file, asyncio.get_running_loop(), path, LOG)
+        writer.put_alone(insert(1))
+        writer.put(outcome(1))
+        with locked(path):
+            assert not writer.put_alone(insert(2))
+        await writer.close()
+    assert [(row["id"], row["outcome"]) for row in rows_of(path)] == [(1, "accepted")]
+
+
+async def test_more_writes_than_one_commit_may_hold_are_spread_over_turns(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    count = 2 * MAX_WRITES_PER_COMMIT + 1
+    with closing(file_at(path)) as file:
+        commits: list[str] = []
+        writer = LoopWriter(file, asyncio.get_running_loop(), path, LOG)
+        file.set_trace_callback(lambda text: commits.append(text.split()[0]))
+        for number in range(1, count + 1):
+            writer.put_soon(insert(number))
+        await asyncio.sleep(OUTCOME_DELAY_SECONDS)
+        file.set_trace_callback(None)
+        await writer.close()
+    assert commits.count("INSERT") == count
+    # The last of three is of one write, and needs no transaction.
+    assert commits.count("COMMIT") == 2
+    assert len(rows_of(path)) == count
+
+
+async def test_a_close_in_vain_logs_each_missing_write_once_and_fails_its_caller(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "orders.db"
+    loop = asyncio.get_running_loop()
+    with closing(file_at(path)) as file, locked(path):
+        writer = LoopWriter(file, loop, path, LOG)
+        waiter = loop.create_future()
+        writer.put(outcome(7))
+        writer.put_halt(halt("enough"))
+        await asyncio.sleep(1)
+        writer.put(insert(8), waiter)
+        began = loop.time()
+        await writer.close()
+        assert loop.time() - began == pytest.approx(CLOSE_TIMEOUT_SECONDS, abs=0.05)
+        with pytest.raises(sqlite3.OperationalError):
+            await waiter
+        assert not writer.is_idle
+    errors = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+    assert len(errors) == len(set(errors)) == 2
+    assert "intent 7: outcome (accepted) not in the journal" in caplog.text
+    assert "place of tag 't_8': not in the journal" in caplog.text
+
+
+async def test_an_abandoned_writer_writes_nothing_more(tmp_path: Path) -> None:
+    path = tmp_path / "orders.db"
+    with closing(file_at(path)) as file:
+        writer = LoopWriter(file, asyncio.get_running_loop(), path, LOG)
+        writer.put_soon(insert(1))
+        writer.put(outcome(1))
+        writer.abandon()
+        assert writer.is_idle
+        await asyncio.sleep(1)
+    assert rows_of(path) == []

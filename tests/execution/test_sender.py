@@ -11,9 +11,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from neo_async import (
+    Halted,
     NeoClient,
     NeoError,
     NotLoggedIn,
@@ -21,13 +23,21 @@ from neo_async import (
     Order,
     OrderRequest,
     Outcome,
+    OutcomeUnknown,
     PoolLimits,
     RateLimits,
     RiskLimits,
     Timeouts,
 )
+from neo_async.execution.expected_effect import cancellation, modification, placement
 from neo_async.execution.journal import Journal
+from neo_async.execution.sender import Request
+from neo_async.transport.kinds import Kind
+from neo_async.wire import endpoints
+from neo_async.wire.rules import cancel_form, modify_form, place_form
 from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
+from tests.execution.feed_broker import TERMS, order_of
+from tests.execution.proxied_exchange import proxied_exchange
 from tests.fake_servers import Late, Reply, fault_proxy
 from tests.risk.trading import BUY, MIS, open_orders_in, place_form_of, until, until_sent
 from tests.simulation.virtual_time import now
@@ -249,3 +259,121 @@ async def test_a_cancel_without_an_answer_leaves_the_client_quiet_and_a_placemen
         await asyncio.gather(cancelling, placing, return_exceptions=True)
         assert not neo._engine.is_quiet
         await until(lambda: neo._engine.is_quiet)
+
+
+# --- a request by itself ----------------------------------------------------------------------
+
+
+def test_a_request_names_its_action_its_order_and_the_effect_that_it_is_to_have() -> None:
+    order = order_of(number="11")
+    after = msgspec.structs.replace(TERMS, quantity=20)
+    place = place_form(TERMS, "own_1")
+    placing = Request(Kind.PLACE, endpoints.PLACE, place, client_tag="own_1", terms=TERMS)
+    changing = Request(
+        Kind.MODIFY, endpoints.MODIFY, modify_form("11", after), order=order, terms=after
+    )
+    form = cancel_form(number="11", symbol=TERMS.symbol, amo=False)
+    cancelling = Request(Kind.CANCEL, endpoints.CANCEL, form, order=order)
+    assert [(each.action, each.number) for each in (placing, changing, cancelling)] == [
+        ("place", ""),
+        ("modify", "11"),
+        ("cancel", "11"),
+    ]
+    assert placing.expected() == placement(place)
+    assert changing.expected() == modification(order, after)
+    assert cancelling.expected() == cancellation(order)
+    assert str(placing.subject) == "place of tag 'own_1'"
+    assert str(cancelling.subject) == f"cancel of order 11, tag '{order.client_tag}'"
+
+
+# --- requests of which no byte was sent -------------------------------------------------------
+
+
+async def test_a_request_of_which_no_byte_can_be_sent_ends_with_the_deadline_of_an_order(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "orders.db"
+    async with (
+        exchange_of() as exchange,
+        client_of(exchange, live_updates=False, journal=path, timeouts=Timeouts(order=2.0)) as neo,
+    ):
+        tries: list[float] = []
+
+        def failing(*arguments: Any) -> Any:
+            tries.append(asyncio.get_running_loop().time())
+            raise NotSent("cannot connect")
+
+        neo._requests.order = failing  # type: ignore[method-assign]
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(NotSent, match="cannot connect"):
+            await neo.orders.place(*BUY, 10, **MIS)
+        assert 1.0 < asyncio.get_running_loop().time() - began <= 2.0
+        assert len(tries) > 3
+        assert neo.health().unknown == ()
+        assert exchange.market.ledger == []
+    assert outcomes_in(path) == {Outcome.NOT_SENT: 1}
+
+
+async def test_a_halt_ends_the_tries_of_a_placement_of_which_no_byte_was_sent() -> None:
+    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
+        tries: list[float] = []
+
+        def failing(*arguments: Any) -> Any:
+            tries.append(asyncio.get_running_loop().time())
+            raise NotSent("cannot connect")
+
+        neo._requests.order = failing  # type: ignore[method-assign]
+        placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
+        await until(lambda: len(tries) >= 2)
+        tried, began = len(tries), asyncio.get_running_loop().time()
+        halting = asyncio.ensure_future(neo.halt())
+        with pytest.raises(Halted):
+            await placing
+        assert asyncio.get_running_loop().time() - began < 0.01
+        await halting
+        assert len(tries) == tried
+
+
+# --- the gate, and quiet ----------------------------------------------------------------------
+
+
+async def test_a_halt_ends_the_wait_for_a_login() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        with neo._engine.held():
+            placing = asyncio.create_task(neo.orders.place(*BUY, 10, **MIS))
+            await asyncio.sleep(1)
+            await neo.halt()
+            with pytest.raises(Halted):
+                await placing
+        assert (await paths(exchange)).count(PLACE) == 0
+
+
+async def test_a_client_is_quiet_when_a_lost_placement_cannot_arrive_any_more() -> None:
+    async with proxied_exchange(resolution_timeout=5.0) as proxy:
+        engine = proxy.neo._engine
+        assert engine.is_quiet
+        proxy.dropped.add(PLACE)
+        with pytest.raises(OutcomeUnknown):
+            await proxy.neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
+        assert not engine.is_quiet
+        await asyncio.sleep(5.0)
+        await until(lambda: engine.is_quiet)
+
+
+async def test_the_outcome_of_each_request_is_counted() -> None:
+    async with proxied_exchange() as proxy:
+        neo = proxy.neo
+        order = await neo.orders.place(*BUY, 10, **MIS)
+        await neo.orders.modify(order, quantity=20)
+        await neo.orders.cancel(order)
+        with pytest.raises(NeoError):
+            await neo.orders.cancel(order)
+        proxy.overrides[PLACE] = Reply("busy", 503)
+        with pytest.raises(OutcomeUnknown):
+            await neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
+        counted = neo.metrics().outcomes
+        assert {action: {**counts} for action, counts in counted.items()} == {
+            "place": {"accepted": 1, "unknown": 1},
+            "modify": {"accepted": 1},
+            "cancel": {"accepted": 1, "rejected": 1},
+        }

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neo_async import (
     OrderStatus,
 )
-from neo_async.execution.uncertainty import EXTERNAL_ORDERS, FILL_DETAILS_WAIT
+from neo_async.execution.terms_change import CATCHING_UP
+from neo_async.execution.uncertainty import (
+    EXTERNAL_KEPT,
+    EXTERNAL_ORDERS,
+    FILL_DETAILS_WAIT,
+    UPDATES_OF_AN_EXTERNAL_ORDER,
+    Uncertainty,
+)
 from neo_async.model.feed_state import FeedState
 from tests.execution.feed_broker import (
     QUIET,
     FeedBroker,
+    order_of,
+    row,
     state,
 )
+from tests.simulation.virtual_time import in_virtual_time
 
 
 async def test_the_book_is_read_once_per_quiet_time_without_messages_about_an_open_order() -> None:
@@ -173,3 +187,137 @@ async def test_messages_about_orders_that_no_book_shows_are_dropped() -> None:
         reads = len(broker.reads)
         await asyncio.sleep(10 * QUIET)
         assert len(broker.reads) == reads
+
+
+# --- doubts by themselves -------------------------------------------------------------------------
+
+
+def following() -> Uncertainty:
+    """Doubts of a client whose order feed is started now."""
+    uncertainty = Uncertainty(quiet=QUIET)
+    uncertainty.start_following()
+    return uncertainty
+
+
+def seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_no_book_is_due_before_the_feed_was_started() -> None:
+    uncertainty = Uncertainty(quiet=QUIET)
+    uncertainty.note_odd_fill(0.0)
+    uncertainty.keep(row("open", number="77"))
+    uncertainty.note_final(order_of(), is_confirmed=False)
+    assert not uncertainty.is_followed
+    assert uncertainty.due_at(-math.inf, 0.0) == math.inf
+    uncertainty.start_following()
+    await asyncio.sleep(3)
+    uncertainty.start_following()  # a second time changes nothing
+    assert uncertainty.due_at(-math.inf, 0.0) == FILL_DETAILS_WAIT
+
+
+@given(read_at=st.floats(0, 100), updated_at=st.none() | st.floats(0, 100))
+@in_virtual_time
+async def test_a_book_is_due_a_quiet_time_after_the_last_reading_or_message(
+    read_at: float, updated_at: float | None
+) -> None:
+    due_at = following().due_at(read_at, updated_at)
+    assert due_at == (math.inf if updated_at is None else max(read_at, updated_at) + QUIET)
+
+
+async def test_each_doubt_makes_a_book_due_and_each_reading_puts_it_off() -> None:
+    doubtful = order_of()
+    doubtful.apply(row("complete", 10, at=5))  # filled at no price
+    changed = order_of()
+    doubts = {
+        "a fill without price": (
+            lambda each: each.note_final(doubtful, is_confirmed=False), FILL_DETAILS_WAIT,
+        ),
+        "an odd fill": (lambda each: each.note_odd_fill(seconds()), FILL_DETAILS_WAIT),
+        "an accepted change": (lambda each: each.await_report(changed), FILL_DETAILS_WAIT),
+        "an external order": (lambda each: each.keep(row("open", number="77")), QUIET),
+    }  # fmt: skip
+    for name, (note, wait) in doubts.items():
+        uncertainty = following()
+        await asyncio.sleep(1)
+        calls: list[str] = []
+        uncertainty.on_more = lambda calls=calls, name=name: calls.append(name)
+        assert uncertainty.due_at(0.0, None) == math.inf
+        note(uncertainty)
+        assert calls == [name]
+        assert uncertainty.due_at(0.0, None) == seconds() + wait
+        await asyncio.sleep(5)
+        note(uncertainty)  # a doubt that is there already is no later one
+        assert uncertainty.due_at(0.0, None) == seconds() - 5 + wait
+        assert uncertainty.due_at(seconds(), None) == seconds() + wait
+
+
+async def test_a_fill_that_is_complete_or_confirmed_leaves_no_doubt() -> None:
+    uncertainty = following()
+    order = order_of()
+    order.apply(row("complete", 10, at=5))
+    uncertainty.note_final(order, is_confirmed=False)
+    uncertainty.note_final(order, is_confirmed=True)
+    assert uncertainty.lacking == {}
+    uncertainty.note_final(order, is_confirmed=False)
+    order.apply(row("complete", 10, 39.0, at=6))
+    uncertainty.note_final(order, is_confirmed=False)
+    assert uncertainty.lacking == {}
+    assert uncertainty.due_at(0.0, None) == math.inf
+
+
+async def test_an_order_that_is_open_again_lacks_no_fill() -> None:
+    uncertainty = following()
+    order = order_of()
+    order.apply(row("complete", 10, at=5))
+    uncertainty.note_final(order, is_confirmed=False)
+    uncertainty.note_open(order.number)
+    assert uncertainty.lacking == {}
+
+
+@given(odd_at=st.floats(0, 10), requested_at=st.floats(0, 10))
+@in_virtual_time
+async def test_a_book_clears_up_an_odd_fill_only_when_it_was_requested_after_it(
+    odd_at: float, requested_at: float
+) -> None:
+    uncertainty = following()
+    uncertainty.note_odd_fill(odd_at)
+    uncertainty.clear_by_book(requested_at, 10.0)
+    assert (uncertainty.due_at(0.0, None) == math.inf) is (requested_at >= odd_at)
+
+
+async def test_messages_of_an_external_order_wait_for_the_answer_to_its_placement() -> None:
+    uncertainty = following()
+    updates = [row("open", at=at, number="77") for at in range(2 * UPDATES_OF_AN_EXTERNAL_ORDER)]
+    for update in updates:
+        uncertainty.keep(update)
+    assert [*uncertainty.external["77"].updates] == updates[-UPDATES_OF_AN_EXTERNAL_ORDER:]
+    uncertainty.clear_by_book(0.0, EXTERNAL_KEPT - 0.1)
+    assert "77" in uncertainty.external
+    uncertainty.clear_by_book(0.0, EXTERNAL_KEPT)
+    assert uncertainty.external == {}
+
+
+async def test_the_oldest_external_order_makes_room_for_a_newer_one() -> None:
+    uncertainty = following()
+    for number in range(EXTERNAL_ORDERS + 3):
+        uncertainty.keep(row("open", number=str(number)))
+    assert len(uncertainty.external) == EXTERNAL_ORDERS
+    assert next(iter(uncertainty.external)) == "3"
+
+
+async def test_an_accepted_change_is_in_doubt_until_a_report_or_a_book_long_after_it() -> None:
+    uncertainty = following()
+    order = order_of()
+    change = order.begin_change(msgspec.structs.replace(order.terms, quantity=20))
+    assert order.accept_change(change)
+    uncertainty.await_report(order)
+    uncertainty.note_report(order)
+    uncertainty.clear_by_book(seconds() + CATCHING_UP - 0.1, seconds())
+    assert uncertainty.unreported == {order.number: order}
+    uncertainty.clear_by_book(seconds() + CATCHING_UP, seconds())
+    assert uncertainty.unreported == {}
+    uncertainty.await_report(order)
+    order.apply(row("modified", at=9, quantity=20))
+    uncertainty.note_report(order)
+    assert uncertainty.unreported == {}
