@@ -6,11 +6,13 @@ import asyncio
 import gc
 import json
 import os
+from typing import Any
 
 import msgspec
 import pytest
 
 from neo_async import NotLoggedIn
+from neo_async.config import FeedTimings
 from neo_async.errors import (
     LoginFailed,
     SessionEnded,
@@ -18,8 +20,10 @@ from neo_async.errors import (
     WrongMpin,
     WrongTotp,
 )
+from neo_async.feeds.market_feed import MarketFeed
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedState
+from neo_async.model.ticks import PriceTick
 from neo_async.transport import websocket
 from tests.clients import client_of, exchange_of
 from tests.feed_servers import FeedServer, Login, Peer, backoffs, feed_server, until
@@ -189,3 +193,39 @@ async def test_logging_out_closes_the_feeds() -> None:
         assert await waiting == []
         with pytest.raises(NotLoggedIn):
             _ = neo.session
+
+
+# --- state --------------------------------------------------------------------------------------
+
+
+async def test_a_feed_shows_its_state_from_before_the_first_connection_to_the_close() -> None:
+    async with feed_server(serve) as server:
+        session: Any = Login(server)
+        feed = MarketFeed[PriceTick](session, FeedTimings())
+        assert (feed.name, feed.state, feed.is_live) == ("market feed", FeedState.CLOSED, False)
+        assert (feed.reconnects, feed.stalls, feed.last_gap) == (0, 0, None)
+        assert (feed.reason, feed.refusal, feed.last_message_at) == ("", "", 0.0)
+        async with feed:
+            await feed.until_live()
+            assert (feed.state, feed.is_live) == (FeedState.LIVE, True)
+            assert repr(feed) == "<MarketFeed live, 0 reconnects>"
+        assert (feed.state, feed.is_live) == (FeedState.CLOSED, False)
+
+
+async def test_a_wait_until_a_feed_is_live_ends_when_the_feed_is_closed() -> None:
+    async with feed_server(answering()) as server, opened(server) as feed:
+        waiting = asyncio.create_task(feed.until_live())
+        await asyncio.sleep(1)
+        await feed.close()
+        with pytest.raises(TransportError, match="closed"):
+            await waiting
+
+
+async def test_the_time_between_two_logins_for_a_feed_is_set_by_between_logins() -> None:
+    async with feed_server(answering(REFUSED)) as server:
+        login = Login(server)
+        timings = {"between_logins": 60.0, "longest_wait": 5.0}
+        async with opened(server, login, timings=timings) as feed:
+            await until(lambda: login.renewals == 2, every=0.5)
+            assert 60 <= asyncio.get_running_loop().time() < 60 + 2 * 5.0
+            assert not feed.is_live

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neo_async.config import FeedTimings
 from neo_async.errors import (
@@ -25,6 +27,7 @@ from tests.feeds.market_servers import (
     serve,
     take_all,
 )
+from tests.simulation.virtual_time import in_virtual_time
 
 
 @contextlib.asynccontextmanager
@@ -117,3 +120,34 @@ async def test_a_column_feed_subscribes_its_own_level_and_no_other() -> None:
         for call in (feed.subscribe, feed.unsubscribe, feed.snapshot):
             with pytest.raises(UsageError, match="level=SCRIP: this column feed has level LITE"):
                 await call([KNOWN], level=Level.SCRIP)
+
+
+# --- without a connection -------------------------------------------------------------------------
+
+
+async def test_a_column_feed_has_one_level_which_is_lite_unless_another_is_given() -> None:
+    async with feed_server(serve) as server:
+        session: Any = Login(server)
+        assert ColumnFeed(session, FeedTimings()).level is Level.LITE
+        for level in (Level.LITE, Level.SCRIP, Level.DEPTH):
+            feed = ColumnFeed(session, FeedTimings(), level=level)
+            assert feed.level is level
+            await feed.subscribe([KNOWN], level=level)
+            assert feed.subscriptions == 1
+            await feed.unsubscribe([KNOWN])
+            assert feed.subscriptions == 0
+
+
+@settings(max_examples=15, deadline=None)  # each example is a connection
+@given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=3), min_size=1, max_size=6))
+@in_virtual_time
+async def test_columns_hold_every_tick_of_the_level_in_the_order_of_arrival(
+    batches: list[list[int]],
+) -> None:
+    messages = [b"".join(map(lite, batch)) for batch in batches]
+    async with columns(sending(*messages)) as feed:
+        await asyncio.sleep(1)
+        await feed.close()
+        [table] = [table async for table in feed]
+        assert table["token"].tolist() == [token for batch in batches for token in batch]
+        assert (feed.lost, feed.unasked) == (0, 0)

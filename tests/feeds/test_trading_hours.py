@@ -6,11 +6,15 @@ import asyncio
 from datetime import datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neo_async.base.india import IST
 from neo_async.calendar import Calendar
+from neo_async.feeds.trading_hours import MarketHours, is_trading_time
 from neo_async.model.ticks import (
     MarketState,
+    MarketStatus,
 )
 from tests.feed_servers import until
 from tests.feeds.market_servers import (
@@ -114,3 +118,71 @@ async def test_a_market_open_that_fails_leaves_the_answer_to_the_clock(
         assert feed.reconnects == 0
         await until(lambda: feed.stalls == 1, every=0.1)
         assert "market_open failed" in caplog.text
+
+
+# --- the hours by themselves ----------------------------------------------------------------------
+
+
+def reported(code: int, segment: str = "nse_cm") -> MarketStatus:
+    return MarketStatus(segment, code, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("moment", "segments", "expected"),
+    [
+        (MONDAY, ["nse_cm"], True),
+        (MONDAY.replace(hour=23), ["nse_cm"], False),
+        (MONDAY.replace(hour=23), ["nse_cm", "mcx_fo"], True),
+        (MONDAY.replace(day=22), ["nse_cm", "mcx_fo"], False),
+        (MONDAY, ["one_more"], True),
+        (MONDAY.replace(hour=23), ["one_more"], False),  # an unknown segment has the shares' hours
+        (MONDAY, [], False),
+    ],
+)
+def test_any_segment_that_trades_makes_it_trading_time(
+    moment: datetime, segments: list[str], expected: bool
+) -> None:
+    calendar = Calendar(clock=moment.timestamp)
+    assert is_trading_time(calendar, segments) is expected
+    assert MarketHours(calendar).is_open(segments) is expected
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["nse_cm", "nse_fo", "bse_cm"]), st.sampled_from(MarketState)),
+        max_size=10,
+    )
+)
+def test_in_trading_hours_the_last_status_of_each_segment_decides(
+    statuses: list[tuple[str, MarketState]],
+) -> None:
+    hours = MarketHours(Calendar(clock=MONDAY.timestamp))
+    for segment, code in statuses:
+        hours.apply_status(reported(code, segment))
+    last = dict(statuses)
+    closing = (MarketState.CLOSED, MarketState.CLOSING_ENDED)
+    closed = {segment for segment, code in last.items() if code in closing}
+    assert hours.closed == closed
+    for segment in ("nse_cm", "nse_fo", "bse_cm", "bse_fo"):
+        assert hours.is_open([segment]) is (segment not in closed)
+    assert hours.is_open(["nse_cm", "nse_fo", "bse_cm"]) is (len(closed) < 3)
+
+
+def test_outside_of_trading_hours_no_status_opens_a_segment() -> None:
+    hours = MarketHours(Calendar(clock=MONDAY.replace(hour=23).timestamp))
+    hours.apply_status(reported(MarketState.OPEN))
+    assert not hours.is_open(["nse_cm"])
+
+
+def test_a_closing_counts_until_the_next_session_of_its_segment() -> None:
+    present = MONDAY
+    hours = MarketHours(Calendar(clock=lambda: present.timestamp()))
+    hours.apply_status(reported(MarketState.CLOSED))
+    hours.apply_status(reported(MarketState.CLOSED, "mcx_fo"))
+    present = MONDAY.replace(hour=15)
+    assert not hours.is_open(["nse_cm"])
+    present = MONDAY.replace(day=24, hour=18)  # a holiday of shares, and an evening of commodities
+    assert not hours.is_open(["nse_cm"])
+    assert hours.is_open(["mcx_fo"])
+    present = MONDAY.replace(day=25)
+    assert hours.is_open(["nse_cm"])
