@@ -178,8 +178,8 @@ class NeoClient:
             resubmit_unacknowledged=orders.resubmit_unacknowledged,
             clock=clock,
         )
-        self.market = Market(self._requests, clock=clock)
-        self.portfolio = Portfolio(self._requests, self.market, clock=clock)
+        self.market = Market(self._requests, self.instruments, clock=clock)
+        self.portfolio = Portfolio(self._requests, self.market, self.instruments, clock=clock)
         self.portfolio.live.attach(self._engine.updates)
         self.portfolio.live.ignore_fills_if(self._engine.cache.has_odd_fill)
         self._engine.on_missed_fill(self.portfolio.live.on_missed_fill)
@@ -398,12 +398,13 @@ class NeoClient:
             market_open=market_open,
             calendar=self.calendar,
             time_ns=time_ns,
+            key_of=self.instruments.key,
         )
         self._market_feeds.add(feed)
         return feed
 
     def column_feed(
-        self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
+        self, *, level: Level | str = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
         """Return the market feed as arrays; see ColumnFeed. Needs numpy."""
         feed = ColumnFeed(
@@ -412,6 +413,7 @@ class NeoClient:
             level=level,
             market_open=market_open,
             calendar=self.calendar,
+            key_of=self.instruments.key,
         )
         self._market_feeds.add(feed)
         return feed

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any, overload
 
 from neo_async.base import logs
 from neo_async.base.logs import logger_of
 from neo_async.errors import BrokerError, NeoError, ProtocolError
+from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
+from neo_async.model.instruments import InstrumentLike
 from neo_async.model.market import QuoteFilter
 from neo_async.model.orders import Price
 from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, PositionRow
@@ -25,16 +28,22 @@ from neo_async.wire.portfolio import (
     read_margin,
     read_positions,
 )
-from neo_async.wire.rules import margin_form
+from neo_async.wire.rules import margin_form, read_segment
 
 
 class Portfolio:
     """The account's positions, holdings, limits and margins, `neo.portfolio`."""
 
     def __init__(
-        self, session: SessionRequests, market: Market, *, clock: Callable[[], float] = time.time
+        self,
+        session: SessionRequests,
+        market: Market,
+        instruments: Instruments,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._session = session
+        self._instruments = instruments
         self._log = logger_of(logs.PORTFOLIO, session.ucc)
         self._market = market
         self.live = LivePositions(self._report, clock=clock, log=self._log)
@@ -65,20 +74,56 @@ class Portfolio:
         """Return the funds of the account over all segments, exchanges and products."""
         return await self._session.read(LIMITS, read_limits, form=LimitsForm())
 
+    @overload
     async def margin(
         self,
-        segment: Segment,
-        token: str,
-        side: Side,
+        segment: Segment | str,
+        symbol: str,
+        side: Side | str,
         quantity: int,
         *,
-        product: Product,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+    ) -> OrderMargin: ...
+
+    @overload
+    async def margin(
+        self,
+        instrument: InstrumentLike,
+        side: Side | str,
+        quantity: int,
+        /,
+        *,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+    ) -> OrderMargin: ...
+
+    async def margin(
+        self,
+        segment: Any,
+        symbol: Any,
+        side: Any,
+        quantity: Any = None,
+        *,
+        product: Product | str,
         price: Price | None = None,
-        order_type: OrderType = OrderType.LIMIT,
+        order_type: OrderType | str = OrderType.LIMIT,
         trigger: Price | None = None,
     ) -> OrderMargin:
-        """Return the margin that one order would need. `token` is the instrument's, not its trading
-        symbol, for the broker's call takes nothing else."""
+        """Return the margin that one order would need; the arguments are those of `orders.place`.
+
+        The broker takes the instrument's token: a key (`nse_cm|19084`) or `(Segment.NSE_CM,
+        "19084")` needs no scrip master, and a trading symbol one that is loaded.
+        """
+        if quantity is None:
+            name, side, quantity = segment, symbol, side
+        else:
+            name = f"{read_segment(segment)}|{symbol}"
+        segment, _, token = self._instruments.key(name).partition("|")
         form = margin_form(
             segment=segment,
             token=token,

@@ -89,7 +89,7 @@ async def test_the_oldest_messages_are_dropped_when_columns_are_not_taken() -> N
 async def test_columns_of_a_level_that_has_none_are_refused() -> None:
     async with feed_server(serve) as server:
         session: Any = Login(server)
-        with pytest.raises(UsageError, match="LITE"):
+        with pytest.raises(UsageError, match="lite"):
             ColumnFeed(session, FeedTimings(), level=3)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="FULL_DEPTH"):
             ColumnFeed(session, FeedTimings(), level=Level.FULL_DEPTH)

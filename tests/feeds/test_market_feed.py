@@ -99,6 +99,7 @@ async def test_the_latest_tick_is_that_of_a_level_or_of_any() -> None:
             Level.FULL_DEPTH: None,
         }
         assert feed.latest("nse_cm|1") == prices[Level.LITE]
+        assert feed.latest("nse_cm|1", level="depth") == prices[Level.DEPTH]
         assert feed.latest("nse_cm|2") is None
 
 
@@ -493,6 +494,7 @@ def test_an_index_is_found_by_its_name_whatever_the_packet_has_of_it(name: str) 
             await feed.subscribe_indices([f"nse_cm|{name}"])
             await server.peer.send(index(26_000, name.upper()))
             tick = await anext(feed.indices())
-            assert tick.instrument == f"nse_cm|{name}"
+            assert tick.instrument == f"nse_cm|{'Nifty 50' if name == 'nifty 50' else name}"
+            assert feed.latest_index(f"nse_cm|{name}") == tick
 
     check()

@@ -297,7 +297,7 @@ def test_malformed_instruments_are_refused(names: Any) -> None:
             ):
                 with pytest.raises(UsageError, match="instrument"):
                     await call(names)
-            with pytest.raises(UsageError, match="LITE"):
+            with pytest.raises(UsageError, match="lite"):
                 await feed.subscribe(["nse_cm|1"], level=3)  # type: ignore[arg-type]
             assert feed.subscriptions == 0
             assert len(server.peer.received) == 1

@@ -284,11 +284,11 @@ async def test_the_log_names_paper_or_live_and_where_the_session_came_from(
     caplog.set_level(logging.INFO, logger="neo_async.session")
     async with sharing(tmp_path / "session.json", 1) as (exchange, (neo,)):
         assert neo.is_paper
-        where = f"logged in as {exchange.credentials.ucc} at {exchange.base_url}: paper"
-        assert caplog.messages[-1] == f"{exchange.credentials.ucc}: {where}"
+        ucc = exchange.credentials.ucc
+        where = f"{ucc}: logged in as {ucc} at {exchange.base_url}: paper"
+        assert caplog.messages[-1] == where
         async with client_of(exchange, session=tmp_path / "session.json"):
-            resumed = f"{where}, by the login of 10:00:00 IST"
-            assert caplog.messages[-1] == f"{exchange.credentials.ucc}: {resumed}"
+            assert caplog.messages[-1] == f"{where}, by the login of 10:00:00 IST"
 
 
 async def test_a_server_beyond_this_machine_is_live() -> None:
