@@ -379,9 +379,7 @@ async def test_cancels_overtake_modifies_overtake_places_overtake_reads():
     ]
     await asyncio.gather(*callers)
     assert served[-1][0] is Kind.READ
-    assert served[: 2 * len(ORDERS)] == [
-        (kind, number) for kind in ORDERS for number in range(2)
-    ]
+    assert served[: 2 * len(ORDERS)] == [(kind, number) for kind in ORDERS for number in range(2)]
 
 
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.PLACE])
