@@ -23,7 +23,7 @@ from neo_async.exits.runner import PlanRunner
 from neo_async.exits.state import PlanState, PlanTerms
 from neo_async.exits.trigger import PriceTrigger, TriggerState
 from neo_async.market_data.instruments import Instruments
-from neo_async.model.enums import Product
+from neo_async.model.enums import Product, Segment
 from neo_async.model.orders import OrderRequest, OrderRow
 from neo_async.model.portfolio import PositionKey
 from neo_async.model.updates import PositionUpdate
@@ -123,6 +123,9 @@ class PlanBook:
             write=self._write,
             clock=self._clock,
             opens_in=self._opens_in,
+            request_book=self._engine.request_order_book,
+            watching=self._engine.cache.waiters.watching,
+            resolution_timeout=self._engine.resolution_timeout,
             on_end=self._on_plan_end,
         )
         self.plans[state.id] = ExitPlan(runner)
@@ -144,8 +147,10 @@ class PlanBook:
 
     def add_trigger(self, state: TriggerState) -> PriceTrigger:
         """Add a trigger, and have it written to the journal."""
+        segment = state.order.segment
         trigger = self.triggers[state.id] = PriceTrigger(
             state,
+            opens_in=lambda: self._seconds_to_open(segment),
             place=self._place,
             find_orders=self._find_orders,
             write=self._write,
@@ -164,6 +169,7 @@ class PlanBook:
 
     def start_trigger(self, trigger: PriceTrigger) -> None:
         """Have a trigger wait for its price."""
+        self._listen()
         self._prices.watch(trigger.instrument, trigger.on_price)
         trigger.start()
 
@@ -218,11 +224,13 @@ class PlanBook:
         except NeoError as error:
             log.warning("exit plans wait for the order book: %s", error)
             return False
+        numbers = {one for runner in self.runners for one in runner.state.entry_numbers}
         for row in rows:
-            if self._plan_in(row.gui_order_id) is not None:
+            if self._plan_in(row.gui_order_id) is not None or row.number in numbers:
                 tag = without_suffix(row.gui_order_id)
                 self._engine.cache.register(row, client_tag=tag)
         for runner in self.runners:
+            await runner.until_answered()  # of the login before
             runner.take_up()
             self.start_plan(runner)
         for trigger in [*self.triggers.values()]:
@@ -270,8 +278,8 @@ class PlanBook:
             return
         for row in rows:
             self._apply(row)
-        for runner in self._runners.values():
-            runner.wake()
+        for runner in self.runners:
+            runner.on_book(requested_at)
 
     def _apply(self, row: OrderRow) -> None:
         """Wake the plan of an order, and have the position read where an order that is in no plan
@@ -310,14 +318,16 @@ class PlanBook:
         holding = terms.instrument if terms.product is Product.CNC else ""
         net = await self._portfolio.net_quantity(*key, holding=holding)
         others = (runner.state for runner in self.of(key) if runner.state is not state)
-        held = sum(max(0, other.held) for other in others if other.terms.side is terms.side)
-        return net - terms.sign * held
+        return net - sum(other.terms.sign * max(0, other.held) for other in others)
 
     def _opens_in(self, state: PlanState) -> float:
-        """Return the seconds until the plan's market opens; 0 while it is open."""
-        if self._calendar.is_open(state.terms.segment):
+        return self._seconds_to_open(state.terms.segment)
+
+    def _seconds_to_open(self, segment: Segment) -> float:
+        """Return the seconds until the market of a segment opens; 0 while it is open."""
+        if self._calendar.is_open(segment):
             return 0.0
-        return self._calendar.next_open(state.terms.segment).timestamp() - self._clock()
+        return self._calendar.next_open(segment).timestamp() - self._clock()
 
 
 def key_of(terms: PlanTerms) -> PositionKey:

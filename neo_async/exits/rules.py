@@ -11,13 +11,15 @@ says what is to be requested now. Invariants, each of them property-tested:
 3. An exit order has one request under way at most, and a step number is used once.
 4. Where an exit order ended that the plan has not cancelled, or was refused, the position may be
    closed by another program or the broker at the same time: it is read before the next exit order
-   is placed.
+   is placed. The same holds for a position that was there before the plan, and on every new day.
 5. A final plan requests nothing.
+6. Once the market answers and the price goes through the stop, a plan ends.
 """
 
 from __future__ import annotations
 
 import math
+from datetime import date
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TypeAlias
 
@@ -45,6 +47,11 @@ TRAIL_SECONDS = 1.0
 MAX_REFUSALS = 3
 """Refusals of an exit order in a row after which the plan counts as unprotected."""
 _RETRY_SECONDS = (0.5, 1.0, 2.0)
+"""Times after the first requests in a row that had no effect, and after every one that was not
+refused, such as one that was never sent."""
+CANCEL_SECONDS = 10.0
+"""Time after which an order that the broker has taken a cancel for, and that is open still, is
+cancelled again."""
 RETRY_SECONDS = 15.0
 """Time between two tries of an exit order that the broker keeps refusing."""
 
@@ -95,9 +102,21 @@ class Timers(msgspec.Struct):
     """Time at which a stop that has not filled, or a market price, is to be replaced by a new
     market price."""
     retry_at: float = -math.inf
-    """Time from which on an exit order may be placed again after a refusal."""
+    """Time from which on an exit order may be placed or changed again after a refusal."""
+    cancel_at: float = -math.inf
+    """The same for cancels, and for changes that only take units away: they are never put off for
+    longer than two seconds."""
     refusals: int = 0
+    """Refusals of exit orders in a row."""
+    failures: int = 0
+    """Requests in a row that had no effect, refusals and others."""
     is_cancelling_entry: bool = False
+    entry_cancelled_at: float = math.inf
+    """Time at which the broker took the cancel of the entry."""
+    cancelled_at: dict[int, float] = {}
+    """Times at which the broker took the cancels of exit orders, by step."""
+    read_at: float = math.inf
+    """Time at which the position has to be read once more: a report of it may lag behind."""
     must_read_position: bool = False
     """Whether the position has to be read before anything is placed."""
     is_reading_position: bool = False
@@ -115,7 +134,7 @@ def next_action(state: PlanState, timers: Timers, now: float) -> Action | None:
     before it."""
     if state.status.is_final or state.status is PlanStatus.WAITING:
         return None
-    if now < max(timers.retry_at, timers.closed_until):
+    if now < max(timers.cancel_at, timers.closed_until):
         return None
     has_begun_to_exit = state.is_closing or state.exits_filled > 0 or state.closed_elsewhere > 0
     if has_begun_to_exit and not state.is_entry_final and not timers.is_cancelling_entry:
@@ -123,6 +142,8 @@ def next_action(state: PlanState, timers: Timers, now: float) -> Action | None:
     excess = state.working - state.held
     if excess > 0:
         return _reduce(state, excess)
+    if now < timers.retry_at:
+        return None
     if timers.must_read_position:
         return None if timers.is_reading_position else ReadPosition()
     wanted = exit_terms(state)
@@ -144,7 +165,11 @@ def next_time(state: PlanState, timers: Timers, now: float) -> float:
         timers.trail_at,
         timers.chase_at,
         timers.retry_at,
+        timers.cancel_at,
         timers.closed_until,
+        timers.read_at,
+        timers.entry_cancelled_at + CANCEL_SECONDS,
+        *(at + CANCEL_SECONDS for at in timers.cancelled_at.values()),
     )
     return min((time for time in times if time > now), default=math.inf)
 
@@ -197,7 +222,8 @@ def _change(
         return None  # it is a limit order in the book: its trigger cannot be moved any more
     if order.terms == wanted:
         return None
-    if order.terms.order_type is not wanted.order_type and not state.changes_type:
+    replaces = wanted.aim is Aim.CLOSE or order.terms.order_type is not wanted.order_type
+    if replaces and not state.changes_type:
         return CancelExit(order.step)
     is_trailing = order.terms.aim is wanted.aim is Aim.STOP
     if is_trailing and now < timers.trail_at:
@@ -263,14 +289,30 @@ def apply_accepted(state: PlanState, timers: Timers, step: int, number: str = ""
     order.number = number or order.number
     order.is_under_way = False
     if order.asked_terms is not None:
+        order.is_resting = order.is_resting and order.asked_terms.aim is order.terms.aim
         order.quantity, order.terms = order.asked_quantity, order.asked_terms
     order.asked_quantity, order.asked_terms = 0, None
-    timers.refusals = 0
+    timers.refusals = timers.failures = 0
     state.reason = ""
 
 
-def apply_refused(state: PlanState, timers: Timers, step: int, reason: str, now: float) -> None:
-    """Apply that a request was refused, or was proven to have had no effect."""
+def apply_cancel_accepted(state: PlanState, timers: Timers, step: int, now: float) -> None:
+    """Apply that the broker took the cancel of an exit order. The order book proves it."""
+    find(state, step).is_under_way = False
+    timers.cancelled_at[step] = now
+
+
+def apply_refused(
+    state: PlanState,
+    timers: Timers,
+    step: int,
+    reason: str,
+    now: float,
+    *,
+    is_refusal: bool = True,
+) -> None:
+    """Apply that a request had no effect. `is_refusal` is whether the broker has refused it: what
+    was never sent says nothing about the next request."""
     order = find(state, step)
     wanted, had = order.asked_terms, order.terms
     order.is_under_way = False
@@ -281,12 +323,17 @@ def apply_refused(state: PlanState, timers: Timers, step: int, reason: str, now:
         _finish(order)
     elif order.was_cancelled:
         order.was_cancelled = False
-    elif wanted is not None and wanted.order_type is not had.order_type:
+        is_refusal = False  # it is the stop that may be refused
+    elif wanted is not None and is_refusal and _replaces(had, wanted):
         state.changes_type = False
         return
-    elif wanted is not None and wanted.aim is Aim.CLOSE and had.aim is Aim.CLOSE:
-        return  # the price stands; the next one is asked for at `chase_at`
-    _count_refusal(state, timers, reason, now)
+    _count_failure(state, timers, reason, now, is_refusal=is_refusal)
+
+
+def _replaces(had: ExitTerms, wanted: ExitTerms) -> bool:
+    """Return whether a change makes another kind of order, or asks for a new market price: what a
+    broker may not do, so that the order is cancelled and another one placed."""
+    return had.order_type is not wanted.order_type or had.aim is wanted.aim is Aim.CLOSE
 
 
 def apply_exit(
@@ -313,6 +360,7 @@ def apply_exit(
         _finish(order)
         if order.filled < order.quantity and not order.was_cancelled:
             timers.must_read_position = True
+        timers.cancelled_at.pop(step, None)
     _end_if_flat(state)
 
 
@@ -327,25 +375,42 @@ def apply_rejected(state: PlanState, timers: Timers, step: int, reason: str, now
     order = find(state, step)
     if not order.is_final:
         _finish(order)
-        _count_refusal(state, timers, reason, now)
+        _count_failure(state, timers, reason, now, is_refusal=True)
+
+
+def apply_entry_cancel_accepted(timers: Timers, now: float) -> None:
+    """Apply that the broker took the cancel of the entry. The order book proves it."""
+    timers.entry_cancelled_at = now
 
 
 def apply_entry_cancel_refused(timers: Timers, now: float) -> None:
     """Apply that the cancel of the entry had no effect: it is asked for again, unless a report
     shows that the entry is final."""
     timers.is_cancelling_entry = False
-    timers.retry_at = now + _RETRY_SECONDS[0]
+    timers.cancel_at = now + _RETRY_SECONDS[0]
 
 
-def _count_refusal(state: PlanState, timers: Timers, reason: str, now: float) -> None:
+def _count_failure(
+    state: PlanState, timers: Timers, reason: str, now: float, *, is_refusal: bool
+) -> None:
+    """Put off the next request, for longer the more of them had no effect. Where the broker keeps
+    refusing a stop and units have none, the plan does what its user wants then."""
     state.reason = reason
+    pause = _RETRY_SECONDS[min(timers.failures, len(_RETRY_SECONDS) - 1)]
+    timers.failures += 1
+    timers.retry_at = timers.cancel_at = now + pause
+    if not is_refusal:
+        return
     timers.must_read_position = True
     timers.refusals += 1
     if timers.refusals < MAX_REFUSALS:
-        timers.retry_at = now + _RETRY_SECONDS[timers.refusals - 1]
         return
     timers.retry_at = now + RETRY_SECONDS
-    if state.terms.on_unprotected is Unprotected.EXIT and not state.is_closing:
+    if (
+        state.terms.on_unprotected is Unprotected.EXIT
+        and not state.is_closing
+        and state.unprotected
+    ):
         close_at_market(state, timers, now)
 
 
@@ -376,7 +441,10 @@ def apply_price(state: PlanState, timers: Timers, price: Decimal, now: float) ->
 def advance(state: PlanState, timers: Timers, now: float) -> None:
     """Apply what the last price and the time make due: the stop trails, the aim changes at target
     and stop, and what has not filled in time gets a new market price."""
-    if state.status.is_final or state.held <= 0:
+    if state.status.is_final:
+        return
+    _ask_again(state, timers, now)
+    if state.held <= 0:
         return
     price = timers.price
     if price is not None:
@@ -385,17 +453,36 @@ def advance(state: PlanState, timers: Timers, now: float) -> None:
             _touch_stop(state, timers, now)
         else:
             _leave_stop(state, timers, price)
-    if timers.chase_at <= now:
+    if timers.chase_at <= now and not state.is_closing:
         close_at_market(state, timers, now)
+    elif timers.chase_at <= now and timers.retry_at <= now:
+        state.revision += 1
+        timers.chase_at = now + state.terms.chase
+
+
+def _ask_again(state: PlanState, timers: Timers, now: float) -> None:
+    """Have a cancel repeated that the broker took and that has led to nothing, and a position read
+    once more whose report may have lagged behind."""
+    if timers.read_at <= now:
+        timers.read_at = math.inf
+        timers.must_read_position = True
+    if timers.entry_cancelled_at + CANCEL_SECONDS <= now:
+        timers.entry_cancelled_at = math.inf
+        timers.is_cancelling_entry = False
+    for step in [step for step, at in timers.cancelled_at.items() if at + CANCEL_SECONDS <= now]:
+        del timers.cancelled_at[step]
+        find(state, step).was_cancelled = False
 
 
 def close_at_market(state: PlanState, timers: Timers, now: float) -> None:
-    """Have everything closed at a (new) market price."""
+    """Have everything closed at the market from now on."""
+    if state.status.is_final:
+        return
     state.is_closing = True
     state.revision += 1
     timers.chase_at = now + state.terms.chase
-    timers.retry_at = -math.inf
-    timers.refusals = 0
+    timers.retry_at = timers.cancel_at = -math.inf
+    timers.refusals = timers.failures = 0
 
 
 def _trail(state: PlanState, price: Decimal) -> None:
@@ -458,6 +545,7 @@ def _end_if_flat(state: PlanState) -> None:
     if state.status is not PlanStatus.OPEN or state.held > 0 or state.working > 0:
         return
     state.status = PlanStatus.EXITED
+    state.reason = ""
     filled = [order for order in state.exits if order.filled]
     if state.closed_elsewhere or not filled:
         state.exited_by = ExitReason.ELSEWHERE
@@ -467,6 +555,22 @@ def _end_if_flat(state: PlanState) -> None:
             Aim.TARGET: ExitReason.TARGET,
             Aim.CLOSE: ExitReason.CLOSED,
         }[filled[-1].terms.aim]
+
+
+def begin_day(state: PlanState, timers: Timers, today: date, opens_at: float) -> None:
+    """Begin a new day: the exit orders of the day before end with it, and the position is read
+    before the plan goes on, not before its market is open at `opens_at`: at night it may be in no
+    report."""
+    state.day = today
+    timers.must_read_position = True
+    timers.closed_until = opens_at
+
+
+def end_of_last_day(state: PlanState) -> None:
+    """End a plan whose last day is over."""
+    state.status = PlanStatus.CANCELLED
+    left = f", and {state.held} units have no exit" if state.held > 0 else ""
+    state.reason = f"its last day, {state.terms.until}, is over{left}"
 
 
 def find(state: PlanState, step: int) -> ExitOrder:

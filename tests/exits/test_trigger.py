@@ -54,6 +54,7 @@ def trigger_of(broker: Placements, *, found: list[Order] | None = None, **terms:
         find_orders=lambda tag, numbers: found or [],
         write=broker.write,
         clock=now,
+        opens_in=lambda: 0.0,
         on_end=broker.ended.append,
     )
 
