@@ -74,6 +74,8 @@ class PlanBook:
         """Triggers that wait, by id."""
         self._runners: dict[str, PlanRunner] = {}
         """Plans that have not ended, by id."""
+        self._by_key: dict[PositionKey, list[PlanRunner]] = {}
+        """The same by their position: an order book has many rows of other orders."""
         self._going_on: asyncio.Task[None] | None = None
         """The task that starts the plans after a login, until it has done so."""
         self._is_listening = False
@@ -85,7 +87,7 @@ class PlanBook:
 
     def of(self, key: PositionKey) -> Iterator[PlanRunner]:
         """Yield the plans of one position that have not ended."""
-        return (runner for runner in self.runners if key_of(runner.state.terms) == key)
+        return iter([*self._by_key.get(key, ())])
 
     @property
     def problems(self) -> list[str]:
@@ -128,6 +130,7 @@ class PlanBook:
             resolution_timeout=self._engine.resolution_timeout,
             on_end=self._on_plan_end,
         )
+        self._by_key.setdefault(key_of(terms), []).append(runner)
         self.plans[state.id] = ExitPlan(runner)
         self._write(state)
         if self._journal is None:
@@ -174,7 +177,11 @@ class PlanBook:
         trigger.start()
 
     def _on_plan_end(self, runner: PlanRunner) -> None:
-        self._runners.pop(runner.state.id, None)
+        if self._runners.pop(runner.state.id, None) is not None:
+            key = key_of(runner.state.terms)
+            self._by_key[key].remove(runner)
+            if not self._by_key[key]:
+                del self._by_key[key]
         self._prices.ignore(runner.state.terms.instrument, runner.on_price)
 
     def _on_trigger_end(self, trigger: PriceTrigger) -> None:
@@ -276,22 +283,29 @@ class PlanBook:
     def _on_book(self, rows: Sequence[OrderRow], requested_at: float) -> None:
         if not self._runners:
             return
+        symbols = {runner.state.terms.symbol.upper() for runner in self._runners.values()}
         for row in rows:
-            self._apply(row)
+            if row.symbol in symbols or row.symbol.strip().upper() in symbols:
+                self._apply(row)
         for runner in self.runners:
             runner.on_book(requested_at)
 
     def _apply(self, row: OrderRow) -> None:
         """Wake the plan of an order, and have the position read where an order that is in no plan
         has filled against one."""
-        for runner in self._runners.values():
-            if row.number in runner.numbers:
+        plan = self._plan_in(row.gui_order_id)
+        if plan is not None:  # also while the answer to its placement is still under way
+            if isinstance(plan, PlanRunner):
+                plan.wake()
+            return
+        key = position_key(row.segment, row.symbol, row.product)
+        others = [*self.of(key)]
+        for runner in others:
+            if row.number in runner.state.entry_numbers:
                 runner.wake()
                 return
-        if self._plan_in(row.gui_order_id) is not None:
-            return  # the answer to its placement is still under way
         if row.filled_quantity:
-            for runner in self._runners.values():
+            for runner in others:
                 runner.on_other_fill(row)
 
     def _on_late_order(self, order: Order) -> None:

@@ -159,11 +159,6 @@ class PlanRunner:
         """The exit orders that the broker has taken, oldest first."""
         return [self._orders[step] for step in sorted(self._orders)]
 
-    @property
-    def numbers(self) -> set[str]:
-        """Numbers of the orders of this plan."""
-        return {order.number for order in self.state.exits} | {*self.state.entry_numbers}
-
     def start(self) -> None:
         """Start the plan's task, unless it runs."""
         self._is_stopped = False
@@ -201,11 +196,9 @@ class PlanRunner:
         self._wakeup.set()
 
     def on_other_fill(self, row: OrderRow) -> None:
-        """Have the position read where an order outside the plan has filled against it."""
-        terms = self.state.terms
-        if (row.segment, row.symbol, row.product) != (terms.segment, terms.symbol, terms.product):
-            return
-        if row.side != terms.exit_side:
+        """Have the position read where an order outside the plan, for its position, has filled
+        against it."""
+        if row.side != self.state.terms.exit_side:
             return
         if row.filled_quantity > self._other_fills.get(row.number, 0):
             self._other_fills[row.number] = row.filled_quantity
