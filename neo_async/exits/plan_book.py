@@ -76,6 +76,8 @@ class PlanBook:
         """Plans that have not ended, by id."""
         self._by_key: dict[PositionKey, list[PlanRunner]] = {}
         """The same by their position: an order book has many rows of other orders."""
+        self._symbols: set[str] = set()
+        """The symbols of these positions."""
         self._going_on: asyncio.Task[None] | None = None
         """The task that starts the plans after a login, until it has done so."""
         self._is_listening = False
@@ -131,6 +133,7 @@ class PlanBook:
             on_end=self._on_plan_end,
         )
         self._by_key.setdefault(key_of(terms), []).append(runner)
+        self._note_symbols()
         self.plans[state.id] = ExitPlan(runner)
         self._write(state)
         if self._journal is None:
@@ -182,7 +185,11 @@ class PlanBook:
             self._by_key[key].remove(runner)
             if not self._by_key[key]:
                 del self._by_key[key]
+            self._note_symbols()
         self._prices.ignore(runner.state.terms.instrument, runner.on_price)
+
+    def _note_symbols(self) -> None:
+        self._symbols = {symbol for _, symbol, _ in self._by_key}
 
     def _on_trigger_end(self, trigger: PriceTrigger) -> None:
         self.triggers.pop(trigger.id, None)
@@ -277,15 +284,17 @@ class PlanBook:
         self._engine.updates.start()
 
     def _on_update(self, update: OrderRow | PositionUpdate) -> None:
-        if isinstance(update, OrderRow) and self._runners:
+        if isinstance(update, OrderRow) and update.symbol.strip().upper() in self._symbols:
             self._apply(update)
 
     def _on_book(self, rows: Sequence[OrderRow], requested_at: float) -> None:
         if not self._runners:
             return
-        symbols = {runner.state.terms.symbol.upper() for runner in self._runners.values()}
+        # A book of the day has thousands of rows, and few symbols.
+        spellings = {row.symbol for row in rows}
+        ours = {symbol for symbol in spellings if symbol.strip().upper() in self._symbols}
         for row in rows:
-            if row.symbol in symbols or row.symbol.strip().upper() in symbols:
+            if row.symbol in ours:
                 self._apply(row)
         for runner in self.runners:
             runner.on_book(requested_at)
