@@ -13,7 +13,7 @@ import msgspec
 
 from neo_async.errors import InvalidOrder
 from neo_async.execution.validation import check_tick
-from neo_async.exits.rules import on_tick
+from neo_async.exits.price_rules import on_tick
 from neo_async.exits.state import PlanState, PlanTerms, Resting, Unprotected
 from neo_async.model.enums import Product, Segment, Side
 from neo_async.model.instruments import Instrument

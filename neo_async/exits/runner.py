@@ -25,7 +25,21 @@ from neo_async.errors import (
 )
 from neo_async.execution.order import Order
 from neo_async.exits.checks import changed_terms, known_price
+from neo_async.exits.outcomes import (
+    apply_accepted,
+    apply_cancel_accepted,
+    apply_entry,
+    apply_entry_cancel_accepted,
+    apply_entry_cancel_refused,
+    apply_exit,
+    apply_position,
+    apply_refused,
+    apply_rejected,
+    begin_day,
+    end_of_last_day,
+)
 from neo_async.exits.plan import PlanChange, log_change
+from neo_async.exits.price_rules import advance, apply_price, close_at_market
 from neo_async.exits.requests import ExitRequests, exit_request, terms_of
 from neo_async.exits.rules import (
     Action,
@@ -35,21 +49,7 @@ from neo_async.exits.rules import (
     PlaceExit,
     ReadPosition,
     Timers,
-    advance,
-    apply_accepted,
-    apply_cancel_accepted,
-    apply_entry,
-    apply_entry_cancel_accepted,
-    apply_entry_cancel_refused,
-    apply_exit,
-    apply_position,
-    apply_price,
-    apply_refused,
-    apply_rejected,
     begin,
-    begin_day,
-    close_at_market,
-    end_of_last_day,
     find,
     next_action,
     next_time,

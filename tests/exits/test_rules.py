@@ -6,23 +6,24 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from neo_async.exits.rules import (
+from neo_async.exits.outcomes import (
     MAX_REFUSALS,
+    apply_accepted,
+    apply_entry,
+    apply_entry_cancel_refused,
+    apply_exit,
+    apply_position,
+    apply_refused,
+    apply_rejected,
+)
+from neo_async.exits.price_rules import advance, apply_price
+from neo_async.exits.rules import (
     CancelEntry,
     CancelExit,
     ChangeExit,
     PlaceExit,
     ReadPosition,
     Timers,
-    advance,
-    apply_accepted,
-    apply_entry,
-    apply_entry_cancel_refused,
-    apply_exit,
-    apply_position,
-    apply_price,
-    apply_refused,
-    apply_rejected,
     begin,
     exit_terms,
     find,
