@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ import msgspec
 from neo_async.base import logs
 from neo_async.base.india import date_of
 from neo_async.calendar import Calendar
-from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown
+from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown, ServerError
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
@@ -289,7 +290,11 @@ class Exits:
     ) -> list[SquaredOff | NeoError]:
         """Close positions at the market; see Portfolio.square_off."""
         which = Selection(segment, symbol, product)
-        positions, problems = await self._closer.find(which, holdings=holdings)
+        try:
+            async with asyncio.timeout(timeout):
+                positions, problems = await self._closer.find(which, holdings=holdings)
+        except TimeoutError:
+            raise ServerError(f"no report of the positions for {timeout:g} s") from None
         ended: dict[PositionKey, list[PlanRunner]] = {}
         for position in positions:
             ended[position.key] = [*self._book.of(position.key)]

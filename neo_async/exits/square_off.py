@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -33,6 +33,9 @@ from neo_async.model.orders import OrderRequest, OrderRow
 from neo_async.model.portfolio import PositionKey, PositionRow, SquaredOff
 from neo_async.portfolio.portfolio import Portfolio
 from neo_async.portfolio.position_rows import position_key, side_of
+from neo_async.session.polling import retry_until_answered
+
+T = TypeVar("T")
 
 log = logging.getLogger(logs.EXITS)
 
@@ -46,6 +49,19 @@ LAG_SECONDS = 5.0
 """Time for which the positions report may not show the newest fills yet."""
 TIMEOUT_SECONDS = 60.0
 """Time after which a position that is still open is reported as an error."""
+
+
+async def until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of a read, which is repeated until the broker answers it: a position stays
+    open for as long as it cannot be read. Raises NotLoggedIn."""
+    while True:
+        try:
+            return await retry_until_answered(read, log)
+        except NotLoggedIn:
+            raise
+        except NeoError as error:
+            log.warning("a square-off waits for its report: %s", error)
+            await asyncio.sleep(READ_SECONDS)
 
 
 class OpenPosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +97,7 @@ class SquareOff:
         *,
         requests: ExitRequests,
         open_orders: Callable[[PositionKey], Iterable[Order]],
-        read_net: Callable[[PositionKey], Awaitable[int]],
+        read_net: Callable[[PositionKey], Coroutine[Any, Any, int]],
         slices: Callable[[OpenPosition, int], Sequence[int]],
         settle: Callable[[PositionKey], Awaitable[Sequence[OrderRow]]],
         filled: Callable[[Sequence[OrderRow]], int],
@@ -107,7 +123,9 @@ class SquareOff:
         net = position.net
         try:
             async with asyncio.timeout(self._timeout):
+                waiting_for = "the outcome of an order is not known, which may close it"
                 rows = await self._settle(position.key)
+                waiting_for = "the orders did not fill in time"
                 await self._cancel_open_orders()
                 net = await self._read_first_net(rows)
                 while net:
@@ -120,7 +138,7 @@ class SquareOff:
                 position.symbol,
                 position.product,
                 net,
-                reason=str(self._refusal or "the orders did not fill in time"),
+                reason=str(self._refusal or waiting_for),
             ) from self._refusal
         return SquaredOff(
             segment=position.segment,
@@ -196,13 +214,16 @@ class SquareOff:
         if order.status is OrderStatus.REJECTED:
             self._refusal = Rejected(f"order {order.number} was rejected: {order.reject_reason}")
 
+    async def _net(self) -> int:
+        return await until_answered(lambda: self._read_net(self._position.key))
+
     async def _read_first_net(self, rows: Sequence[OrderRow]) -> int:
         """Return the net quantity once report and order book agree on it: an order that was just
         cancelled may have filled before. Where they keep disagreeing, the report counts."""
         now = asyncio.get_running_loop().time
         until = now() + LAG_SECONDS
         while True:
-            net = await self._read_net(self._position.key)
+            net = await self._net()
             carried = self._position.carried
             if carried is None or net == carried + self._filled_of(rows) or now() >= until:
                 return net
@@ -213,7 +234,7 @@ class SquareOff:
         than what is left is never closed."""
         left = net - filled if net > 0 else net + filled
         while True:
-            shown = await self._read_net(self._position.key)
+            shown = await self._net()
             if abs(shown) <= abs(left) and shown * left >= 0:
                 return shown
             await asyncio.sleep(READ_SECONDS)
@@ -252,10 +273,11 @@ class PositionCloser:
     async def find(
         self, which: Selection, *, holdings: bool
     ) -> tuple[list[OpenPosition], list[NeoError]]:
-        """Return the positions that are not flat, and errors of those that cannot be read."""
+        """Return the positions that are not flat, and errors of those that cannot be read. The
+        report is read until the broker answers."""
         found: list[OpenPosition] = []
         problems: list[NeoError] = []
-        for row in await self._portfolio.position_rows():
+        for row in await until_answered(self._portfolio.position_rows):
             if not which.includes(position_key(row.segment, row.symbol, row.product)):
                 continue
             try:
@@ -273,7 +295,7 @@ class PositionCloser:
         """Return the delivery stock that can be sold, and that is in no position of the day."""
         known = {position.instrument for position in positions}
         found = []
-        for holding in await self._portfolio.holdings():
+        for holding in await until_answered(self._portfolio.holdings):
             name = f"{holding.segment.lower()}|{holding.token}"
             instrument = self._instrument_named(name)
             if not holding.sellable_quantity or name in known or instrument is None:
@@ -338,7 +360,7 @@ class PositionCloser:
     async def _read_book(self) -> dict[PositionKey, list[OrderRow]]:
         """Register every open order, also those placed elsewhere: they are cancelled as well.
         Return the rows of the order book by their position."""
-        rows = await self._engine.read_order_book()
+        rows = await until_answered(self._engine.read_order_book)
         async for _ in self._engine.register_open(rows):
             pass
         by_key: dict[PositionKey, list[OrderRow]] = {}
@@ -388,7 +410,7 @@ class PositionCloser:
 
     def _net_of(
         self, position: OpenPosition, *, holdings: bool
-    ) -> Callable[[PositionKey], Awaitable[int]]:
+    ) -> Callable[[PositionKey], Coroutine[Any, Any, int]]:
         holding = position.instrument if holdings and position.product is Product.CNC else ""
 
         async def read(key: PositionKey) -> int:
