@@ -236,6 +236,7 @@ class PriceTrigger:
                 if self._is_early:
                     await asyncio.sleep(self._opens_in())
                     self._is_early = False
+                    self._reached.clear()  # by a price of before the open
                 await self._reached.wait()
                 return True
         return False
