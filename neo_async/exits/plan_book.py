@@ -94,7 +94,10 @@ class PlanBook:
     @property
     def problems(self) -> list[str]:
         """Descriptions of what is wrong with the plans, for `health()`."""
-        return [problem for runner in self.runners for problem in self._problems(runner)]
+        problems = [problem for runner in self.runners for problem in self._problems(runner)]
+        if self._going_on is not None and not self._going_on.done():
+            problems.append("exit plans wait for the order book: nothing carries them out")
+        return problems
 
     def _problems(self, runner: PlanRunner) -> Iterator[str]:
         state, terms = runner.state, runner.state.terms

@@ -416,3 +416,26 @@ async def test_a_broker_that_changes_no_types_gets_cancels_and_new_orders() -> N
         await closing
         assert (plan.state, plan.exited_by) == (PlanStatus.EXITED, ExitReason.CLOSED)
         assert await net(neo) == 0
+
+
+async def test_plans_that_wait_for_the_order_book_are_a_problem(tmp_path: Path) -> None:
+    async with exchange_of() as exchange:
+        async with client_of(exchange, journal=tmp_path / "a.db") as neo:
+            await neo.instruments.load("nse_cm")
+            price(exchange, "39.20")
+            await entered(exchange, neo)
+        client = client_of(exchange, journal=tmp_path / "a.db")
+        book: Any = client.exits._book
+        go_on = book._try_to_go_on
+
+        async def unread() -> bool:
+            return False
+
+        book._try_to_go_on = unread
+        async with client as neo:
+            assert any("wait for the order book" in one for one in neo.health().problems)
+            book._try_to_go_on = go_on
+            (plan,) = neo.exits.plans
+            await eventually(lambda: plan.exits, seconds=10)
+            await asyncio.sleep(1)
+            assert not any("wait for the order book" in one for one in neo.health().problems)
